@@ -242,7 +242,10 @@ class Backend:
         return next(reversed(self._savepoints))
 
     def use_settings(self, settings: Mapping[str, str]) -> None:
-        """Give the connection these settings and no others. The server may refuse a value."""
+        """Give the connection these settings and no others. The server may refuse a value.
+
+        Without settings it has its own role and rights.
+        """
         if settings == self._settings:
             return
         if self._settings:
@@ -258,10 +261,6 @@ class Backend:
         if calls:
             self.execute_later(f"SELECT {', '.join(calls)}")
         self._settings = settings
-
-    def use_own_settings(self) -> None:
-        """Give the connection its own settings, and its own role with its rights."""
-        self.use_settings({})
 
     def note_settings(self, settings: Mapping[str, str]) -> None:
         """Note the settings that a client's statements have left."""

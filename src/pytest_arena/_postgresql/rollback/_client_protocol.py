@@ -295,15 +295,12 @@ class Client:
             else:
                 self._statements.pop(name, None)
             name = self._own_name(name)
-        elif message.kind == b"D" and self._is_control(name):
-            self._answer(wire.NO_ROWS)
-            return
+        elif message.kind == b"D":
+            statement = self._portals.get(name)
+            if statement is not None and statement.is_control:
+                self._answer(wire.NO_ROWS)
+                return
         self._packet.add(wire.message(message.kind, kind + wire.packed(name)))
-
-    def _is_control(self, portal: str) -> bool:
-        """Return whether the proxy executes the statement of a portal."""
-        statement = self._portals.get(portal)
-        return statement is not None and statement.is_control
 
     def _execute(self, message: Message) -> None:
         portal, _ = wire.first_string(message.body)

@@ -106,8 +106,12 @@ class Packet:
     @property
     def is_read(self) -> bool:
         """Whether all statements seem to change nothing."""
-        kinds = {statement.kind for statement in self.statements}
-        return kinds <= {"read"} and not self.is_pinned
+        return not self.is_pinned and not self.writes
+
+    @property
+    def writes(self) -> bool:
+        """Whether a statement seems to change something."""
+        return any(statement.kind != "read" for statement in self.statements)
 
 
 @dataclass(slots=True)
@@ -154,7 +158,7 @@ class SharedTransaction:
         self._sessions: dict[int, Session] = {}
         self._callers: re.Pattern[str] | None = None
         self._function_settings: list[SettingChange] = []
-        self._level_numbers = count(1)
+        self._level_numbers = count()
         self._levels = [_Level("")]  # the first one has no savepoint
         self._is_restart_due = False
         # What restores the sequences, if no statement has written since a level did so.
@@ -176,7 +180,7 @@ class SharedTransaction:
             self._sessions[session.pid] = session
         if user not in {"", self._login}:
             with self._turn(session):
-                self._backend.use_own_settings()
+                self._backend.use_settings({})
                 query = _ROLE_SETTINGS.format(user=literal(user))
                 rows = self._backend.query(query).rows
             defaults = {setting_name(str(name)): str(value) for name, value in rows}
@@ -305,9 +309,8 @@ class SharedTransaction:
 
     def _note_other_writer(self, session: Session, packet: Packet) -> None:
         """Report a statement that may read what another open transaction has written."""
-        if self.writers() <= {session.pid}:
-            return
-        if any(statement.reads_rows for statement in packet.statements):
+        others = self.writers() - {session.pid}
+        if others and any(statement.reads_rows for statement in packet.statements):
             session.note("a transaction sees what another open one has written")
 
     def _write(self, session: Session, packet: Packet) -> BackendAnswer:
@@ -352,8 +355,7 @@ class SharedTransaction:
     ) -> None:
         if any(map(_DDL.match, answer.tags)):
             self._backend.note_ddl()
-        kinds = {statement.kind for statement in packet.statements}
-        if packet.is_pinned and "write" not in kinds:
+        if packet.is_pinned and not packet.writes:
             return
         if not all(map(_NO_CHANGE.match, answer.tags)):
             session.note_write(packet.statements[0])
@@ -450,7 +452,7 @@ class SharedTransaction:
         for level in self._levels[1:]:
             if not self._backend.has(level.savepoint):
                 if self._restoring is None:
-                    self._backend.use_own_settings()
+                    self._backend.use_settings({})
                     self._restoring = self._backend.restoring()
                 level.note_restoring(self._restoring)
                 self._backend.set_savepoint(level.savepoint)
@@ -459,10 +461,9 @@ class SharedTransaction:
     def enter(self) -> None:
         """Open a level. The backend gets its savepoint at the first write."""
         with self._turn(None):
+            has_levels = any(map(self._is_open, self._levels))
             is_used = self._holder is not None or self._levels[0].changes > 0
-            self._is_restart_due = not is_used and not any(
-                map(self._is_open, self._levels)
-            )
+            self._is_restart_due = not has_levels and not is_used
             self._levels.append(_Level(f"arena_level_{next(self._level_numbers)}"))
 
     def _is_open(self, level: _Level) -> bool:
@@ -512,7 +513,7 @@ class SharedTransaction:
     def _restore(self, level: _Level) -> bool:
         """Roll back to a level's start. Return whether a sequence has moved."""
         self._backend.undo(level.savepoint)
-        self._backend.use_own_settings()
+        self._backend.use_settings({})
         self._backend.execute_later("DISCARD SEQUENCES")
         has_moved = self._backend.restore_sequences(level.restoring)
         if not self._backend.has_ddl:
@@ -545,7 +546,7 @@ class SharedTransaction:
             level = self._levels[-1]
             if not self._is_open(level):
                 return False
-            self._backend.use_own_settings()
+            self._backend.use_settings({})
             return self._backend.restoring() != level.restoring
 
     def holders(self) -> set[int]:
@@ -588,12 +589,10 @@ class SharedTransaction:
 
 
 def _refusal(holder: Session | None) -> Message:
-    statement = holder.first_write if holder is not None else ""
-    text = "canceling statement due to lock timeout: another open transaction has "
-    if statement:
-        text += f"written or locked rows ({statement})"
-    else:
-        text += "a lock or an open cursor"
+    action = "a lock or an open cursor"
+    if holder is not None and holder.first_write:
+        action = f"written or locked rows ({holder.first_write})"
+    text = f"canceling statement due to lock timeout: another open transaction has {action}"
     hint = (
         "with arena_isolation = rollback only one transaction can write at a time: commit or "
         "roll back the other one first, or use arena_isolation = undo"
