@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._product import Held
+from pytest_arena._sqlite import _copy
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._restore import Pages, Wal, works
 from pytest_arena.errors import IsolationError
@@ -103,7 +104,8 @@ def test_a_full_disk_is_said_and_mended_when_there_is_room(
     world.isolation.enter()
     made_anew(world)
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", full)
+        # A mock of `shutil.copyfile` itself would not act on pytest-arena.
+        patched.setattr(_copy, "shutil", SimpleNamespace(copyfile=full))
         with pytest.raises(IsolationError) as said:
             world.isolation.leave_by_force()
         assert said.value.cause == f"no more room in {world.live.parent}"
@@ -149,8 +151,10 @@ def test_who_could_write_now_is_known(world: World) -> None:
 
 CONFTEST = """
 import shutil
+from types import SimpleNamespace
 import pytest
 from pytest_arena import _process
+from pytest_arena._sqlite import _copy
 
 KEPT = []
 pauses = []
@@ -161,16 +165,18 @@ def rest(seconds):
         KEPT.pop().close()
 
 _process.rest = rest
-copyfile = shutil.copyfile
+
+def fill_the_disk(full):
+    _copy.shutil = SimpleNamespace(copyfile=full)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     if "room_again" in item.name:
-        shutil.copyfile = copyfile
+        _copy.shutil = shutil
 """
 
 STORY = """
-import errno, os, shutil, sqlite3
+import errno, os, sqlite3
 import conftest
 import pytest
 from sqlalchemy import NullPool, create_engine, text
@@ -231,7 +237,7 @@ def full(*_):
 def test_07_no_more_room(engine):
     engine.dispose()
     os.remove(engine.url.database)
-    shutil.copyfile = full
+    conftest.fill_the_disk(full)
 
 def test_08_still_none(): ...
 
@@ -246,7 +252,7 @@ def test_10_room_again(engine):
 
 def test_11_none_at_the_end(engine):
     os.remove(engine.url.database)
-    shutil.copyfile = full
+    conftest.fill_the_disk(full)
 """
 
 
