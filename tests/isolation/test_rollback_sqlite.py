@@ -238,8 +238,11 @@ def _answer(world: World, hand: sqlite3.Connection, step: str) -> object:
         return isolation.depth
     if step == "leave":
         hand.rollback()
-        is_clean = isolation.depth > 0 and isolation.is_clean()
-        return is_clean or (isolation.depth > 0 and isolation.leave())
+        if isolation.depth == 0:
+            return False
+        is_clean = isolation.is_clean()
+        has_changed = isolation.leave()
+        return is_clean or has_changed
     try:
         cursor = hand.execute(step)
         return cursor.fetchall(), cursor.rowcount, hand.in_transaction
