@@ -126,7 +126,7 @@ def override_of_nothing(code: Code) -> Findings:
             yield Finding(statement, ast.unparse(key))
 
 
-@rule("ARD205", "session-given-to-the-app", _OVERRIDES, solved_by_arena=True)
+@rule("ARD205", "session-given-to-the-app", _OVERRIDES)
 def session_given_to_the_app(code: Code) -> Findings:
     """An override gives the test's session to the app.
 
