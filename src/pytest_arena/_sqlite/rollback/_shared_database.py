@@ -130,6 +130,7 @@ class SharedDatabase:
         self._process = os.getpid()
         self._is_closed = False
         self._states = count(1)
+        self._file_state = 0  # the content of the file itself
         self._real: RealConnection | None = None
         # To the committed content, and its state.
         self._view: RealConnection | None = None
@@ -191,6 +192,9 @@ class SharedDatabase:
         self.has_foreign_keys = is_on
         if hasattr(real, "setconfig"):  # Python 3.12
             real.setconfig(_ENABLE_FOREIGN_KEYS, is_on)
+        elif self.state == self._file_state:
+            real.execute("ROLLBACK")
+            self._begin(real)
         else:
             self.rebuild(self.snapshot(), self.state)
 
@@ -334,6 +338,7 @@ class SharedDatabase:
             file.replace(self.live)
         mode = self.journal_mode
         self.state = state
+        self._file_state = state
         self._real = self._open()
         self.journal_mode = mode or self.journal_mode
         self._begin(self._real)
