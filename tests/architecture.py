@@ -31,7 +31,7 @@ EXCEPTIONS = Path(__file__).with_name("architecture_exceptions.txt")
 MODULES_OF_A_FOLDER = 14
 MAP_HEADING = "\n## Packages and modules\n"
 # Both fulfil one interface, so their modules may have the same names.
-PRODUCTS = ("_sqlite", "_postgresql")
+PRODUCTS = ("_sqlite", "_postgresql", "_mysql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def wide_folders(files: list[Source]) -> list[str]:
 
 
 def modules_named_twice(files: list[Source]) -> list[str]:
-    """Names that two modules share; modules of the two products count as one."""
+    """Names that two modules share; modules of the products count as one."""
     places = defaultdict(set)
     for source in files:
         *folders, name = PurePosixPath(source.path).with_suffix("").parts

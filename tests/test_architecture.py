@@ -187,10 +187,7 @@ def gate_alone_listens_to_sqlalchemy(source: Source) -> Iterator[Finding]:
 
 def sql_is_in_the_products(source: Source) -> Iterator[Finding]:
     """Only the packages of the products contain SQL."""
-    if (
-        source.package in {"_sqlite", "_postgresql"}
-        or source.path == "_gate/writes/_statement_log.py"
-    ):
+    if source.package in PRODUCTS or source.path == "_gate/writes/_statement_log.py":
         return
     for line, text in strings(parsed(source)):
         if SQL.match(text):

@@ -109,6 +109,8 @@ class ProductFacts:
     """The name of SQLAlchemy's dialect."""
     shown: str
     """The name in a message."""
+    other_dialects: tuple[str, ...] = ()
+    """Other names of SQLAlchemy's dialects for it."""
     isolations: tuple[str, ...]
     """Its values of ``arena_isolation``."""
     drivers: tuple[str, ...]

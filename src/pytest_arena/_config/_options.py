@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_arena._config._supported import SUPPORTED
+from pytest_arena._config._supported import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Flag:
 # The values of this version. Values of a later version are refused with another message.
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
-DATABASES = ("auto", *SUPPORTED, "own")
+DATABASES = ("auto", *NAMES, "own")
 DRIVERS = ("refuse", "redirect", "off")
 LATER = ("mysql", "mariadb")
 EVIDENCE = ("seeded", "requested", "asserted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._values import sqlstate
@@ -18,7 +19,9 @@ def package_of(product: str) -> str:
 
 # By the names of SQLAlchemy's dialects.
 SUPPORTED: dict[str, ProductFacts] = {}
-for _name in ("sqlite", "postgresql"):
+# MySQL is not complete. The tests of pytest-arena set the variable.
+_LATER = ("mysql",) if os.environ.get("ARENA_MYSQL") else ()
+for _name in ("sqlite", "postgresql", *_LATER):
     SUPPORTED[_name] = importlib.import_module(package_of(_name)).FACTS
 
 DRIVERS: dict[str, str] = {}  # the product of each driver's package
@@ -42,6 +45,19 @@ MAINTENANCE_DATABASES = {
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 
+_OTHER_DIALECTS = {
+    dialect: facts.name
+    for facts in SUPPORTED.values()
+    for dialect in facts.other_dialects
+}
+NAMES = (*SUPPORTED, *_OTHER_DIALECTS)  # of products in `arena_database`
+
+
+def product_of_dialect(name: str) -> str:
+    """Return the product of one of SQLAlchemy's dialects; another dialect is its own product."""
+    return _OTHER_DIALECTS.get(name, name)
+
+
 def with_dialect(url: str) -> str:
     """Return a URL with the name of SQLAlchemy's dialect."""
     for facts in SUPPORTED.values():
@@ -55,7 +71,8 @@ def product_of(value: str) -> str:
     if value == "own":
         return OWN.name
     dialect, _, _ = with_dialect(value).partition("://")
-    product, _, _ = dialect.partition("+")
+    name, _, _ = dialect.partition("+")
+    product = product_of_dialect(name)
     return product if product in SUPPORTED else ""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 
-from pytest_arena._config._supported import SUPPORTED
+from pytest_arena._config._supported import SUPPORTED, product_of_dialect
 from pytest_arena._product import RequestedDatabase, product_package
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def listen_to_sessions(
 
 def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase:
     """Return the database that the arguments of a connect call request."""
-    product = dialect.name
+    product = product_of_dialect(dialect.name)
     if product in SUPPORTED:
         requested = product_package(product).connections.describe(
             dialect, cargs, cparams

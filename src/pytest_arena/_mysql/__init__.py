@@ -1,0 +1,37 @@
+"""MySQL and MariaDB: drivers, servers, isolation by copies."""
+
+from pytest_arena._values import ProductFacts
+
+FACTS = ProductFacts(
+    name="mysql",
+    shown="MySQL",
+    other_dialects=("mariadb",),
+    isolations=("clone",),
+    drivers=("pymysql", "aiomysql", "asyncmy"),
+    # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
+    error_words={
+        "(1205,": "lock timeout",
+        "(1146,": "no table",
+        "(1040,": "no connection",
+        "(1203,": "no connection",
+    },
+    example_url="mysql://root@localhost:3306/",
+    clients=(
+        "mysql",
+        "mariadb",
+        "mycli",
+        "mysqldump",
+        "mariadb-dump",
+        "mysqlimport",
+        "mariadb-import",
+        "mysqladmin",
+        "mariadb-admin",
+        "mysqlcheck",
+        "mariadb-check",
+        "mysqlslap",
+        "mariadb-slap",
+    ),
+    creating_clients=("mysqladmin", "mariadb-admin"),
+    maintenance_database="mysql",
+    sync_package="PyMySQL",
+)

@@ -1,0 +1,231 @@
+"""Copies a database on its server, by the statements that the server shows for its objects."""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._mysql._control import SQL_MODE, MySQLFailure, identifier, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytest_arena._mysql._control import MySQLControl
+
+_AT_ONCE = 100  # statements in one message, which has at most 16 MB
+_NO_VIEW_YET = (1146, 1356)  # a view names another view, which is created later
+_GENERATED = "COALESCE(generation_expression, '') <> ''"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlan:
+    """The statements that copy a database that does not change.
+
+    Each statement runs in the copy. The name of the source in them is replaced by the copy's.
+    """
+
+    source: str
+    options: str  # of CREATE DATABASE
+    tables: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()  # routines, triggers and events
+    names_that_write: tuple[str, ...] = ()  # of functions and sequences
+
+    def run(self, control: MySQLControl, copy: str) -> None:
+        """Create the copy. A part that exists already is dropped first.
+
+        Raises:
+            MySQLFailure: the server refused a statement, or the connection is lost.
+        """
+        name = identifier(copy)
+        begin = [
+            f"DROP DATABASE IF EXISTS {name}",
+            f"CREATE DATABASE {name}{self.options}",
+            f"USE {name}",
+        ]
+        rows = ["START TRANSACTION", *self.rows, "COMMIT"] if self.rows else []
+        statements = [*begin, *self.tables, *rows]
+        for start in range(0, len(statements), _AT_ONCE):
+            control.run(";\n".join(statements[start : start + _AT_ONCE]))
+        if self.views:
+            self._create_views(control, copy)
+        if self.programs:
+            for program in self.programs:
+                control.run(program.replace(self.source, copy))
+            control.run(f"SET SESSION sql_mode = '{SQL_MODE}'; SET NAMES utf8mb4")
+
+    def _create_views(self, control: MySQLControl, copy: str) -> None:
+        waiting = [view.replace(self.source, copy) for view in self.views]
+        while waiting:
+            later = [view for view in waiting if not _is_created(control, view)]
+            if len(later) == len(waiting):
+                control.run(later[0])  # raises the reason
+            waiting = later
+
+
+def _is_created(control: MySQLControl, view: str) -> bool:
+    """Create a view. Return False if it names a view that does not exist yet."""
+    try:
+        control.run(view)
+    except MySQLFailure as error:
+        if error.number not in _NO_VIEW_YET:
+            raise
+        return False
+    return True
+
+
+def empty_plan(options: str = "") -> CopyPlan:
+    """Return the plan of an empty database with the server's default options."""
+    return CopyPlan("", options)
+
+
+def read_plan(control: MySQLControl, source: str) -> CopyPlan:
+    """Read the plan of a database that does not change meanwhile.
+
+    Raises:
+        MySQLFailure: there is no such database, or the server refuses.
+    """
+    tables: list[str] = []
+    views: list[str] = []
+    sequences: list[str] = []
+    sequence_names: list[str] = []
+    base_tables: list[str] = []
+    kinds = control.rows(
+        "SELECT table_name, table_type FROM information_schema.tables "
+        f"WHERE table_schema = {literal(source)} ORDER BY table_name"
+    )
+    for name, kind in kinds:
+        if kind == "VIEW":
+            views.append(_shown(control, "VIEW", source, name)[1])
+        elif kind == "SEQUENCE":
+            sequence_names.append(name)
+            sequences += _sequence(control, source, name)
+        else:
+            base_tables.append(name)
+            tables.append(_shown(control, "TABLE", source, name)[1])
+    programs = list(_programs(control, source))
+    functions = control.rows(
+        "SELECT routine_name FROM information_schema.routines "
+        f"WHERE routine_schema = {literal(source)} AND routine_type = 'FUNCTION'"
+    )
+    names = [name for (name,) in functions] + sequence_names
+    return CopyPlan(
+        source,
+        options_of(control, source),
+        (*sequences, *tables),
+        tuple(_rows(control, source, base_tables)),
+        tuple(views),
+        tuple(programs),
+        tuple(names),
+    )
+
+
+def options_of(control: MySQLControl, database: str) -> str:
+    """Return the options of a database: its default character set and collation."""
+    [(charset, collation)] = control.rows(
+        "SELECT default_character_set_name, default_collation_name "
+        f"FROM information_schema.schemata WHERE schema_name = {literal(database)}"
+    ) or [("", "")]
+    if not charset:
+        raise MySQLFailure(f"Unknown database '{database}'", 1049)
+    return f" CHARACTER SET {charset} COLLATE {collation}"
+
+
+def _shown(control: MySQLControl, kind: str, source: str, name: str) -> tuple[Any, ...]:
+    place = f"{identifier(source)}.{identifier(name)}"
+    return control.rows(f"SHOW CREATE {kind} {place}")[0]
+
+
+def _sequence(control: MySQLControl, source: str, name: str) -> list[str]:
+    """Return the statements for a sequence of MariaDB, with its next number.
+
+    Numbers that a session has cached are skipped, in each copy alike.
+    """
+    create = _shown(control, "SEQUENCE", source, name)[1]
+    place = f"{identifier(source)}.{identifier(name)}"
+    [(number, cycle)] = control.rows(
+        f"SELECT next_not_cached_value, cycle_count FROM {place}"
+    )
+    return [create, f"SELECT SETVAL({identifier(name)}, {number}, 0, {cycle})"]
+
+
+def columns_of(
+    control: MySQLControl, database: str
+) -> dict[str, list[tuple[str, str]]]:
+    """Return the columns of each table, with their types. Generated columns are left out."""
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for table, column, kind in control.rows(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns "
+        f"WHERE table_schema = {literal(database)} AND NOT ({_GENERATED}) "
+        "ORDER BY table_name, ordinal_position"
+    ):
+        columns.setdefault(table, []).append((column, kind))
+    return columns
+
+
+def _rows(control: MySQLControl, source: str, tables: list[str]) -> Iterator[str]:
+    """Yield the statement that copies the rows of each table that has some."""
+    columns = columns_of(control, source)
+    for name in _with_rows(control, source, tables):
+        names = ", ".join(identifier(column) for column, _ in columns[name])
+        place = f"{identifier(source)}.{identifier(name)}"
+        yield f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
+
+
+def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> list[str]:
+    questions = []
+    for name in tables:
+        place = f"{identifier(source)}.{identifier(name)}"
+        questions.append(
+            f"(SELECT {literal(name)} FROM DUAL WHERE EXISTS (SELECT 1 FROM {place}))"
+        )
+    names: list[str] = []
+    for start in range(0, len(questions), _AT_ONCE):
+        rows = control.rows(" UNION ALL ".join(questions[start : start + _AT_ONCE]))
+        names += [name for (name,) in rows]
+    return names
+
+
+def _programs(control: MySQLControl, source: str) -> Iterator[str]:
+    """Yield the statements for routines, triggers and events, each with its settings."""
+    schema = literal(source)
+    routines = control.rows(
+        "SELECT routine_type, routine_name FROM information_schema.routines "
+        f"WHERE routine_schema = {schema} AND routine_type IN ('FUNCTION', 'PROCEDURE') "
+        "ORDER BY routine_type, routine_name"
+    )
+    for kind, name in routines:
+        _, mode, create, charset, collation, _ = _shown(control, kind, source, name)
+        if create is None:
+            raise MySQLFailure(f"the text of {kind} {name} is hidden", 1227)
+        yield _with_settings(create, mode, charset, collation)
+    triggers = control.rows(
+        "SELECT trigger_name FROM information_schema.triggers "
+        f"WHERE trigger_schema = {schema} "
+        "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
+    )
+    for (name,) in triggers:
+        _, mode, create, charset, collation, *_ = _shown(
+            control, "TRIGGER", source, name
+        )
+        yield _with_settings(create, mode, charset, collation)
+    events = control.rows(
+        f"SELECT event_name FROM information_schema.events WHERE event_schema = {schema}"
+    )
+    for (name,) in events:
+        _, mode, _, create, charset, collation, _ = _shown(
+            control, "EVENT", source, name
+        )
+        yield _with_settings(create, mode, charset, collation)
+
+
+def _with_settings(create: str, mode: str, charset: str, collation: str) -> str:
+    """Return a statement that keeps the settings with which its program was created."""
+    # Another character set would be that of this very statement, which is UTF-8.
+    names = ""
+    if charset.startswith("utf8"):
+        names = f"SET NAMES {charset} COLLATE {collation};\n"
+    return f"{names}SET SESSION sql_mode = {literal(mode)};\n{create}"

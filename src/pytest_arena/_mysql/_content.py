@@ -1,0 +1,224 @@
+"""Digests and rows of a database, and their comparison."""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_arena._changes import Row, limited, net
+from pytest_arena._mysql._clone import columns_of, read_plan
+from pytest_arena._mysql._control import MySQLControl, identifier, literal
+from pytest_arena._values import TableRows, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_AT_ONCE = 50  # tables in one statement
+# Types whose texts are exact. FLOAT is shown with six digits, and with all as DOUBLE.
+_WITH_EXACT_TEXT = {
+    "tinyint",
+    "smallint",
+    "mediumint",
+    "int",
+    "bigint",
+    "decimal",
+    "double",
+    "date",
+    "time",
+    "datetime",
+    "timestamp",
+    "year",
+    "uuid",
+    "inet4",
+    "inet6",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _MeasuredTable:
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    image: str  # the expression of a row's text
+
+    def digest(self, database: str) -> str:
+        """Write the query of the number of rows and the sum of their hashes."""
+        # A sum does not depend on the order, and counts equal rows.
+        halves = []
+        for start in (1, 17):
+            half = f"CONV(SUBSTR(MD5(image), {start}, 16), 16, 10)"
+            halves.append(f"COALESCE(SUM(CAST({half} AS UNSIGNED)), 0)")
+        place = f"{identifier(database)}.{identifier(self.name)}"
+        return (
+            f"SELECT {literal(self.name)}, CONCAT(COUNT(*), ' rows, ', {halves[0]}, ' ', "
+            f"{halves[1]}) FROM (SELECT {self.image} AS image FROM {place}) AS images"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadTable:
+    columns: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, Row]] = ()  # each with its text, for the comparison
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContent:
+    """The content of a database's tables: a digest of each, and the rows that were read."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, _ReadTable] = field(default_factory=dict)
+
+
+def read_rows(
+    control: MySQLControl,
+    database: str,
+    *,
+    unlike: ReadContent | None = None,
+    only_digests: bool = False,
+) -> ReadContent:
+    """Read the rows of all tables, or of those that differ from another database's.
+
+    Cost: the server reads all rows. Python gets the requested ones.
+
+    Raises:
+        MySQLFailure: the server does not answer, or the database was dropped.
+    """
+    tables = _tables(control, database)
+    digests = _digests(control, database, tables)
+    known = unlike.digests if unlike is not None else {}
+    rows = {}
+    for table in tables:
+        if not only_digests and digests[table.name] != known.get(table.name):
+            rows[table.name] = _read(control, database, table)
+    return ReadContent(digests, rows)
+
+
+def compared(
+    before: ReadContent, after: ReadContent, *, limit: int | None = None
+) -> list[TableRows]:
+    """Return the net difference of two contents, by table.
+
+    Both must have the rows of the tables whose digests differ. All rows of a created table are
+    added, all rows of a dropped table removed. A row has None for a column that it lacks.
+    """
+    missing = _ReadTable()
+    changes = []
+    for name in sorted({*before.digests, *after.digests}):
+        if before.digests.get(name) == after.digests.get(name):
+            continue
+        old = before.tables.get(name, missing)
+        new = after.tables.get(name, missing)
+        rows = _changed(name, old, new)
+        if rows.removed or rows.added:
+            changes.append(limited(rows, limit))
+    return changes
+
+
+def _changed(name: str, before: _ReadTable, after: _ReadTable) -> TableRows:
+    newest = after if after.columns else before
+    dropped = [column for column in before.columns if column not in newest.columns]
+    columns = (*newest.columns, *dropped)
+    if before.columns == after.columns:
+        removed, added = net(before.rows, after.rows)
+    else:
+        removed, added = net(_as(columns, before), _as(columns, after))
+    return TableRows(
+        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
+    )
+
+
+def _as(columns: tuple[str, ...], table: _ReadTable) -> list[tuple[str, Row]]:
+    """Return the rows with other columns. They are compared by ``repr``, not by their texts."""
+    rows = []
+    for _, values in table.rows:
+        by_name = dict(zip(table.columns, values, strict=True))
+        row = tuple(by_name.get(name) for name in columns)
+        rows.append((repr(row), row))
+    return rows
+
+
+def _tables(control: MySQLControl, database: str) -> list[_MeasuredTable]:
+    schema = literal(database)
+    keys: dict[str, list[str]] = {}
+    for table, column in control.rows(
+        "SELECT table_name, column_name FROM information_schema.key_column_usage "
+        f"WHERE table_schema = {schema} AND constraint_name = 'PRIMARY' "
+        "ORDER BY table_name, ordinal_position"
+    ):
+        keys.setdefault(table, []).append(column)
+    names = {
+        name
+        for (name,) in control.rows(
+            "SELECT table_name FROM information_schema.tables WHERE "
+            f"table_schema = {schema} AND table_type NOT IN ('VIEW', 'SEQUENCE')"
+        )
+    }
+    tables = []
+    for name, columns in columns_of(control, database).items():
+        if name in names:
+            parts = ", ',', ".join(_text(column, kind) for column, kind in columns)
+            tables.append(
+                _MeasuredTable(
+                    name,
+                    tuple(column for column, _ in columns),
+                    tuple(keys.get(name, ())),
+                    f"CONCAT({parts}, '')",
+                )
+            )
+    return tables
+
+
+def _text(column: str, kind: str) -> str:
+    """Write the expression of a value's text, without regard to its character set."""
+    name = identifier(column)
+    text = f"HEX({name})"
+    if kind.lower() == "float":
+        text = f"CAST({name} + 0e0 AS CHAR CHARACTER SET utf8mb4)"
+    elif kind.lower() in _WITH_EXACT_TEXT:
+        text = f"CAST({name} AS CHAR CHARACTER SET utf8mb4)"
+    return f"COALESCE(CONCAT('v', {text}), 'NULL')"
+
+
+def _digests(
+    control: MySQLControl, database: str, tables: Sequence[_MeasuredTable]
+) -> dict[str, str]:
+    digests = {}
+    for start in range(0, len(tables), _AT_ONCE):
+        some = tables[start : start + _AT_ONCE]
+        question = " UNION ALL ".join(table.digest(database) for table in some)
+        digests.update({name: str(text) for name, text in control.rows(question)})
+    # A row's text does not have the names of the columns.
+    return {table.name: f"{digests[table.name]}, {table.columns}" for table in tables}
+
+
+def _read(control: MySQLControl, database: str, table: _MeasuredTable) -> _ReadTable:
+    columns = ", ".join(map(identifier, table.columns))
+    place = f"{identifier(database)}.{identifier(table.name)}"
+    answer = control.rows(f"SELECT {table.image}, {columns} FROM {place}")
+    rows = [(image, tuple(values)) for image, *values in answer]
+    return _ReadTable(table.columns, table.key, rows)
+
+
+def content(control: MySQLControl, database: str) -> dict[str, str]:
+    """Return a digest of each object in a database.
+
+    Equal digests mean equal content. For a table that is the multiset of its rows, for any other
+    object its definition. The definition of a table has its next AUTO_INCREMENT number.
+
+    Cost: the server reads all rows and definitions.
+
+    Raises:
+        MySQLFailure: the server does not answer, or refuses.
+    """
+    rows = read_rows(control, database, only_digests=True)
+    digests = {f"table {name}": text for name, text in rows.digests.items()}
+    plan = read_plan(control, database)
+    digests["settings of the database"] = plan.options
+    for definition in (*plan.tables, *plan.views, *plan.programs):
+        text = definition.replace(database, "")
+        first = next(line for line in text.splitlines() if not line.startswith("SET "))
+        digests[f"definition of {first[:60]} {digest(first)[:6]}"] = digest(text)
+    return digests

@@ -1,0 +1,272 @@
+"""pytest-arena's connections to MySQL and MariaDB: synchronous, by PyMySQL."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_arena._origin import as_own
+from pytest_arena._process import rest, seconds
+from pytest_arena.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from pytest_arena._values import Address
+
+_CONNECT_SECONDS = 10
+PROGRAM_NAME = "pytest-arena"  # in performance_schema
+_RETRY_SECONDS = 0.1
+_RESTART_SECONDS = 10.0  # that a restarted server may take
+
+# The server's numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
+TOO_MANY_CONNECTIONS = 1040
+_OF_THE_USER = (1203, 1226)
+NO_DATABASE = 1049
+NO_TABLE = 1146
+DATABASE_EXISTS = 1007
+# The client's numbers: it cannot connect, or it has lost the connection.
+_NO_ANSWER = (0, 2002, 2003, 2005, 2055)
+_LOST = (*_NO_ANSWER, 1053, 1927, 2006, 2013, 4031)
+
+# Explicit settings, so that a server's defaults have no effect. 0 is a value of an AUTO_INCREMENT
+# column. A copy may have dates that a strict mode refuses. A lock of a run ends with its session,
+# so the session does not time out.
+SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
+_SESSION = (
+    f"SET SESSION sql_mode = '{SQL_MODE}', SESSION foreign_key_checks = 0, "
+    "SESSION lock_wait_timeout = 10, SESSION innodb_lock_wait_timeout = 10, "
+    "SESSION wait_timeout = 2147483, SESSION group_concat_max_len = 1048576"
+)
+
+_ResultT = TypeVar("_ResultT")
+
+
+class MySQLFailure(Exception):
+    """The server refused a statement or a login, or no server answers.
+
+    ``number`` is the server's or the client's number of the error.
+    """
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        super().__init__(message)
+        self.number = number
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is lost. False if the server refused a statement."""
+        return self.number in _LOST
+
+    @property
+    def has_no_answer(self) -> bool:
+        """Whether no server answers on the address."""
+        return self.number in _NO_ANSWER
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the server has no free connection."""
+        return self.number == TOO_MANY_CONNECTIONS or self.number in _OF_THE_USER
+
+
+class MySQLControl:
+    """A connection in autocommit mode. Any thread may use it; a second thread waits.
+
+    Raises:
+        MySQLFailure: no server answers, or it refuses the login.
+        ConfigError: PyMySQL cannot be imported.
+    """
+
+    def __init__(self, address: Address, *, timeout: float = _CONNECT_SECONDS) -> None:
+        pymysql = _import_pymysql()
+        self._lock = threading.RLock()
+        self._error: type[Exception] = pymysql.err.Error
+        flags: Any = pymysql.constants.CLIENT
+        arguments: dict[str, Any] = {
+            "user": address.user,
+            "password": address.password,
+            "database": address.database or None,
+            "charset": "utf8mb4",
+            "autocommit": True,
+            "client_flag": flags.MULTI_STATEMENTS,
+            "connect_timeout": math.ceil(timeout),
+            "init_command": _SESSION,
+            "program_name": PROGRAM_NAME,
+            # To make a context for TLS costs 20 ms. A password is never sent in the clear: without
+            # TLS the server's plugin hashes or encrypts it.
+            "ssl_disabled": is_here(address) and not address.password,
+            **place_of(address),
+        }
+        try:
+            self._connection: Any = pymysql.connect(**arguments)
+        except self._error as error:
+            raise _failure(error) from error
+        self.pid: int = self._connection.thread_id()
+
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several.
+
+        Raises:
+            MySQLFailure: the server refused it, or the connection is lost.
+        """
+        self.rows(sql)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement, or several. Return the rows of the last one.
+
+        Raises as ``run`` does.
+        """
+        with self._lock, self._connection.cursor() as cursor:
+            try:
+                cursor.execute(sql)
+                rows = list(cursor.fetchall())
+                while cursor.nextset():
+                    rows = list(cursor.fetchall())
+            except (self._error, OSError, UnicodeError) as error:
+                raise _failure(error) from error
+            return rows
+
+    def close(self) -> None:
+        """Close the connection. Idempotent; never raises."""
+        with suppress(Exception):
+            self._connection.close()
+
+
+def _failure(error: Exception) -> MySQLFailure:
+    number = 0
+    text = str(error)
+    if len(error.args) > 1 and isinstance(error.args[0], int):
+        number = error.args[0]
+        text = str(error.args[1])
+    return MySQLFailure(text.strip() or type(error).__name__, number)
+
+
+def open_control(
+    address: Address, *, timeout: float = _CONNECT_SECONDS, patience: float = 0.0
+) -> MySQLControl:
+    """Connect by PyMySQL. Wait ``patience`` seconds while the server has no free connection.
+
+    Raises:
+        MySQLFailure: no server answers, or it refuses the login.
+        ConfigError: PyMySQL cannot be imported.
+    """
+    end = seconds() + patience
+    while True:
+        try:
+            with as_own():
+                return MySQLControl(address, timeout=timeout)
+        except MySQLFailure as error:
+            if not error.is_crowded or seconds() > end:
+                raise
+        rest(_RETRY_SECONDS)
+
+
+def place_of(address: Address) -> dict[str, Any]:
+    """Return the arguments that name a server, for each driver: a socket's file, or a host."""
+    if address.is_socket:
+        return {"unix_socket": address.host}
+    return {"host": address.host, "port": address.port}
+
+
+def is_here(address: Address) -> bool:
+    """Return whether the server is on this machine, so that encryption is useless."""
+    host = address.host
+    is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
+    return address.is_socket or host in {"localhost", "::1"} or is_loopback
+
+
+def literal(text: str) -> str:
+    """Write a text as a literal in SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Write a name as a quoted identifier in SQL."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _import_pymysql() -> ModuleType:
+    try:
+        import pymysql  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            "PyMySQL cannot be imported",
+            why="pytest-arena makes the test databases on MySQL and MariaDB by PyMySQL, whichever "
+            "driver your app uses",
+            cause=str(error),
+            fix="pip install 'pytest-arena[mysql]'",
+        ) from error
+    module: ModuleType = pymysql
+    return module
+
+
+class MySQLControlLine:
+    """A control connection that is opened at its first use, and again after it was lost.
+
+    A call that has lost the connection is repeated once. A forked child opens its own connection,
+    and never closes its parent's, because that would end the parent's session.
+    """
+
+    def __init__(self, connect: Callable[[], MySQLControl]) -> None:
+        self._connect = connect
+        self._connection: MySQLControl | None = None
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        # Kept in a forked child: the garbage collector would close them.
+        self._parents_connections: list[MySQLControl] = []
+
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several. Raises as ``call`` does."""
+        self.call(lambda control: control.run(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute statements and return the rows of the last one. Raises as ``call`` does."""
+        return self.call(lambda control: control.rows(sql))
+
+    def call(self, function: Callable[[MySQLControl], _ResultT]) -> _ResultT:
+        """Call a function with the connection.
+
+        Raises:
+            MySQLFailure: the server refused it, or cannot be reached.
+        """
+        with self._lock:
+            try:
+                return function(self.opened())
+            except MySQLFailure as error:
+                if not error.is_lost:
+                    raise
+            self.close()
+            return function(self._opened_again())
+
+    def opened(self) -> MySQLControl:
+        """Return the open connection. Connect first if there is none. Raises as ``call`` does."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                return self._connection
+            connection = self._connect()
+            if self._connection is not None:
+                self._parents_connections.append(self._connection)
+            self._connection = connection
+            self._process = os.getpid()
+            return connection
+
+    def _opened_again(self) -> MySQLControl:
+        """Connect to a server that may be restarting."""
+        end = seconds() + _RESTART_SECONDS
+        while True:
+            try:
+                return self.opened()
+            except MySQLFailure as error:
+                if not error.is_lost or seconds() > end:
+                    raise
+            rest(_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Close the connection until its next use. Idempotent."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+                self._connection = None

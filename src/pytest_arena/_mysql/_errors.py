@@ -1,0 +1,98 @@
+"""Errors of a server that refuses, or is down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena.errors import ArenaError, IsolationError, ServerError
+
+if TYPE_CHECKING:
+    from pytest_arena._mysql._control import MySQLFailure
+    from pytest_arena._values import Address
+
+_WHY = "each test works on a database that pytest-arena makes on this server"
+# Lines to paste.
+GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
+_ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # names another server"
+
+_NO_RIGHTS = (
+    ServerError,
+    "the login has too few rights on this server",
+    f"{GRANT}\nTriggers and views of the app may need SUPER or SET USER",
+)
+_FULL = (
+    IsolationError,
+    "the disk of the server is full: each clone takes as much room as its template",
+    "arena databases sweep --all   # and make room on the server's disk",
+)
+_CROWDED = (
+    ServerError,
+    (
+        "all connections of the server are taken: each worker has some, and the pools of the app's "
+        "engines as many as they may overflow to"
+    ),
+    "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
+)
+_LOCKED = (
+    IsolationError,
+    "another session holds a lock there, and has not released it in time",
+    "look into SHOW PROCESSLIST for sessions in databases named arena_…",
+)
+_GONE = (
+    IsolationError,
+    "a database of this run was dropped, by another tool or with its server",
+    "do not drop databases named arena_…: `arena databases sweep` removes those that are left",
+)
+_KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
+    1044: _NO_RIGHTS,
+    1142: _NO_RIGHTS,
+    1227: _NO_RIGHTS,
+    1419: _NO_RIGHTS,
+    1021: _FULL,
+    1114: _FULL,
+    1040: _CROWDED,
+    1203: _CROWDED,
+    1226: _CROWDED,
+    1205: _LOCKED,
+    1049: _GONE,
+}
+
+
+def failed(what: str, error: MySQLFailure, address: Address) -> ArenaError:
+    """Return the error for a refused statement. ``what`` is what pytest-arena could not do."""
+    lines = str(error).splitlines()
+    if error.is_lost:
+        return ServerError(
+            f"{address.server}: {what}: the server has stopped or is restarting",
+            why=_WHY,
+            cause=f"the connection failed: {lines[0]}",
+            fix=f"start the server again, or use another one:\n{_ANOTHER}",
+        )
+    cause = f"the server's answer {error.number}"
+    kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))
+    return kind(
+        f"{address.server}: {what}: {lines[0]}",
+        why=_WHY,
+        cause=cause,
+        fix=fix.format(user=address.user),
+    )
+
+
+def foreign_registry(address: Address, name: str) -> ServerError:
+    """Return the error for another owner's database of the registry's name."""
+    return ServerError(
+        f"{address.server}: the database {name!r} there is not arena's",
+        why="pytest-arena records in it which databases it may drop, and drops no others",
+        cause="it has tables, and none with pytest-arena's comment",
+        fix=f"DROP DATABASE `{name}`;   -- if nobody needs it",
+    )
+
+
+def is_gone(name: str) -> IsolationError:
+    """Return the error for a template that was dropped."""
+    return IsolationError(
+        f"the template {name!r} is gone",
+        why="the databases of tests are copied from it",
+        cause="`arena databases sweep`, or another run that dropped old templates",
+        fix="pytest …   # once more: pytest-arena builds it again",
+    )

@@ -1,0 +1,214 @@
+"""MySQL and MariaDB in a run: the server, its databases and their isolation."""
+
+from __future__ import annotations
+
+import threading
+from hashlib import sha256
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.engine import URL, Dialect, make_url
+from sqlalchemy.exc import ArgumentError
+
+from pytest_arena._mysql import FACTS
+from pytest_arena._mysql._arguments import DRIVERS, PORT
+from pytest_arena._mysql._cloned import CloneIsolation
+from pytest_arena._mysql._server_registry import MySQLRegistry
+from pytest_arena._mysql._templates import MySQLTemplates, url_of
+from pytest_arena._mysql.servers._search import find_server
+from pytest_arena._origin import as_own
+from pytest_arena._process import interrupted
+from pytest_arena._product import (
+    ConnectTarget,
+    Core,
+    Database,
+    Isolation,
+    Key,
+    RequestedDatabase,
+    isolation_named,
+)
+from pytest_arena._values import counted
+from pytest_arena.errors import ConfigError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._mysql.servers import MySQLServer
+    from pytest_arena._product import Usage
+
+_ISOLATIONS = {"auto": CloneIsolation, "clone": CloneIsolation}
+
+
+class MySQL:
+    """MySQL or MariaDB in a run. The first connection finds the server."""
+
+    name = FACTS.name
+    shell = "mysql"
+    forced = (
+        "another database replaced it, and all connections to the old one were ended"
+    )
+
+    def __init__(self, core: Core, config: Config) -> None:
+        self._core = core
+        self._config = config
+        self._server: MySQLServer | None = None
+        self._own: MySQLRegistry | None = None
+        self._starting = threading.RLock()
+        self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
+        # By all names that the tests' databases have had.
+        self._databases_by_name: dict[str, Database] = {}
+        self._targets: dict[Database, ConnectTarget] = {}
+
+    @property
+    def shown(self) -> str:
+        """The server, if one is in use."""
+        return self._server.shown if self._server else FACTS.shown
+
+    def _registry(self) -> MySQLRegistry:
+        """Return the registry of the server. Find the server first."""
+        with self._starting:
+            if self._own is None:
+                with as_own():
+                    self._own = self._start()
+            return self._own
+
+    def _start(self) -> MySQLRegistry:
+        server = find_server(self._config)
+        self._refuse_apps_database()
+        self._server = server
+        root = self._config.root
+        return MySQLRegistry(
+            server.address,
+            project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
+            tell=self._core.ledger.note,
+            lock_timeout=self._config.lock_timeout,
+        )
+
+    def _refuse_apps_database(self) -> None:
+        try:
+            url = make_url(self._config.server_url)
+        except (ArgumentError, ValueError):
+            return  # not set, or `find_server` reports the error
+        name = f"mysql://{url.host or 'localhost'}:{url.port or PORT}/{url.database}"
+        names, _ = self._core.requested()
+        if url.database and name in names:
+            shown = url.set(database="").render_as_string()
+            raise ConfigError(
+                f"arena_database names a database that the tests use: {name}",
+                why="pytest-arena creates its databases on that server, and needs no database of "
+                "the app there",
+                cause=self._config.places["database"],
+                fix=f"ARENA_DATABASE={shown} pytest …",
+            )
+
+    def drivers(self) -> tuple[str, ...]:
+        """Return the installed drivers, asyncmy first."""
+        return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
+
+    def identify(
+        self, requested: RequestedDatabase
+    ) -> tuple[Key | None, tuple[str, ...]]:
+        """Return the key by the database's name: hosts with one name are primary and replica."""
+        known = self.live_at(requested)
+        key = known.key if known else Key("server", f"{self.name}/{requested.database}")
+        return key, (requested.database,)
+
+    def new_file(self, name: str, taken: Collection[str]) -> None:
+        """Return None: a server stores its databases."""
+        del name, taken
+
+    def live_at(self, requested: RequestedDatabase) -> Database | None:
+        """Return the database whose ``arena.url`` had this name at any time in this run."""
+        return self._databases_by_name.get(requested.database)
+
+    def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
+        """Return the templates on the server. The app's driver builds them."""
+        name = f"{dialect.name}+{dialect.driver}"
+        if name not in self._stores:
+            self._stores[name] = MySQLTemplates(self._registry(), dialect())
+        return self._stores[name]
+
+    def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
+        """Return the isolation of a database: ``clone``."""
+        del database
+        own = self._registry()
+        kind = isolation_named(self._config, _ISOLATIONS, self.shown)
+        tell = self._core.ledger.note
+        return cast("Isolation", kind(own, content, uses=uses, tell=tell))
+
+    def ask_for(self, name: str, isolation: Isolation) -> str:
+        """Return why a level cannot have an isolation. Each level is a clone."""
+        del isolation
+        return "" if name in _ISOLATIONS else f"{self.shown} is isolated by clone"
+
+    def target(self, database: Database) -> ConnectTarget:
+        """Return the live database, whose name changes after a test that has written."""
+        isolation = cast("CloneIsolation | None", database.isolation)
+        if isolation is None:
+            return ConnectTarget(
+                database.key, "", (database.born, 0), database=database
+            )
+        # Each checkout calls this. The generation is read first: the address changes before it.
+        generation = (database.born, isolation.generation)
+        target = self._targets.get(database)
+        if (
+            target is None
+            or target.generation != generation
+            or target.key != database.key
+        ):
+            address = isolation.address
+            self._databases_by_name.setdefault(address.database, database)
+            target = ConnectTarget(
+                database.key, "", generation, address, database=database
+            )
+            self._targets[database] = target
+        return target
+
+    def url(self, database: Database, driver: str) -> URL:
+        """Return the URL with pytest-arena's login."""
+        target = self.target(database)
+        if target.address is None:
+            raise impossible(f"{database.name}: no address before its first connection")
+        return url_of(target.address, database.dialect.name, driver or "pymysql")
+
+    def keep(self, database: Database, title: str) -> str:
+        """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
+        kept = cast("CloneIsolation", database.isolation).save(title)
+        url = url_of(self._registry().address_of(kept), self.name, "pymysql")
+        return url.set(drivername=self.name, password=None).render_as_string()
+
+    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
+        """Return no table: MySQL has no policies."""
+        del database, is_off
+        return ()
+
+    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
+        """Return no table: MySQL has no policies."""
+        del database
+        return ()
+
+    def remove(self, database: Database) -> None:
+        """Close the isolation, which drops the live database and its snapshots."""
+        database.close()
+        self._targets.pop(database, None)
+        self._databases_by_name = {
+            name: known
+            for name, known in self._databases_by_name.items()
+            if known is not database
+        }
+
+    def changed_by_others(self) -> list[str]:
+        """Return nothing: the server counts no writes by databases."""
+        return []
+
+    def close(self) -> str:
+        """Drop the databases of this run."""
+        number = 0
+        if self._own is not None:
+            number = self._own.close()
+        if self._server is None or not (interrupted.is_set() and number):
+            return ""
+        databases = counted(number, "database")
+        place = self._server.address.server
+        return f"left {databases} of this run on {place}. The next run drops what is left there"

@@ -1,0 +1,273 @@
+"""Templates, which are databases on the server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.dialects.mysql.base import MySQLDialect
+from sqlalchemy.engine import URL, Dialect
+
+from pytest_arena._mysql._arguments import DRIVERS
+from pytest_arena._mysql._control import MySQLFailure, literal, open_control
+from pytest_arena._mysql._scripts import run_script
+from pytest_arena._product import (
+    BuildTarget,
+    ConnectTarget,
+    Key,
+    Manifest,
+    Template,
+    read_manifest,
+)
+from pytest_arena.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._values import Address
+
+_DESCRIBED = (
+    "SELECT SUBSTRING_INDEX(VERSION(), '.', 2), VERSION() LIKE '%MariaDB%', "
+    "@@GLOBAL.character_set_server, @@GLOBAL.collation_server, @@GLOBAL.sql_mode, "
+    "@@lower_case_table_names"
+)
+_HAS_TABLES = (
+    "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} "
+    "AND table_type NOT IN ('VIEW', 'SEQUENCE')"
+)
+_IS_BEING_WRITTEN = (
+    "SELECT COUNT(*) FROM information_schema.innodb_trx t "
+    "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
+    "WHERE p.db = {} AND t.trx_rows_modified > 0"
+)
+_LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
+_SYNC = "pymysql"
+
+
+def url_of(address: Address, dialect: str, driver: str) -> URL:
+    """Return the URL of a database for a driver."""
+    url = URL.create(
+        f"{dialect}+{driver}",
+        username=address.user,
+        password=address.password or None,
+        database=address.database,
+    )
+    if address.is_socket:
+        return url.set(host="localhost", query={"unix_socket": address.host})
+    return url.set(host=address.host, port=address.port)
+
+
+@dataclass(frozen=True, slots=True)
+class MySQLBuild:
+    """The database that a build fills, by the app's drivers."""
+
+    own: MySQLRegistry
+    address: Address
+    dialect: str  # mysql or mariadb
+    async_driver: str  # "" if there is none
+    product: str = "MySQL"
+    has_schemas: bool = False
+
+    @property
+    def connect_target(self) -> ConnectTarget:
+        """The database, by its name, which is unique on the server."""
+        name = f"{self.address.server}/{self.address.database}"
+        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
+
+    @property
+    def sync_url(self) -> URL:
+        """The URL for PyMySQL. The async drivers convert values as it does."""
+        return url_of(self.address, self.dialect, _SYNC)
+
+    @property
+    def async_url(self) -> URL:
+        """The URL for the async driver."""
+        if not self.async_driver:
+            raise TemplateError(
+                "no async driver for MySQL is installed",
+                why="the function that builds the template is async",
+                cause="neither asyncmy nor aiomysql can be imported",
+                fix="pip install asyncmy   (or make the function a sync one)",
+            )
+        return url_of(self.address, self.dialect, self.async_driver)
+
+    def run_script(self, script: str) -> None:
+        """Run a script on a separate connection, with which its settings end."""
+        with contextlib.closing(open_control(self.address)) as control:
+            control.run(
+                "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1"
+            )
+            run_script(control, script, self.address.database)
+
+    def has_tables(self) -> bool:
+        """Return whether the database has a table."""
+        question = _HAS_TABLES.format(literal(self.address.database))
+        return self.own.control.rows(question) != [(0,)]
+
+    def is_being_written(self) -> bool:
+        """Return whether a transaction in the database has written."""
+        question = _IS_BEING_WRITTEN.format(literal(self.address.database))
+        return self.own.control.rows(question) != [(0,)]
+
+    def remove(self) -> None:
+        """Drop the database, even if a client is connected."""
+        self.own.drop(self.address.database)
+
+
+@dataclass(frozen=True)
+class MySQLTemplates:
+    """The templates of a server, with their manifests in the registry.
+
+    Several machines share them. ``dialect`` is the app's.
+    """
+
+    own: MySQLRegistry
+    dialect: Dialect
+    folder: None = None
+
+    @property
+    def has_schema(self) -> bool:
+        """Return False: a template of the seed has a copy of the schema's template."""
+        return False
+
+    @property
+    def words(self) -> str:
+        """Return "": the summary says whether a template was built."""
+        return ""
+
+    @property
+    def ddl(self) -> Dialect:
+        """Compiles DDL, without a driver."""
+        dialect: Dialect = cast("Any", MySQLDialect)()
+        return dialect
+
+    def identity(self) -> str:
+        """Return what the server adds to a database: version, character set, SQL mode."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        [values] = self.own.control.rows(_DESCRIBED)
+        return " ".join(map(str, ("mysql", *values)))
+
+    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
+        """Yield the finished templates of a fingerprint, as the registry lists them."""
+        for name, text in self.own.templates(fingerprint):
+            manifest = read_manifest(text)
+            if manifest is not None:
+                yield Template(name, fingerprint, manifest)
+
+    def is_whole(self, template: Template[str]) -> bool:
+        """Return whether no process has dropped the template. Nothing connects to a template."""
+        return any(
+            name == template.content
+            for name, _ in self.own.templates(template.fingerprint)
+        )
+
+    def used(self, template: Template[str]) -> None:
+        """Note the use in the registry."""
+        self.own.used(template.content)
+
+    @contextlib.contextmanager
+    def locked(self, fingerprint: str) -> Iterator[float]:
+        """Lock a fingerprint on the server, for all machines. Yield the time."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
+            except TimeoutError:
+                raise self._waited_too_long() from None
+            yield now()
+
+    def _waited_too_long(self) -> TemplateError:
+        builders = {
+            f"process {row.pid} on {row.host}, {row.project}"
+            for row in self.own.listed()
+            if row.kind == "building" and row.alive
+        }
+        return TemplateError(
+            f"another process has been building a template for {_LOCK_SECONDS} s",
+            why="a template is built once for all processes, so that this process waits",
+            cause="\n".join(builders)
+            or "the process that holds the lock on the server",
+            fix="end that process; its lock is free at once",
+        )
+
+    def clear(self, fingerprint: str) -> None:
+        """Drop databases of dead runs, and old templates of all fingerprints."""
+        del fingerprint
+        with self.own.saying("what dead runs have left cannot be swept"):
+            self.own.sweep()
+
+    def begin(self, fingerprint: str, below: Template[str] | None) -> MySQLBuild:
+        """Copy the template below."""
+        del fingerprint  # `finish` registers it
+        name = self.own.create("building", template=below.content if below else None)
+        return MySQLBuild(
+            self.own,
+            self.own.address_of(name),
+            self.dialect.name,
+            async_driver_for(self.dialect),
+        )
+
+    def scratch(self) -> MySQLBuild:
+        """Create an empty database."""
+        return self.begin("", None)
+
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
+        """End all sessions of the database, and register it as a template."""
+        name = cast("MySQLBuild", target).address.database
+        with self.own.saying(f"{name} cannot be made a template"):
+            self.own.end_sessions(name)
+        return self.own.finish_template(
+            name,
+            fingerprint=fingerprint,
+            manifest=manifest.text(),
+            title=manifest.title,
+        )
+
+    def advice(self, error: BaseException) -> str:
+        """Return the next step by the server's number of the error."""
+        original = getattr(error, "orig", None) or error
+        number = re.match(r"\((\d+),", str(original))
+        return _STEPS.get(int(number[1]), "") if number else ""
+
+    def not_stored(self, error: Exception) -> TemplateError | None:
+        """Return the error for a server that does not answer, or refuses a statement."""
+        if not isinstance(error, MySQLFailure):
+            return None
+        return TemplateError(
+            f"the template cannot be stored: {error}",
+            why="schema and seed are built once, into a database that is copied for tests",
+            cause=f"the server on {self.own.address_of().server} has stopped or refuses",
+            fix="pytest …   # once more, when the server answers",
+        )
+
+
+_STEPS = {
+    1146: "create that table first: import all models, or sort the statements",
+    1419: "SET GLOBAL log_bin_trust_function_creators = 1;   -- as an administrator",
+    1227: "create programs without DEFINER = another user",
+}
+
+
+def async_driver_for(dialect: Dialect) -> str:
+    """Return the app's driver if it is async, else the first installed one, or ""."""
+    if dialect.is_async:
+        return dialect.driver
+    for driver in DRIVERS:
+        if driver != _SYNC and find_spec(driver) is not None:
+            return driver
+    return ""
+
+
+def now() -> float:
+    """Return the time of a new file, because a test may have changed the clock."""
+    with tempfile.TemporaryFile() as file:
+        return os.fstat(file.fileno()).st_mtime

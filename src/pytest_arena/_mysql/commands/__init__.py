@@ -1,0 +1,144 @@
+"""MySQL and MariaDB in `arena databases`: a server, and pytest-arena's databases on it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pytest_arena._config._supported import product_of
+from pytest_arena._mysql import FACTS
+from pytest_arena._mysql._control import MySQLFailure
+from pytest_arena._mysql._server_registry import (
+    REGISTRY,
+    MadeDatabase,
+    MySQLRegistry,
+    look,
+)
+from pytest_arena._mysql.servers import NoMySQL
+from pytest_arena._mysql.servers._search import find_server, local_service
+from pytest_arena._product import Place, PlaceKind, SweepResult, Thing
+from pytest_arena.errors import ConfigError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._values import Address
+
+
+class MySQLDatabases:
+    """The databases in the registry of a server. Other databases are never touched."""
+
+    def __init__(self, address: Address, shown: str, *, registry: str) -> None:
+        self._address = address
+        self._shown = shown
+        self._registry = registry
+
+    def look(self) -> Iterator[Place]:
+        """Yield the server with its databases."""
+        content = look(self._address, registry=self._registry)
+        note = ""
+        if content.others:
+            others = ", ".join(content.others)
+            note = f"another version of arena has databases there: see {others}"
+        yield Place(
+            shown=self._shown,
+            where=self._address.server,
+            things=tuple(map(_thing, content.databases)),
+            note=note,
+        )
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Remove databases as a run does. Yield the removed ones, and the others with a reason."""
+        before = look(self._address, registry=self._registry)
+        if not before.is_found:
+            return
+        run = MySQLRegistry(
+            self._address, project="arena databases", registry=self._registry
+        )
+        with closing(run):
+            try:
+                run.sweep(everything=everything)
+            except MySQLFailure as error:
+                raise ServerError(
+                    f"{self._address.server}: the databases cannot be swept: {error}",
+                    why="what killed runs have left stays on the server",
+                    cause="the server does not answer, or refuses a statement",
+                    fix="arena databases sweep   # once more",
+                ) from error
+        reasons = dict(line.split(": ", 1) for line in run.left)
+        after = look(self._address, registry=self._registry)
+        existing = {row.name for row in after.databases}
+        for row in before.databases:
+            if row.name not in existing:
+                if not row.alive:
+                    yield SweepResult(_thing(row))
+            elif everything or row.name in reasons:
+                reason = reasons.get(row.name) or self._reason(row)
+                yield SweepResult(_thing(row), reason)
+        if not after.is_found:
+            yield SweepResult(Thing(name=self._registry, what="registry"))
+
+    def _reason(self, row: MadeDatabase) -> str:
+        """Return why a database was left."""
+        if row.alive:
+            return f"a living run's: {row.project}, {row.host} {row.pid}"
+        if not row.owner.startswith(f"{self._address.user}@"):
+            return f"belongs to the login {row.owner}"
+        return "a living run uses it"
+
+
+def _thing(row: MadeDatabase) -> Thing:
+    state = ""
+    if row.pid:
+        state = "alive" if row.alive else "dead"
+    return Thing(
+        name=row.name,
+        what=row.kind,
+        state=state,
+        project=row.project,
+        host=row.host,
+        pid=row.pid,
+        created=row.created,
+        used=row.used,
+        bytes=row.bytes,
+        title=row.title,
+    )
+
+
+class _NoServer:
+    """A place that cannot be read. Its note says why."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def look(self) -> Iterator[Place]:
+        """Yield the place without things."""
+        yield self._place
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Remove nothing."""
+        del everything
+        yield from ()
+
+
+def place_kinds(
+    config: Config, *, removes_all: bool
+) -> tuple[list[PlaceKind], list[PlaceKind]]:
+    """Return the server, if the option does not name another product."""
+    del removes_all
+    if config.database != "auto" and product_of(config.database) != FACTS.name:
+        return [], []
+    # The tests of pytest-arena set this variable, to use separate registries.
+    registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
+    try:
+        server = find_server(config) if config.server_url else local_service(config)
+    except (NoMySQL, ConfigError) as error:
+        if config.database == "auto":
+            return [], []
+        reason = str(getattr(error, "what", error))
+        note = " ".join(reason.split())
+        place = Place(shown=FACTS.shown, where="a local service", note=note)
+        return [_NoServer(place)], []
+    return [MySQLDatabases(server.address, server.shown, registry=registry)], []

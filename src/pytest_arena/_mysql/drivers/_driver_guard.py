@@ -1,0 +1,339 @@
+"""Refuses or redirects connections that no engine opens.
+
+pytest-arena replaces the constructor of each driver's connections, and the method that sends each
+statement. Engines call them, too: a connection that the gate has redirected passes if its arguments
+are still the gate's.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial, wraps
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._mysql import _arguments as arguments
+from pytest_arena._mysql.drivers._records import (
+    MySQLAdmission,
+    give_up,
+    known_record,
+    pid_of,
+    record_of,
+    refused_beyond,
+    to_send,
+)
+from pytest_arena._origin import is_own, who_connects
+from pytest_arena._process import when_imported
+from pytest_arena._product import NOWHERE, ConnectTarget, Core, RequestedDatabase
+from pytest_arena.errors import (
+    ProductionDatabaseError,
+    RefusedError,
+    UnknownDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from pytest_arena._mysql._arguments import MySQLTarget
+    from pytest_arena._mysql.drivers._records import FindCore
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+class _DriverGuard:
+    """Decides on each connection before a socket is opened."""
+
+    def __init__(self, find_core: FindCore) -> None:
+        self.find_core = find_core
+
+    def admit(self, driver: str, kwargs: dict[str, Any]) -> MySQLAdmission | None:
+        """Refuse, redirect or admit a connection. Return None if nothing watches it later.
+
+        Raises:
+            RefusedError: the connection may not be opened.
+        """
+        core = self.find_core()
+        if core is None or is_own():
+            return None
+        address = arguments.redirected_to(kwargs)
+        server = arguments.target(kwargs)
+        if address is not None:
+            if not arguments.are_unchanged(kwargs, address):
+                raise core.ledger.refused(_changed_by_listener(server))
+            return MySQLAdmission(address)
+        if core.config.drivers == "off":
+            return None
+        core.refuse_late()
+        requested = _requested(driver, server)
+        inside = _target_at(core, requested)
+        if inside is not None and inside.address is not None:
+            arguments.name_outright(driver, inside.address, kwargs)
+            return MySQLAdmission(inside.address, inside, core.serial())
+        return self._admit_outside(core, requested, server, kwargs)
+
+    def _admit_outside(
+        self,
+        core: Core,
+        requested: RequestedDatabase,
+        server: MySQLTarget,
+        kwargs: dict[str, Any],
+    ) -> MySQLAdmission:
+        if core.files.is_allowed(server.name):
+            return MySQLAdmission()
+        driver = requested.dialect.driver
+        if core.config.drivers == "refuse":
+            refusal = _raw_connection(
+                server, driver, of_app=core.is_named_by_engine(requested)
+            )
+            raise core.ledger.refused(refusal)
+        target = core.ensure_target(requested)
+        if target is None or target.address is None:
+            return MySQLAdmission()
+        arguments.redirect(driver, target.address, kwargs)
+        return MySQLAdmission(target.address, target, core.serial())
+
+    def opened(self, admission: MySQLAdmission | None, connection: object) -> None:
+        """Record an admitted connection."""
+        core = self.find_core()
+        if admission is None or core is None:
+            return
+        record = record_of(connection)
+        record.admit(admission)
+        record.note_pid(pid_of(connection))
+        if admission.target is not None:
+            core.opened_raw(admission.target.key)
+
+
+def _requested(driver: str, server: MySQLTarget) -> RequestedDatabase:
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+
+    kind = make_url(f"mysql+{driver}://").get_dialect()
+    return arguments.requested(kind(), server)
+
+
+def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None:
+    """Return where a test's database is by its name, None for another database."""
+    for database in core.provisioned():
+        live = database.product.live_at(requested)
+        if live is not None:
+            return live.target
+    return None
+
+
+# The replaced functions
+
+
+def replace_method(
+    kind: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., object]]
+) -> None:
+    """Replace a method of a driver's class by the one that ``make`` returns, once.
+
+    Raises:
+        AttributeError: this version of the driver has no such method.
+    """
+    original = getattr(kind, name)
+    if hasattr(original, "arena_guards"):
+        return
+    guarded: Any = wraps(original)(make(original))
+    guarded.arena_guards = True
+    setattr(kind, name, guarded)
+
+
+def _keywords(
+    original: Callable[..., Any], args: tuple[object, ...]
+) -> dict[str, object]:
+    """Return positional arguments of a constructor by their names."""
+    names = [
+        name
+        for name, parameter in signature(original).parameters.items()
+        if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and name != "self"
+    ]
+    return dict(zip(names, args, strict=False))
+
+
+def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
+    kind = module.Connection
+    replace_method(kind, "__init__", partial(_guarding_init, driver, guard))
+    connect = "_connect" if driver == "aiomysql" else "connect"
+    replace_method(kind, connect, partial(_noting_pid, guard))
+    replace_method(kind, "query", partial(_asking_first, guard))
+    replace_method(kind, "select_db", partial(_refusing_switch, guard))
+    replace_method(kind, "close", partial(_giving_up, guard))
+    if driver == "asyncmy":
+        replace_method(kind, "prepare", partial(_asking_first, guard))
+    else:
+        collected = partial(_giving_up, guard, is_collected=True)
+        replace_method(kind, "__del__", collected)
+
+
+def _guarding_init(
+    driver: str, guard: _DriverGuard, original: Callable[..., Any]
+) -> Callable[..., object]:
+    def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
+        arguments_by_name = {**_keywords(original, args), **kwargs}
+        admission = guard.admit(driver, arguments_by_name)
+        original(connection, **arguments_by_name)
+        guard.opened(admission, connection)
+
+    return __init__
+
+
+def _noting_pid(
+    guard: _DriverGuard, original: Callable[..., Any]
+) -> Callable[..., object]:
+    """Return a driver's method that connects, also once more, and notes the new session."""
+    del guard
+
+    def note(connection: object) -> None:
+        record = known_record(connection)
+        if record is not None:
+            record.note_pid(pid_of(connection))
+
+    def connect(connection: object, *args: object, **kwargs: object) -> object:
+        answer = original(connection, *args, **kwargs)
+        note(connection)
+        return answer
+
+    async def aconnect(connection: object, *args: object, **kwargs: object) -> object:
+        answer = await original(connection, *args, **kwargs)
+        note(connection)
+        return answer
+
+    return aconnect if _is_async(original) else connect
+
+
+def _is_async(method: Any) -> bool:
+    # asyncmy is compiled: its coroutine functions are no Python functions.
+    module = str(getattr(method, "__module__", ""))
+    return iscoroutinefunction(method) or module.startswith("asyncmy")
+
+
+def _asking_first(
+    guard: _DriverGuard, original: Callable[..., Any]
+) -> Callable[..., object]:
+    """Return a driver's method that sends a statement, and asks pytest-arena first."""
+
+    def query(
+        connection: object, sql: object, *args: object, **kwargs: object
+    ) -> object:
+        instead = to_send(guard.find_core, connection, sql)
+        rows = original(connection, instead or sql, *args, **kwargs)
+        _note_rows(connection, sql, rows)
+        return rows
+
+    async def aquery(
+        connection: object, sql: object, *args: object, **kwargs: object
+    ) -> object:
+        instead = to_send(guard.find_core, connection, sql)
+        rows = await original(connection, instead or sql, *args, **kwargs)
+        _note_rows(connection, sql, rows)
+        return rows
+
+    return aquery if _is_async(original) else query
+
+
+def _note_rows(connection: object, sql: object, rows: object) -> None:
+    record = known_record(connection)
+    if record is not None:
+        if isinstance(sql, bytes | bytearray):
+            sql = bytes(sql).decode(errors="surrogateescape")
+        record.sent(str(sql), rows)
+
+
+def _refusing_switch(
+    guard: _DriverGuard, original: Callable[..., Any]
+) -> Callable[..., object]:
+    """Return the method that changes the database of a connection. Only the same one is allowed."""
+
+    def check(connection: object, database: object) -> None:
+        core = guard.find_core()
+        record = known_record(connection)
+        admission = record.admission if record is not None else None
+        if core is None or admission is None or admission.address is None:
+            return
+        if database != admission.address.database:
+            raise core.ledger.refused(refused_beyond(f"USE {database}"))
+
+    def select_db(connection: object, db: object) -> object:
+        check(connection, db)
+        return original(connection, db)
+
+    async def aselect_db(connection: object, db: object) -> object:
+        check(connection, db)
+        return await original(connection, db)
+
+    return aselect_db if _is_async(original) else select_db
+
+
+def _giving_up(
+    guard: _DriverGuard, original: Callable[..., Any], *, is_collected: bool = False
+) -> Callable[..., object]:
+    """Return a method that ends a connection. It first notes the writes that are lost."""
+
+    def end(connection: object) -> object:
+        give_up(guard.find_core, connection, is_collected=is_collected)
+        return original(connection)
+
+    return end
+
+
+_MODULES = {
+    "pymysql.connections": "pymysql",
+    "aiomysql.connection": "aiomysql",
+    "asyncmy.connection": "asyncmy",
+}
+
+
+@cache
+def watch_drivers(find_core: FindCore) -> None:
+    """Watch PyMySQL, aiomysql and asyncmy until the process ends. Imports none of them."""
+    guard = _DriverGuard(find_core)
+    for module, driver in _MODULES.items():
+        when_imported(module, partial(_change, guard, driver))
+
+
+def _change(guard: _DriverGuard, driver: str, module: ModuleType) -> None:
+    """Put the guard into a driver's module. Note a version that has other functions."""
+    try:
+        _guard_driver(driver, guard, module)
+    except AttributeError as error:
+        core = guard.find_core()
+        if core is not None:
+            core.ledger.note(
+                f"connections that {driver} opens without an engine are not watched: "
+                f"this version has other methods ({error})"
+            )
+
+
+# The guard's messages
+
+
+def _raw_connection(target: MySQLTarget, driver: str, *, of_app: bool) -> RefusedError:
+    """Return the error for a driver's connection to a database that is not a test's."""
+    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
+    return kind(
+        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
+        why="pytest-arena redirects only engines to the test's database. The writes of this "
+        "connection would stay in a database that may be a real one",
+        cause=who_connects(),
+        fix="arena_drivers = redirect   (it then opens the test's database)\n"
+        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _changed_by_listener(target: MySQLTarget) -> UnknownDatabaseError:
+    """Return the error for an engine's connection whose arguments a listener has changed."""
+    return UnknownDatabaseError(
+        f"refused: an engine's connection to {target.name}, which is not inside the arena",
+        why="a do_connect listener of the app changed its target after pytest-arena had "
+        "redirected it into the test's database; what the test did would stay there",
+        cause=who_connects(),
+        fix=f"change only the session's settings in the listener{_allowing(target)}",
+    )
+
+
+def _allowing(target: MySQLTarget) -> str:
+    # A host that pytest-arena has written into the environment.
+    if NOWHERE in target.name:
+        return ""
+    return f"; or, if tests may reach it:\narena_allow = {target.name}"

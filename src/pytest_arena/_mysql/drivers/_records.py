@@ -1,0 +1,340 @@
+"""Records the drivers' connections, and checks their statements."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from pytest_arena._mysql.drivers._reach import (
+    alters_session,
+    made_or_dropped,
+    may_write,
+    reaches_beyond,
+)
+from pytest_arena._origin import WORK, user_line, who_connects
+from pytest_arena._product import RawWrites
+from pytest_arena.errors import ProductionDatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._product import ConnectTarget, Core, Key
+    from pytest_arena._values import Address, CodeLine
+
+    FindCore: TypeAlias = Callable[[], Core | None]
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which each answer of the server has
+_NOTHING = "DO 0"
+
+
+@dataclass(frozen=True, slots=True)
+class MySQLAdmission:
+    """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
+
+    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
+    belongs to the level that opened it. At the end of the level pytest-arena ends it.
+    """
+
+    address: Address | None = None
+    target: ConnectTarget | None = None
+    serial: int = 0  # of the level to which the connection belongs
+
+
+class MySQLConnection:
+    """What is known about a connection of a driver."""
+
+    def __init__(self) -> None:
+        self.admission: MySQLAdmission | None = None  # None if it was not admitted
+        self.target: ConnectTarget | None = (
+            None  # of each connection to a test's database
+        )
+        self.pid = 0  # the server's id of the session
+        self.process = os.getpid()
+        # The database of an idle connection in a pool of an engine.
+        self.idle_key: Key | None = None
+        self.session_changes = 0  # how many statements have changed the session
+        self.changed_rows = 0  # of the open transaction
+        self._savepoints: dict[str, int] = {}
+        # The attributes below are set for a connection that no engine has opened.
+        self.opened_at: CodeLine | None = None
+        self.writes = RawWrites()  # of its last transaction
+        # The lines that have changed the session, by the serials of their levels.
+        self.altered: dict[int, CodeLine | None] = {}
+
+    def admit(self, admission: MySQLAdmission) -> None:
+        """Note why it was admitted."""
+        self.admission = admission
+        if admission.target is not None:
+            self.target = admission.target
+            self.opened_at = user_line()
+
+    def lead_to(self, target: ConnectTarget, pid: int) -> None:
+        """Note the test's database of an engine's connection."""
+        self.target = target
+        self.pid = pid
+        if self.admission is not None:
+            self.admission = replace(self.admission, target=None)
+
+    def note_pid(self, pid: int) -> None:
+        """Note the server's id of the session."""
+        self.pid = pid
+
+    def end(self) -> None:
+        """Note that pytest-arena has ended it: no level ends it again."""
+        if self.admission is not None:
+            self.admission = replace(self.admission, target=None)
+
+    def rest(self, key: Key | None) -> None:
+        """Note that an engine's pool has it back. None: the pool has handed it out."""
+        self.idle_key = key
+
+    def forget_changes(self, serial: int) -> None:
+        """Note that the session is as it was before a level."""
+        self.altered.pop(serial, None)
+
+    def sending(self, core: Core | None, statement: str, *, is_begun: bool) -> None:
+        """Note a statement that is about to be sent."""
+        if not is_begun:
+            self.changed_rows = 0
+            self._savepoints.clear()
+            self.writes = RawWrites()
+        words = statement.upper().split()
+        if words[:1] == ["SAVEPOINT"]:
+            self._savepoints[words[-1]] = self.changed_rows
+        elif words[:1] == ["ROLLBACK"] and "TO" in words:
+            self.changed_rows = self._savepoints.get(words[-1], self.changed_rows)
+        changes_session = alters_session(statement)
+        self.session_changes += changes_session
+        if self.target is not None and self.target.database is not None:
+            # A `CloneIsolation`, which imports this package.
+            isolation: Any = self.target.database.isolation
+            if isolation is not None:
+                isolation.note_statement(statement, self.target.generation)
+        if self.admission is not None and self.admission.target is not None:
+            serial = core.serial() if core is not None else 0
+            self.writes.note(statement, serial)
+            if changes_session:
+                self.altered[serial] = user_line()
+
+    def sent(self, statement: str, rows: object) -> None:
+        """Note how many rows a statement has changed."""
+        if may_write(statement, ()) and isinstance(rows, int):
+            self.changed_rows += rows
+            self.writes.ran(rows)
+
+
+_connections: weakref.WeakKeyDictionary[object, MySQLConnection] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def record_of(driver_connection: object) -> MySQLConnection:
+    """Return the record of a driver's connection, which is new at its first use."""
+    known = _connections.get(driver_connection)
+    return known or _connections.setdefault(driver_connection, MySQLConnection())
+
+
+def known_record(driver_connection: object) -> MySQLConnection | None:
+    """Return the record of a driver's connection, None for one that is not recorded."""
+    try:
+        return _connections.get(driver_connection)
+    except TypeError:  # an app's object that is not hashable
+        return None
+
+
+class RawMySQLConnection(NamedTuple):
+    """An open connection that no engine has opened, and no engine's pool has."""
+
+    target: ConnectTarget
+    serial: int  # of the level to which it belongs
+    driver: Any
+    record: MySQLConnection
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its database was replaced, or dropped."""
+        now = self.target.database
+        return now is not None and now.target.generation != self.target.generation
+
+
+def raw_connections() -> list[RawMySQLConnection]:
+    """Return the open connections that no engine has opened."""
+    connections = []
+    # A copy: other threads change the dictionary.
+    for reference in _connections.keyrefs():
+        connection = reference()
+        if connection is None or is_closed(connection):
+            continue
+        record = record_of(connection)
+        admission = record.admission
+        if admission is not None and admission.target is not None:
+            connections.append(
+                RawMySQLConnection(
+                    admission.target, admission.serial, connection, record
+                )
+            )
+    return connections
+
+
+def writers_in(database: str) -> set[int]:
+    """Return the sessions of this process that have uncommitted rows in a database."""
+    writers = set()
+    for reference in _connections.keyrefs():
+        connection = reference()
+        if connection is None:
+            continue
+        record = record_of(connection)
+        target = record.target
+        if target is None or target.address is None or record.process != os.getpid():
+            continue
+        if target.address.database == database and has_written(connection):
+            writers.add(record.pid)
+    return writers
+
+
+def sessions_inside(database: str) -> set[int]:
+    """Return the sessions of this process that are inside a transaction in a database."""
+    inside = set()
+    for reference in _connections.keyrefs():
+        connection = reference()
+        if connection is None:
+            continue
+        record = record_of(connection)
+        address = record.target.address if record.target is not None else None
+        is_here = address is not None and address.database == database
+        if is_here and is_in_transaction(connection):
+            inside.add(record.pid)
+    return inside
+
+
+def is_closed(connection: Any) -> bool:
+    """Return whether a driver's connection is closed."""
+    if hasattr(connection, "open"):  # PyMySQL
+        return not connection.open
+    if hasattr(connection, "closed"):  # aiomysql
+        return bool(connection.closed)
+    return not connection.connected  # asyncmy
+
+
+def pid_of(connection: Any) -> int:
+    """Return the server's id of a connection's session, 0 if it is not connected."""
+    with suppress(Exception):  # a driver's: it is not connected yet
+        return int(connection.thread_id())
+    return 0
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Return whether a transaction is open, by the server's last answer. No round trip."""
+    if is_closed(connection):
+        return False
+    status = getattr(connection, "server_status", 0) or 0
+    return bool(status & _IN_TRANSACTION)
+
+
+def has_written(connection: object) -> bool:
+    """Return whether the open transaction of a connection has changed rows."""
+    record = known_record(connection)
+    return (
+        record is not None and record.changed_rows > 0 and is_in_transaction(connection)
+    )
+
+
+# Sent by a pool before it hands out a connection, or after it took one back.
+_OF_POOLS = {"", "SELECT 1", "ROLLBACK", "COMMIT"}
+_ENDINGS = ("ROLLBACK",)
+_ANSWERED = (
+    "pytest-arena did not send it: engines on any database reach the "
+    "test's. Delete the fixture, and name what fills the database, by"
+)
+
+
+def to_send(find_core: FindCore, connection: object, statement: object) -> str | None:
+    """Return the statement to send in the place of one, None for the statement itself.
+
+    Connections of ``arena_allow`` and pytest-arena's may send anything.
+
+    Raises:
+        ProductionDatabaseError: the statement reaches beyond its database.
+        LateWorkError: the caller works for a test that has ended.
+    """
+    record = known_record(connection)
+    if record is None:
+        return None
+    text = statement
+    if isinstance(text, bytes | bytearray):
+        text = bytes(text).decode(errors="surrogateescape")
+    text = str(text)
+    core = find_core()
+    admission = record.admission
+    if core is not None and admission is not None and admission.address is not None:
+        work = WORK.get()
+        if work is not None and work.is_over and not text.startswith(_ENDINGS):
+            core.refuse_late(is_statement=True)
+        beyond = reaches_beyond(text, admission.address.database)
+        if beyond:
+            return _replacement(core, record.target, text, beyond)
+    is_of_pool = text.strip(" ;").upper() in _OF_POOLS
+    if core is not None and record.idle_key is not None and not is_of_pool:
+        # The suite has kept the driver's connection, and uses it without the pool.
+        core.opened_raw(record.idle_key)
+    record.sending(core, text, is_begun=is_in_transaction(connection))
+    return None
+
+
+def _replacement(
+    core: Core, target: ConnectTarget | None, statement: str, beyond: str
+) -> str:
+    """Return a statement without effect for a fixture that sets up a test database.
+
+    Raises:
+        ProductionDatabaseError: the statement has another purpose.
+    """
+    name = made_or_dropped(statement)
+    key = target.key if target else None
+    if not name or not core.is_set_up_by_fixture(key, name):
+        raise core.ledger.refused(refused_beyond(beyond))
+    if not any(_ANSWERED in note for note in core.ledger.notes):
+        core.ledger.note(
+            f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED} "
+            f"a line `{name} = <module>:<Base>` in arena_schema"
+        )
+    return _NOTHING
+
+
+def refused_beyond(statement: str) -> ProductionDatabaseError:
+    """Return the error for a statement that would change another database or the server."""
+    fix = "send it by hand, before the tests; leave it out while tests run"
+    if "DATABASE" in statement or "SCHEMA" in statement:
+        fix = (
+            "delete the fixture that makes a test database, and name the source of its tables:\n"
+            "arena_schema =\n    <name of the database> = <module>:<Base>"
+        )
+    elif statement.startswith(("a ", "USE")):
+        fix = "use an engine for the other database: each test has a database for it"
+    return ProductionDatabaseError(
+        f"refused: {statement}, which reaches beyond the test's database",
+        why="the server may have databases of yours. pytest-arena does not undo changes of these "
+        "databases and of the server",
+        cause=who_connects(),
+        fix=fix,
+    )
+
+
+def give_up(
+    find_core: FindCore, connection: object, *, is_collected: bool = False
+) -> None:
+    """Note the writes of an open transaction whose connection is about to end."""
+    record = known_record(connection)
+    if record is None or record.admission is None or record.admission.target is None:
+        return
+    core = find_core()
+    if core is None or not has_written(connection):
+        return
+    writes = record.writes
+    record.sending(core, "", is_begun=False)
+    core.lost_raw(writes, is_collected=is_collected)

@@ -1,0 +1,199 @@
+"""Finds the server for the test databases.
+
+``arena_database`` may name it by a URL. If not, it is a local service of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql import _errors as messages
+from pytest_arena._mysql._arguments import PORT, os_user
+from pytest_arena._mysql._control import MySQLFailure, is_here, open_control
+from pytest_arena._mysql.servers import MySQLServer, NoMySQL
+from pytest_arena._mysql.servers._private import private_server
+from pytest_arena._values import Address
+from pytest_arena.errors import ServerError, redact, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._mysql._control import MySQLControl
+
+_WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
+_FORM = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
+_USUAL_USER = "root"
+_SOCKETS = (
+    "/run/mysqld/mysqld.sock",
+    "/var/run/mysqld/mysqld.sock",
+    "/var/lib/mysql/mysql.sock",
+    "/tmp/mysql.sock",  # noqa: S108 - the servers' default files
+)
+_KNOCK_SECONDS = 1  # a local server answers within a millisecond
+_OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
+_MAY_CREATE = """
+SELECT COUNT(*) FROM (
+    SELECT grantee FROM information_schema.user_privileges WHERE privilege_type = 'CREATE'
+    UNION ALL SELECT grantee FROM information_schema.schema_privileges
+    WHERE privilege_type = 'CREATE' AND 'arena_live' LIKE table_schema) AS rights
+"""
+
+
+def find_server(config: Config) -> MySQLServer:
+    """Return the server that ``arena_database`` names, or a local service.
+
+    Raises:
+        ServerError: with each source that was tried, and why it failed.
+    """
+    if config.server_url:
+        return _named_server(config)
+    reasons: list[str] = []
+    sources = (
+        ("a local service", local_service),
+        ("a private server", private_server),
+    )
+    for name, find in sources:
+        try:
+            return find(config)
+        except NoMySQL as reason:
+            reasons.append(f"{name}: {' '.join(str(reason).split())}")
+    raise ServerError(
+        "there is no MySQL or MariaDB for the tests",
+        why=_WHY,
+        cause="\n".join(reasons),
+        fix=f"start a server on this machine\nor {_FORM}",
+    )
+
+
+def local_service(config: Config) -> MySQLServer:
+    """Return the first server of this machine that lets a usual login create databases.
+
+    The logins are the user of the system and ``root``. Sockets are tried before TCP.
+
+    Raises:
+        NoMySQL: there is none.
+    """
+    reasons: list[str] = []
+    host = os.environ.get("MYSQL_HOST", "")
+    if host and not is_here(Address("mysql", host, 0, "", "")):
+        reasons.append(
+            f"MYSQL_HOST={host} is another machine, which is used only if arena_database names it"
+        )
+    for place, port in _local_places():
+        for user in filter(None, dict.fromkeys((os_user(), _USUAL_USER))):
+            password = os.environ.get("MYSQL_PWD", "")
+            address = Address(
+                "mysql", place, port, user, "", password, config.turn_timeout
+            )
+            try:
+                return enter(
+                    address,
+                    f", a local service on {address.server}",
+                    timeout=_KNOCK_SECONDS,
+                )
+            except NoMySQL as reason:
+                reasons.append(str(reason))
+    raise NoMySQL("; ".join(dict.fromkeys(reasons)))
+
+
+def _local_places() -> Iterator[tuple[str, int]]:
+    port = PORT
+    with suppress(ValueError):
+        port = int(os.environ.get("MYSQL_TCP_PORT", PORT))
+    if port == PORT:
+        real_paths = set()
+        for file in _SOCKETS:
+            path = Path(file)
+            if path.exists() and path.resolve() not in real_paths:
+                real_paths.add(path.resolve())
+                yield file, port
+    yield "127.0.0.1", port
+
+
+def _named_server(config: Config) -> MySQLServer:
+    try:
+        address = read_url(config.server_url, config.turn_timeout)
+        return enter(address, f" on {address.server}, from {config.places['database']}")
+    except NoMySQL as reason:
+        raise ServerError(
+            f"the server for the tests cannot be used: {reason}",
+            why=_WHY,
+            cause=f"{redact_url(config.server_url)} in {config.places['database']}",
+            fix=reason.fix or _FORM,
+        ) from reason
+
+
+def read_url(text: str, patience: float = 0.0) -> Address:
+    """Read a URL of one server.
+
+    Raises:
+        NoMySQL: the URL names another product, or cannot be read.
+    """
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
+
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        raise NoMySQL(
+            "the URL cannot be read; pytest-arena needs a URL of one server"
+        ) from error
+    if url.get_backend_name() not in {"mysql", "mariadb"}:
+        raise NoMySQL(f"{url.get_backend_name()} is not MySQL's")
+    socket = url.query.get("unix_socket", "")
+    host = socket if isinstance(socket, str) and socket else url.host or "127.0.0.1"
+    user = url.username or os_user()
+    password = str(url.password or os.environ.get("MYSQL_PWD", ""))
+    return Address("mysql", host, url.port or PORT, user, "", password, patience)
+
+
+def enter(address: Address, where: str, *, timeout: float = 10) -> MySQLServer:
+    """Log in and check the server, without changing it. ``where`` follows its version.
+
+    Raises:
+        NoMySQL: with the reason why pytest-arena cannot use it.
+    """
+    try:
+        control = open_control(address, timeout=timeout, patience=address.patience)
+        with closing(control):
+            return MySQLServer(address, f"{_checked(control, address)}{where}")
+    except MySQLFailure as error:
+        raise NoMySQL(_reason(address, error)) from error
+
+
+def _reason(address: Address, error: MySQLFailure) -> str:
+    text = redact(str(error).splitlines()[0])
+    if error.has_no_answer:
+        return f"nothing answers on {address.server} ({text})"
+    if error.is_crowded:
+        return f"the server on {address.server} has no connection free: {text}"
+    return f"{address.server} refuses {address.user}: {text}"
+
+
+def _checked(control: MySQLControl, address: Address) -> str:
+    """Return the server's product and version."""
+    [(text, is_read_only)] = control.rows("SELECT VERSION(), @@GLOBAL.read_only")
+    product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
+    version = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)[.\d]*", text)
+    numbers = (int(version[1]), int(version[2])) if version else (0, 0)
+    oldest = _OLDEST[product]
+    if numbers < oldest:
+        wanted = ".".join(map(str, oldest))
+        raise NoMySQL(
+            f"the server on {address.server} is {product} {text}, and pytest-arena needs "
+            f"{wanted} or newer"
+        )
+    if is_read_only not in (0, "OFF"):
+        raise NoMySQL(f"the server on {address.server} is read-only, as a replica is")
+    if control.rows(_MAY_CREATE) == [(0,)]:
+        raise NoMySQL(
+            f"{address.user} on {address.server} may not create databases",
+            fix=messages.GRANT.format(user=address.user),
+        )
+    shown = version[0].removeprefix("5.5.5-") if version else text
+    return f"{product} {shown}"
