@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.conformance.product_mysql import MySQL
 from tests.conformance.product_postgresql import PostgreSQL
 from tests.conformance.product_seam import Product
 from tests.conformance.product_sqlite import SQLite
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Product", "lacks_of", "product_of"]
 
-_PRODUCTS: dict[str, Product] = {"sqlite": SQLite(), "postgresql": PostgreSQL()}
+_PRODUCTS: dict[str, Product] = {
+    "sqlite": SQLite(),
+    "postgresql": PostgreSQL(),
+    "mysql": MySQL(),
+}
 
 
 def product_of(setting: Setting) -> Product:

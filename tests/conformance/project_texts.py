@@ -11,7 +11,7 @@ APP = """
 import product
 import setting
 from fastapi import Depends, FastAPI, HTTPException
-from sqlalchemy import CheckConstraint, ForeignKey, select
+from sqlalchemy import CheckConstraint, ForeignKey, String, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -19,7 +19,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map = {str: String(200)}
 
 
 class Dancer(Base):
@@ -43,7 +43,7 @@ class Score(Base):
 class Note(Base):
     __tablename__ = "notes"
     id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
+    text: Mapped[str] = mapped_column(String(8000))
 
 
 # The app's own, on the developer's own database. The second one is a worker's or an admin's.

@@ -26,8 +26,9 @@ _ASYNC_ENGINES = ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy"
 _ENGINES = {
     "sqlite": ("aiosqlite", "pysqlite"),
     "postgresql": ("asyncpg", "psycopg_async", "psycopg", "psycopg2"),
+    "mysql": ("asyncmy", "aiomysql", "pymysql"),
 }
-_ISOLATIONS = {"sqlite": "copy", "postgresql": "undo"}
+_ISOLATIONS = {"sqlite": "copy", "postgresql": "undo", "mysql": "clone"}
 _RIGHTS = ("all", "few")
 _RUNNERS = ("asyncio", "asyncio-auto", "anyio", "anyio-uvloop", "plain")
 

@@ -45,6 +45,33 @@ class TestAppOnAServer(Conformance):
         super().test_cost_follows_the_changes(trial)
 
 
+_SWITCH = {"TESTS_ARENA_MYSQL": "1"}
+
+
+@pytest.mark.slow
+class TestAppOnMySQL(Conformance):
+    """An async app on MySQL or MariaDB, by clones."""
+
+    setting = Setting(database="mysql", env=_SWITCH)
+    orders: ClassVar[tuple[str, ...]] = ("shuffle:3",)
+
+
+@pytest.mark.slow
+class TestAppOnMySQLByAiomysql(Conformance):
+    """The same by another driver, under anyio."""
+
+    setting = Setting(database="mysql", engine="aiomysql", runner="anyio", env=_SWITCH)
+    orders: ClassVar[tuple[str, ...]] = ("reverse",)
+
+
+@pytest.mark.slow
+class TestSyncAppOnMySQL(Conformance):
+    """A sync app under sync tests."""
+
+    setting = Setting(database="mysql", engine="pymysql", runner="plain", env=_SWITCH)
+    orders: ClassVar[tuple[str, ...]] = ("forward",)
+
+
 @pytest.mark.slow
 class TestOneTransaction(Conformance):
     """SQLite, where all connections share a transaction that is rolled back."""
@@ -148,7 +175,7 @@ def test_a_setting_without_stories_is_refused(wrong: dict[str, str], text: str) 
 
 def test_a_database_without_stories_is_refused(tmp_path: Path) -> None:
     """The error names those that have them."""
-    with pytest.raises(ValueError, match="they do on: sqlite, postgresql"):
+    with pytest.raises(ValueError, match="they do on: sqlite, postgresql, mysql"):
         Trial(Setting(database="oracle"), tmp_path)
 
 

@@ -20,7 +20,7 @@ def package_of(product: str) -> str:
 # By the names of SQLAlchemy's dialects.
 SUPPORTED: dict[str, ProductFacts] = {}
 # MySQL is not complete. The tests of pytest-arena set the variable.
-_LATER = ("mysql",) if os.environ.get("ARENA_MYSQL") else ()
+_LATER = ("mysql",) if os.environ.get("TESTS_ARENA_MYSQL") else ()
 for _name in ("sqlite", "postgresql", *_LATER):
     SUPPORTED[_name] = importlib.import_module(package_of(_name)).FACTS
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._control import is_here
+from pytest_arena._mysql._control import needs_no_tls
 from pytest_arena._product import RequestedDatabase
 from pytest_arena._values import Address, ServerLogin
 
@@ -170,7 +170,7 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     name_outright(driver, address, kwargs)
     kwargs["user"] = address.user
     kwargs["password"] = address.password
-    if driver == "pymysql" and is_here(address) and not address.password:
+    if driver == "pymysql" and needs_no_tls(address):
         kwargs["ssl_disabled"] = True
 
 

@@ -218,7 +218,9 @@ class MySQLHandle:
     def in_transaction(self) -> bool:
         """Whether an open transaction has changed rows."""
         driver = self._reference()
-        return driver is not None and records.has_written(driver)
+        if driver is None:
+            return False
+        return records.has_written(driver) or records.has_lost(driver)
 
     @property
     def is_begun(self) -> bool:

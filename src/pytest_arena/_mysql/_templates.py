@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, Dialect
 from pytest_arena._mysql._arguments import DRIVERS
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
 from pytest_arena._mysql._scripts import run_script
+from pytest_arena._mysql.drivers._records import writers_in
 from pytest_arena._product import (
     BuildTarget,
     ConnectTarget,
@@ -41,11 +42,6 @@ _DESCRIBED = (
 _HAS_TABLES = (
     "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} "
     "AND table_type NOT IN ('VIEW', 'SEQUENCE')"
-)
-_IS_BEING_WRITTEN = (
-    "SELECT COUNT(*) FROM information_schema.innodb_trx t "
-    "JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id "
-    "WHERE p.db = {} AND t.trx_rows_modified > 0"
 )
 _LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 _SYNC = "pymysql"
@@ -112,9 +108,8 @@ class MySQLBuild:
         return self.own.control.rows(question) != [(0,)]
 
     def is_being_written(self) -> bool:
-        """Return whether a transaction in the database has written."""
-        question = _IS_BEING_WRITTEN.format(literal(self.address.database))
-        return self.own.control.rows(question) != [(0,)]
+        """Return whether a connection of this process has uncommitted rows in the database."""
+        return bool(writers_in(self.address.database))
 
     def remove(self) -> None:
         """Drop the database, even if a client is connected."""

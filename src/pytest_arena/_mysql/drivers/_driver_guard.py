@@ -16,6 +16,7 @@ from pytest_arena._mysql.drivers._records import (
     MySQLAdmission,
     give_up,
     known_record,
+    note_answer,
     pid_of,
     record_of,
     refused_beyond,
@@ -158,6 +159,8 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     replace_method(kind, connect, partial(_noting_pid, guard))
     replace_method(kind, "query", partial(_asking_first, guard))
     replace_method(kind, "select_db", partial(_refusing_switch, guard))
+    replace_method(kind, "commit", _ending_transaction)
+    replace_method(kind, "rollback", _ending_transaction)
     replace_method(kind, "close", partial(_giving_up, guard))
     if driver == "asyncmy":
         replace_method(kind, "prepare", partial(_asking_first, guard))
@@ -238,6 +241,29 @@ def _note_rows(connection: object, sql: object, rows: object) -> None:
         if isinstance(sql, bytes | bytearray):
             sql = bytes(sql).decode(errors="surrogateescape")
         record.sent(str(sql), rows)
+        note_answer(connection)
+
+
+def _ending_transaction(original: Callable[..., Any]) -> Callable[..., object]:
+    """Return the method that commits or rolls back, and notes that."""
+
+    def end(connection: object) -> object:
+        answer = original(connection)
+        _note_end(connection)
+        return answer
+
+    async def aend(connection: object) -> object:
+        answer = await original(connection)
+        _note_end(connection)
+        return answer
+
+    return aend if _is_async(original) else end
+
+
+def _note_end(connection: object) -> None:
+    record = known_record(connection)
+    if record is not None:
+        record.answered(has_rows=False, autocommits=False)
 
 
 def _refusing_switch(

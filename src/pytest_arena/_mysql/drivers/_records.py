@@ -58,8 +58,13 @@ class MySQLConnection:
         # The database of an idle connection in a pool of an engine.
         self.idle_key: Key | None = None
         self.session_changes = 0  # how many statements have changed the session
+        # Whether a transaction may be open that the driver's status does not show. PyMySQL and
+        # aiomysql do not read the status that follows rows.
+        self.is_begun = False
         self.changed_rows = 0  # of the open transaction
         self._savepoints: dict[str, int] = {}
+        # Whether it was closed while a transaction had changed rows, as when its loop was closed.
+        self.was_lost = False
         # The attributes below are set for a connection that no engine has opened.
         self.opened_at: CodeLine | None = None
         self.writes = RawWrites()  # of its last transaction
@@ -93,6 +98,10 @@ class MySQLConnection:
         """Note that an engine's pool has it back. None: the pool has handed it out."""
         self.idle_key = key
 
+    def close(self, *, has_written: bool) -> None:
+        """Note that the driver closes it."""
+        self.was_lost = has_written
+
     def forget_changes(self, serial: int) -> None:
         """Note that the session is as it was before a level."""
         self.altered.pop(serial, None)
@@ -120,6 +129,13 @@ class MySQLConnection:
             self.writes.note(statement, serial)
             if changes_session:
                 self.altered[serial] = user_line()
+
+    def answered(self, *, has_rows: bool, autocommits: bool) -> None:
+        """Note the kind of the server's last answer. One without rows has a status."""
+        if not has_rows:
+            self.is_begun = False
+        elif not autocommits:
+            self.is_begun = True
 
     def sent(self, statement: str, rows: object) -> None:
         """Note how many rows a statement has changed."""
@@ -229,19 +245,38 @@ def pid_of(connection: Any) -> int:
 
 
 def is_in_transaction(connection: Any) -> bool:
-    """Return whether a transaction is open, by the server's last answer. No round trip."""
+    """Return whether a transaction is open, by the server's last answers. No round trip."""
     if is_closed(connection):
         return False
     status = getattr(connection, "server_status", 0) or 0
-    return bool(status & _IN_TRANSACTION)
+    record = known_record(connection)
+    may_be_begun = record is not None and record.is_begun
+    return may_be_begun or bool(status & _IN_TRANSACTION)
+
+
+def note_answer(connection: Any) -> None:
+    """Note the server's answer to a statement, a commit or a rollback."""
+    record = known_record(connection)
+    if record is not None:
+        result = getattr(connection, "_result", None)
+        record.answered(
+            has_rows=bool(getattr(result, "field_count", 0)),
+            autocommits=connection.get_autocommit(),
+        )
 
 
 def has_written(connection: object) -> bool:
     """Return whether the open transaction of a connection has changed rows."""
     record = known_record(connection)
-    return (
-        record is not None and record.changed_rows > 0 and is_in_transaction(connection)
-    )
+    if record is None or not record.changed_rows:
+        return False
+    return is_in_transaction(connection)
+
+
+def has_lost(connection: object) -> bool:
+    """Return whether a connection was closed while its transaction had changed rows."""
+    record = known_record(connection)
+    return record is not None and record.was_lost
 
 
 # Sent by a pool before it hands out a connection, or after it took one back.
@@ -330,10 +365,13 @@ def give_up(
 ) -> None:
     """Note the writes of an open transaction whose connection is about to end."""
     record = known_record(connection)
-    if record is None or record.admission is None or record.admission.target is None:
+    if record is None or is_closed(connection):
         return
+    is_lost = has_written(connection)
+    record.close(has_written=is_lost)
     core = find_core()
-    if core is None or not has_written(connection):
+    admission = record.admission
+    if core is None or admission is None or admission.target is None or not is_lost:
         return
     writes = record.writes
     record.sending(core, "", is_begun=False)
