@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+from contextlib import suppress
 from typing import Any
 
 import pymysql
@@ -101,7 +102,8 @@ class StoryMySQLServer:
         made: list[tuple[str, str]] = []
         for (registry,) in self._run("SHOW DATABASES LIKE 'arena\\_registry\\_%'"):
             question = f"SELECT name, kind FROM {registry}.made WHERE owner LIKE '{self._name}@%'"
-            made += self._run(question)  # type: ignore[arg-type]  # two texts
+            with suppress(pymysql.Error):  # another test has dropped it meanwhile
+                made += self._run(question)  # type: ignore[arg-type]  # two texts
         return made
 
     def left(self) -> list[str]:
@@ -114,7 +116,8 @@ class StoryMySQLServer:
             self._run(f"DROP DATABASE IF EXISTS `{name}`")
         for (registry,) in self._run("SHOW DATABASES LIKE 'arena\\_registry\\_%'"):
             for table in ("made", "run"):
-                self._run(f"DELETE FROM {registry}.{table} WHERE owner LIKE '{self._name}@%'")
+                with suppress(pymysql.Error):  # as above
+                    self._run(f"DELETE FROM {registry}.{table} WHERE owner LIKE '{self._name}@%'")
         self._run(f"DROP DATABASE {self._name}")
         self._run(f"DROP USER '{self._name}'@'%'")
         self._control.close()

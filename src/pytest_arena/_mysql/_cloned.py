@@ -183,13 +183,23 @@ class CloneIsolation:
         if self._has_changed():
             self._check_for_writers()
             with self._uses.alone():
-                name = self._own.copy_now("frozen", self.live)
-                snapshot = FrozenDatabase(self._own, name, is_ours=True)
-                self._snapshots.append(snapshot)
-                level.freeze(snapshot)
-                self._is_written = False
+                level.freeze(self._frozen())
         self._stack.append(_CloneLevel(level.now, level.now, level.now))
         self._tidy()
+
+    def _frozen(self) -> FrozenDatabase:
+        """Return a copy of the live database."""
+        # A thread that has a connection may write meanwhile, which is noted again.
+        self._is_written = False
+        self._counters = self._read_counters()
+        try:
+            name = self._own.copy_now("frozen", self.live)
+        except BaseException:
+            self._is_written = True
+            raise
+        snapshot = FrozenDatabase(self._own, name, is_ours=True)
+        self._snapshots.append(snapshot)
+        return snapshot
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it may have changed.

@@ -11,6 +11,7 @@ from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql._clients import client_target
 from pytest_arena._mysql.drivers import _records as records
 from pytest_arena._mysql.drivers._driver_guard import watch_drivers
+from pytest_arena._mysql.drivers._spawned_drivers import SpawnedDrivers
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._cloned import CloneIsolation
     from pytest_arena._mysql.drivers._records import RawMySQLConnection
+    from pytest_arena._values import Address
 
 
 class MySQLConnections:
@@ -149,9 +151,19 @@ class MySQLConnections:
             return ()
         return (target.name,)
 
-    def in_spawned(self, core: Core, engines: Sequence[RequestedDatabase]) -> None:
-        """Return None: connections of spawned processes are not redirected."""
-        del core, engines
+    def in_spawned(
+        self, core: Core, engines: Sequence[RequestedDatabase]
+    ) -> SpawnedDrivers | None:
+        """Return the test's databases by the names of databases in the app's URLs."""
+        del engines
+        if core.config.drivers == "off":
+            return None
+        addresses: dict[str, Address] = {}
+        for database in core.provisioned():
+            address = database.target.address
+            if database.product.name == FACTS.name and address is not None:
+                addresses.update(dict.fromkeys(database.tails, address))
+        return SpawnedDrivers(addresses, core.config.allow)
 
 
 _ENDS = ("(2013,", "(2006,", "(0,", "(1927,", "Not connected", "Already closed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._mysql._control import place_shown
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def failed(what: str, error: MySQLFailure, address: Address) -> ArenaError:
     lines = str(error).splitlines()
     if error.is_lost:
         return ServerError(
-            f"{address.server}: {what}: the server has stopped or is restarting",
+            f"{place_shown(address)}: {what}: the server has stopped or is restarting",
             why=_WHY,
             cause=f"the connection failed: {lines[0]}",
             fix=f"start the server again, or use another one:\n{_ANOTHER}",
@@ -71,7 +72,7 @@ def failed(what: str, error: MySQLFailure, address: Address) -> ArenaError:
     cause = f"the server's answer {error.number}"
     kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))
     return kind(
-        f"{address.server}: {what}: {lines[0]}",
+        f"{place_shown(address)}: {what}: {lines[0]}",
         why=_WHY,
         cause=cause,
         fix=fix.format(user=address.user),
@@ -81,7 +82,7 @@ def failed(what: str, error: MySQLFailure, address: Address) -> ArenaError:
 def foreign_registry(address: Address, name: str) -> ServerError:
     """Return the error for another owner's database of the registry's name."""
     return ServerError(
-        f"{address.server}: the database {name!r} there is not arena's",
+        f"{place_shown(address)}: the database {name!r} there is not arena's",
         why="pytest-arena records in it which databases it may drop, and drops no others",
         cause="it has tables, and none with pytest-arena's comment",
         fix=f"DROP DATABASE `{name}`;   -- if nobody needs it",

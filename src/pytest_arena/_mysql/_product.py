@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PORT
 from pytest_arena._mysql._cloned import CloneIsolation
+from pytest_arena._mysql._control import place_shown
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.servers._search import find_server
@@ -210,5 +211,5 @@ class MySQL:
         if self._server is None or not (interrupted.is_set() and number):
             return ""
         databases = counted(number, "database")
-        place = self._server.address.server
+        place = place_shown(self._server.address)
         return f"left {databases} of this run on {place}. The next run drops what is left there"

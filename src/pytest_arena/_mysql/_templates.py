@@ -15,7 +15,12 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._mysql._arguments import DRIVERS
-from pytest_arena._mysql._control import MySQLFailure, literal, open_control
+from pytest_arena._mysql._control import (
+    MySQLFailure,
+    literal,
+    open_control,
+    place_shown,
+)
 from pytest_arena._mysql._scripts import run_script
 from pytest_arena._mysql.drivers._records import writers_in
 from pytest_arena._product import (
@@ -74,7 +79,7 @@ class MySQLBuild:
     @property
     def connect_target(self) -> ConnectTarget:
         """The database, by its name, which is unique on the server."""
-        name = f"{self.address.server}/{self.address.database}"
+        name = f"{place_shown(self.address)}/{self.address.database}"
         return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
     @property
@@ -240,7 +245,7 @@ class MySQLTemplates:
         return TemplateError(
             f"the template cannot be stored: {error}",
             why="schema and seed are built once, into a database that is copied for tests",
-            cause=f"the server on {self.own.address_of().server} has stopped or refuses",
+            cause=f"the server on {place_shown(self.own.address_of())} has stopped or refuses",
             fix="pytest …   # once more, when the server answers",
         )
 

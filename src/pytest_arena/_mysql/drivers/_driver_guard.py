@@ -7,6 +7,7 @@ are still the gate's.
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from functools import cache, partial, wraps
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,12 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     from pytest_arena._mysql._arguments import MySQLTarget
     from pytest_arena._mysql.drivers._records import FindCore
+    from pytest_arena._values import Address
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -103,6 +105,32 @@ class _DriverGuard:
         record.note_pid(pid_of(connection))
         if admission.target is not None:
             core.opened_raw(admission.target.key)
+
+
+class _SpawnedDriverGuard(_DriverGuard):
+    """Decides in a process that multiprocessing has spawned, which has no core."""
+
+    def __init__(
+        self, addresses: Mapping[str, Address], allowed: Sequence[str]
+    ) -> None:
+        super().__init__(lambda: None)
+        self._addresses = addresses
+        self._allowed = allowed
+
+    def admit(self, driver: str, kwargs: dict[str, Any]) -> None:
+        """Redirect a connection to the test's database, as in a forked process.
+
+        Raises:
+            UnknownDatabaseError: no engine of the test's process had that database.
+        """
+        server = arguments.target(kwargs)
+        address = self._addresses.get(server.database)
+        if address is not None:
+            arguments.redirect(driver, address, kwargs)
+            return
+        is_allowed = any(fnmatch(server.name, pattern) for pattern in self._allowed)
+        if not is_allowed and not arguments.is_own_name(server.database):
+            raise _spawned_elsewhere(server)
 
 
 def _requested(driver: str, server: MySQLTarget) -> RequestedDatabase:
@@ -318,6 +346,13 @@ def watch_drivers(find_core: FindCore) -> None:
         when_imported(module, partial(_change, guard, driver))
 
 
+def watch_spawned(addresses: Mapping[str, Address], allowed: Sequence[str]) -> None:
+    """Watch the drivers in a process that multiprocessing has spawned."""
+    guard = _SpawnedDriverGuard(addresses, allowed)
+    for module, driver in _MODULES.items():
+        when_imported(module, partial(_change, guard, driver))
+
+
 def _change(guard: _DriverGuard, driver: str, module: ModuleType) -> None:
     """Put the guard into a driver's module. Note a version that has other functions."""
     try:
@@ -344,6 +379,18 @@ def _raw_connection(target: MySQLTarget, driver: str, *, of_app: bool) -> Refuse
         cause=who_connects(),
         fix="arena_drivers = redirect   (it then opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _spawned_elsewhere(target: MySQLTarget) -> UnknownDatabaseError:
+    """Return the error for a connection in a process that multiprocessing has spawned."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
+        why="no test database for it existed when the process started, so pytest-arena cannot "
+        "redirect the connection",
+        cause=who_connects(),
+        fix="start the process in a fixture or a test, with the app imported there\n"
+        f"or give it arena.url{_allowing(target)}",
     )
 
 

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql import _errors as messages
 from pytest_arena._mysql._arguments import PORT, os_user
-from pytest_arena._mysql._control import MySQLFailure, is_here, open_control
+from pytest_arena._mysql._control import (
+    MySQLFailure,
+    is_here,
+    open_control,
+    place_shown,
+)
 from pytest_arena._mysql.servers import MySQLServer, NoMySQL
 from pytest_arena._mysql.servers._private import private_server
 from pytest_arena._values import Address
@@ -93,7 +98,7 @@ def local_service(config: Config) -> MySQLServer:
             try:
                 return enter(
                     address,
-                    f", a local service on {address.server}",
+                    f", a local service on {place_shown(address)}",
                     timeout=_KNOCK_SECONDS,
                 )
             except NoMySQL as reason:
@@ -118,7 +123,9 @@ def _local_places() -> Iterator[tuple[str, int]]:
 def _named_server(config: Config) -> MySQLServer:
     try:
         address = read_url(config.server_url, config.turn_timeout)
-        return enter(address, f" on {address.server}, from {config.places['database']}")
+        return enter(
+            address, f" on {place_shown(address)}, from {config.places['database']}"
+        )
     except NoMySQL as reason:
         raise ServerError(
             f"the server for the tests cannot be used: {reason}",
@@ -169,10 +176,10 @@ def enter(address: Address, where: str, *, timeout: float = 10) -> MySQLServer:
 def _reason(address: Address, error: MySQLFailure) -> str:
     text = redact(str(error).splitlines()[0])
     if error.has_no_answer:
-        return f"nothing answers on {address.server} ({text})"
+        return f"nothing answers on {place_shown(address)} ({text})"
     if error.is_crowded:
-        return f"the server on {address.server} has no connection free: {text}"
-    return f"{address.server} refuses {address.user}: {text}"
+        return f"the server on {place_shown(address)} has no connection free: {text}"
+    return f"{place_shown(address)} refuses {address.user}: {text}"
 
 
 def _checked(control: MySQLControl, address: Address) -> str:
@@ -185,14 +192,16 @@ def _checked(control: MySQLControl, address: Address) -> str:
     if numbers < oldest:
         wanted = ".".join(map(str, oldest))
         raise NoMySQL(
-            f"the server on {address.server} is {product} {text}, and pytest-arena needs "
+            f"the server on {place_shown(address)} is {product} {text}, and pytest-arena needs "
             f"{wanted} or newer"
         )
     if is_read_only not in (0, "OFF"):
-        raise NoMySQL(f"the server on {address.server} is read-only, as a replica is")
+        raise NoMySQL(
+            f"the server on {place_shown(address)} is read-only, as a replica is"
+        )
     if control.rows(_MAY_CREATE) == [(0,)]:
         raise NoMySQL(
-            f"{address.user} on {address.server} may not create databases",
+            f"{address.user} on {place_shown(address)} may not create databases",
             fix=messages.GRANT.format(user=address.user),
         )
     shown = version[0].removeprefix("5.5.5-") if version else text

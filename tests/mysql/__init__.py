@@ -1,0 +1,1 @@
+"""MySQL and MariaDB. The server is at ``TESTS_MYSQL``; without one the tests are skipped."""

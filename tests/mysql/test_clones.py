@@ -1,0 +1,365 @@
+"""Each test has a clone of the template, and leaves nothing in the next one's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mysql.shop import shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conformance.story_mysql_server import StoryMySQLServer
+
+REQUESTS = """
+import pytest
+from app import Item, maker
+
+
+@pytest.fixture
+async def apple():
+    async with maker() as session:
+        session.add(Item(name="apple"))
+        await session.commit()
+
+
+async def test_a_request_sees_the_row_of_a_fixture(client, apple):
+    assert (await client.get("/items")).json() == ["seeded", "apple"]
+    assert (await client.post("/items/pear")).json() == 3
+
+
+async def test_the_next_test_does_not(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+    assert (await client.post("/items/pear")).json() == 2
+
+
+async def test_forgets_a_commit(client):
+    await client.post("/lost/pear")
+
+
+def test_a_sync_client(test_client):
+    assert test_client.get("/items").json() == ["seeded"]
+    assert test_client.post("/items/pear").json() == 2
+"""
+
+
+@pytest.mark.parametrize("driver", ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"])
+def test_an_unmodified_app(server: StoryMySQLServer, tmp_path: Path, driver: str) -> None:
+    """Rows are visible in their test alone, numbers begin again, and a lost write is reported."""
+    run = shop(server, tmp_path, driver).with_files(test_requests=REQUESTS).run("-q")
+    run.expect(passed=4).says("POST /lost/pear 200 wrote item (1 row) and never committed it")
+    assert server.left() == []
+
+
+def test_several_workers(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """A template is built once, and each worker has its clones."""
+    example = shop(server, tmp_path).with_files(test_requests=REQUESTS, test_more=REQUESTS)
+    example.run("-q", "-p", "xdist", "-n", "2").expect(passed=8)
+    assert server.left() == []
+
+
+CHANGES = """
+from app import Item, Line, maker
+from sqlalchemy import delete, update
+
+
+async def test_changes(client, arena):
+    async with maker() as session:
+        await session.execute(update(Item).values(name="changed"))
+        await session.commit()
+    assert [str(change) for change in arena.changes()] == [
+        "item id=1  name='seeded' -> 'changed'"] or arena.changes().updated["item"]
+    await client.post("/items/pear")
+    changes = arena.changes()
+    assert len(changes.inserted["item"]) == 1 and len(changes.updated["item"]) == 1
+    async with maker() as session:
+        await session.execute(delete(Item).where(Item.id == 1))
+        await session.commit()
+    assert arena.changes().deleted.tables == ("item", "line")
+
+
+async def test_nothing(arena, client):
+    await client.get("/items")
+    assert not arena.changes()
+"""
+
+
+def test_changes_and_cascades(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """``arena.changes`` compares with the level's start, and so sees what a cascade deletes."""
+    shop(server, tmp_path).with_files(test_changes=CHANGES).run("-q").expect(passed=2)
+
+
+READS = """
+import pytest
+
+URLS = []
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_reads(client, arena, turn):
+    await client.get("/items")
+    URLS.append(arena.url)
+
+
+async def test_writes(client, arena):
+    assert URLS[0] == URLS[1] == arena.url
+    await client.post("/items/pear")
+
+
+async def test_has_another_clone(client, arena):
+    assert (await client.get("/items")).json() == ["seeded"]
+    assert arena.url != URLS[0]
+"""
+
+
+def test_a_test_that_only_reads_keeps_its_database(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """No copy is made where no statement may have written."""
+    shop(server, tmp_path).with_files(test_reads=READS).run("-q").expect(passed=4)
+
+
+WIDE = """
+import pytest
+from app import URL, Item, engine
+from sqlalchemy import create_engine, insert, text
+
+sync_engine = create_engine(URL.replace("asyncmy", "pymysql"))
+
+
+def add(name):
+    with sync_engine.begin() as connection:
+        connection.execute(insert(Item).values(name=name))
+
+
+@pytest.fixture(scope="module")
+def wide():
+    add("wide")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_above(wide, client, turn):
+    assert (await client.get("/items")).json() == ["seeded", "wide"]
+    await client.post("/items/mine")
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE item ADD COLUMN late INT"))
+
+
+@pytest.fixture(scope="class")
+def inner(wide):
+    add("inner")
+
+
+class TestClass:
+    @pytest.mark.parametrize("turn", [1, 2])
+    async def test_above_both(self, inner, client, turn):
+        assert (await client.get("/items")).json() == ["seeded", "wide", "inner"]
+        await client.post("/items/mine")
+
+
+async def test_after_the_class(wide, client):
+    assert (await client.get("/items")).json() == ["seeded", "wide"]
+"""
+AFTER = """
+async def test_after_the_module(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+"""
+
+
+def test_rows_of_wide_fixtures(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """Each level begins with a clone of the level below."""
+    example = shop(server, tmp_path).with_files(test_a_wide=WIDE, test_b_after=AFTER)
+    example.run("-q").expect(passed=6)
+    assert server.left() == []
+
+
+PROCESS = """
+import subprocess
+import sys
+
+CHILD = '''
+import sys
+from sqlalchemy import create_engine, text
+with create_engine(sys.argv[1]).begin() as connection:
+    connection.execute(text("INSERT INTO item (name) VALUES ('a process')"))
+'''
+
+
+async def test_another_process(client, arena):
+    url = arena.url.replace("asyncmy", "pymysql")
+    subprocess.run([sys.executable, "-c", CHILD, url], check=True)
+    assert (await client.get("/items")).json() == ["seeded", "a process"]
+
+
+async def test_the_next_test(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+"""
+
+
+def test_writes_of_another_process(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The server's counters show a write whose statement no driver of the run has sent."""
+    shop(server, tmp_path).with_files(test_process=PROCESS).run("-q").expect(passed=2)
+
+
+SCRIPT = """
+-- a dump; with a semicolon
+CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50) DEFAULT 'a;b');
+CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
+CREATE TABLE log (name VARCHAR(50));
+DELIMITER //
+CREATE TRIGGER logs AFTER INSERT ON item FOR EACH ROW BEGIN
+    INSERT INTO log VALUES (NEW.name);
+    INSERT INTO log VALUES ('twice');
+END //
+CREATE FUNCTION writes() RETURNS INT MODIFIES SQL DATA BEGIN
+    INSERT INTO log VALUES ('by a function');
+    RETURN 1;
+END //
+DELIMITER ;
+CREATE VIEW names AS SELECT name FROM item;
+CREATE SEQUENCE tickets;
+INSERT INTO log VALUES ('it''s; \\' fine');
+"""
+PROGRAMS = """
+import pytest
+from app import engine
+from sqlalchemy import text
+
+
+async def ask(statement):
+    async with engine.begin() as connection:
+        return list((await connection.execute(text(statement))).scalars())
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_programs(client, turn):
+    assert await ask("SELECT name FROM log") == ["it's; ' fine", "seeded", "twice"]
+    await client.post("/items/pear")
+    assert len(await ask("SELECT name FROM log")) == 5
+    assert await ask("SELECT name FROM names") == ["seeded", "pear"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_function_that_writes(turn):
+    assert await ask("SELECT writes()") == [1]
+    assert len(await ask("SELECT name FROM log")) == 4
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_sequence(turn):
+    assert await ask("SELECT NEXT VALUE FOR tickets") == [1]
+"""
+
+
+def test_a_script_with_programs(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """Triggers, functions, views and sequences are copied, and a SELECT of a function may write."""
+    if "MariaDB" not in server.version:
+        pytest.skip("MySQL has no sequences")
+    example = shop(server, tmp_path).change("pytest.ini", "app:Base", "schema.sql")
+    example = example.with_paths({"schema.sql": SCRIPT}).with_files(test_programs=PROGRAMS)
+    example.run("-q").expect(passed=6)
+
+
+SPAWNED = """
+import multiprocessing
+from app import URL
+
+
+def work(name):
+    from sqlalchemy import create_engine, text
+    with create_engine(URL.replace("asyncmy", "pymysql")).begin() as connection:
+        connection.execute(text("INSERT INTO item (name) VALUES (:name)"), {"name": name})
+
+
+async def test_a_spawned_process(client):
+    await client.get("/items")
+    process = multiprocessing.get_context("spawn").Process(target=work, args=["spawned"])
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (await client.get("/items")).json() == ["seeded", "spawned"]
+
+
+async def test_a_forked_process(client):
+    process = multiprocessing.get_context("fork").Process(target=work, args=["forked"])
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert (await client.get("/items")).json() == ["seeded", "forked"]
+"""
+
+
+def test_processes_of_multiprocessing(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """Their engines reach the test's database, too."""
+    shop(server, tmp_path).with_files(test_spawned=SPAWNED).run("-q").expect(passed=2)
+
+
+RAW = """
+import asyncmy
+import pymysql
+import pytest
+from app import URL
+from sqlalchemy.engine import make_url
+
+
+def arguments(url):
+    url = make_url(url)
+    return {"host": url.host, "port": url.port, "user": url.username,
+            "password": url.password or "", "database": url.database}
+
+
+async def test_a_connection_without_an_engine(client, arena):
+    connection = pymysql.connect(**arguments(arena.url))
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO item (name) VALUES ('raw')")
+    connection.commit()
+    assert (await client.get("/items")).json() == ["seeded", "raw"]
+    connection.close()
+    other = await asyncmy.connect(**arguments(arena.url))
+    async with other.cursor() as cursor:
+        await cursor.execute("INSERT INTO item (name) VALUES ('async')")
+    await other.commit()
+    assert (await client.get("/items")).json() == ["seeded", "raw", "async"]
+    await other.ensure_closed()
+
+
+async def test_is_undone(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+
+
+async def test_is_refused(arena):
+    with arena.expect_refusal():
+        pymysql.connect(**arguments(URL))
+    with arena.expect_refusal():
+        await asyncmy.connect(**arguments(URL))
+"""
+
+
+def test_connections_without_an_engine(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """To the test's database they are admitted, and to the developer's refused."""
+    shop(server, tmp_path).with_files(test_raw=RAW).run("-q").expect(passed=3)
+
+
+REDIRECTED = """
+import pymysql
+from app import URL
+from test_raw import arguments
+
+
+async def test_is_led_inside(client):
+    connection = pymysql.connect(**arguments(URL))
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO item (name) VALUES ('raw')")
+    connection.commit()
+    connection.close()
+    assert (await client.get("/items")).json() == ["seeded", "raw"]
+"""
+
+
+def test_redirected_connections(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """``arena_drivers = redirect`` leads them into the test's database."""
+    example = shop(server, tmp_path).with_files(test_raw=RAW, test_redirected=REDIRECTED)
+    run = example.run("-q", "--arena-drivers=redirect", "test_redirected.py")
+    run.expect(passed=1)
