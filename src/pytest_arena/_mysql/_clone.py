@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._control import SQL_MODE, MySQLFailure, identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_arena._mysql._control import MySQLControl
 
@@ -29,10 +30,24 @@ class CopyPlan:
     source: str
     options: str  # of CREATE DATABASE
     tables: tuple[str, ...] = ()
-    rows: tuple[str, ...] = ()
+    rows: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by the tables that have rows
     views: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()  # routines, triggers and events
     names_that_write: tuple[str, ...] = ()  # of functions and sequences
+    table_names: tuple[str, ...] = ()
+    view_names: tuple[str, ...] = ()
+    # By the names of tables: those that refer to them, whose rows a cascade may change.
+    referring: Mapping[str, set[str]] = field(default_factory=dict)
+    has_triggers: bool = False
+    has_events: bool = False
+
+    @property
+    def allows_refill(self) -> bool:
+        """Whether rows can be deleted and inserted without other effects."""
+        has_history = any("SYSTEM VERSIONING" in table for table in self.tables)
+        return not (self.has_triggers or self.has_events or has_history)
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. A part that exists already is dropped first.
@@ -46,7 +61,7 @@ class CopyPlan:
             f"CREATE DATABASE {name}{self.options}",
             f"USE {name}",
         ]
-        rows = ["START TRANSACTION", *self.rows, "COMMIT"] if self.rows else []
+        rows = ["START TRANSACTION", *self.rows.values(), "COMMIT"] if self.rows else []
         statements = [*begin, *self.tables, *rows]
         for start in range(0, len(statements), _AT_ONCE):
             control.run(";\n".join(statements[start : start + _AT_ONCE]))
@@ -88,39 +103,50 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
     Raises:
         MySQLFailure: there is no such database, or the server refuses.
     """
-    tables: list[str] = []
-    views: list[str] = []
-    sequences: list[str] = []
-    sequence_names: list[str] = []
-    base_tables: list[str] = []
-    kinds = control.rows(
+    names: dict[str, list[str]] = {"VIEW": [], "SEQUENCE": [], "TABLE": []}
+    for name, kind in control.rows(
         "SELECT table_name, table_type FROM information_schema.tables "
         f"WHERE table_schema = {literal(source)} ORDER BY table_name"
-    )
-    for name, kind in kinds:
-        if kind == "VIEW":
-            views.append(_shown(control, "VIEW", source, name)[1])
-        elif kind == "SEQUENCE":
-            sequence_names.append(name)
-            sequences += _sequence(control, source, name)
-        else:
-            base_tables.append(name)
-            tables.append(_shown(control, "TABLE", source, name)[1])
-    programs = list(_programs(control, source))
+    ):
+        names[kind if kind in names else "TABLE"].append(name)
+    sequences: list[str] = []
+    for name in names["SEQUENCE"]:
+        sequences += _sequence(control, source, name)
+    tables = [_shown(control, "TABLE", source, name)[1] for name in names["TABLE"]]
     functions = control.rows(
         "SELECT routine_name FROM information_schema.routines "
         f"WHERE routine_schema = {literal(source)} AND routine_type = 'FUNCTION'"
     )
-    names = [name for (name,) in functions] + sequence_names
+    programs = tuple(_programs(control, source))
     return CopyPlan(
         source,
         options_of(control, source),
         (*sequences, *tables),
-        tuple(_rows(control, source, base_tables)),
-        tuple(views),
-        tuple(programs),
-        tuple(names),
+        dict(_rows(control, source, names["TABLE"])),
+        tuple(_shown(control, "VIEW", source, name)[1] for name in names["VIEW"]),
+        programs,
+        names_that_write=(*[name for (name,) in functions], *names["SEQUENCE"]),
+        table_names=tuple(names["TABLE"]),
+        view_names=tuple(names["VIEW"]),
+        referring=_referring(control, source),
+        has_triggers=any(_TRIGGER.search(program) for program in programs),
+        has_events=any(_EVENT.search(program) for program in programs),
     )
+
+
+_TRIGGER = re.compile(r"(?i)\bCREATE\b[^;]*?\bTRIGGER\b")
+_EVENT = re.compile(r"(?i)\bCREATE\b[^;]*?\bEVENT\b")
+
+
+def _referring(control: MySQLControl, source: str) -> dict[str, set[str]]:
+    referring: dict[str, set[str]] = {}
+    for table, referred in control.rows(
+        "SELECT table_name, referenced_table_name "
+        "FROM information_schema.referential_constraints "
+        f"WHERE constraint_schema = {literal(source)}"
+    ):
+        referring.setdefault(referred, set()).add(table)
+    return referring
 
 
 def options_of(control: MySQLControl, database: str) -> str:
@@ -166,13 +192,16 @@ def columns_of(
     return columns
 
 
-def _rows(control: MySQLControl, source: str, tables: list[str]) -> Iterator[str]:
-    """Yield the statement that copies the rows of each table that has some."""
+def _rows(
+    control: MySQLControl, source: str, tables: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield each table that has rows, with the statement that copies them."""
     columns = columns_of(control, source)
     for name in _with_rows(control, source, tables):
         names = ", ".join(identifier(column) for column, _ in columns[name])
         place = f"{identifier(source)}.{identifier(name)}"
-        yield f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
+        copy = f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
+        yield name, copy
 
 
 def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._content import ReadContent, compared, content, read_rows
 from pytest_arena._mysql._control import NO_DATABASE, MySQLFailure
+from pytest_arena._mysql._refill import TouchedTables, refill
 from pytest_arena._mysql.drivers._reach import may_write
 from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
 from pytest_arena._process import until
@@ -97,11 +98,16 @@ class CloneIsolation:
     """The isolation for databases on MySQL and MariaDB: copies of a template or of the level below.
 
     The driver's statements show whether a level may have written: a level that has only sent
-    SELECT and the like is left without a copy. MySQL has no cheap number that changes with each
-    write to one database. A connection of another process counts as a write.
+    SELECT and the like is left without a query. MySQL has no cheap number that changes with each
+    write to one database. If another process may use the database, the server's counters decide.
 
-    Cost of enter and leave: nothing if no statement may have written. Else a copy of each table,
-    and new connections. A level above a changed one costs another copy.
+    A level that has only sent INSERT, UPDATE, DELETE and REPLACE is left in place: the tables that
+    the statements name, and those that refer to them, get their rows and numbers back. Another
+    level is left by a new copy, as is one of a database with triggers.
+
+    Cost of enter and leave: nothing if no statement may have written. In place: the rows of the
+    named tables, and one ALTER TABLE for each number that has moved. By a copy: each table, and new
+    connections. A level above a changed one costs another copy.
     """
 
     name = "clone"
@@ -122,10 +128,12 @@ class CloneIsolation:
         self._snapshots: list[FrozenDatabase] = []  # made here, and dropped here
         self.generation = 0
         self._is_written = False
-        self._names_that_write: tuple[str, ...] = ()
         self._counters: object = None  # at the last copy
+        # The state that the next level begins with, if it could not be restored.
+        self._owed: FrozenDatabase | None = None
         first = self._template(template)
         self.live = ""
+        self._become(first)
         with own.saying("no database for the first test"):
             self._put(first)
         self._stack = [_CloneLevel(first, first, first)]
@@ -146,16 +154,30 @@ class CloneIsolation:
     def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
         """Note a statement that a connection of this process is about to send."""
         _, number = generation
-        if number == self.generation and may_write(statement, self._names_that_write):
+        if number != self.generation:
+            return
+        if may_write(statement, self._plan.names_that_write):
             self._is_written = True
+            self._touched.note(statement)
 
     def _has_changed(self) -> bool:
         """Return whether a statement or another process may have written since the last copy."""
         # The number changes at each call if the database may be used without a checkout, as by
         # another process, whose statements are not noted.
-        if not self._is_written and self._uses() != self._uses():
-            self._is_written = self._read_counters() != self._counters
+        if self._plan.has_events:
+            self._is_written = True
+        if self._uses() != self._uses():
+            self._touched.note_more()
+            if not self._is_written:
+                self._is_written = self._read_counters() != self._counters
         return self._is_written
+
+    def _become(self, snapshot: FrozenDatabase) -> None:
+        """Note that the live database equals a snapshot now."""
+        self._base = snapshot
+        self._plan = self._own.plan_of(snapshot.name)
+        self._touched = TouchedTables(self._plan)
+        self._is_written = False
 
     def _read_counters(self) -> object:
         """Return numbers of the server that change with each write to any database.
@@ -180,6 +202,8 @@ class CloneIsolation:
             IsolationError: the disk is full.
         """
         level = self._stack[-1]
+        if self._owed is not None:
+            self._restore(self._owed)
         if self._has_changed():
             self._check_for_writers()
             with self._uses.alone():
@@ -194,11 +218,16 @@ class CloneIsolation:
         self._counters = self._read_counters()
         try:
             name = self._own.copy_now("frozen", self.live)
+            snapshot = FrozenDatabase(self._own, name, is_ours=True)
+            self._snapshots.append(snapshot)
+            was_written = self._is_written
+            self._become(snapshot)
         except BaseException:
             self._is_written = True
             raise
-        snapshot = FrozenDatabase(self._own, name, is_ours=True)
-        self._snapshots.append(snapshot)
+        if was_written:
+            self._is_written = True
+            self._touched.note_more()
         return snapshot
 
     def leave(self) -> bool:
@@ -214,7 +243,7 @@ class CloneIsolation:
         was_changed = self._has_changed() or level.now is not level.below
         if was_changed:
             self._check_for_writers()
-            self._restore(level)
+            self._restore(level.below)
         self._stack.pop()
         try:
             self._check()
@@ -222,6 +251,7 @@ class CloneIsolation:
             # The level stays, and is left by force.
             self._stack.append(level)
             self._is_written = True
+            self._touched.note_more()
             raise
         self._tidy()
         return was_changed
@@ -233,26 +263,44 @@ class CloneIsolation:
         # A session that cannot be ended ends with its database.
         with suppress(MySQLFailure, ArenaError):
             self._own.end_sessions(self.live)
-        self._is_written = True  # if no copy can be made, the next level tries again
         self._stack[-1].freeze(level.below)
-        self._restore(level)
+        self._touched.note_more()
+        self._owed = level.below
+        self._restore(level.below)
         self._tidy()
 
-    def _restore(self, level: _CloneLevel) -> None:
+    def _restore(self, snapshot: FrozenDatabase) -> None:
+        """Give the live database the state of a snapshot: by its rows, or by another copy."""
         with self._uses.alone():
-            try:
-                self._put(level.below)
-            finally:
-                self.generation += 1
+            if not self._is_refilled(snapshot):
+                self._put(snapshot)
+        self._owed = None
+
+    def _is_refilled(self, snapshot: FrozenDatabase) -> bool:
+        """Put back the rows of the changed tables. Return False if that is impossible."""
+        touched = self._touched
+        if snapshot is not self._base or touched.is_more or sessions_inside(self.live):
+            return False
+        tables = touched.tables()
+        plan = self._plan
+        try:
+            if tables:
+                self._own.in_registry(
+                    lambda control: refill(control, self.live, plan, tables)
+                )
+        except MySQLFailure:
+            return False
+        self._become(snapshot)
+        self._counters = self._read_counters()
+        return True
 
     def _put(self, snapshot: FrozenDatabase) -> None:
         """Make a copy of a snapshot the live database, and drop the last one."""
-        name = snapshot.copy()
+        self.generation += 1  # connections end, also if this fails
         last = self.live
-        self.live = name
+        self.live = snapshot.copy()
         self.generation += 1
-        self._names_that_write = self._own.plan_of(snapshot.name).names_that_write
-        self._is_written = False
+        self._become(snapshot)
         self._counters = self._read_counters()
         if last:
             self._own.drop_later(last)
@@ -268,10 +316,7 @@ class CloneIsolation:
         """Replace the current state by a template's content, or by an empty database."""
         snapshot = self._template(content)
         with self._uses.alone():
-            try:
-                self._put(snapshot)
-            finally:
-                self.generation += 1
+            self._put(snapshot)
         self._stack[-1].begin_with(snapshot)
         self._tidy()
 

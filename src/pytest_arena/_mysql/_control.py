@@ -41,7 +41,9 @@ SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 _SESSION = (
     f"SET SESSION sql_mode = '{SQL_MODE}', SESSION foreign_key_checks = 0, "
     "SESSION lock_wait_timeout = 10, SESSION innodb_lock_wait_timeout = 10, "
-    "SESSION wait_timeout = 2147483, SESSION group_concat_max_len = 1048576"
+    "SESSION wait_timeout = 2147483, SESSION group_concat_max_len = 1048576 "
+    # MySQL keeps numbers of tables for a day. MariaDB ignores comments of these versions.
+    "/*!80000 , SESSION information_schema_stats_expiry = 0 */"
 )
 
 _ResultT = TypeVar("_ResultT")

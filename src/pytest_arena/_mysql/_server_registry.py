@@ -325,18 +325,29 @@ class MySQLRegistry:
             with self.saying(what):
                 self.control.run(self._insert_row(name, kind))
                 plan = self.plan_of(template)
-                self.control.call(lambda control: self._copy(plan, control, name))
+                self.in_registry(lambda control: plan.run(control, name))
         except BaseException:
             self.drop_later(name)
             raise
         return name
 
-    def _copy(self, plan: CopyPlan, control: MySQLControl, name: str) -> None:
-        try:
-            plan.run(control, name)
-        finally:
-            with suppress(MySQLFailure):  # a lost connection has raised an error before
-                control.run(f"USE {identifier(self.name)}")
+    def in_registry(self, function: Callable[[MySQLControl], None]) -> None:
+        """Call a function that may use another database. Use the registry again afterwards.
+
+        Raises:
+            MySQLFailure: the server refused a statement, or cannot be reached.
+        """
+
+        def call(control: MySQLControl) -> None:
+            try:
+                function(control)
+            finally:
+                with suppress(
+                    MySQLFailure
+                ):  # a lost connection has raised an error before
+                    control.run(f"USE {identifier(self.name)}")
+
+        self.control.call(call)
 
     def plan_of(self, name: str | None) -> CopyPlan:
         """Return the plan of a database that does not change from here on. None: an empty one.

@@ -191,7 +191,7 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     replace_method(kind, "rollback", _ending_transaction)
     replace_method(kind, "close", partial(_giving_up, guard))
     if driver == "asyncmy":
-        replace_method(kind, "prepare", partial(_asking_first, guard))
+        replace_method(kind, "prepare", partial(_preparing, guard))
     else:
         collected = partial(_giving_up, guard, is_collected=True)
         replace_method(kind, "__del__", collected)
@@ -261,6 +261,22 @@ def _asking_first(
         return rows
 
     return aquery if _is_async(original) else query
+
+
+def _preparing(
+    guard: _DriverGuard, original: Callable[..., Any]
+) -> Callable[..., object]:
+    """Return asyncmy's method that prepares a statement, whose executions are not noted."""
+
+    async def prepare(connection: object, query: object) -> object:
+        to_send(guard.find_core, connection, query)
+        core = guard.find_core()
+        record = known_record(connection)
+        if core is not None and record is not None and record.target is not None:
+            core.opened_raw(record.target.key)
+        return await original(connection, query)
+
+    return prepare
 
 
 def _note_rows(connection: object, sql: object, rows: object) -> None:
