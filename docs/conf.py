@@ -30,6 +30,7 @@ NAVIGATION = {
             "how-to/wide-fixtures",
             "how-to/alembic",
             "how-to/postgresql",
+            "how-to/mysql",
             "how-to/worktrees",
             "how-to/shared-server",
             "how-to/several-databases",

@@ -217,7 +217,7 @@ def test_a_code_that_no_error_has_is_wrong_usage(
     assert "[A101]" in written.err
 
 
-@pytest.mark.parametrize("name", ["nosql", "mysql", "http://example.org"])
+@pytest.mark.parametrize("name", ["nosql", "oracle", "http://example.org"])
 def test_a_value_that_cannot_be_right_is_wrong_usage(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

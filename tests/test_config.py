@@ -147,14 +147,9 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
     [
         ("isolation", "cpoy", "is none of: auto, copy, undo, clone", "--arena-isolation=copy"),
         ("isolation", "", "is none of: auto, copy", "--arena-isolation="),
-        (
-            "database",
-            "mysql",
-            "supports SQLite (copy, rollback) and PostgreSQL",
-            "--arena-database=auto",
-        ),
+        ("database", "mysq", "is none of: auto, sqlite, postgresql, mysql", "-database=mysql"),
         ("database", "sqlite:///x.db", "is no URL of a server", "--arena-database=postgresql://"),
-        ("database", "mysql://me:s3cret@h/d", "is no URL of a server", "postgresql://"),
+        ("database", "mssql://me:s3cret@h/d", "is no URL of a server", "postgresql://"),
         ("database", "postgresql:/me:s3cret@h/d", "is none of: auto", "postgresql"),
         ("database", "sqllite", "is none of: auto, sqlite", "--arena-database=sqlite"),
         ("drivers", "refuze", "is none of: refuse, redirect, off", "--arena-drivers=refuse"),

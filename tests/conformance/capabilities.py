@@ -39,6 +39,9 @@ _DRIVERS = {
     "psycopg_async": "psycopg, async",
     "psycopg": "psycopg",
     "psycopg2": "psycopg2",
+    "asyncmy": "asyncmy",
+    "aiomysql": "aiomysql",
+    "pymysql": "PyMySQL",
 }
 _SHOWN = ("pytest", "sqlalchemy", "aiosqlite", "asyncpg", "psycopg", "psycopg2-binary")
 
@@ -55,7 +58,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Return all rows, in the order of the page."""
-    return [*_on_sqlite(), *_on_postgresql()]
+    return [*_on_sqlite(), *_on_postgresql(), *_on_mysql()]
 
 
 def _on_sqlite() -> Iterator[Row]:
@@ -79,6 +82,12 @@ def _on_postgresql() -> Iterator[Row]:
                 engine, database="postgresql", isolation=isolation, rights=rights
             )
             yield Row("PostgreSQL", words, _DRIVERS[engine], settings)
+
+
+def _on_mysql() -> Iterator[Row]:
+    for engine in ("asyncmy", "aiomysql", "pymysql"):
+        settings = _by_runners(engine, database="mysql")
+        yield Row("MariaDB", "clone", _DRIVERS[engine], settings)
 
 
 def _by_runners(engine: str, **values: Any) -> tuple[Setting, ...]:
@@ -175,7 +184,7 @@ _PROMISES = """
 def _about() -> str:
     day = datetime.now(tz=UTC).strftime("%-d %B %Y")
     python = ".".join(map(str, sys.version_info[:3]))
-    settings = (Setting(), Setting(database="postgresql"))
+    settings = (Setting(), Setting(database="postgresql"), Setting(database="mysql"))
     servers = [product_of(setting).version(setting) for setting in settings]
     packages = [f"{name} {version(name)}" for name in _SHOWN]
     return f"Last run on {day}, with {', '.join([*servers, f'Python {python}', *packages])}."

@@ -103,7 +103,7 @@ class StoryMySQLServer:
         for (registry,) in self._run("SHOW DATABASES LIKE 'arena\\_registry\\_%'"):
             question = f"SELECT name, kind FROM {registry}.made WHERE owner LIKE '{self._name}@%'"
             with suppress(pymysql.Error):  # another test has dropped it meanwhile
-                made += self._run(question)  # type: ignore[arg-type]  # two texts
+                made += self._run(question)
         return made
 
     def left(self) -> list[str]:

@@ -45,14 +45,11 @@ class TestAppOnAServer(Conformance):
         super().test_cost_follows_the_changes(trial)
 
 
-_SWITCH = {"TESTS_ARENA_MYSQL": "1"}
-
-
 @pytest.mark.slow
 class TestAppOnMySQL(Conformance):
     """An async app on MySQL or MariaDB, by clones."""
 
-    setting = Setting(database="mysql", env=_SWITCH)
+    setting = Setting(database="mysql")
     orders: ClassVar[tuple[str, ...]] = ("shuffle:3",)
 
 
@@ -60,7 +57,7 @@ class TestAppOnMySQL(Conformance):
 class TestAppOnMySQLByAiomysql(Conformance):
     """The same by another driver, under anyio."""
 
-    setting = Setting(database="mysql", engine="aiomysql", runner="anyio", env=_SWITCH)
+    setting = Setting(database="mysql", engine="aiomysql", runner="anyio")
     orders: ClassVar[tuple[str, ...]] = ("reverse",)
 
 
@@ -68,7 +65,7 @@ class TestAppOnMySQLByAiomysql(Conformance):
 class TestSyncAppOnMySQL(Conformance):
     """A sync app under sync tests."""
 
-    setting = Setting(database="mysql", engine="pymysql", runner="plain", env=_SWITCH)
+    setting = Setting(database="mysql", engine="pymysql", runner="plain")
     orders: ClassVar[tuple[str, ...]] = ("forward",)
 
 

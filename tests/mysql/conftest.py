@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,6 @@ from tests.conformance.story_mysql_server import StoryMySQLServer, server_argume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-if "TESTS_ARENA_MYSQL" not in os.environ:
-    collect_ignore_glob = ["test_*.py"]
 
 
 @cache

@@ -281,6 +281,29 @@ def test_a_script_with_programs(server: StoryMySQLServer, tmp_path: Path) -> Non
     example.run("-q").expect(passed=6)
 
 
+ENVIRONMENT = """
+import os
+
+
+def test_the_variable_is_replaced():
+    assert "arena.invalid" in os.environ["DATABASE_URL"]
+
+
+async def test_the_app_reaches_its_database(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+"""
+
+
+def test_the_environment(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The URL in a variable leads nowhere, and the app's engine to the test's database."""
+    example = shop(server, tmp_path)
+    url = server.developers_url("mysql+asyncmy").render_as_string(hide_password=False)
+    example = example.change("app.py", f"URL = {url!r}", 'URL = os.environ["DATABASE_URL"]')
+    example = example.change("app.py", "\nfrom fastapi", "\nimport os\nfrom fastapi")
+    example = example.with_files(test_environment=ENVIRONMENT)
+    example.run("-q", env={"DATABASE_URL": url}).expect(passed=2)
+
+
 SPAWNED = """
 import multiprocessing
 from app import URL

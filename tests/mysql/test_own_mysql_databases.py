@@ -158,7 +158,7 @@ def test_nothing_answers(server: StoryMySQLServer, tmp_path: Path) -> None:
 def test_a_login_without_rights(server: StoryMySQLServer, tmp_path: Path) -> None:
     """The error has the GRANT to paste."""
     name = f"poor_{secrets.token_hex(4)}"
-    with closing(open_control(Address("mysql", **_root(server)))) as control:
+    with closing(open_control(_root(server))) as control:
         control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
         try:
             example = shop(server, tmp_path).with_files(
@@ -173,9 +173,9 @@ def test_a_login_without_rights(server: StoryMySQLServer, tmp_path: Path) -> Non
             control.run(f"DROP USER '{name}'@'%'")
 
 
-def _root(server: StoryMySQLServer) -> dict[str, object]:
+def _root(server: StoryMySQLServer) -> Address:
     login = server.developers_arguments
-    return {**{key: login[key] for key in ("host", "port", "user", "password")}, "database": ""}
+    return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
 
 
 def test_a_refused_statement_has_the_servers_number(address: Address) -> None:

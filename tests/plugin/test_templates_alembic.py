@@ -197,7 +197,7 @@ def test_the_migrations_of_a_package_are_proposed_and_not_its_base(example: Exam
 DRIVER = """
 import types
 driver = types.SimpleNamespace(paramstyle="pyformat", Error=OSError)
-engine = create_engine("mysql+pymysql://me:s3cret@db/shop", module=driver)
+engine = create_engine("mssql+pymssql://me:s3cret@db/shop", module=driver)
 """
 
 
@@ -208,7 +208,7 @@ def test_migrations_that_lead_to_another_product_are_refused_without_its_passwor
     """A database that does not fit: nothing connects, and the message names env.py's line."""
     env = SYNC_ENV.replace('engine = create_engine("sqlite:///dev.db")\n', DRIVER)
     run = with_migrations(example, env).run().expect(status=1, failed=2)
-    run.says("arena_schema = alembic.ini failed: refused: a connection to mysql://db")
+    run.says("arena_schema = alembic.ini failed: refused: a connection to mssql://db")
     run.says("migrations/env.py:12 with engine.connect() as connection:").never_says("s3cret")
 
 

@@ -62,12 +62,10 @@ class Flag:
         return f"{self.prefix}{self.name.replace('_', '-')}"
 
 
-# The values of this version. Values of a later version are refused with another message.
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
 DATABASES = ("auto", *NAMES, "own")
 DRIVERS = ("refuse", "redirect", "off")
-LATER = ("mysql", "mariadb")
 EVIDENCE = ("seeded", "requested", "asserted")
 
 OPTIONS = (
@@ -200,10 +198,11 @@ OPTIONS = (
         "isolation",
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
-        "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL) replaces the "
-        "database by a new copy of the template. rollback lets all connections share one "
-        "transaction, which is never committed. auto (default) chooses copy on SQLite and undo "
-        "on PostgreSQL. If the rights or the schema do not allow undo, auto chooses clone.",
+        "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL, MySQL) replaces "
+        "the database by a new copy of the template. rollback (SQLite, PostgreSQL) lets all "
+        "connections share one transaction, which is never committed. auto (default) chooses copy "
+        "on SQLite, undo on PostgreSQL and clone on MySQL. If the rights or the schema do not "
+        "allow undo, auto chooses clone.",
         "clone",
         ISOLATIONS,
         metavar="HOW",
@@ -213,7 +212,8 @@ OPTIONS = (
         "auto",
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
-        "pytest-arena finds or starts. own uses a private PostgreSQL server. A URL names a "
+        "pytest-arena finds or starts. mysql or mariadb uses a MySQL or MariaDB server that "
+        "pytest-arena finds. own uses a private PostgreSQL server. A URL names a "
         "server on which pytest-arena may create databases. If the URL's role may not "
         "create databases, arena_isolation = rollback uses the URL's database.",
         "postgresql://postgres@localhost:5432/postgres",

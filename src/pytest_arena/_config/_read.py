@@ -16,7 +16,6 @@ from pytest_arena._config._options import (
     DATABASES,
     ISOLATIONS,
     KEEPS,
-    LATER,
     OPTIONS,
     Option,
 )
@@ -24,7 +23,6 @@ from pytest_arena._config._supported import (
     FILE_PRODUCTS,
     FILES,
     OWN,
-    SUPPORTED,
     product_of,
 )
 from pytest_arena._values import CodeLine
@@ -364,16 +362,6 @@ def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
     if not choices or value.text in choices:
         return
     assignment = value.assignment(value.text)
-    if value.text in LATER:
-        products = []
-        for facts in SUPPORTED.values():
-            products.append(f"{facts.shown} ({', '.join(facts.isolations)})")
-        raise ConfigError(
-            f"{assignment}: this version of pytest-arena supports {' and '.join(products)}",
-            why="tests on another database, or with another isolation, would prove nothing",
-            cause=value.place,
-            fix=value.assignment("auto"),
-        )
     raise ConfigError(
         f"{assignment} is none of: {', '.join(choices)}",
         why="the run would not do what the option says",

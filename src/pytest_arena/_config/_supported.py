@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._values import sqlstate
@@ -19,9 +18,7 @@ def package_of(product: str) -> str:
 
 # By the names of SQLAlchemy's dialects.
 SUPPORTED: dict[str, ProductFacts] = {}
-# MySQL is not complete. The tests of pytest-arena set the variable.
-_LATER = ("mysql",) if os.environ.get("TESTS_ARENA_MYSQL") else ()
-for _name in ("sqlite", "postgresql", *_LATER):
+for _name in ("sqlite", "postgresql", "mysql"):
     SUPPORTED[_name] = importlib.import_module(package_of(_name)).FACTS
 
 DRIVERS: dict[str, str] = {}  # the product of each driver's package

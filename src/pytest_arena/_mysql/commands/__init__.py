@@ -141,4 +141,7 @@ def place_kinds(
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [_NoServer(place)], []
+    is_asked_for = config.database != "auto"
+    if not (is_asked_for or look(server.address, registry=registry).is_found):
+        return [], []  # most projects have nothing on this server
     return [MySQLDatabases(server.address, server.shown, registry=registry)], []
