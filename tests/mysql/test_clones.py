@@ -194,6 +194,43 @@ def test_rows_of_wide_fixtures(server: StoryMySQLServer, tmp_path: Path) -> None
     assert server.left() == []
 
 
+TRANSACTION = """
+import pytest
+from app import URL
+from sqlalchemy import create_engine, text
+
+engine = create_engine(URL.replace("asyncmy", "pymysql"))
+
+
+@pytest.fixture(scope="module")
+def connection():
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO item (name) VALUES ('uncommitted')"))
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def nested(connection):
+    with connection.begin_nested() as savepoint:
+        yield connection
+        savepoint.rollback()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_in_a_savepoint(nested, turn):
+    nested.execute(text("INSERT INTO item (name) VALUES ('mine')"))
+    names = nested.execute(text("SELECT name FROM item ORDER BY id")).scalars().all()
+    assert names == ["seeded", "uncommitted", "mine"]
+"""
+
+
+def test_a_transaction_of_a_wide_fixture(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """It stays open over its tests, which undo their writes by savepoints."""
+    run = shop(server, tmp_path).with_files(test_transaction=TRANSACTION).run("-q")
+    run.expect(passed=2).says("a fixture holds a transaction open over its tests")
+
+
 PROCESS = """
 import subprocess
 import sys
@@ -239,6 +276,8 @@ END //
 DELIMITER ;
 CREATE VIEW names AS SELECT name FROM item;
 CREATE SEQUENCE tickets;
+CREATE SEQUENCE numbers;
+CREATE TABLE numbered (id INT DEFAULT (NEXT VALUE FOR numbers), name VARCHAR(9));
 INSERT INTO log VALUES ('it''s; \\' fine');
 """
 PROGRAMS = """
@@ -269,6 +308,9 @@ async def test_a_function_that_writes(turn):
 @pytest.mark.parametrize("turn", [1, 2])
 async def test_a_sequence(turn):
     assert await ask("SELECT NEXT VALUE FOR tickets") == [1]
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO numbered (name) VALUES ('one')"))
+    assert await ask("SELECT id FROM numbered") == [1]
 """
 
 

@@ -46,8 +46,14 @@ class CopyPlan:
     @property
     def allows_refill(self) -> bool:
         """Whether rows can be deleted and inserted without other effects."""
-        has_history = any("SYSTEM VERSIONING" in table for table in self.tables)
-        return not (self.has_triggers or self.has_events or has_history)
+        if self.has_triggers or self.has_events:
+            return False
+        # Tables with a history, and columns whose default is a sequence's next number.
+        return not any(
+            sign in table.upper()
+            for sign in ("SYSTEM VERSIONING", "NEXTVAL(")
+            for table in self.tables
+        )
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. A part that exists already is dropped first.
@@ -62,7 +68,8 @@ class CopyPlan:
             f"USE {name}",
         ]
         rows = ["START TRANSACTION", *self.rows.values(), "COMMIT"] if self.rows else []
-        statements = [*begin, *self.tables, *rows]
+        tables = [table.replace(self.source, copy) for table in self.tables]
+        statements = [*begin, *tables, *rows]
         for start in range(0, len(statements), _AT_ONCE):
             control.run(";\n".join(statements[start : start + _AT_ONCE]))
         if self.views:
