@@ -39,6 +39,7 @@ class FrozenDatabase:
         self.name = name
         self._is_ours = is_ours  # this isolation has made it and drops it
         self._digests: ReadContent | None = None
+        self._content: dict[str, str] | None = None
 
     def copy(self) -> str:
         """Return the name of a new copy.
@@ -65,6 +66,19 @@ class FrozenDatabase:
                 lambda control: read_rows(control, name, only_digests=True)
             )
         return self._digests
+
+    def content(self) -> dict[str, str] | None:
+        """Return digests of its content, None if it is empty.
+
+        Raises:
+            MySQLFailure: the server does not answer.
+        """
+        name = self.name
+        if self._content is None and name is not None:
+            self._content = self._own.control.call(
+                lambda control: content(control, name)
+            )
+        return self._content
 
     def drop(self) -> None:
         """Drop the database if it ``is_ours``."""
@@ -169,8 +183,21 @@ class CloneIsolation:
         if self._uses() != self._uses():
             self._touched.note_more()
             if not self._is_written:
-                self._is_written = self._read_counters() != self._counters
+                self._compare_with_base()
         return self._is_written
+
+    def _compare_with_base(self) -> None:
+        """Find writes whose statements were not noted.
+
+        The counters are the server's: other databases move them, too.
+        """
+        counters = self._read_counters()
+        if counters == self._counters:
+            return
+        with self._own.saying("the live database cannot be compared"):
+            self._is_written = self._base.content() != self._live_content()
+        if not self._is_written:
+            self._counters = counters
 
     def _become(self, snapshot: FrozenDatabase) -> None:
         """Note that the live database equals a snapshot now."""
@@ -415,6 +442,9 @@ class CloneIsolation:
             )
         )
 
+    def _live_content(self) -> dict[str, str]:
+        return self._own.control.call(lambda control: content(control, self.live))
+
     def moment(self, *, exact: bool = False) -> ReadContent | None:
         """Return None: a database has no history. With ``exact``, read all rows instead."""
         if not exact:
@@ -466,9 +496,7 @@ class CloneIsolation:
         """
         with self._own.saying("the live database cannot be read"):
             try:
-                return self._own.control.call(
-                    lambda control: content(control, self.live)
-                )
+                return self._live_content()
             except MySQLFailure as error:
                 if error.number != NO_DATABASE:
                     raise

@@ -261,6 +261,7 @@ class MySQLHandle:
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
         self._kill(cancel=False)
+        self._record.close(has_written=False)
 
     end = roll_back
 
