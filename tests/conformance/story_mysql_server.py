@@ -61,7 +61,8 @@ class StoryMySQLServer:
         self._run(f"CREATE USER '{self._name}'@'%' IDENTIFIED BY '{self._password}'")
         self._run(f"GRANT ALL ON `arena\\_%`.* TO '{self._name}'@'%'")
         self._run(f"CREATE DATABASE {self._name}")
-        [(self.version,)] = self._run("SELECT VERSION()")
+        [(version,)] = self._run("SELECT VERSION()")
+        self.version = str(version)
 
     def _run(self, statement: str) -> list[tuple[Any, ...]]:
         with self._control.cursor() as cursor:
