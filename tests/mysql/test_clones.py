@@ -426,6 +426,50 @@ def test_connections_without_an_engine(server: StoryMySQLServer, tmp_path: Path)
     shop(server, tmp_path).with_files(test_raw=RAW).run("-q").expect(passed=3)
 
 
+LOST = """
+import asyncmy
+import pymysql
+from test_raw import arguments
+
+
+async def write(url):
+    connection = await asyncmy.connect(**arguments(url))
+    async with connection.cursor() as cursor:
+        await cursor.execute("INSERT INTO item (name) VALUES ('lost')")
+    await connection.ensure_closed()
+
+
+def test_closed_without_a_commit(arena):
+    connection = pymysql.connect(**arguments(arena.url))
+    connection.cursor().execute("INSERT INTO item (name) VALUES ('lost')")
+    connection.close()
+
+
+async def test_an_async_one(arena):
+    await write(arena.url)
+
+
+def test_left_open(arena):
+    connection = pymysql.connect(**arguments(arena.url))
+    connection.cursor().execute("INSERT INTO item (name) VALUES ('lost')")
+    arena.left = connection
+
+
+async def test_is_undone(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+"""
+
+
+def test_lost_writes_of_connections_without_an_engine(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """A connection that is closed, or left, inside of a transaction is named by its line."""
+    example = shop(server, tmp_path).with_files(test_raw=RAW, test_lost=LOST)
+    run = example.run("-q", "test_lost.py")
+    run.says("an open transaction, of a connection that no engine has opened", "test_lost.py:26")
+    run.never_says("locked by")
+
+
 REDIRECTED = """
 import pymysql
 from app import URL

@@ -261,7 +261,7 @@ class MySQLHandle:
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
         self._kill(cancel=False)
-        self._record.close(has_written=False)
+        self._record.kill()
 
     end = roll_back
 
@@ -319,6 +319,7 @@ def _line_of(raw: RawMySQLConnection) -> str:
 
 def _end_raw(raw: RawMySQLConnection) -> None:
     _kill(raw.target, raw.record.pid, cancel=False)
+    raw.record.kill()
     raw.record.end()
 
 

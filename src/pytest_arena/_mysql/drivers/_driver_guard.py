@@ -190,6 +190,8 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     replace_method(kind, "commit", _ending_transaction)
     replace_method(kind, "rollback", _ending_transaction)
     replace_method(kind, "close", partial(_giving_up, guard))
+    if driver != "pymysql":
+        replace_method(kind, "ensure_closed", partial(_giving_up, guard))
     if driver == "asyncmy":
         replace_method(kind, "prepare", partial(_preparing, guard))
     else:

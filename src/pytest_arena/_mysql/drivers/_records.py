@@ -63,6 +63,7 @@ class MySQLConnection:
         self.is_begun = False
         self.changed_rows = 0  # of the open transaction
         self._savepoints: dict[str, int] = {}
+        self.is_killed = False  # the driver may not know it yet
         # Whether it was closed while a transaction had changed rows, as when its loop was closed.
         self.was_lost = False
         # The attributes below are set for a connection that no engine has opened.
@@ -97,6 +98,11 @@ class MySQLConnection:
     def rest(self, key: Key | None) -> None:
         """Note that an engine's pool has it back. None: the pool has handed it out."""
         self.idle_key = key
+
+    def kill(self) -> None:
+        """Note that pytest-arena has ended the session."""
+        self.is_killed = True
+        self.was_lost = False
 
     def close(self, *, has_written: bool) -> None:
         """Note that the driver closes it."""
@@ -250,6 +256,8 @@ def is_in_transaction(connection: Any) -> bool:
         return False
     status = getattr(connection, "server_status", 0) or 0
     record = known_record(connection)
+    if record is not None and record.is_killed:
+        return False
     may_be_begun = record is not None and record.is_begun
     return may_be_begun or bool(status & _IN_TRANSACTION)
 
