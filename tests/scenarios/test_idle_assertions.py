@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.scenarios.proving import Told
 
 PREAMBLE = """
+import contextlib
 import unittest
 import warnings
 from unittest import mock
@@ -26,6 +27,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 HOOKS = {}
+NAME = "Sand"
 
 
 @app.get("/none")
@@ -264,6 +266,79 @@ async def test_what_it_has_written_down(client, storm):
     expected = ["Sand", "Storm"]
     assert expected == ["Sand", "Storm"]
 
+@proves
+async def test_a_dict_that_it_fills(client, storm):
+    await client.get("/dancers")
+    expected = {}
+    expected["x"] = 1
+    assert expected["x"] == 1
+
+@proves
+async def test_a_number_that_it_counts(client, storm):
+    await client.get("/dancers")
+    number = 1
+    number += 1
+    assert number == 2
+
+@proves
+async def test_what_it_computes(client, storm):
+    await client.get("/dancers")
+    first, names = "Sand", ["Sand", "Storm"]
+    count: int = len(names)
+    shouted = [f"{name}!" for name in names]
+    assert count == 2 and shouted[0] == f"{first}!"
+
+@proves
+async def test_a_method_of_its_text(client, storm):
+    await client.get("/dancers")
+    assert "Sand".lower() == "sand"
+
+@proves
+async def test_a_loop_of_its_own(client, storm):
+    await client.get("/dancers")
+    names = ["Sand", "Storm"]
+    for name in names:
+        assert name.startswith("S")
+
+@proves
+async def test_its_own_in_a_block(client, storm):
+    with mock.patch("app.open", create=True):
+        await client.get("/dancers")
+        expected = ["Sand"]
+        assert expected == ["Sand"]
+
+@proves
+@pytest.mark.parametrize("name, number", [("Sand", 1), ("Storm", 2)])
+async def test_its_parameters(client, storm, name, number):
+    await client.get("/dancers")
+    assert name in ["Sand", "Storm"] and number
+
+@proves
+async def test_a_constant_of_its_module(client, storm):
+    await client.get("/dancers")
+    assert NAME == "Sand"
+
+@proves
+async def test_a_mock_that_a_loop_calls(client, storm):
+    notify = mock.Mock()
+    notify.kind = "mail"
+    await client.get("/dancers")
+    for name in ["Sand", "Storm"]:
+        notify(name)
+    notify.assert_called_with("Storm")
+    assert notify.kind == "mail"
+
+@proves
+async def test_an_error_of_its_own(client, storm):
+    await client.get("/dancers")
+    items = {}
+    with pytest.raises(KeyError):
+        items["x"]
+
+@proves
+async def test_a_mock_in_one_line(client, storm):
+    it = mock.Mock(); it("x"); await client.get("/dancers"); it.assert_called_with("x")
+
 class TestIdle(unittest.TestCase):
     def setUp(self):
         self.client = self.enterContext(TestClient(app))
@@ -283,6 +358,58 @@ class TestIdle(unittest.TestCase):
     def test_true_by_a_method(self):
         answer = self.client.get("/dancers")
         self.assertTrue(len(answer.json()) >= 0)
+
+    @proves
+    def test_its_own_by_a_method(self):
+        self.client.get("/dancers")
+        expected = ["Sand"]
+        self.assertEqual(expected, ["Sand"])
+        self.assertListEqual(expected, ["Sand"])
+
+    @proves
+    def test_a_mock_by_a_method(self):
+        notify = mock.Mock()
+        self.client.get("/dancers")
+        notify("Storm")
+        self.assertTrue(notify.called)
+
+    @proves
+    def test_a_subtest_of_its_own(self):
+        self.client.get("/dancers")
+        for name in ["Sand"]:
+            with self.subTest(name=name):
+                self.assertEqual(name, "Sand")
+
+    @proves
+    def test_itself_by_methods(self):
+        answer = self.client.get("/dancers")
+        self.assertIs(answer, answer)
+        self.assertListEqual(answer.json(), answer.json())
+
+    @proves
+    def test_itself_in_one_line(self):
+        answer = self.client.get("/dancers"); self.assertEqual(answer.text, answer.text)
+
+    @proves
+    def test_true_in_one_line(self):
+        self.client.get("/dancers"); self.assertTrue(True); self.assertFalse(False)
+
+    @proves
+    def test_not_none_in_one_line(self):
+        answer = self.client.get("/dancers"); self.assertIsNotNone(answer)
+
+    @proves
+    def test_an_empty_text_in_one_line(self):
+        answer = self.client.get("/dancers"); self.assertIn("", answer.text)
+
+    @proves
+    def test_a_mock_by_a_method_in_one_line(self):
+        it = mock.Mock(); self.client.get("/dancers"); it("x"); it.assert_called_with("x")
+
+    @proves
+    def test_true_in_a_block_of_one_line(self):
+        self.client.get("/dancers")
+        with self.subTest(): self.assertTrue(True)
 """
 
 HONEST = """
@@ -555,6 +682,121 @@ async def test_changes_alone(client, arena, storm):
     async with arena.expect_changes(dancers=inserted(1, name="Ann")):
         await client.post("/dancers/Ann")
 
+@proves
+async def test_how_often_it_tried(client, storm):
+    for attempt in range(3):
+        if (await client.get("/dancers")).status_code == 200:
+            break
+    assert attempt == 0
+
+@proves
+async def test_a_flag_of_a_loop_that_goes_on(client, storm):
+    answer = await client.get("/dancers")
+    count = 0
+    for name in ["Sand", "Ann"]:
+        if name not in answer.json():
+            continue
+        count += 1
+    assert count == 1
+
+@proves
+async def test_a_flag_of_an_error(client, storm):
+    has_failed = False
+    try:
+        (await client.get("/dancers")).raise_for_status()
+    except Exception:
+        has_failed = True
+    assert not has_failed
+
+@proves
+async def test_a_flag_behind_swallowed_errors(client, storm):
+    is_done = False
+    with contextlib.suppress(KeyError):
+        await client.get("/dancers")
+        is_done = True
+    assert is_done
+
+@proves
+async def test_one_of_two_texts(client, storm):
+    answer = await client.get("/dancers")
+    outcome = "some" if answer.json() else "none"
+    if answer.is_error:
+        outcome = "error"
+    assert outcome == "some"
+
+@proves
+async def test_a_mock_that_sends_the_answer(client, storm):
+    gateway = mock.Mock()
+    answer = await client.get("/dancers")
+    gateway.post("/names", json=answer.json())
+    gateway.post.assert_called_once_with("/names", json=["Sand", "Storm"])
+
+@proves
+async def test_a_list_in_a_dict(client, storm):
+    found = {}
+    for name in (await client.get("/dancers")).json():
+        found.setdefault("names", []).append(name)
+    assert found == {"names": ["Sand", "Storm"]}
+
+@proves
+async def test_a_list_by_another_list(client, storm):
+    found = []
+    lists = [found]
+    for each in lists:
+        each.extend((await client.get("/dancers")).json())
+    assert found == ["Sand", "Storm"]
+
+@proves
+async def test_a_list_that_an_object_fills(client, storm):
+    renamed = []
+
+    class Mailer:
+        def send(self):
+            renamed.append("it")
+
+    HOOKS["renamed"] = Mailer().send
+    await client.post("/rename/1/Kite")
+    assert renamed == ["it"]
+
+@proves
+async def test_a_mock_in_a_dict_of_the_app(client, storm):
+    renamed = mock.Mock(return_value=None)
+    hooks = {"renamed": renamed}
+    HOOKS.update(hooks)
+    await client.post("/rename/1/Kite")
+    assert renamed.call_count == 1
+
+@proves
+async def test_a_mock_behind_a_monkeypatch(client, storm, monkeypatch):
+    renamed = mock.Mock()
+    monkeypatch.setitem(HOOKS, "renamed", renamed)
+    await client.post("/rename/1/Kite")
+    renamed.assert_called_once()
+
+@proves
+async def test_what_was_printed(client, storm, capsys):
+    HOOKS["renamed"] = lambda: print("renamed")
+    await client.post("/rename/1/Kite")
+    printed = capsys.readouterr().out
+    assert printed.strip() == "renamed"
+
+@proves
+@pytest.mark.parametrize("name", ["Sand", "Storm"])
+async def test_a_parameter_in_the_answer(client, storm, name):
+    names = (await client.get("/dancers")).json()
+    assert name in names
+
+@proves
+async def test_a_word_of_python(client, storm):
+    type = (await client.get("/dancers")).json()
+    assert type == ["Sand", "Storm"]
+
+@proves
+async def test_an_error_of_an_item(client, storm):
+    names = (await client.get("/dancers")).json()
+    with pytest.raises(IndexError):
+        names[2]
+
 class TestHonest(unittest.TestCase):
     def setUp(self):
         self.client = self.enterContext(TestClient(app))
@@ -567,6 +809,27 @@ class TestHonest(unittest.TestCase):
     @proves
     def test_equal_by_a_method(self):
         self.assertEqual(["Sand", "Storm"], self.client.get("/dancers").json())
+
+    @proves
+    def test_false_by_a_method(self):
+        answer = self.client.get("/dancers")
+        self.assertFalse(answer.is_error)
+
+    @proves
+    def test_by_methods_in_one_line(self):
+        got = self.client.get("/dancers"); self.assertTrue(True); self.assertIn("Storm", got.text)
+
+    @proves
+    def test_counted_by_a_method(self):
+        names = self.client.get("/dancers").json()
+        self.assertCountEqual(names, ["Storm", "Sand"])
+
+    @proves
+    def test_a_flag_by_a_method(self):
+        found = False
+        for name in self.client.get("/dancers").json():
+            found = found or name == "Storm"
+        self.assertTrue(found)
 """
 
 SYNC = """

@@ -29,9 +29,9 @@ import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function, replaced_function
+from pytest_arena.scenarios.assertions._data_flow import function_of
 from pytest_arena.scenarios.assertions._idle import (
     depends_only_on_test_data,
-    function_of,
     is_block_of_python,
     is_uncalled_method,
 )
@@ -614,14 +614,27 @@ def _asserted(text: str) -> str | None:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         segments = [
-            ast.get_source_segment(whole, node.test) or ""
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assert)
+            ast.get_source_segment(whole, node) or "" for node in _assertions_in(tree)
         ]
         if len(segments) > 1:  # as one, whose parts are judged together
             return " and ".join(f"({segment})" for segment in segments)
         return segments[0] if segments else text
     return None
+
+
+_ASSERTING_CALL = re.compile(r"[\w.]+\.assert|(?:pytest_)?check\.\w+\(")
+
+
+def _assertions_in(tree: ast.Module) -> Iterator[ast.expr]:
+    """Yield what the ``assert`` statements of a line assert, and its calls that assert."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assert(test=test):
+                yield test
+            case ast.Expr(value=ast.Await(value=call)) | ast.Expr(value=call):
+                is_call = isinstance(call, ast.Call)
+                if is_call and _ASSERTING_CALL.match(ast.unparse(call)):
+                    yield call
 
 
 # Assertions that cannot be recorded.

@@ -8,15 +8,13 @@ import ast
 import builtins
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from inspect import getattr_static
-from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+from pytest_arena.scenarios.assertions._data_flow import function_of, own_names, sources
 
 # Most assertions read something, and compare it with a literal.
 _READS = re.compile(r"[\w)\]]\s*[.(\[]")
@@ -37,8 +35,19 @@ _SOFT_CHECKS = {
     "is_not_none": "assertIsNotNone",
     "is_instance": "assertIsInstance",
 }
+_EQUALITIES = (
+    "assertEqual",
+    "assertCountEqual",
+    "assertDictEqual",
+    "assertListEqual",
+    "assertMultiLineEqual",
+    "assertSequenceEqual",
+    "assertSetEqual",
+    "assertTupleEqual",
+)
 _COMPARISONS: dict[str, type[ast.cmpop]] = {
-    "assertEqual": ast.Eq,
+    **dict.fromkeys(_EQUALITIES, ast.Eq),
+    "assertIs": ast.Is,
     "assertLess": ast.Lt,
     "assertLessEqual": ast.LtE,
     "assertGreater": ast.Gt,
@@ -72,6 +81,13 @@ def parsed(text: str) -> ast.expr | None:
         node = ast.parse(f"({text})", mode="eval").body  # it may have several lines
     except (SyntaxError, ValueError, RecursionError):
         return None
+    if isinstance(node, ast.BoolOp):  # several assertions in one line
+        return ast.BoolOp(node.op, [_as_comparison(value) for value in node.values])
+    return _as_comparison(node)
+
+
+def _as_comparison(node: ast.expr) -> ast.expr:
+    """Return what a call of a method of unittest or of pytest-check compares."""
     match node:
         case ast.Call(
             func=ast.Attribute(value=ast.Name(id="self"), attr=name),
@@ -94,6 +110,8 @@ def _compared(
     """Return what a method of unittest compares."""
     if method == "assertTrue":
         return value
+    if method == "assertFalse":
+        return ast.UnaryOp(ast.Not(), value)
     if method == "assertIsNotNone":
         return ast.Compare(
             value,
@@ -184,40 +202,6 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
 
 # Variables of the test function.
 
-_BUILT_IN = frozenset(
-    {"len", "str", "int", "bool", "list", "set", "tuple", "sorted", "isinstance"}
-)
-_LITERAL = (
-    ast.Constant,
-    ast.List,
-    ast.Tuple,
-    ast.Set,
-    ast.Dict,
-    ast.keyword,
-    ast.expr_context,
-)
-_ANALYSED = (
-    *_LITERAL,
-    ast.Compare,
-    ast.BoolOp,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.Name,
-    ast.Attribute,
-    ast.Subscript,
-    ast.Call,
-    ast.cmpop,
-    ast.boolop,
-    ast.operator,
-    ast.unaryop,
-)
-# The attributes of nodes that bind a name: arguments, functions, modules, exceptions.
-_BINDING = ("arg", "name", "asname", "rest")
-_METHODS = frozenset({"get", "post", "put", "patch", "delete", "request", "stream"})
-_SENT = frozenset({"json", "data", "params", "headers", "content"})
-_ANY_CALL = re.compile(r"[\w.]+")
-_MOCK = re.compile(r"(?:\w+\.)*(?:Magic|Async)?Mock")
-
 
 def depends_only_on_test_data(
     code: CodeType,
@@ -227,9 +211,8 @@ def depends_only_on_test_data(
 ) -> bool:
     """Return whether an assertion is only about values that the test function made itself.
 
-    These are constants, lists of them, unshared mocks, and ORM instances that are as they were
-    seeded; or ``all(…)`` of nothing. Costs 50 µs for each text, some microseconds, and 1 ms for a
-    function that assigns constants.
+    These are constants, what is computed from them, unshared mocks, and ORM instances that are as
+    they were seeded; or ``all(…)`` of nothing. Costs 50 µs for each text and some microseconds.
 
     Args:
         code: of the test function.
@@ -239,10 +222,27 @@ def depends_only_on_test_data(
     """
     if _is_about_nothing(text, variables):
         return True
+    if _reads_answer(text, variables):
+        return False
     names = _foreign_names(code, text)
     if names is None:
         return False
     return all(is_as_seeded(variables.get(name)) for name in names)
+
+
+def _reads_answer(text: str, variables: Mapping[str, object]) -> bool:
+    """Return whether an assertion names a variable that has an answer, as most of them do."""
+    kinds = [type(variables.get(name)) for name in _names_in(text)]
+    return any(hasattr(kind, "raise_for_status") for kind in kinds)
+
+
+@cache
+def _names_in(text: str) -> frozenset[str]:
+    """Return the names in an assertion, none if it is not analysed."""
+    expression = parsed(text)
+    if expression is None:
+        return frozenset()
+    return sources(expression)
 
 
 def _is_about_nothing(text: str, variables: Mapping[str, object]) -> bool:
@@ -317,215 +317,34 @@ def is_uncalled_method(text: str, variables: Mapping[str, object]) -> bool:
     return isinstance(method, FunctionType | staticmethod | classmethod)
 
 
+_TYPES = {name for name, value in vars(builtins).items() if isinstance(value, type)}
+_OF_PYTHON = frozenset({"warnings", *_TYPES})
+
+
 @cache
 def is_block_of_python(code: CodeType, line: int) -> bool:
-    """Return whether the ``with`` in a line has only constants and Python's types in its block.
+    """Return whether the ``with`` in a line has only the test's own values in its block.
 
     ``with pytest.raises(ValueError): int("x")`` asserts nothing about the app.
     """
     function = function_of(code)
     if function is None:
         return False
+    own = own_names(code) | _OF_PYTHON
     for node in ast.walk(function):
         if isinstance(node, ast.With | ast.AsyncWith) and node.lineno == line:
-            parts: list[ast.AST] = []
-            for statement in node.body:
-                parts += ast.walk(statement)
-            return all(map(_is_of_python, parts))
+            return all(sources(statement) <= own for statement in node.body)
     return False
-
-
-def _is_of_python(node: ast.AST) -> bool:
-    if isinstance(node, ast.Name):
-        value = getattr(builtins, node.id, None)
-        return node.id == "warnings" or isinstance(value, type)
-    return not isinstance(node, ast.Import | ast.ImportFrom)
 
 
 @cache
 def _foreign_names(code: CodeType, text: str) -> frozenset[str] | None:
-    """Return the names in an assertion that the test did not make; None if not analysed."""
-    if not code.co_name.startswith("test"):
-        return None
-    names = _names_in(text)
-    if names is None:
-        return None
-    own = _own_among(names.all, code) | _BUILT_IN
-    if names.called <= own:
-        return names.all - own
-    return None
-
-
-class _Names(NamedTuple):
-    """The names in an assertion, and those that it calls."""
-
-    all: frozenset[str]
-    called: frozenset[str]
-
-
-@cache
-def _names_in(text: str) -> _Names | None:
-    """Return the names in an assertion; None if it is not analysed. Once for each text."""
+    """Return the names in an assertion that the test did not make; None if it calls one of them."""
     expression = parsed(text)
-    if expression is None:
+    if expression is None or not code.co_name.startswith("test"):
         return None
-    nodes = list(ast.walk(expression))
-    if not all(isinstance(node, _ANALYSED) for node in nodes):
-        return None
-    names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    called = {_root(node.func) for node in nodes if isinstance(node, ast.Call)}
-    return _Names(frozenset(names), frozenset(called))
-
-
-def _root(node: ast.expr) -> str:
-    """Return ``a`` for ``a.b[0].c``; "" for anything without a name."""
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    if isinstance(node, ast.Name):
-        return node.id
-    return ""
-
-
-def _dotted(node: ast.expr) -> str:
-    """Return a name with its attributes; "" for anything else."""
-    if isinstance(node, ast.Attribute):
-        inner = _dotted(node.value)
-        if inner:
-            return f"{inner}.{node.attr}"
-        return ""
-    if isinstance(node, ast.Name):
-        return node.id
-    return ""
-
-
-def function_of(code: CodeType) -> Function | None:
-    """Return the syntax tree of a function; None if its source is not known."""
-    return _functions(code.co_filename).get(code.co_firstlineno)
-
-
-@cache
-def _functions(file: str) -> dict[int, Function]:
-    """Return the functions in a file by their first lines, decorators included."""
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return {}
-    functions = {}
-    for node in ast.walk(tree):
-        if isinstance(node, Function):
-            decorators = [decorator.lineno for decorator in node.decorator_list]
-            functions[min([node.lineno, *decorators])] = node
-    return functions
-
-
-def _own_among(names: frozenset[str], code: CodeType) -> frozenset[str]:
-    """Return the variables that the function made itself; none if it makes none of these names.
-
-    Then the rest of the function need not be analysed.
-    """
-    function = function_of(code)
-    if function is None:
-        return frozenset()
-    if any(name in names for name, _ in _literals_assigned(function)):
-        return _own_names(function)
-    return frozenset()
-
-
-def _literals_assigned(function: Function) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the variables to which the function assigns literals or mocks."""
-    for statement in function.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                if _is_literal(value, calls=_MOCK):
-                    yield name, value
-
-
-@cache
-def _own_names(function: Function) -> frozenset[str]:
-    """Return the variables whose values the function made itself.
-
-    Each is assigned once. It is a constant; or a list or a mock that no other code gets, and that
-    only literals change.
-    """
-    nodes = list(ast.walk(function))
-    bindings = bindings_in(nodes)
-    shared = _shared_names(function, nodes)
-    names = set()
-    for name, value in _literals_assigned(function):
-        is_unshared = isinstance(value, ast.Constant) or name not in shared
-        if is_unshared and bindings[name] == 1:
-            names.add(name)
-    return frozenset(names)
-
-
-def bindings_in(nodes: Sequence[ast.AST]) -> Counter[str]:
-    """Count how often each name is bound."""
-    bindings = Counter[str]()
-    for node in nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            bindings[node.id] += 1
-        elif isinstance(node, ast.Global):
-            bindings.update(node.names)
-        for attribute in _BINDING:
-            name = getattr(node, attribute, None)
-            if isinstance(name, str):
-                bindings[name] += 1
-    return bindings
-
-
-def _shared_names(
-    function: Function,
-    nodes: list[ast.AST],
-) -> set[str]:
-    """Return the names that are passed to other code, which may change their values."""
-    expressions: list[ast.expr] = []
-    for node in nodes:
-        if isinstance(node, ast.Assert):
-            expressions.append(node.test)
-        elif isinstance(node, ast.Call):
-            expressions += _sent_in(node)
-    for statement in function.body:
-        match statement:
-            case ast.Expr(value=value) if _is_literal(value, calls=_ANY_CALL):
-                expressions.append(value)
-    unshared = {id(name) for node in expressions for name in _read_names(node)}
-    shared = set()
-    for node in nodes:
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()) if id(node) not in unshared:
-                shared.add(name)
-    return shared
-
-
-def _sent_in(call: ast.Call) -> list[ast.expr]:
-    """Return the arguments of a request that a client serializes, and does not change."""
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _METHODS:
-        return []
-    return [keyword.value for keyword in call.keywords if keyword.arg in _SENT]
-
-
-def _read_names(node: ast.AST) -> Iterator[ast.Name]:
-    """Yield the names in an expression that are not passed to other code."""
-    if isinstance(node, ast.Name):
-        yield node
-    if isinstance(node, ast.Lambda):
-        return
-    children = ast.iter_child_nodes(node)
-    if isinstance(node, ast.Call) and _root(node.func) not in _BUILT_IN:
-        children = iter([node.func])
-    for child in children:
-        yield from _read_names(child)
-
-
-def _is_literal(value: ast.expr, *, calls: re.Pattern[str]) -> bool:
-    """Return whether a value consists of literals, or is such a call with literals."""
-    if isinstance(value, ast.Await) and isinstance(value.value, ast.Call):
-        value = value.value
-    parts: list[ast.AST] = [value]
-    if isinstance(value, ast.Call) and calls.fullmatch(_dotted(value.func)):
-        parts = [*value.args, *value.keywords]
-    for part in parts:
-        for node in ast.walk(part):
-            if not isinstance(node, _LITERAL):
-                return False
-    return True
+    own = own_names(code)
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Call) and not sources(node.func) <= own:
+            return None
+    return _names_in(text) - own
