@@ -124,7 +124,10 @@ def test_settings_of_postgresql_leave_the_connection_alone(statement):
 """
 
 
-@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "isolation",
+    ["undo", "rollback", pytest.param("clone", marks=pytest.mark.slow)],
+)
 def test_no_test_finds_the_name_of_a_setting_that_another_has_set(
     example: Example, isolation: str
 ) -> None:
@@ -133,8 +136,45 @@ def test_no_test_finds_the_name_of_a_setting_that_another_has_set(
     app = app.change(
         "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
     )
-    run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
-    run.expect(passed=32).never_says("is lost")
+    arguments = [f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly"]
+    passed = 32
+    if isolation == "rollback":
+        # Only PostgreSQL knows the name, so the setting lasts until the test ends.
+        arguments += ["-k", "not concat"]
+        passed -= 3
+    app.run(*arguments).expect(passed=passed).never_says("is lost")
+
+
+OVER_WIDE_ROWS = """
+import pytest
+from app import engine
+from sqlalchemy import text
+
+
+@pytest.fixture(scope="module")
+async def crew():
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT set_config('app.tenant', '7', true)"))
+        await connection.execute(text("INSERT INTO dancers (name) VALUES ('Crew')"))
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(crew, turn):
+    async with engine.begin() as connection:
+        assert await connection.scalar(text("SELECT current_setting('app.tenant', true)")) == ""
+"""
+
+
+@pytest.mark.slow
+def test_the_summary_names_a_setting_that_rollback_cannot_forget(example: Example) -> None:
+    """A new connection would not have the rows of the wide fixture."""
+    app = on_postgresql(example, test_it=OVER_WIDE_ROWS, seed=SEED)
+    ini = f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
+    app = app.change("pytest.ini", "[pytest]", ini)
+    app = app.change("pytest.ini", "scope = function", "scope = session")
+    run = app.run("--arena-isolation=rollback", "--arena-roles=off", "-q").expect(passed=2)
+    run.says("rollback: a custom setting that an earlier test or a wide fixture has set is ''")
 
 
 POOLS = """

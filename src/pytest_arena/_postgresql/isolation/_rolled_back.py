@@ -226,7 +226,8 @@ class RolledBackDatabase(PlainDatabase):
                     self._starts[number] = (version, self.reader.call(read_rows))
         else:
             self._starts.pop(number, None)
-        self.proxy.enter()
+        with self.own.saying("the shared connection cannot be opened"):
+            self.proxy.enter()
 
     def needs_snapshot(self, levels: Levels) -> bool:
         """Return False: a level is a savepoint.

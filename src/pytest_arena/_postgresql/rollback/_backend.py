@@ -123,9 +123,17 @@ class Backend:
     """
 
     def __init__(self, address: Address, lock_timeout: float) -> None:
-        settings = {**_SETTINGS, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
-        self._control = open_control(address, settings, is_plain=True)
+        self._address = address
+        self._options = {**_SETTINGS, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
+        self.has_ddl = False  # the schema was changed in a level that is open
+        self._sequences: str | None = None
+        self._checks: str | None = None
+        self._connect()
         self.statuses = self._control.statuses(_REPORTED)
+
+    def _connect(self) -> None:
+        """Open the real connection, and begin its transaction."""
+        self._control = open_control(self._address, self._options, is_plain=True)
         self._socket = self._control.copy_socket()
         self._socket.settimeout(None)
         self._reader = Reader(self._socket)
@@ -133,10 +141,7 @@ class Backend:
         self._settings: Mapping[str, str] = {}
         # The settings at the start of each savepoint.
         self._savepoints: dict[str, Mapping[str, str]] = {}
-        self.has_ddl = False  # the schema was changed in a level that is open
-        self._sequences: str | None = None
         self._prepared = ""  # the last restored sequences: each level has the same ones
-        self._checks: str | None = None
         self.query("BEGIN")
 
     def send(self, data: bytes) -> None:
@@ -347,6 +352,15 @@ class Backend:
         self._pending = "ROLLBACK; BEGIN; "
         self._savepoints = {}
         self._settings = {}
+
+    def reconnect(self) -> None:
+        """Replace the real connection by a new one. The server rolls back.
+
+        Raises:
+            ControlFailure: the server does not answer, or refuses the login.
+        """
+        self.close()
+        self._connect()
 
     def commit(self) -> None:
         """Commit. The database is about to be kept, and has no other use."""

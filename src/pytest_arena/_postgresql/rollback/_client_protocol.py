@@ -55,6 +55,9 @@ class Client:
         # Prepared statements with the Parse of each, and portals.
         self._statements: dict[str, tuple[Statement, Message]] = {}
         self._portals: dict[str, Statement] = {}
+        # The names of those that the present real connection does not have.
+        self._unprepared: set[str] = set()
+        self._connections = shared.connections
         self._has_failed = False  # messages are skipped until Sync
         self._packet = Packet()
         self._answers: list[Message] = []
@@ -200,8 +203,9 @@ class Client:
             session.begin(is_implicit=True)
         answer = self._shared.run(session, packet)
         messages = answer.messages
-        if packet.is_parsed_again and messages[0].kind == b"1":
-            del messages[0]  # the client has not sent this Parse
+        for _ in range(packet.parsed_again):
+            if messages[0].kind == b"1":
+                del messages[0]  # the client has not sent this Parse
         self._answers += messages
         if answer.error is not None:
             self._note_failure()
@@ -259,13 +263,18 @@ class Client:
     def _statement(self, name: str) -> Statement | None:
         """Return a prepared statement. The last packet of another client ends one without a name.
 
-        The server then parses it again.
+        A new real connection has none. The server then parses it again.
         """
         if name not in self._statements:
             return None
         statement, parse = self._statements[name]
-        if not name and parse not in self._packet.messages:
+        if self._connections != self._shared.connections:
+            self._connections = self._shared.connections
+            self._unprepared = {*self._statements}
+        is_ended = not name or name in self._unprepared
+        if is_ended and parse not in self._packet.messages:
             self._packet.parse_again(parse)
+        self._unprepared.discard(name)
         return statement
 
     def _bind(self, message: Message) -> None:

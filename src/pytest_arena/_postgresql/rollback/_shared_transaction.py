@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
+from pytest_arena._postgresql.drivers._session_state import found_reader
 from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._backend import (
     Backend,
@@ -65,6 +66,10 @@ _LOST = (
     "timeout or a restart of the server. With arena_isolation = rollback there is one connection. "
     'If this test ends it: @pytest.mark.arena(isolation="clone")'
 )
+_EMPTY_SETTING = (
+    "a custom setting that an earlier test or a wide fixture has set is '' instead of NULL, since "
+    "a wide fixture has written. Write nullif(current_setting('app.tenant', true), '')"
+)
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
     'For this test, with CREATEDB: @pytest.mark.arena(isolation="clone")'
@@ -88,7 +93,7 @@ class Packet:
     statements: list[Statement] = field(default_factory=list)
     copy_rows: Callable[[list[Message]], Iterable[Message]] = _no_rows
     is_pinned: bool = False  # a portal must outlive the packet
-    is_parsed_again: bool = False  # the first message is a Parse of an earlier packet
+    parsed_again: int = 0  # the first messages are Parses of earlier packets
 
     def add(self, message: Message) -> None:
         """Add a message of the client."""
@@ -97,7 +102,7 @@ class Packet:
     def parse_again(self, parse: Message) -> None:
         """Begin with a Parse of an earlier packet."""
         self.messages.insert(0, parse)
-        self.is_parsed_again = True
+        self.parsed_again += 1
 
     def pin(self) -> None:
         """Note that a portal must outlive the packet."""
@@ -163,6 +168,10 @@ class SharedTransaction:
         self._is_restart_due = False
         # What restores the sequences, if no statement has written since a level did so.
         self._restoring: str | None = None
+        self._knows_names = False  # of custom settings
+        self.connections = (
+            1  # how many real connections were opened, one after the other
+        )
         self.is_lost = False
 
     def watch_functions(
@@ -338,6 +347,7 @@ class SharedTransaction:
     def _execute(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements with the session's settings."""
         data = wire.data_of(packet.messages)
+        self._knows_names |= any(map(self._names_setting, packet.statements))
         try:
             self._backend.use_settings(session.values)
             answer = self._backend.exchange(data, packet.copy_rows)
@@ -439,6 +449,12 @@ class SharedTransaction:
                 changes += self._function_settings
         return changes
 
+    def _names_setting(self, statement: Statement) -> bool:
+        """Return whether a statement sets a custom setting, also by a function."""
+        if statement.names_setting or self._callers is None:
+            return statement.names_setting
+        return self._callers.search(statement.sql) is not None
+
     # Levels
 
     def _restart_if_due(self) -> None:
@@ -459,12 +475,27 @@ class SharedTransaction:
         self._restoring = None  # the statement may move them
 
     def enter(self) -> None:
-        """Open a level. The backend gets its savepoint at the first write."""
+        """Open a level. The backend gets its savepoint at the first write.
+
+        Raises:
+            ControlFailure: a new real connection is needed, and the server refuses it.
+        """
         with self._turn(None):
             has_levels = any(map(self._is_open, self._levels))
             is_used = self._holder is not None or self._levels[0].changes > 0
             self._is_restart_due = not has_levels and not is_used
+            if self._knows_names and found_reader.is_set():
+                self._forget_names()
             self._levels.append(_Level(f"arena_level_{next(self._level_numbers)}"))
+
+    def _forget_names(self) -> None:
+        """Open a new real connection: in the present one, custom settings are '', not NULL."""
+        if not self._is_restart_due:
+            self.note(_EMPTY_SETTING)
+            return
+        self._backend.reconnect()
+        self.connections += 1
+        self._knows_names = False
 
     def _is_open(self, level: _Level) -> bool:
         """Return whether the backend has the savepoint of a level."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pytest_arena._postgresql._scripts import statements_of
+from pytest_arena._postgresql.drivers._session_state import NAMES
 from pytest_arena._values import without_comments
 
 # Longer texts contain data, so their statements are not kept.
@@ -47,10 +48,11 @@ _READS = re.compile(
 _WRITES = re.compile(r"\bINTO\b|\blo_\w+\s*\(", re.IGNORECASE)
 _SETS = re.compile(
     r"""(?isx) SET\s+(?:SESSION\s+(?!AUTHORIZATION)|(?P<local>LOCAL)\s+)?
-    (?P<name> TIME\s+ZONE | SESSION\s+AUTHORIZATION | (?!CONSTRAINTS\b)[\w.]+ )"""
+    (?P<name> TIME\s+ZONE | SESSION\s+AUTHORIZATION
+        | (?!CONSTRAINTS\b)["\w]+(?:\s*\.\s*["\w]+)* )"""
 )
 _SET_CONFIG = re.compile(
-    r"""(?isx) \bset_config\s*\(\s* '(?P<name>[\w.]+)' \s*,
+    r"""(?isx) \bset_config"?\s*\(\s* '(?P<name>[\w.]+)' \s*,
     (?:[^()]|\([^()]*\))*? (?: ,\s*(?P<local>true|'t(?:rue)?'|1::bool\w*)\s* )? \)"""
 )
 # The name is a parameter, or another expression.
@@ -111,6 +113,7 @@ class Statement:
     settings: tuple[SettingChange, ...] = ()
     remark: str = ""  # what this isolation cannot show
     unnamed_setting: SettingChange | None = None  # its name is a parameter
+    names_setting: bool = False  # it sets a custom setting
 
     @property
     def is_control(self) -> bool:
@@ -188,9 +191,16 @@ def _classify(sql: str) -> Statement:
             name = match.groupdict().get("name") or ""
             name = setting_name(name) if kind == "reset" else _unquoted(name)
             return Statement(bare, kind, name, remark=remark)
+    names_setting = NAMES.search(bare) is not None
     setting = _SETS.match(bare)
     if setting is not None:
-        return Statement(sql, "read", settings=(_change(setting),), remark=remark)
+        return Statement(
+            sql,
+            "read",
+            settings=(_change(setting),),
+            remark=remark,
+            names_setting=names_setting,
+        )
     is_read = _READS.match(bare) and not _WRITES.search(bare)
     settings = tuple(map(_change, _SET_CONFIG.finditer(bare)))
     if _IS_DO.match(bare):
@@ -205,6 +215,7 @@ def _classify(sql: str) -> Statement:
         settings=settings,
         remark=remark,
         unnamed_setting=unnamed_setting,
+        names_setting=names_setting,
     )
 
 
@@ -220,7 +231,8 @@ def _unquoted(name: str) -> str:
 
 def setting_name(name: str) -> str:
     """Return the server's name of a setting."""
-    lower = " ".join(name.lower().split())
+    spaced = name.lower().replace('"', "").replace(".", " . ")
+    lower = " ".join(spaced.split()).replace(" . ", ".")
     return _SYNONYMS.get(lower, lower)
 
 
