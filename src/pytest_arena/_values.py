@@ -352,9 +352,12 @@ class Contents:
                 self._attributes.append((value, attributes))
                 inside.append(attributes.values())
                 inside.append(_containers_of_class(kind))
-            for item in chain.from_iterable(inside):
+            values = [*chain.from_iterable(inside)]
+            for item in values:
                 kind = type(item)
-                if kind in PLAIN or (
+                if issubclass(kind, tuple):
+                    values.extend(tuple.__iter__(item))  # the loop reaches them too
+                elif kind in PLAIN or (
                     is_restorable and kind not in _DATA and is_restorable(item)
                 ):
                     waiting.append(item)

@@ -216,12 +216,23 @@ async def test_it(client, turn):
         return "boom"
 
     assert (await client.get("/boom")).status_code == 200
+    assert "/boom" in (await client.get("/openapi.json")).json()["paths"]
+
+
+async def test_the_schema(client):
+    assert "/boom" not in (await client.get("/openapi.json")).json()["paths"]
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_a_dependency(turn):
+    assert app.router.dependencies == []
+    app.router.dependencies.append(test_it)
 """
 
 
 def test_a_route_that_a_test_adds_ends_with_the_test(example: Example) -> None:
-    """The next test gets 404."""
-    example.with_files(test_it=ADDED_ROUTES).run().expect(passed=2)
+    """The next test gets 404, and an OpenAPI schema without the route."""
+    example.with_files(test_it=ADDED_ROUTES).run("-p", "no:randomly").expect(passed=5)
 
 
 def test_the_state_of_a_lifespan_for_the_session_ends_with_the_test(example: Example) -> None:
@@ -386,7 +397,7 @@ KINDS = """
 
 from collections import OrderedDict, UserDict, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pydantic
@@ -448,6 +459,11 @@ class Seen(set):
     pass
 
 
+class Pair(NamedTuple):
+    first: dict
+    second: InSlots
+
+
 objects = {
     "slots": InSlots(),
     "model": Model(),
@@ -463,6 +479,8 @@ objects = {
 }
 app.state.objects = objects
 app.state.inner = InSlots(data=Struct(data=Model(data=Cache())))
+app.state.pair = ([], {})
+app.state.table = {"a": (Pair({"x": []}, InSlots()), 1)}
 
 
 def attributes_of(names):
@@ -475,6 +493,7 @@ def attributes_of(names):
 
 def contents():
     inner = app.state.inner
+    pair = app.state.table["a"][0]
     return {
         **attributes_of(["slots", "model", "struct"]),
         "private": list(objects["model"]._seen),
@@ -486,6 +505,8 @@ def contents():
         "names": list(objects["names"]),
         "last": (list(objects["last"]), objects["last"].maxlen),
         "seen": list(objects["seen"]),
+        "tuple": (list(app.state.pair[0]), dict(app.state.pair[1])),
+        "named tuple": (list(pair.first["x"]), pair.second.hits),
         "inner": (inner.hits, inner.data.hits, list(inner.data.data.data.items())),
     }
 
@@ -507,6 +528,10 @@ def fill():
     objects["names"].append("moon")
     objects["last"].extend("abc")
     objects["seen"].add("moon")
+    app.state.pair[0].append("moon")
+    app.state.pair[1]["moon"] = 1
+    app.state.table["a"][0].first["x"].append("moon")
+    app.state.table["a"][0].second.hits = 1
     app.state.inner.hits = 1
     app.state.inner.data.hits = 1
     app.state.inner.data.data.data.update(moon=1)
@@ -531,15 +556,21 @@ def test_it(test_client, turn):
 def test_objects_with_slots_models_and_subclasses_of_containers_are_restored(
     example: Example,
 ) -> None:
-    """Also attributes of a pydantic model and a msgspec Struct. No method of the app is called."""
+    """Also in tuples, and attributes of a pydantic model and a msgspec Struct.
+
+    No method of the app is called.
+    """
     project = example.with_files(app=example.files["app.py"] + KINDS, test_state=KINDS_TESTS)
     project.run().expect(passed=2)
 
 
 OF_LIBRARIES = """
 
+import asyncio
 import logging
+import queue
 from collections import ChainMap, UserDict, UserList
+from contextlib import suppress
 from http.cookies import SimpleCookie
 from types import SimpleNamespace
 
@@ -557,6 +588,9 @@ app.state.space = SimpleNamespace(cache={})
 app.state.jar = SimpleCookie()
 app.state.records = Records()
 app.state.unused = SimpleCookie()
+app.state.jobs = queue.Queue()
+app.state.later = asyncio.Queue()
+app.state.never = asyncio.Queue()
 
 
 @app.post("/fill")
@@ -568,6 +602,14 @@ def fill():
     app.state.space.cache["Sand"] = 1
     app.state.jar["Sand"] = 1
     app.state.records.records.append(1)
+    app.state.jobs.put("Sand")
+    app.state.later.put_nowait("Sand")
+
+
+@app.post("/wait")
+async def wait():
+    with suppress(TimeoutError):
+        await asyncio.wait_for(app.state.never.get(), 0.01)
 """
 OF_LIBRARIES_TESTS = """
 import pytest
@@ -588,6 +630,7 @@ def emptied():
 
 def test_1(test_client):
     test_client.post("/fill")
+    test_client.post("/wait")
 
 
 def test_2(test_client, emptied):
@@ -613,9 +656,11 @@ def test_a_changed_object_of_a_library_is_named_because_it_is_not_restored(
     run.says(
         f"test_state.py::test_1 changed app.state.jar (http.cookies.SimpleCookie), {reason}",
         f"test_state.py::test_1 changed app.state.records (app.Records), {reason}",
+        f"test_state.py::test_1 changed app.state.jobs (queue.Queue), {reason}",
+        f"test_state.py::test_1 changed app.state.later (asyncio.queues.Queue), {reason}",
         f"module fixture filled changed app.state.jar (http.cookies.SimpleCookie), {reason}",
     )
-    run.never_says("app.state.unused", "app.state.user", "test_3")
+    run.never_says("app.state.unused", "app.state.never", "app.state.user", "test_3")
 
 
 CACHED = """

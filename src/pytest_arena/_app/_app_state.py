@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import ChainMap, UserDict, UserList
 from collections.abc import MutableMapping, MutableSequence, MutableSet
 from functools import lru_cache
+from queue import Queue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
@@ -22,9 +24,10 @@ OVERRIDES = "app.dependency_overrides"
 _SETTINGS = {
     *("debug", "dependency_overrides", "exception_handlers", "lifespan_context"),
     *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
-    *("title", "user_middleware", "version"),
+    *("dependencies", "title", "user_middleware", "version"),
 }
 _IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
+_IN_THE_SCHEMA = {"root_path", "routes", "title", "version"}
 
 
 # The `__dict__` of an app or router, a name in it, the value, and a copy of a dict or list.
@@ -131,22 +134,30 @@ class AppState:
             self._parts.append(("a TestClient", ClientState(client)))
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
+        # The attributes of each of FastAPI's apps, and its OpenAPI schema.
+        self._schemas: list[tuple[dict[str, Any], Any]] = []
         for part in parts:
-            self._settings += _settings_of(part)
-            routes = getattr(part, "routes", None)
-            if isinstance(routes, list):
-                self._routes.append((routes, routes.copy()))
-            for name, container in _state_of(part):
-                if name == "app.state":
-                    self._attributes.append((container, {*container}))
-                    self._watch_foreign(container)
-                contents = Contents(container, is_of_app)
-                self._parts.append((name, contents))
+            self._watch_app(part)
         for state in lifespan_states:
             if isinstance(state, dict):
                 contents = Contents(state, is_of_app)
                 self._parts.append(("the lifespan's state", contents))
                 self._watch_foreign(state)
+
+    def _watch_app(self, app: object) -> None:
+        attributes = getattr(app, "__dict__", {})
+        if "openapi_schema" in attributes:
+            self._schemas.append((attributes, attributes["openapi_schema"]))
+        self._settings += _settings_of(app)
+        routes = getattr(app, "routes", None)
+        if isinstance(routes, list):
+            self._routes.append((routes, routes.copy()))
+        for name, container in _state_of(app):
+            if name == "app.state":
+                self._attributes.append((container, {*container}))
+                self._watch_foreign(container)
+            contents = Contents(container, is_of_app)
+            self._parts.append((name, contents))
 
     def _watch_foreign(self, state: Mapping[str, object]) -> None:
         for name, value in state.items():
@@ -154,8 +165,10 @@ class AppState:
             if not _is_foreign_container(kind):
                 continue
             shown = f"app.state.{name} ({kind.__module__}.{kind.__qualname__})"
-            attributes = getattr(value, "__dict__", {})
-            containers = [item for item in attributes.values() if type(item) in PLAIN]
+            containers = []
+            for attribute, item in getattr(value, "__dict__", {}).items():
+                if type(item) in PLAIN and attribute not in _WAITERS:
+                    containers.append(item)
             self._foreign.append((shown, Contents(value)))
             self._foreign.append((shown, Contents(containers)))
 
@@ -183,19 +196,14 @@ class AppState:
         Returns also the names of attributes that ``app.state`` did not have before.
         """
         changed = []
-        for attributes, names in self._attributes:
-            changed += attributes.keys() - names
-        for attributes, name, value, items in self._changed_settings():
-            changed.append(f"app.{name}")
-            attributes[name] = value
-            if isinstance(value, dict):
-                value.clear()
-                value.update(items)
-            elif isinstance(value, list):
-                value[:] = items
-            if name in _IN_THE_STACK:
-                # The stack has the test's handlers. Starlette builds another one.
-                attributes["middleware_stack"] = None
+        for attributes, known in self._attributes:
+            changed += attributes.keys() - known
+        names = [_restore_setting(setting) for setting in self._changed_settings()]
+        changed += [f"app.{name}" for name in names]
+        if not _IN_THE_SCHEMA.isdisjoint(names):
+            # The test's schema may have its routes.
+            for attributes, schema in self._schemas:
+                attributes["openapi_schema"] = schema
         for routes, before in self._routes:
             if routes != before:
                 routes[:] = before
@@ -227,6 +235,21 @@ def _settings_of(app: object) -> list[_Setting]:
                 items = value.copy()
             settings.append((attributes, name, value, items))
     return settings
+
+
+def _restore_setting(setting: _Setting) -> str:
+    """Put the former value of a setting back. Return its name."""
+    attributes, name, value, items = setting
+    attributes[name] = value
+    if isinstance(value, dict):
+        value.clear()
+        value.update(items)
+    elif isinstance(value, list):
+        value[:] = items
+    if name in _IN_THE_STACK:
+        # The stack has the test's handlers. Starlette builds another one.
+        attributes["middleware_stack"] = None
+    return name
 
 
 def is_of_app(value: object) -> bool:
@@ -261,16 +284,20 @@ def _is_of_library(kind: type) -> bool:
 def _is_foreign_container(kind: type) -> bool:
     """Whether objects of a class are not restored, and a test may see what an earlier one put in.
 
-    Those are a library's containers, and objects of the app with a library's class above theirs.
+    Those are a library's containers, queues, and objects of the app with a library's class above
+    theirs.
     Pools and clients of libraries change by every use, so they are none.
     """
     if kind in PLAIN or _is_class_of_app(kind) or issubclass(kind, type):
         return False
-    if issubclass(kind, MutableMapping | MutableSequence | MutableSet):
+    if issubclass(kind, _CONTAINERS):
         return True
     return not _is_of_library(kind) and any(map(_is_of_library, kind.__mro__))
 
 
+_CONTAINERS = (MutableMapping, MutableSequence, MutableSet, Queue, asyncio.Queue)
+# What waits for an asyncio.Queue is not its content.
+_WAITERS = {"_getters", "_putters"}
 _VALUE_CLASSES = {ChainMap, SimpleNamespace, UserDict, UserList}
 _VALUE_MODULES = {
     "abc",
