@@ -246,8 +246,11 @@ def is_driven_here() -> bool:
 
     Such a caller is the running test, whatever test the task's context names: an
     ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
-    context. uvloop shows no such frame.
+    context. uvloop shows no such frame. A thread or a job of an earlier test may call it too.
     """
+    piece = piece_here()
+    if piece is not None and piece.work is not None and piece.work.is_over:
+        return False
     task = current_task()
     return any(
         frame.f_code is _RUN_UNTIL_COMPLETE and frame.f_locals.get("future") is task
@@ -256,6 +259,13 @@ def is_driven_here() -> bool:
 
 
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
+
+# Functions of asyncio that run a coroutine of the user's code.
+_RUN_A_COROUTINE = {
+    asyncio.run.__code__,
+    asyncio.Runner.run.__code__,
+    _RUN_UNTIL_COMPLETE,
+}
 
 # Functions that run work for a frame on another stack: SQLAlchemy's call of sync code, a step of
 # asyncio's loop, and aiosqlite's worker, by its names since version 0.20.
@@ -696,7 +706,7 @@ def _watch_threads(undo: ExitStack) -> None:
         if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
             lifespan = None
         thread.arena_start = ThreadStart(work, starter, lifespan)
-        if work and line_of_function(function) is not None:
+        if work and _runs_users_code(function):
             own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
         elif lifespan:
             own.run = partial(_run_for_lifespan, lifespan, own.run)
@@ -704,6 +714,12 @@ def _watch_threads(undo: ExitStack) -> None:
 
     replace_attribute(undo, Thread, "__init__", watched_init)
     replace_attribute(undo, Thread, "start", watched_start)
+
+
+def _runs_users_code(function: object) -> bool:
+    """Return whether the function of a thread is the user's, or runs a coroutine of the user's."""
+    code = getattr(_unwrapped(function), "__code__", None)
+    return line_of_function(function) is not None or code in _RUN_A_COROUTINE
 
 
 # A thread of these libraries does jobs of any test.

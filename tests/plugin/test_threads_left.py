@@ -37,6 +37,24 @@ def start_thread():
     assert warm.HOLDS.wait(30)
 
 
+def start_thread_with_loop():
+    warm.reset()
+    threading.Thread(target=lambda: warm.asyncio.run(warm.awork(WHEN))).start()
+    assert warm.HOLDS.wait(30)
+
+
+def start_thread_of_asyncio():
+    warm.reset()
+    threading.Thread(target=warm.asyncio.run, args=(warm.awork(WHEN),)).start()
+    assert warm.HOLDS.wait(30)
+
+
+def submit_loop():
+    warm.reset()
+    warm.POOL.submit(warm.asyncio.run, warm.awork(WHEN))
+    assert warm.HOLDS.wait(30)
+
+
 def submit_job():
     warm.reset()
     warm.POOL.submit(warm.work, WHEN)
@@ -60,9 +78,15 @@ def thread_of_a_fixture():
     start_thread()
 
 
-STEPS = pytest.mark.parametrize(
-    "step", [start_thread, goes_on, submit_job, goes_on, begin_task, goes_on]
-)
+BEGINNINGS = [
+    start_thread,
+    start_thread_with_loop,
+    start_thread_of_asyncio,
+    submit_job,
+    submit_loop,
+    begin_task,
+]
+STEPS = pytest.mark.parametrize("step", [step for each in BEGINNINGS for step in (each, goes_on)])
 
 
 @STEPS
@@ -100,7 +124,7 @@ def test_next(test_client):
 def test_what_asks_for_a_connection_late_is_refused(example: Example, how: str) -> None:
     """Its test is over: what it would write is in no later test, and in none for good."""
     project = warm_app(example, how, test_it=TESTS)
-    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=14)
+    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=26)
     run.says("refused: a connection for a thread, a job or a task that an earlier test had begun")
 
 
@@ -111,5 +135,5 @@ def test_what_holds_a_connection_loses_it(example: Example, how: str, when: str)
     """And its test says where it was taken."""
     project = warm_app(example, how, test_it=TESTS)
     run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": when})
-    run.expect(1, passed=14, errors=7)
+    run.expect(1, passed=26, errors=13)
     run.says("ConnectionLeak: the test ended with a connection that was not given back")
