@@ -128,6 +128,7 @@ def autocommit(session):
 
 LOST = {
     "function": run("SELECT write_it()"),
+    "parentheses": run("(SELECT write_it())"),
     "func": run(select(func.write_it())),
     "with": run("WITH a AS (SELECT 1) SELECT write_it() FROM a"),
     "do": run("-- because\\n" + DO),
@@ -238,6 +239,7 @@ async def test_fails(client):
 """
 WORDS = {
     "function": "called write_it()",
+    "parentheses": "called write_it()",
     "func": "called write_it()",
     "with": "called write_it()",
     "do": "ran DO",
@@ -307,6 +309,8 @@ def test_other_writes_on_sqlite(example: Example) -> None:
         ("SELECT 'write_it()'", ""),
         ("SELECT audit.write_it(1)", MAY_WRITE),
         ('/* why */ select "writeIt" (1)', MAY_WRITE),
+        ("\n( (SELECT write_it()) UNION SELECT 1)", MAY_WRITE),
+        ("(SELECT 1)", ""),
         ("SELECT a FROM b FOR NO KEY UPDATE", LOCKS),
         ("select nextval('a')", LOCKS),
         ("LOCK TABLE a", LOCKS),

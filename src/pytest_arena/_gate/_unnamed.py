@@ -99,7 +99,7 @@ _READING_PREFIXES = (
 @lru_cache(1024)
 def unnamed_write(statement: str) -> tuple[str, str]:
     """Return how a statement writes that names no table, and words for it. "" for a plain one."""
-    statement = without_comments(statement)
+    statement = without_comments(statement).lstrip(" \n(")
     words = _FIRST_WORDS.match(statement)
     if words is None:
         return "", ""
