@@ -17,7 +17,12 @@ from pytest_arena._mysql._server_registry import (
 )
 from pytest_arena._mysql.servers import NoMySQL
 from pytest_arena._mysql.servers._search import find_server, local_service
-from pytest_arena._product import Place, PlaceKind, SweepResult, Thing
+from pytest_arena._product._databases_command import (
+    Place,
+    PlaceKind,
+    SweepResult,
+    Thing,
+)
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
