@@ -224,6 +224,7 @@ HARM = {
     "foreign_keys": "PRAGMA foreign_keys = ON",
     "query_only": "PRAGMA query_only = ON",
     "recursive_triggers": "PRAGMA recursive_triggers = ON",
+    "case_sensitive_like": "PRAGMA case_sensitive_like = ON",
 }
 RARE = {
     **{"busy_timeout": 1, "synchronous": 0, "cache_size": 7, "temp_store": 2},
@@ -243,6 +244,7 @@ def pristine(connection):
         assert ask(f"PRAGMA {setting}") == [(0,)]
     for setting, value in RARE.items():
         assert ask(f"PRAGMA {setting}") != [(value,)]
+    assert ask("SELECT 'a' LIKE 'A'") == [(1,)]
 
 @pytest.fixture(autouse=True)
 def silent(caplog, recwarn):
@@ -287,7 +289,7 @@ def test_altered_connections_are_dropped_quietly_pitfall_132_002(tmp_path: Path)
     """Temporary tables, settings and ATTACH end with their test; no record, no warning."""
     example = small_example(tmp_path, test_altered=ALTERED)
     with untouched(example):
-        example.run("-p", "no:randomly").expect(passed=99)
+        example.run("-p", "no:randomly").expect(passed=103)
 
 
 SWITCHED = """
@@ -339,6 +341,44 @@ def test_the_journal_mode_is_taken_back_pitfall_132(tmp_path: Path) -> None:
     """What a test has switched is as it was, also where each connection sets it."""
     run = small_example(tmp_path, test_switched=SWITCHED).run("-p", "no:randomly")
     run.expect(passed=7).never_says("a new file was put")
+
+
+AT_START_UP = """
+from contextlib import asynccontextmanager
+
+import pytest
+from app import create_async_engine, engine, names
+from fastapi import FastAPI
+
+async_engine = create_async_engine("sqlite+aiosqlite:///dev.db")
+WAL = "PRAGMA journal_mode = WAL"
+
+@asynccontextmanager
+async def lifespan(app):
+    with engine.connect() as connection:
+        connection.exec_driver_sql(WAL)
+    async with async_engine.connect() as connection:
+        await connection.exec_driver_sql(WAL)
+    yield
+
+app = FastAPI(lifespan=lifespan)
+app.get("/names")(lambda: names(engine))
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_sends_no_query(client, turn):
+    assert (await client.get("/health")).status_code == 404
+
+async def test_sends_a_query(client):
+    assert (await client.get("/names")).json() == []
+"""
+
+
+@pytest.mark.slow
+def test_a_lifespan_turns_the_log_on(tmp_path: Path) -> None:
+    """A pooled connection that has not read the log yet leaves none beside the next file."""
+    example = small_example(tmp_path, test_log=AT_START_UP)
+    run = example.run("-p", "no:randomly", "--arena-app=test_log:app")
+    run.expect(passed=3).never_says("a new file was put")
 
 
 FORK = """

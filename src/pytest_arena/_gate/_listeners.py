@@ -295,14 +295,15 @@ class Gate:
         A test's temporary table would hide a real one from the next test. Its lock would block the
         next test.
         """
-        process = os.getpid()
         for pooled in self.registry.idle():
             if pooled.target and self.core.current(pooled.target.key) is None:
                 continue  # no pool hands out a connection to a dropped database
-            is_dropped = pooled.end_level(serial)
+            # To read settings in a replaced SQLite file would write a log beside the new file.
+            is_replaced = not pooled.key and self._are_stale(pooled.targets())
+            is_dropped = pooled.end_level(serial, is_stale=is_replaced)
             # The pool drops it at its next checkout, which may never happen. Until then the
             # connection would hold its advisory locks, and receive notifications.
-            if is_dropped and pooled.key and pooled.process == process:
+            if is_dropped and pooled.key and pooled.process == os.getpid():
                 pooled.end_session()
 
 

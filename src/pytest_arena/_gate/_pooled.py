@@ -325,26 +325,28 @@ class PooledConnection:
         self.settings = now
         self.is_used = False
 
-    def end_level(self, serial: int) -> bool:
+    def end_level(self, serial: int, *, is_stale: bool) -> bool:
         """Mark it as stale if its settings changed in the level, or belong to the level's fixture.
 
-        Returns whether this call has marked it. The connection must be in its pool.
+        ``is_stale``: mark it, and do not read its settings. The connection must be in its pool.
+        Returns whether it is stale.
         """
         self._restore_info(serial)
         is_over = serial in self.kept_by
         if self.handle is None or self.target is None or not (self.is_used or is_over):
             return False
-        was_stale = self.is_stale
-        # None: it belongs to another thread, so its settings cannot be read.
-        now = self.handle.session(self._dbapi_connection)
-        if is_over or now is None or now != self.settings:
+        if not is_stale:
+            # None: it belongs to another thread, so its settings cannot be read.
+            now = self.handle.session(self._dbapi_connection)
+            is_stale = now is None or now != self.settings
+        if is_over or is_stale:
             self.is_stale = True
         self.is_used = False
         if is_over:
             # The fixtures below lose their settings too. A note says so at the next checkout.
             position = self.kept_by.index(serial)
             self.kept_by = self.kept_by[:position]
-        return self.is_stale and not was_stale
+        return self.is_stale
 
     @property
     def _dbapi_connection(self) -> object:

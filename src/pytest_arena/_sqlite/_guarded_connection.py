@@ -107,7 +107,7 @@ class GuardedConnection(sqlite3.Connection):
     # Rare settings as last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
 
-    # How many functions, callbacks and limits the app has set.
+    # How many functions, callbacks, limits and unreadable settings the app has set.
     arena_changes = 0
     arena_has_made = False  # a `connect` listener has made a table
 
@@ -162,7 +162,7 @@ class GuardedConnection(sqlite3.Connection):
         self.arena_settings = settings
 
     def arena_note_change(self) -> None:
-        """Note that the app sets a function, a callback or a limit."""
+        """Note that the app sets a function, a callback, a limit or an unreadable setting."""
         self.arena_changes += 1
 
     def arena_note_made(self) -> None:
@@ -452,9 +452,12 @@ def _run_setting(
 ) -> object:
     """Run a statement that may change a setting. Those of a new connection are the app's."""
     if connection.arena_settings is not None:
+        statement = _statement(args, kwargs)
         connection.arena_note_settings(())
-        if _SETS_JOURNAL_MODE.search(_statement(args, kwargs)):
+        if _SETS_JOURNAL_MODE.search(statement):
             sql.note_switched(connection)
+        if "case_sensitive_like" in statement.lower():  # SQLite cannot read it back
+            connection.arena_note_change()
     with connection.arena_turn:
         return run(*args, **kwargs)
 
