@@ -355,7 +355,7 @@ class Contents:
             values = [*chain.from_iterable(inside)]
             for item in values:
                 kind = type(item)
-                if issubclass(kind, tuple):
+                if issubclass(kind, tuple) and len(values) <= _MOST_ITEMS:
                     values.extend(tuple.__iter__(item))  # the loop reaches them too
                 elif kind in PLAIN or (
                     is_restorable and kind not in _DATA and is_restorable(item)

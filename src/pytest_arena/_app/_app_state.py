@@ -134,30 +134,23 @@ class AppState:
             self._parts.append(("a TestClient", ClientState(client)))
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
-        # The attributes of each of FastAPI's apps, and its OpenAPI schema.
-        self._schemas: list[tuple[dict[str, Any], Any]] = []
+        self._schemas = _schemas_of(parts)
         for part in parts:
-            self._watch_app(part)
+            self._settings += _settings_of(part)
+            routes = getattr(part, "routes", None)
+            if isinstance(routes, list):
+                self._routes.append((routes, routes.copy()))
+            for name, container in _state_of(part):
+                if name == "app.state":
+                    self._attributes.append((container, {*container}))
+                    self._watch_foreign(container)
+                contents = Contents(container, is_of_app)
+                self._parts.append((name, contents))
         for state in lifespan_states:
             if isinstance(state, dict):
                 contents = Contents(state, is_of_app)
                 self._parts.append(("the lifespan's state", contents))
                 self._watch_foreign(state)
-
-    def _watch_app(self, app: object) -> None:
-        attributes = getattr(app, "__dict__", {})
-        if "openapi_schema" in attributes:
-            self._schemas.append((attributes, attributes["openapi_schema"]))
-        self._settings += _settings_of(app)
-        routes = getattr(app, "routes", None)
-        if isinstance(routes, list):
-            self._routes.append((routes, routes.copy()))
-        for name, container in _state_of(app):
-            if name == "app.state":
-                self._attributes.append((container, {*container}))
-                self._watch_foreign(container)
-            contents = Contents(container, is_of_app)
-            self._parts.append((name, contents))
 
     def _watch_foreign(self, state: Mapping[str, object]) -> None:
         for name, value in state.items():
@@ -222,6 +215,16 @@ class AppState:
             if not is_same:
                 changed.append(setting)
         return changed
+
+
+def _schemas_of(apps: list[object]) -> list[tuple[dict[str, Any], Any]]:
+    """Return the attributes of each of FastAPI's apps, and its OpenAPI schema."""
+    schemas = []
+    for app in apps:
+        attributes = getattr(app, "__dict__", {})
+        if "openapi_schema" in attributes:
+            schemas.append((attributes, attributes["openapi_schema"]))
+    return schemas
 
 
 def _settings_of(app: object) -> list[_Setting]:
