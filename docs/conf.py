@@ -74,7 +74,6 @@ NAVIGATION = {
             "explanation/how-rollback-works",
             "explanation/evidence",
             "explanation/sabotage",
-            "explanation/public-suites",
             "explanation/architecture",
             "explanation/decisions/README",
         ],

@@ -2,7 +2,7 @@
 
 ``Backup`` works on each system and in each journal mode. ``Pages`` needs a rollback journal,
 ``Wal`` a write-ahead log. ``works`` tries these two in a scratch file before their first use.
-Each of the three pays for its code: docs/explanation/decisions/009-fast-ways-and-a-trial.md.
+``Backup`` alone would take 7 to 200 times as long for a file of 37 MB (docs/explanation/speed.md).
 """
 
 from __future__ import annotations
