@@ -249,23 +249,18 @@ def is_driven_here() -> bool:
     context. uvloop shows no such frame. A thread or a job of an earlier test may call it too.
     """
     piece = piece_here()
-    if piece is not None and piece.work is not None and piece.work.is_over:
+    work = getattr(piece, "work", None)
+    if work is not None and work.is_over:
         return False
     task = current_task()
-    return any(
-        frame.f_code is _RUN_UNTIL_COMPLETE and frame.f_locals.get("future") is task
-        for frame in frames()
-    )
+    for frame in frames():
+        runs_loop = frame.f_code is _RUN_UNTIL_COMPLETE
+        if runs_loop and frame.f_locals.get("future") is task:
+            return True
+    return False
 
 
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
-
-# Functions of asyncio that run a coroutine of the user's code.
-_RUN_A_COROUTINE = {
-    asyncio.run.__code__,
-    asyncio.Runner.run.__code__,
-    _RUN_UNTIL_COMPLETE,
-}
 
 # Functions that run work for a frame on another stack: SQLAlchemy's call of sync code, a step of
 # asyncio's loop, and aiosqlite's worker, by its names since version 0.20.
@@ -706,7 +701,8 @@ def _watch_threads(undo: ExitStack) -> None:
         if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
             lifespan = None
         thread.arena_start = ThreadStart(work, starter, lifespan)
-        if work and _runs_users_code(function):
+        runs_coroutine = module == "asyncio.runners"  # of the user's code
+        if work and (runs_coroutine or line_of_function(function)):
             own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
         elif lifespan:
             own.run = partial(_run_for_lifespan, lifespan, own.run)
@@ -714,12 +710,6 @@ def _watch_threads(undo: ExitStack) -> None:
 
     replace_attribute(undo, Thread, "__init__", watched_init)
     replace_attribute(undo, Thread, "start", watched_start)
-
-
-def _runs_users_code(function: object) -> bool:
-    """Return whether the function of a thread is the user's, or runs a coroutine of the user's."""
-    code = getattr(_unwrapped(function), "__code__", None)
-    return line_of_function(function) is not None or code in _RUN_A_COROUTINE
 
 
 # A thread of these libraries does jobs of any test.

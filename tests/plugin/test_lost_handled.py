@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.test_postgresql_story import on_postgresql
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example
 
@@ -271,6 +273,172 @@ def test_a_commit_that_a_library_fails_or_leaves_out_is_named(example: Example) 
         "POST /auto/303/Dune 303 added Dancer in a session, and the app never flushed",
         "POST /auto/303/Dune 303 wrote dancers (1 row), and the app never committed it",
     )
+
+
+FAILED_COMMITS = """
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import sessionmaker
+
+sync_maker = sessionmaker(create_engine("SYNC_URL"))
+
+
+def get_sync_db():
+    with sync_maker() as session:
+        yield session
+
+
+def add_two(db):
+    db.add(Dancer(name="Log"))
+    db.add(Dancer(name="Sand"))
+
+
+@app.post("/lost/commit")
+async def commit(db=Depends(get_db)):
+    add_two(db)
+    try:
+        await db.commit()
+    except IntegrityError:
+        pass
+
+
+@app.post("/lost/sync")
+def sync(db=Depends(get_sync_db)):
+    add_two(db)
+    try:
+        db.commit()
+    except IntegrityError:
+        pass
+
+
+@app.post("/lost/redirect")
+async def redirect(db=Depends(get_db)):
+    add_two(db)
+    try:
+        await db.commit()
+    except IntegrityError:
+        raise HTTPException(303, headers={"location": "/dancers"})
+
+
+@app.post("/honest/rollback")
+async def rollback(db=Depends(get_db)):
+    add_two(db)
+    try:
+        await db.commit()
+    except IntegrityError:
+        await db.rollback()
+
+
+@app.post("/honest/sync_rollback")
+def sync_rollback(db=Depends(get_sync_db)):
+    add_two(db)
+    try:
+        db.commit()
+    except IntegrityError:
+        db.rollback()
+        db.add(Dancer(name="After"))
+        db.commit()
+
+
+@app.post("/honest/block")
+async def block():
+    try:
+        async with maker.begin() as session:
+            add_two(session)
+    except IntegrityError:
+        pass
+
+
+@app.post("/honest/savepoint")
+async def savepoint(db=Depends(get_db)):
+    db.add(Dancer(name="Log"))
+    await db.commit()
+    try:
+        async with db.begin_nested():
+            await db.execute(Dancer.__table__.insert().values(id=1, name="x"))
+    except IntegrityError:
+        pass
+    await db.commit()
+
+
+@app.post("/refused/status")
+async def status(db=Depends(get_db)):
+    add_two(db)
+    try:
+        await db.commit()
+    except IntegrityError:
+        return JSONResponse({}, 409)
+
+
+@app.post("/refused/error")
+async def error(db=Depends(get_db)):
+    add_two(db)
+    try:
+        await db.commit()
+    except IntegrityError:
+        raise HTTPException(409)
+"""
+FLUSHED = """
+
+@app.post("/lost/flush")
+async def flush(db=Depends(get_db)):
+    add_two(db)
+    try:
+        await db.flush()
+    except IntegrityError:
+        pass
+"""
+FAILING = """
+import pytest
+from sqlalchemy.exc import IntegrityError
+from app import Dancer, app, maker
+
+PATHS = [route.path for route in app.routes if route.path.startswith(("/lost", "/hon", "/ref"))]
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_it(client, path):
+    expected = 409 if path.startswith("/ref") else 303 if "redirect" in path else 200
+    assert (await client.post(path)).status_code == expected
+
+
+async def test_of_its_own():
+    async with maker() as session:
+        session.add_all([Dancer(name="Log"), Dancer(name="Sand")])
+        with pytest.raises(IntegrityError):
+            await session.commit()
+"""
+
+
+@pytest.mark.parametrize("how", ["copy", pytest.param("undo", marks=pytest.mark.slow)])
+def test_a_failed_commit_that_the_app_catches_and_does_not_roll_back(
+    example: Example, how: str
+) -> None:
+    """PostgreSQL checks the constraint at the commit: no flush fails there."""
+    routes = FAILED_COMMITS.replace("SYNC_URL", "sqlite:///dev.db") + FLUSHED
+    project = example
+    if how == "undo":
+        project = on_postgresql(example)
+        url = "postgresql+psycopg://me@db.example.org/shop"
+        routes = FAILED_COMMITS.replace("SYNC_URL", url)
+        deferred = 'UniqueConstraint("name", deferrable=True, initially="DEFERRED")'
+        columns = f"mapped_column()\n    __table_args__ = ({deferred},)"
+        project = project.change("app.py", "mapped_column(unique=True)", columns)
+        project = project.change("app.py", "import select", "import UniqueConstraint, select")
+    app = project.files["app.py"] + routes
+    run = project.with_files(app=app, test_it=FAILING).run("-o", "arena_lost_writes=fail")
+    lost = routes.count("/lost/")
+    run.expect(1, passed=routes.count("@app.post") + 1, errors=lost)
+    run.says(
+        "POST /lost/commit 200 failed to commit, and the app caught the error: ",
+        "POST /lost/sync 200 failed to commit",
+        "POST /lost/redirect 303 failed to commit",
+        'db.add(Dancer(name="Log"))',
+        "session.rollback() where the app catches the error",
+    )
+    run.never_says("POST /honest", "POST /refused")
 
 
 CLEAN_UPS = """

@@ -576,7 +576,8 @@ def lost_write(request: Request, lost: LostWork) -> LostWriteError:
         what = f"{sent} {caught}: {lost.words}"
         fix = (
             "session.flush() in the endpoint, with await if it is async: the error then "
-            "reaches the client"
+            "reaches the client. Or session.rollback() where the app catches the error, if it "
+            "discards all rows. To keep the others: session.begin_nested() around the flush"
         )
     return LostWriteError(what, why=why, cause=lost.line, fix=fix)
 

@@ -102,7 +102,9 @@ class LostWork:
     request: object = None
     is_failed: bool = False
     is_unflushed: bool = False  # objects of a session
-    caught_by: str = ""  # the library that has caught the error of their commit
+    caught_by: str = (
+        ""  # the library, or ``_APP``, that has caught the error of their commit
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,15 +333,33 @@ class LostWrites:
         library = calling_library()
         if not library:
             return
-        line = answer.lines_of_adds.get(session.hash_key) or user_line()
         first_line = str(error).partition("\n")[0]
         words = f"{type(error).__name__}: {first_line}"
+        self._add_failed(session, answer, words, library)
+
+    def closing_failed(self, session: Session) -> None:
+        """Note that a request closes a session whose flush or commit has failed.
+
+        The app has caught the error, and has not called ``rollback``.
+        """
+        answer: RequestAnswer | None = REQUEST.get()
+        if answer is None or is_of_arena(session) or _is_closed_by_error(session):
+            return
+        if any(lost.request is answer and lost.caught_by for _, lost in self.losses):
+            return  # a library has caught it
+        self._add_failed(session, answer, answer.failure or "a flush failed", _APP)
+
+    def _add_failed(
+        self, session: Session, answer: RequestAnswer, words: str, caught_by: str
+    ) -> None:
+        """Note a flush or a commit of a request that has failed with an error of these words."""
+        line = answer.lines_of_adds.get(session.hash_key) or user_line()
         lost = LostWork(
             words,
             str(line or _NO_LINE),
             answer,
             is_unflushed=True,
-            caught_by=library,
+            caught_by=caught_by,
         )
         self._add(self._core.serial(), lost)
 
@@ -348,10 +368,7 @@ class LostWrites:
         has_pending = session.new or session.dirty or session.deleted
         if not has_pending or is_of_arena(session):
             return
-        error = error_on_its_way()
-        if id(error) == _MADE_IN.get(session.hash_key):
-            error = None
-        if error is not None and not answers_well(error):
+        if _is_closed_by_error(session):
             return
         pending = pending_objects(session)
         if pending:
@@ -704,6 +721,14 @@ def error_on_its_way() -> BaseException | None:
     return None if isinstance(error, GeneratorExit) else error
 
 
+def _is_closed_by_error(session: Session) -> bool:
+    """Return whether an error closes a session, other than a redirect."""
+    error = error_on_its_way()
+    if error is None or id(error) == _MADE_IN.get(session.hash_key):
+        return False
+    return not answers_well(error)
+
+
 # Packages whose errors are answers of the app.
 _FRAMEWORKS = {"starlette", "litestar", "werkzeug"}
 
@@ -781,7 +806,10 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     @wraps(close)
     def closing(self: Session) -> None:
         _give_up(self)
-        gates[-1].lost.closing(self)
+        lost = gates[-1].lost
+        if not self.is_active:
+            lost.closing_failed(self)
+        lost.closing(self)
         close(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
         _MADE_IN.pop(self.hash_key, None)
