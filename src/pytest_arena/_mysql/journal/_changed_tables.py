@@ -1,0 +1,121 @@
+"""Finds the tables that have changed, from the journal's entries and by foreign keys."""
+
+# ruff: noqa: S608 - names are written by identifier() alone
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.journal._ddl_witness import number_of
+from pytest_arena._mysql.journal._journal_control import identifier
+from pytest_arena._mysql.journal._journal_levels import JournalEntries
+from pytest_arena._mysql.journal._restore_statements import JournaledTable
+from pytest_arena._mysql.journal._row_triggers import (
+    CASCADED,
+    MAY_CASCADE,
+    journal_names,
+)
+
+if TYPE_CHECKING:
+    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._mysql.journal._schema_facts import CascadingKey, SchemaFacts
+
+
+class ChangedTables:
+    """The tables of a database, and their entries in the journals."""
+
+    def __init__(
+        self, control: JournalControl, facts: SchemaFacts, database: str, side: str
+    ) -> None:
+        self._control = control
+        self._facts = facts
+        self.tables: dict[str, JournaledTable] = {}
+        self._by_number: dict[int, str] = {}
+        names = journal_names(facts)
+        self.journals = [f"{identifier(side)}.{name}" for name in names.values()]
+        for name, table in facts.tables.items():
+            live = f"{identifier(database)}.{identifier(name)}"
+            journal = f"{identifier(side)}.{names[table.signature]}"
+            self.tables[name] = JournaledTable(table, live, journal)
+            self._by_number[table.number] = name
+
+    def entries(self, *, is_locking: bool = False) -> JournalEntries:
+        """Return the entries of the top level. Cost: one round trip.
+
+        ``is_locking`` waits for transactions that have written.
+        """
+        entries = JournalEntries()
+        if not self.journals:
+            return entries
+        lock = "FOR UPDATE" if is_locking else ""
+        questions: list[str] = []
+        for journal in self.journals:
+            questions.append(
+                f"(SELECT t, SUM(kind < {CASCADED}), MAX(kind = {MAY_CASCADE}) "
+                f"FROM {journal} GROUP BY t {lock})"
+            )
+        for number, count, may_cascade in self._control.rows(
+            " UNION ALL ".join(questions)
+        ):
+            name = self._by_number[number_of(number)]
+            entries.tables.append(name)
+            if number_of(count):
+                entries.counts[name] = number_of(count)
+            if number_of(may_cascade):
+                entries.parents.append(name)
+        return entries
+
+    def touched(
+        self, entries: JournalEntries, bases: dict[str, str]
+    ) -> dict[str, bool]:
+        """Return the tables with entries, and those that a cascade may have reached.
+
+        True means that the whole table is restored. ``bases`` have the rows at the time when the
+        journals were emptied last.
+        """
+        touched: dict[str, bool] = {}
+        for name in entries.tables:
+            touched[name] = not self.tables[name].table.key
+        self._follow_cascades(entries.parents, bases, touched)
+        return touched
+
+    def _follow_cascades(
+        self, parents: list[str], bases: dict[str, str], touched: dict[str, bool]
+    ) -> None:
+        # Tables without known keys of the rows that a cascade has changed.
+        whole: set[str] = set()
+        waiting = [*parents]
+        while waiting:
+            parent = waiting.pop()
+            for key in self._facts.cascades_from(parent):
+                child = key.child
+                if parent not in whole and self._have_keys(key):
+                    is_whole = False
+                    is_new = self._record_cascaded(key, bases)
+                else:
+                    is_whole = True
+                    is_new = child not in whole
+                    whole.add(child)
+                if is_new:
+                    touched[child] = is_whole or touched.get(child, False)
+                    waiting.append(child)
+
+    def _have_keys(self, key: CascadingKey) -> bool:
+        """Return whether the parent and the child have keys."""
+        parent = self.tables[key.parent].table
+        child = self.tables[key.child].table
+        return bool(parent.key and child.key)
+
+    def _record_cascaded(self, key: CascadingKey, bases: dict[str, str]) -> bool:
+        """Record the rows that a cascade may have changed. Return whether some are new."""
+        parent = self.tables[key.parent]
+        child = self.tables[key.child]
+        sources = [(bases[key.parent], bases[key.child])]
+        if key.on_update:
+            sources.append((parent.live, child.live))
+        is_new = False
+        for source in sources:
+            self._control.rows(parent.record_cascaded(child, key, source))
+            [(number,)] = self._control.rows("SELECT ROW_COUNT()")
+            is_new = is_new or number_of(number) > 0
+        return is_new

@@ -1,0 +1,59 @@
+"""The levels of a journal, and the tables that each has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.journal._net_rows import JournalMoment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(slots=True)
+class JournalLevel:
+    """A level. ``bases`` are the tables with the rows at its start, by the names of tables."""
+
+    bases: dict[str, str]
+    counters: dict[str, int]
+    # Tables that changed before a level above was entered. They are restored whole.
+    replaced: set[str] = field(default_factory=set)
+    # Their rows when a level above was entered last.
+    copies: dict[str, str] = field(default_factory=dict)
+    moment: JournalMoment = field(default_factory=JournalMoment)
+
+    def replace(self, names: Iterable[str]) -> list[str]:
+        """Note tables that are restored whole. Return the copies that are not valid any more."""
+        stale: list[str] = []
+        for name in names:
+            self.replaced.add(name)
+            copy = self.copies.pop(name, None)
+            if copy is not None:
+                stale.append(copy)
+        return stale
+
+    def missing_copies(self) -> list[str]:
+        """Return the changed tables whose rows are not in a copy."""
+        return sorted(self.replaced - self.copies.keys())
+
+    def bases_above(self) -> dict[str, str]:
+        """Return the tables with the rows at the time when the journals were emptied last."""
+        return {**self.bases, **self.copies}
+
+    def note_moment(self, moment: JournalMoment) -> None:
+        """Note the last moment."""
+        self.moment = moment
+
+    def begin(self, counters: dict[str, int]) -> None:
+        """Note the counters at the start of the level."""
+        self.counters = counters
+
+
+@dataclass(slots=True)
+class JournalEntries:
+    """The entries of the top level."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # of the triggers' entries
+    tables: list[str] = field(default_factory=list)  # with any entry
+    parents: list[str] = field(default_factory=list)  # that may have cascaded

@@ -1,0 +1,375 @@
+"""The journal of one database: its levels, and how a level is left."""
+
+# ruff: noqa: S608 - names are written by identifier() alone
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.journal._changed_tables import ChangedTables
+from pytest_arena._mysql.journal._ddl_witness import DdlWitness, number_of
+from pytest_arena._mysql.journal._journal_control import (
+    LOCKED,
+    SESSION,
+    StatementFailure,
+    identifier,
+    literal,
+)
+from pytest_arena._mysql.journal._journal_levels import JournalLevel
+from pytest_arena._mysql.journal._net_rows import JournalMoment, NetRows
+from pytest_arena._mysql.journal._restore_statements import (
+    call_restore,
+    restore_procedure,
+)
+from pytest_arena._mysql.journal._row_triggers import (
+    guard_app_triggers,
+    journal_names,
+    journal_tables,
+    row_triggers,
+)
+from pytest_arena._mysql.journal._schema_facts import read_schema
+from pytest_arena._product import held_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._values import TableRows
+
+
+class SchemaChanged(Exception):
+    """The schema has changed, so that the database must be replaced. ``kinds`` say what."""
+
+    def __init__(self, database: str, kinds: tuple[str, ...]) -> None:
+        super().__init__(f"{database}: {', '.join(kinds)} has changed")
+        self.kinds = kinds
+
+
+class KeyJournal:
+    """The journal of a copy of a template. Both are databases of one server.
+
+    Triggers record the keys of changed rows. At the end of a level the server replaces the rows
+    with these keys by those at the level's start: rows of the template, or of copies of tables that
+    a wider level has changed. The journals and the copies are in the database ``side``.
+
+    The cost follows the number of changed rows and tables. For a table without a usable key, or one
+    that a wider level has changed and is then left, it follows the size of the table.
+
+    Create it with ``install``.
+    """
+
+    def __init__(
+        self, control: JournalControl, database: str, template: str, side: str
+    ) -> None:
+        self._control = control
+        self._database = database
+        self._side = side
+        self._facts = read_schema(control, database)
+        self._changed = ChangedTables(control, self._facts, database, side)
+        bases: dict[str, str] = {}
+        for name in self._facts.tables:
+            bases[name] = f"{identifier(template)}.{identifier(name)}"
+        self._levels = [JournalLevel(bases, {})]
+        self._copy_number = 0
+
+    @classmethod
+    def install(
+        cls, control: JournalControl, database: str, template: str, side: str
+    ) -> KeyJournal:
+        """Create the journal of a new copy of a template.
+
+        ``side`` is the name of a database that is dropped and created. Later the caller drops it.
+        """
+        for statement in SESSION:
+            control.rows(statement)
+        control.rows(f"DROP DATABASE IF EXISTS {identifier(side)}")
+        control.rows(f"CREATE DATABASE {identifier(side)} CHARACTER SET utf8mb4")
+        journal = cls(control, database, template, side)
+        journal.create()
+        return journal
+
+    def create(self) -> None:
+        """Create the journals, and the triggers of a new copy."""
+        for statement in journal_tables(self._side, journal_names(self._facts)):
+            self._control.rows(statement)
+        self._control.rows(restore_procedure(self._side))
+        self._create_triggers()
+        self._levels[0].begin(self._known.counters)
+
+    def _create_triggers(self) -> None:
+        """Create the triggers in a new copy, and note its schema."""
+        guard_app_triggers(self._control, self._database)
+        counted: set[str] = set()
+        for name, journaled in self._changed.tables.items():
+            if journaled.table.has_counter:
+                counted.add(name)
+            for statement in row_triggers(
+                self._database, self._facts, journaled.journal, journaled.table
+            ):
+                self._control.rows(statement)
+        self._witness = DdlWitness(self._control, self._database, counted)
+        self._known = self._witness.read()
+        self._digest = self._witness.digest()
+
+    @property
+    def depth(self) -> int:
+        """The number of open levels."""
+        return len(self._levels) - 1
+
+    def enter(self, *, is_used: bool = True) -> None:
+        """Open a level above the current rows.
+
+        ``is_used``: a connection may have been used since the level below was entered, or since a
+        level above it was left. Otherwise there is no cost.
+
+        Cost: two round trips, and a copy of each table that the level below has changed.
+
+        Raises:
+            SchemaChanged: the level below has changed the schema.
+            Held: a transaction holds locks. The level does not exist.
+        """
+        below = self._levels[-1]
+        if is_used:
+            self._note_truncated(below)
+            with self._locks_reported():
+                self._end_journal(below)
+                for name in below.missing_copies():
+                    below.copies[name] = self._copy(name)
+        self._levels.append(JournalLevel(below.bases_above(), self._known.counters))
+
+    def _end_journal(self, level: JournalLevel) -> None:
+        """Empty the journals. The changed tables of the level are restored whole."""
+        touched = self._touched(level)
+        if touched:
+            tables = self._changed.tables
+            self._execute([tables[name].forget() for name in touched])
+        self._replace(level, touched)
+
+    def _touched(self, level: JournalLevel) -> dict[str, bool]:
+        entries = self._changed.entries(is_locking=True)
+        return self._changed.touched(entries, level.bases_above())
+
+    def leave(self) -> bool:
+        """Restore the rows and counters of the matching ``enter``. Return whether rows differed.
+
+        Cost: two round trips, and another if there is a change.
+
+        Raises:
+            SchemaChanged: the level still exists. The caller replaces the database by a new copy of
+                the template, and calls ``reinstall``.
+            Held: a transaction holds locks. The level still exists.
+        """
+        level = self._levels[-1]
+        self._note_truncated(level)
+        with self._locks_reported():
+            touched = self._touched(level)
+            for name in level.replaced:
+                touched[name] = True
+            self._restore(level, touched)
+        self._pop()
+        return bool(touched)
+
+    def forget(self) -> None:
+        """Drop the top level, and keep the current rows."""
+        level = self._levels[-1]
+        below = self._levels[-2]
+        self._replace(below, level.replaced)
+        self._pop()
+
+    def _pop(self) -> None:
+        level = self._levels.pop()
+        self._drop(level.copies.values())
+
+    def reinstall(self) -> None:
+        """Create the triggers after the database was replaced by a new copy of the template.
+
+        The copy gets the rows and counters at the start of the top level.
+        """
+        self._create_triggers()
+        template = self._levels[0].bases
+        level = self._levels[-1]
+        touched: dict[str, bool] = {}
+        for name, base in level.bases.items():
+            if base != template[name]:
+                touched[name] = True
+        for journal in self._changed.journals:
+            self._control.rows(f"DELETE FROM {journal}")
+        self._restore(level, touched)
+
+    def is_untouched(self) -> bool:
+        """Return whether no row was committed in the top level. Cost: two round trips."""
+        level = self._levels[-1]
+        try:
+            self._note_truncated(level)
+        except SchemaChanged:
+            return False
+        return not level.replaced and not self._changed.entries().tables
+
+    def _note_truncated(self, level: JournalLevel) -> None:
+        """Note the tables that were truncated or rebuilt since the last call.
+
+        Raises:
+            SchemaChanged: the schema has changed.
+        """
+        known = self._known
+        state = self._witness.read()
+        if not state.is_same_schema(known):
+            # Each worker on the server alters tables to restore counters.
+            tables_only = state.other_ddl == known.other_ddl
+            digest = self._witness.digest(tables_only=tables_only)
+            kinds = self._digest.changed(digest)
+            if kinds:
+                raise SchemaChanged(self._database, kinds)
+        self._known = state
+        self._replace(level, state.new_tables(known))
+
+    def _restore(self, level: JournalLevel, touched: dict[str, bool]) -> None:
+        """Restore rows in a transaction, then the moved counters."""
+        statements: list[str] = []
+        for name, is_whole in touched.items():
+            table = self._changed.tables[name]
+            statements += table.restore(level.bases[name], is_whole=is_whole)
+        for name, counter in self._moved_counters(level):
+            # ALTER TABLE commits the rows first.
+            self._known.add_alter()
+            live = self._changed.tables[name].live
+            statements.append(f"ALTER TABLE {live} AUTO_INCREMENT = {counter}")
+        if statements:
+            self._execute(statements)
+        self._known.restore_counters(level.counters)
+
+    def _moved_counters(self, level: JournalLevel) -> list[tuple[str, int]]:
+        moved: list[tuple[str, int]] = []
+        for name, counter in level.counters.items():
+            if self._known.counters[name] != counter:
+                moved.append((name, counter))
+        return moved
+
+    def _execute(self, statements: list[str]) -> None:
+        try:
+            self._control.rows(call_restore(self._side, statements))
+        except BaseException:
+            self._control.rows("ROLLBACK")
+            raise
+
+    def _replace(self, level: JournalLevel, names: Iterable[str]) -> None:
+        self._drop(level.replace(names))
+
+    def _copy(self, name: str) -> str:
+        """Copy the current rows of a table into the side database. Return the copy's name."""
+        self._copy_number += 1
+        copy = f"{identifier(self._side)}.copy_{self._copy_number}"
+        journaled = self._changed.tables[name]
+        columns = journaled.table.write_columns()
+        self._known.add_ddl()
+        self._control.rows(f"CREATE TABLE {copy} LIKE {journaled.live}")
+        self._control.rows(
+            f"INSERT INTO {copy} ({columns}) SELECT {columns} FROM {journaled.live}"
+        )
+        return copy
+
+    def _drop(self, copies: Iterable[str]) -> None:
+        for copy in copies:
+            self._known.add_ddl()
+            self._control.rows(f"DROP TABLE {copy}")
+
+    @contextmanager
+    def _locks_reported(self) -> Iterator[None]:
+        """Raise Held if a transaction holds a lock for too long."""
+        try:
+            yield
+        except StatementFailure as error:
+            if error.code not in LOCKED:
+                raise
+            raise held_by(self.lock_holders(), self._database) from error
+
+    def lock_holders(self) -> list[int]:
+        """Return the connections to the database that are inside a transaction.
+
+        A prepared XA transaction has no connection.
+        """
+        holders = self._control.rows(f"""
+            SELECT p.ID FROM information_schema.INNODB_TRX x
+            JOIN information_schema.PROCESSLIST p ON p.ID = x.trx_mysql_thread_id
+            WHERE p.DB = {literal(self._database)} AND p.ID <> CONNECTION_ID()""")
+        return [number_of(number) for (number,) in holders]
+
+    def moment(self) -> JournalMoment:
+        """Return the changes of the top level now, for ``rows_changed``.
+
+        Cost: a round trip, and two for each table that has changed since the last moment, which
+        read the changed rows. A TRUNCATE is noticed only by ``rows_changed`` without a moment.
+        """
+        level = self._levels[-1]
+        last = level.moment
+        entries = self._changed.entries()
+        if entries.counts == last.entries and not level.replaced:
+            return last
+        touched = self._changed.touched(entries, level.bases_above())
+        for name in level.replaced:
+            touched[name] = True
+        nets: dict[str, NetRows] = {}
+        for name, is_whole in touched.items():
+            # A row that a cascade has changed has no new entry, nor has a truncated table.
+            is_certain = not is_whole and not entries.parents
+            is_same = entries.counts.get(name) == last.entries.get(name)
+            if is_certain and is_same and name in last.nets:
+                nets[name] = last.nets[name]
+            else:
+                live = self._changed.tables[name].live
+                nets[name] = self._net(name, level.bases[name], live, is_whole=is_whole)
+        moment = JournalMoment(entries.counts, nets)
+        level.note_moment(moment)
+        return moment
+
+    def _net(self, name: str, before: str, after: str, *, is_whole: bool) -> NetRows:
+        journaled = self._changed.tables[name]
+        net = NetRows()
+        for source, sign in ((before, -1), (after, 1)):
+            rows = self._control.rows(journaled.select(source, is_whole=is_whole))
+            net.add(rows, sign)
+        return net
+
+    def rows_changed(
+        self,
+        since: JournalMoment | None = None,
+        until: JournalMoment | None = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """Return the net committed changes by table, at most ``limit`` rows of each.
+
+        With a depth of 0: of the top level, from its start or a moment to a moment or now. With 1
+        or more: what the level so far below has written. Its changed tables are read whole.
+
+        Raises:
+            SchemaChanged: the schema has changed, and no moment ends the changes.
+        """
+        if depth:
+            return self._net_rows(self._nets_below(depth), JournalMoment(), limit)
+        if until is None:
+            self._note_truncated(self._levels[-1])
+            until = self.moment()
+        return self._net_rows(until.nets, since or JournalMoment(), limit)
+
+    def _net_rows(
+        self, nets: Mapping[str, NetRows], since: JournalMoment, limit: int | None
+    ) -> list[TableRows]:
+        changed: list[TableRows] = []
+        for name in sorted(nets):
+            net = nets[name].since(since.nets.get(name))
+            rows = net.table_rows(self._facts.tables[name], limit)
+            if rows is not None:
+                changed.append(rows)
+        return changed
+
+    def _nets_below(self, depth: int) -> dict[str, NetRows]:
+        level = self._levels[-1 - depth]
+        above = self._levels[-depth]
+        nets: dict[str, NetRows] = {}
+        for name in level.replaced:
+            before = level.bases[name]
+            nets[name] = self._net(name, before, above.bases[name], is_whole=True)
+        return nets

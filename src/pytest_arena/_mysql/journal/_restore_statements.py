@@ -1,0 +1,140 @@
+"""Writes the statements that read and restore the rows whose keys are in a journal."""
+
+# ruff: noqa: S608 - names are written by identifier() alone
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.journal._journal_control import identifier, literal
+from pytest_arena._mysql.journal._row_triggers import CASCADED, MAY_CASCADE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_arena._mysql.journal._schema_facts import AppTable, CascadingKey
+
+
+_SEPARATOR = "\x01"  # no name contains it
+
+
+def restore_procedure(side: str) -> str:
+    """Write the procedure that executes statements in a transaction, with one round trip.
+
+    Under REPEATABLE READ the first statement that reads a journal keeps new entries out of it.
+    """
+    return f"""
+CREATE PROCEDURE {identifier(side)}.restore(statements LONGTEXT CHARACTER SET utf8mb4)
+BEGIN
+    DECLARE start INT DEFAULT 1;
+    DECLARE finish INT;
+    SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+    START TRANSACTION;
+    WHILE start <= CHAR_LENGTH(statements) DO
+        SET finish = LOCATE(CHAR(1), statements, start);
+        SET @pytest_arena_statement = SUBSTRING(statements, start, finish - start);
+        PREPARE pytest_arena FROM @pytest_arena_statement;
+        EXECUTE pytest_arena;
+        SET start = finish + 1;
+    END WHILE;
+    COMMIT;
+END"""
+
+
+def call_restore(side: str, statements: Iterable[str]) -> str:
+    """Write the call of the procedure."""
+    text = "".join(statement + _SEPARATOR for statement in statements)
+    return f"CALL {identifier(side)}.restore({literal(text)})"
+
+
+@dataclass(frozen=True, slots=True)
+class JournaledTable:
+    """A table of the app, and its journal. Names of tables are quoted."""
+
+    table: AppTable
+    live: str
+    journal: str
+
+    def _keys(self) -> str:
+        """Write the query of the journaled keys."""
+        # A key is recorded at each change of its row.
+        names = ", ".join(f"k{n}" for n, _ in enumerate(self.table.key))
+        return (
+            f"SELECT DISTINCT {names} FROM {self.journal} WHERE t = {self.table.number}"
+        )
+
+    def _is_key_of(self, source: str, keys: str) -> str:
+        """Write the condition that a row has a journaled key."""
+        terms = [
+            f"{source}.{identifier(column.name)} = {keys}.k{n}"
+            for n, column in enumerate(self.table.key)
+        ]
+        return " AND ".join(terms)
+
+    def _journaled_rows(self, source: str) -> str:
+        """Write the FROM clause of the rows of a table that have journaled keys."""
+        # The journal is read first: the server does not know that it is short.
+        return (
+            f"FROM ({self._keys()}) j "
+            f"STRAIGHT_JOIN {source} ON {self._is_key_of(source, 'j')}"
+        )
+
+    def select(self, source: str, *, is_whole: bool) -> str:
+        """Write the query of the rows in a table: all rows, or those with journaled keys."""
+        if is_whole:
+            return f"SELECT {self.table.write_columns()} FROM {source}"
+        columns = self.table.write_columns(source)
+        return f"SELECT {columns} {self._journaled_rows(source)}"
+
+    def restore(self, base: str, *, is_whole: bool) -> tuple[str, ...]:
+        """Write the statements that replace rows by those of ``base``, and forget the entries."""
+        delete = f"DELETE FROM {self.live}"
+        if not is_whole:
+            # A key may have several entries: they delete its row once.
+            delete = (
+                f"DELETE {self.live} FROM {self.journal} j STRAIGHT_JOIN {self.live} "
+                f"ON {self._is_key_of(self.live, 'j')} WHERE j.t = {self.table.number}"
+            )
+        insert = (
+            f"INSERT INTO {self.live} ({self.table.write_columns()}) "
+            f"{self.select(base, is_whole=is_whole)}"
+        )
+        return delete, insert, self.forget()
+
+    def forget(self) -> str:
+        """Write the statement that deletes the entries."""
+        return f"DELETE FROM {self.journal} WHERE t = {self.table.number}"
+
+    def record_cascaded(
+        self, child: JournaledTable, key: CascadingKey, sources: tuple[str, str]
+    ) -> str:
+        """Write the statement that records the rows of a child that a cascade may have changed.
+
+        ``sources`` have the rows of this table and of the child: at the start of the level, or now.
+        A row of the child that refers to another parent than it did was updated, so that it has an
+        entry. A row whose key a cascade has changed is found by both.
+        """
+        parents, children = sources
+        join = f"STRAIGHT_JOIN {parents} p ON {self._is_key_of('p', 'j')}"
+        place = {column.name: f"j.k{n}" for n, column in enumerate(self.table.key)}
+        referenced = [place.get(column, "") for _, column in key.columns]
+        if all(referenced):
+            # The parent's row is not needed, and may not exist: a child may be an orphan.
+            join = ""
+        else:
+            referenced = [f"p.{identifier(column)}" for _, column in key.columns]
+        refers = " AND ".join(
+            f"c.{identifier(column)} = {value}"
+            for (column, _), value in zip(key.columns, referenced, strict=True)
+        )
+        names = ", ".join(f"c.{identifier(column.name)}" for column in child.table.key)
+        number = child.table.number
+        return f"""
+            INSERT INTO {child.journal}
+            SELECT DISTINCT {number}, {CASCADED}, {names}
+            FROM ({self._keys()} AND kind >= {MAY_CASCADE}) j {join}
+            STRAIGHT_JOIN {children} c ON {refers}
+            WHERE NOT EXISTS (
+                SELECT 1 FROM {child.journal} x
+                WHERE x.t = {number} AND x.kind = {CASCADED} AND {child._is_key_of("c", "x")})"""

@@ -1,0 +1,197 @@
+"""Reads the tables, keys and foreign keys of a database, and finds what cannot be restored."""
+
+# ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.journal._ddl_witness import may_read_counters
+from pytest_arena._mysql.journal._journal_control import identifier, literal
+
+if TYPE_CHECKING:
+    from pytest_arena._mysql.journal._journal_control import JournalControl
+
+
+@dataclass(frozen=True, slots=True)
+class KeyColumn:
+    """A column of the key that identifies a row."""
+
+    name: str
+    definition: str  # its type, with character set and collation
+
+
+@dataclass(frozen=True, slots=True)
+class AppTable:
+    """A table of the app.
+
+    ``key`` has the columns of the primary key, or of another unique index without NULLs. () means
+    that the table is always restored whole. ``columns`` leaves out generated columns.
+    """
+
+    number: int
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[KeyColumn, ...]
+    has_primary_key: bool
+    has_counter: bool
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """The types of the key. Tables with the same signature share a journal."""
+        return tuple(column.definition for column in self.key)
+
+    def write_columns(self, alias: str = "") -> str:
+        """Write the list of the columns."""
+        prefix = f"{alias}." if alias else ""
+        return ", ".join(prefix + identifier(column) for column in self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class CascadingKey:
+    """A foreign key that changes rows of its table if a row of the parent changes."""
+
+    child: str
+    parent: str
+    columns: tuple[tuple[str, str], ...]  # of the child and of the parent
+    on_delete: bool
+    on_update: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFacts:
+    """The tables of a database, and the foreign keys that cascade."""
+
+    tables: dict[str, AppTable]
+    cascades: tuple[CascadingKey, ...]
+
+    def cascades_from(self, parent: str) -> tuple[CascadingKey, ...]:
+        """Return the foreign keys that change rows if a row of a table changes."""
+        return tuple(key for key in self.cascades if key.parent == parent)
+
+
+_INACTIVE = ("RESTRICT", "NO ACTION")
+
+
+def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
+    """Return why the journal cannot restore a database, by the names of its tables.
+
+    The name "" is for the whole database.
+    """
+    reasons: dict[str, str] = {}
+    if not may_read_counters(control):
+        reasons[""] = (
+            "the login has no right PROCESS, so that a TRUNCATE is not noticed"
+        )
+    tables = control.rows(f"""
+        SELECT TABLE_NAME, TABLE_TYPE, ENGINE, CREATE_OPTIONS FROM information_schema.TABLES
+        WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW'""")
+    for name, kind, engine, _ in tables:
+        if kind == "SEQUENCE":
+            reasons[str(name)] = "a sequence keeps numbers in the server's memory"
+        elif kind != "BASE TABLE":
+            reasons[str(name)] = f"{kind}: the server keeps earlier rows of the table"
+        elif engine != "InnoDB":
+            reasons[str(name)] = f"the engine {engine} has no transactions"
+    elsewhere = control.rows(f"""
+        SELECT CONSTRAINT_SCHEMA, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA
+        FROM information_schema.REFERENTIAL_CONSTRAINTS
+        WHERE (CONSTRAINT_SCHEMA = {literal(database)}
+            OR UNIQUE_CONSTRAINT_SCHEMA = {literal(database)})
+        AND CONSTRAINT_SCHEMA <> UNIQUE_CONSTRAINT_SCHEMA""")
+    for schema, name, other in elsewhere:
+        child = str(name) if schema == database else f"{schema}.{name}"
+        reasons[child] = f"a foreign key leads from {schema} to {other}"
+    return reasons
+
+
+def read_schema(control: JournalControl, database: str) -> SchemaFacts:
+    """Return the tables and the cascading foreign keys of a database."""
+    columns: dict[str, list[str]] = defaultdict(list)
+    definitions: dict[tuple[str, str], str] = {}
+    counters: set[str] = set()
+    read = control.rows(f"""
+        SELECT c.TABLE_NAME, c.COLUMN_NAME, c.COLUMN_TYPE, c.CHARACTER_SET_NAME,
+            c.COLLATION_NAME, c.EXTRA, COALESCE(c.GENERATION_EXPRESSION, '')
+        FROM information_schema.COLUMNS c JOIN information_schema.TABLES t
+            ON t.TABLE_SCHEMA = c.TABLE_SCHEMA AND t.TABLE_NAME = c.TABLE_NAME
+        WHERE c.TABLE_SCHEMA = {literal(database)} AND t.TABLE_TYPE = 'BASE TABLE'
+        ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION""")
+    for table, column, kind, charset, collation, extra, generated in read:
+        if generated:
+            continue
+        columns[str(table)].append(str(column))
+        definition = str(kind)
+        if charset:
+            definition += f" CHARACTER SET {charset} COLLATE {collation}"
+        definitions[str(table), str(column)] = definition
+        if "auto_increment" in str(extra).lower():
+            counters.add(str(table))
+    keys = _read_keys(control, database, definitions)
+    tables: dict[str, AppTable] = {}
+    for number, name in enumerate(columns):
+        index, key = keys.get(name, ("", ()))
+        tables[name] = AppTable(
+            number=number,
+            name=name,
+            columns=tuple(columns[name]),
+            key=key,
+            has_primary_key=index == "PRIMARY",
+            has_counter=name in counters,
+        )
+    return SchemaFacts(tables, _read_cascades(control, database))
+
+
+def _read_keys(
+    control: JournalControl, database: str, definitions: dict[tuple[str, str], str]
+) -> dict[str, tuple[str, tuple[KeyColumn, ...]]]:
+    """Return the index and the key of each table that has one, the primary key if possible."""
+    indexes: dict[tuple[str, str], list[KeyColumn]] = defaultdict(list)
+    unusable: set[tuple[str, str]] = set()
+    read = control.rows(f"""
+        SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE, INDEX_TYPE
+        FROM information_schema.STATISTICS
+        WHERE TABLE_SCHEMA = {literal(database)} AND NON_UNIQUE = 0
+        ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX""")
+    for table, index, column, part, nullable, kind in read:
+        place = (str(table), str(index))
+        definition = definitions.get((str(table), str(column)))
+        indexes[place].append(KeyColumn(str(column), definition or ""))
+        is_exact = part is None and nullable != "YES" and kind == "BTREE"
+        if definition is None or not is_exact:
+            unusable.add(place)
+    keys: dict[str, tuple[str, tuple[KeyColumn, ...]]] = {}
+    for (table, index), key in indexes.items():
+        if (table, index) not in unusable:
+            keys.setdefault(table, (index, tuple(key)))
+    return keys
+
+
+def _read_cascades(control: JournalControl, database: str) -> tuple[CascadingKey, ...]:
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    read = control.rows(f"""
+        SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME
+        FROM information_schema.KEY_COLUMN_USAGE
+        WHERE TABLE_SCHEMA = {literal(database)} AND REFERENCED_COLUMN_NAME IS NOT NULL
+        ORDER BY TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION""")
+    for table, constraint, column, referenced in read:
+        pairs[str(table), str(constraint)].append((str(column), str(referenced)))
+    cascades: list[CascadingKey] = []
+    rules = control.rows(f"""
+        SELECT TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME, DELETE_RULE, UPDATE_RULE
+        FROM information_schema.REFERENTIAL_CONSTRAINTS
+        WHERE CONSTRAINT_SCHEMA = {literal(database)}
+        ORDER BY TABLE_NAME, CONSTRAINT_NAME""")
+    for child, constraint, parent, on_delete, on_update in rules:
+        key = CascadingKey(
+            child=str(child),
+            parent=str(parent),
+            columns=tuple(pairs[str(child), str(constraint)]),
+            on_delete=on_delete not in _INACTIVE,
+            on_update=on_update not in _INACTIVE,
+        )
+        if key.on_delete or key.on_update:
+            cascades.append(key)
+    return tuple(cascades)

@@ -1,0 +1,103 @@
+"""A private MariaDB server for the tests of this process, and connections to it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from pytest_arena._mysql.journal._journal_control import StatementFailure
+
+# The socket of a running server, whose login `root` needs no password.
+SOCKET = "TESTS_MYSQL_SOCKET"
+_START_SECONDS = 60
+_FAST = (
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-flush-method=nosync",
+    "--innodb-doublewrite=0",
+    "--skip-log-bin",
+    "--skip-networking",
+    "--character-set-server=utf8mb4",
+)
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    assert path is not None
+    return path
+
+
+class PrivateServer:
+    """A server whose data ends with it."""
+
+    def __init__(self) -> None:
+        memory = Path("/dev/shm")  # noqa: S108 - the folder below it is private
+        self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+        self.socket = str(self.folder / "socket")
+        user = "mysql" if os.geteuid() == 0 else getpass.getuser()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, user)
+        data = self.folder / "data"
+        # A server that starts deletes the temporary tables of others in its folder. They crash.
+        place = (f"--datadir={data}", f"--tmpdir={self.folder}")
+        common = ("--no-defaults", f"--user={user}", *place)
+        subprocess.run(
+            [_program("mariadb-install-db"), *common, "--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+        )
+        self.process = subprocess.Popen(
+            [_program("mariadbd"), *common, *_FAST, f"--socket={self.socket}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while not Path(self.socket).exists():
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop the server and remove its data."""
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def connect(socket: str, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:
+    """Open a connection that commits each statement."""
+    return pymysql.connect(
+        unix_socket=socket,
+        user="root",
+        database=database,
+        charset="utf8mb4",
+        autocommit=True,
+        **options,
+    )
+
+
+class TestControl:
+    """The control connection of a journal, by PyMySQL."""
+
+    __test__ = False
+
+    def __init__(self, socket: str) -> None:
+        self.connection = connect(socket)
+        self.log: list[str] = []
+
+    def rows(self, statement: str) -> list[tuple[object, ...]]:
+        """Execute a statement and return its rows."""
+        self.log.append(statement)
+        with self.connection.cursor() as cursor:
+            try:
+                cursor.execute(statement)
+            except pymysql.err.MySQLError as error:
+                raise StatementFailure(f"{error}: {statement}", error.args[0]) from error
+            return list(cursor.fetchall())
