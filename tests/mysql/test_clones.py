@@ -39,9 +39,12 @@ async def test_forgets_a_commit(client):
     await client.post("/lost/pear")
 
 
-def test_a_sync_client(test_client):
-    assert test_client.get("/items").json() == ["seeded"]
-    assert test_client.post("/items/pear").json() == 2
+def test_a_sync_client(test_client, arena):
+    with arena.session() as session:
+        session.add(Item(name="plum"))
+        session.commit()
+    assert test_client.get("/items").json() == ["seeded", "plum"]
+    assert test_client.post("/items/pear").json() == 3
 """
 
 

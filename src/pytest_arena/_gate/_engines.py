@@ -142,7 +142,8 @@ def sync_twin(engine: Engine, url: URL) -> Engine:
             arguments[name] = value
     of_driver = _arguments_of(engine)
     if of_driver is not None:
-        connections = product_package(engine.dialect.name).connections
+        product = product_of_dialect(engine.dialect.name)
+        connections = product_package(product).connections
         arguments["connect_args"] = connections.session_arguments(
             engine.dialect, *of_driver
         )

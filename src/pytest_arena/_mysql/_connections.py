@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 
+_SESSION_SETTINGS = ("charset", "init_command", "sql_mode")
+
+
 class MySQLConnections:
     """Connections of PyMySQL, aiomysql and asyncmy."""
 
@@ -42,6 +45,13 @@ class MySQLConnections:
         if dialect.driver not in arguments.DRIVERS or cargs:
             return None
         return arguments.requested(dialect, arguments.target(cparams))
+
+    def session_arguments(
+        self, dialect: Dialect, cargs: object, cparams: Any
+    ) -> dict[str, object]:
+        """Return the settings of the session. All drivers have the same names for them."""
+        del dialect, cargs
+        return {name: cparams[name] for name in _SESSION_SETTINGS if name in cparams}
 
     def lead(
         self,
