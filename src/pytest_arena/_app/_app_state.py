@@ -287,9 +287,8 @@ def _is_of_library(kind: type) -> bool:
 def _is_foreign_container(kind: type) -> bool:
     """Whether objects of a class are not restored, and a test may see what an earlier one put in.
 
-    Those are a library's containers, queues, and objects of the app with a library's class above
-    theirs.
-    Pools and clients of libraries change by every use, so they are none.
+    Those are a library's containers, queues, and objects whose class derives from a library's.
+    Each use changes a library's pools and clients, so they do not count.
     """
     if kind in PLAIN or _is_class_of_app(kind) or issubclass(kind, type):
         return False

@@ -102,9 +102,8 @@ class LostWork:
     request: object = None
     is_failed: bool = False
     is_unflushed: bool = False  # objects of a session
-    caught_by: str = (
-        ""  # the library, or ``_APP``, that has caught the error of their commit
-    )
+    # The library, or ``_APP``, that has caught the error of their commit.
+    caught_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
