@@ -716,7 +716,7 @@ def dialects(product: Product) -> list[type[Dialect]]:
 
 
 def driver_of(database: Database) -> str:
-    """Return the name of the app's driver; "" for sqlite3, which URLs do not name."""
+    """Return the name of the app's driver, or "" for sqlite3, which URLs do not name."""
     if database.file and not database.dialect.is_async:
         return ""
     return database.dialect.driver
@@ -812,7 +812,7 @@ class Environment:
         self._put(completed)
 
     def originals(self) -> dict[str, URL | None]:
-        """Return the original URL of each variable; None if it was not set, or is no URL."""
+        """Return the original URL of each variable, or None if it was not set, or is no URL."""
         originals = self._originals
         return {name: parse_url(originals.get(name, "")) for name in self._names}
 
@@ -878,7 +878,7 @@ class Environment:
 
 
 def _inherited() -> dict[str, str]:
-    """Return the original values by the URLs that replace them; "" if a variable was not set."""
+    """Return the original values by the URLs that replace them, or "" if a variable was not set."""
     return dict(loads(os.environ.get(_ORIGINALS, "{}")))
 
 

@@ -491,7 +491,7 @@ Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
 def suggested_schema(root: Path) -> str:
-    """Return the only likely value: the project's migrations, or the base of its models; or "".
+    """Return the only likely value: the project's migrations, or the base of its models, or "".
 
     If tables belong to several bases, only the user knows which database has which.
     """

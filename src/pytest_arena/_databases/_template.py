@@ -405,7 +405,7 @@ class Store(Generic[ContentT]):
         return digest(str(self.root.resolve()))[:16]
 
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
-        """Return why the last template of this project cannot be used; "" if it has none."""
+        """Return why the last template of this project cannot be used, or "" if it has none."""
         for template in self.template_store.templates(fingerprint):
             if template.manifest.project != self._project:
                 continue

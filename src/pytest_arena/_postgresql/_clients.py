@@ -120,7 +120,7 @@ def _connected_databases(options: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _lines_of(script: Path) -> list[str]:
-    """Return the lines of a script that contain a backslash; none if it cannot be read."""
+    """Return the lines of a script that contain a backslash, or none if it cannot be read."""
     if not script.is_file():
         return []
     with suppress(OSError), script.open(encoding="utf-8", errors="replace") as lines:

@@ -173,7 +173,7 @@ class Control:
         self._connection.cancel()
 
     def close(self) -> None:
-        """Close the connection. Idempotent; never raises."""
+        """Close the connection. Idempotent, and never raises."""
         self._connection.close()
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:

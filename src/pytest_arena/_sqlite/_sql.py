@@ -27,7 +27,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def file_of(database: str, *, uri: bool = True) -> str:
-    """Return the absolute file that a ``database`` argument means; "" for a memory database."""
+    """Return the absolute file that a ``database`` argument means, or "" for a memory database."""
     path, query = _split(database, uri=uri)
     if path in {"", MEMORY} or _is_memory(query):
         return ""

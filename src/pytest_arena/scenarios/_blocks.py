@@ -171,7 +171,7 @@ class _Steps:
         raise passed or self._unknown(kind, text)
 
     def _next(self, key: str, places: list[int]) -> int | None:
-        """Return the first place after the last step; else the last step again, as in a loop."""
+        """Return the first place after the last step, else the last step again, as in a loop."""
         last = max(self._done(key), default=-1)
         for place in places:
             if place > last:

@@ -217,7 +217,7 @@ def _are_sync(files: Iterable[Path]) -> bool:
 
 
 def _runner() -> str:
-    """Return the marker that async tests of the project need; "" without one."""
+    """Return the marker that async tests of the project need, or "" without one."""
     modes = {
         *read_setting("asyncio_mode"),
         *read_setting("anyio_mode"),

@@ -149,7 +149,7 @@ class Instruments:
         Args:
             scenarios: those that the test proves.
             fixture_names: the fixtures that it requests.
-            rows: the rows that it proves of a Scenario Outline; empty for all rows.
+            rows: the rows that it proves of a Scenario Outline, or empty for all rows.
         """
         self.expect()
         levels = self.run.databases.levels
@@ -178,7 +178,7 @@ class Instruments:
         return self.log is not None and self.log.has_late_requests
 
     def note_unheard(self, reason: str) -> None:
-        """Note why assertions were not recorded; "" if there is no reason."""
+        """Note why assertions were not recorded, or "" if there is no reason."""
         if self.log is not None and reason:
             self.log.off["asserted"] = reason
 
@@ -349,7 +349,7 @@ class Instruments:
     # Called by the gate.
 
     def _current_statement_log(self) -> StatementLog | None:
-        """Return where a statement that runs now is recorded; None if it is not."""
+        """Return where a statement that runs now is recorded, or None if it is not."""
         request = request_now() or self._request_of_late_work()
         if request:
             return request.statement_log

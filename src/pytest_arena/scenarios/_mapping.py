@@ -206,7 +206,7 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 
 
 def _hash_of(item: pytest.Item) -> str:
-    """Return the hash of a test's code, ``1:9f3c01aa``; "" without code of the project.
+    """Return the hash of a test's code, ``1:9f3c01aa``, or "" without code of the project.
 
     Its name, decorators, annotations, docstring, comments and layout do not change it.
     """
@@ -480,7 +480,7 @@ def what_is_left_out(
     mappings: Mappings,
     broken: list[str],
 ) -> str:
-    """Return why not all tests of scenarios were run; "" if all were.
+    """Return why not all tests of scenarios were run, or "" if all were.
 
     An option that left out none of them is no reason: with ``-m "not slow"`` a run may be whole.
     """

@@ -118,7 +118,7 @@ class Scenarios:
         """Read all files that options name.
 
         Raises:
-            ArenaError: a file does not exist; the specifications have no scenario; or the lock
+            ArenaError: a file does not exist, the specifications have no scenario, or the lock
                 file, the baseline, a waiver or ``--scenarios-out`` is wrong.
         """
         wanted = self._wanted

@@ -108,7 +108,7 @@ class Reading:
         kind: str,
         count: Callable[[], Counter[str]],
     ) -> Counts | None:
-        """Return what a function counts; None if that is unknown."""
+        """Return what a function counts, or None if that is unknown."""
         try:
             rows = count()
         except Exception as error:  # noqa: BLE001 - a database's, too: the facts stay unknown
@@ -178,7 +178,7 @@ class Reading:
         return self.wide_rows[level]
 
     def _net_rows(self, statement_log: StatementLog) -> Counter[str] | None:
-        """Return how many rows statements wrote; None if the statements do not show it."""
+        """Return how many rows statements wrote, or None if the statements do not show it."""
         if statement_log.is_unsure or self.run.connections.has_raw:
             return None
         return _net_rows(statement_log.written)
@@ -413,7 +413,7 @@ def _why(error: Exception) -> str:
 
 
 def _net_rows(parts: Sequence[TableWrite]) -> Counter[str] | None:
-    """Return how many rows of each table were written; None if statements do not show it.
+    """Return how many rows of each table were written, or None if statements do not show it.
 
     They can if a table was written to by inserts only, or by one statement only.
     """

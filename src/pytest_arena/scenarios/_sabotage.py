@@ -251,7 +251,7 @@ class SabotagePasses:
             )
 
     def _why_unknown(self, item: pytest.Item) -> str:
-        """Return why a test cannot be run again; "" if it can."""
+        """Return why a test cannot be run again, or "" if it can."""
         function = getattr(item, "obj", None)
         if getattr(function, "is_hypothesis_test", False):
             return "a test of Hypothesis' makes its requests once for each example"
@@ -364,7 +364,7 @@ class SabotagePasses:
 
 
 def _why_not(session: pytest.Session) -> str:
-    """Return why no test is run again; "" if tests are."""
+    """Return why no test is run again, or "" if tests are."""
     option = session.config.option
     if option.collectonly or getattr(option, "setuponly", False):
         return "no test was run"
@@ -462,7 +462,7 @@ def _why_unknown(
     phases: list[_Phase],
     noticed: _Phase | None,
 ) -> str:
-    """Return why a run has no result; "" if it has one."""
+    """Return why a run has no result, or "" if it has one."""
     if noticed and not breaking.is_applied and not breaking.errors:
         return f"it failed before anything was broken: {noticed.reason}"
     reasons = [str(error) for error in breaking.errors]

@@ -270,7 +270,7 @@ def _place(
     file: Path,
     root: Path,
 ) -> str:
-    """Return the last line in the test's file; else the last one outside of libraries."""
+    """Return the last line in the test's file, else the last one outside of libraries."""
     in_test = ""
     in_project = ""
     for entry in excinfo.traceback:

@@ -202,7 +202,7 @@ class StatementLog:
     def note_write(
         self, table: str, rows: int, context: Any, parameters: object
     ) -> int:
-        """Note rows that a statement has written. Return their number; 0 if it is not known."""
+        """Note rows that a statement has written. Return their number, or 0 if it is not known."""
         rows = rows or _rows_inserted(context)
         self.rows_written += rows or 1
         if len(self.values) < _MOST_VALUES:

@@ -64,7 +64,7 @@ class ServerIsolation:
 
     Cost of enter and leave: nothing if no connection used the database. ``undo``: two round trips
     and the time of the changes. ``clone``: one round trip, or two with sequences, if nothing was
-    written; else three, and new connections. ``rollback``: nothing without a write, else one round
+    written, else three, and new connections. ``rollback``: nothing without a write, else one round
     trip. A level of another isolation costs two copies of the live database and new connections,
     unless a copy is kept.
     """

@@ -478,7 +478,7 @@ class ServerJournal:
         return gaps
 
     def close(self) -> None:
-        """Close the connection. Idempotent; never raises."""
+        """Close the connection. Idempotent, and never raises."""
         self._control.close()
 
 

@@ -402,6 +402,6 @@ class RegistryRun:
 
 
 def state_of_registry(control: Control) -> str:
-    """Return the state of the connection's database: made, new, foreign; "" if not yet known."""
+    """Return the state of the connection's database: made, new, foreign, or "" if not yet known."""
     [(state,)] = control.rows(_STATE)
     return str(state)

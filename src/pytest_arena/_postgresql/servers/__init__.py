@@ -20,7 +20,7 @@ class Server:
     is_named: bool = False
 
     def close(self) -> None:
-        """End this process' use of it. Idempotent; never raises."""
+        """End this process' use of it. Idempotent, and never raises."""
 
 
 class Unavailable(Exception):

@@ -207,7 +207,7 @@ def locked(file: int) -> bool:
 
 
 def _clients(task: dict[str, Any]) -> int:
-    """Return how many clients are connected; 1 if the server is full or too busy to answer.
+    """Return how many clients are connected, or 1 if the server is full or too busy to answer.
 
     Raises:
         ConnectionError: the server does not run.

@@ -61,7 +61,7 @@ def enable(early_config: Any) -> str:
     nothing, some 3 µs in others.
 
     Returns:
-        Why that is not possible; "" if it is.
+        Why that is not possible, or "" if it is.
     """
     if sys.flags.optimize:
         return "python -O leaves assertions out"
@@ -127,7 +127,7 @@ class CallRecorder(Protocol):
         """Count assertions of the tear-down from here on."""
 
     def note_unheard(self, reason: str) -> None:
-        """Note why assertions were not recorded; "" if there is no reason."""
+        """Note why assertions were not recorded, or "" if there is no reason."""
 
     def is_as_seeded(self, value: object) -> bool:
         """Return whether a value is an ORM instance that still has the values of the test."""
@@ -607,7 +607,7 @@ def statement(file: str, line: int) -> str:
 
 
 def _asserted(text: str) -> str | None:
-    """Return what a statement asserts; None if the text is not a whole statement."""
+    """Return what a statement asserts, or None if the text is not a whole statement."""
     for whole in (text, f"{text} pass"):  # the head of a `with pytest.raises(…):`
         try:
             tree = ast.parse(whole)
@@ -660,7 +660,7 @@ _PLAIN_ASSERT = {
 
 
 def unheard(item: pytest.Item) -> str:
-    """Return why assertions of a test may not have been recorded; "" if they were.
+    """Return why assertions of a test may not have been recorded, or "" if they were.
 
     pytest reports those in test files, conftest files and registered modules. Assertions of other
     functions are found by the names that the test uses. Costs some 100 µs.
@@ -713,7 +713,7 @@ def _package(value: object) -> str:
 
 
 def _why_unrecorded(function: FunctionType, item: pytest.Item) -> str:
-    """Return why the assertions of one function are not recorded; "" if they are."""
+    """Return why the assertions of one function are not recorded, or "" if they are."""
     code = function.__code__
     if any(map(_has_unrecorded_asserts, _codes(code))):
         if code.co_filename == str(item.path):

@@ -349,7 +349,7 @@ def _parametrized(function: Function) -> Iterator[tuple[str, ast.expr]]:
 
 
 def function_of(code: CodeType) -> Function | None:
-    """Return the syntax tree of a function; None if its source is not known."""
+    """Return the syntax tree of a function, or None if its source is not known."""
     return _functions(code.co_filename).get(code.co_firstlineno)
 
 

@@ -212,7 +212,7 @@ def depends_only_on_test_data(
     """Return whether an assertion is only about values that the test function made itself.
 
     These are constants, what is computed from them, unshared mocks, and ORM instances that are as
-    they were seeded; or ``all(…)`` of nothing. Costs 50 µs for each text and some microseconds.
+    they were seeded, or ``all(…)`` of nothing. Costs 50 µs for each text and some microseconds.
 
     Args:
         code: of the test function.
@@ -255,7 +255,7 @@ def _is_about_nothing(text: str, variables: Mapping[str, object]) -> bool:
 
 @cache
 def _collection_in(text: str) -> ast.expr | None:
-    """Return the collection over which an assertion calls ``all``; None for others."""
+    """Return the collection over which an assertion calls ``all``, or None for others."""
     match parsed(text):
         case ast.Call(func=ast.Name(id="all"), args=[values]):
             pass
@@ -273,7 +273,7 @@ def _value_of(
     node: ast.expr | None,
     variables: Mapping[str, object],
 ) -> object:
-    """Return the value of a variable, of an item in it, or of ``answer.json()``; else None.
+    """Return the value of a variable, of an item in it, or of ``answer.json()``, else None.
 
     No other code is called, because it may have effects.
     """
@@ -294,7 +294,7 @@ def _value_of(
 
 
 def _answered_by(method: str, owner: object) -> object:
-    """Return the body of an answer, or the items of a dict; None for other methods."""
+    """Return the body of an answer, or the items of a dict, or None for other methods."""
     if type(owner) is dict and method in {"items", "keys", "values"}:
         return owner
     if method != "json" or not hasattr(owner, "raise_for_status"):

@@ -44,7 +44,7 @@ _LOCK_HEAD = """\
 
 
 def _agreed_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the numbered lines of a file that people edit and merge; none without the file.
+    """Return the numbered lines of a file that people edit and merge, or none without the file.
 
     Comments and blank lines are left out.
 
@@ -154,7 +154,7 @@ class Locked:
         return [*self.steps, *(f"Example {row}" for row in self.rows)]
 
     def drift(self, scenario: ScenarioSpec) -> str:
-        """Return what changed in the steps or the rows of a scenario; "" if nothing did."""
+        """Return what changed in the steps or the rows of a scenario, or "" if nothing did."""
         steps = step_lines(scenario)
         is_changed = self.rev != scenario.rev
         # Hashes of different versions cannot be compared: then the steps are.
@@ -317,7 +317,7 @@ class Lock:
     ) -> dict[str, Locked]:
         """Return the former entry of each renamed scenario by its new key.
 
-        That is the only missing entry with its steps; else the only one with nearly its steps,
+        That is the only missing entry with its steps, else the only one with nearly its steps,
         unless there are too many to compare.
         """
         left = dict(missing)
@@ -403,7 +403,7 @@ class AgreedGap:
 
 
 def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
-    """Read the lines ``HOLLOW  Feature :: Scenario``; none without the file.
+    """Read the lines ``HOLLOW  Feature :: Scenario``, or none without the file.
 
     Raises:
         ScenarioError: it cannot be read, has the marks of a merge conflict, an invalid line, or a

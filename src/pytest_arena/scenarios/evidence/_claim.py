@@ -241,7 +241,7 @@ class Claim:
                 yield self.flag(Status.UNKNOWN, unknown)
 
     def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:
-        """Return a verdict on each step by the blocks of the test; no verdicts without blocks.
+        """Return a verdict on each step by the blocks of the test. Without blocks return none.
 
         A Then needs an assertion in its block. The Whens together need one request. The Givens
         together need an effect, or rows that fixtures seeded. If the test has a block, each When
@@ -369,7 +369,7 @@ def _advice(text: str) -> str:
 
 
 def _why_unknown(facts: Facts, kind: str) -> str:
-    """Return why a kind of evidence was not recorded; "" if it was."""
+    """Return why a kind of evidence was not recorded, or "" if it was."""
     if kind == "seeded" and facts.seeded is None:
         return dict(facts.off).get(kind) or "the rows could not be read"
     return dict(facts.off).get(kind, "")

@@ -72,7 +72,7 @@ def judge(
         mappings: the claims of tests to prove scenarios; a mapping may occur several times.
         tries: the tries of all tests; those of tests without a mapping are ignored.
         rules: what is required.
-        partial: why not all tests were run; empty if all were.
+        partial: why not all tests were run, or empty if all were.
         problems: faults found earlier: invalid markers, modules that could not be collected.
         is_sabotaged: whether each passed test was run again with the app broken on purpose.
     """

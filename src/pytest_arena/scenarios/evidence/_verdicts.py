@@ -238,7 +238,7 @@ def _failed(tests: Sequence[JudgedTest]) -> list[JudgedTest]:
 
 
 def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
-    """Return the flag of tests that prove the same; none without tests, or if it is proven."""
+    """Return the flag of tests that prove the same, or none without tests, or if it is proven."""
     failed = _failed(tests)
     if not tests:
         return []
@@ -302,7 +302,7 @@ def _with_rows(
 
 
 def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
-    """Return which rows have no test; "" if no test names a row, or if there is one row."""
+    """Return which rows have no test, or "" if no test names a row, or if there is one row."""
     named = {test.row for test in tests}
     untested = [row.values for row in rows if row.values not in named]
     if not named or len(rows) <= 1 or not untested:

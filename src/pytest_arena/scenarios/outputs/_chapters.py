@@ -57,7 +57,7 @@ class Part:
 
 
 def title(text: str) -> tuple[str, str]:
-    """Return keyword and name of a line such as ``Scenario: a name``; else "" and the line."""
+    """Return keyword and name of a line such as ``Scenario: a name``, else "" and the line."""
     match = _TITLE.match(text)
     keyword, name = match.groups() if match else ("", text)
     return keyword.strip(), " ".join(name.split())

@@ -2,7 +2,7 @@
 
 Each line is a JSON object that ``@cucumber/html-formatter`` and other readers take:
 https://github.com/cucumber/messages. A pickle is a scenario, or a row of an Outline. A step has a
-result if the test has a block for it; else it is ``UNKNOWN``. The scenario's result is the result
+result if the test has a block for it, else it is ``UNKNOWN``. The scenario's result is the result
 of a hook at the end, with the evidence attached as JSON. So no step passes that was not observed.
 """
 

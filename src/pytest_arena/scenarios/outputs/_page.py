@@ -97,7 +97,7 @@ def _linked(
 
 
 def _shown(chapter: Chapter, parser: MarkdownIt) -> dict[str, Any]:
-    """Return the content of one file: its lines of Gherkin; or the title and blocks of Markdown."""
+    """Return the content of one file: its lines of Gherkin, or the title and blocks of Markdown."""
     blocks = []
     lines = []
     title = Markup("")

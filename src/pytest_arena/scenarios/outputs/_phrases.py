@@ -164,7 +164,7 @@ def judged_count(document: Document) -> str:
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
-    """Return the next step for tests that survived a sabotage; "" if all noticed it."""
+    """Return the next step for tests that survived a sabotage, or "" if all noticed it."""
     survived: dict[str, None] = {}
     hollow = [judged for judged in scenarios if judged.status is Status.HOLLOW]
     tests = [test for judged in hollow for test in judged.tests]

@@ -62,7 +62,7 @@ def stubs(
         scenarios: all scenarios; they decide the names of files.
         index: names the scenarios in markers.
         mapped: the keys of the scenarios that have a test.
-        folder: of the test files; None for those of an empty folder.
+        folder: of the test files, or None for those of an empty folder.
         runner: the marker that async tests need: ``asyncio``, ``anyio`` or "" for none. None: the
             project's tests are plain functions.
         elsewhere: the names of test modules in other folders.
@@ -159,7 +159,7 @@ def _find_module(
 
 
 def _read_module(path: Path) -> _TestModule | None:
-    """Return a file that does not exist, or that is UTF-8 and imports pytest; else None."""
+    """Return a file that does not exist, or that is UTF-8 and imports pytest, else None."""
     if not path.exists():
         return _TestModule(path)
     try:

@@ -164,7 +164,7 @@ def _plain_columns(compiled: Any) -> _PlainColumns:
 
 
 def _plain_column(objects: Iterable[object]) -> Column[Any] | None:
-    """Return the table's column behind a result column; None for a computed value."""
+    """Return the table's column behind a result column, or None for a computed value."""
     base_columns: set[ColumnElement[object]] = set()
     for element in objects:
         if isinstance(element, ColumnElement):

@@ -61,7 +61,7 @@ class RequestRecord:
 
     @property
     def before(self) -> StoryMoment | None:
-        """The moment when it began; None if that is no longer known."""
+        """The moment when it began, or None if that is no longer known."""
         if self.since is not None:
             return self.since
         if self.turn is not None:
@@ -70,7 +70,7 @@ class RequestRecord:
 
     @property
     def after(self) -> StoryMoment | None:
-        """The moment when it ended; None while it runs."""
+        """The moment when it ended, or None while it runs."""
         if self.until is not None:
             return self.until
         if self.turn is not None:

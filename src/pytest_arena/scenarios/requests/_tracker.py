@@ -159,7 +159,7 @@ class RequestTracker:
 
     It wraps ``__call__`` of the app's class, because a foreign client calls the app directly.
     The app under test is the one that ``arena_app`` names, with the apps inside its middleware;
-    the one that the fixture of that name returned; or any app that the factory made. Cost of a
+    the one that the fixture of that name returned, or any app that the factory made. Cost of a
     request: some microseconds, and what the listener does.
     """
 
@@ -255,7 +255,7 @@ class RequestTracker:
         return any(app is made for made in self._last_made_apps)
 
     def doubt(self, *, has_asked_another: bool) -> str:
-        """Return why requests of a test may have been missed; "" if that cannot be.
+        """Return why requests of a test may have been missed, or "" if that cannot be.
 
         It is asked only after a test of which no request was seen.
         """
@@ -449,7 +449,7 @@ def _noting_status(
 
 
 def _route(app: object, scope: Scope) -> str:
-    """Return the template of the path, ``/battles/{battle_id}``; "" if the framework has none.
+    """Return the template of the path, ``/battles/{battle_id}``, or "" if the framework has none.
 
     ``NO_ROUTE`` stands for a path of which Starlette's or Litestar's router knows no route.
     """

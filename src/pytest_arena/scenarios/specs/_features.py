@@ -26,7 +26,7 @@ _RULE_TAG = re.compile(r"@(?:BR|REQ)-")
 
 
 def requirement_in(text: str) -> str:
-    """Return the first id of a business rule in a text; "" without one.
+    """Return the first id of a business rule in a text, or "" without one.
 
     >>> requirement_in("Business Rule BR-TEST-001: Fixture Data Visibility (UTF-8)")
     'BR-TEST-001'

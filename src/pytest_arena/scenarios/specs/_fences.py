@@ -132,7 +132,7 @@ class _Page:
         """Yield the text of each fence of Gherkin.
 
         Its business rule is the last above it in a quote, a bold line or the heading of its
-        section; else in the sections around it.
+        section, else in the sections around it.
         """
         sections = [_Section(0, "", "")]
         quotes = 0
@@ -304,7 +304,7 @@ def _without_options(content: str) -> str:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line that is neither blank, nor a comment, nor a tag; "" without."""
+    """Return the first line that is neither blank, nor a comment, nor a tag, or "" without."""
     for line in text.split("\n"):
         if line.strip() and not line.lstrip().startswith(("#", "@")):
             return line

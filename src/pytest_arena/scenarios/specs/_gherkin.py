@@ -64,7 +64,7 @@ class Language:
 
     @cached_property
     def kinds(self) -> dict[str, Kind | None]:
-        """The kind of step of each step keyword without ``*``; None for And and But."""
+        """The kind of step of each step keyword without ``*``, or None for And and But."""
         kinds: dict[str, Kind | None] = {}
         kinds |= dict.fromkeys(self.words["and"])
         kinds |= dict.fromkeys(self.words["but"])
@@ -191,7 +191,7 @@ ENGLISH = LANGUAGES["en"]
 
 
 def nearest(code: str) -> str:
-    """Return the code of the language that was probably meant; "" without one."""
+    """Return the code of the language that was probably meant, or "" without one."""
     codes = {known.casefold(): known for known in LANGUAGES}
     wanted = code.casefold().replace("_", "-")
     for near in get_close_matches(wanted, codes, n=1):
@@ -225,7 +225,7 @@ class Tree:
 
     @property
     def feature(self) -> Node | None:
-        """The feature; None without one, or if nothing of it could be read."""
+        """The feature, or None without one, or if nothing of it could be read."""
         return self.document.get("feature")
 
 

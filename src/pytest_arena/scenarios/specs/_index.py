@@ -134,9 +134,9 @@ def row_proven(
     reference: Reference,
     params: Mapping[str, object],
 ) -> Pairs:
-    """Return the row that a test proves; empty for the whole Outline.
+    """Return the row that a test proves, or empty for the whole Outline.
 
-    ``row=`` of the marker names it; else the parameters with the names of columns: ``battle_id``
+    ``row=`` of the marker names it, else the parameters with the names of columns: ``battle_id``
     for ``battle id``. Values are compared as texts, and numbers as numbers.
 
     Raises:
@@ -186,7 +186,7 @@ def _rows_instead(
     wanted: Mapping[str, object],
     fitting: Sequence[Row],
 ) -> str:
-    """Return the values that no row has, and the first rows; "" if rows fit."""
+    """Return the values that no row has, and the first rows, or "" if rows fit."""
     text = ""
     if fitting:
         return text
@@ -286,7 +286,7 @@ class Index:
                 self._by_name.setdefault(name, []).append(scenario)
 
     def only(self, reference: Reference) -> ScenarioSpec | None:
-        """Return the scenario of this name; None without one, or with several."""
+        """Return the scenario of this name, or None without one, or with several."""
         matches = self._matches(reference)
         if len(matches) == 1:
             return matches[0]
@@ -304,7 +304,7 @@ class Index:
 
         Raises:
             ScenarioError: there is none, or several. The message shows what to paste for a renamed
-                scenario or a similar name; else the scenarios without a test.
+                scenario or a similar name, else the scenarios without a test.
         """
         matches = self._matches(reference)
         if len(matches) == 1:
@@ -491,7 +491,7 @@ class Index:
         return same > 1
 
     def _shortest(self, scenario: ScenarioSpec) -> str:
-        """Return the shortest name that means only this scenario; "" without one."""
+        """Return the shortest name that means only this scenario, or "" without one."""
         for name in _names(scenario):
             if self._of_name(name) == [scenario]:
                 return name

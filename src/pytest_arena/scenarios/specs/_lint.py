@@ -356,7 +356,7 @@ class Lint:
             is_first = False
 
     def _follower(self, number: int) -> str:
-        """Return the next line that is neither blank nor a comment; "" without one."""
+        """Return the next line that is neither blank nor a comment, or "" without one."""
         comment_marks = () if self.block.is_markdown else ("#",)
         for below in range(number + 1, self.block.last_line + 1):
             line = self.block.line(below)

@@ -192,7 +192,7 @@ def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem
 
 
 def _line_of_scenario(file: Path) -> int:
-    """Return the first line `Scenario:` of a file whose ending is not read; 0 without one."""
+    """Return the first line `Scenario:` of a file whose ending is not read, or 0 without one."""
     if not file.name.lower().endswith(_OTHER_TEXTS):
         return 0
     try:

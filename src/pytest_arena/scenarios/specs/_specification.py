@@ -100,7 +100,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """File and line, ``docs/spec.md:180``; the file alone; or nothing."""
+        """File and line, ``docs/spec.md:180``; the file alone, or nothing."""
         if self.line:
             return f"{self.spec}:{self.line}"
         return self.spec
@@ -162,7 +162,7 @@ class GherkinText:
         return self.text.split("\n")
 
     def line(self, number: int) -> str:
-        """Return the line of this number in the file; "" outside of this block."""
+        """Return the line of this number in the file, or "" outside of this block."""
         place = number - self.first_line
         if 0 <= place < len(self.lines):
             return self.lines[place]
