@@ -289,8 +289,8 @@ def another_product(database: Database, product: str) -> ConfigError:
 def unknown_product(tried: str, engines: str) -> ConfigError:
     """Return the error for a test whose database has no known product."""
     why = (
-        f"pytest-arena has {' and '.join(SHOWN)}, and guesses neither. In a database of another "
-        "product than the app's, the test would not see the app's changes"
+        f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess one of them. In a database "
+        "of another product than the app's, the test would not see the app's changes"
     )
     if engines:
         return ConfigError(
