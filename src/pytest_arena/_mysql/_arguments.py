@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._control import needs_no_tls
@@ -22,6 +22,8 @@ from pytest_arena._values import Address, ServerLogin
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
+
+    from pytest_arena._product import ConnectTarget
 
 # In the order of preference if no engine shows the app's driver.
 DRIVERS = ("asyncmy", "aiomysql", "pymysql")
@@ -172,6 +174,20 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     kwargs["password"] = address.password
     if driver == "pymysql" and needs_no_tls(address):
         kwargs["ssl_disabled"] = True
+
+
+def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
+    """Return the address of a target with the user for a login of the app.
+
+    A build connects with pytest-arena's login.
+    """
+    address = cast("Address", target.address)
+    if target.database is None:
+        return address
+    product: Any = target.database.product  # importing its type is a cycle
+    accounts = product.accounts
+    user = accounts.login_of(target.database, login, address.database)
+    return address.as_(user) if user is not None else address
 
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:

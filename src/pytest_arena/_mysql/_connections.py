@@ -64,7 +64,9 @@ class MySQLConnections:
         """Lead a connection to the target."""
         del cargs
         if target is not None and target.address is not None:
-            arguments.redirect(dialect.driver, target.address, cparams)
+            login = arguments.target(cparams).login
+            address = arguments.address_for(target, login)
+            arguments.redirect(dialect.driver, address, cparams)
             # The build of a template waits for locks as long as it needs to.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(core.config.lock_timeout, cparams)
@@ -170,8 +172,9 @@ class MySQLConnections:
             return None
         addresses: dict[str, Address] = {}
         for database in core.provisioned():
-            address = database.target.address
-            if database.product.name == FACTS.name and address is not None:
+            target = database.target
+            if database.product.name == FACTS.name and target.address is not None:
+                address = arguments.address_for(target, database.login)
                 addresses.update(dict.fromkeys(database.tails, address))
         return SpawnedDrivers(addresses, core.config.allow)
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _WHY = "each test works on a database that pytest-arena makes on this server"
 # Lines to paste.
 GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
+GRANT_ACCOUNTS = (
+    "GRANT CREATE USER, PROCESS, CONNECTION ADMIN ON *.* TO {user}; GRANT SELECT ON mysql.* TO "
+    "{user}; GRANT ALL ON `arena\\_%`.* TO {user} WITH GRANT OPTION"
+)
 _ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # names another server"
 
 _NO_RIGHTS = (

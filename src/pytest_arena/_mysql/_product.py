@@ -11,7 +11,8 @@ from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._arguments import DRIVERS, PORT
+from pytest_arena._mysql._accounts import Accounts
+from pytest_arena._mysql._arguments import DRIVERS, PORT, address_for
 from pytest_arena._mysql._cloned import CloneIsolation
 from pytest_arena._mysql._control import place_shown
 from pytest_arena._mysql._server_registry import MySQLRegistry
@@ -60,6 +61,7 @@ class MySQL:
         # By all names that the tests' databases have had.
         self._databases_by_name: dict[str, Database] = {}
         self._targets: dict[Database, ConnectTarget] = {}
+        self.accounts: Accounts  # created with the registry of the server
 
     @property
     def shown(self) -> str:
@@ -79,12 +81,14 @@ class MySQL:
         self._refuse_apps_database()
         self._server = server
         root = self._config.root
-        return MySQLRegistry(
+        registry = MySQLRegistry(
             server.address,
             project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
             tell=self._core.ledger.note,
             lock_timeout=self._config.lock_timeout,
         )
+        self.accounts = Accounts(self._core, registry)
+        return registry
 
     def _refuse_apps_database(self) -> None:
         try:
@@ -160,6 +164,7 @@ class MySQL:
         ):
             address = isolation.address
             self._databases_by_name.setdefault(address.database, database)
+            self.accounts.follow(database, address.database)
             target = ConnectTarget(
                 database.key, "", generation, address, database=database
             )
@@ -167,11 +172,12 @@ class MySQL:
         return target
 
     def url(self, database: Database, driver: str) -> URL:
-        """Return the URL with pytest-arena's login."""
+        """Return the URL with the login of the app's first engine, which has the app's rights."""
         target = self.target(database)
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
-        return url_of(target.address, database.dialect.name, driver or "pymysql")
+        address = address_for(target, database.login)
+        return url_of(address, database.dialect.name, driver or "pymysql")
 
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
@@ -192,6 +198,7 @@ class MySQL:
     def remove(self, database: Database) -> None:
         """Close the isolation, which drops the live database and its snapshots."""
         database.close()
+        self.accounts.forget(database)
         self._targets.pop(database, None)
         self._databases_by_name = {
             name: known

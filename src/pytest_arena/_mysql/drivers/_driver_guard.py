@@ -92,7 +92,8 @@ class _DriverGuard:
         target = core.ensure_target(requested)
         if target is None or target.address is None:
             return MySQLAdmission()
-        arguments.redirect(driver, target.address, kwargs)
+        address = arguments.address_for(target, server.login)
+        arguments.redirect(driver, address, kwargs)
         return MySQLAdmission(target.address, target, core.serial())
 
     def opened(self, admission: MySQLAdmission | None, connection: object) -> None:

@@ -1,0 +1,226 @@
+"""The users of the server as which the app connects."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql._control import (
+    NO_TABLE,
+    MySQLFailure,
+    literal,
+    open_control,
+)
+from pytest_arena._mysql._errors import GRANT_ACCOUNTS
+from pytest_arena._mysql._grants import (
+    ALL,
+    Grant,
+    UnreadableGrantError,
+    account_shown,
+    grants_on,
+)
+from pytest_arena._mysql._server_registry import ANY_DATABASE
+from pytest_arena._values import PAST_POLICIES, ServerLogin
+
+if TYPE_CHECKING:
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._product import Core, Database
+
+_NO_PROGRAM = 1305  # a procedure or a function that the schema does not have
+# To end the sessions of another user, pytest-arena must see them.
+_NEEDED = (
+    {"CREATE USER"},
+    {"PROCESS"},
+    {"CONNECTION ADMIN", "CONNECTION_ADMIN", "SUPER"},
+)
+_OWN_RIGHTS = (
+    "SELECT privilege_type FROM information_schema.user_privileges "
+    "WHERE REPLACE(grantee, '''', '') = CURRENT_USER()"
+)
+_CALLS_USER = r"'\\b((session_|system_|current_)?user *[(]|current_user\\b)'"
+_NAMES_USER = """
+SELECT table_name FROM information_schema.views
+WHERE table_schema = {database} AND view_definition REGEXP {calls}
+UNION ALL SELECT routine_name FROM information_schema.routines
+WHERE routine_schema = {database} AND routine_definition REGEXP {calls}
+UNION ALL SELECT trigger_name FROM information_schema.triggers
+WHERE trigger_schema = {database} AND action_statement REGEXP {calls}
+"""
+
+
+@dataclass(slots=True)
+class _Account:
+    """A user that pytest-arena has created for a database and a user of the app."""
+
+    login: ServerLogin
+    shown: str
+    grants: list[Grant]
+    database: str = ""  # the live database on which it has the rights
+
+
+class Accounts:
+    """Users that pytest-arena creates, one for each database and user of the app's engines.
+
+    Such a user has the rights on the live database that the app's user has on its database, and no
+    right on anything else. They are, in this order: what the schema grants, what the app's user
+    has on this server, or all rights.
+    """
+
+    def __init__(self, core: Core, own: MySQLRegistry) -> None:
+        self._core = core
+        self._own = own
+        self._address = own.address_of()
+        self._lock = threading.RLock()
+        self._missing: str | None = None  # why no user can be created
+        self._accounts: dict[tuple[Database, str], _Account | None] = {}
+
+    def login_of(
+        self, database: Database, login: ServerLogin | None, live: str
+    ) -> ServerLogin | None:
+        """Return the login for an engine with a login of the app. None: pytest-arena's login.
+
+        An engine without a login, as of a session, has that of the app's first engine.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        login = login or database.login
+        if login is None or login.user in {self._address.user, PAST_POLICIES}:
+            return None
+        with self._lock:
+            key = database, login.user
+            if key not in self._accounts:
+                with self._own.saying("no user for the app's connections"):
+                    self._accounts[key] = self._create(database, login.user, live)
+                    self._note_names_of_users(login.user, live)
+            account = self._accounts[key]
+            return account.login if account is not None else None
+
+    def follow(self, database: Database, live: str) -> None:
+        """Give the users of a database their rights on the live database that replaced the last.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        with self._lock, self._own.saying("no rights for the app's connections"):
+            for (of_database, _), account in self._accounts.items():
+                if of_database is database and account is not None:
+                    self._give(account, live)
+
+    def forget(self, database: Database) -> None:
+        """Drop the users of a database that was removed."""
+        with self._lock:
+            for key in [key for key in self._accounts if key[0] is database]:
+                account = self._accounts.pop(key)
+                if account is not None:
+                    self._own.drop(account.login.user)
+
+    # Create
+
+    def _create(self, database: Database, user: str, live: str) -> _Account | None:
+        account = None
+        reason = self._missing_right()
+        if not reason:
+            try:
+                grants, unknown = self._grants_for(database, user, live)
+                account = self._created(grants, live)
+            except MySQLFailure as error:
+                if error.is_lost:
+                    raise
+                reason = str(error).splitlines()[0]
+        if account is None:
+            self._core.ledger.note(
+                f"the grants of {user} do not act: the app works as {self._address.user}, which "
+                f"has all rights on its databases. It cannot work as {user}: {reason}. "
+                f"Next: {GRANT_ACCOUNTS.format(user=self._address.user)}"
+            )
+        elif unknown:
+            self._core.ledger.note(
+                f"the grants of {user} do not act: {unknown}. In tests the app has all rights on "
+                "its database, and no others. Next: CREATE USER and GRANT on this server, or GRANT "
+                "in the schema"
+            )
+        return account
+
+    def _missing_right(self) -> str:
+        """Return a right that pytest-arena's login lacks, "" if it can create and end users."""
+        if self._missing is None:
+            rights = {str(right) for (right,) in self._own.control.rows(_OWN_RIGHTS)}
+            lacking = [
+                " or ".join(sorted(names)) for names in _NEEDED if not names & rights
+            ]
+            self._missing = ""
+            if lacking:
+                self._missing = f"{self._address.user} lacks {lacking[0]}"
+        return self._missing
+
+    def _grants_for(
+        self, database: Database, user: str, live: str
+    ) -> tuple[list[Grant], str]:
+        """Return the rights of a user of the app, and why they are unknown, or ""."""
+        of_schema = self._own.grants_of(live).get(user, [])
+        if of_schema:
+            return grants_on(ANY_DATABASE, of_schema), ""
+        host = self._host_of(user)
+        if host is None:
+            return [
+                ALL
+            ], "there is no such user on this server, and the schema grants it nothing"
+        rows = self._own.control.rows(f"SHOW GRANTS FOR {account_shown(user, host)}")
+        name = database.key.name.partition("/")[2]
+        try:
+            grants = grants_on(name, (line for (line,) in rows))
+        except UnreadableGrantError as error:
+            return [ALL], f"pytest-arena cannot give them to another user: {error}"
+        if not grants:
+            return [ALL], f"it has none on {name} on this server"
+        return grants, ""
+
+    def _host_of(self, user: str) -> str | None:
+        """Return the host of the account that the server would choose for this machine."""
+        hosts = self._own.hosts_of(user)
+        for host in (self._own.client_host(), "localhost", "%", *hosts):
+            if host in hosts:
+                return host
+        return None
+
+    def _created(self, grants: list[Grant], live: str) -> _Account:
+        """Create a user with rights, and log in once."""
+        login, shown = self._own.create_account()
+        try:
+            account = _Account(login, shown, grants)
+            self._give(account, live)
+            address = replace(self._address.as_(login), database="")
+            with closing(open_control(address, patience=self._address.patience)):
+                return account
+        except BaseException:
+            self._own.drop(login.user)
+            raise
+
+    def _give(self, account: _Account, live: str) -> None:
+        """Give an account its rights on a database, and none on another one."""
+        if account.database == live:
+            return
+        control = self._own.control
+        if account.database:
+            control.run(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {account.shown}")
+        for grant in account.grants:
+            # The developer's database may have tables and programs that the schema has not.
+            try:
+                control.run(grant.statement(live, account.shown))
+            except MySQLFailure as error:
+                if error.number not in (NO_TABLE, _NO_PROGRAM):
+                    raise
+        account.database = live
+
+    def _note_names_of_users(self, user: str, live: str) -> None:
+        """Note views and programs that read the name of the user, which differs in tests."""
+        question = _NAMES_USER.format(database=literal(live), calls=_CALLS_USER)
+        names = [name for (name,) in self._own.control.rows(question)]
+        if names:
+            self._core.ledger.note(
+                f"USER() and CURRENT_USER() are not {user} in {', '.join(names)}: "
+                "pytest-arena cannot log in as a user of the app"
+            )

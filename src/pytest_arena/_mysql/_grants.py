@@ -1,0 +1,145 @@
+"""Reads grants of a user on one database, to give them on another one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql._control import identifier, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The rights that a database can have. Of a grant on the whole server, these alone are given.
+_OF_DATABASES = frozenset(
+    {
+        "ALL PRIVILEGES",
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "CREATE",
+        "DROP",
+        "REFERENCES",
+        "INDEX",
+        "ALTER",
+        "CREATE TEMPORARY TABLES",
+        "LOCK TABLES",
+        "EXECUTE",
+        "CREATE VIEW",
+        "SHOW VIEW",
+        "CREATE ROUTINE",
+        "ALTER ROUTINE",
+        "EVENT",
+        "TRIGGER",
+        "DELETE HISTORY",
+    }
+)
+_WHOLE_DATABASE = "*"
+_NAME = r"`(?:[^`]|``)+`"
+_GRANT = re.compile(
+    rf"GRANT (?P<rights>.+) ON (?P<kind>PROCEDURE |FUNCTION |PACKAGE BODY |PACKAGE |TABLE )?"
+    rf"(?P<database>\*|{_NAME})\.(?P<name>\*|{_NAME}) TO (?P<account>\S+)"
+)
+# They give no right on a database.
+_WITHOUT_RIGHTS = re.compile(r"GRANT (?:USAGE|PROXY) ON ")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Rights on a database, or on one of its objects."""
+
+    rights: str
+    kind: str = ""  # "PROCEDURE " and others; "" for a table
+    name: str = _WHOLE_DATABASE  # of the object
+
+    def statement(self, database: str, account: str) -> str:
+        """Write the statement that gives the rights on another database."""
+        place = identifier(database)
+        name = self.name
+        if name == _WHOLE_DATABASE:
+            place = place.replace("_", r"\_")  # a name is a pattern here
+        else:
+            name = identifier(name)
+        return f"GRANT {self.rights} ON {self.kind}{place}.{name} TO {account}"
+
+
+ALL = Grant("ALL PRIVILEGES")
+
+
+class UnreadableGrantError(Exception):
+    """A grant of a form that cannot be given on another database, such as a role."""
+
+
+def grants_on(database: str, lines: Iterable[str]) -> list[Grant]:
+    """Return the grants on a database among the lines of SHOW GRANTS for one user.
+
+    Of the grants whose names are patterns the server uses the one with the longest beginning.
+
+    Raises:
+        UnreadableGrantError: a line has a role, or revokes a part of a grant.
+    """
+    grants: list[Grant] = []
+    of_patterns: dict[str, Grant] = {}
+    for line in lines:
+        match = _GRANT.match(line)
+        if match is None:
+            if _WITHOUT_RIGHTS.match(line):
+                continue
+            raise UnreadableGrantError(line.partition(" IDENTIFIED ")[0])
+        if _WITHOUT_RIGHTS.match(line):
+            continue
+        grant = Grant(match["rights"], match["kind"] or "", unquoted(match["name"]))
+        pattern = unquoted(match["database"])
+        if pattern == "*":
+            grants += _of_server(grant)
+        elif grant.name != _WHOLE_DATABASE:
+            if pattern == database:
+                grants.append(grant)
+        elif _matches(pattern, database):
+            of_patterns[pattern] = grant
+    if of_patterns:
+        grants.append(of_patterns[max(of_patterns, key=_beginning)])
+    return grants
+
+
+def _of_server(grant: Grant) -> list[Grant]:
+    rights = [
+        right for right in grant.rights.split(", ") if right.upper() in _OF_DATABASES
+    ]
+    return [Grant(", ".join(rights))] if rights else []
+
+
+def _matches(pattern: str, database: str) -> bool:
+    """Return whether a name in a grant, in which ``_`` and ``%`` are wildcards, is a database's."""
+    parts = []
+    for part in re.findall(r"\\.|.", pattern):
+        wildcard = {"_": ".", "%": ".*"}.get(part)
+        parts.append(wildcard or re.escape(part.removeprefix("\\")))
+    return re.fullmatch("".join(parts), database) is not None
+
+
+def _beginning(pattern: str) -> int:
+    """Return the number of characters before the first wildcard."""
+    wildcard = re.search(r"(?<!\\)[_%]", pattern)
+    return wildcard.start() if wildcard else len(pattern) + 1
+
+
+def revoke(line: str) -> str:
+    """Return the statement that takes back what a line of SHOW GRANTS shows."""
+    match = _GRANT.match(line)
+    if match is None:
+        return ""
+    place = f"{match['kind'] or ''}{match['database']}.{match['name']}"
+    return f"REVOKE {match['rights']} ON {place} FROM {match['account']}"
+
+
+def unquoted(name: str) -> str:
+    """Return a name without its quotes."""
+    return name[1:-1].replace("``", "`") if name.startswith("`") else name
+
+
+def account_shown(user: str, host: str) -> str:
+    """Write an account for a statement."""
+    return f"{literal(user)}@{literal(host)}"
