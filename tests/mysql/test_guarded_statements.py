@@ -45,6 +45,9 @@ BEYOND = [
     "SET PERSIST max_connections = 3",
     "DROP USER me",
     "GRANT ALL ON *.* TO me",
+    "GRANT ALL ON shop.* TO me",
+    "REVOKE SELECT (a), INSERT ON `shop`.`item` FROM me",
+    "GRANT EXECUTE ON PROCEDURE shop.p TO me",
     "FLUSH TABLES",
     "SHUTDOWN",
     "SELECT 1 INTO OUTFILE '/tmp/x'",
@@ -66,6 +69,8 @@ INSIDE = [
     "SET SESSION sql_mode = ''",
     "SET NAMES utf8mb4",
     f"GRANT SELECT ON `{OURS}`.* TO me",
+    "GRANT SELECT ON item TO me",
+    "GRANT SELECT ON `arena\\_live\\_0123456789abcdef`.* TO me@'h.example.org'",
     "CREATE USER me",
 ]
 

@@ -87,6 +87,10 @@ _MAYBE_PLACE = re.compile(
     rf"(?i)(?:\b(?:LIKE|INSERT|REPLACE|IGNORE)\s+|(?P<comma>,\s*))"
     rf"(?P<database>{_NAME})\s*\.\s*{_NAME}"
 )
+_GRANT_PLACE = re.compile(
+    rf"(?i)(?:\A|;)\s*(?:GRANT|REVOKE)\b[^;]*?\bON\s+(?:\w+\s+){{0,2}}?"
+    rf"(?P<database>{_NAME})\s*\.\s*(?:\*|{_NAME})"
+)
 # EXTRACT(YEAR FROM item.made): a column follows.
 _FROM_IN_CALL = re.compile(
     r"(?i)\b(?:EXTRACT|TRIM|SUBSTRING|SUBSTR|MID)\s*\((?:[^()]|\([^()]*\))*\)"
@@ -130,6 +134,10 @@ def _beyond(text: str, database: str) -> str:
 
 def _outside_names(text: str, database: str) -> Iterator[str]:
     """Yield the other databases that qualified names name."""
+    for match in _GRANT_PLACE.finditer(text):
+        name = _unquoted(match["database"])
+        if name.replace(r"\_", "_") != database:
+            yield name
     for match in _CALL.finditer(text):
         if _is_outside(match, database, text):
             yield _unquoted(match["database"])
