@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import version
+from importlib.util import find_spec
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ _DRIVERS = {
     "asyncmy": "asyncmy",
     "aiomysql": "aiomysql",
     "pymysql": "PyMySQL",
+    "mysqldb": "mysqlclient",
 }
 _SHOWN = ("pytest", "sqlalchemy", "aiosqlite", "asyncpg", "psycopg", "psycopg2-binary")
 
@@ -85,7 +87,10 @@ def _on_postgresql() -> Iterator[Row]:
 
 
 def _on_mysql() -> Iterator[Row]:
-    for engine in ("asyncmy", "aiomysql", "pymysql"):
+    engines = ["asyncmy", "aiomysql", "pymysql"]
+    if find_spec("MySQLdb") is not None:
+        engines.append("mysqldb")
+    for engine in engines:
         settings = _by_runners(engine, database="mysql")
         yield Row("MariaDB", "clone", _DRIVERS[engine], settings)
 

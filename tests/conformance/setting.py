@@ -26,7 +26,7 @@ _ASYNC_ENGINES = ("aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy"
 _ENGINES = {
     "sqlite": ("aiosqlite", "pysqlite"),
     "postgresql": ("asyncpg", "psycopg_async", "psycopg", "psycopg2"),
-    "mysql": ("asyncmy", "aiomysql", "pymysql"),
+    "mysql": ("asyncmy", "aiomysql", "pymysql", "mysqldb"),
 }
 _ISOLATIONS = {"sqlite": "copy", "postgresql": "undo", "mysql": "clone"}
 _RIGHTS = ("all", "few")

@@ -6,6 +6,7 @@ that go together are met together: most faults of settings need no third one.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,6 +67,15 @@ class TestSyncAppOnMySQL(Conformance):
     """A sync app under sync tests."""
 
     setting = Setting(database="mysql", engine="pymysql", runner="plain")
+    orders: ClassVar[tuple[str, ...]] = ("forward",)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("MySQLdb") is None, reason="mysqlclient is not installed")
+class TestSyncAppOnMySQLByMysqlclient(Conformance):
+    """The same by a driver in C, which does not show the server's status."""
+
+    setting = Setting(database="mysql", engine="mysqldb", runner="plain")
     orders: ClassVar[tuple[str, ...]] = ("forward",)
 
 

@@ -7,7 +7,7 @@ FACTS = ProductFacts(
     shown="MySQL",
     other_dialects=("mariadb",),
     isolations=("clone",),
-    drivers=("pymysql", "aiomysql", "asyncmy"),
+    drivers=("pymysql", "aiomysql", "asyncmy", "MySQLdb"),
     # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
     error_words={
         "(1205,": "lock timeout",

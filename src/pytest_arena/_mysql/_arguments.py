@@ -1,6 +1,6 @@
-"""Reads and replaces the database in connect arguments of PyMySQL, aiomysql and asyncmy.
+"""Reads and replaces the database in connect arguments of the drivers.
 
-The three drivers have nearly the same arguments
+PyMySQL, aiomysql, asyncmy and mysqlclient have nearly the same arguments
 (https://pymysql.readthedocs.io/en/latest/modules/connections.html).
 """
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from pytest_arena._product import ConnectTarget
 
 # In the order of preference if no engine shows the app's driver.
-DRIVERS = ("asyncmy", "aiomysql", "pymysql")
+ASYNC_DRIVERS = ("asyncmy", "aiomysql")
+DRIVERS = (*ASYNC_DRIVERS, "pymysql", "mysqldb")
+PACKAGES = {"mysqldb": "MySQLdb"}  # the others have the names of their drivers
 PORT = 3306
 _NO_NAME = (
     FACTS.maintenance_database
@@ -61,6 +63,14 @@ class LedHost(str):
     def to(cls, address: Address) -> LedHost:
         """Return the host of an address. A driver ignores it beside the file of a socket."""
         host = cls("localhost" if address.is_socket else address.host)
+        host.address = address
+        return host
+
+    @classmethod
+    def to_number(cls, address: Address) -> LedHost:
+        """Return the host for mysqlclient, which opens the usual socket for ``localhost``."""
+        is_name = address.is_socket or address.host != "localhost"
+        host = cls(cls.to(address) if is_name else "127.0.0.1")
         host.address = address
         return host
 
@@ -193,6 +203,8 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
     kwargs["host"] = LedHost.to(address)
+    if driver == "mysqldb":
+        kwargs["host"] = LedHost.to_number(address)
     kwargs["port"] = address.port
     kwargs.pop("database", None)
     kwargs.pop("db", None)

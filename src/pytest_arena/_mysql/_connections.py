@@ -36,7 +36,7 @@ _SESSION_SETTINGS = ("charset", "init_command", "sql_mode")
 
 
 class MySQLConnections:
-    """Connections of PyMySQL, aiomysql and asyncmy."""
+    """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -94,6 +94,8 @@ class MySQLConnections:
         if admission is not None and admission.address is None:
             return OpenConnection()  # arena_allow admits it
         name = _database_of(driver)
+        if not name and admission is not None and admission.address is not None:
+            name = admission.address.database  # an older mysqlclient does not show it
         for database in core.provisioned():
             target = database.target
             address = target.address
@@ -219,7 +221,7 @@ def open_product(core: Core, config: Config) -> Product:
 
 
 class MySQLHandle:
-    """A connection of PyMySQL, aiomysql or asyncmy.
+    """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient.
 
     A driver cannot be used from another thread or outside its event loop. pytest-arena ends a
     session over its control connection, by the server's id.

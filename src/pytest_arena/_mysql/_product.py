@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._accounts import Accounts
-from pytest_arena._mysql._arguments import DRIVERS, PORT, address_for
+from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
 from pytest_arena._mysql._cloned import CloneIsolation
 from pytest_arena._mysql._control import place_shown
 from pytest_arena._mysql._server_registry import MySQLRegistry
@@ -109,7 +109,11 @@ class MySQL:
 
     def drivers(self) -> tuple[str, ...]:
         """Return the installed drivers, asyncmy first."""
-        return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
+        return tuple(
+            driver
+            for driver in DRIVERS
+            if find_spec(PACKAGES.get(driver, driver)) is not None
+        )
 
     def identify(
         self, requested: RequestedDatabase

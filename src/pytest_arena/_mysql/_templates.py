@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL, Dialect
 
-from pytest_arena._mysql._arguments import DRIVERS
+from pytest_arena._mysql._arguments import ASYNC_DRIVERS
 from pytest_arena._mysql._control import (
     MySQLFailure,
     literal,
@@ -261,8 +261,8 @@ def async_driver_for(dialect: Dialect) -> str:
     """Return the app's driver if it is async, else the first installed one, or ""."""
     if dialect.is_async:
         return dialect.driver
-    for driver in DRIVERS:
-        if driver != _SYNC and find_spec(driver) is not None:
+    for driver in ASYNC_DRIVERS:
+        if find_spec(driver) is not None:
             return driver
     return ""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql.drivers._records import (
     MySQLAdmission,
+    changed_rows_of,
     give_up,
     known_record,
     note_answer,
@@ -173,31 +174,82 @@ def _keywords(
     original: Callable[..., Any], args: tuple[object, ...]
 ) -> dict[str, object]:
     """Return positional arguments of a constructor by their names."""
-    names = [
+    names: Sequence[str] = [
         name
         for name, parameter in signature(original).parameters.items()
         if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and name != "self"
     ]
-    return dict(zip(names, args, strict=False))
+    return dict(zip(names or _OF_MYSQLCLIENT, args, strict=False))
+
+
+# Its constructor gives all arguments to a function in C.
+_OF_MYSQLCLIENT = (
+    "host",
+    "user",
+    "password",
+    "database",
+    "port",
+    "unix_socket",
+    "conv",
+    "connect_timeout",
+    "compress",
+    "named_pipe",
+    "init_command",
+    "read_default_file",
+    "read_default_group",
+)
 
 
 def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     kind = module.Connection
     replace_method(kind, "__init__", partial(_guarding_init, driver, guard))
-    connect = "_connect" if driver == "aiomysql" else "connect"
-    replace_method(kind, connect, partial(_noting_pid, guard))
+    if driver == "mysqldb":
+        _guard_functions_in_c(guard, kind, module)
+    else:
+        connect = "_connect" if driver == "aiomysql" else "connect"
+        replace_method(kind, connect, partial(_noting_pid, guard))
     replace_method(kind, "query", partial(_asking_first, guard))
     replace_method(kind, "select_db", partial(_refusing_switch, guard))
     replace_method(kind, "commit", _ending_transaction)
     replace_method(kind, "rollback", _ending_transaction)
     replace_method(kind, "close", partial(_giving_up, guard))
-    if driver != "pymysql":
+    if driver in arguments.ASYNC_DRIVERS:
         replace_method(kind, "ensure_closed", partial(_giving_up, guard))
     if driver == "asyncmy":
         replace_method(kind, "prepare", partial(_preparing, guard))
     else:
         collected = partial(_giving_up, guard, is_collected=True)
         replace_method(kind, "__del__", collected)
+
+
+def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
+    """Replace the functions that mysqlclient has beside those of the other drivers."""
+    replace_method(kind, "autocommit", _ending_transaction)
+    for name in ("change_user", "send_query", "shutdown"):
+        replace_method(kind, name, partial(_refused_method, guard, name))
+    if not hasattr(kind, "__del__"):
+        kind.__del__ = _collected
+    # Its connections have no Python class, and so cannot be watched.
+    in_c = vars(module)["_mysql"]
+    replace_method(in_c, "connect", partial(_refused_method, guard, "connect"))
+
+
+def _collected(connection: object) -> None:
+    """Do nothing: a class in C has no such method that pytest-arena could replace."""
+
+
+def _refused_method(
+    guard: _DriverGuard, name: str, original: Callable[..., Any]
+) -> Callable[..., object]:
+    """Return a function of mysqlclient that only pytest-arena may call."""
+
+    def refused(*args: object, **kwargs: object) -> object:
+        core = guard.find_core()
+        if core is None or is_own() or core.config.drivers == "off":
+            return original(*args, **kwargs)
+        raise core.ledger.refused(refused_beyond(f"_mysql's function {name}"))
+
+    return refused
 
 
 def _guarding_init(
@@ -287,20 +339,22 @@ def _note_rows(connection: object, sql: object, rows: object) -> None:
     if record is not None:
         if isinstance(sql, bytes | bytearray):
             sql = bytes(sql).decode(errors="surrogateescape")
+        if rows is None:
+            rows = changed_rows_of(connection)
         record.sent(str(sql), rows)
-        note_answer(connection)
+        note_answer(connection, str(sql))
 
 
 def _ending_transaction(original: Callable[..., Any]) -> Callable[..., object]:
     """Return the method that commits or rolls back, and notes that."""
 
-    def end(connection: object) -> object:
-        answer = original(connection)
+    def end(connection: object, *args: object) -> object:
+        answer = original(connection, *args)
         _note_end(connection)
         return answer
 
-    async def aend(connection: object) -> object:
-        answer = await original(connection)
+    async def aend(connection: object, *args: object) -> object:
+        answer = await original(connection, *args)
         _note_end(connection)
         return answer
 
@@ -354,12 +408,13 @@ _MODULES = {
     "pymysql.connections": "pymysql",
     "aiomysql.connection": "aiomysql",
     "asyncmy.connection": "asyncmy",
+    "MySQLdb.connections": "mysqldb",
 }
 
 
 @cache
 def watch_drivers(find_core: FindCore) -> None:
-    """Watch PyMySQL, aiomysql and asyncmy until the process ends. Imports none of them."""
+    """Watch the drivers until the process ends. Imports none of them."""
     guard = _DriverGuard(find_core)
     for module, driver in _MODULES.items():
         when_imported(module, partial(_change, guard, driver))

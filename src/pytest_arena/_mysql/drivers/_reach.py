@@ -237,6 +237,39 @@ def _alters(text: str) -> bool:
     return _ALTERS.search(text) is not None
 
 
+_ENDS = re.compile(
+    r"""(?ix) \s* (?: COMMIT\b | ROLLBACK\b (?!\s+(?:WORK\s+)?TO\b) | SET\s+[\w@.\s]*AUTOCOMMIT\b
+    | (?:CREATE|DROP) \s+ (?!TEMPORARY\b) | ALTER\b | RENAME\b | TRUNCATE\b | GRANT\b | REVOKE\b
+    | (?:LOCK|UNLOCK)\s+TABLES?\b | (?:ANALYZE|CHECK|OPTIMIZE|REPAIR)\s+ )"""
+)
+_BEGINS = re.compile(r"(?i)\s*(?:BEGIN|START\s+TRANSACTION)\b")
+_OPENS_NO_TABLE = re.compile(
+    r"(?is)\s*(?:SET|SHOW|USE|DO|KILL)\b|\s*SELECT\b(?!.*\bFROM\b)"
+)
+
+
+def begins_transaction(statement: str, *, autocommits: bool) -> bool | None:
+    """Return whether a transaction is open after a statement, None if that has not changed.
+
+    >>> begins_transaction("INSERT INTO t VALUES (1)", autocommits=False)
+    True
+    >>> begins_transaction("ALTER TABLE t ADD a INT", autocommits=False)
+    False
+    """
+    return _begins(bare(statement), autocommits)
+
+
+@lru_cache(maxsize=1024)
+def _begins(text: str, autocommits: bool) -> bool | None:  # noqa: FBT001 - a key of the cache
+    if _ENDS.match(text):
+        return False
+    if _BEGINS.match(text):
+        return True
+    if autocommits or _OPENS_NO_TABLE.match(text):
+        return None
+    return True
+
+
 _MAKES = re.compile(
     rf"(?is)\s*(?P<verb>CREATE|DROP)\s+(?:DATABASE|SCHEMA)\s+"
     rf"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?P<name>{_NAME})[^;]*;?\s*\Z"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pytest_arena._mysql.drivers._reach import (
     alters_session,
+    begins_transaction,
     made_or_dropped,
     may_write,
     reaches_beyond,
@@ -143,6 +144,10 @@ class MySQLConnection:
         elif not autocommits:
             self.is_begun = True
 
+    def note_transaction(self, *, is_begun: bool) -> None:
+        """Note whether a transaction is open, for a driver that does not show it."""
+        self.is_begun = is_begun
+
     def sent(self, statement: str, rows: object) -> None:
         """Note how many rows a statement has changed."""
         if may_write(statement, ()) and isinstance(rows, int):
@@ -262,10 +267,25 @@ def is_in_transaction(connection: Any) -> bool:
     return may_be_begun or bool(status & _IN_TRANSACTION)
 
 
-def note_answer(connection: Any) -> None:
-    """Note the server's answer to a statement, a commit or a rollback."""
+def changed_rows_of(connection: Any) -> int:
+    """Return the number of rows that mysqlclient's last statement has changed."""
+    if connection.field_count():  # INSERT … RETURNING, whose rows are not fetched yet
+        return 1
+    return int(connection.affected_rows())
+
+
+def note_answer(connection: Any, statement: str) -> None:
+    """Note the server's answer to a statement."""
     record = known_record(connection)
-    if record is not None:
+    if record is None:
+        return
+    if not hasattr(connection, "server_status"):  # mysqlclient
+        is_begun = begins_transaction(
+            statement, autocommits=bool(connection.get_autocommit())
+        )
+        if is_begun is not None:
+            record.note_transaction(is_begun=is_begun)
+    else:
         result = getattr(connection, "_result", None)
         record.answered(
             has_rows=bool(getattr(result, "field_count", 0)),
