@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -34,10 +35,15 @@ def _program(name: str) -> str:
     return path
 
 
+def _of_data(options: tuple[str, ...]) -> list[str]:
+    """Return the options that the data must be created with."""
+    return [option for option in options if option.startswith("--lower-case")]
+
+
 class PrivateServer:
     """A server whose data ends with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         memory = Path("/dev/shm")  # noqa: S108 - the folder below it is private
         self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
         self.socket = str(self.folder / "socket")
@@ -47,16 +53,20 @@ class PrivateServer:
         data = self.folder / "data"
         # A server that starts deletes the temporary tables of others in its folder. They crash.
         place = (f"--datadir={data}", f"--tmpdir={self.folder}")
-        common = ("--no-defaults", f"--user={user}", *place)
+        common = ("--no-defaults", f"--user={user}", *place, *_of_data(options))
         subprocess.run(
             [_program("mariadb-install-db"), *common, "--auth-root-authentication-method=normal"],
             check=True,
             capture_output=True,
         )
+        self.command = [_program("mariadbd"), *common, *_FAST, f"--socket={self.socket}", *options]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, and wait until it listens."""
+        Path(self.socket).unlink(missing_ok=True)
         self.process = subprocess.Popen(
-            [_program("mariadbd"), *common, *_FAST, f"--socket={self.socket}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + _START_SECONDS
         while not Path(self.socket).exists():
@@ -64,10 +74,21 @@ class PrivateServer:
             assert self.process.poll() is None
             time.sleep(0.02)
 
-    def stop(self) -> None:
-        """Stop the server and remove its data."""
+    def end(self, pid: int) -> None:
+        """End a process that a test has started in the place of this one."""
+        self.process.wait()
+        os.kill(pid, signal.SIGTERM)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.02)
+
+    def halt(self) -> None:
+        """Stop the server, and keep its data."""
         self.process.terminate()
         self.process.wait()
+
+    def stop(self) -> None:
+        """Stop the server and remove its data."""
+        self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -9,9 +9,11 @@ from pytest_arena.testing import Example
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sqlalchemy.engine import URL
+
     from tests.conformance.story_mysql_server import StoryMySQLServer
 
-__all__ = ["shop"]
+__all__ = ["shop", "shop_on"]
 
 _APP = """
 from fastapi import Depends, FastAPI
@@ -90,7 +92,12 @@ pythonpath = .
 
 def shop(server: StoryMySQLServer, folder: Path, driver: str = "mysql+asyncmy") -> Example:
     """Return the project. Each of its tests is checked for what it leaves."""
-    url = server.developers_url(driver).render_as_string(hide_password=False)
-    config = _CONFIG.format(server=server.url("mysql").render_as_string(hide_password=False))
+    return shop_on(server.developers_url(driver), server.url("mysql"), folder)
+
+
+def shop_on(apps: URL, runs: URL, folder: Path) -> Example:
+    """Return the project with the URL of the app's engine, and that of the runs' server."""
+    url = apps.render_as_string(hide_password=False)
+    config = _CONFIG.format(server=runs.render_as_string(hide_password=False))
     files = {"app.py": _APP.format(url=url), "seed.py": _SEED, "pytest.ini": config}
     return Example(folder / "project", files, env={"ARENA_VERIFY": "1"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
@@ -31,7 +32,8 @@ NO_DATABASE = 1049
 NO_TABLE = 1146
 DATABASE_EXISTS = 1007
 # The client's numbers: it cannot connect, or it has lost the connection.
-_NO_ANSWER = (0, 2002, 2003, 2005, 2055)
+_NO_SOCKET = 2002
+_NO_ANSWER = (0, _NO_SOCKET, 2003, 2005, 2055)
 _LOST = (*_NO_ANSWER, 1053, 1927, 2006, 2013, 4031)
 
 # Explicit settings, so that a server's defaults have no effect. 0 is a value of an AUTO_INCREMENT
@@ -103,9 +105,15 @@ class MySQLControl:
             "ssl_disabled": needs_no_tls(address),
             **place_of(address),
         }
+        self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
         try:
-            self._connection: Any = pymysql.connect(**arguments)
-        except self._error as error:
+            if address.is_socket:
+                # As PyMySQL sets it for a socket that it opens.
+                self._connection._secure = True  # noqa: SLF001 - no public name
+                self._connection.connect(_socket_file(address, timeout))
+            else:
+                self._connection.connect()
+        except (self._error, OSError) as error:
             raise _failure(error) from error
         self.pid: int = self._connection.thread_id()
 
@@ -136,6 +144,22 @@ class MySQLControl:
         """Close the connection. Idempotent; never raises."""
         with suppress(Exception):
             self._connection.close()
+
+
+def _socket_file(address: Address, timeout: float) -> socket.socket:
+    """Connect to a socket's file. PyMySQL does not close its socket if that fails.
+
+    Raises:
+        MySQLFailure: no server listens there.
+    """
+    file = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        file.settimeout(math.ceil(timeout))
+        file.connect(address.host)
+    except OSError as error:
+        file.close()
+        raise MySQLFailure(str(error), _NO_SOCKET) from error
+    return file
 
 
 def _failure(error: Exception) -> MySQLFailure:
@@ -232,6 +256,7 @@ class MySQLControlLine:
         self._connection: MySQLControl | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
+        self._is_given_up = False  # the server has not answered for long
         # Kept in a forked child: the garbage collector would close them.
         self._parents_connections: list[MySQLControl] = []
 
@@ -271,14 +296,18 @@ class MySQLControlLine:
             return connection
 
     def _opened_again(self) -> MySQLControl:
-        """Connect to a server that may be restarting."""
-        end = seconds() + _RESTART_SECONDS
+        """Connect to a server that may be restarting. Wait once for one that has stopped."""
+        end = seconds() + (0 if self._is_given_up else _RESTART_SECONDS)
         while True:
             try:
-                return self.opened()
+                connection = self.opened()
             except MySQLFailure as error:
                 if not error.is_lost or seconds() > end:
+                    self._is_given_up = error.is_lost
                     raise
+            else:
+                self._is_given_up = False
+                return connection
             rest(_RETRY_SECONDS)
 
     def close(self) -> None:

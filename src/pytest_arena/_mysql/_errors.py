@@ -22,8 +22,17 @@ _ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # names another 
 
 _NO_RIGHTS = (
     ServerError,
-    "the login has too few rights on this server",
+    "the login {user}{source} has too few rights on this server",
     f"{GRANT}\nTriggers and views of the app may need SUPER or SET USER",
+)
+TRUST = "SET GLOBAL log_bin_trust_function_creators = 1;   -- by an administrator"
+_NO_TRUST = (
+    ServerError,
+    (
+        "the server writes a binary log, and the login {user}{source} has not the right SUPER, "
+        "which the schema's triggers and functions need there"
+    ),
+    TRUST,
 )
 _FULL = (
     IsolationError,
@@ -52,7 +61,10 @@ _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
     1044: _NO_RIGHTS,
     1142: _NO_RIGHTS,
     1227: _NO_RIGHTS,
-    1419: _NO_RIGHTS,
+    1370: _NO_RIGHTS,
+    1410: _NO_RIGHTS,
+    1418: _NO_TRUST,
+    1419: _NO_TRUST,
     1021: _FULL,
     1114: _FULL,
     1040: _CROWDED,
@@ -63,8 +75,13 @@ _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
 }
 
 
-def failed(what: str, error: MySQLFailure, address: Address) -> ArenaError:
-    """Return the error for a refused statement. ``what`` is what pytest-arena could not do."""
+def failed(
+    what: str, error: MySQLFailure, address: Address, source: str = ""
+) -> ArenaError:
+    """Return the error for a refused statement. ``what`` is what pytest-arena could not do.
+
+    ``source`` is the place of the option that names the server.
+    """
     lines = str(error).splitlines()
     if error.is_lost:
         return ServerError(
@@ -78,9 +95,24 @@ def failed(what: str, error: MySQLFailure, address: Address) -> ArenaError:
     return kind(
         f"{place_shown(address)}: {what}: {lines[0]}",
         why=_WHY,
-        cause=cause,
+        cause=cause.format(user=address.user, source=f" of {source}" if source else ""),
         fix=fix.format(user=address.user),
     )
+
+
+def step_for(number: int, user: str) -> str:
+    """Return the next step if a statement of a schema was refused with a number, or ""."""
+    if number in _STEPS:
+        return _STEPS[number]
+    _, _, fix = _KNOWN.get(number, (None, "", ""))
+    return fix.format(user=user).partition("\n")[0]
+
+
+_STEPS = {
+    1146: "create that table first: import all models, or sort the statements",
+    1227: "create programs without DEFINER = another user",
+    1133: "CREATE USER …;   -- on this server, by an administrator: GRANT creates no user",
+}
 
 
 def foreign_registry(address: Address, name: str) -> ServerError:

@@ -14,7 +14,7 @@ from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._accounts import Accounts
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
 from pytest_arena._mysql._cloned import CloneIsolation
-from pytest_arena._mysql._control import place_shown
+from pytest_arena._mysql._control import MySQLControlLine, place_shown
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.servers._search import find_server
@@ -86,9 +86,29 @@ class MySQL:
             project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
             tell=self._core.ledger.note,
             lock_timeout=self._config.lock_timeout,
+            source=self._config.places["database"] if self._config.server_url else "",
         )
+        with registry.saying("the server's settings cannot be read"):
+            self._note_settings(registry.control)
         self.accounts = Accounts(self._core, registry)
         return registry
+
+    def _note_settings(self, control: MySQLControlLine) -> None:
+        """Note settings of the server with which a test may pass wrongly."""
+        [(mode, lowers_names)] = control.rows(
+            "SELECT @@GLOBAL.sql_mode, @@lower_case_table_names"
+        )
+        if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & {*mode.split(",")}:
+            self._core.ledger.note(
+                "the server's sql_mode is not strict: it stores a part of a value that does not "
+                "fit, without an error. Next, if production is strict: "
+                "SET GLOBAL sql_mode = CONCAT(@@GLOBAL.sql_mode, ',STRICT_TRANS_TABLES')"
+            )
+        if lowers_names == 1:
+            self._core.ledger.note(
+                "the server has lower_case_table_names = 1: arena.changes() has the names of "
+                "tables in lower case"
+            )
 
     def _refuse_apps_database(self) -> None:
         try:

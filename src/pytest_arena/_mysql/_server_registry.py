@@ -206,7 +206,9 @@ class MySQLRegistry:
         registry: str = REGISTRY,
         tell: Callable[[str], None] = discard,
         lock_timeout: float = 0.0,
+        source: str = "",
     ) -> None:
+        self._source = source  # the place of the option that names the server
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
         self.tell = tell
         self.name = registry
@@ -753,7 +755,7 @@ class MySQLRegistry:
         try:
             yield
         except MySQLFailure as error:
-            raise messages.failed(what, error, self._address) from error
+            raise messages.failed(what, error, self._address, self._source) from error
 
 
 def new_name(kind: str) -> str:

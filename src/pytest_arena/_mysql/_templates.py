@@ -21,6 +21,7 @@ from pytest_arena._mysql._control import (
     open_control,
     place_shown,
 )
+from pytest_arena._mysql._errors import step_for
 from pytest_arena._mysql._scripts import run_script
 from pytest_arena._mysql.drivers._records import writers_in
 from pytest_arena._product import (
@@ -28,6 +29,7 @@ from pytest_arena._product import (
     ConnectTarget,
     Key,
     Manifest,
+    ScriptError,
     Template,
     read_manifest,
 )
@@ -105,7 +107,13 @@ class MySQLBuild:
             control.run(
                 "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1"
             )
-            run_script(control, script, self.address.database)
+            try:
+                run_script(control, script, self.address.database)
+            except ScriptError as error:
+                if isinstance(error.__cause__, MySQLFailure):
+                    number = error.__cause__.number
+                    error.suggest(step_for(number, self.address.user))
+                raise
 
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
@@ -236,7 +244,7 @@ class MySQLTemplates:
         """Return the next step by the server's number of the error."""
         original = getattr(error, "orig", None) or error
         number = re.match(r"\((\d+),", str(original))
-        return _STEPS.get(int(number[1]), "") if number else ""
+        return step_for(int(number[1]), self.own.address_of().user) if number else ""
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a server that does not answer, or refuses a statement."""
@@ -248,13 +256,6 @@ class MySQLTemplates:
             cause=f"the server on {place_shown(self.own.address_of())} has stopped or refuses",
             fix="pytest …   # once more, when the server answers",
         )
-
-
-_STEPS = {
-    1146: "create that table first: import all models, or sort the statements",
-    1419: "SET GLOBAL log_bin_trust_function_creators = 1;   -- as an administrator",
-    1227: "create programs without DEFINER = another user",
-}
 
 
 def async_driver_for(dialect: Dialect) -> str:
