@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 PREAMBLE = """
 import contextlib
+import datetime
+import json
 import unittest
 import warnings
+from decimal import Decimal
 from unittest import mock
 
 from app import Dancer, app, get_db, maker
@@ -28,6 +31,9 @@ from starlette.testclient import TestClient
 
 HOOKS = {}
 NAME = "Sand"
+NAMES = ["Sand", "Storm"]
+PATCHED = ""
+CALLS = []
 
 
 @app.get("/none")
@@ -53,6 +59,49 @@ def storm(db_session):
     storm = Dancer(name="Storm")
     db_session.add(storm)
     return storm
+
+
+@pytest.fixture
+def a_name():
+    return "Storm"
+
+
+@pytest.fixture
+def shouted(a_name):
+    return [a_name.upper()]
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+@pytest.fixture
+def hooked(calls):
+    HOOKS["renamed"] = lambda: calls.append("it")
+    yield
+    HOOKS.clear()
+
+
+def is_storm(value):
+    assert value == "Storm"
+
+
+def begin_with(names, letter="S"):
+    for name in names:
+        assert name.startswith(letter)
+
+
+def begin_with_s(names):
+    begin_with(names)
+
+
+def the_names():
+    return ["Sand", "Storm"]
+
+
+def fill(into, values):
+    into.extend(values)
 
 """
 
@@ -338,6 +387,59 @@ async def test_an_error_of_its_own(client, storm):
 @proves
 async def test_a_mock_in_one_line(client, storm):
     it = mock.Mock(); it("x"); await client.get("/dancers"); it.assert_called_with("x")
+
+@proves
+async def test_a_text_of_its_own_in_a_helper(client, storm):
+    await client.get("/dancers")
+    is_storm("Storm")
+
+@proves
+async def test_a_list_of_its_own_in_a_helper_of_a_helper(client, storm):
+    await client.get("/dancers")
+    names = ["Sand", "Storm"]
+    begin_with_s(names)
+
+@proves
+async def test_what_a_helper_makes(client, storm):
+    await client.get("/dancers")
+    names = the_names()
+    assert names[0] == "Sand"
+
+@proves
+async def test_a_constant_of_a_fixture(client, storm, a_name):
+    await client.get("/dancers")
+    assert a_name == "Storm"
+
+@proves
+async def test_a_constant_of_a_fixture_of_a_fixture(client, storm, shouted):
+    await client.get("/dancers")
+    assert shouted == ["STORM"]
+
+@proves
+async def test_a_constant_of_a_fixture_in_a_helper(client, storm, a_name):
+    await client.get("/dancers")
+    is_storm(a_name)
+
+@proves
+async def test_a_list_of_its_module(client, storm):
+    await client.get("/dancers")
+    assert NAMES == ["Sand", "Storm"]
+
+@proves
+async def test_what_a_library_makes(client, storm):
+    await client.get("/dancers")
+    expected = json.loads('{"name": "Ann"}')
+    assert expected["name"] == "Ann"
+    assert Decimal("1.0") == 1
+
+class TestConstants:
+    ITS_NAME = "Sand"
+
+    @proves
+    async def test_a_constant_of_its_class(self, client, storm):
+        await client.get("/dancers")
+        assert self.ITS_NAME == "Sand"
+        assert TestConstants.ITS_NAME == "Sand"
 
 class TestIdle(unittest.TestCase):
     def setUp(self):
@@ -796,6 +898,105 @@ async def test_an_error_of_an_item(client, storm):
     names = (await client.get("/dancers")).json()
     with pytest.raises(IndexError):
         names[2]
+
+@proves
+async def test_the_answer_in_a_helper(client, storm):
+    is_storm((await client.get("/dancers")).json()[1])
+
+@proves
+async def test_its_own_and_the_answer_in_helpers_of_one_line(client, storm):
+    answer = await client.get("/dancers")
+    is_storm("Storm"), is_storm(answer.json()[1])
+
+@proves
+async def test_the_answer_in_a_helper_of_a_helper(client, storm):
+    names = (await client.get("/dancers")).json()
+    begin_with_s(names)
+
+@proves
+async def test_a_helper_by_another_name(client, storm):
+    answer = await client.get("/dancers")
+    check = is_storm
+    check(answer.json()[1])
+
+@proves
+async def test_a_helper_by_a_function(client, storm):
+    answer = await client.get("/dancers")
+    list(map(is_storm, answer.json()[1:]))
+
+@proves
+async def test_its_own_by_a_condition_in_a_helper(client, storm):
+    name = "Storm"
+    if (await client.get("/dancers")).is_error:
+        name = "error"
+    is_storm(name)
+
+@proves
+async def test_a_list_that_a_helper_fills(client, storm):
+    names = []
+    fill(names, (await client.get("/dancers")).json())
+    assert names == ["Sand", "Storm"]
+
+@proves
+async def test_a_list_that_a_helper_fills_by_name(client, storm):
+    names = []
+    answer = await client.get("/dancers")
+    fill(values=answer.json(), into=names)
+    begin_with(names)
+
+@proves
+async def test_a_list_of_a_fixture_that_the_app_has(client, storm, hooked, calls):
+    await client.post("/rename/1/Kite")
+    assert calls == ["it"]
+
+@proves
+async def test_a_list_of_a_fixture_that_the_test_shares(client, storm, calls):
+    HOOKS["renamed"] = lambda: calls.append("it")
+    await client.post("/rename/1/Kite")
+    assert calls == ["it"]
+
+@proves
+async def test_a_constant_of_a_fixture_and_the_answer(client, storm, a_name):
+    names = (await client.get("/dancers")).json()
+    assert a_name in names
+
+@proves
+async def test_a_list_of_its_module_that_the_app_fills(client, storm):
+    HOOKS["renamed"] = lambda: CALLS.append("it")
+    await client.post("/rename/1/Kite")
+    assert CALLS == ["it"]
+
+@proves
+async def test_a_patched_constant(client, storm, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.PATCHED", (await client.get("/dancers")).json()[0])
+    assert PATCHED == "Sand"
+
+@proves
+async def test_what_a_library_reads(client, storm):
+    names = json.loads((await client.get("/dancers")).text)
+    assert names == ["Sand", "Storm"]
+
+@proves
+async def test_the_time_until_the_answer(client, storm):
+    start = datetime.datetime.now()
+    await client.get("/dancers")
+    assert datetime.datetime.now() - start < datetime.timedelta(minutes=1)
+
+class TestAttributes:
+    found = None
+
+    @proves
+    async def test_an_attribute_of_its_class(self, client, storm):
+        await self.load(client)
+        assert self.found == ["Sand", "Storm"]
+
+    @proves
+    async def test_an_attribute_by_name(self, client, storm):
+        setattr(self, "found", (await client.get("/dancers")).json())
+        assert self.found == ["Sand", "Storm"]
+
+    async def load(self, client):
+        self.found = (await client.get("/dancers")).json()
 
 class TestHonest(unittest.TestCase):
     def setUp(self):

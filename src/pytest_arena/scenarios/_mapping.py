@@ -20,7 +20,7 @@ from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios._tries import skip_reason
-from pytest_arena.scenarios.assertions._data_flow import function_of
+from pytest_arena.scenarios.assertions._test_files import function_of
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
 from pytest_arena.scenarios.specs._index import (
     Index,

@@ -29,7 +29,6 @@ import _pytest.assertion.util as asserting
 
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function, replaced_function
-from pytest_arena.scenarios.assertions._data_flow import function_of
 from pytest_arena.scenarios.assertions._idle import (
     depends_only_on_test_data,
     is_block_of_python,
@@ -37,6 +36,7 @@ from pytest_arena.scenarios.assertions._idle import (
 )
 from pytest_arena.scenarios.assertions._other_answers import passes_with_any_answer
 from pytest_arena.scenarios.assertions._swallowed import is_swallowed
+from pytest_arena.scenarios.assertions._test_files import function_of
 from pytest_arena.scenarios.assertions._updated_snapshots import (
     has_snapshot,
     updates_snapshots,
@@ -45,6 +45,8 @@ from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
     import pytest
+
+    from pytest_arena.scenarios.assertions._own_parameters import Fixtures
 
 _PassHook = Callable[[int, str, str], None]
 
@@ -172,8 +174,7 @@ def heard_in_teardown(instruments: CallRecorder, item: pytest.Item) -> Iterator[
     """
     names = item.session._fixturemanager._getautousenames(item)  # noqa: SLF001 - no public name
     autouse = frozenset(names)
-    request = getattr(item, "_request", None)
-    fixtures: Mapping[str, Any] = getattr(request, "_fixture_defs", {})
+    fixtures = _fixtures_of(item)
     requested = set[CodeType]()
     for name, fixture in fixtures.items():
         code = getattr(inspect.unwrap(fixture.func), "__code__", None)
@@ -209,6 +210,7 @@ def _listening(
         str(item.config.rootpath),
         former,
         counts,
+        fixtures=_fixtures_of(item),
         updates_snapshots=updates_snapshots(item.config),
     )
     _listeners.append(listener)
@@ -232,8 +234,14 @@ def _call(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
             with suppress(Exception):  # an object of the test may raise any error
                 instruments.note_unheard(unheard(item))
         # Fixtures that the test got by `getfixturevalue` are not among its `fixturenames`.
-        request = getattr(item, "_request", None)
-        instruments.end_call(getattr(request, "_fixture_defs", ()))
+        instruments.end_call(_fixtures_of(item))
+
+
+def _fixtures_of(item: pytest.Item) -> Fixtures:
+    """Return pytest's definitions of the fixtures that a test has requested until now."""
+    request = getattr(item, "_request", None)
+    fixtures: Fixtures = getattr(request, "_fixture_defs", {})
+    return fixtures
 
 
 @contextmanager
@@ -282,9 +290,11 @@ class _Listener:
         former: _PassHook | None,
         counts: Callable[[FrameType], bool],
         *,
+        fixtures: Fixtures,
         updates_snapshots: bool,
     ) -> None:
         self._counts = counts
+        self._fixtures = fixtures
         self._instruments = instruments
         self._root = root
         self._former = former
@@ -349,7 +359,11 @@ class _Listener:
                 return
             try:
                 is_idle = depends_only_on_test_data(
-                    code, text, variables, self._instruments.is_as_seeded
+                    frame,
+                    text,
+                    variables,
+                    self._fixtures,
+                    self._instruments.is_as_seeded,
                 )
                 is_idle = is_idle or passes_with_any_answer(code, text, variables)
                 is_idle = is_idle or is_uncalled_method(text, variables)
@@ -700,8 +714,7 @@ def unheard(item: pytest.Item) -> str:
 
 def _values_of_fixtures(item: pytest.Item) -> list[Any]:
     """Return the values of all fixtures of a test. pytest-bdd's steps are among them."""
-    request = getattr(item, "_request", None)
-    fixtures: Mapping[str, Any] = getattr(request, "_fixture_defs", {})
+    fixtures = _fixtures_of(item)
     results = [fixture.cached_result for fixture in fixtures.values()]
     return [result[0] for result in results if result]
 

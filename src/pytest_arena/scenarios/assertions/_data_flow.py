@@ -7,21 +7,23 @@ that other code may change is foreign too.
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-PURE = frozenset(
-    {"abs", "all", "any", "bool", "dict", "enumerate", "float", "frozenset", "hasattr"}
-    | {"int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed"}
-    | {"round", "set", "sorted", "str", "sum", "tuple", "type", "zip"}
+from pytest_arena.scenarios.assertions._test_files import (
+    BINDING,
+    PURE,
+    SENT,
+    Function,
+    bindings_in,
+    constants_of,
+    function_of,
+    helpers_in,
+    pure_imports,
 )
-"""The functions of Python that change nothing and read nothing but their arguments."""
 
 _FOREIGN = ""  # the source of what is no variable
 _TO_SCALARS = frozenset(
@@ -41,41 +43,115 @@ _TO_SCALARS = frozenset(
 _SCALARS = (ast.Constant, ast.JoinedStr, ast.Compare, ast.UnaryOp)
 _SCOPES = (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _UNKNOWN = (*_SCOPES, ast.Yield, ast.YieldFrom, ast.Import, ast.ImportFrom)
-# The attributes of nodes that bind a name: arguments, functions, modules, exceptions.
-_BINDING = ("arg", "name", "asname", "rest")
 _METHODS = frozenset({"get", "post", "put", "patch", "delete", "request", "stream"})
-_SENT = frozenset({"json", "data", "params", "headers", "content"})
 _MOCKS = frozenset({"Mock", "MagicMock", "AsyncMock"})
 _SWALLOWING = re.compile(r"suppress|raises", re.IGNORECASE)
 
 _Names = frozenset[str]
 
 
+_NO_NAMES = _Names()
+_CLOCK = frozenset({"now", "today", "utcnow"})
+
+
 @cache
-def own_names(code: CodeType) -> _Names:
+def own_names(code: CodeType, own_parameters: _Names = _NO_NAMES) -> _Names:
     """Return the variables that a function made itself, and constants of its module.
 
     Costs 1 ms, once for each function.
+
+    Args:
+        code: of the function.
+        own_parameters: the parameters to which nothing foreign is passed.
     """
     function = function_of(code)
     if function is None:
         return frozenset()
-    flows = _Flows(function)
-    constants = _constants(code.co_filename) - flows.bound
-    return flows.own(constants) | constants | (PURE - flows.bound)
+    file = code.co_filename
+    return _own_in(function, file, own_parameters, closed_helpers(file))
+
+
+def _own_in(
+    function: Function,
+    file: str,
+    own_parameters: _Names,
+    closed: _Names,
+) -> _Names:
+    harmless = PURE | pure_imports(file) | closed
+    harmless -= bindings_in([*ast.walk(function)]).keys()
+    flows = _Flows(function, own_parameters, harmless)
+    known = (constants_of(file) | harmless) - flows.bound
+    return flows.own(known) | known
+
+
+@cache
+def closed_helpers(file: str) -> _Names:
+    """Return the functions of a module that read and change only their arguments.
+
+    A function that calls another one of them is among them.
+    """
+    helpers = helpers_in(file)
+    closed = frozenset(helpers)
+    while True:
+        remaining = frozenset(
+            name
+            for name in closed
+            if is_closed(helpers[name], file, parameters_of(helpers[name]), closed)
+        )
+        if remaining == closed:
+            return closed
+        closed = remaining
+
+
+def is_closed(
+    function: Function,
+    file: str,
+    own_parameters: _Names,
+    closed: _Names,
+) -> bool:
+    """Return whether a function reads only these parameters and values that it makes itself."""
+    own = _own_in(function, file, own_parameters, closed)
+    for statement in function.body:
+        match statement:
+            case ast.Expr(value=ast.Yield(value=value)):
+                read = sources(value) if value else _NO_NAMES
+            case _:
+                read = sources(statement)
+        if not read <= own:
+            return False
+    return True
+
+
+def parameters_of(function: Function) -> _Names:
+    """Return the names of a function's parameters."""
+    arguments = function.args
+    names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return frozenset(name.arg for name in names)
 
 
 def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
-    """Return the variables that an expression reads; "" among them for other sources."""
+    """Return the variables that an expression reads; "" among them for other sources.
+
+    An attribute of the test's class is a variable: ``self.NAME``.
+    """
     names = set()
     skipped = set(without)
     for part in ast.walk(node):
+        if part in skipped:
+            continue
         if isinstance(part, ast.Call) and _is_mock(part.func):
             skipped.update(ast.walk(part.func))
         if isinstance(part, _UNKNOWN):
             names.add(_FOREIGN)
-        if isinstance(part, ast.Name) and part not in skipped:
-            names.add(part.id)
+        match part:
+            case ast.Attribute(value=ast.Name(id=owner) as name, attr=attribute):
+                if owner == "self" or owner.startswith("Test"):
+                    skipped.add(name)
+                    names.add(f"{owner}.{attribute}")
+            case ast.Name(id=name):
+                names.add(name)
+        if isinstance(part, ast.Attribute) and part.attr in _CLOCK:
+            names.add(_FOREIGN)
     return frozenset(names)
 
 
@@ -97,7 +173,13 @@ class _Flow(NamedTuple):
 class _Flows(ast.NodeVisitor):
     """The flows of values in a function."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(
+        self,
+        function: Function,
+        own_parameters: _Names,
+        harmless: _Names,
+    ) -> None:
+        self._harmless = harmless
         self._flows: list[_Flow] = []
         self._conditions: _Names = frozenset()
         self._sent = frozenset(_sent_in(function))
@@ -106,8 +188,10 @@ class _Flows(ast.NodeVisitor):
             self._bind(ast.Name(name), values)
         for statement in function.body:
             self.visit(statement)
-        for name in _bound_otherwise(function):
-            if name not in parametrized:
+        for name, times in Counter(_bound_otherwise(function)).items():
+            if name in own_parameters and times == 1:
+                self._bind(ast.Name(name), ast.List([]))
+            elif name not in parametrized:
                 self._add(name, None, is_binding=True)
         self.bound = frozenset(flow.target for flow in self._flows if flow.is_binding)
 
@@ -120,7 +204,7 @@ class _Flows(ast.NodeVisitor):
         }
         read = {name for flow in self._flows for name in flow.sources | flow.conditions}
         targets = {flow.target for flow in self._flows}
-        foreign = (read | targets) - self.bound - PURE - constants
+        foreign = (read | targets) - self.bound - constants
         size = -1
         while size != len(foreign):
             size = len(foreign)
@@ -177,7 +261,7 @@ class _Flows(ast.NodeVisitor):
 
     def _change(self, owner: ast.expr, values: Iterable[ast.AST]) -> None:
         """Add the flows of values into the objects that an expression names."""
-        for name in sources(owner) - PURE:
+        for name in sources(owner) - self._harmless:
             for value in values:
                 self._add(name, value)
 
@@ -255,9 +339,21 @@ class _Flows(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         """Note that a call may pass its arguments to all objects that its function names."""
+        values = [*node.args, *node.keywords]
         if not _is_mock(node.func) and not _is_check(node.func):
-            self._change(node.func, [*node.args, *node.keywords])
+            self._change(node.func, values)
+        match node.func:
+            case ast.Name(id=name) if name in self._harmless - PURE:
+                for value in values:  # a helper may fill one argument from the others
+                    others = [other for other in values if other is not value]
+                    self._change_argument(value, others)
         self.generic_visit(node)
+
+    def _change_argument(self, argument: ast.AST, values: Iterable[ast.AST]) -> None:
+        if isinstance(argument, ast.keyword | ast.Starred):
+            argument = argument.value
+        if isinstance(argument, ast.expr):
+            self._change(argument, values)
 
     def _visit_scope(self, node: ast.AST) -> None:
         """Note that another function may change what it names."""
@@ -314,7 +410,7 @@ def _sent_in(function: Function) -> Iterator[ast.AST]:
     for node in ast.walk(function):
         match node:
             case ast.Call(func=ast.Attribute(attr=method)) if method in _METHODS:
-                sent = [each for each in node.keywords if each.arg in _SENT]
+                sent = [each for each in node.keywords if each.arg in SENT]
                 yield from chain.from_iterable(map(ast.walk, sent))
 
 
@@ -325,7 +421,7 @@ def _bound_otherwise(function: Function) -> Iterator[str]:
             yield from node.names
         if isinstance(node, ast.keyword):
             continue
-        for attribute in _BINDING:
+        for attribute in BINDING:
             name = getattr(node, attribute, None)
             if isinstance(name, str):
                 yield name
@@ -343,60 +439,3 @@ def _parametrized(function: Function) -> Iterator[tuple[str, ast.expr]]:
                 values = ast.Tuple(rows, ast.Load())
                 for name in names.split(","):
                     yield name.strip(), values
-
-
-# Functions of a file.
-
-
-def function_of(code: CodeType) -> Function | None:
-    """Return the syntax tree of a function, or None if its source is not known."""
-    return _functions(code.co_filename).get(code.co_firstlineno)
-
-
-@cache
-def _functions(file: str) -> dict[int, Function]:
-    """Return the functions in a file by their first lines, decorators included."""
-    functions = {}
-    for node in ast.walk(_tree(file)):
-        if isinstance(node, Function):
-            decorators = [decorator.lineno for decorator in node.decorator_list]
-            functions[min([node.lineno, *decorators])] = node
-    return functions
-
-
-@cache
-def _tree(file: str) -> ast.Module:
-    """Return the syntax tree of a file, an empty one if it has none."""
-    try:
-        return ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return ast.Module([], [])
-
-
-@cache
-def _constants(file: str) -> _Names:
-    """Return the variables of a module that have a constant, and are bound nowhere else."""
-    tree = _tree(file)
-    bindings = bindings_in([*ast.walk(tree)])
-    names = set()
-    for statement in tree.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant()):
-                if bindings[name] == 1:
-                    names.add(name)
-    return frozenset(names)
-
-
-def bindings_in(nodes: Sequence[ast.AST]) -> Counter[str]:
-    """Count how often each name is bound."""
-    bindings = Counter[str]()
-    for node in nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            bindings[node.id] += 1
-        elif isinstance(node, ast.Global):
-            bindings.update(node.names)
-        for attribute in _BINDING:
-            name = getattr(node, attribute, None)
-            if isinstance(name, str):
-                bindings[name] += 1
-    return bindings

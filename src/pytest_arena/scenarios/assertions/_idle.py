@@ -11,10 +11,16 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from inspect import getattr_static
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-from pytest_arena.scenarios.assertions._data_flow import function_of, own_names, sources
+from pytest_arena.scenarios.assertions._data_flow import (
+    own_names,
+    parameters_of,
+    sources,
+)
+from pytest_arena.scenarios.assertions._own_parameters import Fixtures, own_parameters
+from pytest_arena.scenarios.assertions._test_files import function_of
 
 # Most assertions read something, and compare it with a literal.
 _READS = re.compile(r"[\w)\]]\s*[.(\[]")
@@ -204,30 +210,41 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
 
 
 def depends_only_on_test_data(
-    code: CodeType,
+    frame: FrameType,
     text: str,
     variables: Mapping[str, object],
+    fixtures: Fixtures,
     is_as_seeded: Callable[[object], bool],
 ) -> bool:
-    """Return whether an assertion is only about values that the test function made itself.
+    """Return whether an assertion is only about values that the test itself made.
 
     These are constants, what is computed from them, unshared mocks, and ORM instances that are as
     they were seeded, or ``all(…)`` of nothing. Costs 50 µs for each text and some microseconds.
 
     Args:
-        code: of the test function.
+        frame: of the test function, or of its helper.
         text: of the assertion.
         variables: those of the function, with their values.
+        fixtures: those of the test.
         is_as_seeded: whether a value is an unchanged ORM instance.
     """
     if _is_about_nothing(text, variables):
         return True
     if _reads_answer(text, variables):
         return False
-    names = _foreign_names(code, text)
+    code = frame.f_code
+    names = _foreign_names(code, text, frozenset())
+    if names != _foreign_names(code, text, _parameters(code)):
+        names = _foreign_names(code, text, own_parameters(frame, fixtures))
     if names is None:
         return False
     return all(is_as_seeded(variables.get(name)) for name in names)
+
+
+@cache
+def _parameters(code: CodeType) -> frozenset[str]:
+    function = function_of(code)
+    return frozenset() if function is None else parameters_of(function)
 
 
 def _reads_answer(text: str, variables: Mapping[str, object]) -> bool:
@@ -338,12 +355,14 @@ def is_block_of_python(code: CodeType, line: int) -> bool:
 
 
 @cache
-def _foreign_names(code: CodeType, text: str) -> frozenset[str] | None:
+def _foreign_names(
+    code: CodeType, text: str, own_parameters: frozenset[str]
+) -> frozenset[str] | None:
     """Return the names in an assertion that the test did not make; None if it calls one of them."""
     expression = parsed(text)
-    if expression is None or not code.co_name.startswith("test"):
+    if expression is None:
         return None
-    own = own_names(code)
+    own = own_names(code, own_parameters)
     for node in ast.walk(expression):
         if isinstance(node, ast.Call) and not sources(node.func) <= own:
             return None

@@ -18,8 +18,8 @@ from types import CodeType
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from pytest_arena.scenarios.assertions._data_flow import bindings_in, function_of
 from pytest_arena.scenarios.assertions._idle import parsed
+from pytest_arena.scenarios.assertions._test_files import bindings_in, function_of
 
 # Functions without effects. An assertion that calls another function is not evaluated.
 _FUNCTION = re.compile(

@@ -5,7 +5,7 @@ import re
 from types import FrameType
 
 from pytest_arena._config._load import is_library
-from pytest_arena.scenarios.assertions._data_flow import function_of
+from pytest_arena.scenarios.assertions._test_files import function_of
 
 _CATCHES = re.compile(
     r"except(?::|.*\b(?:AssertionError|Exception|BaseException)\b)"

@@ -1,0 +1,147 @@
+"""Finds the parameters of a running function to which nothing of the app is passed.
+
+These are fixtures that return constants, and arguments of a helper that its caller made itself.
+"""
+
+import ast
+import inspect
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from types import CodeType, FrameType
+from typing import Any
+from uuid import UUID
+
+from pytest_arena._config._load import is_library
+from pytest_arena.scenarios.assertions._data_flow import (
+    closed_helpers,
+    is_closed,
+    own_names,
+    parameters_of,
+    sources,
+)
+from pytest_arena.scenarios.assertions._test_files import (
+    Function,
+    calls_in,
+    function_of,
+)
+
+_IMMUTABLE = (str, bytes, int, float, type(None), Decimal, date, UUID)
+_NOTHING = frozenset[str]()
+
+Fixtures = Mapping[str, Any]
+"""pytest's definitions of the fixtures that a test requests, by their names."""
+
+
+def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
+    """Return the parameters of a running function to which nothing foreign is passed.
+
+    Args:
+        frame: of a test, or of a helper that it calls.
+        fixtures: those of the test.
+    """
+    code = frame.f_code
+    function = function_of(code)
+    if function is None:
+        return _NOTHING
+    parameters = parameters_of(function)
+    if code.co_name.startswith("test"):
+        return frozenset(name for name in parameters if _is_own_fixture(name, fixtures))
+    caller = frame.f_back
+    if caller is None:
+        return _NOTHING
+    call = _call_at(caller.f_code, caller.f_lasti, code.co_name)
+    if call is None:
+        return _NOTHING
+    arguments = arguments_of(call, function)
+    read = [sources(value) for value in arguments.values()]
+    own = own_names(caller.f_code)
+    if not all(names <= own for names in read):
+        own = own_names(caller.f_code, own_parameters(caller, fixtures))
+    return frozenset(name for name, value in arguments.items() if sources(value) <= own)
+
+
+@cache
+def _call_at(code: CodeType, instruction: int, name: str) -> ast.Call | None:
+    """Return the call of a function by its name that an instruction makes, or None for others."""
+    function = function_of(code)
+    if function is None:
+        return None
+    positions = list(code.co_positions())[instruction // 2]
+    for node in calls_in(function):
+        place = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
+        call = node.value if isinstance(node, ast.Await) else node
+        if place != positions or not isinstance(call, ast.Call):
+            continue
+        match call.func:
+            case (
+                ast.Name(id=called) | ast.Attribute(value=ast.Name("self"), attr=called)
+            ):
+                return call if called == name else None
+    return None
+
+
+def arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
+    """Return what a call passes to the parameters of a function, or nothing for ``*args``."""
+    names = [each.arg for each in [*function.args.posonlyargs, *function.args.args]]
+    defaults = function.args.defaults
+    arguments = dict(zip(reversed(names), reversed(defaults), strict=False))
+    if isinstance(call.func, ast.Attribute):
+        names = names[1:]
+    if any(isinstance(value, ast.Starred) for value in call.args):
+        return {}
+    arguments |= dict(zip(names, call.args, strict=False))
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            return {}
+        arguments[keyword.arg] = keyword.value
+    return arguments
+
+
+def _is_own_fixture(name: str, fixtures: Fixtures) -> bool:
+    """Return whether a fixture has a constant that no other fixture can change."""
+    definition = fixtures.get(name)
+    if definition is None or not _is_constant_fixture(name, fixtures):
+        return False
+    value = definition.cached_result[0] if definition.cached_result else None
+    if isinstance(value, _IMMUTABLE):
+        return True
+    if definition.scope != "function":
+        return False
+    return not any(
+        _can_get(other, name) and not _is_constant_fixture(key, fixtures)
+        for key, other in fixtures.items()
+    )
+
+
+def _can_get(definition: Any, name: str) -> bool:
+    """Return whether a fixture can request another one."""
+    code = inspect.unwrap(definition.func).__code__
+    return name in definition.argnames or "getfixturevalue" in code.co_names
+
+
+def _is_constant_fixture(name: str, fixtures: Fixtures) -> bool:
+    """Return whether the function of a fixture reads only other fixtures that have constants."""
+    definition = fixtures.get(name)
+    if definition is None:
+        return False
+    code = inspect.unwrap(definition.func).__code__
+    function = function_of(code)
+    if function is None:
+        return False
+    names = parameters_of(function)
+    if name in names or is_library(code.co_filename):
+        return False
+    if not all(_is_constant_fixture(each, fixtures) for each in names):
+        return False
+    return _is_closed_fixture(code)
+
+
+@cache
+def _is_closed_fixture(code: CodeType) -> bool:
+    function = function_of(code)
+    file = code.co_filename
+    if function is None:
+        return False
+    return is_closed(function, file, parameters_of(function), closed_helpers(file))

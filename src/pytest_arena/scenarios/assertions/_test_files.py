@@ -1,0 +1,229 @@
+"""Finds the functions and the constants of a test file by its source."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import CodeType
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+PURE = frozenset(
+    {"abs", "all", "any", "bool", "dict", "enumerate", "float", "frozenset", "hasattr"}
+    | {"int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed"}
+    | {"round", "set", "sorted", "str", "sum", "tuple", "type", "zip"}
+)
+"""The functions of Python that change nothing and read nothing but their arguments."""
+
+SENT = frozenset({"json", "data", "params", "headers", "content"})
+"""The arguments of a request that a client serializes."""
+
+# The functions and classes of these modules do so, too. `pytest` is there for `pytest.approx`.
+_PURE_MODULES = frozenset(
+    {"base64", "collections", "copy", "datetime", "decimal", "fractions", "hashlib"}
+    | {"html", "itertools", "json", "math", "pytest", "re", "statistics", "string"}
+    | {"textwrap", "types", "uuid"}
+)
+BINDING = ("arg", "name", "asname", "rest")
+"""The attributes of nodes that bind a name: arguments, functions, modules, exceptions."""
+
+_Names = frozenset[str]
+
+
+def function_of(code: CodeType) -> Function | None:
+    """Return the syntax tree of a function, or None if its source is not known."""
+    return _functions(code.co_filename).get(code.co_firstlineno)
+
+
+@cache
+def calls_in(function: Function) -> list[ast.Call | ast.Await]:
+    """Return the calls in a function, and what it awaits."""
+    nodes = ast.walk(function)
+    return [node for node in nodes if isinstance(node, ast.Call | ast.Await)]
+
+
+@cache
+def _functions(file: str) -> dict[int, Function]:
+    """Return the functions in a file by their first lines, decorators included."""
+    functions = {}
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, Function):
+            decorators = [decorator.lineno for decorator in node.decorator_list]
+            functions[min([node.lineno, *decorators])] = node
+    return functions
+
+
+@cache
+def _tree(file: str) -> ast.Module:
+    """Return the syntax tree of a file, an empty one if it has none."""
+    try:
+        return ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+@cache
+def _bindings(file: str) -> Counter[str]:
+    return bindings_in([*ast.walk(_tree(file))])
+
+
+@cache
+def helpers_in(file: str) -> Mapping[str, Function]:
+    """Return the plain functions at the top of a module, by their names."""
+    helpers = {}
+    for node in _tree(file).body:
+        match node:
+            case ast.FunctionDef(name=name, decorator_list=[], args=arguments):
+                defaults = [*arguments.defaults, *filter(None, arguments.kw_defaults)]
+                is_bound_once = _bindings(file)[name] == 1
+                if is_bound_once and all(map(_is_immutable, defaults)):
+                    helpers[name] = node
+    return helpers
+
+
+@cache
+def pure_imports(file: str) -> _Names:
+    """Return the names that a module imports from modules without effects."""
+    names = set()
+    for node in _tree(file).body:
+        for name, module in _imported_by(node):
+            if module in _PURE_MODULES and _bindings_without_arguments(file)[name] == 1:
+                names.add(name)
+    return frozenset(names)
+
+
+def _imported_by(node: ast.stmt) -> Iterator[tuple[str, str]]:
+    """Yield the names that a statement imports, each with its module."""
+    match node:
+        case ast.Import(names=aliases):
+            for alias in aliases:
+                yield alias.asname or alias.name, alias.name
+        case ast.ImportFrom(module=str() as module, names=aliases):
+            for alias in aliases:
+                yield alias.asname or alias.name, module
+
+
+@cache
+def _bindings_without_arguments(file: str) -> Counter[str]:
+    nodes = [
+        node
+        for node in ast.walk(_tree(file))
+        if not isinstance(node, ast.arg | ast.keyword)
+    ]
+    return bindings_in(nodes)
+
+
+@cache
+def constants_of(file: str) -> _Names:
+    """Return the constants of a module and of its test classes, as ``NAME`` and ``self.NAME``.
+
+    Each is bound once in the file, and no text names it, as ``monkeypatch.setattr`` would do.
+    """
+    names = set()
+    for statement in _tree(file).body:
+        if isinstance(statement, ast.ClassDef):
+            inner = {_constant_in(part, file) for part in statement.body} - {""}
+            names |= {f"self.{name}" for name in inner}
+            names |= {f"{statement.name}.{name}" for name in inner}
+        else:
+            names.add(_constant_in(statement, file))
+    return frozenset(names - {""})
+
+
+def _constant_in(statement: ast.stmt, file: str) -> str:
+    """Return the name of the constant that a statement binds, or "" if it binds none."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            pass
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            pass
+        case _:
+            return ""
+    is_kept = _is_immutable(value) or (_is_plain(value) and _is_only_read(file, name))
+    if is_kept and _bindings(file)[name] == 1 and name not in _changed_names(file):
+        return name
+    return ""
+
+
+def _is_immutable(value: ast.AST) -> bool:
+    if isinstance(value, ast.Tuple):
+        return all(map(_is_immutable, value.elts))
+    return isinstance(value, ast.Constant)
+
+
+def _is_plain(value: ast.AST) -> bool:
+    """Return whether a value is a list, a set or a dict of values that cannot change."""
+    match value:
+        case ast.List(elts=values) | ast.Set(elts=values):
+            return all(map(_is_immutable, values))
+        case ast.Dict(values=values):
+            return all(map(_is_immutable, values))
+    return False
+
+
+@cache
+def _changed_names(file: str) -> _Names:
+    """Return the names that a text of a module ends with, and attributes that it assigns."""
+    names = set()
+    for node in ast.walk(_tree(file)):
+        match node:
+            case ast.Constant(value=str() as text):
+                names.add(text.rpartition(".")[2])
+            case ast.Attribute(attr=name, ctx=ast.Store() | ast.Del()):
+                names.add(name)
+    return frozenset(names)
+
+
+def _is_only_read(file: str, name: str) -> bool:
+    """Return whether a module only compares, counts, sends or iterates over a variable."""
+    for parent, child in _parents_in(file):
+        match child:
+            case ast.Name(id=found, ctx=ast.Load()) | ast.Attribute(attr=found):
+                is_meant = found == name
+            case _:
+                is_meant = False
+        if is_meant and not _is_reading(parent, child):
+            return False
+    return True
+
+
+@cache
+def _parents_in(file: str) -> list[tuple[ast.AST, ast.AST]]:
+    """Return the nodes of a module, each after the node that it is a part of."""
+    nodes = []
+    for parent in ast.walk(_tree(file)):
+        nodes += [(parent, child) for child in ast.iter_child_nodes(parent)]
+    return nodes
+
+
+def _is_reading(parent: ast.AST, child: ast.AST) -> bool:
+    """Return whether a node only reads its child."""
+    is_reading = False
+    match parent:
+        case ast.Compare() | ast.FormattedValue() | ast.Subscript(ctx=ast.Load()):
+            is_reading = True
+        case ast.Call(func=ast.Name(id=name)):
+            is_reading = name in PURE
+        case ast.Call(func=ast.Attribute(attr=name)):
+            is_reading = child is not parent.func and name.startswith("assert")
+        case ast.For(iter=iterated) | ast.comprehension(iter=iterated):
+            is_reading = iterated is child
+        case ast.keyword(arg=name):
+            is_reading = name in SENT
+    return is_reading
+
+
+def bindings_in(nodes: Sequence[ast.AST]) -> Counter[str]:
+    """Count how often each name is bound."""
+    bindings = Counter[str]()
+    for node in nodes:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bindings[node.id] += 1
+        elif isinstance(node, ast.Global):
+            bindings.update(node.names)
+        for attribute in BINDING:
+            name = getattr(node, attribute, None)
+            if isinstance(name, str):
+                bindings[name] += 1
+    return bindings
