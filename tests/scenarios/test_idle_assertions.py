@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.scenarios.proving import Told
 
 PREAMBLE = """
+import asyncio
 import contextlib
 import datetime
 import json
@@ -27,7 +28,8 @@ from app import Dancer, app, get_db, maker
 from fastapi import Depends
 from pytest_arena import inserted
 from sqlalchemy import select
-from starlette.testclient import TestClient
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.testclient import TestClient, httpx
 
 HOOKS = {}
 NAME = "Sand"
@@ -81,6 +83,25 @@ def hooked(calls):
     HOOKS["renamed"] = lambda: calls.append("it")
     yield
     HOOKS.clear()
+
+
+@pytest.fixture
+async def first(client):
+    return await client.get("/dancers")
+
+
+def is_there(value):
+    assert value is not None
+
+
+async def fetch(client):
+    answer = await client.get("/dancers")
+    return answer
+
+
+async def fetch_if_good(client):
+    answer = await client.get("/dancers")
+    return answer if answer.is_success else None
 
 
 def is_storm(value):
@@ -431,6 +452,63 @@ async def test_what_a_library_makes(client, storm):
     expected = json.loads('{"name": "Ann"}')
     assert expected["name"] == "Ann"
     assert Decimal("1.0") == 1
+
+@proves
+async def test_a_list_of_its_answer(client, storm):
+    answer = await client.get("/dancers")
+    answers = [answer]
+    pair = (answer, 1)
+    assert len(answers) == 1 and answers
+    assert pair[1] == 1
+
+@proves
+async def test_how_many_requests_it_sends(client, storm):
+    answers = [await client.get(path) for path in ("/dancers", "/none")]
+    same = await asyncio.gather(client.get("/dancers"), client.get("/none"))
+    assert len(answers) == 2
+    assert len(same) == 2
+
+@proves
+async def test_the_class_of_its_answer(client, storm):
+    answer = await client.get("/dancers")
+    assert isinstance(answer, httpx.Response)
+    assert answer is not None
+    assert "Response" in str(type(answer))
+
+@proves
+async def test_an_answer_in_a_helper(client, storm):
+    answer = await client.get("/dancers")
+    is_there(answer)
+
+@proves
+async def test_an_answer_of_a_helper(client, storm):
+    answer = await fetch(client)
+    assert answer
+
+@proves
+async def test_an_answer_of_a_fixture(client, storm, first):
+    await client.get("/dancers")
+    assert first
+
+@proves
+async def test_two_answers(client, storm):
+    one = await client.get("/dancers")
+    two = await client.get("/none")
+    assert one and two and one is not two
+
+@proves
+async def test_its_tools(client, db_session, storm):
+    await client.get("/dancers")
+    assert client
+    assert isinstance(client, httpx.AsyncClient)
+    assert isinstance(db_session, AsyncSession) and db_session is not None
+    assert app is not None and Dancer is not None
+
+@proves
+async def test_a_range_of_its_own(client, storm):
+    answer = await client.get("/dancers")
+    possible = range(100, 600)
+    assert answer.status_code in possible
 
 class TestConstants:
     ITS_NAME = "Sand"
@@ -981,6 +1059,66 @@ async def test_the_time_until_the_answer(client, storm):
     start = datetime.datetime.now()
     await client.get("/dancers")
     assert datetime.datetime.now() - start < datetime.timedelta(minutes=1)
+
+@proves
+async def test_an_answer_or_none(client, storm):
+    answer = await client.get("/dancers")
+    good = answer if answer.is_success else None
+    assert good is not None
+
+@proves
+async def test_the_first_good_answer(client, storm):
+    answers = [await client.get("/dancers"), await client.get("/none")]
+    good = next((answer for answer in answers if answer.json()), None)
+    assert good
+
+@proves
+async def test_an_answer_or_none_of_a_helper(client, storm):
+    answer = await fetch_if_good(client)
+    is_there(answer)
+
+@proves
+async def test_an_answer_of_some_rounds(client, storm):
+    good = None
+    for path in ("/none", "/dancers"):
+        answer = await client.get(path)
+        if answer.json():
+            good = answer
+    assert good
+
+@proves
+async def test_how_many_answers_are_good(client, storm):
+    answers = [await client.get(path) for path in ("/dancers", "/none")]
+    good = [answer for answer in answers if answer.json()]
+    assert len(good) == 1
+
+@proves
+async def test_how_many_rounds_it_takes(client, storm):
+    answers = []
+    path = "/dancers"
+    while path:
+        answers.append(await client.get(path))
+        path = "/none" if len(answers[-1].json()) == 2 else ""
+    assert len(answers) == 2
+
+@proves
+async def test_answers_that_are_alike(client, storm):
+    answers = [await client.get("/dancers") for _ in range(2)]
+    assert len({answer.text for answer in answers}) == 1
+
+@proves
+async def test_answers_at_once_that_are_alike(client, storm):
+    answers = await asyncio.gather(client.get("/dancers"), client.get("/dancers"))
+    assert answers[0].json() == answers[1].json()
+
+@proves
+async def test_an_error_that_is_none(client, storm):
+    error = None
+    try:
+        (await client.get("/dancers")).raise_for_status()
+    except httpx.HTTPError as raised:
+        error = raised
+    assert error is None
 
 class TestAttributes:
     found = None

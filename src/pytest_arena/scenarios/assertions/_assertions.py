@@ -365,7 +365,9 @@ class _Listener:
                     self._fixtures,
                     self._instruments.is_as_seeded,
                 )
-                is_idle = is_idle or passes_with_any_answer(code, text, variables)
+                is_idle = is_idle or passes_with_any_answer(
+                    frame, text, variables, self._fixtures
+                )
                 is_idle = is_idle or is_uncalled_method(text, variables)
                 is_idle = is_idle or is_block_of_python(code, frame.f_lineno)
             except Exception:  # noqa: BLE001 - then it counts as one that could have failed

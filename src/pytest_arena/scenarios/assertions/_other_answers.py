@@ -9,142 +9,272 @@ import builtins
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
-from types import CodeType
-from typing import Any, Protocol, cast
-from urllib.parse import quote
+from itertools import count
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any, NamedTuple, cast
 
+from pytest_arena.scenarios.assertions._answer_variables import (
+    METHODS,
+    is_always_answer,
+    is_tool,
+)
+from pytest_arena.scenarios.assertions._data_flow import own_names
 from pytest_arena.scenarios.assertions._idle import parsed
+from pytest_arena.scenarios.assertions._made_answers import Answers, literals_in
+from pytest_arena.scenarios.assertions._own_parameters import Fixtures, own_parameters
 from pytest_arena.scenarios.assertions._test_files import bindings_in, function_of
 
 # Functions without effects. An assertion that calls another function is not evaluated.
 _FUNCTION = re.compile(
-    r"all|any|bool|bytes|callable|dict|float|frozenset|getattr|hasattr|int|isinstance|len|list"
-    r"|max|min|object|range|repr|reversed|set|sorted|str|sum|tuple|type|zip"
-)
-# The first ones make most assertions fail.
-_STATUSES = (
-    500,
-    404,
-    200,
-    201,
-    302,
-    400,
-    401,
-    403,
-    409,
-    422,
-    503,
-)
-_BODIES: tuple[object, ...] = (
-    {"detail": "Not Found"},
-    [],
-    {},
-    [0, 0],
-    [1, 0],
+    r"all|any|bool|bytes|callable|dict|float|frozenset|getattr|hasattr|id|int|isinstance"
+    r"|issubclass|len|list|max|min|object|range|repr|reversed|set|sorted|str|sum|tuple|type|zip"
 )
 _OF_ANSWER = re.compile(r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)")
 # Responses of other libraries have other constructors.
 _PACKAGES = {"httpx", "httpx2"}
-_METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "request"}
 _ANSWER_OF = "answer_of_"
-_LATIN_1 = ("content-type", "text/plain; charset=latin-1")
-_HIGHEST = 10_000
-_LONGEST = 100_000
-_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-_results: dict[tuple[CodeType, str], bool] = {}
-
-Headers = list[tuple[str, str]]
-
-
-class _Library(Protocol):
-    """The library httpx or httpx2."""
-
-    Request: type[Any]
-    Response: type[Any]
+_ANSWERS_OF = "answers_of_"  # a function that returns the next answer
+_FIXED = "fixed_"
+# Two answers of which one follows so long after the other differ in their bodies and statuses.
+_STRIDE = 12
+_PLAIN = (str, bytes, int, float, type(None), type, range)
+_COLLECTIONS = (list, tuple, set, frozenset)
+_results: dict[tuple[CodeType, str, str], bool] = {}
 
 
 def passes_with_any_answer(
-    code: CodeType, text: str, variables: Mapping[str, object]
+    frame: FrameType,
+    text: str,
+    variables: Mapping[str, object],
+    fixtures: Fixtures,
 ) -> bool:
     """Return whether an assertion also passes with each of many other answers.
 
-    Only assertions about one answer of httpx are evaluated, and only those that call no code of
-    the project. Costs 100 µs for most texts and 5 ms for those that pass, once for each text.
+    Only assertions about answers of httpx, and about values that do not depend on an answer, are
+    evaluated, and only those that call no code of the project. Costs 100 µs for most texts and
+    5 ms for those that pass, once for each text.
 
     Args:
-        code: of the function that asserts.
+        frame: of the function that asserts.
         text: of the assertion.
         variables: those of the function, with their values.
+        fixtures: those of the test.
     """
-    key = (code, text)
-    if key in _results:
-        return _results[key]
-    expression = _about_answer(code, text)
-    name = _only_name_in(expression)
-    if expression is None or not name:
+    expression, names = _about_answer(frame.f_code, text)
+    reading = _Reading(frame, variables, fixtures)
+    fixed: Mapping[str, object] = {}
+    if reading.has_fixed(names):
+        expression, fixed = reading.fixed(expression)
+        names = _names_in(expression) - fixed.keys()
+    own = reading.own(names)
+    answered = {name: reading.answer(name) for name in names - own.keys()}
+    if not all(answered.values()):
         return False
-    if name in variables:
-        library, request = _of_response(variables[name])
-    else:
-        library, request = _of_client(variables.get(name.removeprefix(_ANSWER_OF)))
-    if request is None:
-        return False
-    answers = _Answers(
-        library=library,
-        request=request,
-        literals=_literals_in(expression),
-    )
-    is_idle = _passes_always(expression, name, answers)
-    _results[key] = is_idle
-    return is_idle
+    if not answered:
+        return bool(fixed)  # it has passed, and the app has no part in it
+    uncertain = frozenset(name for name in answered if reading.may_be_none(name))
+    key = (frame.f_code, text, repr((own, sorted(uncertain))))
+    if key not in _results:
+        library, request = next(filter(None, answered.values()))
+        answers = Answers(
+            library=library,
+            request=request,
+            literals=literals_in(expression),
+        )
+        evaluation = _Evaluation(
+            expression, {**own, **fixed}, tuple(sorted(answered)), uncertain
+        )
+        _results[key] = evaluation.passes_always(answers)
+    return _results[key]
 
 
-def _of_response(response: object) -> tuple[Any, Any]:
-    """Return the library and the request of a response, None for another object."""
+class _Reading:
+    """The values that an assertion reads."""
+
+    def __init__(
+        self,
+        frame: FrameType,
+        variables: Mapping[str, object],
+        fixtures: Fixtures,
+    ) -> None:
+        self._frame = frame
+        self._variables = variables
+        self._fixtures = fixtures
+
+    def _value(self, name: str) -> object:
+        if name in self._variables:
+            return self._variables[name]
+        return self._frame.f_globals.get(name)
+
+    def has_fixed(self, names: frozenset[str]) -> bool:
+        """Return whether a variable has a class, a client or the like."""
+        return any(self._is_given(name, self._value(name)) for name in names)
+
+    def fixed(self, expression: ast.expr) -> tuple[ast.expr, Mapping[str, object]]:
+        """Replace classes, and clients of which only the identity or the class matters."""
+        fixing = _Fixing(self._value, self._is_given)
+        changed = fixing.truth(deepcopy(expression))
+        changed = ast.fix_missing_locations(changed)
+        return changed, fixing.values
+
+    def _is_given(self, name: str, value: object) -> bool:
+        if isinstance(value, type | ModuleType | FunctionType):
+            return name not in self._variables
+        return is_tool(self._frame, name, value, self._fixtures)
+
+    def own(self, names: frozenset[str]) -> Mapping[str, object]:
+        """Return the plain values among these variables that the test itself made."""
+        plain = {name for name in names if _is_plain(self._variables.get(name, ...))}
+        if not plain:
+            return {}
+        code = self._frame.f_code
+        own = own_names(code)
+        if not plain <= own:
+            own = own_names(code, own_parameters(self._frame, self._fixtures))
+        return {name: deepcopy(self._variables[name]) for name in plain & own}
+
+    def answer(self, name: str) -> tuple[Any, Any] | None:
+        """Return the library and the request of an answer; None for another value."""
+        if name in self._variables:
+            return _of_response(self._variables[name])
+        client = name.removeprefix(_ANSWER_OF).removeprefix(_ANSWERS_OF)
+        return _of_client(self._variables.get(client.rpartition("_at_")[0]))
+
+    def may_be_none(self, name: str) -> bool:
+        """Return whether a variable may have None instead of an answer."""
+        if name not in self._variables:
+            return False
+        return not is_always_answer(self._frame, name, self._fixtures)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, _PLAIN):
+        return True
+    if type(value) is dict:
+        return all(_is_plain(each) for pair in value.items() for each in pair)
+    return type(value) in _COLLECTIONS and all(map(_is_plain, cast("Any", value)))
+
+
+class _Fixing(ast.NodeTransformer):
+    """Replaces values that no answer changes by variables.
+
+    An object is replaced where only its truth, its identity or its class matters.
+    """
+
+    def __init__(
+        self,
+        value_of: Callable[[str], object],
+        is_given: Callable[[str, object], bool],
+    ) -> None:
+        self._value_of = value_of
+        self._is_given = is_given
+        self.values: dict[str, object] = {}
+
+    def truth(self, node: ast.expr) -> ast.expr:
+        """Replace an object whose truth is asserted."""
+        match node:
+            case ast.BoolOp(op=operator, values=values):
+                return ast.BoolOp(operator, [self.truth(value) for value in values])
+            case ast.UnaryOp(op=ast.Not() as operator, operand=operand):
+                return ast.UnaryOp(operator, self.truth(operand))
+        return self._object(node)
+
+    def _object(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Name):
+            value = self._value_of(node.id)
+            return self._fix(value) if self._is_given(node.id, value) else node
+        return cast("ast.expr", self.visit(node))
+
+    def _fix(self, value: object) -> ast.Name:
+        name = f"{_FIXED}{len(self.values)}"
+        self.values[name] = value
+        return ast.Name(name, ast.Load())
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        """Replace objects whose identity is compared, and classes."""
+        operands = [node.left, *node.comparators]
+        if all(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops):
+            operands = [self._object(self._class(each)) for each in operands]
+        else:
+            operands = [self.visit(each) for each in operands]
+        return ast.Compare(operands[0], node.ops, operands[1:])
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Replace the class, and the object, of ``isinstance`` and the like."""
+        match node:
+            case ast.Call(
+                func=ast.Name("isinstance" | "issubclass"), args=[value, kind]
+            ):
+                arguments = [self._object(value), self._class(kind)]
+            case ast.Call(
+                func=ast.Name("type" | "bool" | "callable" | "id"), args=[value]
+            ):
+                arguments = [self._object(value)]
+            case _:
+                arguments = [self.visit(value) for value in node.args]
+        return ast.Call(node.func, arguments, node.keywords)
+
+    def _class(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Tuple):
+            return ast.Tuple([self._class(each) for each in node.elts], ast.Load())
+        value = self._resolved(node)
+        is_builtin = getattr(value, "__module__", "builtins") == "builtins"
+        return self._fix(value) if isinstance(value, type) and not is_builtin else node
+
+    def _resolved(self, node: ast.expr) -> object:
+        """Return the value of a name, or of an attribute of a module; else None."""
+        match node:
+            case ast.Name(id=name):
+                value = self._value_of(name)
+                return value if self._is_given(name, value) else None
+            case ast.Attribute(value=owner, attr=attribute):
+                module = self._resolved(owner)
+                if isinstance(module, ModuleType):
+                    return vars(module).get(attribute)
+        return None
+
+
+def _of_response(response: object) -> tuple[Any, Any] | None:
+    """Return the library and the request of a response; None for another object."""
     package = type(response).__module__.partition(".")[0]
     if package not in _PACKAGES:
-        return None, None
+        return None
     library: Any = sys.modules[package]
-    kind: Any = library.Response
-    return library, response.request if isinstance(response, kind) else None
+    if not isinstance(response, library.Response):
+        return None
+    return library, cast("Any", response).request
 
 
-def _of_client(client: object) -> tuple[Any, Any]:
-    """Return the library of a client and some request, None for another object."""
+def _of_client(client: object) -> tuple[Any, Any] | None:
+    """Return the library of a client and some request; None for another object."""
     for base in type(client).__mro__:
         package = base.__module__.partition(".")[0]
         if package in _PACKAGES:
             library: Any = sys.modules[package]
             return library, library.Request("GET", "http://test/")
-    return None, None
+    return None
 
 
 @cache
-def _about_answer(code: CodeType, text: str) -> ast.expr | None:
+def _about_answer(code: CodeType, text: str) -> tuple[ast.expr, frozenset[str]]:
     """Return an assertion with ``answer.json()`` in place of the variable that has its value.
 
-    A variable takes the place of a request that the assertion itself sends.
-
-    Return None for an assertion that is not evaluated.
+    A variable takes the place of a request that the assertion itself sends. The names that it
+    reads are returned as well; an unknown one for an assertion that is not evaluated.
     """
     expression = parsed(text)
-    if expression is None or isinstance(expression, ast.List):
-        return None  # a list has the arguments of another method of unittest
-    if "next_request" in text:
-        return None  # a client sets it
+    # A list has the arguments of another method of unittest. A client sets `next_request`.
+    if expression is None or isinstance(expression, ast.List) or "next_request" in text:
+        return ast.Constant(None), frozenset({""})
+    answering = _Answering("text")
+    changed = answering.visit(deepcopy(expression))
     inlining = _Inlining(_values_by_name(code))
-    inlined = inlining.visit(deepcopy(expression))
-    answering = _Answering()
-    inlined = answering.visit(inlined)
-    if answering.requests > 1:
-        return None  # two answers may differ
+    inlined = inlining.visit(changed)
     ast.fix_missing_locations(inlined)
-    return cast("ast.expr", inlined)
+    return cast("ast.expr", inlined), _names_in(inlined)
 
 
 class _Inlining(ast.NodeTransformer):
@@ -160,33 +290,81 @@ class _Inlining(ast.NodeTransformer):
 
 
 class _Answering(ast.NodeTransformer):
-    """Replaces ``await client.get("/orders")`` by a variable that has its answer."""
+    """Replaces ``await client.get("/orders")`` by a variable that has its answer.
 
-    def __init__(self) -> None:
-        self.requests = 0
+    In a comprehension it is replaced by a call that returns the next answer.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._loops = 0
+        self._numbers = count()
 
     def visit_Await(self, node: ast.Await) -> ast.expr:
-        """Return the variable of the answer of an async client."""
-        answer = self.visit(node.value)
-        return answer if isinstance(answer, ast.Name) else node
+        """Return the variable of the answer of an async client, or a list of such variables."""
+        match self.visit(node.value):
+            case ast.Name() | ast.Call(func=ast.Name()) as answer:
+                if _is_of_request(answer):
+                    return cast("ast.expr", answer)
+            case ast.Call(func=ast.Attribute(attr="gather"), args=answers, keywords=[]):
+                if all(map(_is_of_request, answers)):
+                    return ast.List(answers, ast.Load())
+        return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         """Return the variable of the answer of a sync client."""
         match node.func:
             case ast.Attribute(value=ast.Name(id=client), attr=method):
-                if method in _METHODS:
-                    self.requests += 1
-                    return ast.Name(f"{_ANSWER_OF}{client}", ast.Load())
+                if method in METHODS:
+                    place = f"{client}_at_{self._place}{next(self._numbers)}"
+                    if not self._loops:
+                        return ast.Name(f"{_ANSWER_OF}{place}", ast.Load())
+                    return ast.Call(
+                        ast.Name(f"{_ANSWERS_OF}{place}", ast.Load()), [], []
+                    )
         self.generic_visit(node)
         return node
+
+    def _visit_loop(self, node: ast.expr) -> ast.expr:
+        self._loops += 1
+        self.generic_visit(node)
+        self._loops -= 1
+        return node
+
+    visit_ListComp = _visit_loop  # noqa: N815 - as ast names it
+    visit_SetComp = _visit_loop  # noqa: N815 - as ast names it
+    visit_DictComp = _visit_loop  # noqa: N815 - as ast names it
+    visit_GeneratorExp = _visit_loop  # noqa: N815 - as ast names it
+    visit_Lambda = _visit_loop  # noqa: N815 - as ast names it
+
+
+def _is_of_request(node: ast.expr) -> bool:
+    """Return whether an expression is an answer, or is unpacked to answers."""
+    match node:
+        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
+            return name.startswith((_ANSWER_OF, _ANSWERS_OF))
+        case ast.Starred(value=ast.GeneratorExp(elt=answer) | ast.ListComp(elt=answer)):
+            return _is_of_request(answer)
+    return False
+
+
+_CONTAINERS = (
+    ast.List,
+    ast.Tuple,
+    ast.Set,
+    ast.Dict,
+    ast.ListComp,
+    ast.Name,
+    ast.Await,
+)
 
 
 @cache
 def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
 
-    Only its assertions read these variables. Each is assigned once, outside of loops, and so is
-    the variable of the answer.
+    Containers that it makes of answers are among them. Only its assertions read these variables.
+    Each is assigned once, outside of loops, and so is each variable that it is made of.
     """
     function = function_of(code)
     if function is None:
@@ -204,15 +382,23 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     }
     values = {}
     for name, value in _assigned(function.body):
-        text = ast.unparse(value)
-        part = _OF_ANSWER.fullmatch(text)
-        if part is None or (name, ast.Load) in shared:
+        is_part = _OF_ANSWER.fullmatch(ast.unparse(value))
+        if not is_part and not isinstance(value, _CONTAINERS):
             continue
-        is_assigned_once = bindings[name] == 1
-        is_about_one_answer = bindings[part[1]] == 1
-        if is_assigned_once and is_about_one_answer:
-            values[name] = value
-    return values
+        if (name, ast.Load) in shared or bindings[name] != 1:
+            continue
+        names = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
+        if all(bindings[each] <= 1 for each in names):
+            answering = _Answering(f"{name}_")
+            values[name] = answering.visit(deepcopy(value))
+    return {name: value for name, value in values.items() if _is_inlined(value)}
+
+
+def _is_inlined(value: ast.expr) -> bool:
+    """Return whether a value is more than the answer itself."""
+    if isinstance(value, ast.Name):
+        return not _is_of_request(value)
+    return not isinstance(value, ast.Await)
 
 
 def _assigned(statements: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
@@ -224,11 +410,8 @@ def _assigned(statements: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
                 yield from _assigned(body)
 
 
-@cache
-def _only_name_in(expression: ast.expr | None) -> str:
-    """Return the variable that an assertion reads; "" if it reads several, or calls a function."""
-    if expression is None:
-        return ""
+def _names_in(expression: ast.expr) -> frozenset[str]:
+    """Return the variables that an assertion reads, and the functions that it calls."""
     read = set()
     bound = set()
     for node in ast.walk(expression):
@@ -240,163 +423,74 @@ def _only_name_in(expression: ast.expr | None) -> str:
                 bound.add(name)
             case ast.arg(arg=name):
                 bound.add(name)
-    names = list(read - bound)
-    if len(names) != 1:
-        return ""
-    return names[0]
+    return frozenset(read - bound)
 
 
-def _passes_always(expression: ast.expr, name: str, answers: "_Answers") -> bool:
-    try:
-        code = compile(ast.Expression(expression), "<assertion>", "eval")
-    except SyntaxError:  # it awaits something
-        return False
-    for response in answers.all():
+class _Evaluation(NamedTuple):
+    """An assertion that is evaluated with other answers."""
+
+    expression: ast.expr
+    values: Mapping[str, object]
+    answered: Sequence[str]
+    """The variables that have answers."""
+    uncertain: frozenset[str]
+    """Those that may have None instead."""
+
+    def passes_always(self, answers: Answers) -> bool:
+        """Return whether the assertion is true with all answers, equal and different ones."""
+        try:
+            code = compile(ast.Expression(self.expression), "<assertion>", "eval")
+        except SyntaxError:  # it awaits something
+            return False
+        for name in self.uncertain:
+            with_none: dict[str, object] = dict.fromkeys(self.answered, _Anything())
+            if not self._passes(code, with_none | {name: None}, is_error_ignored=True):
+                return False
+        return all(self._passes(code, values) for values in self._combinations(answers))
+
+    def _combinations(self, answers: Answers) -> Iterator[dict[str, object]]:
+        first, *others = self.answered
+        if not others and not first.startswith(_ANSWERS_OF):
+            for answer in answers.all():
+                yield {first: answer}
+            return
+        lists = [list(answers.all()) for _ in self.answered]
+        total = len(lists[0])
+        for stride in (_STRIDE, 0):
+            for start in range(total):
+                values = {}
+                for number, name in enumerate(self.answered):
+                    place = start + number * stride
+                    values[name] = _next_answer(name, lists[number], place, stride)
+                yield values
+
+    def _passes(
+        self,
+        code: CodeType,
+        answers: Mapping[str, object],
+        *,
+        is_error_ignored: bool = False,
+    ) -> bool:
         variables = {
             "__builtins__": builtins,
-            name: response,
+            **self.values,
+            **answers,
         }
         try:
-            is_true = bool(eval(code, variables))  # noqa: S307 - the test's own assertion
+            return bool(eval(code, variables))  # noqa: S307 - the test's own assertion
         except (json.JSONDecodeError, UnicodeDecodeError):
-            continue  # this body is no JSON: bodies of JSON decide
+            return True  # this body is no JSON: bodies of JSON decide
         except Exception:  # noqa: BLE001 - any other error fails the test
-            return False
-        if not is_true:
-            return False
-    return True
+            return is_error_ignored
 
 
-def _literals_in(expression: ast.expr) -> list[object]:
-    """Return the values in an assertion that an app may send: numbers, texts, lists, dicts.
-
-    None is left out: an error is not ``null`` either, so ``is not None`` proves nothing.
-    """
-    values = []
-    for node in ast.walk(expression):
-        try:
-            value = ast.literal_eval(node)
-            if not isinstance(value, bytes):
-                json.dumps(value)
-        except (TypeError, ValueError):
-            continue
-        if value is not None:
-            values.append(value)
-    return values
+class _Anything:
+    """Takes the place of the other answers if one is None."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Answers to one request that have the literals of an assertion, and answers without them."""
-
-    library: _Library
-    request: Any
-    literals: Sequence[object]
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of the assertion, and the next ones to them."""
-        numbers = set()
-        for literal in self.literals:
-            if type(literal) is int:
-                numbers |= {literal - 1, literal, literal + 1}
-        return [number for number in sorted(numbers) if 0 <= number <= _HIGHEST]
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts and numbers of the assertion, and texts with these lengths."""
-        texts = [
-            str(literal) for literal in self.literals if isinstance(literal, str | int)
-        ]
-        for number in self.numbers:
-            texts.append("x" * number)
-        return texts
-
-    def all(self) -> Iterator[object]:
-        """Yield the answers. Most assertions fail with one of the first."""
-        soon = timedelta(microseconds=1)
-        kind = _with_elapsed(self.library.Response, soon)
-        statuses = list(_STATUSES)
-        for number in self.numbers:
-            if 200 <= number < 600:  # noqa: PLR2004 - clients hide 1xx
-                statuses.append(number)
-        for body, headers in self._bodies():
-            for status in statuses:
-                yield kind(
-                    status,
-                    headers=headers,
-                    content=body,
-                    request=self.request,
-                )
-        yield from self._after_redirects()
-
-    def _after_redirects(self) -> Iterator[object]:
-        """Yield answers of other URLs, to which a client was redirected."""
-        late = timedelta(days=1)
-        kind = _with_elapsed(self.library.Response, late)
-        redirect = kind(302, request=self.request)
-        for text in ("other", *self.texts):
-            path = quote(text.removeprefix("/"))
-            url = f"http://elsewhere/{path}"
-            request = self.library.Request(
-                self.request.method,
-                url,
-                headers=self.request.headers,
-            )
-            yield kind(
-                302,
-                headers={"location": url},
-                request=request,
-                history=[redirect],
-            )
-
-    def _bodies(self) -> Iterator[tuple[bytes, Headers]]:
-        """Yield bodies, each with headers."""
-        texts = self.texts
-        numbers = self.numbers
-        contents = [
-            *_BODIES,
-            *self.literals,
-            texts,
-            dict.fromkeys(texts, 1),
-        ]
-        for number in numbers:
-            contents.append([0] * number)
-        for content in contents:
-            if isinstance(content, bytes):
-                yield content, [("x-other", "other")]
-            else:
-                yield json.dumps(content).encode(), [("x-other", "other")]
-        yield _encoded("\n".join(texts)), [("x-other", "other")]
-        yield b" \xff \xc3\xa9\n", [_LATIN_1]
-        yield b"", list(_headers(texts[:1], ""))
-        for text in ("other", *texts):
-            headers = list(_headers(texts, text))
-            yield _encoded(text), headers
-            lines = f"{text}\n" * max([1, *numbers])
-            long_body = _encoded(lines[:_LONGEST])
-            yield long_body, headers * 2
-
-
-def _with_elapsed(kind: type[object], elapsed: timedelta) -> Any:
-    """Return a subclass of a response, with the time that only a client measures."""
-    return type(kind.__name__, (kind,), {"elapsed": elapsed})
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
-
-
-def _headers(names: Sequence[str], value: str) -> Iterator[tuple[str, str]]:
-    """Yield headers and cookies with these names, as far as they are names, and one value."""
-    yield "link", '<http://elsewhere>; rel="next"'
-    yield "set-cookie", "other=other"
-    for name in names:
-        if not _TOKEN.fullmatch(name):
-            continue
-        valid_value = value.strip()
-        if not valid_value.isascii() or not valid_value.isprintable():
-            valid_value = ""
-        valid_value = valid_value or name
-        yield name, valid_value
-        yield "set-cookie", f"{name}={valid_value}"
+def _next_answer(name: str, answers: list[object], place: int, stride: int) -> object:
+    """Return an answer, or a function that returns the next one at each call."""
+    if not name.startswith(_ANSWERS_OF):
+        return answers[place % len(answers)]
+    places = count(place, stride)
+    return lambda: answers[next(places) % len(answers)]

@@ -48,13 +48,9 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
     parameters = parameters_of(function)
     if code.co_name.startswith("test"):
         return frozenset(name for name in parameters if _is_own_fixture(name, fixtures))
-    caller = frame.f_back
+    arguments, caller = passed_to(frame)
     if caller is None:
         return _NOTHING
-    call = _call_at(caller.f_code, caller.f_lasti, code.co_name)
-    if call is None:
-        return _NOTHING
-    arguments = arguments_of(call, function)
     read = [sources(value) for value in arguments.values()]
     own = own_names(caller.f_code)
     if not all(names <= own for names in read):
@@ -62,9 +58,24 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
     return frozenset(name for name, value in arguments.items() if sources(value) <= own)
 
 
+def passed_to(frame: FrameType) -> tuple[Mapping[str, ast.expr], FrameType | None]:
+    """Return what a helper gets for its parameters, and the frame of its caller.
+
+    Return nothing if the caller does not call the helper by its name.
+    """
+    function = function_of(frame.f_code)
+    caller = frame.f_back
+    if caller is None or function is None:
+        return {}, None
+    call = _call_at(caller.f_code, caller.f_lasti, frame.f_code.co_name)
+    if call is None:
+        return {}, None
+    return _arguments_of(call, function), caller
+
+
 @cache
 def _call_at(code: CodeType, instruction: int, name: str) -> ast.Call | None:
-    """Return the call of a function by its name that an instruction makes, or None for others."""
+    """Return the call of a function by its name that an instruction makes; None for others."""
     function = function_of(code)
     if function is None:
         return None
@@ -82,8 +93,8 @@ def _call_at(code: CodeType, instruction: int, name: str) -> ast.Call | None:
     return None
 
 
-def arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
-    """Return what a call passes to the parameters of a function, or nothing for ``*args``."""
+def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
+    """Return what a call passes to the parameters of a function; nothing for ``*args``."""
     names = [each.arg for each in [*function.args.posonlyargs, *function.args.args]]
     defaults = function.args.defaults
     arguments = dict(zip(reversed(names), reversed(defaults), strict=False))

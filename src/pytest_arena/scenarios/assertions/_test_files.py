@@ -83,6 +83,16 @@ def helpers_in(file: str) -> Mapping[str, Function]:
 
 
 @cache
+def functions_in(file: str) -> Mapping[str, Function]:
+    """Return the functions at the top of a module that are defined once, by their names."""
+    functions = {}
+    for node in _tree(file).body:
+        if isinstance(node, Function) and _bindings(file)[node.name] == 1:
+            functions[node.name] = node
+    return functions
+
+
+@cache
 def pure_imports(file: str) -> _Names:
     """Return the names that a module imports from modules without effects."""
     names = set()
