@@ -12,6 +12,8 @@ from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._transaction_sql import ENDING_TIMEOUTS
 from pytest_arena._postgresql.rollback._wire import Message, Reader
+from pytest_arena._product.sharing._savepoints import SavepointStack
+from pytest_arena._product.sharing._sockets import Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -109,12 +111,10 @@ class BackendAnswer:
         ]
 
 
-class Backend:
+class Backend(SavepointStack):
     """A connection to the real database, inside a transaction. One thread at a time may use it.
 
     It knows the savepoints of the transaction, and the settings that a rollback to each restores.
-    Methods that return nothing of the server execute their statement with the next one, in the
-    same round trip.
 
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
@@ -123,6 +123,7 @@ class Backend:
     """
 
     def __init__(self, address: Address, lock_timeout: float) -> None:
+        super().__init__()
         self._address = address
         self._options = {**_SETTINGS, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
         self.has_ddl = False  # the schema was changed in a level that is open
@@ -137,10 +138,9 @@ class Backend:
         self._socket = self._control.copy_socket()
         self._socket.settimeout(None)
         self._reader = Reader(self._socket)
-        self._pending = ""
-        self._settings: Mapping[str, str] = {}
-        # The settings at the start of each savepoint.
-        self._savepoints: dict[str, Mapping[str, str]] = {}
+        self._pending = []
+        self._settings = {}
+        self._savepoints = {}
         self._prepared = ""  # the last restored sequences: each level has the same ones
         self.query("BEGIN")
 
@@ -155,7 +155,7 @@ class Backend:
                 except BlockingIOError:
                     self._read_until_writable()
         except (OSError, ValueError) as error:  # another thread has closed it
-            raise wire.Disconnected from error
+            raise Disconnected from error
 
     def _read_until_writable(self) -> None:
         places = [self._socket]
@@ -173,7 +173,7 @@ class Backend:
             message = self._reader.message()
             if message.kind == b"Z":
                 if message.body == b"I":
-                    raise wire.Disconnected  # the transaction has ended
+                    raise Disconnected  # the transaction has ended
                 return BackendAnswer(messages, error)
             messages.append(message)
             if message.kind == b"E":
@@ -183,37 +183,18 @@ class Backend:
                     self.send(row.data)
                 messages = []
 
-    def execute_later(self, sql: str) -> None:
-        """Execute statements before the next one."""
-        self._pending += f"{sql}; "
-
-    def has(self, savepoint: str) -> bool:
-        """Return whether the transaction has a savepoint."""
-        return savepoint in self._savepoints
-
-    def set_savepoint(self, name: str) -> None:
-        """Open a savepoint."""
-        self.execute_later(f"SAVEPOINT {name}")
-        self._savepoints[name] = self._settings
-
     def release(self, name: str) -> None:
         """Keep what was done since a savepoint."""
-        self.execute_later(f"RELEASE {name}")
-        self._forget_after(name)
-        del self._savepoints[name]
+        if name != _READING:
+            self.end_reading()
+        super().release(name)
 
     def go_back_to(self, name: str) -> None:
         """Roll back to a savepoint, which stays open."""
-        self.execute_later(f"ROLLBACK TO {name}")
+        super().go_back_to(name)
         self._settings = self._savepoints[name]
-        self._forget_after(name)
         if self.has_ddl and name != _READING:
             self.note_ddl()
-
-    def undo(self, name: str) -> None:
-        """Roll back to a savepoint, and release it."""
-        self.go_back_to(name)
-        self.release(name)
 
     def undo_failed(self) -> None:
         """Roll back to the last savepoint, as the server demands after an error."""
@@ -236,15 +217,6 @@ class Backend:
         """Roll back and release the savepoint of statements that only read."""
         if self.has(_READING):
             self.undo(_READING)
-
-    def _forget_after(self, name: str) -> None:
-        while self.last_savepoint != name:
-            self._savepoints.popitem()
-
-    @property
-    def last_savepoint(self) -> str:
-        """The name of the last open savepoint."""
-        return next(reversed(self._savepoints))
 
     def use_settings(self, settings: Mapping[str, str]) -> None:
         """Give the connection these settings and no others. The server may refuse a value.
@@ -285,8 +257,12 @@ class Backend:
             raise BackendFailure(error)
         return answer
 
-    def query(self, sql: str = "") -> BackendAnswer:
-        """Execute statements of the proxy. Without one: those that wait for the next one."""
+    def execute_pending(self) -> None:
+        """Execute the statements that wait for the next one."""
+        self.query("")
+
+    def query(self, sql: str) -> BackendAnswer:
+        """Execute statements of the proxy."""
         self.execute_later(sql)
         self.send(self._pending_query())
         answer = self.answer()
@@ -297,8 +273,8 @@ class Backend:
     def _pending_query(self) -> bytes:
         if not self._pending:
             return b""
-        query = wire.query(self._pending)
-        self._pending = ""
+        query = wire.query("; ".join(self._pending))
+        self._pending = []
         return query.data
 
     def close_statements(self, names: Iterable[str]) -> None:
@@ -338,7 +314,7 @@ class Backend:
     def restore_sequences(self, restoring: str) -> bool:
         """Execute an earlier ``restoring``. Return whether a sequence had moved."""
         if not restoring:
-            self.query()
+            self.execute_pending()
             return False
         if restoring != self._prepared:
             if self._prepared:
@@ -349,7 +325,7 @@ class Backend:
 
     def restart(self) -> None:
         """Begin another transaction. It has another time."""
-        self._pending = "ROLLBACK; BEGIN; "
+        self._pending = ["ROLLBACK", "BEGIN"]
         self._savepoints = {}
         self._settings = {}
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import APPLICATION_NAME
@@ -13,14 +11,17 @@ from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._session import Session
 from pytest_arena._postgresql.rollback._shared_transaction import Packet
 from pytest_arena._postgresql.rollback._wire import Message, Reader
+from pytest_arena._product.sharing._sockets import Disconnected, ServedConnection
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_arena._postgresql.rollback._session import Savepoint
     from pytest_arena._postgresql.rollback._shared_transaction import SharedTransaction
     from pytest_arena._postgresql.rollback._transaction_sql import Statement
+    from pytest_arena._product.sharing._sessions import Savepoint
 
+_TERMINATED = "57P01"
 _ABORTED = wire.error(
     "25P02",
     "current transaction is aborted, commands ignored until end of transaction block",
@@ -38,7 +39,7 @@ _NO_FUNCTION_CALL = wire.error(
 )
 
 
-class Client:
+class Client(ServedConnection):
     """One connection to the proxy, served by a thread of its own.
 
     In the extended protocol the server parses a statement that the proxy executes itself as an
@@ -48,8 +49,8 @@ class Client:
     def __init__(
         self, shared: SharedTransaction, connection: socket.socket, number: int
     ) -> None:
+        super().__init__(connection)
         self._shared = shared
-        self._socket = connection
         self._reader = Reader(connection)
         self._session = Session(number, self._note, self.end)
         # Prepared statements with the Parse of each, and portals.
@@ -85,15 +86,10 @@ class Client:
             "deallocate_all": self._deallocate_statement,
         }
 
-    def start_thread(self) -> None:
-        """Serve it in a thread of its own."""
-        name = f"pytest-arena-client-{self._session.number}"
-        Thread(target=self._serve, name=name, daemon=True).start()
-
-    def end(self, sqlstate: str, message: str) -> None:
+    def end(self, message: str) -> None:
         """End the connection with an error."""
         with suppress(OSError):
-            self._send([wire.error(sqlstate, message, severity="FATAL")])
+            self._send([wire.error(_TERMINATED, message, severity="FATAL")])
         self._close_socket()
 
     def _note(self, remark: str) -> None:
@@ -103,24 +99,10 @@ class Client:
 
     # The connection
 
-    def _serve(self) -> None:
-        """Answer messages until the client or the server ends the connection."""
-        try:
-            if self._start():
-                while self._answer_next():
-                    pass
-        except (wire.Disconnected, OSError):
-            pass
-        finally:
-            with suppress(wire.Disconnected, OSError):
-                self._deallocate(self._statements)
-                self._shared.forget(self._session)
-            self._close_socket()
-
-    def _close_socket(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+    def _forget(self) -> None:
+        """Roll back what the client has left. Close its prepared statements."""
+        self._deallocate(self._statements)
+        self._shared.forget(self._session)
 
     def _start(self) -> bool:
         code, body = self._reader.startup()
@@ -199,7 +181,7 @@ class Client:
 
     def _run(self, packet: Packet) -> None:
         session = self._session
-        if session.state == "I":
+        if not session.is_begun:
             session.begin(is_implicit=True)
         answer = self._shared.run(session, packet)
         messages = answer.messages
@@ -339,7 +321,7 @@ class Client:
         while message.kind not in {b"c", b"f"}:
             try:
                 message = self._reader.message()
-            except wire.Disconnected:
+            except Disconnected:
                 message = wire.message(b"f", wire.packed("the client is gone"))
             if message.kind in {b"d", b"c", b"f"}:
                 yield message

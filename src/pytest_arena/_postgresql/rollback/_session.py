@@ -1,19 +1,17 @@
-"""One connection of an app: its settings, and the transaction that it believes to have."""
+"""One connection of an app, and its settings."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
+from pytest_arena._product.sharing._sessions import SharingSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from pytest_arena._postgresql.rollback._transaction_sql import Statement
-
-_FIRST_PID = 1_000_000_000  # no process has such a number
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
 _DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")
 _ON = {"on", "true", "yes", "1"}
@@ -25,51 +23,23 @@ def _with_value(values: dict[str, str], name: str, value: str | None) -> dict[st
     return others if value is None else {**others, name: value}
 
 
-@dataclass(slots=True)
-class Savepoint:
-    """A savepoint of the app. The backend opens it at the next write."""
-
-    name: str
-    backend_name: str
-    values: dict[str, str]
-    lasting: dict[str, str]
-
-
 @dataclass(eq=False, slots=True)
-class Session:
-    """One connection of the app.
+class Session(SharingSession):
+    """One connection of the app, with its settings."""
 
-    ``note`` reports what this isolation cannot show. ``end_connection`` ends it with an error.
-    """
-
-    number: int
-    note: Callable[[str], None]
-    end_connection: Callable[[str, str], None]
     # Settings: with which it connected, now, and after a COMMIT, which ends those of SET LOCAL.
     startup: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     _lasting: dict[str, str] = field(default_factory=dict, init=False)
     _before: dict[str, str] = field(default_factory=dict, init=False)
-    state: str = "I"  # as in ReadyForQuery: idle, in a transaction, in a failed one
-    is_implicit: bool = False  # its transaction ends with the present messages
-    is_read_only: bool = False
-    first_write: str = ""  # the statement that first changed something
-    savepoints: list[Savepoint] = field(default_factory=list)
+    has_failed: bool = False  # its transaction
 
     @property
-    def pid(self) -> int:
-        """The number by which a driver cancels its statement."""
-        return _FIRST_PID + self.number
-
-    @property
-    def savepoint(self) -> str:
-        """The name of the savepoint of its transaction."""
-        return f"arena_client_{self.number}"
-
-    @property
-    def in_block(self) -> bool:
-        """Whether the app has begun a transaction."""
-        return self.state != "I" and not self.is_implicit
+    def state(self) -> str:
+        """The state as in ReadyForQuery: idle, in a transaction, in a failed one."""
+        if not self.is_begun:
+            return "I"
+        return "E" if self.has_failed else "T"
 
     # Settings
 
@@ -120,69 +90,39 @@ class Session:
 
     def begin(self, *, is_implicit: bool = False, is_read_only: bool = False) -> None:
         """Begin a transaction. The messages so far are part of it."""
-        if self.state == "I":
-            self.state = "T"
+        if not self.is_begun:
             self._before = self.values
-        self.is_implicit = is_implicit
         default = self.values.get("default_transaction_read_only", "off")
-        self.is_read_only = is_read_only or default.lower() in _ON
-
-    def be_read_only(self) -> None:
-        """Refuse to write from now on."""
-        self.is_read_only = True
+        is_read_only |= default.lower() in _ON
+        SharingSession.begin(self, is_implicit=is_implicit, is_read_only=is_read_only)
 
     def fail(self) -> None:
         """Note that a statement has failed."""
-        if self.state == "T":
-            self.state = "E"
+        self.has_failed = self.is_begun
 
     def end(self, *, is_committed: bool) -> None:
         """Note that the transaction has ended."""
-        if self.state != "I":
+        if self.is_begun:
             self.values = self._lasting if is_committed else self._before
             self._lasting = self.values
-        self.state = "I"
-        self.is_implicit = False
-        self.is_read_only = False
-        self.first_write = ""
-        self.savepoints = []
+        self.has_failed = False
+        SharingSession.end(self, is_committed=is_committed)
 
     def cut_off(self) -> None:
-        """Note that the level of its transaction was left, and with it the transaction."""
-        state = "I" if self.state == "I" else "E"
-        is_implicit = self.is_implicit
+        """Note that the level of its transaction was left: its next statements fail."""
+        was_begun = self.is_begun
+        was_implicit = self.is_implicit
         self.end(is_committed=False)
         self._before = self.values
-        self.state = state
-        self.is_implicit = is_implicit
+        self.is_begun = was_begun
+        self.is_implicit = was_implicit
+        self.has_failed = was_begun
 
-    def note_write(self, statement: Statement) -> None:
-        """Note a statement that has changed something."""
-        self.first_write = self.first_write or statement.shown
+    def saved_settings(self) -> object:
+        """Return the settings now, and those after a COMMIT."""
+        return self.values, self._lasting
 
-    # Savepoints of the app
-
-    def add_savepoint(self, name: str) -> None:
-        """Note a new savepoint."""
-        backend_name = f"{self.savepoint}_{len(self.savepoints)}"
-        self.savepoints.append(
-            Savepoint(name, backend_name, self.values, self._lasting)
-        )
-
-    def find_savepoint(self, name: str) -> Savepoint | None:
-        """Return the last savepoint of a name."""
-        for savepoint in reversed(self.savepoints):
-            if savepoint.name == name:
-                return savepoint
-        return None
-
-    def release(self, savepoint: Savepoint) -> None:
-        """Forget a savepoint, and those after it."""
-        del self.savepoints[self.savepoints.index(savepoint) :]
-
-    def go_back_to(self, savepoint: Savepoint) -> None:
-        """Return to a savepoint. Forget those after it."""
-        del self.savepoints[self.savepoints.index(savepoint) + 1 :]
-        self.values = savepoint.values
-        self._lasting = savepoint.lasting
-        self.state = "T"
+    def restore_settings(self, settings: Any) -> None:
+        """Give the session the settings of a savepoint. Its transaction has no error any more."""
+        self.values, self._lasting = settings
+        self.has_failed = False

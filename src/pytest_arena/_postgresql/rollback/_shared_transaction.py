@@ -11,8 +11,6 @@ the same next.
 from __future__ import annotations
 
 import re
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -26,11 +24,16 @@ from pytest_arena._postgresql.rollback._backend import (
     BackendFailure,
 )
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
+from pytest_arena._product.sharing._sessions import shown
+from pytest_arena._product.sharing._shared_connection import (
+    SharedConnection,
+    TurnRefused,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from pytest_arena._postgresql.rollback._session import Savepoint, Session
+    from pytest_arena._postgresql.rollback._session import Session
     from pytest_arena._postgresql.rollback._transaction_sql import (
         SettingChange,
         Statement,
@@ -42,7 +45,6 @@ _READ_ONLY = "25006"
 _IN_BLOCK = ("25001", "2D000", "55P04")
 _NO_LOCK = "55P03"
 _CANCELLED = "57014"
-_TERMINATED = "57P01"
 # Those for the database come last. What the login may not set is left out.
 _ROLE_SETTINGS = """
 SELECT split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
@@ -136,12 +138,15 @@ class _Level:
         self.changes += number
 
 
-class SharedTransaction:
+class SharedTransaction(SharedConnection["Session", Backend]):
     """The transaction, and the turns of the sessions that use it. Any thread may use it.
 
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
     """
+
+    lost_text = _LOST
+    ended_text = "terminating connection due to administrator command"
 
     def __init__(
         self,
@@ -150,17 +155,10 @@ class SharedTransaction:
         note: Callable[[str], None],
         lock_timeout: float = 0.0,
     ) -> None:
-        self._backend = Backend(address, lock_timeout)
-        self.statuses = self._backend.statuses
+        backend = Backend(address, lock_timeout)
+        super().__init__(backend, note=note, lock_timeout=lock_timeout)
+        self.statuses = backend.statuses
         self._login = address.user
-        self._lock_timeout = lock_timeout or None  # of clients that do not change it
-        self._note = note
-        self._condition = threading.Condition(threading.RLock())
-        self._is_busy = False
-        self._running: Session | None = None
-        self._waiting_writers: set[Session] = set()
-        self._holder: Session | None = None  # whose transaction has a savepoint
-        self._sessions: dict[int, Session] = {}
         self._callers: re.Pattern[str] | None = None
         self._function_settings: list[SettingChange] = []
         self._level_numbers = count()
@@ -172,7 +170,6 @@ class SharedTransaction:
         self.connections = (
             1  # how many real connections were opened, one after the other
         )
-        self.is_lost = False
 
     def watch_functions(
         self, callers: re.Pattern[str] | None, settings: Sequence[SettingChange]
@@ -185,8 +182,7 @@ class SharedTransaction:
 
     def begin_session(self, session: Session, user: str) -> None:
         """Note a connection of the app. Give it the rights of its user, and the user's settings."""
-        with self._condition:
-            self._sessions[session.pid] = session
+        self.register(session)
         if user not in {"", self._login}:
             with self._turn(session):
                 self._backend.use_settings({})
@@ -195,103 +191,10 @@ class SharedTransaction:
             defaults = {setting_name(str(name)): str(value) for name, value in rows}
             session.add_defaults({**defaults, "role": user})
 
-    def note(self, remark: str) -> None:
-        """Report what this isolation cannot show."""
-        self._note(f"rollback: {remark} (all connections share one transaction)")
-
-    def forget(self, session: Session) -> None:
-        """Roll back what a session has left, and forget it."""
-        with self._condition:
-            is_known = self._sessions.pop(session.pid, None) is not None
-        if is_known and not self.is_lost:
-            self.roll_back(session)
-
     def close_statements(self, session: Session, names: Sequence[str]) -> None:
         """Close prepared statements."""
         with self._turn(session):
             self._backend.close_statements(names)
-
-    def interrupt(self, pid: int) -> None:
-        """Cancel what a session waits for, as a driver asks for it."""
-        with self._condition:
-            session = self._sessions.get(pid)
-            if session is not None and session is self._running:
-                self._backend.cancel()
-            elif session in self._waiting_writers:
-                self._waiting_writers.remove(session)
-                self._condition.notify_all()
-
-    def end(self, pid: int) -> None:
-        """End the connection of a session, and roll back its transaction."""
-        session = self._sessions.get(pid)
-        if session is not None:
-            self.interrupt(pid)
-            self.forget(session)
-            text = "terminating connection due to administrator command"
-            session.end_connection(_TERMINATED, text)
-
-    # Turns
-
-    @contextmanager
-    def _turn(self, session: Session | None, *, writes: bool = False) -> Iterator[None]:
-        """Use the backend alone. With ``writes`` wait for another transaction to end.
-
-        Raises:
-            Disconnected: the server has ended the connection.
-            BackendFailure: another transaction does not end in time.
-        """
-        self._wait_for_turn(session, writes=writes)
-        try:
-            yield
-        except wire.Disconnected:
-            self._lose()
-            raise
-        finally:
-            with self._condition:
-                self._running = None
-                self._is_busy = False
-                self._condition.notify_all()
-
-    def _wait_for_turn(self, session: Session | None, *, writes: bool) -> None:
-        patience = None
-        if session is not None:
-            patience = session.lock_timeout(self._lock_timeout)
-        with self._condition:
-            if writes and session is not None:
-                self._waiting_writers.add(session)
-
-            def may_go_on() -> bool:
-                is_cancelled = writes and session not in self._waiting_writers
-                if self._is_busy or self._is_held_back(session, writes=writes):
-                    return self.is_lost or is_cancelled
-                return True
-
-            while not self._condition.wait_for(may_go_on, patience):
-                if self._is_held_back(session, writes=writes):
-                    self._waiting_writers.discard(session)
-                    raise BackendFailure(_refusal(self._holder))
-            if self.is_lost:
-                raise wire.Disconnected
-            if writes and session not in self._waiting_writers:
-                text = "canceling statement due to user request"
-                raise BackendFailure(wire.error(_CANCELLED, text))
-            self._waiting_writers.discard(session)
-            self._is_busy = True
-            self._running = session
-
-    def _is_held_back(self, session: Session | None, *, writes: bool) -> bool:
-        """Return whether another transaction has written, and so must end first."""
-        return writes and self._holder not in {None, session}
-
-    def _lose(self) -> None:
-        with self._condition:
-            self.is_lost = True
-            sessions = [*self._sessions.values()]
-            self._sessions.clear()
-            self._holder = None
-            self._condition.notify_all()
-        for session in sessions:
-            session.end_connection(_TERMINATED, _LOST)
 
     # Statements
 
@@ -306,43 +209,33 @@ class SharedTransaction:
                     return _with_hint(answer)
             with self._turn(session, writes=True):
                 return _with_hint(self._write(session, packet))
+        except TurnRefused as refused:
+            return _refusal(refused)
         except BackendFailure as failure:
             return BackendAnswer([failure.answer], failure.answer)
 
     def _read(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements that change nothing."""
         self._restart_if_due()
-        self._note_other_writer(session, packet)
+        if any(statement.reads_rows for statement in packet.statements):
+            self._note_other_writer(session)
         self._backend.begin_reading()
         return self._execute(session, packet)
-
-    def _note_other_writer(self, session: Session, packet: Packet) -> None:
-        """Report a statement that may read what another open transaction has written."""
-        others = self.writers() - {session.pid}
-        if others and any(statement.reads_rows for statement in packet.statements):
-            session.note("a transaction sees what another open one has written")
 
     def _write(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements in the session's transaction."""
         self._backend.end_reading()
         self._restart_if_due()
         self._open_levels()
-        self._holder = session
-        self._open_savepoints(session)
+        self._take(session)
         answer = self._execute(session, packet)
         if answer.error is None:
             self._note_changes(session, packet, answer)
         return answer
 
-    def _open_savepoints(self, session: Session) -> None:
-        """Open the savepoints of a session that the backend lacks."""
-        if not self._backend.has(session.savepoint):
-            self._backend.set_savepoint(session.savepoint)
-            if session.is_read_only:
-                self._backend.be_read_only()
-        for savepoint in session.savepoints:
-            if not self._backend.has(savepoint.backend_name):
-                self._backend.set_savepoint(savepoint.backend_name)
+    def _begin_savepoint(self, session: Session) -> None:
+        if session.is_read_only:
+            self._backend.be_read_only()
 
     def _execute(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements with the session's settings."""
@@ -368,7 +261,7 @@ class SharedTransaction:
         if packet.is_pinned and not packet.writes:
             return
         if not all(map(_NO_CHANGE.match, answer.tags)):
-            session.note_write(packet.statements[0])
+            session.note_write(shown(packet.statements[0].sql))
 
     # Transactions
 
@@ -384,45 +277,12 @@ class SharedTransaction:
                 self._undo_holder(session)
                 return failure.answer
             if session.is_read_only:
-                self._backend.undo(session.savepoint)
-            else:
-                self._backend.release(session.savepoint)
-            self._holder = None
-            if session.first_write:
-                self._levels[-1].add_changes(1)
+                self._backend.go_back_to(session.savepoint)
+            self._keep(session)
         return None
 
-    def roll_back(self, session: Session) -> None:
-        """Roll back a session's transaction."""
-        if self._holder is session:
-            with self._turn(session):
-                if self._holder is session:
-                    self._undo_holder(session)
-
-    def release(self, session: Session, savepoint: Savepoint) -> None:
-        """Release a savepoint of a session."""
-        if self._holder is session:
-            with self._turn(session):
-                if self._backend.has(savepoint.backend_name):
-                    self._backend.end_reading()
-                    self._backend.release(savepoint.backend_name)
-
-    def roll_back_to(self, session: Session, savepoint: Savepoint) -> None:
-        """Roll back to a savepoint of a session."""
-        if self._holder is session:
-            with self._turn(session):
-                if self._backend.has(savepoint.backend_name):
-                    self._backend.go_back_to(savepoint.backend_name)
-                    self._backend.query()
-
-    def _undo_holder(self, holder: Session) -> None:
-        """Roll back the transaction that has written.
-
-        That is done at once: pytest-arena's other connections may wait for the locks.
-        """
-        self._backend.undo(holder.savepoint)
-        self._backend.query()
-        self._holder = None
+    def _count_change(self) -> None:
+        self._levels[-1].add_changes(1)
 
     # Settings
 
@@ -534,13 +394,6 @@ class SharedTransaction:
                 self._backend.forget_ddl()
         return is_changed
 
-    def _cut_off(self) -> None:
-        """Roll back the transaction that has written."""
-        holder = self._holder
-        if holder is not None:
-            self._undo_holder(holder)
-            holder.cut_off()
-
     def _restore(self, level: _Level) -> bool:
         """Roll back to a level's start. Return whether a sequence has moved."""
         self._backend.undo(level.savepoint)
@@ -558,7 +411,6 @@ class SharedTransaction:
             below = self._levels[-1]
             if self._is_open(level):
                 if self._holder is None:
-                    self._backend.end_reading()
                     self._backend.release(level.savepoint)
                 below.add_changes(level.changes)
 
@@ -580,22 +432,6 @@ class SharedTransaction:
             self._backend.use_settings({})
             return self._backend.restoring() != level.restoring
 
-    def holders(self) -> set[int]:
-        """Return the client whose transaction has a savepoint, also if it has not written."""
-        return set() if self._holder is None else {self._holder.pid}
-
-    def writers(self) -> set[int]:
-        """Return the client whose open transaction has written."""
-        holder = self._holder
-        if holder is None or not holder.first_write:
-            return set()
-        return {holder.pid}
-
-    def inside(self) -> set[int]:
-        """Return the clients inside a transaction."""
-        sessions = [*self._sessions.values()]
-        return {session.pid for session in sessions if session.state != "I"}
-
     def is_changed(self) -> bool:
         """Return whether the top level has changes."""
         return self._levels[-1].changes > 0
@@ -604,31 +440,14 @@ class SharedTransaction:
         """Return whether a level below this one has changes."""
         return any(level.changes for level in self._levels[:below])
 
-    def knows(self, pid: int) -> bool:
-        """Return whether this is the pid of a client."""
-        return pid in self._sessions
 
-    def end_all(self) -> None:
-        """End the connections of all clients."""
-        for pid in [*self._sessions]:
-            self.end(pid)
-
-    def close(self) -> None:
-        """End all connections. The server rolls back."""
-        self._lose()
-        self._backend.close()
-
-
-def _refusal(holder: Session | None) -> Message:
-    action = "a lock or an open cursor"
-    if holder is not None and holder.first_write:
-        action = f"written or locked rows ({holder.first_write})"
-    text = f"canceling statement due to lock timeout: another open transaction has {action}"
-    hint = (
-        "with arena_isolation = rollback only one transaction can write at a time: commit or "
-        "roll back the other one first, or use arena_isolation = undo"
-    )
-    return wire.error(_NO_LOCK, text, hint=hint)
+def _refusal(refused: TurnRefused) -> BackendAnswer:
+    if refused.is_cancelled:
+        error = wire.error(_CANCELLED, "canceling statement due to user request")
+    else:
+        text = f"canceling statement due to lock timeout: {refused.reason}"
+        error = wire.error(_NO_LOCK, text, hint=refused.hint("undo"))
+    return BackendAnswer([error], error)
 
 
 def _with_hint(answer: BackendAnswer) -> BackendAnswer:

@@ -156,12 +156,6 @@ class Statement:
         names = {setting_name(word.decode()) for word in words}
         return [replace(self.unnamed_setting, name=name) for name in sorted(names)]
 
-    @property
-    def shown(self) -> str:
-        """The statement in one line of a message."""
-        line = " ".join(self.sql.split())
-        return line if len(line) <= 100 else line[:97] + "..."  # noqa: PLR2004 - fits a line
-
 
 def parsed(sql: str) -> tuple[Statement, ...]:
     """Return the statements of a text."""

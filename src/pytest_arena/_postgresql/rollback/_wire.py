@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_arena._product.sharing._sockets import Disconnected
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Mapping
@@ -19,10 +21,6 @@ _HEADER = struct.Struct("!cI")
 _LENGTH = struct.Struct("!I")
 _KEY = struct.Struct("!II")
 _CHUNK = 65536
-
-
-class Disconnected(Exception):
-    """The other side has closed the connection."""
 
 
 class Message(NamedTuple):

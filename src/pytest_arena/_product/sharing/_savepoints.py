@@ -1,0 +1,71 @@
+"""The savepoints of the transaction in which the real connection is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SavepointStack:
+    """The savepoints of a real connection, and the settings that a rollback to each restores.
+
+    Methods execute their statement with the next one, in the same round trip.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[str] = []
+        self._settings: Mapping[str, str] = {}
+        # The settings at the start of each savepoint.
+        self._savepoints: dict[str, Mapping[str, str]] = {}
+
+    def execute_later(self, sql: str) -> None:
+        """Execute a statement before the next one."""
+        self._pending.append(sql)
+
+    def execute_pending(self) -> None:
+        """Execute the statements that wait for the next one."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Cancel the running statement."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connection, which rolls back."""
+        raise NotImplementedError
+
+    def has(self, savepoint: str) -> bool:
+        """Return whether the transaction has a savepoint."""
+        return savepoint in self._savepoints
+
+    @property
+    def last_savepoint(self) -> str:
+        """The name of the last open savepoint."""
+        return next(reversed(self._savepoints))
+
+    def set_savepoint(self, name: str) -> None:
+        """Open a savepoint."""
+        self.execute_later(f"SAVEPOINT {name}")
+        self._savepoints[name] = self._settings
+
+    def release(self, name: str) -> None:
+        """Keep what was done since a savepoint."""
+        self.execute_later(f"RELEASE SAVEPOINT {name}")
+        self._forget_after(name)
+        del self._savepoints[name]
+
+    def go_back_to(self, name: str) -> None:
+        """Roll back to a savepoint, which stays open."""
+        self.execute_later(f"ROLLBACK TO SAVEPOINT {name}")
+        self._forget_after(name)
+
+    def undo(self, name: str) -> None:
+        """Roll back to a savepoint, and release it."""
+        self.go_back_to(name)
+        self.release(name)
+
+    def _forget_after(self, name: str) -> None:
+        while self.last_savepoint != name:
+            self._savepoints.popitem()

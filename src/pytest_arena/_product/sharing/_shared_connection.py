@@ -1,0 +1,272 @@
+"""The turns of the sessions that share one real connection.
+
+Each transaction of the app is a savepoint of the real transaction. Savepoints are a stack: a second
+transaction that writes waits for the first one.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pytest_arena._product.sharing._savepoints import SavepointStack
+from pytest_arena._product.sharing._sessions import SharingSession
+from pytest_arena._product.sharing._sockets import Disconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_arena._product.sharing._sessions import Savepoint
+
+SessionT = TypeVar("SessionT", bound=SharingSession)
+BackendT = TypeVar("BackendT", bound=SavepointStack)
+
+_ONE_WRITER = (
+    "with arena_isolation = rollback only one transaction can write at a time: commit or "
+    "roll back the other one first, or use arena_isolation = {other}"
+)
+
+
+class TurnRefused(Exception):
+    """A session was cancelled, or has waited too long, for the transaction of ``holder``."""
+
+    def __init__(
+        self, *, is_cancelled: bool, holder: SharingSession | None = None
+    ) -> None:
+        self.is_cancelled = is_cancelled
+        action = "a lock or an open cursor"
+        if holder is not None and holder.first_write:
+            action = f"written or locked rows ({holder.first_write})"
+        self.reason = f"another open transaction has {action}"
+        super().__init__(self.reason)
+
+    def hint(self, other: str) -> str:
+        """Return the next step. ``other`` is another isolation."""
+        return _ONE_WRITER.format(other=other)
+
+
+class SharedConnection(Generic[SessionT, BackendT]):
+    """The turns of the sessions that use one real connection. Any thread may use it."""
+
+    lost_text: str  # the error of all sessions if the real connection has ended
+    ended_text: str  # that of a session which pytest-arena has ended
+
+    def __init__(
+        self,
+        backend: BackendT,
+        *,
+        note: Callable[[str], None],
+        lock_timeout: float,
+    ) -> None:
+        self._backend = backend
+        self._note = note
+        self._lock_timeout = lock_timeout or None  # of clients that do not change it
+        self._condition = threading.Condition(threading.RLock())
+        self._is_busy = False
+        self._running: SessionT | None = None
+        self._waiting_writers: set[SessionT] = set()
+        self._holder: SessionT | None = None  # whose transaction has a savepoint
+        self._sessions: dict[int, SessionT] = {}
+        self.is_lost = False
+
+    # Sessions
+
+    def register(self, session: SessionT) -> None:
+        """Note a connection of the app."""
+        with self._condition:
+            self._sessions[session.pid] = session
+
+    def note(self, remark: str) -> None:
+        """Report what this isolation cannot show."""
+        self._note(f"rollback: {remark} (all connections share one transaction)")
+
+    def forget(self, session: SessionT) -> None:
+        """Roll back what a session has left, and forget it."""
+        with self._condition:
+            is_known = self._sessions.pop(session.pid, None) is not None
+        if is_known and not self.is_lost:
+            self.roll_back(session)
+
+    def interrupt(self, pid: int) -> None:
+        """Cancel what a session waits for, as a driver asks for it."""
+        with self._condition:
+            session = self._sessions.get(pid)
+            if session is not None and session is self._running:
+                self._backend.cancel()
+            elif session in self._waiting_writers:
+                self._waiting_writers.remove(session)
+                self._condition.notify_all()
+
+    def end(self, pid: int) -> None:
+        """End the connection of a session, and roll back its transaction."""
+        session = self._sessions.get(pid)
+        if session is not None:
+            self.interrupt(pid)
+            self.forget(session)
+            session.end_connection(self.ended_text)
+
+    def end_all(self) -> None:
+        """End the connections of all clients."""
+        for pid in [*self._sessions]:
+            self.end(pid)
+
+    def knows(self, pid: int) -> bool:
+        """Return whether this is the pid of a client."""
+        return pid in self._sessions
+
+    def holders(self) -> set[int]:
+        """Return the client whose transaction has a savepoint, also if it has not written."""
+        return set() if self._holder is None else {self._holder.pid}
+
+    def writers(self) -> set[int]:
+        """Return the client whose open transaction has written."""
+        holder = self._holder
+        if holder is None or not holder.first_write:
+            return set()
+        return {holder.pid}
+
+    def inside(self) -> set[int]:
+        """Return the clients inside a transaction."""
+        return {
+            session.pid for session in [*self._sessions.values()] if session.is_begun
+        }
+
+    # Turns
+
+    @contextmanager
+    def _turn(
+        self, session: SessionT | None, *, writes: bool = False
+    ) -> Iterator[None]:
+        """Use the real connection alone. With ``writes`` wait for another transaction to end.
+
+        Raises:
+            Disconnected: the server has ended the connection.
+            TurnRefused: another transaction does not end in time.
+        """
+        self._wait_for_turn(session, writes=writes)
+        try:
+            yield
+        except Disconnected:
+            self._lose()
+            raise
+        finally:
+            with self._condition:
+                self._running = None
+                self._is_busy = False
+                self._condition.notify_all()
+
+    def _wait_for_turn(self, session: SessionT | None, *, writes: bool) -> None:
+        patience = None
+        if session is not None:
+            patience = session.lock_timeout(self._lock_timeout)
+        with self._condition:
+            if writes and session is not None:
+                self._waiting_writers.add(session)
+
+            def may_go_on() -> bool:
+                is_cancelled = writes and session not in self._waiting_writers
+                if self._is_busy or self._is_held_back(session, writes=writes):
+                    return self.is_lost or is_cancelled
+                return True
+
+            while not self._condition.wait_for(may_go_on, patience):
+                if session is not None and self._is_held_back(session, writes=writes):
+                    self._waiting_writers.discard(session)
+                    raise TurnRefused(is_cancelled=False, holder=self._holder)
+            if self.is_lost:
+                raise Disconnected
+            if writes and session not in self._waiting_writers:
+                raise TurnRefused(is_cancelled=True)
+            if session is not None:
+                self._waiting_writers.discard(session)
+            self._is_busy = True
+            self._running = session
+
+    def _is_held_back(self, session: SessionT | None, *, writes: bool) -> bool:
+        """Return whether another transaction has written, and so must end first."""
+        return writes and self._holder not in {None, session}
+
+    def _lose(self) -> None:
+        with self._condition:
+            self.is_lost = True
+            sessions = [*self._sessions.values()]
+            self._sessions.clear()
+            self._holder = None
+            self._condition.notify_all()
+        for session in sessions:
+            session.end_connection(self.lost_text)
+
+    def _note_other_writer(self, session: SessionT) -> None:
+        """Report a statement that may read what another open transaction has written."""
+        if self.writers() - {session.pid}:
+            session.note("a transaction sees what another open one has written")
+
+    # Transactions
+
+    def _take(self, session: SessionT) -> None:
+        """Begin to write. Open the savepoints of a session that the real transaction lacks."""
+        self._holder = session
+        if not self._backend.has(session.savepoint):
+            self._backend.set_savepoint(session.savepoint)
+            self._begin_savepoint(session)
+        for savepoint in session.savepoints:
+            if not self._backend.has(savepoint.backend_name):
+                self._backend.set_savepoint(savepoint.backend_name)
+
+    def _begin_savepoint(self, session: SessionT) -> None:
+        """Do what the savepoint of a session's transaction begins with."""
+
+    def _keep(self, session: SessionT) -> None:
+        """Keep the transaction of the holder."""
+        self._backend.release(session.savepoint)
+        self._holder = None
+        if session.first_write:
+            self._count_change()
+
+    def _count_change(self) -> None:
+        """Count a committed transaction that has changed something."""
+        raise NotImplementedError
+
+    def roll_back(self, session: SessionT) -> None:
+        """Roll back a session's transaction."""
+        if self._holder is session:
+            with self._turn(session):
+                if self._holder is session:
+                    self._undo_holder(session)
+
+    def release(self, session: SessionT, savepoint: Savepoint) -> None:
+        """Release a savepoint of a session."""
+        if self._holder is session:
+            with self._turn(session):
+                if self._backend.has(savepoint.backend_name):
+                    self._backend.release(savepoint.backend_name)
+
+    def roll_back_to(self, session: SessionT, savepoint: Savepoint) -> None:
+        """Roll back to a savepoint of a session."""
+        if self._holder is session:
+            with self._turn(session):
+                if self._backend.has(savepoint.backend_name):
+                    self._backend.go_back_to(savepoint.backend_name)
+                    self._backend.execute_pending()
+
+    def _undo_holder(self, holder: SessionT) -> None:
+        """Roll back the transaction that has written.
+
+        That is done at once: pytest-arena's other connections may wait for the locks.
+        """
+        self._backend.undo(holder.savepoint)
+        self._backend.execute_pending()
+        self._holder = None
+
+    def _cut_off(self) -> None:
+        """Roll back the transaction that has written."""
+        holder = self._holder
+        if holder is not None:
+            self._undo_holder(holder)
+            holder.cut_off()
+
+    def close(self) -> None:
+        """End all connections. The server rolls back."""
+        self._lose()
+        self._backend.close()

@@ -1,0 +1,113 @@
+"""The Unix socket by which connections reach a proxy in this process."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from shutil import rmtree
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from pytest_arena._values import PROXY_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CONNECTIONS = 128  # that may wait at once
+
+
+class Disconnected(Exception):
+    """The other side has closed the connection."""
+
+
+class ProxySocket:
+    """A socket in a folder that only this user can enter.
+
+    ``serve`` gets each connection, and its number.
+    """
+
+    def __init__(self, name: str, serve: Callable[[socket.socket, int], None]) -> None:
+        _remove_folders_of_killed_runs(name)
+        self.folder = Path(tempfile.mkdtemp(prefix=PROXY_FOLDER))
+        self.path = self.folder / name
+        self._serve = serve
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self.folder / "new"))
+        self._listener.listen(_CONNECTIONS)
+        # Another run removes a socket of this name on which no process listens.
+        (self.folder / "new").rename(self.path)
+
+    def start(self) -> None:
+        """Accept connections in a thread."""
+        Thread(target=self._accept, name="pytest-arena-proxy", daemon=True).start()
+
+    def _accept(self) -> None:
+        for number in count(1):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._serve(connection, number)
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        rmtree(self.folder, ignore_errors=True)
+
+
+def _remove_folders_of_killed_runs(name: str) -> None:
+    for place in Path(tempfile.gettempdir()).glob(f"{PROXY_FOLDER}*/{name}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(place))
+            except ConnectionRefusedError:
+                rmtree(place.parent, ignore_errors=True)
+            except OSError:
+                continue  # of another user
+
+
+class ServedConnection:
+    """One connection to a proxy, served by a thread of its own."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def start_thread(self, number: int) -> None:
+        """Serve it in a thread."""
+        name = f"pytest-arena-client-{number}"
+        Thread(target=self._serve, name=name, daemon=True).start()
+
+    def _serve(self) -> None:
+        """Answer messages until the client or the server ends the connection."""
+        try:
+            if self._start():
+                while self._answer_next():
+                    pass
+        except (Disconnected, OSError):
+            pass
+        finally:
+            with suppress(Disconnected, OSError):
+                self._forget()
+            self._close_socket()
+
+    def _close_socket(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _start(self) -> bool:
+        """Log in. Return whether messages follow."""
+        raise NotImplementedError
+
+    def _answer_next(self) -> bool:
+        """Answer the next message. Return whether the client goes on."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Roll back what the client has left."""
+        raise NotImplementedError
