@@ -274,7 +274,9 @@ class Address:
         the slashes of the proxy's path, so the last part of the path is the distinction.
         """
         _, is_proxy, number = self.host.rpartition(PROXY_FOLDER)
-        return f"{PROXY_FOLDER}{number}" if is_proxy else self.database
+        return (
+            f"{PROXY_FOLDER}{number.partition('/')[0]}" if is_proxy else self.database
+        )
 
     def as_(self, login: ServerLogin) -> Address:
         """Return the same database with another login."""

@@ -1,4 +1,4 @@
-"""MySQL and MariaDB: drivers, servers, isolation by copies."""
+"""MySQL and MariaDB: drivers, servers, isolation."""
 
 from pytest_arena._values import ProductFacts
 
@@ -6,7 +6,7 @@ FACTS = ProductFacts(
     name="mysql",
     shown="MySQL",
     other_dialects=("mariadb",),
-    isolations=("clone",),
+    isolations=("clone", "rollback"),
     drivers=("pymysql", "aiomysql", "asyncmy", "MySQLdb"),
     # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
     error_words={

@@ -15,6 +15,7 @@ from pytest_arena._process import rest, seconds
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from types import ModuleType
 
@@ -85,7 +86,9 @@ class MySQLControl:
         ConfigError: PyMySQL cannot be imported.
     """
 
-    def __init__(self, address: Address, *, timeout: float = _CONNECT_SECONDS) -> None:
+    def __init__(
+        self, address: Address, *, timeout: float = _CONNECT_SECONDS, abilities: int = 0
+    ) -> None:
         pymysql = _import_pymysql()
         self._lock = threading.RLock()
         self._error: type[Exception] = pymysql.err.Error
@@ -96,7 +99,7 @@ class MySQLControl:
             "database": address.database or None,
             "charset": "utf8mb4",
             "autocommit": True,
-            "client_flag": flags.MULTI_STATEMENTS,
+            "client_flag": abilities or flags.MULTI_STATEMENTS,
             "connect_timeout": math.ceil(timeout),
             "init_command": _SESSION,
             "program_name": PROGRAM_NAME,
@@ -116,6 +119,17 @@ class MySQLControl:
         except (self._error, OSError) as error:
             raise _failure(error) from error
         self.pid: int = self._connection.thread_id()
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, for statements that do not go through PyMySQL."""
+        connection: socket.socket = self._connection._sock  # noqa: SLF001 - PyMySQL has no other name
+        return connection
+
+    @property
+    def version(self) -> str:
+        """The version, as the server greets a client."""
+        return str(self._connection.get_server_info())
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several.
@@ -172,9 +186,15 @@ def _failure(error: Exception) -> MySQLFailure:
 
 
 def open_control(
-    address: Address, *, timeout: float = _CONNECT_SECONDS, patience: float = 0.0
+    address: Address,
+    *,
+    timeout: float = _CONNECT_SECONDS,
+    patience: float = 0.0,
+    abilities: int = 0,
 ) -> MySQLControl:
     """Connect by PyMySQL. Wait ``patience`` seconds while the server has no free connection.
+
+    ``abilities`` are those of the client, several statements at once if it is 0.
 
     Raises:
         MySQLFailure: no server answers, or it refuses the login.
@@ -184,7 +204,7 @@ def open_control(
     while True:
         try:
             with as_own():
-                return MySQLControl(address, timeout=timeout)
+                return MySQLControl(address, timeout=timeout, abilities=abilities)
         except MySQLFailure as error:
             if not error.is_crowded or seconds() > end:
                 raise

@@ -17,6 +17,7 @@ from pytest_arena._mysql._cloned import CloneIsolation
 from pytest_arena._mysql._control import MySQLControlLine, place_shown
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
+from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._origin import as_own
 from pytest_arena._process import interrupted
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
     from pytest_arena._mysql.servers import MySQLServer
     from pytest_arena._product import Usage
 
-_ISOLATIONS = {"auto": CloneIsolation, "clone": CloneIsolation}
+_ISOLATIONS = {
+    "auto": CloneIsolation,
+    "clone": CloneIsolation,
+    "rollback": RollbackIsolation,
+}
 
 
 class MySQL:
@@ -159,7 +164,7 @@ class MySQL:
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database: ``clone``."""
+        """Return the isolation of a database that the option names."""
         del database
         own = self._registry()
         kind = isolation_named(self._config, _ISOLATIONS, self.shown)
@@ -167,9 +172,10 @@ class MySQL:
         return cast("Isolation", kind(own, content, uses=uses, tell=tell))
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Return why a level cannot have an isolation. Each level is a clone."""
-        del isolation
-        return "" if name in _ISOLATIONS else f"{self.shown} is isolated by clone"
+        """Return why a level cannot have an isolation. All levels have the same one."""
+        if name in {"auto", isolation.name}:
+            return ""
+        return f"{self.shown} is isolated by {isolation.name}"
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live database, whose name changes after a test that has written."""

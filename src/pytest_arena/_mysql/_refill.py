@@ -88,13 +88,30 @@ def refill(control: MySQLControl, live: str, plan: CopyPlan, tables: set[str]) -
     statements.append("COMMIT")
     try:
         control.run(";\n".join(statements))
-        before = _numbers(control, plan.source, tables)
-        for name, number in _numbers(control, live, tables).items():
-            if number != before.get(name):
-                wanted = before.get(name) or 1
-                control.run(f"ALTER TABLE {identifier(name)} AUTO_INCREMENT = {wanted}")
+        _restore_counters(control, live, plan, tables)
     finally:
         control.run(f"ROLLBACK; {_PATIENT}")
+
+
+def restore_counters(
+    control: MySQLControl, live: str, plan: CopyPlan, tables: set[str]
+) -> None:
+    """Give tables of a copy the AUTO_INCREMENT numbers of its source. Raises as ``refill`` does."""
+    control.run(f"USE {identifier(live)}; {_HURRIED}")
+    try:
+        _restore_counters(control, live, plan, tables)
+    finally:
+        control.run(_PATIENT)
+
+
+def _restore_counters(
+    control: MySQLControl, live: str, plan: CopyPlan, tables: set[str]
+) -> None:
+    before = _numbers(control, plan.source, tables)
+    for name, number in _numbers(control, live, tables).items():
+        if number != before.get(name):
+            wanted = before.get(name) or 1
+            control.run(f"ALTER TABLE {identifier(name)} AUTO_INCREMENT = {wanted}")
 
 
 def _numbers(

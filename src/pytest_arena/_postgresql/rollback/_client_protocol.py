@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.rollback._shared_transaction import SharedTransaction
     from pytest_arena._postgresql.rollback._transaction_sql import Statement
-    from pytest_arena._product.sharing._sessions import Savepoint
+    from pytest_arena._product.sharing._sharing_session import Savepoint
 
 _TERMINATED = "57P01"
 _ABORTED = wire.error(

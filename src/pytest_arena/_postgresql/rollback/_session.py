@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
-from pytest_arena._product.sharing._sessions import SharingSession
+from pytest_arena._product.sharing._sharing_session import SharingSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

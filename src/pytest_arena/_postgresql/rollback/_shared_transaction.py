@@ -24,11 +24,11 @@ from pytest_arena._postgresql.rollback._backend import (
     BackendFailure,
 )
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
-from pytest_arena._product.sharing._sessions import shown
 from pytest_arena._product.sharing._shared_connection import (
     SharedConnection,
     TurnRefused,
 )
+from pytest_arena._product.sharing._sharing_session import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pytest_arena._product.sharing._savepoints import SavepointStack
-from pytest_arena._product.sharing._sessions import SharingSession
+from pytest_arena._product.sharing._sharing_session import SharingSession
 from pytest_arena._product.sharing._sockets import Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._product.sharing._sessions import Savepoint
+    from pytest_arena._product.sharing._sharing_session import Savepoint
 
 SessionT = TypeVar("SessionT", bound=SharingSession)
 BackendT = TypeVar("BackendT", bound=SavepointStack)

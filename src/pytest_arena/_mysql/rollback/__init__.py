@@ -1,0 +1,1 @@
+"""The isolation ``rollback``: a proxy lets all connections of a test share one transaction."""

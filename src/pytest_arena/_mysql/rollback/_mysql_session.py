@@ -1,0 +1,58 @@
+"""One connection of an app, and its settings."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.rollback._packets import AUTOCOMMIT, IN_TRANSACTION
+from pytest_arena._product.sharing._sharing_session import SharingSession
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PATIENCE = "innodb_lock_wait_timeout"
+_READ_ONLY = ("tx_read_only", "transaction_read_only")
+_ON = {"1", "ON"}
+
+
+@dataclass(eq=False, slots=True)
+class MySQLSession(SharingSession):
+    """One connection of the app. Its settings are no part of a transaction."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    autocommits: bool = True
+
+    @property
+    def status(self) -> int:
+        """The status in the answers of a server."""
+        status = AUTOCOMMIT if self.autocommits else 0
+        if self.in_block:
+            status |= IN_TRANSACTION
+        return status
+
+    def lock_timeout(self, default: float | None) -> float | None:
+        """Return the seconds to wait for another transaction."""
+        with suppress(KeyError, ValueError):
+            return float(self.values[_PATIENCE])
+        return default
+
+    def begin(self, *, is_implicit: bool = False, is_read_only: bool = False) -> None:
+        """Begin a transaction."""
+        is_read_only |= any(self.values.get(name) in _ON for name in _READ_ONLY)
+        SharingSession.begin(self, is_implicit=is_implicit, is_read_only=is_read_only)
+
+    def use_autocommit(self, *, is_on: bool) -> None:
+        """Note whether each statement is committed."""
+        self.autocommits = is_on
+
+    def note_settings(self, changed: Mapping[str, str]) -> None:
+        """Note the settings that a statement has changed."""
+        if changed:
+            self.values = {**self.values, **changed}
+
+    def reset(self) -> None:
+        """Return to the settings of a new session."""
+        self.values = {}
+        self.autocommits = True

@@ -1,0 +1,265 @@
+"""The isolation ``rollback``: a level is a transaction in a copy of the level below."""
+
+# ruff: noqa: S608 - names are written by literal() alone
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql._cloned import CloneIsolation
+from pytest_arena._mysql._content import content, read_rows
+from pytest_arena._mysql._control import (
+    MySQLControlLine,
+    MySQLFailure,
+    literal,
+    open_control,
+)
+from pytest_arena._mysql._refill import restore_counters
+from pytest_arena._mysql.rollback._mysql_proxy import MySQLProxy
+from pytest_arena._mysql.rollback._real_connection import StatementRefused
+from pytest_arena._mysql.rollback._shared_mysql import TransactionWatch
+from pytest_arena._product import held_by
+from pytest_arena._product.sharing._sockets import Disconnected
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._mysql._cloned import FrozenDatabase
+    from pytest_arena._mysql._content import ReadContent
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._product import Usage
+    from pytest_arena._values import Address
+
+_MOST_NAMES = 3  # in a line of the summary
+
+
+class RollbackIsolation(CloneIsolation):
+    """``rollback``: all connections share one transaction, in a copy of the level below.
+
+    Connections reach the database through a proxy. A test's level is left by a rollback. The
+    database is replaced by another copy if the server has committed something, as CREATE TABLE
+    does, or if it has tables without transactions. What a wide fixture has written is committed
+    before the level above is entered, in a database that pytest-arena has created.
+
+    Cost of enter and leave: two statements, and one ALTER TABLE for each AUTO_INCREMENT number that
+    has moved. A level above a changed one costs a copy.
+    """
+
+    name = "rollback"
+
+    def __init__(
+        self,
+        own: MySQLRegistry,
+        template: str | None,
+        *,
+        uses: Usage,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._proxy: MySQLProxy | None = None
+        self._opening = threading.RLock()
+        self._reader = MySQLControlLine(lambda: open_control(self.address))
+        # The sequences, and the tables without transactions, by the names of databases.
+        self._unrestorable: dict[str | None, tuple[str, ...]] = {}
+        super().__init__(own, template, uses=uses, tell=tell)
+
+    @property
+    def proxy(self) -> MySQLProxy:
+        """The proxy before the live database."""
+        with self._opening:
+            if self._proxy is not None and self._proxy.database != self.live:
+                self._close_proxy()
+            if self._proxy is None:
+                watch = TransactionWatch(self._names_that_write, self._note_write)
+                with self._own.saying("the shared connection cannot be opened"):
+                    self._proxy = MySQLProxy(
+                        self._own.address_of(self.live),
+                        watch,
+                        note=self._tell,
+                        lock_timeout=self._own.lock_timeout,
+                    )
+            return self._proxy
+
+    def _names_that_write(self) -> tuple[str, ...]:
+        return self._plan.names_that_write
+
+    def _note_write(self, statement: str) -> None:
+        self._touched.note(statement)
+
+    def _close_proxy(self) -> None:
+        with self._opening:
+            self._reader.close()
+            if self._proxy is not None:
+                self._proxy.close()
+                self._proxy = None
+
+    @property
+    def address(self) -> Address:
+        """The address of the proxy."""
+        return self.proxy.address
+
+    def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
+        """Do nothing: the proxy notes the statements of all processes."""
+
+    def _has_changed(self) -> bool:
+        proxy = self.proxy
+        return proxy.may_have_written or proxy.is_committed or proxy.is_lost
+
+    # Levels
+
+    def enter(self) -> None:
+        """Open a level. Commit and copy what a wide fixture has written.
+
+        Raises:
+            Held: an open transaction has written. Nothing was done.
+            IsolationError: the disk is full, or the shared connection has ended.
+        """
+        proxy = self.proxy
+        if proxy.is_lost:
+            self._reopen(was_changed=proxy.has_committed_rows)
+        holders = self.proxy.holders()
+        if holders:
+            raise held_by(holders, self.live)
+        super().enter()
+
+    def _reopen(self, *, was_changed: bool) -> None:
+        """Begin again after the shared connection has ended between two tests."""
+        if was_changed:
+            raise IsolationError(
+                "what wider fixtures have written is lost: the shared connection has ended",
+                why="with rollback it is committed only before the next test begins",
+                cause="KILL, a timeout, or a restart of the server",
+                fix="pytest …   # once more\nor arena_isolation = clone",
+            )
+        with self._uses.alone():
+            self._put(self._stack[-1].now)
+
+    def _frozen(self) -> FrozenDatabase:
+        """Return a copy of the live database, with all that the app has committed."""
+        with self._own.saying("what a wide fixture has written cannot be committed"):
+            self._commit_all()
+        snapshot = super()._frozen()
+        self.proxy.note_copied()
+        return snapshot
+
+    def _commit_all(self) -> None:
+        try:
+            self.proxy.commit_all()
+        except (Disconnected, StatementRefused) as error:
+            raise MySQLFailure(str(error)) from error
+
+    def leave(self) -> bool:
+        """Roll back to the state of the matching ``enter``. Return whether it may have changed.
+
+        Raises as in CloneIsolation.
+        """
+        was_changed = super().leave()
+        self.proxy.refresh()
+        return was_changed
+
+    def leave_by_force(self) -> None:
+        """Replace the database, and end all connections."""
+        self.proxy.note_replaced()
+        super().leave_by_force()
+
+    def _is_refilled(self, snapshot: FrozenDatabase) -> bool:
+        """Roll back. Return False if the database has to be replaced."""
+        proxy = self.proxy
+        is_whole = snapshot is self._base and not self._is_unrestorable(snapshot)
+        if proxy.is_committed or proxy.is_lost or not is_whole:
+            return False
+        plan = self._plan
+        touched = self._touched
+        tables = set(plan.table_names) if touched.is_more else touched.tables()
+        try:
+            proxy.restart()
+            if tables:
+                self._own.in_registry(
+                    lambda control: restore_counters(control, self.live, plan, tables)
+                )
+        except (MySQLFailure, Disconnected, StatementRefused):
+            return False
+        self._become(snapshot)
+        return True
+
+    def _put(self, snapshot: FrozenDatabase) -> None:
+        self._close_proxy()
+        super()._put(snapshot)
+
+    def _is_unrestorable(self, snapshot: FrozenDatabase) -> bool:
+        """Return whether a rollback leaves something of this database. Report it once."""
+        if snapshot.name not in self._unrestorable:
+            names = self._read_unrestorable(snapshot)
+            is_first = not any(self._unrestorable.values())
+            self._unrestorable[snapshot.name] = names
+            if names and is_first:
+                more = ", …" if len(names) > _MOST_NAMES else ""
+                shown = ", ".join(names[:_MOST_NAMES]) + more
+                self._tell(
+                    "rollback: each test that has written gets a new copy of the database, since "
+                    f"the server does not roll these back: {shown}"
+                )
+        return bool(self._unrestorable[snapshot.name]) or self._plan.has_events
+
+    def _read_unrestorable(self, snapshot: FrozenDatabase) -> tuple[str, ...]:
+        if snapshot.name is None:
+            return ()
+        with self._own.saying("the tables of the template cannot be read"):
+            rows = self._own.control.rows(
+                "SELECT CONCAT(table_name, ' (', IF(table_type = 'SEQUENCE', 'sequence', engine), "
+                f"')') FROM information_schema.tables WHERE table_schema = "
+                f"{literal(snapshot.name)} AND (table_type = 'SEQUENCE' OR engine <> 'InnoDB') "
+                "ORDER BY table_name"
+            )
+        return tuple(name for (name,) in rows)
+
+    # Keep and close
+
+    def save(self, title: str) -> str:
+        """Commit, and keep a copy of the current state for inspection."""
+        with self._own.saying("the test's database cannot be kept"):
+            self._commit_all()
+        return super().save(title)
+
+    def close(self) -> None:
+        """End all connections, and drop the live database."""
+        self._close_proxy()
+        super().close()
+
+    # Questions
+
+    def is_free(self) -> bool:
+        """Return whether no client is inside a transaction."""
+        return not self.proxy.inside()
+
+    def writers(self) -> set[int]:
+        """Return the client that has uncommitted rows."""
+        return self.proxy.writers()
+
+    def _check_for_writers(self) -> None:
+        writers = self.proxy.writers()
+        if writers:
+            raise held_by(writers, self.live)
+
+    def end(self, pid: int, *, cancel: bool = False) -> None:
+        """End a connection, or cancel only its statement."""
+        proxy = self._proxy
+        if proxy is None or not proxy.knows(pid):
+            return
+        if cancel:
+            proxy.interrupt(pid)
+        else:
+            proxy.end(pid)
+
+    def _live_rows(
+        self, *, unlike: ReadContent | None = None, only_digests: bool = False
+    ) -> ReadContent:
+        return self._reader.call(
+            lambda control: read_rows(
+                control, self.live, unlike=unlike, only_digests=only_digests
+            )
+        )
+
+    def _live_content(self) -> dict[str, str]:
+        return self._reader.call(lambda control: content(control, self.live))

@@ -1,0 +1,244 @@
+"""The transaction that all connections of a test share.
+
+Each transaction of the app is a savepoint in it. A statement that the app sends outside of a
+transaction needs none, because the server itself rolls back a failed statement. A statement that
+commits by itself, such as CREATE TABLE, commits the shared transaction. The database then has to be
+replaced.
+"""
+
+# ruff: noqa: S608 - the number of a collation alone
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.drivers._reach import may_write
+from pytest_arena._mysql.rollback import _packets as packets
+from pytest_arena._mysql.rollback._mysql_session import MySQLSession
+from pytest_arena._mysql.rollback._packets import ServerAnswer
+from pytest_arena._mysql.rollback._real_connection import (
+    RealConnection,
+    StatementRefused,
+)
+from pytest_arena._product.sharing._shared_connection import (
+    SharedConnection,
+    TurnRefused,
+)
+from pytest_arena._product.sharing._sharing_session import shown
+from pytest_arena._product.sharing._sockets import Disconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._mysql.rollback._statement_meaning import MySQLStatement
+    from pytest_arena._values import Address
+
+_LOST = (
+    "the connection that all connections of the tests share has ended, by KILL, a timeout or a "
+    "restart of the server"
+)
+_ROLLED_BACK = (
+    "{}: the server has rolled back all that this test has written, because all connections share "
+    "one transaction. Next: arena_isolation = clone"
+)
+_ENDED = "{} has ended the transaction that all connections share. Next: arena_isolation = clone"
+# The server rolls back the whole transaction: a deadlock, and a lock timeout if it is set so.
+_OF_TRANSACTION = {1205, 1213, 1614}
+_READ_ONLY = packets.error(
+    1792, "25006", "Cannot execute statement in a READ ONLY transaction."
+)
+_CANCELLED = packets.error(1317, "70100", "Query execution was interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionWatch:
+    """What the shared transaction asks, and tells, about its database.
+
+    ``names_that_write`` returns the functions and sequences. ``note_write`` gets each statement
+    that may write.
+    """
+
+    names_that_write: Callable[[], tuple[str, ...]]
+    note_write: Callable[[str], None]
+
+
+class SharedMySQL(SharedConnection[MySQLSession, RealConnection]):
+    """The transaction, and the turns of the sessions that use it. Any thread may use it.
+
+    Raises:
+        MySQLFailure: the server does not answer, or refuses the login.
+    """
+
+    lost_text = _LOST
+    ended_text = "Connection was killed"
+
+    def __init__(
+        self,
+        address: Address,
+        watch: TransactionWatch,
+        *,
+        note: Callable[[str], None],
+        lock_timeout: float,
+    ) -> None:
+        super().__init__(RealConnection(address), note=note, lock_timeout=lock_timeout)
+        self.version = self._backend.version
+        self.database = address.database
+        self._watch = watch
+        self._is_used = False  # since the last restart
+        self.may_have_written = False
+        self.has_committed_rows = False  # of the app; the shared transaction has them
+        self.is_committed = (
+            False  # the database itself has something that is not undone
+        )
+
+    def begin_session(self, session: MySQLSession, collation: int) -> None:
+        """Note a connection of the app, with the character set of its login."""
+        self.register(session)
+        question = (
+            "SELECT character_set_name, collation_name FROM information_schema.collations "
+            f"WHERE id = {collation}"
+        )
+        with self._turn(session):
+            for charset, name in self._backend.query(question).rows():
+                self._backend.use_settings({})
+                answer = self._backend.query(f"SET NAMES {charset} COLLATE {name}")
+                self._note_settings(session, answer)
+
+    # Statements
+
+    def writes(self, statement: MySQLStatement) -> bool:
+        """Return whether a statement may write, or locks rows."""
+        names = self._watch.names_that_write()
+        return statement.locks or may_write(statement.sql, names)
+
+    def run(
+        self, session: MySQLSession, statement: MySQLStatement, *, writes: bool
+    ) -> ServerAnswer:
+        """Execute a statement of a client, and return the answer."""
+        if writes and session.is_read_only and not statement.locks:
+            return ServerAnswer([_READ_ONLY])
+        try:
+            with self._turn(session, writes=writes):
+                self._is_used = True
+                if writes:
+                    self._begin_to_write(session, statement)
+                elif statement.reads_rows:
+                    self._note_other_writer(session)
+                return self._execute(session, statement, writes=writes)
+        except TurnRefused as refused:
+            return _refusal(refused)
+        except StatementRefused as refused:
+            return refused.answer
+
+    def _begin_to_write(self, session: MySQLSession, statement: MySQLStatement) -> None:
+        if not statement.locks:
+            self.may_have_written = True
+            self._watch.note_write(statement.sql)
+        if session.in_block:
+            self._take(session)
+
+    def _execute(
+        self, session: MySQLSession, statement: MySQLStatement, *, writes: bool
+    ) -> ServerAnswer:
+        backend = self._backend
+        backend.use_settings(session.values)
+        if statement.is_program:
+            answer = backend.exchange_program(statement.sql)
+        else:
+            answer = backend.exchange(statement.sql)
+        if not backend.is_begun:
+            self._note_end(session, statement, answer)
+        elif writes and (answer.affected_rows or statement.is_more_than_rows):
+            if session.in_block:
+                session.note_write(shown(statement.sql))
+            else:
+                self._count_change()
+        self._note_settings(session, answer)
+        return answer
+
+    def _note_settings(self, session: MySQLSession, answer: ServerAnswer) -> None:
+        changed = self._backend.changed_settings(answer)
+        session.note_settings(changed)
+        if changed:
+            self._backend.note_settings(session.values)
+
+    def _note_end(
+        self, session: MySQLSession, statement: MySQLStatement, answer: ServerAnswer
+    ) -> None:
+        """Note that the server has ended the real transaction.
+
+        Raises:
+            Disconnected: what it had cannot be known, or is lost.
+        """
+        if answer.error in _OF_TRANSACTION:
+            self._end_by(_ROLLED_BACK.format(answer.error_text))
+        if statement.is_program:
+            self._end_by(_ENDED.format(shown(statement.sql)))
+        self.is_committed = True
+        self._holder = None
+        if session.in_block:
+            session.end(is_committed=True)
+        self._count_change()
+        self._backend.begin()
+
+    def _end_by(self, reason: str) -> None:
+        self.lost_text = reason
+        self.note(reason)
+        raise Disconnected
+
+    # Transactions
+
+    def commit(self, session: MySQLSession) -> None:
+        """Keep a session's transaction."""
+        if self._holder is session:
+            with self._turn(session):
+                self._keep(session)
+
+    def _count_change(self) -> None:
+        self.has_committed_rows = True
+
+    # Levels
+
+    def restart(self) -> None:
+        """Roll back everything that was not really committed.
+
+        Raises:
+            Disconnected: the server has ended the connection.
+        """
+        with self._turn(None):
+            self._cut_off()
+            if self._is_used or self.may_have_written:
+                self._backend.restart()
+            self._is_used = False
+            self.may_have_written = False
+            self.has_committed_rows = False
+
+    def refresh(self) -> None:
+        """Give the next level a new session of the server, unless an open transaction needs it."""
+        if self._holder is None and not self.is_lost and not self.may_have_written:
+            self.restart()
+
+    def commit_all(self) -> None:
+        """Commit what the app has committed. The database is about to be copied."""
+        with self._turn(None):
+            self._cut_off()
+            self._backend.commit()
+            self.is_committed = True
+
+    def note_copied(self) -> None:
+        """Note that a copy has all that was committed."""
+        self.is_committed = False
+        self.may_have_written = False
+        self.has_committed_rows = False
+
+    def note_replaced(self) -> None:
+        """Note that the database has to be replaced."""
+        self.is_committed = True
+
+
+def _refusal(refused: TurnRefused) -> ServerAnswer:
+    if refused.is_cancelled:
+        return ServerAnswer([_CANCELLED])
+    text = f"Lock wait timeout exceeded: {refused.reason}; {refused.hint('clone')}"
+    return ServerAnswer([packets.error(1205, "HY000", text)])
