@@ -53,6 +53,7 @@ def dump(url):
     connection = pymysql.connect(
         host=parts.host, port=parts.port, user=parts.username, password=parts.password or "",
         database=parts.database, ssl_disabled=True, autocommit=True,
+        unix_socket=parts.query.get("unix_socket"),
     )
     with closing(connection), connection.cursor() as cursor:
         def rows(statement):
@@ -152,9 +153,14 @@ class MySQL:
         return {"test_stored.py": STORED, "seed.py": SEED + MORE_SEED}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return nothing."""
-        del setting
-        return {}
+        """Return what ``rollback`` cannot show."""
+        if setting.isolation != "rollback":
+            return {}
+        shared = (
+            "all connections of the app share one connection to the server. While one "
+            "transaction has unfinished writes, other transactions wait before they write"
+        )
+        return {"several connections": shared}
 
     def version(self, setting: Setting) -> str:
         """That of the server."""

@@ -80,6 +80,21 @@ class TestSyncAppOnMySQLByMysqlclient(Conformance):
 
 
 @pytest.mark.slow
+class TestRolledBackOnMySQL(Conformance):
+    """An async app, whose connections share one transaction."""
+
+    setting = Setting(database="mysql", isolation="rollback")
+
+
+@pytest.mark.slow
+class TestRolledBackOnMySQLBySyncApp(Conformance):
+    """A sync app under sync tests."""
+
+    setting = Setting(database="mysql", isolation="rollback", engine="pymysql", runner="plain")
+    orders: ClassVar[tuple[str, ...]] = ("shuffle:4",)
+
+
+@pytest.mark.slow
 class TestOneTransaction(Conformance):
     """SQLite, where all connections share a transaction that is rolled back."""
 
