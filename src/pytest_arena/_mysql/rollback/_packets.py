@@ -55,6 +55,7 @@ class PacketStream:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = bytearray()
+        self._last = 0  # the number of the last part that was read
 
     def read(self) -> bytes:
         """Wait for the next packet."""
@@ -63,6 +64,7 @@ class PacketStream:
         while length == _LARGEST:
             header = self._exactly(4)
             length = int.from_bytes(header[:3], "little")
+            self._last = header[3]
             parts.append(self._exactly(length))
         return b"".join(parts)
 
@@ -79,10 +81,20 @@ class PacketStream:
         del self._buffer[:size]
         return data
 
-    def write(self, bodies: Iterable[bytes], *, first: int = 1) -> None:
-        """Send packets. ``first`` is the number of the first one: 0 for a command."""
+    def command(self, kind: int, argument: bytes = b"") -> None:
+        """Send a command."""
+        self._write([bytes([kind]) + argument], 0)
+
+    def answer(self, bodies: Iterable[bytes]) -> None:
+        """Send packets that answer the last one."""
+        self._write(bodies, self._last + 1)
+
+    def greet(self, body: bytes) -> None:
+        """Send the first packet."""
+        self._write([body], 0)
+
+    def _write(self, bodies: Iterable[bytes], number: int) -> None:
         parts = []
-        number = first
         for body in bodies:
             for start in range(0, len(body) + 1, _LARGEST):
                 part = body[start : start + _LARGEST]

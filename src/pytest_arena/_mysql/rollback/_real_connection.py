@@ -58,13 +58,15 @@ class RealConnection(SavepointStack):
         self._stream = PacketStream(self._control.socket)
         self.is_begun = False  # the server is in the transaction
         self.restart()
+        [[size]] = self.query("SELECT @@max_allowed_packet").rows()
+        self.largest_packet = int(str(size))
 
     def restart(self) -> None:
         """Roll back, and begin another transaction in a new session.
 
         The server drops temporary tables, and forgets variables, locks by name and settings.
         """
-        self._stream.write([bytes([packets.RESET])], first=0)
+        self._stream.command(packets.RESET)
         answer = read_answer(self._stream)
         if answer.error:
             raise StatementRefused(answer)
@@ -101,7 +103,7 @@ class RealConnection(SavepointStack):
         self._pending = []
         for statement in (*pending, sql):
             data = statement.encode(errors="surrogateescape")
-            self._stream.write([bytes([packets.QUERY]) + data], first=0)
+            self._stream.command(packets.QUERY, data)
         refused = None
         for _ in pending:
             answer = read_answer(self._stream)
@@ -117,7 +119,7 @@ class RealConnection(SavepointStack):
         """Note whether the transaction is open. An error does not tell."""
         status = answer.status
         if answer.error:
-            self._stream.write([bytes([packets.QUERY]) + b"DO 0"], first=0)
+            self._stream.command(packets.QUERY, b"DO 0")
             status = read_answer(self._stream).status
         self.is_begun = bool(status & packets.IN_TRANSACTION)
 
@@ -183,7 +185,7 @@ class RealConnection(SavepointStack):
     def close(self) -> None:
         """Close the connection, which rolls back."""
         with suppress(Disconnected):
-            self._stream.write([bytes([packets.QUIT])], first=0)
+            self._stream.command(packets.QUIT)
         self._stream.close()
         self._control.close()
 

@@ -36,6 +36,11 @@ def _failure(number: int, sqlstate: str, text: str) -> ServerAnswer:
     return ServerAnswer([packets.error(number, sqlstate, text)])
 
 
+_TOO_LARGE = _failure(
+    1153, "08S01", "Got a packet bigger than 'max_allowed_packet' bytes"
+)
+
+
 class MySQLClient(ServedConnection):
     """One connection to the proxy, served by a thread of its own."""
 
@@ -65,7 +70,7 @@ class MySQLClient(ServedConnection):
     def end(self, message: str) -> None:
         """End the connection with an error."""
         with suppress(Disconnected):
-            self._stream.write([packets.error(1927, "70100", message)])
+            self._stream.answer([packets.error(1927, "70100", message)])
         self._close_socket()
 
     def _note(self, remark: str) -> None:
@@ -77,24 +82,28 @@ class MySQLClient(ServedConnection):
 
     def _start(self) -> bool:
         greeting = packets.greeting(self._shared.version, self._session.pid)
-        self._stream.write([greeting], first=0)
+        self._stream.greet(greeting)
         self._login = ClientLogin.read(self._stream.read())
         self._shared.begin_session(self._session, self._login.collation)
-        self._stream.write(_DONE.data(self._session.status, is_last=True), first=2)
+        self._stream.answer(_DONE.data(self._session.status, is_last=True))
         return True
 
     def _forget(self) -> None:
         self._shared.forget(self._session)
 
     def _answer_next(self) -> bool:
-        command, *_ = body = self._stream.read()
+        body = self._stream.read()
+        command = body[0]
         if command == packets.QUIT:
             return False
-        if command == packets.QUERY:
+        if command == packets.QUERY and len(body) <= self._shared.largest_packet:
             self._query(body[1:].decode(errors="surrogateescape"))
             return True
         answer = _failure(1047, "08S01", "arena_isolation = rollback: unknown command")
-        if command == packets.PING:
+        if len(body) > self._shared.largest_packet:
+            # The server would end the connection.
+            answer = _TOO_LARGE
+        elif command == packets.PING:
             answer = _DONE
         elif command == packets.INIT_DB:
             answer = self._use_database(body[1:].decode(errors="surrogateescape"))
@@ -102,7 +111,7 @@ class MySQLClient(ServedConnection):
             self._end_transaction(is_committed=False)
             self._session.reset()
             answer = _DONE
-        self._stream.write(answer.data(self._session.status, is_last=True))
+        self._stream.answer(answer.data(self._session.status, is_last=True))
         return True
 
     def _query(self, text: str) -> None:
@@ -117,7 +126,7 @@ class MySQLClient(ServedConnection):
             data += answer.data(self._session.status, is_last=is_last)
             if answer.error:
                 break
-        self._stream.write(data)
+        self._stream.answer(data)
 
     def _answer(self, statement: MySQLStatement) -> ServerAnswer:
         if statement.remark:

@@ -83,6 +83,7 @@ class SharedMySQL(SharedConnection[MySQLSession, RealConnection]):
     ) -> None:
         super().__init__(RealConnection(address), note=note, lock_timeout=lock_timeout)
         self.version = self._backend.version
+        self.largest_packet = self._backend.largest_packet
         self.database = address.database
         self._watch = watch
         self._is_used = False  # since the last restart

@@ -1,0 +1,1 @@
+"""The isolation rollback on MySQL and MariaDB."""
