@@ -15,7 +15,6 @@ from pytest_arena._process import rest, seconds
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from types import ModuleType
 
