@@ -21,7 +21,7 @@ from pytest_arena.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.servers import Server
+    from pytest_arena._product.servers import Server
     from pytest_arena._values import Address
 
 __all__ = [

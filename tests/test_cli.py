@@ -27,11 +27,11 @@ from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._cluster import find_cluster
-from pytest_arena._postgresql.servers._keeper import attempt, is_held
-from pytest_arena._postgresql.servers._places import exclusive
-from pytest_arena._postgresql.servers._programs import account, folders, read_programs
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._postgresql.servers._programs import folders, read_programs
 from pytest_arena._product._databases_command import Place, Thing
+from pytest_arena._product.servers._keeper import attempt, is_held
+from pytest_arena._product.servers._places import exclusive
 from tests import command
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
@@ -619,7 +619,7 @@ def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
     if not (found := folders()):
         pytest.skip("no PostgreSQL is installed")
     cache = Path(os.environ["ARENA_CACHE"])
-    cluster = find_cluster(read_programs(found[0], "here"), cache=cache)
+    cluster = CLUSTERS.find(read_programs(found[0], "here"), cache=cache)
     folder, name = cluster.folder, cluster.folder.path.name
     try:
         with closing(cluster):
@@ -656,7 +656,7 @@ def test_a_stopped_private_server_is_not_started_to_be_looked_at(
     folder.with_name("15.1-0123abcd.used").touch()
     seen = listed("own")["15.1-0123abcd"]
     assert (seen["state"], seen["bytes"]) == ("stopped", 1000)
-    assert not account().is_other or "stopped" in arena("list", "--database", "own")
+    assert not CLUSTERS.account().is_other or "stopped" in arena("list", "--database", "own")
     assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
     assert "removed  server 15.1-0123abcd, 1.0 kB" in arena("sweep", "--all", "--database", "own")
     assert not list(places.iterdir())

@@ -13,8 +13,8 @@ import pytest
 
 from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry, look
-from pytest_arena._mysql.servers import NoMySQL
 from pytest_arena._mysql.servers._search import read_url
+from pytest_arena._product.servers import Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import IsolationError, ServerError
 from tests.mysql.shop import shop
@@ -140,7 +140,7 @@ def test_urls() -> None:
     )
     socket = read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
     assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
-    with pytest.raises(NoMySQL, match="is not MySQL's"):
+    with pytest.raises(Unavailable, match="is not MySQL's"):
         read_url("postgresql://me@db/shop")
 
 

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.registry import REGISTRY
-from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account, folders
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._postgresql.servers._programs import folders
 from pytest_arena._values import Address
 from tests.servers.waiting import end_cluster, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena._product.servers._places import ServerFolder
     from pytest_arena.testing import Example
 
 __all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]
@@ -45,11 +46,11 @@ class PrivateServer:
         }
 
     @property
-    def folder(self) -> ClusterFolder:
+    def folder(self) -> ServerFolder:
         """Where it has its data."""
         # Not rglob: the server takes databases away while its data are walked through.
         [used] = self.place.glob("c/*/*.used")
-        return ClusterFolder(used.with_suffix(""), account())
+        return CLUSTERS.folder(used.with_suffix(""))
 
     def address(self, database: str = "postgres") -> Address:
         """How its superuser logs in."""
@@ -165,7 +166,7 @@ def private_server() -> Iterator[PrivateServer]:
         yield PrivateServer(place)
     finally:
         for used in place.rglob("*.used"):
-            end_cluster(ClusterFolder(used.with_suffix(""), account()))
+            end_cluster(CLUSTERS.folder(used.with_suffix("")))
         shutil.rmtree(place, ignore_errors=True)
 
 

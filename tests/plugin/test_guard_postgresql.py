@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena.testing import Example
 from tests.gate.postgresql import SERVER
 from tests.servers.postgresql import rows
@@ -381,7 +380,7 @@ CHILDREN = (
     ),
 )
 
-# Programs of PostgreSQL's, by whatever says which database they connect to.
+# PostgreSQLPrograms of PostgreSQL's, by whatever says which database they connect to.
 PROGRAMS = (
     refused(
         "psql_by_options", "psql('-h', HOST, '-p', str(PORT), '-U', USER, '-d', DEV, name=name)"
@@ -636,7 +635,7 @@ def _private() -> Iterator[dict[str, str]]:
         folder.chmod(0o711)  # the server may run as another user
         yield {"ARENA_DATABASE": "own", "ARENA_CLUSTERS": str(folder / "c")}
         for used in folder.rglob("*.used"):
-            end_cluster(ClusterFolder(used.with_suffix(""), account()))
+            end_cluster(CLUSTERS.folder(used.with_suffix("")))
 
 
 def example_of(folder: Path, developer: Developer, **files: str) -> Example:

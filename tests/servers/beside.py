@@ -12,29 +12,28 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers._cluster import make_data
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._postgresql.servers._entrance import Answer, knock
-from pytest_arena._postgresql.servers._places import ClusterFolder
 from pytest_arena._postgresql.servers._programs import (
-    account,
-    environment,
     folders,
     programs_of_wheel,
     read_programs,
 )
+from pytest_arena._product.servers._server_programs import environment
 from pytest_arena._values import Address
 from tests.servers.crowded import free_port
 from tests.servers.waiting import until
 
 if TYPE_CHECKING:
-    from pytest_arena._postgresql.servers._programs import Programs
+    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
+    from pytest_arena._product.servers._places import ServerFolder
 
 __all__ = ["ServerBeside", "newest_programs"]
 
 RULES = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n"
 
 
-def newest_programs() -> Programs:
+def newest_programs() -> PostgreSQLPrograms:
     """PostgreSQL of this machine, else of a wheel.
 
     Raises:
@@ -57,9 +56,9 @@ class ServerBeside:
         self._path = Path(tempfile.mkdtemp(prefix="arena-", dir=beside))
         self._path.chmod(0o711)
         programs = newest_programs()
-        folder = ClusterFolder(self._path / programs.key("beside"), account())
+        folder = CLUSTERS.folder(self._path / programs.key("beside"))
         folder.ensure()
-        make_data(folder, programs)
+        CLUSTERS.make_data(folder, programs)
         (folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
         self._process = subprocess.Popen(
             [str(programs.folder / "postgres"), "-D", str(folder.data), *self._settings(folder)],
@@ -68,12 +67,12 @@ class ServerBeside:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            **account().as_arguments(),
+            **CLUSTERS.account().as_arguments(),
         )
         address = Address("postgresql", "127.0.0.1", self.port, "postgres", "postgres")
         until(lambda: knock(address, seconds=5).answer is Answer.OPEN, "the server starts")
 
-    def _settings(self, folder: ClusterFolder) -> list[str]:
+    def _settings(self, folder: ServerFolder) -> list[str]:
         settings = {
             "listen_addresses": "localhost",
             "port": str(self.port),

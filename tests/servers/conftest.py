@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._config._read import Config, load_config
-from pytest_arena._postgresql.servers._cluster import Cluster, find_cluster
-from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import Programs, account
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from tests.servers.beside import newest_programs
 from tests.servers.crowded import Crowded
 from tests.servers.waiting import end_cluster
@@ -22,11 +20,13 @@ from tests.servers.waiting import end_cluster
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
+    from pytest_arena._product.servers._private_servers import PrivateServer
     from pytest_arena._values import Address
 
 
 @pytest.fixture(scope="session")
-def installed() -> Programs:
+def installed() -> PostgreSQLPrograms:
     """The newest PostgreSQL of this machine, else a wheel's."""
     return newest_programs()
 
@@ -39,7 +39,7 @@ def short() -> Iterator[Path]:
     path.chmod(0o711)
     yield path
     for used in path.rglob("*.used"):
-        end_cluster(ClusterFolder(used.with_suffix(""), account()))
+        end_cluster(CLUSTERS.folder(used.with_suffix("")))
     shutil.rmtree(path)
 
 
@@ -66,25 +66,25 @@ def clusters_alone(
     monkeypatch.setenv("ARENA_CLUSTERS", str(path))
     yield path
     for used in path.rglob("*.used"):
-        end_cluster(ClusterFolder(used.with_suffix(""), account()))
+        end_cluster(CLUSTERS.folder(used.with_suffix("")))
     shutil.rmtree(path)
 
 
 @pytest.fixture
-def cluster(clusters: Path, installed: Programs, cache: Path) -> Iterator[Cluster]:
+def cluster(clusters: Path, installed: PostgreSQLPrograms, cache: Path) -> Iterator[PrivateServer]:
     """A private server, shared by the tests that do it no harm."""
-    with closing(find_cluster(installed, cache=cache)) as found:
+    with closing(CLUSTERS.find(installed, cache=cache)) as found:
         yield found
 
 
 @pytest.fixture
-def address(cluster: Cluster) -> Address:
+def address(cluster: PrivateServer) -> Address:
     """A database on it, as its superuser."""
     return cluster.address
 
 
 @pytest.fixture(scope="session")
-def crowded(short: Path, installed: Programs) -> Iterator[Crowded]:
+def crowded(short: Path, installed: PostgreSQLPrograms) -> Iterator[Crowded]:
     """A server with a port, passwords and five connections."""
     with Crowded(short / "crowded", installed) as server:
         yield server

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers._cluster import make_data
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._postgresql.servers._entrance import Answer, knock
-from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account, environment
+from pytest_arena._product.servers._server_programs import environment
 from pytest_arena._values import Address
 from tests.servers.waiting import until
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
     from pytest_arena._postgresql._control import Control
-    from pytest_arena._postgresql.servers._programs import Programs
+    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
 
 PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
 CONNECTIONS = 5
@@ -48,20 +47,20 @@ class Crowded:
     def __init__(
         self,
         path: Path,
-        programs: Programs,
+        programs: PostgreSQLPrograms,
         connections: int = CONNECTIONS,
         *,
         locks: int = 64,
     ) -> None:
         self._connections = connections
         self._locks = locks
-        self._folder = ClusterFolder(path / programs.key("crowded"), account())
+        self._folder = CLUSTERS.folder(path / programs.key("crowded"))
         self._programs = programs
         self.port = free_port()
 
     def __enter__(self) -> Self:
         self._folder.ensure()
-        make_data(self._folder, self._programs)
+        CLUSTERS.make_data(self._folder, self._programs)
         (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
         self._log = self._folder.path / "log"
         with self._log.open("wb") as log:
@@ -78,7 +77,7 @@ class Crowded:
             env=environment(),
             stdin=subprocess.DEVNULL,
             stderr=log,
-            **account().as_arguments(),
+            **CLUSTERS.account().as_arguments(),
         )
 
     def __exit__(self, *_: object) -> None:

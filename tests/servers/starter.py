@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pytest_arena._postgresql.servers._cluster import find_cluster
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._postgresql.servers._programs import read_programs
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Find it, print its folder, wait."""
     programs, cache = Path(sys.argv[1]), Path(sys.argv[2])
     sys.stdin.readline()
-    cluster = find_cluster(read_programs(programs, str(programs)), cache=cache)
+    cluster = CLUSTERS.find(read_programs(programs, str(programs)), cache=cache)
     print(cluster.folder.path, flush=True)
     sys.stdin.read()
 

@@ -17,31 +17,36 @@ import pytest
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.registry._registry_errors import server_is_down
-from pytest_arena._postgresql.servers import Unavailable, _cluster, _places
-from pytest_arena._postgresql.servers._cluster import IDLE, Cluster, find_cluster
-from pytest_arena._postgresql.servers._keeper import is_held
-from pytest_arena._postgresql.servers._places import ClusterFolder, cluster_folder
-from pytest_arena._postgresql.servers._programs import Account, account
+from pytest_arena._postgresql.servers import _cluster
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._product.servers import Unavailable, _places
+from pytest_arena._product.servers._keeper import is_held
+from pytest_arena._product.servers._private_servers import IDLE, PrivateServer
+from pytest_arena._product.servers._server_programs import Account
 from tests.servers.waiting import keeper_pid, lives, server_pid, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._postgresql.servers._programs import Programs
+    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
 
 ROOT = Path(__file__).parent.parent.parent
 QUICK = "0.2"  # seconds
 
 
 @pytest.fixture
-def alone(clusters_alone: Path, installed: Programs, cache: Path) -> Iterator[Cluster]:
+def alone(
+    clusters_alone: Path, installed: PostgreSQLPrograms, cache: Path
+) -> Iterator[PrivateServer]:
     """A cluster that a test may harm."""
-    with closing(find_cluster(installed, cache=cache)) as found:
+    with closing(CLUSTERS.find(installed, cache=cache)) as found:
         yield found
 
 
 @pytest.fixture
-def starter(installed: Programs, cache: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def starter(
+    installed: PostgreSQLPrograms, cache: Path
+) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Start a process that finds the cluster as soon as it is told to."""
     command = [sys.executable, "-m", "tests.servers.starter", str(installed.folder), str(cache)]
     processes: list[subprocess.Popen[str]] = []
@@ -65,9 +70,9 @@ def starter(installed: Programs, cache: Path) -> Iterator[Callable[[], subproces
 
 
 @pytest.fixture
-def again(installed: Programs, cache: Path) -> Callable[[], Cluster]:
+def again(installed: PostgreSQLPrograms, cache: Path) -> Callable[[], PrivateServer]:
     """Find the cluster once more."""
-    return lambda: find_cluster(installed, cache=cache)
+    return lambda: CLUSTERS.find(installed, cache=cache)
 
 
 def begin(process: subprocess.Popen[str]) -> None:
@@ -83,13 +88,13 @@ def said(process: subprocess.Popen[str]) -> Path:
     return Path(process.stdout.readline().strip())
 
 
-def asked(cluster: Cluster, question: str) -> list[tuple[object, ...]]:
+def asked(cluster: PrivateServer, question: str) -> list[tuple[object, ...]]:
     """What the server answers."""
     with closing(open_control(cluster.address)) as control:
         return control.rows(question)
 
 
-def settings(cluster: Cluster, *names: str) -> dict[str, object]:
+def settings(cluster: PrivateServer, *names: str) -> dict[str, object]:
     """How the server is set."""
     listed = ", ".join(f"'{name}'" for name in names)
     rows = asked(cluster, f"SELECT name, setting FROM pg_settings WHERE name IN ({listed})")
@@ -97,7 +102,7 @@ def settings(cluster: Cluster, *names: str) -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_a_private_server_listens_on_no_port_and_syncs_nothing(cluster: Cluster) -> None:
+def test_a_private_server_listens_on_no_port_and_syncs_nothing(cluster: PrivateServer) -> None:
     """It is set for databases that live for a test."""
     expected = {
         "listen_addresses": "",
@@ -114,14 +119,14 @@ def test_a_private_server_listens_on_no_port_and_syncs_nothing(cluster: Cluster)
 
 
 @pytest.mark.slow
-def test_a_private_server_knows_all_of_unicode(cluster: Cluster) -> None:
+def test_a_private_server_knows_all_of_unicode(cluster: PrivateServer) -> None:
     """Bytes decide the order, on every machine."""
     assert asked(cluster, "SELECT upper('ä'), 'Z' < 'a', getdatabaseencoding()") == [
         ("Ä", True, "UTF8")
     ]
 
 
-def test_nobody_else_may_enter(cluster: Cluster) -> None:
+def test_nobody_else_may_enter(cluster: PrivateServer) -> None:
     """Not the folder of the data, nor that of the socket."""
     for folder in (cluster.folder.path, cluster.folder.data, cluster.folder.socket_folder):
         assert folder.stat().st_mode & 0o077 == 0
@@ -130,9 +135,9 @@ def test_nobody_else_may_enter(cluster: Cluster) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-def test_root_runs_it_as_somebody_else(cluster: Cluster) -> None:
+def test_root_runs_it_as_somebody_else(cluster: PrivateServer) -> None:
     """PostgreSQL refuses root; its process, its data and its socket's folder belong to a user."""
-    server = account()
+    server = CLUSTERS.account()
     pid = server_pid(cluster.folder)
     assert Path(f"/proc/{pid}").stat().st_uid == server.uid != 0
     assert cluster.folder.data.stat().st_uid == server.uid
@@ -141,7 +146,7 @@ def test_root_runs_it_as_somebody_else(cluster: Cluster) -> None:
 
 
 def test_a_second_process_finds_the_same_server(
-    cluster: Cluster, starter: Callable[[], subprocess.Popen[str]]
+    cluster: PrivateServer, starter: Callable[[], subprocess.Popen[str]]
 ) -> None:
     """It is neither started again nor made again."""
     pid = server_pid(cluster.folder)
@@ -161,14 +166,14 @@ def test_two_processes_that_start_at_once_start_one_server_pitfall_074(
         begin(process)
     found = {said(process) for process in both}
     assert len(found) == 1
-    folder = ClusterFolder(found.pop(), account())
+    folder = CLUSTERS.folder(found.pop())
     told = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True)  # noqa: S607 - wherever ps is
     assert len([line for line in told.stdout.splitlines() if f"-D {folder.data}" in line]) == 1
 
 
 @pytest.mark.slow
 def test_a_server_that_was_killed_is_started_again(
-    alone: Cluster, again: Callable[[], Cluster]
+    alone: PrivateServer, again: Callable[[], PrivateServer]
 ) -> None:
     """With what was in it; the stale postmaster.pid is no hindrance."""
     asked(alone, "SELECT 1")
@@ -185,7 +190,7 @@ def test_a_server_that_was_killed_is_started_again(
 
 @pytest.mark.slow
 def test_data_that_do_not_start_are_made_again(
-    alone: Cluster, again: Callable[[], Cluster]
+    alone: PrivateServer, again: Callable[[], PrivateServer]
 ) -> None:
     """Whatever is broken in them."""
     _stop(alone)
@@ -196,7 +201,7 @@ def test_data_that_do_not_start_are_made_again(
 
 @pytest.mark.slow
 def test_data_of_before_a_restart_of_the_machine_are_made_again(
-    alone: Cluster, again: Callable[[], Cluster]
+    alone: PrivateServer, again: Callable[[], PrivateServer]
 ) -> None:
     """Nobody knows what of them has reached the disk."""
     with closing(open_control(alone.address)) as control:
@@ -209,7 +214,7 @@ def test_data_of_before_a_restart_of_the_machine_are_made_again(
 
 @pytest.mark.slow
 def test_it_stops_when_nobody_has_used_it_for_a_while(
-    clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
+    clusters_alone: Path, again: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not while a process holds it, not while a client is connected; then all of it is gone."""
     monkeypatch.setenv(IDLE, QUICK)
@@ -239,7 +244,7 @@ def test_a_run_that_was_killed_holds_nothing_pitfall_071(
     monkeypatch.setenv(IDLE, "1")
     process = starter()
     begin(process)
-    folder = ClusterFolder(said(process), account())
+    folder = CLUSTERS.folder(said(process))
     pid = server_pid(folder)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -250,7 +255,7 @@ def test_a_run_that_was_killed_holds_nothing_pitfall_071(
 
 @pytest.mark.slow
 def test_a_server_whose_keeper_was_killed_gets_another(
-    clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
+    clusters_alone: Path, again: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As soon as nobody uses it: it is started anew, with what was in it, and stops as usual."""
     monkeypatch.setenv(IDLE, QUICK)
@@ -272,7 +277,7 @@ def test_a_server_whose_keeper_was_killed_gets_another(
 
 @pytest.mark.slow
 def test_a_server_whose_folder_was_removed_ends(
-    clusters_alone: Path, again: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch
+    clusters_alone: Path, again: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory may be tidied up by hand. The next run begins anew."""
     monkeypatch.setenv(IDLE, QUICK)
@@ -288,7 +293,7 @@ def test_a_server_whose_folder_was_removed_ends(
 
 
 @pytest.mark.slow
-def test_a_fork_does_not_give_the_parents_hold_away(alone: Cluster) -> None:
+def test_a_fork_does_not_give_the_parents_hold_away(alone: PrivateServer) -> None:
     """A child that closes it closes its own share."""
     child = os.fork()
     if not child:
@@ -302,7 +307,7 @@ def test_a_fork_does_not_give_the_parents_hold_away(alone: Cluster) -> None:
 
 
 def test_clusters_that_nobody_has_used_for_weeks_are_removed(
-    clusters: Path, cluster: Cluster, installed: Programs, cache: Path
+    clusters: Path, cluster: PrivateServer, installed: PostgreSQLPrograms, cache: Path
 ) -> None:
     """Those of programs that are gone; not the others, nor one that somebody holds."""
     parent = cluster.folder.path.parent
@@ -311,7 +316,7 @@ def test_clusters_that_nobody_has_used_for_weeks_are_removed(
         (parent / f"{name}.used").touch()
     os.utime(parent / "14.0-old.used", (0, 0))
     os.utime(cluster.folder.beside("used"), (0, 0))
-    find_cluster(installed, cache=cache).close()
+    CLUSTERS.find(installed, cache=cache).close()
     assert [path.name for path in parent.glob("14.0-old*")] == ["14.0-old.lock"]
     assert (parent / "14.0-new" / "data").exists()
     assert cluster.folder.data.exists()
@@ -322,16 +327,19 @@ def test_clusters_that_nobody_has_used_for_weeks_are_removed(
 
 @pytest.mark.slow
 def test_a_server_that_does_not_start_says_its_last_words(
-    clusters_alone: Path, installed: Programs, cache: Path, monkeypatch: pytest.MonkeyPatch
+    clusters_alone: Path,
+    installed: PostgreSQLPrograms,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those of the log."""
     monkeypatch.setitem(_cluster._SETTINGS, "max_connections", "many")
     with pytest.raises(Unavailable, match=r"did not start: .*max_connections"):
-        find_cluster(installed, cache=cache)
+        CLUSTERS.find(installed, cache=cache)
 
 
 def test_initdb_that_fails_says_why(
-    clusters_alone: Path, installed: Programs, tmp_path: Path
+    clusters_alone: Path, installed: PostgreSQLPrograms, tmp_path: Path
 ) -> None:
     """Its last line."""
     folder = tmp_path / "bin"
@@ -342,31 +350,31 @@ def test_initdb_that_fails_says_why(
     (folder / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.0'\n")
     (folder / "postgres").chmod(0o755)
     with pytest.raises(Unavailable, match=r"initdb of .* failed: "):
-        find_cluster(replace(installed, folder=folder), cache=tmp_path)
+        CLUSTERS.find(replace(installed, folder=folder), cache=tmp_path)
 
 
 def test_a_folder_of_somebody_else_is_not_used(
-    clusters_alone: Path, installed: Programs, cache: Path, tmp_path: Path
+    clusters_alone: Path, installed: PostgreSQLPrograms, cache: Path, tmp_path: Path
 ) -> None:
     """It may be a trap: in a place that is open to all."""
-    (clusters_alone / _places._own_name()).symlink_to(tmp_path)
+    (clusters_alone / _places._own_name("pg")).symlink_to(tmp_path)
     with pytest.raises(Unavailable, match="belongs to another user"):
-        find_cluster(installed, cache=cache)
+        CLUSTERS.find(installed, cache=cache)
 
 
 def test_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
     """A socket's path has 103 bytes on macOS."""
     short, long = tmp_path / "a", tmp_path / ("ä" * 60) / "a"
-    assert ClusterFolder(short, account()).socket_folder == short
-    elsewhere = ClusterFolder(long, account()).socket
+    assert CLUSTERS.folder(short).socket_folder == short
+    elsewhere = CLUSTERS.folder(long).socket
     assert len(os.fsencode(elsewhere)) <= 103
     assert elsewhere.parent.name == long.name
 
 
 def test_a_server_with_its_socket_elsewhere_is_known_as_ours(tmp_path: Path) -> None:
     """Its end is told as that of a private server, with its log."""
-    folder = ClusterFolder(tmp_path / ("ä" * 60) / "a", account())
-    address = _cluster.address_of(folder)
+    folder = CLUSTERS.folder(tmp_path / ("ä" * 60) / "a")
+    address = CLUSTERS.address_of(folder)
     error = server_is_down("no database", ControlFailure("gone"), replace(address, database="x"))
     assert "private server of pytest-arena was killed" in str(error)
     assert f"read {folder.beside('log')}" in str(error)
@@ -377,12 +385,12 @@ def test_small_memory_is_left_alone(
 ) -> None:
     """Containers often have 64 MB: then the cache, or what another user may enter."""
     monkeypatch.setattr(_places, "_ROOM_NEEDED", 1 << 60)
-    ours = cluster_folder("15.0-x", cache=tmp_path, account=Account(1, 1, is_other=False))
-    assert ours.path.is_relative_to(tmp_path)
-    roots = cluster_folder("15.0-x", cache=tmp_path, account=Account(1, 1, is_other=True))
-    assert roots.path.is_relative_to("/var/tmp")  # noqa: S108 - nothing is made there
+    ours = _places.parents("pg", tmp_path, Account(1, 1, is_other=False))
+    assert ours[0].is_relative_to(tmp_path)
+    roots = _places.parents("pg", tmp_path, Account(1, 1, is_other=True))
+    assert roots[0].is_relative_to("/var/tmp")  # noqa: S108 - nothing is made there
 
 
-def _stop(cluster: Cluster) -> None:
+def _stop(cluster: PrivateServer) -> None:
     os.kill(server_pid(cluster.folder), signal.SIGINT)
     until(lambda: not is_held(cluster.folder.beside("keeper")), "it stops")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers import Unavailable, _find, _programs
+from pytest_arena._postgresql.servers import _find, _programs
 from pytest_arena._postgresql.servers._find import find_server, installed_server, wheel_server
+from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import free_port
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config._read import Config
-    from pytest_arena._postgresql.servers import Server
+    from pytest_arena._product.servers import Server
 
 
 @pytest.mark.usefixtures("no_libpq_variables")

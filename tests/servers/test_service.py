@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers import Unavailable, _find
+from pytest_arena._postgresql.servers import _find
 from pytest_arena._postgresql.servers._find import local_service
+from pytest_arena._product.servers import Unavailable
 from tests.servers.crowded import PASSWORD, free_port
 from tests.servers.stand_ins import StandIn, greets
 

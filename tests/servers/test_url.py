@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers import Server, Unavailable, _find
+from pytest_arena._postgresql.servers import _find
 from pytest_arena._postgresql.servers._entrance import Elsewhere
 from pytest_arena._postgresql.servers._find import find_server, read_url
+from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD

@@ -13,27 +13,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.servers import Unavailable, _programs
-from pytest_arena._postgresql.servers._cluster import _home_of_programs, reachable, top_folders
+from pytest_arena._postgresql.servers import _programs
+from pytest_arena._postgresql.servers._cluster import CLUSTERS, home_of_programs
 from pytest_arena._postgresql.servers._find import installed_server, wheel_server
 from pytest_arena._postgresql.servers._programs import (
     folders,
     read_programs,
 )
+from pytest_arena._product.servers import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_arena._config._read import Config
-    from pytest_arena._postgresql.servers._cluster import Cluster
-    from pytest_arena._postgresql.servers._places import ClusterFolder
-    from pytest_arena._postgresql.servers._programs import Programs
+    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
+    from pytest_arena._product.servers._places import ServerFolder
+    from pytest_arena._product.servers._private_servers import PrivateServer
 
 PROGRAMS = ("initdb", "postgres")
 
 
-def plant(folder: Path, programs: Programs) -> Path:
+def plant(folder: Path, programs: PostgreSQLPrograms) -> Path:
     """Make a folder whose programs are those of this machine."""
     folder.mkdir(parents=True)
     for name in PROGRAMS:
@@ -42,7 +43,9 @@ def plant(folder: Path, programs: Programs) -> Path:
 
 
 @pytest.fixture
-def package(tmp_path: Path, installed: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(
+    tmp_path: Path, installed: PostgreSQLPrograms, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """An installed wheel: its Python would fail, its programs run."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(_programs, "_PACKAGES", ("planted_postgres",))
@@ -78,8 +81,8 @@ def test_programs_in_a_folder_of_roots_are_copied(
         folder.chmod(0o700)
     found = wheel_server(config)
     with closing(found):
-        cluster: ClusterFolder = found.folder  # type: ignore[attr-defined]  # it is a Cluster
-        programs = _home_of_programs(cluster)
+        cluster: ServerFolder = found.folder  # type: ignore[attr-defined]  # it is a PrivateServer
+        programs = home_of_programs(cluster)
         assert (programs / "planted_postgres" / "pginstall" / "bin" / "initdb").exists()
         assert (programs / "planted_postgres.libs" / "libpq.so").exists()
     shutil.rmtree(programs.parent)
@@ -113,7 +116,7 @@ def nothing_usual(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("nothing_usual")
 def test_programs_are_found_where_they_usually_are(
-    tmp_path: Path, installed: Programs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, installed: PostgreSQLPrograms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PGBIN, pg_config, PATH, the packagers' folders with the newest first."""
     chosen = plant(tmp_path / "chosen", installed)
@@ -147,31 +150,31 @@ def test_programs_that_are_too_old_or_do_not_run_are_named(
 
 
 def test_programs_that_are_open_to_all_are_not_copied(
-    cluster: Cluster, installed: Programs
+    cluster: PrivateServer, installed: PostgreSQLPrograms
 ) -> None:
     """They stay where they are."""
-    assert reachable(installed, cluster.folder) is installed
-    assert not _home_of_programs(cluster.folder).exists()
+    assert CLUSTERS.reachable(installed, cluster.folder) is installed
+    assert not home_of_programs(cluster.folder).exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
 def test_programs_that_nobody_else_can_run_are_refused(
-    cluster: Cluster, installed: Programs, tmp_path: Path
+    cluster: PrivateServer, installed: PostgreSQLPrograms, tmp_path: Path
 ) -> None:
     """Where a copy does not help either."""
     folder = tmp_path / "package" / "pginstall" / "bin"
     folder.mkdir(parents=True)
     broken = replace(installed, folder=folder)
     with pytest.raises(Unavailable, match="is closed to the user"):
-        reachable(broken, cluster.folder)
-    assert not _home_of_programs(cluster.folder).exists()
-    elsewhere = top_folders(cluster.folder)[2]
+        CLUSTERS.reachable(broken, cluster.folder)
+    assert not home_of_programs(cluster.folder).exists()
+    elsewhere = [*CLUSTERS.top_folders(cluster.folder)][2]
     shutil.rmtree(elsewhere)
     with suppress(OSError):  # not empty: it has been used for more than tests
         elsewhere.parent.rmdir()
 
 
-def test_the_version_is_read_from_the_programs(installed: Programs) -> None:
+def test_the_version_is_read_from_the_programs(installed: PostgreSQLPrograms) -> None:
     """Its first number decides."""
     read = read_programs(installed.folder, "here")
     assert (read.version, read.shown) == (installed.version, "here")

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers._keeper import is_held
+from pytest_arena._product.servers._keeper import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._postgresql.servers._places import ClusterFolder
+    from pytest_arena._product.servers._places import ServerFolder
 
 SECONDS = 30.0
 
@@ -26,13 +26,13 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def server_pid(folder: ClusterFolder) -> int:
+def server_pid(folder: ServerFolder) -> int:
     """The postmaster's pid."""
     text = (folder.data / "postmaster.pid").read_text(encoding="utf-8")
     return int(text.splitlines()[0])
 
 
-def keeper_pid(folder: ClusterFolder) -> int:
+def keeper_pid(folder: ServerFolder) -> int:
     """The pid of the process beside it."""
     return int(folder.beside("keeper").read_text(encoding="ascii"))
 
@@ -45,7 +45,7 @@ def lives(pid: int) -> bool:
     return False
 
 
-def end_cluster(folder: ClusterFolder) -> None:
+def end_cluster(folder: ServerFolder) -> None:
     """Stop a cluster at once, and wait for the end of its keeper."""
     with suppress(OSError, IndexError, ValueError):
         pid = server_pid(folder)

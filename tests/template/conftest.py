@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._cluster import find_cluster
-from pytest_arena._postgresql.servers._places import ClusterFolder
-from pytest_arena._postgresql.servers._programs import account, folders, read_programs
+from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._postgresql.servers._programs import folders, read_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
 from tests.template.server_project import REGISTRY, ServerProject
@@ -43,10 +42,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARENA_CLUSTERS", str(place))
         cache = tmp_path_factory.mktemp("servers_cache")
-        with closing(find_cluster(read_programs(programs[0], "the tests"), cache=cache)) as found:
+        with closing(CLUSTERS.find(read_programs(programs[0], "the tests"), cache=cache)) as found:
             yield found.address
     for used in place.rglob("*.used"):
-        end_cluster(ClusterFolder(used.with_suffix(""), account()))
+        end_cluster(CLUSTERS.folder(used.with_suffix("")))
     shutil.rmtree(place)
 
 

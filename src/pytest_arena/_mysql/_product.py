@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pytest_arena._config._read import Config
-    from pytest_arena._mysql.servers import MySQLServer
     from pytest_arena._product import Usage
+    from pytest_arena._product.servers import Server
 
 _ISOLATIONS = {
     "auto": CloneIsolation,
@@ -59,7 +59,7 @@ class MySQL:
     def __init__(self, core: Core, config: Config) -> None:
         self._core = core
         self._config = config
-        self._server: MySQLServer | None = None
+        self._server: Server | None = None
         self._own: MySQLRegistry | None = None
         self._starting = threading.RLock()
         self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds

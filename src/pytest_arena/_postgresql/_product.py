@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pytest_arena._config._read import Config
-    from pytest_arena._postgresql.servers import Server
     from pytest_arena._product import Usage
+    from pytest_arena._product.servers import Server
 
 ISOLATIONS = {
     "auto": ServerIsolation,

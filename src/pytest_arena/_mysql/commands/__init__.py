@@ -15,7 +15,6 @@ from pytest_arena._mysql._server_registry import (
     MySQLRegistry,
     look,
 )
-from pytest_arena._mysql.servers import NoMySQL
 from pytest_arena._mysql.servers._search import find_server, local_service
 from pytest_arena._product._databases_command import (
     Place,
@@ -23,6 +22,7 @@ from pytest_arena._product._databases_command import (
     SweepResult,
     Thing,
 )
+from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def place_kinds(
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
     try:
         server = find_server(config) if config.server_url else local_service(config)
-    except (NoMySQL, ConfigError) as error:
+    except (Unavailable, ConfigError) as error:
         if config.database == "auto":
             return [], []
         reason = str(getattr(error, "what", error))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql.servers import NoMySQL
+from pytest_arena._product.servers import Unavailable
 
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
-    from pytest_arena._mysql.servers import MySQLServer
+    from pytest_arena._product.servers import Server
 
 
-def private_server(config: Config) -> MySQLServer:
+def private_server(config: Config) -> Server:
     """Return a private server.
 
     Raises:
-        NoMySQL: always.
+        Unavailable: always.
     """
     del config
-    raise NoMySQL("this version starts no private MySQL or MariaDB")
+    raise Unavailable("this version starts no private MySQL or MariaDB")

@@ -19,8 +19,8 @@ from pytest_arena._mysql._control import (
     open_control,
     place_shown,
 )
-from pytest_arena._mysql.servers import MySQLServer, NoMySQL
 from pytest_arena._mysql.servers._private import private_server
+from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact, redact_url
 
@@ -49,7 +49,7 @@ SELECT COUNT(*) FROM (
 """
 
 
-def find_server(config: Config) -> MySQLServer:
+def find_server(config: Config) -> Server:
     """Return the server that ``arena_database`` names, or a local service.
 
     Raises:
@@ -65,7 +65,7 @@ def find_server(config: Config) -> MySQLServer:
     for name, find in sources:
         try:
             return find(config)
-        except NoMySQL as reason:
+        except Unavailable as reason:
             reasons.append(f"{name}: {' '.join(str(reason).split())}")
     raise ServerError(
         "there is no MySQL or MariaDB for the tests",
@@ -75,13 +75,13 @@ def find_server(config: Config) -> MySQLServer:
     )
 
 
-def local_service(config: Config) -> MySQLServer:
+def local_service(config: Config) -> Server:
     """Return the first server of this machine that lets a usual login create databases.
 
     The logins are the user of the system and ``root``. Sockets are tried before TCP.
 
     Raises:
-        NoMySQL: there is none.
+        Unavailable: there is none.
     """
     reasons: list[str] = []
     host = os.environ.get("MYSQL_HOST", "")
@@ -101,9 +101,9 @@ def local_service(config: Config) -> MySQLServer:
                     f", a local service on {place_shown(address)}",
                     timeout=_KNOCK_SECONDS,
                 )
-            except NoMySQL as reason:
+            except Unavailable as reason:
                 reasons.append(str(reason))
-    raise NoMySQL("; ".join(dict.fromkeys(reasons)))
+    raise Unavailable("; ".join(dict.fromkeys(reasons)))
 
 
 def _local_places() -> Iterator[tuple[str, int]]:
@@ -120,13 +120,13 @@ def _local_places() -> Iterator[tuple[str, int]]:
     yield "127.0.0.1", port
 
 
-def _named_server(config: Config) -> MySQLServer:
+def _named_server(config: Config) -> Server:
     try:
         address = read_url(config.server_url, config.turn_timeout)
         return enter(
             address, f" on {place_shown(address)}, from {config.places['database']}"
         )
-    except NoMySQL as reason:
+    except Unavailable as reason:
         raise ServerError(
             f"the server for the tests cannot be used: {reason}",
             why=_WHY,
@@ -139,7 +139,7 @@ def read_url(text: str, patience: float = 0.0) -> Address:
     """Read a URL of one server.
 
     Raises:
-        NoMySQL: the URL names another product, or cannot be read.
+        Unavailable: the URL names another product, or cannot be read.
     """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
@@ -147,11 +147,11 @@ def read_url(text: str, patience: float = 0.0) -> Address:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
-        raise NoMySQL(
+        raise Unavailable(
             "the URL cannot be read; pytest-arena needs a URL of one server"
         ) from error
     if url.get_backend_name() not in {"mysql", "mariadb"}:
-        raise NoMySQL(f"{url.get_backend_name()} is not MySQL's")
+        raise Unavailable(f"{url.get_backend_name()} is not MySQL's")
     socket = url.query.get("unix_socket", "")
     host = socket if isinstance(socket, str) and socket else url.host or "127.0.0.1"
     user = url.username or os_user()
@@ -159,18 +159,18 @@ def read_url(text: str, patience: float = 0.0) -> Address:
     return Address("mysql", host, url.port or PORT, user, "", password, patience)
 
 
-def enter(address: Address, where: str, *, timeout: float = 10) -> MySQLServer:
+def enter(address: Address, where: str, *, timeout: float = 10) -> Server:
     """Log in and check the server, without changing it. ``where`` follows its version.
 
     Raises:
-        NoMySQL: with the reason why pytest-arena cannot use it.
+        Unavailable: with the reason why pytest-arena cannot use it.
     """
     try:
         control = open_control(address, timeout=timeout, patience=address.patience)
         with closing(control):
-            return MySQLServer(address, f"{_checked(control, address)}{where}")
+            return Server(address, f"{_checked(control, address)}{where}")
     except MySQLFailure as error:
-        raise NoMySQL(_reason(address, error)) from error
+        raise Unavailable(_reason(address, error)) from error
 
 
 def _reason(address: Address, error: MySQLFailure) -> str:
@@ -191,16 +191,16 @@ def _checked(control: MySQLControl, address: Address) -> str:
     oldest = _OLDEST[product]
     if numbers < oldest:
         wanted = ".".join(map(str, oldest))
-        raise NoMySQL(
+        raise Unavailable(
             f"the server on {place_shown(address)} is {product} {text}, and pytest-arena needs "
             f"{wanted} or newer"
         )
     if is_read_only not in (0, "OFF"):
-        raise NoMySQL(
+        raise Unavailable(
             f"the server on {place_shown(address)} is read-only, as a replica is"
         )
     if control.rows(_MAY_CREATE) == [(0,)]:
-        raise NoMySQL(
+        raise Unavailable(
             f"{address.user} on {place_shown(address)} may not create databases",
             fix=messages.GRANT.format(user=address.user),
         )

@@ -12,9 +12,9 @@ from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql.commands._mark_command import mark, unmark
 from pytest_arena._postgresql.commands._server_databases import ServerDatabases
 from pytest_arena._postgresql.registry import REGISTRY
-from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, SweepResult
+from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
@@ -51,10 +51,13 @@ def place_kinds(
     kinds = _server(config, registry)
     is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
     if sys.platform != "win32" and not is_named:
-        from pytest_arena._postgresql.commands._private_servers import PrivateServers  # noqa: PLC0415 - not for Windows
+        from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not for Windows
+        from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - as above
 
         databases_on = partial(ServerDatabases, shown="", registry=registry)
-        kinds.append(PrivateServers(config.cache, databases=databases_on))
+        kinds.append(
+            PrivateServerPlaces(CLUSTERS, config.cache, databases=databases_on)
+        )
     return kinds, []
 
 

@@ -12,9 +12,9 @@ from pytest_arena._postgresql.named._mark import (
     read_state,
     unmark_sql,
 )
-from pytest_arena._postgresql.servers import Unavailable
 from pytest_arena._postgresql.servers._entrance import CreatesNone, enter
 from pytest_arena._postgresql.servers._find import read_url
+from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError, ServerError, redact_url
 
 if TYPE_CHECKING:

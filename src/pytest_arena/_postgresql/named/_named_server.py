@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.rollback._proxy import Proxy
-    from pytest_arena._postgresql.servers import Server
     from pytest_arena._product import Database
+    from pytest_arena._product.servers import Server
     from pytest_arena._values import Address
 
 RUN_LOCK = f"{TURNS}, 2"

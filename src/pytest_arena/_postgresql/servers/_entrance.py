@@ -15,9 +15,13 @@ from pytest_arena._postgresql._control import (
     identifier,
     open_control,
 )
-from pytest_arena._postgresql.servers import Server, Unavailable
-from pytest_arena._postgresql.servers._keeper import WELCOME, NotPostgreSQL, Wire
+from pytest_arena._postgresql.servers._postgresql_wire import (
+    WELCOME,
+    NotPostgreSQL,
+    Wire,
+)
 from pytest_arena._postgresql.servers._programs import OLDEST
+from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 
 from pytest_arena._postgresql._arguments import is_here
 from pytest_arena._postgresql._control import TOO_MANY_CONNECTIONS, ControlFailure
-from pytest_arena._postgresql.servers import Server, Unavailable
 from pytest_arena._postgresql.servers._entrance import (
     Answer,
     CreatesNone,
@@ -31,6 +30,7 @@ from pytest_arena._postgresql.servers._programs import (
     programs_of_wheel,
     read_programs,
 )
+from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact_url
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._config._read import Config
-    from pytest_arena._postgresql.servers._programs import Programs
+    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
 
 
 _WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
@@ -104,10 +104,10 @@ def _check_system() -> None:
         raise Unavailable("a private server listens on a socket alone: not for Windows")
 
 
-def _private_server(programs: Programs, config: Config) -> Server:
-    from pytest_arena._postgresql.servers._cluster import find_cluster  # noqa: PLC0415 - not on Windows
+def _private_server(programs: PostgreSQLPrograms, config: Config) -> Server:
+    from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not on Windows
 
-    return find_cluster(programs, cache=config.cache)
+    return CLUSTERS.find(programs, cache=config.cache)
 
 
 def local_service(config: Config) -> Server:

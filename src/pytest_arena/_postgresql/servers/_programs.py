@@ -1,18 +1,17 @@
-"""Finds PostgreSQL's programs, and the user to run them."""
+"""Finds PostgreSQL's programs."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers import Unavailable
+from pytest_arena._product.servers import Unavailable
+from pytest_arena._product.servers._server_programs import Programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _SECONDS = 60
-_KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 # The folders of the packages of operating systems.
 _USUAL = (
     "/usr/lib/postgresql/*/bin",
@@ -39,70 +37,23 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
+class PostgreSQLPrograms(Programs):
     """A folder with ``initdb`` and ``postgres``."""
 
-    folder: Path
-    version: str  # such as 15.20
-    shown: str  # such as /usr/lib/postgresql/15/bin
+    __slots__ = ()
+
+    @property
+    def server(self) -> Path:
+        """The server's program."""
+        return self.folder / "postgres"
 
     @property
     def major(self) -> int:
         """The major version, 15 of 15.20."""
         return int(re.split(r"\D", self.version)[0])
 
-    def key(self, form: str) -> str:
-        """Return the name of these programs' cluster. ``form`` is the version of its settings.
 
-        Two builds of one version may have different extensions, so each has a cluster.
-        """
-        digest = hashlib.sha256(f"{self.folder}\0{form}".encode()).hexdigest()
-        return f"{self.version}-{digest[:8]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user of the system without privileges: PostgreSQL refuses to run as root."""
-
-    uid: int
-    gid: int
-    is_other: bool  # than this process' user
-
-    def as_arguments(self) -> dict[str, Any]:
-        """Return arguments for ``subprocess``. The program keeps no group of root."""
-        if not self.is_other:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-
-def account() -> Account:
-    """Return the user that runs a server: this process', or for root ``postgres`` or ``nobody``."""
-    if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid(), is_other=False)
-    import pwd  # noqa: PLC0415 - not on Windows
-
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(entry.pw_uid, entry.pw_gid, is_other=True)
-    raise Unavailable(
-        "PostgreSQL refuses root, and there is no user postgres or nobody"
-    )
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of the server's processes, a part of this process' environment.
-
-    Another user could read the rest there, and variables such as PGPORT would change the server.
-    """
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, "LC_ALL": "C"}
-
-
-def read_programs(folder: Path, shown: str) -> Programs:
+def read_programs(folder: Path, shown: str) -> PostgreSQLPrograms:
     """Read the version of the programs in a folder.
 
     Raises:
@@ -120,7 +71,7 @@ def read_programs(folder: Path, shown: str) -> Programs:
     except (OSError, subprocess.SubprocessError) as error:
         raise Unavailable(f"{program} does not run: {error}") from error
     version = re.search(r"\d+[\w.]*", answer.stdout)
-    programs = Programs(folder, version[0] if version else "0", shown)
+    programs = PostgreSQLPrograms(folder, version[0] if version else "0", shown)
     if programs.major < OLDEST:
         raise Unavailable(
             f"{shown} has PostgreSQL {programs.version}, needed is {OLDEST} or newer"
@@ -158,7 +109,7 @@ def _version_in(folder: Path) -> float:
     return float(number[0]) if number else 0.0
 
 
-def programs_of_wheel() -> Programs:
+def programs_of_wheel() -> PostgreSQLPrograms:
     """Return the programs of the first installed package, without importing it.
 
     Raises:

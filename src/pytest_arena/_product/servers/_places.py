@@ -1,4 +1,4 @@
-"""The folders and locks of a private cluster.
+"""The folders and locks of a private server.
 
 The locks are on files: the kernel releases them when a process ends.
 """
@@ -13,50 +13,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.servers import Unavailable
-from pytest_arena._postgresql.servers._keeper import locked
 from pytest_arena._process import until
+from pytest_arena._product.servers import Unavailable
+from pytest_arena._product.servers._keeper import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.servers._programs import Account
+    from pytest_arena._product.servers._server_programs import Account
 
 
-HOME = "ARENA_CLUSTERS"  # names another folder for all clusters
+HOME = "ARENA_CLUSTERS"  # names another folder for all private servers
 
 # Creating a database writes some thousand files: 30 ms in memory, up to 600 on a disk.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
 _ROOM_NEEDED = 1024**3
 _SHORT = Path("/tmp")  # noqa: S108 - as above; a socket's path has to be short
 _LONGEST_SOCKET = 103  # bytes on macOS, 107 on Linux
-_SOCKET = ".s.PGSQL.5432"
 _LOCK_SECONDS = 150
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterFolder:
-    """The folder of a cluster, which only the server's user may enter, and the files beside it."""
+class ServerFolder:
+    """The folder of a server, which only the server's user may enter, and the files beside it."""
 
     path: Path
     account: Account
+    label: str
+    socket_name: str
 
     @property
     def data(self) -> Path:
-        """The folder that initdb fills."""
+        """The folder with the server's data."""
         return self.path / "data"
 
     @property
     def socket_folder(self) -> Path:
-        """The socket's folder: the cluster's, if its path is short enough."""
-        if len(os.fsencode(self.path / _SOCKET)) <= _LONGEST_SOCKET:
+        """The socket's folder: the server's, if its path is short enough."""
+        if len(os.fsencode(self.path / self.socket_name)) <= _LONGEST_SOCKET:
             return self.path
-        return _SHORT / _own_name() / self.path.name
+        return _SHORT / _own_name(self.label) / self.path.name
 
     @property
     def socket(self) -> Path:
         """The socket's path."""
-        return self.socket_folder / _SOCKET
+        return self.socket_folder / self.socket_name
 
     def beside(self, ending: str) -> Path:
         """Return a file beside the folder. It belongs to this process' user."""
@@ -83,37 +84,37 @@ class ClusterFolder:
             raise Unavailable(f"no folder for a private server: {error}") from error
 
 
-def cluster_folder(key: str, *, cache: Path, account: Account) -> ClusterFolder:
-    """Return the folder of a cluster that exists, else a folder where there is room."""
-    parents = list(_parents(cache, account))
+def path_for(key: str, parents: list[Path]) -> Path:
+    """Return the path of a server that exists, else a path where there is room."""
     for parent in parents:
         if (parent / key).exists():
-            return ClusterFolder(parent / key, account)
-    return ClusterFolder(parents[0] / key, account)
+            return parent / key
+    return parents[0] / key
 
 
-def cluster_parents(*, cache: Path, account: Account) -> list[Path]:
-    """Return the folders in which there may be clusters of this user."""
-    parents = dict.fromkeys(_parents(cache, account))
-    return [p for p in parents if p.is_dir() and _is_own(p, {os.getuid()})]
+def existing_parents(label: str, cache: Path, account: Account) -> list[Path]:
+    """Return the folders in which there may be servers of this user."""
+    paths = dict.fromkeys(parents(label, cache, account))
+    return [path for path in paths if path.is_dir() and _is_own(path, {os.getuid()})]
 
 
-def _parents(cache: Path, account: Account) -> Iterator[Path]:
-    name = _own_name()
+def parents(label: str, cache: Path, account: Account) -> list[Path]:
+    """Return the folders for servers of this user, the best first."""
+    name = _own_name(label)
     chosen = os.environ.get(HOME)
     if chosen:
-        yield Path(chosen).absolute() / name
-        return
-    if _has_room(_MEMORY):
-        yield _MEMORY / name
+        return [Path(chosen).absolute() / name]
     # The server's user cannot enter root's cache.
     on_disk = Path("/var/tmp") if account.is_other else cache  # noqa: S108 - no other user enters the folder in it
-    yield on_disk / name
-    yield _MEMORY / name  # a cluster is found again when memory is full
+    # A server is found again when memory is full.
+    places = [on_disk / name, _MEMORY / name]
+    if _has_room(_MEMORY):
+        places.reverse()
+    return places
 
 
-def _own_name() -> str:
-    return f"pytest-arena-pg-{os.getuid()}"
+def _own_name(label: str) -> str:
+    return f"pytest-arena-{label}-{os.getuid()}"
 
 
 def _has_room(folder: Path) -> bool:
@@ -161,7 +162,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
     def is_ours() -> bool:
         nonlocal file
-        if _is_removed(file):  # with the cluster: other processes lock a new file
+        if _is_removed(file):  # with the server: other processes lock a new file
             os.close(file)
             file = _open(path)
         return locked(file) and not _is_removed(file)
