@@ -84,11 +84,16 @@ def failed(
     """
     lines = str(error).splitlines()
     if error.is_lost:
+        why = _WHY
+        fix = f"start the server again, or use another one:\n{_ANOTHER}"
+        if address.log:
+            why = "the private server of pytest-arena was killed, or has crashed"
+            fix = f"pytest …   # starts it again; if it stops again, read {address.log}"
         return ServerError(
             f"{place_shown(address)}: {what}: the server has stopped or is restarting",
-            why=_WHY,
+            why=why,
             cause=f"the connection failed: {lines[0]}",
-            fix=f"start the server again, or use another one:\n{_ANOTHER}",
+            fix=fix,
         )
     cause = f"the server's answer {error.number}"
     kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))

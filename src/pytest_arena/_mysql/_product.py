@@ -48,7 +48,7 @@ _ISOLATIONS = {
 
 
 class MySQL:
-    """MySQL or MariaDB in a run. The first connection finds the server."""
+    """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
     shell = "mysql"
@@ -74,10 +74,10 @@ class MySQL:
         return self._server.shown if self._server else FACTS.shown
 
     def _registry(self) -> MySQLRegistry:
-        """Return the registry of the server. Find the server first."""
+        """Return the registry of the server. Find or start the server first."""
         with self._starting:
             if self._own is None:
-                with as_own():
+                with as_own():  # a test does not start the server's programs
                     self._own = self._start()
             return self._own
 
@@ -241,12 +241,15 @@ class MySQL:
         return []
 
     def close(self) -> str:
-        """Drop the databases of this run."""
+        """Drop the databases of this run. A private server runs until it is idle."""
         number = 0
         if self._own is not None:
             number = self._own.close()
-        if self._server is None or not (interrupted.is_set() and number):
+        place = ""
+        if self._server is not None:
+            place = place_shown(self._server.address)
+            self._server.close()
+        if not (interrupted.is_set() and number):
             return ""
         databases = counted(number, "database")
-        place = place_shown(self._server.address)
         return f"left {databases} of this run on {place}. The next run drops what is left there"

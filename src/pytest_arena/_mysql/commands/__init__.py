@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import product_of
@@ -131,22 +133,42 @@ class _NoServer:
 def place_kinds(
     config: Config, *, removes_all: bool
 ) -> tuple[list[PlaceKind], list[PlaceKind]]:
-    """Return the server, if the option does not name another product."""
-    del removes_all
-    if config.database != "auto" and product_of(config.database) != FACTS.name:
+    """Return the server and the private servers, if the option names no other product."""
+    is_of_product = product_of(config.database) == FACTS.name
+    if config.database not in {"auto", "own"} and not is_of_product:
         return [], []
     # The tests of pytest-arena set this variable, to use separate registries.
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
+    kinds = _server(config, registry)
+    is_named = removes_all and config.server_url
+    if sys.platform != "win32" and not is_named:
+        from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not for Windows
+        from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - as above
+
+        # Most projects have no server of this product.
+        if is_of_product or PRIVATE_SERVERS.parents(config.cache):
+            databases_on = partial(MySQLDatabases, shown="", registry=registry)
+            kinds.append(
+                PrivateServerPlaces(
+                    PRIVATE_SERVERS, config.cache, databases=databases_on
+                )
+            )
+    return kinds, []
+
+
+def _server(config: Config, registry: str) -> list[PlaceKind]:
+    if config.database == "own":
+        return []
+    is_asked_for = config.database != "auto"
     try:
         server = find_server(config) if config.server_url else local_service(config)
     except (Unavailable, ConfigError) as error:
-        if config.database == "auto":
-            return [], []
+        if not is_asked_for:
+            return []
         reason = str(getattr(error, "what", error))
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
-        return [_NoServer(place)], []
-    is_asked_for = config.database != "auto"
+        return [_NoServer(place)]
     if not (is_asked_for or look(server.address, registry=registry).is_found):
-        return [], []  # most projects have nothing on this server
-    return [MySQLDatabases(server.address, server.shown, registry=registry)], []
+        return []  # most projects have nothing on this server
+    return [MySQLDatabases(server.address, server.shown, registry=registry)]

@@ -1,1 +1,1 @@
-"""Finds the MySQL or MariaDB server for the test databases."""
+"""Finds the MySQL or MariaDB server for the test databases, or starts one."""

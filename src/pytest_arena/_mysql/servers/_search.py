@@ -1,12 +1,13 @@
 """Finds the server for the test databases.
 
-``arena_database`` may name it by a URL. If not, it is a local service of this machine.
+``arena_database`` may name it by a URL. If not, it is a local service of this machine, or else a
+private server of installed programs.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,12 @@ from pytest_arena._mysql._control import (
     open_control,
     place_shown,
 )
-from pytest_arena._mysql.servers._private import private_server
+from pytest_arena._mysql.servers._mysql_programs import (
+    check_version,
+    installed,
+    read_programs,
+    read_version,
+)
 from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact, redact_url
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._control import MySQLControl
+    from pytest_arena._mysql.servers._mysql_programs import MySQLPrograms
 
 _WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
 _FORM = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
@@ -40,7 +47,6 @@ _SOCKETS = (
     "/tmp/mysql.sock",  # noqa: S108 - the servers' default files
 )
 _KNOCK_SECONDS = 1  # a local server answers within a millisecond
-_OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 _MAY_CREATE = """
 SELECT COUNT(*) FROM (
     SELECT grantee FROM information_schema.user_privileges WHERE privilege_type = 'CREATE'
@@ -50,7 +56,7 @@ SELECT COUNT(*) FROM (
 
 
 def find_server(config: Config) -> Server:
-    """Return the server that ``arena_database`` names, or a local service.
+    """Return the server that ``arena_database`` names, or the first that can be used.
 
     Raises:
         ServerError: with each source that was tried, and why it failed.
@@ -71,7 +77,7 @@ def find_server(config: Config) -> Server:
         "there is no MySQL or MariaDB for the tests",
         why=_WHY,
         cause="\n".join(reasons),
-        fix=f"start a server on this machine\nor {_FORM}",
+        fix=f"apt install mariadb-server   # or mysql-server\nor {_FORM}",
     )
 
 
@@ -81,8 +87,10 @@ def local_service(config: Config) -> Server:
     The logins are the user of the system and ``root``. Sockets are tried before TCP.
 
     Raises:
-        Unavailable: there is none.
+        Unavailable: there is none, or ``arena_database = own``.
     """
+    if config.database == "own":
+        raise Unavailable("not asked for, a private server is")
     reasons: list[str] = []
     host = os.environ.get("MYSQL_HOST", "")
     if host and not is_here(Address("mysql", host, 0, "", "")):
@@ -104,6 +112,34 @@ def local_service(config: Config) -> Server:
             except Unavailable as reason:
                 reasons.append(str(reason))
     raise Unavailable("; ".join(dict.fromkeys(reasons)))
+
+
+def private_server(config: Config) -> Server:
+    """Return a private server of the first installed programs that work.
+
+    Programs of the product that ``arena_database`` names are tried first.
+
+    Raises:
+        Unavailable: with the reason of each.
+    """
+    if sys.platform == "win32":
+        raise Unavailable("a private server listens on a socket alone: not for Windows")
+    from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not on Windows
+
+    reasons: list[str] = []
+    usable: list[MySQLPrograms] = []
+    for program in installed():
+        try:
+            usable.append(read_programs(program))
+        except Unavailable as reason:
+            reasons.append(str(reason))
+    usable.sort(key=lambda programs: programs.product.lower() != config.database)
+    for programs in usable:
+        try:
+            return PRIVATE_SERVERS.find(programs, cache=config.cache)
+        except Unavailable as reason:
+            reasons.append(str(reason))
+    raise Unavailable("; ".join(reasons) or "neither mariadbd nor mysqld is installed")
 
 
 def _local_places() -> Iterator[tuple[str, int]]:
@@ -185,16 +221,8 @@ def _reason(address: Address, error: MySQLFailure) -> str:
 def _checked(control: MySQLControl, address: Address) -> str:
     """Return the server's product and version."""
     [(text, is_read_only)] = control.rows("SELECT VERSION(), @@GLOBAL.read_only")
-    product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
-    version = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)[.\d]*", text)
-    numbers = (int(version[1]), int(version[2])) if version else (0, 0)
-    oldest = _OLDEST[product]
-    if numbers < oldest:
-        wanted = ".".join(map(str, oldest))
-        raise Unavailable(
-            f"the server on {place_shown(address)} is {product} {text}, and pytest-arena needs "
-            f"{wanted} or newer"
-        )
+    product, version = read_version(text)
+    check_version(product, version, f"the server on {place_shown(address)}")
     if is_read_only not in (0, "OFF"):
         raise Unavailable(
             f"the server on {place_shown(address)} is read-only, as a replica is"
@@ -204,5 +232,4 @@ def _checked(control: MySQLControl, address: Address) -> str:
             f"{address.user} on {place_shown(address)} may not create databases",
             fix=messages.GRANT.format(user=address.user),
         )
-    shown = version[0].removeprefix("5.5.5-") if version else text
-    return f"{product} {shown}"
+    return f"{product} {version}"

@@ -1,0 +1,161 @@
+"""The private servers of MySQL and MariaDB."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql.servers import _mysql_wire as wire
+from pytest_arena._mysql.servers._mysql_programs import MySQLPrograms
+from pytest_arena._product.servers import Unavailable
+from pytest_arena._product.servers._private_servers import PrivateServers, run_as
+from pytest_arena._values import Address
+
+if TYPE_CHECKING:
+    from pytest_arena._product.servers._places import ServerFolder
+
+# The package of Ubuntu allows its server no other folder for data.
+_APPARMOR = Path("/etc/apparmor.d/usr.sbin.mysqld")
+
+# Errors after the one that matters.
+_ENDINGS = ("Aborting", "is unusable")
+
+# A server does not have to survive a crash of the machine.
+_SETTINGS = (
+    "--no-defaults",  # first
+    "--character-set-server=utf8mb4",
+    "--skip-networking",
+    "--skip-name-resolve",
+    "--skip-log-bin",
+    "--innodb-flush-method=nosync",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=OFF",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-buffer-pool-dump-at-shutdown=OFF",
+    "--innodb-buffer-pool-load-at-startup=OFF",
+    "--key-buffer-size=1M",
+    "--max-connections=200",
+    "--performance-schema=OFF",  # 200 MB of memory in MySQL
+    # An event would change databases of tests at any time.
+    "--event-scheduler=OFF",
+)
+# A server ignores an option that begins with "loose" if its version does not know it.
+_OF_PRODUCT = {
+    "MariaDB": ("--innodb-log-file-size=16M", "--aria-pagecache-buffer-size=8M"),
+    "MySQL": (
+        "--mysqlx=OFF",
+        "--auto-generate-certs=OFF",  # no connection is encrypted
+        "--loose-innodb-redo-log-capacity=64M",
+        "--loose-innodb-log-writer-threads=OFF",
+    ),
+}
+
+
+class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
+    """A private server for each user and version of MySQL or MariaDB."""
+
+    shown = "MySQL and MariaDB"
+    label = "mysql"
+    socket_name = "mysql.sock"
+    users: tuple[str, ...] = ("mysql", "nobody")
+    form = "1"
+    protocol = Path(wire.__file__)
+    signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGKILL)
+
+    def address_of(self, folder: ServerFolder) -> Address:
+        """Return the address of the server, without a database."""
+        log = str(folder.beside("log"))
+        return Address("mysql", str(folder.socket), 3306, wire.USER, "", log=log)
+
+    def title(self, folder: ServerFolder) -> str:
+        """Return the server's product and version."""
+        product, version, _ = folder.path.name.split("-")
+        return f"{product} {version}"
+
+    def answers(self, folder: ServerFolder) -> bool:
+        """Return whether the server has started, also if it has no free connection."""
+        return wire.answers(str(folder.socket))
+
+    def clients(self, folder: ServerFolder) -> int:
+        """Return how many clients are connected."""
+        return wire.clients(str(folder.socket))
+
+    def server_pid(self, folder: ServerFolder) -> int:
+        """Return the server's process id, as its file has it."""
+        return int((folder.data / "server.pid").read_text("ascii"))
+
+    def command(self, folder: ServerFolder, programs: MySQLPrograms) -> list[str]:
+        """Return the command that runs the server."""
+        return [
+            str(programs.server),
+            *_settings(folder, programs),
+            f"--socket={folder.socket}",
+            f"--pid-file={folder.data / 'server.pid'}",
+        ]
+
+    def is_last_word(self, line: str) -> bool:
+        """Return whether a line of the log says why the server ended."""
+        return "[ERROR]" in line and not any(words in line for words in _ENDINGS)
+
+    def make_data(self, folder: ServerFolder, programs: MySQLPrograms) -> None:
+        """Fill the folder with the data of a fresh server, whose user has no password."""
+        _temporary(folder).mkdir(mode=0o700, exist_ok=True)
+        os.chown(_temporary(folder), folder.account.uid, folder.account.gid)
+        if programs.product == "MariaDB":
+            command = [
+                str(programs.installer),
+                *_settings(folder, programs),
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ]
+        else:
+            command = [
+                str(programs.server),
+                *_settings(folder, programs),
+                "--initialize-insecure",
+            ]
+        try:
+            run_as(folder.account, command, cwd=folder.path)
+        except subprocess.CalledProcessError as error:
+            reason = self._reason(
+                (error.stdout + error.stderr).decode(errors="replace")
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = str(error)
+        else:
+            return
+        if programs.product == "MySQL" and _APPARMOR.exists():
+            reason += f" ({_APPARMOR} may forbid other folders than /var/lib/mysql)"
+        raise Unavailable(
+            f"{Path(command[0]).name} of {programs.shown} failed: {reason}"
+        )
+
+    def _reason(self, text: str) -> str:
+        lines = text.strip().splitlines()
+        lines = [line for line in lines if self.is_last_word(line)] or lines
+        return lines[-1] if lines else "it said nothing"
+
+
+PRIVATE_SERVERS = PrivateMySQLServers()
+
+
+def _settings(folder: ServerFolder, programs: MySQLPrograms) -> list[str]:
+    arguments = [
+        *_SETTINGS,
+        *_OF_PRODUCT[programs.product],
+        f"--basedir={programs.folder.parent}",
+        f"--datadir={folder.data}",
+        # A server that starts deletes the temporary tables of others in its folder. They crash.
+        f"--tmpdir={_temporary(folder)}",
+    ]
+    if programs.product == "MySQL":
+        # A package may have a default that does not exist.
+        arguments.append(f"--secure-file-priv={_temporary(folder)}")
+    return arguments
+
+
+def _temporary(folder: ServerFolder) -> Path:
+    return folder.path / "temporary"
