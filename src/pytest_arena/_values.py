@@ -255,6 +255,8 @@ class Address:
     patience: float = field(default=0.0, compare=False)
     # The log file of a private server, "" for any other server.
     log: str = field(default="", compare=False)
+    # Options of MySQL's TLS by the names in a URL. None: the product decides whether TLS is used.
+    tls: tuple[tuple[str, str], ...] | None = field(default=None, compare=False)
 
     @property
     def is_socket(self) -> bool:

@@ -51,6 +51,8 @@ def test_a_sync_client(test_client, arena):
 @pytest.mark.parametrize("driver", ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"])
 def test_an_unmodified_app(server: StoryMySQLServer, tmp_path: Path, driver: str) -> None:
     """Rows are visible in their test alone, numbers begin again, and a lost write is reported."""
+    if driver.startswith("mariadb") and "MariaDB" not in server.version:
+        pytest.skip("SQLAlchemy's dialect mariadb refuses MySQL")
     run = shop(server, tmp_path, driver).with_files(test_requests=REQUESTS).run("-q")
     run.expect(passed=4).says("POST /lost/pear 200 wrote item (1 row) and never committed it")
     assert server.left() == []

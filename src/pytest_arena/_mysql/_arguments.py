@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._control import needs_no_tls
+from pytest_arena._mysql._control import needs_no_tls, tls_context
 from pytest_arena._product import RequestedDatabase
 from pytest_arena._values import Address, ServerLogin
 
@@ -174,15 +174,18 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     An option file names the app's server, so the driver does not read it.
     """
     charset = _file_settings(kwargs).get("default-character-set")
+    keeps_tls = address.tls == () and _asks_for_tls(kwargs)
     for key in [*kwargs]:
-        if key in _OF_SERVER or key.startswith("ssl"):
+        if key in _OF_SERVER or (key.startswith("ssl") and not keeps_tls):
             del kwargs[key]
     if charset:
         kwargs.setdefault("charset", charset)
     name_outright(driver, address, kwargs)
     kwargs["user"] = address.user
     kwargs["password"] = address.password
-    if driver == "pymysql" and needs_no_tls(address):
+    if address.tls is not None and not keeps_tls:
+        kwargs["ssl"] = tls_context(address.tls)
+    elif driver == "pymysql" and needs_no_tls(address):
         kwargs["ssl_disabled"] = True
 
 
@@ -198,6 +201,11 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     accounts = product.accounts
     user = accounts.login_of(target.database, login, address.database)
     return address.as_(user) if user is not None else address
+
+
+def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
+    names = [key for key, value in kwargs.items() if key.startswith("ssl") and value]
+    return bool(names) and "ssl_disabled" not in names
 
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:

@@ -64,7 +64,8 @@ def url_of(address: Address, dialect: str, driver: str) -> URL:
     )
     if address.is_socket:
         return url.set(host="localhost", query={"unix_socket": address.host})
-    return url.set(host=address.host, port=address.port)
+    query = dict(address.tls or ())
+    return url.set(host=address.host, port=address.port, query=query)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql import _errors as messages
 from pytest_arena._mysql._arguments import PORT, os_user
 from pytest_arena._mysql._control import (
+    TLS_OPTIONS,
     MySQLFailure,
     is_here,
     open_control,
     place_shown,
+    tls_context,
 )
 from pytest_arena._mysql.servers._mysql_programs import (
     check_version,
@@ -32,6 +35,8 @@ from pytest_arena.errors import ServerError, redact, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._control import MySQLControl
@@ -192,7 +197,28 @@ def read_url(text: str, patience: float = 0.0) -> Address:
     host = socket if isinstance(socket, str) and socket else url.host or "127.0.0.1"
     user = url.username or os_user()
     password = str(url.password or os.environ.get("MYSQL_PWD", ""))
-    return Address("mysql", host, url.port or PORT, user, "", password, patience)
+    address = Address("mysql", host, url.port or PORT, user, "", password, patience)
+    return replace(address, tls=_tls_options(url))
+
+
+def _tls_options(url: URL) -> tuple[tuple[str, str], ...] | None:
+    """Return the options for TLS in a URL, None if there are none."""
+    options = []
+    for name, value in sorted(url.query.items()):
+        if name in TLS_OPTIONS:
+            options.append((name, str(value)))
+        elif name.startswith("ssl"):
+            names = ", ".join(TLS_OPTIONS)
+            raise Unavailable(f"the URL's option {name} is none of: {names}")
+    if not options:
+        return None
+    try:
+        tls_context(tuple(options))
+    except OSError as error:
+        raise Unavailable(
+            f"the URL's options for TLS cannot be used: {error}"
+        ) from error
+    return tuple(options)
 
 
 def enter(address: Address, where: str, *, timeout: float = 10) -> Server:
@@ -202,15 +228,28 @@ def enter(address: Address, where: str, *, timeout: float = 10) -> Server:
         Unavailable: with the reason why pytest-arena cannot use it.
     """
     try:
-        control = open_control(address, timeout=timeout, patience=address.patience)
-        with closing(control):
-            return Server(address, f"{_checked(control, address)}{where}")
+        return _entered(address, where, timeout)
     except MySQLFailure as error:
-        raise Unavailable(_reason(address, error)) from error
+        failure = error
+    if failure.may_need_tls and address.tls is None and not address.is_socket:
+        with suppress(MySQLFailure):
+            return _entered(replace(address, tls=()), where, timeout)
+    raise Unavailable(_reason(address, failure)) from failure
+
+
+def _entered(address: Address, where: str, timeout: float) -> Server:
+    control = open_control(address, timeout=timeout, patience=address.patience)
+    with closing(control):
+        shown = f"{_checked(control, address)}{where}"
+        if address.tls is None and control.offers_tls and not is_here(address):
+            address = replace(address, tls=())  # the drivers of the app encrypt, too
+        return Server(address, shown)
 
 
 def _reason(address: Address, error: MySQLFailure) -> str:
     text = redact(str(error).splitlines()[0])
+    if "[SSL" in text:
+        return f"TLS to {place_shown(address)} cannot be used: {text}"
     if error.has_no_answer:
         return f"nothing answers on {place_shown(address)} ({text})"
     if error.is_crowded:
