@@ -87,6 +87,10 @@ PRODUCT = re.compile(
     r"(?i)sqlite|postgres|psycopg|asyncpg|\bpsql\b|\bpg_|mysql|mariadb"
     r"|no such table|database is locked|^\d\d[\dA-Z]{3}$"
 )
+COMMON_SQL = {
+    "_gate/writes/_statement_log.py",
+    "_product/sharing/_savepoints.py",
+}
 NAMING_PRODUCTS = {
     "_config/_supported.py": "registers the packages of the products",
     "_config/_options.py": "has the text of the page of options",
@@ -186,8 +190,8 @@ def gate_alone_listens_to_sqlalchemy(source: Source) -> Iterator[Finding]:
 
 
 def sql_is_in_the_products(source: Source) -> Iterator[Finding]:
-    """Only the packages of the products contain SQL."""
-    if source.package in PRODUCTS or source.path == "_gate/writes/_statement_log.py":
+    """Only the packages of the products contain SQL, and what their servers have in common."""
+    if source.package in PRODUCTS or source.path in COMMON_SQL:
         return
     for line, text in strings(parsed(source)):
         if SQL.match(text):

@@ -90,9 +90,10 @@ def _on_mysql() -> Iterator[Row]:
     engines = ["asyncmy", "aiomysql", "pymysql"]
     if find_spec("MySQLdb") is not None:
         engines.append("mysqldb")
-    for engine in engines:
-        settings = _by_runners(engine, database="mysql")
-        yield Row("MariaDB", "clone", _DRIVERS[engine], settings)
+    for isolation in ("clone", "rollback"):
+        for engine in engines:
+            settings = _by_runners(engine, database="mysql", isolation=isolation)
+            yield Row("MariaDB", isolation, _DRIVERS[engine], settings)
 
 
 def _by_runners(engine: str, **values: Any) -> tuple[Setting, ...]:

@@ -199,8 +199,8 @@ OPTIONS = (
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
         "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL, MySQL) replaces "
-        "the database by a new copy of the template. rollback (SQLite, PostgreSQL) lets all "
-        "connections share one transaction, which is never committed. auto (default) chooses copy "
+        "the database by a new copy of the template. rollback (SQLite, PostgreSQL, MySQL) lets all "
+        "connections share one transaction, which is rolled back. auto (default) chooses copy "
         "on SQLite, undo on PostgreSQL and clone on MySQL. If the rights or the schema do not "
         "allow undo, auto chooses clone.",
         "clone",

@@ -325,7 +325,8 @@ def error(number: int, sqlstate: str, text: str) -> bytes:
 
 def greeting(version: str, pid: int) -> bytes:
     """Return the packet with which a server greets a client."""
-    low, high = _OFFERED & 0xFFFF, _OFFERED >> 16
+    low = _OFFERED & 0xFFFF
+    high = _OFFERED >> 16
     return b"".join(
         [
             b"\x0a",

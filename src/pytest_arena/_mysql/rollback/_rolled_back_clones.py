@@ -16,8 +16,8 @@ from pytest_arena._mysql._control import (
     open_control,
 )
 from pytest_arena._mysql._refill import restore_counters
+from pytest_arena._mysql.rollback._mysql_backend import StatementRefused
 from pytest_arena._mysql.rollback._mysql_proxy import MySQLProxy
-from pytest_arena._mysql.rollback._real_connection import StatementRefused
 from pytest_arena._mysql.rollback._shared_mysql import TransactionWatch
 from pytest_arena._product import held_by
 from pytest_arena._product.sharing._sockets import Disconnected

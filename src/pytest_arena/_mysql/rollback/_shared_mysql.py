@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql.drivers._reach import may_write
 from pytest_arena._mysql.rollback import _packets as packets
-from pytest_arena._mysql.rollback._mysql_session import MySQLSession
-from pytest_arena._mysql.rollback._packets import ServerAnswer
-from pytest_arena._mysql.rollback._real_connection import (
-    RealConnection,
+from pytest_arena._mysql.rollback._mysql_backend import (
+    MySQLBackend,
     StatementRefused,
 )
+from pytest_arena._mysql.rollback._mysql_session import MySQLSession
+from pytest_arena._mysql.rollback._packets import ServerAnswer
 from pytest_arena._product.sharing._shared_connection import (
     SharedConnection,
     TurnRefused,
@@ -63,7 +63,7 @@ class TransactionWatch:
     note_write: Callable[[str], None]
 
 
-class SharedMySQL(SharedConnection[MySQLSession, RealConnection]):
+class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
     """The transaction, and the turns of the sessions that use it. Any thread may use it.
 
     Raises:
@@ -81,7 +81,7 @@ class SharedMySQL(SharedConnection[MySQLSession, RealConnection]):
         note: Callable[[str], None],
         lock_timeout: float,
     ) -> None:
-        super().__init__(RealConnection(address), note=note, lock_timeout=lock_timeout)
+        super().__init__(MySQLBackend(address), note=note, lock_timeout=lock_timeout)
         self.version = self._backend.version
         self.largest_packet = self._backend.largest_packet
         self.database = address.database

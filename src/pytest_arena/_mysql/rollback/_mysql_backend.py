@@ -38,7 +38,7 @@ class StatementRefused(Exception):
         super().__init__(answer.error_text)
 
 
-class RealConnection(SavepointStack):
+class MySQLBackend(SavepointStack):
     """A connection to the real database, inside a transaction. One thread at a time may use it.
 
     Raises:
