@@ -36,6 +36,12 @@ def _failure(number: int, sqlstate: str, text: str) -> ServerAnswer:
     return ServerAnswer([packets.error(number, sqlstate, text)])
 
 
+_NO_COMMAND = _failure(
+    1047,
+    "08S01",
+    "prepared statements of a driver, and other commands than queries, do not work with "
+    "arena_isolation = rollback. Next: arena_isolation = clone",
+)
 _TOO_LARGE = _failure(
     1153, "08S01", "Got a packet bigger than 'max_allowed_packet' bytes"
 )
@@ -99,7 +105,7 @@ class MySQLClient(ServedConnection):
         if command == packets.QUERY and len(body) <= self._shared.largest_packet:
             self._query(body[1:].decode(errors="surrogateescape"))
             return True
-        answer = _failure(1047, "08S01", "arena_isolation = rollback: unknown command")
+        answer = _NO_COMMAND
         if len(body) > self._shared.largest_packet:
             # The server would end the connection.
             answer = _TOO_LARGE
