@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, partial, wraps
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
@@ -20,7 +20,7 @@ from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
-from pytest_arena._gate._instrument import instrument
+from pytest_arena._gate._instrument import instrument, read_statements
 from pytest_arena._gate._known_engines import (
     end_early_connections,
     known_engines,
@@ -137,7 +137,7 @@ class Gate:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.become(live or self._recognize(dbapi_connection))
         if pooled.handle is not None and pooled.handle.reads_statements:
-            _listen_to_statements()
+            _read_statements()
 
     def checked_out(
         self, dbapi_connection: object, entry: Any, _proxied: object
@@ -237,8 +237,12 @@ class Gate:
         return live
 
     def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
-        current = self.core.current
-        return any(current(target.key) != target for target in targets)
+        for target in targets:
+            now = self.core.current(target.key)
+            # A product returns the same object as long as it is the target.
+            if now is not target and now != target:
+                return True
+        return False
 
     # Called by levels.
 
@@ -427,21 +431,19 @@ def close(gate: Gate) -> bool:
 
 
 @cache
-def _listen_to_statements() -> None:
-    # Called when an engine connects to a server: from then on each statement is slower.
-    event.listen(Engine, "before_cursor_execute", _on_statement, retval=True)
-    event.listen(Engine, "engine_connect", _on_engine_connect)
+def _read_statements() -> None:
+    """Read each statement from here on, and note who holds a connection.
 
+    Called when an engine connects to a server. A listener to one event of all engines would make
+    SQLAlchemy build listeners of all events for each `Connection`.
+    """
+    make = Connection.__init__
 
-def _on_engine_connect(connection: Any, *_: object) -> None:
-    gate = _gates[-1]
-    gate.registry.hold(connection, gate.core.serial())
+    @wraps(make)
+    def making(self: Connection, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        gate = _gates[-1]
+        gate.registry.hold(self, gate.core.serial())
 
-
-def _on_statement(
-    connection: Any, _cursor: object, statement: str, parameters: object, *_: object
-) -> tuple[str, object]:
-    pooled = PooledConnection.find(connection.connection)
-    if pooled is not None and pooled.handle is not None:
-        statement = pooled.handle.executing(statement, connection)
-    return statement, parameters
+    setattr(Connection, "__init__", making)  # noqa: B010 - mypy refuses an assignment
+    read_statements()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -22,10 +21,7 @@ from pytest_arena._postgresql._identity import (
 from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
-from pytest_arena._postgresql.drivers._session_state import (
-    alters_session,
-    found_reader,
-)
+from pytest_arena._postgresql.drivers._session_state import found_reader
 from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
@@ -39,7 +35,6 @@ from pytest_arena._product import (
     RequestedDatabase,
 )
 from pytest_arena._values import PROXY_FOLDER, without_comments
-from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -357,23 +352,28 @@ class ServerHandle:
     def executing(self, statement: str, connection: Connection) -> str:
         """Refuse a statement that reaches beyond the database. Count changes of the session."""
         __tracebackhide__ = True
-        bare = statement
-        if "--" in statement or "/*" in statement:
-            bare = without_comments(statement)
-        isolation = _isolation_at(self._target)
-        is_changed = False
-        if isolation is not None:
-            functions = isolation.session_functions
-            if functions.changing is not None:
-                is_changed = functions.changing.search(bare) is not None
-            if functions.naming is not None and functions.naming.search(bare):
-                self._record.note_setting_name()
-        self._states += is_changed or alters_session(bare)
-        if not _KNOWS_NO_NUMBER.match(bare):
+        effects = drivers.session_effects(statement)
+        calls_changing = self._calls_changing(statement)
+        if effects.alters or calls_changing:
+            self._states += 1
+        if effects.is_numbered:
             if self._has_old_numbers:
                 self._forget_numbers(connection)
             self._has_numbers = True
         return drivers.statement_to_send(self._core, self._target, statement)
+
+    def _calls_changing(self, statement: str) -> bool:
+        """Return whether a statement calls a function of the app that changes the session."""
+        isolation = _isolation_at(self._target)
+        if isolation is None:
+            return False
+        functions = isolation.session_functions
+        if functions.naming is None and functions.changing is None:
+            return False
+        bare = without_comments(statement)
+        if functions.naming is not None and functions.naming.search(bare):
+            self._record.note_setting_name()
+        return functions.changing is not None and bool(functions.changing.search(bare))
 
     def _forget_numbers(self, connection: Connection) -> None:
         """Discard the numbers of sequences that the session has."""
@@ -471,10 +471,3 @@ def _reset(driver: Any) -> bool:
         driver.commit()
         return True
     return False
-
-
-# Statements that cannot return a number of a sequence. Before these pytest-arena may not send its
-# statement: SET TRANSACTION must be the first of its transaction, and LOCK precedes its snapshot.
-_KNOWS_NO_NUMBER = re.compile(
-    START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE
-)

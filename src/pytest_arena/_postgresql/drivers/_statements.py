@@ -25,6 +25,7 @@ from pytest_arena._postgresql.drivers._test_databases import (
 )
 from pytest_arena._product import RawWrites
 from pytest_arena._values import QUOTED, without_comments
+from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError, ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class DriverConnection:
 
     def note_session(self, statement: str) -> _SessionEffects:
         """Note how a statement changes the session. An engine's pool may have the connection."""
-        effects = _session_effects(statement)
+        effects = session_effects(statement)
         self.session_changes += effects.alters
         self.names_settings |= effects.names
         if effects.alters:
@@ -128,7 +129,7 @@ class DriverConnection:
             if not self.has_temporary:
                 self.altered.pop(serial, None)
             return
-        if _session_effects(statement).alters:
+        if session_effects(statement).alters:
             self.altered[serial] = user_line()
 
     def forget_changes(self, serial: int) -> None:
@@ -146,14 +147,32 @@ class _SessionEffects(NamedTuple):
     names: bool  # sets a custom setting
     reads: bool  # reads one without nullif
     copies: bool  # is a COPY, in either direction
+    is_numbered: bool  # may return a number of a sequence
 
 
-@lru_cache(maxsize=1024)
-def _session_effects(statement: str) -> _SessionEffects:
+def session_effects(statement: str) -> _SessionEffects:
+    """Return how a statement changes its session. Results are kept for short statements."""
+    return (_kept_effects if len(statement) < _SHORT else _effects)(statement)
+
+
+def _effects(statement: str) -> _SessionEffects:
     bare = without_comments(statement)
-    names = NAMES.search(bare) is not None
-    copies = bare.lstrip().upper().startswith("COPY")
-    return _SessionEffects(alters_session(bare), names, reads_setting(bare), copies)
+    return _SessionEffects(
+        alters=alters_session(bare),
+        names=NAMES.search(bare) is not None,
+        reads=reads_setting(bare),
+        copies=bare.lstrip().upper().startswith("COPY"),
+        is_numbered=not _KNOWS_NO_NUMBER.match(bare),
+    )
+
+
+_kept_effects = lru_cache(maxsize=1024)(_effects)
+
+# Statements that cannot return a number of a sequence. Before these pytest-arena may not send its
+# statement: SET TRANSACTION must be the first of its transaction, and LOCK precedes its snapshot.
+_KNOWS_NO_NUMBER = re.compile(
+    START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE
+)
 
 
 _connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
