@@ -20,6 +20,7 @@ from sqlalchemy.orm.session import _sessions
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._gate._pending import (
     PendingObjects,
+    has_pending,
     is_of_arena,
     pending_objects,
 )
@@ -112,7 +113,7 @@ class RequestAnswer:
     def _pending_sessions(self) -> list[Session]:
         pending = []
         for session in list(self._sessions):
-            if session.new or session.dirty or session.deleted:
+            if has_pending(session):
                 pending.append(session)
         return pending
 

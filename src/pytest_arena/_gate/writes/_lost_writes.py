@@ -35,6 +35,7 @@ from pytest_arena._gate._orm_sessions import connections_of
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
+    has_pending,
     is_of_arena,
     pending_objects,
 )
@@ -364,8 +365,7 @@ class LostWrites:
 
     def closing(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
-        has_pending = session.new or session.dirty or session.deleted
-        if not has_pending or is_of_arena(session):
+        if not has_pending(session) or is_of_arena(session):
             return
         if _is_closed_by_error(session):
             return
@@ -825,8 +825,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         error = error_on_its_way()
         _give_up(session)
         # Most sessions have nothing pending, and to find the caller takes longer.
-        has_pending = bool(session.new or session.dirty or session.deleted)
-        if has_pending and _is_for_success(error):
+        if has_pending(session) and _is_for_success(error):
             gates[-1].lost.closing(session)
         elif isinstance(error, Exception):
             gates[-1].lost.commit_failed(session, error)
