@@ -48,6 +48,7 @@ class SQLite:
         self._home = Home(config.files)
         self._templates = FileTemplates(config.cache / "templates", self._home)
         self._numbers = count(1)
+        self._targets: dict[Database, ConnectTarget] = {}
 
     @property
     def shown(self) -> str:
@@ -113,12 +114,21 @@ class SQLite:
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live file of a database."""
-        generation = 0
+        number = 0
         if database.isolation is not None:
-            generation = database.isolation.generation
-        return ConnectTarget(
-            database.key, str(database.live), (database.born, generation)
-        )
+            number = database.isolation.generation
+        # Each checkout calls this.
+        generation = (database.born, number)
+        target = self._targets.get(database)
+        if (
+            target is None
+            or target.generation != generation
+            or target.key != database.key
+            or target.file != database.file
+        ):
+            target = ConnectTarget(database.key, database.file, generation)
+            self._targets[database] = target
+        return target
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL of the live file."""
@@ -144,6 +154,7 @@ class SQLite:
 
     def remove(self, database: Database) -> None:
         """Remove the live file, its side files and its snapshots."""
+        self._targets.pop(database, None)
         if database.isolation is not None:
             database.isolation.close()
             sql.remove_file(Path(database.file))

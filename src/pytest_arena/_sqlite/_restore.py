@@ -94,13 +94,20 @@ class MemorySnapshot(FileSnapshot):
     def __init__(self, file: Path, content: bytes) -> None:
         super().__init__(file)
         self._content = content
+        self._has_file = False
 
     def file(self) -> Path:
         """Return a file with the whole content."""
         if not self._file.exists():
+            self._has_file = True
             with sql.whole_or_none(self._file) as file:
                 file.write_bytes(self._content)
         return self._file
+
+    def remove(self) -> None:
+        """Remove the file. Most snapshots never have one."""
+        if self._has_file:
+            super().remove()
 
 
 class WalSnapshot(FileSnapshot):

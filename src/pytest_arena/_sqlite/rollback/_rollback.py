@@ -28,6 +28,7 @@ from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import TracebackType
 
     from pytest_arena._values import TableRows
 
@@ -50,13 +51,14 @@ class Rollback:
         self._check_after_leave: Callable[[], None] = nothing
         self._forced = 0
         self._last_moment: Moment | None = None
-        with self._errors():
+        with _translated_errors(live):
             if base is not None:
                 shutil.copyfile(base, live)
                 start = FileSnapshot(base)
             else:
                 start = FileSnapshot(sql.write_nothing(live.parent))
         self._shared = SharedDatabase(live, start, tell)
+        self._lock = _Lock(self._shared)
         # For the base and for each level, the content with which its changes are compared.
         self._starts = [start]
         share(self._shared)
@@ -108,7 +110,7 @@ class Rollback:
         While a transaction of a wider fixture has written, there is none. The level is restored by
         its snapshot then.
         """
-        with self._locked() as shared:
+        with self._lock as shared:
             snapshot = shared.snapshot()
             name = f"arena_level_{self.depth + 1}"
             level = SharedLevel(name, shared.state, snapshot)
@@ -119,7 +121,7 @@ class Rollback:
 
     def leave(self) -> bool:
         """Roll back to the savepoint. Return whether a transaction had committed changes."""
-        with self._locked() as shared:
+        with self._lock as shared:
             shared.check_no_writer()
             return self._leave(shared)
 
@@ -144,7 +146,7 @@ class Rollback:
             if shared.writer is not None:
                 shared.writer.cut_off()
                 shared.end_writer()
-            with self._errors():
+            with _translated_errors(self.live):
                 level = shared.levels.pop()
                 shared.rebuild(level.snapshot, level.state)
                 del self._starts[self.depth + 1 :]
@@ -153,7 +155,7 @@ class Rollback:
 
     def is_free(self) -> bool:
         """Return whether no transaction has written."""
-        with self._locked() as shared:
+        with self._lock as shared:
             return shared.open_writer() is None
 
     def is_untouched(self) -> bool:
@@ -167,13 +169,13 @@ class Rollback:
 
     def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - SQLite has no sequences to reset
         """Drop the top level, and keep the present content."""
-        with self._locked() as shared:
+        with self._lock as shared:
             shared.forget(shared.levels.pop())
             del self._starts[self.depth + 1 :]
 
     def moment(self, *, exact: bool = False) -> Moment | None:
         """Return this point in time, or None if a database of more than a megabyte has changed."""
-        with self._locked() as shared:
+        with self._lock as shared:
             snapshot = self._committed(shared) if exact else shared.peek()
             if snapshot is None:
                 return None
@@ -203,7 +205,7 @@ class Rollback:
         limit: int | None = None,
     ) -> list[TableRows]:
         """Return the net changes of the committed rows, in a level or between two moments."""
-        with self._locked() as shared:
+        with self._lock as shared:
             before = self._starts[self.depth - depth]
             if isinstance(since, Moment):
                 before = since.snapshot
@@ -219,17 +221,17 @@ class Rollback:
 
     def content(self) -> dict[str, str]:
         """Return digests of the committed content."""
-        with self._locked() as shared:
+        with self._lock as shared:
             return content(self._committed(shared).file())
 
     def replace(self, file: Path | None) -> None:
         """Give the present level another content."""
-        with self._locked() as shared:
+        with self._lock as shared:
             self._starts[self.depth] = shared.overwrite(file)
 
     def save(self, file: Path) -> None:
         """Write the committed content into a file."""
-        with self._locked() as shared:
+        with self._lock as shared:
             shutil.copyfile(self._committed(shared).file(), file)
 
     def close(self) -> None:
@@ -240,28 +242,48 @@ class Rollback:
         with self._shared.lock:
             self._shared.close()
 
-    @contextmanager
-    def _locked(self) -> Iterator[SharedDatabase]:
-        """Lock the real connection.
 
-        Raises:
-            Held: a statement of another thread does not end.
-        """
+class _Lock:
+    """A block in which no other thread uses the real connection.
+
+    Raises:
+        Held: a statement of another thread does not end, or a lock is held.
+        IsolationError: SQLite cannot read or write the file.
+    """
+
+    def __init__(self, shared: SharedDatabase) -> None:
+        self._shared = shared
+
+    def __enter__(self) -> SharedDatabase:
         shared = self._shared
         if not shared.lock.acquire(timeout=_PATIENCE):
-            raise Held(f"{self.live.name}: a statement runs in another thread")
-        try:
-            with self._errors():
-                yield shared
-        finally:
-            shared.lock.release()
+            raise Held(f"{shared.live.name}: a statement runs in another thread")
+        return shared
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sql.Busy as error:
-            raise Held(str(error)) from error
-        except (sql.FileFailure, OSError, sqlite3.DatabaseError) as error:
-            is_full = sql.is_full(error)
-            raise messages.lost(self.live, error, is_full=is_full) from error
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._shared.lock.release()
+        if error is not None:
+            _raise_translated(self._shared.live, error)
+
+
+@contextmanager
+def _translated_errors(live: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        _raise_translated(live, error)
+        raise
+
+
+def _raise_translated(live: Path, error: BaseException) -> None:
+    """Raise pytest-arena's error for an error of SQLite or of the file system."""
+    if isinstance(error, sql.Busy):
+        raise Held(str(error)) from error
+    if isinstance(error, sql.FileFailure | OSError | sqlite3.DatabaseError):
+        is_full = sql.is_full(error)
+        raise messages.lost(live, error, is_full=is_full) from error

@@ -131,6 +131,7 @@ class SharedDatabase:
         self._is_closed = False
         self._states = count(1)
         self._file_state = 0  # the content of the file itself
+        self._page_size = 0  # of the file. No transaction can change it.
         self._real: RealConnection | None = None
         # To the committed content, and its state.
         self._view: RealConnection | None = None
@@ -159,6 +160,7 @@ class SharedDatabase:
     def _open(self) -> RealConnection:
         real = sql.open_writable(self.live, RealConnection)
         self.journal_mode = real.execute("PRAGMA journal_mode").fetchone()[0]
+        self._page_size = real.number("PRAGMA page_size")
         # No page reaches the file. A rollback reads the memory.
         real.execute("PRAGMA journal_mode = MEMORY").close()
         real.execute("PRAGMA cache_spill = OFF").close()
@@ -236,13 +238,12 @@ class SharedDatabase:
         """Return the committed content if that is cheap."""
         if self.state in self._snapshots:
             return self._snapshots[self.state]
-        if self.open_writer() is not None or self._size() > _SMALL:
+        if self.open_writer() is not None:
+            return None
+        pages = self.real.number("PRAGMA page_count")
+        if pages * self._page_size > _SMALL:
             return None
         return self.snapshot()
-
-    def _size(self) -> int:
-        pages = self.real.number("PRAGMA page_count")
-        return pages * self.real.number("PRAGMA page_size")
 
     def committed_view(self) -> RealConnection | None:
         """Return a connection to the committed content, while a transaction has written.
