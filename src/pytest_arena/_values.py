@@ -123,8 +123,8 @@ class ProductFacts:
     """The kinds of errors without a SQLSTATE, by words in their messages."""
     unseen_locks: Mapping[str, str] = field(default_factory=dict)
     """Explanations of a lock that no transaction holds, by words of the waiting statement."""
-    has_private_servers: bool = False
-    """Whether ``arena_database = own`` means this product."""
+    is_default_of_own: bool = False
+    """Whether ``arena_database = own`` means this product if no engine shows another one."""
     other_url: str = ""
     """Another beginning of its URLs, which SQLAlchemy does not accept."""
     example_url: str

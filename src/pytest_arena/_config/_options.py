@@ -212,9 +212,9 @@ OPTIONS = (
         "auto",
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
-        "pytest-arena finds or starts. mysql or mariadb uses a MySQL or MariaDB server that "
-        "pytest-arena finds. own uses a private PostgreSQL server. A URL names a "
-        "server on which pytest-arena may create databases. If the URL's role may not "
+        "pytest-arena finds or starts. mysql or mariadb uses such a MySQL or MariaDB server. "
+        "own uses a private server, by default of PostgreSQL. A URL names a server on which "
+        "pytest-arena may create databases. If the URL's role may not "
         "create databases, arena_isolation = rollback uses the URL's database.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",

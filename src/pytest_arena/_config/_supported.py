@@ -29,9 +29,9 @@ for _facts in SUPPORTED.values():
     DRIVERS.update(dict.fromkeys(_facts.drivers, _facts.name))
     CLIENTS.update(dict.fromkeys(_facts.clients, _facts.name))
 
-# The product whose databases are files, and the product of `arena_database = own`.
+# The product whose databases are files, and that of `arena_database = own` without an engine.
 [FILES] = [facts for facts in SUPPORTED.values() if facts.file_format]
-[OWN] = [facts for facts in SUPPORTED.values() if facts.has_private_servers]
+[OWN] = [facts for facts in SUPPORTED.values() if facts.is_default_of_own]
 FILE_PRODUCTS = {FILES.name}
 FILE_FORMAT = cast("FileFormat", FILES.file_format)
 MAINTENANCE_DATABASES = {

@@ -13,7 +13,7 @@ FACTS = ProductFacts(
         "53300": "no connection",  # too_many_connections
         "55P03": "lock timeout",  # lock_not_available
     },
-    has_private_servers=True,
+    is_default_of_own=True,
     other_url="postgres://",
     example_url="postgresql://postgres@localhost:5432/postgres",
     clients=(

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._supported import product_of
+from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._control import MySQLFailure, place_shown
 from pytest_arena._mysql._server_registry import (
@@ -135,12 +135,12 @@ def place_kinds(
 ) -> tuple[list[PlaceKind], list[PlaceKind]]:
     """Return the server and the private servers, if the option names no other product."""
     is_of_product = product_of(config.database) == FACTS.name
-    if config.database not in {"auto", "own"} and not is_of_product:
+    if config.database not in {"auto", "own", *FILE_PRODUCTS} and not is_of_product:
         return [], []
     # The tests of pytest-arena set this variable, to use separate registries.
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
     kinds = _server(config, registry)
-    is_named = removes_all and config.server_url
+    is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
     if sys.platform != "win32" and not is_named:
         from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not for Windows
         from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - as above
@@ -157,7 +157,7 @@ def place_kinds(
 
 
 def _server(config: Config, registry: str) -> list[PlaceKind]:
-    if config.database == "own":
+    if config.database in {"own", *FILE_PRODUCTS}:
         return []
     is_asked_for = config.database != "auto"
     try:
