@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._mysql._control import MySQLControl, open_control
-from pytest_arena._mysql._grants import Grant, UnreadableGrantError, grants_on
 from pytest_arena._mysql._server_registry import MySQLRegistry
+from pytest_arena._mysql.accounts._grants import Grant, UnreadableGrantError, grants_on
 from pytest_arena._values import Address, ServerLogin
 from tests.mysql.shop import shop
 
@@ -248,6 +248,29 @@ def test_a_user_with_a_role(
         run.expect(passed=1).says(f"the grants of {user} do not act", f"{user}_role")
     finally:
         control.run(f"DROP ROLE {user}_role")
+
+
+ROLLED_BACK = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_it(client):
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM line"))
+"""
+
+
+@pytest.mark.slow
+def test_one_connection_for_all(
+    server: StoryMySQLServer, tmp_path: Path, control: MySQLControl, user: str, maker: Address
+) -> None:
+    """With ``rollback`` it is pytest-arena's, and a line says so."""
+    name = server.developers_arguments["database"]
+    control.run(f"GRANT SELECT ON {name}.* TO '{user}'@'%'")
+    example = shop_of(server, tmp_path, user, maker).with_files(test_it=ROLLED_BACK)
+    run = example.run("-q", "--arena-isolation=rollback").expect(passed=1)
+    run.says(f"the grants of {user} do not act: with the isolation rollback")
 
 
 PLAIN = "async def test_it(client):\n    await client.get('/items')\n"

@@ -60,17 +60,11 @@ class LedHost(str):
     address: Address
 
     @classmethod
-    def to(cls, address: Address) -> LedHost:
+    def to(cls, address: Address, driver: str = "") -> LedHost:
         """Return the host of an address. A driver ignores it beside the file of a socket."""
         host = cls("localhost" if address.is_socket else address.host)
-        host.address = address
-        return host
-
-    @classmethod
-    def to_number(cls, address: Address) -> LedHost:
-        """Return the host for mysqlclient, which opens the usual socket for ``localhost``."""
-        is_name = address.is_socket or address.host != "localhost"
-        host = cls(cls.to(address) if is_name else "127.0.0.1")
+        if driver == "mysqldb" and host == "localhost" and not address.is_socket:
+            host = cls("127.0.0.1")  # mysqlclient would open the usual socket
         host.address = address
         return host
 
@@ -210,9 +204,7 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
-    kwargs["host"] = LedHost.to(address)
-    if driver == "mysqldb":
-        kwargs["host"] = LedHost.to_number(address)
+    kwargs["host"] = LedHost.to(address, driver)
     kwargs["port"] = address.port
     kwargs.pop("database", None)
     kwargs.pop("db", None)

@@ -11,12 +11,12 @@ from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._accounts import Accounts
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
 from pytest_arena._mysql._cloned import CloneIsolation
 from pytest_arena._mysql._control import MySQLControlLine, place_shown
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
+from pytest_arena._mysql.accounts._accounts import Accounts
 from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._origin import as_own

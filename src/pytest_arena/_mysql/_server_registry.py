@@ -26,7 +26,7 @@ from pytest_arena._mysql._control import (
     literal,
     open_control,
 )
-from pytest_arena._mysql._grants import account_shown, revoke
+from pytest_arena._mysql.accounts._grants import ANY_DATABASE, account_shown, revoke
 from pytest_arena._process import interrupted, until
 from pytest_arena._product import discard
 from pytest_arena._values import ServerLogin
@@ -66,7 +66,6 @@ CREATE TABLE IF NOT EXISTS used_by (
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 _PREFIX = "arena_registry_"
 _ACCOUNT = "arena_user_"
-ANY_DATABASE = "?"  # in a stored grant, in the place of a database's name
 
 
 @dataclass(frozen=True, slots=True)

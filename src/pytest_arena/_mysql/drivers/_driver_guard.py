@@ -154,15 +154,22 @@ def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None
 # The replaced functions
 
 
+def _do_nothing(connection: object) -> None:
+    """Stand for the method ``__del__``, which a class in C does not have."""
+
+
 def replace_method(
-    kind: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., object]]
+    kind: Any,
+    name: str,
+    make: Callable[[Callable[..., Any]], Callable[..., object]],
+    missing: Callable[..., Any] | None = None,
 ) -> None:
     """Replace a method of a driver's class by the one that ``make`` returns, once.
 
     Raises:
-        AttributeError: this version of the driver has no such method.
+        AttributeError: this version of the driver has no such method, and none is ``missing``.
     """
-    original = getattr(kind, name)
+    original = getattr(kind, name, missing) if missing else getattr(kind, name)
     if hasattr(original, "arena_guards"):
         return
     guarded: Any = wraps(original)(make(original))
@@ -219,7 +226,7 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
         replace_method(kind, "prepare", partial(_preparing, guard))
     else:
         collected = partial(_giving_up, guard, is_collected=True)
-        replace_method(kind, "__del__", collected)
+        replace_method(kind, "__del__", collected, missing=_do_nothing)
 
 
 def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
@@ -227,15 +234,9 @@ def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
     replace_method(kind, "autocommit", _ending_transaction)
     for name in ("change_user", "send_query", "shutdown"):
         replace_method(kind, name, partial(_refused_method, guard, name))
-    if not hasattr(kind, "__del__"):
-        kind.__del__ = _collected
     # Its connections have no Python class, and so cannot be watched.
     in_c = vars(module)["_mysql"]
     replace_method(in_c, "connect", partial(_refused_method, guard, "connect"))
-
-
-def _collected(connection: object) -> None:
-    """Do nothing: a class in C has no such method that pytest-arena could replace."""
 
 
 def _refused_method(

@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import (
     NO_TABLE,
+    MySQLControlLine,
     MySQLFailure,
     literal,
     open_control,
 )
 from pytest_arena._mysql._errors import GRANT_ACCOUNTS
-from pytest_arena._mysql._grants import (
+from pytest_arena._mysql.accounts._grants import (
     ALL,
+    ANY_DATABASE,
     Grant,
     UnreadableGrantError,
     account_shown,
     grants_on,
 )
-from pytest_arena._mysql._server_registry import ANY_DATABASE
 from pytest_arena._values import PAST_POLICIES, ServerLogin
 
 if TYPE_CHECKING:
-    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._mysql.accounts import AccountRegistry
     from pytest_arena._product import Core, Database
 
 _NO_PROGRAM = 1305  # a procedure or a function that the schema does not have
@@ -59,6 +60,21 @@ class _Account:
     grants: list[Grant]
     database: str = ""  # the live database on which it has the rights
 
+    def give(self, control: MySQLControlLine, live: str) -> None:
+        """Give it its rights on a database, and none on the last one. Raises as ``run`` does."""
+        if self.database == live:
+            return
+        if self.database:
+            control.run(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {self.shown}")
+        for grant in self.grants:
+            # The developer's database may have tables and programs that the schema has not.
+            try:
+                control.run(grant.statement(live, self.shown))
+            except MySQLFailure as error:
+                if error.number not in (NO_TABLE, _NO_PROGRAM):
+                    raise
+        self.database = live
+
 
 class Accounts:
     """Users that pytest-arena creates, one for each database and user of the app's engines.
@@ -68,7 +84,7 @@ class Accounts:
     has on this server, or all rights.
     """
 
-    def __init__(self, core: Core, own: MySQLRegistry) -> None:
+    def __init__(self, core: Core, own: AccountRegistry) -> None:
         self._core = core
         self._own = own
         self._address = own.address_of()
@@ -89,6 +105,13 @@ class Accounts:
         login = login or database.login
         if login is None or login.user in {self._address.user, PAST_POLICIES}:
             return None
+        if database.isolation is not None and database.isolation.name == "rollback":
+            self._core.ledger.note(
+                f"the grants of {login.user} do not act: with the isolation rollback all "
+                f"connections share one, which {self._address.user} has opened. "
+                "Next: arena_isolation = clone"
+            )
+            return None
         with self._lock:
             key = database, login.user
             if key not in self._accounts:
@@ -107,7 +130,7 @@ class Accounts:
         with self._lock, self._own.saying("no rights for the app's connections"):
             for (of_database, _), account in self._accounts.items():
                 if of_database is database and account is not None:
-                    self._give(account, live)
+                    account.give(self._own.control, live)
 
     def forget(self, database: Database) -> None:
         """Drop the users of a database that was removed."""
@@ -191,29 +214,13 @@ class Accounts:
         login, shown = self._own.create_account()
         try:
             account = _Account(login, shown, grants)
-            self._give(account, live)
+            account.give(self._own.control, live)
             address = replace(self._address.as_(login), database="")
             with closing(open_control(address, patience=self._address.patience)):
                 return account
         except BaseException:
             self._own.drop(login.user)
             raise
-
-    def _give(self, account: _Account, live: str) -> None:
-        """Give an account its rights on a database, and none on another one."""
-        if account.database == live:
-            return
-        control = self._own.control
-        if account.database:
-            control.run(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {account.shown}")
-        for grant in account.grants:
-            # The developer's database may have tables and programs that the schema has not.
-            try:
-                control.run(grant.statement(live, account.shown))
-            except MySQLFailure as error:
-                if error.number not in (NO_TABLE, _NO_PROGRAM):
-                    raise
-        account.database = live
 
     def _note_names_of_users(self, user: str, live: str) -> None:
         """Note views and programs that read the name of the user, which differs in tests."""

@@ -37,6 +37,7 @@ _OF_DATABASES = frozenset(
     }
 )
 _WHOLE_DATABASE = "*"
+ANY_DATABASE = "?"  # in a stored grant, in the place of a database's name
 _NAME = r"`(?:[^`]|``)+`"
 _GRANT = re.compile(
     rf"GRANT (?P<rights>.+) ON (?P<kind>PROCEDURE |FUNCTION |PACKAGE BODY |PACKAGE |TABLE )?"
