@@ -163,6 +163,28 @@ def test_the_grants_of_the_apps_user(
     assert control.rows(f"SHOW GRANTS FOR '{user}'@'%'") == before
 
 
+DENIED = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_it(client):
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM item"))
+"""
+
+
+@pytest.mark.slow
+def test_the_report_of_a_missing_grant(
+    server: StoryMySQLServer, tmp_path: Path, control: MySQLControl, user: str, maker: Address
+) -> None:
+    """It says who the user in the server's error is, and what to do."""
+    name = server.developers_arguments["database"]
+    control.run(f"GRANT SELECT ON {name}.* TO '{user}'@'%'")
+    run = shop_of(server, tmp_path, user, maker).with_files(test_it=DENIED).run("-q")
+    run.expect(1, failed=1).says("the app works as arena_user_… in tests", "next: GRANT")
+
+
 SCRIPT = """
 CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
 CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql._clients import client_target
+from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.drivers import _records as records
 from pytest_arena._mysql.drivers._driver_guard import watch_drivers
 from pytest_arena._mysql.drivers._spawned_drivers import SpawnedDrivers
@@ -145,9 +146,15 @@ class MySQLConnections:
         ]
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Explain an error of a connection that pytest-arena has ended."""
-        is_of_driver = type(error).__module__.partition(".")[0] in FACTS.drivers
-        if not (ended and is_of_driver and any(sign in str(error) for sign in _ENDS)):
+        """Explain a missing right, and an error of a connection that pytest-arena has ended."""
+        original = getattr(error, "orig", None) or error
+        if type(original).__module__.partition(".")[0] not in FACTS.drivers:
+            return ""
+        text = str(original)
+        if ACCOUNT_PREFIX in text and any(sign in text for sign in _DENIALS):
+            return _DENIED
+        is_of_engine = original is not error
+        if not ended or is_of_engine or not any(sign in text for sign in _ENDS):
             return ""
         return _ENDED.format("\n".join(dict.fromkeys(ended[-3:])))
 
@@ -182,6 +189,12 @@ class MySQLConnections:
 
 
 _ENDS = ("(2013,", "(2006,", "(0,", "(1927,", "Not connected", "Already closed")
+# The server denies a right on a database, a table, a column, the server, or a program.
+_DENIALS = ("(1044,", "(1142,", "(1143,", "(1227,", "(1370,")
+_DENIED = f"""\
+the app works as {ACCOUNT_PREFIX}… in tests, with the rights that the user in its URL has
+next: GRANT the missing right to the app's user, in the schema or on this server
+or, if only the test needs it: arena.session(past_policies=True)"""
 _ENDED = """\
 pytest-arena has ended a connection that outlives its tests:
 {}

@@ -15,7 +15,7 @@ _WHY = "each test works on a database that pytest-arena makes on this server"
 # Lines to paste.
 GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
 GRANT_ACCOUNTS = (
-    "GRANT CREATE USER, PROCESS, CONNECTION ADMIN ON *.* TO {user}; GRANT SELECT ON mysql.* TO "
+    "GRANT CREATE USER, PROCESS, {admin} ON *.* TO {user}; GRANT SELECT ON mysql.* TO "
     "{user}; GRANT ALL ON `arena\\_%`.* TO {user} WITH GRANT OPTION"
 )
 _ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # names another server"

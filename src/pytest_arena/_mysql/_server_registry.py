@@ -26,6 +26,7 @@ from pytest_arena._mysql._control import (
     literal,
     open_control,
 )
+from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.accounts._grants import ANY_DATABASE, account_shown, revoke
 from pytest_arena._process import interrupted, until
 from pytest_arena._product import discard
@@ -65,7 +66,6 @@ CREATE TABLE IF NOT EXISTS used_by (
 # The database's name. Versions of arena with other tables do not meet.
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 _PREFIX = "arena_registry_"
-_ACCOUNT = "arena_user_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,7 +534,7 @@ class MySQLRegistry:
         Raises:
             MySQLFailure: the server refuses.
         """
-        name = f"{_ACCOUNT}{secrets.token_hex(6)}"
+        name = f"{ACCOUNT_PREFIX}{secrets.token_hex(6)}"
         # Plugins of servers ask for letters, digits and other signs.
         password = f"aA1!{secrets.token_hex(16)}"
         self._databases[name] = "account"

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._values import Address, ServerLogin
 
+ACCOUNT_PREFIX = "arena_user_"  # of the names of users that pytest-arena creates
+
 
 class AccountRegistry(Protocol):
     """The registry of a server, as far as it is about users."""

@@ -157,7 +157,7 @@ class Accounts:
             self._core.ledger.note(
                 f"the grants of {user} do not act: the app works as {self._address.user}, which "
                 f"has all rights on its databases. It cannot work as {user}: {reason}. "
-                f"Next: {GRANT_ACCOUNTS.format(user=self._address.user)}"
+                f"Next: {self._grants_to_paste()}"
             )
         elif unknown:
             self._core.ledger.note(
@@ -166,6 +166,11 @@ class Accounts:
                 "in the schema"
             )
         return account
+
+    def _grants_to_paste(self) -> str:
+        [(version,)] = self._own.control.rows("SELECT VERSION()")
+        admin = "CONNECTION ADMIN" if "MariaDB" in version else "CONNECTION_ADMIN"
+        return GRANT_ACCOUNTS.format(user=self._address.user, admin=admin)
 
     def _missing_right(self) -> str:
         """Return a right that pytest-arena's login lacks, "" if it can create and end users."""
