@@ -295,6 +295,31 @@ def test_one_connection_for_all(
     run.says(f"the grants of {user} do not act: with the isolation rollback")
 
 
+STAYS = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_it(client):
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE ROLE {role}"))
+"""
+
+
+@pytest.mark.slow
+def test_a_role_that_a_test_creates(
+    server: StoryMySQLServer, tmp_path: Path, control: MySQLControl, maker: Address
+) -> None:
+    """It stays on the server, and a line names the test."""
+    role = f"role_{secrets.token_hex(4)}"
+    story = STAYS.replace("{role}", role)
+    try:
+        run = shop_of(server, tmp_path, maker.user, maker).with_files(test_it=story).run("-q")
+        run.expect(passed=1).says("test_it sends CREATE ROLE, which stays on the server")
+    finally:
+        control.run(f"DROP ROLE IF EXISTS {role}")
+
+
 PLAIN = "async def test_it(client):\n    await client.get('/items')\n"
 
 

@@ -270,6 +270,26 @@ def _begins(text: str, autocommits: bool) -> bool | None:  # noqa: FBT001 - a ke
     return True
 
 
+_STAYS = re.compile(
+    r"(?i)(?:\A|;)\s*(?P<what>CREATE\s+(?:OR\s+REPLACE\s+)?(?:USER|ROLE)|GRANT|REVOKE)\b"
+)
+
+
+def stays_on_server(statement: str) -> str:
+    """Return what a statement does to users, which no isolation undoes. "" for nothing.
+
+    >>> stays_on_server("CREATE USER clerk"), stays_on_server("SELECT 'GRANT'")
+    ('CREATE USER', '')
+    """
+    return _staying(bare(statement))
+
+
+@lru_cache(maxsize=1024)
+def _staying(text: str) -> str:
+    stays = _STAYS.search(text)
+    return " ".join(stays["what"].upper().split()) if stays else ""
+
+
 _MAKES = re.compile(
     rf"(?is)\s*(?P<verb>CREATE|DROP)\s+(?:DATABASE|SCHEMA)\s+"
     rf"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?P<name>{_NAME})[^;]*;?\s*\Z"

@@ -14,6 +14,7 @@ from pytest_arena._mysql.drivers._reach import (
     made_or_dropped,
     may_write,
     reaches_beyond,
+    stays_on_server,
 )
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._product import RawWrites
@@ -341,12 +342,23 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
         beyond = reaches_beyond(text, admission.address.database)
         if beyond:
             return _replacement(core, record.target, text, beyond)
+        _note_staying(core, record.target, text)
     is_of_pool = text.strip(" ;").upper() in _OF_POOLS
     if core is not None and record.idle_key is not None and not is_of_pool:
         # The suite has kept the driver's connection, and uses it without the pool.
         core.opened_raw(record.idle_key)
     record.sending(core, text, is_begun=is_in_transaction(connection))
     return None
+
+
+def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
+    """Note a user that a test creates, or a grant. A template's builder may do so."""
+    does = stays_on_server(statement)
+    if does and core.serial() and target is not None and target.database is not None:
+        core.ledger.note(
+            f"{{test}} sends {does}, which stays on the server for later tests and runs: "
+            f"{who_connects()}. Next: send it in the schema, or by hand"
+        )
 
 
 def _replacement(
