@@ -309,8 +309,8 @@ def test_what_is_refused(shared: SharedDatabase) -> None:
                 ask(connection, statement)
         with pytest.raises(pymysql.MySQLError, match="arena_isolation = rollback"):
             connection.select_db("mysql")
+        connection._execute_command(22, "SELECT 1")
         with pytest.raises(pymysql.MySQLError, match="prepared statements of a driver"):
-            connection._execute_command(22, "SELECT 1")
             connection._read_packet()
         ask(connection, f"USE {shared.database}")
         ask(connection, "LOCK TABLES dancer WRITE")

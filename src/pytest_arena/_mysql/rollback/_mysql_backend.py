@@ -57,9 +57,9 @@ class MySQLBackend(SavepointStack):
         self.version = self._control.version
         self._stream = PacketStream(self._control.socket)
         self.is_begun = False  # the server is in the transaction
+        [(size,)] = self._control.rows("SELECT @@max_allowed_packet")
+        self.largest_packet = int(size)
         self.restart()
-        [[size]] = self.query("SELECT @@max_allowed_packet").rows()
-        self.largest_packet = int(str(size))
 
     def restart(self) -> None:
         """Roll back, and begin another transaction in a new session.
@@ -164,8 +164,11 @@ class MySQLBackend(SavepointStack):
             if name not in _OWN_SETTINGS
         }
         if _WITH_COLLATION in changed:
-            [[collation]] = self.query(f"SELECT @@{COLLATION}").rows()
-            changed[COLLATION] = str(collation)
+            try:
+                # PyMySQL may use the socket between two statements.
+                [(changed[COLLATION],)] = self._control.rows(f"SELECT @@{COLLATION}")
+            except MySQLFailure as error:
+                raise Disconnected from error
         insert_id = max((end.insert_id for end in answer.ends), default=0)
         if insert_id:
             changed[LAST_ID] = str(insert_id)

@@ -192,16 +192,6 @@ class ServerAnswer:
             settings |= end.settings
         return settings
 
-    def rows(self) -> list[list[str | None]]:
-        """Return the rows of an answer that has only one set of rows."""
-        ends = [
-            number
-            for number, packet in enumerate(self.packets)
-            if isinstance(packet, EofPacket)
-        ]
-        bodies = self.packets[ends[0] + 1 : ends[1]] if ends else ()
-        return [_values(body) for body in bodies if isinstance(body, bytes)]
-
     def data(self, status: int, *, is_last: bool) -> list[bytes]:
         """Return the packets for a client whose session has this status."""
         own = IN_TRANSACTION | AUTOCOMMIT
@@ -289,19 +279,6 @@ def _read_number(data: bytes, position: int) -> tuple[int, int]:
 def _read_text(data: bytes, position: int) -> tuple[bytes, int]:
     size, start = _read_number(data, position)
     return data[start : start + size], start + size
-
-
-def _values(row: bytes) -> list[str | None]:
-    values: list[str | None] = []
-    position = 0
-    while position < len(row):
-        if row[position] == _NULL:
-            values.append(None)
-            position += 1
-            continue
-        text, position = _read_text(row, position)
-        values.append(text.decode())
-    return values
 
 
 def _length_encoded(number: int) -> bytes:

@@ -6,8 +6,6 @@ commits by itself, such as CREATE TABLE, commits the shared transaction. The dat
 replaced.
 """
 
-# ruff: noqa: S608 - the number of a collation alone
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -95,16 +93,20 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
 
     def begin_session(self, session: MySQLSession, collation: int) -> None:
         """Note a connection of the app, with the character set of its login."""
+        from pymysql.charset import charset_by_id  # noqa: PLC0415 - an extra
+
         self.register(session)
-        question = (
-            "SELECT character_set_name, collation_name FROM information_schema.collations "
-            f"WHERE id = {collation}"
-        )
+        try:
+            charset = charset_by_id(collation)
+        except KeyError:
+            return  # newer than PyMySQL: the driver names it by SET NAMES, too
         with self._turn(session):
-            for charset, name in self._backend.query(question).rows():
-                self._backend.use_settings({})
-                answer = self._backend.query(f"SET NAMES {charset} COLLATE {name}")
-                self._note_settings(session, answer)
+            self._backend.use_settings({})
+            names = f"SET NAMES {charset.name}"
+            answer = self._backend.exchange(f"{names} COLLATE {charset.collation}")
+            if answer.error:  # the server has no such collation, and takes its own
+                answer = self._backend.exchange(names)
+            self._note_settings(session, answer)
 
     # Statements
 
