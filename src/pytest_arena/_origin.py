@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
+from pathlib import Path
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
@@ -67,6 +68,31 @@ _AUDITING = {
     "pytest_arena._gate._watched_files",
 }
 _FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy", "sqlalchemy_utils", "sqlmodel"}
+
+
+def line_of_test_that_called() -> CodeLine | None:
+    """Return the line of a test's file that has called the code of the app that led here.
+
+    Return None if the test's file itself led here, or if no test's file is among the callers.
+    """
+    is_called = False
+    for frame in frames(of_users=True):
+        file = frame.f_code.co_filename
+        if is_of_tests(file):
+            return CodeLine(file, frame.f_lineno) if is_called else None
+        is_called = True
+    return None
+
+
+@cache
+def is_of_tests(file: str) -> bool:
+    """Return whether a file has tests, fixtures or their helpers, by its path."""
+    path = Path(file)
+    is_named_so = path.stem == "conftest" or "test" in path.stem.split("_")
+    return is_named_so or not _FOLDERS_OF_TESTS.isdisjoint(path.parent.parts)
+
+
+_FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
 
 
 def is_called_by_user() -> bool:

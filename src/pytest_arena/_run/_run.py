@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._gate.writes._lost_writes import LostWork
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
@@ -224,7 +225,7 @@ class ArenaRun:
         finally:
             if test is not None:
                 if self.gate.lost.losses:
-                    self.gate.lost.take()  # by the test itself, or by another app
+                    test.take_lost_by_calls()
                 test.take_unclosed()
                 self._note_lost_writes(test)
                 if test.turns:
@@ -276,6 +277,8 @@ class ArenaRun:
         """Note lost writes, or fail the test. The report of a failed test names them itself."""
         if test.failed or self.config.lost_writes == "off":
             return
+        for lost in test.lost_by_calls:
+            self._note_lost_by_call(lost)
         if self.config.lost_writes == "fail":
             for lost in test.lost_in_set_up[:1]:
                 test.errors.append(_story.lost_by_fixture(_ITS_FIXTURE, lost))
@@ -289,6 +292,16 @@ class ArenaRun:
             self._note_mistake(_story.line_of_loss(request, lost), words)
             if self.watcher is not None:
                 self.watcher.note_lost(words)
+
+    def _note_lost_by_call(self, lost: LostWork) -> None:
+        """Note what a command or a job of the app has lost that the test has called.
+
+        It fails no test: the job may have ended without success, by the value that it returned.
+        """
+        words = f"code that the test called {_story.lost_words(lost)}"
+        self._note_mistake(lost.line, words)
+        if self.watcher is not None:
+            self.watcher.note_lost(words)
 
     def _note_mistake(self, line: str, words: str) -> None:
         """Note a mistake. All notes about one line of the app have the words of the first."""

@@ -243,6 +243,8 @@ class RunningTest(Hooks):
     lost: list[tuple[Request, LostWork]] = field(default_factory=list)
     # What the test and its fixtures have lost since the last turn.
     own_lost: list[LostWork] = field(default_factory=list)
+    # What code of the app has lost that the test's function has called, as a command does.
+    lost_by_calls: list[LostWork] = field(default_factory=list)
     # What its function fixtures have lost before its function was called.
     lost_in_set_up: list[LostWork] = field(default_factory=list)
     # Of the app that the fixture `arena_app` returns. Clients use the last one.
@@ -308,6 +310,7 @@ class RunningTest(Hooks):
         for turn in self.turns:
             self.lost_in_set_up += turn.lost_before
         self.lost_in_set_up += self.own_lost
+        self.lost_by_calls.clear()
 
     def start_early(self) -> None:
         """Let the app start at the first use of the sessions, or before the test's function."""
@@ -532,9 +535,17 @@ class RunningTest(Hooks):
                 self._note_lost(request, lost)
             elif turn is None or lost.is_unflushed:
                 self.own_lost.append(lost)
+                if lost.is_of_call:
+                    self.lost_by_calls.append(lost)
             elif turn.went_well:
                 turn.lost.append(lost)
                 self.lost.append((turn.records[0], lost))
+
+    def take_lost_by_calls(self) -> None:
+        """Note what code of the app has lost. The rest is lost by the test, or by another app."""
+        self.lost_by_calls += [
+            lost for lost in self.gate.lost.take() if lost.is_of_call
+        ]
 
     def take_unclosed(self) -> None:
         """Note the unwritten objects of sessions that no request has closed, and that are gone."""

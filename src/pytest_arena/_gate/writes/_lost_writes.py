@@ -61,6 +61,7 @@ from pytest_arena._origin import (
     WORK,
     calling_library,
     lifespan_here,
+    line_of_test_that_called,
     line_that_pytest_called,
     user_line,
 )
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._registry import Registry
     from pytest_arena._product import RawStatement
+    from pytest_arena._values import CodeLine
 
 
 _NEXT = (
@@ -105,6 +107,8 @@ class LostWork:
     is_unflushed: bool = False  # objects of a session
     # The library, or ``_APP``, that has caught the error of their commit.
     caught_by: str = ""
+    # Whether code of the app began and closed it within one call of the test, as a command does.
+    is_of_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,8 +378,13 @@ class LostWrites:
             answer: RequestAnswer | None = REQUEST.get()
             lines = ADDS_OF_TESTS if answer is None else answer.lines_of_adds
             line = lines.get(session.hash_key) or user_line()
+            caller = _CALLERS.get(session.hash_key) if answer is None else None
             lost = LostWork(
-                str(pending), str(line or _NO_LINE), answer, is_unflushed=True
+                str(pending),
+                str(line or _NO_LINE),
+                answer,
+                is_unflushed=True,
+                is_of_call=_is_same_call(caller),
             )
             self._add(self._core.serial(), lost)
 
@@ -507,6 +516,7 @@ class LostWrites:
             str(writes.line or _NO_LINE),
             request,
             is_failed=is_failed,
+            is_of_call=request is None and _is_same_call(writes.caller),
         )
         self._add(writes.serial, lost)
 
@@ -728,6 +738,25 @@ def _is_closed_by_error(session: Session) -> bool:
     return not answers_well(error)
 
 
+# The lines of tests' files whose calls made a session, by the numbers of sessions.
+_CALLERS: dict[int, CodeLine] = {}
+
+
+def _note_making(session: Session) -> None:
+    """Note the error that is handled while a session is made, and the test's call that makes it."""
+    error = sys.exception()
+    if error is not None:
+        _MADE_IN[session.hash_key] = id(error)
+    caller = line_of_test_that_called() if REQUEST.get() is None else None
+    if caller is not None:
+        _CALLERS[session.hash_key] = caller
+
+
+def _is_same_call(caller: CodeLine | None) -> bool:
+    """Return whether a line of a test's file also calls the code of the app that runs now."""
+    return caller is not None and caller == line_of_test_that_called()
+
+
 # Packages whose errors are answers of the app.
 _FRAMEWORKS = {"starlette", "litestar", "werkzeug"}
 
@@ -798,9 +827,11 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        error = sys.exception()
-        if error is not None:
-            _MADE_IN[self.hash_key] = id(error)
+        is_of_test = REQUEST.get() is None and not type(self).__module__.startswith(
+            ARENA
+        )
+        if is_of_test or sys.exception() is not None:
+            _note_making(self)
 
     @wraps(close)
     def closing(self: Session) -> None:
@@ -811,6 +842,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         lost.closing(self)
         close(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
+        _CALLERS.pop(self.hash_key, None)
         _MADE_IN.pop(self.hash_key, None)
 
     @wraps(reset)
