@@ -402,7 +402,18 @@ class Log(LogsBase):
 logs = create_engine("sqlite:///logs.db")
 """
 WRONG_SESSION = """
+import pytest
 from app import Log
+
+
+@pytest.fixture
+async def log(db_session):
+    db_session.add(Log())
+    await db_session.commit()
+
+
+async def test_by_a_fixture(log):
+    pass
 
 
 def test_its_own(test_client, arena):
@@ -426,9 +437,10 @@ def test_a_row_of_another_database_in_db_session_names_that_database(example: Ex
     ini += CONFIG[CONFIG.index("asyncio_mode") :]
     app = example.files["app.py"] + LOGS
     project = example.with_files(app=app, test_it=WRONG_SESSION).with_paths({"pytest.ini": ini})
-    run = project.run().expect(1, passed=1, failed=1)
+    run = project.run().expect(1, passed=1, failed=1, errors=1)
     run.says("no such table: logs_table")
-    run.says('next: arena.session(database="logs")   if that database has the table')
+    next_step = 'next: arena.session(database="logs")   if that database has the table'
+    assert run.output.count(next_step) == 2, "once for the fixture, once for the request"
     run.never_says("after each add()")
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     create_engine,
     inspect,
 )
-from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, undefer
 from sqlalchemy.orm.exc import StaleDataError
@@ -170,8 +170,23 @@ class FreshSession(Session):
                 _FLUSH(self, objects)
             else:
                 super().flush(objects)
+        except DBAPIError as error:
+            step = self.step_to_other_database(error)
+            if step and not self.is_committed_by_arena:
+                error.add_note(f"next: {step}")
+            raise
         finally:
             self.is_flushing = was_flushing
+
+    def step_to_other_database(self, error: Exception) -> str:
+        """Return what to do if a table is missing that another database may have; else ""."""
+        others = self.names_beside()
+        if not others or kind_of_error(error) != "no table":
+            return ""
+        calls = " or ".join(f'arena.session(database="{name}")' for name in others)
+        return (
+            f"{calls}   if that database has the table: this session uses another one"
+        )
 
     def commit_by_arena(self) -> None:
         """Commit without any method that a test may have mocked."""
@@ -525,10 +540,9 @@ def _next_step(error: Exception, awaited: str, session: FreshSession) -> str:
     if isinstance(error, StaleDataError):
         read = f"{awaited}db_session.get(…)"
         return f"{read}   before you change the row: a request may have deleted it"
-    others = session.names_beside()
-    if others and kind_of_error(error) == "no table":
-        calls = " or ".join(f'arena.session(database="{name}")' for name in others)
-        return f"{calls}   if that database has the table: db_session uses another one"
+    step = session.step_to_other_database(error)
+    if step:
+        return step
     return f"{awaited}db_session.flush()   after each add(), which fails at the line that is wrong"
 
 
