@@ -257,7 +257,10 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         # which calls all audit hooks. `module.get` would be one more call for each frame.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
-        is_passed, has_handovers = _module_in(file or "<")
+        is_passed, has_handovers = _modules[file or "<"]
+        if of_users and is_passed and not has_handovers:
+            frame = frame.f_back
+            continue
         if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
             yield frame
         if has_handovers and frame.f_code.co_name in _HANDOVERS:
@@ -299,10 +302,18 @@ _WITH_HANDOVERS = (
 )
 
 
-@cache
-def _module_in(file: str) -> tuple[bool, bool]:
-    """Return whether a file belongs to a library, and whether it defines one of ``_HANDOVERS``."""
-    return is_library(file), file.replace("\\", "/").endswith(_WITH_HANDOVERS)
+class _Modules(dict[str, tuple[bool, bool]]):
+    """For each file: whether it belongs to a library, and whether it defines a ``_HANDOVERS``."""
+
+    def __missing__(self, file: str) -> tuple[bool, bool]:
+        path = file.replace("\\", "/")
+        has_handovers = path.endswith(_WITH_HANDOVERS)
+        facts = (is_library(file), has_handovers)
+        self[file] = facts
+        return facts
+
+
+_modules = _Modules()
 
 
 def _behind(frame: FrameType) -> Sequence[FrameType | None]:
@@ -756,7 +767,7 @@ _lifespan_jobs: WeakSet[partial[object]] = WeakSet()
 
 def lifespans_with_jobs() -> set[RunningLifespan]:
     """Return the lifespans whose jobs in pools are not done."""
-    return {job.args[0] for job in list(_lifespan_jobs)}
+    return {job.args[0] for job in alive(_lifespan_jobs)}
 
 
 def _run_for_lifespan(
