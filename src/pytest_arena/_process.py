@@ -27,6 +27,7 @@ from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from operator import attrgetter, is_
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     Change = Callable[[ModuleType], None]
     Listener = Callable[..., object]  # gets the arguments of an audit event
-    _Getter = Callable[[object], tuple[object, ...]]
 
 AnyTask = asyncio.Task[Any]
 _Answer = TypeVar("_Answer")
@@ -92,12 +92,17 @@ _MOCKED: list[tuple[object, tuple[str, ...]]] = [
     (time, ("monotonic", "sleep", "time")),
     (uuid, ("uuid4",)),
 ]
-# For each owner: its functions' names, a getter of them all, and the real functions.
-_REAL: list[tuple[object, tuple[str, ...], _Getter, tuple[object, ...]]] = []
-for _owner, _names in _MOCKED:
-    # With the class there are two names at least, so that the getter returns a tuple.
-    _getter: _Getter = attrgetter(*_names, "__class__")
-    _REAL.append((_owner, _names, _getter, _getter(_owner)))
+# The owners as attributes, so that one getter reads all functions: 3 µs, twice in each test.
+_owners = SimpleNamespace()
+_places: list[tuple[object, str]] = []
+_paths: list[str] = []
+for _number, (_owner, _names) in enumerate(_MOCKED):
+    setattr(_owners, f"owner_{_number}", _owner)
+    for _name in _names:
+        _places.append((_owner, _name))
+        _paths.append(f"owner_{_number}.{_name}")
+_functions = attrgetter(*_paths)
+_REAL: tuple[object, ...] = _functions(_owners)
 
 
 def without_mocks() -> AbstractContextManager[object]:
@@ -105,12 +110,13 @@ def without_mocks() -> AbstractContextManager[object]:
 
     A mocked ``open`` or ``Path.exists`` would leave a copy of a database empty.
     """
+    functions = _functions(_owners)
     mocked = []
-    for owner, names, getter, functions in _REAL:
-        if all(map(is_, getter(owner), functions)):
-            continue
-        for name, real in zip(names, functions, strict=False):
-            if getattr(owner, name) is not real:
+    if not all(map(is_, functions, _REAL)):
+        for (owner, name), function, real in zip(
+            _places, functions, _REAL, strict=True
+        ):
+            if function is not real:
                 mocked.append((owner, name, real))
     if mocked or FAKE_FILES in sys.modules:
         return _without(mocked)
@@ -170,6 +176,17 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
             return answer
         rest(step)
         step = min(step * 2, _LONGEST_STEP)
+
+
+def call_all(calls: list[Callable[[], object]]) -> None:
+    """Call all functions, the last one first, also after an error. Raise the last error."""
+    while calls:
+        call = calls.pop()
+        try:
+            call()
+        except BaseException:
+            call_all(calls)
+            raise
 
 
 def replace_attribute(undo: ExitStack, owner: object, name: str, value: object) -> None:
@@ -233,8 +250,11 @@ def _install_hook() -> None:
     listeners_of = _listeners.get
 
     def hook(event: str, args: tuple[object, ...]) -> None:
+        listeners = listeners_of(event)
+        if listeners is None:
+            return
         __tracebackhide__ = True  # the traceback of a refusal ends at the user's line
-        for listener in listeners_of(event, ()):
+        for listener in listeners:
             listener(*args)
 
     sys.addaudithook(hook)
