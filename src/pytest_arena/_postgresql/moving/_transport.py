@@ -95,6 +95,7 @@ class MovingTransport(asyncio.Transport):
     def _let_go(self, *, close: bool = False) -> None:
         left = self.loop
         watch = self._watch
+        has_writer = bool(self._unsent)
         self.loop = None
         self._watch = None
 
@@ -104,7 +105,8 @@ class MovingTransport(asyncio.Transport):
                     watch.cancel()
                 if self.loop is not left:  # it may have boarded the loop again
                     left.remove_reader(self._number)
-                    left.remove_writer(self._number)
+                    if has_writer:
+                        left.remove_writer(self._number)
             if close:
                 # After that the next socket may get the number.
                 self._socket.close()
