@@ -18,6 +18,7 @@ from pytest_arena._product import (
     Core,
     OpenConnection,
     Product,
+    ReadSnapshot,
     RequestedDatabase,
 )
 from pytest_arena.errors import ArenaError
@@ -81,7 +82,8 @@ class MySQLConnections:
                 return None
             if target is None:
                 return OpenConnection()
-            return OpenConnection(target, MySQLHandle(target, dbapi_connection))
+            handle = MySQLHandle(target, dbapi_connection, dialect)
+            return OpenConnection(target, handle)
 
         return opened
 
@@ -240,11 +242,17 @@ class MySQLHandle:
     session over its control connection, by the server's id.
     """
 
-    __slots__ = ("_record", "_reference", "_target")
+    __slots__ = ("_dialect", "_record", "_reference", "_target")
     reads_statements = False  # the guard of the driver reads them
 
-    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
+    def __init__(
+        self,
+        target: ConnectTarget,
+        dbapi_connection: object,
+        dialect: Dialect | None = None,
+    ) -> None:
         driver = driver_connection(dbapi_connection)
+        self._dialect = dialect
         self._target = target
         self._reference = weakref.ref(driver)
         self._record = records.record_of(driver)
@@ -267,6 +275,14 @@ class MySQLHandle:
         """Whether a transaction is open, by the server's last answer."""
         driver = self._reference()
         return driver is not None and records.is_in_transaction(driver)
+
+    @property
+    def snapshot(self) -> ReadSnapshot | None:
+        """The snapshot of the open transaction. Other levels than REPEATABLE READ have none."""
+        default = getattr(self._dialect, "default_isolation_level", None)
+        level = self._record.isolation_level or default
+        has_snapshot = level == "REPEATABLE READ" and self.is_begun
+        return self._record.snapshot if has_snapshot else None
 
     def changes(self) -> int:
         """Return 0: the drivers count rows of one statement only."""

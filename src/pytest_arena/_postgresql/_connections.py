@@ -314,6 +314,11 @@ class ServerHandle:
         driver = self._reference()
         return driver is not None and drivers.is_in_transaction(driver)
 
+    @property
+    def snapshot(self) -> None:
+        """Return None: PostgreSQL's default is READ COMMITTED."""
+        return
+
     def changes(self) -> int:
         """Return 0: no driver counts the changed rows."""
         return 0

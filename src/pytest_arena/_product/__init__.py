@@ -324,6 +324,17 @@ class Core(Protocol):
         """Return the databases that have content: something has connected to them."""
 
 
+@dataclass(slots=True, eq=False)
+class ReadSnapshot:
+    """The rows that a transaction reads: those that were committed when it first read."""
+
+    reads: int = 0  # how many statements have read from it
+
+    def read(self) -> None:
+        """Note a statement that reads from it."""
+        self.reads += 1
+
+
 class Handle(Protocol):
     """One open connection. It has a weak reference: the connection ends when its pool drops it."""
 
@@ -344,6 +355,10 @@ class Handle(Protocol):
     @property
     def is_begun(self) -> bool:
         """Whether a transaction is open, by what the driver knows without a round trip."""
+
+    @property
+    def snapshot(self) -> ReadSnapshot | None:
+        """The snapshot of the open transaction. None if it reads what others commit meanwhile."""
 
     def changes(self) -> int:
         """Return the number of rows that it has changed, 0 if the driver does not count them."""

@@ -48,6 +48,7 @@ def story_parts(
     has_waited = test.late_work.has_waited_in_vain
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
+        "read from an old snapshot": _old_reads(test),
         "work that no request started": _by_lifespan(test),
         "not finished when the test failed": [] if has_waited else _late_work(test),
         "failed after the answer": test.late_work.failures,
@@ -454,6 +455,30 @@ def _unflushed(last: Turn | None) -> Iterator[tuple[str, Turn | None]]:
     for pending in objects:
         if not pending.are_written:
             yield f"{_TEST} {pending} and did not commit it: {pending.line}", last
+
+
+_END_READ = (
+    "next: before it reads again, session.rollback(), with await if it is async. "
+    "Or use db_session"
+)
+
+
+def _old_reads(test: RunningTest) -> list[str]:
+    """Return lines about transactions of the test that could not see a request's commit."""
+    lines = []
+    for turn in test.turns:
+        # Without a checkout, the app uses the test's session.
+        if not (turn.checkouts and turn.has_sent_writes):
+            continue
+        for read in turn.open_reads:
+            if read.has_read_since:
+                lines.append(
+                    f"a transaction of {_TEST} began before {_name_of(turn)}, and could not see "
+                    f"what it committed: {read.line}"
+                )
+    if lines:
+        lines.append(_END_READ)
+    return lines
 
 
 def _lost_by_test(lost: LostWork) -> str:

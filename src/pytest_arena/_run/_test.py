@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Database
+    from pytest_arena._product import Database, ReadSnapshot
     from pytest_arena._run.leaks._late_work import LateWork
     from pytest_arena._run.leaks._loop_tasks import Tasks
-    from pytest_arena._values import Plan, TableRows
+    from pytest_arena._values import CodeLine, Plan, TableRows
 
 
 class Watcher(Protocol):
@@ -132,6 +132,20 @@ class Moments:
         return database.isolation.rows_changed(since, until, depth=depth, limit=limit)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRead:
+    """An open transaction of the test that has read from a snapshot, before a request."""
+
+    snapshot: ReadSnapshot
+    reads: int  # before the request
+    line: CodeLine | None  # that checked the connection out
+
+    @property
+    def has_read_since(self) -> bool:
+        """Whether it has read again, and could not see what the request committed."""
+        return self.snapshot.reads > self.reads
+
+
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request, or requests that ran at the same time: their changes are one set."""
@@ -149,6 +163,8 @@ class Turn:
     held: set[PendingWrites] = field(default_factory=set)
     unflushed: list[PendingObjects] = field(default_factory=list)
     lost_before: list[LostWork] = field(default_factory=list)
+    # Transactions of the test that had read from a snapshot when the turn began.
+    open_reads: list[OpenRead] = field(default_factory=list)
     # Classes of the loaded instances that db_session has updated for it.
     updated: set[str] = field(default_factory=set)
 
@@ -170,6 +186,12 @@ class Turn:
         self.updated = classes
 
     @property
+    def has_sent_writes(self) -> bool:
+        """Whether its requests have sent a statement that is no SELECT."""
+        statements = [each for request in self.records for each in request.statements]
+        return not all(each.lstrip().startswith("SELECT") for each in statements)
+
+    @property
     def idle_update(self) -> Request | None:
         """The PUT or PATCH that wrote nothing after db_session had updated a row, else None."""
         if len(self.records) != 1 or not self.went_well:
@@ -177,10 +199,7 @@ class Turn:
         request = self.records[0]
         if request.method not in {"PUT", "PATCH"}:
             return None
-        reads = [
-            statement.lstrip().startswith("SELECT") for statement in request.statements
-        ]
-        return request if all(reads) else None
+        return None if self.has_sent_writes else request
 
     def add_request(self) -> None:
         """Note that another request begins before the first one has ended."""
@@ -472,6 +491,7 @@ class RunningTest(Hooks):
             lost_before=lost_before,
             held=set() if is_quiet else self.own_writes(),
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
+            open_reads=[] if is_quiet else self._open_reads(),
         )
         if self.sessions.updated:
             turn.note_updated(self.sessions.take_updated())
@@ -645,6 +665,15 @@ class RunningTest(Hooks):
             if pending and pending not in self._of_app:
                 writes.add(pending)
         return writes
+
+    def _open_reads(self) -> list[OpenRead]:
+        """Return the transactions of the test that have read from a snapshot."""
+        reads = []
+        for checkout in self.gate.registry.checked_out():
+            snapshot = checkout.handle.snapshot if checkout.handle is not None else None
+            if snapshot is not None and checkout.work is not self.late_work:
+                reads.append(OpenRead(snapshot, snapshot.reads, checkout.line))
+        return reads
 
     def enter(self, state: AppState) -> None:
         """Note that the test's level is entered, with the state of the app then."""

@@ -73,6 +73,7 @@ class SQLiteHandle:
         return self._call(_in_transaction, otherwise=False, busy=True)
 
     is_begun = in_transaction
+    snapshot = None  # a SELECT begins no transaction
 
     def changes(self) -> int:
         """Return SQLite's count of changed rows, with those that triggers have changed."""

@@ -17,7 +17,7 @@ from pytest_arena._mysql.drivers._reach import (
     stays_on_server,
 )
 from pytest_arena._origin import WORK, user_line, who_connects
-from pytest_arena._product import RawWrites
+from pytest_arena._product import RawWrites, ReadSnapshot
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class MySQLConnection:
         self.is_begun = False
         self.changed_rows = 0  # of the open transaction
         self._savepoints: dict[str, int] = {}
+        self.isolation_level = ""  # as a statement has set it
+        self.snapshot: ReadSnapshot | None = None  # of the last transaction
         self.is_killed = False  # the driver may not know it yet
         # Whether it was closed while a transaction had changed rows, as when its loop was closed.
         self.was_lost = False
@@ -119,12 +121,18 @@ class MySQLConnection:
         if not is_begun:
             self.changed_rows = 0
             self._savepoints.clear()
+            self.snapshot = None
             self.writes = RawWrites()
         words = statement.upper().split()
         if words[:1] == ["SAVEPOINT"]:
             self._savepoints[words[-1]] = self.changed_rows
         elif words[:1] == ["ROLLBACK"] and "TO" in words:
             self.changed_rows = self._savepoints.get(words[-1], self.changed_rows)
+        elif words[:1] == ["SELECT"] and "UPDATE" not in words[-4:]:  # FOR UPDATE
+            self.snapshot = self.snapshot or ReadSnapshot()
+            self.snapshot.read()
+        elif words[:4] == _SET_LEVEL:
+            self.isolation_level = " ".join(words[5:])
         changes_session = alters_session(statement)
         self.session_changes += changes_session
         if self.target is not None and self.target.database is not None:
@@ -155,6 +163,9 @@ class MySQLConnection:
             self.changed_rows += rows
             self.writes.ran(rows)
 
+
+# How SQLAlchemy sets the isolation level of a connection. The word LEVEL and the level follow.
+_SET_LEVEL = ["SET", "SESSION", "TRANSACTION", "ISOLATION"]
 
 _connections: weakref.WeakKeyDictionary[object, MySQLConnection] = (
     weakref.WeakKeyDictionary()

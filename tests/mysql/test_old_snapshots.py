@@ -1,0 +1,54 @@
+"""REPEATABLE READ, MySQL's default, hides a request's commit from a session that read before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mysql.shop import shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conformance.story_mysql_server import StoryMySQLServer
+
+OWN_SESSIONS = """
+from app import Item, engine, maker
+from sqlalchemy import select
+
+NAMES = select(Item.name).order_by(Item.id)
+
+
+async def test_reads_before_and_after(client):
+    async with maker() as session:
+        assert (await session.scalars(NAMES)).all() == ["seeded"]
+        await client.post("/items/pear")
+        assert (await session.scalars(NAMES)).all() == ["seeded", "pear"]
+
+
+async def test_ends_the_transaction(client):
+    async with maker() as session:
+        await session.scalars(NAMES)
+        await client.post("/items/pear")
+        await session.rollback()
+        assert (await session.scalars(NAMES)).all() == ["seeded"]
+
+
+async def test_reads_committed_rows(client):
+    committed = engine.execution_options(isolation_level="READ COMMITTED")
+    async with maker(bind=committed) as session:
+        await session.scalars(NAMES)
+        await client.post("/items/pear")
+        assert (await session.scalars(NAMES)).all() == ["seeded"]
+"""
+
+
+@pytest.mark.parametrize("driver", ["mysql+asyncmy", "mysql+aiomysql"])
+def test_a_session_of_the_test(server: StoryMySQLServer, tmp_path: Path, driver: str) -> None:
+    """The report names the line that began the transaction, unless the test could see the rows."""
+    run = shop(server, tmp_path, driver).with_files(test_own=OWN_SESSIONS).run()
+    run.expect(1, failed=3).says("read from an old snapshot")
+    line = "began before POST /items/pear, and could not see what it committed: test_own.py:10"
+    run.says(line).says("next: before it reads again, session.rollback(), with await if it is")
+    assert run.output.count("read from an old snapshot") == 1
