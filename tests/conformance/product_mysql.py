@@ -64,7 +64,7 @@ def dump(url):
             rows(f"SHOW CREATE {{SHOWN[kind]}} `{{name}}`")[0][1].replace(parts.database, "db")
             for name, kind in kinds
         ]
-        programs = [row[:4] for row in rows("SHOW TRIGGERS")]
+        programs = [row[:4] for row in rows("SHOW TRIGGERS") if "pytest-arena" not in row[3]]
         for kind in ("PROCEDURE", "FUNCTION"):
             listed = rows(f"SHOW {{kind}} STATUS WHERE Db = DATABASE()")
             programs += [row[1:3] for row in listed]

@@ -28,7 +28,7 @@ _ENGINES = {
     "postgresql": ("asyncpg", "psycopg_async", "psycopg", "psycopg2"),
     "mysql": ("asyncmy", "aiomysql", "pymysql", "mysqldb"),
 }
-_ISOLATIONS = {"sqlite": "copy", "postgresql": "undo", "mysql": "clone"}
+_ISOLATIONS = {"sqlite": "copy", "postgresql": "undo", "mysql": "undo"}
 _RIGHTS = ("all", "few")
 _RUNNERS = ("asyncio", "asyncio-auto", "anyio", "anyio-uvloop", "plain")
 
@@ -38,7 +38,7 @@ class Setting:
     """One combination that the promises are run under. It is a value: `replace` makes variants.
 
     - ``database``, ``isolation``: as in the options of the plugin; ``copy`` for SQLite and
-      ``undo`` for PostgreSQL where nothing else is said;
+      ``undo`` for PostgreSQL and MySQL where nothing else is said;
     - ``rights``: those of the runs' login on a server: ``all`` (a superuser's), or ``few``, no more
       than the isolation needs; ``all`` for ``undo``, else ``few``, where nothing else is said;
     - ``engine``: the driver of the app's own engine; ``aiosqlite`` or ``pysqlite`` on SQLite, on

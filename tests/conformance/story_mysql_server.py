@@ -60,6 +60,7 @@ class StoryMySQLServer:
         atexit.register(self._clean_up)
         self._run(f"CREATE USER '{self._name}'@'%' IDENTIFIED BY '{self._password}'")
         self._run(f"GRANT ALL ON `arena\\_%`.* TO '{self._name}'@'%'")
+        self._run(f"GRANT PROCESS ON *.* TO '{self._name}'@'%'")
         self._run(f"CREATE DATABASE {self._name}")
         [(version,)] = self._run("SELECT VERSION()")
         self.version = str(version)

@@ -48,7 +48,7 @@ class TestAppOnAServer(Conformance):
 
 @pytest.mark.slow
 class TestAppOnMySQL(Conformance):
-    """An async app on MySQL or MariaDB, by clones."""
+    """An async app on MySQL or MariaDB, where changes are taken back in place."""
 
     setting = Setting(database="mysql")
     orders: ClassVar[tuple[str, ...]] = ("shuffle:3",)
@@ -60,6 +60,14 @@ class TestAppOnMySQLByAiomysql(Conformance):
 
     setting = Setting(database="mysql", engine="aiomysql", runner="anyio")
     orders: ClassVar[tuple[str, ...]] = ("reverse",)
+
+
+@pytest.mark.slow
+class TestClonedOnMySQL(Conformance):
+    """The same by clones."""
+
+    setting = Setting(database="mysql", isolation="clone")
+    orders: ClassVar[tuple[str, ...]] = ("forward",)
 
 
 @pytest.mark.slow

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
+from pymysql.constants import CLIENT
 
-from pytest_arena._mysql.journal._journal_control import StatementFailure
+from pytest_arena._mysql._control import MySQLFailure
+from pytest_arena._mysql.journal._journal_control import SESSION
 
 # The socket of a running server, whose login `root` needs no password.
 SOCKET = "TESTS_MYSQL_SOCKET"
@@ -110,15 +112,20 @@ class TestControl:
     __test__ = False
 
     def __init__(self, socket: str) -> None:
-        self.connection = connect(socket)
+        self.connection = connect(socket, client_flag=CLIENT.MULTI_STATEMENTS)
         self.log: list[str] = []
+        for statement in SESSION:
+            self.rows(statement)
 
-    def rows(self, statement: str) -> list[tuple[object, ...]]:
-        """Execute a statement and return its rows."""
-        self.log.append(statement)
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute statements and return the rows of the last."""
+        self.log.append(sql)
         with self.connection.cursor() as cursor:
             try:
-                cursor.execute(statement)
+                cursor.execute(sql)
+                rows = list(cursor.fetchall())
+                while cursor.nextset():
+                    rows = list(cursor.fetchall())
             except pymysql.err.MySQLError as error:
-                raise StatementFailure(f"{error}: {statement}", error.args[0]) from error
-            return list(cursor.fetchall())
+                raise MySQLFailure(f"{error}: {sql}", error.args[0]) from error
+            return rows

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._control import SQL_MODE, MySQLFailure, identifier, literal
+from pytest_arena._mysql.journal._row_triggers import is_of_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena._mysql._control import MySQLControl
 
@@ -30,30 +31,11 @@ class CopyPlan:
     source: str
     options: str  # of CREATE DATABASE
     tables: tuple[str, ...] = ()
-    rows: Mapping[str, str] = field(
-        default_factory=dict
-    )  # by the tables that have rows
+    rows: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()  # routines, triggers and events
     names_that_write: tuple[str, ...] = ()  # of functions and sequences
-    table_names: tuple[str, ...] = ()
-    view_names: tuple[str, ...] = ()
-    # By the names of tables: those that refer to them, whose rows a cascade may change.
-    referring: Mapping[str, set[str]] = field(default_factory=dict)
-    has_triggers: bool = False
     has_events: bool = False
-
-    @property
-    def allows_refill(self) -> bool:
-        """Whether rows can be deleted and inserted without other effects."""
-        if self.has_triggers or self.has_events:
-            return False
-        # Tables with a history, and columns whose default is a sequence's next number.
-        return not any(
-            sign in table.upper()
-            for sign in ("SYSTEM VERSIONING", "NEXTVAL(")
-            for table in self.tables
-        )
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. A part that exists already is dropped first.
@@ -67,7 +49,7 @@ class CopyPlan:
             f"CREATE DATABASE {name}{self.options}",
             f"USE {name}",
         ]
-        rows = ["START TRANSACTION", *self.rows.values(), "COMMIT"] if self.rows else []
+        rows = ["START TRANSACTION", *self.rows, "COMMIT"] if self.rows else []
         tables = [table.replace(self.source, copy) for table in self.tables]
         statements = [*begin, *tables, *rows]
         for start in range(0, len(statements), _AT_ONCE):
@@ -129,31 +111,15 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         source,
         options_of(control, source),
         (*sequences, *tables),
-        dict(_rows(control, source, names["TABLE"])),
+        tuple(_rows(control, source, names["TABLE"])),
         tuple(_shown(control, "VIEW", source, name)[1] for name in names["VIEW"]),
         programs,
         names_that_write=(*[name for (name,) in functions], *names["SEQUENCE"]),
-        table_names=tuple(names["TABLE"]),
-        view_names=tuple(names["VIEW"]),
-        referring=_referring(control, source),
-        has_triggers=any(_TRIGGER.search(program) for program in programs),
         has_events=any(_EVENT.search(program) for program in programs),
     )
 
 
-_TRIGGER = re.compile(r"(?i)\bCREATE\b[^;]*?\bTRIGGER\b")
 _EVENT = re.compile(r"(?i)\bCREATE\b[^;]*?\bEVENT\b")
-
-
-def _referring(control: MySQLControl, source: str) -> dict[str, set[str]]:
-    referring: dict[str, set[str]] = {}
-    for table, referred in control.rows(
-        "SELECT table_name, referenced_table_name "
-        "FROM information_schema.referential_constraints "
-        f"WHERE constraint_schema = {literal(source)}"
-    ):
-        referring.setdefault(referred, set()).add(table)
-    return referring
 
 
 def options_of(control: MySQLControl, database: str) -> str:
@@ -199,16 +165,13 @@ def columns_of(
     return columns
 
 
-def _rows(
-    control: MySQLControl, source: str, tables: list[str]
-) -> Iterator[tuple[str, str]]:
-    """Yield each table that has rows, with the statement that copies them."""
+def _rows(control: MySQLControl, source: str, tables: list[str]) -> Iterator[str]:
+    """Yield a statement for each table that has rows, which copies them."""
     columns = columns_of(control, source)
     for name in _with_rows(control, source, tables):
         names = ", ".join(identifier(column) for column, _ in columns[name])
         place = f"{identifier(source)}.{identifier(name)}"
-        copy = f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
-        yield name, copy
+        yield f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
 
 
 def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> list[str]:
@@ -226,7 +189,10 @@ def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> lis
 
 
 def _programs(control: MySQLControl, source: str) -> Iterator[str]:
-    """Yield the statements for routines, triggers and events, each with its settings."""
+    """Yield the statements for routines, triggers and events, each with its settings.
+
+    The triggers of a journal are not copied.
+    """
     schema = literal(source)
     routines = control.rows(
         "SELECT routine_type, routine_name FROM information_schema.routines "
@@ -239,11 +205,13 @@ def _programs(control: MySQLControl, source: str) -> Iterator[str]:
             raise MySQLFailure(f"the text of {kind} {name} is hidden", 1227)
         yield _with_settings(create, mode, charset, collation)
     triggers = control.rows(
-        "SELECT trigger_name FROM information_schema.triggers "
+        "SELECT trigger_name, action_statement FROM information_schema.triggers "
         f"WHERE trigger_schema = {schema} "
         "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
     )
-    for (name,) in triggers:
+    for name, action in triggers:
+        if is_of_journal(action):
+            continue
         _, mode, create, charset, collation, *_ = _shown(
             control, "TRIGGER", source, name
         )

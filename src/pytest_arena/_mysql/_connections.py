@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._mysql._cloned import CloneIsolation
+    from pytest_arena._mysql._mysql_isolation import MySQLIsolation
     from pytest_arena._mysql.drivers._records import RawMySQLConnection
     from pytest_arena._values import Address
 
@@ -349,7 +349,7 @@ class MySQLHandle:
 def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
     if target.database is None or not pid:
         return
-    isolation = cast("CloneIsolation | None", target.database.isolation)
+    isolation = cast("MySQLIsolation | None", target.database.isolation)
     if isolation is not None:
         with suppress(ArenaError):  # a server that does not answer has ended it
             isolation.end(pid, cancel=cancel)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Row, limited, net
@@ -13,7 +14,7 @@ from pytest_arena._mysql._control import MySQLControl, identifier, literal
 from pytest_arena._values import TableRows, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _AT_ONCE = 50  # tables in one statement
 # Types whose texts are exact. FLOAT is shown with six digits, and with all as DOUBLE.
@@ -42,18 +43,18 @@ class _MeasuredTable:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     image: str  # the expression of a row's text
+    place: str  # its quoted name
 
-    def digest(self, database: str) -> str:
+    def digest(self) -> str:
         """Write the query of the number of rows and the sum of their hashes."""
         # A sum does not depend on the order, and counts equal rows.
         halves = []
         for start in (1, 17):
             half = f"CONV(SUBSTR(SHA2(image, 256), {start}, 16), 16, 10)"
             halves.append(f"COALESCE(SUM(CAST({half} AS UNSIGNED)), 0)")
-        place = f"{identifier(database)}.{identifier(self.name)}"
         return (
             f"SELECT {literal(self.name)}, CONCAT(COUNT(*), ' rows, ', {halves[0]}, ' ', "
-            f"{halves[1]}) FROM (SELECT {self.image} AS image FROM {place}) AS images"
+            f"{halves[1]}) FROM (SELECT {self.image} AS image FROM {self.place}) AS images"
         )
 
 
@@ -75,24 +76,27 @@ class ReadContent:
 def read_rows(
     control: MySQLControl,
     database: str,
+    tables: Mapping[str, str] = MappingProxyType({}),
     *,
     unlike: ReadContent | None = None,
     only_digests: bool = False,
 ) -> ReadContent:
     """Read the rows of all tables, or of those that differ from another database's.
 
+    ``tables`` are read in the place of the database's tables of these names.
+
     Cost: the server reads all rows. Python gets the requested ones.
 
     Raises:
         MySQLFailure: the server does not answer, or the database was dropped.
     """
-    tables = _tables(control, database)
-    digests = _digests(control, database, tables)
+    measured = _tables(control, database, tables)
+    digests = _digests(control, measured)
     known = unlike.digests if unlike is not None else {}
     rows = {}
-    for table in tables:
+    for table in measured:
         if not only_digests and digests[table.name] != known.get(table.name):
-            rows[table.name] = _read(control, database, table)
+            rows[table.name] = _read(control, table)
     return ReadContent(digests, rows)
 
 
@@ -140,7 +144,9 @@ def _as(columns: tuple[str, ...], table: _ReadTable) -> list[tuple[str, Row]]:
     return rows
 
 
-def _tables(control: MySQLControl, database: str) -> list[_MeasuredTable]:
+def _tables(
+    control: MySQLControl, database: str, places: Mapping[str, str]
+) -> list[_MeasuredTable]:
     schema = literal(database)
     keys: dict[str, list[str]] = {}
     for table, column in control.rows(
@@ -166,6 +172,7 @@ def _tables(control: MySQLControl, database: str) -> list[_MeasuredTable]:
                     tuple(column for column, _ in columns),
                     tuple(keys.get(name, ())),
                     f"CONCAT({parts}, '')",
+                    places.get(name, f"{identifier(database)}.{identifier(name)}"),
                 )
             )
     return tables
@@ -182,22 +189,19 @@ def _text(column: str, kind: str) -> str:
     return f"COALESCE(CONCAT('v', {text}), 'NULL')"
 
 
-def _digests(
-    control: MySQLControl, database: str, tables: Sequence[_MeasuredTable]
-) -> dict[str, str]:
+def _digests(control: MySQLControl, tables: Sequence[_MeasuredTable]) -> dict[str, str]:
     digests = {}
     for start in range(0, len(tables), _AT_ONCE):
         some = tables[start : start + _AT_ONCE]
-        question = " UNION ALL ".join(table.digest(database) for table in some)
+        question = " UNION ALL ".join(table.digest() for table in some)
         digests.update({name: str(text) for name, text in control.rows(question)})
     # A row's text does not have the names of the columns.
     return {table.name: f"{digests[table.name]}, {table.columns}" for table in tables}
 
 
-def _read(control: MySQLControl, database: str, table: _MeasuredTable) -> _ReadTable:
+def _read(control: MySQLControl, table: _MeasuredTable) -> _ReadTable:
     columns = ", ".join(map(identifier, table.columns))
-    place = f"{identifier(database)}.{identifier(table.name)}"
-    answer = control.rows(f"SELECT {table.image}, {columns} FROM {place}")
+    answer = control.rows(f"SELECT {table.image}, {columns} FROM {table.place}")
     rows = [(image, tuple(values)) for image, *values in answer]
     return _ReadTable(table.columns, table.key, rows)
 

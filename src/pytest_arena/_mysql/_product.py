@@ -12,8 +12,8 @@ from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
-from pytest_arena._mysql._cloned import CloneIsolation
 from pytest_arena._mysql._control import MySQLControlLine, place_shown
+from pytest_arena._mysql._mysql_isolation import MySQLIsolation, why_unfit
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
@@ -40,11 +40,8 @@ if TYPE_CHECKING:
     from pytest_arena._product import Usage
     from pytest_arena._product.servers import Server
 
-_ISOLATIONS = {
-    "auto": CloneIsolation,
-    "clone": CloneIsolation,
-    "rollback": RollbackIsolation,
-}
+# By the values of the option.
+_ISOLATIONS = {"auto": "undo", "undo": "undo", "clone": "clone", "rollback": "rollback"}
 
 
 class MySQL:
@@ -164,22 +161,62 @@ class MySQL:
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database that the option names."""
+        """Return the isolation of a database that the option names.
+
+        ``auto`` is undo. If undo cannot restore the schema, it is clone, and a line says why.
+
+        Raises:
+            ConfigError: the option names undo, which does not work here.
+        """
         del database
         own = self._registry()
-        kind = isolation_named(self._config, _ISOLATIONS, self.shown)
+        isolation = isolation_named(self._config, _ISOLATIONS, self.shown)
+        asked_for = self._config.isolation
+        if isolation == "undo":
+            with own.saying("the schema cannot be read"):
+                reason = why_unfit(own, content or own.name)
+            if reason and asked_for == "undo":
+                raise self._unfit(reason)
+            if reason:
+                isolation = "clone"
+                self._core.ledger.note(
+                    f"{self.shown}: tests are isolated by clone, since {reason}"
+                )
         tell = self._core.ledger.note
-        return cast("Isolation", kind(own, content, uses=uses, tell=tell))
+        if isolation == "rollback":
+            shared = RollbackIsolation(own, content, uses=uses, tell=tell)
+            return cast("Isolation", shared)
+        live = MySQLIsolation(
+            own,
+            content,
+            isolation,
+            uses=uses,
+            tell=tell,
+            may_clone=asked_for == "auto",
+        )
+        return cast("Isolation", live)
+
+    def _unfit(self, reason: str) -> ConfigError:
+        return ConfigError(
+            f"arena_isolation = undo: {reason}",
+            why="tests with another isolation than the option names would prove nothing",
+            cause=self._config.places["isolation"],
+            fix="arena_isolation = auto   (clone, as long as undo does not work)",
+        )
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Return why a level cannot have an isolation. All levels have the same one."""
+        """Return why a level cannot have an isolation, else ""."""
+        if name not in _ISOLATIONS:
+            return f"{self.shown} is isolated by undo, clone or rollback"
+        if "rollback" not in {name, isolation.name}:
+            return cast("MySQLIsolation", isolation).ask_for(_ISOLATIONS[name])
         if name in {"auto", isolation.name}:
             return ""
         return f"{self.shown} is isolated by {isolation.name}"
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live database, whose name changes after a test that has written."""
-        isolation = cast("CloneIsolation | None", database.isolation)
+        isolation = cast("MySQLIsolation | None", database.isolation)
         if isolation is None:
             return ConnectTarget(
                 database.key, "", (database.born, 0), database=database
@@ -211,7 +248,7 @@ class MySQL:
 
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
-        kept = cast("CloneIsolation", database.isolation).save(title)
+        kept = cast("MySQLIsolation", database.isolation).save(title)
         url = url_of(self._registry().address_of(kept), self.name, "pymysql")
         return url.set(drivername=self.name, password=None).render_as_string()
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Flaky
 
+from pytest_arena._mysql._control import MySQLFailure
 from pytest_arena._mysql.journal import _key_journal
 from pytest_arena._mysql.journal._changed_tables import ChangedTables
-from pytest_arena._mysql.journal._journal_control import StatementFailure
 from pytest_arena._mysql.journal._journal_levels import JournalLevel
 from pytest_arena._mysql.journal._key_journal import KeyJournal
 from pytest_arena._mysql.journal._restore_statements import JournaledTable
@@ -107,5 +107,5 @@ def test_a_defect_is_found(
         run_history(world, steps)
 
     # A defect leaves rows behind, so that Hypothesis cannot repeat its failure.
-    with pytest.raises((AssertionError, StatementFailure, Flaky)):
+    with pytest.raises((AssertionError, MySQLFailure, Flaky)):
         search()

@@ -356,7 +356,7 @@ def test_a_changed_schema_is_refused(shop: MySQLWorld, statement: str, kind: str
     assert kind in caught.value.kinds
     shop.build(shop.database, shop.script)
     shop.run(f"USE `{shop.database}`")
-    journal.reinstall()
+    journal.reinstall(shop.database)
     assert journal.depth == 2
     assert shop.content() == fixture
     shop.run("DELETE FROM customer")
@@ -505,19 +505,4 @@ def test_changes_between_moments(shop: MySQLWorld) -> None:
     total = {rows.table: rows for rows in journal.rows_changed()}
     assert total["customer"].removed == ((1, "Ada"),)
     assert total["customer"].added == ((1, "New"),)
-    journal.leave()
-
-
-def test_changes_of_a_wider_level(shop: MySQLWorld) -> None:
-    """A depth asks for what the level below has written."""
-    journal = shop.journal
-    journal.enter()
-    shop.run("INSERT INTO visit VALUES ('2026-02-02', NULL)")
-    journal.enter()
-    shop.run("INSERT INTO customer (name) VALUES ('Dan')")
-    [below] = journal.rows_changed(depth=1)
-    assert (below.table, len(below.added), below.removed) == ("visit", 1, ())
-    [top] = journal.rows_changed()
-    assert top.table == "customer"
-    journal.leave()
     journal.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pytest_arena._mysql.journal._journal_control import identifier
+from pytest_arena._mysql._control import identifier
 from pytest_arena._mysql.journal._key_journal import KeyJournal
 from tests.mysql.server import TestControl, connect
 
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     Content = dict[str, list[str]]
 
 _FLOAT = ("float", "double")
+
+
+class LeftJournal(KeyJournal):
+    """A journal whose levels are left in one step."""
+
+    def leave(self) -> bool:
+        """Restore the start of the top level, and drop the level. Return whether rows differed."""
+        is_changed = self.rewind()
+        self.forget()
+        return is_changed
 
 
 class MySQLWorld:
@@ -38,7 +48,10 @@ class MySQLWorld:
         self.app = self.connect()
         self.ran: list[str] = []
         if is_journaled:
-            self.journal = KeyJournal.install(self.control, self.database, self.template, self.side)
+            self.build(self.side, ())
+            self.journal = LeftJournal.install(
+                self.control, self.database, self.template, self.side
+            )
 
     def build(self, database: str, script: Sequence[str]) -> None:
         """Create a database by a script."""

@@ -12,7 +12,6 @@ import pytest
 from pymysql.constants import CLIENT
 
 from pytest_arena._mysql.rollback._mysql_proxy import MySQLProxy
-from pytest_arena._mysql.rollback._shared_mysql import TransactionWatch
 from pytest_arena._values import Address
 from tests.conformance.story_mysql_server import server_arguments
 from tests.mysql.conftest import server
@@ -90,8 +89,7 @@ def opened(
         "mysql", login["host"], login["port"], login["user"], database, login["password"]
     )
     notes: list[str] = []
-    watch = TransactionWatch(lambda: ("writes",), lambda _: None)
-    proxy = kind(address, watch, note=notes.append, lock_timeout=lock_timeout)
+    proxy = kind(address, lambda: ("writes",), note=notes.append, lock_timeout=lock_timeout)
     try:
         yield SharedDatabase(proxy, login, database, notes)
     finally:

@@ -205,21 +205,6 @@ def may_write(statement: str, names_that_write: tuple[str, ...]) -> bool:
     return any(name.lower() in lowered for name in names_that_write)
 
 
-_CHANGES_ROWS = re.compile(r"(?i)\s*(?:INSERT|UPDATE|DELETE|REPLACE)\b")
-
-
-def changes_rows_only(statement: str) -> bool:
-    """Return whether a statement changes the rows of tables that it names, and nothing else.
-
-    A procedure may do anything. Triggers and functions are for the caller to know.
-
-    >>> changes_rows_only("DELETE FROM t"), changes_rows_only("DROP TABLE t")
-    (True, False)
-    """
-    text = bare(statement).rstrip("; \t\r\n")
-    return ";" not in text and _CHANGES_ROWS.match(text) is not None
-
-
 _ALTERS = re.compile(
     r"(?ix) (?:\A|;)\s* (?: SET \b (?!\s+(?:TRANSACTION)\b) | PREPARE\b | DEALLOCATE\b "
     r"| USE\b | LOCK\s+TABLES?\b | CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b "

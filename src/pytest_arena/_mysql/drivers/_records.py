@@ -136,7 +136,7 @@ class MySQLConnection:
         changes_session = alters_session(statement)
         self.session_changes += changes_session
         if self.target is not None and self.target.database is not None:
-            # A `CloneIsolation`, which imports this package.
+            # A `MySQLIsolation`, which imports this package.
             isolation: Any = self.target.database.isolation
             if isolation is not None:
                 isolation.note_statement(statement, self.target.generation)

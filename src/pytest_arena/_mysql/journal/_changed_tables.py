@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql.journal._ddl_witness import number_of
-from pytest_arena._mysql.journal._journal_control import identifier
+from pytest_arena._mysql._control import identifier
 from pytest_arena._mysql.journal._journal_levels import JournalEntries
 from pytest_arena._mysql.journal._restore_statements import JournaledTable
 from pytest_arena._mysql.journal._row_triggers import (
-    CASCADED,
     MAY_CASCADE,
     journal_names,
 )
@@ -51,17 +49,13 @@ class ChangedTables:
         questions: list[str] = []
         for journal in self.journals:
             questions.append(
-                f"(SELECT t, SUM(kind < {CASCADED}), MAX(kind = {MAY_CASCADE}) "
+                f"(SELECT t, MAX(kind = {MAY_CASCADE}) "
                 f"FROM {journal} GROUP BY t {lock})"
             )
-        for number, count, may_cascade in self._control.rows(
-            " UNION ALL ".join(questions)
-        ):
-            name = self._by_number[number_of(number)]
+        for number, may_cascade in self._control.rows(" UNION ALL ".join(questions)):
+            name = self._by_number[int(number)]
             entries.tables.append(name)
-            if number_of(count):
-                entries.counts[name] = number_of(count)
-            if number_of(may_cascade):
+            if int(may_cascade):
                 entries.parents.append(name)
         return entries
 
@@ -117,5 +111,5 @@ class ChangedTables:
         for source in sources:
             self._control.rows(parent.record_cascaded(child, key, source))
             [(number,)] = self._control.rows("SELECT ROW_COUNT()")
-            is_new = is_new or number_of(number) > 0
+            is_new = is_new or int(number) > 0
         return is_new

@@ -13,12 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._mysql.journal._journal_control import (
-    NO_PROCESS_RIGHT,
-    StatementFailure,
-    identifier,
-    literal,
-)
+from pytest_arena._mysql._control import MySQLFailure, identifier, literal
+from pytest_arena._mysql.journal._journal_control import NO_PROCESS_RIGHT
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
@@ -83,11 +79,6 @@ class SchemaDigest:
         return tuple(kinds)
 
 
-def number_of(value: object) -> int:
-    """Return a number that a driver may report as an int, a Decimal, a float or a text."""
-    return int(str(value).partition(".")[0])
-
-
 class _Views(NamedTuple):
     tables: str
     counters: str
@@ -108,15 +99,15 @@ _MYSQL = _Views(
 
 def _views(control: JournalControl) -> _Views:
     [(version,)] = control.rows("SELECT VERSION()")
-    return _MARIADB if "mariadb" in str(version).lower() else _MYSQL
+    return _MARIADB if "mariadb" in version.lower() else _MYSQL
 
 
 def may_read_counters(control: JournalControl) -> bool:
     """Return whether the login may read InnoDB's counters, for which it needs PROCESS."""
     try:
         control.rows(f"SELECT 1 FROM {_views(control).counters} LIMIT 0")
-    except StatementFailure as error:
-        if error.code != NO_PROCESS_RIGHT:
+    except MySQLFailure as error:
+        if error.number != NO_PROCESS_RIGHT:
             raise
         return False
     return True
@@ -148,19 +139,19 @@ class DdlWitness:
         # On macOS and Windows InnoDB's names have small letters.
         tables: dict[str, str] = {}
         for name, inner in names:
-            tables[str(inner).casefold()] = str(name)
+            tables[inner.casefold()] = name
         for name, inner in names:
-            tables[str(inner)] = str(name)
+            tables[inner] = name
         ids: dict[int, str] = {}
         for number, inner in self._control.rows(
             f"SELECT TABLE_ID, NAME FROM {self._views.tables}"
         ):
-            name = tables.get(_PARTITION.split(str(inner))[0])
+            name = tables.get(_PARTITION.split(inner)[0])
             if name is not None:
-                ids[number_of(number)] = name
+                ids[int(number)] = name
         unknown = sorted({*self._counted} - {*ids.values()})
         if unknown:
-            raise StatementFailure(f"InnoDB does not list the tables {unknown}", 0)
+            raise MySQLFailure(f"InnoDB does not list the tables {unknown}", 0)
         return ids
 
     def read(self) -> SchemaState:
@@ -190,12 +181,12 @@ class DdlWitness:
             FROM {self._views.status}
             WHERE VARIABLE_NAME RLIKE '^Com_(alter|create|drop|rename|truncate)'""")
         for number, counter, _ in tables:
-            name = self._ids[number_of(number)]
-            ids[number_of(number)] = name
+            name = self._ids[int(number)]
+            ids[int(number)] = name
             if name in self._counted:
                 # The counter of a partitioned table is the largest of its partitions.
-                counters[name] = max(counters.get(name, 0), number_of(counter))
-        return SchemaState(ids, counters, number_of(alters), number_of(other_ddl))
+                counters[name] = max(counters.get(name, 0), int(counter))
+        return SchemaState(ids, counters, int(alters), int(other_ddl))
 
     def _quoted(self, name: str) -> str:
         return f"{identifier(self._database)}.{identifier(name)}"
@@ -208,7 +199,7 @@ class DdlWitness:
         )
         texts: list[str] = []
         for (name,) in names:
-            [row] = self._control.rows(f"SHOW CREATE TABLE {self._quoted(str(name))}")
+            [row] = self._control.rows(f"SHOW CREATE TABLE {self._quoted(name)}")
             texts.append(_COUNTER_IN_DDL.sub("", repr(row)))
         schema = SchemaDigest({"a table or a view": digest("\n".join(texts))})
         if not tables_only:

@@ -1,13 +1,14 @@
-"""The connection that the journal uses, and how texts are written into statements."""
+"""The connection that the journal uses, and the settings of its session."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 NO_PROCESS_RIGHT = 1227  # ER_SPECIFIC_ACCESS_DENIED_ERROR
 LOCKED = (1205, 1213)  # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
 
 # The session of a control connection. Triggers neither record nor act while the variable is set.
+# The server reads definitions under a short lock, so a second is needed also if no client has one.
 # A comment with `M!` is read by MariaDB only.
 SESSION = (
     """
@@ -26,33 +27,14 @@ SESSION = (
 IS_TEST_CODE = "@pytest_arena IS NULL"
 
 
-class StatementFailure(Exception):
-    """The server refused a statement. ``code`` is its number."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class JournalControl(Protocol):
     """A connection of pytest-arena with the settings of ``SESSION``."""
 
-    def rows(self, statement: str) -> list[tuple[object, ...]]:
-        """Execute a statement and return its rows, [] if it has none.
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute a statement, or several, and return the rows of the last, [] if it has none.
 
         The values have the types of the driver. Names are ``str``.
 
         Raises:
-            StatementFailure: the server refused the statement.
+            MySQLFailure: the server refused the statement, or cannot be reached.
         """
-
-
-def identifier(name: str) -> str:
-    """Return a name as it is written in a statement."""
-    return "`" + name.replace("`", "``") + "`"
-
-
-def literal(text: str) -> str:
-    """Return a text as it is written in a statement under the ``sql_mode`` of ``SESSION``."""
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql.journal._net_rows import JournalMoment
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,7 +19,6 @@ class JournalLevel:
     replaced: set[str] = field(default_factory=set)
     # Their rows when a level above was entered last.
     copies: dict[str, str] = field(default_factory=dict)
-    moment: JournalMoment = field(default_factory=JournalMoment)
 
     def replace(self, names: Iterable[str]) -> list[str]:
         """Note tables that are restored whole. Return the copies that are not valid any more."""
@@ -33,6 +30,13 @@ class JournalLevel:
                 stale.append(copy)
         return stale
 
+    def begin_again(self) -> list[str]:
+        """Note that the rows are those at its start. Return the copies, which are not valid."""
+        stale = [*self.copies.values()]
+        self.replaced.clear()
+        self.copies.clear()
+        return stale
+
     def missing_copies(self) -> list[str]:
         """Return the changed tables whose rows are not in a copy."""
         return sorted(self.replaced - self.copies.keys())
@@ -40,10 +44,6 @@ class JournalLevel:
     def bases_above(self) -> dict[str, str]:
         """Return the tables with the rows at the time when the journals were emptied last."""
         return {**self.bases, **self.copies}
-
-    def note_moment(self, moment: JournalMoment) -> None:
-        """Note the last moment."""
-        self.moment = moment
 
     def begin(self, counters: dict[str, int]) -> None:
         """Note the counters at the start of the level."""
@@ -54,6 +54,5 @@ class JournalLevel:
 class JournalEntries:
     """The entries of the top level."""
 
-    counts: dict[str, int] = field(default_factory=dict)  # of the triggers' entries
     tables: list[str] = field(default_factory=list)  # with any entry
     parents: list[str] = field(default_factory=list)  # that may have cascaded

@@ -7,15 +7,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_arena._mysql._control import MySQLFailure, identifier, literal
 from pytest_arena._mysql.journal._changed_tables import ChangedTables
-from pytest_arena._mysql.journal._ddl_witness import DdlWitness, number_of
-from pytest_arena._mysql.journal._journal_control import (
-    LOCKED,
-    SESSION,
-    StatementFailure,
-    identifier,
-    literal,
-)
+from pytest_arena._mysql.journal._ddl_witness import DdlWitness
+from pytest_arena._mysql.journal._journal_control import LOCKED
 from pytest_arena._mysql.journal._journal_levels import JournalLevel
 from pytest_arena._mysql.journal._net_rows import JournalMoment, NetRows
 from pytest_arena._mysql.journal._restore_statements import (
@@ -33,6 +28,7 @@ from pytest_arena._product import held_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Self
 
     from pytest_arena._mysql.journal._journal_control import JournalControl
     from pytest_arena._values import TableRows
@@ -41,8 +37,8 @@ if TYPE_CHECKING:
 class SchemaChanged(Exception):
     """The schema has changed, so that the database must be replaced. ``kinds`` say what."""
 
-    def __init__(self, database: str, kinds: tuple[str, ...]) -> None:
-        super().__init__(f"{database}: {', '.join(kinds)} has changed")
+    def __init__(self, kinds: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{', '.join(kinds)} has changed")
         self.kinds = kinds
 
 
@@ -58,6 +54,8 @@ class KeyJournal:
 
     Create it with ``install``.
     """
+
+    isolation = "undo"
 
     def __init__(
         self, control: JournalControl, database: str, template: str, side: str
@@ -76,21 +74,18 @@ class KeyJournal:
     @classmethod
     def install(
         cls, control: JournalControl, database: str, template: str, side: str
-    ) -> KeyJournal:
-        """Create the journal of a new copy of a template.
+    ) -> Self:
+        """Create the journal of a copy of a template.
 
-        ``side`` is the name of a database that is dropped and created. Later the caller drops it.
+        ``side`` is the name of an empty database, which the caller drops later. Triggers of an
+        earlier journal of the copy are dropped.
         """
-        for statement in SESSION:
-            control.rows(statement)
-        control.rows(f"DROP DATABASE IF EXISTS {identifier(side)}")
-        control.rows(f"CREATE DATABASE {identifier(side)} CHARACTER SET utf8mb4")
         journal = cls(control, database, template, side)
         journal.create()
         return journal
 
     def create(self) -> None:
-        """Create the journals, and the triggers of a new copy."""
+        """Create the journals, and the triggers of a copy."""
         for statement in journal_tables(self._side, journal_names(self._facts)):
             self._control.rows(statement)
         self._control.rows(restore_procedure(self._side))
@@ -98,16 +93,18 @@ class KeyJournal:
         self._levels[0].begin(self._known.counters)
 
     def _create_triggers(self) -> None:
-        """Create the triggers in a new copy, and note its schema."""
+        """Create the triggers in a copy, and note its schema."""
+        self._control.rows("SET SESSION lock_wait_timeout = 10")
         guard_app_triggers(self._control, self._database)
         counted: set[str] = set()
         for name, journaled in self._changed.tables.items():
             if journaled.table.has_counter:
                 counted.add(name)
-            for statement in row_triggers(
+            triggers = row_triggers(
                 self._database, self._facts, journaled.journal, journaled.table
-            ):
-                self._control.rows(statement)
+            )
+            self._control.rows(";\n".join(triggers))
+        self._control.rows("SET SESSION lock_wait_timeout = 1")
         self._witness = DdlWitness(self._control, self._database, counted)
         self._known = self._witness.read()
         self._digest = self._witness.digest()
@@ -150,15 +147,17 @@ class KeyJournal:
         entries = self._changed.entries(is_locking=True)
         return self._changed.touched(entries, level.bases_above())
 
-    def leave(self) -> bool:
+    def rewind(self) -> bool:
         """Restore the rows and counters of the matching ``enter``. Return whether rows differed.
+
+        The level stays open.
 
         Cost: two round trips, and another if there is a change.
 
         Raises:
-            SchemaChanged: the level still exists. The caller replaces the database by a new copy of
-                the template, and calls ``reinstall``.
-            Held: a transaction holds locks. The level still exists.
+            SchemaChanged: nothing was done. The caller replaces the database by a new copy of the
+                template, and calls ``reinstall``.
+            Held: a transaction holds locks.
         """
         level = self._levels[-1]
         self._note_truncated(level)
@@ -167,25 +166,24 @@ class KeyJournal:
             for name in level.replaced:
                 touched[name] = True
             self._restore(level, touched)
-        self._pop()
+        self._drop(level.begin_again())
         return bool(touched)
 
     def forget(self) -> None:
-        """Drop the top level, and keep the current rows."""
+        """Drop the top level, and keep the current rows. There is no cost after ``rewind``."""
         level = self._levels[-1]
         below = self._levels[-2]
         self._replace(below, level.replaced)
-        self._pop()
-
-    def _pop(self) -> None:
-        level = self._levels.pop()
+        self._levels.pop()
         self._drop(level.copies.values())
 
-    def reinstall(self) -> None:
-        """Create the triggers after the database was replaced by a new copy of the template.
+    def reinstall(self, database: str) -> None:
+        """Go on in another copy of the template.
 
-        The copy gets the rows and counters at the start of the top level.
+        The copy gets triggers, and the rows and counters at the start of the top level.
         """
+        self._database = database
+        self._changed = ChangedTables(self._control, self._facts, database, self._side)
         self._create_triggers()
         template = self._levels[0].bases
         level = self._levels[-1]
@@ -196,6 +194,11 @@ class KeyJournal:
         for journal in self._changed.journals:
             self._control.rows(f"DELETE FROM {journal}")
         self._restore(level, touched)
+        self._drop(level.begin_again())
+
+    def start_tables(self, number: int) -> Mapping[str, str]:
+        """Return the tables with the rows at the start of a level, by the names of tables."""
+        return self._levels[number].bases
 
     def is_untouched(self) -> bool:
         """Return whether no row was committed in the top level. Cost: two round trips."""
@@ -205,6 +208,10 @@ class KeyJournal:
         except SchemaChanged:
             return False
         return not level.replaced and not self._changed.entries().tables
+
+    def has_moved_counters(self) -> bool:
+        """Return whether a counter had moved at the last question. A rollback restores none."""
+        return bool(self._moved_counters(self._levels[-1]))
 
     def _note_truncated(self, level: JournalLevel) -> None:
         """Note the tables that were truncated or rebuilt since the last call.
@@ -220,7 +227,7 @@ class KeyJournal:
             digest = self._witness.digest(tables_only=tables_only)
             kinds = self._digest.changed(digest)
             if kinds:
-                raise SchemaChanged(self._database, kinds)
+                raise SchemaChanged(kinds)
         self._known = state
         self._replace(level, state.new_tables(known))
 
@@ -279,8 +286,8 @@ class KeyJournal:
         """Raise Held if a transaction holds a lock for too long."""
         try:
             yield
-        except StatementFailure as error:
-            if error.code not in LOCKED:
+        except MySQLFailure as error:
+            if error.number not in LOCKED:
                 raise
             raise held_by(self.lock_holders(), self._database) from error
 
@@ -293,83 +300,53 @@ class KeyJournal:
             SELECT p.ID FROM information_schema.INNODB_TRX x
             JOIN information_schema.PROCESSLIST p ON p.ID = x.trx_mysql_thread_id
             WHERE p.DB = {literal(self._database)} AND p.ID <> CONNECTION_ID()""")
-        return [number_of(number) for (number,) in holders]
+        return [int(number) for (number,) in holders]
 
-    def moment(self) -> JournalMoment:
+    def moment(self, *, exact: bool = False) -> JournalMoment:
         """Return the changes of the top level now, for ``rows_changed``.
 
-        Cost: a round trip, and two for each table that has changed since the last moment, which
-        read the changed rows. A TRUNCATE is noticed only by ``rows_changed`` without a moment.
+        Cost: a round trip, and two for each changed table, which read the changed rows. A TRUNCATE
+        is noticed only by an ``exact`` moment.
+
+        Raises:
+            SchemaChanged: the schema has changed, and the moment is to be ``exact``.
         """
         level = self._levels[-1]
-        last = level.moment
-        entries = self._changed.entries()
-        if entries.counts == last.entries and not level.replaced:
-            return last
-        touched = self._changed.touched(entries, level.bases_above())
+        if exact:
+            self._note_truncated(level)
+        touched = self._changed.touched(self._changed.entries(), level.bases_above())
         for name in level.replaced:
             touched[name] = True
-        nets: dict[str, NetRows] = {}
+        moment = JournalMoment()
         for name, is_whole in touched.items():
-            # A row that a cascade has changed has no new entry, nor has a truncated table.
-            is_certain = not is_whole and not entries.parents
-            is_same = entries.counts.get(name) == last.entries.get(name)
-            if is_certain and is_same and name in last.nets:
-                nets[name] = last.nets[name]
-            else:
-                live = self._changed.tables[name].live
-                nets[name] = self._net(name, level.bases[name], live, is_whole=is_whole)
-        moment = JournalMoment(entries.counts, nets)
-        level.note_moment(moment)
+            table = self._changed.tables[name]
+            net = NetRows()
+            for source, sign in ((level.bases[name], -1), (table.live, 1)):
+                rows = self._control.rows(table.select(source, is_whole=is_whole))
+                net.add(rows, sign)
+            moment.nets[name] = net
         return moment
-
-    def _net(self, name: str, before: str, after: str, *, is_whole: bool) -> NetRows:
-        journaled = self._changed.tables[name]
-        net = NetRows()
-        for source, sign in ((before, -1), (after, 1)):
-            rows = self._control.rows(journaled.select(source, is_whole=is_whole))
-            net.add(rows, sign)
-        return net
 
     def rows_changed(
         self,
         since: JournalMoment | None = None,
         until: JournalMoment | None = None,
         *,
-        depth: int = 0,
         limit: int | None = None,
     ) -> list[TableRows]:
-        """Return the net committed changes by table, at most ``limit`` rows of each.
+        """Return the net committed changes of the top level, at most ``limit`` rows of a table.
 
-        With a depth of 0: of the top level, from its start or a moment to a moment or now. With 1
-        or more: what the level so far below has written. Its changed tables are read whole.
+        They are from the level's start or a moment to a moment or now.
 
         Raises:
             SchemaChanged: the schema has changed, and no moment ends the changes.
         """
-        if depth:
-            return self._net_rows(self._nets_below(depth), JournalMoment(), limit)
-        if until is None:
-            self._note_truncated(self._levels[-1])
-            until = self.moment()
-        return self._net_rows(until.nets, since or JournalMoment(), limit)
-
-    def _net_rows(
-        self, nets: Mapping[str, NetRows], since: JournalMoment, limit: int | None
-    ) -> list[TableRows]:
+        until = until or self.moment(exact=True)
+        since = since or JournalMoment()
         changed: list[TableRows] = []
-        for name in sorted(nets):
-            net = nets[name].since(since.nets.get(name))
+        for name in sorted(until.nets):
+            net = until.nets[name].since(since.nets.get(name))
             rows = net.table_rows(self._facts.tables[name], limit)
             if rows is not None:
                 changed.append(rows)
         return changed
-
-    def _nets_below(self, depth: int) -> dict[str, NetRows]:
-        level = self._levels[-1 - depth]
-        above = self._levels[-depth]
-        nets: dict[str, NetRows] = {}
-        for name in level.replaced:
-            before = level.bases[name]
-            nets[name] = self._net(name, before, above.bases[name], is_whole=True)
-        return nets

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._values import TableRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from pytest_arena._mysql.journal._schema_facts import AppTable
 
@@ -72,7 +72,6 @@ class NetRows:
 
 @dataclass(frozen=True, slots=True)
 class JournalMoment:
-    """The changes of a level at a point in time. ``entries`` count those of each table."""
+    """The changes of a level at a point in time, by the names of tables."""
 
-    entries: Mapping[str, int] = field(default_factory=dict)
-    nets: Mapping[str, NetRows] = field(default_factory=dict)
+    nets: dict[str, NetRows] = field(default_factory=dict)

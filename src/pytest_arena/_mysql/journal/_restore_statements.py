@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql.journal._journal_control import identifier, literal
+from pytest_arena._mysql._control import identifier, literal
 from pytest_arena._mysql.journal._row_triggers import CASCADED, MAY_CASCADE
 
 if TYPE_CHECKING:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql.journal._journal_control import (
-    IS_TEST_CODE,
-    identifier,
-    literal,
-)
+from pytest_arena._mysql._control import identifier, literal
+from pytest_arena._mysql.journal._journal_control import IS_TEST_CODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
 PLAIN = 0
 MAY_CASCADE = 1
 CASCADED = 2
+
+_GUARD = f"IF {IS_TEST_CODE} THEN\n"
+_OURS = f"IF {IS_TEST_CODE} THEN /* pytest-arena */"
 
 
 def journal_names(facts: SchemaFacts) -> dict[tuple[str, ...], str]:
@@ -80,8 +80,13 @@ def row_triggers(
         name = identifier(f"arena_{event.lower()}_{table.number}")
         yield (
             f"CREATE TRIGGER {identifier(database)}.{name} AFTER {event} ON {target} "
-            f"FOR EACH ROW IF {IS_TEST_CODE} THEN {body} END IF"
+            f"FOR EACH ROW {_OURS} {body} END IF"
         )
+
+
+def is_of_journal(action: str) -> bool:
+    """Return whether the body of a trigger is a journal's."""
+    return action.startswith(_OURS)
 
 
 def _values(table: AppTable, row: str) -> str:
@@ -91,7 +96,8 @@ def _values(table: AppTable, row: str) -> str:
 def guard_app_triggers(control: JournalControl, database: str) -> None:
     """Replace each trigger of the app by one that does nothing on a control connection.
 
-    Otherwise the app's triggers would fire when rows are restored. Their order stays the same.
+    Otherwise the app's triggers would fire when rows are restored. Their order stays the same. The
+    triggers of an earlier journal are dropped.
     """
     triggers = control.rows(f"""
         SELECT TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, EVENT_OBJECT_TABLE,
@@ -101,22 +107,31 @@ def guard_app_triggers(control: JournalControl, database: str) -> None:
     if not triggers:
         return
     [(mode, collation)] = control.rows("SELECT @@sql_mode, @@collation_connection")
-    for row in triggers:
-        # A driver may return an enumeration as bytes or as a set.
-        name, timing, event, table, action, definer, its_mode, its_collation = map(
-            str, row
-        )
+    for (
+        name,
+        timing,
+        event,
+        table,
+        action,
+        definer,
+        its_mode,
+        its_collation,
+    ) in triggers:
         user, _, host = definer.rpartition("@")
         trigger = f"{identifier(database)}.{identifier(name)}"
         control.rows(f"DROP TRIGGER {trigger}")
+        if is_of_journal(action):
+            continue
+        guard = "" if action.startswith(_GUARD) else _GUARD
+        end = "\n; END IF" if guard else ""
         control.rows(
             f"SET SESSION sql_mode = {literal(its_mode)}, collation_connection = {its_collation}"
         )
         control.rows(
             f"CREATE DEFINER = {identifier(user)}@{identifier(host)} TRIGGER {trigger} "
             f"{timing} {event} ON {identifier(database)}.{identifier(table)} FOR EACH ROW "
-            f"IF {IS_TEST_CODE} THEN\n{action}\n; END IF"
+            f"{guard}{action}{end}"
         )
         control.rows(
-            f"SET SESSION sql_mode = {literal(str(mode))}, collation_connection = {collation}"
+            f"SET SESSION sql_mode = {literal(mode)}, collation_connection = {collation}"
         )

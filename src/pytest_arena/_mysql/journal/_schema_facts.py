@@ -8,8 +8,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_arena._mysql._control import identifier, literal
 from pytest_arena._mysql.journal._ddl_witness import may_read_counters
-from pytest_arena._mysql.journal._journal_control import identifier, literal
 
 if TYPE_CHECKING:
     from pytest_arena._mysql.journal._journal_control import JournalControl
@@ -90,11 +90,11 @@ def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
         WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW'""")
     for name, kind, engine, _ in tables:
         if kind == "SEQUENCE":
-            reasons[str(name)] = "a sequence keeps numbers in the server's memory"
+            reasons[name] = "a sequence keeps numbers in the server's memory"
         elif kind != "BASE TABLE":
-            reasons[str(name)] = f"{kind}: the server keeps earlier rows of the table"
+            reasons[name] = f"{kind}: the server keeps earlier rows of the table"
         elif engine != "InnoDB":
-            reasons[str(name)] = f"the engine {engine} has no transactions"
+            reasons[name] = f"the engine {engine} has no transactions"
     elsewhere = control.rows(f"""
         SELECT CONSTRAINT_SCHEMA, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA
         FROM information_schema.REFERENTIAL_CONSTRAINTS
@@ -102,7 +102,7 @@ def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
             OR UNIQUE_CONSTRAINT_SCHEMA = {literal(database)})
         AND CONSTRAINT_SCHEMA <> UNIQUE_CONSTRAINT_SCHEMA""")
     for schema, name, other in elsewhere:
-        child = str(name) if schema == database else f"{schema}.{name}"
+        child = name if schema == database else f"{schema}.{name}"
         reasons[child] = f"a foreign key leads from {schema} to {other}"
     return reasons
 
@@ -122,13 +122,13 @@ def read_schema(control: JournalControl, database: str) -> SchemaFacts:
     for table, column, kind, charset, collation, extra, generated in read:
         if generated:
             continue
-        columns[str(table)].append(str(column))
-        definition = str(kind)
+        columns[table].append(column)
+        definition = kind
         if charset:
             definition += f" CHARACTER SET {charset} COLLATE {collation}"
-        definitions[str(table), str(column)] = definition
+        definitions[table, column] = definition
         if "auto_increment" in str(extra).lower():
-            counters.add(str(table))
+            counters.add(table)
     keys = _read_keys(control, database, definitions)
     tables: dict[str, AppTable] = {}
     for number, name in enumerate(columns):
@@ -156,9 +156,9 @@ def _read_keys(
         WHERE TABLE_SCHEMA = {literal(database)} AND NON_UNIQUE = 0
         ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX""")
     for table, index, column, part, nullable, kind in read:
-        place = (str(table), str(index))
-        definition = definitions.get((str(table), str(column)))
-        indexes[place].append(KeyColumn(str(column), definition or ""))
+        place = (table, index)
+        definition = definitions.get((table, column))
+        indexes[place].append(KeyColumn(column, definition or ""))
         is_exact = part is None and nullable != "YES" and kind == "BTREE"
         if definition is None or not is_exact:
             unusable.add(place)
@@ -177,7 +177,7 @@ def _read_cascades(control: JournalControl, database: str) -> tuple[CascadingKey
         WHERE TABLE_SCHEMA = {literal(database)} AND REFERENCED_COLUMN_NAME IS NOT NULL
         ORDER BY TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION""")
     for table, constraint, column, referenced in read:
-        pairs[str(table), str(constraint)].append((str(column), str(referenced)))
+        pairs[table, constraint].append((column, referenced))
     cascades: list[CascadingKey] = []
     rules = control.rows(f"""
         SELECT TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME, DELETE_RULE, UPDATE_RULE
@@ -186,9 +186,9 @@ def _read_cascades(control: JournalControl, database: str) -> tuple[CascadingKey
         ORDER BY TABLE_NAME, CONSTRAINT_NAME""")
     for child, constraint, parent, on_delete, on_update in rules:
         key = CascadingKey(
-            child=str(child),
-            parent=str(parent),
-            columns=tuple(pairs[str(child), str(constraint)]),
+            child=child,
+            parent=parent,
+            columns=tuple(pairs[child, constraint]),
             on_delete=on_delete not in _INACTIVE,
             on_update=on_update not in _INACTIVE,
         )

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from pytest_arena._mysql.rollback._shared_mysql import TransactionWatch
     from pytest_arena._values import Address
 
 
@@ -27,12 +26,14 @@ class MySQLProxy(SharedMySQL):
     def __init__(
         self,
         address: Address,
-        watch: TransactionWatch,
+        names_that_write: Callable[[], tuple[str, ...]],
         *,
         note: Callable[[str], None],
         lock_timeout: float = 0.0,
     ) -> None:
-        super().__init__(address, watch, note=note, lock_timeout=lock_timeout)
+        super().__init__(
+            address, names_that_write, note=note, lock_timeout=lock_timeout
+        )
         self._entrance = ProxySocket("mysqld.sock", self._serve)
         self.address = replace(
             address, host=str(self._entrance.path), password="", patience=0.0

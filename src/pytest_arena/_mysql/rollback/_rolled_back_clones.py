@@ -1,24 +1,24 @@
 """The isolation ``rollback``: a level is a transaction in a copy of the level below."""
 
-# ruff: noqa: S608 - names are written by literal() alone
+# ruff: noqa: S608 - names are written by identifier() and literal() alone
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._cloned import CloneIsolation
 from pytest_arena._mysql._content import content, read_rows
 from pytest_arena._mysql._control import (
     MySQLControlLine,
     MySQLFailure,
+    identifier,
     literal,
     open_control,
 )
-from pytest_arena._mysql._refill import restore_counters
+from pytest_arena._mysql._frozen import LevelBase, NoJournal
+from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql.rollback._mysql_backend import StatementRefused
 from pytest_arena._mysql.rollback._mysql_proxy import MySQLProxy
-from pytest_arena._mysql.rollback._shared_mysql import TransactionWatch
 from pytest_arena._product import held_by
 from pytest_arena._product.sharing._sockets import Disconnected
 from pytest_arena.errors import IsolationError
@@ -26,16 +26,20 @@ from pytest_arena.errors import IsolationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._mysql._cloned import FrozenDatabase
     from pytest_arena._mysql._content import ReadContent
+    from pytest_arena._mysql._control import MySQLControl
+    from pytest_arena._mysql._frozen import FrozenDatabase, MySQLLevel
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._product import Usage
     from pytest_arena._values import Address
 
 _MOST_NAMES = 3  # in a line of the summary
+# An ALTER TABLE waits for a session that uses the table. The database is replaced in its place.
+_HURRIED = "SET SESSION lock_wait_timeout = 1"
+_PATIENT = "SET SESSION lock_wait_timeout = 10"
 
 
-class RollbackIsolation(CloneIsolation):
+class RollbackIsolation(MySQLIsolation):
     """``rollback``: all connections share one transaction, in a copy of the level below.
 
     Connections reach the database through a proxy. A test's level is left by a rollback. The
@@ -46,8 +50,6 @@ class RollbackIsolation(CloneIsolation):
     Cost of enter and leave: two statements, and one ALTER TABLE for each AUTO_INCREMENT number that
     has moved. A level above a changed one costs a copy.
     """
-
-    name = "rollback"
 
     def __init__(
         self,
@@ -60,9 +62,19 @@ class RollbackIsolation(CloneIsolation):
         self._proxy: MySQLProxy | None = None
         self._opening = threading.RLock()
         self._reader = MySQLControlLine(lambda: open_control(self.address))
-        # The sequences, and the tables without transactions, by the names of databases.
+        # By the names of frozen databases: sequences and tables without transactions, and counters.
         self._unrestorable: dict[str | None, tuple[str, ...]] = {}
-        super().__init__(own, template, uses=uses, tell=tell)
+        self._counters: dict[str, dict[str, int]] = {}
+        super().__init__(own, template, "clone", uses=uses, tell=tell, may_clone=True)
+
+    @property
+    def name(self) -> str:
+        """The name of the isolation."""
+        return "rollback"
+
+    def _new_base(self, isolation: str, frozen: FrozenDatabase, live: str) -> LevelBase:
+        del isolation, live
+        return LevelBase(frozen, NoJournal())
 
     @property
     def proxy(self) -> MySQLProxy:
@@ -71,11 +83,10 @@ class RollbackIsolation(CloneIsolation):
             if self._proxy is not None and self._proxy.database != self.live:
                 self._close_proxy()
             if self._proxy is None:
-                watch = TransactionWatch(self._names_that_write, self._note_write)
                 with self._own.saying("the shared connection cannot be opened"):
                     self._proxy = MySQLProxy(
                         self._own.address_of(self.live),
-                        watch,
+                        self._names_that_write,
                         note=self._tell,
                         lock_timeout=self._own.lock_timeout,
                     )
@@ -83,9 +94,6 @@ class RollbackIsolation(CloneIsolation):
 
     def _names_that_write(self) -> tuple[str, ...]:
         return self._plan.names_that_write
-
-    def _note_write(self, statement: str) -> None:
-        self._touched.note(statement)
 
     def _close_proxy(self) -> None:
         with self._opening:
@@ -132,16 +140,20 @@ class RollbackIsolation(CloneIsolation):
                 cause="KILL, a timeout, or a restart of the server",
                 fix="pytest …   # once more\nor arena_isolation = clone",
             )
-        with self._uses.alone():
-            self._put(self._stack[-1].now)
+        with (
+            self._own.saying("the live database cannot be replaced"),
+            self._uses.alone(),
+        ):
+            self._go_to(self._bases[-1].frozen.copy())
 
-    def _frozen(self) -> FrozenDatabase:
+    def _snapshot(self, isolation: str) -> LevelBase:
         """Return a copy of the live database, with all that the app has committed."""
+        del isolation
         with self._own.saying("what a wide fixture has written cannot be committed"):
             self._commit_all()
-        snapshot = super()._frozen()
+        base = super()._snapshot("clone")
         self.proxy.note_copied()
-        return snapshot
+        return base
 
     def _commit_all(self) -> None:
         try:
@@ -152,7 +164,7 @@ class RollbackIsolation(CloneIsolation):
     def leave(self) -> bool:
         """Roll back to the state of the matching ``enter``. Return whether it may have changed.
 
-        Raises as in CloneIsolation.
+        Raises as in MySQLIsolation.
         """
         was_changed = super().leave()
         self.proxy.refresh()
@@ -163,29 +175,58 @@ class RollbackIsolation(CloneIsolation):
         self.proxy.note_replaced()
         super().leave_by_force()
 
-    def _is_refilled(self, snapshot: FrozenDatabase) -> bool:
+    def _rewind(self, level: MySQLLevel) -> bool:
+        """Roll back to the start of the top level, or replace the database."""
+        if self._is_rolled_back(level):
+            return True
+        return super()._rewind(level)
+
+    def _is_rolled_back(self, level: MySQLLevel) -> bool:
         """Roll back. Return False if the database has to be replaced."""
         proxy = self.proxy
-        is_whole = snapshot is self._base and not self._is_unrestorable(snapshot)
-        if proxy.is_committed or proxy.is_lost or not is_whole:
+        frozen = level.base.frozen
+        is_on_top = level.base is self._bases[-1] and not level.is_spoiled
+        if not is_on_top or proxy.is_committed or proxy.is_lost:
             return False
-        plan = self._plan
-        touched = self._touched
-        tables = set(plan.table_names) if touched.is_more else touched.tables()
+        if self._is_unrestorable(frozen):
+            return False
         try:
             proxy.restart()
-            if tables:
-                self._own.in_registry(
-                    lambda control: restore_counters(control, self.live, plan, tables)
-                )
+            self._own.in_registry(
+                lambda control: self._restore_counters(control, frozen)
+            )
         except (MySQLFailure, Disconnected, StatementRefused):
             return False
-        self._become(snapshot)
         return True
 
-    def _put(self, snapshot: FrozenDatabase) -> None:
+    def _restore_counters(self, control: MySQLControl, frozen: FrozenDatabase) -> None:
+        """Give the live tables the AUTO_INCREMENT numbers of a frozen database.
+
+        Raises:
+            MySQLFailure: another session uses a table, or the connection is lost.
+        """
+        if frozen.name is None:
+            return
+        if frozen.name not in self._counters:
+            self._counters[frozen.name] = _counters_of(control, frozen.name)
+        before = self._counters[frozen.name]
+        moved: list[str] = []
+        for table, counter in _counters_of(control, self.live).items():
+            if counter != before.get(table):
+                place = f"{identifier(self.live)}.{identifier(table)}"
+                wanted = before.get(table) or 1
+                moved.append(f"ALTER TABLE {place} AUTO_INCREMENT = {wanted}")
+        if not moved:
+            return
+        control.run(_HURRIED)
+        try:
+            control.run(";\n".join(moved))
+        finally:
+            control.run(_PATIENT)
+
+    def _go_to(self, live: str) -> None:
         self._close_proxy()
-        super()._put(snapshot)
+        super()._go_to(live)
 
     def _is_unrestorable(self, snapshot: FrozenDatabase) -> bool:
         """Return whether a rollback leaves something of this database. Report it once."""
@@ -263,3 +304,12 @@ class RollbackIsolation(CloneIsolation):
 
     def _live_content(self) -> dict[str, str]:
         return self._reader.call(lambda control: content(control, self.live))
+
+
+def _counters_of(control: MySQLControl, database: str) -> dict[str, int]:
+    """Return the next AUTO_INCREMENT number of each table that has one."""
+    rows = control.rows(
+        "SELECT table_name, auto_increment FROM information_schema.tables "
+        f"WHERE table_schema = {literal(database)} AND auto_increment IS NOT NULL"
+    )
+    return dict(rows)

@@ -8,7 +8,6 @@ replaced.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql.drivers._reach import may_write
@@ -49,18 +48,6 @@ _READ_ONLY = packets.error(
 _CANCELLED = packets.error(1317, "70100", "Query execution was interrupted")
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionWatch:
-    """What the shared transaction asks, and tells, about its database.
-
-    ``names_that_write`` returns the functions and sequences. ``note_write`` gets each statement
-    that may write.
-    """
-
-    names_that_write: Callable[[], tuple[str, ...]]
-    note_write: Callable[[str], None]
-
-
 class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
     """The transaction, and the turns of the sessions that use it. Any thread may use it.
 
@@ -74,7 +61,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
     def __init__(
         self,
         address: Address,
-        watch: TransactionWatch,
+        names_that_write: Callable[[], tuple[str, ...]],
         *,
         note: Callable[[str], None],
         lock_timeout: float,
@@ -83,7 +70,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
         self.version = self._backend.version
         self.largest_packet = self._backend.largest_packet
         self.database = address.database
-        self._watch = watch
+        self._names_that_write = names_that_write
         self._is_used = False  # since the last restart
         self.may_have_written = False
         self.has_committed_rows = False  # of the app; the shared transaction has them
@@ -112,7 +99,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
 
     def writes(self, statement: MySQLStatement) -> bool:
         """Return whether a statement may write, or locks rows."""
-        names = self._watch.names_that_write()
+        names = self._names_that_write()
         return statement.locks or may_write(statement.sql, names)
 
     def run(
@@ -137,7 +124,6 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
     def _begin_to_write(self, session: MySQLSession, statement: MySQLStatement) -> None:
         if not statement.locks:
             self.may_have_written = True
-            self._watch.note_write(statement.sql)
         if session.in_block:
             self._take(session)
 

@@ -1,0 +1,641 @@
+"""The levels of a database: restored in place by a journal, or by a copy."""
+
+# ruff: noqa: S608 - numbers alone
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_arena._mysql._content import ReadContent, compared, content, read_rows
+from pytest_arena._mysql._control import (
+    NO_DATABASE,
+    MySQLControl,
+    MySQLControlLine,
+    MySQLFailure,
+    open_control,
+)
+from pytest_arena._mysql._frozen import (
+    FrozenDatabase,
+    LevelBase,
+    MySQLLevel,
+    NoJournal,
+)
+from pytest_arena._mysql.drivers._reach import may_write
+from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
+from pytest_arena._mysql.journal._journal_control import SESSION
+from pytest_arena._mysql.journal._key_journal import KeyJournal, SchemaChanged
+from pytest_arena._mysql.journal._net_rows import JournalMoment
+from pytest_arena._mysql.journal._schema_facts import find_unfit
+from pytest_arena._origin import user_line
+from pytest_arena._process import until
+from pytest_arena._product import Held, held_by, nothing
+from pytest_arena.errors import ArenaError, IsolationError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._product import Usage
+    from pytest_arena._values import Address, TableRows
+
+_END_SECONDS = 5.0
+_UNREADABLE = "the live database cannot be read"
+
+
+class _LastMoment(NamedTuple):
+    level: MySQLLevel
+    number_of_writes: int
+    moment: JournalMoment
+
+
+class MySQLIsolation:
+    """The isolation for databases on MySQL and MariaDB: ``undo`` or ``clone``.
+
+    ``undo`` restores the rows in place by a key journal. If the journal cannot restore a level, as
+    after DDL, a copy replaces the database. ``clone`` replaces it in each level that may have
+    written.
+
+    If a level has changed what the journal cannot restore, and another level is entered above it, a
+    snapshot of the database is taken: a ``LevelBase``, whose journal has the levels above.
+
+    The driver's statements show whether a level may have written: a level that has only sent
+    SELECT and the like is left without a query. If another process may use the database, the
+    journal or a comparison decides.
+
+    Cost of enter and leave: nothing if no statement may have written. ``undo``: some round trips,
+    and the time of the changes. ``clone``: a copy and new connections, and another copy for a level
+    above a changed one.
+    """
+
+    def __init__(
+        self,
+        own: MySQLRegistry,
+        template: str | None,
+        isolation: str,
+        *,
+        uses: Usage,
+        tell: Callable[[str], None],
+        may_clone: bool,
+    ) -> None:
+        self._own = own
+        self._uses = uses
+        self._tell = tell
+        # A level is a clone if a wider fixture makes what no journal can restore.
+        self._may_clone = may_clone
+        self._check: Callable[[], None] = nothing
+        self._templates: dict[str | None, FrozenDatabase] = {}
+        self._line = MySQLControlLine(self._connect)
+        self.generation = 1
+        self._next_isolation = ""
+        self._is_written = False
+        self._number_of_writes = 0
+        self._last_moment: _LastMoment | None = None
+        # Left levels whose start could not be restored, the top one first.
+        self._owed: list[MySQLLevel] = []
+        frozen = self._template(template)
+        self._plan = own.plan_of(template)
+        with own.saying("no database for the first test"):
+            self.live = frozen.copy()
+            base = self._new_base(isolation, frozen, self.live)
+        self._bases = [base]
+        self._stack = [MySQLLevel(base, 0, (base, 0))]
+
+    def _template(self, name: str | None) -> FrozenDatabase:
+        return self._templates.setdefault(name, FrozenDatabase(self._own, name))
+
+    def _connect(self) -> MySQLControl:
+        """Connect for the journal."""
+        address = replace(self._own.address_of(), database="")
+        control = open_control(address, patience=address.patience)
+        for statement in SESSION:
+            control.run(statement)
+        return control
+
+    def _new_base(self, isolation: str, frozen: FrozenDatabase, live: str) -> LevelBase:
+        """Return the base of a live database that equals a frozen one."""
+        if isolation == "clone":
+            return LevelBase(frozen, NoJournal())
+        side = self._own.create("journal")
+        try:
+            journal = KeyJournal.install(self._line, live, frozen.name or "", side)
+        except BaseException:
+            self._own.drop_later(side)
+            raise
+        return LevelBase(frozen, journal, side)
+
+    @property
+    def name(self) -> str:
+        """The name of the isolation in use."""
+        return self._bases[-1].journal.isolation
+
+    @property
+    def address(self) -> Address:
+        """The address of the live database."""
+        return self._own.address_of(self.live)
+
+    @property
+    def depth(self) -> int:
+        """The number of open levels."""
+        return len(self._stack) - 1
+
+    def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
+        """Note a statement that a connection of this process is about to send."""
+        _, number = generation
+        if number != self.generation:
+            return
+        if may_write(statement, self._plan.names_that_write):
+            self._note_write()
+
+    def _note_write(self) -> None:
+        self._number_of_writes += 1
+        self._is_written = True
+
+    def _has_changed(self) -> bool:
+        """Return whether a statement or another process may have written.
+
+        That is since the last level was entered or left.
+        """
+        if self._plan.has_events:
+            self._note_write()
+        # The number changes at each call if a connection is checked out, or if the database may be
+        # used without a checkout, as by another process, whose statements are not noted.
+        if self._uses() != self._uses() and self._may_differ():
+            self._note_write()
+        return self._is_written
+
+    def _may_differ(self) -> bool:
+        if self._is_written:
+            return True
+        base = self._bases[-1]
+        journal = base.journal
+        with self._own.saying("the live database cannot be compared"):
+            if isinstance(journal, KeyJournal):
+                return not journal.is_untouched() or journal.has_moved_counters()
+            return base.frozen.content() != self._live_content()
+
+    # Levels
+
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        """Call a function after each level is left. If it raises, the level stays."""
+        self._check = check
+
+    def ask_for(self, isolation: str) -> str:
+        """Choose the isolation of the next level. Return why it cannot have it, else ""."""
+        if isolation == "undo" and self.name != "undo":
+            with self._own.saying("the schema cannot be read"):
+                reason = why_unfit(self._own, self.live)
+            if reason:
+                return reason
+        self._next_isolation = isolation
+        return ""
+
+    def enter(self) -> None:
+        """Open a level above the current state.
+
+        If the journal cannot restore what the level below has changed, a snapshot is taken.
+
+        Raises:
+            Held: an open transaction prevents it. Nothing was done.
+            IsolationError: the disk is full, or the level below has made what no journal can
+                restore.
+        """
+        if self._owed:
+            self._restore_owed()
+        level = self._stack[-1]
+        asked_for = self._next_isolation
+        self._next_isolation = ""
+        has_changed = self._has_changed()
+        is_used = has_changed and not self._is_only_uncommitted()
+        if is_used:
+            self._check_for_writers()
+            self._is_written = False
+        try:
+            self._enter_base(is_used=is_used)
+        except BaseException:
+            self._is_written = self._is_written or is_used
+            raise
+        if has_changed:
+            level.note_written()
+        base = self._bases[-1]
+        number = base.journal.depth
+        self._stack.append(MySQLLevel(base, number, (base, number)))
+        if asked_for not in {"", self.name}:
+            self._change_isolation(asked_for)
+        self._tidy()
+
+    def _enter_base(self, *, is_used: bool) -> None:
+        """Open a level in the journal. If that is impossible, open it above a snapshot."""
+        with self._own.saying("the level cannot be entered"):
+            try:
+                self._bases[-1].journal.enter(is_used=is_used)
+            except SchemaChanged:
+                self._add(self._snapshot(self.name))
+                self._bases[-1].journal.enter(is_used=False)
+
+    def _change_isolation(self, isolation: str) -> None:
+        """Give the top level another isolation. The level below it is restored by a copy."""
+        try:
+            with self._own.saying("the level cannot be entered"):
+                base = self._snapshot(isolation)
+        except BaseException:
+            self._pop()
+            raise
+        self._add(base)
+        self._stack[-1].begin_with(base)
+
+    def _add(self, base: LevelBase) -> None:
+        """Note that the live database equals a new base."""
+        self._bases.append(base)
+        self._plan = self._own.plan_of(base.frozen.name)
+
+    def _is_only_uncommitted(self) -> bool:
+        """Return whether open transactions have written, and nothing was committed.
+
+        Some suites undo each test by savepoints in a transaction of a wider fixture.
+        """
+        return bool(self.writers()) and self.is_untouched()
+
+    def _snapshot(self, isolation: str) -> LevelBase:
+        """Return a new base: a copy of the live database."""
+        reason = "" if isolation == "clone" else why_unfit(self._own, self.live)
+        if reason and not self._may_clone:
+            raise _unfit_level(reason)
+        if reason:
+            self._tell(f"{{test}} is isolated by clone, since {reason}")
+            isolation = "clone"
+        with self._uses.alone():
+            name = self._own.copy_now("frozen", self.live)
+            frozen = FrozenDatabase(self._own, name, is_ours=True)
+            try:
+                # A transaction that reads would prevent new triggers.
+                if isolation == "undo" and sessions_inside(self.live):
+                    return self._moved_to(frozen, isolation)
+                return self._new_base(isolation, frozen, self.live)
+            except BaseException:
+                frozen.drop()
+                raise
+
+    def _moved_to(self, frozen: FrozenDatabase, isolation: str) -> LevelBase:
+        """Make a copy of a frozen database the live one, and drop the last one."""
+        live = frozen.copy()
+        try:
+            base = self._new_base(isolation, frozen, live)
+        except BaseException:
+            self._own.drop_later(live)
+            raise
+        self._go_to(live)
+        return base
+
+    def _go_to(self, live: str) -> None:
+        """Make another database the live one. Connections to the last one are stale."""
+        last = self.live
+        self.generation += 1
+        self.live = live
+        self.generation += 1
+        self._own.drop_later(last)
+
+    def leave(self) -> bool:
+        """Restore the state of the matching ``enter``. Return whether it may have changed.
+
+        Raises:
+            Held: a transaction has uncommitted rows or locks. Nothing was done.
+            IsolationError: no copy can be made. The level still exists.
+        """
+        if not self.depth:
+            raise impossible("a level was left that had not been entered")
+        level = self._stack[-1]
+        was_changed = level.is_written or level.is_spoiled or self._has_changed()
+        if was_changed:
+            self._check_for_writers()
+            was_changed = self._rewind(level)
+        try:
+            self._check()
+        except BaseException:
+            # The level stays, and is left by force.
+            level.spoil()
+            raise
+        self._pop()
+        return was_changed
+
+    def _pop(self) -> None:
+        level = self._stack.pop()
+        level.base.journal.forget()
+        self._tidy()
+
+    def _rewind(self, level: MySQLLevel) -> bool:
+        """Restore the start of the top level. Return whether it had changed."""
+        if level.base is not self._bases[-1] or level.is_spoiled:
+            self._put(level)
+            return True
+        self._is_written = False
+        reason = ""
+        try:
+            return level.base.journal.rewind()
+        except SchemaChanged as change:
+            if change.kinds:
+                reason = str(change)
+        except Held:
+            self._is_written = True
+            # A transaction that only reads prevents that a counter is restored.
+            if self.writers() or not sessions_inside(self.live):
+                raise
+        except MySQLFailure as error:
+            self._is_written = True
+            reason = f"the key journal fails: {error}"
+        if reason:
+            self._tell(f"undo: {{test}}: its database was replaced: {reason}")
+        self._put(level)
+        return True
+
+    def leave_by_force(self) -> None:
+        """Restore the top level's start by a copy, and end all connections first."""
+        level = self._stack.pop()
+        level.spoil()
+        # A session that cannot be ended ends with its database.
+        with suppress(MySQLFailure, ArenaError):
+            self._own.end_sessions(self.live)
+        self._stack[-1].note_written()
+        self._owed.append(level)
+        self._restore_owed()
+
+    def _restore_owed(self) -> None:
+        *above, level = self._owed
+        for left in above:
+            left.base.journal.forget()
+        self._owed = [level]
+        self._put(level)
+        level.base.journal.forget()
+        self._owed = []
+        self._tidy()
+
+    def _put(self, level: MySQLLevel) -> None:
+        """Give the live database the start of the top level of a base, by a copy."""
+        level.spoil()
+        while self._bases[-1] is not level.base:
+            self._drop(self._bases.pop())
+        with self._uses.alone():
+            self.generation += 1  # connections end, also if this fails
+            with self._own.saying("the live database cannot be replaced"):
+                live = level.base.frozen.copy()
+                try:
+                    level.base.journal.reinstall(live)
+                except BaseException:
+                    self._own.drop_later(live)
+                    raise
+            self._plan = self._own.plan_of(level.base.frozen.name)
+            self._go_to(live)
+            self._is_written = False
+        level.repair()
+
+    def forget(self, *, is_undone: bool = False) -> None:
+        """Close the top level and keep its changes. Counters keep their numbers."""
+        del is_undone
+        if self._stack[-1].is_written:
+            self._stack[-2].note_written()
+        self._pop()
+
+    def replace(self, content: str | None) -> None:
+        """Replace the current state by a template's content, or by an empty database."""
+        frozen = self._template(content)
+        isolation = self.name
+        if isolation == "undo" and content and why_unfit(self._own, content):
+            isolation = "clone"
+        with self._own.saying("the content cannot be replaced"), self._uses.alone():
+            base = self._moved_to(frozen, isolation)
+        self._add(base)
+        self._is_written = False
+        self._stack[-1].begin_with(base)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop the bases that no level needs, except the top one."""
+        self._last_moment = None
+        if len(self._bases) == 1:
+            return
+        used = {self._bases[-1]}
+        for level in (*self._stack, *self._owed):
+            used |= {level.base, level.start[0]}
+        for base in self._bases:
+            if base not in used:
+                self._drop(base)
+        self._bases = [base for base in self._bases if base in used]
+
+    def _drop(self, base: LevelBase) -> None:
+        base.frozen.drop()
+        if base.side:
+            self._own.drop_later(base.side)
+
+    def _check_for_writers(self) -> None:
+        writers = writers_in(self.live)
+        if writers:
+            raise held_by(writers, self.live)
+
+    # Keep and close
+
+    def save(self, title: str) -> str:
+        """Keep a copy of the current state for inspection. Return the database's name."""
+        with self._uses.alone():
+            name = self._own.copy_now("kept", self.live)
+        self._own.keep(name, title)
+        return name
+
+    def close(self) -> None:
+        """Drop the databases of this isolation, in the background."""
+        self._own.drop_later(self.live)
+        for base in self._bases:
+            self._drop(base)
+        self._line.close()
+
+    # Questions
+
+    def is_free(self) -> bool:
+        """Whether no client of this process is inside a transaction, and so has no locks."""
+        return not sessions_inside(self.live)
+
+    def is_untouched(self) -> bool:
+        """Whether no row was committed in the top level."""
+        level = self._stack[-1]
+        if self.is_clean():
+            return True
+        base, number = level.start
+        journal = base.journal
+        is_on_top = base is self._bases[-1]
+        with suppress(MySQLFailure):
+            if is_on_top and isinstance(journal, KeyJournal):
+                return journal.is_untouched()
+            now = self._live_rows(only_digests=True)
+            return now.digests == base.rows(number).digests
+        return False
+
+    def is_clean(self) -> bool:
+        """Whether no statement in the top level may have written."""
+        level = self._stack[-1]
+        return not (level.is_written or self._has_changed())
+
+    def writers(self) -> set[int]:
+        """Return the live database's sessions that have uncommitted rows."""
+        return writers_in(self.live)
+
+    def end(self, pid: int, *, cancel: bool = False) -> None:
+        """End a connection to a live or replaced database, or cancel only its statement."""
+        control = self._own.control
+        with self._own.saying("a connection cannot be ended"):
+            try:
+                control.run(f"KILL {'QUERY ' if cancel else ''}{pid}")
+            except MySQLFailure as error:
+                if error.is_lost:
+                    raise
+                return  # no such session: it has ended
+            if not cancel:
+                # A session keeps its locks until it has rolled back.
+                question = (
+                    f"SELECT 1 FROM information_schema.processlist WHERE id = {pid}"
+                )
+                until(lambda: not control.rows(question), within=_END_SECONDS)
+
+    # Rows
+
+    def _live_rows(
+        self, *, unlike: ReadContent | None = None, only_digests: bool = False
+    ) -> ReadContent:
+        return self._own.control.call(
+            lambda control: read_rows(
+                control, self.live, unlike=unlike, only_digests=only_digests
+            )
+        )
+
+    def _live_content(self) -> dict[str, str]:
+        return self._own.control.call(lambda control: content(control, self.live))
+
+    def moment(self, *, exact: bool = False) -> JournalMoment | ReadContent | None:
+        """Return the present changes by the journal.
+
+        Without a journal return None, or with ``exact`` all rows.
+
+        Cost: nothing if no statement may have written since the last moment.
+        """
+        journal = self._bases[-1].journal
+        with self._own.saying(_UNREADABLE):
+            if isinstance(journal, NoJournal):
+                return self._live_rows() if exact else None
+            with suppress(SchemaChanged):
+                return self._journal_moment(journal, exact=exact)
+            return self._live_rows()
+
+    def _journal_moment(self, journal: KeyJournal, *, exact: bool) -> JournalMoment:
+        level = self._stack[-1]
+        if self.is_clean():
+            return JournalMoment()
+        last = self._last_moment
+        number = self._number_of_writes
+        is_known = last is not None and last[:2] == (level, number)
+        if last is not None and is_known and not exact:
+            return last.moment
+        moment = journal.moment(exact=exact)
+        # The commit of an open transaction is a statement that does not write.
+        is_settled = not sessions_inside(self.live)
+        self._last_moment = None
+        if is_settled:
+            self._last_moment = _LastMoment(level, number, moment)
+        return moment
+
+    def rows_changed(
+        self,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """Return the changes by the journal, or by a comparison with the level's start.
+
+        For a comparison the server computes digests of all tables. pytest-arena reads the rows of
+        those that differ. The changes of a level below another one are always compared.
+
+        Raises:
+            IsolationError: the schema has changed since a moment.
+        """
+        number = self.depth - depth
+        if number < 0:
+            return []
+        level = self._stack[number]
+        with self._own.saying("the databases cannot be compared"):
+            if depth:
+                return self._compared(level, self._stack[number + 1], limit)
+            base, inner = level.start
+            journal = base.journal
+            are_contents = isinstance(since, ReadContent) or isinstance(
+                until, ReadContent
+            )
+            is_on_top = base is self._bases[-1] and not are_contents
+            if is_on_top and isinstance(journal, KeyJournal):
+                with suppress(SchemaChanged):
+                    first = _journaled(since)
+                    return journal.rows_changed(first, _journaled(until), limit=limit)
+            if isinstance(since, JournalMoment) and since.nets:
+                raise _changed_schema()
+            before = since if isinstance(since, ReadContent) else None
+            after = until if isinstance(until, ReadContent) else None
+            after = after or self._live_rows(unlike=before or base.rows(inner))
+            before = before or base.rows(inner, unlike=after)
+            return compared(before, after, limit=limit)
+
+    def _compared(
+        self, level: MySQLLevel, above: MySQLLevel, limit: int | None
+    ) -> list[TableRows]:
+        """Compare the content at the start of a level with that of the level above."""
+        start, number = level.start
+        after = above.base.rows(above.number, unlike=start.rows(number))
+        return compared(start.rows(number, unlike=after), after, limit=limit)
+
+    def content(self) -> dict[str, str]:
+        """Return digests of the live database's current content.
+
+        Raises:
+            IsolationError: the database was dropped.
+        """
+        with self._own.saying("the live database cannot be read"):
+            try:
+                return self._live_content()
+            except MySQLFailure as error:
+                if error.number != NO_DATABASE:
+                    raise
+                raise IsolationError(
+                    f"the test's database {self.live} was dropped",
+                    why="its content cannot be compared",
+                    cause="a program outside of the tests has dropped it",
+                    fix="pytest …   # once more",
+                ) from error
+
+
+def _journaled(moment: object) -> JournalMoment | None:
+    return moment if isinstance(moment, JournalMoment) else None
+
+
+def _changed_schema() -> IsolationError:
+    return IsolationError(
+        "the changes since a moment of this test are not known",
+        why="the test has changed the schema since then, so that the key journal has no rows of "
+        "the changed tables",
+        cause=str(user_line() or "a statement such as ALTER TABLE"),
+        fix="compare with the start of the test: arena.changes()",
+    )
+
+
+def why_unfit(own: MySQLRegistry, database: str) -> str:
+    """Return why a journal cannot restore a database, "" if it can."""
+    reasons = own.control.call(lambda control: find_unfit(control, database))
+    for name, reason in reasons.items():
+        return f"{name}: {reason}" if name else reason
+    return ""
+
+
+def _unfit_level(reason: str) -> IsolationError:
+    return IsolationError(
+        f"a fixture has made what undo cannot restore: {reason}",
+        why="the tests above this fixture change rows that only a copy would restore",
+        cause="the set-up of a fixture with a wide scope",
+        fix="arena_isolation = auto   (these tests are isolated by clone then)",
+    )
