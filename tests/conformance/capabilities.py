@@ -90,7 +90,7 @@ def _on_mysql() -> Iterator[Row]:
     engines = ["asyncmy", "aiomysql", "pymysql"]
     if find_spec("MySQLdb") is not None:
         engines.append("mysqldb")
-    for isolation in ("clone", "rollback"):
+    for isolation in ("undo", "clone", "rollback"):
         for engine in engines:
             settings = _by_runners(engine, database="mysql", isolation=isolation)
             yield Row("MariaDB", isolation, _DRIVERS[engine], settings)

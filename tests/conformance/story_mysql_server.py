@@ -8,12 +8,15 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 import pytest
 from sqlalchemy.engine import URL, make_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["SERVER_URL", "StoryMySQLServer", "server_arguments"]
 
@@ -50,7 +53,7 @@ def server_arguments() -> dict[str, Any]:
 
 
 class StoryMySQLServer:
-    """One for each process of tests. The login has rights on pytest-arena's databases alone."""
+    """One for each process of tests. The login has PROCESS, and rights on arena's databases."""
 
     def __init__(self) -> None:
         self._login = server_arguments()
@@ -87,6 +90,13 @@ class StoryMySQLServer:
     def developers_url(self, driver: str) -> URL:
         """Return the URL of the developer's own database, with the developer's login."""
         return _url(driver, self.developers_arguments)
+
+    @contextmanager
+    def without_process(self) -> Iterator[None]:
+        """Take the right PROCESS from the login of the runs."""
+        self._run(f"REVOKE PROCESS ON *.* FROM '{self._name}'@'%'")
+        yield
+        self._run(f"GRANT PROCESS ON *.* TO '{self._name}'@'%'")
 
     def fill_developers(self) -> None:
         """Make it as it was at first."""

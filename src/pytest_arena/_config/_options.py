@@ -198,11 +198,11 @@ OPTIONS = (
         "isolation",
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
-        "file. undo (PostgreSQL) reverses the changes of rows. clone (PostgreSQL, MySQL) replaces "
-        "the database by a new copy of the template. rollback (SQLite, PostgreSQL, MySQL) lets all "
-        "connections share one transaction, which is rolled back. auto (default) chooses copy "
-        "on SQLite, undo on PostgreSQL and clone on MySQL. If the rights or the schema do not "
-        "allow undo, auto chooses clone.",
+        "file. undo (PostgreSQL, MySQL) reverses the changes of rows. clone (PostgreSQL, MySQL) "
+        "replaces the database by a new copy of the template. rollback (SQLite, PostgreSQL, MySQL) "
+        "lets all connections share one transaction, which is rolled back. auto (default) chooses "
+        "copy on SQLite, else undo. If the rights or the schema do not allow undo, auto chooses "
+        "clone.",
         "clone",
         ISOLATIONS,
         metavar="HOW",

@@ -27,7 +27,6 @@ class FrozenDatabase:
         self._own = own
         self.name = name
         self._is_ours = is_ours  # this isolation has made it and drops it
-        self._digests: ReadContent | None = None
         self._content: dict[str, str] | None = None
 
     def copy(self) -> str:
@@ -54,17 +53,11 @@ class FrozenDatabase:
         name = self.name
         if name is None:
             return ReadContent()
-        is_kept = unlike is None and not tables
-        if is_kept and self._digests is not None:
-            return self._digests
-        answer = self._own.control.call(
+        return self._own.control.call(
             lambda control: read_rows(
                 control, name, tables, unlike=unlike, only_digests=unlike is None
             )
         )
-        if is_kept:
-            self._digests = answer
-        return answer
 
     def content(self) -> dict[str, str] | None:
         """Return digests of its content, None if it is empty.
@@ -156,11 +149,6 @@ class MySQLLevel:
     def spoil(self) -> None:
         """Note that the live database has neither its start nor its changes."""
         self.is_spoiled = True
-
-    def repair(self) -> None:
-        """Note that the live database has its start."""
-        self.is_spoiled = False
-        self.is_written = False
 
     def begin_with(self, base: LevelBase) -> None:
         """Note that its content was replaced."""

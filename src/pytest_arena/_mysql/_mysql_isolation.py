@@ -119,7 +119,7 @@ class MySQLIsolation:
             return LevelBase(frozen, NoJournal())
         side = self._own.create("journal")
         try:
-            journal = KeyJournal.install(self._line, live, frozen.name or "", side)
+            journal = KeyJournal(self._line, live, frozen.name or "", side)
         except BaseException:
             self._own.drop_later(side)
             raise
@@ -334,8 +334,8 @@ class MySQLIsolation:
         try:
             return level.base.journal.rewind()
         except SchemaChanged as change:
-            if change.kinds:
-                reason = str(change)
+            if change.args:
+                reason = f"{', '.join(change.args)} has changed"
         except Held:
             self._is_written = True
             # A transaction that only reads prevents that a counter is restored.
@@ -356,7 +356,6 @@ class MySQLIsolation:
         # A session that cannot be ended ends with its database.
         with suppress(MySQLFailure, ArenaError):
             self._own.end_sessions(self.live)
-        self._stack[-1].note_written()
         self._owed.append(level)
         self._restore_owed()
 
@@ -387,7 +386,6 @@ class MySQLIsolation:
             self._plan = self._own.plan_of(level.base.frozen.name)
             self._go_to(live)
             self._is_written = False
-        level.repair()
 
     def forget(self, *, is_undone: bool = False) -> None:
         """Close the top level and keep its changes. Counters keep their numbers."""
@@ -574,7 +572,7 @@ class MySQLIsolation:
                 with suppress(SchemaChanged):
                     first = _journaled(since)
                     return journal.rows_changed(first, _journaled(until), limit=limit)
-            if isinstance(since, JournalMoment) and since.nets:
+            if isinstance(since, JournalMoment) and since.tables:
                 raise _changed_schema()
             before = since if isinstance(since, ReadContent) else None
             after = until if isinstance(until, ReadContent) else None

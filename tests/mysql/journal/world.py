@@ -49,9 +49,7 @@ class MySQLWorld:
         self.ran: list[str] = []
         if is_journaled:
             self.build(self.side, ())
-            self.journal = LeftJournal.install(
-                self.control, self.database, self.template, self.side
-            )
+            self.journal = LeftJournal(self.control, self.database, self.template, self.side)
 
     def build(self, database: str, script: Sequence[str]) -> None:
         """Create a database by a script."""

@@ -10,6 +10,4 @@ left or its changes are read. TRUNCATE fires no trigger: InnoDB gives the table 
 
 A session variable switches off the journal's triggers, and those of the app, while rows are
 restored. Therefore the app's triggers of a copy are created again with a condition.
-
-The isolation `clone` does not use the journal. It is made for `undo`.
 """

@@ -10,7 +10,7 @@ digest of this database's schema.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._mysql._control import MySQLFailure, identifier, literal
@@ -64,21 +64,6 @@ class SchemaState:
         self.counters = counters
 
 
-@dataclass(slots=True)
-class SchemaDigest:
-    """The digests of a schema, by the kinds of objects."""
-
-    parts: dict[str, str] = field(default_factory=dict)
-
-    def changed(self, other: SchemaDigest) -> tuple[str, ...]:
-        """Return the kinds of objects that differ, of those that ``other`` has."""
-        kinds: list[str] = []
-        for kind, part in other.parts.items():
-            if self.parts[kind] != part:
-                kinds.append(kind)
-        return tuple(kinds)
-
-
 class _Views(NamedTuple):
     tables: str
     counters: str
@@ -105,7 +90,8 @@ def _views(control: JournalControl) -> _Views:
 def may_read_counters(control: JournalControl) -> bool:
     """Return whether the login may read InnoDB's counters, for which it needs PROCESS."""
     try:
-        control.rows(f"SELECT 1 FROM {_views(control).counters} LIMIT 0")
+        # With LIMIT 0 the server checks no right.
+        control.rows(f"SELECT 1 FROM {_views(control).counters} LIMIT 1")
     except MySQLFailure as error:
         if error.number != NO_PROCESS_RIGHT:
             raise
@@ -127,6 +113,9 @@ class DdlWitness:
         self._counted = counted
         self._views = _views(control)
         self._ids = self._read_ids()
+        unknown = sorted({*counted} - {*self._ids.values()})
+        if unknown:
+            raise MySQLFailure(f"InnoDB does not list the tables {unknown}", 0)
 
     def _read_ids(self) -> dict[int, str]:
         """Return the names of the tables by the ids of InnoDB."""
@@ -137,11 +126,8 @@ class DdlWitness:
                 CAST(CONVERT(TABLE_NAME USING filename) AS BINARY)) AS CHAR)
             FROM information_schema.TABLES WHERE TABLE_SCHEMA = {literal(self._database)}""")
         # On macOS and Windows InnoDB's names have small letters.
-        tables: dict[str, str] = {}
-        for name, inner in names:
-            tables[inner.casefold()] = name
-        for name, inner in names:
-            tables[inner] = name
+        tables = {inner.casefold(): name for name, inner in names}
+        tables.update((inner, name) for name, inner in names)
         ids: dict[int, str] = {}
         for number, inner in self._control.rows(
             f"SELECT TABLE_ID, NAME FROM {self._views.tables}"
@@ -149,9 +135,6 @@ class DdlWitness:
             name = tables.get(_PARTITION.split(inner)[0])
             if name is not None:
                 ids[int(number)] = name
-        unknown = sorted({*self._counted} - {*ids.values()})
-        if unknown:
-            raise MySQLFailure(f"InnoDB does not list the tables {unknown}", 0)
         return ids
 
     def read(self) -> SchemaState:
@@ -191,8 +174,11 @@ class DdlWitness:
     def _quoted(self, name: str) -> str:
         return f"{identifier(self._database)}.{identifier(name)}"
 
-    def digest(self, *, tables_only: bool = False) -> SchemaDigest:
-        """Return digests of the schema. Cost: a round trip for each table, and some more."""
+    def digest(self, *, tables_only: bool = False) -> dict[str, str]:
+        """Return digests of the schema, by the kinds of objects.
+
+        Cost: a round trip for each table, and some more.
+        """
         names = self._control.rows(
             "SELECT TABLE_NAME FROM information_schema.TABLES "
             f"WHERE TABLE_SCHEMA = {literal(self._database)} ORDER BY TABLE_NAME"
@@ -201,13 +187,13 @@ class DdlWitness:
         for (name,) in names:
             [row] = self._control.rows(f"SHOW CREATE TABLE {self._quoted(name)}")
             texts.append(_COUNTER_IN_DDL.sub("", repr(row)))
-        schema = SchemaDigest({"a table or a view": digest("\n".join(texts))})
+        schema = {"a table or a view": digest("\n".join(texts))}
         if not tables_only:
             for kind, question in _OTHER_OBJECTS.items():
                 rows = self._control.rows(
                     question.format(database=literal(self._database))
                 )
-                schema.parts[kind] = digest(repr(rows))
+                schema[kind] = digest(repr(rows))
         return schema
 
 

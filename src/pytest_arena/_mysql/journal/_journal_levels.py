@@ -45,10 +45,6 @@ class JournalLevel:
         """Return the tables with the rows at the time when the journals were emptied last."""
         return {**self.bases, **self.copies}
 
-    def begin(self, counters: dict[str, int]) -> None:
-        """Note the counters at the start of the level."""
-        self.counters = counters
-
 
 @dataclass(slots=True)
 class JournalEntries:

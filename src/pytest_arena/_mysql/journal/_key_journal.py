@@ -12,7 +12,7 @@ from pytest_arena._mysql.journal._changed_tables import ChangedTables
 from pytest_arena._mysql.journal._ddl_witness import DdlWitness
 from pytest_arena._mysql.journal._journal_control import LOCKED
 from pytest_arena._mysql.journal._journal_levels import JournalLevel
-from pytest_arena._mysql.journal._net_rows import JournalMoment, NetRows
+from pytest_arena._mysql.journal._net_rows import ChangedRows, JournalMoment
 from pytest_arena._mysql.journal._restore_statements import (
     call_restore,
     restore_procedure,
@@ -28,18 +28,13 @@ from pytest_arena._product import held_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Self
 
     from pytest_arena._mysql.journal._journal_control import JournalControl
     from pytest_arena._values import TableRows
 
 
 class SchemaChanged(Exception):
-    """The schema has changed, so that the database must be replaced. ``kinds`` say what."""
-
-    def __init__(self, kinds: tuple[str, ...] = ()) -> None:
-        super().__init__(f"{', '.join(kinds)} has changed")
-        self.kinds = kinds
+    """The schema has changed, so that the database must be replaced. ``args`` say what."""
 
 
 class KeyJournal:
@@ -52,7 +47,8 @@ class KeyJournal:
     The cost follows the number of changed rows and tables. For a table without a usable key, or one
     that a wider level has changed and is then left, it follows the size of the table.
 
-    Create it with ``install``.
+    ``side`` is the name of an empty database, which the caller drops later. Triggers of an earlier
+    journal of the copy are dropped.
     """
 
     isolation = "undo"
@@ -65,32 +61,15 @@ class KeyJournal:
         self._side = side
         self._facts = read_schema(control, database)
         self._changed = ChangedTables(control, self._facts, database, side)
+        for statement in journal_tables(side, journal_names(self._facts)):
+            control.rows(statement)
+        control.rows(restore_procedure(side))
+        self._create_triggers()
         bases: dict[str, str] = {}
         for name in self._facts.tables:
             bases[name] = f"{identifier(template)}.{identifier(name)}"
-        self._levels = [JournalLevel(bases, {})]
+        self._levels = [JournalLevel(bases, self._known.counters)]
         self._copy_number = 0
-
-    @classmethod
-    def install(
-        cls, control: JournalControl, database: str, template: str, side: str
-    ) -> Self:
-        """Create the journal of a copy of a template.
-
-        ``side`` is the name of an empty database, which the caller drops later. Triggers of an
-        earlier journal of the copy are dropped.
-        """
-        journal = cls(control, database, template, side)
-        journal.create()
-        return journal
-
-    def create(self) -> None:
-        """Create the journals, and the triggers of a copy."""
-        for statement in journal_tables(self._side, journal_names(self._facts)):
-            self._control.rows(statement)
-        self._control.rows(restore_procedure(self._side))
-        self._create_triggers()
-        self._levels[0].begin(self._known.counters)
 
     def _create_triggers(self) -> None:
         """Create the triggers in a copy, and note its schema."""
@@ -225,9 +204,11 @@ class KeyJournal:
             # Each worker on the server alters tables to restore counters.
             tables_only = state.other_ddl == known.other_ddl
             digest = self._witness.digest(tables_only=tables_only)
-            kinds = self._digest.changed(digest)
+            kinds = [
+                kind for kind, part in digest.items() if part != self._digest[kind]
+            ]
             if kinds:
-                raise SchemaChanged(kinds)
+                raise SchemaChanged(*kinds)
         self._known = state
         self._replace(level, state.new_tables(known))
 
@@ -320,11 +301,11 @@ class KeyJournal:
         moment = JournalMoment()
         for name, is_whole in touched.items():
             table = self._changed.tables[name]
-            net = NetRows()
-            for source, sign in ((level.bases[name], -1), (table.live, 1)):
-                rows = self._control.rows(table.select(source, is_whole=is_whole))
-                net.add(rows, sign)
-            moment.nets[name] = net
+            before = self._control.rows(
+                table.select(level.bases[name], is_whole=is_whole)
+            )
+            after = self._control.rows(table.select(table.live, is_whole=is_whole))
+            moment.tables[name] = ChangedRows.of(before, after)
         return moment
 
     def rows_changed(
@@ -342,11 +323,11 @@ class KeyJournal:
             SchemaChanged: the schema has changed, and no moment ends the changes.
         """
         until = until or self.moment(exact=True)
-        since = since or JournalMoment()
+        earlier = since.tables if since is not None else {}
         changed: list[TableRows] = []
-        for name in sorted(until.nets):
-            net = until.nets[name].since(since.nets.get(name))
-            rows = net.table_rows(self._facts.tables[name], limit)
-            if rows is not None:
+        for name in sorted(until.tables):
+            changes = until.tables[name].since(earlier.get(name, ChangedRows()))
+            rows = changes.table_rows(self._facts.tables[name], limit)
+            if rows.removed or rows.added:
                 changed.append(rows)
         return changed

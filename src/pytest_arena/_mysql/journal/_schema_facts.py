@@ -73,6 +73,11 @@ class SchemaFacts:
 
 
 _INACTIVE = ("RESTRICT", "NO ACTION")
+_LACKS_SUPER = """
+    SELECT @@log_bin AND NOT @@log_bin_trust_function_creators AND NOT EXISTS (
+        SELECT 1 FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SUPER'
+        AND GRANTEE = CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@',
+            QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))))"""
 
 
 def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
@@ -83,12 +88,18 @@ def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if not may_read_counters(control):
         reasons[""] = (
-            "the login has no right PROCESS, so that a TRUNCATE is not noticed"
+            "the login has no right PROCESS, so that a TRUNCATE is not noticed "
+            "(GRANT PROCESS ON *.* TO ...)"
+        )
+    elif control.rows(_LACKS_SUPER) == [(1,)]:
+        reasons[""] = (
+            "the server writes a binary log, so that a trigger needs SUPER "
+            "(or SET GLOBAL log_bin_trust_function_creators = 1)"
         )
     tables = control.rows(f"""
-        SELECT TABLE_NAME, TABLE_TYPE, ENGINE, CREATE_OPTIONS FROM information_schema.TABLES
+        SELECT TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES
         WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW'""")
-    for name, kind, engine, _ in tables:
+    for name, kind, engine in tables:
         if kind == "SEQUENCE":
             reasons[name] = "a sequence keeps numbers in the server's memory"
         elif kind != "BASE TABLE":

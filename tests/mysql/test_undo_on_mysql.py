@@ -1,0 +1,229 @@
+"""Real commits are taken back in place, and what the key journal cannot restore by a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mysql.shop import shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conformance.story_mysql_server import StoryMySQLServer
+
+HAND = """
+import pytest
+from app import engine
+from sqlalchemy import text
+
+NAMES = []
+
+
+async def run(*statements):
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def ask(statement):
+    async with engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(statement))]
+
+
+async def is_whole():
+    assert await ask("SELECT id, name FROM item") == [(1, "seeded")]
+    assert await ask("SELECT id, item_id FROM line") == [(1, 1)]
+    await run("INSERT INTO item (name) VALUES ('next')")
+    assert await ask("SELECT MAX(id) FROM item") == [(2,)]
+    [(name,)] = await ask("SELECT DATABASE()")
+    NAMES.append(name)
+"""
+WRITES = """
+import pytest
+from hand import NAMES, ask, is_whole, run
+
+
+@pytest.mark.parametrize("write", [
+    "DELETE FROM item",
+    "TRUNCATE line",
+    "REPLACE INTO line VALUES (1, 1)",
+    "INSERT INTO item VALUES (1, 'x') ON DUPLICATE KEY UPDATE name = 'y'",
+    "UPDATE item SET name = 'other' WHERE id = 1",
+    "ALTER TABLE line AUTO_INCREMENT = 90",
+])
+async def test_in_place(client, write):
+    await is_whole()
+    await run(write)
+
+
+@pytest.mark.parametrize("change", [
+    "ALTER TABLE item ADD COLUMN late INT",
+    "CREATE TABLE late (id INT) ENGINE = MyISAM",
+    "DROP TABLE line",
+    "CREATE VIEW names AS SELECT name FROM item",
+])
+async def test_by_a_copy(client, change):
+    await is_whole()
+    await run("DELETE FROM line", change)
+
+
+async def test_the_copies(client):
+    await is_whole()
+    assert NAMES[0] == NAMES[6]
+    assert len(set(NAMES)) == 5
+
+
+@pytest.mark.arena(isolation="clone")
+async def test_by_a_clone(client):
+    await is_whole()
+    assert NAMES[-1] == NAMES[-2]
+    await run("DELETE FROM line")
+
+
+async def test_after_a_clone(client):
+    await is_whole()
+    assert NAMES[-1] != NAMES[-2]
+"""
+
+
+def test_what_undo_restores(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """Rows, cascades and counters in place, a changed schema by a copy, which a line names."""
+    example = shop(server, tmp_path).with_paths({"hand.py": HAND}).with_files(test_writes=WRITES)
+    run = example.run("-q")
+    run.expect(passed=13).says("its database was replaced: a table or a view")
+    assert server.left() == []
+
+
+STORY = """
+import pytest
+from hand import run
+from pytest_arena import inserted
+
+
+@pytest.fixture(scope="module")
+def pear():
+    from app import URL
+    from sqlalchemy import create_engine, text
+    with create_engine(URL.replace("asyncmy", "pymysql")).begin() as connection:
+        connection.execute(text("INSERT INTO item (name) VALUES ('pear')"))
+
+
+async def test_fails(pear, client):
+    await client.post("/items/apple")
+    await client.post("/items/plum")
+    assert (await client.get("/items")).json() == []
+
+
+async def test_between(client, arena):
+    await client.post("/items/fig")
+    with arena.expect_changes(item=inserted(1)):
+        await client.post("/items/plum")
+    assert len(arena.changes().inserted["item"]) == 2
+    await run("ALTER TABLE item ADD COLUMN late INT")
+    assert len(arena.changes().inserted["item"]) == 2
+
+
+async def test_the_schema_changes_meanwhile(client, arena):
+    await client.post("/items/fig")
+    with arena.expect_changes(item=inserted(2)):
+        await client.post("/items/plum")
+        await run("ALTER TABLE item ADD COLUMN late INT")
+"""
+
+
+@pytest.mark.slow
+def test_the_story_of_a_failed_test(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """It names the rows of each request, and those of a wide fixture."""
+    example = shop(server, tmp_path).with_paths({"hand.py": HAND}).with_files(test_story=STORY)
+    run = example.run("-q")
+    run.expect(status=1, passed=1, failed=2)
+    run.says("POST /items/apple 200  item +1", "POST /items/plum 200  item +1", "pear")
+    run.says("the changes since a moment of this test are not known")
+
+
+UNFIT = """
+CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
+CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT) ENGINE = MyISAM;
+"""
+TURNS = """
+import pytest
+from hand import is_whole, run
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_turn(client, turn):
+    await is_whole()
+    await run("DELETE FROM line")
+"""
+
+
+@pytest.mark.slow
+def test_a_table_that_no_journal_restores(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """``auto`` is ``clone``, and a line names the table. ``undo`` is refused."""
+    example = shop(server, tmp_path).change("pytest.ini", "app:Base", "schema.sql")
+    example = example.with_paths({"schema.sql": UNFIT, "hand.py": HAND})
+    example = example.with_files(test_turns=TURNS)
+    reason = "line: the engine MyISAM has no transactions"
+    run = example.run("-q")
+    run.expect(passed=2).says(f"tests are isolated by clone, since {reason}")
+    run = example.run("-q", "--arena-isolation=undo")
+    run.says(f"arena_isolation = undo: {reason}", "arena_isolation = auto")
+    assert run.status == 1
+
+
+MADE = """
+import pytest
+from app import URL
+from hand import ask, run
+from sqlalchemy import create_engine, text
+
+
+@pytest.fixture(scope="module", params=["InnoDB", "MyISAM"])
+def late(request):
+    with create_engine(URL.replace("asyncmy", "pymysql")).begin() as connection:
+        connection.execute(text("INSERT INTO item (name) VALUES ('wide')"))
+        connection.execute(text(f"CREATE TABLE late (id INT) ENGINE = {request.param}"))
+        connection.execute(text("INSERT INTO late VALUES (1)"))
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_above(late, client, turn):
+    assert await ask("SELECT id FROM late") == [(1,)]
+    assert (await client.get("/items")).json() == ["seeded", "wide"]
+    await run("INSERT INTO late VALUES (2)", "DELETE FROM item WHERE name = 'wide'")
+"""
+AFTER = """
+from hand import ask
+
+
+async def test_without(client):
+    assert await ask("SHOW TABLES LIKE 'late'") == []
+    assert (await client.get("/items")).json() == ["seeded"]
+    await client.post("/items/mine")
+
+
+async def test_without_again(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+    assert (await client.post("/items/mine")).json() == 2
+"""
+
+
+@pytest.mark.slow
+def test_a_wide_fixture_that_makes_a_table(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The levels above it begin in a snapshot, and the levels after it in place again."""
+    example = shop(server, tmp_path).with_paths({"hand.py": HAND})
+    example = example.with_files(test_a_made=MADE, test_b_after=AFTER)
+    run = example.run("-q")
+    run.expect(passed=6).says("is isolated by clone, since late: the engine MyISAM")
+    assert server.left() == []
+
+
+@pytest.mark.slow
+def test_without_the_right_process(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """``auto`` is ``clone``, and a line has the statement that grants the right."""
+    example = shop(server, tmp_path).with_paths({"hand.py": HAND}).with_files(test_turns=TURNS)
+    with server.without_process():
+        run = example.run("-q")
+    run.expect(passed=2).says("tests are isolated by clone", "GRANT PROCESS ON *.* TO")
