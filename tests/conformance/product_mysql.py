@@ -153,7 +153,10 @@ class MySQL:
         return {"test_stored.py": STORED, "seed.py": SEED + MORE_SEED}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return what ``rollback`` cannot show."""
+        """Return what only a copy costs, and what ``rollback`` cannot show."""
+        if setting.isolation == "clone":
+            reason = "a copy has all rows"
+            return {"reading by changes": reason, "writing by changes": reason}
         if setting.isolation != "rollback":
             return {}
         shared = (

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
-from pymysql.constants import CLIENT
 
-from pytest_arena._mysql._control import MySQLFailure
+from pytest_arena._mysql._control import MySQLControl, MySQLControlLine
 from pytest_arena._mysql.journal._journal_control import SESSION
+from pytest_arena._values import Address
 
 # The socket of a running server, whose login `root` needs no password.
 SOCKET = "TESTS_MYSQL_SOCKET"
@@ -106,13 +106,16 @@ def connect(socket: str, database: str | None = None, **options: Any) -> pymysql
     )
 
 
-class TestControl:
-    """The control connection of a journal, by PyMySQL."""
+class TestControl(MySQLControlLine):
+    """The control connection of a journal. It logs its statements."""
 
     __test__ = False
 
     def __init__(self, socket: str) -> None:
-        self.connection = connect(socket, client_flag=CLIENT.MULTI_STATEMENTS)
+        address = Address(
+            product="mysql", host=socket, port=0, user="root", password="", database=""
+        )
+        super().__init__(lambda: MySQLControl(address))
         self.log: list[str] = []
         for statement in SESSION:
             self.rows(statement)
@@ -120,12 +123,4 @@ class TestControl:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute statements and return the rows of the last."""
         self.log.append(sql)
-        with self.connection.cursor() as cursor:
-            try:
-                cursor.execute(sql)
-                rows = list(cursor.fetchall())
-                while cursor.nextset():
-                    rows = list(cursor.fetchall())
-            except pymysql.err.MySQLError as error:
-                raise MySQLFailure(f"{error}: {sql}", error.args[0]) from error
-            return rows
+        return super().rows(sql)

@@ -149,6 +149,7 @@ class MySQLLevel:
     def spoil(self) -> None:
         """Note that the live database has neither its start nor its changes."""
         self.is_spoiled = True
+        self.is_written = True
 
     def begin_with(self, base: LevelBase) -> None:
         """Note that its content was replaced."""

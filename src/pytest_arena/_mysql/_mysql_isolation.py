@@ -92,8 +92,8 @@ class MySQLIsolation:
         self._is_written = False
         self._number_of_writes = 0
         self._last_moment: _LastMoment | None = None
-        # Left levels whose start could not be restored, the top one first.
-        self._owed: list[MySQLLevel] = []
+        # The last left level, if its start could not be restored.
+        self._owed: MySQLLevel | None = None
         frozen = self._template(template)
         self._plan = own.plan_of(template)
         with own.saying("no database for the first test"):
@@ -201,8 +201,8 @@ class MySQLIsolation:
             IsolationError: the disk is full, or the level below has made what no journal can
                 restore.
         """
-        if self._owed:
-            self._restore_owed()
+        if self._owed is not None:
+            self._restore_owed(self._owed)
         level = self._stack[-1]
         asked_for = self._next_isolation
         self._next_isolation = ""
@@ -306,7 +306,8 @@ class MySQLIsolation:
         if not self.depth:
             raise impossible("a level was left that had not been entered")
         level = self._stack[-1]
-        was_changed = level.is_written or level.is_spoiled or self._has_changed()
+        self._forget_owed()
+        was_changed = level.is_written or self._has_changed()
         if was_changed:
             self._check_for_writers()
             was_changed = self._rewind(level)
@@ -356,18 +357,23 @@ class MySQLIsolation:
         # A session that cannot be ended ends with its database.
         with suppress(MySQLFailure, ArenaError):
             self._own.end_sessions(self.live)
-        self._owed.append(level)
-        self._restore_owed()
+        self._forget_owed()
+        self._owed = level
+        try:
+            self._restore_owed(level)
+        except BaseException:
+            self._stack[-1].spoil()
+            raise
 
-    def _restore_owed(self) -> None:
-        *above, level = self._owed
-        for left in above:
-            left.base.journal.forget()
-        self._owed = [level]
+    def _restore_owed(self, level: MySQLLevel) -> None:
         self._put(level)
-        level.base.journal.forget()
-        self._owed = []
+        self._forget_owed()
         self._tidy()
+
+    def _forget_owed(self) -> None:
+        if self._owed is not None:
+            self._owed.base.journal.forget()
+            self._owed = None
 
     def _put(self, level: MySQLLevel) -> None:
         """Give the live database the start of the top level of a base, by a copy."""
@@ -413,7 +419,7 @@ class MySQLIsolation:
         if len(self._bases) == 1:
             return
         used = {self._bases[-1]}
-        for level in (*self._stack, *self._owed):
+        for level in self._stack:
             used |= {level.base, level.start[0]}
         for base in self._bases:
             if base not in used:
@@ -624,7 +630,7 @@ def _changed_schema() -> IsolationError:
 
 def why_unfit(own: MySQLRegistry, database: str) -> str:
     """Return why a journal cannot restore a database, "" if it can."""
-    reasons = own.control.call(lambda control: find_unfit(control, database))
+    reasons = find_unfit(own.control, database)
     for name, reason in reasons.items():
         return f"{name}: {reason}" if name else reason
     return ""

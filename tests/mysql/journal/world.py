@@ -113,7 +113,7 @@ class MySQLWorld:
         self.control.rows("SET foreign_key_checks = 0")
         for database in (self.template, self.database, self.side):
             self.control.rows(f"DROP DATABASE IF EXISTS {identifier(database)}")
-        self.control.connection.close()
+        self.control.close()
 
     @classmethod
     def drop_all(cls) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import identifier
-from pytest_arena._mysql.journal._journal_levels import JournalEntries
 from pytest_arena._mysql.journal._restore_statements import JournaledTable
 from pytest_arena._mysql.journal._row_triggers import (
     MAY_CASCADE,
@@ -15,7 +14,7 @@ from pytest_arena._mysql.journal._row_triggers import (
 )
 
 if TYPE_CHECKING:
-    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._mysql.journal._schema_facts import CascadingKey, SchemaFacts
 
 
@@ -23,7 +22,7 @@ class ChangedTables:
     """The tables of a database, and their entries in the journals."""
 
     def __init__(
-        self, control: JournalControl, facts: SchemaFacts, database: str, side: str
+        self, control: MySQLControlLine, facts: SchemaFacts, database: str, side: str
     ) -> None:
         self._control = control
         self._facts = facts
@@ -37,30 +36,27 @@ class ChangedTables:
             self.tables[name] = JournaledTable(table, live, journal)
             self._by_number[table.number] = name
 
-    def entries(self, *, is_locking: bool = False) -> JournalEntries:
-        """Return the entries of the top level. Cost: one round trip.
+    def entries(self, *, is_locking: bool = False) -> dict[str, bool]:
+        """Return the tables with entries, and whether a cascade may have begun there.
 
-        ``is_locking`` waits for transactions that have written.
+        ``is_locking`` waits for transactions that have written. Cost: one round trip.
         """
-        entries = JournalEntries()
+        entries: dict[str, bool] = {}
         if not self.journals:
             return entries
         lock = "FOR UPDATE" if is_locking else ""
         questions: list[str] = []
         for journal in self.journals:
             questions.append(
-                f"(SELECT t, MAX(kind = {MAY_CASCADE}) "
+                f"(SELECT t, MAX(kind >= {MAY_CASCADE}) "
                 f"FROM {journal} GROUP BY t {lock})"
             )
         for number, may_cascade in self._control.rows(" UNION ALL ".join(questions)):
-            name = self._by_number[int(number)]
-            entries.tables.append(name)
-            if int(may_cascade):
-                entries.parents.append(name)
+            entries[self._by_number[int(number)]] = bool(may_cascade)
         return entries
 
     def touched(
-        self, entries: JournalEntries, bases: dict[str, str]
+        self, bases: dict[str, str], *, is_locking: bool = False
     ) -> dict[str, bool]:
         """Return the tables with entries, and those that a cascade may have reached.
 
@@ -68,9 +64,12 @@ class ChangedTables:
         journals were emptied last.
         """
         touched: dict[str, bool] = {}
-        for name in entries.tables:
+        parents: list[str] = []
+        for name, may_cascade in self.entries(is_locking=is_locking).items():
             touched[name] = not self.tables[name].table.key
-        self._follow_cascades(entries.parents, bases, touched)
+            if may_cascade:
+                parents.append(name)
+        self._follow_cascades(parents, bases, touched)
         return touched
 
     def _follow_cascades(
@@ -109,7 +108,8 @@ class ChangedTables:
             sources.append((parent.live, child.live))
         is_new = False
         for source in sources:
-            self._control.rows(parent.record_cascaded(child, key, source))
-            [(number,)] = self._control.rows("SELECT ROW_COUNT()")
+            # In one message, because other threads use the connection, too.
+            record = parent.record_cascaded(child, key, source)
+            [(number,)] = self._control.rows(f"{record}; SELECT ROW_COUNT()")
             is_new = is_new or int(number) > 0
         return is_new

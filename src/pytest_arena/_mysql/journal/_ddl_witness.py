@@ -20,7 +20,7 @@ from pytest_arena._values import digest
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._mysql._control import MySQLControlLine
 
 _COUNTER_IN_DDL = re.compile(r" AUTO_INCREMENT=\d+")
 _PARTITION = re.compile("#p#", re.IGNORECASE)
@@ -82,12 +82,12 @@ _MYSQL = _Views(
 )
 
 
-def _views(control: JournalControl) -> _Views:
+def _views(control: MySQLControlLine) -> _Views:
     [(version,)] = control.rows("SELECT VERSION()")
     return _MARIADB if "mariadb" in version.lower() else _MYSQL
 
 
-def may_read_counters(control: JournalControl) -> bool:
+def may_read_counters(control: MySQLControlLine) -> bool:
     """Return whether the login may read InnoDB's counters, for which it needs PROCESS."""
     try:
         # With LIMIT 0 the server checks no right.
@@ -106,7 +106,7 @@ class DdlWitness:
     """
 
     def __init__(
-        self, control: JournalControl, database: str, counted: Collection[str]
+        self, control: MySQLControlLine, database: str, counted: Collection[str]
     ) -> None:
         self._control = control
         self._database = database

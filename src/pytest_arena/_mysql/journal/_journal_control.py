@@ -1,8 +1,6 @@
-"""The connection that the journal uses, and the settings of its session."""
+"""The session of the journal's connection."""
 
 from __future__ import annotations
-
-from typing import Any, Protocol
 
 NO_PROCESS_RIGHT = 1227  # ER_SPECIFIC_ACCESS_DENIED_ERROR
 LOCKED = (1205, 1213)  # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
@@ -25,16 +23,3 @@ SESSION = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 )
 IS_TEST_CODE = "@pytest_arena IS NULL"
-
-
-class JournalControl(Protocol):
-    """A connection of pytest-arena with the settings of ``SESSION``."""
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute a statement, or several, and return the rows of the last, [] if it has none.
-
-        The values have the types of the driver. Names are ``str``.
-
-        Raises:
-            MySQLFailure: the server refused the statement, or cannot be reached.
-        """

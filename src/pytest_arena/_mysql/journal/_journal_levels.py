@@ -1,4 +1,4 @@
-"""The levels of a journal, and the tables that each has changed."""
+"""A level of a journal, and the tables that it has changed."""
 
 from __future__ import annotations
 
@@ -44,11 +44,3 @@ class JournalLevel:
     def bases_above(self) -> dict[str, str]:
         """Return the tables with the rows at the time when the journals were emptied last."""
         return {**self.bases, **self.copies}
-
-
-@dataclass(slots=True)
-class JournalEntries:
-    """The entries of the top level."""
-
-    tables: list[str] = field(default_factory=list)  # with any entry
-    parents: list[str] = field(default_factory=list)  # that may have cascaded

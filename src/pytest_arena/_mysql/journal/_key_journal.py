@@ -29,7 +29,7 @@ from pytest_arena._product import held_by
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._values import TableRows
 
 
@@ -54,7 +54,7 @@ class KeyJournal:
     isolation = "undo"
 
     def __init__(
-        self, control: JournalControl, database: str, template: str, side: str
+        self, control: MySQLControlLine, database: str, template: str, side: str
     ) -> None:
         self._control = control
         self._database = database
@@ -116,15 +116,18 @@ class KeyJournal:
 
     def _end_journal(self, level: JournalLevel) -> None:
         """Empty the journals. The changed tables of the level are restored whole."""
-        touched = self._touched(level)
+        touched = self._changed.touched(level.bases_above(), is_locking=True)
         if touched:
             tables = self._changed.tables
             self._execute([tables[name].forget() for name in touched])
         self._replace(level, touched)
 
-    def _touched(self, level: JournalLevel) -> dict[str, bool]:
-        entries = self._changed.entries(is_locking=True)
-        return self._changed.touched(entries, level.bases_above())
+    def _touched(
+        self, level: JournalLevel, *, is_locking: bool = False
+    ) -> dict[str, bool]:
+        """Return the tables that the level has changed. True means the whole table."""
+        touched = self._changed.touched(level.bases_above(), is_locking=is_locking)
+        return {**touched, **dict.fromkeys(level.replaced, True)}
 
     def rewind(self) -> bool:
         """Restore the rows and counters of the matching ``enter``. Return whether rows differed.
@@ -141,9 +144,7 @@ class KeyJournal:
         level = self._levels[-1]
         self._note_truncated(level)
         with self._locks_reported():
-            touched = self._touched(level)
-            for name in level.replaced:
-                touched[name] = True
+            touched = self._touched(level, is_locking=True)
             self._restore(level, touched)
         self._drop(level.begin_again())
         return bool(touched)
@@ -186,7 +187,7 @@ class KeyJournal:
             self._note_truncated(level)
         except SchemaChanged:
             return False
-        return not level.replaced and not self._changed.entries().tables
+        return not level.replaced and not self._changed.entries()
 
     def has_moved_counters(self) -> bool:
         """Return whether a counter had moved at the last question. A rollback restores none."""
@@ -295,11 +296,8 @@ class KeyJournal:
         level = self._levels[-1]
         if exact:
             self._note_truncated(level)
-        touched = self._changed.touched(self._changed.entries(), level.bases_above())
-        for name in level.replaced:
-            touched[name] = True
         moment = JournalMoment()
-        for name, is_whole in touched.items():
+        for name, is_whole in self._touched(level).items():
             table = self._changed.tables[name]
             before = self._control.rows(
                 table.select(level.bases[name], is_whole=is_whole)

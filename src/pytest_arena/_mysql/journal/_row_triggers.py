@@ -16,7 +16,7 @@ from pytest_arena._mysql.journal._journal_control import IS_TEST_CODE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._mysql.journal._schema_facts import AppTable, SchemaFacts
 
 # Kinds of entries. A cascade fires no trigger. So an entry says whether one may have happened.
@@ -93,7 +93,7 @@ def _values(table: AppTable, row: str) -> str:
     return "".join(f", {row}.{identifier(column.name)}" for column in table.key)
 
 
-def guard_app_triggers(control: JournalControl, database: str) -> None:
+def guard_app_triggers(control: MySQLControlLine, database: str) -> None:
     """Replace each trigger of the app by one that does nothing on a control connection.
 
     Otherwise the app's triggers would fire when rows are restored. Their order stays the same. The

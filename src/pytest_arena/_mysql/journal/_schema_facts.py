@@ -12,7 +12,7 @@ from pytest_arena._mysql._control import identifier, literal
 from pytest_arena._mysql.journal._ddl_witness import may_read_counters
 
 if TYPE_CHECKING:
-    from pytest_arena._mysql.journal._journal_control import JournalControl
+    from pytest_arena._mysql._control import MySQLControlLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ _LACKS_SUPER = """
             QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))))"""
 
 
-def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
+def find_unfit(control: MySQLControlLine, database: str) -> dict[str, str]:
     """Return why the journal cannot restore a database, by the names of its tables.
 
     The name "" is for the whole database.
@@ -96,29 +96,29 @@ def find_unfit(control: JournalControl, database: str) -> dict[str, str]:
             "the server writes a binary log, so that a trigger needs SUPER "
             "(or SET GLOBAL log_bin_trust_function_creators = 1)"
         )
-    tables = control.rows(f"""
-        SELECT TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES
-        WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW'""")
-    for name, kind, engine in tables:
-        if kind == "SEQUENCE":
-            reasons[name] = "a sequence keeps numbers in the server's memory"
-        elif kind != "BASE TABLE":
-            reasons[name] = f"{kind}: the server keeps earlier rows of the table"
-        elif engine != "InnoDB":
-            reasons[name] = f"the engine {engine} has no transactions"
-    elsewhere = control.rows(f"""
-        SELECT CONSTRAINT_SCHEMA, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA
+    reasons.update(
+        control.rows(f"""
+        SELECT TABLE_NAME, CASE
+            WHEN TABLE_TYPE = 'SEQUENCE' THEN 'a sequence keeps numbers in the server''s memory'
+            WHEN TABLE_TYPE <> 'BASE TABLE'
+                THEN CONCAT(TABLE_TYPE, ': the server keeps earlier rows of the table')
+            ELSE CONCAT('the engine ', ENGINE, ' has no transactions') END
+        FROM information_schema.TABLES
+        WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW'
+            AND (TABLE_TYPE <> 'BASE TABLE' OR ENGINE <> 'InnoDB')
+        UNION ALL
+        SELECT CONCAT(IF(CONSTRAINT_SCHEMA = {literal(database)}, '',
+                CONCAT(CONSTRAINT_SCHEMA, '.')), TABLE_NAME),
+            CONCAT('a foreign key leads from ', CONSTRAINT_SCHEMA, ' to ', UNIQUE_CONSTRAINT_SCHEMA)
         FROM information_schema.REFERENTIAL_CONSTRAINTS
         WHERE (CONSTRAINT_SCHEMA = {literal(database)}
             OR UNIQUE_CONSTRAINT_SCHEMA = {literal(database)})
         AND CONSTRAINT_SCHEMA <> UNIQUE_CONSTRAINT_SCHEMA""")
-    for schema, name, other in elsewhere:
-        child = name if schema == database else f"{schema}.{name}"
-        reasons[child] = f"a foreign key leads from {schema} to {other}"
+    )
     return reasons
 
 
-def read_schema(control: JournalControl, database: str) -> SchemaFacts:
+def read_schema(control: MySQLControlLine, database: str) -> SchemaFacts:
     """Return the tables and the cascading foreign keys of a database."""
     columns: dict[str, list[str]] = defaultdict(list)
     definitions: dict[tuple[str, str], str] = {}
@@ -156,7 +156,7 @@ def read_schema(control: JournalControl, database: str) -> SchemaFacts:
 
 
 def _read_keys(
-    control: JournalControl, database: str, definitions: dict[tuple[str, str], str]
+    control: MySQLControlLine, database: str, definitions: dict[tuple[str, str], str]
 ) -> dict[str, tuple[str, tuple[KeyColumn, ...]]]:
     """Return the index and the key of each table that has one, the primary key if possible."""
     indexes: dict[tuple[str, str], list[KeyColumn]] = defaultdict(list)
@@ -180,7 +180,9 @@ def _read_keys(
     return keys
 
 
-def _read_cascades(control: JournalControl, database: str) -> tuple[CascadingKey, ...]:
+def _read_cascades(
+    control: MySQLControlLine, database: str
+) -> tuple[CascadingKey, ...]:
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     read = control.rows(f"""
         SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME
