@@ -128,8 +128,10 @@ class MySQL:
         del folder
         sync = self._server.developers_url("mysql+pymysql")
         host, port = _ELSEWHERE
+        # SQLAlchemy's dialect mariadb refuses MySQL.
+        dialect = "mariadb" if "MariaDB" in self._server.version else "mysql"
         others = [
-            sync.set(drivername="mariadb+pymysql"),
+            sync.set(drivername=f"{dialect}+pymysql"),
             sync.update_query_dict({"charset": "utf8mb4", "unix_socket": "/nowhere.sock"}),
             sync.set(host=host, port=port, username="me", password="secret"),  # noqa: S106 - of nobody
         ]

@@ -35,7 +35,7 @@ The databases that pytest-arena created: databases of test runs, the templates f
 which they are copied, databases that you keep for a look, and private servers."""
 _WHERE = """\
 The command looks at the SQLite files of your runs, the cache (ARENA_CACHE), the private
-servers, and one PostgreSQL server. The server is the value of --database, or of
+servers, and one server of each product. The server is the value of --database, or of
 ARENA_DATABASE, or of arena_database in pytest's configuration file, or the local
 service. The command starts no server."""
 _LIST = f"""\
