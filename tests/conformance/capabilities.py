@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import version
-from importlib.util import find_spec
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,9 +86,8 @@ def _on_postgresql() -> Iterator[Row]:
 
 
 def _on_mysql() -> Iterator[Row]:
-    engines = ["asyncmy", "aiomysql", "pymysql"]
-    if find_spec("MySQLdb") is not None:
-        engines.append("mysqldb")
+    # The last one needs `pip install --group mysqlclient`.
+    engines = ("asyncmy", "aiomysql", "pymysql", "mysqldb")
     for isolation in ("undo", "clone", "rollback"):
         for engine in engines:
             settings = _by_runners(engine, database="mysql", isolation=isolation)
