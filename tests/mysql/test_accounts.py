@@ -14,6 +14,7 @@ from pytest_arena._mysql._control import MySQLControl, open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql.accounts._grants import Grant, UnreadableGrantError, grants_on
 from pytest_arena._values import Address, ServerLogin
+from tests.mysql.private_servers import place_for_servers
 from tests.mysql.shop import shop
 
 if TYPE_CHECKING:
@@ -293,6 +294,20 @@ def test_one_connection_for_all(
     example = shop_of(server, tmp_path, user, maker).with_files(test_it=ROLLED_BACK)
     run = example.run("-q", "--arena-isolation=rollback").expect(passed=1)
     run.says(f"the grants of {user} do not act: with the isolation rollback")
+
+
+@pytest.mark.slow
+def test_a_private_server(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """It has the app's user before the schema is built, which grants something to it."""
+    name = f"app_{secrets.token_hex(4)}"
+    example = shop_of(server, tmp_path, name, Address("mysql", "", 0, "", "")).change(
+        "pytest.ini", "app:Base", "schema.sql"
+    )
+    example = example.with_paths({"schema.sql": SCRIPT.replace("{user}", name)})
+    example = example.with_files(test_schema=OF_SCHEMA)
+    with place_for_servers() as place:
+        run = example.run("-q", "--arena-database=own", env={"ARENA_CLUSTERS": str(place)})
+    run.expect(passed=4).never_says("do not act")
 
 
 STAYS = """

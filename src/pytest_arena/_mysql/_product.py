@@ -158,6 +158,8 @@ class MySQL:
         name = f"{dialect.name}+{dialect.driver}"
         if name not in self._stores:
             self._stores[name] = MySQLTemplates(self._registry(), dialect())
+            if self._server is not None and self._server.is_private:
+                self.accounts.create_users_of_app()
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:

@@ -92,6 +92,20 @@ class Accounts:
         self._missing: str | None = None  # why no user can be created
         self._accounts: dict[tuple[Database, str], _Account | None] = {}
 
+    def create_users_of_app(self) -> None:
+        """Create the users of the app's engines on a private server. A schema may name them.
+
+        They have no password: only this user of the system can enter the server's folder.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        _, logins = self._core.requested()
+        with self._own.saying("the app's users cannot be created"):
+            for user in sorted(logins):
+                account = account_shown(user, "%")
+                self._own.control.run(f"CREATE USER IF NOT EXISTS {account}")
+
     def login_of(
         self, database: Database, login: ServerLogin | None, live: str
     ) -> ServerLogin | None:
