@@ -38,6 +38,40 @@ async def test_nothing_to_purge(db_session):
     assert (await db_session.scalars(NAMES)).all() == ["Sand"]
 """
 
+SENDING = """
+
+def report(text):
+    print(text)
+
+
+def send():
+    report("sent")
+"""
+REPORTED = """
+import pytest
+from app import Dancer, send
+
+def report(text):
+    assert text == "sent"
+
+
+@pytest.mark.scenario("purged")
+def test_by_a_function_that_the_job_calls(arena, monkeypatch):
+    with arena.session() as session:
+        session.add(Dancer(name="Old Row"))
+        session.commit()
+    monkeypatch.setattr("app.report", report)
+    send()
+
+
+@pytest.mark.scenario("nothing to purge")
+def test_by_a_function_that_the_test_calls(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Old Row"))
+        session.commit()
+    send()
+    report("sent")
+"""
 STEPS = """
 Feature: Jobs
   @no-request
@@ -61,3 +95,11 @@ def test_rows_that_a_job_deletes_were_seeded(tmp_path: Path) -> None:
     assert found.statuses == {"purged": "PROVEN", "nothing to purge": "HOLLOW"}, found.run.output
     assert facts_of(found, "purged")["seeded"] == {"dancers": 1}
     assert found.reason("nothing to purge") == "no row was seeded"
+
+
+def test_what_the_job_passes_to_a_function_of_the_test_is_of_the_app(tmp_path: Path) -> None:
+    """The test passes the same text to it, and that proves nothing."""
+    example = project(tmp_path, [], REPORTED).with_paths({"specs/stories.feature": STEPS})
+    example = example.change("app.py", "import os", f"import os\n{SENDING}")
+    found = told(example)
+    assert found.statuses == {"purged": "PROVEN", "nothing to purge": "HOLLOW"}, found.run.output

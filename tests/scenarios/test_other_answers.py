@@ -34,9 +34,11 @@ def frame_of_a_test() -> FrameType:
     good = [answer for answer in answers if answer.json()]
     pair = (r, 1)
     kinds = (dict, list)
+    limit = 1000
+    forbidden = [{"word": "secret"}, "hidden"]
     rows: dict[str, object] = {}
     name = str(rows) or "Storm"
-    assert [answers, one, maybe, first, good, pair, kinds, name]
+    assert [answers, one, maybe, first, good, pair, kinds, limit, forbidden, name]
     return sys._getframe()
 
 
@@ -124,6 +126,11 @@ def test_it_passes_with_any_answer(text: str) -> None:
         ),
         *("r.json() == one.json()", "r.text != one.text", "pair[0].is_success", "client.cookies"),
         *("first[0].json() == first[1].json()", "[a.status_code for a in first] == [200, 200]"),
+        *("len(r.json()) < limit", "forbidden[1] not in r.text", "len(r.text) < 50_000"),
+        *("forbidden[0] not in r.json()", "r.text != forbidden[0]['word']", "r.json() != limit"),
+        "all(word not in r.json() for word in forbidden)",
+        "r.text != one.text or r.status_code == one.status_code",
+        "r.text == one.text or r.status_code != one.status_code",
         "len({a.text for a in [client.get(path) for path in ('/a', '/b')]}) == 1",
     ],
 )

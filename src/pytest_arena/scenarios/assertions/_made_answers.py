@@ -54,13 +54,35 @@ def literals_in(expression: ast.expr) -> list[object]:
     for node in ast.walk(expression):
         try:
             value = ast.literal_eval(node)
-            if not isinstance(value, bytes):
-                json.dumps(value)
         except (TypeError, ValueError):
             continue
-        if value is not None:
+        if _can_be_sent(value):
             values.append(value)
     return values
+
+
+def literals_of(value: object) -> Iterator[object]:
+    """Yield a value and its parts, as ``literals_in`` returns them."""
+    parts: list[object] = []
+    if isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(value)
+    elif isinstance(value, range):
+        parts = [value.start, value.stop]
+    if _can_be_sent(value):
+        yield value
+    for part in parts:
+        yield from literals_of(part)
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        if not isinstance(value, bytes):
+            json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return value is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +94,12 @@ class Answers:
     literals: Sequence[object]
 
     @property
+    def are_possible(self) -> bool:
+        """Whether answers can have as many items or letters as the assertion names."""
+        numbers = [each for each in self.literals if isinstance(each, int | float)]
+        return all(number <= _HIGHEST for number in numbers)
+
+    @property
     def numbers(self) -> list[int]:
         """The numbers of the assertion, and the next ones to them."""
         numbers = set()
@@ -79,6 +107,12 @@ class Answers:
             if type(literal) is int:
                 numbers |= {literal - 1, literal, literal + 1}
         return [number for number in sorted(numbers) if 0 <= number <= _HIGHEST]
+
+    @property
+    def statuses(self) -> list[int]:
+        """The statuses that each body comes with."""
+        # Clients hide 1xx.
+        return [*_STATUSES, *(number for number in self.numbers if 200 <= number < 600)]  # noqa: PLR2004 - HTTP's
 
     @property
     def texts(self) -> list[str]:
@@ -94,10 +128,7 @@ class Answers:
         """Yield the answers. Most assertions fail with one of the first."""
         soon = timedelta(microseconds=1)
         kind = self.library.Response
-        statuses = list(_STATUSES)
-        for number in self.numbers:
-            if 200 <= number < 600:  # noqa: PLR2004 - clients hide 1xx
-                statuses.append(number)
+        statuses = self.statuses
         for body, headers in self._bodies():
             for status in statuses:
                 answer = kind(

@@ -23,7 +23,11 @@ from pytest_arena.scenarios.assertions._answer_variables import (
 )
 from pytest_arena.scenarios.assertions._data_flow import own_names
 from pytest_arena.scenarios.assertions._idle import parsed
-from pytest_arena.scenarios.assertions._made_answers import Answers, literals_in
+from pytest_arena.scenarios.assertions._made_answers import (
+    Answers,
+    literals_in,
+    literals_of,
+)
 from pytest_arena.scenarios.assertions._own_parameters import Fixtures, own_parameters
 from pytest_arena.scenarios.assertions._test_files import bindings_in, function_of
 
@@ -38,8 +42,6 @@ _PACKAGES = {"httpx", "httpx2"}
 _ANSWER_OF = "answer_of_"
 _ANSWERS_OF = "answers_of_"  # a function that returns the next answer
 _FIXED = "fixed_"
-# Two answers of which one follows so long after the other differ in their bodies and statuses.
-_STRIDE = 12
 _PLAIN = (str, bytes, int, float, type(None), type, range)
 _COLLECTIONS = (list, tuple, set, frozenset)
 _results: dict[tuple[CodeType, str, str], bool] = {}
@@ -82,7 +84,7 @@ def passes_with_any_answer(
         answers = Answers(
             library=library,
             request=request,
-            literals=literals_in(expression),
+            literals=[*literals_in(expression), *literals_of(own)],
         )
         evaluation = _Evaluation(
             expression, {**own, **fixed}, tuple(sorted(answered)), uncertain
@@ -438,6 +440,8 @@ class _Evaluation(NamedTuple):
 
     def passes_always(self, answers: Answers) -> bool:
         """Return whether the assertion is true with all answers, equal and different ones."""
+        if not answers.are_possible:
+            return False
         try:
             code = compile(ast.Expression(self.expression), "<assertion>", "eval")
         except SyntaxError:  # it awaits something
@@ -456,7 +460,9 @@ class _Evaluation(NamedTuple):
             return
         lists = [list(answers.all()) for _ in self.answered]
         total = len(lists[0])
-        for stride in (_STRIDE, 0):
+        per_body = len(answers.statuses)
+        # Two answers differ in both, in the status, in the body, or in nothing.
+        for stride in (per_body + 1, 1, per_body, 0):
             for start in range(total):
                 values = {}
                 for number, name in enumerate(self.answered):

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from pytest_arena._config._load import is_library
+from pytest_arena._origin import is_of_tests
 from pytest_arena.scenarios.assertions._data_flow import (
     closed_helpers,
     is_closed,
@@ -61,16 +62,24 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
 def passed_to(frame: FrameType) -> tuple[Mapping[str, ast.expr], FrameType | None]:
     """Return what a helper gets for its parameters, and the frame of its caller.
 
-    Return nothing if the caller does not call the helper by its name.
+    Return nothing if the caller does not call the helper by its name, or if the app is a caller.
     """
     function = function_of(frame.f_code)
     caller = frame.f_back
     if caller is None or function is None:
         return {}, None
     call = _call_at(caller.f_code, caller.f_lasti, frame.f_code.co_name)
-    if call is None:
+    if call is None or not _is_of_test(caller):
         return {}, None
     return _arguments_of(call, function), caller
+
+
+def _is_of_test(frame: FrameType) -> bool:
+    """Return whether a frame is a test's function, or a helper that such a function calls."""
+    code = frame.f_code
+    if not is_of_tests(code.co_filename):
+        return False
+    return code.co_name.startswith("test") or passed_to(frame)[1] is not None
 
 
 @cache
