@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
@@ -70,18 +71,35 @@ _AUDITING = {
 _FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy", "sqlalchemy_utils", "sqlmodel"}
 
 
-def line_of_test_that_called() -> CodeLine | None:
-    """Return the line of a test's file that has called the code of the app that led here.
+def call_of_test() -> Call:
+    """Return the lines of tests' files that have called the code of the app that led here.
 
-    Return None if the test's file itself led here, or if no test's file is among the callers.
+    They are empty if the test's file itself led here, or if no test's file is among the callers. A
+    ``with`` in a test's file that enters or leaves a block of the app led here itself.
     """
-    is_called = False
+    called: CodeType | None = None
+    lines = []
     for frame in frames(of_users=True):
-        file = frame.f_code.co_filename
-        if is_of_tests(file):
-            return CodeLine(file, frame.f_lineno) if is_called else None
-        is_called = True
-    return None
+        code = frame.f_code
+        if is_of_tests(code.co_filename):
+            if called is None or _is_of_block(called):
+                return ()
+            lines.append(CodeLine(code.co_filename, frame.f_lineno))
+        elif not lines:
+            called = code
+    return tuple(lines)
+
+
+Call = tuple[CodeLine, ...]
+
+
+def _is_of_block(code: CodeType) -> bool:
+    """Return whether a function is a part of a context manager, or a generator."""
+    is_generator = code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
+    return bool(is_generator) or code.co_name in _OF_BLOCKS
+
+
+_OF_BLOCKS = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__"})
 
 
 @cache

@@ -111,6 +111,13 @@ class Unit:
 
     def close(self):
         self.session.close()
+
+    def __enter__(self):
+        self.open()
+        return self.session
+
+    def __exit__(self, *_):
+        self.close()
 """
 
 LOST = """
@@ -179,6 +186,24 @@ def test_in_a_unit_of_the_app():
     jobs.adds_to(unit.session)
     unit.close()
 
+def test_an_object_in_a_scope_of_the_app():
+    with jobs.scope() as session:
+        session.add(Row(name="a"))
+
+def test_an_object_in_a_block_of_the_app():
+    jobs.begins()
+    with jobs.Unit() as session:
+        session.query(Row).one().name = "b"
+
+def called(function):
+    return function()
+
+def test_in_a_unit_of_the_app_by_calls_of_a_helper():
+    unit = jobs.Unit()
+    called(unit.open)
+    called(lambda: jobs.adds_to(unit.session))
+    called(unit.close)
+
 def test_in_a_transaction_that_is_undone(monkeypatch):
     with jobs.engine.connect() as connection:
         outer = connection.begin()
@@ -209,5 +234,5 @@ def test_what_a_command_or_its_test_undoes_on_purpose_is_not_named(example: Exam
     """Nor a write in a session that the test, or a unit of work, has open over several calls."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
     project = project.with_files(app=APP, jobs=JOBS, test_kept=KEPT)
-    run = project.run("-q", "-o", "arena_lost_writes=fail").expect(passed=9)
+    run = project.run("-q", "-o", "arena_lost_writes=fail").expect(passed=12)
     run.never_says("A603", "lost")

@@ -15,7 +15,7 @@ from pytest_arena._gate._unnamed import (
     TEMPORARY,
     WRITES,
 )
-from pytest_arena._origin import REQUEST, is_of_tests, line_of_test_that_called
+from pytest_arena._origin import REQUEST, Call, call_of_test, is_of_tests
 from pytest_arena._values import Contents, counted
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class PendingWrites:
     handled_error: int = 0
     # The `RequestAnswer` of the request that began the transaction.
     request: object = None
-    # The line of a test's file that has called the code of the app that wrote, in no request.
-    caller: CodeLine | None = None
+    # The test's call of the code of the app that wrote, in no request.
+    call: Call = ()
     # The number of writes before each savepoint.
     _savepoints: dict[str, int] = field(default_factory=dict)
 
@@ -378,14 +378,14 @@ class PooledConnection:
         error = sys.exception()
         handled_error = id(error) if error is not None else 0
         request = REQUEST.get()
-        caller = None
+        call: Call = ()
         if request is None and line is not None and not is_of_tests(line.file):
-            caller = line_of_test_that_called()
+            call = call_of_test()
         self.pending_writes = PendingWrites(
             line,
             serial,
             request=request,
-            caller=caller,
+            call=call,
             handled_error=handled_error,
             key=self.target.key if self.target is not None else None,
         )

@@ -59,9 +59,9 @@ from pytest_arena._origin import (
     OF_WIDE_FIXTURE,
     REQUEST,
     WORK,
+    call_of_test,
     calling_library,
     lifespan_here,
-    line_of_test_that_called,
     line_that_pytest_called,
     user_line,
 )
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._registry import Registry
+    from pytest_arena._origin import Call
     from pytest_arena._product import RawStatement
-    from pytest_arena._values import CodeLine
 
 
 _NEXT = (
@@ -378,13 +378,13 @@ class LostWrites:
             answer: RequestAnswer | None = REQUEST.get()
             lines = ADDS_OF_TESTS if answer is None else answer.lines_of_adds
             line = lines.get(session.hash_key) or user_line()
-            caller = _CALLERS.get(session.hash_key) if answer is None else None
+            call = _CALLS.get(session.hash_key, ()) if answer is None else ()
             lost = LostWork(
                 str(pending),
                 str(line or _NO_LINE),
                 answer,
                 is_unflushed=True,
-                is_of_call=_is_same_call(caller),
+                is_of_call=_is_same_call(call),
             )
             self._add(self._core.serial(), lost)
 
@@ -516,7 +516,7 @@ class LostWrites:
             str(writes.line or _NO_LINE),
             request,
             is_failed=is_failed,
-            is_of_call=request is None and _is_same_call(writes.caller),
+            is_of_call=request is None and _is_same_call(writes.call),
         )
         self._add(writes.serial, lost)
 
@@ -738,8 +738,8 @@ def _is_closed_by_error(session: Session) -> bool:
     return not answers_well(error)
 
 
-# The lines of tests' files whose calls made a session, by the numbers of sessions.
-_CALLERS: dict[int, CodeLine] = {}
+# The tests' calls that made sessions, by the numbers of the sessions.
+_CALLS: dict[int, Call] = {}
 
 
 def _note_making(session: Session) -> None:
@@ -747,14 +747,14 @@ def _note_making(session: Session) -> None:
     error = sys.exception()
     if error is not None:
         _MADE_IN[session.hash_key] = id(error)
-    caller = line_of_test_that_called() if REQUEST.get() is None else None
-    if caller is not None:
-        _CALLERS[session.hash_key] = caller
+    call = call_of_test() if REQUEST.get() is None else ()
+    if call:
+        _CALLS[session.hash_key] = call
 
 
-def _is_same_call(caller: CodeLine | None) -> bool:
-    """Return whether a line of a test's file also calls the code of the app that runs now."""
-    return caller is not None and caller == line_of_test_that_called()
+def _is_same_call(call: Call) -> bool:
+    """Return whether a test's call of code of the app is not over."""
+    return bool(call) and call == call_of_test()
 
 
 # Packages whose errors are answers of the app.
@@ -842,7 +842,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         lost.closing(self)
         close(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
-        _CALLERS.pop(self.hash_key, None)
+        _CALLS.pop(self.hash_key, None)
         _MADE_IN.pop(self.hash_key, None)
 
     @wraps(reset)
