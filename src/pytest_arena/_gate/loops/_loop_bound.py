@@ -9,6 +9,7 @@ import os
 import socket
 import weakref
 from contextlib import suppress
+from contextvars import Context
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,9 @@ def hang_up(connection: object) -> None:
             number = transport_of(connection).get_extra_info("socket").fileno()
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
+    # The call is no work of the request that meets the connection. So it runs in an empty context.
     with suppress(RuntimeError):  # closed meanwhile
-        loop.call_soon_threadsafe(_force_close, connection)
+        Context().run(loop.call_soon_threadsafe, _force_close, connection)
 
 
 def _loop_of(connection: object) -> AbstractEventLoop | None:
