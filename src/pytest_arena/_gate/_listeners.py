@@ -136,6 +136,8 @@ class Gate:
         elif pooled.identify is not None or pooled.target is not None:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.become(live or self._recognize(dbapi_connection))
+        if pooled.key is not None:
+            _note_holders()
         if pooled.handle is not None and pooled.handle.reads_statements:
             _read_statements()
 
@@ -432,10 +434,16 @@ def close(gate: Gate) -> bool:
 
 @cache
 def _read_statements() -> None:
-    """Read each statement from here on, and note who holds a connection.
+    """Read each statement from here on. Called when a product needs its statements."""
+    read_statements()
 
-    Called when an engine connects to a server. A listener to one event of all engines would make
-    SQLAlchemy build listeners of all events for each `Connection`.
+
+@cache
+def _note_holders() -> None:
+    """Note who holds a connection from here on. Called when an engine connects to a server.
+
+    A listener to one event of all engines would make SQLAlchemy build listeners of all events for
+    each `Connection`.
     """
     make = Connection.__init__
 
@@ -446,4 +454,3 @@ def _read_statements() -> None:
         gate.registry.hold(self, gate.core.serial())
 
     setattr(Connection, "__init__", making)  # noqa: B010 - mypy refuses an assignment
-    read_statements()

@@ -1,0 +1,54 @@
+"""Connections that fixtures and sessions hold while each test gets another database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.mysql.shop import shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conformance.story_mysql_server import StoryMySQLServer
+
+HELD = """
+import pytest
+import sqlalchemy
+from app import Item, URL
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+engine = sqlalchemy.create_engine(URL.replace("asyncmy", "pymysql"))
+COUNT = select(func.count(Item.id))
+RENUMBER = text("ALTER TABLE item AUTO_INCREMENT = 100")  # replaces the database after the test
+of_module = Session(engine)
+
+
+@pytest.fixture(scope="module")
+def held():
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_connection_of_a_fixture_goes_along(held, turn):
+    assert held.scalar(COUNT) == 1
+    held.execute(RENUMBER)
+    held.rollback()
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_session_of_the_module_that_has_read_goes_along(turn):
+    assert of_module.scalar(COUNT) == 1
+    of_module.add(Item(name="new"))
+    of_module.execute(RENUMBER)
+    of_module.commit()
+    assert of_module.scalar(COUNT) == 2
+"""
+
+
+def test_what_is_held_over_tests_opens_another_connection(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """A holder that does not know that its connection has ended would raise an AssertionError."""
+    shop(server, tmp_path, "mysql+asyncmy").with_files(test_held=HELD).run("-q").expect(passed=6)
