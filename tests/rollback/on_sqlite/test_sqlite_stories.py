@@ -37,6 +37,18 @@ def ran(example: Example, test: str, *args: str) -> Run:
 
 
 WORKS = """
+@pytest.fixture(scope="module")
+def kept():
+    engine = sqlalchemy.create_engine(SYNC)
+
+    @event.listens_for(engine, "connect")
+    def connect(connection, record):
+        connection.execute("PRAGMA journal_mode = persist").close()
+
+    yield engine
+    engine.dispose()
+
+
 def begins_itself(sync):
     @event.listens_for(sync, "connect")
     def connect(connection, record):
@@ -78,6 +90,20 @@ async def test_a_shared_session_pitfall_107_108(client):
         await session.close()
         await transaction.rollback()
     assert await names() == ["Sand"]
+
+
+@pytest.mark.parametrize("number", range(2))
+async def test_a_journal_mode_ends_with_its_test(number):
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("PRAGMA journal_mode")) != "wal"
+        assert await connection.scalar(text("PRAGMA journal_mode = wal")) == "wal"
+        assert await connection.scalar(text("PRAGMA journal_mode")) == "wal"
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_journal_mode_of_an_engine_stays(arena, kept, number):
+    with kept.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "persist"
 
 
 async def test_requests_at_once_pitfall_109(client):
@@ -182,7 +208,7 @@ def test_an_app_as_it_is(example: Example, order: str) -> None:
     turn = "\ndef pytest_collection_modifyitems(items):\n    items.reverse()\n"
     if order:
         example = example.with_files(conftest=turn)
-    run = ran(example, WORKS).expect(passed=16)
+    run = ran(example, WORKS).expect(passed=20)
     run.never_says("not verified", "is not as it was")
 
 

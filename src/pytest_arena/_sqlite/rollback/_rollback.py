@@ -113,7 +113,7 @@ class Rollback:
         with self._lock as shared:
             snapshot = shared.snapshot()
             name = f"arena_level_{self.depth + 1}"
-            level = SharedLevel(name, shared.state, snapshot)
+            level = SharedLevel(name, shared.state, snapshot, shared.journal_mode)
             if shared.open_writer() is None:
                 shared.set_savepoint(level)
             self._starts[self.depth + 1 :] = [snapshot]
@@ -149,6 +149,7 @@ class Rollback:
             with _translated_errors(self.live):
                 level = shared.levels.pop()
                 shared.rebuild(level.snapshot, level.state)
+                shared.use_journal_mode(level.journal_mode, is_new=False)
                 del self._starts[self.depth + 1 :]
         finally:
             shared.lock.release()

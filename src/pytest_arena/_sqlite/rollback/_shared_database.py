@@ -73,13 +73,18 @@ class Writer:
         self.is_cut_off = True
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class SharedLevel:
-    """An open level. ``leave`` restores the snapshot."""
+    """An open level. ``leave`` restores the snapshot and the journal mode."""
 
     name: str
     state: int
     snapshot: FileSnapshot
+    journal_mode: str  # "" if it is not known yet
+
+    def start_with_mode(self, journal_mode: str) -> None:
+        """Note the journal mode in which the level began."""
+        self.journal_mode = journal_mode
 
 
 class RealConnection(sql.OwnConnection):
@@ -160,6 +165,9 @@ class SharedDatabase:
     def _open(self) -> RealConnection:
         real = sql.open_writable(self.live, RealConnection)
         self.journal_mode = real.execute("PRAGMA journal_mode").fetchone()[0]
+        for level in self.levels:
+            if not level.journal_mode:
+                level.start_with_mode(self.journal_mode)
         self._page_size = real.number("PRAGMA page_size")
         # No page reaches the file. A rollback reads the memory.
         real.execute("PRAGMA journal_mode = MEMORY").close()
@@ -200,10 +208,15 @@ class SharedDatabase:
         else:
             self.rebuild(self.snapshot(), self.state)
 
-    def use_journal_mode(self, mode: str | None) -> str:
-        """Note a journal mode that the app has asked for. Return the present one."""
+    def use_journal_mode(self, mode: str | None, *, is_new: bool) -> str:
+        """Note a journal mode that the app has asked for. Return the present one.
+
+        ``is_new``: a `connect` listener has asked for it, so that no level takes it back.
+        """
         if mode in _JOURNAL_MODES:
             self.journal_mode = str(mode)
+            for level in self.levels if is_new else []:
+                level.start_with_mode(self.journal_mode)
         return self.journal_mode
 
     def snapshot(self) -> FileSnapshot:
@@ -318,6 +331,7 @@ class SharedDatabase:
             self.state = level.state
         elif self.state != level.state:
             self.rebuild(level.snapshot, level.state)
+        self.journal_mode = level.journal_mode
 
     def forget(self, level: SharedLevel) -> None:
         """Release the savepoint of a level, and keep its content."""

@@ -495,7 +495,8 @@ class SharingConnection(GuardedConnection):
         if name in _OF_ONE_CONNECTION and value is not None:
             raise messages.not_shared(f"PRAGMA {name}", _SETTING)
         if name == "journal_mode":
-            mode = self.arena_shared.use_journal_mode(value)
+            is_new = self.arena_settings is None
+            mode = self.arena_shared.use_journal_mode(value, is_new=is_new)
             cursor.arena_answer("SELECT ? AS journal_mode", (mode,))
         elif name == "wal_checkpoint":
             cursor.arena_answer("SELECT 0 AS busy, 0 AS log, 0 AS checkpointed")
