@@ -675,6 +675,7 @@ def test_the_server_ends_the_connection(shared: Shared) -> None:
         ("SELECT * FROM dancer FOR UPDATE SKIP LOCKED", "SKIP LOCKED"),
         ("BEGIN ISOLATION LEVEL SERIALIZABLE", "SERIALIZABLE"),
         ("SELECT pg_advisory_lock(1)", "advisory"),
+        ("SELECT set_config('app.' || 'tenant', 'a', false)", "set_config with a computed name"),
     ],
 )
 def test_what_cannot_be_shown_is_reported_pitfall_112(
@@ -735,6 +736,9 @@ def test_a_setting_whose_name_is_a_parameter(shared: Shared) -> None:
     """It belongs to one connection, too."""
     ask = "SELECT current_setting('app.tenant', true)"
     with shared.psycopg() as first, shared.psycopg() as second:
+        first.execute("SELECT set_config(%s::text, %s, false)", ("app.tenant", "Dune"))
+        first.execute("SELECT set_config( 'app.tenant', 'Dune', false)")
+        assert not shared.notes
         first.execute("SELECT set_config(%s, %s, false)", ("app.tenant", "Sand"))
         first.commit()
         assert second.execute(ask).fetchone() in {(None,), ("",)}

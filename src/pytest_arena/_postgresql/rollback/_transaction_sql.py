@@ -85,6 +85,10 @@ _NOT_SHOWN = {
         "same locks",
         r"(?is).*\bpg_(?:try_)?advisory_(?!unlock)": "advisory locks exclude no other connection",
         r"(?is)LOCK\b": "LOCK TABLE excludes no other connection",
+        # The name is neither a literal nor a parameter. CREATE FUNCTION does not call it.
+        r"(?is)(?!CREATE\b).*\bset_config\"?\s*\(\s*+"
+        r"(?!'[\w.]+'\s*,|\$\d+\s*(?:::\s*[\w ]+)?,)": "set_config with a computed name "
+        "changes the setting for all connections",
         f"{_BEGINS_AS}SERIALIZABLE": "ISOLATION LEVEL SERIALIZABLE acts as READ COMMITTED",
         f"{_BEGINS_AS}REPEATABLE": "ISOLATION LEVEL REPEATABLE READ acts as READ COMMITTED",
     }.items()
