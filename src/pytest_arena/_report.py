@@ -123,7 +123,10 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     if used and summary.table_seconds:
         yield from _table_lines(summary)
     elif used and _lacks_template(summary) and summary.suggestion:
-        yield "to have each test start with the tables:"
+        yield (
+            "set this, and delete create_all and drop_all in fixtures, to have each test "
+            "start with the tables:"
+        )
         yield indent(summary.suggestion, "    ")
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:

@@ -366,7 +366,7 @@ def test_the_advice_is_for_the_database_that_the_fixture_makes(example: Example)
     schema = "arena_schema = app:Base\n"
     filled = filled.change("pytest.ini", f"{schema}arena_seed = seed:seed\n", schema)
     bare = filled.change("pytest.ini", schema, "")
-    advice = "to have each test start with the tables: arena_schema = shop-test = app:Base"
+    advice = "fixtures, to have each test start with the tables: arena_schema = shop-test = app:B"
     run = bare.run("-p", "no:randomly").expect(passed=2).says(advice)
     run.says("a line `shop-test = <module>:<Base>` in arena_schema")
     both = "start with the tables: arena_schema = shop = app:Base shop-test = app:Base"
