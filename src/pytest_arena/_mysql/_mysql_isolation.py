@@ -183,6 +183,8 @@ class MySQLIsolation:
 
     def ask_for(self, isolation: str) -> str:
         """Choose the isolation of the next level. Return why it cannot have it, else ""."""
+        if isolation == "rollback":
+            return "rollback is for all tests of a run"
         if isolation == "undo" and self.name != "undo":
             with self._own.saying("the schema cannot be read"):
                 reason = why_unfit(self._own, self.live)

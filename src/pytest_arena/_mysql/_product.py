@@ -210,11 +210,10 @@ class MySQL:
         """Return why a level cannot have an isolation, else ""."""
         if name not in _ISOLATIONS:
             return f"{self.shown} is isolated by undo, clone or rollback"
-        if "rollback" not in {name, isolation.name}:
-            return cast("MySQLIsolation", isolation).ask_for(_ISOLATIONS[name])
-        if name in {"auto", isolation.name}:
+        live = cast("MySQLIsolation", isolation)
+        if name == "auto" and isinstance(live, RollbackIsolation):
             return ""
-        return f"{self.shown} is isolated by {isolation.name}"
+        return live.ask_for(_ISOLATIONS[name])
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live database, whose name changes after a test that has written."""

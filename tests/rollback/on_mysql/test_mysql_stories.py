@@ -167,19 +167,54 @@ def test_the_shared_connection_is_lost(server: StoryMySQLServer, tmp_path: Path)
 
 MARKED = """
 import pytest
+from app import engine
+from sqlalchemy import text
 
 
+async def address():
+    async with engine.connect() as connection:
+        return await connection.scalar(text("SELECT CONNECTION_ID()"))
+
+
+async def test_shares_one(client):
+    async with engine.connect() as one, engine.connect() as other:
+        question = text("SELECT CONNECTION_ID()")
+        assert await one.scalar(question) == await other.scalar(question)
+    await client.post("/items/shared")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
 @pytest.mark.arena(isolation="clone")
-async def test_it(client):
+async def test_has_several(client, turn):
+    assert (await client.post("/items/cloned")).json() == 2
+    async with engine.connect() as one, engine.connect() as other:
+        question = text("SELECT CONNECTION_ID()")
+        assert await one.scalar(question) != await other.scalar(question)
+        await one.execute(text("INSERT INTO item (name) VALUES ('one')"))
+        await other.execute(text("INSERT INTO item (name) VALUES ('other')"))
+        await one.commit()
+        await other.rollback()
+        await one.execute(text("CREATE PROCEDURE ends() BEGIN COMMIT; END"))
+        await one.execute(text("CALL ends()"))
+    assert (await client.get("/items")).json() == ["seeded", "cloned", "one"]
+
+
+async def test_shares_again(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+    await test_shares_one(client)
+
+
+@pytest.mark.arena(isolation="undo")
+async def test_has_no_journal(client):
     await client.get("/items")
 """
 
 
-@pytest.mark.slow
 def test_a_marker_with_another_isolation(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """It is an error."""
-    run = rolled_back(server, tmp_path).with_files(test_it=MARKED).run("-q")
-    run.expect(1, failed=1).says("isolation='clone' is not available", "isolation='rollback'")
+    """The connections of a test by clone do not share one. Another isolation is an error."""
+    run = rolled_back(server, tmp_path).with_files(test_marked=MARKED).run("-q")
+    run.expect(1, passed=4, errors=1).says("isolation='undo' is not available")
+    assert server.left() == []
 
 
 # Planted defects: each does without one thing, and names the check that finds it.

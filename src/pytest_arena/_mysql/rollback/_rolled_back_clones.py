@@ -39,6 +39,12 @@ _HURRIED = "SET SESSION lock_wait_timeout = 1"
 _PATIENT = "SET SESSION lock_wait_timeout = 10"
 
 
+class _SharedLevels(NoJournal):
+    """The levels of a live database whose connections share one transaction."""
+
+    isolation = "rollback"
+
+
 class RollbackIsolation(MySQLIsolation):
     """``rollback``: all connections share one transaction, in a copy of the level below.
 
@@ -49,6 +55,8 @@ class RollbackIsolation(MySQLIsolation):
 
     Cost of enter and leave: two statements, and one ALTER TABLE for each AUTO_INCREMENT number that
     has moved. A level above a changed one costs a copy.
+
+    A test's marker may ask for ``clone``. Connections then reach another copy directly.
     """
 
     def __init__(
@@ -65,16 +73,19 @@ class RollbackIsolation(MySQLIsolation):
         # By the names of frozen databases: sequences and tables without transactions, and counters.
         self._unrestorable: dict[str | None, tuple[str, ...]] = {}
         self._counters: dict[str, dict[str, int]] = {}
-        super().__init__(own, template, "clone", uses=uses, tell=tell, may_clone=True)
-
-    @property
-    def name(self) -> str:
-        """The name of the isolation."""
-        return "rollback"
+        super().__init__(
+            own, template, "rollback", uses=uses, tell=tell, may_clone=True
+        )
 
     def _new_base(self, isolation: str, frozen: FrozenDatabase, live: str) -> LevelBase:
-        del isolation, live
-        return LevelBase(frozen, NoJournal())
+        if isolation == "rollback":
+            return LevelBase(frozen, _SharedLevels())
+        return super()._new_base(isolation, frozen, live)
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether connections reach the live database without the proxy."""
+        return self.name == "clone"
 
     @property
     def proxy(self) -> MySQLProxy:
@@ -104,17 +115,31 @@ class RollbackIsolation(MySQLIsolation):
 
     @property
     def address(self) -> Address:
-        """The address of the proxy."""
-        return self.proxy.address
+        """The address of the proxy, or in a level by ``clone`` of the live database."""
+        return super().address if self._is_direct else self.proxy.address
 
     def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
         """Do nothing: the proxy notes the statements of all processes."""
 
     def _has_changed(self) -> bool:
+        if self._is_direct:
+            return True
         proxy = self.proxy
         return proxy.may_have_written or proxy.is_committed or proxy.is_lost
 
     # Levels
+
+    def ask_for(self, isolation: str) -> str:
+        """Choose the isolation of the next level. Return why it cannot have it, else ""."""
+        if isolation not in {"rollback", "clone"}:
+            return "beside rollback there is only clone"
+        self._next_isolation = isolation
+        return ""
+
+    def _change_isolation(self, isolation: str) -> None:
+        super()._change_isolation(isolation)
+        self._close_proxy()
+        self.generation += 1
 
     def enter(self) -> None:
         """Open a level. Commit and copy what a wide fixture has written.
@@ -123,13 +148,17 @@ class RollbackIsolation(MySQLIsolation):
             Held: an open transaction has written. Nothing was done.
             IsolationError: the disk is full, or the shared connection has ended.
         """
+        if not self._is_direct:
+            self._check_shared()
+        super().enter()
+
+    def _check_shared(self) -> None:
         proxy = self.proxy
         if proxy.is_lost:
             self._reopen(was_changed=proxy.has_committed_rows)
         holders = self.proxy.holders()
         if holders:
             raise held_by(holders, self.live)
-        super().enter()
 
     def _reopen(self, *, was_changed: bool) -> None:
         """Begin again after the shared connection has ended between two tests."""
@@ -148,12 +177,13 @@ class RollbackIsolation(MySQLIsolation):
 
     def _snapshot(self, isolation: str) -> LevelBase:
         """Return a copy of the live database, with all that the app has committed."""
-        del isolation
+        if self._is_direct:
+            return super()._snapshot("clone")
         with self._own.saying("what a wide fixture has written cannot be committed"):
             self._commit_all()
         base = super()._snapshot("clone")
         self.proxy.note_copied()
-        return base
+        return self._new_base(isolation, base.frozen, self.live)
 
     def _commit_all(self) -> None:
         try:
@@ -166,13 +196,16 @@ class RollbackIsolation(MySQLIsolation):
 
         Raises as in MySQLIsolation.
         """
+        if self._is_direct:
+            self._stack[-1].spoil()
         was_changed = super().leave()
         self.proxy.refresh()
         return was_changed
 
     def leave_by_force(self) -> None:
         """Replace the database, and end all connections."""
-        self.proxy.note_replaced()
+        if not self._is_direct:
+            self.proxy.note_replaced()
         super().leave_by_force()
 
     def _rewind(self, level: MySQLLevel) -> bool:
@@ -183,10 +216,11 @@ class RollbackIsolation(MySQLIsolation):
 
     def _is_rolled_back(self, level: MySQLLevel) -> bool:
         """Roll back. Return False if the database has to be replaced."""
-        proxy = self.proxy
         frozen = level.base.frozen
-        is_on_top = level.base is self._bases[-1] and not level.is_spoiled
-        if not is_on_top or proxy.is_committed or proxy.is_lost:
+        if level.base is not self._bases[-1] or level.is_spoiled:
+            return False
+        proxy = self.proxy
+        if proxy.is_committed or proxy.is_lost:
             return False
         if self._is_unrestorable(frozen):
             return False
@@ -259,8 +293,9 @@ class RollbackIsolation(MySQLIsolation):
 
     def save(self, title: str) -> str:
         """Commit, and keep a copy of the current state for inspection."""
-        with self._own.saying("the test's database cannot be kept"):
-            self._commit_all()
+        if not self._is_direct:
+            with self._own.saying("the test's database cannot be kept"):
+                self._commit_all()
         return super().save(title)
 
     def close(self) -> None:
@@ -272,19 +307,22 @@ class RollbackIsolation(MySQLIsolation):
 
     def is_free(self) -> bool:
         """Return whether no client is inside a transaction."""
-        return not self.proxy.inside()
+        return super().is_free() if self._is_direct else not self.proxy.inside()
 
     def writers(self) -> set[int]:
         """Return the client that has uncommitted rows."""
-        return self.proxy.writers()
+        return super().writers() if self._is_direct else self.proxy.writers()
 
     def _check_for_writers(self) -> None:
-        writers = self.proxy.writers()
+        writers = self.writers()
         if writers:
             raise held_by(writers, self.live)
 
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection, or cancel only its statement."""
+        if self._is_direct:
+            super().end(pid, cancel=cancel)
+            return
         proxy = self._proxy
         if proxy is None or not proxy.knows(pid):
             return

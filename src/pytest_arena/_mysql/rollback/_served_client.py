@@ -16,6 +16,7 @@ from pytest_arena._mysql.rollback._packets import (
     PacketStream,
     ServerAnswer,
 )
+from pytest_arena._mysql.rollback._shared_mysql import CLONE, SharedMySQL
 from pytest_arena._mysql.rollback._statement_meaning import (
     read_statement,
     statements_in,
@@ -25,7 +26,6 @@ from pytest_arena._product.sharing._sockets import Disconnected, ServedConnectio
 if TYPE_CHECKING:
     import socket
 
-    from pytest_arena._mysql.rollback._shared_mysql import SharedMySQL
     from pytest_arena._mysql.rollback._statement_meaning import MySQLStatement
 
 _DONE = ServerAnswer([OkPacket()])
@@ -40,7 +40,7 @@ _NO_COMMAND = _failure(
     1047,
     "08S01",
     "prepared statements of a driver, and other commands than queries, do not work with "
-    "arena_isolation = rollback. Next: arena_isolation = clone",
+    f"arena_isolation = rollback. {CLONE}",
 )
 _TOO_LARGE = _failure(
     1153, "08S01", "Got a packet bigger than 'max_allowed_packet' bytes"
@@ -250,7 +250,7 @@ class MySQLClient(ServedConnection):
 
     def _refuse(self, statement: MySQLStatement) -> ServerAnswer:
         del statement
-        text = "XA does not work with arena_isolation = rollback. Next: arena_isolation = clone"
+        text = f"XA does not work with arena_isolation = rollback. {CLONE}"
         return _failure(1399, "XAE07", text)
 
 

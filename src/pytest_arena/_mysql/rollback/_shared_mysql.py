@@ -19,6 +19,7 @@ from pytest_arena._mysql.rollback._mysql_backend import (
 from pytest_arena._mysql.rollback._mysql_session import MySQLSession
 from pytest_arena._mysql.rollback._packets import ServerAnswer
 from pytest_arena._product.sharing._shared_connection import (
+    ONE_WRITER,
     SharedConnection,
     TurnRefused,
 )
@@ -31,15 +32,16 @@ if TYPE_CHECKING:
     from pytest_arena._mysql.rollback._statement_meaning import MySQLStatement
     from pytest_arena._values import Address
 
+CLONE = 'Next, for this test: @pytest.mark.arena(isolation="clone")'
 _LOST = (
     "the connection that all connections of the tests share has ended, by KILL, a timeout or a "
     "restart of the server"
 )
 _ROLLED_BACK = (
     "{}: the server has rolled back all that this test has written, because all connections share "
-    "one transaction. Next: arena_isolation = clone"
+    f"one transaction. {CLONE}"
 )
-_ENDED = "{} has ended the transaction that all connections share. Next: arena_isolation = clone"
+_ENDED = f"{{}} has ended the transaction that all connections share. {CLONE}"
 # The server rolls back the whole transaction: a deadlock, and a lock timeout if it is set so.
 _OF_TRANSACTION = {1205, 1213, 1614}
 _READ_ONLY = packets.error(
@@ -229,5 +231,5 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
 def _refusal(refused: TurnRefused) -> ServerAnswer:
     if refused.is_cancelled:
         return ServerAnswer([_CANCELLED])
-    text = f"Lock wait timeout exceeded: {refused.reason}; {refused.hint('clone')}"
+    text = f"Lock wait timeout exceeded: {refused.reason}; {ONE_WRITER}"
     return ServerAnswer([packets.error(1205, "HY000", text)])

@@ -25,6 +25,7 @@ from pytest_arena._postgresql.rollback._backend import (
 )
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
 from pytest_arena._product.sharing._shared_connection import (
+    ONE_WRITER,
     SharedConnection,
     TurnRefused,
 )
@@ -446,7 +447,7 @@ def _refusal(refused: TurnRefused) -> BackendAnswer:
         error = wire.error(_CANCELLED, "canceling statement due to user request")
     else:
         text = f"canceling statement due to lock timeout: {refused.reason}"
-        error = wire.error(_NO_LOCK, text, hint=refused.hint("undo"))
+        error = wire.error(_NO_LOCK, text, hint=ONE_WRITER)
     return BackendAnswer([error], error)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 SessionT = TypeVar("SessionT", bound=SharingSession)
 BackendT = TypeVar("BackendT", bound=SavepointStack)
 
-_ONE_WRITER = (
+ONE_WRITER = (
     "with arena_isolation = rollback only one transaction can write at a time: commit or "
-    "roll back the other one first, or use arena_isolation = {other}"
+    "roll back the other one first, or use arena_isolation = undo"
 )
 
 
@@ -40,10 +40,6 @@ class TurnRefused(Exception):
             action = f"written or locked rows ({holder.first_write})"
         self.reason = f"another open transaction has {action}"
         super().__init__(self.reason)
-
-    def hint(self, other: str) -> str:
-        """Return the next step. ``other`` is another isolation."""
-        return _ONE_WRITER.format(other=other)
 
 
 class SharedConnection(Generic[SessionT, BackendT]):
