@@ -30,6 +30,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     isolation_named,
 )
+from pytest_arena._product.sharing._sockets import check_for_sockets
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, impossible
 
@@ -186,6 +187,7 @@ class MySQL:
                 )
         tell = self._core.ledger.note
         if isolation == "rollback":
+            check_for_sockets(self._config.places["isolation"])
             shared = RollbackIsolation(own, content, uses=uses, tell=tell)
             return cast("Isolation", shared)
         live = MySQLIsolation(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.isolation._isolation import ServerIsolation, as_built
 from pytest_arena._postgresql.journal import _journal_templates as templates
+from pytest_arena._product.sharing._sockets import check_for_sockets
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,13 +50,8 @@ def isolate(
             may_clone=asked_for == "auto",
         )
 
-    if asked_for == "rollback" and not hasattr(socket, "AF_UNIX"):
-        raise ConfigError(
-            "arena_isolation = rollback: this operating system has no Unix sockets",
-            why="all connections reach the database through such a socket",
-            cause=place,
-            fix="arena_isolation = auto",
-        )
+    if asked_for == "rollback":
+        check_for_sockets(place)
     if asked_for in {"clone", "rollback"}:
         return create(asked_for)
     try:

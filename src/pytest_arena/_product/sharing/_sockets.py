@@ -12,6 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from pytest_arena._values import PROXY_FOLDER
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,18 @@ _CONNECTIONS = 128  # that may wait at once
 
 class Disconnected(Exception):
     """The other side has closed the connection."""
+
+
+def check_for_sockets(place: str) -> None:
+    """Raise an error if the operating system lacks Unix sockets. ``place`` names the option."""
+    if hasattr(socket, "AF_UNIX"):
+        return
+    raise ConfigError(
+        "arena_isolation = rollback: this operating system has no Unix sockets",
+        why="all connections reach the database through such a socket",
+        cause=place,
+        fix="arena_isolation = auto",
+    )
 
 
 class ProxySocket:
