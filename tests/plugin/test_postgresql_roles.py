@@ -147,7 +147,14 @@ def test_an_administrators_engine_beside_the_apps_is_not_told(
     run(project, server, "-q").expect(passed=1).never_says("policies do not act")
 
 
-@pytest.mark.parametrize("isolation", ["undo", pytest.param("clone", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "isolation",
+    [
+        "undo",
+        pytest.param("clone", marks=pytest.mark.slow),
+        pytest.param("rollback", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "schema", [pytest.param(FORCED, marks=pytest.mark.slow), GRANTED], ids=["owner", "grants"]
 )
@@ -204,6 +211,47 @@ def test_each_engine_has_the_grants_of_its_own_login(
     missing.says('role "shop_group" does not exist', "arena_roles = shop_group")
     found = run(project, server, "--arena-roles=shop_group").expect(passed=3)
     found.never_says("do not act", "grants nothing")
+
+
+OTHER_ROLES = """
+import pytest
+
+
+async def sql(client, statement):
+    return await client.post("/sql", params={"statement": statement})
+
+
+@pytest.mark.parametrize("statement", [
+    "SET ROLE NONE",
+    "SET role TO DEFAULT",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "SELECT set_config('role', 'none', false)",
+    "DO $$ BEGIN RESET ROLE; END $$",
+])
+async def test_the_app_keeps_its_role(client, statement):
+    assert (await sql(client, statement)).status_code == 200
+    roles = await sql(client, "SELECT current_user, session_user")
+    assert roles.json() == [["shop_app", "shop_app"]]
+    assert (await sql(client, "SELECT title FROM docs")).json() == []
+
+
+@pytest.mark.parametrize("role", ["postgres", "shop_reader"])
+async def test_the_app_gets_no_role_without_membership(client, role):
+    for statement in (f"SET ROLE {role}", f"DO $$ BEGIN SET LOCAL ROLE {role}; END $$"):
+        assert "permission denied to set role" in (await sql(client, statement)).text
+    assert (await sql(client, "SELECT title FROM docs")).json() == []
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["undo", "rollback"])
+def test_the_app_cannot_leave_its_role(
+    example: Example, server: PrivateServer, isolation: str
+) -> None:
+    """Under `rollback` all connections share the connection of a superuser."""
+    project = shop(example, GRANTED, OTHER_ROLES, replica=URL.replace("shop_app", "shop_reader"))
+    project = project.change("app.py", "async with AsyncSession(globals", RESCUED)
+    run(project, server, f"--arena-isolation={isolation}").expect(passed=7)
 
 
 @pytest.mark.slow

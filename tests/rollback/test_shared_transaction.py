@@ -483,7 +483,7 @@ def test_a_role_has_its_own_defaults_of_settings(shared: Shared) -> None:
         with psycopg.connect(
             dbname=shared.database, autocommit=True, options="-c app.guest=c", **place
         ) as connection:
-            names = ("TimeZone", "work_mem", "app.tenant", "app.guest", "role")
+            names = ("TimeZone", "work_mem", "app.tenant", "app.guest", "session_authorization")
             asked = ", ".join(f"current_setting('{name}')" for name in names)
             wanted = ("Asia/Tokyo", "2MB", "a", "c", role)
             assert connection.execute(f"SELECT {asked}".encode()).fetchone() == wanted

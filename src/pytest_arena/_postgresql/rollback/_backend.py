@@ -43,6 +43,9 @@ _REPORTED = (
     "search_path",
 )
 _READING = "arena_reading"  # the savepoint in which statements only read
+# The connection's role may change all settings, so these are the last ones. The user decides which
+# roles are possible.
+_LAST = {"session_authorization": 1, "role": 2}
 _RESET_ALL = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 # Each sequence with its number. The connection's role may read them all, or none is restored.
 SEQUENCES = """
@@ -227,9 +230,8 @@ class Backend(SavepointStack):
             return
         if self._settings:
             self.execute_later(_RESET_ALL)
-        # The role is the last one: the connection's role may change all settings.
         names = sorted(
-            settings.keys() - ENDING_TIMEOUTS, key=lambda name: name == "role"
+            settings.keys() - ENDING_TIMEOUTS, key=lambda name: _LAST.get(name, 0)
         )
         calls = [
             f"set_config({literal(name)}, {literal(settings[name])}, false)"

@@ -68,8 +68,9 @@ class Session(SharingSession):
 
     def set(self, name: str, value: str | None, *, is_local: bool = False) -> None:
         """Note the value that a statement has given to a setting."""
-        if name == "role" and value == "none":
-            value = self.startup.get("role")
+        if name == "session_authorization":
+            # Only a superuser may be another user, and such an app connects without this setting.
+            value = self.startup.get(name, value)
         self.values = _with_value(self.values, name, value)
         if not is_local:
             self._lasting = _with_value(self._lasting, name, value)

@@ -190,7 +190,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
                 query = _ROLE_SETTINGS.format(user=literal(user))
                 rows = self._backend.query(query).rows
             defaults = {setting_name(str(name)): str(value) for name, value in rows}
-            session.add_defaults({**defaults, "role": user})
+            session.add_defaults({**defaults, "session_authorization": user})
 
     def close_statements(self, session: Session, names: Sequence[str]) -> None:
         """Close prepared statements."""
@@ -294,9 +294,13 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             return
         calls = [f"current_setting({literal(each.name)}, true)" for each in changes]
         [values] = self._backend.query(f"SELECT {', '.join(calls)}").rows
+        present = {}
         for change, value in zip(changes, values, strict=True):
             session.set(change.name, value, is_local=change.is_local)
-        self._backend.note_settings(session.values)
+            if value is not None:
+                present[change.name] = value
+        # A session that keeps its value gets it back before its next statement.
+        self._backend.note_settings({**session.values, **present})
 
     def _changed_settings(self, packet: Packet) -> list[SettingChange]:
         """Return the settings that statements change, also by functions."""
