@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from functools import cache, partial, wraps
+from functools import cache, partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -445,12 +445,12 @@ def _note_holders() -> None:
     A listener to one event of all engines would make SQLAlchemy build listeners of all events for
     each `Connection`.
     """
-    make = Connection.__init__
 
-    @wraps(make)
-    def making(self: Connection, *args: Any, **options: Any) -> None:
-        make(self, *args, **options)
+    def create(kind: type[Connection], *_: object, **_options: object) -> Connection:
+        connection = object.__new__(kind)
         gate = _gates[-1]
-        gate.registry.hold(self, gate.core.serial())
+        gate.registry.hold(connection, gate.core.serial())
+        return connection
 
-    setattr(Connection, "__init__", making)  # noqa: B010 - mypy refuses an assignment
+    # Not `__init__`, which checks a connection out: it would be one more frame of each error.
+    setattr(Connection, "__new__", create)  # noqa: B010 - mypy refuses an assignment
