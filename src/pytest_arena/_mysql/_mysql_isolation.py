@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._mysql._content import ReadContent, compared, content, read_rows
@@ -107,7 +106,7 @@ class MySQLIsolation:
 
     def _connect(self) -> MySQLControl:
         """Connect for the journal."""
-        address = replace(self._own.address_of(), database="")
+        address = self._own.address_of()
         control = open_control(address, patience=address.patience)
         for statement in SESSION:
             control.run(statement)
@@ -405,11 +404,8 @@ class MySQLIsolation:
     def replace(self, content: str | None) -> None:
         """Replace the current state by a template's content, or by an empty database."""
         frozen = self._template(content)
-        isolation = self.name
-        if isolation == "undo" and content and why_unfit(self._own, content):
-            isolation = "clone"
         with self._own.saying("the content cannot be replaced"), self._uses.alone():
-            base = self._moved_to(frozen, isolation)
+            base = self._moved_to(frozen, self.name)
         self._add(base)
         self._is_written = False
         self._stack[-1].begin_with(base)
