@@ -466,6 +466,38 @@ def test_settings_belong_to_one_connection(shared: Shared) -> None:
         assert value(first, "app.tenant") in {None, ""}
 
 
+@pytest.mark.parametrize("start", ["SET", "SET SESSION"])
+@pytest.mark.parametrize("end", ["TO DEFAULT", "= default;"])
+def test_a_setting_gets_the_value_with_which_the_app_connects(
+    shared: Shared, start: str, end: str
+) -> None:
+    """The server's default is another one: the shared connection has none of the app's options."""
+    with shared.psycopg(options="-c search_path=pg_catalog") as connection:
+        connection.execute("SET search_path = public")
+        connection.execute(f"{start} search_path {end}".encode())
+        assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog",)
+        connection.execute("SET TIME ZONE 'Asia/Tokyo'")
+        connection.execute("SET TIME ZONE DEFAULT")
+        assert connection.execute("SHOW timezone").fetchone() != ("Asia/Tokyo",)
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_some_commands_need_a_transaction_block(shared: Shared, *, prepare: bool) -> None:
+    """The shared transaction is none of the app."""
+    commands = ["DECLARE c CURSOR FOR SELECT 1", "LOCK TABLE dancer", "COMMIT AND CHAIN"]
+    with shared.psycopg() as connection:
+        connection.autocommit = True
+        for command in commands:
+            with pytest.raises(psycopg.errors.NoActiveSqlTransaction):
+                connection.execute(command.encode(), prepare=prepare)
+        connection.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1", prepare=prepare)
+        connection.execute("CLOSE held")
+        with connection.transaction():
+            for command in commands[:2]:
+                connection.execute(command.encode(), prepare=prepare)
+        connection.execute("LOCK TABLE dancer; SELECT 1")
+
+
 def test_a_role_has_its_own_defaults_of_settings(shared: Shared) -> None:
     """ALTER ROLE … SET, also for one database. The connection's options come before them."""
     role = f"arena_role_{secrets.token_hex(6)}"

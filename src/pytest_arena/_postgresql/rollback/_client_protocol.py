@@ -195,7 +195,8 @@ class Client(ServedConnection):
     # The simple protocol
 
     def _simple_query(self, text: str) -> None:
-        for statement in sql.parsed(text):
+        statements = sql.parsed(text)
+        for statement in statements:
             if self._has_failed:
                 return
             self._note_remark(statement)
@@ -203,9 +204,18 @@ class Client(ServedConnection):
                 self._control(statement)
             elif self._session.state == "E":
                 self._fail(_ABORTED)
-            else:
+            # Several statements of one message are a transaction block.
+            elif len(statements) > 1 or self._is_permitted(statement):
                 query = wire.query(statement.sql)
                 self._run(Packet([query], [statement], self._copied_rows))
+
+    def _is_permitted(self, statement: Statement) -> bool:
+        """Return whether a statement has the transaction block that it needs."""
+        command = statement.command_of_blocks
+        if not command or self._session.in_block:
+            return True
+        self._run_packet()
+        return self._is_in_block(command)
 
     def _note_remark(self, statement: Statement) -> None:
         if statement.remark:
@@ -309,7 +319,7 @@ class Client(ServedConnection):
         elif self._session.state == "E":
             self._run_packet()
             self._fail(_ABORTED)
-        else:
+        elif self._is_permitted(statement):
             self._packet.statements.append(statement)
             self._packet.add(message)
 
@@ -358,6 +368,9 @@ class Client(ServedConnection):
 
     def _end_block(self, statement: Statement, *, is_committed: bool) -> None:
         if not self._session.in_block:
+            if statement.is_chained:
+                self._is_in_block(f"{statement.kind.upper()} AND CHAIN")
+                return
             self._warn("25P01", "there is no transaction in progress")
         self._end_transaction(is_committed=is_committed)
         if self._has_failed:
@@ -436,7 +449,7 @@ class Client(ServedConnection):
             self._session.reset_all(keeps_role=True)
         else:
             self._session.reset(statement.name)
-        self._complete("RESET")
+        self._complete(statement.sql.split()[0].upper())
 
     def _discard_all(self, statement: Statement) -> None:
         del statement

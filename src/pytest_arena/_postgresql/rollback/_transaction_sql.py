@@ -34,7 +34,9 @@ _CONTROLS = {
         "mode": rf"""SET\s+(?:LOCAL\s+|SESSION\s+)?
             (?:TRANSACTION|CHARACTERISTICS|{"|".join(ENDING_TIMEOUTS)})\b""",
         "reset_all": r"RESET\s+ALL\b",
-        "reset": r"RESET\s+(?P<name>TIME\s+ZONE|SESSION\s+AUTHORIZATION|[\w.]+)",
+        "reset": r"""(?: RESET | SET (?!\s+LOCAL\b) (?=.*(?:=|\b(?:TO|ZONE|AUTHORIZATION)\b)
+            \s*DEFAULT\s*;?\s*\Z) (?:\s+SESSION(?!\s+AUTHORIZATION))? )
+            \s+ (?P<name> TIME\s+ZONE | SESSION\s+AUTHORIZATION | [\w.]+ )""",
         "discard_all": r"DISCARD\s+ALL\b",
         "nothing": r"(?:DISCARD\s+(?:SEQUENCES|PLANS)|CLOSE\s+ALL|UNLISTEN)\b",
         "deallocate_all": r"DEALLOCATE\s+(?:PREPARE\s+)?ALL\b",
@@ -65,6 +67,11 @@ _SETS_IN_DO = re.compile(
 _SETS_INSIDE = re.compile(
     r"(?is)\bSET\s+(?:SESSION\s+|(?P<local>LOCAL)\s+)?(?P<name>\w+\.\w+)\s*(?:=|TO\b)"
 )
+# PostgreSQL executes these in a transaction block alone.
+_OF_BLOCKS = {
+    "LOCK TABLE": re.compile(r"(?is)LOCK\b"),
+    "DECLARE CURSOR": re.compile(r"(?is)DECLARE\b(?!.*\bWITH\s+HOLD\b)"),
+}
 _SYNONYMS = {
     "names": "client_encoding",
     "schema": "search_path",
@@ -118,6 +125,7 @@ class Statement:
     remark: str = ""  # what this isolation cannot show
     unnamed_setting: SettingChange | None = None  # its name is a parameter
     names_setting: bool = False  # it sets a custom setting
+    command_of_blocks: str = ""  # its name, if it needs a transaction block
 
     @property
     def is_control(self) -> bool:
@@ -207,6 +215,10 @@ def _classify(sql: str) -> Statement:
     unnamed_setting = None
     if unnamed is not None:
         unnamed_setting = SettingChange("", _LASTS.search(unnamed["rest"]) is None)
+    command_of_blocks = ""
+    for command, pattern in _OF_BLOCKS.items():
+        if pattern.match(bare):
+            command_of_blocks = command
     return Statement(
         sql,
         "read" if is_read else "write",
@@ -214,6 +226,7 @@ def _classify(sql: str) -> Statement:
         remark=remark,
         unnamed_setting=unnamed_setting,
         names_setting=names_setting,
+        command_of_blocks=command_of_blocks,
     )
 
 
