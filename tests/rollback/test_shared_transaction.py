@@ -498,6 +498,40 @@ def test_some_commands_need_a_transaction_block(shared: Shared, *, prepare: bool
         connection.execute("LOCK TABLE dancer; SELECT 1")
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_cursor_ends_with_its_transaction(shared: Shared, end: str) -> None:
+    """On the server it would live on in the shared transaction."""
+    with shared.psycopg() as connection:
+        connection.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 7")
+        connection.execute('DECLARE "a B" CURSOR FOR SELECT generate_series(1, 3)')
+        assert connection.execute('FETCH "a B"').fetchone() == (1,)
+        connection.execute("DECLARE closed CURSOR FOR SELECT 1")
+        connection.execute("CLOSE closed")
+        (connection.commit if end == "commit" else connection.rollback)()
+        if end == "commit":
+            assert connection.execute("FETCH held").fetchone() == (7,)
+        with pytest.raises(psycopg.errors.InvalidCursorName):
+            connection.execute('FETCH "a B"')
+
+
+def test_a_portal_ends_with_its_transaction(shared: Shared) -> None:
+    """The driver asyncpg reads the rows of a cursor by it. So does `session.stream()`."""
+
+    async def read_after_the_commit() -> None:
+        connection = await shared.asyncpg()
+        transaction = connection.transaction()
+        await transaction.start()
+        cursor = await connection.cursor("SELECT generate_series(1, 3)")
+        assert tuple(await cursor.fetchrow()) == (1,)
+        await transaction.commit()
+        with pytest.raises(asyncpg.InvalidCursorNameError):
+            async with connection.transaction():
+                await cursor.fetchrow()
+        await connection.close()
+
+    asyncio.run(read_after_the_commit())
+
+
 def test_a_role_has_its_own_defaults_of_settings(shared: Shared) -> None:
     """ALTER ROLE … SET, also for one database. The connection's options come before them."""
     role = f"arena_role_{secrets.token_hex(6)}"

@@ -284,6 +284,11 @@ class Backend(SavepointStack):
         self.send(wire.data_of([*map(wire.close_statement, names), wire.SYNC]))
         self.answer()
 
+    def close_cursors(self, names: Iterable[str]) -> None:
+        """Close cursors and portals. The server ignores unknown names."""
+        self.send(wire.data_of([*map(wire.close_portal, names), wire.SYNC]))
+        self.answer()
+
     def note_ddl(self) -> None:
         """Forget what a change of the schema may have changed."""
         self.has_ddl = True

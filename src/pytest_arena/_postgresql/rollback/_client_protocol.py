@@ -56,6 +56,7 @@ class Client(ServedConnection):
         # Prepared statements with the Parse of each, and portals.
         self._statements: dict[str, tuple[Statement, Message]] = {}
         self._portals: dict[str, Statement] = {}
+        self._cursors: set[str] = set()  # and portals, which end with the transaction
         # The names of those that the present real connection does not have.
         self._unprepared: set[str] = set()
         self._connections = shared.connections
@@ -183,6 +184,9 @@ class Client(ServedConnection):
         session = self._session
         if not session.is_begun:
             session.begin(is_implicit=True)
+        for statement in packet.statements:
+            if statement.command_of_blocks and statement.name:
+                self._cursors.add(statement.name)
         answer = self._shared.run(session, packet)
         messages = answer.messages
         for _ in range(packet.parsed_again):
@@ -283,6 +287,7 @@ class Client(ServedConnection):
             self._answer(wire.BOUND)
             return
         if portal:
+            self._cursors.add(portal)
             self._packet.pin()
         names = wire.packed(portal) + wire.packed(self._own_name(name))
         self._packet.add(wire.message(b"B", names + message.body[position:]))
@@ -389,6 +394,9 @@ class Client(ServedConnection):
             self._shared.roll_back(session)
         session.end(is_committed=is_committed and error is None)
         self._portals = {}
+        if self._cursors:
+            self._shared.close_cursors(session, self._cursors)
+            self._cursors = set()
         if error is not None:
             self._fail(error)
 

@@ -197,6 +197,11 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         with self._turn(session):
             self._backend.close_statements(names)
 
+    def close_cursors(self, session: Session, names: Iterable[str]) -> None:
+        """Close cursors and portals, some of which may be closed already."""
+        with self._turn(session):
+            self._backend.close_cursors(names)
+
     # Statements
 
     def run(self, session: Session, packet: Packet) -> BackendAnswer:

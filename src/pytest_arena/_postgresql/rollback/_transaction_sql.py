@@ -70,7 +70,7 @@ _SETS_INSIDE = re.compile(
 # PostgreSQL executes these in a transaction block alone.
 _OF_BLOCKS = {
     "LOCK TABLE": re.compile(r"(?is)LOCK\b"),
-    "DECLARE CURSOR": re.compile(r"(?is)DECLARE\b(?!.*\bWITH\s+HOLD\b)"),
+    "DECLARE CURSOR": re.compile(rf"(?is)DECLARE\s+{_NAME}(?!.*\bWITH\s+HOLD\b)"),
 }
 _SYNONYMS = {
     "names": "client_encoding",
@@ -115,7 +115,8 @@ class Statement:
     """A statement, and what it means for the transaction.
 
     ``kind`` is read, write, or that of a statement which the proxy executes itself: begin, commit,
-    rollback, savepoint, and so on. ``name`` is of a savepoint, prepared statement or setting.
+    rollback, savepoint, and so on. ``name`` is of a savepoint, prepared statement, setting or
+    cursor.
     """
 
     sql: str
@@ -216,12 +217,16 @@ def _classify(sql: str) -> Statement:
     if unnamed is not None:
         unnamed_setting = SettingChange("", _LASTS.search(unnamed["rest"]) is None)
     command_of_blocks = ""
+    cursor = ""
     for command, pattern in _OF_BLOCKS.items():
-        if pattern.match(bare):
+        match = pattern.match(bare)
+        if match is not None:
             command_of_blocks = command
+            cursor = _unquoted(match.groupdict().get("name") or "")
     return Statement(
         sql,
         "read" if is_read else "write",
+        cursor,
         settings=settings,
         remark=remark,
         unnamed_setting=unnamed_setting,

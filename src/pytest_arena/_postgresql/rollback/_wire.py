@@ -136,6 +136,11 @@ def close_statement(name: str) -> Message:
     return message(b"C", b"S" + packed(name))
 
 
+def close_portal(name: str) -> Message:
+    """Return the message that closes a portal or a cursor. It is no error if there is none."""
+    return message(b"C", b"P" + packed(name))
+
+
 # Messages of a server
 
 AUTHENTICATED = message(b"R", b"\0\0\0\0")
