@@ -42,10 +42,6 @@ __all__ = [
 # runs here at the end of the process.
 RUNS: dict[pytest.Config, ArenaRun] = {}
 
-# The requests of the fixtures that pytest sets up now, the innermost last. pytest builds two
-# definitions of the fixture `request` for each fixture that names it, which takes 25 µs.
-REQUESTS: list[pytest.FixtureRequest] = []
-
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
     """Return `session` if the lifespan runs once for all tests, else `function`."""
@@ -59,10 +55,11 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 
 
 @pytest.fixture(scope=_app_scope)
-def arena_app() -> Any:
+def arena_app(request: pytest.FixtureRequest) -> Any:
     """The app that `arena_app` names (a factory is called). Override it to configure the app."""
     try:
-        return RUNS[REQUESTS[-1].config].apps.build()
+        # `pytestconfig` would cost a test 20 µs.
+        return RUNS[request.config].apps.build()
     except ArenaError as error:
         message = str(error)
     # Outside of the `except` block: otherwise pytest shows the error twice.
@@ -123,14 +120,15 @@ def client_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def db_session() -> AsyncSession | Session:
+def db_session(
+    pytestconfig: pytest.Config, request: pytest.FixtureRequest
+) -> AsyncSession | Session:
     """A session on the test's database: an `AsyncSession` in async tests of async apps.
 
     pytest-arena commits pending work before each request of `client` and `test_client`. Each query
     reads from the database. The session has a separate engine.
     """
-    request = REQUESTS[-1]
-    run = RUNS[request.config]
+    run = RUNS[pytestconfig]
     use_app_early(request)
     test = run.current.running()
     # The app creates the engines.
@@ -143,23 +141,28 @@ def db_session() -> AsyncSession | Session:
 
 
 @pytest.fixture
-def client(arena_app: object, client_options: dict[str, object]) -> AsyncClient:
+def client(
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
+) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    app_run = _started_app_run(REQUESTS[-1], arena_app)
+    app_run = _started_app_run(request, arena_app)
     return app_run.new_client(options=client_options)
 
 
 @pytest.fixture
-def client_as(arena_app: object, client_options: dict[str, object]) -> ClientAs:
+def client_as(
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
+) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    app_run = _started_app_run(REQUESTS[-1], arena_app)
+    app_run = _started_app_run(request, arena_app)
     return _client_maker(app_run.new_client, client_options)
 
 
 @pytest.fixture
-def test_client(arena_app: object, client_options: dict[str, object]) -> TestClient:
+def test_client(
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
+) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    request = REQUESTS[-1]
     run = RUNS[request.config]
     test = run.current.running()
     app_run = _app_run(run, test, request, arena_app)
@@ -170,10 +173,9 @@ def test_client(arena_app: object, client_options: dict[str, object]) -> TestCli
 
 @pytest.fixture
 def test_client_as(
-    arena_app: object, client_options: dict[str, object]
+    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
-    request = REQUESTS[-1]
     run = RUNS[request.config]
     test = run.current.running()
     app_run = _app_run(run, test, request, arena_app)
@@ -182,9 +184,9 @@ def test_client_as(
 
 
 @pytest.fixture
-def live_server(arena_app: object) -> LiveServer:
+def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer:
     """The app under uvicorn on a free port, in this process: `.url`, `.ws_url`, `.client()`."""
-    return start_live_server(REQUESTS[-1], arena_app)
+    return start_live_server(request, arena_app)
 
 
 def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:

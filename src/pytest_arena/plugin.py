@@ -621,7 +621,6 @@ def pytest_fixture_setup(
     if test is not None and not is_wide:
         work = test.late_work.own
     token = WORK.set(work)
-    _fixtures.REQUESTS.append(request)
     try:
         if is_wide:
             with _as_wide_fixture(fixturedef, request, run):
@@ -641,7 +640,6 @@ def pytest_fixture_setup(
             fixturedef.cached_result = (None, None, (error, None))
         raise
     finally:
-        _fixtures.REQUESTS.pop()
         WORK.reset(token)
     # A loop of pytest-asyncio for a scope: it has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):

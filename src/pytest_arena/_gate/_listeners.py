@@ -12,7 +12,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
@@ -440,17 +440,10 @@ def _read_statements() -> None:
 
 @cache
 def _note_holders() -> None:
-    """Note who holds a connection from here on. Called when an engine connects to a server.
+    """Note who holds a connection from here on. Called when an engine connects to a server."""
+    event.listen(Engine, "engine_connect", _on_engine_connect)
 
-    A listener to one event of all engines would make SQLAlchemy build listeners of all events for
-    each `Connection`.
-    """
 
-    def create(kind: type[Connection], *_: object, **_options: object) -> Connection:
-        connection = object.__new__(kind)
-        gate = _gates[-1]
-        gate.registry.hold(connection, gate.core.serial())
-        return connection
-
-    # Not `__init__`, which checks a connection out: it would be one more frame of each error.
-    setattr(Connection, "__new__", create)  # noqa: B010 - mypy refuses an assignment
+def _on_engine_connect(connection: Any, *_: object) -> None:
+    gate = _gates[-1]
+    gate.registry.hold(connection, gate.core.serial())
