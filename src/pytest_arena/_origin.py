@@ -785,7 +785,7 @@ _lifespan_jobs: WeakSet[partial[object]] = WeakSet()
 
 def lifespans_with_jobs() -> set[RunningLifespan]:
     """Return the lifespans whose jobs in pools are not done."""
-    return {job.args[0] for job in list(_lifespan_jobs)}
+    return {job.args[0] for job in alive(_lifespan_jobs)}
 
 
 def _run_for_lifespan(

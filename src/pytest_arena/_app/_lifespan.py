@@ -38,7 +38,7 @@ from pytest_arena._origin import (
     WORK,
     line_of_cut_off,
 )
-from pytest_arena._process import async_rest, context_of, running_loop
+from pytest_arena._process import async_rest, call_all, context_of, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -429,10 +429,7 @@ class SharedLifespan:
 
         After a failure the others are shut down too.
         """
-        with contextlib.ExitStack() as stack:
-            for lifespan in self._lifespans:
-                if lifespan not in but:
-                    stack.callback(lifespan.close)
+        call_all([each.close for each in self._lifespans if each not in but])
 
 
 def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:

@@ -20,12 +20,13 @@ from sqlalchemy.orm.session import _sessions
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._gate._pending import (
     PendingObjects,
+    has_pending,
     is_of_arena,
     pending_objects,
 )
 from pytest_arena._gate._pooled import PendingWrites, PooledConnection
 from pytest_arena._origin import REQUEST, frames, user_line
-from pytest_arena._process import running_loop
+from pytest_arena._process import alive, running_loop
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -108,19 +109,14 @@ class RequestAnswer:
         for written in self._writes:
             if not written.is_over:
                 self._late_writes.append(written)
-        for session in self._sessions_in_use():
-            # `new`, `dirty` and `deleted` would build three sets. `Session.flush` asks this too.
-            if not session._is_clean():  # noqa: SLF001 - see above
-                self._late_sessions.append(session)
+        self._late_sessions = self._pending_sessions()
 
-    def _sessions_in_use(self) -> list[Session]:
-        """Return the sessions that exist, in one step for the reason that `alive` gives."""
-        sessions: list[Session] = []
-        for reference in [*self._sessions.data]:  # type: ignore[attr-defined] # typeshed lacks it
-            session = reference()
-            if session is not None:
-                sessions.append(session)
-        return sessions
+    def _pending_sessions(self) -> list[Session]:
+        pending = []
+        for session in alive(self._sessions):
+            if has_pending(session):
+                pending.append(session)
+        return pending
 
     def end(self, error: Exception | None) -> None:
         """Note that the app has returned, or the error that it has raised."""
@@ -129,12 +125,11 @@ class RequestAnswer:
             self.error = error
             self.error_line = blame(error) or self.error_line
         self._is_over = True
-        sessions = self._sessions_in_use()
         if error is None:
-            self._note_sessions_of_tests(sessions)
+            self._note_sessions_of_tests()
         # Objects in sessions that the request has not closed.
-        for session in sessions:
-            if session._is_clean() or is_of_arena(session):  # noqa: SLF001 - as below
+        for session in self._pending_sessions():
+            if is_of_arena(session):
                 continue
             pending = pending_objects(session)
             if pending:
@@ -153,13 +148,14 @@ class RequestAnswer:
         self._request_token = None
         self._task = None
 
-    def _note_sessions_of_tests(self, sessions: list[Session]) -> None:
+    def _note_sessions_of_tests(self) -> None:
         """Note writes of the request in a session of the test that it has not committed.
 
         Such a session is ``db_session``, or the session of a suite that rolls back a connection.
         """
+        sessions = alive(self._sessions)
         if self.lines_of_adds:
-            sessions = [*sessions, *self._other_sessions()]
+            sessions += self._other_sessions()
         for session in sessions:
             is_on_tests_connection = isinstance(session.bind, Connection)
             if not (is_of_arena(session) or is_on_tests_connection):

@@ -89,11 +89,15 @@ def read_statements() -> None:
     _READERS.append("a server")
 
 
-def _note_in_log(context: object, statement: str) -> None:
-    """Note a statement that has run, in a run with scenarios."""
-    log = current_log()
-    if log is not None:
-        log.note_statement(statement, context)
+def _read(context: Any, statement: str) -> str:
+    """Let the statement's connection read it. Return the statement to execute."""
+    if context is None:
+        return statement
+    connection = context.root_connection
+    pooled = PooledConnection.find(connection.connection)
+    if pooled is None or pooled.handle is None:
+        return statement
+    return pooled.handle.executing(statement, connection)
 
 
 def _execute(
@@ -102,7 +106,7 @@ def _execute(
     def executed(
         cursor: object, statement: str, *rest: object, **named: object
     ) -> None:
-        context: Any = named.get("context", rest[-1] if rest else None)
+        context = named.get("context", rest[-1] if rest else None)
         lost = gates[-1].lost
         lost.refuse_late()
         answer = ANSWER.get()
@@ -112,11 +116,8 @@ def _execute(
             request.statements.append(statement)
         if COMPUTED:
             note_statement(gates[-1].core.serial())
-        if _READERS and context is not None:
-            connection = context.root_connection
-            pooled = PooledConnection.find(connection.connection)
-            if pooled is not None and pooled.handle is not None:
-                statement = pooled.handle.executing(statement, connection)
+        if _READERS:
+            statement = _read(context, statement)
         try:
             execute(cursor, statement, *rest, **named)
         except BaseException as error:
@@ -125,7 +126,9 @@ def _execute(
                 answer.note_error(error)
             raise
         if WATCHERS:
-            _note_in_log(context, statement)
+            log = current_log()
+            if log is not None:
+                log.note_statement(statement, context)
         if may_write(context, statement):
             lost.executed(context, cursor, statement, rest[0])
 

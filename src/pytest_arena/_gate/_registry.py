@@ -525,5 +525,4 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
 
 
 def _proxied(connection: Connection) -> Any:
-    # The public property may open one. A connection that is being made has no attribute yet.
-    return getattr(connection, "_dbapi_connection", None)
+    return connection._dbapi_connection  # noqa: SLF001 - the public property may open one

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
-    from pytest_arena._postgresql._session_functions import SessionFunctions
     from pytest_arena._postgresql.drivers._statements import RawConnection
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._values import Address
@@ -359,21 +358,23 @@ class ServerHandle:
         """Refuse a statement that reaches beyond the database. Count changes of the session."""
         __tracebackhide__ = True
         effects = drivers.session_effects(statement)
-        is_changed = effects.alters
-        isolation = _isolation_at(self._target)
-        if isolation is not None:
-            functions = isolation.session_functions
-            if functions.naming or functions.changing:
-                is_changed |= self._calls_changing(functions, statement)
-        self._states += is_changed
+        calls_changing = self._calls_changing(statement)
+        if effects.alters or calls_changing:
+            self._states += 1
         if effects.is_numbered:
             if self._has_old_numbers:
                 self._forget_numbers(connection)
             self._has_numbers = True
         return drivers.statement_to_send(self._core, self._target, statement)
 
-    def _calls_changing(self, functions: SessionFunctions, statement: str) -> bool:
+    def _calls_changing(self, statement: str) -> bool:
         """Return whether a statement calls a function of the app that changes the session."""
+        isolation = _isolation_at(self._target)
+        if isolation is None:
+            return False
+        functions = isolation.session_functions
+        if functions.naming is None and functions.changing is None:
+            return False
         bare = without_comments(statement)
         if functions.naming is not None and functions.naming.search(bare):
             self._record.note_setting_name()

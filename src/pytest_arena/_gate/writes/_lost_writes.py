@@ -35,6 +35,7 @@ from pytest_arena._gate._orm_sessions import connections_of
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
+    has_pending,
     is_of_arena,
     pending_objects,
 )
@@ -368,7 +369,7 @@ class LostWrites:
 
     def closing(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
-        if session._is_clean() or is_of_arena(session):  # noqa: SLF001 - flush asks this too
+        if not has_pending(session) or is_of_arena(session):
             return
         if _is_closed_by_error(session):
             return
@@ -856,8 +857,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         error = error_on_its_way()
         _give_up(session)
         # Most sessions have nothing pending, and to find the caller takes longer.
-        has_pending = not session._is_clean()  # noqa: SLF001 - flush asks this too
-        if has_pending and _is_for_success(error):
+        if has_pending(session) and _is_for_success(error):
             gates[-1].lost.closing(session)
         elif isinstance(error, Exception):
             gates[-1].lost.commit_failed(session, error)

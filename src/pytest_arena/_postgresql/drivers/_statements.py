@@ -150,9 +150,12 @@ class _SessionEffects(NamedTuple):
     is_numbered: bool  # may return a number of a sequence
 
 
-@lru_cache(maxsize=1024)
 def session_effects(statement: str) -> _SessionEffects:
-    """Return how a statement changes its session."""
+    """Return how a statement changes its session. Results are kept for short statements."""
+    return (_kept_effects if len(statement) < _SHORT else _effects)(statement)
+
+
+def _effects(statement: str) -> _SessionEffects:
     bare = without_comments(statement)
     return _SessionEffects(
         alters=alters_session(bare),
@@ -162,6 +165,8 @@ def session_effects(statement: str) -> _SessionEffects:
         is_numbered=not _KNOWS_NO_NUMBER.match(bare),
     )
 
+
+_kept_effects = lru_cache(maxsize=1024)(_effects)
 
 # Statements that cannot return a number of a sequence. Before these pytest-arena may not send its
 # statement: SET TRANSACTION must be the first of its transaction, and LOCK precedes its snapshot.
