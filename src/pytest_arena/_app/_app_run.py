@@ -14,7 +14,6 @@ from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
 from pytest_arena._origin import WORK
-from pytest_arena._process import call_all
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -281,15 +280,15 @@ class AppRun:
             LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
         """
         self._is_closed = True
-        closing: list[Callable[[], object]] = [self._portal.close]
-        if self._lifespan:
-            closing.append(self._lifespan.close)
-        for client in self._test_clients:
-            closing.append(client._arena_leave)  # noqa: SLF001 - ours, of another file
-        closing.append(self._own_hooks.end_exchanges)
-        for client in self.by_socket:
-            closing.append(getattr(client, "close", bool))
-        call_all(closing)
+        with ExitStack() as stack:
+            stack.callback(self._portal.close)
+            if self._lifespan:
+                stack.callback(self._lifespan.close)
+            for client in self._test_clients:
+                stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
+            stack.callback(self._own_hooks.end_exchanges)
+            for client in self.by_socket:
+                stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # ends a reference cycle without the collector
 
 

@@ -14,7 +14,6 @@ from weakref import WeakSet
 
 from pytest_arena._app._kind import apps_of, is_frameworks_app
 from pytest_arena._config._load import is_library, project_modules
-from pytest_arena._process import alive
 from pytest_arena._values import PLAIN, Contents, holds_values
 
 if TYPE_CHECKING:
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 OVERRIDES = "app.dependency_overrides"
 # The attributes of Starlette's apps and routers that tests set. The app sets the other attributes.
-_SETTINGS = (
-    *("debug", "dependencies", "dependency_overrides", "exception_handlers"),
-    *("lifespan_context", "on_shutdown", "on_startup", "redirect_slashes", "root_path"),
-    *("routes", "state", "title", "user_middleware", "version"),
-)
+_SETTINGS = {
+    *("debug", "dependency_overrides", "exception_handlers", "lifespan_context"),
+    *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
+    *("dependencies", "title", "user_middleware", "version"),
+}
 _IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
 _IN_THE_SCHEMA = {"root_path", "routes", "title", "version"}
 
@@ -131,7 +130,7 @@ class AppState:
         for run in runs:
             lifespan_states.append(run.state)
             parts += apps_of(run.app)
-        for client in alive(WIDE_CLIENTS):
+        for client in WIDE_CLIENTS:
             self._parts.append(("a TestClient", ClientState(client)))
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
@@ -232,9 +231,7 @@ def _settings_of(app: object) -> list[_Setting]:
     settings = []
     for owner in (app, getattr(app, "router", None)):
         attributes = getattr(owner, "__dict__", {})
-        for name in _SETTINGS:
-            if name not in attributes:
-                continue
+        for name in sorted(_SETTINGS & attributes.keys()):
             value = attributes[name]
             items = None
             if isinstance(value, dict | list):

@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 from asyncio import all_tasks, current_task
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Callable,
         Coroutine,
         Generator,
+        Iterator,
         Mapping,
     )
     from traceback import TracebackException
@@ -226,38 +227,30 @@ class Host(Protocol):
         """Wait until the app is up; return where it runs, and the lifespan if this began it."""
 
 
-class sending:  # noqa: N801 - read as a verb, in `with sending(hooks)`
+@contextmanager
+def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
     """Record the requests of a client's ``send``, and call the hooks for each of them at the end.
 
     The hooks are also called if ``send`` raises.
     """
-
-    def __init__(self, hooks: Hooks, *, is_stream: bool = False) -> None:
-        self._hooks = hooks
-        self._hops = Hops(hooks, is_stream=is_stream)
-
-    def __enter__(self) -> Hops:
-        self._token = HOPS.set(self._hops)
-        # None outside of tests.
-        self._work = WORK.set(getattr(self._hooks, "late_work", None))
-        return self._hops
-
-    def __exit__(
-        self,
-        _kind: object,
-        error: BaseException | None,
-        _traceback: object,
-    ) -> None:
-        hops = self._hops
-        hooks = self._hooks
-        if error is not None and hops and not exchanges.is_disconnect(error):
+    hops = Hops(hooks, is_stream=is_stream)
+    has_failed = True
+    token = HOPS.set(hops)
+    work = WORK.set(getattr(hooks, "late_work", None))  # None outside of tests
+    try:
+        yield hops
+        has_failed = False
+    except BaseException as error:
+        if hops and not exchanges.is_disconnect(error):
             hops[-1].fail(exchanges.in_words(error))
-        HOPS.reset(self._token)
-        WORK.reset(self._work)
+        raise
+    finally:
+        HOPS.reset(token)
+        WORK.reset(work)
         hops.end()
         for request in hops:
             hooks.requested(request)
-        if error is not None:
+        if has_failed:
             hooks.ended()
 
 
@@ -275,15 +268,9 @@ def note_unsent(
 
 def hop(method: str, path: str, query: bytes, login: Login | None) -> Request:
     """Create and return the record of a request that is about to be sent."""
-    role = None
-    if login is not None:
-        role = login.role
+    role = login.role if login is not None else None
     request = Request(
-        method=method,
-        path=path,
-        role=role,
-        began=now(),
-        query_hash=hash(query),
+        method=method, path=path, role=role, began=now(), query_hash=hash(query)
     )
     hops = HOPS.get(None)
     if hops is not None:

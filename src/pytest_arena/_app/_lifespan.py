@@ -38,7 +38,7 @@ from pytest_arena._origin import (
     WORK,
     line_of_cut_off,
 )
-from pytest_arena._process import async_rest, call_all, context_of, running_loop
+from pytest_arena._process import async_rest, context_of, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -54,9 +54,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 # Seconds for a shutdown, which closes a few pools. A longer one is cancelled, with an error.
 PATIENCE = 10.0
-
-# How many steps of the loop most shutdowns take at most.
-_STEPS_OF_SHUTDOWN = 2
 
 # How often an app is cancelled after its loop was closed. Each `await` in its clean-up needs one.
 # Python ends an app that needs more.
@@ -266,11 +263,6 @@ class Lifespan:
 
     async def _outlasts(self, seconds: float) -> bool:
         """Whether the app still runs after so many seconds."""
-        # Most apps shut down at once, and `asyncio.wait` takes a timer and a callback.
-        for _ in range(_STEPS_OF_SHUTDOWN):
-            await async_rest(0)
-            if self._task.done():
-                return False
         _, pending = await wait_for_tasks({self._task}, timeout=seconds)
         return bool(pending)
 
@@ -429,7 +421,10 @@ class SharedLifespan:
 
         After a failure the others are shut down too.
         """
-        call_all([each.close for each in self._lifespans if each not in but])
+        with contextlib.ExitStack() as stack:
+            for lifespan in self._lifespans:
+                if lifespan not in but:
+                    stack.callback(lifespan.close)
 
 
 def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:

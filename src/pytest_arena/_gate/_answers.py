@@ -26,7 +26,7 @@ from pytest_arena._gate._pending import (
 )
 from pytest_arena._gate._pooled import PendingWrites, PooledConnection
 from pytest_arena._origin import REQUEST, frames, user_line
-from pytest_arena._process import alive, running_loop
+from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class RequestAnswer:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = dict(message.get("headers", ()))
-            size = headers.get(_BODY_SIZE)
+            size = dict(message.get("headers", ())).get(_BODY_SIZE)
             if size is not None:
                 self._body_size = int(size)
         elif message["type"] == "http.response.body" and not self.is_sent:
@@ -113,7 +112,7 @@ class RequestAnswer:
 
     def _pending_sessions(self) -> list[Session]:
         pending = []
-        for session in alive(self._sessions):
+        for session in list(self._sessions):
             if has_pending(session):
                 pending.append(session)
         return pending
@@ -153,7 +152,7 @@ class RequestAnswer:
 
         Such a session is ``db_session``, or the session of a suite that rolls back a connection.
         """
-        sessions = alive(self._sessions)
+        sessions = list(self._sessions)
         if self.lines_of_adds:
             sessions += self._other_sessions()
         for session in sessions:

@@ -13,7 +13,6 @@ from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._gate._orm_sessions import session_numbers
-from pytest_arena._process import call_all
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -213,15 +212,15 @@ class FixtureLevels:
             )
 
     def _close_clients(self, test: RunningTest) -> None:
-        closing: list[Callable[[], object]] = []
-        if test.sessions.is_used:
-            closing.append(test.sessions.close)
-        for app_run in test.app_runs:
-            closing.append(app_run.close)
-        for app_run in self._apps.wide.values():
-            closing.append(app_run.close_lifespans_of_tests)
-        closing.append(test.end_exchanges)
-        call_all(closing)
+        # The last one is closed first, and a failure stops no other.
+        with ExitStack() as stack:
+            if test.sessions.is_used:
+                stack.callback(test.sessions.close)
+            for app_run in test.app_runs:
+                stack.callback(app_run.close)
+            for app_run in self._apps.wide.values():
+                stack.callback(app_run.close_lifespans_of_tests)
+            stack.callback(test.end_exchanges)
         for app_run in test.app_runs:
             for line in app_run.cut_off():
                 self._ledger.note(
