@@ -20,7 +20,6 @@ from sqlalchemy.orm.session import _sessions
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._gate._pending import (
     PendingObjects,
-    has_pending,
     is_of_arena,
     pending_objects,
 )
@@ -113,7 +112,8 @@ class RequestAnswer:
     def _pending_sessions(self) -> list[Session]:
         pending = []
         for session in list(self._sessions):
-            if has_pending(session):
+            # `new`, `dirty` and `deleted` would build three sets. `Session.flush` asks this too.
+            if not session._is_clean():  # noqa: SLF001 - see above
                 pending.append(session)
         return pending
 

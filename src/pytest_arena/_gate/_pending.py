@@ -65,14 +65,6 @@ class PendingObjects:
         )
 
 
-def has_pending(session: Session) -> bool:
-    """Return whether a session has objects that a flush may write.
-
-    The properties ``new``, ``dirty`` and ``deleted`` would build three sets of objects.
-    """
-    return not session._is_clean()  # noqa: SLF001 - `Session.flush` asks this first
-
-
 def pending_objects(session: Session) -> PendingObjects:
     """Return the objects that a flush of this session would write now."""
     number = session.hash_key

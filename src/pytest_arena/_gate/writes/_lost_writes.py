@@ -35,7 +35,6 @@ from pytest_arena._gate._orm_sessions import connections_of
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
-    has_pending,
     is_of_arena,
     pending_objects,
 )
@@ -369,7 +368,8 @@ class LostWrites:
 
     def closing(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
-        if not has_pending(session) or is_of_arena(session):
+        # `new`, `dirty` and `deleted` would build three sets. `Session.flush` asks this too.
+        if session._is_clean() or is_of_arena(session):  # noqa: SLF001 - see above
             return
         if _is_closed_by_error(session):
             return
@@ -857,7 +857,8 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         error = error_on_its_way()
         _give_up(session)
         # Most sessions have nothing pending, and to find the caller takes longer.
-        if has_pending(session) and _is_for_success(error):
+        is_clean = session._is_clean()  # noqa: SLF001 - as in `closing`
+        if not is_clean and _is_for_success(error):
             gates[-1].lost.closing(session)
         elif isinstance(error, Exception):
             gates[-1].lost.commit_failed(session, error)
