@@ -255,9 +255,9 @@ async def test_it(client):
 def test_a_user_that_the_server_does_not_know(
     server: StoryMySQLServer, tmp_path: Path, maker: Address
 ) -> None:
-    """The app has all rights on its database, and none on the server. A line says so."""
+    """The app has all rights on its database, and none on the server, as most apps have."""
     run = shop_of(server, tmp_path, "stranger", maker).with_files(test_unknown=UNKNOWN).run("-q")
-    run.expect(passed=1).says("the grants of stranger do not act", "GRANT in the schema")
+    run.expect(passed=1).never_says("do not act")
 
 
 @pytest.mark.slow
