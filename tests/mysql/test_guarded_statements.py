@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.conformance.story_mysql_server import StoryMySQLServer
 
 OURS = "arena_live_0123456789abcdef"
+SERVER = {"shop", "2024shop", "mysql", "information_schema", OURS}
 BEYOND = [
     "DELETE FROM shop.item",
     "UPDATE `shop`.`item` SET a = 1",
@@ -51,6 +53,53 @@ BEYOND = [
     "FLUSH TABLES",
     "SHUTDOWN",
     "SELECT 1 INTO OUTFILE '/tmp/x'",
+    # A name of another database is refused in each place.
+    "EXECUTE IMMEDIATE 'SELECT * FROM shop.item'",
+    "EXECUTE IMMEDIATE CONCAT('DELETE FROM ', 'shop', '.item')",
+    "EXECUTE IMMEDIATE 'EXECUTE IMMEDIATE ''DELETE FROM shop.item'' '",
+    "PREPARE s FROM 'DELETE FROM shop.item WHERE a = ''x'' '",
+    "PREPARE s FROM 'DROP DATABASE shop'",
+    "SELECT * FROM t a JOIN u b ON a.id = b.id, shop.item",
+    "SELECT * FROM t STRAIGHT_JOIN shop.item",
+    "SELECT * FROM (t, shop.item j)",
+    "SELECT * FROM t AS i USE INDEX (PRIMARY), shop.item j",
+    "SELECT * FROM`shop`.item",
+    "SELECT * FROM(shop.item)",
+    "SELECT * FROM {OJ shop.item LEFT OUTER JOIN t ON 1}",
+    "SELECT TRIM('x' FROM (SELECT a FROM shop.item))",
+    "HANDLER shop.item OPEN AS h",
+    "SHOW TABLES FROM shop",
+    "SHOW COLUMNS FROM t FROM shop",
+    "SHOW INDEX FROM t IN `shop`",
+    "SHOW CREATE TABLE shop.item",
+    "CREATE INDEX i ON shop.item (name)",
+    "DROP INDEX i ON shop.item",
+    "GRANT SELECT ON shop.* TO root@localhost",
+    "GRANT SELECT ON `sho%`.* TO me",
+    "LOCK TABLES t READ, shop.item WRITE",
+    "UPDATE t i JOIN u l ON 1, shop.item x SET x.name = 'a'",
+    "DROP TABLE IF EXISTS nope, shop.item",
+    "DROP TABLE t, shop.item",
+    "RENAME TABLE t TO u, shop.item TO shop.items",
+    "INSERT HIGH_PRIORITY shop.item (name) VALUES ('a')",
+    "SET STATEMENT max_statement_time=100 FOR DELETE FROM shop.item",
+    "DELETE FROM shop/**/./**/item",
+    "DELETE FROM /*! shop.item */",
+    "DELETE FROM Shop.item",
+    "DELETE FROM 2024shop.item",
+    'DELETE FROM "shop"."item"',
+    "CREATE PROCEDURE p() BEGIN DELETE FROM shop.item; END",
+    "CREATE VIEW v AS SELECT * FROM t CROSS JOIN shop.item",
+    # `shop` is not the name of a table here, or the place is that of a database.
+    "DELETE FROM shop.item WHERE shop = 1",
+    "INSERT INTO shop.item (a, shop) VALUES (1, 2)",
+    "INSERT INTO shop.item (a) VALUES (1) ON DUPLICATE KEY UPDATE shop = 2",
+    "SELECT a, shop FROM t, shop.item",
+    "SELECT a shop, REPLACE(a, 'x', 'y'), shop FROM t, shop.item",
+    "SELECT a AS shop FROM t, shop.item",
+    "SELECT * FROM t JOIN u ON shop = 1 AND (shop = 2), shop.item",
+    "SELECT * FROM shop JOIN shop.item ON shop.id = item.id",
+    "UPDATE shop, t SET t.a = shop.empty_it()",
 ]
 INSIDE = [
     "SELECT a.b, c.d FROM a, c WHERE a.x = c.y",
@@ -71,20 +120,45 @@ INSIDE = [
     f"GRANT SELECT ON `{OURS}`.* TO me",
     "GRANT SELECT ON item TO me",
     "GRANT SELECT ON `arena\\_live\\_0123456789abcdef`.* TO me@'h.example.org'",
-    "CREATE USER me",
+    "SELECT EXTRACT(YEAR FROM shop.made) FROM shop",
+    "INSERT INTO t (a) VALUES (1) AS shop ON DUPLICATE KEY UPDATE a = shop.a",
+    "PREPARE s FROM 'SELECT shop.a FROM shop'",
+    'SELECT "shop.item" FROM t',
+    "SELECT 1.5e3, a.b FROM a -- shop.item",
+    "SHOW COLUMNS FROM shop",
+    "SHOW INDEX FROM shop",
+    # The app's table or alias has the name of a database.
+    "SELECT shop.id FROM shop WHERE shop.id = 1",
+    "SELECT shop.id, a.id FROM a, shop WHERE a.id = shop.id",
+    "SELECT a.id FROM a JOIN shop ON a.id = shop.id JOIN b ON b.id = shop.id, c",
+    "SELECT shop.id FROM a JOIN b ON a.id = b.id, shop WHERE shop.id = 1",
+    "SELECT shop.id FROM item AS shop",
+    "SELECT shop.id FROM item shop, a",
+    "SELECT `shop`.id FROM (SELECT 1 AS id) AS shop",
+    "SELECT `shop`.id FROM (SELECT id FROM a WHERE a.b IN (1, 2)) `shop`, b",
+    "SELECT shop.id FROM (a, shop) LEFT JOIN (b, c) ON b.id = shop.id",
+    "WITH shop AS (SELECT 1 AS id) SELECT shop.id FROM shop",
+    "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM shop WHERE shop.a = t.a)",
+    "UPDATE shop SET shop.a = 1 WHERE shop.id = 1",
+    "UPDATE IGNORE t, shop SET shop.a = 1",
+    "DELETE shop FROM item AS shop WHERE shop.a = 1",
+    "DELETE FROM shop USING item AS shop JOIN a ON a.id = shop.id",
+    "INSERT INTO shop (a) VALUES (1) ON DUPLICATE KEY UPDATE shop.a = shop.a + 1",
+    "CREATE TABLE shop (a INT, CHECK (shop.a > 0))",
+    "LOCK TABLES shop READ, item AS shop2 WRITE",
 ]
 
 
 @pytest.mark.parametrize("statement", BEYOND)
 def test_beyond(statement: str) -> None:
     """They would change another database, or the server."""
-    assert reaches_beyond(statement, OURS)
+    assert reaches_beyond(statement, OURS, SERVER.__contains__)
 
 
 @pytest.mark.parametrize("statement", INSIDE)
 def test_inside(statement: str) -> None:
     """They stay in the test's database."""
-    assert reaches_beyond(statement, OURS) == ""
+    assert reaches_beyond(statement, OURS, SERVER.__contains__) == ""
 
 
 @pytest.mark.parametrize(
@@ -137,9 +211,10 @@ def test_sessions_and_databases() -> None:
 
 
 STORY = """
+import importlib
 import pytest
 from app import engine
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from app import URL
 
@@ -151,20 +226,56 @@ async def test_refused(arena):
                 await connection.execute(text(statement))
             assert "beyond the test's database" in str(refused.error)
             assert "test_story.py:" in refused.error.cause
+
+
+async def test_a_table_with_the_name_of_another_database():
+    async with engine.connect() as connection:
+        await connection.execute(text("CREATE TEMPORARY TABLE {name} (id INT)"))
+        await connection.execute(text("INSERT INTO {name} (id) VALUES (7)"))
+        for statement in {own!r}:
+            rows = await connection.execute(text(statement))
+            assert list(rows) == [(7,)], statement
+
+
+@pytest.mark.parametrize("driver", {drivers!r})
+def test_a_raw_connection(arena, driver):
+    url = make_url(arena.url)
+    words = dict(host=url.host, port=url.port, user=url.username, password=url.password or "")
+    words["unix_socket"] = url.query.get("unix_socket")
+    words = dict((key, value) for key, value in words.items() if value is not None)
+    connection = importlib.import_module(driver).connect(database=url.database, **words)
+    for statement in {statements!r}:
+        cursor = connection.cursor()
+        with arena.expect_refusal():
+            cursor.execute(statement)
+        cursor.close()
+    connection.close()
 """
 
 
-def test_an_engine(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """The refusal names the line, and the statement is not sent."""
+def test_an_engine_and_drivers(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The refusal names the line. The statement is not sent, and the app's tables are reached."""
     name = server.developers_arguments["database"]
     statements = [
         f"DELETE FROM {name}.dancers",
         f"DROP DATABASE {name}",
         f"USE {name}",
         f"INSERT INTO {name}.dancers SELECT 7, 'x', 1",
+        f"SELECT * FROM item JOIN line ON item.id = line.id, {name}.dancers",
+        f"DROP TABLE IF EXISTS nope, {name}.dancers",
+        f"PREPARE s FROM 'DELETE FROM {name}.dancers'",
+        f"SHOW TABLES FROM {name}",
     ]
-    story = STORY.format(statements=statements)
-    shop(server, tmp_path).with_files(test_story=story).run("-q").expect(passed=1)
+    own = [
+        f"SELECT {name}.id FROM item, {name}",
+        f"SELECT {name}.id FROM (SELECT 7 AS id) AS {name}",
+    ]
+    drivers = ["pymysql"]
+    if find_spec("MySQLdb") is not None:
+        drivers.append("MySQLdb")
+    story = STORY.format(statements=statements, own=own, name=name, drivers=drivers)
+    run = shop(server, tmp_path).with_files(test_story=story).run("-q")
+    run.expect(passed=2 + len(drivers))
 
 
 FIXTURE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from pytest_arena._mysql._mysql_isolation import MySQLIsolation, why_unfit
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
+from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._origin import as_own
@@ -94,7 +96,15 @@ class MySQL:
         with registry.saying("the server's settings cannot be read"):
             self._note_settings(registry.control)
         self.accounts = Accounts(self._core, registry)
+        other_databases.read_by(partial(self._names_of_databases, registry))
         return registry
+
+    def _names_of_databases(self, registry: MySQLRegistry) -> list[str]:
+        """Return the names of the server's databases, and of those in the app's URLs."""
+        with registry.saying("the server's databases cannot be listed"):
+            on_server = [name for (name,) in registry.control.rows("SHOW DATABASES")]
+        requested, _ = self._core.requested()
+        return on_server + [name.rpartition("/")[2] for name in requested]
 
     def _note_settings(self, control: MySQLControlLine) -> None:
         """Note settings of the server with which a test may pass wrongly."""

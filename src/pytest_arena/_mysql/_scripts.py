@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import MySQLFailure
+from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import reaches_beyond
 from pytest_arena._product import ScriptError
 
@@ -42,7 +43,7 @@ def run_script(control: MySQLControl, script: str, database: str) -> None:
     """
     statements = list(_split(script))
     for statement in statements:
-        beyond = reaches_beyond(statement.sql, database)
+        beyond = reaches_beyond(statement.sql, database, other_databases.has)
         if beyond:
             raise ScriptError(
                 f"{beyond} reaches beyond the database that is built",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 # Texts, names, comments and numbers. A comment with `!` has statements that the server executes.
 # `"` quotes a text, unless the app sets ANSI_QUOTES. Each begins with a fixed character, which is
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _PART = re.compile(
     r"""(?sx) '[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+' | "[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+"
     | `[^`]*+(?:``[^`]*+)*+` | --(?=\s|\Z)[^\n]* | \#[^\n]* | /\*M?!\d* | /\*.*?\*/ | \*/
-    | \d+(?:\.\d+)?"""
+    | \d++(?:\.\d++)?+(?![\w$])"""
 )
 # The rows of an INSERT of many rows.
 _EQUAL_ROWS = re.compile(r"(?P<row>\([^()]*\))(?:\s*,\s*(?P=row))+")
@@ -48,6 +49,9 @@ _bare_last = lru_cache(maxsize=2)(_bare)  # several functions ask for it in turn
 def _without(match: re.Match[str]) -> str:
     text = match[0]
     first = text[0]
+    if first == '"' and match.string[match.end() :].lstrip().startswith("."):
+        name = text[1:-1].replace("`", "``")
+        return f"`{name}`"  # with ANSI_QUOTES
     if first in "'\"":
         return "''"
     if first == "`":
@@ -74,96 +78,166 @@ _BEYOND = re.compile(
 )
 _OUTSIDE_FILE = re.compile(r"(?i)\bINTO\s+(?:OUTFILE|DUMPFILE)\b")
 _USE = re.compile(rf"(?i)(?:\A|;)\s*USE\s+(?P<database>{_NAME})")
-# In these places a name with a dot begins with that of a database.
-_TABLE_PLACE = re.compile(
-    rf"""(?ix) \b(?: (?:FROM|JOIN|INTO) \s+ \(* | (?<!\bKEY\s)UPDATE\s+
-      (?:LOW_PRIORITY\s+)?(?:IGNORE\s+)?
-    | (?:TABLES?|VIEW|TRIGGER|PROCEDURE|FUNCTION|EVENT|SEQUENCE|CALL|TRUNCATE|REFERENCES|EXISTS|
-        DESC|DESCRIBE|TO) \s+ )
-    (?P<database>{_NAME}) \s* \. \s* {_NAME}"""
+# SHOW TABLES FROM shop, SHOW INDEX FROM item IN shop
+_SHOW = re.compile(
+    rf"""(?ix) (?:\A|;)\s*SHOW\b[^;]*? \b(?: TABLES | STATUS | TRIGGERS | EVENTS
+    | (?:FROM|IN)\b \s* {_NAME} ) \s* \b(?:FROM|IN)\b \s* (?P<database>{_NAME})"""
 )
-# In these it begins with that of a table, if the statement names the table elsewhere.
-_MAYBE_PLACE = re.compile(
-    rf"(?i)(?:\b(?:LIKE|INSERT|REPLACE|IGNORE)\s+|(?P<comma>,\s*))"
-    rf"(?P<database>{_NAME})\s*\.\s*{_NAME}"
-)
-_GRANT_PLACE = re.compile(
-    rf"(?i)(?:\A|;)\s*(?:GRANT|REVOKE)\b[^;]*?\bON\s+(?:\w+\s+){{0,2}}?"
-    rf"(?P<database>{_NAME})\s*\.\s*(?:\*|{_NAME})"
-)
-# EXTRACT(YEAR FROM item.made): a column follows.
-_FROM_IN_CALL = re.compile(
-    r"(?i)\b(?:EXTRACT|TRIM|SUBSTRING|SUBSTR|MID)\s*\((?:[^()]|\([^()]*\))*\)"
-)
-_CALL = re.compile(rf"(?i)(?<![\w$`.])(?P<database>{_NAME})\s*\.\s*{_NAME}\s*\(")
-_COMMA_LIST = re.compile(
-    rf"(?i)\b(?:FROM|UPDATE)\s+{_NAME}(?:\s*\.\s*{_NAME})?(?:\s+(?:AS\s+)?{_NAME})?\s*,"
-)
+_GRANT = re.compile(r"(?i)\s*(?:GRANT|REVOKE)\b")
 _SYSTEM = {"information_schema", "performance_schema", "sys"}
 _READS_MYSQL = re.compile(r"(?i)\s*(?:SELECT|SHOW|DESC|DESCRIBE)\b[^;]*\Z")
+_SENDS_TEXT = re.compile(rf"(?i)\bEXECUTE\s+IMMEDIATE\b|\bPREPARE\s+{_NAME}\s+FROM\b")
+_TEXT = re.compile(r"""(?s)'((?:[^'\\]|\\.|'')*)'|"((?:[^"\\]|\\.|"")*)\"""")
+
+# A name, or another character.
+_TOKEN = re.compile(rf"{_NAME}|\S")
+# Tables follow these words, until one of the words that end a list.
+_BEFORE_TABLES = frozenset(
+    ["FROM", "JOIN", "STRAIGHT_JOIN", "INTO", "UPDATE", "TABLE", "TABLES"]
+)
+_AFTER_TABLES = frozenset(
+    ["SELECT", "WHERE", "SET", "GROUP", "ORDER", "HAVING", "LIMIT", ";"]
+)
+# A name after one of these words is a column, and no alias of the word.
+_BEFORE_COLUMN = frozenset(
+    [
+        "ON",
+        "AND",
+        "OR",
+        "XOR",
+        "NOT",
+        "IN",
+        "LIKE",
+        "IS",
+        "BETWEEN",
+        "REGEXP",
+        "RLIKE",
+        "DIV",
+        "MOD",
+        "CASE",
+        "WHEN",
+        "THEN",
+        "ELSE",
+    ]
+)
+# EXTRACT(YEAR FROM item.made): a column follows FROM.
+_WITH_FROM = frozenset(["EXTRACT", "TRIM", "SUBSTRING", "SUBSTR", "MID"])
 
 
-def reaches_beyond(statement: str, database: str) -> str:
+def reaches_beyond(
+    statement: str, database: str, is_database: Callable[[str], bool]
+) -> str:
     """Return what a statement does to other databases or the whole server, "" for nothing.
 
-    Bodies of programs, and SQL that is built from parts, are not read.
+    ``is_database`` returns whether the server or a URL of the app has a database, by its name in
+    lower case. Names that SQL builds from variables are not read.
 
-    >>> reaches_beyond("DROP DATABASE shop", "arena_live_1")
+    >>> reaches_beyond("DROP DATABASE shop", "arena_live_1", {"shop"}.__contains__)
     'DROP DATABASE'
-    >>> reaches_beyond("SELECT 1 FROM shop.item", "arena_live_1")
+    >>> reaches_beyond("SELECT 1 FROM shop.item", "arena_live_1", {"shop"}.__contains__)
     'a name in the database shop'
     """
-    return _beyond(bare(statement), database)
+    text = bare(statement)
+    reach = _reach(text)
+    if reach.beyond:
+        return reach.beyond
+    if reach.used and reach.used.lower() != database.lower():
+        return f"USE {reach.used}"
+    for name in reach.names:
+        is_outside = name != database.lower() and name not in _SYSTEM
+        if is_outside and (reach.is_grant or name == "mysql" or is_database(name)):
+            return f"a name in the database {name}"
+    if not reach.sends_text:
+        return ""
+    texts = _TEXT.findall(statement)
+    sent = "".join(single or double for single, double in texts)
+    sent = re.sub(r"\\(.)|''", lambda match: match[1] or "'", sent)
+    return reaches_beyond(sent, database, is_database)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """The names of a statement that may be those of other databases, and what it does to them."""
+
+    beyond: str = ""
+    used: str = ""  # by USE
+    names: tuple[str, ...] = ()
+    is_grant: bool = False  # a name in a grant is a pattern
+    sends_text: bool = False  # a text in the statement is a statement, too
 
 
 @lru_cache(maxsize=1024)
-def _beyond(text: str, database: str) -> str:
+def _reach(text: str) -> _Reach:
     beyond = _BEYOND.search(text)
     if beyond is not None:
-        return " ".join(beyond["what"].upper().split())
+        return _Reach(" ".join(beyond["what"].upper().split()))
     if _OUTSIDE_FILE.search(text):
-        return "INTO OUTFILE"
+        return _Reach("INTO OUTFILE")
     use = _USE.search(text)
-    if use is not None and _unquoted(use["database"]) != database:
-        return f"USE {_unquoted(use['database'])}"
-    if "." not in text:
-        return ""
-    outside = next(_outside_names(text, database), "")
-    return f"a name in the database {outside}" if outside else ""
+    names = [_key(show["database"]) for show in _SHOW.finditer(text)]
+    if "." in text:
+        names += _qualifiers(_TOKEN.findall(text))
+    if _READS_MYSQL.match(text):
+        names = [name for name in names if name != "mysql"]
+    return _Reach(
+        used=_unquoted(use["database"]) if use is not None else "",
+        names=tuple(dict.fromkeys(names)),
+        is_grant=_GRANT.match(text) is not None,
+        sends_text=_SENDS_TEXT.search(text) is not None,
+    )
 
 
-def _outside_names(text: str, database: str) -> Iterator[str]:
-    """Yield the other databases that qualified names name."""
-    for match in _GRANT_PLACE.finditer(text):
-        name = _unquoted(match["database"])
-        if name.replace(r"\_", "_") != database:
-            yield name
-    for match in _CALL.finditer(text):
-        if _is_outside(match, database, text):
-            yield _unquoted(match["database"])
-    text = _FROM_IN_CALL.sub(" ", text)
-    for match in _TABLE_PLACE.finditer(text):
-        if _is_outside(match, database, text):
-            yield _unquoted(match["database"])
-    has_list = _COMMA_LIST.search(text) is not None
-    for match in _MAYBE_PLACE.finditer(text):
-        if match["comma"] and not has_list:
-            continue
-        if _is_outside(match, database, text) and not _names_table(match, text):
-            yield _unquoted(match["database"])
+def _qualifiers(tokens: list[str]) -> list[str]:
+    """Return the names before a dot that are no tables or aliases of the statement.
+
+    Directly after FROM, JOIN, INTO, UPDATE or TABLE, and in a call, a name before a dot is always
+    that of a database.
+    """
+    certain: list[str] = []
+    possible: list[str] = []
+    tables: set[str] = set()
+    is_list = False  # of tables
+    outer: list[
+        tuple[bool, str]
+    ] = []  # `is_list`, and the word before each open bracket
+    before = ""
+    for position, token in enumerate(tokens):
+        word = token.upper()
+        after = tokens[position + 1 : position + 4]
+        if token == "(":  # noqa: S105 - no password
+            outer.append((is_list, before))
+            is_list = is_list and before in {"FROM", "JOIN", "(", ","}
+        elif token == ")" and outer:  # noqa: S105 - no password
+            is_list, _ = outer.pop()
+        elif word in _AFTER_TABLES or (word == "UPDATE" and before == "KEY"):
+            is_list = False
+        elif word in _BEFORE_TABLES:
+            is_list = True
+        elif before in {".", "@"} or token.isdigit() or not _IS_NAME.match(token):
+            pass
+        elif after[:1] == ["."]:
+            is_in_call = bool(outer) and outer[-1][1] in _WITH_FROM
+            is_place = is_list and before in _BEFORE_TABLES and not is_in_call
+            is_call = after[2:] == ["("]
+            (certain if is_place or is_call else possible).append(_key(token))
+        elif is_list and _may_precede_table(before):
+            tables.add(_key(token))
+        before = word
+    return certain + [name for name in possible if name not in tables]
 
 
-def _is_outside(match: re.Match[str], database: str, text: str) -> bool:
-    name = _unquoted(match["database"])
-    if name == database or name.lower() in _SYSTEM or name.isdigit():
-        return False
-    return name.lower() != "mysql" or not _READS_MYSQL.match(text)
+_IS_NAME = re.compile(r"[`\w$]")
 
 
-def _names_table(match: re.Match[str], text: str) -> bool:
-    """Return whether the statement has the name before a dot elsewhere, as a table or an alias."""
-    name = re.escape(_unquoted(match["database"]))
-    return re.search(rf"(?i)(?<![\w$.`])`?{name}`?(?!\s*\.|[\w$`])", text) is not None
+def _may_precede_table(word: str) -> bool:
+    if word in {",", "(", ")"}:
+        return True
+    return _IS_NAME.match(word) is not None and word not in _BEFORE_COLUMN
+
+
+def _key(name: str) -> str:
+    """Return a name as it is compared. A grant escapes ``_``, which is a pattern there."""
+    return _unquoted(name).replace(r"\_", "_").lower()
 
 
 def _unquoted(name: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import (
     alters_session,
     begins_transaction,
@@ -350,7 +351,7 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
         work = WORK.get()
         if work is not None and work.is_over and not text.startswith(_ENDINGS):
             core.refuse_late(is_statement=True)
-        beyond = reaches_beyond(text, admission.address.database)
+        beyond = reaches_beyond(text, admission.address.database, other_databases.has)
         if beyond:
             return _replacement(core, record.target, text, beyond)
         _note_staying(core, record.target, text)

@@ -1,0 +1,33 @@
+"""The names of the databases that a test may not reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class OtherDatabases:
+    """The names of the server's databases, and of those in the app's URLs."""
+
+    def __init__(self) -> None:
+        self._read: Callable[[], Iterable[str]] | None = None
+        self._names: frozenset[str] = frozenset()
+
+    def read_by(self, read: Callable[[], Iterable[str]]) -> None:
+        """Set the function that reads the names. A run does this when it has a server."""
+        self._read = read
+        self._names = frozenset()
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a database, by its name in lower case.
+
+        The names are read again for an unknown name. Statements seldom have one.
+        """
+        if name not in self._names and self._read is not None:
+            self._names = frozenset(known.lower() for known in self._read())
+        return name in self._names
+
+
+other_databases = OtherDatabases()
