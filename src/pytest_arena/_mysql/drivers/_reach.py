@@ -20,6 +20,8 @@ _PART = re.compile(
 )
 # The rows of an INSERT of many rows.
 _EQUAL_ROWS = re.compile(r"(?P<row>\([^()]*\))(?:\s*,\s*(?P=row))+")
+# MariaDB's settings for one statement: SET STATEMENT max_statement_time = 100 FOR DELETE FROM t
+_SET_FOR_ONE = re.compile(r"(?i)(?<![^;])\s*SET\s+STATEMENT\b[^;(]*?\bFOR\b\s*")
 _SHORT = (
     4096  # characters. Longer statements contain data, so their results are not kept.
 )
@@ -39,7 +41,8 @@ def bare(statement: str) -> str:
 
 
 def _bare(statement: str) -> str:
-    return _EQUAL_ROWS.sub(r"\g<row>", _PART.sub(_without, statement))
+    shape = _EQUAL_ROWS.sub(r"\g<row>", _PART.sub(_without, statement))
+    return _SET_FOR_ONE.sub("", shape)
 
 
 _bare_kept = lru_cache(maxsize=1024)(_bare)
@@ -64,7 +67,7 @@ def _without(match: re.Match[str]) -> str:
 
 _NAME = r"(?:`(?:[^`]|``)+`|[\w$]+)"
 _BEYOND = re.compile(
-    r"""(?ix) (?:\A|;|\bTHEN\b|\bBEGIN\b|\bDO\b|\bELSE\b) \s* (?P<what>
+    r"""(?ix) (?:\A|;|\b(?:THEN|BEGIN|DO|ELSE|FOR)\b) \s* (?P<what>
       (?:CREATE(?:\s+OR\s+REPLACE)?|DROP|ALTER) \s+ (?:DATABASE|SCHEMA|SERVER|TABLESPACE|
         LOGFILE\s+GROUP|INSTANCE|RESOURCE\s+GROUP) \b
     | (?:DROP|ALTER|RENAME) \s+ (?:USER|ROLE) \b
@@ -248,7 +251,7 @@ def _unquoted(name: str) -> str:
 
 _READ = re.compile(
     r"(?i)\s*\(*\s*(?:SELECT|SHOW|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|EXPLAIN|"
-    r"DESC|DESCRIBE|USE|SET|KILL|UNLOCK|LOCK\s+TABLES?|HELP|CHECKSUM|PREPARE|DEALLOCATE|"
+    r"DESC|DESCRIBE|USE|SET(?!\s+STATEMENT\b)|KILL|UNLOCK|LOCK\s+TABLES?|HELP|CHECKSUM|PREPARE|DEALLOCATE|"
     r"VALUES|TABLE)\b"
 )
 _WITH = re.compile(
