@@ -287,8 +287,8 @@ INSERT INTO log VALUES ('it''s; \\' fine');
 """
 PROGRAMS = """
 import pytest
-from app import engine
-from sqlalchemy import text
+from app import URL, engine
+from sqlalchemy import create_engine, text
 
 
 async def ask(statement):
@@ -316,6 +316,18 @@ async def test_a_sequence(turn):
     async with engine.begin() as connection:
         await connection.execute(text("INSERT INTO numbered (name) VALUES ('one')"))
     assert await ask("SELECT id FROM numbered") == [1]
+
+
+@pytest.fixture(scope="class")
+def ticket():
+    with create_engine(URL.replace("asyncmy", "pymysql")).begin() as connection:
+        return connection.scalar(text("SELECT NEXT VALUE FOR tickets"))
+
+
+class TestAboveAWideFixture:
+    @pytest.mark.parametrize("turn", [1, 2, 3])
+    async def test_a_sequence(self, ticket, turn):
+        assert await ask("SELECT NEXT VALUE FOR tickets") == [ticket + 1]
 """
 
 
@@ -325,7 +337,7 @@ def test_a_script_with_programs(server: StoryMySQLServer, tmp_path: Path) -> Non
         pytest.skip("MySQL has no sequences")
     example = shop(server, tmp_path).change("pytest.ini", "app:Base", "schema.sql")
     example = example.with_paths({"schema.sql": SCRIPT}).with_files(test_programs=PROGRAMS)
-    example.run("-q").expect(passed=6)
+    example.run("-q").expect(passed=9)
 
 
 ENVIRONMENT = """

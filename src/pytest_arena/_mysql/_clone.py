@@ -138,12 +138,17 @@ def _shown(control: MySQLControl, kind: str, source: str, name: str) -> tuple[An
     return control.rows(f"SHOW CREATE {kind} {place}")[0]
 
 
+_CACHE = re.compile(r"\bcache \d+ (?=(?:no)?cycle ENGINE=)")
+
+
 def _sequence(control: MySQLControl, source: str, name: str) -> list[str]:
     """Return the statements for a sequence of MariaDB, with its next number.
 
-    Numbers that a session has cached are skipped, in each copy alike.
+    A copy caches no numbers, because its copies would skip them. Those of a template are skipped,
+    in each copy alike.
     """
     create = _shown(control, "SEQUENCE", source, name)[1]
+    create = _CACHE.sub("nocache ", create)
     place = f"{identifier(source)}.{identifier(name)}"
     [(number, cycle)] = control.rows(
         f"SELECT next_not_cached_value, cycle_count FROM {place}"
