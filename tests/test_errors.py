@@ -153,6 +153,8 @@ def test_no_part_of_a_message_shows_a_password(text: str) -> None:
         "sqlite:////home/me/dev.db",
         "sqlite+aiosqlite:///./dev.db and me@example.org",
         "http://testserver:80/dancers",
+        "docker run -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11",
+        "Access denied for user 'me'@'localhost' (using password: NO)",
     ],
 )
 def test_what_is_no_password_stays(text: str) -> None:

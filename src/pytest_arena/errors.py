@@ -67,7 +67,9 @@ _SECRETS = (
     # password=… in a query, a libpq string ('quoted words' too) or a call; "password": … in a dict.
     (
         re.compile(
-            r"""(?ix) ((?:password|passwd|passphrase|pwd|token|secret|api_?key) ['"]? \s* [=:] \s*)
+            r"""(?ix) ((?:(?<!empty_root_)password|passwd|passphrase|pwd|token|secret|api_?key)
+            ['"]? \s* [=:] \s*)
+            (?!(?:yes|no)\))  # MySQL's "(using password: NO)"
             (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}]+ )"""
         ),
         r"\1***",
