@@ -24,15 +24,17 @@ def restore_procedure(side: str) -> str:
 
     Under REPEATABLE READ the first statement that reads a journal keeps new entries out of it.
     """
+    # MySQL's usual collation ignores the separator.
     return f"""
-CREATE PROCEDURE {identifier(side)}.restore(statements LONGTEXT CHARACTER SET utf8mb4)
+CREATE PROCEDURE {identifier(side)}.restore(
+    statements LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin)
 BEGIN
     DECLARE start INT DEFAULT 1;
     DECLARE finish INT;
     SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
     START TRANSACTION;
     WHILE start <= CHAR_LENGTH(statements) DO
-        SET finish = LOCATE(CHAR(1), statements, start);
+        SET finish = LOCATE(CHAR(1 USING utf8mb4), statements, start);
         SET @pytest_arena_statement = SUBSTRING(statements, start, finish - start);
         PREPARE pytest_arena FROM @pytest_arena_statement;
         EXECUTE pytest_arena;
