@@ -273,6 +273,8 @@ def test_triggers_of_the_app(worlds: type[MySQLWorld]) -> None:
 def test_deep_and_circular_cascades(worlds: type[MySQLWorld]) -> None:
     """Rows that a cascade of a cascade has changed, through a circle and without a key."""
     world = worlds(
+        # MySQL 8.4 and later refuse a reference to an index that is not unique.
+        "SET @x = 1 /*!80400 , SESSION restrict_fk_on_non_standard_key = OFF */",
         "CREATE TABLE node (id INT PRIMARY KEY, up INT, code VARCHAR(9) NOT NULL, UNIQUE (code), "
         "FOREIGN KEY (up) REFERENCES node (id) ON DELETE CASCADE)",
         "CREATE TABLE tag (id INT PRIMARY KEY, code VARCHAR(9), KEY (code), "
@@ -338,7 +340,10 @@ def test_orphans(worlds: type[MySQLWorld]) -> None:
         ("CREATE FUNCTION f(a INT) RETURNS INT RETURN a", "a procedure or a function"),
         ("CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1", "an event"),
         ("ALTER DATABASE CHARACTER SET latin1", "the database"),
-        ("ALTER TABLE line DROP PRIMARY KEY, ADD PRIMARY KEY (n, orders)", "a table or a view"),
+        (
+            "ALTER TABLE line ADD KEY (orders), DROP PRIMARY KEY, ADD PRIMARY KEY (n, orders)",
+            "a table or a view",
+        ),
     ],
 )
 def test_a_changed_schema_is_refused(shop: MySQLWorld, statement: str, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._mysql._control import identifier
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     Content = dict[str, list[str]]
 
 _FLOAT = ("float", "double")
+# Collations that do not pad texts by spaces.
+_NOPAD_OF_MARIADB = "utf8mb4_unicode_nopad_ci"
+_NOPAD_OF_MYSQL = "utf8mb4_0900_ai_ci"
 
 
 class LeftJournal(KeyJournal):
@@ -59,8 +63,16 @@ class MySQLWorld:
             cursor.execute(f"USE {identifier(database)}")
             # Values of other times than now are the same in both databases.
             cursor.execute("SET timestamp = 1800000000, sql_mode = 'NO_ENGINE_SUBSTITUTION'")
+            nopad = _NOPAD_OF_MARIADB if self.is_mariadb() else _NOPAD_OF_MYSQL
             for statement in script:
-                cursor.execute(statement)
+                cursor.execute(statement.replace(_NOPAD_OF_MARIADB, nopad))
+
+    @classmethod
+    @cache
+    def is_mariadb(cls) -> bool:
+        """Return whether the server is MariaDB, not MySQL."""
+        with connect(cls.socket) as connection:
+            return "MariaDB" in connection.get_server_info()
 
     def connect(self, **options: Any) -> pymysql.Connection[Any]:
         """Open a connection of the app."""
@@ -93,7 +105,8 @@ class MySQLWorld:
                 name = table.decode()
                 cursor.execute(
                     "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS "
-                    f"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {raw.escape(name)}"
+                    f"WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {raw.escape(name)} "
+                    "ORDER BY ORDINAL_POSITION"
                 )
                 columns = [
                     f"CAST({identifier(column.decode())} AS DOUBLE)"
