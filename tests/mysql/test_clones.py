@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -508,3 +513,29 @@ def test_redirected_connections(server: StoryMySQLServer, tmp_path: Path) -> Non
     example = shop(server, tmp_path).with_files(test_raw=RAW, test_redirected=REDIRECTED)
     run = example.run("-q", "--arena-drivers=redirect", "test_redirected.py")
     run.expect(passed=1)
+
+
+KEPT = """
+async def test_fails(client):
+    await client.post("/items/pear")
+    assert False
+"""
+
+
+def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The line of a failed test has the command that opens the copy."""
+    example = shop(server, tmp_path).with_files(test_kept=KEPT)
+    run = example.run("-q", "--arena-keep=failed", "--arena-roles=clerks")
+    run.expect(status=1, failed=1).says("it names roles of PostgreSQL")
+    command = re.findall(r"the test's database was kept: (mysql .*)", run.output)[0]
+    words = [word for word in shlex.split(command) if word != "-p"]
+    if shutil.which("mysql") is None:
+        pytest.skip("the client is not installed")
+    rows = subprocess.run(
+        [*words, "-Ne", "SELECT name FROM item ORDER BY id"],
+        env={**os.environ, "MYSQL_PWD": server.entrance["password"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert rows.stdout.split() == ["seeded", "pear"]

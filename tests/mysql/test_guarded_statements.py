@@ -13,6 +13,7 @@ from pytest_arena._mysql.drivers._reach import (
     may_write,
     reaches_beyond,
 )
+from pytest_arena._mysql.drivers._records import refused_beyond
 from tests.mysql.shop import shop
 
 if TYPE_CHECKING:
@@ -213,6 +214,12 @@ def test_sessions_and_databases() -> None:
     assert not alters_session("SELECT 'SET x = 1'")
     assert made_or_dropped("CREATE DATABASE IF NOT EXISTS `shop-test`") == "shop-test"
     assert made_or_dropped("DROP TABLE shop") == ""
+
+
+def test_the_next_step_for_a_database_of_another_run() -> None:
+    """Alembic reads all databases if it compares with ``include_schemas=True``."""
+    assert "include_name" in refused_beyond(f"a name in the database {OURS}").fix
+    assert "include_name" not in refused_beyond("a name in the database shop").fix
 
 
 STORY = """

@@ -51,7 +51,6 @@ class MySQL:
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
-    shell = "mysql"
     forced = (
         "another database replaced it, and all connections to the old one were ended"
     )
@@ -96,6 +95,11 @@ class MySQL:
         with registry.saying("the server's settings cannot be read"):
             self._note_settings(registry.control)
         self.accounts = Accounts(self._core, registry)
+        if self._config.roles:
+            self._core.ledger.note(
+                f"arena_roles does nothing on {server.shown}: it names roles of PostgreSQL. "
+                "Next: GRANT in the schema"
+            )
         other_databases.read_by(partial(self._names_of_databases, registry))
         return registry
 
@@ -264,6 +268,21 @@ class MySQL:
         kept = cast("MySQLIsolation", database.isolation).save(title)
         url = url_of(self._registry().address_of(kept), self.name, "pymysql")
         return url.set(drivername=self.name, password=None).render_as_string()
+
+    def shell(self, where: str) -> list[str]:
+        """Return the words of the command that opens a database. The client takes no URL.
+
+        It logs in as pytest-arena does: a user of the app ends with the run.
+        """
+        url = make_url(where)
+        place = ["-h", str(url.host), "-P", str(url.port or PORT)]
+        if "unix_socket" in url.query:
+            place = ["-S", str(url.query["unix_socket"])]
+        login = self._registry().address_of()
+        words = ["mysql", "-u", login.user, *place, str(url.database)]
+        if login.password:
+            words.insert(1, "-p")
+        return words
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
         """Return no table: MySQL has no policies."""

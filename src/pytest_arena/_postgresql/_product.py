@@ -56,7 +56,6 @@ class PostgreSQL:
     """PostgreSQL in a run. The first connection finds or starts the server."""
 
     name = "postgresql"
-    shell = "psql"
     forced = (
         "another database replaced it, and all connections to the old one were ended"
     )
@@ -252,6 +251,10 @@ class PostgreSQL:
         kept = cast("ServerIsolation", database.isolation).save(title)
         url = url_of(self._registry().address_of(kept), "psycopg")
         return url.set(drivername="postgresql", password=None).render_as_string()
+
+    def shell(self, where: str) -> list[str]:
+        """Return the words of the command that opens a database."""
+        return ["psql", where]
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
         """Return the tables on which policies act for the users of the app's engines."""

@@ -599,7 +599,7 @@ class Database:
 
     def look(self, where: str) -> str:
         """Return the command that opens the database, or its copy, at a file or a URL."""
-        return f"{self.product.shell} {shlex.quote(where)}"
+        return shlex.join(self.product.shell(where))
 
 
 class ScriptError(Exception):
@@ -803,7 +803,6 @@ class Product(Protocol):
 
     name: str
     forced: str  # for the summary: what follows if a level was left by force
-    shell: str  # the command that opens a database
 
     @property
     def shown(self) -> str:
@@ -857,6 +856,9 @@ class Product(Protocol):
 
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy of the current content. Return its file or URL."""
+
+    def shell(self, where: str) -> list[str]:
+        """Return the words of the command that opens a file or a URL."""
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
         """Return the tables on which policies act for the app's roles.

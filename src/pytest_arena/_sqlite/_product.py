@@ -36,7 +36,6 @@ class SQLite:
     """Each database is a live file; templates are files in the user's cache."""
 
     name = "sqlite"
-    shell = "sqlite3"
     forced = (
         "a new file was put in its place. SQLAlchemy's connections are opened again; "
         "those of sqlite3 itself and of other processes keep using the old file"
@@ -141,6 +140,10 @@ class SQLite:
         if database.isolation is not None:
             database.isolation.save(file)
         return str(file)
+
+    def shell(self, where: str) -> list[str]:
+        """Return the words of the command that opens a database."""
+        return ["sqlite3", where]
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
         """Return no table: SQLite has no policies."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from pytest_arena._mysql._arguments import is_own_name
 from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import (
     alters_session,
@@ -403,6 +404,11 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         )
     elif statement.startswith(("a ", "USE")):
         fix = "use an engine for the other database: each test has a database for it"
+        if is_own_name(statement.rsplit(maxsplit=1)[-1]):  # one of pytest-arena's
+            fix = (
+                "if Alembic compares with include_schemas=True, pass to context.configure():\n"
+                'include_name=lambda name, kind, _: kind != "schema" or name is None'
+            )
     return ProductionDatabaseError(
         f"refused: {statement}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes of these "
