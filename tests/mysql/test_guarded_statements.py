@@ -226,7 +226,7 @@ STORY = """
 import importlib
 import pytest
 from app import engine
-from sqlalchemy import make_url, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from app import URL
 
@@ -247,6 +247,13 @@ async def test_a_table_with_the_name_of_another_database():
         for statement in {own!r}:
             rows = await connection.execute(text(statement))
             assert list(rows) == [(7,)], statement
+
+
+def test_the_first_statement_of_a_connection(arena):
+    url = URL.replace("asyncmy", "pymysql")
+    other = create_engine(url, connect_args=dict(init_command="USE {name}"))
+    with arena.expect_refusal():
+        other.connect()
 
 
 @pytest.mark.parametrize("driver", {drivers!r})
@@ -287,7 +294,7 @@ def test_an_engine_and_drivers(server: StoryMySQLServer, tmp_path: Path) -> None
         drivers.append("MySQLdb")
     story = STORY.format(statements=statements, own=own, name=name, drivers=drivers)
     run = shop(server, tmp_path).with_files(test_story=story).run("-q")
-    run.expect(passed=2 + len(drivers))
+    run.expect(passed=3 + len(drivers))
 
 
 FIXTURE = """

@@ -13,6 +13,8 @@ from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql import _arguments as arguments
+from pytest_arena._mysql.drivers._other_databases import other_databases
+from pytest_arena._mysql.drivers._reach import reaches_beyond
 from pytest_arena._mysql.drivers._records import (
     MySQLAdmission,
     changed_rows_of,
@@ -96,6 +98,23 @@ class _DriverGuard:
         address = arguments.address_for(target, server.login)
         arguments.redirect(driver, address, kwargs)
         return MySQLAdmission(target.address, target, core.serial())
+
+    def check_first_statement(
+        self, admission: MySQLAdmission | None, kwargs: dict[str, Any]
+    ) -> None:
+        """Check ``init_command``, which the driver sends while it connects.
+
+        Raises:
+            ProductionDatabaseError: the statement reaches beyond its database.
+        """
+        core = self.find_core()
+        statement = str(kwargs.get("init_command") or "")
+        if core is None or admission is None or admission.address is None:
+            return
+        database = admission.address.database
+        beyond = reaches_beyond(statement, database, other_databases.has)
+        if beyond:
+            raise core.ledger.refused(refused_beyond(beyond))
 
     def opened(self, admission: MySQLAdmission | None, connection: object) -> None:
         """Record an admitted connection."""
@@ -259,6 +278,7 @@ def _guarding_init(
     def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
         arguments_by_name = {**_keywords(original, args), **kwargs}
         admission = guard.admit(driver, arguments_by_name)
+        guard.check_first_statement(admission, arguments_by_name)
         original(connection, **arguments_by_name)
         guard.opened(admission, connection)
 
