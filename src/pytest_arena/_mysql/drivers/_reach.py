@@ -282,34 +282,6 @@ def may_write(statement: str, names_that_write: tuple[str, ...]) -> bool:
     return any(name.lower() in lowered for name in names_that_write)
 
 
-_SETS_LAST_ID = re.compile(r"(?i)\bLAST_INSERT_ID\s*\(\s*[^\s)]")
-_LAST_ID = re.compile(r"(?i)\bLAST_INSERT_ID\s*\(\s*\)")
-
-
-def sets_last_id(statement: str) -> bool:
-    """Return whether ``LAST_INSERT_ID()`` may return another number after a statement."""
-    return may_write(statement, ()) or bool(_SETS_LAST_ID.search(bare(statement)))
-
-
-def without_last_id(statement: str) -> str | None:
-    """Return a statement with 0 for each ``LAST_INSERT_ID()``, as a new connection has it.
-
-    Return None if it has none, or if a text has one.
-
-    >>> without_last_id("SELECT LAST_INSERT_ID()")
-    'SELECT 0 AS `LAST_INSERT_ID()`'
-    >>> without_last_id("INSERT INTO t VALUES (last_insert_id(), 'x')")
-    "INSERT INTO t VALUES (0, 'x')"
-    """
-    calls = _LAST_ID.findall(bare(statement))
-    if not calls or len(calls) != len(_LAST_ID.findall(statement)):
-        return None
-    before, _, after = statement.partition(calls[0])
-    if before.strip().upper() == "SELECT" and not after.strip(" ;"):
-        return f"{before}0 AS `{calls[0]}`"
-    return _LAST_ID.sub("0", statement)
-
-
 _ALTERS = re.compile(
     r"(?ix) (?:\A|;)\s* (?: SET \b (?!\s+(?:TRANSACTION)\b) | PREPARE\b | DEALLOCATE\b "
     r"| USE\b | LOCK\s+TABLES?\b | CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b "

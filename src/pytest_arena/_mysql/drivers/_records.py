@@ -16,9 +16,7 @@ from pytest_arena._mysql.drivers._reach import (
     made_or_dropped,
     may_write,
     reaches_beyond,
-    sets_last_id,
     stays_on_server,
-    without_last_id,
 )
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._product import RawWrites, ReadSnapshot
@@ -64,7 +62,6 @@ class MySQLConnection:
         # The database of an idle connection in a pool of an engine.
         self.idle_key: Key | None = None
         self.session_changes = 0  # how many statements have changed the session
-        self.id_serial = 0  # of the level in which LAST_INSERT_ID() may have changed
         # Whether a transaction may be open that the driver's status does not show. PyMySQL and
         # aiomysql do not read the status that follows rows.
         self.is_begun = False
@@ -150,15 +147,6 @@ class MySQLConnection:
             self.writes.note(statement, serial)
             if changes_session:
                 self.altered[serial] = user_line()
-
-    def without_old_id(self, core: Core, statement: str) -> str | None:
-        """Return the statement to send if it reads the ``LAST_INSERT_ID()`` of another level."""
-        instead = without_last_id(statement)
-        if instead is not None and self.id_serial == core.serial():
-            instead = None
-        if sets_last_id(statement):
-            self.id_serial = core.serial()
-        return instead
 
     def answered(self, *, has_rows: bool, autocommits: bool) -> None:
         """Note the kind of the server's last answer. One without rows has a status."""
@@ -345,7 +333,6 @@ _ANSWERED = (
 def to_send(find_core: FindCore, connection: object, statement: object) -> str | None:
     """Return the statement to send in the place of one, None for the statement itself.
 
-    A pooled connection keeps the ``LAST_INSERT_ID()`` of an earlier test, which is not sent.
     Connections of ``arena_allow`` and pytest-arena's may send anything.
 
     Raises:
@@ -373,9 +360,8 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
     if core is not None and record.idle_key is not None and not is_of_pool:
         # The suite has kept the driver's connection, and uses it without the pool.
         core.opened_raw(record.idle_key)
-    instead = record.without_old_id(core, text) if core is not None else None
     record.sending(core, text, is_begun=is_in_transaction(connection))
-    return instead
+    return None
 
 
 def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
