@@ -178,8 +178,8 @@ OPTIONS = (
         "5",
         "How many seconds a statement waits for a lock, for example the lock of a row that the "
         "test wrote and did not commit. After this time the statement fails. The default is 5. "
-        "With 0, the database's setting applies. If the app sets lock_timeout or PRAGMA "
-        "busy_timeout, the app's value applies.",
+        "With 0, the database's setting applies. If the app sets lock_timeout, "
+        "innodb_lock_wait_timeout or PRAGMA busy_timeout, the app's value applies.",
         "1",
         form="seconds",
         metavar="SECONDS",
@@ -187,8 +187,8 @@ OPTIONS = (
     Option(
         "turn_timeout",
         "30",
-        "How many seconds a test process waits while the PostgreSQL server has no free "
-        "connection, or no memory for a lock. The default is 30. With 0, the process fails at "
+        "How many seconds a test process waits while the server has no free connection, or no "
+        "memory for a lock. The default is 30. With 0, the process fails at "
         "once.",
         "120",
         form="seconds",
@@ -212,8 +212,8 @@ OPTIONS = (
         "auto",
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
-        "pytest-arena finds or starts. mysql or mariadb uses such a MySQL or MariaDB server. "
-        "own uses a private server, by default of PostgreSQL. A URL names a server on which "
+        "pytest-arena finds or starts. mysql and mariadb use such a MySQL or MariaDB server. "
+        "own uses a private server of the product that the app's engine uses. A URL names a server on which "
         "pytest-arena may create databases. If the URL's role may not "
         "create databases, arena_isolation = rollback uses the URL's database.",
         "postgresql://postgres@localhost:5432/postgres",
@@ -224,7 +224,7 @@ OPTIONS = (
         "DATABASE_URL",
         "Environment variables that contain the app's database URLs. Before pytest-arena imports "
         "your code, it replaces these URLs. On SQLite the new URL names the test database. On "
-        "PostgreSQL the host in the new URL does not exist, and pytest-arena redirects only the "
+        "a server the host in the new URL does not exist, and pytest-arena redirects only the "
         "app's engines. Child processes inherit the variables. If a variable is not set, "
         "pytest-arena sets it before the app first connects. Then the first variable leads to "
         "the app's first database, and any other variable to no database. If a value is not a "
@@ -249,7 +249,7 @@ OPTIONS = (
         "PostgreSQL roles that need rights in the schema, in addition to the users in the URLs "
         "of the app's engines. pytest-arena creates these roles on a private server. On another "
         "server they must exist. With the value off, the app connects as the role with which "
-        "pytest-arena logs in, instead of the role in its URL.",
+        "pytest-arena logs in, instead of the role in its URL. On MySQL this option has no effect.",
         "shop_readers",
         form="words",
         metavar="NAMES",
@@ -257,7 +257,7 @@ OPTIONS = (
     Option(
         "drivers",
         "refuse",
-        "What pytest-arena does if your code connects by asyncpg, psycopg or psycopg2 without an "
+        "What pytest-arena does if your code connects by a driver of PostgreSQL or MySQL without an "
         "SQLAlchemy engine. refuse (default) refuses the connection, unless it leads to a test "
         "database. redirect opens the test's database instead. off allows all connections.",
         "redirect",
