@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 APP = """
 import asyncio
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -283,6 +284,7 @@ def open_case(case: str, status: int):
 @app.post("/open_async/{case}/{status}")
 async def open_async_case(case: str, status: int):
     await AsyncSession(engine).run_sync(globals()[case])
+    gc.collect()  # the session has ended
     return JSONResponse({}, status)
 
 

@@ -213,8 +213,8 @@ OPTIONS = (
         "The kind or the server of the test databases. auto (default) uses the kind of the "
         "app's engine. sqlite uses SQLite files. postgresql uses a PostgreSQL server that "
         "pytest-arena finds or starts. mysql and mariadb use such a MySQL or MariaDB server. "
-        "own uses a private server of the product that the app's engine uses. A URL names a server on which "
-        "pytest-arena may create databases. If the URL's role may not "
+        "own uses a private server of the product that the app's engine uses. A URL names a server "
+        "on which pytest-arena may create databases. If the URL's role may not "
         "create databases, arena_isolation = rollback uses the URL's database.",
         "postgresql://postgres@localhost:5432/postgres",
         metavar="WHAT",
@@ -257,8 +257,8 @@ OPTIONS = (
     Option(
         "drivers",
         "refuse",
-        "What pytest-arena does if your code connects by a driver of PostgreSQL or MySQL without an "
-        "SQLAlchemy engine. refuse (default) refuses the connection, unless it leads to a test "
+        "What pytest-arena does if your code connects by a driver of PostgreSQL or MySQL without "
+        "an SQLAlchemy engine. refuse (default) refuses the connection, unless it leads to a test "
         "database. redirect opens the test's database instead. off allows all connections.",
         "redirect",
         DRIVERS,

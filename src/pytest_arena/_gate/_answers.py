@@ -12,7 +12,6 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm.session import _sessions
@@ -70,7 +69,8 @@ class RequestAnswer:
     _is_over: bool = False  # the app has returned from the request
     _body_size: int | None = None  # from the header
     _bytes_sent: int = 0
-    _sessions: WeakSet[Session] = field(default_factory=WeakSet)  # used by the request
+    # Used by the request, and not closed. The garbage collector would lose their objects unseen.
+    _sessions: set[Session] = field(default_factory=set)
     _writes: list[PendingWrites] = field(default_factory=list)  # made by the request
     # The sessions and the writes that were not committed when the answer was sent.
     _late_sessions: list[Session] = field(default_factory=list)
@@ -188,6 +188,10 @@ class RequestAnswer:
         """Note that a session of the request begins a transaction."""
         if not self.is_sent and self._is_at_work():
             self._sessions.add(session)
+
+    def forget_session(self, session: Session) -> None:
+        """Note that a session was closed, and has no objects."""
+        self._sessions.discard(session)
 
     def note_write(self, written: PendingWrites) -> None:
         """Note the first write of a transaction of the request."""

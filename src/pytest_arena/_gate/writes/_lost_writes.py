@@ -841,6 +841,9 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
             lost.closing_failed(self)
         lost.closing(self)
         close(self)
+        answer = ANSWER.get()
+        if answer is not None:
+            answer.forget_session(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
         _CALLS.pop(self.hash_key, None)
         _MADE_IN.pop(self.hash_key, None)
