@@ -275,6 +275,13 @@ ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
 )
 
 
+def note_closed(session: Session) -> None:
+    """Note that a session was closed, for the request that runs now."""
+    answer = ANSWER.get()
+    if answer is not None:
+        answer.forget_session(session)
+
+
 @contextmanager
 def apart_from_requests() -> Iterator[None]:
     """Run a block that does not belong to the request waiting for it: a template's build."""

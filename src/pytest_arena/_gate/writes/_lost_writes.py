@@ -30,7 +30,7 @@ from pytest_arena._config._supported import (
     package_of,
 )
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._answers import ANSWER, UNCLOSED
+from pytest_arena._gate._answers import ANSWER, UNCLOSED, note_closed
 from pytest_arena._gate._orm_sessions import connections_of
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
@@ -841,9 +841,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
             lost.closing_failed(self)
         lost.closing(self)
         close(self)
-        answer = ANSWER.get()
-        if answer is not None:
-            answer.forget_session(self)
+        note_closed(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
         _CALLS.pop(self.hash_key, None)
         _MADE_IN.pop(self.hash_key, None)
