@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._mysql._arguments import redirect
 from pytest_arena._mysql.servers import _search
 from pytest_arena._mysql.servers._search import enter, read_url
 from pytest_arena._product.servers import Unavailable
@@ -135,6 +136,24 @@ def test_the_options_of_the_url_verify_the_server(
     wrong = f"{demanding.url}?ssl_ca={demanding.foreign}"
     run = example.run("-q", f"--arena-database={wrong}")
     run.expect(1, failed=2).says("TLS to 127.0.0.1:", "certificate verify failed", "[A301]")
+
+
+def test_mysqlclient_verifies_the_server(demanding: TLSServer) -> None:
+    """It takes files and a mode. By a context it would encrypt, and accept each server."""
+    driver = pytest.importorskip("MySQLdb")
+
+    def connected(query: str) -> bool:
+        arguments: dict[str, object] = {}
+        redirect("mysqldb", read_url(f"{demanding.url}?{query}"), arguments)
+        with closing(driver.connect(**arguments)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            return bool(cursor.fetchone()[1].startswith("TLS_"))
+
+    assert connected(f"ssl_ca={demanding.certificate}")
+    assert connected(f"ssl_ca={demanding.certificate}&ssl_check_hostname=false")
+    with pytest.raises(driver.OperationalError, match="SSL"):
+        connected(f"ssl_ca={demanding.foreign}")
 
 
 @pytest.mark.slow

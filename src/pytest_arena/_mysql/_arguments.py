@@ -10,6 +10,7 @@ import configparser
 import getpass
 import math
 import re
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,9 +179,28 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     kwargs["user"] = address.user
     kwargs["password"] = address.password
     if address.tls is not None and not keeps_tls:
-        kwargs["ssl"] = tls_context(address.tls)
+        kwargs.update(_tls_arguments(driver, address.tls))
     elif driver == "pymysql" and needs_no_tls(address):
         kwargs["ssl_disabled"] = True
+
+
+def _tls_arguments(driver: str, options: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Return a driver's arguments for the options of a URL."""
+    context = tls_context(options)
+    if driver != "mysqldb":
+        return {"ssl": context}
+    # mysqlclient would encrypt by a context, and not verify the server.
+    mode = "REQUIRED"
+    if context.check_hostname:
+        mode = "VERIFY_IDENTITY"
+    elif context.verify_mode is ssl.CERT_REQUIRED:
+        mode = "VERIFY_CA"
+    files = {
+        name.removeprefix("ssl_"): value
+        for name, value in options
+        if name != "ssl_check_hostname"
+    }
+    return {"ssl": files, "ssl_mode": mode}
 
 
 def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
