@@ -75,6 +75,8 @@ def test_an_unmodified_app_is_rolled_back(
     server: StoryMySQLServer, tmp_path: Path, driver: str
 ) -> None:
     """The database is replaced only after a statement that commits by itself."""
+    if driver.startswith("mariadb") and "MariaDB" not in server.version:
+        pytest.skip("SQLAlchemy's dialect mariadb refuses MySQL")
     example = rolled_back(server, tmp_path, driver)
     run = example.with_files(test_requests=REQUESTS, test_name=NAME).run()
     run.expect(passed=9).says(
