@@ -129,9 +129,10 @@ class MySQL:
         sync = self._server.developers_url("mysql+pymysql")
         host, port = _ELSEWHERE
         # SQLAlchemy's dialect mariadb refuses MySQL.
-        dialect = "mariadb" if "MariaDB" in self._server.version else "mysql"
+        is_mariadb = "MariaDB" in self._server.version
+        other_dialect = sync.set(drivername="mariadb+pymysql")
         others = [
-            sync.set(drivername=f"{dialect}+pymysql"),
+            other_dialect if is_mariadb else sync.update_query_dict({"charset": "utf8mb4"}),
             sync.update_query_dict({"charset": "utf8mb4", "unix_socket": "/nowhere.sock"}),
             sync.set(host=host, port=port, username="me", password="secret"),  # noqa: S106 - of nobody
         ]

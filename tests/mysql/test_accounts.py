@@ -50,10 +50,16 @@ def user(control: MySQLControl) -> Iterator[str]:
 
 # The rights that the line of a login without them names.
 RIGHTS = (
-    "GRANT CREATE USER, PROCESS, CONNECTION ADMIN ON *.* TO {0}",
+    "GRANT CREATE USER, PROCESS, {admin} ON *.* TO {0}",
     "GRANT SELECT ON mysql.* TO {0}",
     "GRANT ALL ON `arena\\_%`.* TO {0} WITH GRANT OPTION",
 )
+
+
+def rights_for(control: MySQLControl, user: str) -> list[str]:
+    """Return the statements that give a user the rights."""
+    admin = "CONNECTION ADMIN" if "MariaDB" in control.version else "CONNECTION_ADMIN"
+    return [statement.format(user, admin=admin) for statement in RIGHTS]
 
 
 @pytest.fixture
@@ -61,8 +67,8 @@ def maker(root: Address, control: MySQLControl) -> Iterator[Address]:
     """A login for runs that may create users, and no more. Nothing of it is left."""
     name = f"maker_{secrets.token_hex(4)}"
     control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
-    for statement in RIGHTS:
-        control.run(statement.format(f"'{name}'@'%'"))
+    for statement in rights_for(control, f"'{name}'@'%'"):
+        control.run(statement)
     login = ServerLogin(name, "pw")
     yield root.as_(login)
     with closing(MySQLRegistry(root.as_(login))) as own:
