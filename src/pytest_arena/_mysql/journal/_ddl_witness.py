@@ -68,14 +68,14 @@ _DDL_COUNTS = "^Com_(alter|create|drop|rename|truncate)"
 _ALTER = "Com_alter_table"
 
 
-def _is_mariadb(control: MySQLControlLine) -> bool:
+def is_mariadb(control: MySQLControlLine) -> bool:
     [(version,)] = control.rows("SELECT VERSION()")
     return "mariadb" in version.lower()
 
 
 def may_read_counters(control: MySQLControlLine) -> bool:
     """Return whether the login may read InnoDB's counters, for which it needs PROCESS."""
-    view = "INNODB_SYS_TABLESTATS" if _is_mariadb(control) else "INNODB_TABLES"
+    view = "INNODB_SYS_TABLESTATS" if is_mariadb(control) else "INNODB_TABLES"
     try:
         # With LIMIT 0 the server checks no right.
         control.rows(f"SELECT 1 FROM information_schema.{view} LIMIT 1")
@@ -88,7 +88,7 @@ def may_read_counters(control: MySQLControlLine) -> bool:
 
 def table_ids(control: MySQLControlLine, database: str) -> dict[int, str]:
     """Return the names of a database's tables by the ids of InnoDB."""
-    if _is_mariadb(control):
+    if is_mariadb(control):
         # InnoDB's names have the character set of file names. A driver would convert it.
         names = control.rows(f"""
             SELECT TABLE_NAME, CAST(CONCAT(
@@ -143,7 +143,7 @@ class DdlWitness:
         self._control = control
         self._database = database
         self._counted = counted
-        self._is_mariadb = _is_mariadb(control)
+        self._is_mariadb = is_mariadb(control)
         self._ids = table_ids(control, database)
         unknown = sorted({*counted} - {*self._ids.values()})
         if unknown:
