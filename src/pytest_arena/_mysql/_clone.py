@@ -8,7 +8,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql._control import SQL_MODE, MySQLFailure, identifier, literal
+from pytest_arena._mysql._control import (
+    NO_DATABASE,
+    NO_TABLE,
+    SQL_MODE,
+    MySQLFailure,
+    identifier,
+    literal,
+)
 from pytest_arena._mysql.journal._row_triggers import is_of_journal
 
 if TYPE_CHECKING:
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControl
 
 _AT_ONCE = 100  # statements in one message, which has at most 16 MB
-_NO_VIEW_YET = (1146, 1356)  # a view names another view, which is created later
+_NO_VIEW_YET = (NO_TABLE, 1356)  # a view names another view, which is created later
 _GENERATED = "COALESCE(generation_expression, '') <> ''"
 
 
@@ -81,9 +88,8 @@ def _is_created(control: MySQLControl, view: str) -> bool:
     return True
 
 
-def empty_plan(options: str = "") -> CopyPlan:
-    """Return the plan of an empty database with the server's default options."""
-    return CopyPlan("", options)
+# The plan of an empty database with the server's default options.
+EMPTY_PLAN = CopyPlan("", "")
 
 
 def read_plan(control: MySQLControl, source: str) -> CopyPlan:
@@ -97,7 +103,7 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         "SELECT table_name, table_type FROM information_schema.tables "
         f"WHERE table_schema = {literal(source)} ORDER BY table_name"
     ):
-        names[kind if kind in names else "TABLE"].append(name)
+        names.get(kind, names["TABLE"]).append(name)
     sequences: list[str] = []
     for name in names["SEQUENCE"]:
         sequences += _sequence(control, source, name)
@@ -109,7 +115,7 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
     programs = tuple(_programs(control, source))
     return CopyPlan(
         source,
-        options_of(control, source),
+        _options_of(control, source),
         (*sequences, *tables),
         tuple(_rows(control, source, names["TABLE"])),
         tuple(_shown(control, "VIEW", source, name)[1] for name in names["VIEW"]),
@@ -122,14 +128,14 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
 _EVENT = re.compile(r"(?i)\bCREATE\b[^;]*?\bEVENT\b")
 
 
-def options_of(control: MySQLControl, database: str) -> str:
+def _options_of(control: MySQLControl, database: str) -> str:
     """Return the options of a database: its default character set and collation."""
     [(charset, collation)] = control.rows(
         "SELECT default_character_set_name, default_collation_name "
         f"FROM information_schema.schemata WHERE schema_name = {literal(database)}"
     ) or [("", "")]
     if not charset:
-        raise MySQLFailure(f"Unknown database '{database}'", 1049)
+        raise MySQLFailure(f"Unknown database '{database}'", NO_DATABASE)
     return f" CHARACTER SET {charset} COLLATE {collation}"
 
 

@@ -80,6 +80,7 @@ class MySQLIsolation:
         may_clone: bool,
     ) -> None:
         self._own = own
+        self._reader = own.control
         self._uses = uses
         self._tell = tell
         # A level is a clone if a wider fixture makes what no journal can restore.
@@ -93,7 +94,7 @@ class MySQLIsolation:
         self._number_of_writes = 0
         self._last_moment: _LastMoment | None = None
         # The last left level, if its start could not be restored.
-        self._owed: MySQLLevel | None = None
+        self._unrestored: MySQLLevel | None = None
         frozen = self._template(template)
         self._plan = own.plan_of(template)
         with own.saying("no database for the first test"):
@@ -203,8 +204,8 @@ class MySQLIsolation:
             IsolationError: the disk is full, or the level below has made what no journal can
                 restore.
         """
-        if self._owed is not None:
-            self._restore_owed(self._owed)
+        if self._unrestored is not None:
+            self._finish_leave(self._unrestored)
         level = self._stack[-1]
         asked_for = self._next_isolation
         self._next_isolation = ""
@@ -308,7 +309,7 @@ class MySQLIsolation:
         if not self.depth:
             raise impossible("a level was left that had not been entered")
         level = self._stack[-1]
-        self._forget_owed()
+        self._forget_unrestored()
         was_changed = level.is_written or self._has_changed()
         if was_changed:
             self._check_for_writers()
@@ -330,7 +331,7 @@ class MySQLIsolation:
     def _rewind(self, level: MySQLLevel) -> bool:
         """Restore the start of the top level. Return whether it had changed."""
         if level.base is not self._bases[-1] or level.is_spoiled:
-            self._put(level)
+            self._replace_by_copy(level)
             return True
         self._is_written = False
         reason = ""
@@ -349,7 +350,7 @@ class MySQLIsolation:
             reason = f"the key journal fails: {error}"
         if reason:
             self._tell(f"undo: {{test}}: its database was replaced: {reason}")
-        self._put(level)
+        self._replace_by_copy(level)
         return True
 
     def leave_by_force(self) -> None:
@@ -359,26 +360,26 @@ class MySQLIsolation:
         # A session that cannot be ended ends with its database.
         with suppress(MySQLFailure, ArenaError):
             self._own.end_sessions(self.live)
-        self._forget_owed()
-        self._owed = level
+        self._forget_unrestored()
+        self._unrestored = level
         try:
-            self._restore_owed(level)
+            self._finish_leave(level)
         except BaseException:
             self._stack[-1].spoil()
             raise
 
-    def _restore_owed(self, level: MySQLLevel) -> None:
-        self._put(level)
-        self._forget_owed()
+    def _finish_leave(self, level: MySQLLevel) -> None:
+        self._replace_by_copy(level)
+        self._forget_unrestored()
         self._tidy()
 
-    def _forget_owed(self) -> None:
-        if self._owed is not None:
-            self._owed.base.journal.forget()
-            self._owed = None
+    def _forget_unrestored(self) -> None:
+        if self._unrestored is not None:
+            self._unrestored.base.journal.forget()
+            self._unrestored = None
 
-    def _put(self, level: MySQLLevel) -> None:
-        """Give the live database the start of the top level of a base, by a copy."""
+    def _replace_by_copy(self, level: MySQLLevel) -> None:
+        """Replace the live database by a copy that has the start of a base's top level."""
         level.spoil()
         while self._bases[-1] is not level.base:
             self._drop(self._bases.pop())
@@ -431,7 +432,7 @@ class MySQLIsolation:
             self._own.drop_later(base.side)
 
     def _check_for_writers(self) -> None:
-        writers = writers_in(self.live)
+        writers = self.writers()
         if writers:
             raise held_by(writers, self.live)
 
@@ -484,18 +485,18 @@ class MySQLIsolation:
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
         control = self._own.control
+        command = "KILL QUERY" if cancel else "KILL"
         with self._own.saying("a connection cannot be ended"):
             try:
-                control.run(f"KILL {'QUERY ' if cancel else ''}{pid}")
+                control.run(f"{command} {pid}")
             except MySQLFailure as error:
                 if error.is_lost:
                     raise
                 return  # no such session: it has ended
             if not cancel:
                 # A session keeps its locks until it has rolled back.
-                question = (
-                    f"SELECT 1 FROM information_schema.processlist WHERE id = {pid}"
-                )
+                processes = "information_schema.processlist"
+                question = f"SELECT 1 FROM {processes} WHERE id = {pid}"
                 until(lambda: not control.rows(question), within=_END_SECONDS)
 
     # Rows
@@ -503,14 +504,14 @@ class MySQLIsolation:
     def _live_rows(
         self, *, unlike: ReadContent | None = None, only_digests: bool = False
     ) -> ReadContent:
-        return self._own.control.call(
+        return self._reader.call(
             lambda control: read_rows(
                 control, self.live, unlike=unlike, only_digests=only_digests
             )
         )
 
     def _live_content(self) -> dict[str, str]:
-        return self._own.control.call(lambda control: content(control, self.live))
+        return self._reader.call(lambda control: content(control, self.live))
 
     def moment(self, *, exact: bool = False) -> JournalMoment | ReadContent | None:
         """Return the present changes by the journal.

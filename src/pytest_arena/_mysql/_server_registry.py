@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql import _errors as messages
-from pytest_arena._mysql._clone import empty_plan, read_plan
+from pytest_arena._mysql._clone import EMPTY_PLAN, read_plan
 from pytest_arena._mysql._control import (
     NO_DATABASE,
     MySQLControlLine,
@@ -73,9 +73,7 @@ class MadeDatabase:
     """A row of the registry. ``bytes`` is None if the database does not exist."""
 
     name: str
-    kind: (
-        str  # live, building, template, kept, condemned; account, which is no database
-    )
+    kind: str  # live, building, template, kept, condemned; account: a user
     project: str
     host: str
     pid: int
@@ -105,13 +103,8 @@ def look(address: Address, *, registry: str = REGISTRY) -> MadeDatabases:
     try:
         with closing(open_control(replace(address, database=""))) as control:
             names = {name for (name,) in control.rows("SHOW DATABASES")}
-            others = tuple(
-                sorted(
-                    name
-                    for name in names
-                    if name.startswith(_PREFIX) and name != registry
-                )
-            )
+            registries = {name for name in names if name.startswith(_PREFIX)}
+            others = tuple(sorted(registries - {registry}))
             if registry not in names or not _is_made(control, registry):
                 return MadeDatabases(others=others)
             control.run(f"USE {identifier(registry)}")
@@ -286,11 +279,13 @@ class MySQLRegistry:
 
         If the connection was lost, another run may have cleaned this one up as dead.
         """
+        row = (
+            f"CURRENT_USER(), {literal(self._project)}, {literal(platform.node())}, "
+            f"{os.getpid()}, UTC_TIMESTAMP(6)"
+        )
         if not self._number:
             control.run(
-                "INSERT INTO run (owner, project, host, pid, started) VALUES (CURRENT_USER(), "
-                f"{literal(self._project)}, {literal(platform.node())}, {os.getpid()}, "
-                "UTC_TIMESTAMP(6))"
+                f"INSERT INTO run (owner, project, host, pid, started) VALUES ({row})"
             )
             [(self._number,)] = control.rows("SELECT LAST_INSERT_ID()")
         # A sweep of another run may delete the row before the lock is taken.
@@ -301,8 +296,7 @@ class MySQLRegistry:
             raise MySQLFailure("the lock of this run is taken")
         control.run(
             "INSERT IGNORE INTO run (id, owner, project, host, pid, started) VALUES "
-            f"({self._number}, CURRENT_USER(), {literal(self._project)}, "
-            f"{literal(platform.node())}, {os.getpid()}, UTC_TIMESTAMP(6))"
+            f"({self._number}, {row})"
         )
         for name, kind in [*self._databases.items()]:
             control.run(self._insert_row(name, kind))
@@ -353,9 +347,8 @@ class MySQLRegistry:
             try:
                 function(control)
             finally:
-                with suppress(
-                    MySQLFailure
-                ):  # a lost connection has raised an error before
+                # A lost connection has raised an error before.
+                with suppress(MySQLFailure):
                     control.run(f"USE {identifier(self.name)}")
 
         self.control.call(call)
@@ -368,7 +361,7 @@ class MySQLRegistry:
             IsolationError: the database was dropped.
         """
         if name is None:
-            return empty_plan()
+            return EMPTY_PLAN
         if name not in self._plans:
             try:
                 self._plans[name] = self.control.call(
@@ -650,16 +643,20 @@ class MySQLRegistry:
             try:
                 names = self.control.rows(f"SELECT name FROM made WHERE run = {run}")
                 dropped += self._drop_all([name for (name,) in names])
-                self.control.run(
-                    f"DELETE FROM used_by WHERE run = {run}; DELETE FROM run WHERE id = {run} "
-                    f"AND NOT EXISTS (SELECT 1 FROM made WHERE made.run = {run})"
-                )
+                self._delete_run(run)
             finally:
                 self.control.run(f"DO RELEASE_LOCK({lock})")
         dropped += self._drop_all(self._condemned(everything=everything))
         if everything:
             self._drop_registry()
         return dropped
+
+    def _delete_run(self, run: int) -> None:
+        """Delete the row of a run, unless it has databases that were not dropped."""
+        self.control.run(
+            f"DELETE FROM used_by WHERE run = {run}; DELETE FROM run WHERE id = {run} "
+            f"AND NOT EXISTS (SELECT 1 FROM made WHERE made.run = {run})"
+        )
 
     def _dead_runs(self) -> list[int]:
         rows = self.control.rows(
@@ -740,11 +737,7 @@ class MySQLRegistry:
         with suppress(MySQLFailure, ArenaError):
             if not interrupted.is_set():
                 self.drop(*[*self._databases])
-            self.control.run(
-                f"DELETE FROM used_by WHERE run = {self._number}; "
-                f"DELETE FROM run WHERE id = {self._number} "
-                f"AND NOT EXISTS (SELECT 1 FROM made WHERE made.run = {self._number})"
-            )
+            self._delete_run(self._number)
         self.control.close()
         return len(self._databases)
 

@@ -174,7 +174,7 @@ def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None
 
 
 def _do_nothing(connection: object) -> None:
-    """Stand for the method ``__del__``, which a class in C does not have."""
+    """Replace the method ``__del__``, which a class in C does not have."""
 
 
 def replace_method(
@@ -233,7 +233,7 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
         _guard_functions_in_c(guard, kind, module)
     else:
         connect = "_connect" if driver == "aiomysql" else "connect"
-        replace_method(kind, connect, partial(_noting_pid, guard))
+        replace_method(kind, connect, _noting_pid)
     replace_method(kind, "query", partial(_asking_first, guard))
     replace_method(kind, "select_db", partial(_refusing_switch, guard))
     replace_method(kind, "commit", _ending_transaction)
@@ -285,11 +285,8 @@ def _guarding_init(
     return __init__
 
 
-def _noting_pid(
-    guard: _DriverGuard, original: Callable[..., Any]
-) -> Callable[..., object]:
-    """Return a driver's method that connects, also once more, and notes the new session."""
-    del guard
+def _noting_pid(original: Callable[..., Any]) -> Callable[..., object]:
+    """Return a driver's method that connects or reconnects, and notes the new session."""
 
     def note(connection: object) -> None:
         record = known_record(connection)

@@ -23,7 +23,7 @@ from pytest_arena._product import RawWrites, ReadSnapshot
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_arena._product import ConnectTarget, Core, Key
     from pytest_arena._values import Address, CodeLine
@@ -54,9 +54,8 @@ class MySQLConnection:
 
     def __init__(self) -> None:
         self.admission: MySQLAdmission | None = None  # None if it was not admitted
-        self.target: ConnectTarget | None = (
-            None  # of each connection to a test's database
-        )
+        # Set for each connection to a test's database.
+        self.target: ConnectTarget | None = None
         self.pid = 0  # the server's id of the session
         self.process = os.getpid()
         # The database of an idle connection in a pool of an engine.
@@ -214,26 +213,18 @@ def raw_connections() -> list[RawMySQLConnection]:
         record = record_of(connection)
         admission = record.admission
         if admission is not None and admission.target is not None:
-            connections.append(
-                RawMySQLConnection(
-                    admission.target, admission.serial, connection, record
-                )
+            raw = RawMySQLConnection(
+                admission.target, admission.serial, connection, record
             )
+            connections.append(raw)
     return connections
 
 
 def writers_in(database: str) -> set[int]:
     """Return the sessions of this process that have uncommitted rows in a database."""
     writers = set()
-    for reference in _connections.keyrefs():
-        connection = reference()
-        if connection is None:
-            continue
-        record = record_of(connection)
-        target = record.target
-        if target is None or target.address is None or record.process != os.getpid():
-            continue
-        if target.address.database == database and has_written(connection):
+    for connection, record in _connections_to(database):
+        if record.process == os.getpid() and has_written(connection):
             writers.add(record.pid)
     return writers
 
@@ -241,16 +232,22 @@ def writers_in(database: str) -> set[int]:
 def sessions_inside(database: str) -> set[int]:
     """Return the sessions of this process that are inside a transaction in a database."""
     inside = set()
+    for connection, record in _connections_to(database):
+        if is_in_transaction(connection):
+            inside.add(record.pid)
+    return inside
+
+
+def _connections_to(database: str) -> Iterator[tuple[object, MySQLConnection]]:
+    """Yield the connections to a test's database, with their records."""
     for reference in _connections.keyrefs():
         connection = reference()
         if connection is None:
             continue
         record = record_of(connection)
         address = record.target.address if record.target is not None else None
-        is_here = address is not None and address.database == database
-        if is_here and is_in_transaction(connection):
-            inside.add(record.pid)
-    return inside
+        if address is not None and address.database == database:
+            yield connection, record
 
 
 def is_closed(connection: Any) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._content import content, read_rows
 from pytest_arena._mysql._control import (
     MySQLControlLine,
     MySQLFailure,
@@ -26,7 +25,6 @@ from pytest_arena.errors import IsolationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._mysql._content import ReadContent
     from pytest_arena._mysql._control import MySQLControl
     from pytest_arena._mysql._frozen import FrozenDatabase, MySQLLevel
     from pytest_arena._mysql._server_registry import MySQLRegistry
@@ -69,13 +67,14 @@ class RollbackIsolation(MySQLIsolation):
     ) -> None:
         self._proxy: MySQLProxy | None = None
         self._opening = threading.RLock()
-        self._reader = MySQLControlLine(lambda: open_control(self.address))
         # By the names of frozen databases: sequences and tables without transactions, and counters.
         self._unrestorable: dict[str | None, tuple[str, ...]] = {}
         self._counters: dict[str, dict[str, int]] = {}
         super().__init__(
             own, template, "rollback", uses=uses, tell=tell, may_clone=True
         )
+        # Its connection goes through the proxy, and so sees the shared transaction.
+        self._reader = MySQLControlLine(lambda: open_control(self.address))
 
     def _new_base(self, isolation: str, frozen: FrozenDatabase, live: str) -> LevelBase:
         if isolation == "rollback":
@@ -313,11 +312,6 @@ class RollbackIsolation(MySQLIsolation):
         """Return the client that has uncommitted rows."""
         return super().writers() if self._is_direct else self.proxy.writers()
 
-    def _check_for_writers(self) -> None:
-        writers = self.writers()
-        if writers:
-            raise held_by(writers, self.live)
-
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection, or cancel only its statement."""
         if self._is_direct:
@@ -330,18 +324,6 @@ class RollbackIsolation(MySQLIsolation):
             proxy.interrupt(pid)
         else:
             proxy.end(pid)
-
-    def _live_rows(
-        self, *, unlike: ReadContent | None = None, only_digests: bool = False
-    ) -> ReadContent:
-        return self._reader.call(
-            lambda control: read_rows(
-                control, self.live, unlike=unlike, only_digests=only_digests
-            )
-        )
-
-    def _live_content(self) -> dict[str, str]:
-        return self._reader.call(lambda control: content(control, self.live))
 
 
 def _counters_of(control: MySQLControl, database: str) -> dict[str, int]:
