@@ -31,9 +31,8 @@ ASYNC_DRIVERS = ("asyncmy", "aiomysql")
 DRIVERS = (*ASYNC_DRIVERS, "pymysql", "mysqldb")
 PACKAGES = {"mysqldb": "MySQLdb"}  # the others have the names of their drivers
 PORT = 3306
-_NO_NAME = (
-    FACTS.maintenance_database
-)  # of a connection whose arguments name no database
+# The database of a connection whose arguments name none.
+_NO_NAME = FACTS.maintenance_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class MySQLTarget:
         return f"mysql://{self.host}:{self.port}/{self.database}"
 
 
-class LedHost(str):
+class RedirectedHost(str):
     """The host in redirected arguments, by which pytest-arena recognizes them.
 
     For a driver it is a text.
@@ -61,11 +60,14 @@ class LedHost(str):
     address: Address
 
     @classmethod
-    def to(cls, address: Address, driver: str = "") -> LedHost:
+    def to(cls, address: Address, driver: str = "") -> RedirectedHost:
         """Return the host of an address. A driver ignores it beside the file of a socket."""
-        host = cls("localhost" if address.is_socket else address.host)
-        if driver == "mysqldb" and host == "localhost" and not address.is_socket:
-            host = cls("127.0.0.1")  # mysqlclient would open the usual socket
+        name = address.host
+        if address.is_socket:
+            name = "localhost"
+        elif driver == "mysqldb" and name == "localhost":
+            name = "127.0.0.1"  # mysqlclient would open the usual socket
+        host = cls(name)
         host.address = address
         return host
 
@@ -93,15 +95,18 @@ def requested(dialect: Dialect, server: MySQLTarget) -> RequestedDatabase:
 def target(kwargs: dict[str, Any]) -> MySQLTarget:
     """Return the server and the database that arguments name."""
     settings = {**_file_settings(kwargs), **_named(kwargs)}
-    user = str(settings.get("user") or "")
+    login = None
     password = settings.get("password") or ""
     if isinstance(password, bytes):
         password = password.decode("latin1")
+    user = str(settings.get("user") or "")
+    if user:
+        login = ServerLogin(user, str(password))
     return MySQLTarget(
         str(settings.get("host") or "localhost"),
         str(settings.get("port") or PORT),
         str(settings.get("database") or _NO_NAME),
-        ServerLogin(user, str(password)) if user else None,
+        login,
     )
 
 
@@ -224,11 +229,12 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
-    kwargs["host"] = LedHost.to(address, driver)
+    kwargs["host"] = RedirectedHost.to(address, driver)
     kwargs["port"] = address.port
     kwargs.pop("database", None)
     kwargs.pop("db", None)
-    kwargs["db" if driver == "aiomysql" else "database"] = address.database
+    keyword = "db" if driver == "aiomysql" else "database"
+    kwargs[keyword] = address.database
     kwargs.pop("unix_socket", None)
     if address.is_socket:
         kwargs["unix_socket"] = address.host
@@ -237,17 +243,15 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
 def redirected_to(kwargs: dict[str, Any]) -> Address | None:
     """Return the address to which the arguments were redirected, None if they were not."""
     host = kwargs.get("host")
-    return host.address if isinstance(host, LedHost) else None
+    return host.address if isinstance(host, RedirectedHost) else None
 
 
 def are_unchanged(kwargs: dict[str, Any], address: Address) -> bool:
     """Return whether the app has not changed redirected arguments since."""
     named = _named(kwargs)
-    database = named.get("database")
-    socket = named.get("unix_socket", "")
-    return database == address.database and socket == (
-        address.host if address.is_socket else ""
-    )
+    socket = address.host if address.is_socket else ""
+    is_same_database = named.get("database") == address.database
+    return is_same_database and named.get("unix_socket", "") == socket
 
 
 def bound_locks(seconds: float, kwargs: dict[str, Any]) -> None:

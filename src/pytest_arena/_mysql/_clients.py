@@ -10,7 +10,8 @@ from pytest_arena._mysql._arguments import MySQLTarget, option_file, target
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_ONLY_TELLS = {"--help", "--version", "-V", "-?"}
+# The program prints something and ends.
+_WITHOUT_CONNECTION = {"--help", "--version", "-V", "-?"}
 _SHORT = {"h": "host", "P": "port", "u": "user", "S": "socket", "D": "database"}
 _TAKE_VALUES = {
     "host",
@@ -29,7 +30,7 @@ def client_target(
     program: str, arguments: Sequence[str], variables: Mapping[str, str]
 ) -> MySQLTarget | None:
     """Return the database that a program would connect to. None: it connects to none."""
-    if _ONLY_TELLS.intersection(arguments):
+    if _WITHOUT_CONNECTION.intersection(arguments):
         return None
     settings: dict[str, str] = {}
     if variables.get("MYSQL_HOST"):
@@ -42,7 +43,7 @@ def client_target(
     settings |= options
     if names and program in _NAME_FIRST and "database" not in options:
         settings["database"] = names[0]
-    return target(dict(settings))
+    return target({**settings})
 
 
 def _read(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -34,7 +34,6 @@ _MAY_NEED_TLS = (1045, 3159, _NO_PLUGIN)
 _OF_THE_USER = (1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
-DATABASE_EXISTS = 1007
 # The client's numbers: it cannot connect, or it has lost the connection.
 _NO_SOCKET = 2002
 _NO_ANSWER = (0, _NO_SOCKET, 2003, 2005, 2055)
@@ -138,9 +137,8 @@ class MySQLControl:
                 self._connection.connect()
         except (self._error, OSError) as error:
             raise _failure(error) from error
-        except (
-            RuntimeError
-        ) as error:  # a password is encrypted by cryptography, or by TLS
+        except RuntimeError as error:
+            # PyMySQL needs the package cryptography to encrypt the password without TLS.
             raise MySQLFailure(str(error), _NO_PLUGIN) from error
         self.pid: int = self._connection.thread_id()
         offered = self._connection.server_capabilities
@@ -364,7 +362,8 @@ class MySQLControlLine:
 
     def _opened_again(self) -> MySQLControl:
         """Connect to a server that may be restarting. Wait once for one that has stopped."""
-        end = seconds() + (0 if self._is_given_up else _RESTART_SECONDS)
+        patience = 0.0 if self._is_given_up else _RESTART_SECONDS
+        end = seconds() + patience
         while True:
             try:
                 connection = self.opened()

@@ -97,10 +97,11 @@ def failed(
         )
     cause = f"the server's answer {error.number}"
     kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))
+    of_source = f" of {source}" if source else ""
     return kind(
         f"{place_shown(address)}: {what}: {lines[0]}",
         why=_WHY,
-        cause=cause.format(user=address.user, source=f" of {source}" if source else ""),
+        cause=cause.format(user=address.user, source=of_source),
         fix=fix.format(user=address.user),
     )
 

@@ -85,12 +85,15 @@ class MySQL:
         self._refuse_apps_database()
         self._server = server
         root = self._config.root
+        source = ""
+        if self._config.server_url:
+            source = self._config.places["database"]
         registry = MySQLRegistry(
             server.address,
             project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
             tell=self._core.ledger.note,
             lock_timeout=self._config.lock_timeout,
-            source=self._config.places["database"] if self._config.server_url else "",
+            source=source,
         )
         with registry.saying("the server's settings cannot be read"):
             self._note_settings(registry.control)

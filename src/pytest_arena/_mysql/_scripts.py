@@ -80,7 +80,8 @@ def _split(script: str) -> Iterator[_ScriptStatement]:
         part = _PART.match(script, position)
         if command is not None:
             delimiter = command["rest"].strip() or ";"
-            position = start = command.end()
+            position = command.end()
+            start = position
             parts = []
         elif part is not None:
             position = part.end()

@@ -217,7 +217,8 @@ class MySQLTemplates:
     def begin(self, fingerprint: str, below: Template[str] | None) -> MySQLBuild:
         """Copy the template below."""
         del fingerprint  # `finish` registers it
-        name = self.own.create("building", template=below.content if below else None)
+        source = below.content if below else None
+        name = self.own.create("building", template=source)
         return MySQLBuild(
             self.own,
             self.own.address_of(name),

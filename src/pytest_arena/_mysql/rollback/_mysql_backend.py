@@ -140,11 +140,10 @@ class MySQLBackend(SavepointStack):
         if settings == self._settings:
             return
         before = self._settings
-        changes = {
-            name: "0" if name == LAST_ID else "DEFAULT"
-            for name in before
-            if name not in settings
-        }
+        dropped = [name for name in before if name not in settings]
+        changes = dict.fromkeys(dropped, "DEFAULT")
+        if LAST_ID in changes:
+            changes[LAST_ID] = "0"
         for name, value in settings.items():
             if before.get(name) != value:
                 changes[name] = _written(name, value)

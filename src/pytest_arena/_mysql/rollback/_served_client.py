@@ -260,14 +260,11 @@ def _no_savepoint(statement: MySQLStatement) -> ServerAnswer:
 
 def _with_changed_rows(answer: ServerAnswer) -> ServerAnswer:
     """Count the changed rows of an UPDATE in the place of those that it has found."""
-    return ServerAnswer(
-        [
-            _counting_changes(packet) if isinstance(packet, OkPacket) else packet
-            for packet in answer.packets
-        ]
-    )
-
-
-def _counting_changes(end: OkPacket) -> OkPacket:
-    match = _MATCHED.search(end.info)
-    return end if match is None else replace(end, affected_rows=int(match["changed"]))
+    packets = [*answer.packets]
+    for number, packet in enumerate(packets):
+        if isinstance(packet, OkPacket):
+            match = _MATCHED.search(packet.info)
+            if match is not None:
+                changed = int(match["changed"])
+                packets[number] = replace(packet, affected_rows=changed)
+    return ServerAnswer(packets)

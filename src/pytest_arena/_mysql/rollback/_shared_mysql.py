@@ -75,10 +75,10 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
         self._names_that_write = names_that_write
         self._is_used = False  # since the last restart
         self.may_have_written = False
-        self.has_committed_rows = False  # of the app; the shared transaction has them
-        self.is_committed = (
-            False  # the database itself has something that is not undone
-        )
+        # Whether the app has committed rows, which the shared transaction has.
+        self.has_committed_rows = False
+        # Whether the database itself has rows or objects that no rollback restores.
+        self.is_committed = False
 
     def begin_session(self, session: MySQLSession, collation: int) -> None:
         """Note a connection of the app, with the character set of its login."""

@@ -70,9 +70,8 @@ class MySQLStatement:
     locks: bool = False
     reads_rows: bool = False
     is_program: bool = False
-    is_more_than_rows: bool = (
-        False  # it may change something, and not say how many rows
-    )
+    # It may change something for which the server counts no rows.
+    is_more_than_rows: bool = False
 
     @property
     def is_read_only(self) -> bool:
@@ -99,7 +98,9 @@ class MySQLStatement:
 
 def statements_in(text: str) -> tuple[MySQLStatement, ...]:
     """Return the statements of a text."""
-    return (_parse_short if len(text) < _LONG else _parse)(text)
+    if len(text) < _LONG:
+        return _parse_short(text)
+    return _parse(text)
 
 
 def _parse(text: str) -> tuple[MySQLStatement, ...]:
