@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
+from pytest_arena._postgresql._rows import read_digests, read_rows
+from pytest_arena._product._read_rows import ReadContent, compared
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld
 from tests.isolation.test_copy_rows import net
@@ -272,7 +273,7 @@ def test_rows_and_values_are_read_as_psycopg_has_them(world: World) -> None:
         hand.executescript(ROWS)
         hand.execute("UPDATE dancers SET style = 'new' WHERE id = 1")
         after = read_rows(control, unlike=before)
-        assert read_digests(control) == Rows(after.digests)
+        assert read_digests(control) == ReadContent(after.digests)
         hand.execute("UPDATE exact SET d = '20000-01-01'")
         later = read_rows(control, unlike=after)
     found = net(compared(before, after))

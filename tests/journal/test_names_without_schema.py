@@ -11,8 +11,9 @@ import pytest
 
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._rows import compared, read_rows
+from pytest_arena._postgresql._rows import read_rows
 from pytest_arena._postgresql.journal._capture import install
+from pytest_arena._product._read_rows import compared
 from pytest_arena._values import TableRows
 from tests.journal.world import DONE, database, journaled, schema_of_journal
 from tests.servers.postgresql import address, rows, run

@@ -50,7 +50,7 @@ class MySQLTarget:
         return f"mysql://{self.host}:{self.port}/{self.database}"
 
 
-class RedirectedHost(str):
+class RedirectedMySQLHost(str):
     """The host in redirected arguments, by which pytest-arena recognizes them.
 
     For a driver it is a text.
@@ -60,7 +60,7 @@ class RedirectedHost(str):
     address: Address
 
     @classmethod
-    def to(cls, address: Address, driver: str = "") -> RedirectedHost:
+    def to(cls, address: Address, driver: str = "") -> RedirectedMySQLHost:
         """Return the host of an address. A driver ignores it beside the file of a socket."""
         name = address.host
         if address.is_socket:
@@ -229,7 +229,7 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
-    kwargs["host"] = RedirectedHost.to(address, driver)
+    kwargs["host"] = RedirectedMySQLHost.to(address, driver)
     kwargs["port"] = address.port
     kwargs.pop("database", None)
     kwargs.pop("db", None)
@@ -243,7 +243,7 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
 def redirected_to(kwargs: dict[str, Any]) -> Address | None:
     """Return the address to which the arguments were redirected, None if they were not."""
     host = kwargs.get("host")
-    return host.address if isinstance(host, RedirectedHost) else None
+    return host.address if isinstance(host, RedirectedMySQLHost) else None
 
 
 def are_unchanged(kwargs: dict[str, Any], address: Address) -> bool:

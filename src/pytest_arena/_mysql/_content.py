@@ -1,17 +1,17 @@
-"""Digests and rows of a database, and their comparison."""
+"""Reads digests and rows of a database."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_arena._changes import Row, limited, net
 from pytest_arena._mysql._clone import columns_of, read_plan
 from pytest_arena._mysql._control import MySQLControl, identifier, literal
-from pytest_arena._values import TableRows, digest
+from pytest_arena._product._read_rows import ReadContent, ReadTable
+from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,21 +58,6 @@ class _MeasuredTable:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadTable:
-    columns: tuple[str, ...] = ()
-    key: tuple[str, ...] = ()
-    rows: Sequence[tuple[str, Row]] = ()  # each with its text, for the comparison
-
-
-@dataclass(frozen=True, slots=True)
-class ReadContent:
-    """The content of a database's tables: a digest of each, and the rows that were read."""
-
-    digests: dict[str, str] = field(default_factory=dict)
-    tables: dict[str, _ReadTable] = field(default_factory=dict)
-
-
 def read_rows(
     control: MySQLControl,
     database: str,
@@ -98,50 +83,6 @@ def read_rows(
         if not only_digests and digests[table.name] != known.get(table.name):
             rows[table.name] = _read(control, table)
     return ReadContent(digests, rows)
-
-
-def compared(
-    before: ReadContent, after: ReadContent, *, limit: int | None = None
-) -> list[TableRows]:
-    """Return the net difference of two contents, by table.
-
-    Both must have the rows of the tables whose digests differ. All rows of a created table are
-    added, all rows of a dropped table removed. A row has None for a column that it lacks.
-    """
-    missing = _ReadTable()
-    changes = []
-    for name in sorted({*before.digests, *after.digests}):
-        if before.digests.get(name) == after.digests.get(name):
-            continue
-        old = before.tables.get(name, missing)
-        new = after.tables.get(name, missing)
-        rows = _changed(name, old, new)
-        if rows.removed or rows.added:
-            changes.append(limited(rows, limit))
-    return changes
-
-
-def _changed(name: str, before: _ReadTable, after: _ReadTable) -> TableRows:
-    newest = after if after.columns else before
-    dropped = [column for column in before.columns if column not in newest.columns]
-    columns = (*newest.columns, *dropped)
-    if before.columns == after.columns:
-        removed, added = net(before.rows, after.rows)
-    else:
-        removed, added = net(_as(columns, before), _as(columns, after))
-    return TableRows(
-        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
-    )
-
-
-def _as(columns: tuple[str, ...], table: _ReadTable) -> list[tuple[str, Row]]:
-    """Return the rows with other columns. They are compared by ``repr``, not by their texts."""
-    rows = []
-    for _, values in table.rows:
-        by_name = dict(zip(table.columns, values, strict=True))
-        row = tuple(by_name.get(name) for name in columns)
-        rows.append((repr(row), row))
-    return rows
 
 
 def _tables(
@@ -199,11 +140,11 @@ def _digests(control: MySQLControl, tables: Sequence[_MeasuredTable]) -> dict[st
     return {table.name: f"{digests[table.name]}, {table.columns}" for table in tables}
 
 
-def _read(control: MySQLControl, table: _MeasuredTable) -> _ReadTable:
+def _read(control: MySQLControl, table: _MeasuredTable) -> ReadTable:
     columns = ", ".join(map(identifier, table.columns))
     answer = control.rows(f"SELECT {table.image}, {columns} FROM {table.place}")
     rows = [(image, tuple(values)) for image, *values in answer]
-    return _ReadTable(table.columns, table.key, rows)
+    return ReadTable(table.columns, table.key, rows)
 
 
 def content(control: MySQLControl, database: str) -> dict[str, str]:

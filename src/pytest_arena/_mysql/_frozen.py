@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._content import ReadContent, content, read_rows
+from pytest_arena._mysql._content import content, read_rows
 from pytest_arena._mysql.journal._key_journal import SchemaChanged
+from pytest_arena._product._read_rows import ReadContent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

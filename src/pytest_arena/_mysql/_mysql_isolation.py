@@ -7,7 +7,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._mysql._content import ReadContent, compared, content, read_rows
+from pytest_arena._mysql._content import content, read_rows
 from pytest_arena._mysql._control import (
     NO_DATABASE,
     MySQLControl,
@@ -31,6 +31,7 @@ from pytest_arena._mysql.journal._schema_facts import find_unfit
 from pytest_arena._origin import user_line
 from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing
+from pytest_arena._product._read_rows import ReadContent, compared
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:

@@ -1,13 +1,11 @@
-"""Compares the rows of two databases."""
+"""Reads digests and rows of a database."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._changes import Row, limited, net
 from pytest_arena._postgresql._content import COLUMNS, KEY, in_batches, one_snapshot
 from pytest_arena._postgresql._control import (
     Control,
@@ -15,10 +13,10 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-from pytest_arena._values import TableRows
+from pytest_arena._product._read_rows import ReadContent, ReadTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pytest_arena._changes import Row
 
 
 class _CatalogTable(NamedTuple):
@@ -44,28 +42,13 @@ class _CatalogTable(NamedTuple):
         return f"SELECT {literal(self.name)}, count(*), {total} FROM ({self.rows('')}) AS images"
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    columns: tuple[str, ...] = ()
-    key: tuple[str, ...] = ()
-    rows: Sequence[tuple[str, Row]] = ()  # each with its text, for the comparison
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The content of a database's tables: a digest of each, and the rows that were read."""
-
-    digests: dict[str, str] = field(default_factory=dict)
-    tables: dict[str, _Read] = field(default_factory=dict)
-
-
-def read_digests(control: Control) -> Rows:
+def read_digests(control: Control) -> ReadContent:
     """Read only the digests, which show the tables that differ. Raises as ``read_rows`` does."""
     with one_snapshot(control):
-        return Rows(_digests(control, _tables(control)))
+        return ReadContent(_digests(control, _tables(control)))
 
 
-def read_rows(control: Control, *, unlike: Rows | None = None) -> Rows:
+def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadContent:
     """Read the rows of all tables, or of those that differ from another database's.
 
     Rows on foreign servers, temporary tables, the change journal, and tables that the login may
@@ -84,49 +67,7 @@ def read_rows(control: Control, *, unlike: Rows | None = None) -> Rows:
         for table in tables:
             if digests[table.name] != known.get(table.name):
                 rows[table.name] = _read(control, table, digests)
-        return Rows(digests, rows)
-
-
-def compared(before: Rows, after: Rows, *, limit: int | None = None) -> list[TableRows]:
-    """Return the net difference of two contents, by table.
-
-    Both must have the rows of the tables whose digests differ. All rows of a created table are
-    added, all rows of a dropped table removed. A row has None for a column that it lacks.
-    """
-    missing = _Read()
-    changes = []
-    for name in sorted({*before.digests, *after.digests}):
-        if before.digests.get(name) == after.digests.get(name):
-            continue
-        old = before.tables.get(name, missing)
-        new = after.tables.get(name, missing)
-        rows = _changed(name, old, new)
-        if rows.removed or rows.added:
-            changes.append(limited(rows, limit))
-    return changes
-
-
-def _changed(name: str, before: _Read, after: _Read) -> TableRows:
-    newest = after if after.columns else before
-    dropped = [column for column in before.columns if column not in newest.columns]
-    columns = (*newest.columns, *dropped)
-    if before.columns == after.columns:
-        removed, added = net(before.rows, after.rows)
-    else:
-        removed, added = net(_as(columns, before), _as(columns, after))
-    return TableRows(
-        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
-    )
-
-
-def _as(columns: tuple[str, ...], table: _Read) -> list[tuple[str, Row]]:
-    """Return the rows with other columns. They are compared by ``repr``, not by their texts."""
-    rows = []
-    for _, values in table.rows:
-        by_name = dict(zip(table.columns, values, strict=True))
-        row = tuple(by_name.get(name) for name in columns)
-        rows.append((repr(row), row))
-    return rows
+        return ReadContent(digests, rows)
 
 
 def _tables(control: Control) -> list[_CatalogTable]:
@@ -140,11 +81,11 @@ def _digests(control: Control, tables: list[_CatalogTable]) -> dict[str, str]:
     return {table.name: f"{totals[table.name]}, {table.columns}" for table in tables}
 
 
-def _read(control: Control, table: _CatalogTable, digests: dict[str, str]) -> _Read:
+def _read(control: Control, table: _CatalogTable, digests: dict[str, str]) -> ReadTable:
     rows: list[tuple[str, Row]] = []
     if not digests[table.name].startswith("0 rows"):
         rows = [(image, tuple(row)) for image, *row in _values(control, table)]
-    return _Read(tuple(table.columns), tuple(table.key), rows)
+    return ReadTable(tuple(table.columns), tuple(table.key), rows)
 
 
 def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:

@@ -245,8 +245,10 @@ def _connections_to(database: str) -> Iterator[tuple[object, MySQLConnection]]:
         if connection is None:
             continue
         record = record_of(connection)
-        address = record.target.address if record.target is not None else None
-        if address is not None and address.database == database:
+        target = record.target
+        if target is None or target.address is None:
+            continue
+        if target.address.database == database:
             yield connection, record
 
 

@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
-from pytest_arena._postgresql._rows import Rows, compared, read_digests, read_rows
+from pytest_arena._postgresql._rows import read_digests, read_rows
 from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase
 from pytest_arena._postgresql.journal._capture import uninstall
 from pytest_arena._postgresql.journal._server import Look, Restoration
 from pytest_arena._process import until
 from pytest_arena._product import held_by
+from pytest_arena._product._read_rows import ReadContent, compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +233,7 @@ class PlainDatabase(LiveDatabase):
 
     # Rows, without a journal
 
-    def moment(self, levels: Levels, *, exact: bool) -> Rows | None:
+    def moment(self, levels: Levels, *, exact: bool) -> ReadContent | None:
         """Return None: a database has no history. With ``exact``, read all rows instead."""
         del levels
         if not exact:
@@ -265,7 +266,7 @@ class PlainDatabase(LiveDatabase):
             old = before(partial(read_rows, unlike=new))
             return compared(old, new, limit=limit)
 
-    def start_of(self, levels: Levels, number: int) -> Rows | None:
+    def start_of(self, levels: Levels, number: int) -> ReadContent | None:
         """Return None: a level's snapshot has its rows."""
         del levels, number
         return None
@@ -274,7 +275,7 @@ class PlainDatabase(LiveDatabase):
         self, moment: object, snapshot: Snapshot | None, stack: ExitStack
     ) -> _Reader:
         """Return a function that reads a moment, a copy of a snapshot, or the live database."""
-        if isinstance(moment, Rows):
+        if isinstance(moment, ReadContent):
             return lambda _: moment
         if snapshot is None:
             return self.reader.call

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql._rows import Rows, read_rows
+from pytest_arena._postgresql._rows import read_rows
 from pytest_arena._postgresql._session_functions import session_functions
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
@@ -15,6 +15,7 @@ from pytest_arena._postgresql.rollback._backend import BackendFailure
 from pytest_arena._postgresql.rollback._proxy import Proxy
 from pytest_arena._postgresql.rollback._transaction_sql import settings_in
 from pytest_arena._product import held_by
+from pytest_arena._product._read_rows import ReadContent
 from pytest_arena._product.sharing._sockets import Disconnected
 from pytest_arena.errors import ConfigError, IsolationError
 
@@ -110,7 +111,7 @@ class RolledBackDatabase(PlainDatabase):
         super().__init__(own, uses, tell)
         self._proxy: Proxy | None = None
         # The rows at the start of levels above others that have changes, and their version.
-        self._starts: dict[int, tuple[object, Rows]] = {}
+        self._starts: dict[int, tuple[object, ReadContent]] = {}
 
     @property
     def proxy(self) -> Proxy:
@@ -311,14 +312,14 @@ class RolledBackDatabase(PlainDatabase):
         self, moment: object, snapshot: Snapshot | None, stack: ExitStack
     ) -> _Reader:
         """Return a function that reads a moment, the start of all tests, or the live database."""
-        if isinstance(moment, Rows) or snapshot is None:
+        if isinstance(moment, ReadContent) or snapshot is None:
             return super()._reader_of(moment, snapshot, stack)
         # Nothing was committed there.
         address = self.own.address_of(self.name)
         control = stack.enter_context(closing(open_control(address, _READ_SETTINGS)))
         return lambda question: question(control)
 
-    def start_of(self, levels: Levels, number: int) -> Rows | None:
+    def start_of(self, levels: Levels, number: int) -> ReadContent | None:
         """Return the rows at the start of a level, None if that is the database itself."""
         del levels
         start = self._starts.get(number)

@@ -1,0 +1,73 @@
+"""The rows of two databases, and their comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_arena._changes import Row, limited, net
+from pytest_arena._values import TableRows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTable:
+    """The rows of a table."""
+
+    columns: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, Row]] = ()  # each with its text, for the comparison
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContent:
+    """The content of a database's tables: a digest of each, and the rows that were read."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, ReadTable] = field(default_factory=dict)
+
+
+def compared(
+    before: ReadContent, after: ReadContent, *, limit: int | None = None
+) -> list[TableRows]:
+    """Return the net difference of two contents, by table.
+
+    Both must have the rows of the tables whose digests differ. All rows of a created table are
+    added, all rows of a dropped table removed. A row has None for a column that it lacks.
+    """
+    missing = ReadTable()
+    changes = []
+    for name in sorted({*before.digests, *after.digests}):
+        if before.digests.get(name) == after.digests.get(name):
+            continue
+        old = before.tables.get(name, missing)
+        new = after.tables.get(name, missing)
+        rows = _changed(name, old, new)
+        if rows.removed or rows.added:
+            changes.append(limited(rows, limit))
+    return changes
+
+
+def _changed(name: str, before: ReadTable, after: ReadTable) -> TableRows:
+    newest = after if after.columns else before
+    dropped = [column for column in before.columns if column not in newest.columns]
+    columns = (*newest.columns, *dropped)
+    if before.columns == after.columns:
+        removed, added = net(before.rows, after.rows)
+    else:
+        removed, added = net(_as(columns, before), _as(columns, after))
+    return TableRows(
+        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
+    )
+
+
+def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
+    """Return the rows with other columns. They are compared by ``repr``, not by their texts."""
+    rows = []
+    for _, values in table.rows:
+        by_name = dict(zip(table.columns, values, strict=True))
+        row = tuple(by_name.get(name) for name in columns)
+        rows.append((repr(row), row))
+    return rows
