@@ -104,39 +104,24 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
         """Fill the folder with the data of a fresh server, whose user has no password."""
         _temporary(folder).mkdir(mode=0o700, exist_ok=True)
         os.chown(_temporary(folder), folder.account.uid, folder.account.gid)
+        program = programs.server
+        options = ["--initialize-insecure"]
         if programs.product == "MariaDB":
-            command = [
-                str(programs.installer),
-                *_settings(folder, programs),
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ]
-        else:
-            command = [
-                str(programs.server),
-                *_settings(folder, programs),
-                "--initialize-insecure",
-            ]
+            program = programs.installer
+            options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        command = [str(program), *_settings(folder, programs), *options]
         try:
             run_as(folder.account, command, cwd=folder.path)
         except subprocess.CalledProcessError as error:
-            reason = self._reason(
-                (error.stdout + error.stderr).decode(errors="replace")
-            )
+            output = error.stdout + error.stderr
+            reason = self.last_words(output.decode(errors="replace"))
         except (OSError, subprocess.SubprocessError) as error:
             reason = str(error)
         else:
             return
         if programs.product == "MySQL" and _APPARMOR.exists():
             reason += f" ({_APPARMOR} may forbid other folders than /var/lib/mysql)"
-        raise Unavailable(
-            f"{Path(command[0]).name} of {programs.shown} failed: {reason}"
-        )
-
-    def _reason(self, text: str) -> str:
-        lines = text.strip().splitlines()
-        lines = [line for line in lines if self.is_last_word(line)] or lines
-        return lines[-1] if lines else "it said nothing"
+        raise Unavailable(f"{program.name} of {programs.shown} failed: {reason}")
 
 
 PRIVATE_SERVERS = PrivateMySQLServers()

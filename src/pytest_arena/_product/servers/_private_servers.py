@@ -301,7 +301,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             )
         if not self.answers(folder):
             raise Unavailable(
-                f"{programs.shown} did not start: {self._last_words(folder.beside('log'))}"
+                f"{programs.shown} did not start: {self._last_logged(folder.beside('log'))}"
             )
 
     def _task(self, folder: ServerFolder, programs: ProgramsT) -> dict[str, object]:
@@ -321,11 +321,15 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             "idle": float(os.environ.get(IDLE) or _IDLE_SECONDS),
         }
 
-    def _last_words(self, log: Path) -> str:
-        lines: list[str] = []
+    def _last_logged(self, log: Path) -> str:
+        text = ""
         with suppress(OSError):
             text = log.read_text(encoding="utf-8", errors="replace")
-            lines = text.strip().splitlines()
+        return self.last_words(text)
+
+    def last_words(self, text: str) -> str:
+        """Return the line of a log that says why a program ended, else the last line."""
+        lines = text.strip().splitlines()
         lines = [line for line in lines if self.is_last_word(line)] or lines
         return lines[-1] if lines else "it said nothing"
 
