@@ -30,12 +30,12 @@ from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.accounts._grants import ANY_DATABASE, account_shown, revoke
 from pytest_arena._process import interrupted, until
 from pytest_arena._product import discard
+from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     from pytest_arena._mysql._clone import CopyPlan
     from pytest_arena._mysql._control import MySQLControl
@@ -69,27 +69,10 @@ _PREFIX = "arena_registry_"
 
 
 @dataclass(frozen=True, slots=True)
-class MadeDatabase:
-    """A row of the registry. ``bytes`` is None if the database does not exist."""
-
-    name: str
-    kind: str  # live, building, template, kept, condemned; account: a user
-    project: str
-    host: str
-    pid: int
-    alive: bool  # whether the run that made the database still runs
-    created: datetime
-    used: datetime
-    bytes: int | None
-    owner: str
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
 class MadeDatabases:
     """The rows of a server's registry. ``is_found`` is False if there is no registry."""
 
-    databases: tuple[MadeDatabase, ...] = ()
+    databases: tuple[RegistryRow, ...] = ()
     is_found: bool = False
     others: tuple[str, ...] = ()  # registries of other versions of pytest-arena
 
@@ -137,7 +120,7 @@ def _living(registry: str) -> str:
     return f"IS_USED_LOCK(CONCAT({literal(f'{registry}.run.')}, r.id)) IS NOT NULL"
 
 
-def _listed(control: MySQLControl, registry: str) -> list[MadeDatabase]:
+def _listed(control: MySQLControl, registry: str) -> list[RegistryRow]:
     rows = control.rows(
         "SELECT m.name, m.kind, m.project, COALESCE(r.host, ''), COALESCE(r.pid, 0), "
         f"CASE WHEN r.id IS NULL THEN 0 ELSE {_living(registry)} END, m.created, m.used, "
@@ -160,7 +143,7 @@ def _listed(control: MySQLControl, registry: str) -> list[MadeDatabase]:
         owner,
         title,
     ) in rows:
-        row = MadeDatabase(
+        row = RegistryRow(
             name,
             kind,
             project,
@@ -452,7 +435,7 @@ class MySQLRegistry:
                 raise TimeoutError(f"{fingerprint}: locked for {seconds} s")
             yield
 
-    def listed(self) -> list[MadeDatabase]:
+    def listed(self) -> list[RegistryRow]:
         """Return the registry's rows, the oldest database first."""
         with self.saying("the databases cannot be listed"):
             return self.control.call(lambda control: _listed(control, self.name))

@@ -13,7 +13,6 @@ from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._control import MySQLFailure, place_shown
 from pytest_arena._mysql._server_registry import (
     REGISTRY,
-    MadeDatabase,
     MySQLRegistry,
     look,
 )
@@ -21,8 +20,11 @@ from pytest_arena._mysql.servers._search import find_server, local_service
 from pytest_arena._product._databases_command import (
     Place,
     PlaceKind,
+    RegistryRow,
     SweepResult,
     Thing,
+    UnreadablePlace,
+    sweep_results,
 )
 from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError, ServerError
@@ -52,7 +54,7 @@ class MySQLDatabases:
         yield Place(
             shown=self._shown,
             where=place_shown(self._address),
-            things=tuple(map(_thing, content.databases)),
+            things=tuple(row.thing() for row in content.databases),
             note=note,
         )
 
@@ -74,60 +76,24 @@ class MySQLDatabases:
                     cause="the server does not answer, or refuses a statement",
                     fix="arena databases sweep   # once more",
                 ) from error
-        reasons = dict(line.split(": ", 1) for line in run.left)
         after = look(self._address, registry=self._registry)
-        existing = {row.name for row in after.databases}
-        for row in before.databases:
-            if row.name not in existing:
-                if not row.alive:
-                    yield SweepResult(_thing(row))
-            elif everything or row.name in reasons:
-                reason = reasons.get(row.name) or self._reason(row)
-                yield SweepResult(_thing(row), reason)
+        yield from sweep_results(
+            before.databases,
+            after.databases,
+            run.left,
+            self._reason,
+            everything=everything,
+        )
         if not after.is_found:
             yield SweepResult(Thing(name=self._registry, what="registry"))
 
-    def _reason(self, row: MadeDatabase) -> str:
+    def _reason(self, row: RegistryRow) -> str:
         """Return why a database was left."""
         if row.alive:
             return f"a living run's: {row.project}, {row.host} {row.pid}"
         if not row.owner.startswith(f"{self._address.user}@"):
             return f"belongs to the login {row.owner}"
         return "a living run uses it"
-
-
-def _thing(row: MadeDatabase) -> Thing:
-    state = ""
-    if row.pid:
-        state = "alive" if row.alive else "dead"
-    return Thing(
-        name=row.name,
-        what=row.kind,
-        state=state,
-        project=row.project,
-        host=row.host,
-        pid=row.pid,
-        created=row.created,
-        used=row.used,
-        bytes=row.bytes,
-        title=row.title,
-    )
-
-
-class _NoServer:
-    """A place that cannot be read. Its note says why."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def look(self) -> Iterator[Place]:
-        """Yield the place without things."""
-        yield self._place
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove nothing."""
-        del everything
-        yield from ()
 
 
 def place_kinds(
@@ -168,7 +134,7 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         reason = str(getattr(error, "what", error))
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
-        return [_NoServer(place)]
+        return [UnreadablePlace(place)]
     if not (is_asked_for or look(server.address, registry=registry).is_found):
         return []  # most projects have nothing on this server
     return [MySQLDatabases(server.address, server.shown, registry=registry)]

@@ -13,32 +13,14 @@ from pytest_arena._postgresql.commands._mark_command import mark, unmark
 from pytest_arena._postgresql.commands._server_databases import ServerDatabases
 from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._find import find_server, local_service
-from pytest_arena._product._databases_command import Place, PlaceKind, SweepResult
+from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
 from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._config._read import Config
 
 __all__ = ["mark", "place_kinds", "unmark"]
-
-
-class Unreachable:
-    """A place that cannot be read. Its note says why."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def look(self) -> Iterator[Place]:
-        """Yield the place without things."""
-        yield self._place
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove nothing."""
-        del everything
-        yield from ()
 
 
 def place_kinds(
@@ -75,5 +57,5 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         reason = str(getattr(error, "what", error))
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
-        return [Unreachable(place)]
+        return [UnreadablePlace(place)]
     return [ServerDatabases(server.address, server.shown, registry=registry)]

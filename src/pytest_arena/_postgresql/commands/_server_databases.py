@@ -5,8 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.registry import RegistryRow, ServerRegistry, look
-from pytest_arena._product._databases_command import Place, SweepResult, Thing
+from pytest_arena._postgresql.registry import ServerRegistry, look
+from pytest_arena._product._databases_command import (
+    Place,
+    RegistryRow,
+    SweepResult,
+    Thing,
+    sweep_results,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +38,7 @@ class ServerDatabases:
         yield Place(
             shown=self._shown,
             where=self._address.server,
-            things=tuple(map(_thing, content.databases)),
+            things=tuple(row.thing() for row in content.databases),
             note=note,
         )
 
@@ -47,20 +53,14 @@ class ServerDatabases:
         with closing(run):
             run.rest()  # finishes the sweep that each run does at its start
             run.sweep(everything=everything)
-        reasons = {}
-        for line in run.left:  # a line for each database that was left
-            name, _, reason = line.partition(": ")
-            reasons[name] = reason
         after = look(self._address, registry=self._registry)
-        existing = {row.name for row in after.databases}
-        for row in before.databases:
-            thing = _thing(row)
-            if row.name not in existing:
-                if not row.alive:
-                    yield SweepResult(thing)
-            elif everything or row.name in reasons:
-                reason = reasons.get(row.name) or self._reason(row)
-                yield SweepResult(thing, reason)
+        yield from sweep_results(
+            before.databases,
+            after.databases,
+            run.left,
+            self._reason,
+            everything=everything,
+        )
         if after.bytes is None:
             registry = Thing(name=self._registry, what="registry", bytes=before.bytes)
             yield SweepResult(registry)
@@ -72,21 +72,3 @@ class ServerDatabases:
         if row.owner != self._address.user:
             return f"belongs to the role {row.owner}"
         return "a living run uses it"
-
-
-def _thing(row: RegistryRow) -> Thing:
-    state = ""
-    if row.pid:
-        state = "alive" if row.alive else "dead"
-    return Thing(
-        name=row.name,
-        what=row.kind,
-        state=state,
-        project=row.project,
-        host=row.host,
-        pid=row.pid,
-        created=row.created,
-        used=row.used,
-        bytes=row.bytes,
-        title=row.title,
-    )

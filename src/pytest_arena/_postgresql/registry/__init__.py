@@ -35,18 +35,17 @@ from pytest_arena._postgresql.registry._registry_run import (
     state_of_registry,
 )
 from pytest_arena._process import interrupted, seconds, until
+from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
-    from datetime import datetime
 
     from pytest_arena._values import Address
 
 __all__ = [
     "REGISTRY",
-    "RegistryRow",
     "RegistryRows",
     "ServerRegistry",
     "look",
@@ -80,23 +79,6 @@ WITH dead AS (DELETE FROM arena.run r WHERE owner = current_user AND id NOT IN (
     AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id) RETURNING id)
 DELETE FROM arena.use USING dead WHERE run = dead.id
 """
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryRow:
-    """A row of the registry. ``bytes`` is None if the database was dropped or is hidden."""
-
-    name: str
-    kind: str  # live, building, template, kept, condemned
-    project: str
-    host: str
-    pid: int
-    alive: bool  # whether the run that made the database still runs
-    created: datetime
-    used: datetime
-    bytes: int | None
-    owner: str
-    title: str
 
 
 @dataclass(frozen=True, slots=True)
