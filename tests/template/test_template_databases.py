@@ -16,6 +16,7 @@ from sqlalchemy import text
 from pytest_arena._postgresql import _templates as _databases
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._product import _server_templates
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
 from tests.template.project import MODELS, SEED
@@ -227,7 +228,7 @@ def test_a_listener_of_ones_own_makes_its_schema_itself_pitfall_089(
 def test_rebuild_is_for_what_is_older_than_the_run(on_server: ServerProject) -> None:
     """A second worker of that run finds the new one."""
     first = on_server.ensure()
-    began = _databases.now()
+    began = _server_templates.now()
     second, third = (on_server.ensure(newer_than=began) for _ in range(2))
     assert first != second == third
     assert on_server.builds() == 2
@@ -336,7 +337,7 @@ def test_who_waits_too_long_says_who_builds_pitfall_074(
 ) -> None:
     """And leaves the other one alone."""
     holds, ends = threading.Event(), threading.Event()
-    monkeypatch.setattr(_databases, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(_server_templates, "_LOCK_SECONDS", 0.1)
     address = on_server.own.address_of("postgres")
     other = ServerRegistry(address, project="the other", registry=REGISTRY)
     other.create("building")

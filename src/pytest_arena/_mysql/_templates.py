@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -23,6 +21,7 @@ from pytest_arena._mysql._control import (
 )
 from pytest_arena._mysql._errors import step_for
 from pytest_arena._mysql._scripts import run_script
+from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql.drivers._records import writers_in
 from pytest_arena._product import (
     BuildTarget,
@@ -33,12 +32,12 @@ from pytest_arena._product import (
     Template,
     read_manifest,
 )
+from pytest_arena._product._server_templates import ServerTemplates
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._values import Address
 
 _DESCRIBED = (
@@ -50,7 +49,6 @@ _HAS_TABLES = (
     "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} "
     "AND table_type NOT IN ('VIEW', 'SEQUENCE')"
 )
-_LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 _SYNC = "pymysql"
 
 
@@ -131,25 +129,13 @@ class MySQLBuild:
 
 
 @dataclass(frozen=True)
-class MySQLTemplates:
+class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     """The templates of a server, with their manifests in the registry.
 
     Several machines share them. ``dialect`` is the app's.
     """
 
-    own: MySQLRegistry
     dialect: Dialect
-    folder: None = None
-
-    @property
-    def has_schema(self) -> bool:
-        """Return False: a template of the seed has a copy of the schema's template."""
-        return False
-
-    @property
-    def words(self) -> str:
-        """Return "": the summary says whether a template was built."""
-        return ""
 
     @property
     def ddl(self) -> Dialect:
@@ -172,41 +158,6 @@ class MySQLTemplates:
             manifest = read_manifest(text)
             if manifest is not None:
                 yield Template(name, fingerprint, manifest)
-
-    def is_whole(self, template: Template[str]) -> bool:
-        """Return whether no process has dropped the template. Nothing connects to a template."""
-        return any(
-            name == template.content
-            for name, _ in self.own.templates(template.fingerprint)
-        )
-
-    def used(self, template: Template[str]) -> None:
-        """Note the use in the registry."""
-        self.own.used(template.content)
-
-    @contextlib.contextmanager
-    def locked(self, fingerprint: str) -> Iterator[float]:
-        """Lock a fingerprint on the server, for all machines. Yield the time."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
-            except TimeoutError:
-                raise self._waited_too_long() from None
-            yield now()
-
-    def _waited_too_long(self) -> TemplateError:
-        builders = {
-            f"process {row.pid} on {row.host}, {row.project}"
-            for row in self.own.listed()
-            if row.kind == "building" and row.alive
-        }
-        return TemplateError(
-            f"another process has been building a template for {_LOCK_SECONDS} s",
-            why="a template is built once for all processes, so that this process waits",
-            cause="\n".join(builders)
-            or "the process that holds the lock on the server",
-            fix="end that process; its lock is free at once",
-        )
 
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
@@ -268,9 +219,3 @@ def async_driver_for(dialect: Dialect) -> str:
         if find_spec(driver) is not None:
             return driver
     return ""
-
-
-def now() -> float:
-    """Return the time of a new file, because a test may have changed the clock."""
-    with tempfile.TemporaryFile() as file:
-        return os.fstat(file.fileno()).st_mtime

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +13,7 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._scripts import run_script
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._product import (
     BuildTarget,
     ConnectTarget,
@@ -24,12 +23,12 @@ from pytest_arena._product import (
     Template,
     read_manifest,
 )
+from pytest_arena._product._server_templates import ServerTemplates
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._values import Address
 
 
@@ -66,7 +65,6 @@ SELECT EXISTS (
     SELECT FROM pg_class
     WHERE relkind = 'r' AND relpersistence = 'u' AND pg_relation_size(oid) > 0)
 """
-_LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 
 
 def url_of(address: Address, driver: str) -> URL:
@@ -135,25 +133,13 @@ class DatabaseTarget:
 
 
 @dataclass(frozen=True)
-class DatabaseTemplates:
+class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     """The templates of a server, with their manifests in the registry.
 
     Several machines share them. ``dialect`` is the app's. None: psycopg builds.
     """
 
-    own: ServerRegistry
     dialect: Dialect | None
-    folder: None = None
-
-    @property
-    def has_schema(self) -> bool:
-        """Return False: a template of the seed has a copy of the schema's template."""
-        return False
-
-    @property
-    def words(self) -> str:
-        """Return "": the summary says whether a template was built."""
-        return ""
 
     @property
     def ddl(self) -> Dialect:
@@ -184,41 +170,6 @@ class DatabaseTemplates:
     def _server_start(self) -> str:
         [(start,)] = self.own.control.rows(_SERVER_START)
         return str(start)
-
-    def is_whole(self, template: Template[str]) -> bool:
-        """Return whether no process has dropped the template. Nothing connects to a template."""
-        return any(
-            name == template.content
-            for name, _ in self.own.templates(template.fingerprint)
-        )
-
-    def used(self, template: Template[str]) -> None:
-        """Note the use in the registry."""
-        self.own.used(template.content)
-
-    @contextlib.contextmanager
-    def locked(self, fingerprint: str) -> Iterator[float]:
-        """Lock a fingerprint on the server, for all machines. Yield the time."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
-            except TimeoutError:
-                raise self._waited_too_long() from None
-            yield now()
-
-    def _waited_too_long(self) -> TemplateError:
-        builders = {
-            f"process {row.pid} on {row.host}, {row.project}"
-            for row in self.own.listed()
-            if row.kind == "building" and row.alive
-        }
-        return TemplateError(
-            f"another process has been building a template for {_LOCK_SECONDS} s",
-            why="a template is built once for all processes, so that this process waits",
-            cause="\n".join(builders)
-            or "the process that holds the lock on the server",
-            fix="end that process; its lock is free at once",
-        )
 
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
@@ -325,12 +276,6 @@ def drivers_of(dialect: Dialect | None) -> tuple[str, str]:
     if dialect.is_async:
         return "", dialect.driver
     return dialect.driver, _PSYCOPG
-
-
-def now() -> float:
-    """Return the time of a new file, because a test may have changed the clock."""
-    with tempfile.TemporaryFile() as file:
-        return os.fstat(file.fileno()).st_mtime
 
 
 def sqlstate_of(error: BaseException | None) -> str:

@@ -11,10 +11,10 @@ from pytest_arena._postgresql._templates import (
     DatabaseTarget,
     DatabaseTemplates,
     drivers_of,
-    now,
     sqlstate_of,
 )
 from pytest_arena._product import ScriptError, Template
+from pytest_arena._product._server_templates import now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
