@@ -69,7 +69,7 @@ _SECRETS = (
         re.compile(
             r"""(?ix) ((?:(?<!empty_root_)password|passwd|passphrase|pwd|token|secret|api_?key)
             ['"]? \s* [=:] \s*)
-            (?!(?:yes|no)\))  # MySQL's "(using password: NO)"
+            (?!(?:yes|no)\))  # "(using password: NO)" in a server's error
             (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}]+ )"""
         ),
         r"\1***",

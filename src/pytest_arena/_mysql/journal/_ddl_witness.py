@@ -69,6 +69,7 @@ _ALTER = "Com_alter_table"
 
 
 def is_mariadb(control: MySQLControlLine) -> bool:
+    """Return whether the server is MariaDB."""
     [(version,)] = control.rows("SELECT VERSION()")
     return "mariadb" in version.lower()
 
