@@ -316,6 +316,19 @@ def test_a_private_server(server: StoryMySQLServer, tmp_path: Path) -> None:
     run.expect(passed=4).never_says("do not act")
 
 
+@pytest.mark.slow
+def test_a_private_server_and_a_schema_without_grants(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """The app has all rights on its database. No line asks for grants on the private server."""
+    name = f"app_{secrets.token_hex(4)}"
+    example = shop_of(server, tmp_path, name, Address("mysql", "", 0, "", ""))
+    example = example.with_files(test_unknown=UNKNOWN)
+    with place_for_servers() as place:
+        run = example.run("-q", "--arena-database=own", env={"ARENA_CLUSTERS": str(place)})
+    run.expect(passed=1).never_says("do not act")
+
+
 STAYS = """
 from app import engine
 from sqlalchemy import text

@@ -91,6 +91,7 @@ class Accounts:
         self._lock = threading.RLock()
         self._missing: str | None = None  # why no user can be created
         self._accounts: dict[tuple[Database, str], _Account | None] = {}
+        self._created_users: set[str] = set()  # for the schema's grants alone
 
     def create_users_of_app(self) -> None:
         """Create the users of the app's engines on a private server. A schema may name them.
@@ -101,6 +102,7 @@ class Accounts:
             ServerError: the server does not answer.
         """
         _, logins = self._core.requested()
+        self._created_users |= {*logins}
         with self._own.saying("the app's users cannot be created"):
             for user in sorted(logins):
                 account = account_shown(user, "%")
@@ -215,6 +217,8 @@ class Accounts:
             grants = grants_on(name, (line for (line,) in rows))
         except UnreadableGrantError as error:
             return [ALL], f"pytest-arena cannot give them to another user: {error}"
+        if not grants and user in self._created_users:
+            return [ALL], ""
         if not grants:
             return [ALL], f"it has none on {name} on this server"
         return grants, ""
