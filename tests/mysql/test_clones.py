@@ -529,6 +529,7 @@ def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
     run.expect(status=1, failed=1).says("it names roles of PostgreSQL")
     command = re.findall(r"the test's database was kept: (mysql .*)", run.output)[0]
     words = [word for word in shlex.split(command) if word != "-p"]
+    assert "--protocol=tcp" in words  # MySQL's client would use a socket for `localhost`
     if shutil.which("mysql") is None:
         pytest.skip("the client is not installed")
     rows = subprocess.run(

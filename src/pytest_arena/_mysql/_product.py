@@ -278,7 +278,8 @@ class MySQL:
         It logs in as pytest-arena does: a user of the app ends with the run.
         """
         url = make_url(where)
-        place = ["-h", str(url.host), "-P", str(url.port or PORT)]
+        # Without the protocol, `-h localhost` is the usual socket, of perhaps another server.
+        place = ["--protocol=tcp", "-h", str(url.host), "-P", str(url.port or PORT)]
         if "unix_socket" in url.query:
             place = ["-S", str(url.query["unix_socket"])]
         login = self._registry().address_of()
