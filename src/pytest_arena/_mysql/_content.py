@@ -96,26 +96,25 @@ def _tables(
         "ORDER BY table_name, ordinal_position"
     ):
         keys.setdefault(table, []).append(column)
-    names = {
-        name
-        for (name,) in control.rows(
-            "SELECT table_name FROM information_schema.tables WHERE "
-            f"table_schema = {schema} AND table_type NOT IN ('VIEW', 'SEQUENCE')"
-        )
-    }
+    listed = control.rows(
+        "SELECT table_name FROM information_schema.tables WHERE "
+        f"table_schema = {schema} AND table_type NOT IN ('VIEW', 'SEQUENCE')"
+    )
+    names = {name for (name,) in listed}
     tables = []
     for name, columns in columns_of(control, database).items():
-        if name in names:
-            parts = ", ',', ".join(_text(column, kind) for column, kind in columns)
-            tables.append(
-                _MeasuredTable(
-                    name,
-                    tuple(column for column, _ in columns),
-                    tuple(keys.get(name, ())),
-                    f"CONCAT({parts}, '')",
-                    places.get(name, f"{identifier(database)}.{identifier(name)}"),
-                )
-            )
+        if name not in names:
+            continue
+        parts = ", ',', ".join(_text(column, kind) for column, kind in columns)
+        place = f"{identifier(database)}.{identifier(name)}"
+        table = _MeasuredTable(
+            name,
+            tuple(column for column, _ in columns),
+            tuple(keys.get(name, ())),
+            f"CONCAT({parts}, '')",
+            places.get(name, place),
+        )
+        tables.append(table)
     return tables
 
 
@@ -131,11 +130,12 @@ def _text(column: str, kind: str) -> str:
 
 
 def _digests(control: MySQLControl, tables: Sequence[_MeasuredTable]) -> dict[str, str]:
-    digests = {}
+    digests: dict[str, str] = {}
     for start in range(0, len(tables), _AT_ONCE):
         some = tables[start : start + _AT_ONCE]
         question = " UNION ALL ".join(table.digest() for table in some)
-        digests.update({name: str(text) for name, text in control.rows(question)})
+        for name, text in control.rows(question):
+            digests[name] = str(text)
     # A row's text does not have the names of the columns.
     return {table.name: f"{digests[table.name]}, {table.columns}" for table in tables}
 

@@ -20,14 +20,14 @@ _NO_TABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class FrozenDatabase:
-    """A database on the server that does not change, None for an empty one."""
+    """A database on the server that does not change. Without a name it is empty."""
 
     def __init__(
         self, own: MySQLRegistry, name: str | None, *, is_ours: bool = False
     ) -> None:
         self._own = own
         self.name = name
-        self._is_ours = is_ours  # this isolation has made it and drops it
+        self._is_ours = is_ours  # this isolation has made it
         self._content: dict[str, str] | None = None
 
     def copy(self) -> str:
@@ -74,7 +74,7 @@ class FrozenDatabase:
         return self._content
 
     def drop(self) -> None:
-        """Drop the database if it ``is_ours``."""
+        """Drop the database if this isolation has made it."""
         if self._is_ours and self.name:
             self._own.drop_later(self.name)
 

@@ -456,11 +456,11 @@ class MySQLIsolation:
     # Questions
 
     def is_free(self) -> bool:
-        """Whether no client of this process is inside a transaction, and so has no locks."""
+        """Return whether no client of this process is inside a transaction, and so has no locks."""
         return not sessions_inside(self.live)
 
     def is_untouched(self) -> bool:
-        """Whether no row was committed in the top level."""
+        """Return whether no row was committed in the top level."""
         level = self._stack[-1]
         if self.is_clean():
             return True
@@ -475,7 +475,7 @@ class MySQLIsolation:
         return False
 
     def is_clean(self) -> bool:
-        """Whether no statement in the top level may have written."""
+        """Return whether no statement in the top level may have written."""
         level = self._stack[-1]
         return not (level.is_written or self._has_changed())
 

@@ -56,7 +56,7 @@ class _Account:
     """A user that pytest-arena has created for a database and a user of the app."""
 
     login: ServerLogin
-    shown: str
+    shown: str  # as a statement names it
     grants: list[Grant]
     database: str = ""  # the live database on which it has the rights
 

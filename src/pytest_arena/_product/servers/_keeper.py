@@ -118,7 +118,7 @@ def attempt(path: str | os.PathLike[str]) -> Iterator[bool]:
 
 
 def is_held(path: str | os.PathLike[str]) -> bool:
-    """Whether any process has locked a file."""
+    """Return whether any process has locked a file."""
     with attempt(path) as is_ours:
         return not is_ours
 

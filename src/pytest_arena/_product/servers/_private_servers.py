@@ -193,7 +193,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             )
 
     def is_running(self, folder: ServerFolder) -> bool:
-        """Whether the folder has a server, also if it is starting, stopping or busy."""
+        """Return whether the folder has a server, also if it is starting, stopping or busy."""
         with _Socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
             knocking.settimeout(_KNOCK_SECONDS)
             try:
