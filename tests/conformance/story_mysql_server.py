@@ -119,8 +119,8 @@ class StoryMySQLServer:
         return made
 
     def left(self) -> list[str]:
-        """Return what the runs have made and not dropped, but for templates."""
-        return [name for name, kind in self._made() if kind != "template"]
+        """Return what the runs have made and not dropped, but for templates and kept databases."""
+        return [name for name, kind in self._made() if kind not in {"template", "kept"}]
 
     def _clean_up(self) -> None:
         """Drop what the runs have left."""
