@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from bench.server_mysql import connect, databases
 from bench.suite import shop
-from bench.work import around
+from bench.work import CountedUses, around
 from bench.worker import serve
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql._templates import url_of
@@ -84,22 +83,6 @@ def run(connection: Any, sql: str) -> None:
         cursor.execute(sql)
         while cursor.nextset():
             pass
-
-
-class CountedUses:
-    """The uses of a database by one thread, which the bench counts."""
-
-    number = 0
-
-    def __call__(self) -> int:
-        return self.number
-
-    def before_next(self, call: Callable[[], None]) -> bool:
-        del call
-        return False
-
-    def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 def undone(own: MySQLRegistry, template: str) -> Callable[[int], Taker]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from bench.server import connect, databases, url_of
 from bench.suite import shop
-from bench.work import around
+from bench.work import CountedUses, around
 from bench.worker import serve
 from pytest_arena._postgresql.isolation import ServerIsolation
 
@@ -86,27 +85,11 @@ def _first(app: Connection, sql: Any, *values: object) -> int:
     return number
 
 
-class _Usage:
-    """The uses of a database by one thread, which the bench counts."""
-
-    number = 0
-
-    def __call__(self) -> int:
-        return self.number
-
-    def before_next(self, call: Callable[[], None]) -> bool:
-        del call
-        return False
-
-    def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     """The isolation as arena has it. It is told of each use, as by the gate."""
     source = own.create("live", template=template)
     own.freeze(source)
-    usage = _Usage()
+    usage = CountedUses()
     isolation = ServerIsolation(own, source, "undo", uses=usage, tell=print)
     app, generation = connect(isolation.live.address), isolation.generation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-__all__ = ["DIRTY", "LOOP", "around", "checkout", "per_call", "requests", "test_on", "write"]
+__all__ = [
+    "DIRTY",
+    "LOOP",
+    "CountedUses",
+    "around",
+    "checkout",
+    "per_call",
+    "requests",
+    "test_on",
+    "write",
+]
 
 DIRTY = int(os.environ.get("BENCH_DIRTY", "5"))
 LOOP = asyncio.new_event_loop()
@@ -38,6 +49,25 @@ async def test_on(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         await write(connection)
         await connection.commit()
+
+
+class CountedUses:
+    """The uses of a database by one thread, which the bench counts."""
+
+    number = 0
+
+    def __call__(self) -> int:
+        """Return the number of uses."""
+        return self.number
+
+    def before_next(self, call: Callable[[], None]) -> bool:
+        """Call nothing: no other thread uses the database."""
+        del call
+        return False
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Wait for no thread."""
+        return nullcontext()
 
 
 def around(
