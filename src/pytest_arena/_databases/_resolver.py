@@ -223,9 +223,9 @@ class Databases:
             return None
         if self._builds.running:
             build = self._builds.now()
-            target = build.current(key) if build is not None else None
-            if target is not None:
-                return target
+            if build is not None:
+                # A builder's engine may have a connection to the live database in its pool.
+                return build.current(key) or build.target_of(database)
         if database is None:
             return None
         return database.product.target(database)
