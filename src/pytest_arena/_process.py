@@ -25,6 +25,7 @@ from contextlib import (
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
+from operator import attrgetter, is_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[ModuleType], None]
     Listener = Callable[..., object]  # gets the arguments of an audit event
+    _Getter = Callable[[object], tuple[object, ...]]
 
 AnyTask = asyncio.Task[Any]
 _Answer = TypeVar("_Answer")
@@ -90,10 +92,12 @@ _MOCKED: list[tuple[object, tuple[str, ...]]] = [
     (time, ("monotonic", "sleep", "time")),
     (uuid, ("uuid4",)),
 ]
-_REAL: list[tuple[object, str, object]] = []
+# For each owner: its functions' names, a getter of them all, and the real functions.
+_REAL: list[tuple[object, tuple[str, ...], _Getter, tuple[object, ...]]] = []
 for _owner, _names in _MOCKED:
-    for _name in _names:
-        _REAL.append((_owner, _name, getattr(_owner, _name)))
+    # With the class there are two names at least, so that the getter returns a tuple.
+    _getter: _Getter = attrgetter(*_names, "__class__")
+    _REAL.append((_owner, _names, _getter, _getter(_owner)))
 
 
 def without_mocks() -> AbstractContextManager[object]:
@@ -102,10 +106,12 @@ def without_mocks() -> AbstractContextManager[object]:
     A mocked ``open`` or ``Path.exists`` would leave a copy of a database empty.
     """
     mocked = []
-    for function in _REAL:
-        owner, name, real = function
-        if getattr(owner, name) is not real:
-            mocked.append(function)
+    for owner, names, getter, functions in _REAL:
+        if all(map(is_, getter(owner), functions)):
+            continue
+        for name, real in zip(names, functions, strict=False):
+            if getattr(owner, name) is not real:
+                mocked.append((owner, name, real))
     if mocked or FAKE_FILES in sys.modules:
         return _without(mocked)
     return _NO_PAUSE
