@@ -57,7 +57,7 @@ def skip_unless_known(worlds: type[MySQLWorld], kind: str) -> None:
         pytest.skip("MySQL does not have this type")
 
 
-def changed_and_left(world: MySQLWorld, *statements: str) -> None:
+def assert_restored(world: MySQLWorld, *statements: str) -> None:
     """Change rows in a level, and check that leaving it restores them."""
     before = world.content()
     world.journal.enter()
@@ -81,10 +81,10 @@ def test_values_are_restored(worlds: type[MySQLWorld], kind: str) -> None:
         "INSERT INTO plain SELECT * FROM keyed",
         "INSERT INTO plain SELECT * FROM keyed",
     )
-    changed_and_left(world, "UPDATE keyed SET v = NULL", "UPDATE plain SET v = NULL")
-    changed_and_left(world, "DELETE FROM keyed", "DELETE FROM plain LIMIT 3")
+    assert_restored(world, "UPDATE keyed SET v = NULL", "UPDATE plain SET v = NULL")
+    assert_restored(world, "DELETE FROM keyed", "DELETE FROM plain LIMIT 3")
     first = _TYPES[kind][0]
-    changed_and_left(
+    assert_restored(
         world, f"UPDATE keyed SET v = {first}", f"INSERT INTO plain VALUES (1, {first})"
     )
 
@@ -99,10 +99,10 @@ def test_keys_are_restored(worlds: type[MySQLWorld], kind: str) -> None:
         f"CREATE TABLE t (k {kind}, v INT, PRIMARY KEY (k))",
         *(f"INSERT IGNORE INTO t VALUES ({value}, {n})" for n, value in enumerate(values)),
     )
-    changed_and_left(world, "UPDATE t SET v = v + 10")
-    changed_and_left(world, "DELETE FROM t ORDER BY v LIMIT 2")
+    assert_restored(world, "UPDATE t SET v = v + 10")
+    assert_restored(world, "DELETE FROM t ORDER BY v LIMIT 2")
     [first, *_] = values
-    changed_and_left(
+    assert_restored(
         world, "DELETE FROM t", f"INSERT INTO t VALUES ({first}, 99)", "UPDATE t SET v = 98"
     )
 
@@ -120,7 +120,7 @@ def test_keys_of_several_columns(worlds: type[MySQLWorld]) -> None:
         "INSERT INTO prefix VALUES ('abc1', 1), ('abd2', 2)",
         "INSERT INTO nullable VALUES (NULL, 1), (NULL, 1), (1, 1)",
     )
-    changed_and_left(
+    assert_restored(
         world,
         "UPDATE composite SET a = a + 1, b = 'x' WHERE b = 'ä'",
         "UPDATE uniq SET u = CONCAT(u, 'z'), v = 4",
@@ -137,8 +137,8 @@ def test_columns_that_are_not_written(worlds: type[MySQLWorld]) -> None:
         "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP)",
         "INSERT INTO t (a, h) VALUES (1, 6), (2, 7), (3, NULL)",
     )
-    changed_and_left(world, "UPDATE t SET a = a + 10, h = 8")
-    changed_and_left(world, "DELETE FROM t WHERE a = 2", "INSERT INTO t (a) VALUES (9)")
+    assert_restored(world, "UPDATE t SET a = a + 10, h = 8")
+    assert_restored(world, "DELETE FROM t WHERE a = 2", "INSERT INTO t (a) VALUES (9)")
 
 
 def test_a_row_with_the_number_zero(worlds: type[MySQLWorld]) -> None:
@@ -153,7 +153,7 @@ def test_a_row_with_the_number_zero(worlds: type[MySQLWorld]) -> None:
         f"SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'{off}",
         f"INSERT INTO t VALUES (0, 1), (-5, {forbidden}), (7, 2)",
     )
-    changed_and_left(world, "UPDATE t SET v = 3", "DELETE FROM t WHERE id = 0")
+    assert_restored(world, "UPDATE t SET v = 3", "DELETE FROM t WHERE id = 0")
 
 
 def test_names(worlds: type[MySQLWorld]) -> None:
@@ -165,14 +165,14 @@ def test_names(worlds: type[MySQLWorld]) -> None:
         "INSERT INTO `sel``ect %s 'ä' \"語` VALUES (3, 1), (4, 2)",
         "INSERT INTO `a.b/c#P#d` VALUES ('a', 1), ('b', 2), ('c', 3)",
     )
-    changed_and_left(
+    assert_restored(
         world,
         "UPDATE `sel``ect %s 'ä' \"語` SET `key` = 9",
         "INSERT INTO `sel``ect %s 'ä' \"語` VALUES ()",
         "UPDATE `a.b/c#P#d` SET `order` = CONCAT(`order`, 'z')",
     )
-    changed_and_left(world, "TRUNCATE `a.b/c#P#d`", "TRUNCATE `sel``ect %s 'ä' \"語`")
-    changed_and_left(world, "ALTER TABLE `a.b/c#P#d` TRUNCATE PARTITION p0, p1, p2")
+    assert_restored(world, "TRUNCATE `a.b/c#P#d`", "TRUNCATE `sel``ect %s 'ä' \"語`")
+    assert_restored(world, "ALTER TABLE `a.b/c#P#d` TRUNCATE PARTITION p0, p1, p2")
 
 
 def test_counters_of_partitions(worlds: type[MySQLWorld]) -> None:
@@ -182,7 +182,7 @@ def test_counters_of_partitions(worlds: type[MySQLWorld]) -> None:
         "PARTITION BY HASH (id) PARTITIONS 3",
         "INSERT INTO t (v) VALUES (1), (2), (3), (4)",
     )
-    changed_and_left(world, "INSERT INTO t (v) VALUES (5), (6)")
+    assert_restored(world, "INSERT INTO t (v) VALUES (5), (6)")
     world.run("INSERT INTO t (v) VALUES (0)")
     assert world.run("SELECT MAX(id) FROM t") == [(5,)]
 

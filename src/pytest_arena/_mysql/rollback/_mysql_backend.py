@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _TRACK = "SET SESSION session_track_system_variables = '*'"
 _BEGIN = "START TRANSACTION READ WRITE"
-# The server tells of these, and they are not a client's. MySQL counts statements by the last one.
+# The server reports these, and they are not a client's. MySQL counts statements by the last one.
 _OWN_SETTINGS = {"autocommit", "session_track_system_variables", "statement_id"}
 COLLATION = "collation_connection"
-# The server does not tell of a collation that comes with this.
+# The server does not report the collation that it changes with this setting.
 _WITH_COLLATION = "character_set_connection"
 LAST_ID = "last_insert_id"
 _PROBE = "arena_probe"
