@@ -198,7 +198,7 @@ OPTIONS = (
         "isolation",
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
-        "file. undo (PostgreSQL, MariaDB) reverses the changes of rows. clone (PostgreSQL, MySQL) "
+        "file. undo (PostgreSQL, MySQL) reverses the changes of rows. clone (PostgreSQL, MySQL) "
         "replaces the database by a new copy of the template. rollback (SQLite, PostgreSQL, MySQL) "
         "lets all connections share one transaction, which is rolled back. auto (default) chooses "
         "copy on SQLite, else undo. Where undo does not work, auto chooses clone.",

@@ -23,7 +23,6 @@ from pytest_arena._mysql._frozen import (
 )
 from pytest_arena._mysql.drivers._reach import may_write
 from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
-from pytest_arena._mysql.journal._ddl_witness import is_mariadb
 from pytest_arena._mysql.journal._journal_control import SESSION
 from pytest_arena._mysql.journal._key_journal import KeyJournal, SchemaChanged
 from pytest_arena._mysql.journal._net_rows import JournalMoment
@@ -631,9 +630,6 @@ def _changed_schema() -> IsolationError:
 
 def why_unfit(own: MySQLRegistry, database: str) -> str:
     """Return why a journal cannot restore a database, "" if it can."""
-    if not is_mariadb(own.control):
-        # Stories on MySQL 9.7 found rows that the journal had not restored.
-        return "the key journal does not restore each change on MySQL"
     reasons = find_unfit(own.control, database)
     for name, reason in reasons.items():
         return f"{name}: {reason}" if name else reason

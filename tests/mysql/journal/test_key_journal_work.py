@@ -483,6 +483,21 @@ def test_connections_at_once(shop: MySQLWorld) -> None:
     assert shop.content() == start
 
 
+def test_a_restore_leaves_triggers_on_for_each_connection(shop: MySQLWorld) -> None:
+    """MySQL shares opened tables and their triggers among connections, in 16 caches.
+
+    A restore inserts rows with the triggers off. A restored counter would close the table.
+    """
+    start = shop.content()
+    for number in range(40):
+        shop.journal.enter()
+        with connect(shop.socket, shop.database) as connection:
+            insert = f"INSERT INTO line VALUES (3, {number + 10}, 'd')"
+            shop.run("DELETE FROM line WHERE n = 1", insert, connection=connection)
+        shop.journal.leave()
+        assert shop.content() == start, number
+
+
 def test_changes_between_moments(shop: MySQLWorld) -> None:
     """Net changes from a moment to a moment, with those of cascades."""
     journal = shop.journal
