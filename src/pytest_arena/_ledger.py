@@ -54,7 +54,7 @@ class Request:
     query_hash: int = field(default=0, repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
-    # Whether the client still reads the answer.
+    # True while the client reads the answer.
     is_open: bool = field(default=False, repr=False)
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it while it logged in."""

@@ -634,7 +634,7 @@ class RunningLifespan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ThreadStart:
-    """Who started a thread. A thread has it as its attribute ``arena_start``."""
+    """The code that started a thread. A thread has it as its attribute ``arena_start``."""
 
     work: Work | None = None
     """The work of a test."""

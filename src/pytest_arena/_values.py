@@ -143,7 +143,7 @@ class ProductFacts:
     Both are classes of SQLAlchemy's dialect.
     """
     sync_package: str = ""
-    """What installs a driver for sync sessions, if none comes with Python."""
+    """The package of a driver for sync sessions, "" if Python has the driver."""
 
 
 def sqlstate(error: object) -> object:

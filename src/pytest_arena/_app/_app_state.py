@@ -298,7 +298,7 @@ def _is_foreign_container(kind: type) -> bool:
 
 
 _CONTAINERS = (MutableMapping, MutableSequence, MutableSet, Queue, asyncio.Queue)
-# What waits for an asyncio.Queue is not its content.
+# Tasks that wait for an asyncio.Queue are not its content.
 _WAITERS = {"_getters", "_putters"}
 _VALUE_CLASSES = {ChainMap, SimpleNamespace, UserDict, UserList}
 _VALUE_MODULES = {

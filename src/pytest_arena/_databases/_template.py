@@ -251,7 +251,7 @@ class Store(Generic[ContentT]):
     is_in_test: Callable[[], bool] = bool
     """Whether function fixtures or the function of a test run now."""
     of_test: dict[str, Template[ContentT]] = field(default_factory=dict)
-    """What was built in the running test, by fingerprints. No other test or run uses it."""
+    """The templates built in the running test, by fingerprints. No other test uses them."""
     built_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -35,7 +35,7 @@ _DatabaseState = tuple[_State, _State | None]  # of a SQLite file, and of its lo
 
 @dataclass(slots=True)
 class Watch:
-    """What a build did with files, by absolute paths."""
+    """The files that a build read, wrote and listed, by absolute paths."""
 
     templates: Path | None = None  # the folder of the templates, if they are files
     began: float = 0.0  # by the clock of files

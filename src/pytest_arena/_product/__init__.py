@@ -740,7 +740,7 @@ class TemplateStore(Protocol[ContentT]):
 
     @property
     def words(self) -> str:
-        """What the summary says of the content, "" if this store has templates."""
+        """The summary's text about the content, "" if this store has templates."""
 
     def identity(self) -> str:
         """Return what a template depends on beside its recipe: the product, and its version."""

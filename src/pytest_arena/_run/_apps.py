@@ -61,7 +61,7 @@ class Apps:
         self.live: LiveServer | None = None
         # The last value of the fixture `arena_app`, also of a suite's fixture of this name.
         self.given: object = None
-        # Whether a wide fixture has returned an app, which tests then use.
+        # True if a wide fixture has returned an app, which tests then use.
         self.is_of_fixture = False
 
     def give(self, app: object) -> None:

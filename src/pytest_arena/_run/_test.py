@@ -260,11 +260,11 @@ class RunningTest(Hooks):
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     # Also of the examples before the last one, whose turns are forgotten.
     lost: list[tuple[Request, LostWork]] = field(default_factory=list)
-    # What the test and its fixtures have lost since the last turn.
+    # Rows that the test and its fixtures have lost since the last turn.
     own_lost: list[LostWork] = field(default_factory=list)
-    # What code of the app has lost that the test's function has called, as a command does.
+    # Rows that were lost by code of the app that the test calls, such as a command.
     lost_by_calls: list[LostWork] = field(default_factory=list)
-    # What its function fixtures have lost before its function was called.
+    # Rows that the function's fixtures have lost before pytest called the function.
     lost_in_set_up: list[LostWork] = field(default_factory=list)
     # Of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)

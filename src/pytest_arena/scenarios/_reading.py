@@ -210,7 +210,7 @@ class Reading:
                 if rows is None or self._has_unseen_rows(statement_log, depth):
                     raise
         if not rows and not self.log.requests:
-            # What a job deletes was there before: without a request, the end is compared.
+            # A job deletes rows that existed before it. Without a request, the end is compared.
             rows = _all_rows(part for part in written if part[2])
         return uncommitted + rows
 

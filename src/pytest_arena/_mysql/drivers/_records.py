@@ -50,7 +50,7 @@ class MySQLAdmission:
 
 
 class MySQLConnection:
-    """What is known about a connection of a driver."""
+    """The facts about a connection of a driver."""
 
     def __init__(self) -> None:
         self.admission: MySQLAdmission | None = None  # None if it was not admitted

@@ -28,7 +28,7 @@ _PARTITION = re.compile("#p#(?:(?!#p#).)*$", re.IGNORECASE | re.DOTALL)
 
 @dataclass(slots=True)
 class SchemaState:
-    """What the server reports about a database, without reading its schema."""
+    """The server's numbers of a database. Reading them does not read its schema."""
 
     ids: dict[int, str]  # names of tables, by InnoDB's ids of them and their partitions
     counters: dict[str, int]  # the next AUTO_INCREMENT, by the names of tables

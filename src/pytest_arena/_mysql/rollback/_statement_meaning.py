@@ -44,7 +44,7 @@ _HAS_BODY = re.compile(
 )
 _READ_ONLY = re.compile(r"(?i)\bREAD\s+ONLY\b")
 _CHAINS = re.compile(r"(?i)\bAND\s+CHAIN\b")
-# What the shared transaction cannot show, and the words for it.
+# Statements that the shared transaction cannot show, and their names in messages.
 _NOT_SHOWN = {
     re.compile(rf"(?i){pattern}"): words
     for pattern, words in {

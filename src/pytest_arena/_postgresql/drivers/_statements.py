@@ -55,7 +55,7 @@ class Admission:
 
 
 class DriverConnection:
-    """What is known about a connection of a driver."""
+    """The facts about a connection of a driver."""
 
     def __init__(self) -> None:
         self.admission: Admission | None = None  # None if it was not admitted

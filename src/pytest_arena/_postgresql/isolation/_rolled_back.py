@@ -39,7 +39,7 @@ _READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tab
 
 
 class Uncommitted(RowsLost):
-    """What wider fixtures have written is in the shared transaction, and in no copy."""
+    """The rows of wider fixtures are in the shared transaction, and in no copy."""
 
     def __init__(self, reason: str) -> None:
         IsolationError.__init__(

@@ -68,7 +68,7 @@ class NamedTemplates(DatabaseTemplates):
 
     @property
     def words(self) -> str:
-        """What this run has built."""
+        """The summary's text about the content."""
         if not self.built:
             return "as it was found" if self.has_schema else ""
         return "schema or seed built in this run, and never committed"

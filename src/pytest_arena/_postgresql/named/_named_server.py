@@ -281,7 +281,7 @@ class NamedServer(ServerRegistry):
         [(statement,)] = self.control.rows(RESTORING.format(sequences))
         return str(statement)
 
-    # What the role may not do
+    # Rights that the role lacks
 
     def create(self, kind: str, *, template: str | None = None) -> NoReturn:
         """Raise an IsolationError: the role may create no database."""

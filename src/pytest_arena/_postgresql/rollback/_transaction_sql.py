@@ -83,7 +83,7 @@ _READ_ONLY = re.compile(r"(?is)\bREAD\s+ONLY\b")
 _CHARACTERISTICS = re.compile(r"(?is)\bSESSION\s+CHARACTERISTICS\b.*\bREAD\b")
 _CHAINS = re.compile(r"(?is)\bAND\s+CHAIN\b")
 _BEGINS_AS = r"(?is)(?:BEGIN|START|SET)\b.*\bISOLATION\s+LEVEL\s+"
-# What the shared transaction cannot show, and the words for it.
+# Statements that the shared transaction cannot show, and their names in messages.
 _NOT_SHOWN = {
     re.compile(pattern): words
     for pattern, words in {

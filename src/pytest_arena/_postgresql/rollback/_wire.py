@@ -31,7 +31,7 @@ class Message(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """What follows the type and the length."""
+        """The bytes after the type and the length."""
         return self.data[_HEADER.size :]
 
 
