@@ -863,6 +863,35 @@ async def test_changes_alone(client, arena, storm):
         await client.post("/dancers/Ann")
 
 @proves
+async def test_a_text_by_a_conditional_expression(client, storm):
+    found = []
+    answer = await client.get("/dancers")
+    found.append("yes") if answer.is_success else found.append("no")
+    assert found == ["yes"]
+
+@proves
+async def test_a_text_behind_and(client, storm):
+    found = []
+    answer = await client.get("/dancers")
+    answer.is_success and found.append("yes")
+    assert found == ["yes"]
+
+@proves
+async def test_texts_of_a_comprehension(client, storm):
+    found = []
+    answer = await client.get("/dancers")
+    [found.append("yes") for name in answer.json() if name == "Storm"]
+    assert found == ["yes"]
+
+@proves
+async def test_a_list_that_an_error_shortens(client, storm):
+    names = ["Sand", "Storm"]
+    answer = await client.get("/dancers")
+    if answer.is_error:
+        names.pop()
+    assert names == ["Sand", "Storm"]
+
+@proves
 async def test_how_often_it_tried(client, storm):
     for attempt in range(3):
         if (await client.get("/dancers")).status_code == 200:

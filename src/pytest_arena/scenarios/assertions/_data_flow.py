@@ -314,6 +314,12 @@ class _Flows(ast.NodeVisitor):
         self._visit_under(sources(node), node)
 
     visit_If = _visit_branches  # noqa: N815 - as ast names it
+    visit_IfExp = _visit_branches  # noqa: N815 - as ast names it
+    visit_BoolOp = _visit_branches  # noqa: N815 - as ast names it
+    visit_ListComp = _visit_branches  # noqa: N815 - as ast names it
+    visit_SetComp = _visit_branches  # noqa: N815 - as ast names it
+    visit_DictComp = _visit_branches  # noqa: N815 - as ast names it
+    visit_GeneratorExp = _visit_branches  # noqa: N815 - as ast names it
     visit_While = _visit_branches  # noqa: N815 - as ast names it
     visit_Match = _visit_branches  # noqa: N815 - as ast names it
     visit_Try = _visit_branches  # noqa: N815 - as ast names it
@@ -341,7 +347,8 @@ class _Flows(ast.NodeVisitor):
         """Note that a call may pass its arguments to all objects that its function names."""
         values = [*node.args, *node.keywords]
         if not _is_mock(node.func) and not _is_check(node.func):
-            self._change(node.func, values)
+            # A call without arguments may change its object too, as `names.pop()` does.
+            self._change(node.func, values or [ast.Constant(None)])
         match node.func:
             case ast.Name(id=name) if name in self._harmless - PURE:
                 for value in values:  # a helper may fill one argument from the others
