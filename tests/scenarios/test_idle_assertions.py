@@ -73,6 +73,40 @@ def shouted(a_name):
     return [a_name.upper()]
 
 
+@pytest.fixture(scope="module")
+def wanted():
+    return {"status": 201, "names": ["Sand"]}
+
+
+@pytest.fixture(scope="session")
+def wanted_names():
+    names = ["Sand"]
+    names.append("Storm")
+    yield names
+
+
+@pytest.fixture(scope="module")
+def outbox():
+    return []
+
+
+@pytest.fixture(scope="module")
+def mailer(outbox):
+    HOOKS["renamed"] = lambda: outbox.append("it")
+    yield
+    HOOKS.clear()
+
+
+@pytest.fixture(scope="module")
+def shared_box():
+    return []
+
+
+@pytest.fixture(scope="module")
+def shared_names():
+    return {"names": []}
+
+
 @pytest.fixture
 def calls():
     return []
@@ -440,6 +474,28 @@ async def test_a_constant_of_a_fixture_of_a_fixture(client, storm, shouted):
 async def test_a_constant_of_a_fixture_in_a_helper(client, storm, a_name):
     await client.get("/dancers")
     is_storm(a_name)
+
+@proves
+async def test_an_item_of_a_fixture_of_its_module(client, storm, wanted):
+    await client.post("/dancers/Ann", json=wanted)
+    assert wanted["status"] == 201
+
+@proves
+async def test_a_variable_with_an_item_of_a_fixture_of_its_module(client, storm, wanted):
+    await client.get("/dancers")
+    names = wanted.get("names")
+    assert names == ["Sand"]
+
+@proves
+async def test_a_list_of_a_fixture_of_the_session(client, storm, wanted_names):
+    await client.get("/dancers")
+    for name in wanted_names:
+        is_there(name)
+
+@proves
+async def test_how_long_a_list_of_a_fixture_of_the_session_is(client, storm, wanted_names):
+    await client.get("/dancers")
+    assert len(wanted_names) == 2
 
 @proves
 async def test_a_list_of_its_module(client, storm):
@@ -1061,6 +1117,42 @@ async def test_a_list_of_a_fixture_that_the_test_shares(client, storm, calls):
     HOOKS["renamed"] = lambda: calls.append("it")
     await client.post("/rename/1/Kite")
     assert calls == ["it"]
+
+@proves
+async def test_a_list_of_a_fixture_of_its_module_that_the_app_fills(client, storm, mailer, outbox):
+    outbox.clear()
+    await client.post("/rename/1/Kite")
+    assert outbox == ["it"]
+
+@proves
+async def test_a_list_of_a_fixture_of_its_module_that_it_shares(client, storm, shared_box):
+    HOOKS["renamed"] = lambda: shared_box.append("it")
+    await client.post("/rename/1/Kite")
+    assert shared_box
+
+@proves
+async def test_a_list_of_a_fixture_of_its_module_that_another_test_shares(
+    client, storm, shared_box
+):
+    shared_box.clear()
+    await client.get("/dancers")
+    assert not shared_box
+
+@proves
+async def test_a_dict_of_a_fixture_of_its_module_with_the_answer(client, storm, shared_names):
+    shared_names["names"] = (await client.get("/dancers")).json()
+    assert shared_names["names"] == ["Sand", "Storm"]
+
+@proves
+async def test_an_item_of_a_fixture_of_its_module_and_the_answer(client, storm, wanted):
+    answer = await client.get("/dancers")
+    assert wanted["names"][0] in answer.json()
+
+@proves
+async def test_items_of_a_fixture_of_the_session_and_the_answer(client, storm, wanted_names):
+    names = (await client.get("/dancers")).json()
+    for name in wanted_names:
+        assert name in names
 
 @proves
 async def test_a_constant_of_a_fixture_and_the_answer(client, storm, a_name):

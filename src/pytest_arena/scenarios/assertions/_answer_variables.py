@@ -11,13 +11,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 from pytest_arena._config._load import is_library
-from pytest_arena.scenarios.assertions._data_flow import parameters_of
 from pytest_arena.scenarios.assertions._own_parameters import Fixtures, passed_to
 from pytest_arena.scenarios.assertions._test_files import (
     Function,
     bindings_in,
     function_of,
     functions_in,
+    parameters_of,
 )
 
 METHODS = frozenset(

@@ -21,7 +21,10 @@ from pytest_arena.scenarios.assertions._test_files import (
     bindings_in,
     constants_of,
     function_of,
+    functions_with_parameter,
     helpers_in,
+    names_in_texts,
+    parameters_of,
     pure_imports,
 )
 
@@ -122,11 +125,20 @@ def is_closed(
     return True
 
 
-def parameters_of(function: Function) -> _Names:
-    """Return the names of a function's parameters."""
-    arguments = function.args
-    names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return frozenset(name.arg for name in names)
+@cache
+def is_kept_own(file: str, name: str) -> bool:
+    """Return whether no function of a file passes foreign values to a parameter, or it to others.
+
+    The parameter is a fixture that several tests of the file share.
+    """
+    # `getfixturevalue("name")` names it in a text.
+    if name in names_in_texts(file):
+        return False
+    closed = closed_helpers(file)
+    return all(
+        name in _own_in(function, file, frozenset({name}), closed)
+        for function in functions_with_parameter(file, name)
+    )
 
 
 def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:

@@ -16,11 +16,10 @@ from typing import Any
 
 from pytest_arena.scenarios.assertions._data_flow import (
     own_names,
-    parameters_of,
     sources,
 )
 from pytest_arena.scenarios.assertions._own_parameters import Fixtures, own_parameters
-from pytest_arena.scenarios.assertions._test_files import function_of
+from pytest_arena.scenarios.assertions._test_files import function_of, parameters_of
 
 # Most assertions read something, and compare it with a literal.
 _READS = re.compile(r"[\w)\]]\s*[.(\[]")

@@ -18,14 +18,15 @@ from pytest_arena._origin import is_of_tests
 from pytest_arena.scenarios.assertions._data_flow import (
     closed_helpers,
     is_closed,
+    is_kept_own,
     own_names,
-    parameters_of,
     sources,
 )
 from pytest_arena.scenarios.assertions._test_files import (
     Function,
     calls_in,
     function_of,
+    parameters_of,
 )
 
 _IMMUTABLE = (str, bytes, int, float, type(None), Decimal, date, UUID)
@@ -48,7 +49,11 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
         return _NOTHING
     parameters = parameters_of(function)
     if code.co_name.startswith("test"):
-        return frozenset(name for name in parameters if _is_own_fixture(name, fixtures))
+        return frozenset(
+            name
+            for name in parameters
+            if _is_own_fixture(name, fixtures, code.co_filename)
+        )
     arguments, caller = passed_to(frame)
     if caller is None:
         return _NOTHING
@@ -119,20 +124,27 @@ def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
     return arguments
 
 
-def _is_own_fixture(name: str, fixtures: Fixtures) -> bool:
-    """Return whether a fixture has a constant that no other fixture can change."""
+def _is_own_fixture(name: str, fixtures: Fixtures, file: str) -> bool:
+    """Return whether a fixture has a constant that no other fixture, and no test, can change.
+
+    Args:
+        name: of the fixture.
+        fixtures: those of the test.
+        file: of the test. Its other tests share a wide fixture.
+    """
     definition = fixtures.get(name)
     if definition is None or not _is_constant_fixture(name, fixtures):
         return False
     value = definition.cached_result[0] if definition.cached_result else None
     if isinstance(value, _IMMUTABLE):
         return True
-    if definition.scope != "function":
-        return False
-    return not any(
-        _can_get(other, name) and not _is_constant_fixture(key, fixtures)
-        for key, other in fixtures.items()
-    )
+    for key, other in fixtures.items():
+        if _can_get(other, name) and not _is_constant_fixture(key, fixtures):
+            return False
+    if definition.scope == "function":
+        return True
+    defining_file = inspect.unwrap(definition.func).__code__.co_filename
+    return is_kept_own(file, name) and is_kept_own(defining_file, name)
 
 
 def _can_get(definition: Any, name: str) -> bool:

@@ -54,6 +54,19 @@ def _functions(file: str) -> dict[int, Function]:
     return functions
 
 
+def parameters_of(function: Function) -> _Names:
+    """Return the names of a function's parameters."""
+    arguments = function.args
+    names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return frozenset(name.arg for name in names)
+
+
+def functions_with_parameter(file: str, name: str) -> list[Function]:
+    """Return the functions of a file that have a parameter of this name."""
+    functions = _functions(file).values()
+    return [function for function in functions if name in parameters_of(function)]
+
+
 @cache
 def _tree(file: str) -> ast.Module:
     """Return the syntax tree of a file, an empty one if it has none."""
@@ -150,10 +163,15 @@ def _constant_in(statement: ast.stmt, file: str) -> str:
             pass
         case _:
             return ""
-    is_kept = _is_immutable(value) or (_is_plain(value) and _is_only_read(file, name))
-    if is_kept and _bindings(file)[name] == 1 and name not in _changed_names(file):
+    is_changed = name in names_in_texts(file) or name in _stored_attributes(file)
+    if _is_kept(value, file, name) and _bindings(file)[name] == 1 and not is_changed:
         return name
     return ""
+
+
+def _is_kept(value: ast.AST, file: str, name: str) -> bool:
+    """Return whether a value cannot change, or a module only reads the variable that has it."""
+    return _is_immutable(value) or (_is_plain(value) and _is_only_read(file, name))
 
 
 def _is_immutable(value: ast.AST) -> bool:
@@ -173,16 +191,25 @@ def _is_plain(value: ast.AST) -> bool:
 
 
 @cache
-def _changed_names(file: str) -> _Names:
-    """Return the names that a text of a module ends with, and attributes that it assigns."""
+def names_in_texts(file: str) -> _Names:
+    """Return the names that a text of a module ends with, as ``setattr`` gets them."""
     names = set()
     for node in ast.walk(_tree(file)):
         match node:
             case ast.Constant(value=str() as text):
                 names.add(text.rpartition(".")[2])
-            case ast.Attribute(attr=name, ctx=ast.Store() | ast.Del()):
-                names.add(name)
     return frozenset(names)
+
+
+@cache
+def _stored_attributes(file: str) -> Counter[str]:
+    """Count how often a module assigns or deletes each attribute."""
+    stored = Counter[str]()
+    for node in ast.walk(_tree(file)):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Store() | ast.Del()):
+                stored[name] += 1
+    return stored
 
 
 def _is_only_read(file: str, name: str) -> bool:
