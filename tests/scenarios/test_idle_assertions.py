@@ -18,6 +18,7 @@ PREAMBLE = """
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import unittest
 import warnings
@@ -153,6 +154,26 @@ def begin_with_s(names):
 
 def the_names():
     return ["Sand", "Storm"]
+
+
+def is_sand(value):
+    assert value == "Sand"
+
+
+def other_names():
+    return ["Kite"]
+
+
+def has_name(names, name):
+    assert name in names
+
+
+check = is_storm
+check = is_sand
+some_names = the_names
+some_names = other_names
+check_names = is_storm
+check_names = has_name
 
 
 def fill(into, values):
@@ -459,6 +480,23 @@ async def test_what_a_helper_makes(client, storm):
     await client.get("/dancers")
     names = the_names()
     assert names[0] == "Sand"
+
+@proves
+async def test_its_own_in_a_helper_with_two_names(client, storm):
+    await client.get("/dancers")
+    check("Sand")
+
+@proves
+async def test_its_own_in_a_helper_with_two_names_of_its_own(client, storm):
+    await client.get("/dancers")
+    verify = is_storm
+    verify = is_sand
+    verify("Sand")
+
+@proves
+async def test_what_a_helper_with_two_names_makes(client, storm):
+    await client.get("/dancers")
+    assert some_names() == ["Kite"]
 
 @proves
 async def test_a_constant_of_a_fixture(client, storm, a_name):
@@ -1081,6 +1119,31 @@ async def test_a_helper_by_another_name(client, storm):
     answer = await client.get("/dancers")
     check = is_storm
     check(answer.json()[1])
+
+@proves
+async def test_a_helper_with_two_names(client, storm):
+    answer = await client.get("/dancers")
+    check_names(answer.json(), "Storm")
+
+@proves
+async def test_a_helper_that_the_answer_chooses(client, storm):
+    answer = await client.get("/dancers")
+    verify = is_storm
+    if answer.is_success:
+        verify = is_sand
+    verify("Sand")
+
+@proves
+async def test_a_helper_that_the_answer_chooses_in_one_line(client, storm):
+    answer = await client.get("/dancers")
+    verify = is_sand if answer.is_success else is_storm
+    verify("Sand")
+
+@proves
+async def test_a_helper_with_a_part_of_its_arguments(client, storm):
+    answer = await client.get("/dancers")
+    verify = functools.partial(has_name, answer.json())
+    verify("Storm")
 
 @proves
 async def test_a_helper_by_a_function(client, storm):

@@ -99,7 +99,10 @@ def closed_helpers(file: str) -> _Names:
         remaining = frozenset(
             name
             for name in closed
-            if is_closed(helpers[name], file, parameters_of(helpers[name]), closed)
+            if all(
+                is_closed(helper, file, parameters_of(helper), closed)
+                for helper in helpers[name]
+            )
         )
         if remaining == closed:
             return closed

@@ -24,6 +24,7 @@ from pytest_arena.scenarios.assertions._data_flow import (
 )
 from pytest_arena.scenarios.assertions._test_files import (
     Function,
+    bindings_in,
     calls_in,
     function_of,
     parameters_of,
@@ -73,8 +74,8 @@ def passed_to(frame: FrameType) -> tuple[Mapping[str, ast.expr], FrameType | Non
     caller = frame.f_back
     if caller is None or function is None:
         return {}, None
-    call = _call_at(caller.f_code, caller.f_lasti, frame.f_code.co_name)
-    if call is None or not _is_of_test(caller):
+    call = _call_at(caller.f_code, caller.f_lasti)
+    if call is None or not _calls(call, frame, caller) or not _is_of_test(caller):
         return {}, None
     return _arguments_of(call, function), caller
 
@@ -88,8 +89,8 @@ def _is_of_test(frame: FrameType) -> bool:
 
 
 @cache
-def _call_at(code: CodeType, instruction: int, name: str) -> ast.Call | None:
-    """Return the call of a function by its name that an instruction makes; None for others."""
+def _call_at(code: CodeType, instruction: int) -> ast.Call | None:
+    """Return the call that an instruction of a function makes; None for other instructions."""
     function = function_of(code)
     if function is None:
         return None
@@ -97,14 +98,44 @@ def _call_at(code: CodeType, instruction: int, name: str) -> ast.Call | None:
     for node in calls_in(function):
         place = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
         call = node.value if isinstance(node, ast.Await) else node
-        if place != positions or not isinstance(call, ast.Call):
-            continue
-        match call.func:
-            case (
-                ast.Name(id=called) | ast.Attribute(value=ast.Name("self"), attr=called)
-            ):
-                return call if called == name else None
+        if place == positions and isinstance(call, ast.Call):
+            return call
     return None
+
+
+def _calls(call: ast.Call, frame: FrameType, caller: FrameType) -> bool:
+    """Return whether a call names the function of a frame, by its name or another one."""
+    match call.func:
+        case ast.Attribute(value=ast.Name("self"), attr=name):
+            return name == frame.f_code.co_name
+        case ast.Name(id=name):
+            names = _assigned_to(caller.f_code, name)
+            helpers = [caller.f_globals.get(each) for each in names]
+            codes = [getattr(helper, "__code__", None) for helper in helpers]
+            return name == frame.f_code.co_name or frame.f_code in codes
+    return False
+
+
+@cache
+def _assigned_to(code: CodeType, name: str) -> frozenset[str]:
+    """Return the names that a function assigns to a variable outside of branches.
+
+    Return the name of the variable if the function does not bind it, nothing if it binds it
+    otherwise.
+    """
+    function = function_of(code)
+    if function is None:
+        return _NOTHING
+    assigned = []
+    for statement in function.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Name(id=value)):
+                if target == name:
+                    assigned.append(value)
+    bindings = bindings_in([*ast.walk(function)])[name]
+    if bindings == 0:
+        return frozenset({name})
+    return frozenset(assigned) if bindings == len(assigned) else _NOTHING
 
 
 def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:

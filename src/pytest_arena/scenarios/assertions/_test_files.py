@@ -82,17 +82,29 @@ def _bindings(file: str) -> Counter[str]:
 
 
 @cache
-def helpers_in(file: str) -> Mapping[str, Function]:
-    """Return the plain functions at the top of a module, by their names."""
-    helpers = {}
+def helpers_in(file: str) -> Mapping[str, Sequence[ast.FunctionDef]]:
+    """Return the plain functions that each name at the top of a module may have.
+
+    The names of a function are its own, and those that the module assigns it to.
+    """
+    helpers: dict[str, list[ast.FunctionDef]] = {}
+    bindings = Counter[str]()
     for node in _tree(file).body:
         match node:
             case ast.FunctionDef(name=name, decorator_list=[], args=arguments):
                 defaults = [*arguments.defaults, *filter(None, arguments.kw_defaults)]
-                is_bound_once = _bindings(file)[name] == 1
-                if is_bound_once and all(map(_is_immutable, defaults)):
-                    helpers[name] = node
-    return helpers
+                if all(map(_is_immutable, defaults)):
+                    bindings[name] += 1
+                    helpers.setdefault(name, []).append(node)
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=assigned)):
+                if assigned in helpers:
+                    bindings[name] += 1
+                    helpers.setdefault(name, []).extend(helpers[assigned])
+    return {
+        name: functions
+        for name, functions in helpers.items()
+        if _bindings(file)[name] == bindings[name]
+    }
 
 
 @cache
