@@ -563,6 +563,37 @@ async def test_how_many_requests_it_sends(client, storm):
     assert len(same) == 2
 
 @proves
+async def test_a_list_that_gets_its_answer(client, storm):
+    answers = []
+    answers.append(await client.get("/dancers"))
+    assert len(answers) == 1
+    assert answers
+
+@proves
+async def test_a_list_that_gets_answers_of_variables(client, storm):
+    answers: list[object] = []
+    first = await client.get("/dancers")
+    answers.append(first)
+    second = await client.get("/none")
+    answers.append(second.json())
+    assert len(answers) == 2
+
+@proves
+async def test_a_list_that_gets_answers_of_a_loop(client, storm):
+    answers = []
+    for path in ("/dancers", "/none"):
+        answers.append(await client.get(path))
+    assert len(answers) == 2
+
+@proves
+async def test_a_list_that_gets_answers_of_a_variable_of_a_loop(client, storm):
+    statuses = []
+    for _ in range(3):
+        answer = await client.get("/dancers")
+        statuses.append(answer.status_code)
+    assert len(statuses) > 2
+
+@proves
 async def test_the_class_of_its_answer(client, storm):
     answer = await client.get("/dancers")
     assert isinstance(answer, httpx.Response)
@@ -1284,6 +1315,68 @@ async def test_how_many_rounds_it_takes(client, storm):
         answers.append(await client.get(path))
         path = "/none" if len(answers[-1].json()) == 2 else ""
     assert len(answers) == 2
+
+@proves
+async def test_a_list_that_gets_a_good_answer(client, storm):
+    good = []
+    answer = await client.get("/dancers")
+    if answer.is_success:
+        good.append(answer)
+    assert len(good) == 1
+
+@proves
+async def test_a_list_that_gets_the_good_answers_of_a_loop(client, storm):
+    good = []
+    for path in ("/dancers", "/none"):
+        answer = await client.get(path)
+        if answer.json():
+            good.append(answer)
+    assert good
+
+@proves
+async def test_a_list_that_gets_no_answer_of_an_error(client, storm):
+    answers = []
+    with contextlib.suppress(Exception):
+        answers.append(await client.get("/dancers"))
+    assert len(answers) == 1
+
+@proves
+async def test_a_list_that_gets_a_part_of_its_answer(client, storm):
+    first = []
+    for _ in range(2):
+        answer = await client.get("/dancers")
+        first.append(answer.json()[0])
+    assert len(first) == 2
+
+@proves
+async def test_a_list_that_gets_an_answer_for_each_name(client, storm):
+    answers = []
+    names = (await client.get("/dancers")).json()
+    for _ in names:
+        answers.append(await client.get("/dancers"))
+    assert len(answers) == 2
+
+@proves
+async def test_an_answer_in_a_list_that_gets_it(client, storm):
+    answers = []
+    answers.append(await client.get("/dancers"))
+    assert answers[0].json() == ["Sand", "Storm"]
+
+@proves
+async def test_answers_in_a_list_that_are_alike(client, storm):
+    answers = []
+    for _ in range(2):
+        answer = await client.get("/dancers")
+        answers.append(answer)
+    assert answers[0].json() == answers[1].json()
+
+@proves
+async def test_a_list_that_loses_an_answer(client, storm):
+    answers = []
+    answers.append(await client.get("/dancers"))
+    if answers[0].is_error:
+        answers.pop()
+    assert answers
 
 @proves
 async def test_answers_that_are_alike(client, storm):

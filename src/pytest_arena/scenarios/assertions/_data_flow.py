@@ -342,12 +342,10 @@ class _Flows(ast.NodeVisitor):
 
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         """Note the variables of a ``with``. One that swallows errors decides what runs."""
-        conditions = frozenset[str]()
         for item in node.items:
             if item.optional_vars is not None:
                 self._bind(item.optional_vars, item.context_expr)
-            if _SWALLOWING.search(ast.unparse(item.context_expr)):
-                conditions = frozenset({_FOREIGN})
+        conditions = frozenset({_FOREIGN}) if is_swallowing(node) else _NO_NAMES
         self._visit_under(conditions, node)
 
     visit_AsyncWith = visit_With  # noqa: N815 - as ast names it
@@ -389,6 +387,13 @@ class _Flows(ast.NodeVisitor):
     visit_FunctionDef = _visit_scope  # noqa: N815 - as ast names it
     visit_AsyncFunctionDef = _visit_scope  # noqa: N815 - as ast names it
     visit_ClassDef = _visit_scope  # noqa: N815 - as ast names it
+
+
+def is_swallowing(node: ast.With | ast.AsyncWith) -> bool:
+    """Return whether a ``with`` may swallow an error of its block."""
+    return any(
+        _SWALLOWING.search(ast.unparse(item.context_expr)) for item in node.items
+    )
 
 
 def _is_mock(function: ast.expr) -> bool:

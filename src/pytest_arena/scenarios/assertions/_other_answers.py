@@ -21,7 +21,7 @@ from pytest_arena.scenarios.assertions._answer_variables import (
     is_always_answer,
     is_tool,
 )
-from pytest_arena.scenarios.assertions._data_flow import own_names
+from pytest_arena.scenarios.assertions._data_flow import is_swallowing, own_names
 from pytest_arena.scenarios.assertions._idle import parsed
 from pytest_arena.scenarios.assertions._made_answers import (
     Answers,
@@ -365,7 +365,8 @@ _CONTAINERS = (
 def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
 
-    Containers that it makes of answers are among them. Only its assertions read these variables.
+    Containers that it makes of answers are among them, and lists to which it appends answers. Only
+    its assertions read these variables.
     Each is assigned once, outside of loops, and so is each variable that it is made of.
     """
     function = function_of(code)
@@ -377,13 +378,16 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     for node in nodes:
         if isinstance(node, ast.Assert):
             asserted.update(ast.walk(node))
+    assigned = _Assigned({}, set())
+    assigned.read(function.body)
+    asserted |= assigned.appending
     shared = {
         (node.id, type(node.ctx))
         for node in nodes
         if isinstance(node, ast.Name) and node not in asserted
     }
     values = {}
-    for name, value in _assigned(function.body):
+    for name, value in assigned.values.items():
         is_part = _OF_ANSWER.fullmatch(ast.unparse(value))
         if not is_part and not isinstance(value, _CONTAINERS):
             continue
@@ -403,13 +407,59 @@ def _is_inlined(value: ast.expr) -> bool:
     return not isinstance(value, ast.Await)
 
 
-def _assigned(statements: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
-    for statement in statements:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                yield name, value
-            case ast.With(body=body) | ast.AsyncWith(body=body):
-                yield from _assigned(body)
+class _Assigned(NamedTuple):
+    """The values that statements assign to variables, outside of branches."""
+
+    values: dict[str, ast.expr]
+    """By the names of the variables. A list has the items that are appended to it later."""
+    appending: set[ast.AST]
+    """The lists in the statements that append to them."""
+
+    def read(self, statements: Sequence[ast.stmt]) -> None:
+        """Add the values of statements."""
+        for statement in statements:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    self.values[name] = deepcopy(value)
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    self.values[name] = deepcopy(value)
+                case ast.Expr(value=call):
+                    self._append(call)
+                case ast.For(target=target, iter=items, body=body, orelse=[]):
+                    self._append_in_loop(body, ast.comprehension(target, items, [], 0))
+                case ast.With(body=body) | ast.AsyncWith(body=body):
+                    # A block that swallows errors may leave out what it appends.
+                    if not is_swallowing(statement):
+                        self.read(body)
+
+    def _append(self, call: ast.expr, loop: ast.comprehension | None = None) -> None:
+        """Add an item to a list, or the items of a loop."""
+        match call:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=name) as owner, attr="append"),
+                args=[item],
+            ):
+                filled = self.values.get(name)
+                if not isinstance(filled, ast.List):
+                    return
+                if loop is not None:
+                    item = ast.Starred(ast.ListComp(item, [loop]), ast.Load())
+                filled.elts.append(item)
+                self.appending.add(owner)
+
+    def _append_in_loop(
+        self, body: Sequence[ast.stmt], loop: ast.comprehension
+    ) -> None:
+        """Add the items of a loop that only appends, for instance the answer to its request."""
+        match body:
+            case [ast.Expr(value=call)]:
+                self._append(call, loop)
+            case [
+                ast.Assign(targets=[ast.Name(id=name)], value=value),
+                ast.Expr(value=ast.Call(func=function, args=[item])),
+            ]:
+                item = _Inlining({name: value}).visit(deepcopy(item))
+                self._append(ast.Call(function, [item], []), loop)
 
 
 def _names_in(expression: ast.expr) -> frozenset[str]:
