@@ -27,6 +27,7 @@ from unittest import mock
 
 from app import Dancer, app, get_db, maker
 from fastapi import Depends
+from giving import give_error, give_status
 from pytest_arena import inserted
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -179,6 +180,17 @@ check_names = has_name
 def fill(into, values):
     into.extend(values)
 
+"""
+
+GIVING = """
+def give_error(test):
+    answer = test.http.get("/dancers")
+    if answer.is_error:
+        test.error = answer.text
+
+
+def give_status(test):
+    test.given_away = test.http.get("/dancers").status_code
 """
 
 IDLE = """
@@ -643,6 +655,55 @@ class TestConstants:
         await client.get("/dancers")
         assert self.ITS_NAME == "Sand"
         assert TestConstants.ITS_NAME == "Sand"
+
+class TestSetUp:
+    def setup_method(self):
+        self.wanted_status = 201
+
+    @proves
+    async def test_a_constant_of_its_set_up(self, client, storm):
+        await client.get("/dancers")
+        assert self.wanted_status == 201
+
+class TestSetUpByFixture:
+    @pytest.fixture(autouse=True)
+    def prepare(self):
+        self.wanted_code = 201
+
+    @proves
+    async def test_a_constant_of_a_fixture_of_its_class(self, client, storm):
+        await client.get("/dancers")
+        assert self.wanted_code == 201
+
+class TestIdleBase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.wanted_of_class = 201
+
+    def setUp(self):
+        self.http = self.enterContext(TestClient(app))
+        self.http.post("/dancers/Storm")
+        self.wanted = 201
+        self.wanted_body = {"status": 201}
+
+class TestIdleSelf(TestIdleBase):
+    @proves
+    def test_a_constant_by_a_method(self):
+        self.http.get("/dancers")
+        self.assertEqual(self.wanted, 201)
+        self.assertEqual(self.wanted_of_class, 201)
+
+    @proves
+    def test_a_dict_of_its_set_up_by_a_method(self):
+        self.http.get("/dancers")
+        self.assertEqual(self.wanted_body["status"], 201)
+
+    @proves
+    def test_its_client_by_methods(self):
+        self.http.get("/dancers")
+        self.assertTrue(self.http)
+        self.assertIsNotNone(self.http)
+        self.assertIsInstance(self.http, TestClient)
 
 class TestIdle(unittest.TestCase):
     def setUp(self):
@@ -1413,6 +1474,94 @@ class TestAttributes:
     async def load(self, client):
         self.found = (await client.get("/dancers")).json()
 
+class TestHonestSelf(unittest.TestCase):
+    is_early = False
+
+    def setUp(self):
+        self.http = self.enterContext(TestClient(app))
+        self.http.post("/dancers/Storm")
+        self.expected_names = ["Sand", "Storm"]
+        self.calls_seen = []
+        self.is_called = False
+        self.result = None
+        self.given_away = None
+        self.error = None
+        self.token = self.http.get("/dancers").json()[0]
+        self.is_up = False
+        if self.http.get("/dancers").is_success:
+            self.is_up = True
+
+    def tearDown(self):
+        HOOKS.clear()
+
+    def note(self):
+        self.is_called = True
+
+    def note_early(self):
+        self.is_early = True
+
+    def load(self):
+        self.result = self.http.get("/dancers").json()
+
+    @proves
+    def test_a_list_of_its_set_up_that_the_app_fills(self):
+        HOOKS["renamed"] = lambda: self.calls_seen.append("it")
+        self.http.post("/rename/1/Kite")
+        self.assertEqual(self.calls_seen, ["it"])
+
+    @proves
+    def test_a_flag_of_its_set_up_that_the_app_sets(self):
+        HOOKS["renamed"] = self.note
+        self.http.post("/rename/1/Kite")
+        self.assertTrue(self.is_called)
+
+    @proves
+    def test_a_flag_of_its_set_up_that_the_app_does_not_set(self):
+        HOOKS["renamed"] = self.note
+        self.http.get("/dancers")
+        self.assertFalse(self.is_called)
+
+    @proves
+    def test_a_flag_of_its_class_that_the_app_sets(self):
+        HOOKS["renamed"] = self.note_early
+        self.http.post("/rename/1/Kite")
+        self.assertTrue(self.is_early)
+
+    @proves
+    def test_an_attribute_of_its_set_up_that_a_method_sets(self):
+        self.load()
+        self.assertEqual(self.result, ["Sand", "Storm"])
+
+    @proves
+    def test_an_attribute_of_its_set_up_that_another_file_sets(self):
+        give_status(self)
+        self.assertEqual(self.given_away, 200)
+
+    @proves
+    def test_an_attribute_of_its_set_up_that_another_file_may_set(self):
+        give_error(self)
+        self.assertIsNone(self.error)
+
+    @proves
+    def test_an_answer_to_its_set_up(self):
+        self.http.get("/dancers")
+        self.assertEqual(self.token, "Sand")
+
+    @proves
+    def test_a_flag_that_its_set_up_sets_by_an_answer(self):
+        self.http.get("/dancers")
+        self.assertTrue(self.is_up)
+
+    @proves
+    def test_a_list_of_its_set_up_and_the_answer(self):
+        names = self.http.get("/dancers").json()
+        self.assertEqual(names, self.expected_names)
+
+    @proves
+    def test_a_part_of_its_client(self):
+        self.http.get("/dancers")
+        self.assertEqual(len(self.http.cookies), 0)
+
 class TestHonest(unittest.TestCase):
     def setUp(self):
         self.client = self.enterContext(TestClient(app))
@@ -1496,7 +1645,8 @@ _NAMES = re.compile(r"def test_(\w+)")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """One run of all of them."""
     folder = tmp_path_factory.mktemp("idle")
-    return told(seeing(folder, PREAMBLE + SYNC + IDLE + HONEST + UNHEARD + UNHEARD_METHODS))
+    example = seeing(folder, PREAMBLE + SYNC + IDLE + HONEST + UNHEARD + UNHEARD_METHODS)
+    return told(example.with_files(giving=GIVING))
 
 
 @pytest.mark.slow

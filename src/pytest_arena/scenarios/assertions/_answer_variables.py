@@ -7,17 +7,23 @@ import ast
 import inspect
 import re
 from functools import cache
+from inspect import getattr_static
 from types import CodeType, FrameType
 from typing import Any
 
 from pytest_arena._config._load import is_library
-from pytest_arena.scenarios.assertions._own_parameters import Fixtures, passed_to
+from pytest_arena.scenarios.assertions._own_parameters import (
+    Fixtures,
+    classes_of,
+    passed_to,
+)
 from pytest_arena.scenarios.assertions._test_files import (
     Function,
     bindings_in,
     function_of,
     functions_in,
     parameters_of,
+    set_up_values,
 )
 
 METHODS = frozenset(
@@ -134,8 +140,7 @@ def is_tool(frame: FrameType, name: str, value: object, fixtures: Fixtures) -> b
 
     It is a variable of the module, or a fixture. Or the test binds it once, to a new object.
     """
-    kinds = type(value).__mro__
-    if not any(_is_tool_class(kind) for kind in kinds):
+    if not _is_tool_class_of(value):
         return False
     function = function_of(frame.f_code)
     if function is None:
@@ -149,6 +154,33 @@ def is_tool(frame: FrameType, name: str, value: object, fixtures: Fixtures) -> b
         made = _function_of_fixture(name, fixtures)
         return made is not None and _returns_new(made[0], value)
     return _binds_new(function, name, value)
+
+
+def is_tool_of_set_up(test: object, attribute: str) -> bool:
+    """Return whether an attribute has a client, a session or an app that the set-up makes."""
+    if not _is_tool_class_of(getattr_static(test, attribute, None)):
+        return False
+    made = set_up_values(classes_of(test)).get(attribute)
+    return made is not None and all(map(_makes_tool, made))
+
+
+def _makes_tool(value: ast.expr) -> bool:
+    """Return whether an expression makes a client or the like, for instance in ``enterContext``."""
+    match value:
+        case ast.Await(value=call):
+            return _makes_tool(call)
+        case ast.Call(func=ast.Attribute(attr=method), args=[call]) if (
+            method.startswith("enter")
+        ):
+            return _makes_tool(call)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return _TOOLS.fullmatch(name) is not None
+    return False
+
+
+def _is_tool_class_of(value: object) -> bool:
+    kinds = type(value).__mro__
+    return any(_is_tool_class(kind) for kind in kinds)
 
 
 def _is_tool_class(kind: type) -> bool:

@@ -58,32 +58,33 @@ _CLOCK = frozenset({"now", "today", "utcnow"})
 
 
 @cache
-def own_names(code: CodeType, own_parameters: _Names = _NO_NAMES) -> _Names:
+def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
     """Return the variables that a function made itself, and constants of its module.
 
     Costs 1 ms, once for each function.
 
     Args:
         code: of the function.
-        own_parameters: the parameters to which nothing foreign is passed.
+        own_inputs: the parameters to which nothing foreign is passed, and attributes of the test's
+            class, as ``self.NAME``.
     """
     function = function_of(code)
     if function is None:
         return frozenset()
     file = code.co_filename
-    return _own_in(function, file, own_parameters, closed_helpers(file))
+    return _own_in(function, file, own_inputs, closed_helpers(file))
 
 
 def _own_in(
     function: Function,
     file: str,
-    own_parameters: _Names,
+    own_inputs: _Names,
     closed: _Names,
 ) -> _Names:
     harmless = PURE | pure_imports(file) | closed
     harmless -= bindings_in([*ast.walk(function)]).keys()
-    flows = _Flows(function, own_parameters, harmless)
-    known = (constants_of(file) | harmless) - flows.bound
+    flows = _Flows(function, own_inputs, harmless)
+    known = (constants_of(file) | harmless | own_inputs) - flows.bound
     return flows.own(known) | known
 
 

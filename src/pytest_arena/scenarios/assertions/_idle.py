@@ -18,7 +18,11 @@ from pytest_arena.scenarios.assertions._data_flow import (
     own_names,
     sources,
 )
-from pytest_arena.scenarios.assertions._own_parameters import Fixtures, own_parameters
+from pytest_arena.scenarios.assertions._own_parameters import (
+    Fixtures,
+    own_attributes,
+    own_parameters,
+)
 from pytest_arena.scenarios.assertions._test_files import function_of, parameters_of
 
 # Most assertions read something, and compare it with a literal.
@@ -207,6 +211,8 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
 
 # Variables of the test function.
 
+_NOTHING = frozenset[str]()
+
 
 def depends_only_on_test_data(
     frame: FrameType,
@@ -232,9 +238,13 @@ def depends_only_on_test_data(
     if _reads_answer(text, variables):
         return False
     code = frame.f_code
-    names = _foreign_names(code, text, frozenset())
-    if names != _foreign_names(code, text, _parameters(code)):
-        names = _foreign_names(code, text, own_parameters(frame, fixtures))
+    own = _NOTHING
+    if "self" in variables:
+        own = own_attributes(code, variables["self"])
+    names = _foreign_names(code, text, own)
+    if names != _foreign_names(code, text, own | _parameters(code)):
+        own |= own_parameters(frame, fixtures)
+        names = _foreign_names(code, text, own)
     if names is None:
         return False
     return all(is_as_seeded(variables.get(name)) for name in names)
@@ -355,13 +365,13 @@ def is_block_of_python(code: CodeType, line: int) -> bool:
 
 @cache
 def _foreign_names(
-    code: CodeType, text: str, own_parameters: frozenset[str]
+    code: CodeType, text: str, own_inputs: frozenset[str]
 ) -> frozenset[str] | None:
     """Return the names in an assertion that the test did not make; None if it calls one of them."""
     expression = parsed(text)
     if expression is None:
         return None
-    own = own_names(code, own_parameters)
+    own = own_names(code, own_inputs)
     for node in ast.walk(expression):
         if isinstance(node, ast.Call) and not sources(node.func) <= own:
             return None

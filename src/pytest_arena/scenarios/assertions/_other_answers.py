@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
+from inspect import getattr_static
 from itertools import count
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
@@ -20,6 +21,7 @@ from pytest_arena.scenarios.assertions._answer_variables import (
     METHODS,
     is_always_answer,
     is_tool,
+    is_tool_of_set_up,
 )
 from pytest_arena.scenarios.assertions._data_flow import is_swallowing, own_names
 from pytest_arena.scenarios.assertions._idle import parsed
@@ -42,6 +44,7 @@ _PACKAGES = {"httpx", "httpx2"}
 _ANSWER_OF = "answer_of_"
 _ANSWERS_OF = "answers_of_"  # a function that returns the next answer
 _FIXED = "fixed_"
+_SELF = "self."  # a variable in place of an attribute of the test's class
 _PLAIN = (str, bytes, int, float, type(None), type, range)
 _COLLECTIONS = (list, tuple, set, frozenset)
 _results: dict[tuple[CodeType, str, str], bool] = {}
@@ -109,6 +112,9 @@ class _Reading:
     def _value(self, name: str) -> object:
         if name in self._variables:
             return self._variables[name]
+        if name.startswith(_SELF):
+            test = self._variables.get("self")
+            return getattr_static(test, name.removeprefix(_SELF), None)
         return self._frame.f_globals.get(name)
 
     def has_fixed(self, names: frozenset[str]) -> bool:
@@ -123,6 +129,9 @@ class _Reading:
         return changed, fixing.values
 
     def _is_given(self, name: str, value: object) -> bool:
+        if name.startswith(_SELF):
+            test = self._variables.get("self")
+            return is_tool_of_set_up(test, name.removeprefix(_SELF))
         if isinstance(value, type | ModuleType | FunctionType):
             return name not in self._variables
         return is_tool(self._frame, name, value, self._fixtures)
@@ -272,11 +281,23 @@ def _about_answer(code: CodeType, text: str) -> tuple[ast.expr, frozenset[str]]:
     if expression is None or isinstance(expression, ast.List) or "next_request" in text:
         return ast.Constant(None), frozenset({""})
     answering = _Answering("text")
-    changed = answering.visit(deepcopy(expression))
+    changed = answering.visit(_Attributes().visit(deepcopy(expression)))
     inlining = _Inlining(_values_by_name(code))
     inlined = inlining.visit(changed)
     ast.fix_missing_locations(inlined)
     return cast("ast.expr", inlined), _names_in(inlined)
+
+
+class _Attributes(ast.NodeTransformer):
+    """Replaces attributes of the test's class by variables."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        """Return the variable ``self.NAME``, or the attribute of another object."""
+        match node:
+            case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                return ast.Name(f"{_SELF}{name}", ast.Load())
+        self.generic_visit(node)
+        return node
 
 
 class _Inlining(ast.NodeTransformer):

@@ -5,10 +5,13 @@ These are fixtures that return constants, and arguments of a helper that its cal
 
 import ast
 import inspect
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from functools import cache
+from inspect import getattr_static
 from types import CodeType, FrameType
 from typing import Any
 from uuid import UUID
@@ -23,11 +26,14 @@ from pytest_arena.scenarios.assertions._data_flow import (
     sources,
 )
 from pytest_arena.scenarios.assertions._test_files import (
+    Classes,
     Function,
     bindings_in,
     calls_in,
     function_of,
+    is_kept_attribute,
     parameters_of,
+    set_up_values,
 )
 
 _IMMUTABLE = (str, bytes, int, float, type(None), Decimal, date, UUID)
@@ -63,6 +69,50 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
     if not all(names <= own for names in read):
         own = own_names(caller.f_code, own_parameters(caller, fixtures))
     return frozenset(name for name, value in arguments.items() if sources(value) <= own)
+
+
+def own_attributes(code: CodeType, test: object) -> frozenset[str]:
+    """Return the attributes, as ``self.NAME``, that have constants of the set-up of their class.
+
+    Args:
+        code: of a method. Only the attributes that it names are returned.
+        test: the object that the method has as ``self``.
+    """
+    constants = _constants_of_set_up(classes_of(test))
+    names = set()
+    for name in constants.keys() & code.co_names:
+        # A function of another file may have assigned another value.
+        if getattr_static(test, name, ...) in constants[name]:
+            names.add(f"self.{name}")
+    return frozenset(names)
+
+
+@cache
+def _constants_of_set_up(classes: Classes) -> Mapping[str, list[object]]:
+    """Return the attributes to which the set-up of a class assigns constants alone."""
+    constants = {}
+    for name, values in set_up_values(classes).items():
+        if all(is_kept_attribute(classes, name, value) for value in values):
+            with suppress(ValueError):  # a key of a dict is a variable
+                constants[name] = [ast.literal_eval(value) for value in values]
+    return constants
+
+
+def classes_of(test: object) -> Classes:
+    """Return an object's class and its bases, without those of libraries."""
+    kind: type = type(test)
+    return _own_bases(kind)
+
+
+@cache
+def _own_bases(kind: type) -> Classes:
+    bases = set()
+    for base in kind.__mro__:
+        module = sys.modules.get(base.__module__)
+        file = str(getattr(module, "__file__", None) or "")
+        if file and not is_library(file):
+            bases.add((file, base.__name__))
+    return frozenset(bases)
 
 
 def passed_to(frame: FrameType) -> tuple[Mapping[str, ast.expr], FrameType | None]:

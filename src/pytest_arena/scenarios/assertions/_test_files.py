@@ -166,6 +166,72 @@ def constants_of(file: str) -> _Names:
     return frozenset(names - {""})
 
 
+Classes = frozenset[tuple[str, str]]
+"""A test class and its bases, each with its file and its name."""
+
+
+@cache
+def set_up_values(classes: Classes) -> Mapping[str, Sequence[ast.expr]]:
+    """Return the attributes that only the set-up of a test class assigns, with their values.
+
+    Return nothing if a method passes its object on: another function may assign them.
+    """
+    if any(_passes_self_on(file, name) for file, name in classes):
+        return {}
+    values: dict[str, list[ast.expr]] = {}
+    stored = Counter[str]()
+    named = set[str]()
+    for file in {file for file, _ in classes}:
+        stored += _stored_attributes(file)
+        named |= names_in_texts(file)
+        for function in filter(_sets_up, _functions(file).values()):
+            for name, value in _attributes_in(function):
+                values.setdefault(name, []).append(value)
+    return {
+        name: assigned
+        for name, assigned in values.items()
+        if len(assigned) == stored[name] and name not in named
+    }
+
+
+def _passes_self_on(file: str, name: str) -> bool:
+    """Return whether a class of a file uses ``self`` without an attribute of it."""
+    for node in _tree(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            parts = list(ast.walk(node))
+            owners = {part.value for part in parts if isinstance(part, ast.Attribute)}
+            names = [part for part in parts if isinstance(part, ast.Name)]
+            if any(part.id == "self" and part not in owners for part in names):
+                return True
+    return False
+
+
+_SET_UPS = frozenset(
+    {"setUp", "asyncSetUp", "setUpClass", "setup_method", "setup_class"}
+)
+
+
+def _sets_up(function: Function) -> bool:
+    decorators = map(ast.unparse, function.decorator_list)
+    return function.name in _SET_UPS or any("fixture" in each for each in decorators)
+
+
+def _attributes_in(function: Function) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the attributes that a method assigns outside of branches, with their values."""
+    for statement in function.body:
+        match statement:
+            case ast.Assign(
+                targets=[ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name)],
+                value=value,
+            ):
+                yield name, value
+
+
+def is_kept_attribute(classes: Classes, name: str, value: ast.expr) -> bool:
+    """Return whether a value of an attribute cannot change, or its classes' files only read it."""
+    return all(_is_kept(value, file, name) for file, _ in classes)
+
+
 def _constant_in(statement: ast.stmt, file: str) -> str:
     """Return the name of the constant that a statement binds, or "" if it binds none."""
     match statement:
@@ -228,7 +294,10 @@ def _is_only_read(file: str, name: str) -> bool:
     """Return whether a module only compares, counts, sends or iterates over a variable."""
     for parent, child in _parents_in(file):
         match child:
-            case ast.Name(id=found, ctx=ast.Load()) | ast.Attribute(attr=found):
+            case (
+                ast.Name(id=found, ctx=ast.Load())
+                | ast.Attribute(attr=found, ctx=ast.Load())
+            ):
                 is_meant = found == name
             case _:
                 is_meant = False
