@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry, look
@@ -17,7 +18,7 @@ from pytest_arena._mysql.servers._search import read_url
 from pytest_arena._product.servers import Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import IsolationError, ServerError
-from tests.mysql.shop import shop
+from tests.mysql.shop import shop, shop_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +153,22 @@ def test_nothing_answers(server: StoryMySQLServer, tmp_path: Path) -> None:
     run = example.run("-q", "--arena-database=mysql://me@127.0.0.1:9/")
     run.expect(1, failed=1).says(
         "the server for the tests cannot be used: nothing answers on 127.0.0.1:9", "[A301]"
+    )
+
+
+@pytest.mark.slow
+def test_the_apps_database_is_refused_before_its_server(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """No connection is tried."""
+    apps = make_url("mysql+asyncmy://shop@127.0.0.1:9/shop")
+    example = shop_on(apps, server.url("mysql"), tmp_path).with_files(
+        test_it="async def test_it(client):\n    await client.get('/items')\n"
+    )
+    run = example.run("-q", "--arena-database=mysql://me@127.0.0.1:9/shop")
+    run.expect(1, failed=1).says(
+        "arena_database names a database that the tests use: mysql://127.0.0.1:9/shop",
+        "ARENA_DATABASE=mysql://me@127.0.0.1:9/ pytest",
     )
 
 

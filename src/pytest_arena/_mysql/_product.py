@@ -81,8 +81,8 @@ class MySQL:
             return self._own
 
     def _start(self) -> MySQLRegistry:
-        server = find_server(self._config)
         self._refuse_apps_database()
+        server = find_server(self._config)
         self._server = server
         root = self._config.root
         source = ""

@@ -87,8 +87,12 @@ class PostgreSQL:
             return self._own
 
     def _start(self) -> ServerRegistry:
+        # With rollback, a role that may not create databases uses the named database itself.
+        may_use_named = self._config.isolation == "rollback"
+        if not may_use_named:
+            self._refuse_apps_database()
         server = find_server(self._config)
-        if not server.is_named:
+        if may_use_named and not server.is_named:
             self._refuse_apps_database()
         self._server = server
         registry = self._open_registry(server)
@@ -125,7 +129,8 @@ class PostgreSQL:
                 why="pytest-arena creates its databases on that server, and connects to a "
                 "database that neither the app nor a fixture uses",
                 cause=self._config.places["database"],
-                fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
+                fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …\n"
+                "or arena_isolation = rollback, if the role may not create databases",
             )
 
     def drivers(self) -> tuple[str, ...]:
