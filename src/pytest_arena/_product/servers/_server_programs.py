@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ _KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
+class Programs(ABC):
     """A folder with the programs of a server."""
 
     folder: Path
@@ -24,9 +25,9 @@ class Programs:
     shown: str  # such as /usr/lib/postgresql/15/bin
 
     @property
+    @abstractmethod
     def server(self) -> Path:
         """The server's program."""
-        raise NotImplementedError
 
     def key(self, form: str) -> str:
         """Return the name of these programs' server. ``form`` is the version of its settings.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class SavepointStack:
+class SavepointStack(ABC):
     """The savepoints of a real connection, and the settings that a rollback to each restores.
 
     Methods execute their statement with the next one, in the same round trip.
@@ -24,17 +25,17 @@ class SavepointStack:
         """Execute a statement before the next one."""
         self._pending.append(sql)
 
+    @abstractmethod
     def execute_pending(self) -> None:
         """Execute the statements that wait for the next one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cancel(self) -> None:
         """Cancel the running statement."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close the connection, which rolls back."""
-        raise NotImplementedError
 
     def has(self, savepoint: str) -> bool:
         """Return whether the transaction has a savepoint."""

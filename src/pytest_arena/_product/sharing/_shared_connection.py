@@ -7,6 +7,7 @@ transaction that writes waits for the first one.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -42,7 +43,7 @@ class TurnRefused(Exception):
         super().__init__(self.reason)
 
 
-class SharedConnection(Generic[SessionT, BackendT]):
+class SharedConnection(ABC, Generic[SessionT, BackendT]):
     """The turns of the sessions that use one real connection. Any thread may use it."""
 
     lost_text: str  # the error of all sessions if the real connection has ended
@@ -220,9 +221,9 @@ class SharedConnection(Generic[SessionT, BackendT]):
         if session.first_write:
             self._count_change()
 
+    @abstractmethod
     def _count_change(self) -> None:
         """Count a committed transaction that has changed something."""
-        raise NotImplementedError
 
     def roll_back(self, session: SessionT) -> None:
         """Roll back a session's transaction."""

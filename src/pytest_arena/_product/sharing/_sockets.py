@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -84,7 +85,7 @@ def _remove_folders_of_killed_runs(name: str) -> None:
                 continue  # of another user
 
 
-class ServedConnection:
+class ServedConnection(ABC):
     """One connection to a proxy, served by a thread of its own."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -113,14 +114,14 @@ class ServedConnection:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
+    @abstractmethod
     def _start(self) -> bool:
         """Log in. Return whether messages follow."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _answer_next(self) -> bool:
         """Answer the next message. Return whether the client goes on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _forget(self) -> None:
         """Roll back what the client has left."""
-        raise NotImplementedError
