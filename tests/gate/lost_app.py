@@ -369,6 +369,86 @@ async def async_caught(driver: str) -> None:
         await session.close()
 
 
+@app.post("/sync/{driver}/invalidated")
+def sync_invalidated(session: Session = OnSync) -> None:
+    """Written, and given up with the connection."""
+    orm(session)
+    session.invalidate()
+
+
+@app.post("/async/{driver}/invalidated")
+async def async_invalidated(session: AsyncSession = OnAsync) -> None:
+    """The same over an async driver."""
+    await session.run_sync(orm)
+    await session.invalidate()
+
+
+@app.post("/sync/{driver}/invalidated-unflushed")
+def sync_invalidated_unflushed(session: Session = OnSync) -> None:
+    """Added, and given up with the connection."""
+    session.add(Score(points=1))
+    session.invalidate()
+
+
+@app.post("/async/{driver}/invalidated-unflushed")
+async def async_invalidated_unflushed(session: AsyncSession = OnAsync) -> None:
+    """The same over an async driver."""
+    session.add(Score(points=1))
+    await session.invalidate()
+
+
+@app.post("/sync/{driver}/invalidated-connection")
+def sync_invalidated_connection(driver: str) -> None:
+    """Written without a session, and given up."""
+    with sync_engines[driver].connect() as connection:
+        connection.execute(insert(Score).values(points=1))
+        connection.invalidate()
+        connection.rollback()
+
+
+@app.post("/async/{driver}/invalidated-connection")
+async def async_invalidated_connection(driver: str) -> None:
+    """The same over an async driver."""
+    async with async_engines[driver].connect() as connection:
+        await connection.execute(insert(Score).values(points=1))
+        await connection.invalidate()
+        await connection.rollback()
+
+
+@app.post("/sync/{driver}/invalidated-by-error")
+def sync_invalidated_by_error(driver: str) -> None:
+    """Committed, or given up because of an error."""
+    with Session(sync_engines[driver]) as session:
+        orm(session)
+        session.commit()
+        session.invalidate()
+        session.add(Score(points=3))
+        session.flush()
+        try:
+            raise TimeoutError
+        except TimeoutError:
+            session.invalidate()
+
+
+@app.post("/async/{driver}/invalidated-by-error")
+async def async_invalidated_by_error(driver: str) -> None:
+    """The same over an async driver."""
+    async with AsyncSession(async_engines[driver]) as session:
+        await session.run_sync(orm)
+        await session.commit()
+        await session.invalidate()
+        session.add(Score(points=3))
+        await session.flush()
+        try:
+            raise TimeoutError
+        except TimeoutError:
+            await session.invalidate()
+    async with async_engines[driver].connect() as connection:
+        await connection.execute(insert(Score).values(points=4))
+        await connection.invalidate(exception=TimeoutError())
+        await connection.rollback()
+
+
 @app.post("/sync/{driver}/begun")
 def sync_begun(driver: str) -> None:
     """Blocks that commit at their end, and roll back at an error."""

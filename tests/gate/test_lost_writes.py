@@ -104,6 +104,22 @@ def test_an_error_that_the_app_has_caught(way):
 
 
 @MOST
+def test_a_connection_that_the_app_gives_up(way):
+    [lost] = post(f"{way}/invalidated")
+    assert lost.words == "wrote dancers, scores (3 rows)"
+    assert "session." in lost.line
+    [added] = post(f"{way}/invalidated-unflushed")
+    assert added.is_unflushed and "Score" in added.words
+    [lost] = post(f"{way}/invalidated-connection")
+    assert lost.words == "wrote scores (1 row)"
+
+
+@MOST
+def test_a_connection_that_the_app_gives_up_by_an_error(way):
+    assert post(f"{way}/invalidated-by-error") == []
+
+
+@MOST
 def test_blocks_that_commit(way):
     assert post(f"{way}/begun") == []
 

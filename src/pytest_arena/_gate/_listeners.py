@@ -35,6 +35,7 @@ from pytest_arena._gate.writes._lost_writes import (
     LostWrites,
     note_errors_on_leaving,
     watch_closed_sessions,
+    watch_invalidated_connections,
 )
 from pytest_arena._origin import is_own
 from pytest_arena._process import on_audit_events, send_to_spawned, when_imported
@@ -337,6 +338,7 @@ def _listen() -> None:
     watch_sessions()
     note_errors_on_leaving()
     watch_closed_sessions(_gates)
+    watch_invalidated_connections(_gates)
     for owner, name, method in (
         (Engine, "do_connect", "connecting"),
         (Pool, "connect", "connected"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import AdaptedConnection, event
+from sqlalchemy import AdaptedConnection, Connection, event
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -278,6 +278,36 @@ class LostWrites:
             self._look_for_open_writes(pooled, proxied)
         pooled.end_writes()
 
+    def invalidating(self, connection: Connection) -> None:
+        """Look for lost writes before the app gives up a connection.
+
+        The app does so if the connection is not safe to be used, so the database is not asked.
+        """
+        if connection.closed or connection.invalidated:
+            return
+        pooled = PooledConnection.find(connection.connection)
+        if pooled is None or pooled.pending_writes is None:
+            return
+        log = current_log()
+        if log is not None:
+            log.doubt()
+        error = error_on_its_way()
+        if id(error) == pooled.pending_writes.handled_error:
+            error = None
+        is_lost = error is None or answers_well(error)
+        if is_lost and self._has_open_writes(pooled):
+            self._keep(pooled)
+        pooled.end_writes()
+
+    def _has_open_writes(self, pooled: PooledConnection) -> bool:
+        """Return whether a transaction of a test has writes, as far as is known without a query."""
+        writes = pooled.pending_writes
+        if writes is None or writes.has_failed:
+            return False
+        if pooled.handle is None or not pooled.handle.is_begun:
+            return False
+        return self._may_lose(pooled)
+
     def dropping(self, pooled: PooledConnection) -> bool:
         """Note the open writes of a request whose connection the garbage collector has found.
 
@@ -289,8 +319,7 @@ class LostWrites:
             return False
         if not _is_collected(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
             return False
-        is_open = pooled.handle is not None and pooled.handle.is_begun
-        if is_open and not writes.has_failed and self._may_lose(pooled):
+        if self._has_open_writes(pooled):
             self._keep(pooled, is_collected=True)
         return True
 
@@ -781,7 +810,7 @@ def note_errors_on_leaving() -> None:
     SQLAlchemy has no event for it.
     """
     for kind in (AsyncSession, AsyncConnection):
-        for name in ("close", "rollback", "__aexit__"):
+        for name in ("close", "rollback", "invalidate", "__aexit__"):
             setattr(kind, name, _noting(getattr(kind, name)))
     for transaction in (AsyncSessionTransaction, AsyncTransaction):
         for name in ("rollback", "__aexit__"):
@@ -790,7 +819,7 @@ def note_errors_on_leaving() -> None:
 
 def _noting(end: Callable[..., Any]) -> Callable[..., object]:
     @wraps(end)
-    async def noted(self: object, *error: Any) -> object:
+    async def noted(self: object, *error: Any, **options: object) -> object:
         if len(error) > 1:  # of `__aexit__`, which knows the error of its block
             raised = error[1]
         else:
@@ -799,7 +828,7 @@ def _noting(end: Callable[..., Any]) -> Callable[..., object]:
                 raised = None
         token = _leaving.set(raised)
         try:
-            return await end(self, *error)
+            return await end(self, *error, **options)
         finally:
             _leaving.reset(token)
 
@@ -814,13 +843,12 @@ def _number_of_session(ended: object) -> int:
 
 
 def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
-    """From here on look at each session before it is closed, or rolled back.
+    """From here on look at each session before it is closed, rolled back or invalidated.
 
     The last gate at that moment looks. SQLAlchemy has no event before that. Costs some
     microseconds.
     """
     make = Session.__init__
-    close = Session.close
     reset = Session.reset
     roll_back = SessionTransaction.rollback
 
@@ -832,19 +860,6 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         )
         if is_of_test or sys.exception() is not None:
             _note_making(self)
-
-    @wraps(close)
-    def closing(self: Session) -> None:
-        _give_up(self)
-        lost = gates[-1].lost
-        if not self.is_active:
-            lost.closing_failed(self)
-        lost.closing(self)
-        close(self)
-        note_closed(self)
-        ADDS_OF_TESTS.pop(self.hash_key, None)
-        _CALLS.pop(self.hash_key, None)
-        _MADE_IN.pop(self.hash_key, None)
 
     @wraps(reset)
     def resetting(self: Session) -> None:
@@ -868,11 +883,49 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         roll_back(self, *args, **kwargs)
 
     Session.__init__ = making  # type: ignore[method-assign] # as said
-    Session.close = closing  # type: ignore[method-assign] # as said
+    for name in ("close", "invalidate"):
+        setattr(Session, name, _closing(getattr(Session, name), gates))
     Session.reset = resetting  # type: ignore[method-assign] # as said
     SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
     event.listen(Session, "transient_to_pending", _on_add)
     event.listen(Session, "after_commit", _on_commit)
+
+
+def _closing(
+    close: Callable[[Session], None], gates: Sequence[WatchingGate]
+) -> Callable[[Session], None]:
+    """Wrap a method that closes a session."""
+
+    @wraps(close)
+    def closing(self: Session) -> None:
+        _give_up(self)
+        lost = gates[-1].lost
+        if not self.is_active:
+            lost.closing_failed(self)
+        lost.closing(self)
+        close(self)
+        note_closed(self)
+        ADDS_OF_TESTS.pop(self.hash_key, None)
+        _CALLS.pop(self.hash_key, None)
+        _MADE_IN.pop(self.hash_key, None)
+
+    return closing
+
+
+def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
+    """From here on look at each connection before the app gives it up.
+
+    A session's ``invalidate`` does so too. SQLAlchemy passes an error if it gives one up itself.
+    """
+    invalidate = Connection.invalidate
+
+    @wraps(invalidate)
+    def invalidating(self: Connection, exception: BaseException | None = None) -> None:
+        if exception is None:
+            gates[-1].lost.invalidating(self)
+        invalidate(self, exception)
+
+    Connection.invalidate = invalidating  # type: ignore[method-assign] # SQLAlchemy has no event
 
 
 def _is_for_success(error: BaseException | None) -> bool:
