@@ -711,6 +711,17 @@ class TestIdle(unittest.TestCase):
         self.client.post("/dancers/Storm")
 
     @proves
+    def test_a_list_that_gets_its_answer_by_a_method(self):
+        answers = []
+        for _ in range(2):
+            answers.append(self.client.get("/dancers"))
+        self.assertEqual(len(answers), 2)
+
+    @proves
+    def test_a_request_in_a_method(self):
+        self.assertIsNotNone(self.client.get("/dancers").json())
+
+    @proves
     def test_below_600_by_a_method(self):
         answer = self.client.get("/dancers")
         self.assertLess(answer.status_code, 600)
@@ -1570,6 +1581,28 @@ class TestHonest(unittest.TestCase):
     @proves
     def test_by_a_method(self):
         self.assertIn("Storm", self.client.get("/dancers").json())
+
+    @proves
+    def test_a_list_that_gets_a_good_answer_by_a_method(self):
+        good = []
+        for path in ("/dancers", "/none"):
+            answer = self.client.get(path)
+            if answer.json():
+                good.append(answer)
+        self.assertEqual(len(good), 1)
+
+    @proves
+    def test_answers_in_a_list_that_are_alike_by_a_method(self):
+        answers = []
+        for _ in range(2):
+            answers.append(self.client.get("/dancers"))
+        self.assertEqual(answers[0].json(), answers[1].json())
+
+    @proves
+    def test_a_body_in_a_variable_by_a_method(self):
+        answer = self.client.get("/dancers")
+        body = answer.json()
+        self.assertEqual(len(body), 2)
 
     @proves
     def test_equal_by_a_method(self):

@@ -31,7 +31,11 @@ from pytest_arena.scenarios.assertions._made_answers import (
     literals_of,
 )
 from pytest_arena.scenarios.assertions._own_parameters import Fixtures, own_parameters
-from pytest_arena.scenarios.assertions._test_files import bindings_in, function_of
+from pytest_arena.scenarios.assertions._test_files import (
+    Function,
+    bindings_in,
+    function_of,
+)
 
 # Functions without effects. An assertion that calls another function is not evaluated.
 _FUNCTION = re.compile(
@@ -152,7 +156,7 @@ class _Reading:
         if name in self._variables:
             return _of_response(self._variables[name])
         client = name.removeprefix(_ANSWER_OF).removeprefix(_ANSWERS_OF)
-        return _of_client(self._variables.get(client.rpartition("_at_")[0]))
+        return _of_client(self._value(client.rpartition("_at_")[0]))
 
     def may_be_none(self, name: str) -> bool:
         """Return whether a variable may have None instead of an answer."""
@@ -295,7 +299,7 @@ class _Attributes(ast.NodeTransformer):
         """Return the variable ``self.NAME``, or the attribute of another object."""
         match node:
             case ast.Attribute(value=ast.Name(id="self"), attr=name):
-                return ast.Name(f"{_SELF}{name}", ast.Load())
+                return ast.Name(f"{_SELF}{name}", node.ctx)
         self.generic_visit(node)
         return node
 
@@ -393,11 +397,12 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     function = function_of(code)
     if function is None:
         return {}
+    function = cast("Function", _Attributes().visit(deepcopy(function)))
     nodes = list(ast.walk(function))
     bindings = bindings_in(nodes)
     asserted: set[ast.AST] = set()
     for node in nodes:
-        if isinstance(node, ast.Assert):
+        if isinstance(node, ast.Assert) or _is_method_of_unittest(node):
             asserted.update(ast.walk(node))
     assigned = _Assigned({}, set())
     assigned.read(function.body)
@@ -419,6 +424,13 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
             answering = _Answering(f"{name}_")
             values[name] = answering.visit(deepcopy(value))
     return {name: value for name, value in values.items() if _is_inlined(value)}
+
+
+def _is_method_of_unittest(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return name.startswith(f"{_SELF}assert")
+    return False
 
 
 def _is_inlined(value: ast.expr) -> bool:
