@@ -198,6 +198,7 @@ def listening(notes: list[str]) -> Iterator[None]:
 
     def checked_in(connection: Any, _entry: Any) -> None:
         _transport.at_checkin(getattr(connection, "driver_connection", None))
+        _loop_bound.bind_to_loop(connection)
 
     listeners: list[tuple[Any, str, Any]] = [
         (Engine, "do_connect", connecting),

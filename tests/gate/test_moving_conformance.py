@@ -35,7 +35,7 @@ from tests.gate.moving_setting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -367,6 +367,27 @@ class TestTraffic:
             out.clear()
             setting.cell.run(test())
             assert b"".join(out).count(b"\n") == 20_000
+
+    @in_few_cells
+    def test_a_copy_that_its_source_breaks_off_pitfall_016(self, setting: Setting) -> None:
+        """Asyncpg cancels the statement in the loop of the copy, which ends before the answer."""
+        only_asyncpg(setting)
+        engine = setting.engine()
+
+        async def records() -> AsyncIterator[tuple[int]]:
+            yield (1,)
+            raise ZeroDivisionError
+
+        async def test() -> None:
+            async with engine.connect() as connection:
+                driver = await driver_of(connection)
+                await driver.execute("CREATE TEMP TABLE IF NOT EXISTS broken (n int)")
+                with suppress(ZeroDivisionError):
+                    await driver.copy_records_to_table("broken", records=records())
+
+        for _ in range(2):
+            setting.cell.run(test())
+            setting.cell.run(pid_of(engine))
 
     @in_few_cells
     def test_cursors_of_the_driver(self, setting: Setting) -> None:

@@ -63,10 +63,10 @@ class TestAsyncpg:
         )
 
     def test_names_of_a_connection_pitfall_020(self) -> None:
-        """`at_checkin()` looks at three."""
-        assert {"_transport", "_loop", "_listeners"} <= set(asyncpg.Connection.__slots__), (
-            "asyncpg.Connection has other names: see at_checkin() and transport_of()"
-        )
+        """`at_checkin()` looks at four."""
+        assert {"_transport", "_protocol", "_loop", "_listeners"} <= set(
+            asyncpg.Connection.__slots__
+        ), "asyncpg.Connection has other names: see at_checkin() and transport_of()"
 
     def test_a_future_at_each_operation_pitfall_020(self) -> None:
         """`RunningLoop.create_future()` is what brings the socket into the running loop."""

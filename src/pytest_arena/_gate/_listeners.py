@@ -187,7 +187,7 @@ class Gate:
         # The test may have ended meanwhile without seeing this checkout.
         self.core.refuse_late()
 
-    def checked_in(self, _dbapi_connection: object, entry: Any) -> None:
+    def checked_in(self, dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
         checkout = self.registry.find(entry)
         if checkout is not None:
@@ -197,6 +197,7 @@ class Gate:
                 if key and handle.is_begun:  # its pool does not roll back
                     self.registry.may_be_used(key)
                 handle.returned()
+                bind_to_loop(dbapi_connection)
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: object, entry: Any) -> None:

@@ -27,7 +27,7 @@ _loops: weakref.WeakKeyDictionary[object, weakref.ref[AbstractEventLoop]] = (
 
 
 def bind_to_loop(dbapi_connection: object) -> None:
-    """Note in which loop a new connection was made, if it cannot leave it.
+    """Note in which loop a connection was opened or returned to its pool, if it cannot leave it.
 
     It is closed before the loop is closed. Afterwards no driver could close it: its socket would be
     collected with a ResourceWarning, and uvloop waits for ever where that is an error.
@@ -37,8 +37,9 @@ def bind_to_loop(dbapi_connection: object) -> None:
     if connection is None or loop is None or _moves(connection):
         return
     with suppress(TypeError):  # a driver's class without weak references
-        _loops[connection] = weakref.ref(loop)
-        _close_with(loop)
+        if connection not in _loops:
+            _loops[connection] = weakref.ref(loop)
+            _close_with(loop)
 
 
 def is_foreign(dbapi_connection: object) -> bool:

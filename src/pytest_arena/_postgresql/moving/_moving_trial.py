@@ -119,6 +119,8 @@ async def _greeted(
         raise TypeError("a connection does not use the transport of its loop")
     if connection._listeners != {}:  # noqa: SLF001 - as above
         raise TypeError("a connection has no `_listeners`")
+    if connection._protocol._is_cancelling():  # noqa: SLF001 - as above
+        raise TypeError("a new connection cancels a statement")
     return connection
 
 

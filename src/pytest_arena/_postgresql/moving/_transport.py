@@ -46,8 +46,6 @@ class MovingTransport(asyncio.Transport):
     belongs to the first loop that waits for it. Bytes that the socket does not take stay in memory.
     """
 
-    moves_between_loops = True  # tells the gate that the connection belongs to no loop
-
     def __init__(
         self,
         sock: socket.socket,
@@ -55,6 +53,8 @@ class MovingTransport(asyncio.Transport):
         ended: Callable[[MovingTransport], None],
     ) -> None:
         super().__init__()
+        # True tells the gate that the connection belongs to no loop.
+        self.moves_between_loops = True
         self.loop: AbstractEventLoop | None = None
         self._socket = sock
         self._number = sock.fileno()
@@ -91,6 +91,10 @@ class MovingTransport(asyncio.Transport):
         """Leave the loop, from any thread. Bytes of the server wait in the socket."""
         with self._guard:
             self._let_go()
+
+    def stay(self) -> None:
+        """Belong to the present loop from now on."""
+        self.moves_between_loops = False
 
     def _let_go(self, *, close: bool = False) -> None:
         left = self.loop
@@ -259,10 +263,15 @@ class MovingTransport(asyncio.Transport):
 def at_checkin(driver_connection: Any) -> None:
     """Take an idle connection out of its loop. Called when a pool gets the connection back.
 
-    A connection with listeners stays in its loop, so that it receives notifications while idle.
+    A connection with listeners stays in its loop, so that it receives notifications while idle. A
+    connection that cancels a statement stays too: asyncpg waits for the answer in this loop only.
     """
     transport = getattr(driver_connection, "_transport", None)  # asyncpg's
-    if isinstance(transport, MovingTransport) and not driver_connection._listeners:  # noqa: SLF001 - the trial has checked this name
+    if not isinstance(transport, MovingTransport):
+        return
+    if driver_connection._protocol._is_cancelling():  # noqa: SLF001 - the trial has checked this name
+        transport.stay()
+    elif not driver_connection._listeners:  # noqa: SLF001 - as above
         transport.leave()
 
 
