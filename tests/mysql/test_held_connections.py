@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.mysql.shop import shop
 
 if TYPE_CHECKING:
@@ -52,3 +54,46 @@ def test_what_is_held_over_tests_opens_another_connection(
 ) -> None:
     """A holder that does not know that its connection has ended would raise an AssertionError."""
     shop(server, tmp_path, "mysql+asyncmy").with_files(test_held=HELD).run("-q").expect(passed=6)
+
+
+PROGRAMS = """
+CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
+CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
+CREATE PROCEDURE note_tenant() SET @tenant = 7;
+CREATE FUNCTION count_up() RETURNS INT DETERMINISTIC RETURN @calls := COALESCE(@calls, 0) + 1;
+CREATE TRIGGER sum_up AFTER INSERT ON line FOR EACH ROW SET @last = NEW.id;
+"""
+VARIABLES = """
+import pytest
+import sqlalchemy
+from app import URL
+from sqlalchemy import text
+
+engine = sqlalchemy.create_engine(URL.replace("asyncmy", "pymysql"))
+
+
+@pytest.mark.parametrize("turn", range(2))
+@pytest.mark.parametrize("statement", [
+    "CALL note_tenant()",
+    "SELECT count_up()",
+    "INSERT INTO line (item_id) VALUES (1)",
+    "EXECUTE IMMEDIATE 'SET @tenant = 8'",
+    "BEGIN NOT ATOMIC SET @tenant = 9; END",
+])
+def test_each_test_has_no_variables(statement, turn):
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT @tenant, @calls, @last")).one()
+        assert tuple(found) == (None, None, None)
+        connection.execute(text(statement))
+"""
+
+
+def test_a_variable_of_a_program_ends_with_its_test(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """The statement of the test does not name the variable."""
+    if "MariaDB" not in server.version:
+        pytest.skip("MySQL has no EXECUTE IMMEDIATE")
+    example = shop(server, tmp_path, "mysql+asyncmy").change("pytest.ini", "app:Base", "schema.sql")
+    example = example.with_paths({"schema.sql": PROGRAMS}).with_files(test_variables=VARIABLES)
+    example.run("-q").expect(passed=10)

@@ -43,6 +43,7 @@ class CopyPlan:
     programs: tuple[str, ...] = ()  # routines, triggers and events
     names_that_write: tuple[str, ...] = ()  # of functions and sequences
     has_events: bool = False
+    changes_sessions: bool = False  # a routine or a trigger does
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. A part that exists already is dropped first.
@@ -122,10 +123,15 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         programs,
         names_that_write=(*[name for (name,) in functions], *names["SEQUENCE"]),
         has_events=any(_EVENT.search(program) for program in programs),
+        changes_sessions=any(_CHANGES_SESSION.search(program) for program in programs),
     )
 
 
 _EVENT = re.compile(r"(?i)\bCREATE\b[^;]*?\bEVENT\b")
+_CHANGES_SESSION = re.compile(
+    r"(?ix) \bSET\b[^;]*@ | \bSET\s+(?:SESSION|LOCAL|NAMES)\b | \bINTO\s+@ | @[\w`]+\s*:="
+    r"| \bCREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b | \bGET_LOCK\s*\( | \bPREPARE\b"
+)
 
 
 def _options_of(control: MySQLControl, database: str) -> str:

@@ -149,6 +149,11 @@ class MySQLIsolation:
         if may_write(statement, self._plan.names_that_write):
             self._note_write()
 
+    def may_change_session(self, statement: str) -> bool:
+        """Return whether a statement may run a routine or trigger that changes the session."""
+        plan = self._plan
+        return plan.changes_sessions and may_write(statement, plan.names_that_write)
+
     def _note_write(self) -> None:
         self._number_of_writes += 1
         self._is_written = True

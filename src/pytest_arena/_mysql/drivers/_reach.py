@@ -285,7 +285,8 @@ def may_write(statement: str, names_that_write: tuple[str, ...]) -> bool:
 _ALTERS = re.compile(
     r"(?ix) (?:\A|;)\s* (?: SET \b (?!\s+(?:TRANSACTION)\b) | PREPARE\b | DEALLOCATE\b "
     r"| USE\b | LOCK\s+TABLES?\b | CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b "
-    r"| HANDLER\b | XA\b ) | :=  | \b(?:GET_LOCK|RELEASE_ALL_LOCKS)\s*\( | \bINTO\s+@"
+    r"| HANDLER\b | XA\b | EXECUTE\s+IMMEDIATE\b | BEGIN\s+NOT\s+ATOMIC\b )"
+    r"| := | \b(?:GET_LOCK|RELEASE_ALL_LOCKS)\s*\( | \bINTO\s+@"
 )
 
 

@@ -135,12 +135,13 @@ class MySQLConnection:
         elif words[:4] == _SET_LEVEL:
             self.isolation_level = " ".join(words[5:])
         changes_session = alters_session(statement)
-        self.session_changes += changes_session
         if self.target is not None and self.target.database is not None:
             # A `MySQLIsolation`, which imports this package.
             isolation: Any = self.target.database.isolation
             if isolation is not None:
                 isolation.note_statement(statement, self.target.generation)
+                changes_session |= isolation.may_change_session(statement)
+        self.session_changes += changes_session
         if self.admission is not None and self.admission.target is not None:
             serial = core.serial() if core is not None else 0
             self.writes.note(statement, serial)
