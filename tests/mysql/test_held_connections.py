@@ -97,3 +97,37 @@ def test_a_variable_of_a_program_ends_with_its_test(
     example = shop(server, tmp_path, "mysql+asyncmy").change("pytest.ini", "app:Base", "schema.sql")
     example = example.with_paths({"schema.sql": PROGRAMS}).with_files(test_variables=VARIABLES)
     example.run("-q").expect(passed=10)
+
+
+PREPARED = """
+import pytest
+import sqlalchemy
+from app import Item, URL
+from sqlalchemy import func, select, text
+from uuid import uuid4
+
+engine = sqlalchemy.create_engine(URL.replace("asyncmy", "pymysql"))
+NAME = uuid4().hex
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_session_ends_between_the_phases(turn):
+    with engine.connect() as connection:
+        assert NAME not in str(connection.execute(text("XA RECOVER")).all())
+        assert connection.scalar(select(func.count(Item.id))) == 1
+        connection.commit()
+        transaction = connection.begin_twophase(NAME)
+        connection.execute(text("INSERT INTO item (name) VALUES ('new')"))
+        transaction.prepare()
+        connection.invalidate()
+"""
+
+
+def test_a_prepared_transaction_ends_with_its_test(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """It has no session. Its locks would prevent that the database is restored."""
+    example = shop(server, tmp_path, "mysql+asyncmy").with_files(test_prepared=PREPARED)
+    run = example.run("-q")
+    run.expect(passed=2)
+    assert "has left the XA transaction" in run.output

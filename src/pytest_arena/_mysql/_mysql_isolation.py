@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _END_SECONDS = 5.0
 _UNREADABLE = "the live database cannot be read"
+_XA = re.compile(r"(?i)\s*XA\s+PREPARE\s+(?P<name>[^;]+)")
 
 
 class _LastMoment(NamedTuple):
@@ -93,6 +95,9 @@ class MySQLIsolation:
         self._is_written = False
         self._number_of_writes = 0
         self._last_moment: _LastMoment | None = None
+        self._prepared: set[str] = (
+            set()
+        )  # the names of XA transactions, as the app writes them
         # The last left level, if its start could not be restored.
         self._unrestored: MySQLLevel | None = None
         frozen = self._template(template)
@@ -148,6 +153,8 @@ class MySQLIsolation:
             return
         if may_write(statement, self._plan.names_that_write):
             self._note_write()
+        if match := _XA.match(statement):
+            self._prepared.add(match["name"])
 
     def may_change_session(self, statement: str) -> bool:
         """Return whether a statement may run a routine or trigger that changes the session."""
@@ -180,6 +187,19 @@ class MySQLIsolation:
             if isinstance(journal, KeyJournal):
                 return not journal.is_untouched() or journal.has_moved_counters()
             return base.frozen.content() != self._live_content()
+
+    def _roll_back_prepared(self) -> None:
+        """Roll back XA transactions whose sessions have ended, and say so in the summary.
+
+        They have no session that could be ended, and keep their locks.
+        """
+        for name in sorted(self._prepared):
+            # Unknown: it has ended, or its session is still open.
+            with suppress(MySQLFailure):
+                self._own.control.run(f"XA ROLLBACK {name}")
+                self._tell(
+                    f"{self.name}: {{test}} has left the XA transaction {name}, rolled back"
+                )
 
     # Levels
 
@@ -315,6 +335,7 @@ class MySQLIsolation:
             raise impossible("a level was left that had not been entered")
         level = self._stack[-1]
         self._forget_unrestored()
+        self._roll_back_prepared()
         was_changed = level.is_written or self._has_changed()
         if was_changed:
             self._check_for_writers()
@@ -329,6 +350,7 @@ class MySQLIsolation:
         return was_changed
 
     def _pop(self) -> None:
+        self._prepared.clear()
         level = self._stack.pop()
         level.base.journal.forget()
         self._tidy()
@@ -365,6 +387,8 @@ class MySQLIsolation:
         # A session that cannot be ended ends with its database.
         with suppress(MySQLFailure, ArenaError):
             self._own.end_sessions(self.live)
+        self._roll_back_prepared()
+        self._prepared.clear()
         self._forget_unrestored()
         self._unrestored = level
         try:
