@@ -83,6 +83,7 @@ def test_a_run_drops_its_databases(address: Address, registry: str) -> None:
         assert control.rows("SELECT a FROM t") == [(1,)]
     assert own.close() == 0
     assert databases(address) & {live, built, copy} == {built}
+    assert built.startswith("arena_template_")  # `arena databases list` shows this name
     with closing(MySQLRegistry(address, registry=registry)) as later:
         assert later.templates("f") == [(built, "{}")]
         assert later.sweep() == []

@@ -66,6 +66,8 @@ CREATE TABLE IF NOT EXISTS used_by (
 # The database's name. Versions of arena with other tables do not meet.
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 _PREFIX = "arena_registry_"
+# MySQL cannot rename a database, so one that is being built has a template's name already.
+_NAMED_AS = {"building": "template"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -735,4 +737,4 @@ class MySQLRegistry:
 
 def new_name(kind: str) -> str:
     """Return a new, unique name for a database."""
-    return f"arena_{kind}_{secrets.token_hex(8)}"
+    return f"arena_{_NAMED_AS.get(kind, kind)}_{secrets.token_hex(8)}"
