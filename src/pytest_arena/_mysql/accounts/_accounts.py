@@ -125,7 +125,7 @@ class Accounts:
             self._core.ledger.note(
                 f"the grants of {login.user} do not act: with the isolation rollback all "
                 f"connections share one, which {self._address.user} has opened. "
-                "Next: arena_isolation = clone"
+                "Next: arena_isolation = auto"
             )
             return None
         with self._lock:

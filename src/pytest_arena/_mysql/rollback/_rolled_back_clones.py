@@ -166,7 +166,7 @@ class RollbackIsolation(MySQLIsolation):
                 "what wider fixtures have written is lost: the shared connection has ended",
                 why="with rollback it is committed only before the next test begins",
                 cause="KILL, a timeout, or a restart of the server",
-                fix="pytest …   # once more\nor arena_isolation = clone",
+                fix="pytest …   # once more\nor arena_isolation = auto",
             )
         with (
             self._own.saying("the live database cannot be replaced"),
