@@ -249,6 +249,17 @@ async def test_a_table_with_the_name_of_another_database():
             assert list(rows) == [(7,)], statement
 
 
+async def test_a_statement_in_a_variable(arena):
+    async with engine.connect() as connection:
+        await connection.execute(text("SET @beyond = 'DELETE FROM {name}.dancers'"))
+        await connection.execute(text("SET @inside = CONCAT('SELECT ', 7)"))
+        with arena.expect_refusal() as refused:
+            await connection.execute(text("PREPARE s FROM @beyond"))
+        assert "a name in the database {name}" in str(refused.error)
+        await connection.execute(text("PREPARE s FROM @inside"))
+        assert list(await connection.execute(text("EXECUTE s"))) == [(7,)]
+
+
 def test_the_first_statement_of_a_connection(arena):
     url = URL.replace("asyncmy", "pymysql")
     other = create_engine(url, connect_args=dict(init_command="USE {name}"))
@@ -268,6 +279,14 @@ def test_a_raw_connection(arena, driver):
         with arena.expect_refusal():
             cursor.execute(statement)
         cursor.close()
+    with connection.cursor() as cursor:
+        cursor.execute("SET @beyond = 'DROP DATABASE {name}'")
+        with arena.expect_refusal():
+            cursor.execute("PREPARE s FROM @beyond")
+        cursor.execute("SET @inside = 'SELECT 7'")
+        cursor.execute("PREPARE s FROM @inside")
+        cursor.execute("EXECUTE s")
+        assert cursor.fetchall() == ((7,),)
     connection.close()
 """
 
@@ -294,7 +313,7 @@ def test_an_engine_and_drivers(server: StoryMySQLServer, tmp_path: Path) -> None
         drivers.append("MySQLdb")
     story = STORY.format(statements=statements, own=own, name=name, drivers=drivers)
     run = shop(server, tmp_path).with_files(test_story=story).run("-q")
-    run.expect(passed=3 + len(drivers))
+    run.expect(passed=4 + len(drivers))
 
 
 FIXTURE = """

@@ -24,7 +24,12 @@ from pytest_arena._mysql.drivers._records import (
     pid_of,
     record_of,
     refused_beyond,
+    text_of,
     to_send,
+)
+from pytest_arena._mysql.drivers._texts_in_variables import (
+    check_answer,
+    queries_before,
 )
 from pytest_arena._origin import is_own, who_connects
 from pytest_arena._process import when_imported
@@ -320,6 +325,9 @@ def _asking_first(
     def query(
         connection: object, sql: object, *args: object, **kwargs: object
     ) -> object:
+        for question in queries_before(connection, sql):
+            original(connection, question)
+            check_answer(guard.find_core, connection)
         instead = to_send(guard.find_core, connection, sql)
         rows = original(connection, instead or sql, *args, **kwargs)
         _note_rows(connection, sql, rows)
@@ -328,6 +336,9 @@ def _asking_first(
     async def aquery(
         connection: object, sql: object, *args: object, **kwargs: object
     ) -> object:
+        for question in queries_before(connection, sql):
+            await original(connection, question)
+            check_answer(guard.find_core, connection)
         instead = to_send(guard.find_core, connection, sql)
         rows = await original(connection, instead or sql, *args, **kwargs)
         _note_rows(connection, sql, rows)
@@ -355,12 +366,10 @@ def _preparing(
 def _note_rows(connection: object, sql: object, rows: object) -> None:
     record = known_record(connection)
     if record is not None:
-        if isinstance(sql, bytes | bytearray):
-            sql = bytes(sql).decode(errors="surrogateescape")
         if rows is None:
             rows = changed_rows_of(connection)
-        record.sent(str(sql), rows)
-        note_answer(connection, str(sql))
+        record.sent(text_of(sql), rows)
+        note_answer(connection, text_of(sql))
 
 
 def _ending_transaction(original: Callable[..., Any]) -> Callable[..., object]:

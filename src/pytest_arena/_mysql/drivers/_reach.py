@@ -89,7 +89,10 @@ _SHOW = re.compile(
 _GRANT = re.compile(r"(?i)\s*(?:GRANT|REVOKE)\b")
 _SYSTEM = {"information_schema", "performance_schema", "sys"}
 _READS_MYSQL = re.compile(r"(?i)\s*(?:SELECT|SHOW|DESC|DESCRIBE)\b[^;]*\Z")
-_SENDS_TEXT = re.compile(rf"(?i)\bEXECUTE\s+IMMEDIATE\b|\bPREPARE\s+{_NAME}\s+FROM\b")
+_SENDS = rf"(?i:\bEXECUTE\s+IMMEDIATE\b|\bPREPARE\s+{_NAME}\s+FROM\b)"
+_SENDS_TEXT = re.compile(_SENDS)
+# Of MariaDB and MySQL: PREPARE s FROM @text, and of MariaDB: EXECUTE IMMEDIATE @text
+_SENDS_VARIABLE = re.compile(rf"{_SENDS}\s*(?P<variable>@{_NAME})")
 _TEXT = re.compile(r"""(?s)'((?:[^'\\]|\\.|'')*)'|"((?:[^"\\]|\\.|"")*)\"""")
 
 # A name, or another character.
@@ -133,7 +136,7 @@ def reaches_beyond(
     """Return what a statement does to other databases or the whole server, "" for nothing.
 
     ``is_database`` returns whether the server or a URL of the app has a database, by its name in
-    lower case. Names that SQL builds from variables are not read.
+    lower case. Texts of variables are not read: see `variables_sent`.
 
     >>> reaches_beyond("DROP DATABASE shop", "arena_live_1", {"shop"}.__contains__)
     'DROP DATABASE'
@@ -156,6 +159,21 @@ def reaches_beyond(
     sent = "".join(single or double for single, double in texts)
     sent = re.sub(r"\\(.)|''", lambda match: match[1] or "'", sent)
     return reaches_beyond(sent, database, is_database)
+
+
+def variables_sent(statement: str) -> tuple[str, ...]:
+    """Return the variables of the session whose texts a statement sends as statements.
+
+    >>> variables_sent("PREPARE s FROM @made; EXECUTE IMMEDIATE 'SELECT @x'")
+    ('@made',)
+    """
+    return _variables(bare(statement))
+
+
+@lru_cache(maxsize=1024)
+def _variables(text: str) -> tuple[str, ...]:
+    matches = _SENDS_VARIABLE.finditer(text)
+    return tuple(match["variable"] for match in matches)
 
 
 @dataclass(frozen=True, slots=True)

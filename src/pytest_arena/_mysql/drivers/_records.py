@@ -342,10 +342,7 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
     record = known_record(connection)
     if record is None:
         return None
-    text = statement
-    if isinstance(text, bytes | bytearray):
-        text = bytes(text).decode(errors="surrogateescape")
-    text = str(text)
+    text = text_of(statement)
     core = find_core()
     admission = record.admission
     if core is not None and admission is not None and admission.address is not None:
@@ -362,6 +359,13 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
         core.opened_raw(record.idle_key)
     record.sending(core, text, is_begun=is_in_transaction(connection))
     return None
+
+
+def text_of(statement: object) -> str:
+    """Return a statement as text."""
+    if isinstance(statement, bytes | bytearray):
+        return bytes(statement).decode(errors="surrogateescape")
+    return str(statement)
 
 
 def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
