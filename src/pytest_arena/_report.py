@@ -178,12 +178,13 @@ def _by_program(started: Collection[str]) -> str:
 def _changed_rows(name: str, by_program: str) -> str:
     """Return words for the rows of a database on a server. They also name what else counts."""
     cause = by_program or (
-        "which do not say by whom: SQL of the app (dblink or a foreign table, also in a "
-        "function), or a program that runs beside the tests. Next: stop that program"
+        "and not by whom: SQL of the app (dblink or a foreign table, also in a function), or a "
+        "program that runs beside the tests. Next: stop that program"
     )
+    shown = SUPPORTED[product_of(name)].shown
     return (
-        f"as {SUPPORTED[product_of(name)].shown}'s counters of its rows say, {cause}. ANALYZE, "
-        "also autovacuum's, and a transaction that is rolled back count too"
+        f"as {shown} has recorded, {cause}. ANALYZE, also autovacuum's, and a transaction that "
+        "is rolled back may count too"
     )
 
 

@@ -7,13 +7,15 @@ import re
 import shlex
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pymysql
 import pytest
 
-from tests.mysql.shop import shop
+from tests.mysql.shop import shop, shop_on
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conformance.story_mysql_server import StoryMySQLServer
@@ -540,3 +542,57 @@ def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
         check=True,
     )
     assert rows.stdout.split() == ["seeded", "pear"]
+
+
+ANOTHER_PROGRAM = """
+import subprocess
+import sys
+import time
+
+PROGRAM = '''
+import sys
+import pymysql
+connection = pymysql.connect(**eval(sys.stdin.read()), autocommit=True)
+with connection.cursor() as cursor:
+    cursor.execute(sys.argv[1])
+'''
+
+
+async def test_it(client):
+    await client.get("/items")
+    time.sleep(1.1)  # the server's times have seconds
+    words = [sys.executable, "-c", PROGRAM, {statement!r}]
+    subprocess.run(words, input={login!r}, text=True, check=True)
+"""
+
+
+@pytest.fixture
+def another(server: StoryMySQLServer) -> Iterator[dict[str, Any]]:
+    """The login to another database of the developer's."""
+    login = server.developers_arguments
+    name = f"{login['database']}_more"
+    with pymysql.connect(**login, ssl_disabled=True, autocommit=True) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"CREATE DATABASE {name}")
+        cursor.execute(f"CREATE TABLE {name}.mine (a INT) ENGINE = InnoDB")
+        yield {**login, "database": name}
+        cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", ["INSERT INTO mine VALUES (1)", "SELECT * FROM mine"])
+def test_another_program_uses_the_apps_database(
+    server: StoryMySQLServer, tmp_path: Path, another: dict[str, Any], statement: str
+) -> None:
+    """A run fails and names the database if it was changed."""
+    own = server.developers_url("mysql+asyncmy")
+    url = own.set(database=another["database"])
+    story = ANOTHER_PROGRAM.format(statement=statement, login=repr(another))
+    example = shop_on(url, own.set(drivername="mysql", database=""), tmp_path)
+    run = example.with_files(test_it=story).run("-q")
+    line = f"/{another['database']} was changed during this run"
+    if statement.startswith("INSERT"):
+        assert run.status == 1, run.output
+        run.says(line)
+    else:
+        run.expect(passed=1).never_says(line)

@@ -13,13 +13,18 @@ from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
-from pytest_arena._mysql._control import MySQLControlLine, place_shown
+from pytest_arena._mysql._control import (
+    MySQLControlLine,
+    MySQLFailure,
+    place_shown,
+)
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation, why_unfit
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
 from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
+from pytest_arena._mysql.servers._changed_databases import ChangedDatabases
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._origin import as_own
 from pytest_arena._process import interrupted
@@ -61,6 +66,7 @@ class MySQL:
         self._server: Server | None = None
         self._own: MySQLRegistry | None = None
         self._starting = threading.RLock()
+        self._changed_databases: ChangedDatabases | None = None
         self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
         # By all names that the tests' databases have had.
         self._databases_by_name: dict[str, Database] = {}
@@ -97,6 +103,7 @@ class MySQL:
         )
         with registry.saying("the server's settings cannot be read"):
             self._note_settings(registry.control)
+            self._changed_databases = ChangedDatabases(registry.control, server.address)
         self.accounts = Accounts(self._core, registry)
         if self._config.roles:
             self._core.ledger.note(
@@ -310,8 +317,16 @@ class MySQL:
         }
 
     def changed_by_others(self) -> list[str]:
-        """Return nothing: the server counts no writes by databases."""
-        return []
+        """Return the app's databases on this server that another program has changed."""
+        if self._changed_databases is None:
+            return []
+        requested, _ = self._core.requested()
+        is_allowed = self._core.files.is_allowed
+        names = [name for name in requested if not is_allowed(name)]
+        try:
+            return self._changed_databases.changed(names)
+        except MySQLFailure:  # tests have failed by it already
+            return []
 
     def close(self) -> str:
         """Drop the databases of this run. A private server runs until it is idle."""

@@ -1,0 +1,69 @@
+"""Finds databases of a server that other programs change during the run."""
+
+# ruff: noqa: S608 - texts are written by literal() alone
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql._control import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_arena._mysql._control import MySQLControlLine
+    from pytest_arena._values import Address
+
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+class ChangedDatabases:
+    """Compares the times of the last changes of tables with the start of the run.
+
+    The server keeps these times in seconds. A change in the first second of the run and a dropped
+    table are not found, nor the tables of a database on which pytest-arena's login has no right.
+
+    Cost: a query at the start, and at the end one for each of the app's databases.
+
+    Raises:
+        MySQLFailure: the server does not answer.
+    """
+
+    def __init__(self, control: MySQLControlLine, address: Address) -> None:
+        self._control = control
+        self._address = address
+        [(started, port)] = control.rows("SELECT CAST(NOW() AS CHAR), @@port")
+        self._started = str(started)
+        self._port = str(port)
+
+    def changed(self, names: Iterable[str]) -> list[str]:
+        """Return the databases that changed, of these names: ``mysql://host:port/database``.
+
+        Raises as the constructor does.
+        """
+        changed = []
+        for name in names:
+            server, _, database = name.rpartition("/")
+            if self._is_here(server) and self._has_changed(database):
+                changed.append(name)
+        return changed
+
+    def _has_changed(self, database: str) -> bool:
+        """Return whether a table of a database was changed or created since the start."""
+        started = literal(self._started)
+        rows = self._control.rows(
+            f"SELECT 1 FROM information_schema.tables WHERE table_schema = {literal(database)} "
+            f"AND (update_time > {started} OR create_time > {started}) LIMIT 1"
+        )
+        return bool(rows)
+
+    def _is_here(self, server: str) -> bool:
+        """Return whether ``mysql://host:port`` is this server."""
+        _, _, place = server.partition("://")
+        host, _, port = place.rpartition(":")
+        if port != self._port:
+            return False
+        own_host = self._address.host
+        if own_host in _LOCAL_HOSTS or self._address.is_socket:
+            return host in _LOCAL_HOSTS
+        return host == own_host
