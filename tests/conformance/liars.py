@@ -7,7 +7,7 @@ database and isolation.
 
 from __future__ import annotations
 
-__all__ = ["EVERYDAY", "HONEST", "LIARS", "WALKED_INTO"]
+__all__ = ["EVERYDAY", "HONEST", "LIARS", "NOT_COUNTED", "WALKED_INTO"]
 
 _HEAD = """
 import os
@@ -117,7 +117,8 @@ LEAVES_A_WIDE_LEVEL_AT_ONCE = """
 def pytest_fixture_setup(fixturedef):
     result = yield
     if fixturedef.scope != "function":
-        sql("DELETE FROM dancers WHERE id = (SELECT max(id) FROM dancers) AND id > 3")
+        sql("DELETE FROM dancers WHERE id > 3 AND id = "
+            "(SELECT last FROM (SELECT max(id) AS last FROM dancers) AS known)")
     return result
 """
 
@@ -202,8 +203,8 @@ URLS = []
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_unconfigure():
     yield
-    if hasattr(product, "ask"):
-        product.ask("CREATE DATABASE left_by_" + str(os.getpid()))
+    if hasattr(product, "leave_a_database"):
+        product.leave_a_database(str(os.getpid()))
     else:
         Path(URLS[0].partition(":///")[2]).parent.mkdir(parents=True)
 """
@@ -264,7 +265,12 @@ EVERYDAY = {
     "clone on postgresql": (),
     "rollback on sqlite": (),
     "rollback on postgresql": (),
+    "undo on mysql": (),
+    "clone on mysql": (),
 }
+
+# Where the bill of a test is that of its copies alone, these move nothing that is counted.
+NOT_COUNTED = {"reads the whole database", "writes the whole database"}
 
 # What a walk can meet: neither a second run nor the developer's database is on its way.
 WALKED_INTO = (

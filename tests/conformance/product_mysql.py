@@ -79,14 +79,33 @@ def dump(url):
         return {{"schema": schema, "programs": programs, "sequences": sequences, **contents}}
 
 
+def entered():
+    with as_own():  # not a connection of the app's
+        connection = pymysql.connect(**ENTRANCE, ssl_disabled=True, autocommit=True)
+    return closing(connection)
+
+
+def leave_a_database(name):
+    # As a run that ends and forgets to drop it. The next run does.
+    left = f"arena_live_{{int(name):016x}}"
+    with entered() as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {{left}}")
+        cursor.execute(
+            f"INSERT INTO {{REGISTRY}}.run (owner, project, host, pid, started) "
+            "VALUES (CURRENT_USER(), '', '', 0, NOW(6))"
+        )
+        cursor.execute(
+            f"INSERT INTO {{REGISTRY}}.made (name, kind, run, owner, project, created, used) "
+            f"VALUES ('{{left}}', 'live', LAST_INSERT_ID(), CURRENT_USER(), '', NOW(6), NOW(6))"
+        )
+
+
 COPIES = set()
 
 
 def moved():
     # A copy is read and written. Each has the rows of the template: four megabytes.
-    with as_own():  # not a connection of the app's
-        connection = pymysql.connect(**ENTRANCE, ssl_disabled=True)
-    with closing(connection), connection.cursor() as cursor:
+    with entered() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM information_schema.schemata "
                        f"WHERE schema_name = '{{REGISTRY}}'")
         if cursor.fetchone() == (1,):

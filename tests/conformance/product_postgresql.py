@@ -105,6 +105,10 @@ def ask(statement, **login):
         return ask_there(statement)
 
 
+def leave_a_database(name):
+    ask(f"CREATE DATABASE left_by_{{name}}")
+
+
 MADE = {{}}
 BUSY = '''
 SELECT query FROM pg_stat_activity

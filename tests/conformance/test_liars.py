@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.liars import EVERYDAY, HONEST, LIARS
+from tests.conformance.liars import EVERYDAY, HONEST, LIARS, NOT_COUNTED
 from tests.conformance.setting import Setting
 from tests.conformance.trial import Trial
 
@@ -36,8 +36,9 @@ def judged(isolation: str, text: str, stories: str, folder: Path) -> Verdict:
 def everyone() -> Iterator[object]:
     """Each defect on each isolation, most of them slow; what each clone costs is not promised."""
     for isolation, everyday in EVERYDAY.items():
+        counts_copies = isolation.startswith("clone") or isolation.endswith("mysql")
         for name in LIARS:
-            if not isolation.startswith("clone") or LIARS[name][1] != "cheap":
+            if not (counts_copies and name in NOT_COUNTED):
                 marks = [] if name in everyday else [pytest.mark.slow]
                 yield pytest.param(isolation, name, marks=marks, id=f"{isolation}-{name}")
 
@@ -58,6 +59,8 @@ def test_a_planted_defect_is_found(isolation: str, name: str, tmp_path: Path) ->
         pytest.param("undo on postgresql", marks=pytest.mark.slow),
         pytest.param("rollback on sqlite", marks=pytest.mark.slow),
         pytest.param("rollback on postgresql", marks=pytest.mark.slow),
+        pytest.param("undo on mysql", marks=pytest.mark.slow),
+        pytest.param("clone on mysql", marks=pytest.mark.slow),
     ],
 )
 def test_the_honest_twin_is_not_accused(isolation: str, tmp_path: Path) -> None:
