@@ -223,7 +223,7 @@ def _programs(control: MySQLControl, source: str) -> Iterator[str]:
         yield _with_settings(create, mode, charset, collation)
     triggers = control.rows(
         "SELECT trigger_name, action_statement FROM information_schema.triggers "
-        f"WHERE trigger_schema = {schema} "
+        f"WHERE event_object_schema = {schema} "
         "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
     )
     for name, action in triggers:

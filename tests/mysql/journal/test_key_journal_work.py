@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._mysql.journal._key_journal import SchemaChanged
+from pytest_arena._mysql.journal._schema_facts import find_unfit, read_schema
 from pytest_arena._product import Held
+from tests.mysql.journal.world import LeftJournal
 from tests.mysql.server import connect
 
 if TYPE_CHECKING:
@@ -453,6 +456,26 @@ def test_a_prepared_transaction_holds_the_level(shop: MySQLWorld) -> None:
         shop.run("XA COMMIT 'arena'", connection=other)
     assert shop.journal.leave()
     assert shop.content() == start
+
+
+def test_a_lock_in_another_database(worlds: type[MySQLWorld]) -> None:
+    """A DROP that waits there has a lock on a table. The journal opens no table there."""
+    other = worlds("CREATE TABLE first (a INT)", "CREATE TABLE used (a INT)", is_journaled=False)
+    world = worlds("CREATE TABLE t (id INT PRIMARY KEY)", is_journaled=False)
+    world.build(world.side, ())
+    with other.connect() as reader, other.connect() as waiting, ThreadPoolExecutor(1) as thread:
+        other.run("BEGIN", "SELECT * FROM used", connection=reader)
+        other.run("SET SESSION lock_wait_timeout = 3", connection=waiting)
+        dropped = thread.submit(other.run, "DROP TABLE first, used", connection=waiting)
+        pid = waiting.thread_id()
+        state = f"SELECT state FROM information_schema.processlist WHERE id = {pid}"
+        while other.run(state) != [("Waiting for table metadata lock",)]:
+            assert not dropped.done()
+        LeftJournal(world.control, world.database, world.template, world.side)
+        assert read_schema(world.control, world.database).tables.keys() == {"t"}
+        assert find_unfit(world.control, world.database) == {}
+        assert not dropped.done()
+        other.run("COMMIT", connection=reader)
 
 
 def test_connections_at_once(shop: MySQLWorld) -> None:

@@ -47,7 +47,7 @@ WHERE table_schema = {database} AND view_definition REGEXP {calls}
 UNION ALL SELECT routine_name FROM information_schema.routines
 WHERE routine_schema = {database} AND routine_definition REGEXP {calls}
 UNION ALL SELECT trigger_name FROM information_schema.triggers
-WHERE trigger_schema = {database} AND action_statement REGEXP {calls}
+WHERE event_object_schema = {database} AND action_statement REGEXP {calls}
 """
 
 

@@ -252,7 +252,7 @@ _OTHER_OBJECTS = {
     "a trigger": """
         SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER,
             ACTION_STATEMENT, DEFINER, SQL_MODE
-        FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {database}
+        FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {database}
         ORDER BY TRIGGER_NAME""",
     "a procedure or a function": """
         SELECT r.ROUTINE_TYPE, r.ROUTINE_NAME, r.DTD_IDENTIFIER, r.ROUTINE_DEFINITION, r.DEFINER,

@@ -102,7 +102,7 @@ def guard_app_triggers(control: MySQLControlLine, database: str) -> None:
     triggers = control.rows(f"""
         SELECT TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, EVENT_OBJECT_TABLE,
             ACTION_STATEMENT, DEFINER, SQL_MODE, COLLATION_CONNECTION
-        FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {literal(database)}
+        FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {literal(database)}
         ORDER BY EVENT_OBJECT_TABLE, EVENT_MANIPULATION, ACTION_TIMING, ACTION_ORDER""")
     if not triggers:
         return
