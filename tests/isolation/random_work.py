@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
+import pymysql
 
 from pytest_arena._product import Held
 from tests.isolation.conformance import dump
@@ -19,17 +20,22 @@ if TYPE_CHECKING:
 
     from tests.isolation.conformance import World
     from tests.isolation.server_world import ServerWorld
+    from tests.mysql.level_world import LevelWorld
 
 __all__ = ["RandomWork", "Step"]
 
 Step = str | tuple[int, str]  # what is done to the levels, or by a connection
-_REFUSED = (sqlite3.Error, psycopg.Error)  # a lock, a table that is not there: as it comes
+_REFUSED = (
+    sqlite3.Error,
+    psycopg.Error,
+    pymysql.err.MySQLError,
+)  # a lock, a table that is not there: as it comes
 
 
 class RandomWork:
     """Connections at work, and what stood at each enter."""
 
-    def __init__(self, world: World | ServerWorld, *, hands: int, levels: int) -> None:
+    def __init__(self, world: World | ServerWorld | LevelWorld, *, hands: int, levels: int) -> None:
         self.world, self.most = world, levels
         self.hands = [world.connect() for _ in range(hands)]
         self.states: list[list[object]] = []

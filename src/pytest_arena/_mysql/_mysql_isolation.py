@@ -417,13 +417,21 @@ class MySQLIsolation:
             with self._own.saying("the live database cannot be replaced"):
                 live = level.base.frozen.copy()
                 try:
-                    level.base.journal.reinstall(live)
+                    self._reinstall(level.base.journal, live)
                 except BaseException:
                     self._own.drop_later(live)
                     raise
             self._plan = self._own.plan_of(level.base.frozen.name)
             self._go_to(live)
             self._is_written = False
+
+    def _reinstall(self, journal: KeyJournal | NoJournal, live: str) -> None:
+        """Go on in another copy. End the sessions of the last one."""
+        if isinstance(journal, KeyJournal):
+            # An UPDATE that changes no row has entries in the journal, too. The connection of an
+            # open transaction would hold locks on them.
+            self._own.end_sessions(self.live)
+        journal.reinstall(live)
 
     def forget(self, *, is_undone: bool = False) -> None:
         """Close the top level and keep its changes. Counters keep their numbers."""

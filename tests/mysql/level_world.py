@@ -1,0 +1,205 @@
+"""A database under an isolation for MySQL, and connections to it that the gate would have led."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+
+from pytest_arena._mysql._control import open_control
+from pytest_arena._mysql._mysql_isolation import MySQLIsolation
+from pytest_arena._mysql.drivers._records import is_in_transaction, note_answer, record_of
+from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
+from pytest_arena._product import ConnectTarget, Key
+from tests.isolation.server_world import CountedUsage, Uses
+
+if TYPE_CHECKING:
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._values import Address
+
+__all__ = ["LevelWorld", "made_template"]
+
+SCHEMA = """
+CREATE TABLE dancers (
+    id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40) UNIQUE, style VARCHAR(40));
+CREATE TABLE scores (
+    judge VARCHAR(9), round INT, dancer INT, PRIMARY KEY (judge, round),
+    FOREIGN KEY (dancer) REFERENCES dancers (id) ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE crews (
+    id INT AUTO_INCREMENT PRIMARY KEY, up INT, dancer INT,
+    FOREIGN KEY (up) REFERENCES crews (id) ON DELETE CASCADE,
+    FOREIGN KEY (dancer) REFERENCES dancers (id) ON DELETE SET NULL);
+CREATE TABLE plain (a INT);
+CREATE TABLE logged (what VARCHAR(40));
+CREATE VIEW named AS SELECT name FROM dancers;
+CREATE TRIGGER styled AFTER UPDATE ON dancers FOR EACH ROW INSERT INTO logged VALUES (NEW.style);
+CREATE TRIGGER left_crew BEFORE DELETE ON scores FOR EACH ROW INSERT INTO plain VALUES (OLD.round);
+CREATE PROCEDURE more() INSERT INTO plain SELECT COUNT(*) FROM dancers;
+INSERT INTO dancers (name, style) VALUES ('Sand', 'toprock'), ('Dune', 'power'), ('Grain', NULL);
+INSERT INTO scores VALUES ('x', 1, 1), ('x', 2, 2), ('y', 1, 1);
+INSERT INTO crews (up, dancer) VALUES (NULL, 1), (1, 2), (2, NULL);
+INSERT INTO plain VALUES (1), (1), (NULL)
+"""
+_GUARD = "IF @pytest_arena IS NULL THEN\n"
+_GUARD_END = "\n; END IF"
+# The shortest time of MySQL. Definitions also wait for work of the server.
+_SOON = "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 1"
+
+
+class Hand:
+    """A connection that goes where the live database is: the pool's, between two transactions."""
+
+    def __init__(self, world: LevelWorld) -> None:
+        self._world = world
+        self._generation = -1
+        self._connection: pymysql.Connection[Any] | None = None
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it is inside a transaction: no pool would have it back by now."""
+        return self._connection is not None and is_in_transaction(self._connection)
+
+    @property
+    def raw(self) -> pymysql.Connection[Any]:
+        """The driver's connection, a new one if it has become stale."""
+        world = self._world
+        world.uses.number += 1
+        is_stale = self._generation != world.isolation.generation
+        if self._connection is None or is_stale or not self._connection.open:
+            self.close()
+            self._generation = world.isolation.generation
+            self._connection = world.open()
+            record = record_of(self._connection)
+            record.lead_to(world.target(), int(self._connection.thread_id()))
+        return self._connection
+
+    def execute(self, sql: str) -> Any:
+        """Execute one statement, and note it as the guard does."""
+        connection = self.raw
+        record = record_of(connection)
+        record.sending(None, sql, is_begun=is_in_transaction(connection))
+        cursor = connection.cursor()
+        rows = cursor.execute(sql)
+        record.sent(sql, rows)
+        note_answer(connection, sql)
+        return cursor
+
+    def rollback(self) -> None:
+        """End the transaction. Its connection may have ended before."""
+        with suppress(pymysql.err.MySQLError):
+            self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close it."""
+        if self._connection is not None:
+            with suppress(pymysql.err.MySQLError):
+                self._connection.close()
+        self._connection = None
+
+
+@dataclass(eq=False)
+class LevelWorld:
+    """One database, its isolation, and its connections."""
+
+    own: MySQLRegistry
+    isolation: MySQLIsolation
+    uses: Uses
+    lines: list[str] = field(default_factory=list)  # for the summary
+
+    @classmethod
+    def of(cls, own: MySQLRegistry, template: str, kind: str) -> LevelWorld:
+        """Make one from a template."""
+        uses = Uses()
+        lines: list[str] = []
+        usage = CountedUsage(uses.count)
+        if kind == "rollback":
+            shared = RollbackIsolation(own, template, uses=usage, tell=lines.append)
+            return cls(own, shared, uses, lines)
+        isolation = MySQLIsolation(
+            own, template, kind, uses=usage, tell=lines.append, may_clone=True
+        )
+        return cls(own, isolation, uses, lines)
+
+    def target(self) -> ConnectTarget:
+        """Return the target of a new connection."""
+        isolation = self.isolation
+        database: Any = SimpleNamespace(isolation=isolation)
+        return ConnectTarget(
+            Key("server", "mysql/dancers"),
+            "",
+            (0, isolation.generation),
+            self.own.address_of(isolation.live),
+            database=database,
+        )
+
+    def open(self) -> pymysql.Connection[Any]:
+        """Open a connection to the live database."""
+        address = self.isolation.address
+        place: dict[str, Any] = {"host": address.host, "port": address.port}
+        if address.is_socket:
+            place = {"unix_socket": address.host}
+        return pymysql.connect(
+            **place,
+            user=address.user,
+            password=address.password,
+            database=address.database,
+            autocommit=True,
+            ssl_disabled=True,
+            init_command=_SOON,
+        )
+
+    def connect(self) -> Hand:
+        """Open a connection that goes along."""
+        hand = Hand(self)
+        self.uses.hands.append(hand)  # type: ignore[arg-type]  # it has the methods of the other product's
+        return hand
+
+    def dump(self) -> list[object]:
+        """Return all that a new connection sees."""
+        self.uses.number += 1
+        with closing(self.open()) as fresh:
+            cursor = fresh.cursor()
+            return _dump(cursor)
+
+    def close(self) -> None:
+        """Close all."""
+        for hand in self.uses.hands:
+            hand.close()
+        self.isolation.close()
+
+
+def _dump(cursor: Any) -> list[object]:
+    """Return tables, views, triggers, routines, rows, and the next numbers."""
+
+    def rows(statement: str) -> list[tuple[Any, ...]]:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+    kinds = rows("SHOW FULL TABLES")
+    content: list[object] = []
+    for name, kind in kinds:
+        is_view = kind == "VIEW"
+        [shown] = rows(f"SHOW CREATE {'VIEW' if is_view else 'TABLE'} `{name}`")
+        content.append(shown[1])
+        if not is_view:
+            content.append(sorted(rows(f"SELECT * FROM `{name}`"), key=repr))
+    for name, verb, table, action, moment, *_ in rows("SHOW TRIGGERS"):
+        if "pytest-arena" not in action:
+            # `undo` guards the app's triggers: they do not fire while it restores rows.
+            unguarded = action.removeprefix(_GUARD).removesuffix(_GUARD_END)
+            content.append((name, verb, table, unguarded, moment))
+    for kind in ("PROCEDURE", "FUNCTION"):
+        listed = rows(f"SHOW {kind} STATUS WHERE Db = DATABASE()")
+        content += [row[1:3] for row in listed]
+    return content
+
+
+def made_template(own: MySQLRegistry, address: Address) -> str:
+    """Make a template of the schema."""
+    name = own.create("building")
+    with closing(open_control(address)) as control:
+        control.run(f"USE {name}; SET SESSION foreign_key_checks = 1; {SCHEMA}")
+    return own.finish_template(name, fingerprint="dancers", manifest="", title="")
