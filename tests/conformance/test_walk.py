@@ -22,6 +22,8 @@ ASYNC = Setting(journal="wal")
 SYNC = Setting(engine="pysqlite", runner="plain")
 ON_SERVER = Setting(database="postgresql")
 CLONED = Setting(database="postgresql", isolation="clone")
+ON_MYSQL = Setting(database="mysql")
+CLONED_ON_MYSQL = Setting(database="mysql", isolation="clone", engine="pymysql", runner="plain")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,8 @@ CLONED = Setting(database="postgresql", isolation="clone")
         pytest.param(SYNC, 6, marks=pytest.mark.slow),
         (ON_SERVER, 1),
         pytest.param(CLONED, 4, marks=pytest.mark.slow),
+        pytest.param(ON_MYSQL, 4, marks=pytest.mark.slow),
+        pytest.param(CLONED_ON_MYSQL, 4, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -81,11 +85,15 @@ def test_a_long_walk_on_a_server(setting: Setting, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["pysqlite", "psycopg"])
+@pytest.mark.parametrize(
+    "engine, database",
+    [("pysqlite", "sqlite"), ("psycopg", "postgresql"), ("pymysql", "mysql")],
+)
 @pytest.mark.parametrize("name", WALKED_INTO)
-def test_a_walk_finds_a_planted_defect(name: str, engine: str, tmp_path: Path) -> None:
+def test_a_walk_finds_a_planted_defect(
+    name: str, engine: str, database: str, tmp_path: Path
+) -> None:
     """Each of these within a few walks."""
-    database = "sqlite" if engine == "pysqlite" else "postgresql"
     setting = Setting(database=database, engine=engine, runner="plain", plugins=("liar",))
     with pytest.raises((AssertionError, Flaky)):
         walk(setting, tmp_path, {"liar.py": LIARS[name][0]}, examples=200, shrink=False)
