@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
 
+from pytest_arena._mysql.drivers._records import record_of, sessions_inside
+from pytest_arena._product import ConnectTarget, Key
+from pytest_arena._values import Address
 from tests.mysql.shop import shop
 
 if TYPE_CHECKING:
@@ -131,3 +136,19 @@ def test_a_prepared_transaction_ends_with_its_test(
     run = example.run("-q")
     run.expect(passed=2)
     assert "has left the XA transaction" in run.output
+
+
+def test_a_fork_does_not_count_the_transactions_of_its_parent(server: StoryMySQLServer) -> None:
+    """The fork can neither end them nor wait for them."""
+    login = server.developers_arguments
+    address = Address("mysql", login["host"], login["port"], login["user"], login["database"])
+    target = ConnectTarget(Key("server", "mysql/shop"), "", (0, 0), address)
+    with pymysql.connect(**login, ssl_disabled=True) as connection:
+        record_of(connection).lead_to(target, 7)
+        connection.begin()
+        assert sessions_inside(address.database) == {7}
+        child = os.fork()
+        if not child:
+            os._exit(len(sessions_inside(address.database)))
+        _, status = os.waitpid(child, 0)
+        assert status == 0

@@ -225,7 +225,7 @@ def writers_in(database: str) -> set[int]:
     """Return the sessions of this process that have uncommitted rows in a database."""
     writers = set()
     for connection, record in _connections_to(database):
-        if record.process == os.getpid() and has_written(connection):
+        if has_written(connection):
             writers.add(record.pid)
     return writers
 
@@ -240,14 +240,15 @@ def sessions_inside(database: str) -> set[int]:
 
 
 def _connections_to(database: str) -> Iterator[tuple[object, MySQLConnection]]:
-    """Yield the connections to a test's database, with their records."""
+    """Yield the connections of this process to a test's database, with their records."""
     for reference in _connections.keyrefs():
         connection = reference()
         if connection is None:
             continue
         record = record_of(connection)
         target = record.target
-        if target is None or target.address is None:
+        is_of_parent = record.process != os.getpid()
+        if is_of_parent or target is None or target.address is None:
             continue
         if target.address.database == database:
             yield connection, record
