@@ -97,6 +97,14 @@ async def test_the_app_encrypts(client):
         assert rows.one()[1].startswith("TLS_")
 
 
+async def test_a_request_in_another_loop(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+
+
+def test_a_sync_client(test_client):
+    assert test_client.get("/items").json() == ["seeded"]
+
+
 def test_a_session_encrypts(arena):
     with arena.session() as session:
         rows = session.execute(text("SHOW STATUS LIKE 'Ssl_cipher'"))
@@ -120,9 +128,11 @@ def test_a_server_that_requires_tls(
 ) -> None:
     """The URL says nothing of TLS. The connections of the app and of its sessions use it."""
     example = project(server, tmp_path, driver, authority=None)
-    # With TLS aiomysql never closes its first transport.
-    options = ("-q", "-W", "ignore::ResourceWarning")
-    example.run(*options, f"--arena-database={demanding.url}").expect(passed=2)
+    options = ["-q", f"--arena-database={demanding.url}"]
+    if driver == "aiomysql":
+        # With TLS aiomysql never closes its first transport.
+        options += ["-W", "ignore::ResourceWarning"]
+    example.run(*options).expect(passed=4)
 
 
 @pytest.mark.slow
@@ -132,10 +142,10 @@ def test_the_options_of_the_url_verify_the_server(
     """They replace the app's, which are for the server of production."""
     example = project(server, tmp_path, "asyncmy", demanding.foreign)
     verified = f"{demanding.url}?ssl_ca={demanding.certificate}"
-    example.run("-q", f"--arena-database={verified}").expect(passed=2)
+    example.run("-q", f"--arena-database={verified}").expect(passed=4)
     wrong = f"{demanding.url}?ssl_ca={demanding.foreign}"
     run = example.run("-q", f"--arena-database={wrong}")
-    run.expect(1, failed=2).says("TLS to 127.0.0.1:", "certificate verify failed", "[A301]")
+    run.expect(1, failed=4).says("TLS to 127.0.0.1:", "certificate verify failed", "[A301]")
 
 
 def test_mysqlclient_verifies_the_server(demanding: TLSServer) -> None:
@@ -162,7 +172,7 @@ def test_the_apps_arguments_are_passed_on(
 ) -> None:
     """An app that trusts another authority cannot connect."""
     example = project(server, tmp_path, "asyncmy", demanding.certificate)
-    example.run("-q", f"--arena-database={demanding.url}").expect(passed=2)
+    example.run("-q", f"--arena-database={demanding.url}").expect(passed=4)
     example = project(server, tmp_path / "other", "asyncmy", demanding.foreign)
     run = example.run("-q", f"--arena-database={demanding.url}")
     assert run.status == 1
@@ -176,7 +186,7 @@ def test_a_server_without_tls_takes_an_app_that_asks_for_it(
     """The app's arguments are for the server of production."""
     example = project(server, tmp_path, "asyncmy", demanding.foreign)
     example = example.with_files(test_tls=TEST.replace('startswith("TLS_")', "strip() == ''"))
-    example.run("-q").expect(passed=2)
+    example.run("-q").expect(passed=4)
 
 
 def test_a_server_elsewhere_that_offers_tls(

@@ -116,13 +116,22 @@ def _close_connections_of(loop: AbstractEventLoop) -> None:
     has_closed = False
     for connection in alive(_loops):
         if _loop_of(connection) is loop:
+            transport = transport_of(connection)
             _force_close(connection)
+            _abort(transport)
             has_closed = True
     with suppress(RuntimeError):  # another loop runs in this thread
         if has_closed:
             # Transports close their sockets in the next round.
             loop.call_soon(loop.stop)
             loop.run_forever()
+
+
+def _abort(transport: Any) -> None:
+    """Close a transport of TLS, which would wait for the server's answer, at once."""
+    if hasattr(transport, "abort"):
+        with suppress(Exception):  # its socket is closed
+            transport.abort()
 
 
 def _moves(connection: object) -> bool:
