@@ -242,10 +242,11 @@ PROXY_FOLDER = "arena-proxy-"
 class Address:
     """A database on a server, and the login for it. No message shows the password.
 
-    ``host`` is a name, a number, or the absolute path of the folder in which the socket is.
+    ``host`` is a name, a number, or an absolute path: of a socket (``….sock``), or of the folder
+    in which it is. The port is a part of its name in a folder.
     """
 
-    product: str  # postgresql
+    product: str
     host: str
     port: int
     user: str
@@ -260,12 +261,14 @@ class Address:
 
     @property
     def is_socket(self) -> bool:
-        """Whether ``host`` is the folder of a socket on this machine."""
+        """Whether ``host`` is the path of a socket on this machine."""
         return self.host.startswith("/")
 
     @property
     def server(self) -> str:
-        """The server, as a message shows it: ``host:port``."""
+        """The server, as a message shows it: ``host:port``, or a socket."""
+        if self.host.endswith(".sock"):
+            return self.host
         return f"{self.host}:{self.port}"
 
     @property

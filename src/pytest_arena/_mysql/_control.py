@@ -267,11 +267,6 @@ def place_of(address: Address) -> dict[str, Any]:
     return {"host": address.host, "port": address.port}
 
 
-def place_shown(address: Address) -> str:
-    """Return the server, as a message shows it: a socket's file, or ``host:port``."""
-    return address.host if address.is_socket else address.server
-
-
 def is_here(address: Address) -> bool:
     """Return whether the server is on this machine, so that encryption is useless."""
     host = address.host

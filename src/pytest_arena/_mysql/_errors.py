@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._control import place_shown
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def failed(
             why = "the private server of pytest-arena was killed, or has crashed"
             fix = f"pytest …   # starts it again; if it stops again, read {address.log}"
         return ServerError(
-            f"{place_shown(address)}: {what}: the server has stopped or is restarting",
+            f"{address.server}: {what}: the server has stopped or is restarting",
             why=why,
             cause=f"the connection failed: {lines[0]}",
             fix=fix,
@@ -99,7 +98,7 @@ def failed(
     kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))
     of_source = f" of {source}" if source else ""
     return kind(
-        f"{place_shown(address)}: {what}: {lines[0]}",
+        f"{address.server}: {what}: {lines[0]}",
         why=_WHY,
         cause=cause.format(user=address.user, source=of_source),
         fix=fix.format(user=address.user),
@@ -124,7 +123,7 @@ _STEPS = {
 def foreign_registry(address: Address, name: str) -> ServerError:
     """Return the error for another owner's database of the registry's name."""
     return ServerError(
-        f"{place_shown(address)}: the database {name!r} there is not arena's",
+        f"{address.server}: the database {name!r} there is not arena's",
         why="pytest-arena records in it which databases it may drop, and drops no others",
         cause="it has tables, and none with pytest-arena's comment",
         fix=f"DROP DATABASE `{name}`;   -- if nobody needs it",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
-from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy.engine import URL, Dialect, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
-from pytest_arena._mysql._control import (
-    MySQLControlLine,
-    MySQLFailure,
-    place_shown,
-)
+from pytest_arena._mysql._control import MySQLControlLine, MySQLFailure
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation, why_unfit
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
@@ -26,77 +19,46 @@ from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._mysql.servers._changed_databases import ChangedDatabases
 from pytest_arena._mysql.servers._search import find_server
-from pytest_arena._origin import as_own
-from pytest_arena._process import interrupted
 from pytest_arena._product import (
-    ConnectTarget,
-    Core,
-    Database,
     Isolation,
-    Key,
-    RequestedDatabase,
     isolation_named,
 )
+from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product.sharing._sockets import check_for_sockets
-from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import Usage
-    from pytest_arena._product.servers import Server
+    from pytest_arena._mysql._control import MySQLControlLine
+    from pytest_arena._product import Core, Database, Usage
 
 # By the values of the option.
 _ISOLATIONS = {"auto": "undo", "undo": "undo", "clone": "clone", "rollback": "rollback"}
 
 
-class MySQL:
+class MySQL(ServerProduct[MySQLRegistry]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
-    forced = (
-        "another database replaced it, and all connections to the old one were ended"
-    )
 
     def __init__(self, core: Core, config: Config) -> None:
-        self._core = core
-        self._config = config
-        self._server: Server | None = None
-        self._own: MySQLRegistry | None = None
-        self._starting = threading.RLock()
+        super().__init__(core, config)
         self._changed_databases: ChangedDatabases | None = None
         self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
-        # By all names that the tests' databases have had.
-        self._databases_by_name: dict[str, Database] = {}
-        self._targets: dict[Database, ConnectTarget] = {}
         self.accounts: Accounts  # created with the registry of the server
-
-    @property
-    def shown(self) -> str:
-        """The server, if one is in use."""
-        return self._server.shown if self._server else FACTS.shown
-
-    def _registry(self) -> MySQLRegistry:
-        """Return the registry of the server. Find or start the server first."""
-        with self._starting:
-            if self._own is None:
-                with as_own():  # a test does not start the server's programs
-                    self._own = self._start()
-            return self._own
 
     def _start(self) -> MySQLRegistry:
         self._refuse_apps_database()
         server = find_server(self._config)
         self._server = server
-        root = self._config.root
         source = ""
         if self._config.server_url:
             source = self._config.places["database"]
         registry = MySQLRegistry(
             server.address,
-            project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
+            project=self._project(),
             tell=self._core.ledger.note,
             lock_timeout=self._config.lock_timeout,
             source=source,
@@ -138,13 +100,9 @@ class MySQL:
             )
 
     def _refuse_apps_database(self) -> None:
-        try:
-            url = make_url(self._config.server_url)
-        except (ArgumentError, ValueError):
-            return  # not set, or `find_server` reports the error
-        name = f"mysql://{url.host or 'localhost'}:{url.port or PORT}/{url.database}"
-        names, _ = self._core.requested()
-        if url.database and name in names:
+        used = self._used_url(PORT)
+        if used is not None:
+            url, name = used
             shown = url.set(database="").render_as_string()
             raise ConfigError(
                 f"arena_database names a database that the tests use: {name}",
@@ -161,22 +119,6 @@ class MySQL:
             for driver in DRIVERS
             if find_spec(PACKAGES.get(driver, driver)) is not None
         )
-
-    def identify(
-        self, requested: RequestedDatabase
-    ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key by the database's name: hosts with one name are primary and replica."""
-        known = self.live_at(requested)
-        key = known.key if known else Key("server", f"{self.name}/{requested.database}")
-        return key, (requested.database,)
-
-    def new_file(self, name: str, taken: Collection[str]) -> None:
-        """Return None: a server stores its databases."""
-        del name, taken
-
-    def live_at(self, requested: RequestedDatabase) -> Database | None:
-        """Return the database whose ``arena.url`` had this name at any time in this run."""
-        return self._databases_by_name.get(requested.database)
 
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
         """Return the templates on the server. The app's driver builds them."""
@@ -241,30 +183,6 @@ class MySQL:
             return ""
         return live.ask_for(_ISOLATIONS[name])
 
-    def target(self, database: Database) -> ConnectTarget:
-        """Return the live database, whose name changes after a test that has written."""
-        isolation = cast("MySQLIsolation | None", database.isolation)
-        if isolation is None:
-            return ConnectTarget(
-                database.key, "", (database.born, 0), database=database
-            )
-        # Each checkout calls this. The generation is read first: the address changes before it.
-        generation = (database.born, isolation.generation)
-        target = self._targets.get(database)
-        if (
-            target is None
-            or target.generation != generation
-            or target.key != database.key
-        ):
-            address = isolation.address
-            self._databases_by_name.setdefault(address.database, database)
-            self.accounts.follow(database, address.database)
-            target = ConnectTarget(
-                database.key, "", generation, address, database=database
-            )
-            self._targets[database] = target
-        return target
-
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the login of the app's first engine, which has the app's rights."""
         target = self.target(database)
@@ -306,15 +224,9 @@ class MySQL:
         return ()
 
     def remove(self, database: Database) -> None:
-        """Close the isolation, which drops the live database and its snapshots."""
-        database.close()
+        """Remove a database with its users."""
+        super().remove(database)
         self.accounts.forget(database)
-        self._targets.pop(database, None)
-        self._databases_by_name = {
-            name: known
-            for name, known in self._databases_by_name.items()
-            if known is not database
-        }
 
     def changed_by_others(self) -> list[str]:
         """Return the app's databases on this server that another program has changed."""
@@ -327,17 +239,3 @@ class MySQL:
             return self._changed_databases.changed(names)
         except MySQLFailure:  # tests have failed by it already
             return []
-
-    def close(self) -> str:
-        """Drop the databases of this run. A private server runs until it is idle."""
-        number = 0
-        if self._own is not None:
-            number = self._own.close()
-        place = ""
-        if self._server is not None:
-            place = place_shown(self._server.address)
-            self._server.close()
-        if not (interrupted.is_set() and number):
-            return ""
-        databases = counted(number, "database")
-        return f"left {databases} of this run on {place}. The next run drops what is left there"

@@ -17,7 +17,6 @@ from pytest_arena._mysql._control import (
     MySQLFailure,
     literal,
     open_control,
-    place_shown,
 )
 from pytest_arena._mysql._errors import step_for
 from pytest_arena._mysql._scripts import run_script
@@ -80,7 +79,7 @@ class MySQLBuild:
     @property
     def connect_target(self) -> ConnectTarget:
         """The database, by its name, which is unique on the server."""
-        name = f"{place_shown(self.address)}/{self.address.database}"
+        name = f"{self.address.server}/{self.address.database}"
         return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
     @property
@@ -206,7 +205,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         return TemplateError(
             f"the template cannot be stored: {error}",
             why="schema and seed are built once, into a database that is copied for tests",
-            cause=f"the server on {place_shown(self.own.address_of())} has stopped or refuses",
+            cause=f"the server on {self.own.address_of().server} has stopped or refuses",
             fix="pytest …   # once more, when the server answers",
         )
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy.engine import URL, Dialect, make_url
-from sqlalchemy.exc import ArgumentError
-
-from pytest_arena._origin import as_own
 from pytest_arena._postgresql._arguments import DRIVERS, address_for
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._identity import Identity, identity_of_control
@@ -24,24 +18,18 @@ from pytest_arena._postgresql.named._named_server import NamedServer
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._postgresql.servers._others_writes import OthersWrites
-from pytest_arena._process import interrupted
 from pytest_arena._product import (
-    ConnectTarget,
-    Core,
-    Database,
     Isolation,
-    Key,
-    RequestedDatabase,
     isolation_named,
 )
-from pytest_arena._values import counted
+from pytest_arena._product._server_product import ServerProduct
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import Usage
+    from pytest_arena._product import ConnectTarget, Core, Database, Usage
     from pytest_arena._product.servers import Server
 
 ISOLATIONS = {
@@ -52,39 +40,16 @@ ISOLATIONS = {
 }
 
 
-class PostgreSQL:
+class PostgreSQL(ServerProduct[ServerRegistry]):
     """PostgreSQL in a run. The first connection finds or starts the server."""
 
     name = "postgresql"
-    forced = (
-        "another database replaced it, and all connections to the old one were ended"
-    )
 
     def __init__(self, core: Core, config: Config) -> None:
-        self._core = core
-        self._config = config
-        self._server: Server | None = None
-        self._own: ServerRegistry | None = None
+        super().__init__(core, config)
         self._others_writes: OthersWrites | None = None
-        self._starting = threading.RLock()
         self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
-        # By all names that the tests' databases have had.
-        self._databases_by_name: dict[str, Database] = {}
-        self._targets: dict[Database, ConnectTarget] = {}
         self.roles: Roles  # created with the registry of the server
-
-    @property
-    def shown(self) -> str:
-        """The server, if one is in use."""
-        return self._server.shown if self._server else "PostgreSQL"
-
-    def _registry(self) -> ServerRegistry:
-        """Return the registry of the server. Find or start the server first."""
-        with self._starting:
-            if self._own is None:
-                with as_own():  # a test does not start the server's programs
-                    self._own = self._start()
-            return self._own
 
     def _start(self) -> ServerRegistry:
         # With rollback, a role that may not create databases uses the named database itself.
@@ -105,24 +70,17 @@ class PostgreSQL:
         tell = self._core.ledger.note
         if server.is_named:
             return NamedServer(server, self._config, tell)
-        root = self._config.root
         return ServerRegistry(
             server.address,
-            project=f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}",
+            project=self._project(),
             tell=tell,
             lock_timeout=self._config.lock_timeout,
         )
 
     def _refuse_apps_database(self) -> None:
-        try:
-            url = make_url(self._config.server_url)
-        except (ArgumentError, ValueError):
-            return  # not set, or `find_server` reports the error
-        name = (
-            f"{self.name}://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
-        )
-        names, _ = self._core.requested()
-        if url.database and name in map(_with_port, names):
+        used = self._used_url(5432)
+        if used is not None:
+            url, name = used
             other = "template1" if url.database == "postgres" else "postgres"
             raise ConfigError(
                 f"arena_database names a database that the tests use: {name}",
@@ -136,22 +94,6 @@ class PostgreSQL:
     def drivers(self) -> tuple[str, ...]:
         """Return the installed drivers, asyncpg first."""
         return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
-
-    def identify(
-        self, requested: RequestedDatabase
-    ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key by the database's name: hosts with one name are primary and replica."""
-        known = self.live_at(requested)
-        key = known.key if known else Key("server", f"{self.name}/{requested.database}")
-        return key, (requested.database or "postgres",)
-
-    def new_file(self, name: str, taken: Collection[str]) -> None:
-        """Return None: a server stores its databases."""
-        del name, taken
-
-    def live_at(self, requested: RequestedDatabase) -> Database | None:
-        """Return the database whose ``arena.url`` had this name at any time in this run."""
-        return self._databases_by_name.get(requested.database)
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
@@ -186,7 +128,7 @@ class PostgreSQL:
             )
         if isolation.name == "clone":
             self._note_slow_disk(own)
-        self.roles.note_inactive_rights(database.login, isolation.live.address)
+        self.roles.note_inactive_rights(database.login, isolation.address)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
@@ -212,29 +154,6 @@ class PostgreSQL:
                 f"{server.shown} writes each new or dropped database to the disk. That is faster "
                 "with fsync = off, or on a private server: arena_database = own"
             )
-
-    def target(self, database: Database) -> ConnectTarget:
-        """Return the live database, whose name may change after a test that has written."""
-        isolation = cast("ServerIsolation | None", database.isolation)
-        if isolation is None:
-            return ConnectTarget(
-                database.key, "", (database.born, 0), database=database
-            )
-        # Each checkout calls this. The generation is read first: the address changes before it.
-        generation = (database.born, isolation.generation)
-        target = self._targets.get(database)
-        if (
-            target is None
-            or target.generation != generation
-            or target.key != database.key
-        ):
-            address = isolation.live.address
-            self._databases_by_name.setdefault(address.database, database)
-            target = ConnectTarget(
-                database.key, "", generation, address, database=database
-            )
-            self._targets[database] = target
-        return target
 
     def target_of(self, database: Database, identity: Identity) -> ConnectTarget | None:
         """Return the target if a connection of this identity is open on the live database."""
@@ -271,16 +190,6 @@ class PostgreSQL:
         live = cast("ServerIsolation", database.isolation).live
         return live.policed(self.roles.policed_for_arena(), is_off=False)
 
-    def remove(self, database: Database) -> None:
-        """Close the isolation, which drops the live database and its snapshots."""
-        database.close()
-        self._targets.pop(database, None)
-        self._databases_by_name = {
-            name: known
-            for name, known in self._databases_by_name.items()
-            if known is not database
-        }
-
     def changed_by_others(self) -> list[str]:
         """Return the app's databases on this server that another program has changed."""
         if self._others_writes is None:
@@ -296,22 +205,3 @@ class PostgreSQL:
             return self._others_writes.changed(names)
         except ControlFailure:  # tests have failed by it already
             return []
-
-    def close(self) -> str:
-        """Drop the databases of this run. A private server runs until it is idle."""
-        number = 0
-        if self._own is not None:
-            number = self._own.close()
-        place = ""
-        if self._server is not None:
-            place = self._server.address.server
-            self._server.close()
-        if not (interrupted.is_set() and number):
-            return ""
-        databases = counted(number, "database")
-        return f"left {databases} of this run on {place}. The next run drops what is left there"
-
-
-def _with_port(name: str) -> str:
-    host, _, database = name.rpartition("/")
-    return f"{host}5432/{database}" if host.endswith(":") else name

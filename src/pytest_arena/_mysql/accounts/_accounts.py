@@ -135,18 +135,12 @@ class Accounts:
                     self._accounts[key] = self._create(database, login.user, live)
                     self._note_names_of_users(login.user, live)
             account = self._accounts[key]
-            return account.login if account is not None else None
-
-    def follow(self, database: Database, live: str) -> None:
-        """Give the users of a database their rights on the live database that replaced the last.
-
-        Raises:
-            ServerError: the server does not answer.
-        """
-        with self._lock, self._own.saying("no rights for the app's connections"):
-            for (of_database, _), account in self._accounts.items():
-                if of_database is database and account is not None:
-                    account.give(self._own.control, live)
+            if account is None:
+                return None
+            # Another live database may have replaced the last one.
+            with self._own.saying("no rights for the app's connections"):
+                account.give(self._own.control, live)
+            return account.login
 
     def forget(self, database: Database) -> None:
         """Drop the users of a database that was removed."""

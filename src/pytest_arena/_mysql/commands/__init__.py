@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._control import MySQLFailure, place_shown
+from pytest_arena._mysql._control import MySQLFailure
 from pytest_arena._mysql._server_registry import (
     REGISTRY,
     MySQLRegistry,
@@ -53,7 +53,7 @@ class MySQLDatabases:
             note = f"another version of arena has databases there: see {others}"
         yield Place(
             shown=self._shown,
-            where=place_shown(self._address),
+            where=self._address.server,
             things=tuple(row.thing() for row in content.databases),
             note=note,
         )
@@ -71,7 +71,7 @@ class MySQLDatabases:
                 run.sweep(everything=everything)
             except MySQLFailure as error:
                 raise ServerError(
-                    f"{place_shown(self._address)}: the databases cannot be swept: {error}",
+                    f"{self._address.server}: the databases cannot be swept: {error}",
                     why="what killed runs have left stays on the server",
                     cause="the server does not answer, or refuses a statement",
                     fix="arena databases sweep   # once more",

@@ -20,7 +20,6 @@ from pytest_arena._mysql._control import (
     MySQLFailure,
     is_here,
     open_control,
-    place_shown,
     tls_context,
 )
 from pytest_arena._mysql.servers._mysql_programs import (
@@ -111,7 +110,7 @@ def local_service(config: Config) -> Server:
             try:
                 return enter(
                     address,
-                    f", a local service on {place_shown(address)}",
+                    f", a local service on {address.server}",
                     timeout=_KNOCK_SECONDS,
                 )
             except Unavailable as reason:
@@ -164,9 +163,7 @@ def _local_places() -> Iterator[tuple[str, int]]:
 def _named_server(config: Config) -> Server:
     try:
         address = read_url(config.server_url, config.turn_timeout)
-        return enter(
-            address, f" on {place_shown(address)}, from {config.places['database']}"
-        )
+        return enter(address, f" on {address.server}, from {config.places['database']}")
     except Unavailable as reason:
         raise ServerError(
             f"the server for the tests cannot be used: {reason}",
@@ -249,26 +246,26 @@ def _entered(address: Address, where: str, timeout: float) -> Server:
 def _reason(address: Address, error: MySQLFailure) -> str:
     text = redact(str(error).splitlines()[0])
     if "[SSL" in text:
-        return f"TLS to {place_shown(address)} cannot be used: {text}"
+        return f"TLS to {address.server} cannot be used: {text}"
     if error.has_no_answer:
-        return f"nothing answers on {place_shown(address)} ({text})"
+        return f"nothing answers on {address.server} ({text})"
     if error.is_crowded:
-        return f"the server on {place_shown(address)} has no connection free: {text}"
-    return f"{place_shown(address)} refuses {address.user}: {text}"
+        return f"the server on {address.server} has no connection free: {text}"
+    return f"{address.server} refuses {address.user}: {text}"
 
 
 def _checked(control: MySQLControl, address: Address) -> str:
     """Return the server's product and version."""
     [(text, is_read_only)] = control.rows("SELECT VERSION(), @@GLOBAL.read_only")
     product, version = read_version(text)
-    check_version(product, version, f"the server on {place_shown(address)}")
+    check_version(product, version, f"the server on {address.server}")
     if is_read_only not in (0, "OFF"):
         raise Unavailable(
-            f"the server on {place_shown(address)} is read-only, as a replica is"
+            f"the server on {address.server} is read-only, as a replica is"
         )
     if control.rows(_MAY_CREATE) == [(0,)]:
         raise Unavailable(
-            f"{address.user} on {place_shown(address)} may not create databases",
+            f"{address.user} on {address.server} may not create databases",
             fix=messages.GRANT.format(user=address.user),
         )
     return f"{product} {version}"

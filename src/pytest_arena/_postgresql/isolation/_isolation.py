@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Usage
-    from pytest_arena._values import TableRows
+    from pytest_arena._values import Address, TableRows
 
 _Live = JournaledDatabase | PlainDatabase
 _Level = ServerLevel[_Live]
@@ -108,6 +108,11 @@ class ServerIsolation:
     def live(self) -> _Live:
         """The top level's database."""
         return self._stack[-1].live
+
+    @property
+    def address(self) -> Address:
+        """The address of the top level's database."""
+        return self.live.address
 
     @property
     def name(self) -> str:

@@ -1,0 +1,167 @@
+"""A product in a run whose databases are on a server."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from hashlib import sha256
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from pytest_arena._config._supported import SUPPORTED
+from pytest_arena._origin import as_own
+from pytest_arena._process import interrupted
+from pytest_arena._product import ConnectTarget, Database, Key
+from pytest_arena._values import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._product import Core, RequestedDatabase
+    from pytest_arena._product.servers import Server
+    from pytest_arena._values import Address
+
+
+class _Registry(Protocol):
+    """The databases that pytest-arena has made on a server."""
+
+    def close(self) -> int:
+        """End the run. Return the number of databases that are left."""
+
+
+RegistryT = TypeVar("RegistryT", bound=_Registry)
+
+
+class _LiveDatabase(Protocol):
+    """The isolation of a database on a server."""
+
+    @property
+    def generation(self) -> int:
+        """A number that changes with the address."""
+
+    @property
+    def address(self) -> Address:
+        """The address of the live database."""
+
+
+class ServerProduct(Generic[RegistryT]):
+    """A product in a run. The first connection finds or starts its server."""
+
+    name: str
+    forced = (
+        "another database replaced it, and all connections to the old one were ended"
+    )
+
+    def __init__(self, core: Core, config: Config) -> None:
+        self._core = core
+        self._config = config
+        self._server: Server | None = None
+        self._own: RegistryT | None = None
+        self._starting = threading.RLock()
+        # By all names that the tests' databases have had.
+        self._databases_by_name: dict[str, Database] = {}
+        self._targets: dict[Database, ConnectTarget] = {}
+
+    @abstractmethod
+    def _start(self) -> RegistryT:
+        """Find or start the server. Return its registry."""
+
+    @property
+    def shown(self) -> str:
+        """The server, if one is in use."""
+        return self._server.shown if self._server else SUPPORTED[self.name].shown
+
+    def _registry(self) -> RegistryT:
+        """Return the registry of the server. Find or start the server first."""
+        with self._starting:
+            if self._own is None:
+                with as_own():  # a test does not start the server's programs
+                    self._own = self._start()
+            return self._own
+
+    def _project(self) -> str:
+        """Return the name of the user's project in a registry."""
+        root = self._config.root
+        return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
+
+    def _used_url(self, default_port: int) -> tuple[URL, str] | None:
+        """Return the URL of ``arena_database`` if it names a database that the tests use.
+
+        The second value is the name of the database.
+        """
+        try:
+            url = make_url(self._config.server_url)
+        except (ArgumentError, ValueError):
+            return None  # not set, or the search for the server reports the error
+        host = url.host or "localhost"
+        name = f"{self.name}://{host}:{url.port or default_port}/{url.database}"
+        requested, _ = self._core.requested()
+        is_used = url.database and name in requested
+        return (url, name) if is_used else None
+
+    def identify(
+        self, requested: RequestedDatabase
+    ) -> tuple[Key | None, tuple[str, ...]]:
+        """Return the key by the database's name: hosts with one name are primary and replica."""
+        known = self.live_at(requested)
+        key = known.key if known else Key("server", f"{self.name}/{requested.database}")
+        default = SUPPORTED[self.name].maintenance_database
+        return key, (requested.database or default,)
+
+    def new_file(self, name: str, taken: Collection[str]) -> None:
+        """Return None: a server stores its databases."""
+        del name, taken
+
+    def live_at(self, requested: RequestedDatabase) -> Database | None:
+        """Return the database whose ``arena.url`` had this name at any time in this run."""
+        return self._databases_by_name.get(requested.database)
+
+    def target(self, database: Database) -> ConnectTarget:
+        """Return the live database, whose name may change after a test that has written."""
+        isolation = cast("_LiveDatabase | None", database.isolation)
+        if isolation is None:
+            return ConnectTarget(
+                database.key, "", (database.born, 0), database=database
+            )
+        # Each checkout calls this. The generation is read first: the address changes before it.
+        generation = (database.born, isolation.generation)
+        target = self._targets.get(database)
+        if (
+            target is None
+            or target.generation != generation
+            or target.key != database.key
+        ):
+            address = isolation.address
+            self._databases_by_name.setdefault(address.database, database)
+            target = ConnectTarget(
+                database.key, "", generation, address, database=database
+            )
+            self._targets[database] = target
+        return target
+
+    def remove(self, database: Database) -> None:
+        """Close the isolation, which drops the live database and its snapshots."""
+        database.close()
+        self._targets.pop(database, None)
+        self._databases_by_name = {
+            name: known
+            for name, known in self._databases_by_name.items()
+            if known is not database
+        }
+
+    def close(self) -> str:
+        """Drop the databases of this run. A private server runs until it is idle."""
+        number = 0
+        if self._own is not None:
+            number = self._own.close()
+        place = ""
+        if self._server is not None:
+            place = self._server.address.server
+            self._server.close()
+        if not (interrupted.is_set() and number):
+            return ""
+        databases = counted(number, "database")
+        return f"left {databases} of this run on {place}. The next run drops what is left there"
