@@ -200,7 +200,7 @@ assert not arena.ledger.refusals
 first, second = psycopg.connect(DSN), psycopg2.connect(DSN)
 arena.level = 8
 third = psycopg2.connect(DSN)
-known = {one.pid: one for one in _drivers.raw_connections()}
+known = {_drivers.pid_of(one.driver): one for one in _drivers.raw_connections()}
 assert set(known) == {one.info.backend_pid for one in (first, second, third)}
 assert [known[one.info.backend_pid].serial for one in (first, second, third)] == [7, 7, 8]
 assert {one.target for one in known.values()} == {TARGET}
@@ -212,7 +212,7 @@ assert not _drivers.raw_connections()
 async def both():
     one = await asyncpg.connect(DSN, server_settings={"search_path": "app"})
     assert await one.fetchval("SHOW search_path") == "app"
-    assert [raw.pid for raw in _drivers.raw_connections()] == [one.get_server_pid()]
+    assert [raw.driver for raw in _drivers.raw_connections()] == [one]
     await one.close()
 asyncio.run(both())
 """,
@@ -237,7 +237,7 @@ for way in BOUND:
     assert all(is_async == ("async" in way.__name__) for *_, is_async in arena.asked), arena.asked
 one = psycopg_connect(DSN, application_name="mine")
 assert one.info.parameter_status("application_name") == "mine"
-assert [raw.pid for raw in _drivers.raw_connections()] == [one.info.backend_pid]
+assert [raw.driver for raw in _drivers.raw_connections()] == [one]
 one.close()
 run(by_psycopg_generator)
 

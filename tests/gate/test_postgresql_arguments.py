@@ -30,7 +30,7 @@ from tests.gate.postgresql import SERVER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_arena._postgresql._arguments import ServerTarget
+    from pytest_arena._product._server_targets import ServerTarget
 
 ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
 

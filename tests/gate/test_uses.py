@@ -14,7 +14,7 @@ from pytest_arena._gate import _registry
 from pytest_arena._gate._listeners import Gate
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._registry import Registry
-from pytest_arena._postgresql._connections import ServerHandle
+from pytest_arena._postgresql._connections import PostgreSQLHandle
 from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._process import alive
 from pytest_arena._product import ConnectTarget, Key, OpenConnection
@@ -66,7 +66,7 @@ def _gate(entry: Any) -> Iterator[Any]:
     gate.registry._checkouts = AskedMeanwhile()
     gate.registry._checkouts.ask = gate.registry.usage_of(KEY)
     with closing(connect("postgres")) as connection:
-        handle = ServerHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
+        handle = PostgreSQLHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
         record = pooled(entry)
         record.become(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
         gate.registry.check_out(record, entry, record.targets(), 0)

@@ -74,7 +74,7 @@ def product_of(value: str) -> str:
 
 
 def facts_of_driver(error: object) -> ProductFacts | None:
-    """Return the facts of the product whose driver has defined the class of an error."""
+    """Return the facts of the product whose driver defines the class of an object."""
     for kind in type(error).__mro__:
         product = DRIVERS.get(kind.__module__.partition(".")[0])
         if product is not None:

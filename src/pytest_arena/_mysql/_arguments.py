@@ -7,24 +7,19 @@ PyMySQL, aiomysql, asyncmy and mysqlclient have nearly the same arguments
 from __future__ import annotations
 
 import configparser
-import getpass
 import math
 import re
 import ssl
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._control import needs_no_tls, tls_context
-from pytest_arena._product import RequestedDatabase
-from pytest_arena._values import Address, ServerLogin
+from pytest_arena._product._server_targets import RedirectedHost, ServerTarget
+from pytest_arena._values import ServerLogin
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
-    from pytest_arena._product import ConnectTarget
+    from pytest_arena._values import Address
 
 # In the order of preference if no engine shows the app's driver.
 ASYNC_DRIVERS = ("asyncmy", "aiomysql")
@@ -35,61 +30,11 @@ PORT = 3306
 _NO_NAME = FACTS.maintenance_database
 
 
-@dataclass(frozen=True, slots=True)
-class MySQLTarget:
-    """The server and the database that arguments name."""
+class MySQLTarget(ServerTarget):
+    """A database of MySQL or MariaDB that arguments name."""
 
-    host: str
-    port: str
-    database: str
-    login: ServerLogin | None = field(default=None, compare=False)
-
-    @property
-    def name(self) -> str:
-        """The name, in the form of ``arena_allow``."""
-        return f"mysql://{self.host}:{self.port}/{self.database}"
-
-
-class RedirectedMySQLHost(str):
-    """The host in redirected arguments, by which pytest-arena recognizes them.
-
-    For a driver it is a text.
-    """
-
-    __slots__ = ("address",)
-    address: Address
-
-    @classmethod
-    def to(cls, address: Address, driver: str = "") -> RedirectedMySQLHost:
-        """Return the host of an address. A driver ignores it beside the file of a socket."""
-        name = address.host
-        if address.is_socket:
-            name = "localhost"
-        elif driver == "mysqldb" and name == "localhost":
-            name = "127.0.0.1"  # mysqlclient would open the usual socket
-        host = cls(name)
-        host.address = address
-        return host
-
-
-# The names in the registry. No developer's database has such a name.
-_OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{8,16}")
-
-
-def is_own_name(database: str) -> bool:
-    """Return whether a database of this name belongs to pytest-arena."""
-    return _OWN_NAME.fullmatch(database) is not None
-
-
-def requested(dialect: Dialect, server: MySQLTarget) -> RequestedDatabase:
-    """Return the requested database for the core."""
-    return RequestedDatabase(
-        dialect,
-        FACTS.name,
-        server.name,
-        database=server.database,
-        login=server.login,
-    )
+    product = FACTS.name
+    of_each_server: ClassVar = {FACTS.maintenance_database}
 
 
 def target(kwargs: dict[str, Any]) -> MySQLTarget:
@@ -102,12 +47,10 @@ def target(kwargs: dict[str, Any]) -> MySQLTarget:
     user = str(settings.get("user") or "")
     if user:
         login = ServerLogin(user, str(password))
-    return MySQLTarget(
-        str(settings.get("host") or "localhost"),
-        str(settings.get("port") or PORT),
-        str(settings.get("database") or _NO_NAME),
-        login,
-    )
+    host = str(settings.get("host") or "localhost")
+    port = str(settings.get("port") or PORT)
+    database = str(settings.get("database") or _NO_NAME)
+    return MySQLTarget(((host, port),), database, login)
 
 
 _OTHER_NAMES = {"db": "database", "passwd": "password", "socket": "unix_socket"}
@@ -208,20 +151,6 @@ def _tls_arguments(driver: str, options: tuple[tuple[str, str], ...]) -> dict[st
     return {"ssl": files, "ssl_mode": mode}
 
 
-def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
-    """Return the address of a target with the user for a login of the app.
-
-    A build connects with pytest-arena's login.
-    """
-    address = cast("Address", target.address)
-    if target.database is None:
-        return address
-    product: Any = target.database.product  # importing its type is a cycle
-    accounts = product.accounts
-    user = accounts.login_of(target.database, login, address.database)
-    return address.as_(user) if user is not None else address
-
-
 def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
     names = [key for key, value in kwargs.items() if key.startswith("ssl") and value]
     return bool(names) and "ssl_disabled" not in names
@@ -229,7 +158,11 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
-    kwargs["host"] = RedirectedMySQLHost.to(address, driver)
+    # A driver ignores the name beside the file of a socket.
+    host = "localhost" if address.is_socket else address.host
+    if driver == "mysqldb" and host == "localhost":
+        host = "127.0.0.1"  # mysqlclient would open the usual socket
+    kwargs["host"] = RedirectedHost.to(address, host)
     kwargs["port"] = address.port
     kwargs.pop("database", None)
     kwargs.pop("db", None)
@@ -243,7 +176,7 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
 def redirected_to(kwargs: dict[str, Any]) -> Address | None:
     """Return the address to which the arguments were redirected, None if they were not."""
     host = kwargs.get("host")
-    return host.address if isinstance(host, RedirectedMySQLHost) else None
+    return host.address if isinstance(host, RedirectedHost) else None
 
 
 def are_unchanged(kwargs: dict[str, Any], address: Address) -> bool:
@@ -268,10 +201,3 @@ def bound_locks(seconds: float, kwargs: dict[str, Any]) -> None:
         kwargs["init_command"] = f"SET {limits}"
     elif re.match(r"(?i)\s*SET\s+(?!NAMES|CHARACTER|TRANSACTION)[^;]*\Z", command):
         kwargs["init_command"] = f"{command}, {limits}"
-
-
-def os_user() -> str:
-    """Return the user of this process, which is the default login."""
-    with suppress(KeyError, OSError):  # a container's user without an entry
-        return getpass.getuser()
-    return ""

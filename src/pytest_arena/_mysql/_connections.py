@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql._clients import client_target
 from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.drivers import _records as records
 from pytest_arena._mysql.drivers._driver_guard import watch_drivers
-from pytest_arena._mysql.drivers._spawned_drivers import SpawnedDrivers
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -21,6 +20,12 @@ from pytest_arena._product import (
     ReadSnapshot,
     RequestedDatabase,
 )
+from pytest_arena._product._raw_connections import (
+    ServerConnections,
+    ServerHandle,
+    driver_connection,
+)
+from pytest_arena._product._server_targets import address_for, is_own_name
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -30,15 +35,19 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._mysql_isolation import MySQLIsolation
-    from pytest_arena._mysql.drivers._records import RawMySQLConnection
-    from pytest_arena._values import Address
+    from pytest_arena._mysql.drivers._records import MySQLConnection
+    from pytest_arena._product._raw_connections import RawConnection
 
 
 _SESSION_SETTINGS = ("charset", "init_command", "sql_mode")
 
 
-class MySQLConnections:
+class MySQLConnections(ServerConnections["MySQLConnection"]):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
+
+    product = FACTS.name
+    guard_module = watch_drivers.__module__
+    records = records.RECORDS
 
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -46,7 +55,7 @@ class MySQLConnections:
         """Return the database that a driver's arguments name."""
         if dialect.driver not in arguments.DRIVERS or cargs:
             return None
-        return arguments.requested(dialect, arguments.target(cparams))
+        return arguments.target(cparams).requested(dialect)
 
     def session_arguments(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -67,7 +76,7 @@ class MySQLConnections:
         del cargs
         if target is not None and target.address is not None:
             login = arguments.target(cparams).login
-            address = arguments.address_for(target, login)
+            address = address_for(target, login)
             arguments.redirect(dialect.driver, address, cparams)
             # The build of a template waits for locks as long as it needs to.
             if core.config.lock_timeout and target.database is not None:
@@ -90,7 +99,7 @@ class MySQLConnections:
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Look for the connection's database by its name, which is unique."""
         driver = driver_connection(dbapi_connection)
-        if not _is_ours(driver):
+        if facts_of_driver(driver) is not FACTS:
             return None
         record = records.known_record(driver)
         admission = record.admission if record is not None else None
@@ -99,11 +108,9 @@ class MySQLConnections:
         name = _database_of(driver)
         if not name and admission is not None and admission.address is not None:
             name = admission.address.database  # an older mysqlclient does not show it
-        for database in core.provisioned():
+        for database in self._databases(core):
             target = database.target
-            address = target.address
-            is_of_product = database.product.name == FACTS.name
-            if is_of_product and address is not None and address.database == name:
+            if target.address is not None and target.address.database == name:
                 return OpenConnection(target, MySQLHandle(target, dbapi_connection))
         host = _attribute(driver, "host") or "localhost"
         port = _attribute(driver, "port") or arguments.PORT
@@ -113,44 +120,28 @@ class MySQLConnections:
         """Watch the constructors of the drivers' connections, and their statements."""
         watch_drivers(core)
 
-    def end_raw(self, core: Core, serial: int | None) -> list[str]:
-        """End the sessions of a level's connections, and of those to replaced databases.
+    def _is_in_transaction(self, driver: Any) -> bool:
+        return records.is_in_transaction(driver)
 
-        A connection of a wider fixture whose session the level has changed is ended, too. Return
-        the lines of lost writes.
-        """
-        lost: list[str] = []
-        for raw in records.raw_connections():
-            record = raw.record
-            is_of_level = raw.serial == serial
-            may_have_lost = is_of_level or record.writes.written_in(serial or 0)
-            has_lost = may_have_lost and records.has_written(raw.driver)
-            if has_lost:
-                lost.append(_line_of(raw))
-            if is_of_level:
-                _end_raw(raw)
-            elif has_lost:
-                _end_wide(core, raw, f"it was left inside a transaction ({lost[-1]})")
-            elif raw.is_stale:
-                _end_wide(core, raw, "its database was replaced")
-            elif serial in record.altered:
-                line = record.altered[serial]
-                _end_wide(core, raw, f"its session was changed ({line})")
-                record.forget_changes(serial)
-        return lost
+    def _has_written(self, raw: RawConnection[MySQLConnection]) -> bool:
+        return records.has_written(raw.driver)
 
-    def raw_transactions(self) -> list[str]:
-        """Return the lines of raw connections that are inside a transaction."""
-        return [
-            _line_of(raw)
-            for raw in records.raw_connections()
-            if records.is_in_transaction(raw.driver)
-        ]
+    def _reset(self, raw: RawConnection[MySQLConnection], serial: int | None) -> str:
+        if serial is None or serial not in raw.record.altered:
+            return ""
+        line = raw.record.altered[serial]
+        raw.record.forget_changes(serial)
+        return f"its session was changed ({line})"
+
+    def _end(self, raw: RawConnection[MySQLConnection]) -> None:
+        _kill(raw.target, raw.record.pid, cancel=False)
+        raw.record.kill()
+        raw.record.join_pool()
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
         """Explain a missing right, and an error of a connection that pytest-arena has ended."""
         original = getattr(error, "orig", None) or error
-        if type(original).__module__.partition(".")[0] not in FACTS.drivers:
+        if facts_of_driver(original) is not FACTS:
             return ""
         text = str(original)
         if ACCOUNT_PREFIX in text and any(sign in text for sign in _DENIALS):
@@ -163,7 +154,7 @@ class MySQLConnections:
     def owns(self, name: str) -> bool:
         """Return whether a name has the form of pytest-arena's databases."""
         _, _, database = name.rpartition("/")
-        return arguments.is_own_name(database)
+        return is_own_name(database)
 
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
@@ -173,21 +164,6 @@ class MySQLConnections:
         if target is None or self.owns(target.name):
             return ()
         return (target.name,)
-
-    def in_spawned(
-        self, core: Core, engines: Sequence[RequestedDatabase]
-    ) -> SpawnedDrivers | None:
-        """Return the test's databases by the names of databases in the app's URLs."""
-        del engines
-        if core.config.drivers == "off":
-            return None
-        addresses: dict[str, Address] = {}
-        for database in core.provisioned():
-            target = database.target
-            if database.product.name == FACTS.name and target.address is not None:
-                address = arguments.address_for(target, database.login)
-                addresses.update(dict.fromkeys(database.tails, address))
-        return SpawnedDrivers(addresses, core.config.allow)
 
 
 _ENDS = ("(2013,", "(2006,", "(0,", "(1927,", "Not connected", "Already closed")
@@ -201,17 +177,6 @@ _ENDED = """\
 pytest-arena has ended a connection that outlives its tests:
 {}
 next: open it in a fixture of scope="function", or use the app's engine, which connects again"""
-
-
-def driver_connection(dbapi_connection: object) -> Any:
-    """Return the driver's connection inside SQLAlchemy's adapted connection."""
-    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
-
-
-def _is_ours(connection: object) -> bool:
-    """Return whether the class, or a base of a class of the app, is of a known driver."""
-    packages = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
-    return not packages.isdisjoint(FACTS.drivers)
 
 
 def _attribute(connection: object, name: str) -> Any:
@@ -235,14 +200,10 @@ def open_product(core: Core, config: Config) -> Product:
     return MySQL(core, config)
 
 
-class MySQLHandle:
-    """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient.
+class MySQLHandle(ServerHandle["MySQLConnection"]):
+    """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
-    A driver cannot be used from another thread or outside its event loop. pytest-arena ends a
-    session over its control connection, by the server's id.
-    """
-
-    __slots__ = ("_dialect", "_record", "_reference", "_target")
+    __slots__ = ("_dialect",)
     reads_statements = False  # the guard of the driver reads them
 
     def __init__(
@@ -251,16 +212,10 @@ class MySQLHandle:
         dbapi_connection: object,
         dialect: Dialect | None = None,
     ) -> None:
-        driver = driver_connection(dbapi_connection)
+        super().__init__(target, dbapi_connection, records.RECORDS)
         self._dialect = dialect
-        self._target = target
-        self._reference = weakref.ref(driver)
-        self._record = records.record_of(driver)
-        self._record.lead_to(target, records.pid_of(driver))
-
-    def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the connection."""
-        return self._reference() is driver_connection(dbapi_connection)
+        pid = records.pid_of(driver_connection(dbapi_connection))
+        self._record.lead_to(target, pid)
 
     @property
     def in_transaction(self) -> bool:
@@ -284,10 +239,6 @@ class MySQLHandle:
         has_snapshot = level == "REPEATABLE READ" and self.is_begun
         return self._record.snapshot if has_snapshot else None
 
-    def changes(self) -> int:
-        """Return 0: the drivers count rows of one statement only."""
-        return 0
-
     def has_written(self, dbapi_connection: object, since: int) -> bool:
         """Return whether the open transaction has changed rows. No round trip."""
         del dbapi_connection, since
@@ -296,11 +247,6 @@ class MySQLHandle:
     def interrupt(self) -> None:
         """Cancel the running statement."""
         self._kill(cancel=True)
-
-    def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
-        """Yield True: pytest-arena does not use the connection itself."""
-        del seconds
-        return nullcontext(enter_result=True)
 
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
@@ -312,10 +258,6 @@ class MySQLHandle:
     def _kill(self, *, cancel: bool) -> None:
         if self._reference() is not None:
             _kill(self._target, self._record.pid, cancel=cancel)
-
-    def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return nothing: a connection to a server has one database."""
-        return ()
 
     def taken(self, *, is_first: bool) -> int:
         """Note a checkout."""
@@ -353,22 +295,3 @@ def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
     if isolation is not None:
         with suppress(ArenaError):  # a server that does not answer has ended it
             isolation.end(pid, cancel=cancel)
-
-
-def _line_of(raw: RawMySQLConnection) -> str:
-    """Return the line that last wrote by a raw connection, else the line that opened it."""
-    line = raw.record.writes.line or raw.record.opened_at
-    return str(line or "a pool of a driver")
-
-
-def _end_raw(raw: RawMySQLConnection) -> None:
-    _kill(raw.target, raw.record.pid, cancel=False)
-    raw.record.kill()
-    raw.record.end()
-
-
-def _end_wide(core: Core, raw: RawMySQLConnection, reason: str) -> None:
-    """End a connection of a wider fixture. A later error names the reason."""
-    opened_at = raw.record.opened_at or "by a pool"
-    core.ledger.ended_connections.append(f"{reason}; opened: {opened_at}")
-    _end_raw(raw)

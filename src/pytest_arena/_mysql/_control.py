@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._origin import as_own
 from pytest_arena._process import rest, seconds
+from pytest_arena._product._server_targets import is_here
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -267,16 +268,9 @@ def place_of(address: Address) -> dict[str, Any]:
     return {"host": address.host, "port": address.port}
 
 
-def is_here(address: Address) -> bool:
-    """Return whether the server is on this machine, so that encryption is useless."""
-    host = address.host
-    is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
-    return address.is_socket or host in {"localhost", "::1"} or is_loopback
-
-
 def needs_no_tls(address: Address) -> bool:
     """Return whether PyMySQL logs in without TLS, on this machine alone."""
-    return address.tls is None and is_here(address)
+    return address.tls is None and is_here(address.host)
 
 
 def literal(text: str) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT, address_for
-from pytest_arena._mysql._control import MySQLControlLine, MySQLFailure
+from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
+from pytest_arena._mysql._control import MySQLFailure
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation, why_unfit
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
@@ -24,6 +24,7 @@ from pytest_arena._product import (
     isolation_named,
 )
 from pytest_arena._product._server_product import ServerProduct
+from pytest_arena._product._server_targets import address_for
 from pytest_arena._product.sharing._sockets import check_for_sockets
 from pytest_arena.errors import ConfigError, impossible
 
@@ -47,7 +48,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         super().__init__(core, config)
         self._changed_databases: ChangedDatabases | None = None
         self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
-        self.accounts: Accounts  # created with the registry of the server
+        self.users: Accounts  # created with the registry of the server
 
     def _start(self) -> MySQLRegistry:
         self._refuse_apps_database()
@@ -66,7 +67,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         with registry.saying("the server's settings cannot be read"):
             self._note_settings(registry.control)
             self._changed_databases = ChangedDatabases(registry.control, server.address)
-        self.accounts = Accounts(self._core, registry)
+        self.users = Accounts(self._core, registry)
         if self._config.roles:
             self._core.ledger.note(
                 f"arena_roles does nothing on {server.shown}: it names roles of PostgreSQL. "
@@ -126,7 +127,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         if name not in self._stores:
             self._stores[name] = MySQLTemplates(self._registry(), dialect())
             if self._server is not None and self._server.is_private:
-                self.accounts.create_users_of_app()
+                self.users.create_users_of_app()
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
@@ -226,7 +227,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
     def remove(self, database: Database) -> None:
         """Remove a database with its users."""
         super().remove(database)
-        self.accounts.forget(database)
+        self.users.forget(database)
 
     def changed_by_others(self) -> list[str]:
         """Return the app's databases on this server that another program has changed."""

@@ -2,6 +2,7 @@
 
 from pytest_arena._values import ProductFacts
 
+OF_THE_SERVER = {"postgres", "template0", "template1"}
 FACTS = ProductFacts(
     name="postgresql",
     shown="PostgreSQL",

@@ -8,99 +8,40 @@ psycopg and psycopg2 have libpq's arguments
 from __future__ import annotations
 
 import configparser
-import getpass
 import os
 import re
 import sys
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from inspect import signature
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
-from pytest_arena._product import RequestedDatabase
-from pytest_arena._values import Address, ServerLogin
+from pytest_arena._postgresql import OF_THE_SERVER
+from pytest_arena._product._server_targets import (
+    RedirectedHost,
+    ServerTarget,
+    is_here,
+    os_user,
+)
+from pytest_arena._values import ServerLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy.engine import Dialect
-
-    from pytest_arena._product import ConnectTarget
+    from pytest_arena._values import Address
 
 
 _PORT = "5432"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerTarget:
-    """The servers that a driver tries in turn, and the name of the database."""
+class PostgreSQLTarget(ServerTarget):
+    """A database of PostgreSQL that arguments name."""
 
-    hosts: tuple[tuple[str, str], ...]  # the name, number or folder, and the port
-    database: str
-    login: ServerLogin | None = field(default=None, compare=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """A name for each server, in the form of ``arena_allow``."""
-        return tuple(
-            f"postgresql://{host}:{port}/{self.database}" for host, port in self.hosts
-        )
-
-    @property
-    def name(self) -> str:
-        """All servers in one name, for a message."""
-        servers = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        return f"postgresql://{servers}/{self.database}"
-
-
-class RedirectedHost(str):
-    """The host in redirected arguments, by which pytest-arena recognizes them.
-
-    For a driver it is a text.
-    """
-
-    __slots__ = ("address",)
-    address: Address
-
-    @classmethod
-    def to(cls, address: Address) -> RedirectedHost:
-        """Return the host of an address."""
-        host = cls(address.host.rstrip("/"))  # drivers write a folder without the slash
-        host.address = address
-        return host
-
-    @property
-    def target(self) -> ServerTarget:
-        """The database of the arguments, if the app has not changed them."""
-        server = (str(self), str(self.address.port))
-        return ServerTarget((server,), self.address.database)
-
-
-# The names in the registry. No developer's database has such a name.
-_OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{16}")
-
-
-def is_own_name(database: str) -> bool:
-    """Return whether a database of this name belongs to pytest-arena."""
-    return _OWN_NAME.fullmatch(database) is not None
-
-
-def is_here(host: str) -> bool:
-    """Return whether the server is on this machine, so that encryption is useless."""
-    is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
-    return host.startswith("/") or host in {"localhost", "::1"} or is_loopback
-
-
-def _os_user() -> str:
-    """Return the user of this process, which is the default name of a database."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without an entry
-        return ""
+    product = "postgresql"
+    of_each_server = OF_THE_SERVER
 
 
 def _service_settings(
@@ -134,17 +75,6 @@ def _section(file: Path, service: str) -> dict[str, str]:
     except (configparser.Error, UnicodeDecodeError, OSError):
         return {}  # the driver reports the error
     return dict(parser[service]) if service in parser else {}
-
-
-def requested(dialect: Dialect, server: ServerTarget) -> RequestedDatabase:
-    """Return the requested database for the core."""
-    return RequestedDatabase(
-        dialect,
-        "postgresql",
-        server.name,
-        database=server.database,
-        login=server.login,
-    )
 
 
 def _login(user: Any, password: object) -> ServerLogin | None:
@@ -182,21 +112,6 @@ def redirect(
         _redirect_libpq(driver, address, args, kwargs)
 
 
-def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
-    """Return the address of a target with the role for a login of the app.
-
-    A build connects with pytest-arena's login.
-    """
-    address = cast("Address", target.address)
-    if target.database is None:
-        return address
-    product: Any = target.database.product  # importing its type is a cycle
-    role: ServerLogin | None = product.roles.login_of(target.database, login, address)
-    if role is None:
-        return address
-    return address.as_(role)
-
-
 def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
     """Limit the time that a statement waits for a lock, unless the app's settings limit it.
 
@@ -227,14 +142,21 @@ def session_arguments(
 def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
     """Return whether the arguments were redirected, and the app has not changed them since."""
     host = kwargs.get("host")
-    return (
-        isinstance(host, RedirectedHost) and target(driver, args, kwargs) == host.target
-    )
+    if not isinstance(host, RedirectedHost):
+        return False
+    server = (str(host), str(host.address.port))
+    redirected = PostgreSQLTarget((server,), host.address.database)
+    return target(driver, args, kwargs) == redirected
+
+
+def _host_of(address: Address) -> RedirectedHost:
+    # Drivers write a folder without the slash.
+    return RedirectedHost.to(address, address.host.rstrip("/"))
 
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, object]) -> None:
     """Name the server and the database of an address explicitly. Keep the login."""
-    kwargs["host"] = RedirectedHost.to(address)
+    kwargs["host"] = _host_of(address)
     kwargs["port"] = address.port
     if driver == "asyncpg":
         kwargs["database"] = address.database
@@ -300,7 +222,7 @@ def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
     dsn = urlparse(_dsn(args, kwargs))
     user = kwargs.get("user") or unquote(dsn.username or "")
     login = _login(user, kwargs.get("password") or unquote(dsn.password or ""))
-    return ServerTarget(tuple(hosts), parsed.database or parsed.user, login)
+    return PostgreSQLTarget(tuple(hosts), parsed.database or parsed.user, login)
 
 
 def _asyncpg_host(address: Any) -> tuple[str, str]:
@@ -322,7 +244,7 @@ def _redirect_asyncpg(
         if key in kwargs:
             kwargs[key] = None
     kwargs |= {
-        "host": RedirectedHost.to(address),
+        "host": _host_of(address),
         "port": address.port,
         "user": address.user,
         "password": address.password or None,
@@ -404,9 +326,9 @@ def libpq_target(
     for key, variable in _VARIABLES.items():
         if variable in environment:
             effective.setdefault(key, environment[variable])
-    database = effective.get("dbname") or effective.get("user") or _os_user()
+    database = effective.get("dbname") or effective.get("user") or os_user()
     login = _login(named.get("user"), named.get("password"))
-    return ServerTarget(_libpq_hosts(effective), str(database), login)
+    return PostgreSQLTarget(_libpq_hosts(effective), str(database), login)
 
 
 def _redirect_libpq(
@@ -426,7 +348,7 @@ def _redirect_libpq(
     # After `_EXPLICIT`: the app's own `options` replace the default ones.
     kwargs |= session
     kwargs |= {
-        "host": RedirectedHost.to(address),
+        "host": _host_of(address),
         "port": address.port,
         "user": address.user,
         "dbname": address.database,

@@ -16,7 +16,7 @@ from pytest_arena._postgresql._arguments import libpq_target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pytest_arena._postgresql._arguments import ServerTarget
+    from pytest_arena._product._server_targets import ServerTarget
 
 # The short options that take a value. `pgbench -d` takes none before PostgreSQL 17.
 _TAKE_VALUES = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.util import await_only
@@ -13,7 +12,6 @@ from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._clients import client_target
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._identity import (
-    driver_connection,
     has_written,
     identity,
     name_of,
@@ -22,18 +20,22 @@ from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.drivers._session_state import found_reader
-from pytest_arena._postgresql.drivers._spawned_connections import SpawnedConnections
 from pytest_arena._postgresql.moving._moving_trial import prepare
 from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
     Core,
-    Database,
     OpenConnection,
     Product,
     RequestedDatabase,
 )
+from pytest_arena._product._raw_connections import (
+    ServerConnections,
+    ServerHandle,
+    driver_connection,
+)
+from pytest_arena._product._server_targets import address_for, is_own_name
 from pytest_arena._values import PROXY_FOLDER, without_comments
 from pytest_arena.errors import ArenaError
 
@@ -45,16 +47,20 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
-    from pytest_arena._postgresql.drivers._statements import RawConnection
+    from pytest_arena._postgresql.drivers._statements import DriverConnection
     from pytest_arena._postgresql.isolation import ServerIsolation
-    from pytest_arena._values import Address
+    from pytest_arena._product._raw_connections import RawConnection
 
 # With one of these arguments the app may open another connection than the arguments name.
 _FACTORIES = ("connection_factory", "connection_class")
 
 
-class PostgreSQLConnections:
+class PostgreSQLConnections(ServerConnections["DriverConnection"]):
     """Connections of asyncpg, psycopg and psycopg2."""
+
+    product = "postgresql"
+    guard_module = watch_drivers.__module__
+    records = drivers.RECORDS
 
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -63,7 +69,7 @@ class PostgreSQLConnections:
         if dialect.driver not in arguments.DRIVERS:
             return None
         server = arguments.target(dialect.driver, cargs, cparams)
-        return arguments.requested(dialect, server)
+        return server.requested(dialect)
 
     def session_arguments(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -82,7 +88,7 @@ class PostgreSQLConnections:
         """Lead a connection to the target. asyncpg's may move between loops from here on."""
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
-            address = arguments.address_for(target, login)
+            address = address_for(target, login)
             arguments.redirect(dialect.driver, address, cargs, cparams)
             # The build of a template waits for locks as long as it needs to.
             if core.config.lock_timeout and target.database is not None:
@@ -98,66 +104,71 @@ class PostgreSQLConnections:
                 return None
             if target is None:
                 return OpenConnection()
-            return OpenConnection(target, ServerHandle(core, target, dbapi_connection))
+            return OpenConnection(
+                target, PostgreSQLHandle(core, target, dbapi_connection)
+            )
 
         return opened
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Ask the server for its identity and the database, without regard to their names."""
         connection = driver_connection(dbapi_connection)
-        admission = drivers.admission_of(connection)
+        record = self.records.known(connection)
+        admission = record.admission if record is not None else None
         if admission is not None and admission.address is None:
             return OpenConnection()  # arena_allow admits it
         own_identity = identity(dbapi_connection)
         if own_identity is None:
             return None
-        target = _target_of(core, own_identity)
+        target = self._target_of(core, own_identity)
         if target is None:
             return OpenConnection(outside=name_of(dbapi_connection, own_identity))
-        drivers.note_pooled(connection)
-        return OpenConnection(target, ServerHandle(core, target, dbapi_connection))
+        if record is not None:
+            record.join_pool()
+        return OpenConnection(target, PostgreSQLHandle(core, target, dbapi_connection))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch the functions that open every connection of a driver."""
         watch_drivers(core)
 
-    def end_raw(self, core: Core, serial: int | None) -> list[str]:
-        """End the backends of a level's connections, and of those to replaced databases.
+    def _target_of(self, core: Core, identity: Identity) -> ConnectTarget | None:
+        for database in self._databases(core):
+            product = cast("PostgreSQL", database.product)
+            target = product.target_of(database, identity)
+            if target is not None:
+                return target
+        return None
 
-        Reset sessions of wider fixtures that the level changed, if possible. Return the lines of
-        lost writes.
-        """
-        lost: list[str] = []
-        for raw in drivers.raw_connections():
-            record = raw.record
-            is_of_level = raw.serial == serial
-            may_have_lost = is_of_level or record.writes.written_in(serial or 0)
-            has_lost = may_have_lost and drivers.has_written(raw.target, raw.driver)
-            if has_lost:
-                lost.append(_line_of(raw))
-            if is_of_level:
-                _end_raw(raw)
-            elif has_lost:
-                _end_wide(core, raw, f"it was left inside a transaction ({lost[-1]})")
-            elif raw.is_stale:
-                _end_wide(core, raw, "its database was replaced")
-            elif serial is not None and _knows_names(record, serial):
-                _end_wide(core, raw, "it set a custom setting")
-            elif serial in record.altered:
-                line = record.altered[serial]
-                # A wider fixture's changes would be reset, too.
-                if len(record.altered) > 1 or not _reset(raw.driver):
-                    _end_wide(core, raw, f"its session was changed ({line})")
-                record.forget_changes(serial)
-        return lost
+    def _is_in_transaction(self, driver: Any) -> bool:
+        return drivers.is_in_transaction(driver)
 
-    def raw_transactions(self) -> list[str]:
-        """Return the lines of raw connections that are inside a transaction."""
-        return [
-            _line_of(raw)
-            for raw in drivers.raw_connections()
-            if drivers.is_in_transaction(raw.driver)
-        ]
+    def _has_written(self, raw: RawConnection[DriverConnection]) -> bool:
+        return drivers.has_written(raw.target, raw.driver)
+
+    def _reset(self, raw: RawConnection[DriverConnection], serial: int | None) -> str:
+        record = raw.record
+        if serial is None:
+            return ""
+        if _knows_names(record, serial):
+            return "it set a custom setting"
+        if serial not in record.altered:
+            return ""
+        line = record.altered[serial]
+        # A wider fixture's changes would be reset, too.
+        is_reset = len(record.altered) == 1 and _reset(raw.driver)
+        record.forget_changes(serial)
+        return "" if is_reset else f"its session was changed ({line})"
+
+    def _end(self, raw: RawConnection[DriverConnection]) -> None:
+        _end(raw.target, drivers.pid_of(raw.driver), cancel=False)
+        raw.record.end()
+
+    def _end_wide(self, raw: RawConnection[DriverConnection]) -> None:
+        self._end(raw)
+        # A pool of asyncpg opens another one if it knows that this one has ended.
+        loop = getattr(raw.driver, "_loop", None)
+        if loop is not None and not loop.is_closed() and not loop.is_running():
+            raw.driver.terminate()
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
         """Explain an error of a connection or pool of asyncpg, psycopg or psycopg2."""
@@ -168,7 +179,7 @@ class PostgreSQLConnections:
     def owns(self, name: str) -> bool:
         """Return whether a name has the form of pytest-arena's databases, or of its proxies."""
         _, _, database = name.rpartition("/")
-        return PROXY_FOLDER in name or arguments.is_own_name(database)
+        return PROXY_FOLDER in name or is_own_name(database)
 
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
@@ -178,25 +189,6 @@ class PostgreSQLConnections:
         if target is None or all(map(self.owns, target.names)):
             return ()
         return target.names
-
-    def in_spawned(
-        self, core: Core, engines: Sequence[RequestedDatabase]
-    ) -> SpawnedConnections | None:
-        """Return the test's databases by the names of databases and users in the app's URLs."""
-        if core.config.drivers == "off":
-            return None
-        addresses: dict[tuple[str, str], Address] = {}
-        for database in _databases(core):
-            # An engine whose URL names no user has the database's first login.
-            logins = {None, database.login}
-            for requested in engines:
-                if database.product.identify(requested)[0] == database.key:
-                    logins.add(requested.login)
-            for login in logins:
-                address = arguments.address_for(database.target, login)
-                user = login.user if login else ""
-                addresses.update({(name, user): address for name in database.tails})
-        return SpawnedConnections(addresses, core.config.allow)
 
 
 _RETRY_SECONDS = 0.1
@@ -233,22 +225,6 @@ def _wait_for_free_connection(dialect: Dialect, core: Core) -> None:
         dialect.connect = waiting  # type: ignore[method-assign]  # of this instance
 
 
-def _databases(core: Core) -> list[Database]:
-    return [
-        database
-        for database in core.provisioned()
-        if database.product.name == "postgresql"
-    ]
-
-
-def _target_of(core: Core, identity: Identity) -> ConnectTarget | None:
-    for database in _databases(core):
-        target = cast("PostgreSQL", database.product).target_of(database, identity)
-        if target is not None:
-            return target
-    return None
-
-
 connections = PostgreSQLConnections()
 
 
@@ -260,41 +236,21 @@ def open_product(core: Core, config: Config) -> Product:
     return PostgreSQL(core, config)
 
 
-class ServerHandle:
-    """A connection of asyncpg, psycopg or psycopg2.
+class PostgreSQLHandle(ServerHandle["DriverConnection"]):
+    """A connection of asyncpg, psycopg or psycopg2."""
 
-    A driver cannot be used from another thread or outside its event loop. pytest-arena asks the
-    server over its control connection, by the pid of the backend.
-    """
-
-    __slots__ = (
-        "_core",
-        "_has_numbers",
-        "_has_old_numbers",
-        "_pid",
-        "_record",
-        "_reference",
-        "_states",
-        "_target",
-    )
+    __slots__ = ("_core", "_has_numbers", "_has_old_numbers", "_pid", "_states")
     reads_statements = True
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
-        driver = driver_connection(dbapi_connection)
+        super().__init__(target, dbapi_connection, drivers.RECORDS)
         self._core = core
-        self._target = target
-        self._reference = weakref.ref(driver)
-        self._record = drivers.record_of(driver)
-        self._pid = drivers.pid_of(driver)
+        self._pid = drivers.pid_of(driver_connection(dbapi_connection))
         self._states = 0  # how many statements have changed the session
         self._has_numbers = False  # the session may hold values of sequences
         self._has_old_numbers = False  # these values may be of an earlier level
-
-    def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the connection."""
-        return self._reference() is driver_connection(dbapi_connection)
 
     @property
     def in_transaction(self) -> bool:
@@ -319,18 +275,10 @@ class ServerHandle:
         """Return None: PostgreSQL's default is READ COMMITTED."""
         return
 
-    def changes(self) -> int:
-        """Return 0: no driver counts the changed rows."""
-        return 0
-
     def interrupt(self) -> None:
         """Cancel the running statement."""
         if self._reference() is not None:
             _end(self._target, self._pid, cancel=True)
-
-    def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:  # noqa: ARG002 - it is never busy
-        """Yield True: pytest-arena does not use the connection itself."""
-        return nullcontext(enter_result=True)
 
     def roll_back(self) -> None:
         """End the backend, which ends the transaction and releases its locks."""
@@ -338,10 +286,6 @@ class ServerHandle:
             _end(self._target, self._pid, cancel=False)
 
     end = roll_back
-
-    def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return nothing: a connection to a server has one database."""
-        return ()
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - no driver counts
         """Ask the server over the connection itself."""
@@ -423,18 +367,7 @@ def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
             isolation.end(pid, target.address.database, cancel=cancel)
 
 
-def _line_of(raw: RawConnection) -> str:
-    """Return the line that last wrote by a raw connection, else the line that opened it."""
-    line = raw.record.writes.line or raw.record.opened_at
-    return str(line or "a pool of a driver")
-
-
-def _end_raw(raw: RawConnection) -> None:
-    _end(raw.target, raw.pid, cancel=False)
-    raw.record.end()
-
-
-def _knows_names(record: drivers.DriverConnection, serial: int) -> bool:
+def _knows_names(record: DriverConnection, serial: int) -> bool:
     """Return whether a pool has to replace a connection because it set a custom setting.
 
     A pool is not asked to replace one that a wider fixture has changed. A connection without a pool
@@ -445,18 +378,9 @@ def _knows_names(record: drivers.DriverConnection, serial: int) -> bool:
     return record.altered.keys() <= {serial}
 
 
-def _end_wide(core: Core, raw: RawConnection, reason: str) -> None:
-    """End a connection of a wider fixture. A later error names the reason."""
-    opened_at = raw.record.opened_at or "by a pool"
-    core.ledger.ended_connections.append(f"{reason}; opened: {opened_at}")
-    _end_raw(raw)
-    # A pool of asyncpg opens another one if it knows that this one has ended.
-    loop = getattr(raw.driver, "_loop", None)
-    if loop is not None and not loop.is_closed() and not loop.is_running():
-        raw.driver.terminate()
-
-
 # Like DISCARD ALL, but statements that the driver has prepared stay.
+
+
 _RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; "
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "

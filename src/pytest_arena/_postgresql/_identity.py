@@ -9,8 +9,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pytest_arena._postgresql._arguments import ServerTarget
+from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._product import UNNAMED
+from pytest_arena._product._raw_connections import driver_connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,17 +47,12 @@ def identity(dbapi_connection: object) -> Identity | None:
     return Identity(*row) if row is not None else None
 
 
-def driver_connection(dbapi_connection: object) -> Any:
-    """Return the driver's connection inside SQLAlchemy's adapted connection."""
-    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
-
-
 def name_of(dbapi_connection: object, identity: Identity) -> str:
     """Return the name in the form of ``arena_allow``, with ``UNNAMED`` for an unknown server."""
     connection = driver_connection(dbapi_connection)
     place = _place(connection)
     if place is not None:
-        return ServerTarget((place,), identity.database).name
+        return PostgreSQLTarget((place,), identity.database).name
     driver = type(connection).__module__.partition(".")[0]
     name = f"{driver}://{UNNAMED}"
     if identity.database:

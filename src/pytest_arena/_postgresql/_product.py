@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_arena._postgresql._arguments import DRIVERS, address_for
+from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
@@ -23,6 +23,7 @@ from pytest_arena._product import (
     isolation_named,
 )
 from pytest_arena._product._server_product import ServerProduct
+from pytest_arena._product._server_targets import address_for
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         super().__init__(core, config)
         self._others_writes: OthersWrites | None = None
         self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
-        self.roles: Roles  # created with the registry of the server
+        self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
         # With rollback, a role that may not create databases uses the named database itself.
@@ -63,7 +64,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         registry = self._open_registry(server)
         with registry.saying("the server's statistics cannot be read"):
             self._others_writes = OthersWrites(registry.control, server.address)
-        self.roles = Roles(self._core, registry, is_private=server.is_private)
+        self.users = Roles(self._core, registry, is_private=server.is_private)
         return registry
 
     def _open_registry(self, server: Server) -> ServerRegistry:
@@ -102,7 +103,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             is_named = isinstance(own, NamedServer)
             templates = NamedTemplates if is_named else DatabaseTemplates
             self._stores[dialect.driver] = templates(own, dialect())
-            self.roles.prepare()
+            self.users.prepare()
         return self._stores[dialect.driver]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
@@ -110,7 +111,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         own = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)
         tell = self._core.ledger.note
-        with_rights = self.roles.begin(database)
+        with_rights = self.users.begin(database)
         isolation: ServerIsolation
         if isinstance(own, NamedServer):
             own.take(database)
@@ -128,7 +129,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             )
         if isolation.name == "clone":
             self._note_slow_disk(own)
-        self.roles.note_inactive_rights(database.login, isolation.address)
+        self.users.note_inactive_rights(database.login, isolation.address)
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
@@ -183,12 +184,12 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
         """Return the tables on which policies act for the users of the app's engines."""
         live = cast("ServerIsolation", database.isolation).live
-        return live.policed(self.roles.policed(database), is_off=is_off)
+        return live.policed(self.users.policed(database), is_off=is_off)
 
     def policed_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return the tables that force policies on their owner, if the login is no superuser."""
         live = cast("ServerIsolation", database.isolation).live
-        return live.policed(self.roles.policed_for_arena(), is_off=False)
+        return live.policed(self.users.policed_for_arena(), is_off=False)
 
     def changed_by_others(self) -> list[str]:
         """Return the app's databases on this server that another program has changed."""

@@ -28,6 +28,7 @@ from pytest_arena._values import PAST_POLICIES, ServerLogin
 if TYPE_CHECKING:
     from pytest_arena._mysql.accounts import AccountRegistry
     from pytest_arena._product import Core, Database
+    from pytest_arena._values import Address
 
 _NO_PROGRAM = 1305  # a procedure or a function that the schema does not have
 # To end the sessions of another user, pytest-arena must see them.
@@ -109,7 +110,7 @@ class Accounts:
                 self._own.control.run(f"CREATE USER IF NOT EXISTS {account}")
 
     def login_of(
-        self, database: Database, login: ServerLogin | None, live: str
+        self, database: Database, login: ServerLogin | None, address: Address
     ) -> ServerLogin | None:
         """Return the login for an engine with a login of the app. None: pytest-arena's login.
 
@@ -118,6 +119,7 @@ class Accounts:
         Raises:
             ServerError: the server does not answer.
         """
+        live = address.database
         login = login or database.login
         if login is None or login.user in {self._address.user, PAST_POLICIES}:
             return None

@@ -7,16 +7,15 @@ are still the gate's.
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
+from dataclasses import replace
 from functools import cache, partial, wraps
 from inspect import Parameter, iscoroutinefunction, signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import reaches_beyond
 from pytest_arena._mysql.drivers._records import (
-    MySQLAdmission,
     changed_rows_of,
     give_up,
     known_record,
@@ -31,21 +30,24 @@ from pytest_arena._mysql.drivers._texts_in_variables import (
     check_answer,
     queries_before,
 )
-from pytest_arena._origin import is_own, who_connects
+from pytest_arena._origin import is_own
 from pytest_arena._process import when_imported
-from pytest_arena._product import NOWHERE, ConnectTarget, Core, RequestedDatabase
-from pytest_arena.errors import (
-    ProductionDatabaseError,
-    RefusedError,
-    UnknownDatabaseError,
+from pytest_arena._product._admission import (
+    UNWATCHED,
+    Admission,
+    SpawnedConnections,
+    admit,
+    change_module,
+    changed_by_listener,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
-    from pytest_arena._mysql._arguments import MySQLTarget
-    from pytest_arena._mysql.drivers._records import FindCore
+    from pytest_arena._product._admission import FindCore
+
+    _Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
     from pytest_arena._values import Address
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -57,7 +59,7 @@ class _DriverGuard:
     def __init__(self, find_core: FindCore) -> None:
         self.find_core = find_core
 
-    def admit(self, driver: str, kwargs: dict[str, Any]) -> MySQLAdmission | None:
+    def admit(self, driver: str, kwargs: dict[str, Any]) -> Admission | None:
         """Refuse, redirect or admit a connection. Return None if nothing watches it later.
 
         Raises:
@@ -70,42 +72,20 @@ class _DriverGuard:
         server = arguments.target(kwargs)
         if address is not None:
             if not arguments.are_unchanged(kwargs, address):
-                raise core.ledger.refused(_changed_by_listener(server))
-            return MySQLAdmission(address)
-        if core.config.drivers == "off":
-            return None
-        core.refuse_late()
-        requested = _requested(driver, server)
-        inside = _target_at(core, requested)
-        if inside is not None and inside.address is not None:
-            arguments.name_outright(driver, inside.address, kwargs)
-            return MySQLAdmission(inside.address, inside, core.serial())
-        return self._admit_outside(core, requested, server, kwargs)
-
-    def _admit_outside(
-        self,
-        core: Core,
-        requested: RequestedDatabase,
-        server: MySQLTarget,
-        kwargs: dict[str, Any],
-    ) -> MySQLAdmission:
-        if core.files.is_allowed(server.name):
-            return MySQLAdmission()
-        driver = requested.dialect.driver
-        if core.config.drivers == "refuse":
-            refusal = _raw_connection(
-                server, driver, of_app=core.is_named_by_engine(requested)
-            )
-            raise core.ledger.refused(refusal)
-        target = core.ensure_target(requested)
-        if target is None or target.address is None:
-            return MySQLAdmission()
-        address = arguments.address_for(target, server.login)
-        arguments.redirect(driver, address, kwargs)
-        return MySQLAdmission(target.address, target, core.serial())
+                raise core.ledger.refused(changed_by_listener(server))
+            return Admission(address)
+        return admit(
+            core,
+            driver,
+            server,
+            name_outright=lambda address: arguments.name_outright(
+                driver, address, kwargs
+            ),
+            redirect=lambda address: arguments.redirect(driver, address, kwargs),
+        )
 
     def check_first_statement(
-        self, admission: MySQLAdmission | None, kwargs: dict[str, Any]
+        self, admission: Admission | None, kwargs: dict[str, Any]
     ) -> None:
         """Check ``init_command``, which the driver sends while it connects.
 
@@ -121,7 +101,24 @@ class _DriverGuard:
         if beyond:
             raise core.ledger.refused(refused_beyond(beyond))
 
-    def opened(self, admission: MySQLAdmission | None, connection: object) -> None:
+    def ask_first(
+        self, connection: object, sql: object, *args: object, **options: object
+    ) -> _Arguments:
+        """Return the arguments of ``query``, with the statement that may be sent."""
+        instead = to_send(self.find_core, connection, sql)
+        return (instead or sql, *args), options
+
+    def refuse_switch(self, connection: object, db: object) -> _Arguments:
+        """Refuse another database for a connection."""
+        core = self.find_core()
+        record = known_record(connection)
+        admission = record.admission if record is not None else None
+        address = admission.address if admission is not None else None
+        if core is not None and address is not None and db != address.database:
+            raise core.ledger.refused(refused_beyond(f"USE {db}"))
+        return (db,), {}
+
+    def opened(self, admission: Admission | None, connection: object) -> None:
         """Record an admitted connection."""
         core = self.find_core()
         if admission is None or core is None:
@@ -136,12 +133,9 @@ class _DriverGuard:
 class _SpawnedDriverGuard(_DriverGuard):
     """Decides in a process that multiprocessing has spawned, which has no core."""
 
-    def __init__(
-        self, addresses: Mapping[str, Address], allowed: Sequence[str]
-    ) -> None:
+    def __init__(self, spawned: SpawnedConnections) -> None:
         super().__init__(lambda: None)
-        self._addresses = addresses
-        self._allowed = allowed
+        self._spawned = spawned
 
     def admit(self, driver: str, kwargs: dict[str, Any]) -> None:
         """Redirect a connection to the test's database, as in a forked process.
@@ -149,30 +143,11 @@ class _SpawnedDriverGuard(_DriverGuard):
         Raises:
             UnknownDatabaseError: no engine of the test's process had that database.
         """
-        server = arguments.target(kwargs)
-        address = self._addresses.get(server.database)
+        named = arguments.target(kwargs)
+        server = replace(named, login=None)  # each user works as the app's first one
+        address = self._spawned.address_of(server)
         if address is not None:
             arguments.redirect(driver, address, kwargs)
-            return
-        is_allowed = any(fnmatch(server.name, pattern) for pattern in self._allowed)
-        if not is_allowed and not arguments.is_own_name(server.database):
-            raise _spawned_elsewhere(server)
-
-
-def _requested(driver: str, server: MySQLTarget) -> RequestedDatabase:
-    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
-
-    kind = make_url(f"mysql+{driver}://").get_dialect()
-    return arguments.requested(kind(), server)
-
-
-def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None:
-    """Return where a test's database is by its name, None for another database."""
-    for database in core.provisioned():
-        live = database.product.live_at(requested)
-        if live is not None:
-            return live.target
-    return None
 
 
 # The replaced functions
@@ -238,11 +213,12 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
         _guard_functions_in_c(guard, kind, module)
     else:
         connect = "_connect" if driver == "aiomysql" else "connect"
-        replace_method(kind, connect, _noting_pid)
+        replace_method(kind, connect, partial(_around, after=_note_pid))
     replace_method(kind, "query", partial(_asking_first, guard))
-    replace_method(kind, "select_db", partial(_refusing_switch, guard))
-    replace_method(kind, "commit", _ending_transaction)
-    replace_method(kind, "rollback", _ending_transaction)
+    select_db = partial(_around, before=guard.refuse_switch)
+    replace_method(kind, "select_db", select_db)
+    replace_method(kind, "commit", partial(_around, after=_note_end))
+    replace_method(kind, "rollback", partial(_around, after=_note_end))
     replace_method(kind, "close", partial(_giving_up, guard))
     if driver in arguments.ASYNC_DRIVERS:
         replace_method(kind, "ensure_closed", partial(_giving_up, guard))
@@ -255,7 +231,7 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
 
 def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
     """Replace the functions that mysqlclient has beside those of the other drivers."""
-    replace_method(kind, "autocommit", _ending_transaction)
+    replace_method(kind, "autocommit", partial(_around, after=_note_end))
     for name in ("change_user", "send_query", "shutdown"):
         replace_method(kind, name, partial(_refused_method, guard, name))
     # Its connections have no Python class, and so cannot be watched.
@@ -290,61 +266,78 @@ def _guarding_init(
     return __init__
 
 
-def _noting_pid(original: Callable[..., Any]) -> Callable[..., object]:
-    """Return a driver's method that connects or reconnects, and notes the new session."""
-
-    def note(connection: object) -> None:
-        record = known_record(connection)
-        if record is not None:
-            record.note_pid(pid_of(connection))
-
-    def connect(connection: object, *args: object, **kwargs: object) -> object:
-        answer = original(connection, *args, **kwargs)
-        note(connection)
-        return answer
-
-    async def aconnect(connection: object, *args: object, **kwargs: object) -> object:
-        answer = await original(connection, *args, **kwargs)
-        note(connection)
-        return answer
-
-    return aconnect if _is_async(original) else connect
-
-
 def _is_async(method: Any) -> bool:
     # asyncmy is compiled: its coroutine functions are no Python functions.
     module = str(getattr(method, "__module__", ""))
     return iscoroutinefunction(method) or module.startswith("asyncmy")
 
 
+def _send(_connection: object, *args: object, **options: object) -> _Arguments:
+    """Return the arguments of a driver's method unchanged."""
+    return args, options
+
+
+def _note_nothing(connection: object, args: Sequence[object], answer: object) -> None:
+    """Note nothing of a driver's answer."""
+
+
+def _around(
+    original: Callable[..., Any],
+    *,
+    before: Callable[..., _Arguments] = _send,
+    after: Callable[[object, Sequence[object], object], None] = _note_nothing,
+) -> Callable[..., object]:
+    """Return a driver's method that calls a function before it and another one after it.
+
+    ``before`` returns the arguments for the driver. ``after`` gets the positional ones, and the
+    driver's answer.
+    """
+
+    def method(connection: object, *args: object, **options: object) -> object:
+        args, options = before(connection, *args, **options)
+        answer = original(connection, *args, **options)
+        after(connection, args, answer)
+        return answer
+
+    async def amethod(connection: object, *args: object, **options: object) -> object:
+        args, options = before(connection, *args, **options)
+        answer = await original(connection, *args, **options)
+        after(connection, args, answer)
+        return answer
+
+    return amethod if _is_async(original) else method
+
+
 def _asking_first(
     guard: _DriverGuard, original: Callable[..., Any]
 ) -> Callable[..., object]:
     """Return a driver's method that sends a statement, and asks pytest-arena first."""
+    send: Any = _around(original, before=guard.ask_first, after=_note_rows)
 
     def query(
-        connection: object, sql: object, *args: object, **kwargs: object
+        connection: object, sql: object, *args: object, **options: object
     ) -> object:
         for question in queries_before(connection, sql):
             original(connection, question)
             check_answer(guard.find_core, connection)
-        instead = to_send(guard.find_core, connection, sql)
-        rows = original(connection, instead or sql, *args, **kwargs)
-        _note_rows(connection, sql, rows)
-        return rows
+        return send(connection, sql, *args, **options)
 
     async def aquery(
-        connection: object, sql: object, *args: object, **kwargs: object
+        connection: object, sql: object, *args: object, **options: object
     ) -> object:
         for question in queries_before(connection, sql):
             await original(connection, question)
             check_answer(guard.find_core, connection)
-        instead = to_send(guard.find_core, connection, sql)
-        rows = await original(connection, instead or sql, *args, **kwargs)
-        _note_rows(connection, sql, rows)
-        return rows
+        return await send(connection, sql, *args, **options)
 
     return aquery if _is_async(original) else query
+
+
+def _note_pid(connection: object, _args: object, _answer: object) -> None:
+    """Note the session of a driver that has connected or reconnected."""
+    record = known_record(connection)
+    if record is not None:
+        record.note_pid(pid_of(connection))
 
 
 def _preparing(
@@ -363,60 +356,21 @@ def _preparing(
     return prepare
 
 
-def _note_rows(connection: object, sql: object, rows: object) -> None:
+def _note_rows(connection: object, args: Sequence[object], rows: object) -> None:
     record = known_record(connection)
     if record is not None:
+        statement = text_of(args[0])
         if rows is None:
             rows = changed_rows_of(connection)
-        record.sent(text_of(sql), rows)
-        note_answer(connection, text_of(sql))
+        record.sent(statement, rows)
+        note_answer(connection, statement)
 
 
-def _ending_transaction(original: Callable[..., Any]) -> Callable[..., object]:
-    """Return the method that commits or rolls back, and notes that."""
-
-    def end(connection: object, *args: object) -> object:
-        answer = original(connection, *args)
-        _note_end(connection)
-        return answer
-
-    async def aend(connection: object, *args: object) -> object:
-        answer = await original(connection, *args)
-        _note_end(connection)
-        return answer
-
-    return aend if _is_async(original) else end
-
-
-def _note_end(connection: object) -> None:
+def _note_end(connection: object, _args: object, _answer: object) -> None:
+    """Note the end of a transaction."""
     record = known_record(connection)
     if record is not None:
         record.answered(has_rows=False, autocommits=False)
-
-
-def _refusing_switch(
-    guard: _DriverGuard, original: Callable[..., Any]
-) -> Callable[..., object]:
-    """Return the method that changes the database of a connection. Only the same one is allowed."""
-
-    def check(connection: object, database: object) -> None:
-        core = guard.find_core()
-        record = known_record(connection)
-        admission = record.admission if record is not None else None
-        if core is None or admission is None or admission.address is None:
-            return
-        if database != admission.address.database:
-            raise core.ledger.refused(refused_beyond(f"USE {database}"))
-
-    def select_db(connection: object, db: object) -> object:
-        check(connection, db)
-        return original(connection, db)
-
-    async def aselect_db(connection: object, db: object) -> object:
-        check(connection, db)
-        return await original(connection, db)
-
-    return aselect_db if _is_async(original) else select_db
 
 
 def _giving_up(
@@ -444,70 +398,14 @@ def watch_drivers(find_core: FindCore) -> None:
     """Watch the drivers until the process ends. Imports none of them."""
     guard = _DriverGuard(find_core)
     for module, driver in _MODULES.items():
-        when_imported(module, partial(_change, guard, driver))
+        change = partial(_guard_driver, driver, guard)
+        when_imported(module, partial(change_module, find_core, change, UNWATCHED))
 
 
-def watch_spawned(addresses: Mapping[str, Address], allowed: Sequence[str]) -> None:
+def watch_spawned(
+    addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
+) -> None:
     """Watch the drivers in a process that multiprocessing has spawned."""
-    guard = _SpawnedDriverGuard(addresses, allowed)
+    guard = _SpawnedDriverGuard(SpawnedConnections(addresses, allowed))
     for module, driver in _MODULES.items():
-        when_imported(module, partial(_change, guard, driver))
-
-
-def _change(guard: _DriverGuard, driver: str, module: ModuleType) -> None:
-    """Put the guard into a driver's module. Note a version that has other functions."""
-    try:
-        _guard_driver(driver, guard, module)
-    except AttributeError as error:
-        core = guard.find_core()
-        if core is not None:
-            core.ledger.note(
-                f"connections that {driver} opens without an engine are not watched: "
-                f"this version has other methods ({error})"
-            )
-
-
-# The guard's messages
-
-
-def _raw_connection(target: MySQLTarget, driver: str, *, of_app: bool) -> RefusedError:
-    """Return the error for a driver's connection to a database that is not a test's."""
-    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    return kind(
-        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
-        why="pytest-arena redirects only engines to the test's database. The writes of this "
-        "connection would stay in a database that may be a real one",
-        cause=who_connects(),
-        fix="arena_drivers = redirect   (it then opens the test's database)\n"
-        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
-    )
-
-
-def _spawned_elsewhere(target: MySQLTarget) -> UnknownDatabaseError:
-    """Return the error for a connection in a process that multiprocessing has spawned."""
-    return UnknownDatabaseError(
-        f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
-        why="no test database for it existed when the process started, so pytest-arena cannot "
-        "redirect the connection",
-        cause=who_connects(),
-        fix="start the process in a fixture or a test, with the app imported there\n"
-        f"or give it arena.url{_allowing(target)}",
-    )
-
-
-def _changed_by_listener(target: MySQLTarget) -> UnknownDatabaseError:
-    """Return the error for an engine's connection whose arguments a listener has changed."""
-    return UnknownDatabaseError(
-        f"refused: an engine's connection to {target.name}, which is not inside the arena",
-        why="a do_connect listener of the app changed its target after pytest-arena had "
-        "redirected it into the test's database; what the test did would stay there",
-        cause=who_connects(),
-        fix=f"change only the session's settings in the listener{_allowing(target)}",
-    )
-
-
-def _allowing(target: MySQLTarget) -> str:
-    # A host that pytest-arena has written into the environment.
-    if NOWHERE in target.name:
-        return ""
-    return f"; or, if tests may reach it:\narena_allow = {target.name}"
+        when_imported(module, partial(_guard_driver, driver, guard))

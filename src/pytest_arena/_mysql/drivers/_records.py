@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import weakref
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql._arguments import is_own_name
 from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import (
     alters_session,
@@ -20,15 +17,15 @@ from pytest_arena._mysql.drivers._reach import (
 )
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._product import RawWrites, ReadSnapshot
+from pytest_arena._product._raw_connections import ConnectionRecord, ConnectionRecords
+from pytest_arena._product._server_targets import is_own_name
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from pytest_arena._product import ConnectTarget, Core, Key
-    from pytest_arena._values import Address, CodeLine
-
-    FindCore: TypeAlias = Callable[[], Core | None]
+    from pytest_arena._product import ConnectTarget, Core
+    from pytest_arena._product._admission import Admission, FindCore
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -36,31 +33,15 @@ _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which each answer of the server h
 _NOTHING = "DO 0"
 
 
-@dataclass(frozen=True, slots=True)
-class MySQLAdmission:
-    """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
-
-    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level that opened it. At the end of the level pytest-arena ends it.
-    """
-
-    address: Address | None = None
-    target: ConnectTarget | None = None
-    serial: int = 0  # of the level to which the connection belongs
-
-
-class MySQLConnection:
+class MySQLConnection(ConnectionRecord):
     """The facts about a connection of a driver."""
 
     def __init__(self) -> None:
-        self.admission: MySQLAdmission | None = None  # None if it was not admitted
+        super().__init__()
         # Set for each connection to a test's database.
         self.target: ConnectTarget | None = None
         self.pid = 0  # the server's id of the session
         self.process = os.getpid()
-        # The database of an idle connection in a pool of an engine.
-        self.idle_key: Key | None = None
-        self.session_changes = 0  # how many statements have changed the session
         # Whether a transaction may be open that the driver's status does not show. PyMySQL and
         # aiomysql do not read the status that follows rows.
         self.is_begun = False
@@ -71,38 +52,22 @@ class MySQLConnection:
         self.is_killed = False  # the driver may not know it yet
         # Whether it was closed while a transaction had changed rows, as when its loop was closed.
         self.was_lost = False
-        # The attributes below are set for a connection that no engine has opened.
-        self.opened_at: CodeLine | None = None
-        self.writes = RawWrites()  # of its last transaction
-        # The lines that have changed the session, by the serials of their levels.
-        self.altered: dict[int, CodeLine | None] = {}
 
-    def admit(self, admission: MySQLAdmission) -> None:
+    def admit(self, admission: Admission) -> None:
         """Note why it was admitted."""
-        self.admission = admission
+        super().admit(admission)
         if admission.target is not None:
             self.target = admission.target
-            self.opened_at = user_line()
 
     def lead_to(self, target: ConnectTarget, pid: int) -> None:
         """Note the test's database of an engine's connection."""
         self.target = target
         self.pid = pid
-        if self.admission is not None:
-            self.admission = replace(self.admission, target=None)
+        self.join_pool()
 
     def note_pid(self, pid: int) -> None:
         """Note the server's id of the session."""
         self.pid = pid
-
-    def end(self) -> None:
-        """Note that pytest-arena has ended it: no level ends it again."""
-        if self.admission is not None:
-            self.admission = replace(self.admission, target=None)
-
-    def rest(self, key: Key | None) -> None:
-        """Note that an engine's pool has it back. None: the pool has handed it out."""
-        self.idle_key = key
 
     def kill(self) -> None:
         """Note that pytest-arena has ended the session."""
@@ -112,10 +77,6 @@ class MySQLConnection:
     def close(self, *, has_written: bool) -> None:
         """Note that the driver closes it."""
         self.was_lost = has_written
-
-    def forget_changes(self, serial: int) -> None:
-        """Note that the session is as it was before a level."""
-        self.altered.pop(serial, None)
 
     def sending(self, core: Core | None, statement: str, *, is_begun: bool) -> None:
         """Note a statement that is about to be sent."""
@@ -169,56 +130,19 @@ class MySQLConnection:
 # How SQLAlchemy sets the isolation level of a connection. The word LEVEL and the level follow.
 _SET_LEVEL = ["SET", "SESSION", "TRANSACTION", "ISOLATION"]
 
-_connections: weakref.WeakKeyDictionary[object, MySQLConnection] = (
-    weakref.WeakKeyDictionary()
-)
+
+def is_closed(connection: Any) -> bool:
+    """Return whether a driver's connection is closed."""
+    if hasattr(connection, "open"):  # PyMySQL
+        return not connection.open
+    if hasattr(connection, "closed"):  # aiomysql
+        return bool(connection.closed)
+    return not connection.connected  # asyncmy
 
 
-def record_of(driver_connection: object) -> MySQLConnection:
-    """Return the record of a driver's connection, which is new at its first use."""
-    known = _connections.get(driver_connection)
-    return known or _connections.setdefault(driver_connection, MySQLConnection())
-
-
-def known_record(driver_connection: object) -> MySQLConnection | None:
-    """Return the record of a driver's connection, None for one that is not recorded."""
-    try:
-        return _connections.get(driver_connection)
-    except TypeError:  # an app's object that is not hashable
-        return None
-
-
-class RawMySQLConnection(NamedTuple):
-    """An open connection that no engine has opened, and no engine's pool has."""
-
-    target: ConnectTarget
-    serial: int  # of the level to which it belongs
-    driver: Any
-    record: MySQLConnection
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether its database was replaced, or dropped."""
-        now = self.target.database
-        return now is not None and now.target.generation != self.target.generation
-
-
-def raw_connections() -> list[RawMySQLConnection]:
-    """Return the open connections that no engine has opened."""
-    connections = []
-    # A copy: other threads change the dictionary.
-    for reference in _connections.keyrefs():
-        connection = reference()
-        if connection is None or is_closed(connection):
-            continue
-        record = record_of(connection)
-        admission = record.admission
-        if admission is not None and admission.target is not None:
-            raw = RawMySQLConnection(
-                admission.target, admission.serial, connection, record
-            )
-            connections.append(raw)
-    return connections
+RECORDS = ConnectionRecords(MySQLConnection, is_closed)
+record_of = RECORDS.of
+known_record = RECORDS.known
 
 
 def writers_in(database: str) -> set[int]:
@@ -241,26 +165,13 @@ def sessions_inside(database: str) -> set[int]:
 
 def _connections_to(database: str) -> Iterator[tuple[object, MySQLConnection]]:
     """Yield the connections of this process to a test's database, with their records."""
-    for reference in _connections.keyrefs():
-        connection = reference()
-        if connection is None:
-            continue
-        record = record_of(connection)
+    for connection, record in RECORDS.all():
         target = record.target
         is_of_parent = record.process != os.getpid()
         if is_of_parent or target is None or target.address is None:
             continue
         if target.address.database == database:
             yield connection, record
-
-
-def is_closed(connection: Any) -> bool:
-    """Return whether a driver's connection is closed."""
-    if hasattr(connection, "open"):  # PyMySQL
-        return not connection.open
-    if hasattr(connection, "closed"):  # aiomysql
-        return bool(connection.closed)
-    return not connection.connected  # asyncmy
 
 
 def pid_of(connection: Any) -> int:
@@ -331,6 +242,13 @@ _ANSWERED = (
 )
 
 
+def text_of(statement: object) -> str:
+    """Return the text of a statement as a driver takes it."""
+    if isinstance(statement, bytes | bytearray):
+        return bytes(statement).decode(errors="surrogateescape")
+    return str(statement)
+
+
 def to_send(find_core: FindCore, connection: object, statement: object) -> str | None:
     """Return the statement to send in the place of one, None for the statement itself.
 
@@ -360,13 +278,6 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
         core.opened_raw(record.idle_key)
     record.sending(core, text, is_begun=is_in_transaction(connection))
     return None
-
-
-def text_of(statement: object) -> str:
-    """Return a statement as text."""
-    if isinstance(statement, bytes | bytearray):
-        return bytes(statement).decode(errors="surrogateescape")
-    return str(statement)
 
 
 def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:

@@ -9,7 +9,7 @@ from pytest_arena._mysql.drivers._reach import reaches_beyond, variables_sent
 from pytest_arena._mysql.drivers._records import known_record, refused_beyond, text_of
 
 if TYPE_CHECKING:
-    from pytest_arena._mysql.drivers._records import FindCore
+    from pytest_arena._product._admission import FindCore
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 

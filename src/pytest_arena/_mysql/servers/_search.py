@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql import _errors as messages
-from pytest_arena._mysql._arguments import PORT, os_user
+from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._control import (
     TLS_OPTIONS,
     MySQLFailure,
-    is_here,
     open_control,
     tls_context,
 )
@@ -28,6 +27,7 @@ from pytest_arena._mysql.servers._mysql_programs import (
     read_programs,
     read_version,
 )
+from pytest_arena._product._server_targets import is_here, os_user
 from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact, redact_url
@@ -97,7 +97,7 @@ def local_service(config: Config) -> Server:
         raise Unavailable("not asked for, a private server is")
     reasons: list[str] = []
     host = os.environ.get("MYSQL_HOST", "")
-    if host and not is_here(Address("mysql", host, 0, "", "")):
+    if host and not is_here(host):
         reasons.append(
             f"MYSQL_HOST={host} is another machine, which is used only if arena_database names it"
         )
@@ -238,7 +238,7 @@ def _entered(address: Address, where: str, timeout: float) -> Server:
     control = open_control(address, timeout=timeout, patience=address.patience)
     with closing(control):
         shown = f"{_checked(control, address)}{where}"
-        if address.tls is None and control.offers_tls and not is_here(address):
+        if address.tls is None and control.offers_tls and not is_here(address.host):
             address = replace(address, tls=())  # the drivers of the app encrypt, too
         return Server(address, shown)
 

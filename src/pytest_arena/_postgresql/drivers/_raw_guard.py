@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
-from fnmatch import fnmatch
 from functools import cache, partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
@@ -17,36 +16,33 @@ from weakref import WeakKeyDictionary
 
 from pytest_arena._origin import IN_SESSION_LIFESPAN, is_own, who_connects
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._postgresql._arguments import RedirectedHost, ServerTarget
+from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
-    Admission,
     guard_cursors,
     noting_connection,
     record_of,
     record_opened,
     replace_function,
 )
-from pytest_arena._postgresql.drivers._test_databases import OF_THE_SERVER
 from pytest_arena._process import when_imported
-from pytest_arena._product import (
-    NOWHERE,
-    ConnectTarget,
-    Core,
-    RequestedDatabase,
+from pytest_arena._product._admission import (
+    UNWATCHED,
+    Admission,
+    SpawnedConnections,
+    admit,
+    change_module,
+    changed_by_listener,
 )
-from pytest_arena.errors import (
-    ConfigError,
-    ProductionDatabaseError,
-    RefusedError,
-    UnknownDatabaseError,
-)
+from pytest_arena._product._server_targets import RedirectedHost
+from pytest_arena.errors import ConfigError, UnknownDatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
-    from pytest_arena._postgresql.drivers._statements import FindCore
+    from pytest_arena._product._admission import FindCore
+    from pytest_arena._product._server_targets import ServerTarget
     from pytest_arena._values import Address
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -76,39 +72,16 @@ class _Guard:
             return Admission(kwargs["host"].address)
         server = arguments.target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), RedirectedHost):
-            raise core.ledger.refused(_changed_by_listener(server))
-        if core.config.drivers == "off":
-            return None
-        core.refuse_late()
-        requested = _requested(dialect, server)
-        inside = _target_at(core, requested)
-        if inside is not None and inside.address is not None:
-            arguments.name_outright(driver, inside.address, kwargs)
-            return Admission(inside.address, inside)
-        return self._admit_outside(core, requested, server, args, kwargs)
-
-    def _admit_outside(
-        self,
-        core: Core,
-        requested: RequestedDatabase,
-        server: ServerTarget,
-        args: list[object],
-        kwargs: dict[str, object],
-    ) -> Admission:
-        if all(core.files.is_allowed(name) for name in server.names):
-            return Admission()
-        driver = requested.dialect.driver
-        if core.config.drivers == "refuse":
-            refusal = _raw_connection(
-                server, driver, of_app=core.is_named_by_engine(requested)
-            )
-            raise core.ledger.refused(refusal)
-        target = core.ensure_target(requested)
-        if target is None or target.address is None:
-            return Admission()
-        address = arguments.address_for(target, server.login)
-        arguments.redirect(driver, address, args, kwargs)
-        return Admission(target.address, target)
+            raise core.ledger.refused(changed_by_listener(server))
+        return admit(
+            core,
+            dialect,
+            server,
+            name_outright=lambda address: arguments.name_outright(
+                driver, address, kwargs
+            ),
+            redirect=lambda address: arguments.redirect(driver, address, args, kwargs),
+        )
 
     def admit_inner(
         self, dialect: str, text: object
@@ -213,12 +186,9 @@ class _Guard:
 class _SpawnedGuard(_Guard):
     """Decides in a process that multiprocessing has spawned, which has no core."""
 
-    def __init__(
-        self, addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
-    ) -> None:
+    def __init__(self, spawned: SpawnedConnections) -> None:
         super().__init__(lambda: None)
-        self._addresses = addresses
-        self._allowed = allowed
+        self._spawned = spawned
 
     def admit(
         self, dialect: str, args: list[object], kwargs: dict[str, object]
@@ -230,18 +200,9 @@ class _SpawnedGuard(_Guard):
         """
         driver = dialect.removesuffix("_async")
         server = arguments.target(driver, args, kwargs)
-        user = server.login.user if server.login else ""
-        address = self._addresses.get((server.database, user))
+        address = self._spawned.address_of(server)
         if address is not None:
             arguments.redirect(driver, address, args, kwargs)
-        elif not arguments.is_own_name(server.database) and not self._is_allowed(
-            server
-        ):
-            raise _spawned_elsewhere(server)
-
-    def _is_allowed(self, server: ServerTarget) -> bool:
-        patterns = self._allowed
-        return all(any(fnmatch(name, p) for p in patterns) for name in server.names)
 
 
 def _other_target(address: Address, connection: object) -> ServerTarget | None:
@@ -249,23 +210,7 @@ def _other_target(address: Address, connection: object) -> ServerTarget | None:
     info = getattr(connection, "info", None)
     if info is None or info.dbname == address.database:
         return None
-    return ServerTarget(((str(info.host), str(info.port)),), str(info.dbname))
-
-
-def _requested(dialect: str, server: ServerTarget) -> RequestedDatabase:
-    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
-
-    kind = make_url(f"postgresql+{dialect}://").get_dialect()
-    return arguments.requested(kind(), server)
-
-
-def _target_at(core: Core, requested: RequestedDatabase) -> ConnectTarget | None:
-    """Return where a test's database is by its name, None for another database."""
-    for database in core.provisioned():
-        live = database.product.live_at(requested)
-        if live is not None:
-            return live.target
-    return None
+    return PostgreSQLTarget(((str(info.host), str(info.port)),), str(info.dbname))
 
 
 # The replaced functions
@@ -486,12 +431,14 @@ def watch_drivers(find_core: FindCore) -> None:
     guard = _Guard(find_core)
     for module, change in _CONNECTING.items():
         when_imported(
-            module, partial(_change, find_core, partial(change, guard), _UNWATCHED)
+            module, partial(change_module, find_core, partial(change, guard), UNWATCHED)
         )
     for module, change_statements in SEAMS.items():
         when_imported(
             module,
-            partial(_change, find_core, partial(change_statements, find_core), _UNREAD),
+            partial(
+                change_module, find_core, partial(change_statements, find_core), _UNREAD
+            ),
         )
 
 
@@ -499,57 +446,14 @@ def watch_spawned(
     addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
 ) -> None:
     """Watch the drivers in a process that multiprocessing has spawned."""
-    guard = _SpawnedGuard(addresses, allowed)
+    guard = _SpawnedGuard(SpawnedConnections(addresses, allowed))
     for module, change in _CONNECTING.items():
         when_imported(module, partial(change, guard))
 
 
-def _change(
-    find_core: FindCore,
-    change: Callable[[ModuleType], None],
-    without: str,
-    module: ModuleType,
-) -> None:
-    """Put the guard into a driver's module. Note a version that has other functions."""
-    try:
-        change(module)
-    except (AttributeError, KeyError) as error:
-        core = find_core()
-        if core is not None:
-            missing = str(error).strip("'")
-            what = without.format(module.__name__)
-            core.ledger.note(f"{what}: this version has no {missing}")
-
-
-_UNWATCHED = "connections that {} opens without an engine are not watched"
 _UNREAD = "statements that {} sends without an engine are not looked at"
 
 # The guard's messages
-
-
-def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
-    """Return the error for a driver's connection to a database that is not a test's."""
-    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    return kind(
-        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
-        why="pytest-arena redirects only engines to the test's database. The writes of this "
-        "connection would stay in a database that may be a real one",
-        cause=who_connects(),
-        fix="arena_drivers = redirect   (it then opens the test's database)\n"
-        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
-    )
-
-
-def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
-    """Return the error for a connection in a process that multiprocessing has spawned."""
-    return UnknownDatabaseError(
-        f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
-        why="no test database for it existed when the process started, so pytest-arena cannot "
-        "redirect the connection",
-        cause=who_connects(),
-        fix="start the process in a fixture or a test, with the app imported there\n"
-        f"or give it arena.url{_allowing(target)}",
-    )
 
 
 def _pool_of_another_loop(pool: object) -> ConfigError:
@@ -564,17 +468,6 @@ def _pool_of_another_loop(pool: object) -> ConfigError:
     )
 
 
-def _changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
-    """Return the error for an engine's connection whose arguments a listener has changed."""
-    return UnknownDatabaseError(
-        f"refused: an engine's connection to {target.name}, which is not inside the arena",
-        why="a do_connect listener of the app changed its target after pytest-arena had "
-        "redirected it into the test's database; what the test did would stay there",
-        cause=who_connects(),
-        fix=f"change only the session's settings in the listener{_allowing(target)}",
-    )
-
-
 def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
     """Return the error for a connection that a factory opened to another database."""
     return UnknownDatabaseError(
@@ -584,16 +477,3 @@ def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
         cause=who_connects(),
         fix="pass on the dsn that the factory gets",
     )
-
-
-def _allowing(target: ServerTarget) -> str:
-    # A host that pytest-arena has written into the environment.
-    if any(NOWHERE in name for name in target.names):
-        return ""
-    if target.database in OF_THE_SERVER:
-        # From there a statement may create and drop the user's databases.
-        return "\nA fixture that makes a test database here is not needed: delete it"
-    pattern = f"postgresql://*/{target.database}"
-    if len(target.names) == 1:
-        pattern = target.names[0]
-    return f"; or, if tests may reach it:\narena_allow = {pattern}"

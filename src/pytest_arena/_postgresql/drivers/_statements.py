@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-import weakref
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache, partial, wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._postgresql.drivers._session_state import (
@@ -24,6 +23,7 @@ from pytest_arena._postgresql.drivers._test_databases import (
     replacement,
 )
 from pytest_arena._product import RawWrites
+from pytest_arena._product._raw_connections import ConnectionRecord, ConnectionRecords
 from pytest_arena._values import QUOTED, without_comments
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import ArenaError, ProductionDatabaseError
@@ -33,56 +33,21 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget, Core, Key
-    from pytest_arena._values import Address, CodeLine
-
-    FindCore: TypeAlias = Callable[[], Core | None]
+    from pytest_arena._product._admission import Admission, FindCore
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
-
-    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level that opened it, or that opened its pool. At the end of the level
-    pytest-arena ends its backend.
-    """
-
-    address: Address | None = None
-    target: ConnectTarget | None = None
-    serial: int = 0  # of the level to which the connection belongs
-
-
-class DriverConnection:
+class DriverConnection(ConnectionRecord):
     """The facts about a connection of a driver."""
 
     def __init__(self) -> None:
-        self.admission: Admission | None = None  # None if it was not admitted
-        # The database of an idle connection in a pool of an engine.
-        self.idle_key: Key | None = None
-        # How many statements that the driver has sent, and methods, have changed the session.
-        self.session_changes = 0
+        super().__init__()
         self.names_settings = False  # the session may know custom settings by name
         # The attributes below are set for a connection that no engine has opened.
-        self.opened_at: CodeLine | None = None
-        self.writes = RawWrites()  # of its last transaction
         self.is_ended = False  # by pytest-arena
         self.is_pooled = False  # a pool of its driver has opened it
-        # The lines that have changed the session, by the serials of their levels.
-        self.altered: dict[int, CodeLine | None] = {}
         self.has_temporary = False  # the session may have a temporary table
-
-    def admit(self, admission: Admission) -> None:
-        """Note why it was admitted."""
-        self.admission = admission
-        if admission.target is not None:
-            self.opened_at = user_line()
-
-    def join_pool(self) -> None:
-        """Note that an engine's pool has it: it does not end with a level."""
-        if self.admission is not None:
-            self.admission = replace(self.admission, target=None)
 
     def end(self) -> None:
         """Note that pytest-arena has ended it: no level ends it again."""
@@ -134,12 +99,8 @@ class DriverConnection:
 
     def forget_changes(self, serial: int) -> None:
         """Note that the session is as it was before a level."""
-        self.altered.pop(serial, None)
+        super().forget_changes(serial)
         self.has_temporary = False
-
-    def rest(self, key: Key | None) -> None:
-        """Note that an engine's pool has it back. None: the pool has handed it out."""
-        self.idle_key = key
 
 
 class _SessionEffects(NamedTuple):
@@ -175,15 +136,16 @@ _KNOWS_NO_NUMBER = re.compile(
 )
 
 
-_connections: weakref.WeakKeyDictionary[object, DriverConnection] = (
-    weakref.WeakKeyDictionary()
-)
+def _is_closed(connection: Any) -> bool:
+    if hasattr(connection, "is_closed"):  # asyncpg
+        return bool(connection.is_closed())
+    return bool(connection.closed)
 
 
-def record_of(driver_connection: object) -> DriverConnection:
-    """Return the record of a driver's connection, which is new at its first use."""
-    known = _connections.get(driver_connection)
-    return known or _connections.setdefault(driver_connection, DriverConnection())
+RECORDS = ConnectionRecords(DriverConnection, _is_closed)
+_connections = RECORDS.by_connection
+record_of = RECORDS.of
+raw_connections = RECORDS.raw
 
 
 def record_opened(
@@ -228,22 +190,6 @@ def _record_at_end(connection: Any) -> DriverConnection | None:
     )
 
 
-def admission_of(driver_connection: object) -> Admission | None:
-    """Return why a connection was admitted, None for one that is not recorded."""
-    try:
-        known = _connections.get(driver_connection)
-    except TypeError:  # an app's object that is not hashable
-        return None
-    return known.admission if known is not None else None
-
-
-def note_pooled(driver_connection: object) -> None:
-    """Record that an engine's pool has a connection: it does not end with a level."""
-    known = _connections.get(driver_connection)
-    if known is not None:
-        known.join_pool()
-
-
 # Sent by a pool before it hands out a connection (pool_pre_ping).
 _PINGS = {"", "SELECT 1"}
 
@@ -255,50 +201,6 @@ def _note_kept(core: Core | None, key: Key, statement: str) -> None:
     """
     if core is not None and statement.strip(" ;").upper() not in _PINGS:
         core.opened_raw(key)
-
-
-class RawConnection(NamedTuple):
-    """An open connection that no engine has opened, and no engine's pool has."""
-
-    pid: int  # of its backend, or 0
-    target: ConnectTarget
-    serial: int  # of the level to which it belongs
-    driver: Any
-    record: DriverConnection
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether its database was replaced, or dropped."""
-        now = self.target.database
-        return now is not None and now.target.generation != self.target.generation
-
-
-def raw_connections() -> list[RawConnection]:
-    """Return the open connections that no engine has opened."""
-    connections = []
-    # A copy: other threads change the dictionary.
-    for reference in _connections.keyrefs():
-        connection = reference()
-        if connection is None or _is_closed(connection):
-            continue
-        record = record_of(connection)
-        admission = record.admission
-        if admission is not None and admission.target is not None:
-            raw = RawConnection(
-                pid_of(connection),
-                admission.target,
-                admission.serial,
-                connection,
-                record,
-            )
-            connections.append(raw)
-    return connections
-
-
-def _is_closed(connection: Any) -> bool:
-    if hasattr(connection, "is_closed"):  # asyncpg
-        return bool(connection.is_closed())
-    return bool(connection.closed)
 
 
 def pid_of(connection: Any) -> int:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 
+from pytest_arena._postgresql import OF_THE_SERVER
 from pytest_arena._values import without_comments
 
 _NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
 # PostgreSQL refuses it inside a transaction block, as it refuses each statement that it replaces.
 _NO_DATABASE = 'DROP DATABASE IF EXISTS "pytest-arena: no database"'
-OF_THE_SERVER = {"postgres", "template0", "template1"}
 _MAKES = re.compile(
     r"""(?isx) \s* (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
     (?P<name> "(?:[^"]|"")+" | \w[\w$]* ) (?P<options> [^;]*) ;? \s* $"""

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._arguments import is_own_name
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
 from pytest_arena._postgresql.servers._find import OF_EACH_SERVER
+from pytest_arena._product._server_targets import is_own_name
 from pytest_arena._values import counted
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ private server of installed programs or of a wheel.
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pytest_arena._postgresql._arguments import is_here
+from pytest_arena._postgresql import OF_THE_SERVER
 from pytest_arena._postgresql._control import TOO_MANY_CONNECTIONS, ControlFailure
 from pytest_arena._postgresql.servers._entrance import (
     Answer,
@@ -30,6 +29,7 @@ from pytest_arena._postgresql.servers._programs import (
     programs_of_wheel,
     read_programs,
 )
+from pytest_arena._product._server_targets import is_here, os_user
 from pytest_arena._product.servers import Server, Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, redact_url
@@ -45,7 +45,7 @@ _WHY = "pytest-arena makes a database for each test, on a server where it may cr
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _PORT = 5432
 _USUAL_USER = "postgres"
-OF_EACH_SERVER = ("", "postgres", "template0", "template1")
+OF_EACH_SERVER = {"", *OF_THE_SERVER}
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 _KNOCK_SECONDS = 1.0  # a local server answers within a millisecond
 
@@ -152,10 +152,7 @@ def _socket_folders(port: int) -> list[str]:
 
 
 def _service(host: str, port: int, patience: float) -> Server:
-    users = [os.environ.get("PGUSER", "")]
-    with suppress(KeyError, OSError):  # a container's user may have no name
-        users.append(getpass.getuser())
-    users.append(_USUAL_USER)
+    users = (os.environ.get("PGUSER", ""), os_user(), _USUAL_USER)
     password = os.environ.get("PGPASSWORD", "")
     reasons: list[str] = []
     for user in filter(None, dict.fromkeys(users)):
@@ -244,7 +241,7 @@ def read_url(text: str) -> Address:
     if not isinstance(host, str) or "," in host:
         raise Unavailable("the URL names several hosts, and pytest-arena needs one")
     user = options.get("user") or url.username or os.environ.get("PGUSER")
-    user = user or getpass.getuser()
+    user = user or os_user()
     password = options.get("password") or url.password
     password = password or os.environ.get("PGPASSWORD", "")
     database = options.get("dbname") or url.database or ""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._process import send_to_spawned, when_imported
 
 if TYPE_CHECKING:
@@ -16,33 +18,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SpawnedConnections:
+class SpawnedDrivers:
     """Redirects or refuses the connections of the process that unpickles it.
 
     ``addresses`` has the test's databases by the names of the app's database and user.
     """
 
+    product: str
+    guard_module: str  # of its drivers
     addresses: dict[tuple[str, str], Address]
     allowed: tuple[str, ...]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle a call of ``install``, which the new process makes."""
-        return install, (self.addresses, self.allowed)
+        """Pickle a call of ``guard_spawned``, which the new process makes."""
+        values = (self.product, self.guard_module, self.addresses, self.allowed)
+        return guard_spawned, values
 
 
-def install(
-    addresses: dict[tuple[str, str], Address], allowed: tuple[str, ...]
-) -> SpawnedConnections:
+def guard_spawned(
+    product: str,
+    guard_module: str,
+    addresses: dict[tuple[str, str], Address],
+    allowed: tuple[str, ...],
+) -> SpawnedDrivers:
     """Guard this process and the processes that it spawns, without importing a driver."""
-    guard = SpawnedConnections(addresses, allowed)
+    guard = SpawnedDrivers(product, guard_module, addresses, allowed)
     watch = cache(partial(_watch, guard))
-    for package in ("asyncpg", "psycopg", "psycopg2"):
+    for package in SUPPORTED[product].drivers:
         when_imported(package, lambda _package: watch())
     send_to_spawned(lambda: [guard])
     return guard
 
 
-def _watch(guard: SpawnedConnections) -> None:
-    from pytest_arena._postgresql.drivers import _raw_guard  # noqa: PLC0415 - most spawned processes use no database
-
-    _raw_guard.watch_spawned(guard.addresses, guard.allowed)
+def _watch(guard: SpawnedDrivers) -> None:
+    # Most spawned processes use no database.
+    module = import_module(guard.guard_module)
+    module.watch_spawned(guard.addresses, guard.allowed)

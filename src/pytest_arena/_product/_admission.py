@@ -1,0 +1,179 @@
+"""Decides on connections to servers that no engine opens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, TypeAlias
+
+from pytest_arena._origin import who_connects
+from pytest_arena._product import NOWHERE
+from pytest_arena._product._server_targets import address_for, is_own_name
+from pytest_arena.errors import (
+    ProductionDatabaseError,
+    RefusedError,
+    UnknownDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
+
+    from pytest_arena._product import ConnectTarget, Core
+    from pytest_arena._product._server_targets import ServerTarget
+    from pytest_arena._values import Address
+
+    FindCore: TypeAlias = Callable[[], Core | None]
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
+
+    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
+    belongs to the level that opened it, or that opened its pool. At the end of the level
+    pytest-arena ends it.
+    """
+
+    address: Address | None = None
+    target: ConnectTarget | None = None
+    serial: int = 0  # of the level to which the connection belongs
+
+
+def admit(
+    core: Core,
+    dialect: str,
+    server: ServerTarget,
+    *,
+    name_outright: Callable[[Address], None],
+    redirect: Callable[[Address], None],
+) -> Admission | None:
+    """Refuse, redirect or admit a connection. Return None if nothing watches it later.
+
+    ``name_outright`` names a server in the connection's arguments, and ``redirect`` also a user.
+
+    Raises:
+        RefusedError: the connection may not be opened.
+    """
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+
+    if core.config.drivers == "off":
+        return None
+    core.refuse_late()
+    kind = make_url(f"{server.product}+{dialect}://").get_dialect()
+    requested = server.requested(kind())
+    for database in core.provisioned():
+        live = database.product.live_at(requested)
+        inside = live.target if live is not None else None
+        if inside is not None and inside.address is not None:
+            name_outright(inside.address)
+            return Admission(inside.address, inside, core.serial())
+    if all(core.files.is_allowed(name) for name in server.names):
+        return Admission()
+    if core.config.drivers == "refuse":
+        driver = requested.dialect.driver
+        of_app = core.is_named_by_engine(requested)
+        raise core.ledger.refused(_raw_connection(server, driver, of_app=of_app))
+    target = core.ensure_target(requested)
+    if target is None or target.address is None:
+        return Admission()
+    redirect(address_for(target, server.login))
+    return Admission(target.address, target, core.serial())
+
+
+class SpawnedConnections:
+    """Decides in a process that multiprocessing has spawned, which has no core.
+
+    ``addresses`` has the test's databases by the names of the app's databases and users.
+    """
+
+    def __init__(
+        self, addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
+    ) -> None:
+        self._addresses = addresses
+        self._allowed = allowed
+
+    def address_of(self, server: ServerTarget) -> Address | None:
+        """Return the address of the test's database, None for another database that is allowed.
+
+        Raises:
+            UnknownDatabaseError: no engine of the test's process had that database.
+        """
+        user = server.login.user if server.login else ""
+        address = self._addresses.get((server.database, user))
+        if address is not None or is_own_name(server.database):
+            return address
+        for name in server.names:
+            if not any(fnmatch(name, pattern) for pattern in self._allowed):
+                raise _spawned_elsewhere(server)
+        return None
+
+
+def change_module(
+    find_core: FindCore,
+    change: Callable[[ModuleType], None],
+    unwatched: str,
+    module: ModuleType,
+) -> None:
+    """Put a guard into a driver's module. Note a version that has other functions."""
+    try:
+        change(module)
+    except (AttributeError, KeyError) as error:
+        core = find_core()
+        if core is not None:
+            missing = getattr(error, "name", None) or str(error).strip("'")
+            what = unwatched.format(module.__name__)
+            core.ledger.note(f"{what}: this version has no {missing}")
+
+
+UNWATCHED = "connections that {} opens without an engine are not watched"
+
+
+def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
+    """Return the error for a driver's connection to a database that is not a test's."""
+    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
+    return kind(
+        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
+        why="pytest-arena redirects only engines to the test's database. The writes of this "
+        "connection would stay in a database that may be a real one",
+        cause=who_connects(),
+        fix="arena_drivers = redirect   (it then opens the test's database)\n"
+        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
+    """Return the error for a connection in a process that multiprocessing has spawned."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
+        why="no test database for it existed when the process started, so pytest-arena cannot "
+        "redirect the connection",
+        cause=who_connects(),
+        fix="start the process in a fixture or a test, with the app imported there\n"
+        f"or give it arena.url{_allowing(target)}",
+    )
+
+
+def changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
+    """Return the error for an engine's connection whose arguments a listener has changed."""
+    return UnknownDatabaseError(
+        f"refused: an engine's connection to {target.name}, which is not inside the arena",
+        why="a do_connect listener of the app changed its target after pytest-arena had "
+        "redirected it into the test's database; what the test did would stay there",
+        cause=who_connects(),
+        fix=f"change only the session's settings in the listener{_allowing(target)}",
+    )
+
+
+def _allowing(target: ServerTarget) -> str:
+    # A host that pytest-arena has written into the environment.
+    if any(NOWHERE in name for name in target.names):
+        return ""
+    if target.database in target.of_each_server:
+        return "\nA fixture that makes a test database here is not needed: delete it"
+    pattern = target.name
+    if len(target.names) > 1:
+        pattern = f"{target.product}://*/{target.database}"
+    return f"; or, if tests may reach it:\narena_allow = {pattern}"

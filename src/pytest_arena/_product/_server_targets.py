@@ -1,0 +1,106 @@
+"""The server and the database that a driver's arguments name, and those that replace them."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from pytest_arena._product import RequestedDatabase
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._product import ConnectTarget
+    from pytest_arena._values import Address, ServerLogin
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTarget:
+    """The servers that a driver tries in turn, and the name of the database."""
+
+    product: ClassVar[str]
+    # Databases of each server. From there a statement may create and drop the user's databases.
+    of_each_server: ClassVar[set[str]]
+
+    hosts: tuple[tuple[str, str], ...]  # the name, number, folder or file, and the port
+    database: str
+    login: ServerLogin | None = field(default=None, compare=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each server, in the form of ``arena_allow``."""
+        return tuple(
+            f"{self.product}://{host}:{port}/{self.database}"
+            for host, port in self.hosts
+        )
+
+    @property
+    def name(self) -> str:
+        """All servers in one name, for a message."""
+        servers = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"{self.product}://{servers}/{self.database}"
+
+    def requested(self, dialect: Dialect) -> RequestedDatabase:
+        """Return the requested database for the core."""
+        return RequestedDatabase(
+            dialect,
+            self.product,
+            self.name,
+            database=self.database,
+            login=self.login,
+        )
+
+
+class RedirectedHost(str):
+    """The host in redirected arguments, by which pytest-arena recognizes them.
+
+    For a driver it is a text.
+    """
+
+    __slots__ = ("address",)
+    address: Address
+
+    @classmethod
+    def to(cls, address: Address, shown: str) -> RedirectedHost:
+        """Return the host of an address, as a driver needs it."""
+        host = cls(shown)
+        host.address = address
+        return host
+
+
+# The names in the registry. No developer's database has such a name.
+_OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{8,16}")
+
+
+def is_own_name(database: str) -> bool:
+    """Return whether a database of this name belongs to pytest-arena."""
+    return _OWN_NAME.fullmatch(database) is not None
+
+
+def is_here(host: str) -> bool:
+    """Return whether the server is on this machine, so that encryption is useless."""
+    is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
+    return host.startswith("/") or host in {"localhost", "::1"} or is_loopback
+
+
+def os_user() -> str:
+    """Return the user of this process, which is the default login."""
+    with suppress(KeyError, OSError):  # a container's user without an entry
+        return getpass.getuser()
+    return ""
+
+
+def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
+    """Return the address of a target with the server's user for a login of the app.
+
+    A build connects with pytest-arena's login.
+    """
+    address = cast("Address", target.address)
+    if target.database is None:
+        return address
+    product: Any = target.database.product  # a `ServerProduct`
+    user: ServerLogin | None = product.users.login_of(target.database, login, address)
+    return address.as_(user) if user is not None else address
