@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pytest_arena._postgresql._control import Reconnecting
 from pytest_arena._product import Held
+from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld
 from tests.servers.postgresql import (

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pytest_arena._postgresql import _control as controls
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.isolation import ServerIsolation
 from pytest_arena._postgresql.journal._server import ServerJournal
 from pytest_arena._product import Held
+from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena.errors import ArenaError, IsolationError
 from tests.isolation.server_world import CountedUsage, Hand, ServerWorld
 from tests.isolation.test_on_server import wait_until
@@ -72,9 +72,7 @@ def test_a_level_that_nobody_touched_costs_nothing_pitfall_066(
     """No round trip: neither in the level, nor in one around it, nor to tell what was changed."""
     world.isolation.enter()
     moment = world.isolation.moment()
-    monkeypatch.setattr(
-        controls.Reconnecting, "call", lambda *_: pytest.fail("the server was asked")
-    )
+    monkeypatch.setattr(Reconnecting, "call", lambda *_: pytest.fail("the server was asked"))
     for _ in range(3):
         world.isolation.enter()
         assert world.isolation.is_clean()

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 import ssl
 import threading
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import as_own
-from pytest_arena._process import rest, seconds
+from pytest_arena._product._control_lines import (
+    ServerControlLine,
+    ServerFailure,
+    retry_while_crowded,
+)
 from pytest_arena._product._server_targets import is_here
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     from pytest_arena._values import Address
 
 _CONNECT_SECONDS = 10
 PROGRAM_NAME = "pytest-arena"  # in performance_schema
-_RETRY_SECONDS = 0.1
-_RESTART_SECONDS = 10.0  # that a restarted server may take
 
 # The server's numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
 TOO_MANY_CONNECTIONS = 1040
@@ -62,10 +62,8 @@ TLS_OPTIONS = (
     "ssl_check_hostname",
 )
 
-_ResultT = TypeVar("_ResultT")
 
-
-class MySQLFailure(Exception):
+class MySQLFailure(ServerFailure):
     """The server refused a statement or a login, or no server answers.
 
     ``number`` is the server's or the client's number of the error.
@@ -225,15 +223,11 @@ def open_control(
         MySQLFailure: no server answers, or it refuses the login.
         ConfigError: PyMySQL cannot be imported.
     """
-    end = seconds() + patience
-    while True:
-        try:
-            with as_own():
-                return MySQLControl(address, timeout=timeout, abilities=abilities)
-        except MySQLFailure as error:
-            if not error.is_crowded or seconds() > end:
-                raise
-        rest(_RETRY_SECONDS)
+    with as_own():
+        return retry_while_crowded(
+            lambda: MySQLControl(address, timeout=timeout, abilities=abilities),
+            patience,
+        )
 
 
 @cache
@@ -298,76 +292,5 @@ def _import_pymysql() -> ModuleType:
     return module
 
 
-class MySQLControlLine:
-    """A control connection that is opened at its first use, and again after it was lost.
-
-    A call that has lost the connection is repeated once. A forked child opens its own connection,
-    and never closes its parent's, because that would end the parent's session.
-    """
-
-    def __init__(self, connect: Callable[[], MySQLControl]) -> None:
-        self._connect = connect
-        self._connection: MySQLControl | None = None
-        self._lock = threading.RLock()
-        self._process = os.getpid()
-        self._is_given_up = False  # the server has not answered for long
-        # Kept in a forked child: the garbage collector would close them.
-        self._parents_connections: list[MySQLControl] = []
-
-    def run(self, sql: str) -> None:
-        """Execute one statement, or several. Raises as ``call`` does."""
-        self.call(lambda control: control.run(sql))
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute statements and return the rows of the last one. Raises as ``call`` does."""
-        return self.call(lambda control: control.rows(sql))
-
-    def call(self, function: Callable[[MySQLControl], _ResultT]) -> _ResultT:
-        """Call a function with the connection.
-
-        Raises:
-            MySQLFailure: the server refused it, or cannot be reached.
-        """
-        with self._lock:
-            try:
-                return function(self.opened())
-            except MySQLFailure as error:
-                if not error.is_lost:
-                    raise
-            self.close()
-            return function(self._opened_again())
-
-    def opened(self) -> MySQLControl:
-        """Return the open connection. Connect first if there is none. Raises as ``call`` does."""
-        with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                return self._connection
-            connection = self._connect()
-            if self._connection is not None:
-                self._parents_connections.append(self._connection)
-            self._connection = connection
-            self._process = os.getpid()
-            return connection
-
-    def _opened_again(self) -> MySQLControl:
-        """Connect to a server that may be restarting. Wait once for one that has stopped."""
-        patience = 0.0 if self._is_given_up else _RESTART_SECONDS
-        end = seconds() + patience
-        while True:
-            try:
-                connection = self.opened()
-            except MySQLFailure as error:
-                if not error.is_lost or seconds() > end:
-                    self._is_given_up = error.is_lost
-                    raise
-            else:
-                self._is_given_up = False
-                return connection
-            rest(_RETRY_SECONDS)
-
-    def close(self) -> None:
-        """Close the connection until its next use. Idempotent."""
-        with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
-                self._connection = None
+class MySQLControlLine(ServerControlLine[MySQLControl]):
+    """A control connection to MySQL or MariaDB."""

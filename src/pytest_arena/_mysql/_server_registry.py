@@ -8,12 +8,11 @@ import json
 import os
 import platform
 import secrets
-import threading
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import partial
 from hashlib import sha256
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql import _errors as messages
@@ -30,6 +29,7 @@ from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.accounts._grants import ANY_DATABASE, account_shown, revoke
 from pytest_arena._process import interrupted, until
 from pytest_arena._product import discard
+from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ArenaError
@@ -199,8 +199,7 @@ class MySQLRegistry:
         self._is_closed = False
         self.control = MySQLControlLine(self._connect_as_run)
         self._dropping_control = MySQLControlLine(self._connect)
-        self._to_drop: SimpleQueue[str | None] = SimpleQueue()
-        self._dropping: threading.Thread | None = None
+        self._dropping_thread = Background(at_end=self._dropping_control.close)
         with self.saying("pytest-arena's databases cannot be made"):
             self.sweep()
 
@@ -546,18 +545,7 @@ class MySQLRegistry:
         if self._is_closed or self._process != os.getpid():
             return
         self._plans.pop(name, None)
-        self._to_drop.put(name)
-        if self._dropping is None:
-            # A daemon thread does not keep the process alive if the server hangs.
-            self._dropping = threading.Thread(
-                target=self._drop_queued, name="pytest-arena-background", daemon=True
-            )
-            self._dropping.start()
-
-    def _drop_queued(self) -> None:
-        while (name := self._to_drop.get()) is not None:
-            self._drop(name, self._dropping_control)
-        self._dropping_control.close()
+        self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
 
     def _drop(self, name: str, control: MySQLControlLine) -> str:
         """Drop a database of this login that has a row. Return why not, "" if done."""
@@ -712,13 +700,14 @@ class MySQLRegistry:
         """
         if self._is_closed or self._process != os.getpid():
             return 0
-        self._is_closed = True
-        patience = _HURRIED_SECONDS if interrupted.is_set() else _END_SECONDS
-        if self._dropping is not None:
+        patience = _END_SECONDS
+        if interrupted.is_set():
+            patience = _HURRIED_SECONDS
             for name in [*self._databases]:
-                self._to_drop.put(name)
-            self._to_drop.put(None)
-            self._dropping.join(patience)
+                self.drop_later(name)
+        self._is_closed = True
+        self._dropping_thread.rest(patience)
+        self._dropping_thread.close(0)
         with suppress(MySQLFailure, ArenaError):
             if not interrupted.is_set():
                 self.drop(*[*self._databases])

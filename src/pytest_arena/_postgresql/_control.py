@@ -7,15 +7,19 @@ import re
 import socket
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pytest_arena._origin import as_own
-from pytest_arena._process import rest, seconds
+from pytest_arena._product._control_lines import (
+    ServerControlLine,
+    ServerFailure,
+    retry_while_crowded,
+)
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
 
     from psycopg import Connection
@@ -38,7 +42,6 @@ _STARTS_OR_STOPS = re.compile(
 TOO_MANY_CONNECTIONS = "53300"
 _OUT_OF_MEMORY = "53200"  # for one more lock
 _CROWDED = (TOO_MANY_CONNECTIONS, _OUT_OF_MEMORY)
-_RETRY_SECONDS = 0.1
 WAITED = (
     "the server had no connection to spare for a while, and this run waited for its turn: "
     "pytest -n 2, a smaller pool_size, or a larger max_connections there"
@@ -47,7 +50,7 @@ WAITED = (
 _ELSEWHERE = ("", "08", "53", "57", "58")
 
 
-class ControlFailure(Exception):
+class ControlFailure(ServerFailure):
     """PostgreSQL refused a statement or a login, or no server answers.
 
     ``sqlstate`` is PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html),
@@ -57,11 +60,6 @@ class ControlFailure(Exception):
     def __init__(self, message: str, sqlstate: str = "") -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
-
-    @property
-    def first_line(self) -> str:
-        """The server's message, without its details and hints."""
-        return str(self).partition("\n")[0] or "no reason was given"
 
     @property
     def is_lost(self) -> bool:
@@ -82,6 +80,11 @@ class ControlFailure(Exception):
     def is_crowded(self) -> bool:
         """Whether the server has no free connection, or no memory for one more lock."""
         return self.sqlstate in _CROWDED
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether the server has no memory for one more lock."""
+        return self.sqlstate == _OUT_OF_MEMORY
 
     @property
     def is_elsewhere(self) -> bool:
@@ -272,108 +275,5 @@ def _refused(result: PGresult) -> ControlFailure:
     return ControlFailure(pq.error_message(result).strip(), sqlstate.decode())
 
 
-_ResultT = TypeVar("_ResultT")
-
-
-def retry_while_crowded(call: Callable[[], _ResultT], patience: float) -> _ResultT:
-    """Call a function again while the server is crowded, for ``patience`` seconds.
-
-    Raises:
-        ControlFailure: the server is still crowded, or it fails for another reason.
-    """
-    end = seconds() + patience
-    while True:
-        try:
-            return call()
-        except ControlFailure as error:
-            if not error.is_crowded or seconds() > end:
-                raise
-        rest(_RETRY_SECONDS)
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-ConnectionT = TypeVar("ConnectionT", bound=_Closable)
-
-
-class Reconnecting(Generic[ConnectionT]):
-    """A connection that is opened at its first use, and opened again after it was lost.
-
-    A call that has lost the connection is repeated. ``on_lost`` is called before that. Any thread
-    may use it; a second thread waits. A forked child opens its own connection and never closes its
-    parent's, because that would end the parent's session. A call is also repeated, for
-    ``patience`` seconds, while the server has no memory for a lock.
-    """
-
-    def __init__(
-        self,
-        connect: Callable[[], ConnectionT],
-        on_lost: Callable[[], object],
-        *,
-        patience: float = 0.0,
-    ) -> None:
-        self._connect = connect
-        self._on_lost = on_lost
-        self._patience = patience
-        self._connection: ConnectionT | None = None
-        self._lock = threading.RLock()
-        self._process = os.getpid()
-        # Kept in a forked child: the garbage collector would close them.
-        self._parents_connections: list[ConnectionT | None] = []
-        self.connects = 0
-
-    def call(
-        self, function: Callable[..., _ResultT], *args: object, **options: object
-    ) -> _ResultT:
-        """Call a function with the connection as its first argument.
-
-        Raises:
-            ControlFailure: the server refused it, or cannot be reached.
-        """
-        with self._lock:
-            try:
-                return function(self.opened(), *args, **options)
-            except ControlFailure as error:
-                # `open_control` has waited for a free connection already.
-                if not error.is_lost and error.sqlstate != _OUT_OF_MEMORY:
-                    raise
-                was_lost = error.is_lost
-            if was_lost:
-                self.close()
-                self._on_lost()
-            return retry_while_crowded(
-                lambda: function(self.opened(), *args, **options), self._patience
-            )
-
-    def opened(self) -> ConnectionT:
-        """Return the open connection. Connect first if there is none. Raises as ``call`` does."""
-        with self._lock:
-            if self._connection is not None and self.is_open:
-                return self._connection
-            connection = self._connect()
-            self.use(connection)
-            self.connects += 1
-            return connection
-
-    def use(self, connection: ConnectionT) -> None:
-        """Replace the connection by one that is open already."""
-        with self._lock:
-            self.close()
-            if self._process != os.getpid():
-                self._parents_connections.append(self._connection)
-            self._connection = connection
-            self._process = os.getpid()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether this process has a connection open."""
-        return self._connection is not None and self._process == os.getpid()
-
-    def close(self) -> None:
-        """Close the connection until its next use. Idempotent."""
-        with self._lock:
-            if self._connection is not None and self.is_open:
-                self._connection.close()
-                self._connection = None
+class ControlLine(ServerControlLine[Control]):
+    """A control connection to PostgreSQL."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
-from pytest_arena._postgresql._control import ControlFailure, Reconnecting, open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
 from pytest_arena._postgresql.journal._capture import install, uninstall
 from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
@@ -21,6 +21,7 @@ from pytest_arena._postgresql.journal._server import (
     ServerMoment,
 )
 from pytest_arena._product import Held, held_by
+from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

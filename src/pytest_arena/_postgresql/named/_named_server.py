@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
+    ControlLine,
     identifier,
     open_control,
 )
@@ -18,7 +19,7 @@ from pytest_arena._postgresql.isolation._rolled_back import open_proxy
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.named._mark import read_state
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.registry._connection import ControlLine, Writes
+from pytest_arena._postgresql.registry._connection import Writes
 from pytest_arena._postgresql.registry._registry_run import TURNS
 from pytest_arena._postgresql.rollback._backend import RESTORING, SEQUENCES
 from pytest_arena.errors import (

@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING
 from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import (
     ControlFailure,
+    ControlLine,
     identifier,
     literal,
     open_control,
 )
 from pytest_arena._postgresql.registry import _registry_errors as messages
-from pytest_arena._postgresql.registry._connection import (
-    Background,
-    ControlLine,
-    run_concurrently,
-)
+from pytest_arena._postgresql.registry._connection import run_concurrently
 from pytest_arena._postgresql.registry._registry_run import (
     LIVING,
     REGISTRY,
@@ -35,6 +32,7 @@ from pytest_arena._postgresql.registry._registry_run import (
     state_of_registry,
 )
 from pytest_arena._process import interrupted, seconds, until
+from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena.errors import ArenaError
 

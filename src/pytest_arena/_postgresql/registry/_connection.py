@@ -1,23 +1,17 @@
-"""The connections of a run to its server, and its background threads."""
+"""Counts the writes of a run, and does several of its jobs at the same time."""
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right, insort
-from concurrent.futures import Future
 from contextlib import contextmanager
-from queue import Queue
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_arena._postgresql._control import Control, ControlFailure, Reconnecting
-from pytest_arena._process import interrupted, until
+from pytest_arena._product._background import Background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-
-_RESTART_SECONDS = 10.0  # that a restarted server may take
 
 _ResultT = TypeVar("_ResultT")
 
@@ -64,104 +58,6 @@ class Writes:
         finally:
             with self._lock:
                 self._open -= 1
-
-
-class ControlLine(Reconnecting["Control"]):
-    """A control connection that waits for a restarted server."""
-
-    def __init__(
-        self, connect: Callable[[], Control], *, patience: float = 0.0
-    ) -> None:
-        super().__init__(connect, self._wait, patience=patience)
-        self._waited_in_vain = -1  # the number of the connection that did not come back
-
-    def run(self, sql: str) -> None:
-        """Execute one statement, or several in one transaction."""
-        self.call(lambda control: control.run(sql))
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows."""
-        return self.call(lambda control: control.rows(sql))
-
-    def _wait(self) -> None:
-        is_given_up = self._waited_in_vain == self.connects
-        if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
-            self._waited_in_vain = self.connects
-
-    def _is_back(self) -> bool:
-        try:
-            self.opened()
-        except ControlFailure as error:
-            if not error.is_lost:
-                raise
-            return False
-        return True
-
-
-class Background:
-    """A thread that runs jobs one after the other, until ``close``.
-
-    It calls ``at_end`` when it ends, which may be after ``close`` has stopped waiting.
-    """
-
-    def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
-        self._at_end = at_end
-        self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
-        self._lock = threading.Lock()
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
-
-    def do(self, job: Callable[[], _ResultT]) -> Future[_ResultT]:
-        """Add a job. After ``close`` it is cancelled."""
-        future: Future[_ResultT] = Future()
-        with self._lock:
-            if self._is_closed:
-                future.cancel()
-                return future
-            self._jobs.put((future, job))
-            if self._thread is None:
-                # A daemon thread does not keep the process alive if the server hangs.
-                self._thread = Thread(
-                    target=self._work, name="pytest-arena-background", daemon=True
-                )
-                self._thread.start()
-        return future
-
-    def rest(self, seconds: float, *, most: int = 0) -> bool:
-        """Wait until at most ``most`` jobs are not done. Return whether that is so in time.
-
-        Ctrl-C ends the wait if ``most`` is more than 0.
-        """
-        return until(
-            lambda: (
-                self._jobs.unfinished_tasks <= most
-                or (most > 0 and interrupted.is_set())
-            ),
-            within=seconds,
-        )
-
-    def close(self, seconds: float) -> bool:
-        """Cancel jobs that have not begun. Wait for the running one; return whether it ended."""
-        with self._lock:
-            self._is_closed = True
-            self._jobs.put(None)
-        if self._thread is None or self._thread is threading.current_thread():
-            return True
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            future, call = job
-            if self._is_closed:
-                future.cancel()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:  # noqa: BLE001 - the future raises it
-                    future.set_exception(error)
-            self._jobs.task_done()
-        self._at_end()
 
 
 def run_concurrently(jobs: Sequence[Callable[[], _ResultT]]) -> list[_ResultT]:

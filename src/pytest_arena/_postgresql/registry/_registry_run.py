@@ -15,12 +15,13 @@ from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import (
     WAITED,
     ControlFailure,
+    ControlLine,
     identifier,
     literal,
     open_control,
 )
 from pytest_arena._postgresql.registry import _registry_errors as messages
-from pytest_arena._postgresql.registry._connection import ControlLine, Writes
+from pytest_arena._postgresql.registry._connection import Writes
 from pytest_arena._process import rest, seconds, until
 from pytest_arena.errors import ArenaError
 

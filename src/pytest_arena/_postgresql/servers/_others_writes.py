@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_arena._postgresql.registry._connection import ControlLine
+    from pytest_arena._postgresql._control import ControlLine
     from pytest_arena._values import Address
 
 _LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")

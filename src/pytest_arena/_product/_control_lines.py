@@ -1,0 +1,184 @@
+"""Connections of pytest-arena to a server, which are opened again after they were lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from pytest_arena._process import rest, seconds, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RETRY_SECONDS = 0.1
+_RESTART_SECONDS = 10.0  # that a restarted server may take
+
+_ResultT = TypeVar("_ResultT")
+
+
+class ServerFailure(Exception):
+    """The server refused a statement or a login, or no server answers."""
+
+    @property
+    def first_line(self) -> str:
+        """The server's message, without its details and hints."""
+        return str(self).partition("\n")[0] or "no reason was given"
+
+    @property
+    @abstractmethod
+    def is_lost(self) -> bool:
+        """Whether the connection is lost. False if the server refused a statement."""
+
+    @property
+    @abstractmethod
+    def is_crowded(self) -> bool:
+        """Whether the server has no free connection, or no memory for one more lock."""
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether the server has no memory for one more lock."""
+        return False
+
+
+def retry_while_crowded(call: Callable[[], _ResultT], patience: float) -> _ResultT:
+    """Call a function again while the server is crowded, for ``patience`` seconds.
+
+    Raises:
+        ServerFailure: the server is still crowded, or it fails for another reason.
+    """
+    end = seconds() + patience
+    while True:
+        try:
+            return call()
+        except ServerFailure as error:
+            if not error.is_crowded or seconds() > end:
+                raise
+        rest(_RETRY_SECONDS)
+
+
+class _Connection(Protocol):
+    def close(self) -> None: ...
+
+
+class _Control(_Connection, Protocol):
+    def run(self, sql: str) -> None: ...
+    def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
+
+
+ConnectionT = TypeVar("ConnectionT", bound=_Connection)
+ControlT = TypeVar("ControlT", bound=_Control)
+
+
+class Reconnecting(Generic[ConnectionT]):
+    """A connection that is opened at its first use, and opened again after it was lost.
+
+    A call that has lost the connection is repeated. ``on_lost`` is called before that. Any thread
+    may use it; a second thread waits. A forked child opens its own connection and never closes its
+    parent's, because that would end the parent's session. A call is also repeated, for
+    ``patience`` seconds, while the server has no memory for a lock.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], ConnectionT],
+        on_lost: Callable[[], object],
+        *,
+        patience: float = 0.0,
+    ) -> None:
+        self._connect = connect
+        self._on_lost = on_lost
+        self._patience = patience
+        self._connection: ConnectionT | None = None
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        # Kept in a forked child: the garbage collector would close them.
+        self._parents_connections: list[ConnectionT | None] = []
+        self.connects = 0
+
+    def call(
+        self, function: Callable[..., _ResultT], *args: object, **options: object
+    ) -> _ResultT:
+        """Call a function with the connection as its first argument.
+
+        Raises:
+            ServerFailure: the server refused it, or cannot be reached.
+        """
+        with self._lock:
+            try:
+                return function(self.opened(), *args, **options)
+            except ServerFailure as error:
+                # `open_control` has waited for a free connection already.
+                if not error.is_lost and not error.is_out_of_memory:
+                    raise
+                was_lost = error.is_lost
+            if was_lost:
+                self.close()
+                self._on_lost()
+            return retry_while_crowded(
+                lambda: function(self.opened(), *args, **options), self._patience
+            )
+
+    def opened(self) -> ConnectionT:
+        """Return the open connection. Connect first if there is none. Raises as ``call`` does."""
+        with self._lock:
+            if self._connection is not None and self.is_open:
+                return self._connection
+            connection = self._connect()
+            self.use(connection)
+            self.connects += 1
+            return connection
+
+    def use(self, connection: ConnectionT) -> None:
+        """Replace the connection by one that is open already."""
+        with self._lock:
+            self.close()
+            if self._process != os.getpid():
+                self._parents_connections.append(self._connection)
+            self._connection = connection
+            self._process = os.getpid()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has a connection open."""
+        return self._connection is not None and self._process == os.getpid()
+
+    def close(self) -> None:
+        """Close the connection until its next use. Idempotent."""
+        with self._lock:
+            if self._connection is not None and self.is_open:
+                self._connection.close()
+                self._connection = None
+
+
+class ServerControlLine(Reconnecting[ControlT]):
+    """A control connection that waits for a restarted server."""
+
+    def __init__(
+        self, connect: Callable[[], ControlT], *, patience: float = 0.0
+    ) -> None:
+        super().__init__(connect, self._wait, patience=patience)
+        self._waited_in_vain = -1  # the number of the connection that did not come back
+
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several in one transaction."""
+        self.call(lambda control: control.run(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        return self.call(lambda control: control.rows(sql))
+
+    def _wait(self) -> None:
+        is_given_up = self._waited_in_vain == self.connects
+        if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
+            self._waited_in_vain = self.connects
+
+    def _is_back(self) -> bool:
+        try:
+            self.opened()
+        except ServerFailure as error:
+            if not error.is_lost:
+                raise
+            return False
+        return True
