@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,19 +23,13 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql.drivers._records import writers_in
 from pytest_arena._product import (
     BuildTarget,
-    ConnectTarget,
-    Key,
     Manifest,
     ScriptError,
-    Template,
-    read_manifest,
 )
-from pytest_arena._product._server_templates import ServerTemplates
+from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._values import Address
 
 _DESCRIBED = (
@@ -66,21 +59,13 @@ def url_of(address: Address, dialect: str, driver: str) -> URL:
 
 
 @dataclass(frozen=True, slots=True)
-class MySQLBuild:
+class MySQLBuild(ServerBuild[MySQLRegistry]):
     """The database that a build fills, by the app's drivers."""
 
-    own: MySQLRegistry
-    address: Address
     dialect: str  # mysql or mariadb
     async_driver: str  # "" if there is none
     product: str = "MySQL"
     has_schemas: bool = False
-
-    @property
-    def connect_target(self) -> ConnectTarget:
-        """The database, by its name, which is unique on the server."""
-        name = f"{self.address.server}/{self.address.database}"
-        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
     @property
     def sync_url(self) -> URL:
@@ -122,10 +107,6 @@ class MySQLBuild:
         """Return whether a connection of this process has uncommitted rows in the database."""
         return bool(writers_in(self.address.database))
 
-    def remove(self) -> None:
-        """Drop the database, even if a client is connected."""
-        self.own.drop(self.address.database)
-
 
 @dataclass(frozen=True)
 class MySQLTemplates(ServerTemplates[MySQLRegistry]):
@@ -135,6 +116,10 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     """
 
     dialect: Dialect
+    product = "mysql"
+    # Its version, character set and SQL mode.
+    question = _DESCRIBED
+    another_server = "pytest …   # once more, when the server answers"
 
     @property
     def ddl(self) -> Dialect:
@@ -142,43 +127,15 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         dialect: Dialect = cast("Any", MySQLDialect)()
         return dialect
 
-    def identity(self) -> str:
-        """Return what the server adds to a database: version, character set, SQL mode."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> str:
-        [values] = self.own.control.rows(_DESCRIBED)
-        return " ".join(map(str, ("mysql", *values)))
-
-    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
-        """Yield the finished templates of a fingerprint, as the registry lists them."""
-        for name, text in self.own.templates(fingerprint):
-            manifest = read_manifest(text)
-            if manifest is not None:
-                yield Template(name, fingerprint, manifest)
-
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
         del fingerprint
         with self.own.saying("what dead runs have left cannot be swept"):
             self.own.sweep()
 
-    def begin(self, fingerprint: str, below: Template[str] | None) -> MySQLBuild:
-        """Copy the template below."""
-        del fingerprint  # `finish` registers it
-        source = below.content if below else None
-        name = self.own.create("building", template=source)
-        return MySQLBuild(
-            self.own,
-            self.own.address_of(name),
-            self.dialect.name,
-            async_driver_for(self.dialect),
-        )
-
-    def scratch(self) -> MySQLBuild:
-        """Create an empty database."""
-        return self.begin("", None)
+    def _build(self, address: Address) -> MySQLBuild:
+        driver = async_driver_for(self.dialect)
+        return MySQLBuild(self.own, address, self.dialect.name, driver)
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """End all sessions of the database, and register it as a template."""
@@ -197,17 +154,6 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         original = getattr(error, "orig", None) or error
         number = re.match(r"\((\d+),", str(original))
         return step_for(int(number[1]), self.own.address_of().user) if number else ""
-
-    def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a server that does not answer, or refuses a statement."""
-        if not isinstance(error, MySQLFailure):
-            return None
-        return TemplateError(
-            f"the template cannot be stored: {error}",
-            why="schema and seed are built once, into a database that is copied for tests",
-            cause=f"the server on {self.own.address_of().server} has stopped or refuses",
-            fix="pytest …   # once more, when the server answers",
-        )
 
 
 def async_driver_for(dialect: Dialect) -> str:

@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL, Dialect
 
-from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._product import (
     BuildTarget,
-    ConnectTarget,
-    Key,
     Manifest,
     ScriptError,
     Template,
-    read_manifest,
 )
-from pytest_arena._product._server_templates import ServerTemplates
-from pytest_arena.errors import TemplateError
+from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,21 +78,13 @@ def url_of(address: Address, driver: str) -> URL:
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseTarget:
+class DatabaseTarget(ServerBuild[ServerRegistry]):
     """The database that a build fills, by the app's drivers."""
 
-    own: ServerRegistry
-    address: Address
     sync_driver: str  # "" if there is none
     async_driver: str
     product: str = "PostgreSQL"
     has_schemas: bool = True
-
-    @property
-    def connect_target(self) -> ConnectTarget:
-        """The database, by its name, which is unique on the server."""
-        name = f"{self.address.server}/{self.address.database}"
-        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
     @property
     def sync_url(self) -> URL | None:
@@ -127,10 +115,6 @@ class DatabaseTarget:
         question = _IS_BEING_WRITTEN.format(literal(self.address.database))
         return self.own.control.rows(question) == [(True,)]
 
-    def remove(self) -> None:
-        """Drop the database, even if a client is connected."""
-        self.own.drop(self.address.database)
-
 
 @dataclass(frozen=True)
 class DatabaseTemplates(ServerTemplates[ServerRegistry]):
@@ -140,6 +124,10 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     """
 
     dialect: Dialect | None
+    product = "postgresql"
+    # Its version, encoding, locale and extensions.
+    question = _DESCRIBED
+    another_server = "ARENA_DATABASE=own pytest …   (a private server)"
 
     @property
     def ddl(self) -> Dialect:
@@ -147,24 +135,12 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
         dialect: Dialect = cast("Any", PGDialect)()
         return dialect
 
-    def identity(self) -> str:
-        """Return what the server adds to a database: version, encoding, locale, extensions."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> str:
-        [values] = self.own.control.rows(_DESCRIBED)
-        return " ".join(map(str, ("postgresql", *values)))
-
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
         """Yield the finished templates of a fingerprint, as the registry lists them."""
-        for name, text in self.own.templates(fingerprint):
-            manifest = read_manifest(text)
-            if manifest is None:
-                continue
+        for template in super().templates(fingerprint):
             # After a crash of the server its unlogged tables are empty.
-            if manifest.server_start in ("", self._server_start):
-                yield Template(name, fingerprint, manifest)
+            if template.manifest.server_start in ("", self._server_start):
+                yield template
 
     @cached_property
     def _server_start(self) -> str:
@@ -176,17 +152,8 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
         del fingerprint
         self.own.sweep()
 
-    def begin(self, fingerprint: str, below: Template[str] | None) -> DatabaseTarget:
-        """Copy the template below, with its settings."""
-        del fingerprint  # `finish` registers it
-        name = self.own.create("building", template=below.content if below else None)
-        return DatabaseTarget(
-            self.own, self.own.address_of(name), *drivers_of(self.dialect)
-        )
-
-    def scratch(self) -> DatabaseTarget:
-        """Create an empty database."""
-        return self.begin("", None)
+    def _build(self, address: Address) -> DatabaseTarget:
+        return DatabaseTarget(self.own, address, *drivers_of(self.dialect))
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Freeze the database: nothing can connect to it, so that it can be copied."""
@@ -207,17 +174,6 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     def advice(self, error: BaseException) -> str:
         """Return the next step by the server's error code."""
         return _next_step(error)
-
-    def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a server that does not answer, or refuses a statement."""
-        if not isinstance(error, ControlFailure):
-            return None
-        return TemplateError(
-            f"the template cannot be stored: {error}",
-            why="schema and seed are built once, into a database that is copied for tests",
-            cause=f"PostgreSQL on {self.own.address_of('').server} has stopped or does not answer",
-            fix="ARENA_DATABASE=own pytest …   (a private server)",
-        )
 
 
 def derived(

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from pytest_arena._product import ConnectTarget, Key, Template, read_manifest
+from pytest_arena._product._control_lines import ServerFailure
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from pytest_arena._product import Template
+    from pytest_arena._product import BuildTarget
+    from pytest_arena._product._control_lines import ServerControlLine
     from pytest_arena._product._databases_command import RegistryRow
+    from pytest_arena._values import Address
 
 _LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 
@@ -23,11 +29,24 @@ _LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 class TemplateRegistry(Protocol):
     """The registry of a server, as far as it is about templates."""
 
+    @property
+    def control(self) -> ServerControlLine[Any]:
+        """The connection to the server."""
+
     def templates(self, fingerprint: str) -> list[tuple[str, str]]:
         """Return the names and manifests of finished templates, the newest first."""
 
     def used(self, name: str) -> None:
         """Record that this run uses a template."""
+
+    def create(self, kind: str, *, template: str | None = None) -> str:
+        """Create a database: a copy of a template, or empty. Return its name."""
+
+    def address_of(self, name: str = "") -> Address:
+        """Return the address of a database; without a name, of the registry."""
+
+    def drop(self, *names: str) -> None:
+        """Drop databases now, and end their connections."""
 
     def lock(self, fingerprint: str, *, seconds: int) -> AbstractContextManager[None]:
         """Hold the lock of a fingerprint. Raise TimeoutError after so many seconds."""
@@ -39,14 +58,35 @@ class TemplateRegistry(Protocol):
 RegistryT = TypeVar("RegistryT", bound=TemplateRegistry)
 
 
+@dataclass(frozen=True, slots=True)
+class ServerBuild(Generic[RegistryT]):
+    """The database that a build fills, by the app's drivers."""
+
+    own: RegistryT
+    address: Address
+
+    @property
+    def connect_target(self) -> ConnectTarget:
+        """The database, by its name, which is unique on the server."""
+        name = f"{self.address.server}/{self.address.database}"
+        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
+
+    def remove(self) -> None:
+        """Drop the database, even if a client is connected."""
+        self.own.drop(self.address.database)
+
+
 @dataclass(frozen=True)
 class ServerTemplates(Generic[RegistryT]):
     """The templates of a server, with their manifests in the registry.
 
-    Several machines share them.
+    Several machines share them. ``question`` asks the server what it adds to a database.
     """
 
     own: RegistryT
+    product: ClassVar[str]
+    question: ClassVar[str]
+    another_server: ClassVar[str]  # the next step if the server does not answer
 
     @property
     def folder(self) -> None:
@@ -62,6 +102,47 @@ class ServerTemplates(Generic[RegistryT]):
     def words(self) -> str:
         """Return "": the summary says whether a template was built."""
         return ""
+
+    def identity(self) -> str:
+        """Return what a template depends on: the product, and what the server adds."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        [values] = self.own.control.rows(self.question)
+        return " ".join(map(str, (self.product, *values)))
+
+    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
+        """Yield the finished templates of a fingerprint, as the registry lists them."""
+        for name, text in self.own.templates(fingerprint):
+            manifest = read_manifest(text)
+            if manifest is not None:
+                yield Template(name, fingerprint, manifest)
+
+    def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
+        """Copy the template below, with its settings."""
+        del fingerprint  # `finish` registers it
+        name = self.own.create("building", template=below.content if below else None)
+        return self._build(self.own.address_of(name))
+
+    @abstractmethod
+    def _build(self, address: Address) -> BuildTarget:
+        """Return a build that fills a database."""
+
+    def scratch(self) -> BuildTarget:
+        """Create an empty database."""
+        return self.begin("", None)
+
+    def not_stored(self, error: Exception) -> TemplateError | None:
+        """Return the error for a server that does not answer, or refuses a statement."""
+        if not isinstance(error, ServerFailure):
+            return None
+        return TemplateError(
+            f"the template cannot be stored: {error}",
+            why="schema and seed are built once, into a database that is copied for tests",
+            cause=f"the server on {self.own.address_of().server} has stopped or refuses",
+            fix=self.another_server,
+        )
 
     def is_whole(self, template: Template[str]) -> bool:
         """Return whether no process has dropped the template. Nothing connects to a template."""
