@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql.registry._registry_errors import server_is_down
 from pytest_arena._postgresql.servers import _cluster
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._product._server_errors import server_is_down
 from pytest_arena._product.servers import Unavailable, _places
 from pytest_arena._product.servers._keeper import is_held
 from pytest_arena._product.servers._private_servers import IDLE, PrivateServer
@@ -375,7 +375,8 @@ def test_a_server_with_its_socket_elsewhere_is_known_as_ours(tmp_path: Path) -> 
     """Its end is told as that of a private server, with its log."""
     folder = CLUSTERS.folder(tmp_path / ("ä" * 60) / "a")
     address = CLUSTERS.address_of(folder)
-    error = server_is_down("no database", ControlFailure("gone"), replace(address, database="x"))
+    live = replace(address, database="x")
+    error = server_is_down("no database", ControlFailure("gone"), live, "another server")
     assert "private server of pytest-arena was killed" in str(error)
     assert f"read {folder.beside('log')}" in str(error)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._product._server_errors import (
+    CROWDED,
+    DROPPED,
+    FULL,
+    WHY,
+    server_is_down,
+)
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLFailure
     from pytest_arena._values import Address
 
-_WHY = "each test works on a database that pytest-arena makes on this server"
 # Lines to paste.
 GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
 GRANT_ACCOUNTS = (
@@ -33,28 +39,10 @@ _NO_TRUST = (
     ),
     TRUST,
 )
-_FULL = (
-    IsolationError,
-    "the disk of the server is full: each clone takes as much room as its template",
-    "arena databases sweep --all   # and make room on the server's disk",
-)
-_CROWDED = (
-    ServerError,
-    (
-        "all connections of the server are taken: each worker has some, and the pools of the app's "
-        "engines as many as they may overflow to"
-    ),
-    "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
-)
 _LOCKED = (
     IsolationError,
     "another session holds a lock there, and has not released it in time",
     "look into SHOW PROCESSLIST for sessions in databases named arena_…",
-)
-_GONE = (
-    IsolationError,
-    "a database of this run was dropped, by another tool or with its server",
-    "do not drop databases named arena_…: `arena databases sweep` removes those that are left",
 )
 _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
     1044: _NO_RIGHTS,
@@ -64,13 +52,13 @@ _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
     1410: _NO_RIGHTS,
     1418: _NO_TRUST,
     1419: _NO_TRUST,
-    1021: _FULL,
-    1114: _FULL,
-    1040: _CROWDED,
-    1203: _CROWDED,
-    1226: _CROWDED,
+    1021: FULL,
+    1114: FULL,
+    1040: CROWDED,
+    1203: CROWDED,
+    1226: CROWDED,
     1205: _LOCKED,
-    1049: _GONE,
+    1049: DROPPED,
 }
 
 
@@ -81,25 +69,14 @@ def failed(
 
     ``source`` is the place of the option that names the server.
     """
-    lines = str(error).splitlines()
     if error.is_lost:
-        why = _WHY
-        fix = f"start the server again, or use another one:\n{_ANOTHER}"
-        if address.log:
-            why = "the private server of pytest-arena was killed, or has crashed"
-            fix = f"pytest …   # starts it again; if it stops again, read {address.log}"
-        return ServerError(
-            f"{address.server}: {what}: the server has stopped or is restarting",
-            why=why,
-            cause=f"the connection failed: {lines[0]}",
-            fix=fix,
-        )
+        return server_is_down(what, error, address, _ANOTHER)
     cause = f"the server's answer {error.number}"
     kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))
     of_source = f" of {source}" if source else ""
     return kind(
-        f"{address.server}: {what}: {lines[0]}",
-        why=_WHY,
+        f"{address.server}: {what}: {error.first_line}",
+        why=WHY,
         cause=cause.format(user=address.user, source=of_source),
         fix=fix.format(user=address.user),
     )
@@ -127,14 +104,4 @@ def foreign_registry(address: Address, name: str) -> ServerError:
         why="pytest-arena records in it which databases it may drop, and drops no others",
         cause="it has tables, and none with pytest-arena's comment",
         fix=f"DROP DATABASE `{name}`;   -- if nobody needs it",
-    )
-
-
-def is_gone(name: str) -> IsolationError:
-    """Return the error for a template that was dropped."""
-    return IsolationError(
-        f"the template {name!r} is gone",
-        why="the databases of tests are copied from it",
-        cause="`arena databases sweep`, or another run that dropped old templates",
-        fix="pytest …   # once more: pytest-arena builds it again",
     )

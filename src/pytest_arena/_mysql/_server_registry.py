@@ -31,6 +31,7 @@ from pytest_arena._process import interrupted, until
 from pytest_arena._product import discard
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
+from pytest_arena._product._server_errors import is_gone
 from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ArenaError
 
@@ -132,33 +133,16 @@ def _listed(control: MySQLControl, registry: str) -> list[RegistryRow]:
         "FROM made m LEFT JOIN run r ON r.id = m.run ORDER BY m.created, m.name"
     )
     listed = []
-    for (
-        name,
-        kind,
-        project,
-        host,
-        pid,
-        alive,
-        created,
-        used,
-        size,
-        owner,
-        title,
-    ) in rows:
-        row = RegistryRow(
-            name,
-            kind,
-            project,
-            host,
-            pid,
-            alive=bool(alive),
-            created=created.replace(tzinfo=UTC),
-            used=used.replace(tzinfo=UTC),
-            bytes=int(size),
-            owner=owner,
-            title=title,
+    for row in rows:
+        made = RegistryRow(*row)
+        made = replace(
+            made,
+            alive=bool(made.alive),
+            created=made.created.replace(tzinfo=UTC),
+            used=made.used.replace(tzinfo=UTC),
+            bytes=int(made.bytes or 0),
         )
-        listed.append(row)
+        listed.append(made)
     return listed
 
 
@@ -354,7 +338,7 @@ class MySQLRegistry:
             except MySQLFailure as error:
                 if error.number != NO_DATABASE:
                     raise
-                raise messages.is_gone(name) from error
+                raise is_gone(name) from error
         return self._plans[name]
 
     def copy_now(self, kind: str, source: str) -> str:

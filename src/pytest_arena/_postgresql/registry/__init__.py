@@ -34,6 +34,7 @@ from pytest_arena._postgresql.registry._registry_run import (
 from pytest_arena._process import interrupted, seconds, until
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
+from pytest_arena._product._server_errors import is_gone, server_is_down
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class ServerRegistry:
             except ControlFailure as error:
                 self.drop_later(name)
                 if template and error.sqlstate == "3D000":
-                    raise messages.is_gone(template) from error
+                    raise is_gone(template) from error
                 raise
         return name
 
@@ -511,7 +512,7 @@ class ServerRegistry:
     def failed(self, what: str, error: ControlFailure) -> ArenaError:
         """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
         if error.is_down:
-            return messages.server_is_down(what, error, self._address)
+            return server_is_down(what, error, self._address, messages.ANOTHER)
         return messages.failed(what, error, self._address)
 
 

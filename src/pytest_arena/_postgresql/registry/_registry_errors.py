@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_arena._product._server_errors import CROWDED, DROPPED, FULL, WHY
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql._control import ControlFailure
     from pytest_arena._values import Address
 
-_WHY = "each test works on a database that pytest-arena makes on this server"
 # Lines to paste.
 _GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
 _RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
-_ANOTHER = (
+ANOTHER = (
     "ARENA_DATABASE=own pytest …   # starts a private server; a URL names another one"
 )
 
@@ -25,24 +25,13 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
         "the role has too few rights on this server",
         _GIVE_CREATEDB,
     ),
-    "53100": (
-        IsolationError,
-        "the disk of the server is full: each clone takes as much room as its template",
-        "arena databases sweep --all   # and make room on the server's disk",
-    ),
+    "53100": FULL,
     "53200": (
         ServerError,
         "the server has no room for one more lock: many tables, or many runs at once",
         "pytest -n 2 …   # or a larger max_locks_per_transaction on the server",
     ),
-    "53300": (
-        ServerError,
-        (
-            "all connections of the server are taken: each worker has some, and the pools of "
-            "the app's engines as many as they may overflow to"
-        ),
-        "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
-    ),
+    "53300": CROWDED,
     "55006": (
         IsolationError,
         "a client is connected to a database of pytest-arena, and this role may not end that",
@@ -53,11 +42,7 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
         "another session holds a lock there, and has not released it in time",
         "look into pg_stat_activity for sessions in databases named arena_…",
     ),
-    "3D000": (
-        IsolationError,
-        "a database of this run was dropped, by another tool or with its server",
-        "do not drop databases named arena_…: `arena databases sweep` removes those that are left",
-    ),
+    "3D000": DROPPED,
 }
 
 
@@ -66,31 +51,12 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
     cause = "no server answers"
     if error.sqlstate:
         cause = f"the server's answer {error.sqlstate}"
-    kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, cause, _ANOTHER))
+    kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, cause, ANOTHER))
     return kind(
         f"{address.server}: {what}: {error.first_line}",
-        why=_WHY,
+        why=WHY,
         cause=cause,
         fix=fix.format(role=address.user),
-    )
-
-
-def server_is_down(what: str, error: ControlFailure, address: Address) -> ServerError:
-    """Return the error for a server that answered earlier in this run, and no longer does."""
-    why = _WHY
-    if address.log:
-        why = "the private server of pytest-arena was killed, or has crashed"
-        fix = f"pytest …   # starts it again; if it stops again, read {address.log}"
-    else:
-        start = (
-            "start the server again (its log says why it stopped), or use another one:"
-        )
-        fix = f"{start}\n{_ANOTHER}"
-    return ServerError(
-        f"{address.server}: {what}: the server has stopped or is restarting",
-        why=why,
-        cause=f"the connection failed: {error.first_line}",
-        fix=fix,
     )
 
 
@@ -101,14 +67,4 @@ def foreign_registry(address: Address, name: str) -> ServerError:
         why="pytest-arena records in it which databases it may drop, and drops no others",
         cause="it has tables and not pytest-arena's comment, or another owner",
         fix=_RENAME.format(name=name),
-    )
-
-
-def is_gone(name: str) -> IsolationError:
-    """Return the error for a template that was dropped."""
-    return IsolationError(
-        f"the template {name!r} is gone",
-        why="the databases of tests are copied from it",
-        cause="`arena databases sweep`, or another run that dropped old templates",
-        fix="pytest …   # once more: pytest-arena builds it again",
     )
