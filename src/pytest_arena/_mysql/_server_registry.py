@@ -9,7 +9,7 @@ import os
 import platform
 import secrets
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC
 from functools import partial
 from hashlib import sha256
@@ -31,6 +31,7 @@ from pytest_arena._process import interrupted, until
 from pytest_arena._product import discard
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
+from pytest_arena._product._server_databases import RegistryContent
 from pytest_arena._product._server_errors import is_gone
 from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ArenaError
@@ -71,16 +72,7 @@ _PREFIX = "arena_registry_"
 _NAMED_AS = {"building": "template"}
 
 
-@dataclass(frozen=True, slots=True)
-class MadeDatabases:
-    """The rows of a server's registry. ``is_found`` is False if there is no registry."""
-
-    databases: tuple[RegistryRow, ...] = ()
-    is_found: bool = False
-    others: tuple[str, ...] = ()  # registries of other versions of pytest-arena
-
-
-def look(address: Address, *, registry: str = REGISTRY) -> MadeDatabases:
+def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
     """Read the registry of a server, without changing it.
 
     Raises:
@@ -92,10 +84,12 @@ def look(address: Address, *, registry: str = REGISTRY) -> MadeDatabases:
             registries = {name for name in names if name.startswith(_PREFIX)}
             others = tuple(sorted(registries - {registry}))
             if registry not in names or not _is_made(control, registry):
-                return MadeDatabases(others=others)
+                return RegistryContent(others=others)
             control.run(f"USE {identifier(registry)}")
-            return MadeDatabases(
-                tuple(_listed(control, registry)), is_found=True, others=others
+            return RegistryContent(
+                databases=tuple(_listed(control, registry)),
+                is_found=True,
+                others=others,
             )
     except MySQLFailure as error:
         raise messages.failed(

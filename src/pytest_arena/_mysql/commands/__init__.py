@@ -10,90 +10,39 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._control import MySQLFailure
 from pytest_arena._mysql._server_registry import (
     REGISTRY,
     MySQLRegistry,
     look,
 )
 from pytest_arena._mysql.servers._search import find_server, local_service
-from pytest_arena._product._databases_command import (
-    Place,
-    PlaceKind,
-    RegistryRow,
-    SweepResult,
-    Thing,
-    UnreadablePlace,
-    sweep_results,
-)
+from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
+from pytest_arena._product._server_databases import ServerDatabases
 from pytest_arena._product.servers import Unavailable
-from pytest_arena.errors import ConfigError, ServerError
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._config._read import Config
-    from pytest_arena._values import Address
+    from pytest_arena._product._server_databases import RegistryContent
 
 
-class MySQLDatabases:
-    """The databases in the registry of a server. Other databases are never touched."""
+class MySQLDatabases(ServerDatabases):
+    """The databases on a server of MySQL or MariaDB."""
 
-    def __init__(self, address: Address, shown: str, *, registry: str) -> None:
-        self._address = address
-        self._shown = shown
-        self._registry = registry
+    def _read(self) -> RegistryContent:
+        return look(self._address, registry=self._registry)
 
-    def look(self) -> Iterator[Place]:
-        """Yield the server with its databases."""
-        content = look(self._address, registry=self._registry)
-        note = ""
-        if content.others:
-            others = ", ".join(content.others)
-            note = f"another version of arena has databases there: see {others}"
-        yield Place(
-            shown=self._shown,
-            where=self._address.server,
-            things=tuple(row.thing() for row in content.databases),
-            note=note,
-        )
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove databases as a run does. Yield the removed ones, and the others with a reason."""
-        before = look(self._address, registry=self._registry)
-        if not before.is_found:
-            return
+    def _sweep(self, *, everything: bool) -> list[str]:
         run = MySQLRegistry(
             self._address, project="arena databases", registry=self._registry
         )
-        with closing(run):
-            try:
-                run.sweep(everything=everything)
-            except MySQLFailure as error:
-                raise ServerError(
-                    f"{self._address.server}: the databases cannot be swept: {error}",
-                    why="what killed runs have left stays on the server",
-                    cause="the server does not answer, or refuses a statement",
-                    fix="arena databases sweep   # once more",
-                ) from error
-        after = look(self._address, registry=self._registry)
-        yield from sweep_results(
-            before.databases,
-            after.databases,
-            run.left,
-            self._reason,
-            everything=everything,
-        )
-        if not after.is_found:
-            yield SweepResult(Thing(name=self._registry, what="registry"))
+        with closing(run), run.saying("the databases cannot be swept"):
+            run.sweep(everything=everything)
+        return run.left
 
-    def _reason(self, row: RegistryRow) -> str:
-        """Return why a database was left."""
-        if row.alive:
-            return f"a living run's: {row.project}, {row.host} {row.pid}"
-        if not row.owner.startswith(f"{self._address.user}@"):
-            return f"belongs to the login {row.owner}"
-        return "a living run uses it"
+    def _other_owner(self, owner: str) -> str:
+        is_own = owner.startswith(f"{self._address.user}@")
+        return "" if is_own else f"the login {owner}"
 
 
 def place_kinds(

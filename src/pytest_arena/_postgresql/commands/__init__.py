@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql.commands._mark_command import mark, unmark
-from pytest_arena._postgresql.commands._server_databases import ServerDatabases
+from pytest_arena._postgresql.commands._server_databases import PostgreSQLDatabases
 from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
@@ -36,7 +36,7 @@ def place_kinds(
         from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not for Windows
         from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - as above
 
-        databases_on = partial(ServerDatabases, shown="", registry=registry)
+        databases_on = partial(PostgreSQLDatabases, shown="", registry=registry)
         kinds.append(
             PrivateServerPlaces(CLUSTERS, config.cache, databases=databases_on)
         )
@@ -58,4 +58,4 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
-    return [ServerDatabases(server.address, server.shown, registry=registry)]
+    return [PostgreSQLDatabases(server.address, server.shown, registry=registry)]

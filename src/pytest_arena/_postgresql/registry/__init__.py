@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from pytest_arena._postgresql.registry._registry_run import (
 from pytest_arena._process import interrupted, seconds, until
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
+from pytest_arena._product._server_databases import RegistryContent
 from pytest_arena._product._server_errors import is_gone, server_is_down
 from pytest_arena.errors import ArenaError
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REGISTRY",
-    "RegistryRows",
     "ServerRegistry",
     "look",
     "new_name",
@@ -80,16 +80,7 @@ DELETE FROM arena.use USING dead WHERE run = dead.id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryRows:
-    """The rows of a server's registry, and its size: None if there is no registry."""
-
-    databases: tuple[RegistryRow, ...] = ()
-    bytes: int | None = None
-    others: tuple[str, ...] = ()  # registries of other versions of pytest-arena
-
-
-def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
+def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
     """Read the registry of a server, without changing it.
 
     Raises:
@@ -104,14 +95,16 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryRows:
             names = {name for (name,) in control.rows(registries)}
         others = tuple(sorted(names - {registry}))
         if registry not in names:
-            return RegistryRows(others=others)
+            return RegistryContent(others=others)
         with closing(open_control(replace(address, database=registry))) as control:
             if state_of_registry(control) != "made":
                 # Another owner's database of that name, or another run is making it.
-                return RegistryRows(others=others)
+                return RegistryContent(others=others)
             [(size,)] = control.rows("SELECT pg_database_size(current_database())")
             rows = tuple(RegistryRow(*row) for row in control.rows(_LISTED))
-            return RegistryRows(rows, size, others)
+            return RegistryContent(
+                databases=rows, is_found=True, bytes=size, others=others
+            )
     except ControlFailure as error:
         raise messages.failed(
             "arena's databases cannot be listed", error, address
