@@ -761,8 +761,9 @@ def test_sequences_of_a_session(shared: Shared) -> None:
         connection.commit()
         shared.proxy.leave()
         shared.proxy.enter()
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-            other.execute("SELECT lastval()")
+        for question in ("SELECT lastval()", "SELECT currval('dancer_id_seq')"):
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+                other.execute(question)
 
 
 @pytest.mark.parametrize(

@@ -319,16 +319,19 @@ class Backend(SavepointStack):
         return str(statement)
 
     def restore_sequences(self, restoring: str) -> bool:
-        """Execute an earlier ``restoring``. Return whether a sequence had moved."""
+        """Execute an earlier ``restoring``. Return whether a sequence had moved.
+
+        The session then has no numbers of sequences, although setval() gives it some.
+        """
         if not restoring:
-            self.execute_pending()
+            self.query("DISCARD SEQUENCES")
             return False
         if restoring != self._prepared:
             if self._prepared:
                 self.execute_later("DEALLOCATE arena_restore")
             self.execute_later(f"PREPARE arena_restore AS {restoring}")
             self._prepared = restoring
-        return bool(self.query("EXECUTE arena_restore").rows)
+        return bool(self.query("EXECUTE arena_restore; DISCARD SEQUENCES").rows)
 
     def restart(self) -> None:
         """Begin another transaction. It has another time."""

@@ -408,7 +408,6 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         """Roll back to a level's start. Return whether a sequence has moved."""
         self._backend.undo(level.savepoint)
         self._backend.use_settings({})
-        self._backend.execute_later("DISCARD SEQUENCES")
         has_moved = self._backend.restore_sequences(level.restoring)
         if not self._backend.has_ddl:
             self._restoring = level.restoring
