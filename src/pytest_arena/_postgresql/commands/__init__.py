@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql.commands._mark_command import mark, unmark
-from pytest_arena._postgresql.commands._server_databases import PostgreSQLDatabases
+from pytest_arena._postgresql.commands._postgresql_databases import PostgreSQLDatabases
 from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
