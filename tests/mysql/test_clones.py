@@ -568,14 +568,16 @@ async def test_it(client):
 
 @pytest.fixture
 def another(server: StoryMySQLServer) -> Iterator[dict[str, Any]]:
-    """The login to another database of the developer's."""
+    """The login to another database of the developer's, which the runs may read."""
     login = server.developers_arguments
     name = f"{login['database']}_more"
     with pymysql.connect(**login, ssl_disabled=True, autocommit=True) as connection:
         cursor = connection.cursor()
         cursor.execute(f"CREATE DATABASE {name}")
         cursor.execute(f"CREATE TABLE {name}.mine (a INT) ENGINE = InnoDB")
+        cursor.execute(f"GRANT SELECT ON {name}.* TO '{server.entrance['user']}'@'%'")
         yield {**login, "database": name}
+        cursor.execute(f"REVOKE SELECT ON {name}.* FROM '{server.entrance['user']}'@'%'")
         cursor.execute(f"DROP DATABASE {name}")
 
 
@@ -585,10 +587,9 @@ def test_another_program_uses_the_apps_database(
     server: StoryMySQLServer, tmp_path: Path, another: dict[str, Any], statement: str
 ) -> None:
     """A run fails and names the database if it was changed."""
-    own = server.developers_url("mysql+asyncmy")
-    url = own.set(database=another["database"])
+    url = server.developers_url("mysql+asyncmy").set(database=another["database"])
     story = ANOTHER_PROGRAM.format(statement=statement, login=repr(another))
-    example = shop_on(url, own.set(drivername="mysql", database=""), tmp_path)
+    example = shop_on(url, server.url("mysql"), tmp_path)
     run = example.with_files(test_it=story).run("-q")
     line = f"/{another['database']} was changed during this run"
     if statement.startswith("INSERT"):
