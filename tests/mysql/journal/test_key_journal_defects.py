@@ -40,8 +40,8 @@ def _triggers(old: str, new: str = "") -> Any:
 
 
 def _delete_only(table: JournaledTable, base: str, *, is_whole: bool) -> tuple[str, ...]:
-    delete, _, forget = _restore(table, base, is_whole=is_whole)
-    return delete, forget
+    delete, _ = _restore(table, base, is_whole=is_whole)
+    return (delete,)
 
 
 def _record_once(changed: ChangedTables, key: Any, bases: Any) -> bool:

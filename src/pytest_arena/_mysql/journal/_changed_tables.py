@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import identifier
@@ -14,6 +15,8 @@ from pytest_arena._mysql.journal._row_triggers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._mysql.journal._schema_facts import CascadingKey, SchemaFacts
 
@@ -71,6 +74,17 @@ class ChangedTables:
                 parents.append(name)
         self._follow_cascades(parents, bases, touched)
         return touched
+
+    def forget(self, names: Iterable[str]) -> list[str]:
+        """Write the statements that delete the entries of tables, one for each journal."""
+        numbers: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            journaled = self.tables[name]
+            numbers[journaled.journal].append(str(journaled.table.number))
+        statements: list[str] = []
+        for journal, tables in numbers.items():
+            statements.append(f"DELETE FROM {journal} WHERE t IN ({', '.join(tables)})")
+        return statements
 
     def _follow_cascades(
         self, parents: list[str], bases: dict[str, str], touched: dict[str, bool]

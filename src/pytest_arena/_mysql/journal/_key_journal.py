@@ -13,10 +13,7 @@ from pytest_arena._mysql.journal._ddl_witness import DdlWitness
 from pytest_arena._mysql.journal._journal_control import LOCKED
 from pytest_arena._mysql.journal._journal_levels import JournalLevel
 from pytest_arena._mysql.journal._net_rows import ChangedRows, JournalMoment
-from pytest_arena._mysql.journal._restore_statements import (
-    call_restore,
-    restore_procedure,
-)
+from pytest_arena._mysql.journal._restore_statements import in_transaction
 from pytest_arena._mysql.journal._row_triggers import (
     guard_app_triggers,
     journal_names,
@@ -63,7 +60,6 @@ class KeyJournal:
         self._changed = ChangedTables(control, self._facts, database, side)
         for statement in journal_tables(side, journal_names(self._facts)):
             control.rows(statement)
-        control.rows(restore_procedure(side))
         self._create_triggers()
         bases: dict[str, str] = {}
         for name in self._facts.tables:
@@ -118,8 +114,7 @@ class KeyJournal:
         """Empty the journals. The changed tables of the level are restored whole."""
         touched = self._changed.touched(level.bases_above(), is_locking=True)
         if touched:
-            tables = self._changed.tables
-            self._execute([tables[name].forget() for name in touched])
+            self._execute(self._changed.forget(touched))
         self._replace(level, touched)
 
     def _touched(
@@ -219,6 +214,7 @@ class KeyJournal:
         for name, is_whole in touched.items():
             table = self._changed.tables[name]
             statements += table.restore(level.bases[name], is_whole=is_whole)
+        statements += self._changed.forget(touched)
         for name, counter in self._moved_counters(level):
             # ALTER TABLE commits the rows first.
             self._known.add_alter()
@@ -237,7 +233,7 @@ class KeyJournal:
 
     def _execute(self, statements: list[str]) -> None:
         try:
-            self._control.rows(call_restore(self._side, statements))
+            self._control.rows(in_transaction(statements))
         except BaseException:
             self._control.rows("ROLLBACK")
             raise

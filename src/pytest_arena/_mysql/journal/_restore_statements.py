@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._control import identifier, literal
+from pytest_arena._mysql._control import identifier
 from pytest_arena._mysql.journal._row_triggers import CASCADED, MAY_CASCADE
 
 if TYPE_CHECKING:
@@ -16,38 +16,13 @@ if TYPE_CHECKING:
     from pytest_arena._mysql.journal._schema_facts import AppTable, CascadingKey
 
 
-_SEPARATOR = "\x01"  # no name contains it
-
-
-def restore_procedure(side: str) -> str:
-    """Write the procedure that executes statements in a transaction, with one round trip.
+def in_transaction(statements: Iterable[str]) -> str:
+    """Write statements that the server executes as one transaction, in one round trip.
 
     Under REPEATABLE READ the first statement that reads a journal keeps new entries out of it.
     """
-    # MySQL's usual collation ignores the separator.
-    return f"""
-CREATE PROCEDURE {identifier(side)}.restore(
-    statements LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin)
-BEGIN
-    DECLARE start INT DEFAULT 1;
-    DECLARE finish INT;
-    SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
-    START TRANSACTION;
-    WHILE start <= CHAR_LENGTH(statements) DO
-        SET finish = LOCATE(CHAR(1 USING utf8mb4), statements, start);
-        SET @pytest_arena_statement = SUBSTRING(statements, start, finish - start);
-        PREPARE pytest_arena FROM @pytest_arena_statement;
-        EXECUTE pytest_arena;
-        SET start = finish + 1;
-    END WHILE;
-    COMMIT;
-END"""
-
-
-def call_restore(side: str, statements: Iterable[str]) -> str:
-    """Write the call of the procedure."""
-    text = "".join(statement + _SEPARATOR for statement in statements)
-    return f"CALL {identifier(side)}.restore({literal(text)})"
+    isolation = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    return ";\n".join([isolation, "START TRANSACTION", *statements, "COMMIT"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +65,7 @@ class JournaledTable:
         return f"SELECT {columns} {self._journaled_rows(source)}"
 
     def restore(self, base: str, *, is_whole: bool) -> tuple[str, ...]:
-        """Write the statements that replace rows by those of ``base``, and forget the entries."""
+        """Write the statements that replace rows by those of ``base``."""
         delete = f"DELETE FROM {self.live}"
         if not is_whole:
             # A key may have several entries: they delete its row once.
@@ -102,11 +77,7 @@ class JournaledTable:
             f"INSERT INTO {self.live} ({self.table.write_columns()}) "
             f"{self.select(base, is_whole=is_whole)}"
         )
-        return delete, insert, self.forget()
-
-    def forget(self) -> str:
-        """Write the statement that deletes the entries."""
-        return f"DELETE FROM {self.journal} WHERE t = {self.table.number}"
+        return delete, insert
 
     def record_cascaded(
         self, child: JournaledTable, key: CascadingKey, sources: tuple[str, str]
