@@ -269,7 +269,10 @@ def at_checkin(driver_connection: Any) -> None:
     transport = getattr(driver_connection, "_transport", None)  # asyncpg's
     if not isinstance(transport, MovingTransport):
         return
-    if driver_connection._protocol._is_cancelling():  # noqa: SLF001 - the trial has checked this name
+    protocol = driver_connection._protocol  # noqa: SLF001 - the trial has checked this name
+    if protocol is None:  # the connection was terminated
+        transport.leave()
+    elif protocol._is_cancelling():  # noqa: SLF001 - as above
         transport.stay()
     elif not driver_connection._listeners:  # noqa: SLF001 - as above
         transport.leave()
