@@ -676,7 +676,8 @@ _CLIENT_CLASSES: dict[str, type[Any]] = {}
 
 
 def _note_client_class(library: ModuleType) -> None:
-    _CLIENT_CLASSES[library.__name__] = library.AsyncClient
+    if hasattr(library, "AsyncClient"):
+        _CLIENT_CLASSES[library.__name__] = library.AsyncClient
 
 
 def http_library() -> Any:
