@@ -407,6 +407,73 @@ def test_a_poller_on_a_file_pitfall_141(example: Example, poller: str) -> None:
     _passes(example, poller, "copy", 50)
 
 
+CANCELLED = """
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+import pytest
+import pytest_asyncio
+from app import engine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+threads, begun = [], threading.Event()
+
+
+def wait():
+    threads.append(threading.current_thread())
+    begun.set()
+    time.sleep(0.3)
+
+
+class SlowConnection(sqlite3.Connection):
+    def __init__(self, *args, **options):
+        wait()
+        super().__init__(*args, **options)
+
+
+async def connects():
+    slow = create_async_engine(engine.url, connect_args={"factory": SlowConnection})
+    async with slow.connect():
+        pass
+
+
+async def executes():
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.create_function("wait", 0, wait)
+        await connection.execute(text("SELECT wait()"))
+
+
+@pytest_asyncio.fixture
+async def poller():
+    task = asyncio.create_task(TASK())
+    await asyncio.to_thread(begun.wait, 30)
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.asyncio
+async def test_ends_before_the_task(poller):
+    pass
+
+
+def test_the_next_one():
+    threads[0].join(30)
+"""
+
+
+@pytest.mark.parametrize("task", ["connects", "executes"])
+def test_aiosqlite_answers_before_its_loop_is_closed(example: Example, task: str) -> None:
+    """The thread of a cancelled connection would raise in the next test."""
+    run = example.with_files(test_it=CANCELLED.replace("TASK", task)).run("-W", "error")
+    run.expect(passed=2)
+
+
 @pytest.mark.slow
 def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
     """P2: its end is waited for, and so is a reader's."""

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import weakref
+from asyncio import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial, wraps
@@ -33,7 +34,7 @@ from pytest_arena._sqlite._spawned_files import SpawnedFiles
 from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -328,7 +329,8 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     return os.fsdecode(database), bool(cparams.get("uri"))
 
 
-# What aiosqlite's thread calls to send a statement, also for its `execute_insert` and
+_THREAD_SECONDS = 1.0  # that a file may take to be opened
+# Methods by which aiosqlite's thread sends a statement, also for its `execute_insert` and
 # `execute_fetchall`.
 _SENDING = {
     "execute",
@@ -379,9 +381,19 @@ def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
             except LateWorkError:
                 connection.stop()  # its thread has started
                 raise
-        return original(connection)
+        return _finishing(connection, original(connection))
 
     return connect
+
+
+async def _finishing(connection: Any, connecting: Awaitable[object]) -> object:
+    """Wait for aiosqlite to connect. If the task is cancelled, wait for the thread as well."""
+    try:
+        return await connecting
+    except CancelledError:
+        # The thread answers to this loop, which may be closed next.
+        connection._thread.join(_THREAD_SECONDS)  # noqa: SLF001 - no public name
+        raise
 
 
 def _is_late() -> bool:
