@@ -130,7 +130,10 @@ class PlainDatabase(LiveDatabase):
         was_changed = self._has_changed(with_locks=True)
         if was_changed and self._latest is not None:
             self._end_prepared_since_mark(self._latest)
-        return Restoration(was_changed, ("rows",) if was_changed else ())
+        changed: tuple[str, ...] = ()
+        if was_changed:
+            changed = ("rows",)
+        return Restoration(was_changed, changed)
 
     def _end_prepared_since_mark(self, facts: _Facts) -> None:
         """Roll back prepared transactions: the replaced database is dropped later than this."""
@@ -167,7 +170,9 @@ class PlainDatabase(LiveDatabase):
     def _mark_at(self, facts: _Facts, uses: int) -> None:
         self._mark = facts
         # An open transaction may commit without another checkout.
-        self.clean_uses = NEVER if facts.open else uses
+        self.clean_uses = uses
+        if facts.open:
+            self.clean_uses = NEVER
 
     def _facts(self) -> _Facts:
         """Read the ids. Read again while a statement of pytest-arena may explain new ones."""
@@ -229,7 +234,9 @@ class PlainDatabase(LiveDatabase):
             [(digest,)] = self.reader.call(lambda control: control.rows(_SEQUENCES))
         except ControlFailure:
             return None
-        return None if digest is None else str(digest)
+        if digest is None:
+            return None
+        return str(digest)
 
     # Rows, without a journal
 
