@@ -293,6 +293,7 @@ def settings(watch: Watch) -> None:
     watch.run(here, "PRAGMA recursive_triggers", "PRAGMA trusted_schema = OFF")
     watch.run(here, "PRAGMA synchronous = NORMAL", "PRAGMA synchronous", "PRAGMA busy_timeout = 7")
     watch.run(here, "PRAGMA cache_size = 77", "PRAGMA cache_size", "PRAGMA temp_store = 2")
+    watch.run(here, "PRAGMA auto_vacuum = FULL", "PRAGMA auto_vacuum")
     watch.run(here, "PRAGMA query_only = ON", "DELETE FROM items", "PRAGMA query_only")
     watch.run(
         there, "DELETE FROM items WHERE id = 1", "PRAGMA nonsense", "PRAGMA foreign_key_list(parts)"
