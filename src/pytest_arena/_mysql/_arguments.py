@@ -34,7 +34,7 @@ class MySQLTarget(ServerTarget):
     """A database of MySQL or MariaDB that arguments name."""
 
     product = FACTS.name
-    of_each_server: ClassVar = {FACTS.maintenance_database}
+    standard_databases: ClassVar = {FACTS.maintenance_database}
 
 
 def target(kwargs: dict[str, Any]) -> MySQLTarget:

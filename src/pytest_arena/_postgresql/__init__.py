@@ -2,7 +2,8 @@
 
 from pytest_arena._values import ProductFacts
 
-OF_THE_SERVER = {"postgres", "template0", "template1"}
+# Each server has these.
+STANDARD_DATABASES = {"postgres", "template0", "template1"}
 FACTS = ProductFacts(
     name="postgresql",
     shown="PostgreSQL",

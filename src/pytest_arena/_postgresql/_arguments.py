@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
-from pytest_arena._postgresql import OF_THE_SERVER
+from pytest_arena._postgresql import STANDARD_DATABASES
 from pytest_arena._product._server_targets import (
     RedirectedHost,
     ServerTarget,
@@ -41,7 +41,7 @@ class PostgreSQLTarget(ServerTarget):
     """A database of PostgreSQL that arguments name."""
 
     product = "postgresql"
-    of_each_server = OF_THE_SERVER
+    standard_databases = STANDARD_DATABASES
 
 
 def _service_settings(

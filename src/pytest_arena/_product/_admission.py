@@ -32,9 +32,9 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 class Admission:
     """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
 
-    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level that opened it, or that opened its pool. At the end of the level
-    pytest-arena ends it.
+    ``target`` is set for a connection that no engine has opened and no engine's pool has. Such a
+    connection belongs to the level that opened it, or that opened its pool. pytest-arena ends the
+    connection at the end of the level.
     """
 
     address: Address | None = None
@@ -52,7 +52,8 @@ def admit(
 ) -> Admission | None:
     """Refuse, redirect or admit a connection. Return None if nothing watches it later.
 
-    ``name_outright`` names a server in the connection's arguments, and ``redirect`` also a user.
+    ``name_outright`` writes a server and a database into the connection's arguments. ``redirect``
+    also writes a user.
 
     Raises:
         RefusedError: the connection may not be opened.
@@ -62,14 +63,16 @@ def admit(
     if core.config.drivers == "off":
         return None
     core.refuse_late()
-    kind = make_url(f"{server.product}+{dialect}://").get_dialect()
-    requested = server.requested(kind())
+    dialect_class = make_url(f"{server.product}+{dialect}://").get_dialect()
+    requested = server.requested(dialect_class())
     for database in core.provisioned():
         live = database.product.live_at(requested)
-        inside = live.target if live is not None else None
-        if inside is not None and inside.address is not None:
-            name_outright(inside.address)
-            return Admission(inside.address, inside, core.serial())
+        if live is None:
+            continue
+        live_target = live.target
+        if live_target.address is not None:
+            name_outright(live_target.address)
+            return Admission(live_target.address, live_target, core.serial())
     if all(core.files.is_allowed(name) for name in server.names):
         return Admission()
     if core.config.drivers == "refuse":
@@ -84,9 +87,10 @@ def admit(
 
 
 class SpawnedConnections:
-    """Decides in a process that multiprocessing has spawned, which has no core.
+    """Decides on connections in a process that multiprocessing has spawned, which has no core.
 
-    ``addresses`` has the test's databases by the names of the app's databases and users.
+    ``addresses`` has the addresses of the test's databases. Its keys are the names of a database
+    and a user in the app's URLs.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class SpawnedConnections:
         self._allowed = allowed
 
     def address_of(self, server: ServerTarget) -> Address | None:
-        """Return the address of the test's database, None for another database that is allowed.
+        """Return the address of the test's database. Return None if arguments may stay unchanged.
 
         Raises:
             UnknownDatabaseError: no engine of the test's process had that database.
@@ -117,7 +121,10 @@ def change_module(
     unwatched: str,
     module: ModuleType,
 ) -> None:
-    """Put a guard into a driver's module. Note a version that has other functions."""
+    """Put a guard into a driver's module. Note if this version lacks a guarded function.
+
+    ``unwatched`` is the note's text, with a place for the module's name.
+    """
     try:
         change(module)
     except (AttributeError, KeyError) as error:
@@ -168,10 +175,10 @@ def changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
 
 
 def _allowing(target: ServerTarget) -> str:
-    # A host that pytest-arena has written into the environment.
+    # pytest-arena has written this host into the environment. A pattern for it is useless.
     if any(NOWHERE in name for name in target.names):
         return ""
-    if target.database in target.of_each_server:
+    if target.database in target.standard_databases:
         return "\nA fixture that makes a test database here is not needed: delete it"
     pattern = target.name
     if len(target.names) > 1:

@@ -22,10 +22,10 @@ class ServerTarget:
     """The servers that a driver tries in turn, and the name of the database."""
 
     product: ClassVar[str]
-    # Databases of each server. From there a statement may create and drop the user's databases.
-    of_each_server: ClassVar[set[str]]
+    # Each server has these. Apps connect to one of them to create and drop their databases.
+    standard_databases: ClassVar[set[str]]
 
-    hosts: tuple[tuple[str, str], ...]  # the name, number, folder or file, and the port
+    hosts: tuple[tuple[str, str], ...]  # host name, IP address or socket; port
     database: str
     login: ServerLogin | None = field(default=None, compare=False)
 
@@ -55,9 +55,9 @@ class ServerTarget:
 
 
 class RedirectedHost(str):
-    """The host in redirected arguments, by which pytest-arena recognizes them.
+    """The host in redirected arguments, by which pytest-arena recognizes such arguments.
 
-    For a driver it is a text.
+    A driver uses it as a plain ``str``.
     """
 
     __slots__ = ("address",)
@@ -94,9 +94,9 @@ def os_user() -> str:
 
 
 def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
-    """Return the address of a target with the server's user for a login of the app.
+    """Return the address of a target, with the user that works for a login of the app.
 
-    A build connects with pytest-arena's login.
+    The target of a build has no database yet: it keeps pytest-arena's login.
     """
     address = cast("Address", target.address)
     if target.database is None:

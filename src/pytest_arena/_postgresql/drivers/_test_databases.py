@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_arena._postgresql import OF_THE_SERVER
+from pytest_arena._postgresql import STANDARD_DATABASES
 from pytest_arena._values import without_comments
 
 _NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
@@ -38,7 +38,7 @@ def made_or_dropped(statement: str) -> str:
         name = makes["name"]
         is_quoted = name.startswith('"')
         name = name[1:-1].replace('""', '"') if is_quoted else name.lower()
-        return "" if name in OF_THE_SERVER else name
+        return "" if name in STANDARD_DATABASES else name
     ends = _ENDS_SESSIONS.search(statement)
     if makes is None and ends is not None:
         return ends["name"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal
-from pytest_arena._postgresql.servers._find import OF_EACH_SERVER
+from pytest_arena._postgresql.servers._find import NAMES_NO_TEST_DATABASE
 from pytest_arena._product._server_targets import is_own_name
 from pytest_arena._values import counted
 
@@ -69,7 +69,7 @@ class DatabaseState:
     @property
     def refusal(self) -> str:
         """Why tests never run in it, "" if they may."""
-        if self.name in OF_EACH_SERVER or self.is_template:
+        if self.name in NAMES_NO_TEST_DATABASE or self.is_template:
             return "new databases are copied from it, or tools connect to it"
         if is_own_name(self.name) or self.name.startswith("arena_registry"):
             return "it belongs to pytest-arena"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pytest_arena._postgresql import OF_THE_SERVER
+from pytest_arena._postgresql import STANDARD_DATABASES
 from pytest_arena._postgresql._control import TOO_MANY_CONNECTIONS, ControlFailure
 from pytest_arena._postgresql.servers._entrance import (
     Answer,
@@ -45,7 +45,8 @@ _WHY = "pytest-arena makes a database for each test, on a server where it may cr
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _PORT = 5432
 _USUAL_USER = "postgres"
-OF_EACH_SERVER = {"", *OF_THE_SERVER}
+# A URL without a database has "".
+NAMES_NO_TEST_DATABASE = {"", *STANDARD_DATABASES}
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 _KNOCK_SECONDS = 1.0  # a local server answers within a millisecond
 
@@ -185,7 +186,7 @@ def _named_server(config: Config) -> Server:
     except CreatesNone as reason:
         refused: Unavailable = reason
         name = reason.server.address.database
-        if name not in OF_EACH_SERVER:
+        if name not in NAMES_NO_TEST_DATABASE:
             if config.isolation == "rollback":
                 return replace(reason.server, is_named=True)
             reason.suggest_rollback()
