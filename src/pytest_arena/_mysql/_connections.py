@@ -262,7 +262,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
     def taken(self, *, is_first: bool) -> int:
         """Note a checkout."""
         del is_first
-        self._record.rest(None)
+        self._record.note_idle(None)
         return 0  # see `changes`
 
     def executing(self, statement: str, connection: Connection) -> str:
@@ -272,7 +272,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
 
     def returned(self) -> None:
         """Note the return to the pool."""
-        self._record.rest(self._target.key)
+        self._record.note_idle(self._target.key)
 
     def session(self, dbapi_connection: object) -> object:
         """Return the number of statements that changed the session, and the driver's autocommit."""

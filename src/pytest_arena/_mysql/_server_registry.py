@@ -684,7 +684,7 @@ class MySQLRegistry:
             for name in [*self._databases]:
                 self.drop_later(name)
         self._is_closed = True
-        self._dropping_thread.rest(patience)
+        self._dropping_thread.wait_for_jobs(patience)
         self._dropping_thread.close(0)
         with suppress(MySQLFailure, ArenaError):
             if not interrupted.is_set():

@@ -293,7 +293,7 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
 
     def taken(self, *, is_first: bool) -> int:
         """Note a checkout. The session may have numbers of sequences of the level before."""
-        self._record.rest(None)
+        self._record.note_idle(None)
         if is_first:
             self._has_old_numbers = self._has_numbers
         return 0  # see `changes`
@@ -333,7 +333,7 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
 
     def returned(self) -> None:
         """Note the return to the pool. The socket leaves the loop, if it can move."""
-        self._record.rest(self._target.key)
+        self._record.note_idle(self._target.key)
         at_checkin(self._reference())
 
     def session(self, dbapi_connection: object) -> object:

@@ -18,7 +18,7 @@ _ResultT = TypeVar("_ResultT")
 class Background:
     """A thread that runs jobs one after the other, until ``close``.
 
-    It calls ``at_end`` when it ends, which may be after ``close`` has stopped waiting.
+    The thread calls ``at_end`` when it ends. ``close`` may have stopped waiting before that.
     """
 
     def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
@@ -29,7 +29,7 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def do(self, job: Callable[[], _ResultT]) -> Future[_ResultT]:
-        """Add a job. After ``close`` it is cancelled."""
+        """Add a job. After ``close`` the job is cancelled at once."""
         future: Future[_ResultT] = Future()
         with self._lock:
             if self._is_closed:
@@ -44,10 +44,10 @@ class Background:
                 self._thread.start()
         return future
 
-    def rest(self, seconds: float, *, most: int = 0) -> bool:
-        """Wait until at most ``most`` jobs are not done. Return whether that is so in time.
+    def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
+        """Wait until at most ``most`` jobs are left. Return False if the time is over first.
 
-        Ctrl-C ends the wait if ``most`` is more than 0.
+        Ctrl-C ends the wait if ``most`` is more than 0. The method then returns True.
         """
         return until(
             lambda: (
@@ -58,7 +58,7 @@ class Background:
         )
 
     def close(self, seconds: float) -> bool:
-        """Cancel jobs that have not begun. Wait for the running one; return whether it ended."""
+        """Cancel jobs that have not begun. Return whether the running job ended in time."""
         with self._lock:
             self._is_closed = True
             self._jobs.put(None)

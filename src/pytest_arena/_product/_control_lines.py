@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RETRY_SECONDS = 0.1
-_RESTART_SECONDS = 10.0  # that a restarted server may take
+_RESTART_SECONDS = 10.0  # how long a call waits for a restarted server
 
 _ResultT = TypeVar("_ResultT")
 
@@ -46,7 +46,7 @@ def retry_while_crowded(call: Callable[[], _ResultT], patience: float) -> _Resul
     """Call a function again while the server is crowded, for ``patience`` seconds.
 
     Raises:
-        ServerFailure: the server is still crowded, or it fails for another reason.
+        ServerFailure: the server is still crowded, or the call fails for another reason.
     """
     end = seconds() + patience
     while True:
@@ -74,10 +74,11 @@ ControlT = TypeVar("ControlT", bound=_Control)
 class Reconnecting(Generic[ConnectionT]):
     """A connection that is opened at its first use, and opened again after it was lost.
 
-    A call that has lost the connection is repeated. ``on_lost`` is called before that. Any thread
-    may use it; a second thread waits. A forked child opens its own connection and never closes its
-    parent's, because that would end the parent's session. A call is also repeated, for
-    ``patience`` seconds, while the server has no memory for a lock.
+    ``call`` repeats a function that has lost the connection. Before that it calls ``on_lost``. It
+    also repeats a function, for ``patience`` seconds, while the server has no memory for a lock.
+
+    Any thread may use the connection. A second thread waits. A forked child opens its own
+    connection. It never closes its parent's, because that would end the parent's session.
     """
 
     def __init__(
@@ -93,9 +94,9 @@ class Reconnecting(Generic[ConnectionT]):
         self._connection: ConnectionT | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
-        # Kept in a forked child: the garbage collector would close them.
+        # A forked child keeps these, because the garbage collector would close them.
         self._parents_connections: list[ConnectionT | None] = []
-        self.connects = 0
+        self.connects = 0  # how many times it has connected
 
     def call(
         self, function: Callable[..., _ResultT], *args: object, **options: object
@@ -103,13 +104,13 @@ class Reconnecting(Generic[ConnectionT]):
         """Call a function with the connection as its first argument.
 
         Raises:
-            ServerFailure: the server refused it, or cannot be reached.
+            ServerFailure: the server refused a statement, or cannot be reached.
         """
         with self._lock:
             try:
                 return function(self.opened(), *args, **options)
             except ServerFailure as error:
-                # `open_control` has waited for a free connection already.
+                # `self._connect` has waited for a free connection already.
                 if not error.is_lost and not error.is_out_of_memory:
                     raise
                 was_lost = error.is_lost
@@ -131,7 +132,7 @@ class Reconnecting(Generic[ConnectionT]):
             return connection
 
     def use(self, connection: ConnectionT) -> None:
-        """Replace the connection by one that is open already."""
+        """Close the connection, and use another one that is open already."""
         with self._lock:
             self.close()
             if self._process != os.getpid():
@@ -145,7 +146,7 @@ class Reconnecting(Generic[ConnectionT]):
         return self._connection is not None and self._process == os.getpid()
 
     def close(self) -> None:
-        """Close the connection until its next use. Idempotent."""
+        """Close the connection, if it is open. The next use opens it again."""
         with self._lock:
             if self._connection is not None and self.is_open:
                 self._connection.close()
@@ -159,7 +160,9 @@ class ServerControlLine(Reconnecting[ControlT]):
         self, connect: Callable[[], ControlT], *, patience: float = 0.0
     ) -> None:
         super().__init__(connect, self._wait, patience=patience)
-        self._waited_in_vain = -1  # the number of the connection that did not come back
+        self._waited_in_vain = (
+            -1
+        )  # the number of the connection that was not opened again
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
@@ -170,6 +173,7 @@ class ServerControlLine(Reconnecting[ControlT]):
         return self.call(lambda control: control.rows(sql))
 
     def _wait(self) -> None:
+        """Wait for a restarted server, once for each lost connection."""
         is_given_up = self._waited_in_vain == self.connects
         if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
             self._waited_in_vain = self.connects

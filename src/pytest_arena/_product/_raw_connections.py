@@ -35,7 +35,7 @@ class ConnectionRecord:
         self.admission: Admission | None = None  # None if it was not admitted
         # The database of an idle connection in a pool of an engine.
         self.idle_key: Key | None = None
-        # How many statements that the driver has sent, and methods, have changed the session.
+        # The number of statements and of calls of the driver that have changed the session.
         self.session_changes = 0
         # The attributes below are set for a connection that no engine has opened.
         self.opened_at: CodeLine | None = None
@@ -50,12 +50,12 @@ class ConnectionRecord:
             self.opened_at = user_line()
 
     def join_pool(self) -> None:
-        """Note that no level ends it: an engine's pool has it, or pytest-arena has ended it."""
+        """Note that no level has to end it: a pool has it, or pytest-arena has ended it."""
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
-    def rest(self, key: Key | None) -> None:
-        """Note that an engine's pool has it back. None: the pool has handed it out."""
+    def note_idle(self, key: Key | None) -> None:
+        """Note that it is idle in an engine's pool. With None, that the pool has handed it out."""
         self.idle_key = key
 
     def forget_changes(self, serial: int) -> None:
@@ -76,13 +76,13 @@ class RawConnection(NamedTuple, Generic[RecordT]):
 
     @property
     def is_stale(self) -> bool:
-        """Whether its database was replaced, or dropped."""
+        """Whether its live database was replaced or dropped since it was opened."""
         now = self.target.database
         return now is not None and now.target.generation != self.target.generation
 
     @property
     def line(self) -> str:
-        """The line that last wrote by it, or else the line that opened it."""
+        """The line that last wrote over the connection, or else the line that opened it."""
         line = self.record.writes.line or self.record.opened_at
         return str(line or "a pool of a driver")
 
@@ -100,7 +100,7 @@ class ConnectionRecords(Generic[RecordT]):
         )
 
     def of(self, driver_connection: object) -> RecordT:
-        """Return the record of a driver's connection, which is new at its first use."""
+        """Return the record of a driver's connection. The first call creates it."""
         known = self.by_connection.get(driver_connection)
         return known or self.by_connection.setdefault(
             driver_connection, self._new_record()
@@ -162,7 +162,7 @@ class ServerConnections(Generic[RecordT]):
         """End the session of a connection."""
 
     def _end_wide(self, raw: RawConnection[RecordT]) -> None:
-        """End the session of a connection that outlives its level."""
+        """End the session of a wider fixture's connection, which outlives the level."""
         self._end(raw)
 
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
@@ -212,7 +212,7 @@ class ServerConnections(Generic[RecordT]):
     def in_spawned(
         self, core: Core, engines: Sequence[RequestedDatabase]
     ) -> SpawnedDrivers | None:
-        """Return the test's databases by the names of databases and users in the app's URLs."""
+        """Return the guard of spawned processes, None with ``arena_drivers = off``."""
         if core.config.drivers == "off":
             return None
         addresses: dict[tuple[str, str], Address] = {}
@@ -234,8 +234,8 @@ class ServerConnections(Generic[RecordT]):
 class ServerHandle(Generic[RecordT]):
     """An open connection of an engine to a server.
 
-    A driver cannot be used from another thread or outside its event loop. pytest-arena asks the
-    server, and ends a session, over its control connection.
+    Another thread or event loop cannot use a driver's connection. pytest-arena asks the server, and
+    ends a session, over its control connection.
     """
 
     __slots__ = ("_record", "_reference", "_target")

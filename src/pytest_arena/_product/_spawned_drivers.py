@@ -1,4 +1,4 @@
-"""Redirects connections in spawned processes.
+"""Redirects connections in processes that multiprocessing has spawned.
 
 Such a process imports the app again, with the URL of the developer's database.
 """
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 class SpawnedDrivers:
     """Redirects or refuses the connections of the process that unpickles it.
 
-    ``addresses`` has the test's databases by the names of the app's database and user.
+    ``addresses`` has the addresses of the test's databases. Its keys are the names of a database
+    and a user in the app's URLs.
     """
 
     product: str
-    guard_module: str  # of its drivers
+    guard_module: str  # the module that watches the product's drivers
     addresses: dict[tuple[str, str], Address]
     allowed: tuple[str, ...]
 
@@ -51,6 +52,6 @@ def guard_spawned(
 
 
 def _watch(guard: SpawnedDrivers) -> None:
-    # Most spawned processes use no database.
+    # Imported late, because most spawned processes use no database.
     module = import_module(guard.guard_module)
     module.watch_spawned(guard.addresses, guard.allowed)

@@ -325,13 +325,15 @@ class ServerRegistry:
         """
         self._dropping_thread.do(partial(self._collect, name))
         if not self._is_closed and self._process == os.getpid():
-            self._dropping_thread.rest(_LEAVE_SECONDS, most=_MOST_WAITING)
+            self._dropping_thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
         """Wait until both threads have done their jobs. Return whether they did in time."""
-        has_created = self._creating_thread.rest(seconds)  # its jobs may add a drop
+        has_created = self._creating_thread.wait_for_jobs(
+            seconds
+        )  # its jobs may add a drop
         self._dropping_thread.do(self._drop_collected)
-        return self._dropping_thread.rest(seconds) and has_created
+        return self._dropping_thread.wait_for_jobs(seconds) and has_created
 
     def _collect(self, name: str) -> None:
         self._to_drop.append(name)
@@ -491,7 +493,7 @@ class ServerRegistry:
             return False
         self._to_drop += self._run.databases
         self._dropping_thread.do(self._drop_collected)
-        has_finished = self._dropping_thread.rest(end - seconds())
+        has_finished = self._dropping_thread.wait_for_jobs(end - seconds())
         return has_finished and not self._run.databases
 
     @contextmanager
