@@ -32,7 +32,7 @@ from pytest_arena._product import discard
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena._product._server_databases import RegistryContent
-from pytest_arena._product._server_errors import is_gone
+from pytest_arena._product._server_errors import template_is_gone
 from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ArenaError
 
@@ -332,7 +332,7 @@ class MySQLRegistry:
             except MySQLFailure as error:
                 if error.number != NO_DATABASE:
                     raise
-                raise is_gone(name) from error
+                raise template_is_gone(name) from error
         return self._plans[name]
 
     def copy_now(self, kind: str, source: str) -> str:

@@ -119,7 +119,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     product = "mysql"
     # Its version, character set and SQL mode.
     question = _DESCRIBED
-    another_server = "pytest …   # once more, when the server answers"
+    fix_if_down = "pytest …   # once more, when the server answers"
 
     @property
     def ddl(self) -> Dialect:

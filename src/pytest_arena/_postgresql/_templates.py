@@ -127,7 +127,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     product = "postgresql"
     # Its version, encoding, locale and extensions.
     question = _DESCRIBED
-    another_server = "ARENA_DATABASE=own pytest …   (a private server)"
+    fix_if_down = "ARENA_DATABASE=own pytest …   (a private server)"
 
     @property
     def ddl(self) -> Dialect:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryContent:
-    """The rows of a server's registry. ``is_found`` is False if there is no registry."""
+    """The rows of a server's registry. ``is_found`` is False if the server has none."""
 
     databases: tuple[RegistryRow, ...] = ()
     is_found: bool = False
@@ -44,7 +44,7 @@ class ServerDatabases:
 
     @abstractmethod
     def _sweep(self, *, everything: bool) -> list[str]:
-        """Sweep as a run does. Return the databases that are left, and why."""
+        """Drop databases as a run does. Return those that are left, with the reasons."""
 
     @abstractmethod
     def _other_owner(self, owner: str) -> str:
@@ -65,7 +65,7 @@ class ServerDatabases:
         )
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove databases as a run does. Yield the removed ones, and the others with a reason."""
+        """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
         before = self._read()
         if not before.is_found:
             return

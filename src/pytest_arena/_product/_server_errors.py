@@ -1,4 +1,4 @@
-"""Errors of a server that refuses, or is down."""
+"""The errors for a server that refuses a statement, or is down."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 WHY = "each test works on a database that pytest-arena makes on this server"
 
+# The class of an error, its cause, and what the user does next.
 FULL = (
     IsolationError,
     "the disk of the server is full: each clone takes as much room as its template",
@@ -53,7 +54,7 @@ def server_is_down(
     )
 
 
-def is_gone(name: str) -> IsolationError:
+def template_is_gone(name: str) -> IsolationError:
     """Return the error for a template that was dropped."""
     return IsolationError(
         f"the template {name!r} is gone",

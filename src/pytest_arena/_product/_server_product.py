@@ -35,7 +35,7 @@ class _Registry(Protocol):
 RegistryT = TypeVar("RegistryT", bound=_Registry)
 
 
-class _LiveDatabase(Protocol):
+class _ServerIsolation(Protocol):
     """The isolation of a database on a server."""
 
     @property
@@ -61,7 +61,7 @@ class ServerProduct(Generic[RegistryT]):
         self._server: Server | None = None
         self._own: RegistryT | None = None
         self._starting = threading.RLock()
-        # By all names that the tests' databases have had.
+        # The keys are all names that the tests' databases have had.
         self._databases_by_name: dict[str, Database] = {}
         self._targets: dict[Database, ConnectTarget] = {}
 
@@ -71,7 +71,7 @@ class ServerProduct(Generic[RegistryT]):
 
     @property
     def shown(self) -> str:
-        """The server, if one is in use."""
+        """The server as messages show it. Before one is in use, the product's name."""
         return self._server.shown if self._server else SUPPORTED[self.name].shown
 
     def _registry(self) -> RegistryT:
@@ -105,7 +105,7 @@ class ServerProduct(Generic[RegistryT]):
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key by the database's name: hosts with one name are primary and replica."""
+        """Return the database's key, which has no host: a primary and its replicas share one."""
         known = self.live_at(requested)
         key = known.key if known else Key("server", f"{self.name}/{requested.database}")
         default = SUPPORTED[self.name].maintenance_database
@@ -120,13 +120,13 @@ class ServerProduct(Generic[RegistryT]):
         return self._databases_by_name.get(requested.database)
 
     def target(self, database: Database) -> ConnectTarget:
-        """Return the live database, whose name may change after a test that has written."""
-        isolation = cast("_LiveDatabase | None", database.isolation)
+        """Return the live database. Its name may change after a test that has written."""
+        isolation = cast("_ServerIsolation | None", database.isolation)
         if isolation is None:
             return ConnectTarget(
                 database.key, "", (database.born, 0), database=database
             )
-        # Each checkout calls this. The generation is read first: the address changes before it.
+        # Read before the address: an address that is newer than its generation is read once more.
         generation = (database.born, isolation.generation)
         target = self._targets.get(database)
         if (
@@ -154,14 +154,14 @@ class ServerProduct(Generic[RegistryT]):
 
     def close(self) -> str:
         """Drop the databases of this run. A private server runs until it is idle."""
-        number = 0
+        left = 0
         if self._own is not None:
-            number = self._own.close()
+            left = self._own.close()
         place = ""
         if self._server is not None:
             place = self._server.address.server
             self._server.close()
-        if not (interrupted.is_set() and number):
+        if not (interrupted.is_set() and left):
             return ""
-        databases = counted(number, "database")
+        databases = counted(left, "database")
         return f"left {databases} of this run on {place}. The next run drops what is left there"

@@ -27,7 +27,7 @@ _LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
 
 
 class TemplateRegistry(Protocol):
-    """The registry of a server, as far as it is about templates."""
+    """The part of a server's registry that templates use."""
 
     @property
     def control(self) -> ServerControlLine[Any]:
@@ -67,7 +67,7 @@ class ServerBuild(Generic[RegistryT]):
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """The database, by its name, which is unique on the server."""
+        """The database, with a key of its name, which is unique on the server."""
         name = f"{self.address.server}/{self.address.database}"
         return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
@@ -80,13 +80,14 @@ class ServerBuild(Generic[RegistryT]):
 class ServerTemplates(Generic[RegistryT]):
     """The templates of a server, with their manifests in the registry.
 
-    Several machines share them. ``question`` asks the server what it adds to a database.
+    Several machines share them. ``question`` is the query for the server's properties that
+    each new database has.
     """
 
     own: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
-    another_server: ClassVar[str]  # the next step if the server does not answer
+    fix_if_down: ClassVar[str]  # what the user does next if the server does not answer
 
     @property
     def folder(self) -> None:
@@ -120,7 +121,7 @@ class ServerTemplates(Generic[RegistryT]):
                 yield Template(name, fingerprint, manifest)
 
     def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
-        """Copy the template below, with its settings."""
+        """Create the database that a build fills: a copy of ``below``, or an empty one."""
         del fingerprint  # `finish` registers it
         name = self.own.create("building", template=below.content if below else None)
         return self._build(self.own.address_of(name))
@@ -141,23 +142,23 @@ class ServerTemplates(Generic[RegistryT]):
             f"the template cannot be stored: {error}",
             why="schema and seed are built once, into a database that is copied for tests",
             cause=f"the server on {self.own.address_of().server} has stopped or refuses",
-            fix=self.another_server,
+            fix=self.fix_if_down,
         )
 
     def is_whole(self, template: Template[str]) -> bool:
-        """Return whether no process has dropped the template. Nothing connects to a template."""
+        """Return whether no process has dropped the template. No client changes a template."""
         return any(
             name == template.content
             for name, _ in self.own.templates(template.fingerprint)
         )
 
     def used(self, template: Template[str]) -> None:
-        """Note the use in the registry."""
+        """Record in the registry that this run uses the template."""
         self.own.used(template.content)
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
-        """Lock a fingerprint on the server, for all machines. Yield the time."""
+        """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
@@ -173,7 +174,7 @@ class ServerTemplates(Generic[RegistryT]):
         }
         return TemplateError(
             f"another process has been building a template for {_LOCK_SECONDS} s",
-            why="a template is built once for all processes, so that this process waits",
+            why="a template is built once for all processes, so this process waits",
             cause="\n".join(builders)
             or "the process that holds the lock on the server",
             fix="end that process; its lock is free at once",
@@ -181,6 +182,6 @@ class ServerTemplates(Generic[RegistryT]):
 
 
 def now() -> float:
-    """Return the time of a new file, because a test may have changed the clock."""
+    """Return the time of the file system, because a test may have changed Python's clock."""
     with tempfile.TemporaryFile() as file:
         return os.fstat(file.fileno()).st_mtime

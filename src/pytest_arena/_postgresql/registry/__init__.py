@@ -35,7 +35,7 @@ from pytest_arena._process import interrupted, seconds, until
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena._product._server_databases import RegistryContent
-from pytest_arena._product._server_errors import is_gone, server_is_down
+from pytest_arena._product._server_errors import server_is_down, template_is_gone
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class ServerRegistry:
             except ControlFailure as error:
                 self.drop_later(name)
                 if template and error.sqlstate == "3D000":
-                    raise is_gone(template) from error
+                    raise template_is_gone(template) from error
                 raise
         return name
 
