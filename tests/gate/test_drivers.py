@@ -158,7 +158,7 @@ for way in (*ALL, *REFUSED_ALONE):
     assert "# here" in cause, (way, cause)
     assert "secret" not in str(error) and "postgresql://192.0.2.1:5432/shop" in str(error), error
 assert len(arena.ledger.refusals) == len(ALL) + len(REFUSED_ALONE), arena.ledger.refusals
-assert not _drivers.raw_connections() and not arena.opened
+assert not _drivers.RECORDS.raw() and not arena.opened
 print("all refused")
 """
 
@@ -200,19 +200,19 @@ assert not arena.ledger.refusals
 first, second = psycopg.connect(DSN), psycopg2.connect(DSN)
 arena.level = 8
 third = psycopg2.connect(DSN)
-known = {_drivers.pid_of(one.driver): one for one in _drivers.raw_connections()}
+known = {_drivers.pid_of(one.driver): one for one in _drivers.RECORDS.raw()}
 assert set(known) == {one.info.backend_pid for one in (first, second, third)}
 assert [known[one.info.backend_pid].serial for one in (first, second, third)] == [7, 7, 8]
 assert {one.target for one in known.values()} == {TARGET}
 second.close()
-assert len(_drivers.raw_connections()) == 2
+assert len(_drivers.RECORDS.raw()) == 2
 first.close(), third.close()
-assert not _drivers.raw_connections()
+assert not _drivers.RECORDS.raw()
 
 async def both():
     one = await asyncpg.connect(DSN, server_settings={"search_path": "app"})
     assert await one.fetchval("SHOW search_path") == "app"
-    assert [raw.driver for raw in _drivers.raw_connections()] == [one]
+    assert [raw.driver for raw in _drivers.RECORDS.raw()] == [one]
     await one.close()
 asyncio.run(both())
 """,
@@ -237,7 +237,7 @@ for way in BOUND:
     assert all(is_async == ("async" in way.__name__) for *_, is_async in arena.asked), arena.asked
 one = psycopg_connect(DSN, application_name="mine")
 assert one.info.parameter_status("application_name") == "mine"
-assert [raw.driver for raw in _drivers.raw_connections()] == [one]
+assert [raw.driver for raw in _drivers.RECORDS.raw()] == [one]
 one.close()
 run(by_psycopg_generator)
 
@@ -249,7 +249,7 @@ def elsewhere(dsn, **options):
     return kept[-1]
 cause, error = line_of(lambda: psycopg2.connect(DSN, connection_factory=elsewhere))
 assert kept[0].closed and "template1" in error.what, error
-assert "script.py" in cause and not _drivers.raw_connections()
+assert "script.py" in cause and not _drivers.RECORDS.raw()
 psycopg2.connect(DSN, connection_factory=psycopg2.extensions.connection).close()
 """,
     )
@@ -423,7 +423,7 @@ inside.close()
 psycopg2.connect(f"host=192.0.2.1 user={ADDRESS.user} dbname={ADDRESS.database}").close()
 
 allowed = psycopg2.connect(f"{place} dbname=template1")
-assert allowed.info.dbname == "template1" and not _drivers.raw_connections()
+assert allowed.info.dbname == "template1" and not _drivers.RECORDS.raw()
 allowed.close()
 line_of(lambda: psycopg2.connect(host="127.0.0.1,192.0.2.1", dbname="template1"))
 

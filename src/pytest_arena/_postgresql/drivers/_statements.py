@@ -145,7 +145,6 @@ def _is_closed(connection: Any) -> bool:
 RECORDS = ConnectionRecords(DriverConnection, _is_closed)
 _connections = RECORDS.by_connection
 record_of = RECORDS.of
-raw_connections = RECORDS.raw
 
 
 def record_opened(
