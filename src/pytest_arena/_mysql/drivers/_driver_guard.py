@@ -28,7 +28,7 @@ from pytest_arena._mysql.drivers._records import (
 )
 from pytest_arena._mysql.drivers._texts_in_variables import (
     check_answer,
-    queries_before,
+    queries_for_texts,
 )
 from pytest_arena._origin import is_own
 from pytest_arena._process import when_imported
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_arena._product._admission import FindCore
+    from pytest_arena._values import Address
 
     _Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
-    from pytest_arena._values import Address
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -104,12 +104,12 @@ class _DriverGuard:
     def ask_first(
         self, connection: object, sql: object, *args: object, **options: object
     ) -> _Arguments:
-        """Return the arguments of ``query``, with the statement that may be sent."""
-        instead = to_send(self.find_core, connection, sql)
-        return (instead or sql, *args), options
+        """Return the arguments of ``query``, with the statement that the driver may send."""
+        replacement = to_send(self.find_core, connection, sql)
+        return (replacement or sql, *args), options
 
     def refuse_switch(self, connection: object, db: object) -> _Arguments:
-        """Refuse another database for a connection."""
+        """Refuse a switch to another database. Return the arguments of ``select_db``."""
         core = self.find_core()
         record = known_record(connection)
         admission = record.admission if record is not None else None
@@ -131,7 +131,7 @@ class _DriverGuard:
 
 
 class _SpawnedDriverGuard(_DriverGuard):
-    """Decides in a process that multiprocessing has spawned, which has no core."""
+    """Decides on connections in a process that multiprocessing has spawned, which has no core."""
 
     def __init__(self, spawned: SpawnedConnections) -> None:
         super().__init__(lambda: None)
@@ -154,7 +154,7 @@ class _SpawnedDriverGuard(_DriverGuard):
 
 
 def _do_nothing(connection: object) -> None:
-    """Replace the method ``__del__``, which a class in C does not have."""
+    """Serve as the method ``__del__``, which a class in C does not have."""
 
 
 def replace_method(
@@ -166,7 +166,7 @@ def replace_method(
     """Replace a method of a driver's class by the one that ``make`` returns, once.
 
     Raises:
-        AttributeError: this version of the driver has no such method, and none is ``missing``.
+        AttributeError: this version of the driver has no such method, and ``missing`` is None.
     """
     original = getattr(kind, name, missing) if missing else getattr(kind, name)
     if hasattr(original, "arena_guards"):
@@ -188,7 +188,7 @@ def _keywords(
     return dict(zip(names or _OF_MYSQLCLIENT, args, strict=False))
 
 
-# Its constructor gives all arguments to a function in C.
+# The constructor of mysqlclient has no named parameters: a function in C gets its arguments.
 _OF_MYSQLCLIENT = (
     "host",
     "user",
@@ -234,7 +234,7 @@ def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
     replace_method(kind, "autocommit", partial(_around, after=_note_end))
     for name in ("change_user", "send_query", "shutdown"):
         replace_method(kind, name, partial(_refused_method, guard, name))
-    # Its connections have no Python class, and so cannot be watched.
+    # Connections of `_mysql` have no Python class, so pytest-arena cannot watch them.
     in_c = vars(module)["_mysql"]
     replace_method(in_c, "connect", partial(_refused_method, guard, "connect"))
 
@@ -272,20 +272,22 @@ def _is_async(method: Any) -> bool:
     return iscoroutinefunction(method) or module.startswith("asyncmy")
 
 
-def _send(_connection: object, *args: object, **options: object) -> _Arguments:
+def _keep_arguments(
+    _connection: object, *args: object, **options: object
+) -> _Arguments:
     """Return the arguments of a driver's method unchanged."""
     return args, options
 
 
-def _note_nothing(connection: object, args: Sequence[object], answer: object) -> None:
-    """Note nothing of a driver's answer."""
+def _ignore_answer(connection: object, args: Sequence[object], answer: object) -> None:
+    """Ignore a driver's answer."""
 
 
 def _around(
     original: Callable[..., Any],
     *,
-    before: Callable[..., _Arguments] = _send,
-    after: Callable[[object, Sequence[object], object], None] = _note_nothing,
+    before: Callable[..., _Arguments] = _keep_arguments,
+    after: Callable[[object, Sequence[object], object], None] = _ignore_answer,
 ) -> Callable[..., object]:
     """Return a driver's method that calls a function before it and another one after it.
 
@@ -317,7 +319,7 @@ def _asking_first(
     def query(
         connection: object, sql: object, *args: object, **options: object
     ) -> object:
-        for question in queries_before(connection, sql):
+        for question in queries_for_texts(connection, sql):
             original(connection, question)
             check_answer(guard.find_core, connection)
         return send(connection, sql, *args, **options)
@@ -325,7 +327,7 @@ def _asking_first(
     async def aquery(
         connection: object, sql: object, *args: object, **options: object
     ) -> object:
-        for question in queries_before(connection, sql):
+        for question in queries_for_texts(connection, sql):
             await original(connection, question)
             check_answer(guard.find_core, connection)
         return await send(connection, sql, *args, **options)
@@ -343,7 +345,10 @@ def _note_pid(connection: object, _args: object, _answer: object) -> None:
 def _preparing(
     guard: _DriverGuard, original: Callable[..., Any]
 ) -> Callable[..., object]:
-    """Return asyncmy's method that prepares a statement, whose executions are not noted."""
+    """Return asyncmy's method that prepares a statement. Count its database as used.
+
+    asyncmy executes a prepared statement without `query`.
+    """
 
     async def prepare(connection: object, query: object) -> object:
         to_send(guard.find_core, connection, query)
@@ -357,10 +362,11 @@ def _preparing(
 
 
 def _note_rows(connection: object, args: Sequence[object], rows: object) -> None:
+    """Note the rows that a statement has changed, and the server's answer."""
     record = known_record(connection)
     if record is not None:
         statement = text_of(args[0])
-        if rows is None:
+        if rows is None:  # mysqlclient
             rows = changed_rows_of(connection)
         record.sent(statement, rows)
         note_answer(connection, statement)

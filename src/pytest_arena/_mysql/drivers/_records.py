@@ -47,7 +47,7 @@ class MySQLConnection(ConnectionRecord):
         self.is_begun = False
         self.changed_rows = 0  # of the open transaction
         self._savepoints: dict[str, int] = {}
-        self.isolation_level = ""  # as a statement has set it
+        self.isolation_level = ""  # that a statement has set
         self.snapshot: ReadSnapshot | None = None  # of the last transaction
         self.is_killed = False  # the driver may not know it yet
         # Whether it was closed while a transaction had changed rows, as when its loop was closed.
@@ -60,7 +60,7 @@ class MySQLConnection(ConnectionRecord):
             self.target = admission.target
 
     def lead_to(self, target: ConnectTarget, pid: int) -> None:
-        """Note the test's database of an engine's connection."""
+        """Note the test's database to which an engine's connection leads."""
         self.target = target
         self.pid = pid
         self.join_pool()
@@ -110,7 +110,7 @@ class MySQLConnection(ConnectionRecord):
                 self.altered[serial] = user_line()
 
     def answered(self, *, has_rows: bool, autocommits: bool) -> None:
-        """Note the kind of the server's last answer. One without rows has a status."""
+        """Note whether the last answer has rows. Drivers read the status of one without rows."""
         if not has_rows:
             self.is_begun = False
         elif not autocommits:
@@ -236,7 +236,7 @@ def has_lost(connection: object) -> bool:
 # Sent by a pool before it hands out a connection, or after it took one back.
 _OF_POOLS = {"", "SELECT 1", "ROLLBACK", "COMMIT"}
 _ENDINGS = ("ROLLBACK",)
-_ANSWERED = (
+_NOT_SENT = (
     "pytest-arena did not send it: engines on any database reach the "
     "test's. Delete the fixture, and name what fills the database, by"
 )
@@ -250,9 +250,9 @@ def text_of(statement: object) -> str:
 
 
 def to_send(find_core: FindCore, connection: object, statement: object) -> str | None:
-    """Return the statement to send in the place of one, None for the statement itself.
+    """Return the statement that replaces one, None if the driver may send the statement itself.
 
-    Connections of ``arena_allow`` and pytest-arena's may send anything.
+    Connections of ``arena_allow`` and of pytest-arena may send any statement.
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database.
@@ -281,11 +281,11 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
 
 
 def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
-    """Note a user that a test creates, or a grant. A template's builder may do so."""
-    does = stays_on_server(statement)
-    if does and core.serial() and target is not None and target.database is not None:
+    """Note that a test creates a user, or grants a right. A template's builder may do so."""
+    change = stays_on_server(statement)
+    if change and core.serial() and target is not None and target.database is not None:
         core.ledger.note(
-            f"{{test}} sends {does}, which stays on the server for later tests and runs: "
+            f"{{test}} sends {change}, which stays on the server for later tests and runs: "
             f"{who_connects()}. Next: send it in the schema, or by hand"
         )
 
@@ -302,9 +302,9 @@ def _replacement(
     key = target.key if target else None
     if not name or not core.is_set_up_by_fixture(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
-    if not any(_ANSWERED in note for note in core.ledger.notes):
+    if not any(_NOT_SENT in note for note in core.ledger.notes):
         core.ledger.note(
-            f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED} "
+            f"a fixture makes or drops a test database: {who_connects()}. {_NOT_SENT} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
     return _NOTHING
@@ -348,5 +348,5 @@ def give_up(
     if core is None or admission is None or admission.target is None or not is_lost:
         return
     writes = record.writes
-    record.sending(core, "", is_begun=False)
+    record.sending(core, "", is_begun=False)  # the transaction ends, too
     core.lost_raw(writes, is_collected=is_collected)

@@ -1,4 +1,4 @@
-"""Reads the texts that PREPARE and EXECUTE IMMEDIATE take from variables of the session."""
+"""Checks the texts that PREPARE and EXECUTE IMMEDIATE take from variables of the session."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-def queries_before(connection: object, statement: object) -> list[str]:
-    """Return the queries to send before a statement. ``check_answer`` reads each answer."""
+def queries_for_texts(connection: object, statement: object) -> list[str]:
+    """Return the queries for the texts that a statement sends. ``check_answer`` reads each text."""
     queries: list[str] = []
     if not _database_of(connection):
         return queries
@@ -26,7 +26,7 @@ def queries_before(connection: object, statement: object) -> list[str]:
 
 
 def check_answer(find_core: FindCore, connection: object) -> None:
-    """Check the text that a variable has.
+    """Check the text of a variable, which is the driver's last answer.
 
     Raises:
         ProductionDatabaseError: the text is a statement that reaches beyond its database.
@@ -57,7 +57,7 @@ def _database_of(connection: object) -> str:
 
 
 def _value(connection: Any) -> object:
-    """Return the value of the last answer."""
+    """Return the only value of the driver's last answer."""
     if hasattr(connection, "store_result"):  # mysqlclient
         result = connection.store_result()
         rows = result.fetch_row()

@@ -20,10 +20,11 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 class ChangedDatabases:
     """Compares the times of the last changes of tables with the start of the run.
 
-    The server keeps these times in seconds. A change in the first second of the run and a dropped
-    table are not found, nor the tables of a database on which pytest-arena's login has no right.
+    The server keeps these times in seconds. The comparison misses a change in the first second of
+    the run, and a dropped table. It also misses databases on which pytest-arena's login has no
+    right.
 
-    Cost: a query at the start, and at the end one for each of the app's databases.
+    Cost: one query at the start. At the end, one query for each of the app's databases.
 
     Raises:
         MySQLFailure: the server does not answer.
@@ -37,14 +38,16 @@ class ChangedDatabases:
         self._port = str(port)
 
     def changed(self, names: Iterable[str]) -> list[str]:
-        """Return the databases that changed, of these names: ``mysql://host:port/database``.
+        """Return those of the databases that have changed.
+
+        Their names have the form ``mysql://host:port/database``.
 
         Raises as the constructor does.
         """
         changed = []
         for name in names:
             server, _, database = name.rpartition("/")
-            if self._is_here(server) and self._has_changed(database):
+            if self._is_this_server(server) and self._has_changed(database):
                 changed.append(name)
         return changed
 
@@ -57,7 +60,7 @@ class ChangedDatabases:
         )
         return bool(rows)
 
-    def _is_here(self, server: str) -> bool:
+    def _is_this_server(self, server: str) -> bool:
         """Return whether ``mysql://host:port`` is this server."""
         _, _, place = server.partition("://")
         host, _, port = place.rpartition(":")
