@@ -158,10 +158,10 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
 
 def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
-    # A driver ignores the name beside the file of a socket.
+    # With a socket's file, a driver ignores the host.
     host = "localhost" if address.is_socket else address.host
     if driver == "mysqldb" and host == "localhost":
-        host = "127.0.0.1"  # mysqlclient would open the usual socket
+        host = "127.0.0.1"  # with localhost, mysqlclient opens the default socket
     kwargs["host"] = RedirectedHost.to(address, host)
     kwargs["port"] = address.port
     kwargs.pop("database", None)

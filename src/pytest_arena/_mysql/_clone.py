@@ -43,7 +43,7 @@ class CopyPlan:
     programs: tuple[str, ...] = ()  # routines, triggers and events
     names_that_write: tuple[str, ...] = ()  # of functions and sequences
     has_events: bool = False
-    changes_sessions: bool = False  # a routine or a trigger does
+    changes_sessions: bool = False  # a routine or a trigger changes the session
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. A part that exists already is dropped first.

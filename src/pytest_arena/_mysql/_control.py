@@ -263,7 +263,7 @@ def place_of(address: Address) -> dict[str, Any]:
 
 
 def needs_no_tls(address: Address) -> bool:
-    """Return whether PyMySQL logs in without TLS, on this machine alone."""
+    """Return whether PyMySQL may log in without TLS, which is so on this machine alone."""
     return address.tls is None and is_here(address.host)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _END_SECONDS = 5.0
 _UNREADABLE = "the live database cannot be read"
-_XA = re.compile(r"(?i)\s*XA\s+PREPARE\s+(?P<name>[^;]+)")
+_XA_PREPARE = re.compile(r"(?i)\s*XA\s+PREPARE\s+(?P<name>[^;]+)")
 
 
 class _LastMoment(NamedTuple):
@@ -95,9 +95,8 @@ class MySQLIsolation:
         self._is_written = False
         self._number_of_writes = 0
         self._last_moment: _LastMoment | None = None
-        self._prepared: set[str] = (
-            set()
-        )  # the names of XA transactions, as the app writes them
+        # The names of prepared XA transactions, as the app writes them.
+        self._prepared: set[str] = set()
         # The last left level, if its start could not be restored.
         self._unrestored: MySQLLevel | None = None
         frozen = self._template(template)
@@ -153,8 +152,9 @@ class MySQLIsolation:
             return
         if may_write(statement, self._plan.names_that_write):
             self._note_write()
-        if match := _XA.match(statement):
-            self._prepared.add(match["name"])
+        prepare = _XA_PREPARE.match(statement)
+        if prepare is not None:
+            self._prepared.add(prepare["name"])
 
     def may_change_session(self, statement: str) -> bool:
         """Return whether a statement may run a routine or trigger that changes the session."""
@@ -189,12 +189,12 @@ class MySQLIsolation:
             return base.frozen.content() != self._live_content()
 
     def _roll_back_prepared(self) -> None:
-        """Roll back XA transactions whose sessions have ended, and say so in the summary.
+        """Roll back prepared XA transactions whose sessions have ended. Note it in the summary.
 
-        They have no session that could be ended, and keep their locks.
+        Such a transaction keeps its locks, and no end of a session releases them.
         """
         for name in sorted(self._prepared):
-            # Unknown: it has ended, or its session is still open.
+            # The server refuses if the transaction has ended, or if its session is open.
             with suppress(MySQLFailure):
                 self._own.control.run(f"XA ROLLBACK {name}")
                 self._tell(
@@ -426,10 +426,10 @@ class MySQLIsolation:
             self._is_written = False
 
     def _reinstall(self, journal: KeyJournal | NoJournal, live: str) -> None:
-        """Go on in another copy. End the sessions of the last one."""
+        """Let a journal continue in the copy ``live``, which replaces the live database."""
         if isinstance(journal, KeyJournal):
-            # An UPDATE that changes no row has entries in the journal, too. The connection of an
-            # open transaction would hold locks on them.
+            # An open transaction may hold locks on entries of the journal, also if its UPDATE
+            # has changed no row.
             self._own.end_sessions(self.live)
         journal.reinstall(live)
 

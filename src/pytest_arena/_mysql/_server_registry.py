@@ -68,8 +68,8 @@ CREATE TABLE IF NOT EXISTS used_by (
 # The database's name. Versions of arena with other tables do not meet.
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 _PREFIX = "arena_registry_"
-# MySQL cannot rename a database, so one that is being built has a template's name already.
-_NAMED_AS = {"building": "template"}
+# MySQL cannot rename a database, so a database has a template's name while it is built.
+_KIND_IN_NAME = {"building": "template"}
 
 
 def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
@@ -127,16 +127,16 @@ def _listed(control: MySQLControl, registry: str) -> list[RegistryRow]:
         "FROM made m LEFT JOIN run r ON r.id = m.run ORDER BY m.created, m.name"
     )
     listed = []
-    for row in rows:
-        made = RegistryRow(*row)
-        made = replace(
-            made,
-            alive=bool(made.alive),
-            created=made.created.replace(tzinfo=UTC),
-            used=made.used.replace(tzinfo=UTC),
-            bytes=int(made.bytes or 0),
+    for values in rows:
+        row = RegistryRow(*values)
+        row = replace(
+            row,
+            alive=bool(row.alive),
+            created=row.created.replace(tzinfo=UTC),
+            used=row.used.replace(tzinfo=UTC),
+            bytes=int(row.bytes or 0),
         )
-        listed.append(made)
+        listed.append(row)
     return listed
 
 
@@ -704,4 +704,4 @@ class MySQLRegistry:
 
 def new_name(kind: str) -> str:
     """Return a new, unique name for a database."""
-    return f"arena_{_NAMED_AS.get(kind, kind)}_{secrets.token_hex(8)}"
+    return f"arena_{_KIND_IN_NAME.get(kind, kind)}_{secrets.token_hex(8)}"

@@ -117,7 +117,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
 
     dialect: Dialect
     product = "mysql"
-    # Its version, character set and SQL mode.
+    # The server's version, character set and SQL mode.
     question = _DESCRIBED
     fix_if_down = "pytest …   # once more, when the server answers"
 

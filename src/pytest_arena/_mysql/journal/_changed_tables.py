@@ -75,15 +75,17 @@ class ChangedTables:
         self._follow_cascades(parents, bases, touched)
         return touched
 
-    def forget(self, names: Iterable[str]) -> list[str]:
-        """Write the statements that delete the entries of tables, one for each journal."""
-        numbers: dict[str, list[str]] = defaultdict(list)
+    def deleting_entries(self, names: Iterable[str]) -> list[str]:
+        """Return the statements that delete the entries of tables, one for each journal."""
+        table_numbers: dict[str, list[str]] = defaultdict(list)
         for name in names:
             journaled = self.tables[name]
-            numbers[journaled.journal].append(str(journaled.table.number))
+            table_numbers[journaled.journal].append(str(journaled.table.number))
         statements: list[str] = []
-        for journal, tables in numbers.items():
-            statements.append(f"DELETE FROM {journal} WHERE t IN ({', '.join(tables)})")
+        for journal, numbers in table_numbers.items():
+            statements.append(
+                f"DELETE FROM {journal} WHERE t IN ({', '.join(numbers)})"
+            )
         return statements
 
     def _follow_cascades(

@@ -28,7 +28,7 @@ _PARTITION = re.compile("#p#(?:(?!#p#).)*$", re.IGNORECASE | re.DOTALL)
 
 @dataclass(slots=True)
 class SchemaState:
-    """The server's numbers of a database. Reading them does not read its schema."""
+    """Numbers of the server that change with a database's schema. They are cheap to read."""
 
     ids: dict[int, str]  # names of tables, by InnoDB's ids of them and their partitions
     counters: dict[str, int]  # the next AUTO_INCREMENT, by the names of tables

@@ -114,7 +114,7 @@ class KeyJournal:
         """Empty the journals. The changed tables of the level are restored whole."""
         touched = self._changed.touched(level.bases_above(), is_locking=True)
         if touched:
-            self._execute(self._changed.forget(touched))
+            self._execute(self._changed.deleting_entries(touched))
         self._replace(level, touched)
 
     def _touched(
@@ -214,7 +214,7 @@ class KeyJournal:
         for name, is_whole in touched.items():
             table = self._changed.tables[name]
             statements += table.restore(level.bases[name], is_whole=is_whole)
-        statements += self._changed.forget(touched)
+        statements += self._changed.deleting_entries(touched)
         for name, counter in self._moved_counters(level):
             # ALTER TABLE commits the rows first.
             self._known.add_alter()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def in_transaction(statements: Iterable[str]) -> str:
-    """Write statements that the server executes as one transaction, in one round trip.
+    """Return a text that makes the server execute statements in one transaction and round trip.
 
     Under REPEATABLE READ the first statement that reads a journal keeps new entries out of it.
     """
@@ -65,7 +65,7 @@ class JournaledTable:
         return f"SELECT {columns} {self._journaled_rows(source)}"
 
     def restore(self, base: str, *, is_whole: bool) -> tuple[str, ...]:
-        """Write the statements that replace rows by those of ``base``."""
+        """Return the statements that replace rows by those of ``base``."""
         delete = f"DELETE FROM {self.live}"
         if not is_whole:
             # A key may have several entries: they delete its row once.
