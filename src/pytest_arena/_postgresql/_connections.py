@@ -154,7 +154,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         if serial not in record.altered:
             return ""
         line = record.altered[serial]
-        # A wider fixture's changes would be reset, too.
+        # A reset would also undo changes of a wider fixture.
         is_reset = len(record.altered) == 1 and _reset(raw.driver)
         record.forget_changes(serial)
         return "" if is_reset else f"its session was changed ({line})"
@@ -165,7 +165,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
 
     def _end_wide(self, raw: RawConnection[DriverConnection]) -> None:
         self._end(raw)
-        # A pool of asyncpg opens another one if it knows that this one has ended.
+        # asyncpg's pool opens another connection if it knows that this one has ended.
         loop = getattr(raw.driver, "_loop", None)
         if loop is not None and not loop.is_closed() and not loop.is_running():
             raw.driver.terminate()
@@ -378,9 +378,7 @@ def _knows_names(record: DriverConnection, serial: int) -> bool:
     return record.altered.keys() <= {serial}
 
 
-# Like DISCARD ALL, but statements that the driver has prepared stay.
-
-
+# Like DISCARD ALL, but keeps the statements that the driver has prepared.
 _RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; "
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "

@@ -125,7 +125,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
 
     dialect: Dialect | None
     product = "postgresql"
-    # Its version, encoding, locale and extensions.
+    # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
     fix_if_down = "ARENA_DATABASE=own pytest …   (a private server)"
 

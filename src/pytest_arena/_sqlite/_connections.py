@@ -329,7 +329,10 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     return os.fsdecode(database), bool(cparams.get("uri"))
 
 
-_THREAD_SECONDS = 1.0  # that a file may take to be opened
+_THREAD_SECONDS = (
+    1.0  # how long a cancelled connection waits until its thread has opened a file
+)
+
 # Methods by which aiosqlite's thread sends a statement, also for its `execute_insert` and
 # `execute_fetchall`.
 _SENDING = {
@@ -387,11 +390,11 @@ def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
 
 
 async def _finishing(connection: Any, connecting: Awaitable[object]) -> object:
-    """Wait for aiosqlite to connect. If the task is cancelled, wait for the thread as well."""
+    """Wait until aiosqlite has connected. If the task is cancelled, wait until its thread ends."""
     try:
         return await connecting
     except CancelledError:
-        # The thread answers to this loop, which may be closed next.
+        # The thread calls this loop, which may be closed next.
         connection._thread.join(_THREAD_SECONDS)  # noqa: SLF001 - no public name
         raise
 

@@ -93,7 +93,7 @@ class MovingTransport(asyncio.Transport):
             self._let_go()
 
     def stay(self) -> None:
-        """Belong to the present loop from now on."""
+        """Keep the connection in its present loop until it ends."""
         self.moves_between_loops = False
 
     def _let_go(self, *, close: bool = False) -> None:
@@ -264,7 +264,7 @@ def at_checkin(driver_connection: Any) -> None:
     """Take an idle connection out of its loop. Called when a pool gets the connection back.
 
     A connection with listeners stays in its loop, so that it receives notifications while idle. A
-    connection that cancels a statement stays too: asyncpg waits for the answer in this loop only.
+    connection that cancels a statement stays, too: asyncpg waits for the answer in this loop only.
     """
     transport = getattr(driver_connection, "_transport", None)  # asyncpg's
     if not isinstance(transport, MovingTransport):

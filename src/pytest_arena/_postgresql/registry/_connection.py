@@ -1,4 +1,4 @@
-"""Counts the writes of a run, and does several of its jobs at the same time."""
+"""Counts the writes of a run, and runs several jobs at the same time."""
 
 from __future__ import annotations
 

@@ -319,9 +319,9 @@ class Backend(SavepointStack):
         return str(statement)
 
     def restore_sequences(self, restoring: str) -> bool:
-        """Execute an earlier ``restoring``. Return whether a sequence had moved.
+        """Execute the statement of ``restoring()``. Return whether a sequence had moved.
 
-        The session then has no numbers of sequences, although setval() gives it some.
+        Afterwards currval() has no value in the session, although setval() has given it one.
         """
         if not restoring:
             self.query("DISCARD SEQUENCES")

@@ -501,7 +501,7 @@ class SharingConnection(GuardedConnection):
         elif name == "wal_checkpoint":
             cursor.arena_answer("SELECT 0 AS busy, 0 AS log, 0 AS checkpointed")
         elif name == "auto_vacuum" and value is not None:
-            # A database with tables ignores it until a VACUUM, which is left out here.
+            # SQLite ignores it until a VACUUM if tables exist. Under rollback VACUUM does nothing.
             cursor.arena_answer(_NOTHING)
         elif name in _WITHOUT_EFFECT:
             cursor.arena_send(self)
