@@ -27,7 +27,7 @@ _loops: weakref.WeakKeyDictionary[object, weakref.ref[AbstractEventLoop]] = (
 
 
 def bind_to_loop(dbapi_connection: object) -> None:
-    """Note in which loop a connection was opened or returned to its pool, if it cannot leave it.
+    """Note the loop of a connection that was opened, or returned to its pool, if it stays there.
 
     It is closed before the loop is closed. Afterwards no driver could close it: its socket would be
     collected with a ResourceWarning, and uvloop waits for ever where that is an error.
@@ -128,7 +128,7 @@ def _close_connections_of(loop: AbstractEventLoop) -> None:
 
 
 def _abort(transport: Any) -> None:
-    """Close a transport of TLS, which would wait for the server's answer, at once."""
+    """Close a transport at once. A transport of TLS would wait for the server's answer."""
     if hasattr(transport, "abort"):
         with suppress(Exception):  # its socket is closed
             transport.abort()

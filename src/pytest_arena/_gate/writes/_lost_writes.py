@@ -279,9 +279,9 @@ class LostWrites:
         pooled.end_writes()
 
     def invalidating(self, connection: Connection) -> None:
-        """Look for lost writes before the app gives up a connection.
+        """Look for lost writes before the app invalidates a connection.
 
-        The app does so if the connection is not safe to be used, so the database is not asked.
+        The app does so if the connection is not safe to use, so pytest-arena sends no query on it.
         """
         if connection.closed or connection.invalidated:
             return
@@ -300,7 +300,7 @@ class LostWrites:
         pooled.end_writes()
 
     def _has_open_writes(self, pooled: PooledConnection) -> bool:
-        """Return whether a transaction of a test has writes, as far as is known without a query."""
+        """Return whether the open transaction may lose writes. Send no query."""
         writes = pooled.pending_writes
         if writes is None or writes.has_failed:
             return False
@@ -819,16 +819,16 @@ def note_errors_on_leaving() -> None:
 
 def _noting(end: Callable[..., Any]) -> Callable[..., object]:
     @wraps(end)
-    async def noted(self: object, *error: Any, **options: object) -> object:
-        if len(error) > 1:  # of `__aexit__`, which knows the error of its block
-            raised = error[1]
+    async def noted(self: object, *args: Any, **options: object) -> object:
+        if len(args) > 1:  # of `__aexit__`, which knows the error of its block
+            raised = args[1]
         else:
             raised = sys.exception() or _leaving.get()
             if id(raised) == _MADE_IN.get(_number_of_session(self)):
                 raised = None
         token = _leaving.set(raised)
         try:
-            return await end(self, *error, **options)
+            return await end(self, *args, **options)
         finally:
             _leaving.reset(token)
 
@@ -882,11 +882,11 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
             ADDS_OF_TESTS.pop(session.hash_key, None)
         roll_back(self, *args, **kwargs)
 
-    Session.__init__ = making  # type: ignore[method-assign] # as said
+    Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
     for name in ("close", "invalidate"):
         setattr(Session, name, _closing(getattr(Session, name), gates))
-    Session.reset = resetting  # type: ignore[method-assign] # as said
-    SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # as said
+    Session.reset = resetting  # type: ignore[method-assign] # no event
+    SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # no event
     event.listen(Session, "transient_to_pending", _on_add)
     event.listen(Session, "after_commit", _on_commit)
 
@@ -913,9 +913,10 @@ def _closing(
 
 
 def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
-    """From here on look at each connection before the app gives it up.
+    """From here on look at each connection before the app invalidates it.
 
-    A session's ``invalidate`` does so too. SQLAlchemy passes an error if it gives one up itself.
+    A session's ``invalidate`` calls it, too. SQLAlchemy passes an error if it invalidates a
+    connection by itself.
     """
     invalidate = Connection.invalidate
 
