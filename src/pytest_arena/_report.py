@@ -176,7 +176,7 @@ def _by_program(started: Collection[str]) -> str:
 
 
 def _changed_rows(name: str, by_program: str) -> str:
-    """Return words for the rows of a database on a server. They also name what else counts."""
+    """Return words for the rows of a database on a server, with other possible causes."""
     cause = by_program or (
         "and not by whom: SQL of the app (dblink or a foreign table, also in a function), or a "
         "program that runs beside the tests. Next: stop that program"

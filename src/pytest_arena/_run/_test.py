@@ -262,9 +262,9 @@ class RunningTest(Hooks):
     lost: list[tuple[Request, LostWork]] = field(default_factory=list)
     # Rows that the test and its fixtures have lost since the last turn.
     own_lost: list[LostWork] = field(default_factory=list)
-    # Rows that were lost by code of the app that the test calls, such as a command.
+    # Rows that code of the app has lost when the test called it, such as a command.
     lost_by_calls: list[LostWork] = field(default_factory=list)
-    # Rows that the function's fixtures have lost before pytest called the function.
+    # Rows that function fixtures have lost before pytest called the test function.
     lost_in_set_up: list[LostWork] = field(default_factory=list)
     # Of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)

@@ -157,15 +157,18 @@ def is_tool(frame: FrameType, name: str, value: object, fixtures: Fixtures) -> b
 
 
 def is_tool_of_set_up(test: object, attribute: str) -> bool:
-    """Return whether an attribute has a client, a session or an app that the set-up makes."""
+    """Return whether the set-up assigns a new client, session or app to an attribute."""
     if not _is_tool_class_of(getattr_static(test, attribute, None)):
         return False
-    made = set_up_values(classes_of(test)).get(attribute)
-    return made is not None and all(map(_makes_tool, made))
+    values = set_up_values(classes_of(test)).get(attribute)
+    return values is not None and all(map(_makes_tool, values))
 
 
 def _makes_tool(value: ast.expr) -> bool:
-    """Return whether an expression makes a client or the like, for instance in ``enterContext``."""
+    """Return whether an expression makes a client, a session or an app.
+
+    The call may be the argument of a method such as ``enterContext``.
+    """
     match value:
         case ast.Await(value=call):
             return _makes_tool(call)

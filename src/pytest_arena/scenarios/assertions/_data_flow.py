@@ -65,8 +65,8 @@ def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
 
     Args:
         code: of the function.
-        own_inputs: the parameters to which nothing foreign is passed, and attributes of the test's
-            class, as ``self.NAME``.
+        own_inputs: the parameters and attributes that have only values of the test. An attribute
+            of the test's class is called ``self.NAME``.
     """
     function = function_of(code)
     if function is None:
@@ -131,11 +131,16 @@ def is_closed(
 
 @cache
 def is_kept_own(file: str, name: str) -> bool:
-    """Return whether no function of a file passes foreign values to a parameter, or it to others.
+    """Return whether a shared fixture keeps its own value in all functions of a file.
 
-    The parameter is a fixture that several tests of the file share.
+    A function may not put foreign values into the fixture, and not pass the fixture to other
+    functions.
+
+    Args:
+        file: whose tests share the fixture.
+        name: of the fixture, and of the parameters that have its value.
     """
-    # `getfixturevalue("name")` names it in a text.
+    # `getfixturevalue("name")` gets the fixture without a parameter.
     if name in names_in_texts(file):
         return False
     closed = closed_helpers(file)
@@ -342,7 +347,10 @@ class _Flows(ast.NodeVisitor):
     visit_TryStar = _visit_branches  # noqa: N815 - as ast names it
 
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
-        """Note the variables of a ``with``. One that swallows errors decides what runs."""
+        """Note the variables of a ``with``.
+
+        If it swallows errors, the rest of its block may not run.
+        """
         for item in node.items:
             if item.optional_vars is not None:
                 self._bind(item.optional_vars, item.context_expr)

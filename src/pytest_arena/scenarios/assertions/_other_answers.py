@@ -48,7 +48,7 @@ _PACKAGES = {"httpx", "httpx2"}
 _ANSWER_OF = "answer_of_"
 _ANSWERS_OF = "answers_of_"  # a function that returns the next answer
 _FIXED = "fixed_"
-_SELF = "self."  # a variable in place of an attribute of the test's class
+_SELF = "self."  # begins the name of a variable that replaces an attribute of `self`
 _PLAIN = (str, bytes, int, float, type(None), type, range)
 _COLLECTIONS = (list, tuple, set, frozenset)
 _results: dict[tuple[CodeType, str, str], bool] = {}
@@ -285,18 +285,18 @@ def _about_answer(code: CodeType, text: str) -> tuple[ast.expr, frozenset[str]]:
     if expression is None or isinstance(expression, ast.List) or "next_request" in text:
         return ast.Constant(None), frozenset({""})
     answering = _Answering("text")
-    changed = answering.visit(_Attributes().visit(deepcopy(expression)))
+    changed = answering.visit(_SelfAttributes().visit(deepcopy(expression)))
     inlining = _Inlining(_values_by_name(code))
     inlined = inlining.visit(changed)
     ast.fix_missing_locations(inlined)
     return cast("ast.expr", inlined), _names_in(inlined)
 
 
-class _Attributes(ast.NodeTransformer):
-    """Replaces attributes of the test's class by variables."""
+class _SelfAttributes(ast.NodeTransformer):
+    """Replaces each attribute of ``self`` by a variable."""
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        """Return the variable ``self.NAME``, or the attribute of another object."""
+        """Return a variable called ``self.NAME``. Leave attributes of other objects as they are."""
         match node:
             case ast.Attribute(value=ast.Name(id="self"), attr=name):
                 return ast.Name(f"{_SELF}{name}", node.ctx)
@@ -390,19 +390,19 @@ _CONTAINERS = (
 def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
 
-    Containers that it makes of answers are among them, and lists to which it appends answers. Only
-    its assertions read these variables.
-    Each is assigned once, outside of loops, and so is each variable that it is made of.
+    Containers that it makes of answers are among them, and lists to which it appends answers.
+    Only its assertions read these variables.
+    Each is assigned once, outside of loops. So is each variable that its value names.
     """
     function = function_of(code)
     if function is None:
         return {}
-    function = cast("Function", _Attributes().visit(deepcopy(function)))
+    function = cast("Function", _SelfAttributes().visit(deepcopy(function)))
     nodes = list(ast.walk(function))
     bindings = bindings_in(nodes)
     asserted: set[ast.AST] = set()
     for node in nodes:
-        if isinstance(node, ast.Assert) or _is_method_of_unittest(node):
+        if isinstance(node, ast.Assert) or _is_unittest_assertion(node):
             asserted.update(ast.walk(node))
     assigned = _Assigned({}, set())
     assigned.read(function.body)
@@ -426,7 +426,11 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     return {name: value for name, value in values.items() if _is_inlined(value)}
 
 
-def _is_method_of_unittest(node: ast.AST) -> bool:
+def _is_unittest_assertion(node: ast.AST) -> bool:
+    """Return whether a node calls a method such as ``self.assertEqual``.
+
+    _SelfAttributes has replaced the method by a variable.
+    """
     match node:
         case ast.Call(func=ast.Name(id=name)):
             return name.startswith(f"{_SELF}assert")
@@ -441,12 +445,12 @@ def _is_inlined(value: ast.expr) -> bool:
 
 
 class _Assigned(NamedTuple):
-    """The values that statements assign to variables, outside of branches."""
+    """The values that statements assign to variables outside of branches."""
 
     values: dict[str, ast.expr]
-    """By the names of the variables. A list has the items that are appended to it later."""
+    """By the names of the variables. A list also has the items that a later ``append`` adds."""
     appending: set[ast.AST]
-    """The lists in the statements that append to them."""
+    """The nodes of the variables whose ``append`` is called: these calls do not read the list."""
 
     def read(self, statements: Sequence[ast.stmt]) -> None:
         """Add the values of statements."""
@@ -461,29 +465,32 @@ class _Assigned(NamedTuple):
                 case ast.For(target=target, iter=items, body=body, orelse=[]):
                     self._append_in_loop(body, ast.comprehension(target, items, [], 0))
                 case ast.With(body=body) | ast.AsyncWith(body=body):
-                    # A block that swallows errors may leave out what it appends.
+                    # If an error is swallowed, an `append` of the block may not run.
                     if not is_swallowing(statement):
                         self.read(body)
 
     def _append(self, call: ast.expr, loop: ast.comprehension | None = None) -> None:
-        """Add an item to a list, or the items of a loop."""
+        """Add the item of an ``append`` to its list. In a loop, add one item for each turn."""
         match call:
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id=name) as owner, attr="append"),
                 args=[item],
             ):
-                filled = self.values.get(name)
-                if not isinstance(filled, ast.List):
+                appended_list = self.values.get(name)
+                if not isinstance(appended_list, ast.List):
                     return
                 if loop is not None:
                     item = ast.Starred(ast.ListComp(item, [loop]), ast.Load())
-                filled.elts.append(item)
+                appended_list.elts.append(item)
                 self.appending.add(owner)
 
     def _append_in_loop(
         self, body: Sequence[ast.stmt], loop: ast.comprehension
     ) -> None:
-        """Add the items of a loop that only appends, for instance the answer to its request."""
+        """Add the items of a loop that only appends.
+
+        The loop may assign the item to a variable first.
+        """
         match body:
             case [ast.Expr(value=call)]:
                 self._append(call, loop)

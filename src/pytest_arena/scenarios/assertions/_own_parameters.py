@@ -72,7 +72,7 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
 
 
 def own_attributes(code: CodeType, test: object) -> frozenset[str]:
-    """Return the attributes, as ``self.NAME``, that have constants of the set-up of their class.
+    """Return the attributes to which the set-up of a class assigns constants, as ``self.NAME``.
 
     Args:
         code: of a method. Only the attributes that it names are returned.
@@ -89,11 +89,11 @@ def own_attributes(code: CodeType, test: object) -> frozenset[str]:
 
 @cache
 def _constants_of_set_up(classes: Classes) -> Mapping[str, list[object]]:
-    """Return the attributes to which the set-up of a class assigns constants alone."""
+    """Return the attributes to which a set-up assigns only constants, with these constants."""
     constants = {}
     for name, values in set_up_values(classes).items():
         if all(is_kept_attribute(classes, name, value) for value in values):
-            with suppress(ValueError):  # a key of a dict is a variable
+            with suppress(ValueError):  # raised for a dict that has a variable as a key
                 constants[name] = [ast.literal_eval(value) for value in values]
     return constants
 
@@ -154,7 +154,10 @@ def _call_at(code: CodeType, instruction: int) -> ast.Call | None:
 
 
 def _calls(call: ast.Call, frame: FrameType, caller: FrameType) -> bool:
-    """Return whether a call names the function of a frame, by its name or another one."""
+    """Return whether a call names the function of a frame.
+
+    The caller or its module may have assigned the function to another name.
+    """
     match call.func:
         case ast.Attribute(value=ast.Name("self"), attr=name):
             return name == frame.f_code.co_name
@@ -168,10 +171,10 @@ def _calls(call: ast.Call, frame: FrameType, caller: FrameType) -> bool:
 
 @cache
 def _assigned_to(code: CodeType, name: str) -> frozenset[str]:
-    """Return the names that a function assigns to a variable outside of branches.
+    """Return the names whose values a function assigns to a variable outside of branches.
 
-    Return the name of the variable if the function does not bind it, nothing if it binds it
-    otherwise.
+    If the function does not bind the variable, return the name of the variable. If the function
+    binds it in another way, return nothing.
     """
     function = function_of(code)
     if function is None:
@@ -206,12 +209,12 @@ def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
 
 
 def _is_own_fixture(name: str, fixtures: Fixtures, file: str) -> bool:
-    """Return whether a fixture has a constant that no other fixture, and no test, can change.
+    """Return whether a fixture has a constant that neither another fixture nor a test can change.
 
     Args:
         name: of the fixture.
         fixtures: those of the test.
-        file: of the test. Its other tests share a wide fixture.
+        file: of the test. A wide fixture is shared by other tests of this file.
     """
     definition = fixtures.get(name)
     if definition is None or not _is_constant_fixture(name, fixtures):

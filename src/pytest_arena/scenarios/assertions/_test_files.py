@@ -83,9 +83,9 @@ def _bindings(file: str) -> Counter[str]:
 
 @cache
 def helpers_in(file: str) -> Mapping[str, Sequence[ast.FunctionDef]]:
-    """Return the plain functions that each name at the top of a module may have.
+    """Return the plain functions to which each name of a module may refer.
 
-    The names of a function are its own, and those that the module assigns it to.
+    A function has the name of its definition, and each name to which the module assigns it.
     """
     helpers: dict[str, list[ast.FunctionDef]] = {}
     bindings = Counter[str]()
@@ -174,28 +174,28 @@ Classes = frozenset[tuple[str, str]]
 def set_up_values(classes: Classes) -> Mapping[str, Sequence[ast.expr]]:
     """Return the attributes that only the set-up of a test class assigns, with their values.
 
-    Return nothing if a method passes its object on: another function may assign them.
+    Return nothing if a method passes ``self`` on, because another function may assign attributes.
     """
     if any(_passes_self_on(file, name) for file, name in classes):
         return {}
     values: dict[str, list[ast.expr]] = {}
-    stored = Counter[str]()
-    named = set[str]()
+    assignments = Counter[str]()
+    names_in_text = set[str]()
     for file in {file for file, _ in classes}:
-        stored += _stored_attributes(file)
-        named |= names_in_texts(file)
+        assignments += _stored_attributes(file)
+        names_in_text |= names_in_texts(file)
         for function in filter(_sets_up, _functions(file).values()):
             for name, value in _attributes_in(function):
                 values.setdefault(name, []).append(value)
     return {
         name: assigned
         for name, assigned in values.items()
-        if len(assigned) == stored[name] and name not in named
+        if len(assigned) == assignments[name] and name not in names_in_text
     }
 
 
 def _passes_self_on(file: str, name: str) -> bool:
-    """Return whether a class of a file uses ``self`` without an attribute of it."""
+    """Return whether a class of a file uses ``self`` in another way than ``self.NAME``."""
     for node in _tree(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             parts = list(ast.walk(node))
@@ -228,7 +228,10 @@ def _attributes_in(function: Function) -> Iterator[tuple[str, ast.expr]]:
 
 
 def is_kept_attribute(classes: Classes, name: str, value: ast.expr) -> bool:
-    """Return whether a value of an attribute cannot change, or its classes' files only read it."""
+    """Return whether no code changes the value of an attribute.
+
+    The value is immutable, or the files of the classes only read it.
+    """
     return all(_is_kept(value, file, name) for file, _ in classes)
 
 
@@ -248,7 +251,7 @@ def _constant_in(statement: ast.stmt, file: str) -> str:
 
 
 def _is_kept(value: ast.AST, file: str, name: str) -> bool:
-    """Return whether a value cannot change, or a module only reads the variable that has it."""
+    """Return whether a value is immutable, or a module only reads the variable that has it."""
     return _is_immutable(value) or (_is_plain(value) and _is_only_read(file, name))
 
 
@@ -270,7 +273,7 @@ def _is_plain(value: ast.AST) -> bool:
 
 @cache
 def names_in_texts(file: str) -> _Names:
-    """Return the names that a text of a module ends with, as ``setattr`` gets them."""
+    """Return the names at the end of a module's string literals, as ``setattr`` gets them."""
     names = set()
     for node in ast.walk(_tree(file)):
         match node:
