@@ -269,7 +269,7 @@ EVERYDAY = {
     "clone on mysql": (),
 }
 
-# Where the bill of a test is that of its copies alone, these move nothing that is counted.
+# If the cost of a test is counted by its copies alone, the conformance suite cannot find these.
 NOT_COUNTED = {"reads the whole database", "writes the whole database"}
 
 # What a walk can meet: neither a second run nor the developer's database is on its way.

@@ -80,14 +80,14 @@ def dump(url):
 
 
 def entered():
-    with as_own():  # not a connection of the app's
+    with as_own():  # pytest-arena must not take it for a connection of the app
         connection = pymysql.connect(**ENTRANCE, ssl_disabled=True, autocommit=True)
     return closing(connection)
 
 
-def leave_a_database(name):
-    # As a run that ends and forgets to drop it. The next run does.
-    left = f"arena_live_{{int(name):016x}}"
+def leave_a_database(pid):
+    # A run that has ended without dropping its database. The next run drops it.
+    left = f"arena_live_{{int(pid):016x}}"
     with entered() as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {{left}}")
         cursor.execute(

@@ -105,8 +105,8 @@ def ask(statement, **login):
         return ask_there(statement)
 
 
-def leave_a_database(name):
-    ask(f"CREATE DATABASE left_by_{{name}}")
+def leave_a_database(pid):
+    ask(f"CREATE DATABASE left_by_{{pid}}")
 
 
 MADE = {{}}

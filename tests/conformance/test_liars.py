@@ -34,7 +34,10 @@ def judged(isolation: str, text: str, stories: str, folder: Path) -> Verdict:
 
 
 def everyone() -> Iterator[object]:
-    """Each defect on each isolation, most of them slow; what each clone costs is not promised."""
+    """Yield each defect with each isolation. Most are slow.
+
+    The cost of a copy is not promised, so no defect is planted there that only adds to it.
+    """
     for isolation, everyday in EVERYDAY.items():
         counts_copies = isolation.startswith("clone") or isolation.endswith("mysql")
         for name in LIARS:

@@ -211,7 +211,7 @@ def test_a_database_without_stories_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_exception_is_asked_for_by_a_story(tmp_path: Path) -> None:
-    """Each name that a setting may lack leaves something out."""
+    """Each capability that a setting lacks makes a database's stories leave something out."""
     left_out: set[str] = set()
     for database in ("sqlite", "postgresql"):
         setting = Setting(database=database, lacks=dict.fromkeys(CAPABILITIES, "for once"))

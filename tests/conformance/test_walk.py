@@ -93,7 +93,7 @@ def test_a_long_walk_on_a_server(setting: Setting, tmp_path: Path) -> None:
 def test_a_walk_finds_a_planted_defect(
     name: str, engine: str, database: str, tmp_path: Path
 ) -> None:
-    """Each of these within a few walks."""
+    """A few walks find each of these defects."""
     setting = Setting(database=database, engine=engine, runner="plain", plugins=("liar",))
     with pytest.raises((AssertionError, Flaky)):
         walk(setting, tmp_path, {"liar.py": LIARS[name][0]}, examples=200, shrink=False)

@@ -371,7 +371,7 @@ async def async_caught(driver: str) -> None:
 
 @app.post("/sync/{driver}/invalidated")
 def sync_invalidated(session: Session = OnSync) -> None:
-    """Written, and given up with the connection."""
+    """Write rows, then invalidate the session's connection."""
     orm(session)
     session.invalidate()
 
@@ -385,7 +385,7 @@ async def async_invalidated(session: AsyncSession = OnAsync) -> None:
 
 @app.post("/sync/{driver}/invalidated-unflushed")
 def sync_invalidated_unflushed(session: Session = OnSync) -> None:
-    """Added, and given up with the connection."""
+    """Add an object without a flush, then invalidate the session's connection."""
     session.add(Score(points=1))
     session.invalidate()
 
@@ -399,7 +399,7 @@ async def async_invalidated_unflushed(session: AsyncSession = OnAsync) -> None:
 
 @app.post("/sync/{driver}/invalidated-connection")
 def sync_invalidated_connection(driver: str) -> None:
-    """Written without a session, and given up."""
+    """Write a row without a session, then invalidate the connection."""
     with sync_engines[driver].connect() as connection:
         connection.execute(insert(Score).values(points=1))
         connection.invalidate()
@@ -417,7 +417,7 @@ async def async_invalidated_connection(driver: str) -> None:
 
 @app.post("/sync/{driver}/invalidated-by-error")
 def sync_invalidated_by_error(driver: str) -> None:
-    """Committed, or given up because of an error."""
+    """Invalidate after a commit, and because of an error."""
     with Session(sync_engines[driver]) as session:
         orm(session)
         session.commit()

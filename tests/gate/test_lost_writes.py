@@ -104,7 +104,7 @@ def test_an_error_that_the_app_has_caught(way):
 
 
 @MOST
-def test_a_connection_that_the_app_gives_up(way):
+def test_a_connection_that_the_app_invalidates(way):
     [lost] = post(f"{way}/invalidated")
     assert lost.words == "wrote dancers, scores (3 rows)"
     assert "session." in lost.line
@@ -115,7 +115,7 @@ def test_a_connection_that_the_app_gives_up(way):
 
 
 @MOST
-def test_a_connection_that_the_app_gives_up_by_an_error(way):
+def test_a_connection_that_the_app_invalidates_by_an_error(way):
     assert post(f"{way}/invalidated-by-error") == []
 
 

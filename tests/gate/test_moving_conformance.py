@@ -370,7 +370,10 @@ class TestTraffic:
 
     @in_few_cells
     def test_a_copy_that_its_source_breaks_off_pitfall_016(self, setting: Setting) -> None:
-        """Asyncpg cancels the statement in the loop of the copy, which ends before the answer."""
+        """The loop of the copy ends before the server answers asyncpg's cancellation.
+
+        The next loop can use the connection.
+        """
         only_asyncpg(setting)
         engine = setting.engine()
 

@@ -63,7 +63,7 @@ class TestAsyncpg:
         )
 
     def test_names_of_a_connection_pitfall_020(self) -> None:
-        """`at_checkin()` looks at four."""
+        """`at_checkin()` reads four attributes."""
         assert {"_transport", "_protocol", "_loop", "_listeners"} <= set(
             asyncpg.Connection.__slots__
         ), "asyncpg.Connection has other names: see at_checkin() and transport_of()"

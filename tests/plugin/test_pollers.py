@@ -419,7 +419,8 @@ from app import engine
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-threads, begun = [], threading.Event()
+threads = []
+begun = threading.Event()
 
 
 def wait():
@@ -462,14 +463,14 @@ async def test_ends_before_the_task(poller):
     pass
 
 
-def test_the_next_one():
+def test_after_the_thread():
     threads[0].join(30)
 """
 
 
 @pytest.mark.parametrize("task", ["connects", "executes"])
 def test_aiosqlite_answers_before_its_loop_is_closed(example: Example, task: str) -> None:
-    """The thread of a cancelled connection would raise in the next test."""
+    """Otherwise the thread of a cancelled connection raises in the next test."""
     run = example.with_files(test_it=CANCELLED.replace("TASK", task)).run("-W", "error")
     run.expect(passed=2)
 
