@@ -1,4 +1,4 @@
-"""A database under an isolation for MySQL, and connections to it that the gate would have led."""
+"""A database under an isolation for MySQL, with the connections that an app would have to it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ INSERT INTO plain VALUES (1), (1), (NULL)
 """
 _GUARD = "IF @pytest_arena IS NULL THEN\n"
 _GUARD_END = "\n; END IF"
-# The shortest time of MySQL. Definitions also wait for work of the server.
-_SOON = "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 1"
+# One second is the shortest timeout of MySQL, so that a lock of another connection costs little.
+_SHORT_LOCK_TIMEOUTS = "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 1"
 
 
 class Hand:
-    """A connection that goes where the live database is: the pool's, between two transactions."""
+    """A connection to the live database, as a pool has it. A replaced database ends it."""
 
     def __init__(self, world: LevelWorld) -> None:
         self._world = world
@@ -59,12 +59,12 @@ class Hand:
 
     @property
     def is_out(self) -> bool:
-        """Whether it is inside a transaction: no pool would have it back by now."""
+        """Whether the connection is in a transaction, so no pool has it."""
         return self._connection is not None and is_in_transaction(self._connection)
 
     @property
     def raw(self) -> pymysql.Connection[Any]:
-        """The driver's connection, a new one if it has become stale."""
+        """The driver's connection. It is opened again if the live database has been replaced."""
         world = self._world
         world.uses.number += 1
         is_stale = self._generation != world.isolation.generation
@@ -77,7 +77,7 @@ class Hand:
         return self._connection
 
     def execute(self, sql: str) -> Any:
-        """Execute one statement, and note it as the guard does."""
+        """Execute one statement, and record it as the guard records an app's statement."""
         connection = self.raw
         record = record_of(connection)
         record.sending(None, sql, is_begun=is_in_transaction(connection))
@@ -88,12 +88,12 @@ class Hand:
         return cursor
 
     def rollback(self) -> None:
-        """End the transaction. Its connection may have ended before."""
+        """Roll back the transaction. The server may have ended the connection."""
         with suppress(pymysql.err.MySQLError):
             self.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close it."""
+        """Close the driver's connection, if it is open."""
         if self._connection is not None:
             with suppress(pymysql.err.MySQLError):
                 self._connection.close()
@@ -111,7 +111,7 @@ class LevelWorld:
 
     @classmethod
     def of(cls, own: MySQLRegistry, template: str, kind: str) -> LevelWorld:
-        """Make one from a template."""
+        """Create a database from a template, under the isolation of this kind."""
         uses = Uses()
         lines: list[str] = []
         usage = CountedUsage(uses.count)
@@ -148,31 +148,34 @@ class LevelWorld:
             database=address.database,
             autocommit=True,
             ssl_disabled=True,
-            init_command=_SOON,
+            init_command=_SHORT_LOCK_TIMEOUTS,
         )
 
     def connect(self) -> Hand:
-        """Open a connection that goes along."""
+        """Return a connection that follows the live database. ``close()`` closes it."""
         hand = Hand(self)
-        self.uses.hands.append(hand)  # type: ignore[arg-type]  # it has the methods of the other product's
+        self.uses.hands.append(hand)  # type: ignore[arg-type]  # it has the methods of PostgreSQL's
         return hand
 
     def dump(self) -> list[object]:
-        """Return all that a new connection sees."""
+        """Return the schema and the rows that a new connection reads."""
         self.uses.number += 1
         with closing(self.open()) as fresh:
             cursor = fresh.cursor()
             return _dump(cursor)
 
     def close(self) -> None:
-        """Close all."""
+        """Close the connections and the isolation."""
         for hand in self.uses.hands:
             hand.close()
         self.isolation.close()
 
 
 def _dump(cursor: Any) -> list[object]:
-    """Return tables, views, triggers, routines, rows, and the next numbers."""
+    """Return definitions, rows, and the names of routines.
+
+    The definition of a table has its next ``AUTO_INCREMENT`` number.
+    """
 
     def rows(statement: str) -> list[tuple[Any, ...]]:
         cursor.execute(statement)
@@ -182,8 +185,9 @@ def _dump(cursor: Any) -> list[object]:
     content: list[object] = []
     for name, kind in kinds:
         is_view = kind == "VIEW"
-        [shown] = rows(f"SHOW CREATE {'VIEW' if is_view else 'TABLE'} `{name}`")
-        content.append(shown[1])
+        kind_in_sql = "VIEW" if is_view else "TABLE"
+        [definition] = rows(f"SHOW CREATE {kind_in_sql} `{name}`")
+        content.append(definition[1])
         if not is_view:
             content.append(sorted(rows(f"SELECT * FROM `{name}`"), key=repr))
     for name, verb, table, action, moment, *_ in rows("SHOW TRIGGERS"):
@@ -198,7 +202,7 @@ def _dump(cursor: Any) -> list[object]:
 
 
 def made_template(own: MySQLRegistry, address: Address) -> str:
-    """Make a template of the schema."""
+    """Create a template with SCHEMA, and return its name."""
     name = own.create("building")
     with closing(open_control(address)) as control:
         control.run(f"USE {name}; SET SESSION foreign_key_checks = 1; {SCHEMA}")

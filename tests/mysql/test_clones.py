@@ -560,15 +560,15 @@ with connection.cursor() as cursor:
 
 async def test_it(client):
     await client.get("/items")
-    time.sleep(1.1)  # the server's times have seconds
+    time.sleep(1.1)  # the server records the time of a change in whole seconds
     words = [sys.executable, "-c", PROGRAM, {statement!r}]
     subprocess.run(words, input={login!r}, text=True, check=True)
 """
 
 
 @pytest.fixture
-def another(server: StoryMySQLServer) -> Iterator[dict[str, Any]]:
-    """The login to another database of the developer's, which the runs may read."""
+def second_login(server: StoryMySQLServer) -> Iterator[dict[str, Any]]:
+    """Return the developer's login to a second database, which the user of the runs may read."""
     login = server.developers_arguments
     name = f"{login['database']}_more"
     with pymysql.connect(**login, ssl_disabled=True, autocommit=True) as connection:
@@ -584,14 +584,14 @@ def another(server: StoryMySQLServer) -> Iterator[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("statement", ["INSERT INTO mine VALUES (1)", "SELECT * FROM mine"])
 def test_another_program_uses_the_apps_database(
-    server: StoryMySQLServer, tmp_path: Path, another: dict[str, Any], statement: str
+    server: StoryMySQLServer, tmp_path: Path, second_login: dict[str, Any], statement: str
 ) -> None:
-    """A run fails and names the database if it was changed."""
-    url = server.developers_url("mysql+asyncmy").set(database=another["database"])
-    story = ANOTHER_PROGRAM.format(statement=statement, login=repr(another))
+    """If the program inserts a row, the run fails and names the database. It may read."""
+    url = server.developers_url("mysql+asyncmy").set(database=second_login["database"])
+    story = ANOTHER_PROGRAM.format(statement=statement, login=repr(second_login))
     example = shop_on(url, server.url("mysql"), tmp_path)
     run = example.with_files(test_it=story).run("-q")
-    line = f"/{another['database']} was changed during this run"
+    line = f"/{second_login['database']} was changed during this run"
     if statement.startswith("INSERT"):
         assert run.status == 1, run.output
         run.says(line)

@@ -61,7 +61,7 @@ def test_what_is_held_over_tests_opens_another_connection(
     shop(server, tmp_path, "mysql+asyncmy").with_files(test_held=HELD).run("-q").expect(passed=6)
 
 
-PROGRAMS = """
+SCHEMA_WITH_PROGRAMS = """
 CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
 CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
 CREATE PROCEDURE note_tenant() SET @tenant = 7;
@@ -96,11 +96,13 @@ def test_each_test_has_no_variables(statement, turn):
 def test_a_variable_of_a_program_ends_with_its_test(
     server: StoryMySQLServer, tmp_path: Path
 ) -> None:
-    """The statement of the test does not name the variable."""
+    """A routine, a trigger or a string sets the variable, so the statement itself does not."""
     if "MariaDB" not in server.version:
         pytest.skip("MySQL has no EXECUTE IMMEDIATE")
     example = shop(server, tmp_path, "mysql+asyncmy").change("pytest.ini", "app:Base", "schema.sql")
-    example = example.with_paths({"schema.sql": PROGRAMS}).with_files(test_variables=VARIABLES)
+    example = example.with_paths({"schema.sql": SCHEMA_WITH_PROGRAMS}).with_files(
+        test_variables=VARIABLES
+    )
     example.run("-q").expect(passed=10)
 
 
@@ -131,7 +133,7 @@ def test_a_session_ends_between_the_phases(turn):
 def test_a_prepared_transaction_ends_with_its_test(
     server: StoryMySQLServer, tmp_path: Path
 ) -> None:
-    """It has no session. Its locks would prevent that the database is restored."""
+    """The transaction outlives its session. Its locks would block the restore of the database."""
     example = shop(server, tmp_path, "mysql+asyncmy").with_files(test_prepared=PREPARED)
     run = example.run("-q")
     run.expect(passed=2)
@@ -139,7 +141,7 @@ def test_a_prepared_transaction_ends_with_its_test(
 
 
 def test_a_fork_does_not_count_the_transactions_of_its_parent(server: StoryMySQLServer) -> None:
-    """The fork can neither end them nor wait for them."""
+    """The child can neither end these transactions nor wait for them."""
     login = server.developers_arguments
     address = Address("mysql", login["host"], login["port"], login["user"], login["database"])
     target = ConnectTarget(Key("server", "mysql/shop"), "", (0, 0), address)

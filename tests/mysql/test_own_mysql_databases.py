@@ -161,7 +161,7 @@ def test_nothing_answers(server: StoryMySQLServer, tmp_path: Path) -> None:
 def test_the_apps_database_is_refused_before_its_server(
     server: StoryMySQLServer, tmp_path: Path
 ) -> None:
-    """No connection is tried."""
+    """pytest-arena does not try to connect. The port has no server."""
     apps = make_url("mysql+asyncmy://shop@127.0.0.1:9/shop")
     example = shop_on(apps, server.url("mysql"), tmp_path).with_files(
         test_it="async def test_it(client):\n    await client.get('/items')\n"

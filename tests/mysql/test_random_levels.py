@@ -1,4 +1,4 @@
-"""Random work in levels: each leave restores its enter, and all isolations agree."""
+"""Random work in levels. Each leave restores the content of its enter, with each isolation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-LOCK_SECONDS = 10  # of pytest-arena's connections
+LOCK_SECONDS = 10  # for which pytest-arena's connections wait for a lock
 
 ROWS = (
     "INSERT INTO dancers (name) VALUES ('{n}')",
@@ -86,8 +86,8 @@ DEFINITIONS = (
 
 
 def steps_of(seed: int, number: int, *, hands: int) -> list[Step]:
-    """Return the steps of a seed."""
-    chance = random.Random(seed)  # noqa: S311 - it is to be repeatable
+    """Return steps that depend only on the seed. Each statement has one of the connections."""
+    chance = random.Random(seed)  # noqa: S311 - a seed repeats the work
     verbs = {"enter": 9, "leave": 11, "force": 1, "forget": 2, "rows": 72, "definitions": 5}
     statements = {"rows": ROWS, "definitions": DEFINITIONS}
     steps: list[Step] = []
@@ -116,7 +116,7 @@ def address(server: StoryMySQLServer) -> Address:
 
 @pytest.fixture
 def own(address: Address, registry: str) -> Iterator[MySQLRegistry]:
-    """A registry, which is dropped."""
+    """A registry. It is dropped after the test, with its databases."""
     with closing(MySQLRegistry(address, registry=registry, lock_timeout=0.05)) as own:
         yield own
         own.sweep(everything=True)
@@ -125,9 +125,10 @@ def own(address: Address, registry: str) -> Iterator[MySQLRegistry]:
 
 
 class TestInStep:
-    """The same work under ``undo`` and under ``clone``. Each level begins with the same content.
+    """``undo`` and ``clone`` give the same content at each enter, after the same work.
 
-    There is one connection. Which rows a statement locks depends on the server's plan for it.
+    One connection works. With two, the server's plan for a statement decides which rows are
+    locked, and plans differ between two databases.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("undo", "clone")
@@ -140,36 +141,36 @@ class TestInStep:
 
     @pytest.mark.parametrize("seed", range(6))
     def test_random_work(self, own: MySQLRegistry, address: Address, seed: int) -> None:
-        """In three levels."""
+        """Take 150 steps in up to three levels."""
         take_steps(own, address, self.kinds, steps_of(seed, 150, hands=self.hands))
 
 
 class TestUndone(TestInStep):
-    """Each leave restores its enter after the work of two connections."""
+    """``undo`` restores the content of each enter after the work of two connections."""
 
     kinds: ClassVar[tuple[str, ...]] = ("undo",)
     hands: ClassVar[int] = 2
 
 
 class TestCloned(TestUndone):
-    """The same by clones."""
+    """``clone`` restores it too."""
 
     kinds: ClassVar[tuple[str, ...]] = ("clone",)
 
 
 class TestRolledBack(TestUndone):
-    """The same if all connections share one transaction."""
+    """``rollback`` restores it too: all connections share one transaction."""
 
     kinds: ClassVar[tuple[str, ...]] = ("rollback",)
 
 
 def test_an_update_that_changes_no_row_holds_no_level(own: MySQLRegistry, address: Address) -> None:
-    """The driver reports no changed row. The level is left without a wait."""
+    """The driver reports no changed row. pytest-arena leaves the level without a wait."""
     with closing(LevelWorld.of(own, made_template(own, address), "undo")) as world:
         work = RandomWork(world, hands=1, levels=1)
-        before = time.monotonic()
+        start = time.monotonic()
         work.do_all([(0, "BEGIN"), (0, "UPDATE plain SET a = a")])
-        assert time.monotonic() - before < LOCK_SECONDS
+        assert time.monotonic() - start < LOCK_SECONDS
 
 
 def take_steps(
@@ -190,12 +191,12 @@ def take_steps(
 
 
 def do_in_step(works: list[RandomWork], step: Step) -> None:
-    """Take one step in each world. Compare what stood at the start of the open levels."""
-    before = [work.world.isolation.generation for work in works]
+    """Take one step in each world, and compare the contents at the enters of the open levels."""
+    generations = [work.world.isolation.generation for work in works]
     for work in works:
         work.do(step)
-    if before != [work.world.isolation.generation for work in works]:
-        # A connection that only some of the worlds have kept has settings of its session.
+    if generations != [work.world.isolation.generation for work in works]:
+        # If only one world has kept its connections, only these have settings of their sessions.
         for work in works:
             work.reconnect()
     for work in works:

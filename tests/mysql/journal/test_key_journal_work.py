@@ -458,8 +458,8 @@ def test_a_prepared_transaction_holds_the_level(shop: MySQLWorld) -> None:
     assert shop.content() == start
 
 
-def test_a_lock_in_another_database(worlds: type[MySQLWorld]) -> None:
-    """A DROP that waits there has a lock on a table. The journal opens no table there."""
+def test_the_journal_waits_for_no_lock_of_another_database(worlds: type[MySQLWorld]) -> None:
+    """A waiting DROP locks a table of the other database. The journal opens no table of it."""
     other = worlds("CREATE TABLE first (a INT)", "CREATE TABLE used (a INT)", is_journaled=False)
     world = worlds("CREATE TABLE t (id INT PRIMARY KEY)", is_journaled=False)
     world.build(world.side, ())
@@ -507,9 +507,11 @@ def test_connections_at_once(shop: MySQLWorld) -> None:
 
 
 def test_a_restore_leaves_triggers_on_for_each_connection(shop: MySQLWorld) -> None:
-    """MySQL shares opened tables and their triggers among connections, in 16 caches.
+    """A restore inserts rows with the triggers off. Those of other connections stay on.
 
-    A restore inserts rows with the triggers off. A restored counter would close the table.
+    MySQL shares opened tables and their triggers among connections, in 16 caches. So 40 connections
+    meet the table that the restore used. The statements move no counter: to restore a counter
+    closes the table.
     """
     start = shop.content()
     for number in range(40):
