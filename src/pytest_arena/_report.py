@@ -178,13 +178,13 @@ def _by_program(started: Collection[str]) -> str:
 def _changed_rows(name: str, by_program: str) -> str:
     """Return words for the rows of a database on a server, with other possible causes."""
     cause = by_program or (
-        "and not by whom: SQL of the app (dblink or a foreign table, also in a function), or a "
-        "program that runs beside the tests. Next: stop that program"
+        "but not by whom. It may be SQL of the app (dblink or a foreign table, also in a "
+        "function), or a program that runs beside the tests. Next: stop that program"
     )
     shown = SUPPORTED[product_of(name)].shown
     return (
-        f"as {shown} has recorded, {cause}. ANALYZE, also autovacuum's, and a transaction that "
-        "is rolled back may count too"
+        f"as {shown} has recorded, {cause}. ANALYZE, also by autovacuum, and a transaction "
+        "that is rolled back may count as a change too"
     )
 
 
