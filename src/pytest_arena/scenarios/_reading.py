@@ -211,8 +211,7 @@ class Reading:
                     raise
         if not rows and not self.log.requests:
             # A job may have deleted the rows that the test inserted. They count as seeded.
-            inserts = [part for part in written if part[2]]
-            rows = _all_rows(inserts)
+            rows = _all_rows(part for part in written if part[2])  # the inserts
         return uncommitted + rows
 
     def _has_unseen_rows(self, statement_log: StatementLog, depth: int) -> bool:

@@ -427,10 +427,7 @@ def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
 
 
 def _is_unittest_assertion(node: ast.AST) -> bool:
-    """Return whether a node calls a method such as ``self.assertEqual``.
-
-    _SelfAttributes has replaced the method by a variable.
-    """
+    # _SelfAttributes has replaced the method by a variable, such as `self.assertEqual`.
     match node:
         case ast.Call(func=ast.Name(id=name)):
             return name.startswith(f"{_SELF}assert")
