@@ -12,6 +12,7 @@ import pymysql
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql.drivers._records import is_in_transaction, note_answer, record_of
+from pytest_arena._mysql.journal._journal_control import IS_TEST_CODE
 from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._product import ConnectTarget, Key
 from tests.isolation.server_world import CountedUsage, Uses
@@ -43,7 +44,7 @@ INSERT INTO scores VALUES ('x', 1, 1), ('x', 2, 2), ('y', 1, 1);
 INSERT INTO crews (up, dancer) VALUES (NULL, 1), (1, 2), (2, NULL);
 INSERT INTO plain VALUES (1), (1), (NULL)
 """
-_GUARD = "IF @pytest_arena IS NULL THEN\n"
+_GUARD = f"IF {IS_TEST_CODE} THEN\n"
 _GUARD_END = "\n; END IF"
 # One second is the shortest timeout of MySQL, so that a lock of another connection costs little.
 _SHORT_LOCK_TIMEOUTS = "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 1"

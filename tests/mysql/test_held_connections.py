@@ -151,6 +151,10 @@ def test_a_fork_does_not_count_the_transactions_of_its_parent(server: StoryMySQL
         assert sessions_inside(address.database) == {7}
         child = os.fork()
         if not child:
-            os._exit(len(sessions_inside(address.database)))
+            number = -1
+            try:
+                number = len(sessions_inside(address.database))
+            finally:
+                os._exit(number)
         _, status = os.waitpid(child, 0)
         assert status == 0

@@ -13,7 +13,6 @@ import pytest
 
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry
-from pytest_arena._mysql.journal._ddl_witness import is_mariadb
 from pytest_arena._values import Address
 from tests.isolation.random_work import RandomWork
 from tests.mysql.level_world import LevelWorld, made_template
@@ -133,11 +132,6 @@ class TestInStep:
 
     kinds: ClassVar[tuple[str, ...]] = ("undo", "clone")
     hands: ClassVar[int] = 1
-
-    @pytest.fixture(autouse=True)
-    def _fit(self, own: MySQLRegistry) -> None:
-        if "undo" in self.kinds and not is_mariadb(own.control):
-            pytest.skip("undo does not work on MySQL")
 
     @pytest.mark.parametrize("seed", range(6))
     def test_random_work(self, own: MySQLRegistry, address: Address, seed: int) -> None:

@@ -465,6 +465,7 @@ async def test_ends_before_the_task(poller):
 
 def test_after_the_thread():
     threads[0].join(30)
+    assert not threads[0].is_alive()
 """
 
 

@@ -351,12 +351,12 @@ def _preparing(
     """
 
     async def prepare(connection: object, query: object) -> object:
-        to_send(guard.find_core, connection, query)
+        instead = to_send(guard.find_core, connection, query)
         core = guard.find_core()
         record = known_record(connection)
         if core is not None and record is not None and record.target is not None:
             core.opened_raw(record.target.key)
-        return await original(connection, query)
+        return await original(connection, instead or query)
 
     return prepare
 

@@ -66,8 +66,9 @@ class MySQLConnection(ConnectionRecord):
         self.join_pool()
 
     def note_pid(self, pid: int) -> None:
-        """Note the server's id of the session."""
+        """Note the server's id of a new session. A driver may replace one that was ended."""
         self.pid = pid
+        self.is_killed = False
 
     def kill(self) -> None:
         """Note that pytest-arena has ended the session."""

@@ -67,8 +67,9 @@ def run_concurrently(jobs: Sequence[Callable[[], _ResultT]]) -> list[_ResultT]:
         RuntimeError: the interpreter is shutting down, and starts no threads.
     """
     threads = [Background() for _ in jobs]
-    futures = [thread.do(job) for thread, job in zip(threads, jobs, strict=True)]
-    results = [future.result() for future in futures]
-    for thread in threads:
-        thread.close(0)
-    return results
+    try:
+        futures = [thread.do(job) for thread, job in zip(threads, jobs, strict=True)]
+        return [future.result() for future in futures]
+    finally:
+        for thread in threads:
+            thread.close(0)
