@@ -135,8 +135,8 @@ class TestInStep:
 
     @pytest.mark.parametrize("seed", range(6))
     def test_random_work(self, own: MySQLRegistry, address: Address, seed: int) -> None:
-        """Take 150 steps in up to three levels."""
-        take_steps(own, address, self.kinds, steps_of(seed, 150, hands=self.hands))
+        """The contents stay the same in 150 steps, in up to three levels."""
+        assert_same_contents(own, address, self.kinds, steps_of(seed, 150, hands=self.hands))
 
 
 class TestUndone(TestInStep):
@@ -167,10 +167,10 @@ def test_an_update_that_changes_no_row_holds_no_level(own: MySQLRegistry, addres
         assert time.monotonic() - start < LOCK_SECONDS
 
 
-def take_steps(
+def assert_same_contents(
     own: MySQLRegistry, address: Address, kinds: tuple[str, ...], steps: list[Step]
 ) -> None:
-    """Take the same steps under each isolation."""
+    """Take the same steps under each isolation, and compare the contents after each of them."""
     template = made_template(own, address)
     with ExitStack() as stack:
         works = []

@@ -379,7 +379,7 @@ def test_a_dancer(test_client, turn):
 """
 
 
-def _passes(example: Example, poller: str, isolation: str, turns: int) -> None:
+def _assert_passes(example: Example, poller: str, isolation: str, turns: int) -> None:
     if poller == "task-async" and not GIVES_BACK_WHAT_IS_CANCELLED:
         pytest.skip("SQLAlchemy before 2.0.55 loses the connection of a task that is cancelled")
     polling = (
@@ -404,7 +404,7 @@ def _passes(example: Example, poller: str, isolation: str, turns: int) -> None:
 @pytest.mark.parametrize("poller", POLLERS)
 def test_a_poller_on_a_file_pitfall_141(example: Example, poller: str) -> None:
     """P2: what works beside the tests is waited for, and neither fails nor is ended."""
-    _passes(example, poller, "copy", 50)
+    _assert_passes(example, poller, "copy", 50)
 
 
 CANCELLED = """
@@ -524,7 +524,7 @@ def test_a_statement_that_does_not_end_pitfall_141(example: Example) -> None:
 @pytest.mark.parametrize("poller", POLLERS)
 def test_a_poller_on_a_file_over_many_tests_pitfall_141(example: Example, poller: str) -> None:
     """P2, P5: a connection that one thread closes while another one enters it is a crash."""
-    _passes(example, poller, "copy", 5000)
+    _assert_passes(example, poller, "copy", 5000)
 
 
 @pytest.mark.slow
@@ -532,4 +532,4 @@ def test_a_poller_on_a_file_over_many_tests_pitfall_141(example: Example, poller
 @pytest.mark.parametrize("poller", POLLERS)
 def test_a_poller_on_a_server_pitfall_141(example: Example, poller: str, isolation: str) -> None:
     """P2: as on a file; what a copy takes away under it is opened anew."""
-    _passes(example, poller, isolation, 300)
+    _assert_passes(example, poller, isolation, 300)
