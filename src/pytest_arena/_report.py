@@ -177,14 +177,14 @@ def _by_program(started: Collection[str]) -> str:
 
 def _changed_rows(name: str, by_program: str) -> str:
     """Return words for the rows of a database on a server, with other possible causes."""
+    facts = SUPPORTED[product_of(name)]
     cause = by_program or (
-        "but not by whom. It may be SQL of the app (dblink or a foreign table, also in a "
-        "function), or a program that runs beside the tests. Next: stop that program"
+        f"but not by whom. It may be SQL of the app ({facts.sql_for_other_databases}), "
+        "or a program that runs beside the tests. Next: stop that program"
     )
-    shown = SUPPORTED[product_of(name)].shown
     return (
-        f"as {shown} has recorded, {cause}. ANALYZE, also by autovacuum, and a transaction "
-        "that is rolled back may count as a change too"
+        f"as {facts.shown} has recorded, {cause}. "
+        f"The server may record {facts.counts_as_change} as a change too"
     )
 
 

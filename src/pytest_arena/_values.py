@@ -144,6 +144,10 @@ class ProductFacts:
     """
     sync_package: str = ""
     """The package of a driver for sync sessions, "" if Python has the driver."""
+    sql_for_other_databases: str = ""
+    """The SQL of an app that changes another database, in words for a message."""
+    counts_as_change: str = ""
+    """Deeds that change no row, and which the server records as a change of the database."""
 
 
 def sqlstate(error: object) -> object:
