@@ -120,8 +120,8 @@ NAME = uuid4().hex
 
 @pytest.mark.parametrize("turn", range(2))
 def test_a_session_ends_between_the_phases(turn):
+    # The server refuses the name if the last turn's transaction is still prepared.
     with engine.connect() as connection:
-        assert NAME not in str(connection.execute(text("XA RECOVER")).all())
         assert connection.scalar(select(func.count(Item.id))) == 1
         connection.commit()
         transaction = connection.begin_twophase(NAME)
