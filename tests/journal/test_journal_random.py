@@ -239,6 +239,7 @@ def test_each_leave_gives_back_what_stood_at_enter(seed: int) -> None:
 # Defects that somebody might make, planted in what stands in the database: in which functions, a
 # pattern there, and what is put in its place. OWN is the number of the table that one belongs to.
 CAPTURES = "^[iud][0-9]+$"
+XML_AS_IT_IS_SHOWN = "xml_as_it_is_shown"
 DEFECTS = {
     "sequences_stay": (
         "^(leave|rewind)$",
@@ -267,15 +268,14 @@ DEFECTS = {
     "settings_of_the_session": (CAPTURES, r"IF NOT \(", "IF false AND NOT ("),
     "columns_in_a_partitions_own_order": (
         CAPTURES,
-        r"ROW\((r|NEW|OLD)\.[^)]*\)::pg_catalog\.text",
-        r"(SELECT (own.*)::pg_catalog.text FROM (SELECT \1.*) own)",
+        (
+            r"\(SELECT ROW\([^):]*\)::pg_catalog\.text "
+            r"FROM \(SELECT (r|NEW|OLD)\.[^)]*\) AS x \([^)]*\)\)"
+        ),
+        r"(\1.*)::pg_catalog.text",
     ),
     "partitions_by_their_own_number": (CAPTURES, r"SELECT \d+, ", "SELECT OWN, "),
-    "xml_as_it_is_shown": (
-        CAPTURES,
-        r'\b((?:r|NEW|OLD)\.(?:"(?:[^"]|"")+"|\w+))::pg_catalog\.text',
-        r"\1",
-    ),
+    XML_AS_IT_IS_SHOWN: (CAPTURES, r"\b(x\.c\d+)::pg_catalog\.text", r"\1"),
 }
 OF_TRIGGERS = {
     "triggers_are_not_always_on": ("true", "ALTER TABLE ONLY %I.%I ENABLE TRIGGER %I"),
@@ -304,11 +304,12 @@ def is_found(plant: Plant) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("of, pattern, new", DEFECTS.values(), ids=DEFECTS.keys())
-def test_a_defect_in_a_function_is_found(of: str, pattern: str, new: str) -> None:
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_in_a_function_is_found(defect: str) -> None:
     """A test that finds nothing proves nothing."""
-    if "NEW" in pattern and not knows_xml():
+    if defect == XML_AS_IT_IS_SHOWN and not knows_xml():
         pytest.skip("this server was built without libxml")
+    of, pattern, new = DEFECTS[defect]
     assert is_found(lambda name: tamper(name, pattern, new, of=of))
 
 

@@ -138,7 +138,7 @@ def suite(example: Example, text: str, **values: object) -> Example:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alter,numbers", [("", (45, 5)), ("alter", (150, 25))])
+@pytest.mark.parametrize("alter,numbers", [("", (45, 5)), ("alter", (125, 25))])
 def test_a_level_goes_wherever_its_leaving_is_broken_off_pitfall_070(
     example: Example, server: PrivateServer, alter: str, numbers: tuple[int, int]
 ) -> None:

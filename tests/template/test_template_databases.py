@@ -202,9 +202,10 @@ def test_what_makes_a_new_template_and_what_does_not_pitfall_089(
     found.append(on_server.ensure())
     on_server.write(helper='NAME = "Dune"\n')
     found.append(on_server.ensure())
-    newer = _databases._DESCRIBED.replace("pg_encoding_to_char(encoding)", "'newer'")
-    assert newer != _databases._DESCRIBED
-    monkeypatch.setattr(_databases, "_DESCRIBED", newer)
+    question = _databases.DatabaseTemplates.question
+    newer = question.replace("pg_encoding_to_char(encoding)", "'newer'")
+    assert newer != question
+    monkeypatch.setattr(_databases.DatabaseTemplates, "question", newer)
     found.append(on_server.ensure())
     assert len(set(found)) == 4
     manifests = [manifest for _, manifest in on_server.own.templates(on_server.shelf())]
