@@ -239,6 +239,30 @@ def test_an_app_without_a_database_may_be_the_wrong_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_missing_package_is_told_with_its_command(tmp_path: Path) -> None:
+    """pytest-arena needs PyMySQL also for an app that uses another driver."""
+    app = """
+import sys
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+sys.modules["pymysql"] = None  # as if it were not installed
+engine = create_async_engine("mysql+asyncmy://shop@localhost/shop")
+app = FastAPI()
+
+
+@app.get("/items")
+async def items():
+    async with engine.connect() as connection:
+        return list(await connection.scalars(text("SELECT name FROM items")))
+"""
+    called = init(project(tmp_path, {"shop.py": app}))
+    step = "PyMySQL cannot be imported. Next: pip install 'pytest-arena[mysql]'"
+    assert step in called.output, called.output + called.errors
+
+
+@pytest.mark.slow
 def test_no_test_expects_an_error_of_the_server(tmp_path: Path) -> None:
     """The app's tables are missing: the answer 500 is a doubt, and no first test."""
     app = """

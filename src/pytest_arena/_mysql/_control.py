@@ -29,9 +29,9 @@ PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
 TOO_MANY_CONNECTIONS = 1040
-_NO_PLUGIN = 2061  # the client's number: it cannot send the password
+NO_PLUGIN = 2061  # the client's number: it cannot send the password
 # MariaDB has no other number than 1045 for a login that needs TLS.
-_MAY_NEED_TLS = (1045, 3159, _NO_PLUGIN)
+_MAY_NEED_TLS = (1045, 3159, NO_PLUGIN)
 _OF_THE_USER = (1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
@@ -138,7 +138,7 @@ class MySQLControl:
             raise _failure(error) from error
         except RuntimeError as error:
             # PyMySQL needs the package cryptography to encrypt the password without TLS.
-            raise MySQLFailure(str(error), _NO_PLUGIN) from error
+            raise MySQLFailure(str(error), NO_PLUGIN) from error
         self.pid: int = self._connection.thread_id()
         offered = self._connection.server_capabilities
         self.offers_tls = bool(offered & flags.SSL)

@@ -280,6 +280,8 @@ class AppProbe:
             refused.append(self._is_driver_refused)
             if error:
                 problem = _lines_of(error)[0]
+                if isinstance(error, ArenaError):
+                    problem += f". Next: {error.fix}"
                 self._answer = RouteAnswer(
                     path, 0, uses_database=False, problem=problem
                 )

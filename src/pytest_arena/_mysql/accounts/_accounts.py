@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import (
+    NO_PLUGIN,
     NO_TABLE,
     MySQLControlLine,
     MySQLFailure,
@@ -156,6 +157,7 @@ class Accounts:
 
     def _create(self, database: Database, user: str, live: str) -> _Account | None:
         account = None
+        next_step = ""
         reason = self._missing_right()
         if not reason:
             try:
@@ -165,11 +167,14 @@ class Accounts:
                 if error.is_lost:
                     raise
                 reason = str(error).splitlines()[0]
+                if error.number == NO_PLUGIN:
+                    next_step = "pip install 'pytest-arena[mysql]'"
         if account is None:
+            next_step = next_step or self._grants_to_paste()
             self._core.ledger.note(
                 f"the grants of {user} do not act: the app works as {self._address.user}, which "
                 f"has all rights on its databases. It cannot work as {user}: {reason}. "
-                f"Next: {self._grants_to_paste()}"
+                f"Next: {next_step}"
             )
         elif unknown:
             self._core.ledger.note(
