@@ -256,7 +256,7 @@ OPTIONS = (
     Option(
         "drivers",
         "refuse",
-        "What pytest-arena does if your code connects by a driver of PostgreSQL or MySQL without "
+        "Applies to connections that your code opens by a driver of PostgreSQL or MySQL, without "
         "an SQLAlchemy engine. refuse (default) refuses the connection, unless it leads to a test "
         "database. redirect opens the test's database instead. off allows all connections.",
         "redirect",

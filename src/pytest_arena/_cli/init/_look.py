@@ -56,11 +56,15 @@ class Definition:
 
     ``kind`` is one of these:
 
-    - app; factory (a function that returns an app); unfit (a factory that pytest-arena cannot call)
-    - tables (a declarative base or metadata); test_tables (the same in a test file)
-    - engine; variable (of the environment); fixture; test
-    - async_test (an async test without a marker); async_mark (a file that marks async tests)
-    - call (an assigned result of a function that may be a factory)
+    - ``app``, ``engine``, ``fixture``, ``test``
+    - ``factory``: a function that returns an app
+    - ``unfit``: a factory that pytest-arena cannot call
+    - ``tables``: a declarative base or metadata
+    - ``test_tables``: a declarative base or metadata in a test file
+    - ``variable``: a variable of the environment
+    - ``async_test``: an async test without a marker
+    - ``async_mark``: a file that marks async tests
+    - ``call``: an assigned result of a function that may be a factory
     """
 
     kind: str

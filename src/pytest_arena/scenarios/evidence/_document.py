@@ -138,7 +138,7 @@ class Sabotage:
     kind: SabotageKind
     result: SabotageResult
     why: str = ""
-    """The failure's first line; the tables of survived policies; or the reason."""
+    """The failure's first line, the tables of survived policies, or another reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,8 +65,8 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
         else:
             ended.append((attempt, of_try))
             flags += of_try
-    # Each process that began the test made one first try, and reruns end with the first success:
-    # fewer successes than processes means that the test failed for good in one of them.
+    # Each process that begins the test makes one first try. Reruns end with the first success.
+    # If there are fewer successes than processes, all tries of one process have failed.
     processes = sum(not attempt.is_rerun for attempt in tries)
     is_failed = len(ended) < max(1, processes)
     if not tries:

@@ -158,9 +158,10 @@ class RequestTracker:
     """Reports each request to the app under test to a listener, whichever client sends it.
 
     It wraps ``__call__`` of the app's class, because a foreign client calls the app directly.
-    The app under test is the one that ``arena_app`` names, with the apps inside its middleware;
-    the one that the fixture of that name returned, or any app that the factory made. Cost of a
-    request: some microseconds, and what the listener does.
+    The app under test is the one that ``arena_app`` names or that the fixture ``arena_app``
+    returned. Apps inside its middleware, and each app that the factory made, count as well.
+
+    Cost of a request: some microseconds, and the time of the listener.
     """
 
     def __init__(self, apps: Callable[[], Apps], listener: RequestListener) -> None:
