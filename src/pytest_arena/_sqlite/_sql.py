@@ -370,6 +370,7 @@ _RARE_SETTINGS = (
     "checkpoint_fullfsync",
     "cache_spill",
     "empty_result_callbacks",
+    "writable_schema",
 )
 _NOT_READ = ("not read",)
 _TEMP = 1  # the number of the database that has the temporary tables
