@@ -10,6 +10,7 @@ import pytest
 
 from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import ControlFailure, open_control
+from tests.journal.world import with_known_types
 from tests.servers.postgresql import address, connect, create_database, run
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def everything() -> Iterator[str]:
     create_database(name)
     try:
         with closing(connect(name)) as app:
-            app.execute(SCHEMA)
+            app.execute(with_known_types(SCHEMA))
         yield name
     finally:
         run(f"DROP DATABASE {name} WITH (FORCE)")

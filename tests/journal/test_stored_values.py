@@ -14,13 +14,18 @@ from tests.servers.postgresql import address
 OTHERS = """
 CREATE TABLE rates (rate int);
 CREATE FUNCTION low(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)';
-CREATE FUNCTION deep(int) RETURNS int LANGUAGE sql AS 'SELECT rate FROM rates';
+CREATE FUNCTION deep(int) RETURNS int LANGUAGE sql AS 'SELECT rate FROM public.rates';
 CREATE TABLE items (id int PRIMARY KEY, name text, names text[], price int, made timestamptz);
 """
 UNSTEADY = {
     "a time zone": ("f(timestamptz) RETURNS text", "SELECT $1::text", "f(made)", "TIMESTAMP"),
-    "a table": ("f(int) RETURNS int", "SELECT rate * $1 FROM rates", "f(price)", "FROM"),
-    "a table, a level below": ("f(int) RETURNS int", "SELECT deep($1)", "f(price)", "deep(): FROM"),
+    "a table": ("f(int) RETURNS int", "SELECT rate * $1 FROM public.rates", "f(price)", "FROM"),
+    "a table, a level below": (
+        "f(int) RETURNS int",
+        "SELECT public.deep($1)",
+        "f(price)",
+        "deep(): FROM",
+    ),
     "the day": ("f(text) RETURNS int", "SELECT length($1::date::text)", "f(name)", "DATE"),
     "the server's state": (
         "f(int) RETURNS text",
@@ -37,14 +42,14 @@ UNSTEADY = {
     ),
 }
 STEADY = {
-    "another function": ("f(text) RETURNS text", "SELECT low($1)", "f(name)"),
+    "another function": ("f(text) RETURNS text", "SELECT public.low($1)", "f(name)"),
     "a joined array": ("f(text[]) RETURNS text", "SELECT array_to_string($1, ',')", "f(names)"),
     "a comment": ("f(int) RETURNS int", "SELECT $1 -- not from a table", "f(price)"),
     "a text": ("f(text) RETURNS text", "SELECT replace($1, ' FROM now() ', '')", "f(name)"),
     "a search": ("f(text) RETURNS text", "SELECT to_tsvector('english', $1)::text", "f(name)"),
     "itself": (
         "f(int) RETURNS int",
-        "SELECT CASE WHEN $1 IS NOT DISTINCT FROM 0 THEN 0 ELSE f($1 - 1) END",
+        "SELECT CASE WHEN $1 IS NOT DISTINCT FROM 0 THEN 0 ELSE public.f($1 - 1) END",
         "f(price)",
     ),
 }

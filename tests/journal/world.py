@@ -31,6 +31,7 @@ __all__ = [
     "schema_of_journal",
     "state_of",
     "tamper",
+    "with_known_types",
 ]
 
 DONE = Restoration(was_changed=True)
@@ -181,7 +182,7 @@ def knows_xml() -> bool:
         return False
 
 
-def _with_known_types(sql: str) -> str:
+def with_known_types(sql: str) -> str:
     """Take text where the server does not know xml."""
     return sql if knows_xml() else re.sub(r"\bxml\b(?! version)", "text", sql)
 
@@ -199,7 +200,7 @@ def database(*statements: str, template: str = "template1") -> Iterator[str]:
     name = f"arena_test_{secrets.token_hex(6)}"
     create_database(name, template)
     try:
-        run(*map(_with_known_types, statements), database=name)
+        run(*map(with_known_types, statements), database=name)
         yield name
     finally:
         run(f"DROP DATABASE {name} WITH (FORCE)")
