@@ -176,7 +176,7 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     assert version.stdout.startswith("arena ")
     wrong = run("databases", "lits")
     assert wrong.returncode == 2
-    assert "'list', 'sweep'" in wrong.stderr
+    assert "list, sweep" in wrong.stderr.replace("'", "")  # Python 3.14 writes no quotes
     assert run().returncode == run("databases").returncode == 2
 
 

@@ -1,8 +1,10 @@
 """Notices what row triggers do not see: TRUNCATE, changes of the schema, and moved counters.
 
-InnoDB gives a table a new id when it is truncated or rebuilt. The server counts statements that
-change a schema, of all connections and databases. If the count has moved, the witness compares a
-digest of this database's schema.
+InnoDB gives a table a new id when it is truncated or rebuilt. On MySQL the id is that of the
+table's own tablespace, because the view of the tables waits for the locks of all databases.
+
+The server counts statements that change a schema, of all connections and databases. If the count
+has moved, the witness compares a digest of this database's schema.
 """
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControlLine
 
 _COUNTER_IN_DDL = re.compile(r" AUTO_INCREMENT=\d+")
+_TABLESPACES = "INNODB_TABLESPACES_BRIEF"  # of MySQL
 _PARTITION = re.compile("#p#(?:(?!#p#).)*$", re.IGNORECASE | re.DOTALL)
 
 
@@ -76,7 +79,7 @@ def is_mariadb(control: MySQLControlLine) -> bool:
 
 def may_read_counters(control: MySQLControlLine) -> bool:
     """Return whether the login may read InnoDB's counters, for which it needs PROCESS."""
-    view = "INNODB_SYS_TABLESTATS" if is_mariadb(control) else "INNODB_TABLES"
+    view = "INNODB_SYS_TABLESTATS" if is_mariadb(control) else _TABLESPACES
     try:
         # With LIMIT 0 the server checks no right.
         control.rows(f"SELECT 1 FROM information_schema.{view} LIMIT 1")
@@ -100,14 +103,15 @@ def table_ids(control: MySQLControlLine, database: str) -> dict[int, str]:
             "SELECT TABLE_ID, NAME, NAME FROM information_schema.INNODB_SYS_TABLES"
         )
     else:
-        # MySQL cannot convert to that character set. The name of a tablespace does not have it.
+        # MySQL cannot convert to that character set. The name of a tablespace does not have it, but
+        # its path has.
         names = control.rows(f"""
             SELECT TABLE_NAME, CONCAT(TABLE_SCHEMA, '/', TABLE_NAME)
             FROM information_schema.TABLES WHERE TABLE_SCHEMA = {literal(database)}""")
-        listed = control.rows("""
-            SELECT t.TABLE_ID, t.NAME, IF(s.SPACE_TYPE = 'Single', s.NAME, t.NAME)
-            FROM information_schema.INNODB_TABLES t
-            LEFT JOIN information_schema.INNODB_TABLESPACES s ON s.SPACE = t.SPACE""")
+        listed = control.rows(
+            f"SELECT SPACE, PATH, NAME FROM information_schema.{_TABLESPACES} "
+            f"WHERE {_is_tablespace_of(database)}"
+        )
     # On macOS and Windows InnoDB's names have small letters.
     tables = {inner.casefold(): name for name, inner in names}
     tables.update((inner, name) for name, inner in names)
@@ -118,6 +122,24 @@ def table_ids(control: MySQLControlLine, database: str) -> dict[int, str]:
         if name is not None:
             ids[int(number)] = name
     return ids
+
+
+def tables_without_id(control: MySQLControlLine, database: str) -> list[str]:
+    """Return the tables of InnoDB for which the server shows no id."""
+    listed = {*table_ids(control, database).values()}
+    names = control.rows(
+        "SELECT TABLE_NAME FROM information_schema.TABLES "
+        f"WHERE TABLE_SCHEMA = {literal(database)} AND ENGINE = 'InnoDB'"
+    )
+    return [name for (name,) in names if name not in listed]
+
+
+def _is_tablespace_of(database: str) -> str:
+    """Write the condition for tablespaces of a database's tables. MySQL finds them by an index."""
+    after_slash = chr(ord("/") + 1)
+    return (
+        f"NAME > {literal(database + '/')} AND NAME < {literal(database + after_slash)}"
+    )
 
 
 def _table_of(
@@ -195,8 +217,8 @@ class DdlWitness:
         """Read three views. No view of InnoDB has the counters of partitioned tables."""
         ids: dict[int, str] = {}
         for (number,) in self._control.rows(
-            "SELECT TABLE_ID FROM information_schema.INNODB_TABLES "
-            f"WHERE TABLE_ID IN ({self._known_ids()})"
+            f"SELECT SPACE FROM information_schema.{_TABLESPACES} "
+            f"WHERE {_is_tablespace_of(self._database)} AND SPACE IN ({self._known_ids()})"
         ):
             ids[int(number)] = self._ids[int(number)]
         counters: dict[str, int] = {}

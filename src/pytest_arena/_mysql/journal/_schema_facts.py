@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import identifier, literal
-from pytest_arena._mysql.journal._ddl_witness import may_read_counters
+from pytest_arena._mysql.journal._ddl_witness import (
+    may_read_counters,
+    tables_without_id,
+)
 
 if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControlLine
@@ -113,6 +116,9 @@ def find_unfit(control: MySQLControlLine, database: str) -> dict[str, str]:
         WHERE CONSTRAINT_SCHEMA = {literal(database)}
             AND CONSTRAINT_SCHEMA <> UNIQUE_CONSTRAINT_SCHEMA""")
     )
+    if "" not in reasons:
+        for name in tables_without_id(control, database):
+            reasons.setdefault(name, "the table has no tablespace of its own")
     return reasons
 
 
