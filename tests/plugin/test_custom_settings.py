@@ -377,3 +377,29 @@ def test_a_request_meets_what_the_one_before_it_left_as_it_does_alone(example: E
     )
     app.run("-k", "leaves", "--arena-roles=off").expect(passed=2)
     app.run("-p", "no:randomly", "--arena-roles=off").expect(passed=4)
+
+
+BEGUN = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_begins():
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.execute("BEGIN; SELECT 1")
+
+
+async def test_reads():
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM dancers")) == 1
+"""
+
+
+def test_a_transaction_that_the_pool_does_not_know_ends_with_its_test(example: Example) -> None:
+    """The driver refuses the next transaction of the pooled connection."""
+    app = on_postgresql(example, test_it=BEGUN, seed=SEED)
+    app = app.change(
+        "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = client\narena_database = {SERVER}"
+    )
+    app.run("--arena-roles=off", env={"ARENA_ISOLATION": "undo"}).expect(passed=2)

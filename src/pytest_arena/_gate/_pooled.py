@@ -340,7 +340,9 @@ class PooledConnection:
         if not is_stale:
             # None: it belongs to another thread, so its settings cannot be read.
             now = self.handle.session(self._dbapi_connection)
-            is_stale = now is None or now != self.settings
+            is_changed = now is None or now != self.settings
+            # A raw script may have begun a transaction that the pool does not know.
+            is_stale = is_changed or self.handle.is_begun
         if is_over or is_stale:
             self.is_stale = True
         self.is_used = False
