@@ -105,12 +105,15 @@ def _tables(
     for name, columns in columns_of(control, database).items():
         if name not in names:
             continue
+        names_of_columns = tuple(column for column, _ in columns)
+        # The key of a system-versioned table has a column that no query shows.
+        key = tuple(each for each in keys.get(name, ()) if each in names_of_columns)
         parts = ", ',', ".join(_text(column, kind) for column, kind in columns)
         place = f"{identifier(database)}.{identifier(name)}"
         table = _MeasuredTable(
             name,
-            tuple(column for column, _ in columns),
-            tuple(keys.get(name, ())),
+            names_of_columns,
+            key,
             f"CONCAT({parts}, '')",
             places.get(name, place),
         )

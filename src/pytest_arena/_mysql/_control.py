@@ -50,6 +50,8 @@ _SESSION = (
     "SESSION wait_timeout = 2147483, SESSION group_concat_max_len = 1048576 "
     # MySQL keeps numbers of tables for a day. MariaDB ignores comments of these versions.
     "/*!80000 , SESSION information_schema_stats_expiry = 0 */"
+    # A table may have rows that are older than its constraint.
+    "/*M! , SESSION check_constraint_checks = 0 */"
 )
 
 # Options of TLS in a URL (https://docs.sqlalchemy.org/en/20/dialects/mysql.html).

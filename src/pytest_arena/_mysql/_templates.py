@@ -88,7 +88,8 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
         """Run a script on a separate connection, with which its settings end."""
         with contextlib.closing(open_control(self.address)) as control:
             control.run(
-                "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1"
+                "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1 "
+                "/*M! , SESSION check_constraint_checks = 1 */"
             )
             try:
                 run_script(control, script, self.address.database)

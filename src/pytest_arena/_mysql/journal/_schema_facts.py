@@ -104,7 +104,7 @@ def find_unfit(control: MySQLControlLine, database: str) -> dict[str, str]:
         SELECT TABLE_NAME, CASE
             WHEN TABLE_TYPE = 'SEQUENCE' THEN 'a sequence keeps numbers in the server''s memory'
             WHEN TABLE_TYPE <> 'BASE TABLE'
-                THEN CONCAT(TABLE_TYPE, ': the server keeps earlier rows of the table')
+                THEN CONCAT(TABLE_TYPE, ': the server keeps earlier rows, and a copy has none')
             ELSE CONCAT('the engine ', ENGINE, ' has no transactions') END
         FROM information_schema.TABLES
         WHERE TABLE_SCHEMA = {literal(database)} AND TABLE_TYPE NOT LIKE '%VIEW'
