@@ -94,7 +94,8 @@ def test_keys_are_restored(worlds: type[MySQLWorld], kind: str) -> None:
     """Rows whose keys were changed, deleted and inserted again have their values again."""
     skip_unless_known(worlds, kind)
     values = dict.fromkeys(_TYPES[kind])
-    kind = kind.removesuffix(" NULL")
+    # Without a default, MariaDB 10.6 would change the key with each UPDATE.
+    kind = kind.replace(" NULL", " DEFAULT '2001-01-01'")
     world = worlds(
         f"CREATE TABLE t (k {kind}, v INT, PRIMARY KEY (k))",
         *(f"INSERT IGNORE INTO t VALUES ({value}, {n})" for n, value in enumerate(values)),

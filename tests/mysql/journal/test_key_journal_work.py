@@ -342,7 +342,7 @@ def test_orphans(worlds: type[MySQLWorld]) -> None:
         ("CREATE PROCEDURE p() SELECT 1", "a procedure or a function"),
         ("CREATE FUNCTION f(a INT) RETURNS INT RETURN a", "a procedure or a function"),
         ("CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1", "an event"),
-        ("ALTER DATABASE CHARACTER SET latin1", "the database"),
+        ("ALTER DATABASE CHARACTER SET ascii", "the database"),
         (
             "ALTER TABLE line ADD KEY (orders), DROP PRIMARY KEY, ADD PRIMARY KEY (n, orders)",
             "a table or a view",
