@@ -284,6 +284,33 @@ async def test_it():
     tasks.append(asyncio.create_task(hold()))
     await written.wait()
 """),
+    "a_lock_and_a_seed_of_the_session": works(
+        """
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+seeded = []
+
+
+async def values_of(*queries):
+    async with engine.connect() as connection:
+        return [await connection.scalar(text(query)) for query in queries]
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(turn):
+    await values_of("SELECT pg_advisory_lock(7)", "SELECT setseed(0.5)")
+    assert await values_of(LOCKS) == [1]
+    if turn == 0:
+        seeded.extend(await values_of("SELECT random()", "SELECT random()"))
+        await values_of("SELECT setseed(0.5)", "SELECT random()")
+
+
+async def test_the_next():
+    number, locks = await values_of("SELECT random()", LOCKS)
+    assert locks == 0
+    assert number not in seeded
+""",
+        "postgresql",
+    ),
     "a_connection_with_changed_settings": named(
         """
 async def test_it():

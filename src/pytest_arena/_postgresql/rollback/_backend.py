@@ -6,6 +6,7 @@ import select
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal, open_control
@@ -333,9 +334,19 @@ class Backend(SavepointStack):
             self._prepared = restoring
         return bool(self.query("EXECUTE arena_restore; DISCARD SEQUENCES").rows)
 
+    def reset_session_later(self) -> None:
+        """Release the session's advisory locks and seed ``random()``, before the next statement.
+
+        A rollback does neither.
+        """
+        seed = SystemRandom().uniform(-1, 1)
+        self.execute_later(
+            f"SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.setseed({seed})"
+        )
+
     def restart(self) -> None:
         """Begin another transaction. It has another time."""
-        self._pending = ["ROLLBACK", "BEGIN"]
+        self._pending += ["ROLLBACK", "BEGIN"]
         self._savepoints = {}
         self._settings = {}
 

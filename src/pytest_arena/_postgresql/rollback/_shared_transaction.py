@@ -399,6 +399,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             self._cut_off()
             if self._is_open(level):
                 is_changed |= self._restore(level)
+            self._backend.reset_session_later()
             self._levels.pop()
             if len(self._levels) == 1:
                 self._backend.forget_ddl()
