@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pymysql
+import pytest
 
 from pytest_arena._mysql.drivers._records import record_of, sessions_inside
 from pytest_arena._product import ConnectTarget, Key
@@ -139,6 +140,43 @@ def test_a_prepared_transaction_ends_with_its_test(
     run = example.run("-q")
     run.expect(passed=2)
     assert "has left the XA transaction" in run.output
+
+
+LOCKED = """
+import pytest
+from app import engine
+from sqlalchemy import text
+
+
+async def add_under_a_lock():
+    async with engine.connect() as connection:
+        await connection.execute(text("LOCK TABLES item WRITE"))
+        await connection.execute(text("INSERT INTO item (name) VALUES ('new')"))
+        await connection.commit()
+        await connection.execute(text("UNLOCK TABLES"))
+
+
+@pytest.mark.arena(isolation="clone")
+@pytest.mark.parametrize("turn", range(2))
+async def test_a_clone(turn):
+    await add_under_a_lock()
+
+
+async def test_undo():
+    await add_under_a_lock()
+"""
+
+
+def test_tables_that_the_app_locks(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """MariaDB refuses what the triggers of `undo` write then. The error names the marker."""
+    if "MariaDB" not in server.version:
+        pytest.skip("MySQL lets triggers write under LOCK TABLES")
+    example = shop(server, tmp_path, "mysql+asyncmy").with_files(test_locked=LOCKED)
+    run = example.run("-q", "--arena-isolation=undo")
+    run.expect(1, passed=2, failed=1)
+    run.says("undo cannot restore what a test writes under LOCK TABLES item WRITE")
+    run.says('next: @pytest.mark.arena(isolation="clone")')
+    assert "locked by a connection" not in run.output
 
 
 def test_a_fork_does_not_count_the_transactions_of_its_parent(server: StoryMySQLServer) -> None:

@@ -371,6 +371,9 @@ _RARE_SETTINGS = (
     "cache_spill",
     "empty_result_callbacks",
     "writable_schema",
+    "wal_autocheckpoint",
+    "journal_size_limit",
+    "secure_delete",
 )
 _NOT_READ = ("not read",)
 _TEMP = 1  # the number of the database that has the temporary tables

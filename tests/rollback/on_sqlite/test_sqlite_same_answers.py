@@ -449,6 +449,7 @@ def test_same_answers(
     [
         ("execute", ("PRAGMA case_sensitive_like = ON",)),
         ("execute", ("PRAGMA defer_foreign_keys(1)",)),
+        ("execute", ("PRAGMA max_page_count = 9",)),
         ("blobopen", ("parts", "item", 1)),
         ("deserialize", (b"",)),
     ],

@@ -166,7 +166,7 @@ class DdlWitness:
         self._control = control
         self._database = database
         self._counted = counted
-        self._is_mariadb = is_mariadb(control)
+        self.is_mariadb = is_mariadb(control)
         self._ids = table_ids(control, database)
         unknown = sorted({*counted} - {*self._ids.values()})
         if unknown:
@@ -187,7 +187,7 @@ class DdlWitness:
         return state
 
     def _read(self) -> SchemaState:
-        if self._is_mariadb:
+        if self.is_mariadb:
             return self._read_mariadb()
         return self._read_mysql()
 

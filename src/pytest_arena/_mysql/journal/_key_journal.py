@@ -85,6 +85,14 @@ class KeyJournal:
         self._digest = self._witness.digest()
 
     @property
+    def fails_under_lock_tables(self) -> bool:
+        """Whether its triggers fail in a session that has locked tables to write, as on MariaDB.
+
+        A statement that has used the journal before makes MariaDB refuse the trigger's INSERT.
+        """
+        return self._witness.is_mariadb
+
+    @property
     def depth(self) -> int:
         """The number of open levels."""
         return len(self._levels) - 1

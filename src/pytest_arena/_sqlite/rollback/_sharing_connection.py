@@ -104,6 +104,7 @@ _OF_ONE_CONNECTION = frozenset(
         "full_column_names",
         "ignore_check_constraints",
         "legacy_alter_table",
+        "max_page_count",
         "recursive_triggers",
         "reverse_unordered_selects",
         "short_column_names",
