@@ -455,11 +455,15 @@ class TestSync:
             change(driver)
             KEPT.append(driver)
 
-    @pytest.mark.parametrize("is_kept", [False, True])
-    def test_has_another(self, name, change, is_kept):
+    def test_has_another(self, name, change):
         with SYNC[name].connect() as connection:
             connection.execute(text("SELECT 1"))
-            check(connection.connection.driver_connection, is_kept=is_kept)
+            check(connection.connection.driver_connection, is_kept=False)
+
+    def test_keeps_it(self, name, change):
+        with SYNC[name].connect() as connection:
+            connection.execute(text("SELECT 1"))
+            check(connection.connection.driver_connection, is_kept=True)
 
 
 @pytest.mark.parametrize("name, options", parameters(SYNC, lambda name: OPTIONS), scope="class")
@@ -497,11 +501,15 @@ class TestAsync:
             await connection.rollback()
             KEPT.append(await changed(connection, change))
 
-    @pytest.mark.parametrize("is_kept", [False, True])
-    async def test_has_another(self, name, change, is_kept):
+    async def test_has_another(self, name, change):
         async with ASYNC[name].connect() as connection:
             await connection.execute(text("SELECT 1"))
-            check((await connection.get_raw_connection()).driver_connection, is_kept=is_kept)
+            check((await connection.get_raw_connection()).driver_connection, is_kept=False)
+
+    async def test_keeps_it(self, name, change):
+        async with ASYNC[name].connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            check((await connection.get_raw_connection()).driver_connection, is_kept=True)
 
 
 @pytest.mark.parametrize("name, options", parameters(ASYNC, lambda name: OPTIONS), scope="class")
