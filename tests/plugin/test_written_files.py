@@ -82,3 +82,28 @@ def test_files_of_the_project_are_named_with_their_lines(example: Example) -> No
     lines = [[*takewhile(lambda line: line[:4] == "    ", story.splitlines())] for story in stories]
     assert lines == [[photo], [avatar, log, photo]]
     run.never_says("gone.txt (", "own.txt (", "uploads/part", ".cache (")
+
+
+BACKUP = """
+
+
+@app.post("/backup")
+async def backup():
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.exec_driver_sql("VACUUM INTO 'backup.db'")
+"""
+
+
+def test_the_file_of_vacuum_into_is_named(example: Example) -> None:
+    """SQLite opens it in C. The next test cannot write it, so its story names it, too."""
+    test = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(client, turn):
+    assert (await client.post("/backup")).status_code == 418
+"""
+    app = example.files["app.py"] + BACKUP
+    run = example.with_files(app=app, test_backup=test).run().expect(status=1, failed=2)
+    assert run.output.count(HEAD + "    backup.db (app.py:") == 2
