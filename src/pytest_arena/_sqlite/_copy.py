@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import weakref
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
+from pytest_arena._origin import is_own
+from pytest_arena._process import on_audit_events
 from pytest_arena._product import Held, discard, nothing
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 _Answer = TypeVar("_Answer")
+_WRITING = os.O_WRONLY | os.O_RDWR
 _PATIENCE = 0.2  # seconds, longer than a commit takes
 _STEP = 0.002
 # Reading a file of this size takes 0.1 ms, so pytest-arena reads it before each request.
@@ -90,6 +94,22 @@ class Copy:
                 self._open_restorer = Restorer(live, start, self.fast, tell)
                 self._open_restorer.start_from_current()
                 self._starts = [self._open_restorer.current]
+        self._is_overwritten = False  # by Python, in the open level
+        self._end_watching = on_audit_events(
+            {"open": self._note_opening, "os.truncate": self._note_truncation}
+        )
+
+    def _note_opening(self, name: object, _mode: object, flags: int | None) -> None:
+        """Note that the app or a test opens the file for writing. SQLite itself raises no event."""
+        if (flags or 0) & _WRITING:
+            self._note_truncation(name)
+
+    def _note_truncation(self, name: object, *_: object) -> None:
+        if not isinstance(name, str | bytes | os.PathLike) or is_own():
+            return
+        file = os.fsdecode(name)
+        if file.endswith(self.live.name) and os.path.realpath(file) == str(self.live):
+            self._is_overwritten = _process.path_exists(file)
 
     @property
     def depth(self) -> int:
@@ -144,8 +164,12 @@ class Copy:
         elif self._restorer.live_file.is_replaced():
             # A wider fixture has created its file again. The levels above begin with that file.
             self._restorer.reopen()
+        is_overwritten = self._is_overwritten
+        self._is_overwritten = False
         try:
             self._restorer.live_file.check_log()
+            if is_overwritten:
+                self._restorer.reopen()
             return self._restorer.take()
         except FileNotFoundError:
             self._failed_restore = self._restorer.current
@@ -156,13 +180,16 @@ class Copy:
         snapshot = self._levels[-1]
         with self._isolation_errors():
             has_other_journal_mode = sql.take_switched(self.live)
+            is_overwritten = self._is_overwritten
+            self._is_overwritten = False
             if self._has_no_file_yet:
                 self._times_without_file += 1
                 is_changed = False
             else:
                 self._restorer.check_place()
-                if has_other_journal_mode:
-                    # No connection can set the journal mode of a file that others have open.
+                if has_other_journal_mode or is_overwritten:
+                    # No connection can set the journal mode of a file that others have open. The
+                    # change counter of an overwritten file may be that of the old one.
                     self._restorer.put_in_place(snapshot)
                     is_changed = True
                 else:
@@ -329,6 +356,7 @@ class Copy:
 
     def close(self) -> None:
         """Close the live file and remove the snapshots."""
+        self._end_watching()
         if self._open_restorer is not None:
             self._open_restorer.close()
 

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_arena._origin import as_own
 from pytest_arena._process import path_exists
 from pytest_arena._sqlite import _sql as sql
 
@@ -111,7 +112,8 @@ class LiveFile:
         self.control = sql.open_control(path)
         self.descriptor = -1
         if is_supported():
-            self.descriptor = os.open(path, os.O_RDWR)
+            with as_own():
+                self.descriptor = os.open(path, os.O_RDWR)
         self._shm_descriptor = -1
         self._log = f"{path}-wal"
         self._keeps_log = False
