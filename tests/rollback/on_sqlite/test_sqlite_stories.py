@@ -192,9 +192,11 @@ async def test_a_row_that_another_transaction_has_not_committed(client):
 
 @pytest.mark.arena(schema=False)
 def test_an_empty_database(arena):
-    with sqlalchemy.create_engine(SYNC).begin() as connection:
+    sync = sqlalchemy.create_engine(SYNC)
+    with sync.begin() as connection:
         assert not sqlalchemy.inspect(connection).get_table_names()
         connection.execute(text("CREATE TABLE other (a)"))
+    sync.dispose()
 
 
 async def test_after_an_empty_database():
