@@ -543,3 +543,40 @@ def test_what_is_set_in_a_drivers_connection_ends_with_its_test(
 ) -> None:
     """SQLAlchemy resets what it sets for a checkout: the connection stays."""
     run_on(isolation, tmp_path, " or ".join(names), test_1=DRIVERS).expect(passed=tests)
+
+
+SANDBOX = """
+import sqlite3
+
+import pytest
+from app import engine
+from sqlalchemy import create_engine, event, text
+
+sandbox = create_engine(engine.url)
+
+
+def allows(action, *names):
+    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ):
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_IGNORE if action == sqlite3.SQLITE_PRAGMA else sqlite3.SQLITE_DENY
+
+
+@event.listens_for(sandbox, "connect")
+def protect(connection, record):
+    connection.set_authorizer(allows)
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_it(turn):
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO dancers VALUES ('Sand')"))
+    with sandbox.connect() as connection:
+        assert connection.scalars(text("SELECT name FROM dancers")).all() == ["Sand"]
+        with pytest.raises(Exception, match="not authorized"):
+            connection.execute(text("DELETE FROM dancers"))
+"""
+
+
+def test_an_authorizer_of_a_sandbox_stays(tmp_path: Path) -> None:
+    """It denies the statements with which pytest-arena reads the settings, too."""
+    small_example(tmp_path, test_1=SANDBOX).run().expect(passed=2)

@@ -255,3 +255,54 @@ def is_locked(file):
 def test_a_checkout_does_not_wait_for_the_lock_of_a_file(example: Example) -> None:
     """A commit waits for a reader, which goes on in the event loop of the checkout."""
     shop(example, test_it=READER).run("--arena-lock-timeout=2").expect(passed=1)
+
+
+DEFERRED = """
+import pytest
+from app import Base, engine
+from sqlalchemy import ForeignKey, create_engine, event, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+sync = create_engine(engine.url.set(drivername="sqlite"))
+
+
+@event.listens_for(sync, "connect")
+def check_foreign_keys(connection, record):
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+class Part(Base):
+    __tablename__ = "parts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item: Mapped[str] = mapped_column(
+        ForeignKey("stock.item", deferrable=True, initially="DEFERRED")
+    )
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_commit_that_fails(turn):
+    with pytest.raises(IntegrityError), Session(sync) as session:
+        session.add(Part(item="none"))
+        session.commit()
+
+
+def test_its_lock():
+    test_a_commit_that_fails(0)
+    other = create_engine(sync.url, connect_args={"timeout": 0.1})
+    with other.begin() as connection:
+        connection.execute(text("DELETE FROM stock"))
+
+
+def test_after_it():
+    with sync.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM parts")) == 0
+"""
+
+
+def test_a_commit_that_fails_on_a_file(example: Example) -> None:
+    """SQLAlchemy gives the connection back inside its transaction. Its lock ends with the test."""
+    project = shop(example, test_it=DEFERRED)
+    run = project.run("--arena-schema=test_it:Base").expect(1, passed=3, failed=1)
+    run.says("a connection in its pool has an open transaction, as after a COMMIT that failed")
+    run.never_says("a new file was put")

@@ -292,6 +292,16 @@ class Gate:
             if pooled not in used_before:
                 pooled.keep_settings(serial)
 
+    def end_idle_transactions(self) -> None:
+        """Roll back the transactions of connections that are back in their pools.
+
+        SQLAlchemy leaves a transaction open on SQLite whose COMMIT has failed, as for a deferred
+        foreign key. Its lock would block the restore.
+        """
+        for pooled in self.registry.idle():
+            if pooled.target and pooled.handle is not None and pooled.handle.is_begun:
+                pooled.end_session()
+
     def end_level(self, serial: int) -> None:
         """Drop the connections that must not outlive a level, which was left."""
         self.invalidate_stale()

@@ -403,6 +403,18 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     If another connection locks the file, the state equals no other. This call never waits for the
     lock: a coroutine of the same event loop may hold it.
     """
+    authorizer = getattr(connection, "arena_authorizer", None)
+    if authorizer is None:
+        return _describe(connection)
+    # It may deny the statements below.
+    sqlite3.Connection.set_authorizer(connection, None)
+    try:
+        return _describe(connection)
+    finally:
+        sqlite3.Connection.set_authorizer(connection, authorizer)
+
+
+def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
     execute = sqlite3.Cursor(
         connection
     ).execute  # a cursor without the app's row_factory

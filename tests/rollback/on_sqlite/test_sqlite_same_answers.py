@@ -330,10 +330,18 @@ def context_managers(watch: Watch) -> None:
 
 
 def closed(watch: Watch) -> None:
-    """A closed connection says so."""
+    """A closed cursor or connection says so."""
     here = watch.open()
     cursor = here.execute(ALL)
     cursor.fetchall()
+    closed_cursor = here.cursor()
+    closed_cursor.close()
+    for call in (
+        lambda: closed_cursor.execute("SELECT 1"),
+        lambda: closed_cursor.executemany("DELETE FROM items WHERE name = ?", [("x",)]),
+        closed_cursor.fetchone,
+    ):
+        watch.note(here, call)
     other = watch.open()
     watch.run(here, "DELETE FROM items")
     here.close()
@@ -452,6 +460,7 @@ def test_same_answers(
         ("execute", ("PRAGMA max_page_count = 9",)),
         ("blobopen", ("parts", "item", 1)),
         ("deserialize", (b"",)),
+        ("set_authorizer", (print,)),
     ],
 )
 def test_what_one_connection_cannot_have_is_refused(

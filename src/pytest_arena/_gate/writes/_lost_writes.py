@@ -88,6 +88,9 @@ _NEXT = (
 _RAW_HOLDER = """\
 a connection that no engine has opened is in a transaction: {}
 next: commit it first: connection.commit(), or close the connection"""
+_IN_POOL = """\
+a connection in its pool has an open transaction, as after a COMMIT that failed on SQLite
+next: engine.dispose(), which closes the connection"""
 _NO_LINE = "a line that cannot be seen"
 
 
@@ -564,6 +567,21 @@ class LostWrites:
         """Add to an error who holds the lock for which a statement has waited."""
         if kind_of_error(error) != "lock timeout":
             return
+        words = self._holders_of_lock(own)
+        if not words:
+            words = f"\n{_NEXT.format('')}"
+            facts = facts_of_driver(error)
+            unseen = facts.unseen_locks if facts is not None else {}
+            for word, text in unseen.items():
+                if word in statement.lower():
+                    words = text
+                    break
+        error.add_note(
+            f"the statement waited too long for a lock at {user_line()}{words}"
+        )
+
+    def _holders_of_lock(self, own: PooledConnection | None) -> str:
+        """Return lines about the transactions that may hold a lock, "" if there is none."""
         is_async = False
         holders: list[str] = []
         open_ones: list[str] = []
@@ -579,20 +597,26 @@ class LostWrites:
                     f"has an open transaction, and was checked out at {line}"
                 )
         raw = [] if holders else raw_transactions()
-        holders = holders or open_ones
-        words = "".join(f"\nanother connection {holder}" for holder in holders)
-        words += f"\n{_NEXT.format('await ' if is_async else '')}"
-        facts = facts_of_driver(error)
-        if not holders and facts is not None:
-            for word, text in facts.unseen_locks.items():
-                if word in statement.lower():
-                    words = text
-                    break
         if raw:
-            words = f"\n{_RAW_HOLDER.format(', '.join(raw))}"
-        error.add_note(
-            f"the statement waited too long for a lock at {user_line()}{words}"
-        )
+            return f"\n{_RAW_HOLDER.format(', '.join(raw))}"
+        holders = holders or open_ones
+        if holders:
+            words = "".join(f"\nanother connection {holder}" for holder in holders)
+            return f"{words}\n{_NEXT.format('await ' if is_async else '')}"
+        if self._has_idle_transaction(own):
+            return f"\n{_IN_POOL}"
+        return ""
+
+    def _has_idle_transaction(self, own: PooledConnection | None) -> bool:
+        """Return whether another connection is in its pool, with an open transaction."""
+        for pooled in self._registry.idle():
+            if (
+                pooled is not own
+                and pooled.handle is not None
+                and pooled.handle.is_begun
+            ):
+                return True
+        return False
 
 
 def _is_temporary(pooled: PooledConnection, table: str) -> bool:

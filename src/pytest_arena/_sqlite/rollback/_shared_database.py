@@ -34,7 +34,6 @@ _JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "o
 
 # The arguments that remove what a connection of the app has set. SQLite keeps functions.
 RESETS: dict[str, tuple[Any, ...]] = {
-    "set_authorizer": (None,),
     "set_progress_handler": (None, 1),
     "set_trace_callback": (None,),
 }

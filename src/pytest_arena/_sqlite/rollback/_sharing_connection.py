@@ -125,6 +125,7 @@ _DETECT_TYPES = "all connections of the database have the same converters"
 _ATTACH = "the other file has a transaction of its own"
 _WHOLE = "it would replace the database of all connections"
 _BLOB = "pytest-arena does not see when the blob is written"
+_AUTHORIZER = "it would judge the savepoints of all connections"
 _SETTING = "all connections have the same setting"
 
 
@@ -647,7 +648,11 @@ class SharingConnection(GuardedConnection):
         load_extension: Any = _registering("load_extension", 1)
     set_trace_callback: Any = _registering("set_trace_callback")
     set_progress_handler: Any = _registering("set_progress_handler")
-    set_authorizer: Any = _registering("set_authorizer")
+
+    def set_authorizer(self, authorizer_callback: Any) -> None:
+        """As ``sqlite3.Connection.set_authorizer``, if it removes the callback."""
+        if authorizer_callback is not None:
+            raise messages.not_shared("set_authorizer()", _AUTHORIZER)
 
     def arena_register(self, key: object, register: Register) -> None:
         """Note a function that only this connection has. It is applied at the next statement."""
@@ -764,6 +769,8 @@ class SharingCursor(sqlite3.Cursor):
     def _run(
         self, send: Callable[..., object], args: tuple[Any, ...], *, may_begin: bool
     ) -> Any:
+        if self._is_closed:
+            super().fetchone()  # raises
         self._rows = iter(())
         self._send = send
         self.arena_arguments = args
