@@ -50,6 +50,11 @@ def since_start(world: World, **options: Any) -> Net:
     return net(world.isolation.rows_changed(**options))
 
 
+def schema(*changes: str) -> Net:
+    """The rows that show these changes of the schema."""
+    return {"the schema": ([], [(change,) for change in changes])}
+
+
 CHANGES: dict[str, tuple[str, Net]] = {
     "nothing": ("SELECT 1", {}),
     "insert": (
@@ -74,21 +79,43 @@ CHANGES: dict[str, tuple[str, Net]] = {
     "types": ("UPDATE plain SET a = 1.0", {"plain": ([(1,), (1,), (None,)], [(1.0,)] * 3)}),
     "new table": (
         "CREATE TABLE more (a PRIMARY KEY, b); INSERT INTO more VALUES (1, x'00')",
-        {"more": ([], [(1, b"\x00")])},
+        {"more": ([], [(1, b"\x00")]), **schema("CREATE TABLE more")},
     ),
-    "dropped table": ("DROP TABLE scores", {"scores": ([("x", 1, 9.5)], [])}),
-    "new column": ("ALTER TABLE plain ADD COLUMN b", {}),
+    "dropped table": (
+        "DROP TABLE scores",
+        {"scores": ([("x", 1, 9.5)], []), **schema("DROP TABLE scores")},
+    ),
+    "new column": ("ALTER TABLE plain ADD COLUMN b", schema("ALTER TABLE plain")),
+    "new index, view, trigger": (
+        """CREATE INDEX one ON plain (a); CREATE VIEW two AS SELECT 1; DROP INDEX by_style;
+        CREATE TRIGGER three AFTER DELETE ON plain BEGIN SELECT 1; END;
+        CREATE VIRTUAL TABLE four USING fts5(text)""",
+        schema(
+            "CREATE INDEX one",
+            "CREATE TABLE four",
+            "CREATE TRIGGER three",
+            "CREATE VIEW two",
+            "DROP INDEX by_style",
+        ),
+    ),
     "new column with a value": (
         "ALTER TABLE scores ADD COLUMN b DEFAULT 'new'",
-        {"scores": ([("x", 1, 9.5, None)], [("x", 1, 9.5, "new")])},
+        {
+            "scores": ([("x", 1, 9.5, None)], [("x", 1, 9.5, "new")]),
+            **schema("ALTER TABLE scores"),
+        },
     ),
     "dropped column": (
         "ALTER TABLE scores DROP COLUMN points",
-        {"scores": ([("x", 1, 9.5)], [("x", 1, None)])},
+        {
+            "scores": ([("x", 1, 9.5)], [("x", 1, None)]),
+            **schema("ALTER TABLE scores"),
+        },
     ),
     "done and undone": ("INSERT INTO plain VALUES (9); DELETE FROM plain WHERE a = 9", {}),
     "rolled back": ("BEGIN; INSERT INTO plain VALUES (9); ROLLBACK", {}),
-    "only the file": ("VACUUM; REINDEX; ANALYZE; PRAGMA user_version = 12", {}),
+    "only the file": ("VACUUM; REINDEX; ANALYZE", {}),
+    "version": ("PRAGMA user_version = 12", schema("PRAGMA user_version = 12")),
     "not committed": ("BEGIN; INSERT INTO plain VALUES (9)", {}),
 }
 
@@ -257,7 +284,7 @@ def _replaced(world: World) -> None:
     world.isolation.enter()
     kept.execute("INSERT INTO new VALUES (2)")
     world.isolation.leave()
-    assert since_start(world) == {"new": ([], [(1,)])}
+    assert since_start(world) == {"new": ([], [(1,)]), **schema("CREATE TABLE new")}
     world.isolation.leave()
     assert since_start(world) == {}
 
@@ -435,6 +462,7 @@ def difference(found: list[TableRows]) -> Any:
             for side in (rows.removed, rows.added)
         )
         for rows in found
+        if rows.table != "the schema"
     }
     return {name: sides for name, sides in cut.items() if any(sides)}
 

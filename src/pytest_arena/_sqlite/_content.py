@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._values import TableRows
+from pytest_arena._values import SCHEMA, TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -152,6 +152,7 @@ def changed_rows(
 
     A virtual table is compared by the rows that it shows. If its extension is not loaded here, its
     shadow tables are compared instead. Columns that a function of the app generates are left out.
+    Changes of the schema are last: rows of "the schema" with one column, "changed".
     Cost: SQLite reads both files. Python reads the rows that differ, and whole virtual tables.
 
     Raises:
@@ -171,7 +172,47 @@ def changed_rows(
             rows = _changed_rows_of(connection, name, old, new)
             if rows.removed or rows.added:
                 changed.append(limited(rows, limit))
+        marks = tuple((mark,) for mark in _schema_changes(connection))
+        if marks:
+            rows = TableRows(SCHEMA, ("changed",), (), (), marks)
+            changed.append(limited(rows, limit))
     return changed
+
+
+def _schema_changes(connection: OwnConnection) -> Iterator[str]:
+    """Yield what differs between the schemas, such as ``CREATE INDEX by_name``."""
+    old = _definitions(connection, _BEFORE)
+    new = _definitions(connection, _AFTER)
+    for kind, name in sorted({*old, *new}):
+        before = old.get((kind, name))
+        after = new.get((kind, name))
+        if before is None:
+            yield f"CREATE {kind.upper()} {name}"
+        elif after is None:
+            yield f"DROP {kind.upper()} {name}"
+        elif before != after:
+            yield f"ALTER {kind.upper()} {name}"
+    [old_version] = connection.execute(f"PRAGMA {_BEFORE}.user_version").fetchone()
+    [new_version] = connection.execute(f"PRAGMA {_AFTER}.user_version").fetchone()
+    if old_version != new_version:
+        yield f"PRAGMA user_version = {new_version}"
+
+
+def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], str]:
+    """Return the definitions in a file by kind and name. SQLite's own tables are left out."""
+    shadows = set()
+    for _, name, kind, *_ in connection.execute(f"PRAGMA {side}.table_list"):
+        if kind == "shadow":
+            shadows.add(name)
+    rows = connection.execute(
+        f"SELECT type, name, sql FROM {side}.sqlite_master "
+        "WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    )
+    definitions = {}
+    for kind, name, definition in rows:
+        if name not in shadows:
+            definitions[kind, name] = definition
+    return definitions
 
 
 def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:

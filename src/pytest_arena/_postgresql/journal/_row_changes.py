@@ -15,7 +15,7 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-from pytest_arena._values import TableRows
+from pytest_arena._values import SCHEMA, TableRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _DEFAULT = "public"
 _RAW = ("row",)
 _LOST = ("08", "57")  # classes of codes: the connection, the operator
-# Marks are shown as rows: a test that expects no change must see a change of the schema.
-_SCHEMA = "the schema"
 _MARK = ("changed",)
 
 
@@ -146,7 +144,7 @@ def _marks(
     )
     if marks:
         shown = tuple(marks[:limit])
-        yield TableRows(_SCHEMA, _MARK, (), (), shown, more=len(marks) - len(shown))
+        yield TableRows(SCHEMA, _MARK, (), (), shown, more=len(marks) - len(shown))
 
 
 def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
