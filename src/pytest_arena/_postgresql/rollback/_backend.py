@@ -249,9 +249,9 @@ class Backend(SavepointStack):
     def exchange(
         self,
         data: bytes,
-        copy_rows: Callable[[list[Message]], Iterable[Message]],
+        copy_rows: Callable[[list[Message]], Iterable[Message]] | None = None,
     ) -> BackendAnswer:
-        """Execute statements of a client. Return their answer."""
+        """Execute the statements that wait, and those of a packet. Return the packet's answer."""
         pending = self._pending_query()
         self.send(pending + data)
         error = self.answer().error if pending else None
@@ -265,10 +265,8 @@ class Backend(SavepointStack):
         self.query("")
 
     def query(self, sql: str) -> BackendAnswer:
-        """Execute statements of the proxy."""
-        self.execute_later(sql)
-        self.send(self._pending_query())
-        answer = self.answer()
+        """Execute statements of the proxy. Return their answer."""
+        answer = self.exchange(wire.query(sql).data)
         if answer.error is not None:
             raise BackendFailure(answer.error)
         return answer
