@@ -89,7 +89,7 @@ _RAW_HOLDER = """\
 a connection that no engine has opened is in a transaction: {}
 next: commit it first: connection.commit(), or close the connection"""
 _IN_POOL = """\
-a connection in its pool has an open transaction, as after a COMMIT that failed on SQLite
+a connection in its pool has an open transaction, as after a COMMIT that failed
 next: engine.dispose(), which closes the connection"""
 _NO_LINE = "a line that cannot be seen"
 
