@@ -276,7 +276,7 @@ def test_a_marker_with_a_former_name_is_told_the_present_one(
     renamed = SPEC.replace("Scenario: Stop", "Scenario: The end").replace("it is over", steps)
     (project / "docs" / "battles.md").write_text(renamed, "utf-8")
     _, output, _ = arena("check")
-    assert "no scenario is called 'Stop'; it was renamed to 'The end'" in output
+    assert "no scenario is called 'Stop'. It was renamed to 'The end'" in output
     assert '@pytest.mark.scenario("The end")' in output
 
 

@@ -168,7 +168,7 @@ def test_a_renamed_scenario_gets_no_second_test(project: Path) -> None:
     written = test.read_bytes()
     called = stubs("--write", "tests")
     assert called.status == 1
-    assert "'A dancer is added'; its steps are those of 'Somebody joins'" in called.errors
+    assert "'A dancer is added'. 'Somebody joins' has the steps that rev= names" in called.errors
     assert "every scenario has a test" not in called.errors
     assert test.read_bytes() == written
 

@@ -221,7 +221,7 @@ def test_where_the_specification_is_wrong_no_block_is_told_to_be(run: Told) -> N
         "expected Given, but 'Givn a dancer' is read as a description",
         "next: dancers.feature:27: write `Given …`",
         "no When step of the scenario reads 'I PUT /dancers/Storm'",
-        "<nam> stays as it is: no column of the Examples is named so, but id, name",
+        "<nam> is not replaced: the columns of the Examples are id, name",
         "next: dancers.feature:33: write `<name>`",
     )
 

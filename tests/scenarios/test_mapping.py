@@ -335,8 +335,9 @@ def test_a_value_that_fits_no_row_is_told_with_the_rows(tmp_path: Path) -> None:
     name = "It costs <price>"
     assert found.statuses[name] == "UNMAPPED"
     reason = found.reason(name)
-    assert "test_it.py:4: no row has price=4" in reason
-    assert "its rows: price=1, unit=euro | price=2, unit=euro | price=3, unit=euro" in reason
+    assert "test_it.py:4: no row of 'It costs <price>' (specs/shop.feature:" in reason
+    assert "has price=4. The rows are: " in reason
+    assert "The rows are: price=1, unit=euro | price=2, unit=euro | price=3, unit=euro" in reason
     explained = arena("scenarios", "explain", name, folder=found.run.folder).output
     assert "next: give that test the values of a row" in explained
     assert "@pytest.mark.scenario" not in explained

@@ -71,7 +71,7 @@ def test_a_scenario_in_a_file_that_is_not_read_is_named(root: Path) -> None:
     (root / "docs" / "i.feature").write_text(GOOD)
     [one] = listed(root, "docs/*.feature").problems
     assert one.spec == "docs/deep/b.feature"
-    assert one.what == "the file is not read: docs/*.feature names no file in a folder below"
+    assert one.what == "the file is not read: docs/*.feature matches no file in a subfolder"
     assert one.hint == "arena_specs = docs/**/*.feature"
     assert listed(root, "docs/*.feature", "docs/deep").problems == ()
 
@@ -138,11 +138,15 @@ def test_a_file_that_is_named_has_to_have_scenarios(root: Path) -> None:
 @pytest.mark.parametrize(
     "content, told, line",
     [
-        (GOOD.encode() + b"# caf\xe9\n", "byte 0xe9 is no UTF-8", 6),
-        (b"\xef\xbb\xbf\n\xff", "byte 0xff is no UTF-8", 2),
-        (GOOD.encode("utf-16"), "is no UTF-8; expected a text in UTF-8", 1),
+        (GOOD.encode() + b"# caf\xe9\n", "byte 0xe9 is not valid UTF-8", 6),
+        (b"\xef\xbb\xbf\n\xff", "byte 0xff is not valid UTF-8", 2),
+        (GOOD.encode("utf-16"), "is not valid UTF-8", 1),
         (b"PK\x03\x04\x00\x00", "not a text", 0),
-        (b"Feature: f\n" + b"#" * 5_000_001, "5.0 MB are more", 0),
+        (
+            b"Feature: f\n" + b"#" * 5_000_001,
+            "has 5.0 MB. pytest-arena reads specifications of at most 5 MB",
+            0,
+        ),
     ],
 )
 def test_a_file_that_is_no_specification(root: Path, content: bytes, told: str, line: int) -> None:

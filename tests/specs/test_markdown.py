@@ -130,7 +130,7 @@ def test_a_format_of_another_tool_is_told_once_for_a_file() -> None:
     """It may have hundreds, and all are told by one."""
     said = markdown("#### Scenario: x\n- **WHEN** a\n- **THEN** b\n\n" * 6)
     assert errors(said) == [(1, "")]
-    assert "so do 5 more in this file" in problem(said).what
+    assert "The same is true of 5 more lines of this file" in problem(said).what
 
 
 @pytest.mark.parametrize("tag", ["<details>", "<Tabs>", '<div class="x">'])

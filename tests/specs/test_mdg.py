@@ -63,7 +63,7 @@ def test_a_tag_in_prose_is_an_error() -> None:
 def test_a_tag_in_a_heading_is_an_error() -> None:
     """The heading is lost."""
     said = mdg(GOOD.replace("Start", "Start `@wip`"))
-    assert "its heading is lost" in said.problems[0].what
+    assert "its heading is ignored" in said.problems[0].what
     assert said.problems[0].line == 3
 
 

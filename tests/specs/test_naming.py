@@ -118,7 +118,7 @@ MEANT: dict[str, tuple[str, str, object, object]] = {
         {"id": str(2**53 + 1)},
     ),
 }
-LIST = "arena scenarios list   shows what they are called"
+LIST = "arena scenarios list   shows the names of the scenarios"
 # The arguments of a marker, the parameters of its test, and what its error says.
 WRONG: dict[str, tuple[str, str, list[str]]] = {
     "ambiguous": (
@@ -145,12 +145,12 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "another_story": (
         '"A cancelled order gives its stock back"',
         "",
-        ["specs/shop.feature:6  Buying lowers what we have   (none of these tests names it)", LIST],
+        ["specs/shop.feature:6  Buying lowers what we have   (no test of this run names it)", LIST],
     ),
     "one_more_story": (
         '"A customer logs in and out again"',
         "",
-        ["specs/shop.feature:6  Buying lowers what we have   (none of these tests names it)", LIST],
+        ["specs/shop.feature:6  Buying lowers what we have   (no test of this run names it)", LIST],
     ),
     "likely_another": ('"A customer signs in"', "", [LIST]),
     "slip_of_the_pen": ('"A custmer logs in"', "", ['@pytest.mark.scenario("A customer logs in")']),
@@ -169,7 +169,7 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
         "",
         "",
         [
-            "takes the name of a scenario, not nothing",
+            "must have the name of a scenario, not nothing",
             '@pytest.mark.scenario("Feature :: Scenario")',
         ],
     ),
@@ -179,23 +179,27 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
         "",
         ["not 2", '@pytest.mark.scenario("a")', '@pytest.mark.scenario("b")'],
     ),
-    "a_number": ("3", "", ["takes the name of a scenario, not 3"]),
-    "an_empty_name": ('""', "", ["takes the name of a scenario, not ''"]),
+    "a_number": ("3", "", ["must have the name of a scenario, not 3"]),
+    "an_empty_name": ('""', "", ["must have the name of a scenario, not ''"]),
     "no_such_option": ('"a", file="x"', "", ["no option file="]),
     "wrong_spec": ('"a", spec=3', "", ["spec= of the marker"]),
     "wrong_rev": ('"a", rev="latest"', "", ["rev='latest'", "as `arena scenarios list` shows"]),
     "wrong_row": ('"a", row="x"', "", ["row= of the marker"]),
     "empty_row": ('"a", row={}', "", ["row= of the marker", 'row={"column": "value"}']),
-    "row_of_no_value": ('"pct <p>", row={"p": 2}', "", ["no row has p='2'", "outlines.feature:7"]),
-    "row_of_no_column": ('"pct <p>", row={"q": 1}', "", ["no row has q='1'"]),
-    "two_rows": ('"pct <p>", row={"battle id": 7}', "", ["2 rows have battle id='7'"]),
-    "parameter_of_no_row": ('"pct <p>"', "p=2", ["no row has p=2"]),
-    "parameter_of_two_rows": ('"pct <p>"', "battle_id=7", ["2 rows have battle id=7"]),
-    "values_of_two_rows": ('"pct <p>"', "p=1, is_on=False", ["no row has"]),
+    "row_of_no_value": (
+        '"pct <p>", row={"p": 2}',
+        "",
+        ["no row of 'pct <p>'", "has p='2'", "outlines.feature:7"],
+    ),
+    "row_of_no_column": ('"pct <p>", row={"q": 1}', "", ["has q='1'"]),
+    "two_rows": ('"pct <p>", row={"battle id": 7}', "", ["have battle id='7'"]),
+    "parameter_of_no_row": ('"pct <p>"', "p=2", ["has p=2"]),
+    "parameter_of_two_rows": ('"pct <p>"', "battle_id=7", ["2 rows of", "have battle id=7"]),
+    "values_of_two_rows": ('"pct <p>"', "p=1, is_on=False", ["no row of 'pct <p>'"]),
     "row_of_a_scenario": (
         '"Battles :: List", row={"p": 1}',
         "",
-        ["'List' has no rows", "leave row= out"],
+        ["'List' has no rows", "remove row="],
     ),
     "likest_row": (
         '"like <a>"',
@@ -308,7 +312,7 @@ def test_of_the_command_line_the_command_is_shown(tmp_path: Path) -> None:
     """And no marker; with quotes as a shell needs them."""
     called = explained(tmp_path, "A customer log in", shop=SHOP)
     assert "next:  arena scenarios explain 'A customer logs in'" in called.errors
-    assert "test" not in called.errors.partition("why:")[2].partition("\n")[0]
+    assert "test " not in called.errors.partition("why:")[2].partition("\n")[0]
 
 
 @pytest.mark.slow
@@ -350,5 +354,8 @@ def test_where_a_part_cannot_be_read_the_name_may_stand_there(tmp_path: Path) ->
     test = 'import pytest\n\n@pytest.mark.scenario("The end")\ndef test(): ...\n'
     (tmp_path / "test_a.py").write_text(test)
     called = arena("scenarios", "stubs", "--check", folder=tmp_path)
-    assert "no scenario is called 'The end', of those that can be read" in called.errors
+    assert (
+        "no scenario is called 'The end', but a part of the specification cannot be read"
+        in called.errors
+    )
     assert "  next: a.feature:6: did you mean `When …`?" in called.errors

@@ -318,7 +318,7 @@ def test_a_tag_that_belongs_to_nothing() -> None:
     """The scenarios above it are read all the same."""
     said = gherkin(GOOD + "\n@wip\n")
     assert [one.name for one in said.scenarios] == ["Start"]
-    assert "tags that belong to nothing" in problem(said).what
+    assert "'@wip' is read as tags, but no Scenario: follows" in problem(said).what
 
 
 def test_a_table_with_a_row_too_short() -> None:
@@ -345,7 +345,7 @@ def test_a_text_without_a_feature_says_how_much_is_lost() -> None:
     """One error, not one for each line."""
     said = gherkin(f"Feture: x\n{SCENARIO}{STEPS}{SCENARIO}{STEPS}")
     assert errors(said) == [(1, "")]
-    assert "2 scenarios in it could not be read" in problem(said).what
+    assert "2 scenarios could not be read" in problem(said).what
 
 
 def test_the_asterisk_before_a_keyword() -> None:

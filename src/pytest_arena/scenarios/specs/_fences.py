@@ -46,7 +46,7 @@ def fences(
 ) -> tuple[list[GherkinText], list[Problem]]:
     """Return the Gherkin of a Markdown file, and the problems of its fences.
 
-    A file without Gherkin costs a search for a few words.
+    In a file without Gherkin, only a few words are searched for.
 
     Args:
         text: the file's lines, ended by line feeds.
@@ -76,14 +76,14 @@ def is_other_markup(spec: str) -> bool:
 
 
 def advice(spec: str, advice_for_markdown: str) -> str:
-    """Return how the scenarios of a file are made readable."""
+    """Return advice that makes the scenarios of a file readable."""
     if is_other_markup(spec):
         return "move the scenarios to a .feature file, and include it here"
     return advice_for_markdown
 
 
 def without_front_matter(text: str) -> str:
-    """Return a text with blank lines instead of its front matter, which is no Markdown."""
+    """Return a text with blank lines instead of its front matter, which is not Markdown."""
     front = _FRONT_MATTER.match(text)
     if front is None:
         return text
@@ -131,8 +131,8 @@ class _Page:
     def blocks(self, tokens: Sequence[Token]) -> Iterator[GherkinText]:
         """Yield the text of each fence of Gherkin.
 
-        Its business rule is the last above it in a quote, a bold line or the heading of its
-        section, else in the sections around it.
+        Its business rule is the last one above it in its section: in a quote, a bold line or the
+        heading. Without one, the sections around it are searched.
         """
         sections = [_Section(0, "", "")]
         quotes = 0
@@ -162,7 +162,7 @@ class _Page:
                 yield self._block(token, sections)
 
     def _block(self, token: Token, sections: list[_Section]) -> GherkinText:
-        """Return the text of a fence. Without ``Feature:``, that replaces the line of its mark."""
+        """Return the text of a fence. A missing ``Feature:`` takes the line of its opening mark."""
         rules = [section.rule for section in sections if section.rule]
         content = token.content
         if token.info.lstrip().startswith("{"):
@@ -200,8 +200,9 @@ class _Page:
             for place in marks:
                 yield self._problem(
                     place,
-                    "this fence is read as HTML, as is all from the tag above to a blank line",
-                    "put a blank line before it",
+                    "Markdown reads this fence as HTML, with all lines from the tag above it to "
+                    "the next blank line",
+                    "put a blank line before the fence",
                 )
             return
         markup = token.markup
@@ -216,15 +217,15 @@ class _Page:
         if not is_closed and (is_gherkin(token) or inner):
             yield self._problem(
                 span.start,
-                "the fence that begins here is never closed: all that follows is in it",
-                f"end it with a line {markup}",
+                "the fence that begins here is never closed, so it contains the rest of the file",
+                f"close it with a line {markup}",
             )
         elif inner:
             yield self._problem(
                 inner[0],
-                f"the fence opened in line {span.start + 1} is still open here: "
-                "this Gherkin is read as a part of it",
-                f"close that one with a line {markup}",
+                f"the fence opened in line {span.start + 1} is still open here, "
+                "so this Gherkin is read as a part of it",
+                f"close the fence above with a line {markup}",
             )
         elif is_gherkin(token):
             yield from self._closed_early(token)
@@ -245,12 +246,12 @@ class _Page:
         if has_step or (below and closing > opening):
             yield self._problem(
                 span.stop - 1,
-                f"this {token.markup} closes the fence: what follows is no Gherkin any more",
-                'mark a doc string with """, or the fence with more of its marks',
+                f"this {token.markup} closes the fence, so the lines below are not read as Gherkin",
+                'mark the doc string with """, or make the marks of the fence longer',
             )
 
     def _unknown_language(self, token: Token) -> Iterator[Problem]:
-        """Yield a problem of an untitled block: the parser does not see its comment."""
+        """Yield a problem of an untitled block, because the parser does not see its comment."""
         content = token.content
         named = _LANGUAGE.search(content)
         spoken = language_of(content)
@@ -258,7 +259,7 @@ class _Page:
             lines_above = content.count("\n", 0, named.start(1))
             yield self._problem(
                 _span(token).start + 1 + lines_above,
-                f"{named[1]!r} is no language that Gherkin knows",
+                f"Gherkin does not know the language {named[1]!r}",
                 f"did you mean `# language: {spoken.code}`?",
             )
 
@@ -266,12 +267,12 @@ class _Page:
         """Yield problems for lines that look like a scenario outside of any Gherkin."""
         more = ""
         if len(suspects) > _MOST_SUSPECTS:
-            more = f"; so do {len(suspects) - 1} more in this file"
+            more = f". The same is true of {len(suspects) - 1} more lines of this file"
             suspects = suspects[:1]
-        problem = "is in no fence that is marked as gherkin"
+        problem = "it is not in a fence marked as gherkin"
         if is_other_markup(self.spec):
             problem = "pytest-arena reads code blocks only in Markdown"
-        hint = "write ```gherkin before it, ```text if it is something else"
+        hint = "write ```gherkin before it, or ```text if it is not a scenario"
         for place in suspects:
             yield self._problem(
                 place,
@@ -312,7 +313,7 @@ def _first_line(text: str) -> str:
 
 
 def language_of(text: str) -> Language:
-    """Return the language that a comment before the first line names, else English."""
+    """Return the language that a comment before the first line names, or English."""
     first_line = _first_line(text)
     comments = text.partition(first_line)[0] if first_line else text
     named = _LANGUAGE.search(comments)
@@ -401,7 +402,7 @@ _FENCE = re.compile(r'^\s*(`{3,}|~{3,}|""")')
 def headings_and_bullets(text: str, spec: str) -> GherkinText:
     """Return a ``*.feature.md`` as one block.
 
-    The parser takes the first line for the feature. So the lines before the first heading are left
+    The parser takes the first line as the feature. So the lines before the first heading are left
     out, except for tags.
     """
     lines = text.split("\n")
@@ -427,9 +428,9 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
         heading = _HEADING.match(line)
         if heading and "`@" in line and spoken.title_slip(heading[1]):
             what = (
-                f"{line.strip()!r} is read as a line of tags, and its heading is lost"
+                f"{line.strip()!r} is read as a line of tags, so its heading is ignored"
             )
-            hint = "put tags in a separate line above it"
+            hint = "put the tags on a separate line above the heading"
             yield block.problem(number, what, hint)
 
 
@@ -515,17 +516,15 @@ class _Marks:
         self.fence = mark
         if kind != "docString" or not line.startswith(mark):
             return None
-        what = "a fenced block after a step is read as its doc string"
-        return what, "indent it to show that, or put a heading before it", False
+        what = "this fenced block is read as the doc string of the step above"
+        return what, "indent the block if it is one, or put a heading before it", False
 
     def _at_row(self, line: str, kind: str) -> _Fault | None:
         is_in_table = self.above in {"steps", "examples"}
         if kind or not is_in_table or _RULER.match(line):
             return None
         indent = len(line) - len(line.lstrip())
-        what = (
-            f"a row of a table is not read: {indent} blanks before it; expected 2 to 5"
-        )
+        what = f"this row of a table is not read: expected 2 to 5 blanks before it, not {indent}"
         return what, "indent the table by 2 blanks", True
 
     def _at_heading(self, text: str, kind: str) -> _Fault | None:
@@ -533,10 +532,8 @@ class _Marks:
         self.is_prose = False
         self.is_in_scenario = kind in {"background", "scenario", "examples"}
         if re.match(r"language\s*:", text):
-            what = (
-                "the comment `# language:` is a heading in Markdown, and has no effect"
-            )
-            hint = "write a .feature file, or a fence marked as gherkin in an .md file"
+            what = "`# language:` is a heading in Markdown, so it does not set the language"
+            hint = "use a .feature file, or a fence marked as gherkin in an .md file"
             return what, hint, True
         slip = self.spoken.title_slip(text)
         if kind or slip is None or slip.title == "feature":

@@ -1,6 +1,7 @@
 """Parses Gherkin, and describes its errors.
 
-Only this module imports ``gherkin-official``: its majors come often, and change what they return.
+Only this module imports ``gherkin-official``, because its major versions are frequent and change
+what it returns.
 """
 
 import re
@@ -225,7 +226,7 @@ class Tree:
 
     @property
     def feature(self) -> Node | None:
-        """The feature, or None without one, or if nothing of it could be read."""
+        """The feature, or None if the text has none or nothing of it could be read."""
         return self.document.get("feature")
 
 
@@ -273,7 +274,7 @@ class _MarkdownMatcher(_Matcher, GherkinInMarkdownTokenMatcher):
 
 
 class _Parser(Parser):
-    """Continues after any number of errors: the library stops at the eleventh."""
+    """Continues after any number of errors. The library itself stops at the eleventh."""
 
     def add_error(self, context: ParserContext, error: ParserException) -> None:
         # The parser may report an error twice in a row.
@@ -329,7 +330,7 @@ def _fault(
     spoken: Language,
     open_doc_string: int,
 ) -> Problem:
-    """Return an error as a sentence that names the line, and what was expected there."""
+    """Return an error as a sentence that names the line and the expected text."""
     message = _POSITION.sub("", str(error))
     location = getattr(error, "location", None) or {}
     line = min(location.get("line") or block.last_line, block.last_line)
@@ -339,29 +340,30 @@ def _fault(
         meant = nearest(code)
         return block.problem(
             line,
-            f"{code!r} is no language that Gherkin knows; expected a code such as en, fr, zh-CN",
+            f"Gherkin does not know the language {code!r}. Use a code such as en, fr or zh-CN",
             f"did you mean `# language: {meant}`?" if meant else "",
         )
     is_ended = "unexpected end of file" in message
     if open_doc_string and is_ended:
-        what = "the doc string that begins here is never closed, and takes in all that follows"
-        fix = 'end it with a line of the same marks, """'
+        what = "the doc string that begins here is never closed, so it contains all lines below"
+        fix = 'close it with a line of the same marks, such as """'
         return block.problem(open_doc_string, what, fix)
     text = block.line(line).strip()
     expected = _EXPECTED.search(message)
     if expected is None:
         if message.startswith("inconsistent cell count"):
-            message = "a row has another number of cells than the first of its table"
-        what = f"{message[:1].lower()}{message[1:]}, in {shown(text)}"
+            message = (
+                "this row does not have as many cells as the first row of its table"
+            )
+        what = f"{message[:1].lower()}{message[1:]}: {shown(text)}"
     elif is_ended and (text.startswith("@") or "`@" in text):
         scenario = spoken.title("scenario")
-        what = f"{shown(text)} is read as tags that belong to nothing"
-        what += f"; expected {scenario} after them"
+        what = f"{shown(text)} is read as tags, but no {scenario} follows"
     else:
         awaited = _describe_tokens(expected[1].split(", "), spoken)
-        what = f"expected {awaited}; found {shown(text)}"
+        what = f"expected {awaited}, but found {shown(text)}"
         if is_ended:
-            what = f"the text ends after {shown(text)}; expected {awaited}"
+            what = f"expected {awaited}, but the text ends after {shown(text)}"
     return block.problem(line, what)
 
 

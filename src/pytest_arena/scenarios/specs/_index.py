@@ -1,4 +1,4 @@
-"""Finds the scenario or row that a name in a test means."""
+"""Finds the scenario or the row that a test names."""
 
 import re
 import shlex
@@ -36,7 +36,7 @@ class Reference:
     place: str = ""
     """The first line of the test: ``tests/test_x.py:12``."""
     form: str = ""
-    """How a name is written in that place if it is no marker: ``--scenario={}``."""
+    """How to write a name in that place if it is not a marker: ``--scenario={}``."""
 
 
 def reference(
@@ -45,10 +45,10 @@ def reference(
     *,
     place: str,
 ) -> Reference:
-    """Return what the arguments of a marker name.
+    """Return the reference that the arguments of a marker make.
 
     Raises:
-        ScenarioError: an argument is wrong. The message shows a right one.
+        ScenarioError: an argument is wrong. The message shows a correct one.
     """
     name = _name(args, place)
     for option, value in kwargs.items():
@@ -57,12 +57,12 @@ def reference(
             what = f"the marker `scenario` has no option {option}="
             raise _wrong(what, place, f"{near[0]}=…")
         if option != "row" and value is not None and not isinstance(value, str):
-            what = f"{option}= of the marker `scenario` is a text, not {value!r}"
+            what = f"{option}= of the marker `scenario` must be a string, not {value!r}"
             raise _wrong(what, place)
     rev = str(kwargs.get("rev") or "").strip()
     if rev and not _REV.match(rev):
         raise _wrong(
-            f"rev={rev!r} of the marker `scenario` is no version of a scenario",
+            f"rev={rev!r} of the marker `scenario` is not a version of a scenario",
             place,
             'rev="1:3265ea09", as `arena scenarios list` shows it',
         )
@@ -81,7 +81,7 @@ def _row(row: object, place: str) -> Pairs:
         return ()
     if not isinstance(row, Mapping) or not row:
         raise _wrong(
-            f"row= of the marker `scenario` names columns and their values, not {row!r}",
+            f"row= of the marker `scenario` must map columns to values, but it is {row!r}",
             place,
             'row={"column": "value"}',
         )
@@ -100,10 +100,10 @@ def _name(args: Sequence[object], place: str) -> str:
     names = [part for part in parts if isinstance(part, str)]
     if len(names) > 1:
         markers = [f'@pytest.mark.scenario("{name}")' for name in names]
-        what = f"a marker `scenario` names one scenario, not {len(names)}"
+        what = f"a marker `scenario` must name one scenario, not {len(names)}"
         raise _wrong(what, place, "\n".join(markers))
     arguments = ", ".join(map(repr, args)) or "nothing"
-    what = f"the marker `scenario` takes the name of a scenario, not {arguments}"
+    what = f"the marker `scenario` must have the name of a scenario, not {arguments}"
     raise _wrong(what, place)
 
 
@@ -114,7 +114,7 @@ def _wrong(
 ) -> ScenarioError:
     return ScenarioError(
         what,
-        why="it is not known which scenario the test proves",
+        why="pytest-arena does not know which scenario the test proves",
         cause=place or "the marker",
         fix=fix,
     )
@@ -136,7 +136,7 @@ def row_proven(
 ) -> Pairs:
     """Return the row that a test proves, or empty for the whole Outline.
 
-    ``row=`` of the marker names it, else the parameters with the names of columns: ``battle_id``
+    ``row=`` of the marker names it, or the parameters with the names of columns: ``battle_id``
     for ``battle id``. Values are compared as texts, and numbers as numbers.
 
     Raises:
@@ -150,13 +150,13 @@ def row_proven(
     if len({row.values for row in rows}) == 1:
         return rows[0].values
     values = ", ".join(f"{column}={value!r}" for column, value in wanted.items())
-    what = f"no row has {values}"
+    where = f"{scenario.name!r} ({scenario.place})"
+    what = f"no row of {where} has {values}"
     if rows:
-        what = f"{len(rows)} rows have {values}"
-    what += f", in {scenario.name!r} ({scenario.place})"
+        what = f"{len(rows)} rows of {where} have {values}"
     what += _rows_instead(scenario, wanted, rows)
     if not scenario.rows:
-        what = f"{scenario.name!r} has no rows, but the test is for one: {values}"
+        what = f"{scenario.name!r} has no rows, but the test names one: {values}"
     if not rows:
         rows = sorted(scenario.rows, key=lambda row: -_agreements(row, wanted))
     lines = []
@@ -165,14 +165,14 @@ def row_proven(
     for row in rows:
         cells = " | ".join(f"{column}={value}" for column, value in row.values)
         lines.append(f"{scenario.spec}:{row.line}  {cells}")
-    fix = "leave row= out"
+    fix = "remove row="
     if rows:
         fix = f"row={dict(rows[0].values)!r}"
         if not reference.row:
             fix = f"a parameter set with the values of a row, or {fix}"
     raise ScenarioError(
         what,
-        why="it is not known which row the test proves",
+        why="pytest-arena does not know which row the test proves",
         cause="\n".join(lines),
         fix=fix,
     )
@@ -191,12 +191,13 @@ def _rows_instead(
     if fitting:
         return text
     for column, value in wanted.items():
-        if not any(_agreements(row, {column: value}) for row in scenario.rows):
-            text += f"; {column}={value!r} fits none"
+        is_in_a_row = any(_agreements(row, {column: value}) for row in scenario.rows)
+        if len(wanted) > 1 and not is_in_a_row:
+            text += f". No row fits {column}={value!r}"
     rows = [row_text(row.values) for row in scenario.rows[:_ROWS_SHOWN]]
     if len(scenario.rows) > _ROWS_SHOWN:
         rows.append("…")
-    return f"{text}; its rows: {' | '.join(rows)}"
+    return f"{text}. The rows are: {' | '.join(rows)}"
 
 
 def _by_column(
@@ -286,7 +287,7 @@ class Index:
                 self._by_name.setdefault(name, []).append(scenario)
 
     def only(self, reference: Reference) -> ScenarioSpec | None:
-        """Return the scenario of this name, or None without one, or with several."""
+        """Return the scenario of this name, or None if no scenario or several have it."""
         matches = self._matches(reference)
         if len(matches) == 1:
             return matches[0]
@@ -298,13 +299,13 @@ class Index:
         """Return the scenario that a test means.
 
         Args:
-            reference: what the test names.
-            named: returns the keys of the scenarios that other tests name. It is called for an
-                unknown name only, because another scenario is more likely.
+            reference: the name in the test.
+            named: returns the keys of the scenarios that other tests name. It is called only for an
+                unknown name, which more likely means one of the other scenarios.
 
         Raises:
-            ScenarioError: there is none, or several. The message shows what to paste for a renamed
-                scenario or a similar name, else the scenarios without a test.
+            ScenarioError: no scenario has the name, or several have it. The message shows the text
+                to paste for a renamed scenario or a similar name, or the scenarios without a test.
         """
         matches = self._matches(reference)
         if len(matches) == 1:
@@ -363,22 +364,22 @@ class Index:
             f"no specification is called {reference.spec!r}",
             why="the test proves a scenario that no specification has",
             cause=reference.place or "the marker",
-            fix="\n".join(fixes) or "leave spec= out",
+            fix="\n".join(fixes) or "remove spec=",
         )
 
     def _ambiguous(
         self, reference: Reference, matches: list[ScenarioSpec]
     ) -> ScenarioError:
         if any(self._is_double(match) for match in matches):
-            fix = "rename one of them, or give each its id as a tag, such as @SHOP-1"
+            fix = "rename one of them, or give each an id as a tag, such as @SHOP-1"
         else:
             fix = "\n".join(self._pasted(match, reference) for match in matches)
         who = "the test proves"
         if reference.form:
-            who = "is asked for"
+            who = "you mean"
         return ScenarioError(
             f"{len(matches)} scenarios are {_called(reference)}",
-            why=f"it is not known which of them {who}",
+            why=f"pytest-arena does not know which of them {who}",
             cause="\n".join(f"{match.place}  {match.key}" for match in matches),
             fix=fix,
         )
@@ -392,10 +393,10 @@ class Index:
         ]
         if len(renamed) == 1:
             near = renamed
-            what += f"; it was renamed to {near[0].name!r}"
+            what += f". It was renamed to {near[0].name!r}"
         elif not renamed and len(same_steps) == 1:
             near = same_steps
-            what += f"; its steps are those of {near[0].name!r}"
+            what += f". {near[0].name!r} has the steps that rev= names"
         place = reference.place or "the marker"
         if not near and self._errors:
             return self._unread(what, place)
@@ -407,27 +408,28 @@ class Index:
         for scenario in self._scenarios:
             if named and not near and scenario.key not in named:
                 line = f"{scenario.place}  {scenario.name}"
-                lines.append(f"{line}   (none of these tests names it)")
+                lines.append(f"{line}   (no test of this run names it)")
         why = "the test proves no scenario of a specification"
         if reference.form:
-            why = "it is not known what is asked for"
+            why = "pytest-arena does not know which scenario you mean"
         return ScenarioError(
             what,
             why=why,
             cause="\n".join(lines),
-            fix="\n".join(fixes) or "arena scenarios list   shows what they are called",
+            fix="\n".join(fixes)
+            or "arena scenarios list   shows the names of the scenarios",
         )
 
     def _unread(self, what: str, place: str) -> ScenarioError:
         """Return the error for a name that may be in a part with an error."""
         # An error outside of any scenario may hide a scenario.
         wrong = min(self._errors, key=lambda problem: bool(problem.scenario))
-        fix = f"mend {wrong.place}"
+        fix = f"correct {wrong.place}"
         if wrong.hint:
             fix = f"{wrong.place}: {wrong.hint}"
         return ScenarioError(
-            f"{what}, of those that can be read",
-            why="a part of the specification cannot be read, and may have the scenario",
+            f"{what}, but a part of the specification cannot be read",
+            why="the scenario may be in the part that cannot be read",
             cause=f"{place}\n{wrong.place}  {wrong.what}",
             fix=fix,
         )
@@ -442,7 +444,7 @@ class Index:
         return [scenario for scenario in self._scenarios if scenario.key in keys]
 
     def _pasted(self, scenario: ScenarioSpec, reference: Reference) -> str:
-        """Return what the user writes instead of the wrong reference."""
+        """Return the text that replaces the wrong reference."""
         if reference.form:
             name = self._shortest(scenario) or scenario.key
             return reference.form.format(shlex.quote(name))
@@ -455,7 +457,7 @@ class Index:
     def _nearest(
         self, reference: Reference, named: Collection[str]
     ) -> list[ScenarioSpec]:
-        """Return the scenarios of similar names; of a misspelt name only the best."""
+        """Return the scenarios of similar names. For a misspelt name, return only the best."""
         wanted = canonical(reference.name).casefold()
         folded: dict[str, list[ScenarioSpec]] = {}
         for name, scenarios in self._by_name.items():
@@ -483,7 +485,7 @@ class Index:
         return near
 
     def _is_double(self, scenario: ScenarioSpec) -> bool:
-        """Return whether another scenario of the file has the same names: no marker can mean it."""
+        """Return whether another scenario has the same names. No marker can name it then."""
         same = 0
         for other in self._by_name[_names(scenario)[-1]]:
             if other.key == scenario.key and other.spec == scenario.spec:
@@ -523,7 +525,7 @@ def _is_in(path: str, spec: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """Return a string literal: in double quotes, unless these would need more backslashes."""
+    """Return a string literal, in double quotes unless these would need more backslashes."""
     quote = '"'
     if text.count('"') > text.count("'"):
         quote = "'"

@@ -63,7 +63,7 @@ class Lint:
     ) -> Iterator[Problem]:
         """Yield the problems of a feature, its rules, backgrounds and scenarios.
 
-        ``faulty`` scenarios have errors already: further problems would follow from these.
+        ``faulty`` scenarios already have errors, which would cause further problems.
         """
         yield from self._group(feature, "feature", has_scenarios=bool(parts))
         for part in parts:
@@ -71,7 +71,7 @@ class Lint:
                 yield from replace(self, key=part.scenario.key).scenario(part)
 
     def in_doc_string(self, opening: int) -> Iterator[Problem]:
-        """Yield headings in a doc string to the left of its marks: it was closed too late."""
+        """Yield headings in a doc string, left of its marks: the doc string was closed too late."""
         words = [
             *self.language.words["scenario"],
             *self.language.words["scenarioOutline"],
@@ -87,15 +87,15 @@ class Lint:
             if text.startswith(headings) and _indent(line) < _indent(opening_line):
                 yield self._problem(
                     number,
-                    f"{text!r} looks like a scenario, but is in the doc string that line {opening} "
-                    "begins",
-                    f"close that one with a line {mark}",
+                    f"{text!r} looks like a scenario, but it is in the doc string that begins in "
+                    f"line {opening}",
+                    f"close the doc string with a line {mark}",
                 )
 
     def in_comments(self, part: ScenarioNode) -> Iterator[Problem]:
         """Yield comments ``# Scenario:`` between two steps, if a Given follows.
 
-        In a fence of Markdown a heading is easily written so.
+        In a fence of Markdown, authors may mistake ``#`` for the mark of a heading.
         """
         titles = (
             self.language.title("scenario"),
@@ -112,8 +112,8 @@ class Lint:
                     name = part.scenario.name
                     yield self._problem(
                         number,
-                        f"{line!r} is a comment: the steps below it belong to {name!r}",
-                        "leave the # out, or put it before these steps, too",
+                        f"{line!r} is a comment, so the steps below it belong to {name!r}",
+                        "remove the #, or put a # before these steps too",
                     )
 
     # Features and rules.
@@ -134,7 +134,7 @@ class Lint:
         if not has_scenarios and not misread:
             title = self.language.title("scenario")
             expected = f"## {title}" if self.block.is_markdown else title
-            what = f"the {kind} has no scenario; expected a line `{expected} …`"
+            what = f"the {kind} has no scenario. Expected a line `{expected} …`"
             yield self._problem(
                 line_of(node),
                 what,
@@ -193,7 +193,7 @@ class Lint:
         node = part.node
         scenario = part.scenario
         if not scenario.name:
-            what = "a scenario without a name: no test can mean it"
+            what = "the scenario has no name, so no test can refer to it"
             yield self._problem(scenario.line, what)
         yield from self._first_step(node, "the scenario has no step")
         yield from self._steps(scenario)
@@ -204,7 +204,7 @@ class Lint:
             yield from self._placeholders(scenario)
 
     def _rulers(self, node: Node) -> Iterator[Problem]:
-        """Yield the lines of dashes that Markdown needs, and Gherkin takes for a row."""
+        """Yield the lines of dashes that Markdown needs. Gherkin reads them as rows."""
         rows = []
         for step in node["steps"]:
             rows += step.get("dataTable", {}).get("rows", ())
@@ -213,8 +213,8 @@ class Lint:
         for row in rows:
             values = [cell["value"] for cell in row["cells"]]
             if values and all(map(_RULER.fullmatch, values)):
-                what = "a row of dashes is a row of values: tables of Gherkin have no such line"
-                yield self._warning(line_of(row), what, "remove it")
+                what = "Gherkin reads this row of dashes as a row of values"
+                yield self._warning(line_of(row), what, "remove the row")
 
     def _steps(self, scenario: ScenarioSpec) -> Iterator[Problem]:
         for first in scenario.steps[:1]:
@@ -222,18 +222,17 @@ class Lint:
             if is_and and not first.is_background:
                 yield self._warning(
                     first.line,
-                    f"the first step begins with {first.keyword}, and no step is before it: "
-                    "it is read as a Given",
+                    f"the first step begins with {first.keyword}, so it is read as a Given",
                 )
         for step in _own_steps(scenario):
             slip = self.language.step_slip(step.text) if step.keyword == "*" else None
             if not step.text:
-                yield self._warning(step.line, "a step without text")
+                yield self._warning(step.line, "the step has no text")
             elif slip and slip.kind == "exact":
                 yield self._warning(
                     step.line,
-                    f"`*` is the keyword of this step, and {slip.keyword} its first word",
-                    f"leave the `*` out: `{step.text}`",
+                    f"the keyword of this step is `*`, so {slip.keyword} is a part of its text",
+                    f"remove the `*`: `{step.text}`",
                 )
 
     def _first_step(self, node: Node, missing: str) -> Iterator[Problem]:
@@ -281,8 +280,8 @@ class Lint:
         if not scenario.rows:
             missing = "it has no Examples"
             if tables:
-                missing = "its Examples have no row"
-            what = f"no row: the Scenario Outline has no effect, {missing}"
+                missing = "its Examples are empty"
+            what = f"the Scenario Outline has no row and no effect, because {missing}"
             yield self._problem(scenario.line, what)
         for table in tables:
             if not table.get("tableBody") and scenario.rows:
@@ -290,12 +289,14 @@ class Lint:
             yield from self._columns(table)
             for line in self._described(table):
                 if line.text.lstrip(" -*").startswith("|") or "|" in line.text[1:]:
-                    yield self._problem(line.number, "a row of a table is read as text")
+                    yield self._problem(
+                        line.number, "this row of a table is read as text"
+                    )
         first_lines: dict[object, int] = {}
         for row in scenario.rows:
             first = first_lines.setdefault(row.values, row.line)
             if first != row.line:
-                yield self._warning(row.line, f"the same row as in line {first}")
+                yield self._warning(row.line, f"line {first} has the same row")
 
     def _columns(self, table: Node) -> Iterator[Problem]:
         """Yield the columns that have the name of another."""
@@ -310,9 +311,9 @@ class Lint:
         columns = sorted({column for row in scenario.rows for column, _ in row.values})
         if scenario.rows and not columns:
             return
-        why = "there are no Examples to fill it in"
+        why = "the scenario has no Examples"
         if columns:
-            why = f"no column of the Examples is named so, but {', '.join(columns)}"
+            why = f"the columns of the Examples are {', '.join(columns)}"
         for step in _own_steps(scenario):
             for name in _placeholders_in(step):
                 if name in columns:
@@ -321,10 +322,10 @@ class Lint:
                 near = get_close_matches(name, columns, n=1, cutoff=_LIKE)
                 if near and len(name) > _SHORT:
                     hint = f"write `<{near[0]}>`"
-                # Only a misspelt column is an error: any other name may be mark-up.
+                # Only a misspelt column is an error, because any other name may be mark-up.
                 yield self._problem(
                     step.line,
-                    f"<{name}> stays as it is: {why}",
+                    f"<{name}> is not replaced: {why}",
                     hint,
                     is_error=bool(hint),
                 )

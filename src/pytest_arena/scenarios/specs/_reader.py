@@ -25,7 +25,7 @@ from pytest_arena.scenarios.specs._specification import (
 )
 
 MEGABYTES = 5
-"""The largest file that is read. A larger one is no text that a person wrote."""
+"""The largest file that is read. A larger file is not a text that a person wrote."""
 
 _ENDINGS = (".feature", ".md")
 _READ = " or ".join(_ENDINGS)
@@ -47,7 +47,7 @@ _INSTALLED = "node_modules"
 
 
 def read(patterns: Sequence[str], root: Path) -> Specification:
-    """Return what the files of some patterns say, in the order of their paths.
+    """Return the content of the files that some patterns match, in the order of their paths.
 
     Errors in files, and scenarios of the same name, are ``problems``; nothing is raised for them.
     10,000 scenarios in 500 files take a few seconds.
@@ -86,12 +86,12 @@ def require_scenarios(
     *,
     place: str = "",
 ) -> None:
-    """Check that there is a scenario: an empty specification would always be proven.
+    """Check that a specification has a scenario. An empty one would always count as proven.
 
     Args:
         specification: what was read.
-        patterns: of its files.
-        place: of the patterns, if they are not on the command line.
+        patterns: the patterns of its files.
+        place: the place of the patterns, if they are not on the command line.
 
     Raises:
         ScenarioError: a pattern matches no file, or the files have no scenario.
@@ -103,10 +103,11 @@ def require_scenarios(
                 wrong = "that line"
             raise ScenarioError(
                 problem.what,
-                why="a specification that is not read is not checked, and nothing would say so",
+                why="the scenarios of a missing file would be left unchecked without a warning",
                 cause=place
-                or "a file was moved or renamed, or is seen from another folder",
-                fix=f"arena scenarios list .   shows what there is; then mend {wrong}",
+                or "a file was moved or renamed, or the command runs in another folder",
+                fix="arena scenarios list .   shows all scenarios and"
+                f" their files. Then correct {wrong}",
             )
     if specification.scenarios:
         return
@@ -117,9 +118,9 @@ def require_scenarios(
     errors = [str(problem) for problem in specification.problems if problem.is_error]
     raise ScenarioError(
         f"no scenario in {len(specification.files)} {files} ({names})",
-        why="a specification without scenarios is proven by anything",
+        why="a specification without scenarios would always count as proven",
         cause="\n".join(errors)
-        or "no line `Scenario:`, and no fence that is marked as gherkin",
+        or "no file has a line `Scenario:` or a fence marked as gherkin",
         fix="write scenarios in a .feature file, or in Markdown in a fence: ```gherkin",
     )
 
@@ -168,9 +169,7 @@ def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem
             line = _line_of_scenario(file)
             path = relative(file, root)
             if line and path not in named:
-                hint = (
-                    "rename it, or name it in arena_specs if the scenario is in a fence"
-                )
+                hint = "rename the file, or name it in arena_specs if the scenario is in a fence"
                 yield Problem(
                     spec=path,
                     line=line,
@@ -185,7 +184,7 @@ def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem
                 yield Problem(
                     spec=path,
                     line=0,
-                    what=f"the file is not read: {pattern} names no file in a folder below",
+                    what=f"the file is not read: {pattern} matches no file in a subfolder",
                     hint=f"arena_specs = {folder}/**/{name}",
                     is_error=False,
                 )
@@ -235,7 +234,7 @@ def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
 def files_in(
     folder: Path, failed: Callable[[OSError], object] | None = None
 ) -> Iterator[Path]:
-    """Yield the files of a folder and all below it, each folder once, in spite of links.
+    """Yield the files of a folder and all below it. Links do not repeat a folder.
 
     Hidden folders and installed packages are left out.
     """
@@ -299,9 +298,9 @@ def _read_file(
         return Specification(files=(path,), problems=(problem,))
     content = parse(text, path)
     if is_named and not content.scenarios and not content.problems:
-        what = "no scenario in it, and no fence that is marked as gherkin"
+        what = "the file has no scenario and no fence marked as gherkin"
         if _fences.is_other_markup(path):
-            what = "no scenario in it"
+            what = "the file has no scenario"
         problem = Problem(
             spec=path,
             line=0,
@@ -314,16 +313,16 @@ def _read_file(
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise ValueError("not a file that can be read")
+        raise ValueError("not a file, or a broken link")
     megabytes = path.stat().st_size / 1_000_000
     if megabytes > MEGABYTES:
         raise ValueError(
-            f"{megabytes:.1f} MB are more than a specification has; "
-            f"expected at most {MEGABYTES} MB"
+            f"the file has {megabytes:.1f} MB. "
+            f"pytest-arena reads specifications of at most {MEGABYTES} MB"
         )
     text = path.read_bytes().decode("utf-8-sig")
     if "\0" in text:
-        raise ValueError("not a text: there are zero bytes in it")
+        raise ValueError("the file is not a text: it contains zero bytes")
     return text
 
 
@@ -331,12 +330,12 @@ def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
     if isinstance(error, UnicodeDecodeError):
-        return f"byte 0x{error.object[error.start]:02x} is no UTF-8; expected a text in UTF-8"
+        return f"byte 0x{error.object[error.start]:02x} is not valid UTF-8"
     return str(error)
 
 
 def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
-    """Yield a problem for each scenario whose key another one has."""
+    """Yield a problem for each scenario that has the key of another."""
     for key, same in grouped_by(scenarios, lambda scenario: scenario.key).items():
         for scenario in same:
             others = [other.place for other in same if other is not scenario]
@@ -349,8 +348,8 @@ def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
             yield Problem(
                 spec=scenario.spec,
                 line=scenario.line,
-                what=f"there is more than one {key!r}: also {places}",
-                hint="rename one, or give each its id as a tag, such as @SHOP-1",
+                what=f"more than one scenario is called {key!r}: also {places}",
+                hint="rename one, or give each an id as a tag, such as @SHOP-1",
                 scenario=key,
             )
 
@@ -359,13 +358,13 @@ def _doubles(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
 
 
 def parse(text: str, spec: str) -> Specification:
-    """Return what the text of one file says, with its errors as problems.
+    """Return the content of one file's text, with its errors as problems.
 
     Args:
-        text: with any line ends, and with or without a byte order mark.
-        spec: the file's path from the root. Its ending decides: ``.feature`` is Gherkin,
-            ``.feature.md`` is Gherkin in headings and bullets. In any other file the fences are
-            read that are marked as ``gherkin``.
+        text: the text, with any line ends, and with or without a byte order mark.
+        spec: the file's path from the root. A ``.feature`` file is Gherkin. A ``.feature.md`` file
+            is Gherkin in headings and bullets. In any other file pytest-arena reads the fences
+            marked as ``gherkin``.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     problems: list[Problem] = []
@@ -441,12 +440,12 @@ def _parse_block(block: GherkinText) -> Specification:
 
 
 def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
-    """Yield the first fault of a block without a feature: all others follow from it."""
+    """Yield the first fault of a block without a feature. It causes all other faults."""
     if block.is_markdown:
         yield from _fences.tagged_headings(block, gherkin.language)
     if not gherkin.faults:
         expected = gherkin.language.title("feature")
-        what = f"there is no Gherkin here; expected {expected}"
+        what = f"no Gherkin was found. Expected {expected}"
         yield block.problem(block.first_line, what)
         return
     problem = _problem(
@@ -461,7 +460,7 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
         if slip and slip.title in {"scenario", "scenarioOutline"}:
             lost += 1
     if lost:
-        what = f"{problem.what}; {lost} scenarios in it could not be read"
+        what = f"{problem.what}. {lost} scenarios could not be read"
         problem = replace(problem, what=what)
     yield problem
 
@@ -498,5 +497,5 @@ def _hint(
     if slip and slip.kind != "exact":
         return f"did you mean `{slip.keyword} …`?"
     if title and title.title == "feature":
-        return "a file or a fence has one Feature"
+        return "a file or a fence can have only one Feature"
     return ""

@@ -21,9 +21,9 @@ class Step:
     """One step. ``kind`` is the same in any language, and for an And."""
 
     keyword: str
-    """As it is written, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
+    """As in the text, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
     kind: Kind
-    """And, But and ``*`` have the kind of the step before; the first step is a Given."""
+    """And, But and ``*`` have the kind of the step before. As a first step they are a Given."""
     text: str
     line: int
     """In the file, from 1."""
@@ -64,13 +64,13 @@ class ScenarioSpec:
     """The file, from the root folder, with ``/``."""
     line: int
     key: str
-    """Its id tag (``@BTL-3``); else the names of feature, rule and scenario, joined by `` :: ``."""
+    """Its id tag (``@BTL-3``), or the names of feature, rule and scenario, joined by `` :: ``."""
     rev: str
     """The hash of its steps, ``1:3265ea09``, without layout, names and tags."""
     steps: tuple[Step, ...]
     """The steps of the Backgrounds first. Steps of an Outline have placeholders."""
     tags: tuple[str, ...] = ()
-    """With ``@``; also the tags of the feature and the rule."""
+    """With ``@``. The tags of the feature and the rule are included."""
     rows: tuple[Row, ...] = ()
     is_outline: bool = False
     description: str = ""
@@ -94,7 +94,7 @@ class Problem:
     hint: str = ""
     """The advice."""
     is_error: bool = True
-    """Whether it makes the scenario MALFORMED; else it is a warning."""
+    """Whether it makes the scenario MALFORMED. Otherwise it is a warning."""
     scenario: str = ""
     """The key of the scenario that it is about."""
 
@@ -200,7 +200,7 @@ Value = TypeVar("Value")
 def grouped_by(
     values: Iterable[Value], key: Callable[[Value], Key]
 ) -> defaultdict[Key, list[Value]]:
-    """Return lists of values by their keys; an empty list for any other key."""
+    """Return the values of each key as a list. Any other key has an empty list."""
     groups = defaultdict(list)
     for value in values:
         groups[key(value)].append(value)
@@ -251,7 +251,7 @@ def row_text(values: Pairs) -> str:
 
 
 def step_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
-    """Return the steps as lines, with doc strings and tables: equal if the versions are."""
+    """Return the steps as lines, with doc strings and tables. Equal versions have equal lines."""
     lines: list[str] = []
     for step in scenario.steps:
         lines += _lines(step)
@@ -275,7 +275,7 @@ def _lines(step: Step) -> Iterator[str]:
 def similarity(these: Sequence[str], those: Sequence[str]) -> float:
     """Return how similar two scenarios are by their ``step_lines``, from 0 to 1.
 
-    If one word was changed, it is 0.9 or more; for different scenarios it is below 0.5. It takes
+    It is 0.9 or more if one word was changed, and below 0.5 for different scenarios. The call takes
     about a millisecond.
     """
     one_text = "\n".join(these)
@@ -298,7 +298,7 @@ _MARKS = "\"“'`"
 _BARE = re.compile(r"(?<![\w.,-])(-?\d+(?:\.\d+)?)(?!\w|\.\d)|\b([A-Z][A-Z0-9_]+)\b")
 _PLACEHOLDER = re.compile(r"<(\w[\w .-]*)>")
 _HOLES = re.compile(r"[{<][^{}<>\n]*[}>]")
-# Words in capitals that are no values.
+# Words in capitals that are not values.
 _PLAIN = frozenset(
     {*_VERBS, "HTTP", "HTTPS", "URL", "URI", "API", "JSON", "XML", "HTML", "ID"}
 )
@@ -310,11 +310,12 @@ def literals(
 ) -> tuple[str, ...]:
     """Return the quoted texts, numbers and words in capitals of the steps, each once.
 
-    Paths and their parts are no literals.
+    Paths and their parts are left out.
 
     Args:
         scenario: the scenario.
-        rows: the values of the rows of an Outline to read; all rows if it has none of them.
+        rows: the values of the rows to read, of an Outline. If it has none of them, all its rows
+            are read.
 
     >>> literals(scenario)  # doctest: +SKIP
     ('Summer Battle 2024', 'PRESELECTION', '8')
@@ -356,7 +357,7 @@ def _blanked(match: re.Match[str]) -> str:
 def paths(scenario: ScenarioSpec, row: Pairs = ()) -> tuple[tuple[str, str], ...]:
     """Return the paths of the steps, each with its verb in capitals or ``""``, each pair once.
 
-    A value of the row replaces its placeholder. Other placeholders are written as a route has them:
+    A value of the row replaces its placeholder. Other placeholders are written as in a route:
     ``/battles/{battle_id}/start``.
     """
     pairs: dict[tuple[str, str], None] = {}
