@@ -244,7 +244,7 @@ def test_a_broken_line_of_the_lock_is_deleted_before_accept(arena: Arena, projec
     path.write_text(f"{lock}\n{{\n", "utf-8")
     status, output, errors = arena("accept", "@BTL-1")
     assert status != 0
-    assert "or delete it, then: arena scenarios accept KEY" in output + errors
+    assert "or delete it and run: arena scenarios accept KEY" in output + errors
     path.write_text(lock, "utf-8")
     assert arena("accept", "@BTL-1")[0] == 0
 
@@ -342,7 +342,7 @@ def test_rows_that_no_test_names_fail_a_check(arena: Arena, project: Path) -> No
     status, output, _ = arena("check")
     assert status == 1
     assert "0 of 1 with a test, 1 partial; 1 gap" in output
-    assert "1 of 2 rows have a test, not: amount=10, price=45" in output
+    assert "1 of 2 rows have a test, but not: amount=10, price=45" in output
     tests.write_text(ROWS.replace("(1, 5)", "(1, 5), (10, 45)"), "utf-8")
     status, output, _ = arena("check")
     assert (status, output) == (0, "scenarios: 1 of 1 with a test\n")
@@ -352,7 +352,7 @@ def test_what_was_not_run_is_not_explained_as_not_run(arena: Arena, project: Pat
     """One has run it just now, and would think that the marker does nothing."""
     assert project.is_dir()
     told = arena("explain", "Start")[1]
-    assert "has 1 test; none was run to explain it, and --json FILE shows" in told
+    assert "has 1 test. This command runs none. --json FILE shows" in told
 
 
 @pytest.mark.slow
@@ -440,7 +440,7 @@ def test_a_merge_without_the_file_of_a_job_asks_for_it(
         shutil.copy(documents / name, project)
     _, output, _ = arena("merge", "--strict", "start.json")
     assert "Stop  no test of the merged runs names it" in output
-    asked = "next: name the JSON file of each CI job: start.json alone was merged"
+    asked = "next: name the JSON file of each CI job: only start.json was merged"
     assert next(line for line in output.splitlines() if line.startswith("next: ")) == asked
     _, output, _ = arena("merge", "--strict", "start.json", "stop.json")
     assert "CI job" not in output
@@ -507,7 +507,7 @@ def test_an_output_that_cannot_be_written_is_named_by_the_commands_option(
         assert "next:  --out html:scenarios.html" in errors
     status, _, errors = arena("merge", "--out", "yaml:x", "run.json")
     assert status == 2
-    assert errors.startswith("--out: 'yaml' is no form of output")
+    assert errors.startswith("--out: 'yaml' is not an output format")
 
 
 @pytest.mark.parametrize("words", [["check"], ["accept", "--all"], ["explain", "Start"]])

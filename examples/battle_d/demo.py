@@ -44,10 +44,10 @@ LACKS = {
     "nothing was asserted": "no assertion after",
     "asserted before the request": "no assertion after",
     "one outcome was forgotten": "no assertion in",
-    "the seed does not matter": "stays green with its seed removed",
-    "the commit does not matter": "stays green with the app's commit rolled back",
-    "the page does not matter": "stays green with the answer emptied",
-    "the answer does not matter": "stays green with the answer turned into a 500",
+    "the seed does not matter": "still passes with its seed removed",
+    "the commit does not matter": "still passes with the app's commit rolled back",
+    "the page does not matter": "still passes with the answer emptied",
+    "the answer does not matter": "still passes with the answer turned into a 500",
 }
 
 

@@ -146,11 +146,11 @@ def test_a_waiver_runs_out_after_its_last_day() -> None:
     """The scenario is UNMAPPED again, and the line itself is a gap."""
     doc = waived("@manual 2026-11-20 soon", day=TODAY + timedelta(1), mapped=False)
     assert doc.scenarios[0].status is Status.UNMAPPED
-    assert "run out (until 2026-11-20: soon)" in doc.scenarios[0].reason
+    assert "has expired (until 2026-11-20: soon)" in doc.scenarios[0].reason
     assert len(doc.gaps) == 2
     part = waived("@manual 2026-11-20 soon", day=TODAY + timedelta(1), mapped=False, partial="-k a")
     assert part.gaps == ()
-    assert "has run out" in str(part.problems)
+    assert "has expired" in str(part.problems)
 
 
 def test_a_waiver_by_key_is_about_that_scenario_alone() -> None:
@@ -165,7 +165,7 @@ def test_a_waiver_by_key_is_about_that_scenario_alone() -> None:
 def test_a_waiver_of_nothing_is_a_gap() -> None:
     """It would wait for a scenario that has another name by now."""
     doc = waived("@manuel 2027-01-01 typo", attempt())
-    assert "no scenario has the name of the waiver '@manuel'" in doc.gaps[0]
+    assert "no scenario matches the waiver '@manuel'" in doc.gaps[0]
 
 
 def test_a_document_does_not_know_where_the_project_lies() -> None:
@@ -184,24 +184,24 @@ def test_a_waiver_of_a_proven_scenario_is_remarked() -> None:
     """It is proven all the same."""
     one = waived("@manual 2027-01-01 later", attempt()).scenarios[0]
     assert one.status is Status.PROVEN
-    assert "its waiver is not needed any more" in one.warnings[0]
+    assert "it is proven, so remove its waiver" in one.warnings[0]
 
 
 @pytest.mark.parametrize(
     "line, what",
     [
-        ("@manual", "it has no day after the name"),
-        ("@manual later", "it has no day after the name"),
-        ("2027-01-01 later", "it has no day after the name"),
-        ("@manual 2027-01-01", "it has no reason after the day"),
-        ("@manual 2027-02-30 later", "2027-02-30 is no day of the form YYYY-MM-DD"),
-        ("@manual 2027-3-1 later", "2027-3-1 is no day of the form YYYY-MM-DD"),
-        ("@manual 31.03.2027 later", "31.03.2027 is no day of the form YYYY-MM-DD"),
+        ("@manual", "it has no date after the name"),
+        ("@manual later", "it has no date after the name"),
+        ("2027-01-01 later", "it has no date after the name"),
+        ("@manual 2027-01-01", "it has no reason after the date"),
+        ("@manual 2027-02-30 later", "2027-02-30 is not a date of the form YYYY-MM-DD"),
+        ("@manual 2027-3-1 later", "2027-3-1 is not a date of the form YYYY-MM-DD"),
+        ("@manual 31.03.2027 later", "31.03.2027 is not a date of the form YYYY-MM-DD"),
     ],
 )
 def test_a_waiver_needs_a_day_that_can_be_and_a_reason(line: str, what: str) -> None:
     """Each mistake has its message, with the place of the option."""
-    with pytest.raises(ConfigError, match=f"is not a waiver: '{line}': {what}") as error:
+    with pytest.raises(ConfigError, match=f"has an invalid waiver '{line}': {what}") as error:
         read_waivers(["", line], place="pytest.ini:3")
     assert error.value.cause == "pytest.ini:3"
 
@@ -245,7 +245,7 @@ def test_a_known_gap_that_has_become_smaller_is_remarked(tmp_path: Path) -> None
     baseline = known(tmp_path, "UNMAPPED Battles :: C", "FAILED Battles :: B")
     doc = with_baseline(baseline, attempt("a"), attempt("b", facts=None), attempt("b2", facts=None))
     assert doc.gaps == ()
-    assert doc.scenarios[1].warnings == ("better than the baseline says: FAILED",)
+    assert doc.scenarios[1].warnings == ("the baseline has a worse status: FAILED",)
     assert doc.scenarios[2].warnings == ()
 
 
@@ -254,7 +254,7 @@ def test_a_known_gap_that_is_closed_must_leave_the_list(tmp_path: Path) -> None:
     baseline = known(tmp_path, "UNMAPPED Battles :: C", "HOLLOW Battles :: B")
     proven = [attempt(name) for name in ("a", "b", "b2")]
     now = f"Battles :: B is PROVEN ({SPEC}:20)"
-    gap = f"known.txt:4: HOLLOW no longer: {now}, so remove this line"
+    gap = f"known.txt:4: remove this line, because {now} and no longer HOLLOW"
     assert with_baseline(baseline, *proven).gaps == (gap,)
     assert with_baseline(baseline, *proven[:2], partial="-k b").gaps == ()
 
@@ -263,8 +263,8 @@ def test_a_line_of_no_scenario_must_leave_the_list(tmp_path: Path) -> None:
     """It would excuse the next one of that name."""
     doc = with_baseline(known(tmp_path, "HOLLOW Battles :: D"), *map(attempt, ("a", "b", "b2")))
     assert doc.gaps[0] == (
-        "known.txt:3: no scenario has the name of the known gap 'Battles :: D' "
-        "(did you mean Battles :: C? Otherwise remove its line)"
+        "known.txt:3: no scenario matches the known gap 'Battles :: D' "
+        "(did you mean Battles :: C? Otherwise remove the line)"
     )
 
 
@@ -275,7 +275,7 @@ def test_a_name_of_a_scenario_that_has_an_id_is_explained(tmp_path: Path, name: 
     waiver = read_waivers([f"{name} 2027-01-01 later"], place="x")
     for gaps in (known(tmp_path, f"UNMAPPED {name}"), waiver):
         doc = document([], [], of=[with_id], rules=replace(RULES, agreed_gaps=gaps))
-        advice = f"({C.place} has the key @BTL-3: write that)"
+        advice = f"(write the key of the scenario at {C.place}: @BTL-3)"
         assert any(advice in gap for gap in doc.gaps), doc.gaps
 
 
@@ -392,14 +392,14 @@ def test_a_renamed_scenario_is_found_by_its_steps() -> None:
     doc = document([], [mapping(one=renamed)], of=[renamed], rules=locked())
     told = [str(one) for one in doc.problems]
     assert len(told) == 1
-    assert "'Battles :: Start' was accepted; 'Battles :: Begin'" in told[0]
+    assert "'Battles :: Start' was accepted, but now 'Battles :: Begin'" in told[0]
     assert "arena scenarios accept 'Battles :: Begin'" in told[0]
     near = scenario("Begin", rev="1:12345678")
     doc = document([], [mapping(one=near)], of=[near], rules=locked())
-    assert "has nearly its steps" in str(doc.problems[0])
+    assert "has nearly the same steps" in str(doc.problems[0])
     other = scenario("Begin", rev="1:12345678", steps=(step("When it rains"),))
     doc = document([], [mapping(one=other)], of=[other], rules=locked())
-    assert "no specification has it any more" in str(doc.problems[0])
+    assert "no specification has it now" in str(doc.problems[0])
 
 
 @pytest.mark.parametrize("tag", ["@no-sed", "@survives-emtpy", "@No-Seed"])
@@ -408,7 +408,7 @@ def test_a_tag_that_was_meant_to_excuse_is_told(tag: str) -> None:
     found = [replace(one, tags=(tag,)) for one in (A, B)]
     problems = document([attempt("a")], [mapping("a", A)], of=found).problems
     assert [(one.line, one.is_error) for one in problems] == [(A.line, False)]
-    assert f"{tag} means nothing to arena" in problems[0].what
+    assert f"{tag} has no effect in pytest-arena" in problems[0].what
 
 
 @pytest.mark.parametrize("tag", ["@no-seed", "@survives-500", "@no-ui", "@BTL-3", "@slow"])

@@ -148,13 +148,13 @@ def broken(change: Any) -> str:
 )
 def test_what_is_no_document_is_named(text: str) -> None:
     """With the file, never with a traceback of ours."""
-    with pytest.raises(ConfigError, match=r"out/x\.json does not hold scenarios"):
+    with pytest.raises(ConfigError, match=r"out/x\.json is not a readable JSON file of scenarios"):
         from_json(text, where="out/x.json")
 
 
 def test_a_document_of_another_version_is_named() -> None:
     """It may mean something else by the same words."""
-    with pytest.raises(ConfigError, match=r"is of schema 2, and this version .* reads 1"):
+    with pytest.raises(ConfigError, match=r"has schema 2, but this pytest-arena reads schema 1"):
         from_json('{"schema": 2}', where="x.json")
 
 

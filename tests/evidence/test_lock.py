@@ -136,7 +136,9 @@ def test_accepting_all_keeps_what_was_renamed_until_a_test_has_the_new_name() ->
     tests = [mapping("test_Stop", STOP, source="abc")]
     lock, lines = lock.accepted(judge(spec, tests, [], rules=RULES))
     assert list(lock.entries) == [START.key, STOP.key]
-    assert lines == ("kept: Battles :: Start; it is Battles :: Begin now, which no test names yet",)
+    assert lines == (
+        "kept: Battles :: Start, because no test names its new name Battles :: Begin yet",
+    )
 
 
 def test_accepting_a_renamed_scenario_moves_its_entry() -> None:
@@ -168,7 +170,7 @@ def test_a_renamed_scenario_whose_steps_changed_is_a_gap() -> None:
     edited = scenario("Begin", rev="1:22222222", steps=steps)
     maps = [mapping(one=edited)]
     [gap] = judge(specification(edited), maps, [attempt(facts=facts())], rules=rules).gaps
-    assert "'Battles :: Start' was accepted; 'Battles :: Begin'" in gap
+    assert "'Battles :: Start' was accepted, but now 'Battles :: Begin'" in gap
     renamed = scenario("Begin")
     maps = [mapping(one=renamed)]
     assert judge(specification(renamed), maps, [attempt(facts=facts())], rules=rules).gaps == ()
@@ -182,7 +184,7 @@ def test_steps_are_not_compared_ten_thousand_times() -> None:
     new = [scenario(f"New {number}", steps=steps, rev=f"1:x{number}") for number in range(100)]
     new += [scenario("Renamed", rev="1:7"), scenario("Edited", rev="1:22222222")]
     problems = judge(specification(*new), [], [], rules=replace(RULES, lock=lock)).problems
-    assert "'Battles :: Old 7' was accepted; 'Battles :: Renamed'" in str(problems)
+    assert "'Battles :: Old 7' was accepted, but now 'Battles :: Renamed'" in str(problems)
     assert "Battles :: Edited" not in str(problems)
 
 
@@ -196,7 +198,7 @@ def test_a_row_that_is_edited_has_drifted(tmp_path: Path) -> None:
     assert said.standing.drifted == ""
     said = judge(specification(edited), maps, [], rules=replace(RULES, lock=lock)).scenarios[0]
     assert said.standing.drifted.startswith(
-        "its rows were accepted as others (was 'p=2', is 'p=3'): arena scenarios accept"
+        "its rows differ from the accepted rows (was 'p=2', is 'p=3'): arena scenarios accept"
     )
     _, lines = accepted(lock, edited)
     assert "-Example p=2" in lines
@@ -232,7 +234,7 @@ def test_the_marks_of_a_merge_conflict_are_named_with_their_line(tmp_path: Path,
 )
 def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
     """With its number and itself."""
-    with pytest.raises(ScenarioError, match=r"scenarios\.lock:2 is no line") as error:
+    with pytest.raises(ScenarioError, match=r"scenarios\.lock:2 is not a valid line") as error:
         read(tmp_path / "scenarios.lock", f"# head\n{line}\n")
     assert error.value.cause == f"scenarios.lock:2  {line}"
     assert "delete it" in error.value.fix

@@ -41,7 +41,7 @@ def test_a_test_that_seeds_requests_asserts_and_passes_proves_its_scenario() -> 
         ([attempt(outcome="xfailed", reason="bug 7")], "XFAIL", "bug 7"),
         ([attempt(outcome="xpassed")], "XPASS", "passed, though expected to fail"),
         ([attempt(outcome="skipped", reason="no Redis")], "SKIPPED", "no Redis"),
-        ([attempt(facts=None)], "UNKNOWN", "nothing is known"),
+        ([attempt(facts=None)], "UNKNOWN", "did not record what it did"),
     ],
 )
 def test_what_became_of_the_only_test_is_said(tries: list[Try], status: str, reason: str) -> None:
@@ -80,7 +80,7 @@ def test_a_test_that_passes_only_on_a_rerun_is_flaky() -> None:
 def test_a_rerun_is_flaky_though_the_failure_before_it_never_arrived() -> None:
     """It was run again for a reason."""
     one = judged([attempt(is_rerun=True)])
-    assert (one.status, one.reason) == (Status.FLAKY, "passed on a rerun")
+    assert (one.status, one.reason) == (Status.FLAKY, "passed in a rerun")
 
 
 def test_a_test_that_fails_on_all_reruns_failed() -> None:
@@ -120,8 +120,8 @@ def test_a_test_that_does_not_prove_is_named_beside_one_that_does() -> None:
     one = judged([*tries, attempt("test_c", facts=facts(asserted=()))], maps)
     assert one.status is Status.PROVEN
     xfail, hollow = one.warnings  # test_d was not run
-    assert xfail.endswith("::test_b is XFAIL, another test proves it: bug 7")
-    assert "::test_c is HOLLOW, another test proves it: no assertion" in hollow
+    assert xfail.endswith("::test_b is XFAIL, but another test proves the scenario: bug 7")
+    assert "::test_c is HOLLOW, but another test proves the scenario: no assertion" in hollow
 
 
 def test_without_a_proof_the_worst_test_speaks() -> None:
@@ -151,12 +151,17 @@ def rows(*names: str) -> list[Mapping]:
     "named, outcomes, status, reason",
     [
         ("123", {}, "PROVEN", ""),
-        ("12", {}, "PARTIAL", "2 of 3 rows proven, not: p=3"),
-        ("1", {}, "PARTIAL", "1 of 3 rows proven, not: p=2 | p=3"),
+        ("12", {}, "PARTIAL", "2 of 3 rows are proven, but not: p=3"),
+        ("1", {}, "PARTIAL", "1 of 3 rows are proven, but not: p=2 | p=3"),
         ("123", {"2": "skipped"}, "SKIPPED", "skipped"),
         ("123", {"2": "failed"}, "FAILED", "failed"),
         ("12", {"2": "skipped"}, "SKIPPED", "skipped"),
-        (" ", {}, "PARTIAL", "0 of 3 rows proven, not: p=1 | p=2 | p=3 (a test of the whole"),
+        (
+            " ",
+            {},
+            "PARTIAL",
+            "0 of 3 rows are proven, but not: p=1 | p=2 | p=3 (a test of the whole",
+        ),
         ("123 ", {}, "PROVEN", ""),
         ("123 ", {"": "failed"}, "FAILED", "failed"),
         ("123 ", {"": "skipped"}, "PROVEN", ""),
@@ -180,10 +185,10 @@ def test_the_reason_of_some_rows_names_them() -> None:
     tries = [attempt("t1", sabotages=(survived,)), attempt("t2", sabotages=(survived,))]
     one = outline("1", "2", "3")
     some = judged([*tries, attempt("t3", facts=idle)], rows("1", "2", "3"), of=one)
-    assert "stays green with its seed removed (p=1 | p=2); no assertion" in some.reason
+    assert "still passes with its seed removed (p=1 | p=2); no assertion" in some.reason
     assert some.reason.endswith(" (p=3)")
     every = judged([*tries, attempt("t3", sabotages=(survived,))], rows("1", "2", "3"), of=one)
-    assert every.reason == "stays green with its seed removed"
+    assert every.reason == "still passes with its seed removed"
 
 
 def test_an_outline_whose_rows_all_have_a_test_is_not_partial() -> None:

@@ -124,7 +124,7 @@ def test_a_test_that_pytest_retry_saves_is_flaky(tmp_path: Path) -> None:
         "never_passes": "FAILED",
     }, found.run.output
     reason = found.reason("passes_on_a_retry")
-    assert reason.startswith("passed only when run again, after: AssertionError: not yet")
+    assert reason.startswith("passed only in a rerun, after: AssertionError: not yet")
 
 
 SYRUPY = """

@@ -252,7 +252,7 @@ def test_evidence_says_what_the_test_did() -> None:
         "tests/test_judging.py::test_12[<a>] tests/test_judging.py:9",
         "Seededbattles 1 row, users 3 rows",
         "POST /battles/7/close → 303 · as mc · route /battles/{battle_id}/close · changed",
-        "changed battles 1 row · read what was seeded in battles · preparation",
+        "changed battles 1 row · read seeded rows of battles · preparation",
         "GET /<b> → no answer · the test did not look at the answer",
         "response.status_code == 303 after 1 request · tests/test_judging.py:31",
         "12 times",
@@ -307,8 +307,8 @@ def test_scenarios_are_shown_as_they_were_read_where_the_text_is_another(
     found = Page(page(unread(), sources))
     assert len(found.of("scenario")) == len(Status)
     said = [one.text for one in found.of("notice")]
-    why = "has changed since the run" if sources else "is not to be had"
-    assert f"The text of this file {why}: its scenarios are shown as they were read." in said
+    why = "has changed since the run" if sources else "is missing"
+    assert f"The text of this file {why}. Its scenarios are shown as they were read." in said
     text = found.named("main")[0].text
     for told in ("Judging a battle", "Rule: Scores stay within their range", "a | b", '"winner"'):
         assert told in text

@@ -30,10 +30,10 @@ def test_forms_and_paths_are_read() -> None:
 @pytest.mark.parametrize(
     "text, what, fix",
     [
-        ("htm:a.html", "'htm' is no form of output", "--scenarios-out=html:a.html"),
-        ("report.json", "there are json, html, md, messages", ""),
-        ("json", "json: it is not said which file", "--scenarios-out=json:scenarios.json"),
-        ("json:a,md:a", "two outputs would go to a", ""),
+        ("htm:a.html", "'htm' is not an output format", "--scenarios-out=html:a.html"),
+        ("report.json", "The formats are json, html, md, messages", ""),
+        ("json", "the format json has no file", "--scenarios-out=json:scenarios.json"),
+        ("json:a,md:a", "two outputs have the same file: a", ""),
     ],
 )
 def test_a_mistake_names_the_forms_and_what_to_write(text: str, what: str, fix: str) -> None:

@@ -36,7 +36,7 @@ def test_the_totals_come_last_and_alone_with_qq() -> None:
         "1 failed"
     )
     assert totals.endswith("; 13 gaps, on which --scenarios=strict would fail")
-    assert lines(document, verbosity=-2) == [f"{totals}; 2 problems: without -qq"]
+    assert lines(document, verbosity=-2) == [f"{totals}; 2 problems (shown without -qq)"]
 
 
 def test_a_run_that_gaps_fail_says_so() -> None:
@@ -59,8 +59,10 @@ def test_the_next_step_is_said_once_at_the_end() -> None:
     assert "arena scenarios stubs --write tests" in stubs
     named = lines(document, specs=["docs/a b.md", "x.feature"])
     assert "arena scenarios stubs 'docs/a b.md' x.feature --write tests" in named[-2]
-    assert "@survives-empty; see the page Sabotage of" in others
-    assert "next: assert on what a test stays green without" in explained(survived, marker="")[-1]
+    assert "@survives-empty. See the page Sabotage of" in others
+    assert (
+        "next: add an assertion that fails under the sabotage" in explained(survived, marker="")[-1]
+    )
     assert lines(document, verbosity=-1)[-2:] == [stubs, others]
     known = tuple(replace(one, is_excused=True) for one in document.scenarios)
     assert "next: " not in "".join(lines(replace(document, scenarios=(*known, hollow))))
@@ -227,7 +229,10 @@ def test_an_explanation_shows_the_evidence_of_each_test() -> None:
 def test_a_command_to_paste_is_quoted_for_the_shell() -> None:
     """A name may hold an apostrophe, or a dollar."""
     told = explained(judged(Status.NOT_RUN, scenario=a_scenario("The MC's $1")), marker="")
-    assert "next: pytest --scenario='Battles :: The MC'\"'\"'s $1'   runs its tests" in told[-2]
+    assert (
+        "next: pytest --scenario='Battles :: The MC'\"'\"'s $1' --scenarios-out=json:scenarios.json   runs"
+        in told[-2]
+    )
 
 
 def test_a_listing_shows_places_steps_rows_and_rules() -> None:

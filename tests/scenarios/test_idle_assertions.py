@@ -1689,9 +1689,9 @@ def test_what_could_not_fail_by_what_the_app_does_proves_nothing(found: Told, na
     assert found.statuses[name] == "HOLLOW", found.run.output
     advice = "compare the answer"
     if name.startswith("all_of"):
-        advice = r"all\(…\) of an empty list is true, assert its length too"
+        advice = r"all\(…\) of an empty list is true, so assert its length too"
     elif name == "a_method_that_it_does_not_call":
-        advice = "answer.json is always true, compare its value"
+        advice = "answer.json is always true, so compare its value"
     assert re.search(rf"could fail \(test_it.py:\d+ cannot: {advice}", found.reason(name))
 
 

@@ -161,4 +161,4 @@ def test_a_request_that_may_have_read_the_row_has(run: Told, name: str) -> None:
 def test_a_request_that_was_given_other_rows_has_not_read_it(run: Told, name: str) -> None:
     """A row of the same table is not the one that the test has made."""
     assert _read(run, name) == []
-    assert "no request read what was seeded: tickets" in str(run.scenarios[name])
+    assert "no request read the seeded rows of tickets" in str(run.scenarios[name])

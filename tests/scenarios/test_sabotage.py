@@ -118,7 +118,7 @@ def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Tol
 def test_a_failure_of_the_tear_down_alone_is_no_notice(odd: Told) -> None:
     """The fixture of the test failed, whatever the test asserts."""
     reason = odd.reason("ignores_what_its_tear_down_refreshes")
-    assert "whether it notices its seed removed is not known: tear-down: " in reason
+    assert "pytest-arena does not know whether it notices its seed removed: tear-down: " in reason
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def test_who_stays_green_with_the_policies_off_is_hollow(
         "excused": "survived",
         "and the next one": "noticed",
     }
-    assert "stays green with the policies of its tables off: docs" in found.reason(
+    assert "still passes with the policies of its tables disabled: docs" in found.reason(
         "sees it among others"
     )
     accused = [name for name in NAMES if "policies" in found.reason(name)]

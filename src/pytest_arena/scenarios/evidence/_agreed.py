@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # An edited scenario has a similarity of 0.99 to its former version, others have at most 0.38.
 _NEARLY = 0.8
-# A comparison of steps takes a millisecond. More pairs mean that a file was left out: no renames.
+# A comparison of steps takes a millisecond. More pairs mean a missing file instead of renames.
 _MOST_COMPARED = 1000
 _CONFLICT = re.compile(r"(<{7}|={7}|>{7}|\|{7})(\s.*)?")
 _LOCK_HEAD = """\
@@ -49,7 +49,7 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
     Comments and blank lines are left out.
 
     Raises:
-        ScenarioError: it cannot be read as text, or has the marks of a merge conflict.
+        ScenarioError: the file cannot be read as text, or has the marks of a merge conflict.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -66,7 +66,7 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
                 f"{path.name} has the marks of a merge conflict",
                 why="pytest-arena cannot know which of the two sides is right",
                 cause=f"{path.name}:{number}  {line}",
-                fix="keep the lines of both sides, one for each scenario, and delete the marks: "
+                fix="delete the marks, and keep the lines of both sides, one for each scenario. "
                 "`arena scenarios accept KEY` writes a new line for a scenario",
             )
         if line.strip() and not line.startswith("#"):
@@ -79,10 +79,10 @@ def _unreadable(
     cause: str,
     expected: str,
 ) -> ScenarioError:
-    """Return the error for a file, or a line, of another form than expected."""
+    """Return the error for a file or a line that does not have the expected form."""
     return ScenarioError(
         what,
-        why="without it pytest-arena cannot know what was agreed on",
+        why="the file records what the project has agreed to",
         cause=cause,
         fix=f"expected: {expected}",
     )
@@ -120,8 +120,8 @@ class Locked:
     def difference(self, old: Locked | None, place: str) -> Iterator[str]:
         """Yield what changed since an older entry.
 
-        That is a new name, a diff of the steps and rows, and a line for each test that was added,
-        removed or changed. ``place`` labels the diff.
+        The lines are a new name, a diff of the steps and rows, and a line for each test that was
+        added, removed or changed. ``place`` labels the diff.
         """
         old_lines = []
         old_tests = {}
@@ -157,17 +157,15 @@ class Locked:
         """Return what changed in the steps or the rows of a scenario, or "" if nothing did."""
         steps = step_lines(scenario)
         is_changed = self.rev != scenario.rev
-        # Hashes of different versions cannot be compared: then the steps are.
+        # Hashes of different versions cannot be compared, so the steps are compared.
         if self.rev.split(":")[0] != scenario.rev.split(":")[0]:
             is_changed = self.steps != steps
         if is_changed:
-            return (
-                f"its steps were accepted as others{_first_change(self.steps, steps)}"
-            )
+            return f"its steps differ from the accepted steps{_first_change(self.steps, steps)}"
         # An additional row only lacks a test. A row that replaces another was edited.
         rows = _row_lines(scenario)
         if not set(self.rows) <= set(rows) and not set(rows) <= set(self.rows):
-            return f"its rows were accepted as others{_first_change(self.rows, rows)}"
+            return f"its rows differ from the accepted rows{_first_change(self.rows, rows)}"
         return ""
 
 
@@ -188,8 +186,8 @@ class Lock:
         """Read the file. Without the file the lock is empty.
 
         Raises:
-            ScenarioError: it cannot be read, has the marks of a merge conflict, an invalid line,
-                or two lines for one scenario.
+            ScenarioError: the file cannot be read, or has the marks of a merge conflict, an invalid
+                line, or two lines for one scenario.
         """
         entries: dict[str, Locked] = {}
         for number, line in _agreed_lines(path):
@@ -198,22 +196,23 @@ class Lock:
                 entry = from_shape(Locked, json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise ScenarioError(
-                    f"{place} is no line of a lock file",
-                    why="without it pytest-arena cannot know what was agreed on",
+                    f"{place} is not a valid line of a lock file",
+                    why="the file records what the project has agreed to",
                     cause=f"{place}  {line}",
-                    fix="restore the line from git; or delete it, then: arena scenarios accept KEY",
+                    fix="restore the line from git, or delete it and run: "
+                    "arena scenarios accept KEY",
                 ) from error
             if entries.setdefault(entry.key, entry) != entry:
                 raise ScenarioError(
                     f"two lines of the lock file are about {entry.key!r}",
-                    why="pytest-arena cannot know which of the two was agreed on",
+                    why="pytest-arena cannot know which of the two is right",
                     cause=f"{place}: two branches have accepted it, and git kept both",
-                    fix=f"delete both lines, then: arena scenarios accept {entry.key!r}",
+                    fix=f"delete both lines and run: arena scenarios accept {entry.key!r}",
                 )
         return cls(dict(sorted(entries.items())), path.name)
 
     def text(self) -> str:
-        """Return the file's text, the same for the same entries."""
+        """Return the file's text. The same entries give the same text."""
         text = _LOCK_HEAD
         for _, entry in sorted(self.entries.items()):
             text += f"\n{json.dumps(to_shape(entry), ensure_ascii=False)}\n"
@@ -232,15 +231,15 @@ class Lock:
 
         Args:
             document: the scenarios and their tests.
-            keys: of the scenarios; without any, all that have a test are accepted, and entries
-                without a scenario are removed.
+            keys: the keys of the scenarios. Without any, all scenarios with a test are accepted,
+                and entries without a scenario are removed.
 
         Returns:
             The new lock, and the changes: for each scenario a diff of its steps and a line for
             each test that was added, removed or changed.
 
         Raises:
-            ScenarioError: one is malformed.
+            ScenarioError: a scenario is malformed.
         """
         judged = {each.scenario.key: each for each in document.scenarios}
         tested = [key for key, each in sorted(judged.items()) if each.tests]
@@ -265,13 +264,13 @@ class Lock:
                 del entries[former.key]
                 del missing[former.key]
         if not keys:
-            # A renamed scenario whose tests still have the old name keeps its entry: by the entry
-            # the run finds the new name.
+            # A renamed scenario keeps its entry if its tests still have the old name. The entry
+            # leads a run to the new name.
             scenarios = [each.scenario for each in document.scenarios]
             for key, former in self._renames(scenarios, missing).items():
                 del missing[former.key]
                 lines.append(
-                    f"kept: {former.key}; it is {key} now, which no test names yet"
+                    f"kept: {former.key}, because no test names its new name {key} yet"
                 )
             for key in missing:
                 lines.append(f"gone: {key}")
@@ -281,29 +280,29 @@ class Lock:
     def problems(self, scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
         """Yield a problem for each entry whose scenario was renamed or removed.
 
-        It is an error if the steps changed with the name: these were not accepted.
+        It is an error if the steps changed with the name, because these were not accepted.
         """
         missing = self._missing(scenario.key for scenario in scenarios)
         by_key = {scenario.key: scenario for scenario in scenarios}
         for key, former in self._renames(scenarios, missing).items():
             del missing[former.key]
             scenario = by_key[key]
-            has = "has nearly its steps"
+            has = "has nearly the same steps"
             if former.rev == scenario.rev:
-                has = "has its steps"
+                has = "has the same steps"
             yield Problem(
                 spec=self.place,
                 line=0,
-                what=f"{former.key!r} was accepted; {key!r} ({scenario.place}) {has}",
-                hint=f"arena scenarios accept {key!r}, and that name in its markers",
+                what=f"{former.key!r} was accepted, but now {key!r} ({scenario.place}) {has}",
+                hint=f"arena scenarios accept {key!r}, and use that name in the markers",
                 is_error=former.rev != scenario.rev,
             )
         for key in missing:
             yield Problem(
                 spec=self.place,
                 line=0,
-                what=f"{key!r} was accepted, and no specification has it any more",
-                hint="arena scenarios accept --all leaves it out",
+                what=f"{key!r} was accepted, but no specification has it now",
+                hint="arena scenarios accept --all removes it",
                 is_error=False,
             )
 
@@ -317,8 +316,8 @@ class Lock:
     ) -> dict[str, Locked]:
         """Return the former entry of each renamed scenario by its new key.
 
-        That is the only missing entry with its steps, else the only one with nearly its steps,
-        unless there are too many to compare.
+        This is the only missing entry with the same steps, or the only one with nearly the same
+        steps. If there are too many to compare, only the same steps count.
         """
         left = dict(missing)
         renames: dict[str, Locked] = {}
@@ -343,14 +342,14 @@ def _refuse_malformed(judged: JudgedScenario) -> None:
     if judged.standing.malformed:
         raise ScenarioError(
             f"{judged.scenario.key!r} is MALFORMED: {judged.standing.malformed}",
-            why="its steps may not be read as their author means them",
+            why="pytest-arena may have misread its steps",
             cause=judged.scenario.place,
-            fix="mend the specification, then accept it",
+            fix="correct the specification, then accept the scenario",
         )
 
 
 def _row_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
-    """Return each row of an Outline in a line, sorted."""
+    """Return a line for each row of an Outline, sorted."""
     return tuple(sorted({row_text(row.values) for row in scenario.rows}))
 
 
@@ -380,10 +379,10 @@ _STATUSES = {status.value: status for status in Status}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreedGap:
-    """A scenario that may go unproven: a line of the baseline (with a status), or a waiver."""
+    """A scenario that may stay unproven: a line of the baseline (with a status), or a waiver."""
 
     name: str
-    """The key of a scenario; of a waiver also a tag."""
+    """The key of a scenario. A waiver may also name a tag."""
     status: Status | None = None
     until: date = date.max
     """The last day on which a waiver holds."""
@@ -393,7 +392,7 @@ class AgreedGap:
     line: int = 0
 
     def covers(self, scenario: ScenarioSpec) -> bool:
-        """Return whether it is about this scenario."""
+        """Return whether the gap is about this scenario."""
         if self.name == scenario.key:
             return True
         return not self.status and self.name in scenario.tags
@@ -406,8 +405,8 @@ def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
     """Read the lines ``HOLLOW  Feature :: Scenario``, or none without the file.
 
     Raises:
-        ScenarioError: it cannot be read, has the marks of a merge conflict, an invalid line, or a
-            key twice.
+        ScenarioError: the file cannot be read, or has the marks of a merge conflict, an invalid
+            line, or a key twice.
     """
     gaps = {}
     for number, line in _agreed_lines(path):
@@ -437,7 +436,7 @@ def baseline_text(path: Path, document: Document) -> str:
     Without the file, each scenario that is neither proven nor waived gets a line.
 
     Raises:
-        ScenarioError: the existing file is no baseline.
+        ScenarioError: the existing file is not a baseline.
     """
     statuses = {
         judged.scenario.key: judged.status
@@ -458,7 +457,7 @@ def _improved(
     document: Document,
     statuses: Mapping[str, Status],
 ) -> dict[str, Status]:
-    """Return the statuses of the baseline's scenarios: the better one of baseline and run."""
+    """Return the better status, of baseline and run, of each scenario of the baseline."""
     keys = {judged.scenario.key for judged in document.scenarios}
     improved = {}
     for gap in read_baseline(path):
@@ -476,8 +475,8 @@ def read_waivers(
     """Read the lines ``@manual 2027-03-31 bought in May``. Blank lines are left out.
 
     Args:
-        lines: of the option.
-        place: of the option, for messages.
+        lines: the lines of the option.
+        place: the place of the option, for messages.
 
     Raises:
         ConfigError: a line has no valid date, or no reason.
@@ -488,15 +487,15 @@ def read_waivers(
 def _waiver(line: str, place: str) -> AgreedGap:
     match = _WAIVER.fullmatch(line)
     if match is None:
-        raise _no_waiver(line, place, "it has no day after the name")
+        raise _no_waiver(line, place, "it has no date after the name")
     try:
         until = date.fromisoformat(match["until"])
     except ValueError:
-        what = f"{match['until']} is no day of the form YYYY-MM-DD"
+        what = f"{match['until']} is not a date of the form YYYY-MM-DD"
         raise _no_waiver(line, place, what) from None
     reason = match["reason"].strip()
     if not reason:
-        raise _no_waiver(line, place, "it has no reason after the day")
+        raise _no_waiver(line, place, "it has no reason after the date")
     file_name, number = _place_of_waiver(place, line)
     return AgreedGap(
         name=" ".join(match["name"].split()),
@@ -509,8 +508,8 @@ def _waiver(line: str, place: str) -> AgreedGap:
 
 def _no_waiver(line: str, place: str, what: str) -> ConfigError:
     return ConfigError(
-        f"arena_scenario_waive is not a waiver: {line!r}: {what}",
-        why="a scenario may go unproven for a reason, and until a day; then it counts again",
+        f"arena_scenario_waive has an invalid waiver {line!r}: {what}",
+        why="a waiver excuses an unproven scenario for a reason, and until a date",
         cause=place,
         fix="arena_scenario_waive = @manual 2027-03-31 why it cannot be tested",
     )
@@ -534,18 +533,18 @@ def gap_problems(
     gaps: Iterable[AgreedGap],
     today: date,
 ) -> Iterator[Problem]:
-    """Yield the agreed gaps that are about no scenario, or have run out."""
+    """Yield the agreed gaps that match no scenario, or have expired."""
     for gap in gaps:
         is_used = any(gap.covers(scenario) for scenario in scenarios)
         if is_used and today <= gap.until:
             continue
-        what = f"the waiver of {gap.name!r} ({gap}) has run out"
-        hint = "delete it if its scenario is proven; else prove it, or set a later day"
+        what = f"the waiver of {gap.name!r} ({gap}) has expired"
+        hint = "prove the scenario and delete the waiver, or set a later date"
         if not is_used:
             kind = "waiver"
             if gap.status:
                 kind = "known gap"
-            what = f"no scenario has the name of the {kind} {gap.name!r}"
+            what = f"no scenario matches the {kind} {gap.name!r}"
             hint = _advice_for_name(gap.name, scenarios)
         yield Problem(
             spec=gap.spec,
@@ -556,14 +555,14 @@ def gap_problems(
 
 
 def _advice_for_name(name: str, scenarios: Sequence[ScenarioSpec]) -> str:
-    """Return what to write instead of a name that is no key."""
+    """Return advice for a name that is not a key."""
     for scenario in scenarios:
         names = [scenario.feature, scenario.rule, scenario.name]
         full_name = " :: ".join(filter(None, names))
         if name in {full_name, scenario.name}:
-            return f"{scenario.place} has the key {scenario.key}: write that"
+            return f"write the key of the scenario at {scenario.place}: {scenario.key}"
     keys = [scenario.key for scenario in scenarios]
     near = get_close_matches(name, keys, n=1)
     if near:
-        return f"did you mean {near[0]}? Otherwise remove its line"
-    return "remove its line"
+        return f"did you mean {near[0]}? Otherwise remove the line"
+    return "remove the line"

@@ -31,7 +31,7 @@ NO_REQUEST = "@no-request"  # the scenario is about a command, a batch, a file
 BROKEN = {
     "seed": "its seed removed",
     "commit": "the app's commit rolled back",
-    "policy": "the policies of its tables off",
+    "policy": "the policies of its tables disabled",
     "empty": "the answer emptied",
     "500": "the answer turned into a 500",
 }
@@ -65,7 +65,7 @@ class StatusReason:
 
 
 def worst(flags: Iterable[StatusReason]) -> StatusReason:
-    """Return the worst status with the reasons of all flags that have it; PROVEN without flags."""
+    """Return the worst status with the reasons of all its flags. Without flags return PROVEN."""
     ordered = sorted(flags, key=lambda flag: flag.status.rank)
     if not ordered:
         return StatusReason(Status.PROVEN)
@@ -104,7 +104,7 @@ class Claim:
 
     @property
     def proven(self) -> ScenarioSpec | Row:
-        """The row that the test proves, else the scenario."""
+        """The row that the test proves, or the scenario."""
         for row in self.scenario.rows:
             if row.values == self.mapping.row:
                 return row
@@ -140,10 +140,12 @@ class Claim:
     def missing(self, facts: Facts | None) -> list[StatusReason]:
         """Return a flag for each piece of required evidence that is missing.
 
-        It is HOLLOW; UNKNOWN if pytest-arena could not record that kind of evidence.
+        The status is HOLLOW, or UNKNOWN if pytest-arena could not record that kind of evidence.
         """
         if facts is None:
-            unknown = self.flag(Status.UNKNOWN, "nothing is known of what it did")
+            unknown = self.flag(
+                Status.UNKNOWN, "pytest-arena did not record what it did"
+            )
             if self.evidence:
                 return [unknown]
             return []
@@ -157,7 +159,7 @@ class Claim:
             missing = find_missing[kind](facts)
             why = _why_unknown(facts, kind)
             if missing and why:
-                reason = f"whether it {_SHOWS[kind]} is not known: {why}"
+                reason = f"pytest-arena does not know whether it {_SHOWS[kind]}: {why}"
                 flags.append(self.flag(Status.UNKNOWN, reason))
             elif missing:
                 flags.append(self.flag(Status.HOLLOW, missing))
@@ -175,7 +177,7 @@ class Claim:
         own = facts.requests[facts.first :]
         if len(own) > 1 and own[0].changed:  # the test may seed by the app's requests
             request = f"{own[0].method} {own[0].path}"
-            text += f" (if {request} prepares: scenario.given(…), or a fixture)"
+            text += f" (if {request} is preparation, send it in scenario.given(…) or in a fixture)"
         return text
 
     def _missing_request(self, facts: Facts) -> str:
@@ -186,7 +188,7 @@ class Claim:
         if facts.late:
             return (
                 f"no request reached the app before the tear-down, which sent {facts.late[0]}"
-                " (send it in the test: a tear-down proves nothing)"
+                " (send it in the test, because a tear-down proves nothing)"
             )
         return "no request reached the app"
 
@@ -201,7 +203,7 @@ class Claim:
         request = requests[0]
         return (
             f"the app has no route for {request.method} {request.path}, so it answered 404 (if "
-            "the scenario is about that path: name it in a step)"
+            "the scenario is about this path, name it in a step)"
         )
 
     def _missing_assertion(self, facts: Facts) -> str:
@@ -216,12 +218,12 @@ class Claim:
             return f"no assertion{hint}"
         if checks:
             early = max(checks, key=lambda check: (check.after, check.place))
-            hint = f" (the last one, {early.place}, is before it)"
+            hint = f" (the last assertion, {early.place}, is before it)"
         last = facts.requests[-1]
         return f"no assertion after {last.method} {last.path}{hint}"
 
     def unnoticed(self, sabotages: Iterable[Sabotage]) -> Iterator[StatusReason]:
-        """Yield HOLLOW for each sabotage that the test survived, UNKNOWN for each without result.
+        """Yield HOLLOW for each survived sabotage, and UNKNOWN for each sabotage without result.
 
         A tag on the scenario excuses one kind: ``@survives-seed`` (and ``@no-seed``),
         ``@survives-commit``, ``@survives-policy``, ``@survives-empty``, ``@survives-500``.
@@ -235,9 +237,11 @@ class Claim:
             if sabotage.why:
                 why = f": {sabotage.why}"
             if sabotage.result == "survived":
-                yield self.flag(Status.HOLLOW, f"stays green with {BROKEN[kind]}{why}")
+                yield self.flag(Status.HOLLOW, f"still passes with {BROKEN[kind]}{why}")
             elif sabotage.result == "unknown":
-                unknown = f"whether it notices {BROKEN[kind]} is not known{why}"
+                unknown = (
+                    f"pytest-arena does not know whether it notices {BROKEN[kind]}{why}"
+                )
                 yield self.flag(Status.UNKNOWN, unknown)
 
     def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:
@@ -273,13 +277,13 @@ class Claim:
         all_blocks: list[StepFacts],
         facts: Facts,
     ) -> bool:
-        """Return whether nothing happened that a step needs.
+        """Return whether the test did nothing that a step needs.
 
         Args:
-            kind: of the step.
-            blocks: of the step.
-            all_blocks: of all steps.
-            facts: of the test.
+            kind: the kind of the step.
+            blocks: the blocks of the step.
+            all_blocks: the blocks of all steps.
+            facts: the facts of the test.
         """
         if kind == "then":
             return not any(block.assertions for block in blocks)
@@ -305,7 +309,7 @@ class Claim:
             return JudgedStep(status=Status.PROVEN)
         why = _why_unknown(facts, kind)
         if why:
-            unknown = f'"{step}" is not known: {why}'
+            unknown = f'pytest-arena could not judge "{step}": {why}'
             return JudgedStep(status=Status.UNKNOWN, reason=unknown)
         return JudgedStep(
             status=Status.HOLLOW,
@@ -334,10 +338,10 @@ class Claim:
         is_unread = bool(own) and all(request.read == () for request in own)
         if "read" not in unrecorded and facts.seeded and is_unread:
             tables = ", ".join(table for table, _ in facts.seeded)
-            warnings.append(f"no request read what was seeded: {tables}")
+            warnings.append(f"no request read the seeded rows of {tables}")
         is_unobserved = bool(own) and all(request.observed is False for request in own)
         if "observed" not in unrecorded and is_unobserved:
-            warnings.append("no answer was looked at")
+            warnings.append("the test looked at no answer")
         if "changed" not in unrecorded:
             warnings += _without_effect(own)
         for column in self.mapping.unused:
@@ -351,21 +355,21 @@ class Claim:
         unseen = [literal for literal in wanted if literal not in facts.seen]
         if unseen:
             seen = len(wanted) - len(unseen)
-            counts = f"{seen} of {len(wanted)} values of the steps were seen"
-            yield f"{counts}, never: {', '.join(unseen)}"
+            counts = f"the test used {seen} of {len(wanted)} values of the steps"
+            yield f"{counts}, but not: {', '.join(unseen)}"
 
 
 _UNCALLED = re.compile(r"(?:bool\()?(\w+\.(?!status_code)\w+)\)?")
 
 
 def _advice(text: str) -> str:
-    """Return what to assert instead of something that cannot fail."""
+    """Return advice for an assertion that cannot fail."""
     if text.startswith("all("):
-        return "all(…) of an empty list is true, assert its length too"
+        return "all(…) of an empty list is true, so assert its length too"
     uncalled = _UNCALLED.fullmatch(text)
     if uncalled:
-        return f"{uncalled[1]} is always true, compare its value (call it, if it is a method)"
-    return "compare the answer, or rows read since, with what is expected"
+        return f"{uncalled[1]} is always true, so compare its value, or call it if it is a method"
+    return "compare the answer, or rows read after it, with the expected values"
 
 
 def _why_unknown(facts: Facts, kind: str) -> str:
@@ -388,7 +392,7 @@ def _is_hit(
         return False
     named = unquote(path).rstrip("/")
     sent = unquote(request.path.partition("?")[0]).rstrip("/")
-    if not named:  # each path ends with nothing
+    if not named:  # each path ends with an empty text
         return not sent or request.route == "/"
     template = _PLACEHOLDER.sub("{}", named)
     for route in (request.route.rstrip("/"), sent):

@@ -32,7 +32,7 @@ class Requested:
     method: str
     path: str
     route: str
-    """The template, ``/battles/{battle_id}``; empty if the framework has none.
+    """The template, ``/battles/{battle_id}``. Empty if the framework has none.
 
     ``(no route)`` if the app has no route for the path.
     """
@@ -55,7 +55,7 @@ class Asserted:
     text: str
     """The code of the assertion, shortened."""
     after: int
-    """How many requests were answered before it; a websocket is when it is accepted."""
+    """How many requests were answered before it. An accepted websocket counts as answered."""
     is_constant: bool = False
     """Whether it could not have failed: ``assert True``, ``assert x == x``."""
     times: int = 1
@@ -101,15 +101,15 @@ class Facts:
     """Whether ``arena_seed`` wrote rows that the test began with."""
     requests: tuple[Requested, ...] = ()
     first: int = 0
-    """The place in ``requests`` of the first that is no preparation.
+    """The place in ``requests`` of the first that is not preparation.
 
     Requests of fixtures and of Given blocks prepare. Rows written before it count as seeded."""
     late: tuple[str, ...] = ()
-    """Requests of the tear-down, which are no evidence: ``GET /battles``."""
+    """Requests of the tear-down, which do not count as evidence: ``GET /battles``."""
     asserted: tuple[Asserted, ...] = ()
-    """At most 20 places; those after the last request come first."""
+    """At most 20 places. Assertions after the last request precede the others."""
     swallowed: Pairs = ()
-    """The assertions that failed when they ran last, and did not fail the test: place and code."""
+    """The assertions whose last run failed, but that did not fail the test: place and code."""
     lost: tuple[str, ...] = ()
     """The writes of its requests that the app never committed, in words."""
     steps: tuple[StepFacts, ...] = ()
@@ -148,11 +148,11 @@ class Try:
     test: str
     """The node id."""
     outcome: Outcome
-    """Of set-up, call and tear-down together; unfinished if its process died."""
+    """Of set-up, call and tear-down together. Unfinished if its process died."""
     reason: str = ""
-    """Of a skip or an xfail; of a failure the first line, with its phase."""
+    """The reason of a skip or an xfail, or the first line of a failure, with its phase."""
     place: str = ""
-    """The line that failed, else the first line of the test: ``tests/test_x.py:31``."""
+    """The line that failed, or the first line of the test: ``tests/test_x.py:31``."""
     facts: Facts | None = None
     is_stub: bool = False
     """Whether it failed because the test is not written yet."""
@@ -173,7 +173,7 @@ class Mapping:
     test: str
     """The node id."""
     row: Pairs = ()
-    """The row of an Outline, as ``Row.values``; empty for the whole scenario."""
+    """The row of an Outline, as ``Row.values``. Empty for the whole scenario."""
     is_deselected: bool = False
     rev: str = ""
     """The reviewed version that the marker names."""
@@ -214,7 +214,7 @@ class Status(Enum):
 
 _RANKS = {status: number for number, status in enumerate(Status)}
 FINE = frozenset({Status.PROVEN, Status.WAIVED})
-"""The statuses that are no gap."""
+"""The statuses that are not gaps."""
 PASSED = frozenset(
     {Status.FLAKY, Status.HOLLOW, Status.UNKNOWN, Status.PARTIAL, Status.PROVEN}
 )
@@ -243,10 +243,10 @@ class JudgedTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedStep:
-    """The verdict on one step, by the blocks of its tests: the best of them."""
+    """The best verdict on one step, by the blocks of its tests."""
 
     status: Status | None = None
-    """PROVEN, HOLLOW, UNKNOWN; None if no test has a block for the step."""
+    """PROVEN, HOLLOW or UNKNOWN. None if no test has a block for the step."""
     reason: str = ""
 
 
@@ -259,11 +259,11 @@ class Standing:
     drifted_place: str = ""
     """The line in the tests that names the older version, if one does."""
     waived: str = ""
-    """Its waiver: ``until 2027-03-31: bought in May``."""
+    """Its valid waiver: ``until 2027-03-31: bought in May``."""
     expired: str = ""
-    """The same, if the waiver has run out."""
+    """Its expired waiver."""
     misfit: str = ""
-    """The place of a test that names it, whose values no row has, and why."""
+    """The place of a test that names the scenario with values that no row has, and why."""
     known: Status | None = None
     """Its status in the baseline."""
     known_place: str = ""
@@ -278,20 +278,20 @@ class JudgedScenario:
     scenario: ScenarioSpec
     status: Status
     reason: str = ""
-    """Why it is not PROVEN; empty if it is."""
+    """Why it is not PROVEN. Empty if it is."""
     place: str = ""
     """The line in the tests that the reason is about."""
     also: tuple[Status, ...] = ()
     """Further statuses that apply, the worst first."""
     warnings: tuple[str, ...] = ()
     is_excused: bool = False
-    """Whether the baseline has it: then it does not fail a strict run."""
+    """Whether the baseline has it, so that it does not fail a strict run."""
     tests: tuple[JudgedTest, ...] = ()
     steps: tuple[JudgedStep, ...] = ()
     """One for each step of the scenario."""
     standing: Standing = Standing()
     is_judged: bool = True
-    """Whether a strict run requires it; in a partial run only if all of its tests ran."""
+    """Whether a strict run requires it. In a partial run this needs that all its tests ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,10 +305,10 @@ class Document:
     gaps: tuple[str, ...] = ()
     """A line for each reason why a strict run fails."""
     partial: str = ""
-    """Why not all tests were run, ``-k start``; empty if all were."""
+    """Why not all tests were run, ``-k start``. Empty if all were."""
     is_sabotaged: bool = False
     is_list: bool = False
-    """Whether no test was to be run: --collect-only, arena scenarios check and list."""
+    """Whether the command ran no test: --collect-only, arena scenarios check and list."""
     specs: tuple[str, ...] = ()
     """The files that were read."""
 
@@ -322,16 +322,16 @@ class Document:
 
 
 _SCHEMA = 1
-"""The version of the JSON. It grows when a name gets another meaning, or is removed."""
+"""The version of the JSON. It increases when a name gets another meaning, or is removed."""
 
 _line = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def as_json(document: Document) -> str:
-    """Return the document as JSON, the same for the same document: one line for each scenario.
+    """Return the document as JSON with one line for each scenario. Equal documents give equal JSON.
 
-    It has no time, and only paths relative to the root folder. Values that equal the default are
-    left out, except for the names that every reader needs.
+    The JSON has no time, and only paths relative to the root folder. Values that equal the default
+    are left out, except for the names that every reader needs.
     """
     counts = {status.value: count for status, count in document.counts().items()}
     problems = [{"spec": "", **to_shape(problem)} for problem in document.problems]
@@ -349,19 +349,19 @@ def as_json(document: Document) -> str:
 
 
 def from_json(text: str, *, where: str) -> Document:
-    """Read what ``as_json`` wrote.
+    """Read a document that ``as_json`` wrote.
 
     Args:
-        text: the JSON.
+        text: the JSON text.
         where: the file, for messages.
 
     Raises:
-        ConfigError: it is no such document, or one of another version.
+        ConfigError: the text is not such a document, or has another version.
     """
     try:
         raw = json.loads(text.removeprefix("\ufeff"))
         schema = raw["schema"]
-        cause = f"it is of schema {schema!r}, and this version of pytest-arena reads {_SCHEMA}"
+        cause = f"the file has schema {schema!r}, but this pytest-arena reads schema {_SCHEMA}"
         if schema == _SCHEMA:
             # The JSON has the scenario and the verdict on it in one object.
             for judged in raw["scenarios"]:
@@ -371,10 +371,10 @@ def from_json(text: str, *, where: str) -> Document:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {error}"
     raise ConfigError(
-        f"{where} does not hold scenarios as JSON that can be read",
-        why="verdicts that are not read in full would be other verdicts",
+        f"{where} is not a readable JSON file of scenarios",
+        why="a part of the verdicts would be missing or wrong",
         cause=cause,
-        fix=f"write it again: pytest --scenarios-out=json:{where}",
+        fix=f"write the file again: pytest --scenarios-out=json:{where}",
     )
 
 
@@ -529,7 +529,7 @@ def _read(hint: Any, raw: object) -> Any:
 
 
 def _read_tuple(inner: object, raw: object) -> tuple[object, ...]:
-    """Return a tuple from an array; a tuple of pairs from an object."""
+    """Return a tuple from an array, or a tuple of pairs from an object."""
     values = []
     if _is_pair(inner):
         kind = get_args(inner)[1]

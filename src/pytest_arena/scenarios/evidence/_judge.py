@@ -49,7 +49,7 @@ class Rules:
     agreed_gaps: tuple[AgreedGap, ...] = ()
     lock: Lock = field(default_factory=Lock)
     lists_only: bool = False
-    """Whether no test was to be run: then a scenario that is NOT-RUN is no gap."""
+    """Whether the command runs no test, so that NOT-RUN scenarios are not gaps."""
 
 
 def judge(
@@ -62,16 +62,16 @@ def judge(
     problems: Iterable[Problem] = (),
     is_sabotaged: bool = False,
 ) -> Document:
-    """Judge every scenario of a specification by what its tests did.
+    """Judge every scenario of a specification by its tests.
 
     The order of mappings, tries and problems does not matter. Judging takes about 0.1 ms a
     scenario.
 
     Args:
-        specification: what the files say.
-        mappings: the claims of tests to prove scenarios; a mapping may occur several times.
-        tries: the tries of all tests; those of tests without a mapping are ignored.
-        rules: what is required.
+        specification: the content of the files.
+        mappings: the claims of tests to prove scenarios. A mapping may occur several times.
+        tries: the tries of all tests. Tests without a mapping are ignored.
+        rules: the requirements and agreements.
         partial: why not all tests were run, or empty if all were.
         problems: faults found earlier: invalid markers, modules that could not be collected.
         is_sabotaged: whether each passed test was run again with the app broken on purpose.
@@ -131,7 +131,7 @@ def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def listed(specification: Specification) -> Document:
-    """Return the scenarios of a specification without tests: NOT-RUN or MALFORMED, no gaps."""
+    """Return the scenarios of a specification without tests, as NOT-RUN or MALFORMED."""
     judged = [
         JudgedScenario(
             scenario=scenario,
@@ -177,7 +177,7 @@ def _standing(
     rules: Rules,
     malformed: str,
 ) -> Standing:
-    """Return what holds for one scenario by its markers and by what was agreed."""
+    """Return the facts about one scenario, from its markers and the agreements."""
     known: AgreedGap | None = None
     waivers = []
     for gap in rules.agreed_gaps:
@@ -220,13 +220,13 @@ def _drift(
     mappings: Sequence[Mapping],
     lock: Lock,
 ) -> tuple[str, str]:
-    """Return how a scenario differs from its reviewed version, and where that is named."""
+    """Return how a scenario differs from its reviewed version, and the place that names that."""
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
             row_revs = {row.values: row.rev for row in scenario.rows}
             now = row_revs.get(mapping.row, scenario.rev)
-            reason = f'its steps are not those of rev="{mapping.rev}": read them, then rev="{now}"'
+            reason = f'its steps differ from rev="{mapping.rev}": review them, then set rev="{now}"'
             return reason, mapping.place
     locked = lock.entries.get(scenario.key)
     if locked:
@@ -259,7 +259,7 @@ def _agreement_problems(
     mappings: Sequence[Mapping],
     rules: Rules,
 ) -> Iterator[Problem]:
-    """Yield markers, agreements and tags that are about no scenario, or have run out."""
+    """Yield markers, agreements and tags that match no scenario, or have expired."""
     keys = {scenario.key for scenario in scenarios}
     for mapping in mappings:
         if mapping.scenario not in keys:
@@ -275,7 +275,7 @@ def _agreement_problems(
 
 
 def _misspelt_tags(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
-    """Yield tags that resemble one that excuses: they have no effect. Each once for a file."""
+    """Yield tags that resemble an excuse but have no effect, each once for a file."""
     lines: dict[tuple[str, str], int] = {}
     for scenario in scenarios:
         for tag in scenario.tags:
@@ -291,8 +291,8 @@ def _misspelt_tags(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
             yield Problem(
                 spec=spec,
                 line=line,
-                what=f"{tag} means nothing to arena",
-                hint=f"write {near[0]}, if you meant it",
+                what=f"{tag} has no effect in pytest-arena",
+                hint=f"did you mean {near[0]}?",
                 is_error=False,
             )
 
@@ -308,23 +308,23 @@ def merged(
 ) -> Document:
     """Judge several documents as one run. Their order is irrelevant.
 
-    If a test ran in several of them, the worst result counts. Baseline, waivers, lock and required
-    evidence are those of the runs, whose verdicts the documents hold.
+    If a test ran in several of them, the worst result counts. The documents contain verdicts, so
+    the baseline, waivers, lock and required evidence of their runs apply.
 
     Args:
-        documents: of runs on the same specifications, or on different ones.
-        is_complete: whether they are all shards: then a scenario that no shard ran or mapped is a
-            gap, and so is a test of a scenario that no shard ran. Without it, a scenario is a gap
+        documents: the documents of runs on the same specifications, or on different ones.
+        is_complete: whether they are all shards. If so, a scenario that no shard ran or mapped is
+            a gap, and so is a test of a scenario that no shard ran. Otherwise, a scenario is a gap
             only if each document is of a complete run.
         without_test: the reason of a scenario that no test names.
 
     Raises:
-        ScenarioError: there is none, or two have read one specification in different versions.
+        ScenarioError: no document was named, or two have different versions of a specification.
     """
     ordered = sorted(documents, key=repr)
     if not ordered:
         raise _unmergeable(
-            "there is no document to merge", "arena scenarios merge a.json b.json"
+            "no document to merge was named", "arena scenarios merge a.json b.json"
         )
     _refuse_other_versions(ordered)
     partial = ""
@@ -372,7 +372,7 @@ def _never_run(scenarios: Iterable[JudgedScenario]) -> Iterator[Problem]:
                 yield Problem(
                     spec=test.place,
                     line=0,
-                    what=f"{test.test} names {key!r} and ran in no shard",
+                    what=f"{test.test} names {key!r}, but ran in no shard",
                     hint="run it in a shard, or remove its marker",
                 )
 
@@ -405,7 +405,7 @@ def _joined(
 
 
 def _joined_standing(standings: Sequence[Standing]) -> Standing:
-    """Return what the shards know together: one may not have collected a marker with ``rev``."""
+    """Return the facts of all shards. One shard may not have collected a marker with ``rev``."""
     joined = standings[0]
     for each in fields(Standing):
         values = [getattr(standing, each.name) for standing in standings]
@@ -423,7 +423,7 @@ def _refuse_other_versions(documents: Sequence[Document]) -> None:
     """Check that all documents have read the same version of each file.
 
     Raises:
-        ScenarioError: two have read different versions.
+        ScenarioError: two documents have read different versions.
     """
     first_versions: dict[str, _Version] = {}
     for document in documents:
@@ -432,8 +432,8 @@ def _refuse_other_versions(documents: Sequence[Document]) -> None:
             if differing:
                 line, key, _ = differing[0]
                 raise _unmergeable(
-                    f"{spec} is not the same in all documents: {key}",
-                    "run all shards on one commit, then merge their documents",
+                    f"{spec} differs between the documents: {key}",
+                    "run all shards on the same commit, then merge their documents",
                     cause=f"{spec}:{line}",
                 )
 
@@ -454,7 +454,7 @@ def _unmergeable(
     what: str,
     fix: str,
     *,
-    cause: str = "the documents that were named",
+    cause: str = "the named documents",
 ) -> ScenarioError:
     why = "a verdict on one version of a specification says nothing about another"
     return ScenarioError(

@@ -40,7 +40,7 @@ _ENDINGS: dict[Outcome, tuple[Status, str]] = {
 NO_TEST = "no test names it"
 """The reason of a scenario without a test."""
 
-# In a run of some tests, the others may map a scenario, run, or prove its other rows.
+# In a run of some tests, the other tests may map a scenario, run, or prove its other rows.
 UNKNOWN_IN_PARTIAL_RUN = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
 _MOST_ROWS = 3  # as many as fit into a line
 
@@ -78,10 +78,10 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
         flags += failures
     elif failures:
         reasons = "; ".join(dict.fromkeys(flag.reason for flag in failures))
-        flaky = f"passed only when run again, after: {reasons}"
+        flaky = f"passed only in a rerun, after: {reasons}"
         flags.append(claim.flag(Status.FLAKY, flaky))
     elif any(attempt.is_rerun for attempt in tries):
-        flags.append(claim.flag(Status.FLAKY, "passed on a rerun"))
+        flags.append(claim.flag(Status.FLAKY, "passed in a rerun"))
     verdict = worst(flags)
     judged = JudgedTest(
         test=claim.mapping.test,
@@ -117,7 +117,7 @@ def _try_flags(claim: Claim, attempt: Try) -> list[StatusReason]:
     flags = claim.missing(attempt.facts)
     flags += claim.unnoticed(attempt.sabotages)
     if not flags and claim.is_sabotaged and not attempt.sabotages:
-        untried = "it was not run again with something broken"
+        untried = "it was not run again under sabotage"
         return [claim.flag(Status.UNKNOWN, untried)]
     return flags
 
@@ -135,7 +135,7 @@ def judged_scenario(
     is_list: bool = False,
     without_test: str = NO_TEST,
 ) -> JudgedScenario:
-    """Judge a scenario by its tests: FAILED if one failed, PROVEN if one proves it, else the worst.
+    """Judge a scenario by its tests: FAILED if one failed, PROVEN if one proves it, or the worst.
 
     Each row of a Scenario Outline with several rows needs a test: a parameter set, or ``row=`` in
     the marker. A test of the whole Outline makes it PARTIAL. In a list of tests that were not run,
@@ -192,7 +192,7 @@ def _why_unmapped(standing: Standing, without_test: str) -> str:
     if standing.misfit:
         reason = f"no test has the values of a row: {standing.misfit}"
     if standing.expired:
-        reason += f", and its waiver has run out ({standing.expired})"
+        reason += f", and its waiver has expired ({standing.expired})"
     return reason
 
 
@@ -216,7 +216,7 @@ def _step_order(step: JudgedStep) -> tuple[int, str]:
 def row_verdict(judged: JudgedScenario, row: Row) -> tuple[Status, str]:
     """Return the status of one row of an Outline by its tests, and why it is not proven.
 
-    FAILED if one failed, PROVEN if a test of this row proves it, else the worst. A test of the
+    FAILED if one failed, PROVEN if a test of this row proves it, or the worst. A test of the
     whole Outline proves a row only if the Outline has no other.
     """
     tests = [test for test in judged.tests if test.row in {(), row.values}]
@@ -229,7 +229,7 @@ def row_verdict(judged: JudgedScenario, row: Row) -> tuple[Status, str]:
         return Status.PROVEN, ""
     flag = _worst_test(failed or tests)
     if flag.status is Status.PROVEN:
-        return Status.PARTIAL, "its test is for the whole outline, and for no row of it"
+        return Status.PARTIAL, "its test names the whole outline, but none of its rows"
     return flag.status, flag.reason
 
 
@@ -238,7 +238,7 @@ def _failed(tests: Sequence[JudgedTest]) -> list[JudgedTest]:
 
 
 def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
-    """Return the flag of tests that prove the same, or none without tests, or if it is proven."""
+    """Return the flag of tests that prove the same. None without tests, or if one proves it."""
     failed = _failed(tests)
     if not tests:
         return []
@@ -248,7 +248,7 @@ def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
 
 
 def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
-    """Return the flag of the worst test; among equals of the first by place and name."""
+    """Return the flag of the worst test. Among equals, take the first by place and name."""
     test = min(
         tests, key=lambda test: (test.status.rank, test.place, test.test, test.row)
     )
@@ -281,11 +281,11 @@ def _row_flags(
     flags += _with_rows(flags_of_rows, len(own))
     if not all(own.values()):
         proven = len(own) - len(unproven)
-        reason = f"{proven} of {len(own)} rows proven, not: {_some_rows(unproven)}"
+        reason = (
+            f"{proven} of {len(own)} rows are proven, but not: {_some_rows(unproven)}"
+        )
         if whole:
-            reason += (
-                " (a test of the whole Outline proves no row: row=, or parametrize)"
-            )
+            reason += " (a test of the whole Outline proves no row, so use row= or parametrize)"
         flags.append(StatusReason(Status.PARTIAL, reason))
     return flags
 
@@ -293,7 +293,7 @@ def _row_flags(
 def _with_rows(
     flags: Sequence[tuple[StatusReason, Pairs]], count: int
 ) -> Iterator[StatusReason]:
-    """Yield each flag once, with its rows if it is not about all of them."""
+    """Yield each flag once, with its rows unless it is about all rows."""
     for flag, pairs in grouped_by(flags, lambda pair: pair[0]).items():
         reason = flag.reason
         if len(pairs) < count:
@@ -308,7 +308,7 @@ def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
     if not named or len(rows) <= 1 or not untested:
         return ""
     tested = len(rows) - len(untested)
-    return f"{tested} of {len(rows)} rows have a test, not: {_some_rows(untested)}"
+    return f"{tested} of {len(rows)} rows have a test, but not: {_some_rows(untested)}"
 
 
 def _some_rows(rows: Sequence[Pairs]) -> str:
@@ -327,13 +327,14 @@ def _warnings(
 ) -> Iterator[str]:
     yield from standing.warnings
     if standing.waived and status is Status.PROVEN:
-        yield f"proven: its waiver is not needed any more ({standing.waived})"
+        yield f"it is proven, so remove its waiver ({standing.waived})"
     if standing.known and status not in FINE and status.rank > standing.known.rank:
-        yield f"better than the baseline says: {standing.known.value}"
+        yield f"the baseline has a worse status: {standing.known.value}"
     for test in tests:
         is_silent = test.status in {Status.PROVEN, Status.NOT_RUN}
         if status is Status.PROVEN and not is_silent:
-            yield f"{test.test} is {test.status.value}, another test proves it: {test.reason}"
+            verdict = f"{test.test} is {test.status.value}"
+            yield f"{verdict}, but another test proves the scenario: {test.reason}"
     # A warning holds for a row, or for the scenario, if it holds for each of its passed tests.
     passed = [test for test in tests if test.status in PASSED]
     shown: dict[str, None] = {}
@@ -353,7 +354,7 @@ def _warnings(
 def gaps(document: Document) -> tuple[str, ...]:
     """Return a line for each reason why a strict run fails.
 
-    In a partial run these are the verdicts on tests that ran, and errors in specifications.
+    In a partial run only verdicts on tests that ran, and errors in specifications, count.
     """
     return tuple(dict.fromkeys([*_problem_gaps(document), *_scenario_gaps(document)]))
 
@@ -389,7 +390,7 @@ def _scenario_gaps(document: Document) -> Iterator[str]:
         if judged.status in FINE and known:
             place = judged.standing.known_place or "the baseline"
             now = f"{scenario.key} is {status} ({scenario.place})"
-            yield f"{place}: {known.value} no longer: {now}, so remove this line"
+            yield f"{place}: remove this line, because {now} and no longer {known.value}"
         elif judged.status not in exempt and not judged.is_excused:
             place = ""
             if judged.place:

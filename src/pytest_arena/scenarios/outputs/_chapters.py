@@ -1,6 +1,6 @@
 """Classifies the lines of a specification for the HTML page.
 
-Lines are known by what the parser read in them: keywords are words of 80 languages.
+The kinds of lines are taken from the parser, because keywords are words of 80 languages.
 """
 
 import re
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A feature, a rule or a scenario: the tags and comments above its line, and what follows."""
+    """A feature, a rule or a scenario, with the tags and comments above it and its lines."""
 
     above: list[Line]
     line: Line
@@ -57,7 +57,7 @@ class Part:
 
 
 def title(text: str) -> tuple[str, str]:
-    """Return keyword and name of a line such as ``Scenario: a name``, else "" and the line."""
+    """Return keyword and name of a line such as ``Scenario: a name``, or "" and the line."""
     match = _TITLE.match(text)
     keyword, name = match.groups() if match else ("", text)
     return keyword.strip(), " ".join(name.split())
@@ -70,7 +70,7 @@ class Anchors:
         self._counts: dict[str, int] = {}
 
     def take(self, wish: str) -> str:
-        """Return the wish, with a number if it was taken before."""
+        """Return the wanted id, with a number if it is taken."""
         if wish not in self._counts:
             self._counts[wish] = 0
             return wish
@@ -102,7 +102,7 @@ class Chapter:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines of its text, as editors count them: a form feed ends none."""
+        """The lines of its text, as editors count them. A form feed does not end a line."""
         return re.split(r"\r\n|\r|\n", (self.text or "").removeprefix("\ufeff"))
 
     @cached_property
@@ -133,7 +133,7 @@ class Chapter:
         return True
 
     def anchor_at(self, line: int) -> str:
-        """Return the id of the scenario at or above a line, else the file's."""
+        """Return the id of the scenario at or above a line, or the id of the file."""
         above = [anchor for start, anchor in self.ids.items() if start <= line]
         if above:
             return above[-1]
@@ -255,7 +255,7 @@ def chapters(
     return chapters
 
 
-# Files that were changed or removed since.
+# Files that were changed or removed after they were read.
 
 
 def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]]:

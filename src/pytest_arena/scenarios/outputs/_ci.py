@@ -25,7 +25,7 @@ _TABLE_HEAD = (
 def summary(document: Document) -> str:
     """Return the totals, the gaps, and a table: rule, scenario, status, tests.
 
-    It has at most 1 MB. A larger one leaves out the proven scenarios first.
+    A summary has at most 1 MB. If it would be larger, proven scenarios are left out first.
     """
     head = "\n".join(_head(document))
     room = _MOST_BYTES - len(head.encode())
@@ -43,7 +43,7 @@ def summary(document: Document) -> str:
         text += "\n".join([*_TABLE_HEAD, *fitting, ""])
     missing = len(document.scenarios) - len(fitting)
     if missing:
-        text += f"\n{missing} more scenarios are left out: there is no room for them here.\n"
+        text += f"\n{missing} more scenarios are left out, because a summary has at most 1 MB.\n"
     return text
 
 

@@ -2,8 +2,9 @@
 
 Each line is a JSON object that ``@cucumber/html-formatter`` and other readers take:
 https://github.com/cucumber/messages. A pickle is a scenario, or a row of an Outline. A step has a
-result if the test has a block for it, else it is ``UNKNOWN``. The scenario's result is the result
-of a hook at the end, with the evidence attached as JSON. So no step passes that was not observed.
+result if the test has a block for it. Otherwise it is ``UNKNOWN``, so a step that pytest-arena did
+not observe never passes. The scenario's result is the result of a hook at the end, with the
+evidence attached as JSON.
 """
 
 import json
@@ -57,9 +58,9 @@ _NO_TIME = {"seconds": 0, "nanos": 0}
 def messages(document: Document, sources: Mapping[str, str]) -> str:
     """Return the messages of a document.
 
-    The same document gives the same messages except for their time, which is now, or that of
-    ``SOURCE_DATE_EPOCH``. The trees are the parser's. A scenario of a file that was changed or
-    removed gets a tree made from what was read, with ``*`` before each step.
+    The same document gives the same messages except for their time. This is the present time, or
+    ``SOURCE_DATE_EPOCH``. The trees are the parser's. If a file was changed or removed, the trees
+    of its scenarios are made from the read steps, with ``*`` before each step.
 
     Args:
         document: the judged scenarios.
@@ -98,7 +99,7 @@ class _Case:
 
     @property
     def tests(self) -> list[JudgedTest]:
-        """The tests of the scenario; of a row also the tests of the whole Outline."""
+        """The tests of the scenario. A row also has the tests of the whole Outline."""
         if self.row is None:
             return list(self.judged.tests)
         rows = ((), self.row.values)
@@ -112,13 +113,13 @@ class _Case:
         return row_verdict(self.judged, self.row)
 
     def step_result(self, number: int) -> tuple[str, str]:
-        """Return the result of a step and its message; UNKNOWN if no test has a block for it."""
+        """Return the result of a step and its message. UNKNOWN if no test has a block for it."""
         if self.verdict[0] is Status.UNMAPPED:
             return "UNDEFINED", ""
         step = JudgedStep()
         if number < len(self.judged.steps):
             step = self.judged.steps[number]
-        # The steps of the scenario are those of all rows: a test of this row must have a block.
+        # The verdicts on steps are about all rows, so a test of this row must have a block.
         if step.status is None or not self._has_block(number):
             return "UNKNOWN", ""
         message = ""
@@ -246,7 +247,7 @@ class _Writer:
                 yield {"pickle": pickle}
 
     def _renumbered(self, value: object) -> Any:
-        """Return a copy with unique ids: the parser begins at the same id for each text."""
+        """Return a copy with unique ids, because the parser begins at the same id for each text."""
         if isinstance(value, list):
             return [self._renumbered(item) for item in value]
         if not isinstance(value, dict):
@@ -354,7 +355,7 @@ def _source(
 
 
 def _with_escaped_columns(tree: Message) -> Message:
-    """Return a copy for the compiler, which takes the name of a column for a pattern."""
+    """Return a copy for the compiler, which uses the name of a column as a pattern."""
     tree = deepcopy(tree)
     for node in _nodes(tree):
         for table in node["examples"]:

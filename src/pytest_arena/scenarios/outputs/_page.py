@@ -44,7 +44,7 @@ from pytest_arena.scenarios.specs._gherkin import cells
 from pytest_arena.scenarios.specs._specification import Row, literals
 
 _UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table in Markdown
-# With raw HTML, because a fence in a comment is no fence, as for the reader of scenarios.
+# With raw HTML, so that a fence in a comment is ignored, as by the reader of scenarios.
 _MARKDOWN = {"html": True, "xhtmlOut": False}
 _MARK = re.compile(r"^\s*(?:#+|[*+-])\s+")
 _PLACE = re.compile(r"([^\s:]+:\d+)")
@@ -53,13 +53,13 @@ _PLACE = re.compile(r"([^\s:]+:\d+)")
 def page(document: Document, sources: Mapping[str, str]) -> str:
     """Return the specification as one HTML file, with its verdicts.
 
-    It is the same for the same arguments, and loads no font, image or script. Without scripts it
-    shows everything, and lacks the filters. 2,000 scenarios take about two seconds.
+    The same arguments give the same page. It loads no font, image or script. If the browser runs no
+    scripts, the page shows everything, without filters. 2,000 scenarios take about two seconds.
 
     Args:
         document: the scenarios with their verdicts.
-        sources: the text of each file by its path, as in ``Scenario.spec``. The scenarios of a
-            file that was removed or changed are shown as they were read.
+        sources: the text of each file by its path, as in ``Scenario.spec``. If a file was removed
+            or changed, its scenarios are shown as they were read.
     """
     all_chapters = chapters(document, sources)
     by_path = {chapter.path: chapter for chapter in all_chapters}
@@ -158,17 +158,17 @@ def _template() -> Template:
 def _groups(
     values: Iterable[object], key: Callable[[object], object]
 ) -> list[tuple[object, list[object]]]:
-    """Return neighbours with one key together."""
+    """Return groups of neighbours with the same key."""
     return [(name, list(of_name)) for name, of_name in groupby(values, key)]
 
 
 def _rule(judged: JudgedScenario) -> str:
-    """Return the rule of a scenario: the business rule's id, else the name of the Gherkin rule."""
+    """Return the rule of a scenario: the business rule's id, or the name of the Gherkin rule."""
     return judged.scenario.requirement or judged.scenario.rule
 
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
-    """Return the rows whose status is shown: those of an Outline with a test."""
+    """Return the rows whose status is shown, of an Outline with a test."""
     rows: dict[int, Row] = {}
     if judged and judged.tests:
         for row in judged.scenario.rows:

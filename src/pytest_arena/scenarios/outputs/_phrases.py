@@ -9,14 +9,14 @@ from pytest_arena.scenarios.specs._specification import (
     grouped_by,
 )
 
-# Statuses that a part of the tests does not decide.
+# Statuses that a run of some tests does not decide.
 _NOT_JUDGED = frozenset({Status.NOT_RUN, Status.UNMAPPED})
 _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
 
 WHAT_TO_ASSERT = (
-    "assert a value of the answer, or of rows read since; a call that may raise, such as "
-    "raise_for_status() or Out(**answer.json()), is no assertion"
+    "assert a value of the answer, or of rows read after it. A call that may raise, such as "
+    "raise_for_status() or Out(**answer.json()), does not count as an assertion"
 )
 
 
@@ -127,8 +127,8 @@ def is_open(judged: JudgedScenario, document: Document) -> bool:
 def totals(document: Document) -> str:
     """Return how many scenarios have each status: ``38 of 40 proven, 2 hollow``.
 
-    A run of some tests leaves out what it does not judge. A proof that was not tried under
-    sabotage says so.
+    A run of some tests leaves out the scenarios that it does not judge. The text says so if
+    proven scenarios were not tried under sabotage.
     """
     counts = document.counts()
     if document.partial and not document.is_list:
@@ -152,7 +152,7 @@ def totals(document: Document) -> str:
 
 
 def judged_count(document: Document) -> str:
-    """Return how much a part of the tests judges: ``all tests of 12 of 40 scenarios ran``.
+    """Return how many scenarios a partial run judges: ``all tests of 12 of 40 scenarios ran``.
 
     Another scenario may be proven by one of its tests, but the others did not run.
     """
@@ -164,7 +164,7 @@ def judged_count(document: Document) -> str:
 
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
-    """Return the next step for tests that survived a sabotage, or "" if all noticed it."""
+    """Return the next step for tests that survived a sabotage, or "" if none did."""
     survived: dict[str, None] = {}
     hollow = [judged for judged in scenarios if judged.status is Status.HOLLOW]
     tests = [test for judged in hollow for test in judged.tests]
@@ -175,7 +175,7 @@ def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
     if not survived:
         return ""
     tags = " ".join(f"@survives-{kind}" for kind in survived)
-    return f"assert on what a test stays green without, or tag a scenario not about it: {tags}"
+    return f"add an assertion that fails under the sabotage, or tag a scenario not about it: {tags}"
 
 
 def unsaid_gaps(document: Document) -> list[str]:

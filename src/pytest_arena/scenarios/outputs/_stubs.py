@@ -16,7 +16,7 @@ from pytest_arena.scenarios.specs._index import Index, identifier, printable, qu
 from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec, Step
 
 _NAMES = ("asname", "name", "id")
-"""The attributes of nodes of a syntax tree that are names."""
+"""The attributes of syntax nodes that are names."""
 
 # Files.
 
@@ -34,7 +34,7 @@ class StubFile:
         """Create the file, or append to it. Existing bytes do not change.
 
         Raises:
-            OSError: the file cannot be written, or a new file exists by now.
+            OSError: the file cannot be written, or another program has created the new file.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         mode = "a"
@@ -55,16 +55,16 @@ def stubs(
 ) -> list[StubFile]:
     """Return a file for each feature, with a test for each scenario that has none.
 
-    Nothing is written yet. Tests go to the end of a feature's file. If that cannot take them, they
-    go to a file with a number.
+    The files are not written yet. Tests are added at the end of a feature's file. If that is
+    impossible, they are added to a file with a number.
 
     Args:
-        scenarios: all scenarios; they decide the names of files.
+        scenarios: all scenarios. They decide the names of files.
         index: names the scenarios in markers.
         mapped: the keys of the scenarios that have a test.
-        folder: of the test files, or None for those of an empty folder.
-        runner: the marker that async tests need: ``asyncio``, ``anyio`` or "" for none. None: the
-            project's tests are plain functions.
+        folder: the folder of the test files, or None for an empty folder.
+        runner: the marker that async tests need: ``asyncio``, ``anyio`` or "" for none. None if
+            the project's tests are plain functions.
         elsewhere: the names of test modules in other folders.
     """
     names: dict[str, str] = {}  # of files, by feature
@@ -143,9 +143,9 @@ def _find_module(
     name: str,
     elsewhere: Collection[str],
 ) -> _TestModule:
-    """Return ``test_<name>.py``, or the first with a number that can take tests.
+    """Return ``test_<name>.py``, or the first with a number to which tests can be added.
 
-    Outside of packages Python would take two modules of one name for the same.
+    Outside of packages Python would treat two modules of one name as the same.
     """
     is_package = (folder / "__init__.py").exists()
     path = folder / f"test_{name}.py"
@@ -159,12 +159,12 @@ def _find_module(
 
 
 def _read_module(path: Path) -> _TestModule | None:
-    """Return a file that does not exist, or that is UTF-8 and imports pytest, else None."""
+    """Return a file that does not exist, or that is UTF-8 and imports pytest. None otherwise."""
     if not path.exists():
         return _TestModule(path)
     try:
         code = path.read_bytes()
-        # A byte order mark makes another encoding: appended text would not be read.
+        # A byte order mark changes the encoding, so appended text would not be read.
         encoding, _ = tokenize.detect_encoding(io.BytesIO(code).readline)
         text = code.decode()
         tree = ast.parse(code)
@@ -225,7 +225,7 @@ def _test(
     index: Index,
     runner: str | None,
 ) -> str:
-    """Return the code of a test. Its names are not among those taken, and are added to them."""
+    """Return the code of a test. Its names are free, and are added to the taken names."""
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
     parameters, columns = _columns(scenario)
     lines: list[str] = []
@@ -275,8 +275,8 @@ def _fixtures(scenario: ScenarioSpec, *, is_async: bool) -> list[str]:
 def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the parameters for the rows of an Outline, and the code for each column.
 
-    Each column is a parameter of its name: by that pytest-arena finds the row that a test proves.
-    If a column's name cannot be a parameter's, the whole row is one parameter.
+    Each column is a parameter of its name, from which pytest-arena finds the row that a test
+    proves. If the name cannot be a parameter, the whole row is one parameter.
     """
     columns = []
     if scenario.rows:
@@ -327,7 +327,7 @@ def _block(
     text: str,
     columns: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yield the lines of a step block; ``text`` is the code of its doc string."""
+    """Yield the lines of a step block. ``text`` is the code of its doc string."""
     indent = " " * 8
     if step.table:
         yield from _table(step.table, columns)
@@ -350,7 +350,7 @@ def _table(
     table: Sequence[Sequence[str]],
     columns: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yield a list of dicts; a list of lists if the first row cannot be names."""
+    """Yield a list of dicts, or a list of lists if the first row cannot be names."""
     first, *rest = table
     has_names = bool(rest) and all(first) and len(set(first)) == len(first)
     if not has_names:
@@ -373,7 +373,7 @@ def _bracketed(
     *,
     indent: int = 0,
 ) -> list[str]:
-    """Return the items in one line if they fit, else each in a line, as formatters do."""
+    """Return the items in one line if they fit. Otherwise each has a line, as formatters do it."""
     items = [*items]
     margin = " " * indent
     line = f"{margin}{opening}{', '.join(items)}{closing}"
@@ -417,7 +417,7 @@ def in_triple_quotes(text: str) -> str:
 
 
 def slug(text: str) -> str:
-    """Return small ASCII words, joined by ``_``: for the name of a file or a function.
+    """Return small ASCII words, joined by ``_``, for the name of a file or a function.
 
     If letters are lost, a hash of the text is added, so that two names in another alphabet stay
     different: ``Ein Käse`` is ``ein_kase``, ``Битва 1`` is ``1_e8334cae``.
@@ -441,7 +441,7 @@ def slug_with_hash(words: str, text: str) -> str:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return the name, or with the first number that makes it free. It is taken then."""
+    """Return the name, with a number if it is taken. Mark the result as taken."""
     free = name
     number = 1
     while free in taken:

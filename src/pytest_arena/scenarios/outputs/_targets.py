@@ -16,7 +16,7 @@ _OF_PYTEST = "--scenarios-out="
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """One output: its form, and its file."""
+    """One output: its format, and its file."""
 
     form: str
     path: str
@@ -31,14 +31,14 @@ def targets(
     """Read ``json:PATH,html:PATH,…``, the value of an option.
 
     Raises:
-        ConfigError: an unknown form, no path, or one path twice.
+        ConfigError: a format is unknown, a path is missing, or a path occurs twice.
     """
     parts = text.replace("\n", ",").split(",")
     wanted = [_target(part, option) for part in parts if part.strip()]
     paths = set()
     for target in wanted:
         if target.path in paths:
-            what = f"two outputs would go to {target.path}"
+            what = f"two outputs have the same file: {target.path}"
             raise _wrong(what, "html:scenarios.html", option)
         paths.add(target.path)
     return tuple(wanted)
@@ -47,10 +47,10 @@ def targets(
 def _target(part: str, option: str) -> OutputTarget:
     form, _, path = (word.strip() for word in part.partition(":"))
     if form not in FORMS:
-        what = f"{form!r} is no form of output; there are {', '.join(FORMS)}"
+        what = f"{form!r} is not an output format. The formats are {', '.join(FORMS)}"
         raise _wrong(what, f"{nearest(form, FORMS)}:{path or 'PATH'}", option)
     if not path:
-        what = f"{form}: it is not said which file it goes to"
+        what = f"the format {form} has no file"
         raise _wrong(what, f"{form}:{FORMS[form][0]}", option)
     return OutputTarget(form, path, option)
 
@@ -59,8 +59,8 @@ def _wrong(what: str, fix: str, option: str) -> ConfigError:
     name = option.rstrip("= ")
     return ConfigError(
         f"{name}: {what}",
-        why="the file would be missing later",
-        cause=f"{name} takes form:PATH, several with commas between them",
+        why="the output would not be written",
+        cause=f"{name} needs FORMAT:PATH. Commas separate several outputs",
         fix=f"{option}{fix}",
     )
 
@@ -95,7 +95,7 @@ def write(
         try:
             with writing(
                 target.path,
-                why="the scenarios were judged, and their document would be lost",
+                why="the results of the scenarios would be lost",
                 cause=f"{option}{target.path}",
                 fix=f"{option}{name}",
             ):
@@ -146,7 +146,7 @@ def _text(
     document: Document,
     root: Path,
 ) -> str:
-    """Return one output. The slow imports are those of its form."""
+    """Return one output. Only the slow modules of its format are imported."""
     if form == "json":
         return as_json(document)
     if form == "md":

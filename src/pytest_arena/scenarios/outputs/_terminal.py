@@ -31,24 +31,24 @@ _SABOTAGE_PAGE = "the page Sabotage of pytest-arena's documentation"
 _QUIETER = -1  # the verbosity of -q
 _RUN = "pytest --scenario={key}"
 _NEXT = {
-    Status.MALFORMED: "mend the specification: {place}",
-    Status.UNMAPPED: "write its test, which `arena scenarios stubs` begins, or mark one:\n{marker}",
+    Status.MALFORMED: "correct the specification: {place}",
+    Status.UNMAPPED: "write a test (`arena scenarios stubs` writes a stub), or mark one:\n{marker}",
     Status.FAILED: f"{_RUN}   runs its tests alone",
-    Status.DRIFTED: "look at the steps and at the test, then: arena scenarios accept {key}",
-    Status.STUB: "write the test; it only begins",
-    Status.XFAIL: "let the test pass, and take its xfail away",
-    Status.XPASS: "it passes: take its xfail away",
-    Status.SKIPPED: "take the skip away, or say until when it is waived: arena_scenario_waive",
-    Status.NOT_RUN: f"{_RUN}   runs its tests; with --scenarios-out=json:scenarios.json,\n"
+    Status.DRIFTED: "check that the test fits the steps, then: arena scenarios accept {key}",
+    Status.STUB: "write the test, which is still a stub",
+    Status.XFAIL: "make the test pass, and remove its xfail",
+    Status.XPASS: "remove its xfail, because the test passes",
+    Status.SKIPPED: "remove the skip, or waive the scenario until a date: arena_scenario_waive",
+    Status.NOT_RUN: f"{_RUN} --scenarios-out=json:scenarios.json   runs its tests. Then\n"
     "arena scenarios explain {key} --json scenarios.json   shows what they did",
-    Status.FLAKY: "find out why its test passes at times only",
-    Status.HOLLOW: "let the test itself do what is missing: seed, request, then assert; or tag\n"
-    "it: @no-seed where all tests find what its Given says, @no-request where none is made",
-    Status.UNKNOWN: "see that the instrument works which is named above",
-    Status.PARTIAL: "have each row proven: parametrize the test by the columns, or mark it:\n"
+    Status.FLAKY: "find out why its test does not always pass",
+    Status.HOLLOW: "add what the test lacks: seed, request, then assert. Or tag the scenario:\n"
+    "@no-seed if each test finds what its Given says, @no-request if it needs no request",
+    Status.UNKNOWN: "remove the cause named above, so that pytest-arena can record the evidence",
+    Status.PARTIAL: "prove each row: parametrize the test by the columns, or mark it:\n"
     "{marker}",
-    Status.PROVEN: f"nothing; {_RUN} --scenarios-sabotage   tries it harder",
-    Status.WAIVED: "its waiver will run out",
+    Status.PROVEN: f"nothing. {_RUN} --scenarios-sabotage   also checks that its tests can fail",
+    Status.WAIVED: "prove the scenario before its waiver expires",
 }
 
 # After a run.
@@ -70,8 +70,8 @@ def lines(
 
     Args:
         document: the judged scenarios.
-        verbosity: as pytest counts it.
-        strict: the option by which gaps fail this run.
+        verbosity: pytest's verbosity.
+        strict: the option that makes gaps fail this run.
         specs: the specifications that a command must name, because no configuration does.
         shards: the merged files, if they are of partial runs.
     """
@@ -79,7 +79,7 @@ def lines(
     if verbosity < _QUIETER and not (strict and document.gaps):
         if document.problems:
             problems = phrases.counted(len(document.problems), "problem")
-            totals += f"; {problems}: without -qq"
+            totals += f"; {problems} (shown without -qq)"
         return [totals]
     text = [*_reported_lines(document, verbosity)]
     count = len(document.scenarios)
@@ -107,7 +107,7 @@ def _reported_lines(document: Document, verbosity: int) -> Iterator[str]:
 
 
 def _scenario_lines(shown: list[JudgedScenario], verbosity: int) -> Iterator[str]:
-    """Yield the scenarios below their headings; ``-q`` leaves out the headings."""
+    """Yield the scenarios below their headings. ``-q`` leaves out the headings."""
     longest = max((len(judged.scenario.place) for judged in shown), default=0)
     width = min(longest, _PLACE)
     indent = ""
@@ -166,14 +166,14 @@ def _next_lines(
     if shards and statuses & UNKNOWN_IN_PARTIAL_RUN:
         merged = f"{', '.join(shards)} were merged"
         if len(shards) == 1:
-            merged = f"{shards[0]} alone was merged"
+            merged = f"only {shards[0]} was merged"
         yield f"next: name the JSON file of each CI job: {merged}"
     if Status.UNMAPPED in statuses:
         stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
         yield f"next: arena scenarios {stubs}   writes the missing tests"
     text = phrases.stays_green(reported)
     if text:
-        yield f"next: {text}; see {_SABOTAGE_PAGE}"
+        yield f"next: {text}. See {_SABOTAGE_PAGE}"
     if any(phrases.lacks_assertion(judged) for judged in reported):
         yield f"next: {phrases.WHAT_TO_ASSERT}"
 
@@ -199,7 +199,9 @@ def explained(
     verdict = _with_reason(judged.status, phrases.reason(judged))
     if is_list and judged.status is Status.NOT_RUN:
         has = f"has {phrases.counted(len(tests), 'test')}"
-        verdict = f"{has}; none was run to explain it, and --json FILE shows what they did in a run"
+        verdict = (
+            f"{has}. This command runs none. --json FILE shows what they did in a run"
+        )
     text = [
         phrases.one_line(scenario.name),
         f"  {scenario.place}  {phrases.heading(scenario)}",
@@ -221,7 +223,7 @@ def explained(
     if phrases.lacks_assertion(judged):
         hint = phrases.WHAT_TO_ASSERT
     if judged.status is Status.PROVEN and any(test.sabotages for test in tests):
-        hint = "nothing: it was tried with things broken, too"
+        hint = "nothing. Its tests were run under sabotage too"
     misfit = judged.standing.misfit
     if misfit and judged.status in {Status.UNMAPPED, Status.PARTIAL}:
         hint = "give that test the values of a row"
