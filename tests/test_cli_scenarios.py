@@ -289,7 +289,7 @@ def test_a_marker_that_names_an_older_version_has_to_be_changed(
     assert status == 1
     first, paste, *others = output.splitlines()
     assert first == (
-        "tests/test_battles.py:7: its marker names rev='1:00000000', and has to change; paste:"
+        "tests/test_battles.py:7: its marker names the old rev='1:00000000'. Replace it by:"
     )
     assert paste.startswith('    @pytest.mark.scenario("Stop", rev="1:')
     assert [line.split("  ")[0] for line in others] == [
@@ -469,7 +469,7 @@ def test_report_writes_what_is_known(arena: Arena, documents: Path, project: Pat
     shutil.copy(documents / "start.json", project)
     status, output, errors = arena("report", "start.json", "--baseline", "known.txt")
     assert (status, output) == (0, "baseline written to known.txt\n")
-    partial = "1 scenario left out: the run was partial, tests/test_battles.py::test_start"
+    partial = "1 scenario left out, because the run was partial (tests/test_battles.py::test_start"
     assert errors.startswith(partial)
     assert arena("report", "start.json", "--baseline", "known.txt")[2] == ""  # it only shrinks
     assert arena("merge", "--strict", "start.json", "--out", "json:all.json")[0] == 1
@@ -541,6 +541,6 @@ def test_without_the_extra_one_line_says_what_to_install(
     status, _, errors = arena("list")
     assert status == 2
     for told in (run.stderr, errors):
-        assert "scenarios need what is not installed: gherkin-official" in told
+        assert "scenarios need libraries that are not installed: gherkin-official" in told
         assert 'pip install "pytest-arena[scenarios]"' in told
     assert "pytest.ini:3  arena_specs" in run.stderr

@@ -96,7 +96,7 @@ def test_without_a_folder_the_tests_are_printed(project: Path) -> None:
 def test_twice_is_no_change(project: Path) -> None:
     """What was written has a test; --check says before and after what is lacking."""
     called = stubs("--check", "--write", "tests")
-    assert (called.status, called.output) == (1, "tests/test_dancers.py: 2 tests lacking\n")
+    assert (called.status, called.output) == (1, "tests/test_dancers.py: 2 tests missing\n")
     called = stubs("--write", "tests")
     assert (called.status, called.output) == (0, "tests/test_dancers.py: 2 tests written\n")
     test = project / "tests/test_dancers.py"
@@ -152,7 +152,7 @@ def test_tests_elsewhere_count(project: Path) -> None:
     (deep / "test_rest.py").write_text("")
     # pytest would take two modules of one name for the same.
     called = stubs("--check", "--write", "tests")
-    assert called.output == "tests/test_dancers_2.py: 1 test lacking\n"
+    assert called.output == "tests/test_dancers_2.py: 1 test missing\n"
 
 
 @pytest.mark.slow
@@ -267,7 +267,7 @@ def test_tests_are_looked_for_where_pytest_looks(project: Path) -> None:
     (project / "pytest.ini").write_text(f"{config}python_files = *_test.py\n")
     (project / "tests/unit").mkdir()
     called = stubs("--write", "tests/unit")
-    told = "pytest does not collect test_dancers.py: python_files = *_test.py\n"
+    told = "pytest does not collect test_dancers.py, because of python_files = *_test.py\n"
     assert (called.status, called.errors) == (0, told)
     (project / "tests/unit/test_dancers.py").rename(project / "tests/unit/dancers_test.py")
     assert stubs("--check").status == 0

@@ -192,7 +192,7 @@ def test_a_snapshot_proves_unless_the_run_updates_it(
     example = suite(tmp_path, tests)
     updating = told(example, *named, update)
     assert updating.statuses == {"by_a_snapshot": "UNKNOWN", "by_both": "PROVEN"}
-    assert "which updates them: run it again without that option" in updating.reason(
+    assert "which updates the snapshots. Run it again without that option" in updating.reason(
         "by_a_snapshot"
     )
     comparing = told(example, *named)

@@ -120,7 +120,9 @@ def test_a_step_that_was_never_awaited_fails(dance: Told) -> None:
         place = dance.scenarios[name]["place"]
         line = int(place.removeprefix("test_it.py:"))
         assert TESTS.splitlines()[line].startswith(f"async def {step[:-2]}")
-    dance.run.says("the step function nobody_waits() returned a coroutine", "[A801]")
+    dance.run.says(
+        "the step function nobody_waits() did not run: it returned a coroutine", "[A801]"
+    )
     dance.run.says("@pytest.mark.scenario(…)").never_says("never awaited")
 
 

@@ -209,7 +209,7 @@ def test_a_text_that_no_step_has_is_an_error_that_names_the_nearest(run: Told) -
     """With its place, and the line to write."""
     run.run.says(
         "no Given step of the scenario reads 'a dancer \"Strom\" exists'",
-        'the nearest is Given a dancer "Storm"',
+        'The nearest step is Given a dancer "Storm"',
         "dancers.feature:5",
         'with scenario.given(\'a dancer "Storm"',
     )
@@ -228,18 +228,18 @@ def test_where_the_specification_is_wrong_no_block_is_told_to_be(run: Told) -> N
 
 def test_a_text_that_no_step_is_like_names_none(run: Told) -> None:
     """The place of the scenario has to do."""
-    run.run.says("none of them is like it", "next: see dancers.feature:4")
+    run.run.says("No step is like it", "next: see dancers.feature:4")
 
 
 def test_a_step_of_another_kind_is_an_error(run: Told) -> None:
     """What it is instead is said."""
-    run.run.says("no Then step of the scenario reads 'I GET /dancers'", "it is a When step")
+    run.run.says("no Then step of the scenario reads 'I GET /dancers'", "This is a When step")
 
 
 def test_a_step_out_of_its_order_is_an_error_that_names_both(run: Told) -> None:
     """Both with their lines."""
     run.run.says(
-        "the step 'I am logged in' comes after 'I GET /dancers'",
+        "the test does 'I am logged in' after 'I GET /dancers'",
         "dancers.feature:6",
         "dancers.feature:7",
     )
@@ -275,8 +275,8 @@ def test_a_block_in_a_test_that_names_no_scenario_is_an_error(run: Told) -> None
     """With the marker to paste, where a scenario has its steps."""
     run.run.says(
         "FAILED test_it.py::test_without_a_scenario",
-        "no scenario is named by this test",
-        "next: a marker for its scenario (arena scenarios list)",
+        "a block for a step, but names no scenario",
+        "next: mark the test with its scenario (arena scenarios list)",
         '@pytest.mark.scenario("A dancer is found")',
     )
 

@@ -314,7 +314,7 @@ def test_a_marker_that_a_fixture_adds_is_told_as_too_late(
     example = project(tmp_path, ["one", "two", "three"], LATE_TESTS)
     found = told(example.with_files(conftest=LATE), NO_EVIDENCE, *args)
     assert found.statuses["three"] == "UNMAPPED"
-    assert "scenario('three') was added while test_late ran: too late" in found.run.output
+    assert "scenario('three') was added too late, while test_late ran" in found.run.output
 
 
 OF_NO_ROW = """

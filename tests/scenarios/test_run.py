@@ -109,7 +109,7 @@ def test_a_removed_scenario_is_told_with_q_too(tmp_path: Path, how: str) -> None
     removed = example.with_paths({"specs/stories.feature": feature("one", "two")})
     removed = removed.with_files(test_it=TESTS)
     run = removed.run(NO_EVIDENCE, f"--scenarios={how}", "-q").expect(passed=3)
-    run.says("scenarios.lock: warning: 'Stories :: three' was accepted, and no specification")
+    run.says("scenarios.lock: warning: 'Stories :: three' was accepted, but no specification")
     run = removed.run(NO_EVIDENCE, f"--scenarios={how}", "-qq")
     run.says("scenarios: 2 of 2 proven", "; 1 problem: without -qq")
 
@@ -135,7 +135,7 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path: Path, option: str) -> N
     """A name that is misspelt would do nothing; where nobody has named a lock, none is needed."""
     run = small(tmp_path).run(f"--arena-scenario-{option}=nope.txt")
     assert run.status == 4, run.output
-    run.says("nope.txt, which is not there", "the command line").never_says("passed", "Traceback")
+    run.says("nope.txt, which does not exist", "the command line").never_says("passed", "Traceback")
     small(tmp_path).run(f"--arena-scenario-{option}=nope.txt", "--collect-only").expect(status=0)
 
 

@@ -71,7 +71,7 @@ def test_nothing_else_tells_of_tests_that_were_run_again(found: Told) -> None:
     tests = len(RESULTS)
     runs = sum(1 + sum(letter != "-" for letter in one) for one in RESULTS.values())
     found.run.says(f"sabotage: {tests} tests run again {runs} times in ")
-    found.run.says(f"{tests} of {tests} tests had a database of their own")
+    found.run.says(f"{tests} of {tests} tests had a separate database")
     assert not (found.run.folder.parent / "cache" / "kept").exists()
     found.run.never_says("warnings summary", "was kept", "Traceback", "ERROR")
     cases = list(ET.parse(found.run.folder / "junit.xml").iter("testcase"))  # noqa: S314 - our own
@@ -110,7 +110,7 @@ def test_what_cannot_be_broken_or_run_again_is_said_and_never_counts_as_noticed(
 @pytest.mark.slow
 def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Told) -> None:
     """It is run once with nothing broken, for comparison."""
-    assert "does not pass a second time" in odd.reason("only_the_first_time")
+    assert "fails in a second run, without sabotage" in odd.reason("only_the_first_time")
     assert odd.statuses["only_the_first_time"] == "UNKNOWN"
 
 
@@ -118,7 +118,7 @@ def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Tol
 def test_a_failure_of_the_tear_down_alone_is_no_notice(odd: Told) -> None:
     """The fixture of the test failed, whatever the test asserts."""
     reason = odd.reason("ignores_what_its_tear_down_refreshes")
-    assert "pytest-arena does not know whether it notices its seed removed: tear-down: " in reason
+    assert "it may not notice its seed removed: tear-down: " in reason
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_one_that_cannot_be_run_again_is_in_nobody_s_way(tmp_path: Path) -> None
     }
 
 
-_BY_ITSELF = "(strict in CI; off: --no-scenarios-sabotage)"
+_BY_ITSELF = "(strict CI run, off with --no-scenarios-sabotage)"
 
 
 @pytest.fixture(scope="module")
@@ -280,9 +280,9 @@ def pytest_addoption(parser):
 @pytest.mark.parametrize(
     "option, word",
     [
-        ("--snapshot-update", "sabotage: no test to run again (not while snapshots are updated"),
-        ("--inline-snapshot=report,fix", "not while snapshots are updated"),
-        ("--force-regen", "not while snapshots are updated"),
+        ("--snapshot-update", "sabotage: no test to run again (off while snapshots are updated"),
+        ("--inline-snapshot=report,fix", "off while snapshots are updated"),
+        ("--force-regen", "off while snapshots are updated"),
         ("--inline-snapshot=report", "sabotage: 3 tests run again"),
     ],
 )

@@ -253,6 +253,6 @@ def test_policies_that_do_not_act_anyway_are_not_switched_off(
     granted = SCHEMA[SCHEMA.index("GRANT") :]
     example = example.change("app.py", "shop_app", user).change("schema.sql", granted, "")
     found = broken(example, server)
-    why = "no policy acts on what the app does"
+    why = "no policy applies to the app"
     assert of_policies(found)["it"] == ("not applicable", why)
     found.run.expect(0, passed=1).says("policies do not act on docs")

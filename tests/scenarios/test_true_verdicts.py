@@ -402,7 +402,7 @@ def test_what_a_helper_asserts_that_nobody_hears_is_unknown(run: Told, name: str
 def test_what_asserts_in_a_way_of_its_own_is_unknown(run: Told) -> None:
     """As libraries of matchers do, which raise the error themselves."""
     assert run.statuses["other_library"] == "UNKNOWN"
-    assert "pytest-arena does not see assert_that pass" in run.reason("other_library")
+    assert "pytest-arena does not see that assert_that passes" in run.reason("other_library")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_what_asserts_in_a_way_of_its_own_is_unknown(run: Told) -> None:
 def test_what_a_known_library_asserts_is_unknown(run: Told, name: str, what: str) -> None:
     """By whatever name the test calls it."""
     assert run.statuses[name] == "UNKNOWN"
-    assert f"pytest-arena does not see {what} pass" in run.reason(name)
+    assert f"pytest-arena does not see that {what} passes" in run.reason(name)
 
 
 def test_what_unittest_does_around_a_test_is_not_the_tests(run: Told) -> None:

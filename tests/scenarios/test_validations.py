@@ -31,7 +31,7 @@ def test_a_validation_alone_is_hollow_and_the_next_step_is_an_assertion(tmp_path
     example = seeing(tmp_path, VALIDATED)
     found = told(example)
     assert found.statuses == {"validated": "HOLLOW"}
-    found.run.says("next: assert a value of the answer", "is no assertion")
+    found.run.says("next: assert a value of the answer", "does not count as an assertion")
     asserted = example.change("test_it.py", "    Out(names=(await", "    out = Out(names=(await")
     asserted = asserted.change(
         "test_it.py", ".json())\n", '.json())\n    assert "Storm" in out.names\n'

@@ -1,6 +1,6 @@
 """Scenarios of specifications, and the tests that prove them. Optional.
 
-Only a run with specifications imports it, because it needs further libraries.
+Only a run with specifications imports this package, because it needs further libraries.
 """
 
 from importlib.util import find_spec
@@ -36,8 +36,8 @@ def require_extra(place: str) -> None:
     lacking = [name for module, name in _LIBRARIES.items() if find_spec(module) is None]
     if lacking:
         raise ConfigError(
-            f"scenarios need what is not installed: {', '.join(lacking)}",
-            why="without it no specification can be read, and the run would look green",
-            cause=f"{place} asks for scenarios",
+            f"scenarios need libraries that are not installed: {', '.join(lacking)}",
+            why="without them no specification is read, and the run could pass unchecked",
+            cause=f"{place} needs them",
             fix='pip install "pytest-arena[scenarios]"',
         )

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 _MOST_SCENARIOS = 3
 _LIKE = 0.4
 """The similarity of texts from which a step is proposed."""
-_WHY = "a step block names the step that it does"
+_WHY = "a step block must name a step of the scenario"
 
 
 class Scenario:
-    """The scenario that a test proves: says which of its steps is done now.
+    """The scenario that a test proves. Its blocks mark the steps of the test.
 
-    The fixture ``scenario`` returns it. Blocks are optional. If a test has one, each When and Then
-    needs one, and the report shows what was seeded, requested and asserted in each step. They are
-    plain ``with`` blocks, in async tests as well. Without ``arena_specs`` they have no effect.
+    The fixture ``scenario`` returns it. Blocks are optional. If a test has a block, each When and
+    Then needs one, and the report shows what the test seeded, requested and asserted in each step.
+    Blocks are plain ``with`` blocks, also in async tests. Without ``arena_specs`` they have no
+    effect.
 
     Example::
 
@@ -60,28 +61,28 @@ class Scenario:
         """Return the block of a Given step, or of an And after one.
 
         Args:
-            text: the step's text, without its keyword; of an Outline's with the placeholders in
-                it, or with a row's values.
+            text: the step's text, without its keyword. A step of an Outline may have its
+                placeholders, or the values of a row.
 
         Raises:
-            ScenarioError: there is no such step, or it comes before one whose block has begun; or
-                the test names no scenario.
+            ScenarioError: the scenario has no such step, or it precedes a step whose block has
+                begun, or the test names no scenario.
         """
         __tracebackhide__ = True
         return self._block("given", text)
 
     def when(self, text: str) -> AbstractContextManager[None]:
-        """Return the block of a When step, or of an And after one. As ``given``."""
+        """Return the block of a When step, or of an And after one. See ``given``."""
         __tracebackhide__ = True
         return self._block("when", text)
 
     def then(self, text: str) -> AbstractContextManager[None]:
-        """Return the block of a Then step, or of an And after one. As ``given``."""
+        """Return the block of a Then step, or of an And after one. See ``given``."""
         __tracebackhide__ = True
         return self._block("then", text)
 
     def todo(self, text: str = "") -> NoReturn:
-        """Say that the test is not written yet: it fails, and its scenario is a STUB.
+        """Fail, because the test is not written yet. Its scenario is a STUB.
 
         Raises:
             NotWritten: always.
@@ -96,7 +97,7 @@ class Scenario:
             steps += f" of {_places_of(log.scenarios)}"
         raise NotWritten(
             what,
-            why="a scenario is proven by a test that seeds, requests and asserts",
+            why="a test proves a scenario only if it seeds, requests and asserts",
             cause=str(user_line() or "scenario.todo()"),
             fix=f"write {steps}, then delete scenario.todo()",
         )
@@ -152,7 +153,7 @@ class _Steps:
         """Return the place of the step to do next, in each scenario that has its text.
 
         Raises:
-            ScenarioError: there is no such step, or it comes before the last one in each scenario.
+            ScenarioError: no scenario has the step, or it precedes the last step in each scenario.
         """
         __tracebackhide__ = True
         next_places = []
@@ -171,7 +172,7 @@ class _Steps:
         raise passed or self._unknown(kind, text)
 
     def _next(self, key: str, places: list[int]) -> int | None:
-        """Return the first place after the last step, else the last step again, as in a loop."""
+        """Return the first place after the last step, or the last step again, as in a loop."""
         last = max(self._done(key), default=-1)
         for place in places:
             if place > last:
@@ -204,10 +205,10 @@ class _Steps:
             place = f"{scenario.spec}:{step.line}"
         wrong = self._misread(text, place)
         if wrong:
-            fix = f"mend {wrong.place}"
+            fix = f"correct {wrong.place}"
             if wrong.hint:
                 fix = f"{wrong.place}: {wrong.hint}"
-            why = "the specification has an error where the step may be"
+            why = "the specification has an error, which may hide the step"
             return _no_step(
                 kind,
                 text,
@@ -216,21 +217,21 @@ class _Steps:
                 f"\n{wrong.place}  {wrong.what}",
             )
         if not near:
-            why = f"{_WHY}; none of them is like it"
+            why = f"{_WHY}. No step is like it"
             return _no_step(
                 kind,
                 text,
                 why,
                 f"see {_places_of(self.log.scenarios)}",
             )
-        what = f"the nearest is {step}"
+        what = f"The nearest step is {step}"
         if near[0] == wanted:
-            what = f"it is a {step.kind.title()} step"
+            what = f"This is a {step.kind.title()} step"
         fix = f"with scenario.{step.kind}({step.text!r}):"
         return _no_step(
             kind,
             text,
-            f"{_WHY}; {what} ({place})",
+            f"{_WHY}. {what} ({place})",
             fix,
         )
 
@@ -258,10 +259,10 @@ class _Steps:
             f"{scenario.spec}:{last.line}  {last}",
         ]
         return ScenarioError(
-            f"the step {text!r} comes after {last.text!r}, and is before it in the scenario",
-            why="a scenario is proven in the order of its steps",
+            f"the test does {text!r} after {last.text!r}, but the scenario has it before",
+            why="a test must do the steps in the order of the scenario",
             cause="\n".join(lines),
-            fix="do the steps in the order of the specification, or change that",
+            fix="do the steps in the order of the specification, or change the specification",
         )
 
 
@@ -289,7 +290,7 @@ def _unnamed(
     text: str,
     specification: Specification,
 ) -> ScenarioError:
-    """Return the error of a test without a scenario; it proposes those with this step."""
+    """Return the error of a test without a scenario. It proposes scenarios with this step."""
     likely = [
         scenario
         for scenario in specification.scenarios
@@ -301,11 +302,11 @@ def _unnamed(
     index = Index(specification)
     markers = [index.marker(scenario) for scenario in likely]
     return ScenarioError(
-        "no scenario is named by this test, which has a block for a step",
+        "the test has a block for a step, but names no scenario",
         why="the block would have no effect, and the scenario would be unproven",
         cause="\n".join(lines),
         fix="\n".join(markers)
-        or "a marker for its scenario (arena scenarios list), or no blocks",
+        or "mark the test with its scenario (arena scenarios list), or remove the blocks",
     )
 
 

@@ -31,22 +31,22 @@ _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class Breaking:
-    """One thing that is broken around one request of a test, known by its number.
+    """One fault around one request of a test. The request is known by its number.
 
     - ``seed``: before the request all databases get the content of their templates. Objects in
-      memory stay. Rows of wide fixtures return when the test's level is left; without wide
+      memory stay. Rows of wide fixtures return when the test's level is left. Without wide
       fixtures the test's level is emptied.
-    - ``commit``: after the request and the work that it began, what the app committed is removed,
-      with the commits of requests that ran at the same time. The answer stays. Repetitions of
-      the request are broken alike: a test may send it again until it succeeds.
-    - ``policy``: before the request the row-level policies of all tables are switched off, until
-      the current level is left.
-    - ``empty``, ``500``: the answer comes without its body, or as a plain 500. The commits stay.
-      Repetitions are broken alike.
-    - None: nothing is broken. The other runs are compared with this one.
+    - ``commit``: after the request and the work that it began, the commits of the app are removed,
+      with the commits of requests that ran at the same time. The answer stays. The fault also
+      affects repetitions of the request, because a test may send it again until it succeeds.
+    - ``policy``: before the request the row-level policies of all tables are disabled, until the
+      current level is left.
+    - ``empty``, ``500``: the answer has no body, or is a plain 500. The commits stay. The fault
+      also affects repetitions.
+    - None: no fault. The other runs are compared with this run.
 
-    Databases are restored by levels, however the test ends. No error is raised into the test:
-    ``errors`` keeps what fails here, and what pytest-arena reports of this run.
+    Levels restore the databases, however the test ends. No error is raised into the test.
+    ``errors`` keeps the failures here, and the errors that pytest-arena reports for this run.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Breaking:
         self.is_reached = False
         """Whether the test sent the request."""
         self.is_applied = False
-        """Whether the thing was broken."""
+        """Whether the fault was applied."""
         self.is_timed_out = False
         self.overlapped: int | None = None
-        """The number of a request that was under way already: nothing could be broken then."""
+        """The number of a request that had already begun, so that no fault could be applied."""
         self.policed: tuple[str, ...] = ()
-        """The tables whose policies are off."""
+        """The tables whose policies are disabled."""
         self.touched: set[str] = set()
-        """The tables among them that requests read since."""
+        """The tables among them that requests have read after that."""
         self.errors: list[Exception] = []
         self._lock = threading.Lock()  # sync clients may be called in several threads
         self._under_way = 0
@@ -82,9 +82,9 @@ class Breaking:
         self._is_over = False  # whether the test's function has ended
 
     async def call_limited(self, call: Coroutine[object, object, None]) -> None:
-        """Await the test's coroutine for a limited time: it may wait for what was broken."""
+        """Await the test's coroutine for a limited time. A fault may make it wait for ever."""
         __tracebackhide__ = True
-        if running_loop() is None:  # the loop of another library
+        if running_loop() is None:  # a loop of another library
             await call
             return
         try:
@@ -99,7 +99,7 @@ class Breaking:
         self.is_timed_out = True
 
     def end_call(self) -> None:
-        """Note that the test's function has ended. Requests of the tear-down stay whole."""
+        """Note that the test's function has ended. The fault spares requests of the tear-down."""
         self._is_over = True
 
     def keep(self, errors: Iterable[Exception]) -> None:
@@ -107,13 +107,13 @@ class Breaking:
         self.errors += errors
 
     def apply(self) -> None:
-        """Note that the thing was broken."""
+        """Note that the fault was applied."""
         self.is_applied = True
 
     # Called at each request.
 
     def begins(self, request: RequestRecord) -> None:
-        """Called before the app answers; pending work of the test is committed."""
+        """Called before the app answers. Pending work of the test is committed."""
         if not request.is_counted:
             return
         with self._lock:
@@ -124,7 +124,7 @@ class Breaking:
                 is_repetition = self.is_reached
                 self.is_reached = True
                 self._request = request
-                # A repetition beside other requests would take their commits away.
+                # A repetition beside other requests would remove their commits.
                 if not is_repetition or self._under_way == 1:
                     self._change_databases(self._run.current.running())
 
@@ -206,7 +206,7 @@ class Breaking:
         return send
 
     async def returned(self, request: RequestRecord) -> None:
-        """Wait for the work of the request whose commits are removed, as ``arena_settle`` says."""
+        """Wait up to ``arena_settle`` for the work of the request whose commits are removed."""
         is_broken = self._kind == "commit" and request is self._request
         if not is_broken or self._level is None or running_loop() is None:
             return
@@ -240,7 +240,7 @@ class Breaking:
 
     @contextmanager
     def _errors_kept(self) -> Iterator[None]:
-        """Keep an error: raised into the app, it would become a 500."""
+        """Keep an error. If it were raised into the app, it would become a 500."""
         try:
             yield
         except IsolationError as error:
@@ -249,7 +249,7 @@ class Breaking:
                 f"an open transaction prevented the sabotage ({line})",
                 why=error.why,
                 cause=error.cause,
-                fix="commit, or roll back, before the request",
+                fix="commit or roll back before the request",
             )
             kept.__cause__ = error
             self.errors.append(kept)
@@ -260,10 +260,10 @@ class Breaking:
 def _still_running(line: str) -> LateWorkError:
     """Return the error about work whose commits could not be removed."""
     return LateWorkError(
-        f"work of the request still ran when its commits were to be removed ({line})",
-        why="what it commits later stays, and the test may pass because of it",
+        f"work of the request still ran when pytest-arena had to remove its commits ({line})",
+        why="its later commits stay, and the test may pass because of them",
         cause=line,
-        fix="let the work end without the test, or a longer arena_settle",
+        fix="let the work end without the test, or set a longer arena_settle",
     )
 
 
@@ -285,9 +285,9 @@ def to_break(
 ) -> dict[SabotageKind, int | str]:
     """Return for each kind the number of the request to break, or the reason for its absence.
 
-    - ``seed``: the first request that is no preparation, if rows were written before it.
-    - ``commit``: the last request that changed rows and is no preparation.
-    - ``policy``: the first request that is no preparation, if policies act for the app.
+    - ``seed``: the first request that is not preparation, if rows were written before it.
+    - ``commit``: the last request that changed rows and is not preparation.
+    - ``policy``: the first request that is not preparation, if policies act for the app.
     - ``empty``: the last request, if its answer may have a body. The body of a refusal (4xx) says
       no more than its status.
     - ``500``: the last request, if it has an answer.
@@ -307,7 +307,7 @@ def to_break(
     if facts.seeded == ():
         plan["seed"] = "it writes no row before its first request"
     if not has_policies:
-        plan["policy"] = "no policy acts on what the app does"
+        plan["policy"] = "no policy applies to the app"
     return plan
 
 
@@ -338,7 +338,7 @@ def _why_not_failed(last: Requested) -> str:
     return ""
 
 
-# Bodies that say nothing.
+# Bodies without information.
 _NOTHING = {b"", b"null"}
 
 
@@ -346,8 +346,8 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
     """Return a ``send`` that sends the status and the headers of an answer, and no body.
 
     The headers about the body are corrected. An answer without a body, or with JSON's ``null``, is
-    sent unchanged; ``done`` is called for any other. Other messages, as those of a websocket, are
-    sent.
+    sent unchanged. ``done`` is called for any other answer. Other messages, such as a websocket's,
+    are sent.
     """
     start = None  # held until it is known whether a body follows
     text = b""
@@ -377,8 +377,8 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
 def failed(send: Send, done: Callable[[], object]) -> Send:
     """Return a ``send`` that sends a plain 500 instead of the answer.
 
-    The app has done its work by the time it answers. ``done`` is called when the answer begins.
-    Other messages, as those of a websocket, are sent.
+    When the app answers, it has done its work. ``done`` is called when the answer begins. Other
+    messages, such as a websocket's, are sent.
     """
     is_over = False
 

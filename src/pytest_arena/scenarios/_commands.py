@@ -174,7 +174,7 @@ def _mapped(
     wanted: Specification,
     index: Index,
 ) -> set[str]:
-    """Return the keys of the scenarios that a test names, rightly or by a former name."""
+    """Return the keys of the scenarios that a test names, also by a former name."""
     keys = {judged.scenario.key for judged in document.scenarios if judged.tests}
     # The hint of a wrong marker shows the marker that it must mean.
     hints = "\n".join(problem.hint for problem in document.problems)
@@ -191,11 +191,11 @@ def _warn_of_uncollected(files: Iterable[StubFile]) -> None:
         name = file.path.name
         if patterns and not any(fnmatch(name, pattern) for pattern in patterns):
             setting = f"python_files = {' '.join(patterns)}"
-            _warn([f"pytest does not collect {name}: {setting}"])
+            _warn([f"pytest does not collect {name}, because of {setting}"])
 
 
 def _test_folders(root: Path, folder: Path | None) -> list[Path]:
-    """Return the folders of tests: ``testpaths``, else the root; and the folder to write to."""
+    """Return the folders of tests, ``testpaths`` or the root, and the folder to write to."""
     folders: list[Path] = []
     for path in read_setting("testpaths"):
         matches = glob(str(root / path), recursive=True)  # noqa: PTH207 - absolute patterns, too
@@ -236,12 +236,12 @@ def _write_stub(file: StubFile, options: argparse.Namespace) -> str:
     path = file.path.as_posix()
     tests = counted(file.tests, "test")
     if options.check:
-        return f"{path}: {tests} lacking"
+        return f"{path}: {tests} missing"
     if not options.write:
         return f"# {path}\n{file.text}"
     with writing(
         file.path,
-        why="the tests that are lacking were to go there",
+        why="the missing tests would be written there",
         cause=f"--write {file.path.parent}",
         fix="arena scenarios stubs --write <a folder of tests>",
     ):
@@ -253,7 +253,7 @@ def _write_stub(file: StubFile, options: argparse.Namespace) -> str:
 
 
 def do_accept(options: argparse.Namespace) -> int:
-    """Write the current steps of scenarios to the lock file; ``--all``: of all with a test."""
+    """Write the current steps of scenarios, or of all with a test, to the lock file."""
     config = read_project()
     path = config.root / config.scenario_lock
     document = _all_collected(folder=_configured()[0])
@@ -282,7 +282,7 @@ def _outdated(
 ) -> Iterator[str]:
     """Yield each marker that names an older version, with the marker to paste.
 
-    The lock file does not change that: the scenario stays DRIFTED.
+    The lock file has no effect on it. The scenario stays DRIFTED.
     """
     for judged in document.scenarios:
         scenario = judged.scenario
@@ -291,7 +291,7 @@ def _outdated(
         revs = {"", scenario.rev, *(row.rev for row in scenario.rows)}
         for test in judged.tests:
             if test.rev not in revs:
-                yield f"{test.place}: its marker names rev={test.rev!r}, and has to change; paste:"
+                yield f"{test.place}: its marker names the old rev={test.rev!r}. Replace it by:"
                 yield f"    {index.marker(scenario, rev=scenario.rev, row=test.row)}"
 
 
@@ -299,7 +299,7 @@ def _outdated(
 
 
 def do_explain(options: argparse.Namespace) -> int:
-    """Print all that is known of one scenario."""
+    """Print all facts about one scenario."""
     if options.json:
         document = _document(options.json)
     else:
@@ -323,7 +323,7 @@ def do_explain(options: argparse.Namespace) -> int:
 
 def do_merge(options: argparse.Namespace) -> int:
     """Judge several runs as one."""
-    outputs = targets(options.out, _OUT)  # an error in it comes before anything else
+    outputs = targets(options.out, _OUT)  # first, because it may raise an error
     documents = [_document(path) for path in options.documents]
     strict = ""
     shards: list[str] = []
@@ -385,9 +385,9 @@ def do_report(options: argparse.Namespace) -> int:
 def _write_baseline(path: Path, document: Document) -> None:
     if document.is_list:
         raise ConfigError(
-            "the tests were only collected: nothing is known of what they prove",
-            why="each scenario would be NOT-RUN in the baseline, and excused for ever",
-            cause="the document is one of --collect-only",
+            "the tests were only collected, so pytest-arena does not know what they prove",
+            why="the baseline would excuse each scenario as NOT-RUN for ever",
+            cause="the document is from a run with --collect-only",
             fix="pytest --scenarios-out=json:scenarios.json",
         )
     is_new = not path.exists()
@@ -395,9 +395,10 @@ def _write_baseline(path: Path, document: Document) -> None:
     left_out = sum(not judged.is_judged for judged in document.scenarios)
     if left_out and is_new:
         warning = (
-            f"{counted(left_out, 'scenario')} left out: the run was partial, {document.partial}. "
-            "A strict run of all tests may fail on what is left out. Next: write the baseline "
-            "from a run of all tests"
+            f"{counted(left_out, 'scenario')} left out, because the run was partial "
+            f"({document.partial}). "
+            "A strict run of all tests may fail on them. Next: write the baseline from a run of "
+            "all tests"
         )
         _warn([warning])
     _print([f"baseline written to {path}"])
@@ -425,7 +426,7 @@ def _configured(
     if not config.specs:
         raise ConfigError(
             "no file is named, and arena_specs is not set in this project",
-            why="without it no scenario is found",
+            why="pytest-arena does not know which files have the scenarios",
             cause=f"the configuration of pytest, in {config.root}",
             fix=fix,
         )
@@ -473,8 +474,8 @@ def _collected(
         raise kind(
             "pytest could not begin to collect the tests: "
             f"pytest --collect-only ended with exit status {run.returncode}",
-            why="they have to be collected, to see which scenario has one",
-            cause="what pytest says above, or arena_scenarios is off",
+            why="pytest-arena collects the tests to see which scenario has one",
+            cause="see pytest's output above, or arena_scenarios is off",
             fix="pytest --collect-only --scenarios=report",
         )
     return from_json(text, where="pytest --collect-only"), is_complete
@@ -485,8 +486,8 @@ def _all_collected(arguments: Sequence[str] = (), *, folder: Path) -> Document:
     if not is_complete:
         raise ScenarioError(
             "not all tests could be collected",
-            why="it is not known which scenarios the others have a test for",
-            cause="what pytest says above",
+            why="pytest-arena does not know which scenarios the other tests prove",
+            cause="see pytest's output above",
             fix="pytest --collect-only",
         )
     return document
@@ -498,7 +499,7 @@ def _document(path: str) -> Document:
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            why="it should be the document of a run",
+            why="the command reads the document of a run",
             cause="the command line",
             fix="pytest --scenarios-out=json:scenarios.json",
         ) from error
@@ -534,9 +535,9 @@ def _write(
     """Write the lock file or the baseline, whose path the option names."""
     with writing(
         path,
-        why="it keeps what has been agreed to",
+        why="the file records what the project has agreed to",
         cause=f"{option}, or the command line",
-        fix=f"{option} = a file in a folder that can be written to",
+        fix=f"{option} = a file in a writable folder",
     ):
         write_text(path, text)
 

@@ -56,7 +56,7 @@ class Instruments:
         self.specification: Specification | None = None
         self.log: Log | None = None
         self.breaking: Breaking | None = None
-        """The sabotage of the test that is run again."""
+        """The sabotage of the repeated test."""
         self.wants_bodies = False
         """Whether the bodies of requests are searched for literals of the steps."""
         self.off: dict[str, str] = {}
@@ -66,7 +66,7 @@ class Instruments:
         self._literals: tuple[str, ...] = ()
         self._statement_logs: dict[Level, StatementLog] = {}
         self._before_teardown = (0, 0)
-        """Two numbers that grew with the reads and writes of the test until its tear-down."""
+        """Two numbers that grow with the reads and writes of the test until its tear-down."""
         self._stop_watching: Callable[[], None] | None = None
 
     def read_steps_of(self, specification: Specification) -> None:
@@ -77,11 +77,11 @@ class Instruments:
 
     @property
     def is_rehearsing(self) -> bool:
-        """Whether the running test is run again, unreported, with something broken."""
+        """Whether the running test is repeated, unreported, under sabotage."""
         return self.breaking is not None
 
     def rehearse(self, breaking: Breaking | None) -> None:
-        """Break something under the next test, or nothing any more."""
+        """Set the sabotage of the next test, or none."""
         self.breaking = breaking
 
     def note_lost(self, words: str) -> None:
@@ -90,7 +90,7 @@ class Instruments:
             self.log.lost.append(words)
 
     def settled(self, errors: list[Exception]) -> list[Exception]:
-        """Take the errors of a settled test. Return those that are to be reported."""
+        """Take the errors of a settled test. Return the errors to report."""
         if self.breaking is None:
             return errors
         self.breaking.keep(errors)
@@ -129,9 +129,9 @@ class Instruments:
     # Called by the plugin.
 
     def expect(self) -> None:
-        """Begin to record: apps that a factory makes, rows that wide fixtures write.
+        """Begin to record the apps that a factory makes, and the rows that wide fixtures write.
 
-        It is called before the first test: that may set up a wide fixture and prove nothing.
+        Called before the first test, which may set up a wide fixture and prove no scenario.
         """
         if self._stop_watching is None:
             self._stop_watching = watch_statements(self._current_statement_log)
@@ -147,9 +147,9 @@ class Instruments:
         """Begin to record a test at its set-up.
 
         Args:
-            scenarios: those that the test proves.
+            scenarios: the scenarios that the test proves.
             fixture_names: the fixtures that it requests.
-            rows: the rows that it proves of a Scenario Outline, or empty for all rows.
+            rows: the rows of a Scenario Outline that it proves, or empty for all rows.
         """
         self.expect()
         levels = self.run.databases.levels
@@ -183,7 +183,7 @@ class Instruments:
             self.log.off["asserted"] = reason
 
     def begin_call(self) -> None:
-        """Count assertions from here on: the fixtures are set up."""
+        """Count assertions from now on. The fixtures are set up."""
         if self.log is not None:
             self.log.begin_call()
 
@@ -201,13 +201,13 @@ class Instruments:
         log.forget_values()
 
     def begin_teardown(self) -> None:
-        """Count assertions of the tear-down from here on."""
+        """Count assertions of the tear-down from now on."""
         if self.log is not None and not self.log.in_teardown:
             self._before_teardown = self._reads_and_writes()
             self.log.begin_teardown()
 
     def _reads_and_writes(self) -> tuple[int, int]:
-        """Return two numbers that grow if the test reads, and if it writes."""
+        """Return two numbers, which grow when the test reads and when it writes."""
         levels = [level for level in self.run.databases.levels if level.is_test]
         reads = self.run.test.sessions.reads() if self.run.test else 0
         for level in levels:
@@ -215,9 +215,10 @@ class Instruments:
         return reads, self.written_by_test()
 
     def _has_seen_late(self, values: Sequence[object]) -> bool:
-        """Return whether an assertion of the tear-down may be about what the app did.
+        """Return whether an assertion of the tear-down may be about the work of the app.
 
-        It has an answer, or follows a request or a query. A tear-down that writes cleans up.
+        It has an answer, or follows a request or a query. If the tear-down writes, it cleans up,
+        and its assertions do not count.
         """
         if self.run.test is None or self.run.test.settled:
             return False  # the tear-down of a wider fixture
@@ -304,9 +305,9 @@ class Instruments:
 
         Args:
             place: file and line.
-            text: what is asserted.
-            values: those of the variables at that line.
-            is_idle: whether nothing that the app does could have made it fail.
+            text: the asserted expression.
+            values: the values of the variables at that line.
+            is_idle: whether no behaviour of the app could have made it fail.
         """
         log = self.log
         if log is None or not log.is_listening or is_logging_in():
@@ -349,7 +350,7 @@ class Instruments:
     # Called by the gate.
 
     def _current_statement_log(self) -> StatementLog | None:
-        """Return where a statement that runs now is recorded, or None if it is not."""
+        """Return the log for a statement that runs now, or None if it is not recorded."""
         request = request_now() or self._request_of_late_work()
         if request:
             return request.statement_log
@@ -382,7 +383,7 @@ class Instruments:
 
     def wants(self, app: object) -> bool:
         """Return whether a watched test runs, and this is the app under test."""
-        # A request that a wide fixture sends is no request of the test.
+        # A request that a wide fixture sends does not count as a request of the test.
         if self.log is None or self.run.current.on_top() is None:
             return False
         is_under_test = self.app_watcher.is_under_test(app)
@@ -427,7 +428,7 @@ class Instruments:
         return self.breaking.sending(request, send)
 
     def answers(self, request: RequestRecord) -> None:
-        """Count an answer: later assertions may be about it, also while a websocket is open."""
+        """Count an answer. Later assertions may be about it, also while a websocket is open."""
         log = self.log
         if log and request in log.requests and request.note_answered():
             log.count_answer()

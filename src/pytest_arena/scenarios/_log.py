@@ -15,7 +15,7 @@ from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
 """Types whose text shows their value. The text of others may be long, or query a database."""
 
-# Other objects are not kept: the log must not prolong their lives.
+# Other objects are not kept, because the log must not prolong their lives.
 _KEPT = (*PLAIN, dict, list, tuple, set)
 _LONGEST_TEXT = 160
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -50,7 +50,7 @@ class Log:
     has_late_requests: bool = False
     """Whether the tear-down has sent a request."""
     has_written_late: bool = False
-    """Whether one of them may write: the tear-down cleans up from then on."""
+    """Whether one of them may write. After it, the tear-down cleans up."""
     requests: list[RequestRecord] = field(default_factory=list)
     logins: list[RequestRecord] = field(default_factory=list)
     answered: int = 0
@@ -59,9 +59,9 @@ class Log:
     """How often sessions of the test had read when its first own request began."""
     heard: dict[AssertionKey, Asserted] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    """The assertions that failed when they ran last: place and text."""
+    """The assertions whose last run failed: place and text."""
     values: dict[AssertionKey, list[object]] = field(default_factory=dict)
-    """The values at each assertion when it passed last."""
+    """The values at each assertion in its last passed run."""
     assertions: int = 0
     """How many assertions passed that could have failed."""
     blocks: list[Block] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Log:
 
     @property
     def first(self) -> int:
-        """The place of the first request that is no preparation, else 0."""
+        """The place of the first request that is not preparation, or 0."""
         for place, request in enumerate(self.requests):
             if not request.is_preparation:
                 return place
@@ -119,7 +119,7 @@ class Log:
         """Add a request that begins.
 
         Args:
-            request: one that counts as evidence.
+            request: a request that counts as evidence.
             reads: how often sessions of the test have read until now.
         """
         if self.in_teardown:
@@ -154,9 +154,9 @@ class Log:
 
         Args:
             place: file and line.
-            text: what is asserted.
-            values: those of the variables at that line.
-            is_idle: whether nothing that the app does could have made it fail.
+            text: the asserted expression.
+            values: the values of the variables at that line.
+            is_idle: whether no behaviour of the app could have made it fail.
         """
         self.failures.pop(place, None)
         key = (place, text)
@@ -181,11 +181,11 @@ class Log:
         self.failures[place] = _shortened(text)
 
     def forget_values(self) -> None:
-        """Drop the values of assertions: the log must not prolong their lives."""
+        """Drop the values of assertions, because the log must not prolong their lives."""
         self.values = {}
 
     def restore_point(self) -> Callable[[], None]:
-        """Return a function that forgets what is added after this call, and all assertions."""
+        """Return a function that removes all assertions, and later records of other kinds."""
         requests = len(self.requests)
         blocks = len(self.blocks)
         steps = len(self.steps)

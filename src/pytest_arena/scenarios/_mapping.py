@@ -53,16 +53,16 @@ _DEFAULT_LOCK = "scenarios.lock"
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """One test, and what its markers mean."""
+    """One test, with the scenarios that its markers name."""
 
     item: pytest.Item
-    """Held, so that its identity stays unique."""
+    """Referenced, so that its identity stays unique."""
     test: str
     """Its node id at collection. A plugin may change it later."""
     mappings: tuple[Mapping, ...]
     scenarios: tuple[ScenarioSpec, ...]
     errors: tuple[tuple[str, ScenarioError], ...]
-    """Of the markers that mean no scenario, or no row of the scenario with this key."""
+    """Problems of markers that name no scenario, or no row of the scenario with this key."""
     markers: int
     """How many markers it had when it was mapped."""
 
@@ -167,16 +167,16 @@ class Mapper:
 
 
 def _line_of(item: pytest.Item) -> str:
-    """Return the place and the code of the line that a test begins in."""
+    """Return the place and the code of the first line of a test."""
     place = _place(item)
     line = linecache.getline(str(item.path), int(place.rpartition(":")[2]))
     return f"{place}  {line.strip()}".strip()
 
 
 def _place(item: pytest.Item) -> str:
-    """Return the file and the line that a test begins in.
+    """Return the file and the first line of a test.
 
-    pytest-bdd makes tests: then it is the line that calls ``scenarios`` or ``scenario``.
+    For a test that pytest-bdd makes, this is the line that calls ``scenarios`` or ``scenario``.
     """
     file, line, _ = item.location
     number = (line or 0) + 1
@@ -208,7 +208,7 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 def _hash_of(item: pytest.Item) -> str:
     """Return the hash of a test's code, ``1:9f3c01aa``, or "" without code of the project.
 
-    Its name, decorators, annotations, docstring, comments and layout do not change it.
+    The test's name, decorators, annotations, docstring, comments and layout do not change it.
     """
     function = own_function(item)[2]
     if function is None:
@@ -257,7 +257,7 @@ def _unused_columns(item: Any, scenario: ScenarioSpec, row: Pairs) -> tuple[str,
 
 
 def _read_names(function: ast.AST) -> set[str]:
-    """Return the variables that a function reads, without those only printed or asserted alone."""
+    """Return the variables that a function reads, except only to print or assert them alone."""
     idle: set[ast.AST] = set()
     for node in ast.walk(function):
         if _is_idle(node):
@@ -307,10 +307,10 @@ def _template_of(item: pytest.Item) -> tuple[str, Path] | None:
 
 
 class Unawaited:
-    """The coroutines that steps returned: pytest-bdd calls steps, and awaits none.
+    """The coroutines that steps returned. pytest-bdd calls the steps, but does not await them.
 
-    A step may return its coroutine as a fixture, and another step may run it. So they are checked
-    when the test has ended.
+    A step may return its coroutine as a fixture, and another step may run it. So the coroutines are
+    checked when the test has ended.
     """
 
     def __init__(self) -> None:
@@ -319,15 +319,15 @@ class Unawaited:
         self._is_watching = False
 
     def watch(self) -> str:
-        """Begin to record what steps return. Return why that is not possible, else ""."""
+        """Begin to record what steps return. Return why that is impossible, or ""."""
         module = sys.modules.get(_BDD)
         if module is None or self._is_watching:
             return ""
         original = getattr(module, "call_fixture_func", None)
         if original is None:
             return (
-                "this version of pytest-bdd calls its steps in another way: "
-                "one that returns a coroutine may pass without having run"
+                "this version of pytest-bdd calls its steps in an unknown way, "
+                "so a step that returns a coroutine may pass without running"
             )
 
         def call_and_record(*args: object, **kwargs: object) -> object:
@@ -361,22 +361,21 @@ class Unawaited:
         if code:
             cause = str(CodeLine(code.co_filename, code.co_firstlineno))
         return ScenarioError(
-            f"the step function {calls} returned a coroutine that was not awaited: it never ran",
-            why="pytest-bdd calls its steps and awaits none, so that the test passes whatever they "
-            "say",
+            f"the step function {calls} did not run: it returned a coroutine that was not awaited",
+            why="pytest-bdd does not await its steps, so the test passes whatever they assert",
             cause=cause,
-            fix="make it a def; or make the scenario a plain async test, marked with "
+            fix="make it a plain def, or write the scenario as an async test that is marked with "
             "@pytest.mark.scenario(…)",
         )
 
 
 def _never_ran(result: Any) -> bool:
     if inspect.isasyncgen(result):
-        # A generator that began is suspended or has ended: pytest-bdd never continues one.
+        # A generator that began is suspended or has ended. pytest-bdd never continues a generator.
         return not result.ag_running and result.ag_frame is not None
     if inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
         return False
-    result.close()  # else Python warns of it when it is collected
+    result.close()  # or Python warns of it when it is garbage-collected
     return True
 
 
@@ -391,7 +390,7 @@ class Mappings:
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
-        """The node ids of mappings by those of reports, which plugins may have changed."""
+        """The node ids of mappings by the node ids of reports, which plugins may have changed."""
         self.collectors = 0
         """How many processes have sent their collection."""
         self.problems: dict[Problem, None] = {}
@@ -409,7 +408,7 @@ class Mappings:
         """Add the collection of this process.
 
         Args:
-            tests: those that were collected.
+            tests: the collected tests.
             selected: the identities of the items that will run.
         """
         self.collectors += 1
@@ -428,10 +427,10 @@ class Mappings:
         if len(markers) > known:
             arguments = ", ".join(map(repr, markers[-1].args))
             error = ScenarioError(
-                f"the marker scenario({arguments}) was added while {item.name} ran: too late",
+                f"the marker scenario({arguments}) was added too late, while {item.name} ran",
                 why="pytest-arena reads markers at the end of the collection",
                 cause=item.nodeid,
-                fix="mark it by a decorator, or in pytest_collection_modifyitems of conftest.py",
+                fix="add it by a decorator, or in pytest_collection_modifyitems of conftest.py",
             )
             self.problems[_wrong_marker(item, error)] = None
 
@@ -482,7 +481,7 @@ def what_is_left_out(
 ) -> str:
     """Return why not all tests of scenarios were run, or "" if all were.
 
-    An option that left out none of them is no reason: with ``-m "not slow"`` a run may be whole.
+    An option that left out none of them does not count. With ``-m "not slow"`` a run may be whole.
     """
     config = session.config
     reasons = list(_narrowed(config))
@@ -496,7 +495,7 @@ def what_is_left_out(
 
 
 def _narrowed(config: pytest.Config) -> Iterator[str]:
-    """Yield the options by which pytest collected a part."""
+    """Yield the options that made pytest collect only a part."""
     # Without paths, a call outside of the root collects its folder.
     source = getattr(config.args_source, "name", "")
     args = []
@@ -542,7 +541,7 @@ def _ignored(config: pytest.Config) -> Iterator[str]:
 
 
 def _testpaths(config: pytest.Config) -> list[Path]:
-    """Return ``testpaths``, else the root."""
+    """Return ``testpaths``, or the root."""
     paths: list[Path] = []
     for pattern in config.getini("testpaths"):
         paths += config.rootpath.glob(pattern)
@@ -604,19 +603,19 @@ def uncollected(report: Any) -> Problem:
     return Problem(
         spec=report.nodeid,
         line=0,
-        what=f"{what}; the mapping is incomplete: it is not known which scenarios its tests prove",
+        what=f"{what}. pytest-arena does not know which scenarios its tests prove",
         hint=hint,
         is_error=report.failed,
     )
 
 
 def check_agreed(wanted: Config, *, lists_only: bool) -> None:
-    """Check that the baseline and the lock file exist that options name.
+    """Check that the baseline and the lock file of the options exist.
 
-    A list needs neither: with it the first ones are written.
+    A list needs neither, because users write the first ones with it.
 
     Raises:
-        ConfigError: one does not exist.
+        ConfigError: a file does not exist.
     """
     hints = {
         "scenario_baseline": "write it:\n"
@@ -631,8 +630,8 @@ def check_agreed(wanted: Config, *, lists_only: bool) -> None:
         if name in {"", _DEFAULT_LOCK} or (wanted.root / name).exists():
             continue
         raise ConfigError(
-            f"arena_{option} names {name}, which is not there",
-            why="a name that is misspelt would go unnoticed, and so would what was agreed on",
+            f"arena_{option} names {name}, which does not exist",
+            why="with a misspelt name pytest-arena would ignore what the project has agreed to",
             cause=wanted.places[option],
             fix=fix.format(name),
         )

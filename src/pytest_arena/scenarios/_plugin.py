@@ -72,7 +72,7 @@ class Scenarios:
     """The plugin that each process of a run with specifications registers.
 
     Each process maps the tests that it collects, and adds facts to the reports of its tests. The
-    controller sees all reports, and judges.
+    controller receives all reports, and judges the scenarios.
     """
 
     instruments: Instruments
@@ -124,7 +124,7 @@ class Scenarios:
         wanted = self._wanted
         self._targets = targets(wanted.scenarios_out)
         self._specification = reader.read(wanted.specs, wanted.root)
-        place = f"{wanted.places['specs']}; seen from {wanted.root}"
+        place = f"{wanted.places['specs']} (paths are relative to {wanted.root})"
         reader.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
         scenarios = self._specification.scenarios
@@ -191,7 +191,7 @@ class Scenarios:
             mapped.item.user_properties.extend(keys + revs)
 
     def _deselect(self, items: list[pytest.Item]) -> None:
-        """Deselect the tests of all scenarios but those that ``--scenario`` names."""
+        """Deselect the tests of all scenarios except those that ``--scenario`` names."""
         chosen: list[Any] = []
         deselected: list[Any] = []
         for item in items:
@@ -211,7 +211,7 @@ class Scenarios:
 
     @hook
     def pytest_collectreport(self, report: Any) -> None:
-        """Record a file that was not collected: it may have tests of any scenario."""
+        """Record a file that was not collected, which may have tests of any scenario."""
         if report.failed:
             self._broken[report.nodeid] = None
         if not report.passed:
@@ -219,7 +219,7 @@ class Scenarios:
 
     @hook(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """Note that tests will run: ``--fixtures`` and the like run none."""
+        """Note that tests will run. ``--fixtures`` and similar options run none."""
         self._is_run = True
         self.instruments.expect()
 
@@ -229,7 +229,7 @@ class Scenarios:
         """Begin to record a test that the arena has opened.
 
         Raises:
-            ScenarioError: its marker means no scenario. The test does not run.
+            ScenarioError: its marker names no scenario. The test does not run.
         """
         mapped = self._tests.get(id(item))
         if mapped is None:
@@ -302,14 +302,14 @@ class Scenarios:
 
     @hook
     def pytest_runtest_logreport(self, report: object) -> None:
-        """Add the report of a phase, of this process or another."""
+        """Add the report of a phase, from this process or another."""
         self._tries.see(report)
 
     # The end.
 
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Add what a worker of pytest-xdist sent. One that died sent nothing."""
+        """Add the part that a worker of pytest-xdist sent. A worker that died sent nothing."""
         sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
         if sent is None:
             return

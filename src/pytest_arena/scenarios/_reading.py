@@ -45,8 +45,8 @@ class NotKnown(Exception):
 class Reading:
     """Reads the facts from a log while the test's level exists. Never fails a test.
 
-    Rows are counted by the statements that were seen. If these are not enough, it compares
-    the databases. Cost: microseconds, and one comparison of two states for each such question.
+    The reader counts rows by the recorded statements. If these are not enough, it compares the
+    databases. Cost: microseconds, and one comparison of two states for each such question.
     """
 
     run: ArenaRun
@@ -55,7 +55,7 @@ class Reading:
     """The statements in each existing level, outside of requests."""
     literals: tuple[str, ...]
     wide_rows: dict[Level, Counter[str]]
-    """The rows of wide fixtures that were counted already. This reading adds to it."""
+    """The rows of wide fixtures that were already counted. This reading adds to them."""
     off: dict[str, str]
     """The kinds of evidence that are unknown, each with the reason."""
     mask: Callable[[str], str]
@@ -108,7 +108,7 @@ class Reading:
         kind: str,
         count: Callable[[], Counter[str]],
     ) -> Counts | None:
-        """Return what a function counts, or None if that is unknown."""
+        """Return the count of a function, or None if it is unknown."""
         try:
             rows = count()
         except Exception as error:  # noqa: BLE001 - a database's, too: the facts stay unknown
@@ -131,7 +131,7 @@ class Reading:
         return False
 
     def _rows_inserted(self, table: str, count: int) -> list[Row]:
-        """Return the rows of a table as they were inserted; none unless all are known."""
+        """Return the rows of a table as they were inserted, or none unless all are known."""
         requests = [request.statement_log for request in self.log.requests]
         sources = [*self.statement_logs.values(), *requests]
         before_first = sources[: len(self.statement_logs) + self.log.first]
@@ -148,7 +148,7 @@ class Reading:
             return rows
         return []
 
-    # Rows that were written before the first request that is no preparation.
+    # Rows that were written before the first request that is not preparation.
 
     def _count_seeded(self) -> Counter[str]:
         levels = self.run.moments.levels()
@@ -215,7 +215,7 @@ class Reading:
         return uncommitted + rows
 
     def _has_unseen_rows(self, statement_log: StatementLog, depth: int) -> bool:
-        """Return whether rows have changed in the test that no statement accounts for."""
+        """Return whether the test has changed rows without a recorded statement."""
         rows = self._compare(depth=depth) - _rows_of_app(statement_log)
         records = (*self.log.logins, *self.log.requests)
         for source in (statement_log, *(record.statement_log for record in records)):
@@ -236,7 +236,7 @@ class Reading:
         until: StoryMoment | None,
         depth: int,
     ) -> Counter[str]:
-        # Moments are of the topmost level. An example's level is above this one.
+        # Moments belong to the topmost level. An example's level is above this one.
         if depth:
             return self._compare(depth=depth) - _rows_of_app(statement_log)
         # The comparison includes what the app wrote at its start, and while clients logged in.
@@ -279,7 +279,7 @@ class Reading:
         """Return how many rows of each table differ between two moments.
 
         Raises:
-            NotKnown: the databases cannot tell.
+            NotKnown: the databases do not show it.
         """
         databases = self.run.moments.used()
         counts: Counter[str] = Counter()
@@ -356,7 +356,7 @@ class Reading:
 
 
 def assertions_of(log: Log, mask: Callable[[str], str]) -> tuple[Asserted, ...]:
-    """Return the assertions that passed, the most telling ones first."""
+    """Return the assertions that passed, the most informative ones first."""
     asserted = sorted(
         [check for check in log.heard.values() if check.place not in log.failures],
         key=lambda check: (check.is_constant, -check.after),
@@ -388,7 +388,7 @@ def _no_history(database: Database) -> str:
 
 
 def unknown(error: Exception) -> Facts:
-    """Return the facts of a test of which nothing could be read."""
+    """Return the facts of a test if none could be read."""
     why = _why(error)
     return Facts(
         seeded=None,
@@ -397,7 +397,7 @@ def unknown(error: Exception) -> Facts:
 
 
 def better(facts: Facts, other: Facts | None) -> Facts:
-    """Return the facts of the example that shows more evidence; the first if both are equal."""
+    """Return the facts of the example with more evidence, or the first if both are equal."""
     if other is None or _evidence(facts) >= _evidence(other):
         return facts
     return other
@@ -415,7 +415,7 @@ def _why(error: Exception) -> str:
 def _net_rows(parts: Sequence[TableWrite]) -> Counter[str] | None:
     """Return how many rows of each table were written, or None if statements do not show it.
 
-    They can if a table was written to by inserts only, or by one statement only.
+    Statements show it if a table was written to by inserts only, or by one statement only.
     """
     counts: Counter[str] = Counter()
     for table, writes in grouped_by(parts, lambda part: part[0]).items():
@@ -427,7 +427,7 @@ def _net_rows(parts: Sequence[TableWrite]) -> Counter[str] | None:
 
 
 def _all_rows(parts: Iterable[TableWrite]) -> Counter[str]:
-    """Return how many rows of each table were written; an unknown number counts as one."""
+    """Return how many rows of each table were written. An unknown number counts as one."""
     counts: Counter[str] = Counter()
     for table, rows, _ in parts:
         counts[table] += rows or 1
@@ -444,7 +444,7 @@ def _rows_of_app(statement_log: StatementLog) -> Counter[str]:
 
 def _has_word(text: str, *, word: str) -> bool:
     """Return whether a text contains a word, with no letter or digit beside it."""
-    # A compiled pattern for each literal of each scenario would cost more than all the rest.
+    # A compiled pattern for each literal would cost more than everything else.
     place = text.find(word)
     while place >= 0:
         end = place + len(word)

@@ -45,15 +45,15 @@ hook = pluggy.HookimplMarker("pytest")
 
 _OUTPUT = "arena_sabotage"  # what a worker sends to pytest-xdist's controller
 
-# A test may wait for what was broken. It gets so many times its former time, and so many seconds
+# A fault may make a test wait for ever. It gets so many times its former time, and so many seconds
 # more.
 _TIMES = 10
 _MORE = 10.0
 _PATIENCE = 2.0  # seconds until a coroutine that was ended must have ended
 
-_ENDLESS = "it waited without an end, and was ended"
+_ENDLESS = "it waited too long, so pytest-arena ended it"
 _NOTHING_BROKEN: dict[SabotageKind, str] = {
-    "seed": "there was no moment to remove it",
+    "seed": "pytest-arena had no moment to remove the seed",
     "commit": "the request changed no row",
     "policy": "no request reads a table that has policies",
     "empty": "its last answer has no body, or the body null",
@@ -75,8 +75,8 @@ class _Phase:
     def is_noticed(self) -> bool:
         """Whether the test failed, other than by an error of pytest-arena.
 
-        In the tear-down only assertions count that are evidence. A fixture may read its row
-        again there, whatever the test asserts.
+        In the tear-down only assertions that are evidence count. A fixture may read its row again
+        there, whatever the test asserts.
         """
         if not self.report.failed:
             return False
@@ -91,12 +91,12 @@ class _Phase:
 class SabotagePasses:
     """A plugin of each process of a run with sabotage.
 
-    After all tests it runs the tests again that prove a scenario, once for each thing that can be
-    broken. The reports of these runs are not shown, and do not change the cache of failures,
-    JUnit's XML or the exit status.
+    After all tests it runs the tests that prove a scenario again, once for each kind of sabotage.
+    The reports of these runs are not shown, and do not change the cache of failures, JUnit's XML or
+    the exit status.
 
     Cost: a run of the test for each kind, and one for comparison, with set-ups and tear-downs.
-    Wide fixtures are set up once more, because all runs of one test follow each other.
+    Wide fixtures are set up once more, because all runs of one test are consecutive.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class SabotagePasses:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
-        """Record how long a test takes; of a test that is run again, how it ended."""
+        """Record how long a test takes, or how a repeated test ended."""
         report = yield
         if not self._instruments.is_rehearsing:
             if call.when == "call":
@@ -166,7 +166,7 @@ class SabotagePasses:
         if type(report).__name__.lower() == "subtestreport":
             self._with_subtests.add(report.nodeid)
 
-    # The runs with something broken.
+    # The runs with sabotage.
 
     @hook(wrapper=True)
     def pytest_runtestloop(
@@ -200,7 +200,7 @@ class SabotagePasses:
                 sabotages = tuple(self._sabotages(item, facts, next_item))
                 self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - of pytest.exit(), for one: earlier results stay
-            why = f"broken off: {type(error).__name__}: {error}"
+            why = f"ended early: {type(error).__name__}: {error}"
             self._why_not = why.partition("\n")[0]
         # On pytest-xdist's controller the figures of the workers were added before.
         self._took += _process.seconds() - started
@@ -254,15 +254,15 @@ class SabotagePasses:
         """Return why a test cannot be run again, or "" if it can."""
         function = getattr(item, "obj", None)
         if getattr(function, "is_hypothesis_test", False):
-            return "a test of Hypothesis' makes its requests once for each example"
+            return "a test of Hypothesis sends its requests once for each example"
         if item.nodeid in self._with_subtests:
-            return "its subtests would be reported as those of this run"
+            return "pytest would report its subtests again"
         self._tested += 1
-        # A test that fails in each second run would notice nothing by that.
+        # A test that fails in each second run does not fail because of the sabotage.
         self._run_again(item, None, None, item.parent)
         for phase in self._phases:
             if not phase.report.passed:
-                why = "it does not pass a second time, with nothing broken"
+                why = "it fails in a second run, without sabotage"
                 return f"{why}: {phase.reason}"
         return ""
 
@@ -291,7 +291,7 @@ class SabotagePasses:
         number: int | None,
         following: pytest.Item | pytest.Collector | None,
     ) -> Breaking:
-        """Run a test with something broken. The facts of the run do not change."""
+        """Run a test with one fault. The facts of the run do not change."""
         seconds = _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
         run = self._instruments.run
         breaking = Breaking(run, kind, number=number, seconds=seconds)
@@ -300,7 +300,7 @@ class SabotagePasses:
         with run.ledger.aside(), _never_rerun(item):
             self._instruments.rehearse(breaking)
             try:
-                # Tear down what the test before has left, as pytest's runner does.
+                # Tear down the fixtures that the previous test has left, as pytest's runner does.
                 item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - as said
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             finally:
@@ -324,7 +324,7 @@ class SabotagePasses:
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """End a test that waits for what was broken."""
+        """End a test that waits because of the sabotage."""
         breaking = self._instruments.breaking
         if breaking is None:
             return (yield)
@@ -349,7 +349,7 @@ class SabotagePasses:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter
     ) -> None:
-        """Print one line: the scenarios have the results."""
+        """Print one line. The lines of the scenarios have the results."""
         line = "sabotage: no test to run again"
         if self._tested:
             tests = counted(self._tested, "test")
@@ -357,7 +357,7 @@ class SabotagePasses:
             line = f"sabotage: {tests} run again {times} in {self._took:.1f} s"
         remarks = [self._why_not] if self._why_not else []
         if self._config.option.arena_scenarios_sabotage is None:
-            remarks.append("strict in CI; off: --no-scenarios-sabotage")
+            remarks.append("strict CI run, off with --no-scenarios-sabotage")
         if remarks:
             line += f" ({'; '.join(remarks)})"
         terminalreporter.write_line(line)
@@ -369,9 +369,9 @@ def _why_not(session: pytest.Session) -> str:
     if option.collectonly or getattr(option, "setuponly", False):
         return "no test was run"
     if getattr(option, "usepdb", False):
-        return "not with --pdb, which would stop at each failure"
+        return "off with --pdb, which would stop at each failure"
     if updates_snapshots(session.config):
-        return "not while snapshots are updated: broken answers would be saved in them"
+        return "off while snapshots are updated, because they would save broken answers"
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
     if 0 < (option.maxfail or 0) <= session.testsfailed:
@@ -383,8 +383,8 @@ def _why_not(session: pytest.Session) -> str:
 def _never_rerun(item: pytest.Item) -> Iterator[None]:
     """Hide a test from pytest-rerunfailures and pytest-retry.
 
-    The tear-down of the first would keep the wide fixtures of a failed test for the next try. The
-    second would run the test again with nothing broken.
+    The tear-down of pytest-rerunfailures would keep the wide fixtures of a failed test for the next
+    try. pytest-retry would run the test again without the fault.
     """
     values = vars(item)
     kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
@@ -424,7 +424,7 @@ def _alarm(breaking: Breaking) -> Iterator[None]:
 
     def ring(*_: object) -> None:
         breaking.time_out()
-        raise TimeoutError("it waits for what was broken")
+        raise TimeoutError("the test still waits after the sabotage")
 
     signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, breaking.seconds + _PATIENCE)
@@ -464,11 +464,11 @@ def _why_unknown(
 ) -> str:
     """Return why a run has no result, or "" if it has one."""
     if noticed and not breaking.is_applied and not breaking.errors:
-        return f"it failed before anything was broken: {noticed.reason}"
+        return f"it failed before the sabotage: {noticed.reason}"
     reasons = [str(error) for error in breaking.errors]
     reasons += [phase.reason for phase in phases if not phase.report.passed]
     if any(hasattr(phase.report, "wasxfail") for phase in phases):
         reasons.append("it was expected to fail")
     if not breaking.is_reached:
-        reasons.append("this time it did not send the request that was to be broken")
+        reasons.append("in this run it did not send the request to sabotage")
     return next(filter(None, reasons), "")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pytest
 
 SENT = "arena_scenario"
-"""The attribute of a report by which a test's process sends its part: plain values."""
+"""The attribute of a report with which a test's process sends its part: plain values."""
 
 _WORST_FIRST: tuple[Outcome, ...] = (
     "failed",
@@ -58,7 +58,7 @@ class _TryInProgress:
     """As JSON."""
     is_to_be_rerun: bool = False
     failed_first: str = ""
-    """Why the test failed before it passed, if one report is about both."""
+    """Why the test failed before it passed, if one report covers both runs."""
 
     def add(self, report: Any, sent: Mapping[str, Any]) -> None:
         """Add the report of a phase, or of a subtest."""
@@ -74,7 +74,7 @@ class _TryInProgress:
 
 
 class Tries:
-    """The tries of this process and of others. A report of any other test costs one lookup."""
+    """The tries of this process and of others. Reports of other tests cost one lookup."""
 
     def __init__(self) -> None:
         self.sabotaged: dict[str, tuple[Sabotage, ...]] = {}
@@ -96,7 +96,7 @@ class Tries:
         if sent is None:
             return
         attempt = self._in_progress.get(key)
-        # A plugin may report a whole try after its subtests, which have reported themselves.
+        # A plugin may report a whole try after its subtests, which have reports already.
         if attempt is None or (report.when == "setup" and attempt.is_set_up):
             attempt = self._begin(key, sent)
         attempt.add(report, sent)
@@ -172,7 +172,7 @@ class Tries:
     def all(self, names: Mapping[str, str]) -> Iterator[Try]:
         """Yield all tries of the tests that prove a scenario.
 
-        ``names`` are their node ids at collection, by those of reports.
+        ``names`` are their node ids at collection, by the node ids of reports.
         """
         for test in sorted(self._ended):
             if test in names:
@@ -202,11 +202,11 @@ def failure_of(
     item: pytest.Item,
     mask: Callable[[], Callable[[str], str]],
 ) -> dict[str, Any]:
-    """Return why a phase did not pass, in one line, and where; an empty dict if it did.
+    """Return why a phase did not pass, in one line, and where. If it passed, return an empty dict.
 
     Args:
-        report: of the phase.
-        excinfo: pytest's, of the exception.
+        report: the report of the phase.
+        excinfo: pytest's information about the exception.
         item: the test.
         mask: returns a function that removes secrets from a text.
     """
@@ -270,7 +270,7 @@ def _place(
     file: Path,
     root: Path,
 ) -> str:
-    """Return the last line in the test's file, else the last one outside of libraries."""
+    """Return the last line in the test's file, or the last one outside of libraries."""
     in_test = ""
     in_project = ""
     for entry in excinfo.traceback:
@@ -284,7 +284,7 @@ def _place(
 
 
 def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
-    """Return whether the test itself says that it is not written."""
+    """Return whether the test itself says that it is a stub."""
     if isinstance(excinfo.value, NotWritten):
         return True
     if not isinstance(excinfo.value, NotImplementedError) or not excinfo.traceback:
@@ -317,5 +317,5 @@ def evidence_line(facts: Facts) -> str:
 
 
 def plain_facts(facts: Facts) -> str:
-    """Return the facts as JSON. It holds plain texts, where facts may hold a subclass of str."""
+    """Return the facts as JSON, with plain texts. Facts may contain a subclass of str."""
     return json.dumps(to_shape(facts), default=str)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena.scenarios import FORMS, require_extra
 
 if TYPE_CHECKING:
-    # argparse has no public name for what add_subparsers() returns.
+    # argparse has no public name for the result of add_subparsers().
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - as above
 
 
@@ -28,9 +28,9 @@ Write a test for each scenario that has none: one file for a feature, one async
 test for a scenario, with a block for each step. Such a test fails, as STUB, until
 you write it. Without PATH, the scenarios are those of arena_specs.
 
-arena collects the tests to see which scenario has one, and runs none. No existing
-line is changed: tests are added at the end of a feature's file, or go to another
-file if that cannot take them."""
+arena collects the tests to see which scenario has one, and runs none. It changes no
+existing line. It adds tests at the end of a feature's file, or in another file if
+that is impossible."""
 _EXPLAIN = """\
 Print one scenario: its steps, its status with the reason, what each of its tests did,
 and what to do next. KEY is its name, Feature :: name, or @ID. Tests are only collected.
@@ -41,8 +41,8 @@ steps, and writes the steps to the lock file (arena_scenario_lock), which you co
 test's marker names an older version (rev=), the command prints the marker to paste."""
 _MERGE = """\
 Judge several runs as one. Use it on CI if each job runs a part of the tests with
---scenarios-out=json:FILE. With --strict, give the files of all parts: a scenario that
-no part has run is a gap."""
+--scenarios-out=json:FILE. With --strict, give the files of all parts, because a
+scenario that no part has run is a gap."""
 _REPORT = """\
 Read the files that runs have written by --scenarios-out=json:FILE, and write a page or
 a summary. Without an output, print the lines that pytest prints.
@@ -122,7 +122,7 @@ def _add_specification_verbs(verbs: Verbs) -> None:
     )
 
     about = "print one scenario, its status and its tests"
-    fails = "there is no such scenario"
+    fails = "no scenario has the name"
     parser = _add_verb(verbs, "explain", about, _EXPLAIN, fails=fails)
     parser.add_argument("key", metavar="KEY", help="a name, or @ID")
     parser.add_argument("--json", metavar="FILE", help="the file of a run")
@@ -131,7 +131,7 @@ def _add_specification_verbs(verbs: Verbs) -> None:
 def _add_accept(verbs: Verbs) -> None:
     """Add the verb that writes the lock file."""
     about = "record that tests fit the changed steps"
-    fails = "there is no such scenario, or a marker names an older version"
+    fails = "no scenario has a name, or a marker names an older version"
     parser = _add_verb(verbs, "accept", about, _ACCEPT, fails=fails)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -146,7 +146,7 @@ def _add_accept(verbs: Verbs) -> None:
 
 
 def _add_document_verbs(verbs: Verbs) -> None:
-    """Add the verbs that read what runs have written."""
+    """Add the verbs that read the files of runs."""
     fails = "there is a gap (with --strict), or the specifications differ"
     parser = _add_verb(verbs, "merge", "judge several runs as one", _MERGE, fails=fails)
     parser.add_argument("--strict", action="store_true", help="fail if there is a gap")
@@ -178,7 +178,7 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
 
 
 def _do(verb: str, options: argparse.Namespace) -> int:
-    """Import and call a verb. Its help needs no such import."""
+    """Import and call a verb. ``--help`` does not need this import."""
     require_extra("arena scenarios")
     from pytest_arena.scenarios import _commands  # noqa: PLC0415 - not for --help
 

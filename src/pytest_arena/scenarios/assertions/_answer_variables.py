@@ -1,6 +1,6 @@
 """Finds the variables of a test that always have the answer to a request.
 
-Another variable may have None if the app answers otherwise, as one that ``next(…, None)`` fills.
+Another variable may be None after another answer, such as a variable from ``next(…, None)``.
 """
 
 import ast
@@ -138,7 +138,7 @@ _TOOLS = re.compile(
 def is_tool(frame: FrameType, name: str, value: object, fixtures: Fixtures) -> bool:
     """Return whether a variable has a client, a session or an app, whatever the app answers.
 
-    It is a variable of the module, or a fixture. Or the test binds it once, to a new object.
+    It is a variable of the module, or a fixture, or the test binds it once to a new object.
     """
     if not _is_tool_class_of(value):
         return False

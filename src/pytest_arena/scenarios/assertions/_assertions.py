@@ -50,23 +50,23 @@ if TYPE_CHECKING:
 
 _PassHook = Callable[[int, str, str], None]
 
-# pytest caches rewritten test files. Files with calls for passing assertions get other names than
-# files without.
+# pytest caches rewritten test files. The names of files with calls for passing assertions differ
+# from the names of files without.
 _CACHE_TAIL = "-arena.pyc"
 _HOOK_OPTION = "enable_assertion_pass_hook"
 
 
 def enable(early_config: Any) -> str:
-    """Have passing assertions reported, before any test file is imported.
+    """Make pytest report passing assertions, before any test file is imported.
 
-    It is undone with pytest's configuration. Cost: 0.1 µs an assertion in tests that prove
+    The end of pytest's configuration undoes it. Cost: 0.1 µs an assertion in tests that prove
     nothing, some 3 µs in others.
 
     Returns:
-        Why that is not possible, or "" if it is.
+        Why that is impossible, or "" if it is possible.
     """
     if sys.flags.optimize:
-        return "python -O leaves assertions out"
+        return "python -O removes assertions"
     if getattr(early_config.known_args_namespace, "assertmode", "") != "rewrite":
         return "--assert=plain: pytest does not see assertions"
     tail = rewriting.PYC_TAIL
@@ -120,13 +120,13 @@ class CallRecorder(Protocol):
         """Whether the tear-down has sent a request."""
 
     def begin_call(self) -> None:
-        """Count assertions from here on."""
+        """Count assertions from now on."""
 
     def end_call(self, fixture_names: Iterable[str]) -> None:
         """Read the facts at the end of the test's function."""
 
     def begin_teardown(self) -> None:
-        """Count assertions of the tear-down from here on."""
+        """Count assertions of the tear-down from now on."""
 
     def note_unheard(self, reason: str) -> None:
         """Note why assertions were not recorded, or "" if there is no reason."""
@@ -169,8 +169,8 @@ def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
 def heard_in_teardown(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
     """Record assertions of fixtures that the test requests.
 
-    Other code runs after each test, whatever the test is about. It counts if it is in the test's
-    file and sends no request.
+    Other fixtures run after each test, whatever the test is about. Their assertions count if they
+    are in the test's file and send no request.
     """
     names = item.session._fixturemanager._getautousenames(item)  # noqa: SLF001 - no public name
     autouse = frozenset(names)
@@ -278,9 +278,9 @@ def _file(name: str, root: str) -> str:
 class _Listener:
     """Records each assertion that passes. It replaces pytest's hook.
 
-    pytest asks for the truth of the hook before it explains an assertion. An explanation costs
-    twenty times all the rest, so the assertion is recorded by that question, from the frame that
-    asks.
+    pytest takes the truth value of the hook before it explains an assertion. An explanation costs
+    twenty times more than everything else, so ``__bool__`` records the assertion, from the frame of
+    its caller.
     """
 
     def __init__(
@@ -323,7 +323,7 @@ class _Listener:
 
     def explain(self, explanation: str) -> str:
         """Explain an assertion, as pytest does, and record it if it failed."""
-        # A hook of the project lets pytest explain passed assertions too, without this word.
+        # If the project has the hook, pytest also explains passed assertions, without this word.
         if explanation.startswith("assert ") or "\n>assert " in explanation:
             self.failed(sys._getframe(1))  # noqa: SLF001 - the line that asserts
         return asserting.format_explanation(explanation)
@@ -379,7 +379,7 @@ class _Listener:
 
 
 _UPDATED = (
-    "its assertions about snapshots cannot fail in this run, which updates them: run it again"
+    "its snapshot assertions cannot fail in this run, which updates the snapshots. Run it again"
     " without that option"
 )
 _listeners: list[_Listener] = []
@@ -394,7 +394,7 @@ def _variables(frame: FrameType) -> Mapping[str, object]:
     if sys.version_info >= (3, 13) or not is_function:
         return variables
     copy = dict(variables)
-    # Before Python 3.13 the frame keeps the dict, and with it the values that the test deletes.
+    # Before Python 3.13 the frame keeps the dict, so it keeps values that the test deletes.
     if sys.getrefcount(variables) == _UNSHARED:  # the test did not call `locals()`
         variables.clear()
     return copy
@@ -412,8 +412,8 @@ _TOOLS = ("_pytest.", "unittest.", "contextlib", "pytest_arena.", "pytest_check.
 
 
 def _wrap_others() -> Callable[[], None]:
-    """Record `pytest.raises`, unittest and mocks as well. Return the function that undoes it."""
-    # These names are private: an ImportError makes `enable` return a reason.
+    """Record `pytest.raises`, unittest and mocks too. Return the function that undoes this."""
+    # These names are private. An ImportError makes `enable` return a reason.
     from unittest.case import (  # noqa: PLC0415 - as said
         _AssertRaisesContext,
         _AssertWarnsContext,
@@ -441,7 +441,7 @@ def _wrap_methods(
     kind: type,
     prefixes: str | tuple[str, ...],
 ) -> None:
-    """Wrap all methods whose names begin so."""
+    """Wrap all methods whose names begin with a prefix."""
     names = [
         name
         for name, value in vars(kind).items()
@@ -472,7 +472,7 @@ def _recording_exit(leave: Callable[..., object]) -> Callable[..., object]:
     def leave_and_record(self: object, kind: object, *details: object) -> object:
         __tracebackhide__ = True
         result = leave(self, kind, *details)
-        # An exception that it does not suppress is not the expected one.
+        # An exception that ``__exit__`` does not suppress is not the expected one.
         if _listeners and (kind is None or result):
             _listeners[-1].passed(sys._getframe(1))  # noqa: SLF001 - the line that asserts
         return result
@@ -508,7 +508,7 @@ def _recording_coroutine(check: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(check)
     def check_and_record(*args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
-        # Read here: a task that awaits the coroutine later is called by the event loop.
+        # Read now, because a task that awaits the coroutine later is called by the event loop.
         caller = sys._getframe(1)  # noqa: SLF001 - the line that asserts
         call = functools.partial(check, *args, **kwargs)
         coroutine: Any = _await_and_record(call, caller)
@@ -558,7 +558,7 @@ _wrapped_modules: set[str] = set()
 def _wrap_libraries(config: pytest.Config) -> None:
     """Record each passing assertion of other libraries that are imported.
 
-    Called before each test, since plugins, conftest files and test files may import them.
+    Called before each test, because plugins, conftest files and test files may import them.
     """
     for name in _unwrapped_modules():
         _wrapped_modules.add(name)
@@ -602,7 +602,7 @@ _ONE_LINE = re.compile(
 
 @functools.cache
 def statement(file: str, line: int) -> str:
-    """Return what an ``assert`` that begins in this line asserts, without its message.
+    """Return the asserted expression of the ``assert`` that begins in this line.
 
     Return any other statement whole. Costs up to 100 µs, once for each line, and 5 µs for most.
     """
@@ -623,7 +623,7 @@ def statement(file: str, line: int) -> str:
 
 
 def _asserted(text: str) -> str | None:
-    """Return what a statement asserts, or None if the text is not a whole statement."""
+    """Return the asserted expression, or None if the text is not a whole statement."""
     for whole in (text, f"{text} pass"):  # the head of a `with pytest.raises(…):`
         try:
             tree = ast.parse(whole)
@@ -642,7 +642,7 @@ _ASSERTING_CALL = re.compile(r"[\w.]+\.assert|(?:pytest_)?check\.\w+\(")
 
 
 def _assertions_in(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield what the ``assert`` statements of a line assert, and its calls that assert."""
+    """Yield the expressions of the ``assert`` statements of a line, and its asserting calls."""
     for node in ast.walk(tree):
         match node:
             case ast.Assert(test=test):
@@ -678,8 +678,8 @@ _PLAIN_ASSERT = {
 def unheard(item: pytest.Item) -> str:
     """Return why assertions of a test may not have been recorded, or "" if they were.
 
-    pytest reports those in test files, conftest files and registered modules. Assertions of other
-    functions are found by the names that the test uses. Costs some 100 µs.
+    pytest reports assertions in test files, conftest files and registered modules. Assertions of
+    other functions are found by the names that the test uses. Costs some 100 µs.
     """
     arguments = list(getattr(item, "funcargs", {}).values())
     values = _values_of_fixtures(item)
@@ -700,7 +700,7 @@ def unheard(item: pytest.Item) -> str:
     for module in _unwrapped_modules():
         library = module.partition(".")[0]
         return (
-            f"{library}'s assertions are not recorded: import it outside of the test"
+            f"{library}'s assertions are not recorded. Import it outside of the test"
             " function"
         )
     analysed = {each.__name__ for each in used} | _RECORDED
@@ -710,12 +710,12 @@ def unheard(item: pytest.Item) -> str:
             value = each.__globals__.get(name)
             is_assertion = name.lower().startswith("assert") and name not in analysed
             if is_assertion or name in _VALIDATING or _package(value) in asserting:
-                return f"pytest-arena does not see {name} pass: assert what it compares"
+                return f"pytest-arena does not see that {name} passes. Assert what it compares"
     return ""
 
 
 def _values_of_fixtures(item: pytest.Item) -> list[Any]:
-    """Return the values of all fixtures of a test. pytest-bdd's steps are among them."""
+    """Return the values of all fixtures of a test, which include the steps of pytest-bdd."""
     fixtures = _fixtures_of(item)
     results = [fixture.cached_result for fixture in fixtures.values()]
     return [result[0] for result in results if result]
@@ -732,7 +732,7 @@ def _why_unrecorded(function: FunctionType, item: pytest.Item) -> str:
     code = function.__code__
     if any(map(_has_unrecorded_asserts, _codes(code))):
         if code.co_filename == str(item.path):
-            return "its file was compiled without calls for assertions"
+            return "its file was compiled without pytest's calls for assertions"
         fix = f"pytest.register_assert_rewrite({function.__module__!r}) in conftest.py"
         name = function.__qualname__
         return f"{name}() asserts in a module that pytest does not rewrite: {fix}"
@@ -740,12 +740,12 @@ def _why_unrecorded(function: FunctionType, item: pytest.Item) -> str:
     raised = _RAISED.search(ast.unparse(tree)) if tree is not None else None
     if raised:
         what = f"pytest-arena does not see that `{raised[1]}` is not reached"
-        return f"{what}: assert what it is about"
+        return f"{what}. Assert its condition"
     return ""
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code object, and those of its inner functions."""
+    """Yield a code object, and the code objects of its inner functions."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -774,7 +774,7 @@ def _used(
     *,
     depth: int,
 ) -> Iterator[FunctionType]:
-    """Yield the functions of the project that a function names, and those that they name."""
+    """Yield the functions of the project that a function names, directly or indirectly."""
     names = _names(function)
     values = [function.__globals__.get(name, sys.modules.get(name)) for name in names]
     for value in [*values, *arguments]:
@@ -794,7 +794,7 @@ def _names(function: FunctionType) -> list[str]:
 
 
 def _functions(value: object, names: list[str]) -> Iterator[FunctionType]:
-    """Yield a function; of a module, a class or an object its functions with these names."""
+    """Yield a function, or the functions of these names in a module, a class or an object."""
     if isinstance(value, FunctionType):
         yield value
         return

@@ -1,6 +1,6 @@
-"""Finds the variables whose values a function made itself, out of literals alone.
+"""Finds the variables whose values a function made itself, only from literals.
 
-A value that other code gets or returns is foreign, and so is all that is computed from it. A list
+A value that other code gets or returns is foreign, and so are all values computed from it. A list
 that other code may change is foreign too.
 """
 
@@ -28,7 +28,7 @@ from pytest_arena.scenarios.assertions._test_files import (
     pure_imports,
 )
 
-_FOREIGN = ""  # the source of what is no variable
+_FOREIGN = ""  # the source of a value without a variable
 _TO_SCALARS = frozenset(
     {
         "all",
@@ -64,7 +64,7 @@ def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
     Costs 1 ms, once for each function.
 
     Args:
-        code: of the function.
+        code: the code of the function.
         own_inputs: the parameters and attributes that have only values of the test. An attribute
             of the test's class is called ``self.NAME``.
     """
@@ -92,7 +92,7 @@ def _own_in(
 def closed_helpers(file: str) -> _Names:
     """Return the functions of a module that read and change only their arguments.
 
-    A function that calls another one of them is among them.
+    A function that only calls such functions is among them.
     """
     helpers = helpers_in(file)
     closed = frozenset(helpers)
@@ -133,12 +133,11 @@ def is_closed(
 def is_kept_own(file: str, name: str) -> bool:
     """Return whether a shared fixture keeps its own value in all functions of a file.
 
-    A function may not put foreign values into the fixture, and not pass the fixture to other
-    functions.
+    A function may not put foreign values into the fixture, or pass the fixture to other functions.
 
     Args:
-        file: whose tests share the fixture.
-        name: of the fixture, and of the parameters that have its value.
+        file: the file whose tests share the fixture.
+        name: the name of the fixture, and of the parameters that have its value.
     """
     # `getfixturevalue("name")` gets the fixture without a parameter.
     if name in names_in_texts(file):
@@ -151,7 +150,7 @@ def is_kept_own(file: str, name: str) -> bool:
 
 
 def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
-    """Return the variables that an expression reads; "" among them for other sources.
+    """Return the variables that an expression reads. "" among them means other sources.
 
     An attribute of the test's class is a variable: ``self.NAME``.
     """
@@ -177,17 +176,17 @@ def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
 
 
 class _Flow(NamedTuple):
-    """A value gets into a variable, or into an object that the variable has."""
+    """The flow of a value into a variable, or into an object that the variable has."""
 
     target: str
     sources: _Names
     """The variables that the value is computed from."""
     conditions: _Names
-    """The variables that decide whether it gets there."""
+    """The variables that decide whether the flow happens."""
     kept: _Names
     """The variables whose objects are part of the value."""
     is_scalar: bool
-    """Whether nobody can change the value."""
+    """Whether the value is immutable."""
     is_binding: bool
 
 
@@ -217,7 +216,7 @@ class _Flows(ast.NodeVisitor):
         self.bound = frozenset(flow.target for flow in self._flows if flow.is_binding)
 
     def own(self, constants: _Names) -> _Names:
-        """Return the variables that nothing foreign gets into."""
+        """Return the variables without foreign values."""
         unscalar = {
             flow.target
             for flow in self._flows
@@ -243,7 +242,7 @@ class _Flows(ast.NodeVisitor):
         *,
         is_binding: bool = False,
     ) -> None:
-        """Add the flow of a value, None for a foreign one."""
+        """Add the flow of a value. None is a foreign value."""
         names = frozenset({_FOREIGN})
         kept = frozenset[str]()
         is_scalar = False
@@ -321,7 +320,7 @@ class _Flows(ast.NodeVisitor):
                 self._bind(target, items)
 
     def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
-        """Note the items of a loop, and what decides how often it runs."""
+        """Note the items of a loop, and the variables that decide how often it runs."""
         outer = self._conditions
         self._conditions = outer | _deciders(node)
         self._bind_items(node.target, node.iter)
@@ -349,7 +348,7 @@ class _Flows(ast.NodeVisitor):
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         """Note the variables of a ``with``.
 
-        If it swallows errors, the rest of its block may not run.
+        If it suppresses errors, the rest of its block may not run.
         """
         for item in node.items:
             if item.optional_vars is not None:
@@ -369,11 +368,13 @@ class _Flows(ast.NodeVisitor):
         """Note that a call may pass its arguments to all objects that its function names."""
         values = [*node.args, *node.keywords]
         if not _is_mock(node.func) and not _is_check(node.func):
-            # A call without arguments may change its object too, as `names.pop()` does.
+            # A call without arguments, such as `names.pop()`, may change its object too.
             self._change(node.func, values or [ast.Constant(None)])
         match node.func:
             case ast.Name(id=name) if name in self._harmless - PURE:
-                for value in values:  # a helper may fill one argument from the others
+                for (
+                    value
+                ) in values:  # a helper may fill one argument with values of the others
                     others = [other for other in values if other is not value]
                     self._change_argument(value, others)
         self.generic_visit(node)
@@ -385,7 +386,7 @@ class _Flows(ast.NodeVisitor):
             self._change(argument, values)
 
     def _visit_scope(self, node: ast.AST) -> None:
-        """Note that another function may change what it names."""
+        """Note that another function may change the objects that it names."""
         self._add(_FOREIGN, node)
         for part in ast.walk(node):
             if isinstance(part, ast.Nonlocal):
@@ -442,7 +443,7 @@ def _deciders(loop: ast.For | ast.AsyncFor) -> _Names:
 
 
 def _sent_in(function: Function) -> Iterator[ast.AST]:
-    """Yield what a function sends in requests. A client serializes it, and keeps nothing."""
+    """Yield the values that a function sends in requests. A client only serializes them."""
     for node in ast.walk(function):
         match node:
             case ast.Call(func=ast.Attribute(attr=method)) if method in _METHODS:

@@ -1,6 +1,6 @@
 """Finds assertions that cannot fail, whatever the app does.
 
-That is decided by their code, and by the variables of the test function. An assertion that cannot
+Their code and the variables of the test function decide that. An assertion that cannot
 be analysed counts as one that could have failed.
 """
 
@@ -32,7 +32,7 @@ _DOUBTFUL = re.compile(
     r"|\blen\s*\(|\bstatus_code\s*[<>!]|[<>]=?\s*[\w.]+\.status_code\b"
     r"|\bstatus_code\s*,|\bisinstance\s*\(|^\s*(?:\"\"|'')\s*in\b"
 )
-# The functions of pytest-check that compare as methods of unittest do.
+# The functions of pytest-check that compare like methods of unittest.
 _SOFT_CHECKS = {
     "equal": "assertEqual",
     "less": "assertLess",
@@ -70,7 +70,7 @@ _FALSE_OF_EQUALS = (ast.NotEq, ast.Lt, ast.Gt, ast.IsNot, ast.NotIn)
 
 @cache
 def is_constant(text: str) -> bool:
-    """Return whether an assertion passes always: ``True``, ``x == x``, ``len(x) >= 0``.
+    """Return whether an assertion always passes: ``True``, ``x == x``, ``len(x) >= 0``.
 
     Costs 50 µs, once for each text, and 1 µs for most texts.
     """
@@ -96,7 +96,7 @@ def parsed(text: str) -> ast.expr | None:
 
 
 def _as_comparison(node: ast.expr) -> ast.expr:
-    """Return what a call of a method of unittest or of pytest-check compares."""
+    """Return the comparison of a call of unittest or pytest-check."""
     match node:
         case ast.Call(
             func=ast.Attribute(value=ast.Name(id="self"), attr=name),
@@ -116,7 +116,7 @@ def _compared(
     value: ast.expr,
     more: list[ast.expr],
 ) -> ast.expr:
-    """Return what a method of unittest compares."""
+    """Return the comparison of a method of unittest."""
     if method == "assertTrue":
         return value
     if method == "assertFalse":
@@ -223,14 +223,14 @@ def depends_only_on_test_data(
 ) -> bool:
     """Return whether an assertion is only about values that the test itself made.
 
-    These are constants, what is computed from them, unshared mocks, and ORM instances that are as
-    they were seeded, or ``all(…)`` of nothing. Costs 50 µs for each text and some microseconds.
+    These are constants, values computed from them, unshared mocks, unchanged ORM instances of the
+    seed, and ``all(…)`` of nothing. Costs 50 µs for each text and some microseconds.
 
     Args:
-        frame: of the test function, or of its helper.
-        text: of the assertion.
-        variables: those of the function, with their values.
-        fixtures: those of the test.
+        frame: the frame of the test function, or of its helper.
+        text: the text of the assertion.
+        variables: the variables of the function, with their values.
+        fixtures: the fixtures of the test.
         is_as_seeded: whether a value is an unchanged ORM instance.
     """
     if _is_about_nothing(text, variables):
@@ -257,14 +257,14 @@ def _parameters(code: CodeType) -> frozenset[str]:
 
 
 def _reads_answer(text: str, variables: Mapping[str, object]) -> bool:
-    """Return whether an assertion names a variable that has an answer, as most of them do."""
+    """Return whether an assertion names a variable with an answer, as most assertions do."""
     kinds = [type(variables.get(name)) for name in _names_in(text)]
     return any(hasattr(kind, "raise_for_status") for kind in kinds)
 
 
 @cache
 def _names_in(text: str) -> frozenset[str]:
-    """Return the names in an assertion, none if it is not analysed."""
+    """Return the names in an assertion, or none if it is not analysed."""
     expression = parsed(text)
     if expression is None:
         return frozenset()
@@ -299,7 +299,7 @@ def _value_of(
     node: ast.expr | None,
     variables: Mapping[str, object],
 ) -> object:
-    """Return the value of a variable, of an item in it, or of ``answer.json()``, else None.
+    """Return the value of a variable, of an item in it, or of ``answer.json()``, or None.
 
     No other code is called, because it may have effects.
     """
@@ -335,7 +335,7 @@ _ATTRIBUTE = re.compile(r"(?:bool\()?(\w+)\.(\w+)\)?")
 
 
 def is_uncalled_method(text: str, variables: Mapping[str, object]) -> bool:
-    """Return whether an assertion is a method that it does not call: ``assert answer.json``."""
+    """Return whether an assertion is a method without a call: ``assert answer.json``."""
     match = _ATTRIBUTE.fullmatch(text)
     if match is None or match[1] not in variables:
         return False
@@ -367,7 +367,7 @@ def is_block_of_python(code: CodeType, line: int) -> bool:
 def _foreign_names(
     code: CodeType, text: str, own_inputs: frozenset[str]
 ) -> frozenset[str] | None:
-    """Return the names in an assertion that the test did not make; None if it calls one of them."""
+    """Return the names in an assertion that the test did not make, or None if it calls one."""
     expression = parsed(text)
     if expression is None:
         return None

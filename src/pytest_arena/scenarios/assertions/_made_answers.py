@@ -48,7 +48,7 @@ class Library(Protocol):
 def literals_in(expression: ast.expr) -> list[object]:
     """Return the values in an assertion that an app may send: numbers, texts, lists, dicts.
 
-    None is left out: an error is not ``null`` either, so ``is not None`` proves nothing.
+    None is left out. An error is not ``null`` either, so ``is not None`` proves nothing.
     """
     values = []
     for node in ast.walk(expression):
@@ -101,7 +101,7 @@ class Answers:
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers of the assertion, and the next ones to them."""
+        """The numbers of the assertion, and their neighbours."""
         numbers = set()
         for literal in self.literals:
             if type(literal) is int:
@@ -110,7 +110,7 @@ class Answers:
 
     @property
     def statuses(self) -> list[int]:
-        """The statuses that each body comes with."""
+        """The statuses of each body."""
         # Clients hide 1xx.
         return [*_STATUSES, *(number for number in self.numbers if 200 <= number < 600)]  # noqa: PLR2004 - HTTP's
 
@@ -200,7 +200,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _headers(names: Sequence[str], value: str) -> Iterator[tuple[str, str]]:
-    """Yield headers and cookies with these names, as far as they are names, and one value."""
+    """Yield headers and cookies with these names and one value. Invalid names are skipped."""
     yield "link", '<http://elsewhere>; rel="next"'
     yield "set-cookie", "other=other"
     for name in names:

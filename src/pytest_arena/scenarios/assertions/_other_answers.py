@@ -1,6 +1,6 @@
-"""Finds assertions about an answer that pass with every other answer, too.
+"""Finds assertions about an answer that also pass with every other answer.
 
-The assertion is evaluated with many other answers. Between them they have each status, text and
+Each assertion is evaluated with many other answers. Together they contain each status, text and
 number that the assertion names. An assertion that passes with all of them proves nothing.
 """
 
@@ -63,14 +63,14 @@ def passes_with_any_answer(
     """Return whether an assertion also passes with each of many other answers.
 
     Only assertions about answers of httpx, and about values that do not depend on an answer, are
-    evaluated, and only those that call no code of the project. Costs 100 µs for most texts and
-    5 ms for those that pass, once for each text.
+    evaluated. They must call no code of the project. Costs 100 µs for most texts, and 5 ms for
+    assertions that pass, once for each text.
 
     Args:
-        frame: of the function that asserts.
-        text: of the assertion.
-        variables: those of the function, with their values.
-        fixtures: those of the test.
+        frame: the frame of the function that asserts.
+        text: the text of the assertion.
+        variables: the variables of the function, with their values.
+        fixtures: the fixtures of the test.
     """
     expression, names = _about_answer(frame.f_code, text)
     reading = _Reading(frame, variables, fixtures)
@@ -83,7 +83,7 @@ def passes_with_any_answer(
     if not all(answered.values()):
         return False
     if not answered:
-        return bool(fixed)  # it has passed, and the app has no part in it
+        return bool(fixed)  # it has passed, and the app does not affect it
     uncertain = frozenset(name for name in answered if reading.may_be_none(name))
     key = (frame.f_code, text, repr((own, sorted(uncertain))))
     if key not in _results:
@@ -122,7 +122,7 @@ class _Reading:
         return self._frame.f_globals.get(name)
 
     def has_fixed(self, names: frozenset[str]) -> bool:
-        """Return whether a variable has a class, a client or the like."""
+        """Return whether a variable has a class, a client or a similar object."""
         return any(self._is_given(name, self._value(name)) for name in names)
 
     def fixed(self, expression: ast.expr) -> tuple[ast.expr, Mapping[str, object]]:
@@ -152,7 +152,7 @@ class _Reading:
         return {name: deepcopy(self._variables[name]) for name in plain & own}
 
     def answer(self, name: str) -> tuple[Any, Any] | None:
-        """Return the library and the request of an answer; None for another value."""
+        """Return the library and the request of an answer, or None for another value."""
         if name in self._variables:
             return _of_response(self._variables[name])
         client = name.removeprefix(_ANSWER_OF).removeprefix(_ANSWERS_OF)
@@ -240,7 +240,7 @@ class _Fixing(ast.NodeTransformer):
         return self._fix(value) if isinstance(value, type) and not is_builtin else node
 
     def _resolved(self, node: ast.expr) -> object:
-        """Return the value of a name, or of an attribute of a module; else None."""
+        """Return the value of a name or of an attribute of a module, or None."""
         match node:
             case ast.Name(id=name):
                 value = self._value_of(name)
@@ -253,7 +253,7 @@ class _Fixing(ast.NodeTransformer):
 
 
 def _of_response(response: object) -> tuple[Any, Any] | None:
-    """Return the library and the request of a response; None for another object."""
+    """Return the library and the request of a response, or None for another object."""
     package = type(response).__module__.partition(".")[0]
     if package not in _PACKAGES:
         return None
@@ -264,7 +264,7 @@ def _of_response(response: object) -> tuple[Any, Any] | None:
 
 
 def _of_client(client: object) -> tuple[Any, Any] | None:
-    """Return the library of a client and some request; None for another object."""
+    """Return the library of a client and some request, or None for another object."""
     for base in type(client).__mro__:
         package = base.__module__.partition(".")[0]
         if package in _PACKAGES:
@@ -277,8 +277,8 @@ def _of_client(client: object) -> tuple[Any, Any] | None:
 def _about_answer(code: CodeType, text: str) -> tuple[ast.expr, frozenset[str]]:
     """Return an assertion with ``answer.json()`` in place of the variable that has its value.
 
-    A variable takes the place of a request that the assertion itself sends. The names that it
-    reads are returned as well; an unknown one for an assertion that is not evaluated.
+    A variable also replaces a request that the assertion itself sends. The names that the assertion
+    reads are returned too, with an unknown name for an assertion that is not evaluated.
     """
     expression = parsed(text)
     # A list has the arguments of another method of unittest. A client sets `next_request`.
@@ -390,9 +390,9 @@ _CONTAINERS = (
 def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
 
-    Containers that it makes of answers are among them, and lists to which it appends answers.
-    Only its assertions read these variables.
-    Each is assigned once, outside of loops. So is each variable that its value names.
+    Containers that it makes of answers are among them, and lists to which it appends answers. Only
+    its assertions read these variables. Each variable is assigned once, outside of loops. The same
+    holds for each variable that its value names.
     """
     function = function_of(code)
     if function is None:
@@ -435,7 +435,7 @@ def _is_unittest_assertion(node: ast.AST) -> bool:
 
 
 def _is_inlined(value: ast.expr) -> bool:
-    """Return whether a value is more than the answer itself."""
+    """Return whether a value is a part of the answer, or computed from it."""
     if isinstance(value, ast.Name):
         return not _is_of_request(value)
     return not isinstance(value, ast.Await)
@@ -523,7 +523,7 @@ class _Evaluation(NamedTuple):
     answered: Sequence[str]
     """The variables that have answers."""
     uncertain: frozenset[str]
-    """Those that may have None instead."""
+    """The variables that may have None instead."""
 
     def passes_always(self, answers: Answers) -> bool:
         """Return whether the assertion is true with all answers, equal and different ones."""
@@ -548,7 +548,7 @@ class _Evaluation(NamedTuple):
         lists = [list(answers.all()) for _ in self.answered]
         total = len(lists[0])
         per_body = len(answers.statuses)
-        # Two answers differ in both, in the status, in the body, or in nothing.
+        # Two answers differ in the status, in the body, in both, or in nothing.
         for stride in (per_body + 1, 1, per_body, 0):
             for start in range(total):
                 values = {}
@@ -572,13 +572,13 @@ class _Evaluation(NamedTuple):
         try:
             return bool(eval(code, variables))  # noqa: S307 - the test's own assertion
         except (json.JSONDecodeError, UnicodeDecodeError):
-            return True  # this body is no JSON: bodies of JSON decide
+            return True  # this body is not JSON, and only JSON bodies count
         except Exception:  # noqa: BLE001 - any other error fails the test
             return is_error_ignored
 
 
 class _Anything:
-    """Takes the place of the other answers if one is None."""
+    """Replaces the other answers if one is None."""
 
 
 def _next_answer(name: str, answers: list[object], place: int, stride: int) -> object:

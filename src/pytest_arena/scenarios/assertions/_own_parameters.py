@@ -1,6 +1,6 @@
-"""Finds the parameters of a running function to which nothing of the app is passed.
+"""Finds the parameters of a running function that have no values of the app.
 
-These are fixtures that return constants, and arguments of a helper that its caller made itself.
+These are fixtures that return constants, and arguments that the caller of a helper made itself.
 """
 
 import ast
@@ -44,11 +44,11 @@ Fixtures = Mapping[str, Any]
 
 
 def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
-    """Return the parameters of a running function to which nothing foreign is passed.
+    """Return the parameters of a running function without foreign values.
 
     Args:
-        frame: of a test, or of a helper that it calls.
-        fixtures: those of the test.
+        frame: the frame of a test, or of a helper that it calls.
+        fixtures: the fixtures of the test.
     """
     code = frame.f_code
     function = function_of(code)
@@ -75,7 +75,7 @@ def own_attributes(code: CodeType, test: object) -> frozenset[str]:
     """Return the attributes to which the set-up of a class assigns constants, as ``self.NAME``.
 
     Args:
-        code: of a method. Only the attributes that it names are returned.
+        code: the code of a method. Only the attributes that it names are returned.
         test: the object that the method has as ``self``.
     """
     constants = _constants_of_set_up(classes_of(test))
@@ -99,7 +99,7 @@ def _constants_of_set_up(classes: Classes) -> Mapping[str, list[object]]:
 
 
 def classes_of(test: object) -> Classes:
-    """Return an object's class and its bases, without those of libraries."""
+    """Return an object's class and its bases, without classes of libraries."""
     kind: type = type(test)
     return _own_bases(kind)
 
@@ -116,7 +116,7 @@ def _own_bases(kind: type) -> Classes:
 
 
 def passed_to(frame: FrameType) -> tuple[Mapping[str, ast.expr], FrameType | None]:
-    """Return what a helper gets for its parameters, and the frame of its caller.
+    """Return the arguments of a helper by its parameters, and the frame of its caller.
 
     Return nothing if the caller does not call the helper by its name, or if the app is a caller.
     """
@@ -140,7 +140,7 @@ def _is_of_test(frame: FrameType) -> bool:
 
 @cache
 def _call_at(code: CodeType, instruction: int) -> ast.Call | None:
-    """Return the call that an instruction of a function makes; None for other instructions."""
+    """Return the call that an instruction of a function makes, or None for other instructions."""
     function = function_of(code)
     if function is None:
         return None
@@ -192,7 +192,7 @@ def _assigned_to(code: CodeType, name: str) -> frozenset[str]:
 
 
 def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
-    """Return what a call passes to the parameters of a function; nothing for ``*args``."""
+    """Return the arguments of a call by the parameters of a function. Empty for ``*args``."""
     names = [each.arg for each in [*function.args.posonlyargs, *function.args.args]]
     defaults = function.args.defaults
     arguments = dict(zip(reversed(names), reversed(defaults), strict=False))
@@ -212,9 +212,9 @@ def _is_own_fixture(name: str, fixtures: Fixtures, file: str) -> bool:
     """Return whether a fixture has a constant that neither another fixture nor a test can change.
 
     Args:
-        name: of the fixture.
-        fixtures: those of the test.
-        file: of the test. A wide fixture is shared by other tests of this file.
+        name: the name of the fixture.
+        fixtures: the fixtures of the test.
+        file: the file of the test. A wide fixture is shared by other tests of this file.
     """
     definition = fixtures.get(name)
     if definition is None or not _is_constant_fixture(name, fixtures):

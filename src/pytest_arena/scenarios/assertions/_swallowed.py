@@ -21,7 +21,7 @@ _SWALLOWS = re.compile(
 
 
 def is_swallowed(frame: FrameType | None) -> bool:
-    """Return whether the innermost code that catches a failing line does nothing about it.
+    """Return whether the innermost code that catches the failure of a line ignores it.
 
     ``contextlib.suppress`` does nothing, and so does an ``except`` that only passes, waits or
     prints. If no code of the project catches the failure, it counts as swallowed.
@@ -36,7 +36,7 @@ def is_swallowed(frame: FrameType | None) -> bool:
             last = node.body[-1].end_lineno or 0
             if node.body[0].lineno <= frame.f_lineno <= last:
                 handlers = map(ast.unparse, getattr(node, "handlers", [node]))
-                # Python runs the first handler that catches.
+                # Python runs the first matching handler.
                 texts += list(filter(_CATCHES.match, handlers))[:1]
         if texts:
             return _SWALLOWS.match(texts[-1]) is not None

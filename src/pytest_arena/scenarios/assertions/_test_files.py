@@ -14,12 +14,12 @@ PURE = frozenset(
     | {"int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed"}
     | {"round", "set", "sorted", "str", "sum", "tuple", "type", "zip"}
 )
-"""The functions of Python that change nothing and read nothing but their arguments."""
+"""The functions of Python that change nothing and read only their arguments."""
 
 SENT = frozenset({"json", "data", "params", "headers", "content"})
 """The arguments of a request that a client serializes."""
 
-# The functions and classes of these modules do so, too. `pytest` is there for `pytest.approx`.
+# So do the functions and classes of these modules. `pytest` is listed for `pytest.approx`.
 _PURE_MODULES = frozenset(
     {"base64", "collections", "copy", "datetime", "decimal", "fractions", "hashlib"}
     | {"html", "itertools", "json", "math", "pytest", "re", "statistics", "string"}
@@ -38,7 +38,7 @@ def function_of(code: CodeType) -> Function | None:
 
 @cache
 def calls_in(function: Function) -> list[ast.Call | ast.Await]:
-    """Return the calls in a function, and what it awaits."""
+    """Return the calls in a function, and its awaited expressions."""
     nodes = ast.walk(function)
     return [node for node in nodes if isinstance(node, ast.Call | ast.Await)]
 
@@ -69,7 +69,7 @@ def functions_with_parameter(file: str, name: str) -> list[Function]:
 
 @cache
 def _tree(file: str) -> ast.Module:
-    """Return the syntax tree of a file, an empty one if it has none."""
+    """Return the syntax tree of a file, or an empty one if it cannot be parsed."""
     try:
         return ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -153,7 +153,7 @@ def _bindings_without_arguments(file: str) -> Counter[str]:
 def constants_of(file: str) -> _Names:
     """Return the constants of a module and of its test classes, as ``NAME`` and ``self.NAME``.
 
-    Each is bound once in the file, and no text names it, as ``monkeypatch.setattr`` would do.
+    Each is bound once in the file, and no string names it, as in ``monkeypatch.setattr``.
     """
     names = set()
     for statement in _tree(file).body:

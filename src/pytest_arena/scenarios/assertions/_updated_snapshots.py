@@ -35,8 +35,8 @@ def has_snapshot(text: str, frame: FrameType) -> bool:
     """Return whether an assertion names a snapshot, or a function that makes one.
 
     Args:
-        text: of the assertion.
-        frame: of the function that asserts.
+        text: the text of the assertion.
+        frame: the frame of the function that asserts.
     """
     for name in _NAME.findall(text):
         value = frame.f_locals.get(name, frame.f_globals.get(name))

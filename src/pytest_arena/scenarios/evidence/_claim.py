@@ -159,7 +159,7 @@ class Claim:
             missing = find_missing[kind](facts)
             why = _why_unknown(facts, kind)
             if missing and why:
-                reason = f"pytest-arena does not know whether it {_SHOWS[kind]}: {why}"
+                reason = f"it may not have {_SHOWS[kind]}: {why}"
                 flags.append(self.flag(Status.UNKNOWN, reason))
             elif missing:
                 flags.append(self.flag(Status.HOLLOW, missing))
@@ -239,9 +239,7 @@ class Claim:
             if sabotage.result == "survived":
                 yield self.flag(Status.HOLLOW, f"still passes with {BROKEN[kind]}{why}")
             elif sabotage.result == "unknown":
-                unknown = (
-                    f"pytest-arena does not know whether it notices {BROKEN[kind]}{why}"
-                )
+                unknown = f"it may not notice {BROKEN[kind]}{why}"
                 yield self.flag(Status.UNKNOWN, unknown)
 
     def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:

@@ -24,7 +24,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.types import TypeEngine
 
 MOST_ROWS = 200
-"""The largest number of rows that is read of a table or a query."""
+"""The largest number of rows to read from a table or a query."""
 
 Row = Mapping[str, object]
 
@@ -72,7 +72,7 @@ class RowsRead:
     """The rows that the queries of one request returned, as far as cursors show them."""
 
     by_statement: dict[str, list[Mapping[str, Row]]] = field(default_factory=dict)
-    """Of each fetched row its unchanged column values, by table."""
+    """The unchanged column values of each fetched row, by table."""
 
     def statement_ran(self, statement: str, context: object) -> None:
         """Record the rows that are fetched from the cursor of an executed statement."""
@@ -109,7 +109,7 @@ class RowsRead:
         rows = self.by_statement.get(statement)
         if rows is None or len(rows) >= MOST_ROWS:
             return True
-        if not seeded:  # the seeded values are unknown: any row may be one of them
+        if not seeded:  # the seeded values are unknown, so any row may be one of them
             return bool(rows)
         for row in rows:
             values = row.get(table, {})
@@ -194,5 +194,5 @@ def _may_be_same(row: Row, seeded: Row) -> bool:
 
 
 def _comparable(value: object) -> str:
-    """Return a text without what products add: SQLite drops hyphens, PostgreSQL pads CHAR."""
+    """Return a text without the changes of products: SQLite drops hyphens, PostgreSQL pads CHAR."""
     return str(value).replace("-", "").rstrip()

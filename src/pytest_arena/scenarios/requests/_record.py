@@ -25,9 +25,9 @@ class RequestRecord:
     is_login: bool
     """A client sent it while it logged in."""
     is_by_browser: bool
-    """A browser sent it for an icon or an image: no script asked for it."""
+    """A browser sent it for an icon or an image, without a script."""
     number: int = -1
-    """Its place among the requests of the test; -1 if it does not count as evidence."""
+    """Its place among the requests of the test, or -1 if it does not count as evidence."""
     route: str = ""
     body: bytes = b""
     rows_read: RowsRead = field(default_factory=RowsRead)
@@ -39,13 +39,13 @@ class RequestRecord:
     is_concurrent: bool = False
     """Another request ran at the same time."""
     is_foreign: bool = False
-    """It is under way, and no client of the test sent it that pytest-arena knows."""
+    """It is running, and no client of the test that pytest-arena knows has sent it."""
     is_answered: bool = False
     is_over: bool = False
     is_observed: bool | None = None
     """Whether the test looked at the answer; None if that is unknown."""
     turn: Turn | None = None
-    """The requests of the test that were under way together with it."""
+    """The requests of the test that ran at the same time."""
     since: StoryMoment | None = None
     """When it began, if it followed a redirect in the same turn."""
     until: StoryMoment | None = None
@@ -56,12 +56,12 @@ class RequestRecord:
 
     @property
     def is_counted(self) -> bool:
-        """Whether it counts as evidence: neither a login nor a browser sent it by itself."""
+        """Whether it counts as evidence. Requests of a login, or of a browser by itself, do not."""
         return not self.is_login and not self.is_by_browser
 
     @property
     def before(self) -> StoryMoment | None:
-        """The moment when it began, or None if that is no longer known."""
+        """The moment when it began, or None if it is no longer known."""
         if self.since is not None:
             return self.since
         if self.turn is not None:
@@ -91,7 +91,7 @@ class RequestRecord:
         self.until = moment
 
     def note_earlier_writes(self, levels: Sequence[StatementLog]) -> None:
-        """Note what the levels of the test have written, and not committed, before this request."""
+        """Note the uncommitted writes of the test's levels before this request."""
         self.written_before = {
             statement_log: len(statement_log.written) for statement_log in levels
         }
@@ -122,7 +122,7 @@ class RequestRecord:
             self.request.note_status(_status(message))
 
     def note_answered(self) -> bool:
-        """Note that the answer is about to be sent. Return False if that is known already."""
+        """Note that the answer is about to be sent. Return False if it is already known."""
         is_first = not self.is_answered
         self.is_answered = True
         return is_first

@@ -22,7 +22,9 @@ from pytest_arena._run._apps import Apps
 from pytest_arena.scenarios.evidence._document import NO_ROUTE
 from pytest_arena.scenarios.requests._record import RequestRecord
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = (
+    True  # a traceback of the app or of a test ends at a line of the app or the test
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,11 +39,11 @@ _NO_APP = (
     "arena_app is not set, so the app under test is unknown: arena_app = app.main:app"
 )
 _FUNCTION = (
-    "arena_app is or makes a function or a WSGI app: only requests of the fixtures client and "
-    "test_client are seen"
+    "arena_app is (or returns) a function or a WSGI app, so pytest-arena sees only requests of the "
+    "fixtures client and test_client"
 )
 _UNSEEN = (
-    "arena_app is a factory, and the test sent no request to an app that the factory made: use the "
+    "arena_app is a factory, and the test sent no request to an app that the factory made. Use the "
     "fixture arena_app in the test, or name the app itself"
 )
 
@@ -106,7 +108,7 @@ class RequestListener(Protocol):
         """Return whether requests to this app are tracked now."""
 
     def begins(self, request: RequestRecord) -> None:
-        """Called before the app answers; pending work of the test is committed."""
+        """Called before the app answers. Pending work of the test is committed."""
 
     def sending(self, request: RequestRecord, send: Send) -> Send:
         """Return the ``send`` that the app is to call."""
@@ -131,7 +133,7 @@ _under_way: list[RequestRecord] = []
 def request_now() -> RequestRecord | None:
     """Return the request that the calling code works for.
 
-    A thread without a request's context works for the only request under way, if there is one.
+    A thread without a request's context works for the only open request, if there is exactly one.
     """
     request = _request.get()
     if request:
@@ -256,9 +258,9 @@ class RequestTracker:
         return any(app is made for made in self._last_made_apps)
 
     def doubt(self, *, has_asked_another: bool) -> str:
-        """Return why requests of a test may have been missed, or "" if that cannot be.
+        """Return why pytest-arena may have missed requests of a test, or "" if it cannot have.
 
-        It is asked only after a test of which no request was seen.
+        Called only after a test without a recorded request.
         """
         apps = self._apps()
         if apps.named is None and apps.given is None:
@@ -276,7 +278,7 @@ class RequestTracker:
     # Requests.
 
     def forget(self, requests: Iterable[RequestRecord] | None = None) -> None:
-        """Drop the records of these requests; without an argument, all records."""
+        """Drop the records of these requests, or all records without an argument."""
         if requests is None:
             self._records.clear()
             return
@@ -335,7 +337,7 @@ class RequestTracker:
             listener.ends(record)
 
     def _new_record(self, scope: Scope) -> RequestRecord:
-        """Return a record of the client's ``Request``; a foreign client's gets a new one."""
+        """Return the record of the client's ``Request``, or a new one for a foreign client."""
         hops = HOPS.get(None)
         request = hops[-1] if hops else None
         if request is None or request in self._records:
@@ -356,7 +358,7 @@ class RequestTracker:
         return record
 
     def answered(self, response: Any) -> None:
-        """Have a response of our client note when the test looks at it."""
+        """Make a response of our client note when the test looks at it."""
         record = self._records.get(response.extensions.get("arena"))
         if record is None or record.number < 0:
             return
@@ -388,9 +390,9 @@ def _imported_frameworks() -> list[type[object]]:
 
 
 def _is_trackable(app: object) -> bool:
-    """Return whether calls of an app go through an attribute of its class.
+    """Return whether calls of an app use an attribute of its class.
 
-    A function's do not. A WSGI app is called through a wrapper, which is tracked itself.
+    Calls of a function do not. A WSGI app is called through a wrapper, which is tracked.
     """
     if is_wsgi(app) or type(app).__module__ == "builtins":
         return False
@@ -414,7 +416,7 @@ def _is_on_stack(code: CodeType | None, frame: FrameType | None) -> bool:
 def _is_by_browser(scope: Scope) -> bool:
     """Return whether a browser sends this request itself: for an icon, an image, a prefetch.
 
-    A page, a form, and what a script fetches are requests of the test.
+    A page, a form and the fetches of a script are requests of the test.
     """
     headers = dict(scope.get("headers", ()))
     if b"sec-purpose" in headers:
@@ -441,7 +443,7 @@ def _noting_status(
         kind = message["type"]
         is_body = kind.endswith("http.response.body")
         is_last_part = is_body and not message.get("more_body")
-        # Called before the message is sent: a client that waits for it may go on first.
+        # Called before the message is sent, because a client that waits for it may continue first.
         if is_last_part or kind == "websocket.accept":
             listener.answers(record)
         await send(message)
@@ -452,7 +454,7 @@ def _noting_status(
 def _route(app: object, scope: Scope) -> str:
     """Return the template of the path, ``/battles/{battle_id}``, or "" if the framework has none.
 
-    ``NO_ROUTE`` stands for a path of which Starlette's or Litestar's router knows no route.
+    ``NO_ROUTE`` means that the router of Starlette or Litestar has no route for the path.
     """
     litestar_template = scope.get("path_template")
     if litestar_template:
