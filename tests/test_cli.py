@@ -472,7 +472,7 @@ def test_all_is_removed_after_a_yes_alone(
         (
             (),
             (
-                "nothing is removed: there is no terminal to ask in\n"
+                "nothing is removed, because there is no terminal to ask in\n"
                 "next: arena databases sweep --all --yes"
             ),
         ),

@@ -47,7 +47,7 @@ class Summary:
     # The time of each test in which the app made its tables.
     table_seconds: tuple[float, ...] = ()
     known: tuple[str, ...] = ()  # databases that engines named
-    unasked: tuple[str, ...] = ()  # databases that options name, and no engine
+    unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     unused: tuple[str, ...] = ()  # messages: no engine used `arena_database`
     suggestion: str = ""  # lines of arena_schema that make the tables; "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
@@ -62,7 +62,7 @@ class Summary:
         both = {}
         for name in self.__slots__:
             both[name] = _added(getattr(self, name), getattr(other, name))
-        # Equal tests, and equal times, are different facts: `_added` would drop one of them.
+        # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
         both["table_seconds"] = self.table_seconds + other.table_seconds
         both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
@@ -119,19 +119,19 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     if summary.verified:
         cost = _ms(summary.verified_seconds)
         times = f"verified {summary.verified} times"
-        yield f"{times}, by reading the whole content of a database: {cost} of it"
+        yield f"{times} by reading a whole database, which took {cost} of this time"
     if used and summary.table_seconds:
         yield from _table_lines(summary)
     elif used and _lacks_template(summary) and summary.suggestion:
         yield (
-            "set this, and delete create_all and drop_all in fixtures, to have each test "
-            "start with the tables:"
+            "set this, and delete create_all and drop_all in fixtures, so that each test "
+            "starts with the tables:"
         )
         yield indent(summary.suggestion, "    ")
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
-        problem = f"no engine asked for a database {name!r}, which the options name"
-        yield f"{problem} (there are: {known})"
+        problem = f"the options name a database {name!r}, but no engine used it"
+        yield f"{problem} (engines used: {known})"
     yield from _problem_lines(summary)
 
 
@@ -155,8 +155,8 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
         else:
             words = (
                 "by a program that runs beside the tests, or by a test before the app had an "
-                "engine for the file. Next: stop that program; let arena_schema make the tables. "
-                f"{allow}"
+                "engine for the file. Next: stop that program, or let arena_schema make the "
+                f"tables. {allow}"
             )
         reported.append(f"{name}{CHANGED}{words}")
     return reported
@@ -179,8 +179,8 @@ def _changed_rows(name: str, by_program: str) -> str:
     """Return words for the rows of a database on a server, with other possible causes."""
     facts = SUPPORTED[product_of(name)]
     cause = by_program or (
-        f"but not by whom. It may be SQL of the app ({facts.sql_for_other_databases}), "
-        "or a program that runs beside the tests. Next: stop that program"
+        f"but not by whom. Possible causes are SQL of the app ({facts.sql_for_other_databases}), "
+        "and a program that runs beside the tests. Next: stop that program"
     )
     return (
         f"as {facts.shown} has recorded, {cause}. "
@@ -204,7 +204,7 @@ def _named_databases(summary: Summary) -> list[str]:
     """Return words for the databases with a name, and words for those in memory."""
     are_many = summary.in_memory > 1
     names = list(summary.databases)
-    if are_many:  # a suite may have one for each test: they are only counted
+    if are_many:  # a suite may have one for each test, so they are only counted
         names = [name for name in names if not _IN_MEMORY.fullmatch(name)]
     named = []
     if names:
@@ -226,10 +226,10 @@ def _template_words(summary: Summary) -> str:
         return summary.template_words
     if not summary.has_template:
         if summary.table_seconds:
-            return "no template: the app makes its tables"
-        return "no template: it starts empty"
+            return "no template: the app creates its tables"
+        return "no template: the database starts empty"
     if not summary.built_seconds:
-        return "template from the cache: no file that its build read has changed"
+        return "template from the cache, because no file of its build has changed"
     words = f"template built in {_ms(summary.built_seconds)}"
     if summary.built_because:
         words += f" ({'; '.join(summary.built_because)})"
@@ -240,24 +240,24 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
     number = len(used)
     tests = len(summary.tests)
     changed = sum(bool(test.changed) for test in used)
-    line = f"{number} of {tests} tests had a database of their own"
+    line = f"{number} of {tests} tests had a separate database"
     if number < tests:
         line += f" ({tests - number} used none)"
     total = sum(test.isolation_seconds for test in used)
     mean = total / number
     cost = f"{_ms(total)} in all, {_ms(mean)} a test"
-    return f"{line}, {changed} changed it; providing and restoring it took {cost}"
+    return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
 
 
 def _table_lines(summary: Summary) -> Iterator[str]:
     number = len(summary.table_seconds)
     times = "once" if number == 1 else f"{number} times"
     total = _ms(sum(summary.table_seconds))
-    cost = f"the app made its tables itself, {times}, {total} in all"
+    cost = f"the app created its tables {times}, which took {total} in all"
     if not summary.suggestion:
-        yield f"{cost}; arena_schema makes them once, to be copied for each test"
+        yield f"{cost}. arena_schema creates them once and copies them for each test"
         return
-    yield f"{cost}; to make them once and copy them for each test:"
+    yield f"{cost}. To create them once and copy them for each test:"
     yield indent(summary.suggestion, "    ")
 
 
@@ -351,7 +351,7 @@ _MOST_LINES = 40
 def story_lines(parts: list[StoryPart]) -> list[str]:
     """Return a line for each part, with its rows below that line: about forty lines in all.
 
-    If there are too many rows, the rows of the last parts are shown: a test fails at its end.
+    If there are too many rows, only the last parts show rows, because a test fails at its end.
     """
     parts = list(_joined(parts))
     space = _MOST_LINES - len(parts)

@@ -1,7 +1,7 @@
 """Runs a small project with the plugin in a separate process.
 
-The gate listens to every engine of a process and is never taken back, so that each run is a
-subprocess. An example is a frozen value: a test changes one file or one line of it.
+The gate listens to every engine of a process and is never removed, so each run is a subprocess. An
+example is immutable. A test makes a copy with another file or another line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ filterwarnings = error
 pythonpath = .
 """
 
-# A usual app: a global engine on the developer's file, real commits.
+# A usual app, with a global engine on the developer's file, and real commits.
 APP = """
 import os
 from fastapi import Depends, FastAPI, HTTPException
@@ -116,7 +116,7 @@ class Run:
         return outcomes
 
     def says(self, *texts: str) -> Run:
-        """Assert that each text was printed; runs of white space count as one space."""
+        """Assert that each text was printed. Any white space counts as one space."""
         printed = " ".join(self.output.split())
         for text in texts:
             assert " ".join(text.split()) in printed, (
@@ -133,14 +133,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Files, the folder that they are written to at each run, and more of the environment."""
+    """Files, the folder to which each run writes them, and more environment variables."""
 
     folder: Path
     files: Mapping[str, str]
     env: Mapping[str, str] = field(default_factory=dict)
 
     def with_files(self, **files: str) -> Example:
-        """Return an example with more files; ``test_x=…`` is the text of ``test_x.py``."""
+        """Return an example with more files. ``test_x=…`` is the text of ``test_x.py``."""
         return self.with_paths({f"{name}.py": text for name, text in files.items()})
 
     def with_paths(self, files: Mapping[str, str]) -> Example:
@@ -148,7 +148,7 @@ class Example:
         return replace(self, files={**self.files, **files})
 
     def change(self, file: str, old: str, new: str) -> Example:
-        """Return an example with one place changed; the place must be there."""
+        """Return an example with one text of a file replaced. The file must contain the text."""
         assert old in self.files[file], f"{old!r} is not in {file}"
         return self.with_paths({file: self.files[file].replace(old, new)})
 
@@ -163,11 +163,11 @@ class Example:
     def run(
         self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None
     ) -> Run:
-        """Run pytest on it, with the plugin or without."""
+        """Run pytest on the example, with the plugin or without it."""
         return self.python(*_pytest(args, plugin=plugin), env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
-        """Run Python in its folder."""
+        """Run Python in the example's folder."""
         command = [sys.executable, *args]
         status, output = self.execute(
             command, self.write(), self._environment(env or {}), _PATIENCE_SECONDS
@@ -180,10 +180,10 @@ class Example:
     ) -> tuple[int, str]:
         """Run a command in a process. Return its exit status and its output.
 
-        A suite of many examples may put something quicker in its place, on the class.
+        A suite with many examples may replace this method on the class by a faster one.
 
         Raises:
-            subprocess.TimeoutExpired: it did not end in time.
+            subprocess.TimeoutExpired: the command did not end in time.
         """
         done = subprocess.run(
             command,
@@ -201,13 +201,13 @@ class Example:
     def start(
         self, *args: str, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """Start pytest on it with the plugin, and return the process, with its pipes."""
+        """Start pytest on the example with the plugin. Return the process, with its pipes."""
         return self.start_python(*_pytest(args, plugin=True), env=env)
 
     def start_python(
         self, *args: str, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """Start Python in its folder, and return the process, with pipes to and from it."""
+        """Start Python in the example's folder. Return the process, with pipes to and from it."""
         return subprocess.Popen(
             [sys.executable, *args],
             cwd=self.write(),

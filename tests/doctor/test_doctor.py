@@ -445,8 +445,10 @@ def test_a_link_to_nowhere_is_named_with_its_target(doctor: Doctor, tmp_path: Pa
     (tmp_path / "tests" / ".#test_a.py").symlink_to("me@host.4711")
     called = doctor({"test_f.py": ""})
     assert codes(called.output) == ["ARD002", "ARD002"]
-    assert "test_c.py is a link to nowhere.py, which is no file. pytest skips it" in called.output
-    assert "test_d.py is a link to test_d.py, which is no file" in called.output
+    assert (
+        "test_c.py is a link to nowhere.py, which is not a file. pytest skips it" in called.output
+    )
+    assert "test_d.py is a link to test_d.py, which is not a file" in called.output
     assert "the symbolic link" in called.output.partition("next:")[2].splitlines()[0]
 
 

@@ -134,7 +134,7 @@ def test_a_file_that_has_changed_meanwhile_is_not_written(tmp_path: Path) -> Non
     file.write_bytes(b"[pytest]\n")
     edit = with_values(file, {"arena_app": "main:app"})
     file.write_bytes(b"[pytest]\naddopts = -q\n")
-    with pytest.raises(ConfigError, match="it has changed meanwhile"):
+    with pytest.raises(ConfigError, match="it has changed since it was read"):
         write_all([edit])
     assert list(tmp_path.iterdir()) == [file]
     assert file.read_bytes() == b"[pytest]\naddopts = -q\n"

@@ -192,7 +192,7 @@ def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:
     assert called.status == 1
     assert "+async def test_get_items(client):" in called.output
     assert called.output.endswith(
-        "nothing is written: there is no terminal to ask in\nnext: arena init --yes\n"
+        "nothing is written, because there is no terminal to ask in\nnext: arena init --yes\n"
     )
     assert contents(folder) == before
 
@@ -279,7 +279,7 @@ def items():
         return list(connection.scalars(text("SELECT name FROM items")))
 """
     called = init(project(tmp_path, {"shop.py": app}))
-    assert "GET /items answers 500, so no test expects it:" in called.output
+    assert "GET /items answers 500, so no test is written for it:" in called.output
     assert "set arena_schema" in called.output
     assert "test_arena.py" not in called.output
 
@@ -809,7 +809,7 @@ def test_nothing_is_run_without_a_yes(tmp_path: Path) -> None:
     called = check(folder)
     assert called.status == 1
     file = (folder / "database.db").resolve()
-    assert f"may change its databases:\n  {file}\nit is not run" in called.output
+    assert f"may change its databases:\n  {file}\nthe second run is left out" in called.output
     assert called.output.endswith("next: arena init --check --yes\n")
     assert not (folder / "database.db").exists()
 
@@ -825,7 +825,9 @@ def test_what_the_run_may_change_is_what_the_engines_mean(tmp_path: Path) -> Non
     files = {**SQLMODEL, "main.py": main, "pytest.ini": CONFIG, "test_heroes.py": tests}
     folder = project(tmp_path, files)
     file = (folder / "production.db").resolve()
-    assert f"may change its databases:\n  {file}\nit is not run" in check(folder).output
+    assert (
+        f"may change its databases:\n  {file}\nthe second run is left out" in check(folder).output
+    )
 
 
 @pytest.mark.slow
@@ -835,7 +837,7 @@ def test_a_suite_that_cannot_begin_is_told(tmp_path: Path) -> None:
     called = check(project(tmp_path, files), "--yes")
     assert called.status == 1
     assert "ZeroDivisionError" in called.output
-    assert "pytest ended with 4: nothing to compare" in called.output
+    assert "pytest ended with exit status 4, so there is nothing to compare" in called.output
 
 
 @pytest.mark.slow

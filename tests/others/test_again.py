@@ -95,7 +95,7 @@ def test_rerunfailures_pitfall_078(example: Example, more: tuple[str, ...]) -> N
     pytest.importorskip("pytest_rerunfailures", reason=ELSEWHERE)
     project = example.with_files(test_it=TESTS.replace("RERUNS", "reruns=2"))
     run = project.run(*more, "-p", "pytest_rerunfailures").expect(passed=3)
-    run.says("4 rerun", "7 of 7 tests had a database of their own, 6 changed it")
+    run.says("4 rerun", "7 of 7 tests had a separate database, and 6 changed it")
 
 
 def test_flaky_pitfall_078(example: Example) -> None:
@@ -103,7 +103,7 @@ def test_flaky_pitfall_078(example: Example) -> None:
     pytest.importorskip("flaky", reason=ELSEWHERE)
     tests = TESTS.replace("RERUNS", "max_runs=3").replace("== 6", ">= 4")
     run = example.with_files(test_it=tests).run("-p", "flaky.flaky_pytest_plugin")
-    run.expect(passed=3).says("5 of 5 tests had a database of their own, 4 changed it")
+    run.expect(passed=3).says("5 of 5 tests had a separate database, and 4 changed it")
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_repeat_pitfall_078(example: Example, scope: str) -> None:
     run = example.with_files(test_it=EACH).run(
         "-p", "pytest_repeat", "--count=3", f"--repeat-scope={scope}"
     )
-    run.expect(passed=9).says("9 of 9 tests had a database of their own, 9 changed it")
+    run.expect(passed=9).says("9 of 9 tests had a separate database, and 9 changed it")
 
 
 def test_forked_pitfall_078(example: Example) -> None:
@@ -123,4 +123,4 @@ def test_forked_pitfall_078(example: Example) -> None:
     quiet = example.change("pytest.ini", "filterwarnings = error\n", "")  # for files of its own
     run = quiet.with_files(test_it=EACH + FORKED).run("-p", "pytest_forked")
     run.expect(status=1, passed=5, failed=1)
-    run.says("5 of 5 tests had a database of their own, 4 changed it")
+    run.says("5 of 5 tests had a separate database, and 4 changed it")

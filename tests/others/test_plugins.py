@@ -75,7 +75,7 @@ def test_bdd(example: Example) -> None:
     """Steps are sync functions: with our sync fixtures, or `asyncio.run` for the app's own."""
     project = example.with_files(test_it=STEPS).with_paths({"battles.feature": FEATURE})
     run = project.run("-p", "pytest_bdd.plugin").expect(passed=2)
-    run.says("2 of 2 tests had a database of their own, 2 changed it")
+    run.says("2 of 2 tests had a separate database, and 2 changed it")
 
 
 @pytest.mark.slow
@@ -228,4 +228,4 @@ def test_more_plugins(example: Example, plugin: tuple[str, ...]) -> None:
     """No crash, the same verdicts, the summary."""
     pytest.importorskip(plugin[0], reason=ELSEWHERE)
     run = example.with_files(test_it=USUAL).run("-p", *plugin)
-    run.expect(passed=4).says("4 of 4 tests had a database of their own, 4 changed it")
+    run.expect(passed=4).says("4 of 4 tests had a separate database, and 4 changed it")

@@ -124,7 +124,7 @@ def test_the_template_is_built_once_for_all_workers_pitfall_074(
     run.expect(passed=8 * workers, skipped=workers)
     assert (run.folder / "built").read_text() == "x"
     run.says(
-        f"{8 * workers} of {9 * workers} tests had a database of their own ({workers} used none), "
+        f"{8 * workers} of {9 * workers} tests had a separate database ({workers} used none), "
         f"{7 * workers} changed it",
         "template built",
     )
@@ -135,7 +135,7 @@ def test_the_template_is_built_once_for_all_workers_pitfall_074(
 def test_few_workers_pitfall_075(example: Example, how: list[str]) -> None:
     """None and one are as many as any."""
     run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, *how).expect(passed=8)
-    run.says("8 of 8 tests had a database of their own, 7 changed it")
+    run.says("8 of 8 tests had a separate database, and 7 changed it")
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_few_workers_pitfall_075(example: Example, how: list[str]) -> None:
 def test_ways_to_distribute_pitfall_075(example: Example, dist: str) -> None:
     """Whichever worker gets a test, in whichever order."""
     run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, "-n2", "--dist", dist)
-    run.expect(passed=8).says("8 of 8 tests had a database of their own, 7 changed it")
+    run.expect(passed=8).says("8 of 8 tests had a separate database, and 7 changed it")
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
     project = example.with_files(test_it=TESTS + DYING, test_wide=WIDE)
     run = project.run(*PLUGINS, "-n2", env=alone)
     run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")
-    run.says("14 of 14 tests had a database of their own", "crashed while running")
+    run.says("14 of 14 tests had a separate database", "crashed while running")
     assert homes(run) == [False, False]
 
 
@@ -164,7 +164,7 @@ def test_all_workers_die_pitfall_075(example: Example) -> None:
     run = example.with_files(test_it=TESTS + DYING).run(
         *PLUGINS, "-n1", "--max-worker-restart=0", "-x", env=alone
     )
-    run.expect(status=1, passed=6, failed=1).says("6 of 6 tests had a database of their own")
+    run.expect(status=1, passed=6, failed=1).says("6 of 6 tests had a separate database")
     assert homes(run) == [False]
 
 
@@ -197,7 +197,7 @@ def test_a_database_that_any_worker_asked_for_is_known(example: Example) -> None
         "  thrid = app:Base",
     )
     run = named.with_files(test_it=NAMED).run(*PLUGINS, "-n2").expect(passed=2)
-    run.says("no engine asked for a database 'thrid', which the options name (there are: ")
+    run.says("the options name a database 'thrid', but no engine used it (engines used: ")
     assert run.output.count("no engine asked") == 1
 
 

@@ -44,5 +44,5 @@ def test_fixture_rows_requests_and_sessions_see_each_other_and_nothing_leaks(
 ) -> None:
     """P1, P2, P3: real commits, seen by all in the test, by nothing after it."""
     run = example.with_files(test_story=STORY).run()
-    run.expect(passed=6).says("6 of 6 tests had a database of their own, 6 changed it")
+    run.expect(passed=6).says("6 of 6 tests had a separate database, and 6 changed it")
     assert not (run.folder / "dev.db").exists()

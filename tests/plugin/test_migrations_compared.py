@@ -22,7 +22,7 @@ TITLE = """
 
 
 engine ="""
-DIFFERENCE = "the migrations do not build what the models say"
+DIFFERENCE = "the migrations differ from the models"
 FIRST = "migrations/versions/first.py"
 
 # A model that no migration makes is green in each test that does not use it.
@@ -272,7 +272,7 @@ def test_the_doctor_compares_them_where_tests_make_the_tables_otherwise(project:
     run = created.python(*DOCTOR, env=BY_ITSELF)
     assert (run.status, run.output) == (
         0,
-        "alembic.ini: the migrations build what the models say\n",
+        "alembic.ini: the migrations match the models\n",
     )
     lacking = with_a_new_column(created)
     run = lacking.python(*DOCTOR, env=BY_ITSELF)

@@ -366,16 +366,16 @@ def test_the_advice_is_for_the_database_that_the_fixture_makes(example: Example)
     schema = "arena_schema = app:Base\n"
     filled = filled.change("pytest.ini", f"{schema}arena_seed = seed:seed\n", schema)
     bare = filled.change("pytest.ini", schema, "")
-    advice = "fixtures, to have each test start with the tables: arena_schema = shop-test = app:B"
+    advice = "fixtures, so that each test starts with the tables: arena_schema = shop-test = app:B"
     run = bare.run("-p", "no:randomly").expect(passed=2).says(advice)
     run.says("a line `shop-test = <module>:<Base>` in arena_schema")
-    both = "start with the tables: arena_schema = shop = app:Base shop-test = app:Base"
+    both = "starts with the tables: arena_schema = shop = app:Base shop-test = app:Base"
     filled.run().expect(passed=2).says(both)
     followed = filled.change("pytest.ini", schema, NAMED)
     followed = followed.change("conftest.py", "autouse=True", "").change(
         "conftest.py", "session(database)", "session()"
     )
-    followed.run().expect(passed=2).never_says("start with the tables", "a fixture makes or drops")
+    followed.run().expect(passed=2).never_says("starts with the tables", "a fixture makes or drops")
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def test_killed_at_any_place_pitfall_063(project: Project) -> None:
     assert is_killed(project.killed_at('DROP DATABASE "arena_live_', "before", count=2))
     left = project.server.of_runs()
     assert left
-    project.is_green_next().says("3 of 3 tests had a database of their own, 3 changed it")
+    project.is_green_next().says("3 of 3 tests had a separate database, and 3 changed it")
     assert is_killed(project.struck("sync-call"))
     project.server.wait_until_forgotten()
     assert [thing["state"] for thing in project.server.listed() if thing["what"] != "template"]
@@ -514,7 +514,7 @@ def test_the_server_is_gone_pitfall_071(example: Example, own_server: PrivateSer
     run = killing(project, server_pid(own_server.folder), IMPATIENT="1")
     run.expect(1, passed=1, failed=1, errors=4)
     assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
-    run.says("2 of 5 tests had a database of their own (3 used none)")
+    run.says("2 of 5 tests had a separate database (3 used none)")
     run.says("the server has stopped or is restarting", "starts it again; if it stops again, read")
     run.never_says("Exception ignored", "most recent call last")
     run = project.built().run("test_next.py", env=project.env({})).expect(passed=3)

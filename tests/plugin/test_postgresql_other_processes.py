@@ -130,7 +130,7 @@ def test_and_it_is_taken_back(test_client):
 def test_a_worker_that_writes_by_the_url_pitfall_128(example: Example, how: str) -> None:
     """The test's own process does not touch the database: no counter of ours has moved."""
     run = workers(example, how).run("-W", "ignore")
-    run.expect(passed=7).says("7 of 7 tests had a database of their own, 4 changed it")
+    run.expect(passed=7).says("7 of 7 tests had a separate database, and 4 changed it")
 
 
 @pytest.mark.slow

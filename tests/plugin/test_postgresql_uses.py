@@ -155,4 +155,4 @@ def test_what_is_done_before_the_app_has_an_engine_is_taken_back(example: Exampl
     late = late.change("app.py", "engine = create_async_engine(", "URL = str(")
     late = late.change("app.py", "async_sessionmaker(engine)", "async_sessionmaker()")
     run = late.with_files(app=late.files["app.py"] + LATE_APP).run("-v", "-W", "ignore")
-    run.expect(passed=3).says("3 of 3 tests had a database of their own, 3 changed it")
+    run.expect(passed=3).says("3 of 3 tests had a separate database, and 3 changed it")

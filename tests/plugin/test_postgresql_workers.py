@@ -131,7 +131,7 @@ def test_the_template_is_built_once_for_all_workers_pitfall_074(
     each = project(example, "each", test_wide=WIDE)
     run = each.run(*XDIST, "-n", "3", "--dist", "each", env=server.env).expect(passed=24)
     assert (run.folder / "built").read_text() == "x"
-    run.says("24 of 24 tests had a database of their own", "template built in")
+    run.says("24 of 24 tests had a separate database", "template built in")
     check_each_has_its_own(run.folder, processes=3)
     server.check_clean(run.output)
 
@@ -152,7 +152,7 @@ def test_the_template_is_built_once_for_all_workers_pitfall_074(
 def test_ways_to_distribute_pitfall_075(example: Example, server: PrivateServer, how: str) -> None:
     """Whichever worker gets a test, in whichever order: the same as without workers."""
     run = project(example, how, test_wide=WIDE).run(*XDIST, *how.split(), env=server.env)
-    run.expect(passed=8).says("8 of 8 tests had a database of their own")
+    run.expect(passed=8).says("8 of 8 tests had a separate database")
     assert (run.folder / "built").read_text() == "x"
     server.check_clean(run.output)
 
@@ -164,7 +164,7 @@ def test_a_worker_that_dies_is_replaced_pitfall_075(
     """P7: its number is used again, its database is not; a sweep takes away what it left."""
     dying = project(example, "dying", test_it=TESTS + DYING, test_wide=WIDE)
     run = dying.run(*XDIST, "-n2", env=server.env).expect(1, passed=14, failed=2)
-    run.says("replacing crashed worker", "14 of 14 tests had a database of their own")
+    run.says("replacing crashed worker", "14 of 14 tests had a separate database")
     check_each_has_its_own(run.folder, processes=len(databases_of_processes(run.folder)))
     server.wait_until_forgotten()
     server.arena("sweep")
@@ -253,7 +253,7 @@ def test_two_checkouts_at_once_pitfall_076(
     for output in [ended(run) for run in runs]:
         assert "4 passed" in output
         assert "template built in" in output
-        assert "4 of 4 tests had a database of their own, 4 changed it" in output
+        assert "4 of 4 tests had a separate database, and 4 changed it" in output
     server.check_clean()
 
 
@@ -327,7 +327,7 @@ def check_shards(example: Example, url: str) -> None:
     built = (example.folder.parent / "seeded").read_text().split()
     # The schema may be there already: another project has the same.
     assert built in (["made", "seeded"], ["seeded"]), outputs
-    for text in ("8 passed", "8 of 8 tests had a database of their own"):
+    for text in ("8 passed", "8 of 8 tests had a separate database"):
         assert all(text in output for output in outputs), outputs
 
 

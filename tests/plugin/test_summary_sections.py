@@ -47,7 +47,7 @@ def test_the_workers_lines_are_one(example: Example) -> None:
     """Under xdist, as in a run of one process."""
     project = example.with_files(test_sum=TESTS)
     run = project.run("-p", "xdist.plugin", "-n", "2", "-v").expect(passed=3)
-    run.says("of 3 tests had a database of their own", "1 changed it")
+    run.says("of 3 tests had a separate database", "1 changed it")
     assert run.output.count("database dev on SQLite") == 1
 
 

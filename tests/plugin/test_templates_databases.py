@@ -56,7 +56,7 @@ def test_each_database_has_a_line_of_its_own(example: Example) -> None:
     project = example.change("pytest.ini", "arena_schema = app:Base\n", LINES)
     project = project.change("pytest.ini", "arena_seed = seed:seed\n", seeds)
     run = project.with_files(analytics=ANALYTICS, test_two=TWO).run().expect(passed=2)
-    run.says("no engine asked for a database 'analitics', which the options name")
+    run.says("the options name a database 'analitics', but no engine used it")
     assert re.search(r"database (dev, analytics|analytics, dev) on SQLite", run.output)
 
 
@@ -114,7 +114,7 @@ def test_an_app_that_makes_its_tables_itself_pitfall_119(
     """Works as it is; the summary says what it cost, and the line that saves it."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     run = bare.change("app.py", "app = FastAPI()\n", where).with_files(test_own=TESTS).run()
-    run.expect(passed=2).says(f"the app made its tables itself, {times}")
+    run.expect(passed=2).says(f"the app created its tables {times}")
     run.says("arena_schema = app:Base")
 
 
@@ -137,7 +137,9 @@ def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     tests = "async def test_one(client):\n    await client.get('/dancers')\n"
     run = bare.with_files(test_own=tests).run().expect(1, failed=1)
-    run.says("no template: it starts empty", "start with the tables: arena_schema = app:Base")
+    run.says(
+        "no template: the database starts empty", "starts with the tables: arena_schema = app:Base"
+    )
     quiet = bare.with_files(test_own=tests).run("-q").expect(1, failed=1)
     quiet.says("begins with an empty database", "next: arena_schema = app:Base")
     wordless = bare.with_files(test_own=WORDLESS).run().expect(1, failed=2)
@@ -214,7 +216,7 @@ def test_a_lifespan_that_makes_tables_over_a_template_costs_no_word_pitfall_119(
     tests = TESTS.replace("[]", '["Sand"]').replace("/dancers/Sand", "/dancers/Dune")
     project = example.change("app.py", "app = FastAPI()\n", IN_THE_LIFESPAN)
     run = project.with_files(test_own=tests).run().expect(passed=2)
-    run.never_says("made its tables itself")
+    run.never_says("created its tables")
 
 
 USED = "def test_one(test_client):\n    assert test_client.get('/dancers').json() == ['Sand']\n"

@@ -54,7 +54,7 @@ def write_all(changes: list[FileChange]) -> None:
         for change in changes:
             path = change.path.resolve()  # a symbolic link is kept
             if _content(path) != change.before:
-                raise OSError("it has changed meanwhile")  # noqa: TRY301 - as an error of a write
+                raise OSError("it has changed since it was read")  # noqa: TRY301 - as an error of a write
             path.parent.mkdir(parents=True, exist_ok=True)
             new = path.with_name(f".{path.name}.{os.getpid()}")
             written.append(new)
@@ -72,9 +72,9 @@ def write_all(changes: list[FileChange]) -> None:
                 done.path.write_bytes(done.before)
         raise ConfigError(
             f"{change.path} cannot be written: {error.strerror or error}",
-            why="nothing was written: all files are changed, or none",
+            why="the command changes all files or none, so it wrote nothing",
             cause="the folder is read-only, belongs to another user, or was changed meanwhile",
-            fix="call it again when the file can be written; or paste the lines of the diff",
+            fix="make the file writable and repeat the command, or paste the lines of the diff",
         ) from error
     finally:
         for new in written:

@@ -48,7 +48,7 @@ def ask(question: str, *, is_agreed: bool, refusal: str, command: str) -> bool:
         return True
     has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if not has_terminal:
-        say(f"{refusal}: there is no terminal to ask in", f"next: {command}")
+        say(f"{refusal}, because there is no terminal to ask in", f"next: {command}")
         return False
     answer = input(f"{question} [y/N] ").strip().lower()
     if answer not in {"y", "yes"}:

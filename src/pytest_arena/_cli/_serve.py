@@ -69,7 +69,7 @@ def serve(options: argparse.Namespace) -> int:
             f"{TOKEN} is not set",
             why="a request to the control interface changes data, so it needs a secret",
             cause="the program that starts `arena serve` sets the secret, and its tests send it",
-            fix=f"export {TOKEN}=...   with a random word, as of openssl rand -hex 16",
+            fix=f"export {TOKEN}=...   with a random word, such as from openssl rand -hex 16",
         )
     sys.path.insert(0, "")  # as `python -m pytest` has it
     with ControlServer(token, port=options.control_port) as control:
@@ -129,8 +129,8 @@ def check_unchanged(states: FileStates, command: str, line: str = "") -> None:
         fix = f"start it in a fixture of a test, not at import, then: {command}"
     raise ConfigError(
         problem,
-        why="pytest-arena cannot guard other programs: they may change your databases",
-        cause="your app, a conftest.py or env.py starts one, or one runs beside the command",
+        why="pytest-arena cannot guard other programs, which may change your databases",
+        cause="your app, a conftest.py or env.py starts a program, or one runs beside the command",
         fix=fix,
     )
 
@@ -193,7 +193,7 @@ class LevelServer:
             if command.method == "POST" and command.path in {_ENTER, _RESET}:
                 self._run_level(command, session)
             else:
-                _refuse(command, "there is no level: POST /level/enter begins one")
+                _refuse(command, "no level has begun. POST /level/enter begins one")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the problems of a level. The command that leaves it returns them."""
@@ -288,8 +288,10 @@ class _LevelCommands:
             case "GET", "/story":
                 command.answer(200, {"story": self._story()})
             case _:
-                steps = "POST /level/leave ends it, POST /level/reset begins the next"
-                _refuse(command, f"there is a level: {steps}")
+                steps = (
+                    "POST /level/leave ends it, and POST /level/reset begins the next"
+                )
+                _refuse(command, f"a level has begun. {steps}")
 
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""

@@ -155,7 +155,7 @@ def _difference_line(schema: str, comparison: Comparison) -> str:
     if len(differences) > _MOST_DIFFERENCES:
         shown = f"{shown}; {len(differences) - _MOST_DIFFERENCES} more"
     return (
-        f"{schema}: the migrations do not build what the models say ({shown}). "
+        f"{schema}: the migrations differ from the models ({shown}). "
         f"`arena doctor --migrations` lists all. {comparison.next_step(schema)}"
     )
 

@@ -109,11 +109,11 @@ class ComparisonPlugin:
 def _page(ini: str, comparison: Comparison | None) -> str:
     """Return the lines about one alembic.ini. ``comparison`` is None if nothing differs."""
     if comparison is None:
-        return f"{ini}: the migrations build what the models say\n"
+        return f"{ini}: the migrations match the models\n"
     if comparison.failure:
         return f"{ini}: the migrations were not compared with the models: {comparison.failure}\n"
     lines = [
-        f"{ini}: the migrations do not build what the models say",
+        f"{ini}: the migrations differ from the models",
         *(f"    {difference}" for difference in comparison.differences),
         comparison.next_step(ini),
     ]

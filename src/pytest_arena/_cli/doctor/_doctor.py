@@ -63,7 +63,7 @@ def _page(rule: Rule) -> str:
     """Return the documentation of a rule."""
     page = f"{rule.code} {rule.name}\n\n{rule.page}\n"
     if rule.solved_by_arena:
-        page += "\nThis rule is off if pytest-arena is configured, because it ends the problem.\n"
+        page += "\nThis rule is off if pytest-arena is configured, because it solves the problem.\n"
     return page
 
 
@@ -88,15 +88,15 @@ def _files(paths: list[Path]) -> list[Path]:
     if files and not missing:
         return files
     if missing:
-        problem = f"there is no {missing[0]}"
+        problem = f"{missing[0]} does not exist"
     else:
         names = ", ".join(map(str, paths))
-        problem = f"there is no test below {names}"
+        problem = f"no test file was found below {names}"
     raise ConfigError(
         problem,
-        why="a check without files finds no faults and looks like a good suite",
-        cause="the command line, or the folder in which you call it",
-        fix="arena doctor tests   a folder with test_*.py, *_test.py or conftest.py; or a file",
+        why="a check without files finds no faults, as in a good suite",
+        cause="the command line, or the folder in which the command runs",
+        fix="arena doctor tests   a file, or a folder with test_*.py, *_test.py or conftest.py",
     )
 
 

@@ -158,7 +158,9 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
         reason = str(error)
         if file.is_symlink() and not file.exists():
             target = file.readlink()
-            reason = f"{file} is a link to {target}, which is no file. pytest skips it"
+            reason = (
+                f"{file} is a link to {target}, which is not a file. pytest skips it"
+            )
         return [_file_fault(file, "ARD002", reason)]
     try:
         with warnings.catch_warnings(action="ignore"):

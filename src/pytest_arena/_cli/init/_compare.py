@@ -23,7 +23,7 @@ _HAS_RUN = (0, 1)  # pytest's exit statuses
 _MISSING_FIXTURE = re.compile(
     rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found"
 )
-_SCHEMA = "alembic.ini   or module:Base: what makes them"
+_SCHEMA = "alembic.ini   or module:Base, which creates them"
 # The text of a failure with the plugin, the reason, and the next step.
 _CAUSES = (
     (
@@ -49,7 +49,7 @@ _CAUSES = (
 )
 _OTHER_CAUSE = (
     "it relied on rows of another test or run, or on a session shared with the app",
-    "create its rows in a fixture or in arena_seed; read rows again after a request",
+    "create its rows in a fixture or in arena_seed, and read rows again after a request",
 )
 
 
@@ -79,7 +79,7 @@ class Suite:
     def report(self, name: str) -> str:
         """Return the report of a test, "" if it passed."""
         if name not in self.outcomes:
-            return "it was not collected, or its file does not import"
+            return "it was not collected, or its file cannot be imported"
         return self.outcomes[name][1]
 
 
@@ -97,7 +97,7 @@ def check(*, is_agreed: bool) -> int:
         if not ask(
             "Run it without the plugin?",
             is_agreed=is_agreed,
-            refusal="it is not run",
+            refusal="the second run is left out",
             command="arena init --check --yes",
         ):
             return _FAILED
@@ -140,7 +140,10 @@ def _run(title: str, folder: Path, *words: str) -> Suite | None:
     if status in _HAS_RUN and CHANGED not in output:
         return suite
     lines = output.splitlines()
-    say(*lines[-20:], f"pytest ended with {status}: nothing to compare")
+    say(
+        *lines[-20:],
+        f"pytest ended with exit status {status}, so there is nothing to compare",
+    )
     return None
 
 

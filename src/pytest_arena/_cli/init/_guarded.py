@@ -100,7 +100,7 @@ def run_python(
     except subprocess.TimeoutExpired:
         return (
             _TIMED_OUT,
-            f"it did not end within {seconds:g} s: --timeout gives it more",
+            f"it did not end within {seconds:g} s. --timeout sets a longer limit",
         )
     return process.returncode, redact(process.stdout)
 
@@ -113,7 +113,7 @@ def guarded(
     ``question`` has the ``app`` ("" for a library), the ``module`` that defines the app or the
     tables, the names of the likely ``bases``, and whether a ``server`` may have a database of the
     app. If it has a ``schema`` too, the probe builds the tables and sends requests. ``arguments``
-    are those of pytest.
+    are arguments of pytest.
 
     Raises:
         ConfigError: the user's code starts a Python program in a project with an SQLite file or a
@@ -139,7 +139,7 @@ def guarded(
         raise ConfigError(
             f"the import of your code did not end within {seconds:g} s",
             why="the options and the first test depend on what the import defines",
-            cause="a line waits or loops: in the app, in what it imports, or in a conftest.py",
+            cause="a line waits or loops in the app, in one of its imports, or in a conftest.py",
             fix=f"arena init --timeout {2 * seconds:g}   if the import is only slow",
         )
     if "ended" not in facts:
@@ -200,7 +200,7 @@ class AppProbe:
     def _on_child(self, event: str, *values: object) -> None:
         """End this process before the user's code starts a Python program.
 
-        The program may run the app or its migrations. No exception: the user's code might catch it.
+        The program may run the app or its migrations. The user's code might catch an exception.
         """
         line = user_line()
         if line is None or is_own():

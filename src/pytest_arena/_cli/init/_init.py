@@ -252,7 +252,7 @@ def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
             if not plan.schema:
                 steps = f"set arena_schema, so that the tables exist, or {steps}"
             plan.doubt(
-                f"GET {answer.path} answers {answer.status}, so no test expects it:",
+                f"GET {answer.path} answers {answer.status}, so no test is written for it:",
                 [steps],
             )
         elif answer.status:

@@ -1,7 +1,7 @@
 """A plugin that writes the outcome of each test to a file.
 
 If pytest-arena is off, the plugin also registers its options, hooks and markers, so that they are
-no errors.
+not errors.
 """
 
 from __future__ import annotations
