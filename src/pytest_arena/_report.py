@@ -334,7 +334,7 @@ class StoryPart:
     changes: Changes | None
     """None if they are unknown"""
     rows: int = 8
-    """the most rows of each table to show; 0 shows only their number"""
+    """the most rows of each table to show. 0 shows only their number"""
     notes: tuple[str, ...] = ()
     request: str = ""
     """the method and the path, if a request made the changes"""

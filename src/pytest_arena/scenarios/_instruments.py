@@ -325,8 +325,8 @@ class Instruments:
     def is_as_seeded(self, value: object) -> bool:
         """Return whether a value is an ORM instance that still has the values of the test.
 
-        It belongs to a session of the test, and nothing was read by that session since the first
-        request, neither by the test nor by an app that uses the session.
+        It belongs to a session of the test, which has read nothing since the first request. An app
+        may use that session too.
         """
         test = self.run.test
         if test is None or self.log is None:

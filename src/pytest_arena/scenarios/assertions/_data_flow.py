@@ -1,7 +1,7 @@
 """Finds the variables whose values a function made itself, only from literals.
 
-A value that other code gets or returns is foreign, and so are all values computed from it. A list
-that other code may change is foreign too.
+A value that other code gets or returns is foreign. All values computed from it are foreign too,
+and so are lists that other code may change.
 """
 
 import ast

@@ -349,7 +349,7 @@ _OF_PYTHON = frozenset({"warnings", *_TYPES})
 
 @cache
 def is_block_of_python(code: CodeType, line: int) -> bool:
-    """Return whether the ``with`` in a line has only the test's own values in its block.
+    """Return whether the block of the ``with`` in a line has only values of the test.
 
     ``with pytest.raises(ValueError): int("x")`` asserts nothing about the app.
     """

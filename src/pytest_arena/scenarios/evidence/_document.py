@@ -39,11 +39,11 @@ class Requested:
     status: int | None
     role: str = ""
     changed: Counts | None = ()
-    """The changed rows by table, sorted; None if unknown."""
+    """The changed rows by table, sorted. None if unknown."""
     read: tuple[str, ...] | None = ()
-    """The tables with rows of the test that it read; None if unknown."""
+    """The tables with rows of the test that it read. None if unknown."""
     observed: bool | None = None
-    """Whether the test looked at the answer; None if unknown."""
+    """Whether the test looked at the answer. None if unknown."""
 
 
 @dataclass(slots=True, kw_only=True)

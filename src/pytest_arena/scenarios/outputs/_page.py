@@ -250,7 +250,7 @@ def _rendered(
     chapter: Chapter,
     depth: int = 0,
 ) -> Markup:
-    """Return a node as markup; ``depth`` is the depth of the headings in it."""
+    """Return a node as markup. ``depth`` is the depth of the headings in it."""
     env = {"chapter": chapter, "depth": depth}
     return Markup(parser.renderer.render(node.to_tokens(), parser.options, env))  # noqa: S704 - the library escapes, and so do the macros
 

@@ -43,7 +43,7 @@ class RequestRecord:
     is_answered: bool = False
     is_over: bool = False
     is_observed: bool | None = None
-    """Whether the test looked at the answer; None if that is unknown."""
+    """Whether the test looked at the answer. None if unknown."""
     turn: Turn | None = None
     """The requests of the test that ran at the same time."""
     since: StoryMoment | None = None

@@ -379,7 +379,7 @@ def _is_step(
     *,
     is_and: bool = False,
 ) -> bool:
-    """Return whether a line begins with Given, When or Then; ``is_and`` allows And and But."""
+    """Return whether a line begins with Given, When or Then. ``is_and`` allows And and But."""
     if line.strip(_LIST_MARKS)[:1].islower():  # prose
         return False
     for known in spoken:

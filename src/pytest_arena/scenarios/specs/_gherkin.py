@@ -86,7 +86,7 @@ class Language:
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:
-        """As ``kinds``, without blanks; the longest keyword first."""
+        """Like ``kinds``, without blanks, with the longest keyword first."""
         steps = {word.strip(): kind for word, kind in self.kinds.items()}
         return {word: steps[word] for word in sorted(steps, key=len, reverse=True)}
 

@@ -44,7 +44,7 @@ class Lint:
     block: GherkinText
     language: Language
     key: str = ""
-    """The key of the scenario that is checked; "" for a feature, a rule or a background."""
+    """The key of the checked scenario, or "" for a feature, a rule or a background."""
 
     def overlooked(self, parts: Sequence[ScenarioNode]) -> Iterator[Problem]:
         """Yield scenarios inside of doc strings and behind comments."""

@@ -57,7 +57,7 @@ class ScenarioSpec:
     name: str
     feature: str
     rule: str
-    """The name of its Gherkin ``Rule:``; "" without one."""
+    """The name of its Gherkin ``Rule:``, or "" without one."""
     requirement: str
     """The business rule's id, from the nearest heading or quote: ``BR-TEST-001``."""
     spec: str
@@ -86,7 +86,7 @@ class Problem:
     """An error or a warning about a specification."""
 
     spec: str
-    """The file, from the root folder; "" if it is about no file."""
+    """The file, from the root folder, or "" if the problem is not about a file."""
     line: int
     """0 if it is about a whole file."""
     what: str
@@ -100,7 +100,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """File and line, ``docs/spec.md:180``; the file alone, or nothing."""
+        """File and line, ``docs/spec.md:180``, or only the file, or nothing."""
         if self.line:
             return f"{self.spec}:{self.line}"
         return self.spec
