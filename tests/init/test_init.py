@@ -383,7 +383,7 @@ def test_a_time_limit_must_be_positive(tmp_path: Path) -> None:
     called = arena("init", "--timeout", "-3", folder=tmp_path)
 
     assert called.status == 2
-    assert "argument --timeout: -3 is not more than 0 seconds" in called.errors
+    assert "argument --timeout: -3 must be more than 0 seconds" in called.errors
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ def _add_databases(verbs: Commands) -> None:
         action="store_true",
         dest="everything",
         help="also remove templates, kept databases, the registry and private servers that "
-        "no living run uses; asks first",
+        "no living run uses, after a question",
     )
     sweep.add_argument("--yes", action="store_true", help="with --all: do not ask")
     for command in (listing, sweep):
@@ -335,7 +335,7 @@ def _add_init(commands: Commands) -> None:
 def _positive_seconds(text: str) -> float:
     seconds = float(text)
     if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0 seconds")
     return seconds
 
 

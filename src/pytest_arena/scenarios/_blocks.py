@@ -143,7 +143,7 @@ class _Steps:
 
     log: Log
     problems: Sequence[Problem]
-    """Of the specification."""
+    """The problems of the specification."""
 
     def places_of(
         self,

@@ -55,7 +55,7 @@ class _TryInProgress:
     details: dict[str, Any] = field(default_factory=dict)
     """The reason, the place and the stub of the worst phase."""
     facts: str = ""
-    """As JSON."""
+    """The facts, as JSON."""
     is_to_be_rerun: bool = False
     failed_first: str = ""
     """Why the test failed before it passed, if one report covers both runs."""

@@ -200,7 +200,7 @@ class Code:
 
 
 def dotted(node: ast.AST | None) -> str:
-    """Return ``a.b.c`` for a name, an attribute, a call or an index, else ""."""
+    """Return ``a.b.c`` for a name, an attribute, a call or an index, or ""."""
     match node:
         case ast.Name(id=name):
             return name

@@ -60,7 +60,7 @@ class RouteAnswer(NamedTuple):
     """0 if there was no answer, or if two requests had different statuses"""
     uses_database: bool
     problem: str
-    """why there is no status"""
+    """why the status is missing"""
 
 
 _MODULE = "pytest_arena._cli.init._guarded"

@@ -445,7 +445,7 @@ class _Assigned(NamedTuple):
     """The values that statements assign to variables outside of branches."""
 
     values: dict[str, ast.expr]
-    """By the names of the variables. A list also has the items that a later ``append`` adds."""
+    """The values, by the names of the variables. A list also has its appended items."""
     appending: set[ast.AST]
     """The nodes of the variables whose ``append`` is called: these calls do not read the list."""
 

@@ -178,7 +178,7 @@ class Lock:
     """
 
     entries: Mapping[str, Locked] = field(default_factory=dict)
-    """By key, sorted."""
+    """The entries by their keys, sorted."""
     place: str = "scenarios.lock"
 
     @classmethod

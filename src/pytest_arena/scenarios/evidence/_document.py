@@ -148,7 +148,7 @@ class Try:
     test: str
     """The node id."""
     outcome: Outcome
-    """Of set-up, call and tear-down together. Unfinished if its process died."""
+    """The outcome of set-up, call and tear-down together. Unfinished if its process died."""
     reason: str = ""
     """The reason of a skip or an xfail, or the first line of a failure, with its phase."""
     place: str = ""
@@ -299,9 +299,9 @@ class Document:
     """The result of a run. The order of its tests does not change it."""
 
     scenarios: tuple[JudgedScenario, ...] = ()
-    """By path and line."""
+    """The scenarios, sorted by path and line."""
     problems: tuple[Problem, ...] = ()
-    """Of specifications, markers, lock and baseline."""
+    """The problems of specifications, markers, lock and baseline."""
     gaps: tuple[str, ...] = ()
     """A line for each reason why a strict run fails."""
     partial: str = ""

@@ -88,7 +88,7 @@ class Chapter:
     text: str | None
     """None if the file was removed."""
     judged: Mapping[str, JudgedScenario]
-    """By the ids of their elements."""
+    """The judged scenarios, by the ids of their elements."""
     problems: Sequence[Problem] = ()
     shown: set[str] = field(default_factory=set)
     """The ids of the scenarios that have been shown."""

@@ -5,7 +5,7 @@
   const form = by("filters");
   const root = document.documentElement;
 
-  // This stands before the scenarios, so nothing jumps once they are there.
+  // This script precedes the scenarios, so that nothing moves when they appear.
   for (const one of all(".scripted")) one.hidden = false;
 
   let scenarios = [];
@@ -28,7 +28,7 @@
     restore();
   }
 
-  // --- what is asked for, in the form and in the address ---
+  // --- the wanted filters, in the form and in the address ---
 
   function asked() {
     return {
@@ -163,7 +163,7 @@
     scroll(target, 30);
   }
 
-  // On a large page what is above gets its height only once it is near: again, until it stands.
+  // On a large page, content gets its height only near the screen. So scroll until it is stable.
   function scroll(target, frames, still = 0) {
     const before = target.getBoundingClientRect().top;
     target.scrollIntoView();

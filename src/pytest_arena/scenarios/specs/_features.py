@@ -224,7 +224,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def _name(node: Node) -> str:
     name = canonical(node.get("name") or "")
-    # In Markdown the parser takes the first line for the feature's name, with its marks.
+    # In Markdown the parser uses the first line, with its marks, as the name of the feature.
     if name.startswith("#"):
         return name.lstrip("# ")
     return name

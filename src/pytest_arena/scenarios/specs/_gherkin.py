@@ -50,7 +50,7 @@ class Slip:
     kind: SlipKind
     """The mistake: "exact" is a keyword where the parser does not expect one."""
     title: str = ""
-    """Of a title: scenario, scenarioOutline, background, examples, feature, rule."""
+    """The kind of a title: scenario, scenarioOutline, background, examples, feature, rule."""
     text: str = ""
     """The spelling in the line."""
 

@@ -30,7 +30,7 @@ class _DescriptionLine:
     number: int
     text: str
     is_first: bool
-    """Of a paragraph."""
+    """Whether it is the first line of a paragraph."""
     is_last: bool
     """Whether a step, or something else, follows without a blank line."""
     follower: str

@@ -21,12 +21,12 @@ class Step:
     """One step. ``kind`` is the same in any language, and for an And."""
 
     keyword: str
-    """As in the text, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
+    """The keyword as in the text, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
     kind: Kind
     """And, But and ``*`` have the kind of the step before. As a first step they are a Given."""
     text: str
     line: int
-    """In the file, from 1."""
+    """The line in the file, from 1."""
     doc_string: str | None = None
     media_type: str = ""
     table: tuple[tuple[str, ...], ...] = ()
