@@ -352,7 +352,7 @@ def test_what_was_not_run_is_not_explained_as_not_run(arena: Arena, project: Pat
     """One has run it just now, and would think that the marker does nothing."""
     assert project.is_dir()
     told = arena("explain", "Start")[1]
-    assert "has 1 test. This command runs none. --json FILE shows" in told
+    assert "has 1 test. This command runs no test. --json FILE shows" in told
 
 
 @pytest.mark.slow

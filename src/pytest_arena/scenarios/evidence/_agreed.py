@@ -38,8 +38,8 @@ _NEARLY = 0.8
 _MOST_COMPARED = 1000
 _CONFLICT = re.compile(r"(<{7}|={7}|>{7}|\|{7})(\s.*)?")
 _LOCK_HEAD = """\
-# The steps that were accepted, and the tests as they were then: `arena scenarios accept` writes it.
-# One line for each scenario; .gitattributes: scenarios.lock merge=union
+# The accepted steps of each scenario, and its tests. `arena scenarios accept` writes this file.
+# Each scenario has one line. Add to .gitattributes: scenarios.lock merge=union
 """
 
 

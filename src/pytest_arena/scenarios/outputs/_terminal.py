@@ -199,9 +199,7 @@ def explained(
     verdict = _with_reason(judged.status, phrases.reason(judged))
     if is_list and judged.status is Status.NOT_RUN:
         has = f"has {phrases.counted(len(tests), 'test')}"
-        verdict = (
-            f"{has}. This command runs none. --json FILE shows what they did in a run"
-        )
+        verdict = f"{has}. This command runs no test. --json FILE shows what they did in a run"
     text = [
         phrases.one_line(scenario.name),
         f"  {scenario.place}  {phrases.heading(scenario)}",
