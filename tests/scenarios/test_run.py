@@ -111,7 +111,7 @@ def test_a_removed_scenario_is_told_with_q_too(tmp_path: Path, how: str) -> None
     run = removed.run(NO_EVIDENCE, f"--scenarios={how}", "-q").expect(passed=3)
     run.says("scenarios.lock: warning: 'Stories :: three' was accepted, but no specification")
     run = removed.run(NO_EVIDENCE, f"--scenarios={how}", "-qq")
-    run.says("scenarios: 2 of 2 proven", "; 1 problem: without -qq")
+    run.says("scenarios: 2 of 2 proven", "; 1 problem (shown without -qq)")
 
 
 def test_without_specifications_a_marker_is_said_to_mean_nothing(tmp_path: Path) -> None:
