@@ -148,7 +148,7 @@ def test_tests_elsewhere_count(project: Path) -> None:
     told = "tests/deep/test_rest.py:4: no scenario is called 'All can be sen'\n"
     assert called.errors.startswith(told)
     assert '  next: @pytest.mark.scenario("All can be seen")\n' in called.errors
-    assert "lacking" not in called.output
+    assert " missing" not in called.output
     (deep / "test_rest.py").write_text("")
     # pytest would take two modules of one name for the same.
     called = stubs("--check", "--write", "tests")
