@@ -330,8 +330,11 @@ def changed_since(states: FileStates) -> list[str]:
 
 
 def real(file: str) -> str:
-    """Return the path of a file without links."""
-    return os.path.realpath(file)
+    """Return the path of a file without links. A name that no file can have stays as it is."""
+    try:
+        return os.path.realpath(file)
+    except ValueError:  # a NUL, or half a surrogate pair
+        return file
 
 
 def _named_by_engines() -> Iterator[str]:

@@ -196,7 +196,12 @@ def _entry(name: Any, folder: int) -> str:
     if folder >= 0:
         with suppress(OSError):
             path = Path(f"/proc/self/fd/{folder}").readlink() / path
-    return str(path.absolute().parent.resolve() / path.name)
+    try:
+        path = path.absolute()
+    except FileNotFoundError:  # the working folder was removed
+        return str(path)
+    # `Path.resolve` raises a RuntimeError for a loop of links on some versions of Python.
+    return str(Path(os.path.realpath(path.parent), path.name))
 
 
 def _changed_file(file: str, action: str) -> ProductionDatabaseError:
