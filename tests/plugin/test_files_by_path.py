@@ -520,3 +520,73 @@ def test_a_file_that_no_engine_names_later_is_the_tests_own(example: Example) ->
     project = example.with_files(test_it=EARLY.format(deed=deed.replace("dev.db", "backup.db")))
     _write_database(project.write() / "backup.db")
     project.run("-q").expect(passed=2).never_says("was changed during this run")
+
+
+OF_THE_TEST = """
+import shutil
+
+import pytest
+from sqlalchemy.engine import make_url
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_restores_a_backup(arena, client, tmp_path, turn):
+    live = make_url(arena.url).database
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    shutil.copyfile(live, tmp_path / "backup.db")
+    await client.post("/dancers/Dune")
+    shutil.copyfile(tmp_path / "backup.db", live)
+"""
+
+
+def test_a_test_overwrites_its_own_file(example: Example) -> None:
+    """As a backup that is restored. Under rollback the database is in memory."""
+    project = example.with_files(test_it=OF_THE_TEST)
+    project.run().expect(passed=2)
+    run = project.run("--arena-isolation=rollback").expect(1, failed=2)
+    run.says("the file of the test's database, for writing", "next: arena_isolation = copy")
+
+
+LOG = """
+import pytest
+
+
+@pytest.mark.parametrize("name", ["dev.db-wal", "dev.db-journal"])
+def test_it(test_client, name):
+    open(name, "wb")
+"""
+
+
+def test_a_log_of_the_app_is_not_opened(example: Example) -> None:
+    """It may have rows that the developer has committed."""
+    run = example.with_files(test_it=LOG).run().expect(1, failed=2)
+    run.says("refused: opening dev.db-wal, a database file of the app, by its path")
+
+
+NAMES = r"""
+import os
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
+
+engines = []
+
+
+@pytest.mark.parametrize("name", ["a\0b.db", "\ud800.db"], ids=["NUL", "surrogate"])
+def test_an_engine(name):
+    engines.append(create_engine(URL.create("sqlite", database=name)))
+
+
+def test_a_loop_of_links(test_client):
+    os.symlink("loop", "loop")
+    with pytest.raises(OSError):
+        os.unlink("loop/file")
+    os.remove("loop")
+    assert test_client.get("/dancers").json() == ["Sand"]
+"""
+
+
+def test_names_that_no_file_can_have(example: Example) -> None:
+    """The guard lets them pass. The call itself raises."""
+    example.with_files(test_it=NAMES).run().expect(passed=3)

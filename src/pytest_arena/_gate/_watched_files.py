@@ -62,8 +62,9 @@ def _admit_open(
     now = core()
     file = os.fsdecode(name)
     if now.ledger.test:
-        has_name = file.endswith(now.files.names)
-        is_of_app = has_name and now.files.is_replaced(os.path.realpath(file))
+        database = _without_log(file)
+        has_name = database.endswith(now.files.names)
+        is_of_app = has_name and now.files.is_replaced(os.path.realpath(database))
         if is_of_app or now.files.is_link_into_app(file):
             # shutil.copy opens a file by its path, for example.
             error = ProductionDatabaseError(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._origin import is_own
 from pytest_arena._process import on_audit_events
 from pytest_arena._product import Held, discard, nothing
 from pytest_arena._sqlite import _messages as messages
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 _Answer = TypeVar("_Answer")
-_WRITING = os.O_WRONLY | os.O_RDWR
 _PATIENCE = 0.2  # seconds, longer than a commit takes
 _STEP = 0.002
 # Reading a file of this size takes 0.1 ms, so pytest-arena reads it before each request.
@@ -100,16 +98,10 @@ class Copy:
         )
 
     def _note_opening(self, name: object, _mode: object, flags: int | None) -> None:
-        """Note that the app or a test opens the file for writing. SQLite itself raises no event."""
-        if (flags or 0) & _WRITING:
-            self._note_truncation(name)
+        self._is_overwritten |= sql.opens_for_writing(name, flags, self.live)
 
-    def _note_truncation(self, name: object, *_: object) -> None:
-        if not isinstance(name, str | bytes | os.PathLike) or is_own():
-            return
-        file = os.fsdecode(name)
-        if file.endswith(self.live.name) and os.path.realpath(file) == str(self.live):
-            self._is_overwritten = _process.path_exists(file)
+    def _note_truncation(self, name: object, _size: object) -> None:
+        self._note_opening(name, None, os.O_WRONLY)
 
     @property
     def depth(self) -> int:

@@ -120,6 +120,16 @@ OTHER_PROCESS = (
 )
 
 
+def opened_for_writing(live: Path) -> IsolationError:
+    """Return the error for a live file that a test opens for writing under rollback."""
+    return IsolationError(
+        f"refused: opening {live}, the file of the test's database, for writing",
+        why="under rollback the database is in memory, so a change of the file has no effect",
+        cause=who_connects(),
+        fix=_COPY,
+    )
+
+
 def dirty_read(line: str) -> str:
     """Return the note about a reader that may see rows which are not committed."""
     return (

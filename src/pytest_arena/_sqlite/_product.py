@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from importlib.util import find_spec
@@ -75,7 +76,8 @@ class SQLite:
         file = Path(requested.name)
         parts = file.with_suffix("").parts[1:]
         names = ["/".join(parts[start:]) for start in range(len(parts))]
-        return Key("file", str(file.resolve())), tuple(names)
+        # `Path.resolve` raises a RuntimeError for a loop of links on some versions of Python.
+        return Key("file", os.path.realpath(file)), tuple(names)
 
     def live_at(self, requested: RequestedDatabase) -> None:
         """Return None: SQLite has no server."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
+from pytest_arena._origin import is_own
+from pytest_arena._process import path_exists
 from pytest_arena.errors import causes
 
 if TYPE_CHECKING:
@@ -24,6 +26,20 @@ _LOCKS = frozenset(
 )
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def opens_for_writing(name: object, flags: int | None, live: Path) -> bool:
+    """Return whether an audit event shows that Python opens a live file for writing.
+
+    SQLite itself raises no such event. Opening by pytest-arena does not count.
+    """
+    if not (flags or 0) & (os.O_WRONLY | os.O_RDWR) or is_own():
+        return False
+    if not isinstance(name, str | bytes | os.PathLike):
+        return False
+    file = os.fsdecode(name)
+    is_live = file.endswith(live.name) and os.path.realpath(file) == str(live)
+    return is_live and path_exists(file)
 
 
 def file_of(database: str, *, uri: bool = True) -> str:

@@ -65,7 +65,11 @@ class Rollback:
         class_makers[str(live)] = self._class_of
         self._tell = tell
         self._end_watching = _process.on_audit_events(
-            {"os.fork": self._on_fork, "subprocess.Popen": self._on_process}
+            {
+                "os.fork": self._on_fork,
+                "subprocess.Popen": self._on_process,
+                "open": self._on_open,
+            }
         )
 
     def call_after_leave(self, check: Callable[[], None]) -> None:
@@ -91,6 +95,10 @@ class Rollback:
     def _on_fork(self) -> None:
         if self.depth and not is_own():
             self._tell(messages.OTHER_PROCESS)
+
+    def _on_open(self, name: object, _mode: object, flags: int | None) -> None:
+        if self.depth and sql.opens_for_writing(name, flags, self.live):
+            raise messages.opened_for_writing(self.live)
 
     def _on_process(
         self, program: Any, arguments: Any, _folder: object, variables: Any
