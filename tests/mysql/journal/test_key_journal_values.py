@@ -53,8 +53,8 @@ _NO_KEYS = ("TEXT", "LONGBLOB", "JSON", "GEOMETRY")
 
 def skip_unless_known(worlds: type[MySQLWorld], kind: str) -> None:
     """Skip a type that the server does not have."""
-    if kind in _OF_MARIADB and not worlds.is_mariadb():
-        pytest.skip("MySQL does not have this type")
+    if kind in _OF_MARIADB and not worlds.has_type(kind):
+        pytest.skip("the server does not have this type")
 
 
 def assert_restored(world: MySQLWorld, *statements: str) -> None:

@@ -6,14 +6,14 @@ import secrets
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import pymysql
+
 from pytest_arena._mysql._control import identifier
 from pytest_arena._mysql.journal._key_journal import KeyJournal
 from tests.mysql.server import TestControl, connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pymysql
 
     Content = dict[str, list[str]]
 
@@ -73,6 +73,17 @@ class MySQLWorld:
         """Return whether the server is MariaDB, not MySQL."""
         with connect(cls.socket) as connection:
             return "MariaDB" in connection.get_server_info()
+
+    @classmethod
+    @cache
+    def has_type(cls, kind: str) -> bool:
+        """Return whether the server has a type of MariaDB: UUID exists since 10.7."""
+        with connect(cls.socket) as connection, connection.cursor() as cursor:
+            try:
+                cursor.execute(f"SELECT CAST(NULL AS {kind})")
+            except pymysql.err.Error:
+                return False
+        return True
 
     def connect(self, **options: Any) -> pymysql.Connection[Any]:
         """Open a connection of the app."""
