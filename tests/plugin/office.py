@@ -77,7 +77,7 @@ GRANT SELECT, INSERT, DELETE, UPDATE (body) ON documents TO clerk;
 GRANT USAGE ON SEQUENCE documents_id_seq TO clerk;
 
 INSERT INTO customers (name) VALUES ('Ada'), ('Bea');
-INSERT INTO invoices (text) VALUES ('first'), ('second');
+INSERT INTO invoices (text, changed_at) VALUES ('first', '2026-01-01'), ('second', '2026-01-01');
 BEGIN;
 INSERT INTO departments VALUES (1, 1);
 INSERT INTO employees VALUES (1, 1);

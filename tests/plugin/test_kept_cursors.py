@@ -26,7 +26,7 @@ def keep():
     WAY
 
 
-def test_keeps_it(keep):
+def test_keeps_it(arena, keep):
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM dancers")) == 1
 
@@ -86,7 +86,7 @@ kept = []
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_keeps_it():
+async def test_keeps_it(arena):
     async with engine.connect() as connection:
         kept.append((await connection.get_raw_connection()).driver_connection)
 
