@@ -337,8 +337,9 @@ def walk(
 ) -> Counter[str]:
     """Walk at random, and return how often each thing was done.
 
-    Costs about five seconds for 30 examples of 30 steps. ``planted`` as for `Trial`. Where the
-    shortest way is not wanted, each run takes the same walks: a planted defect is found or is not.
+    Costs about five seconds for 30 examples of 30 steps. ``planted`` as for `Trial`. Each run takes
+    other walks: Hypothesis draws what it "derandomizes" by the modules that are imported, and then
+    misses a planted defect in each run of an environment, or in none.
 
     Example::
 
@@ -353,7 +354,6 @@ def walk(
         deadline=None,
         phases=[Phase.generate] + [Phase.shrink] * shrink,
         database=None,
-        derandomize=not shrink,
         suppress_health_check=list(HealthCheck),
     )
     processes, counted = Processes(setting, folder, planted or {}), Counter[str]()
