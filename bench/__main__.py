@@ -56,7 +56,10 @@ def main() -> None:
     given = _arguments()
     chosen = effort.SMOKE if given.smoke else effort.QUICK if given.quick else effort.FULL
     where = ", ".join(filter(None, (machine(), named())))
-    parts, tables = [f"{datetime.now(UTC):%Y-%m-%d}, {where}.\n"], []
+    is_lasting = given.only == [*LASTING]
+    # The page names the machine once, above the tables of the other measures.
+    place = "on the same machine" if is_lasting else where
+    parts, tables = [f"{datetime.now(UTC):%Y-%m-%d}, {place}.\n"], []
     print(parts[0])
     everything = MEASURES | LASTING
     for name in given.only or (everything if given.smoke else MEASURES):
@@ -68,7 +71,6 @@ def main() -> None:
         print(f"({name}: {perf_counter() - started:.0f} s)\n", file=sys.stderr)
     if given.json:
         given.json.write_text(json.dumps({"where": where, "tables": tables}, indent=2))
-    is_lasting = given.only == [*LASTING]
     if chosen is effort.FULL and (is_lasting or not given.only):
         target = "bench-endurance" if is_lasting else "bench"
         replace_tables(PAGE, "\n".join(parts), target=target)

@@ -104,9 +104,8 @@ def _table(results: dict[Field, dict[str, Samples]]) -> Table:
         title="The work before and after a test on SQLite",
         about="Times in milliseconds of the work that prepares and restores the database. The test "
         "itself is not included. In rows without *WAL* the file has a rollback journal. The column "
-        "*online backup* shows the time of two calls of SQLite: `PRAGMA data_version`, and the "
-        "online backup of the whole file. pytest-arena writes only the changed pages of a large "
-        "file.",
+        "*online backup* is `PRAGMA data_version` and SQLite's backup of the whole file. "
+        "pytest-arena writes only the changed pages of a large file.",
         header=("database", *NAMES.values()),
         rows=tuple(
             (field.name, *(_median(samples.get(name)) for name in NAMES))

@@ -66,8 +66,7 @@ def measure(effort: Effort) -> list[Table]:
         Table(
             title="Evidence",
             about="Times in milliseconds of a test with a seeded row, three requests and four "
-            "assertions. The column *proves a scenario* shows the same test with the marker of a "
-            "[scenario](../how-to/scenarios.md).",
+            "assertions, without and with the marker of a [scenario](../how-to/scenarios.md).",
             header=("", "proves no scenario", "proves a scenario", "added"),
             rows=rows,
         )

@@ -88,6 +88,7 @@ _NOT_SHOWN = {
     re.compile(pattern): words
     for pattern, words in {
         r"(?is)(?:LISTEN|NOTIFY)\b|.*\bpg_notify\s*\(": "NOTIFY reaches no listener",
+        r"(?is).*\bNOWAIT\b": "NOWAIT waits as a statement without it",
         r"(?is).*\bSKIP\s+LOCKED\b": "SKIP LOCKED skips no row, since all connections have the "
         "same locks",
         r"(?is).*\bpg_(?:try_)?advisory_(?!unlock)": "advisory locks exclude no other connection",
