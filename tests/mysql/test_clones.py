@@ -338,6 +338,7 @@ class TestAboveAWideFixture:
 """
 
 
+@pytest.mark.slow
 def test_a_script_with_programs(server: StoryMySQLServer, tmp_path: Path) -> None:
     """Triggers, functions, views and sequences are copied, and a SELECT of a function may write."""
     if "MariaDB" not in server.version:

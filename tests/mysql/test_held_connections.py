@@ -54,6 +54,7 @@ def test_a_session_of_the_module_that_has_read_goes_along(turn):
 """
 
 
+@pytest.mark.slow
 def test_what_is_held_over_tests_opens_another_connection(
     server: StoryMySQLServer, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_each_test_has_no_variables(statement, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_variable_of_a_program_ends_with_its_test(
     server: StoryMySQLServer, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ async def test_undo():
 """
 
 
+@pytest.mark.slow
 def test_tables_that_the_app_locks(server: StoryMySQLServer, tmp_path: Path) -> None:
     """MariaDB refuses what the triggers of `undo` write then. The error names the marker."""
     if "MariaDB" not in server.version:

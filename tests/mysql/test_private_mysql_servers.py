@@ -106,6 +106,7 @@ async def test_the_second(client, arena):
 """
 
 
+@pytest.mark.slow
 def test_runs_share_a_server_that_the_command_lists_and_removes(
     server: StoryMySQLServer, place: Path, tmp_path: Path
 ) -> None:
