@@ -217,6 +217,13 @@ def test_a_code_that_no_error_has_is_wrong_usage(
     assert "[A101]" in written.err
 
 
+def test_a_server_of_one_product_is_asked_by_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is of the product that the URL names."""
+    assert main(["databases", "list", "--database", "mysql://root@127.0.0.1:1/"]) == 1
+    written = capsys.readouterr()
+    assert "PostgreSQL" not in written.out + written.err
+
+
 @pytest.mark.parametrize("name", ["nosql", "oracle", "http://example.org"])
 def test_a_value_that_cannot_be_right_is_wrong_usage(
     name: str, capsys: pytest.CaptureFixture[str]

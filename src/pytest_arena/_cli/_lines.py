@@ -127,7 +127,9 @@ def format_size(count: int) -> str:
 
 
 def _sort_key(thing: Thing) -> tuple[str, int, datetime, str]:
-    kind = _KINDS.index(thing.what)
+    kind = len(_KINDS)  # what only one product has is last
+    if thing.what in _KINDS:
+        kind = _KINDS.index(thing.what)
     created = thing.created or datetime.min.replace(tzinfo=UTC)
     return thing.project, kind, created, thing.name
 

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._supported import FILE_PRODUCTS
+from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql.commands._mark_command import mark, unmark
 from pytest_arena._postgresql.commands._postgresql_databases import PostgreSQLDatabases
@@ -26,7 +26,9 @@ __all__ = ["mark", "place_kinds", "unmark"]
 def place_kinds(
     config: Config, *, removes_all: bool
 ) -> tuple[list[PlaceKind], list[PlaceKind]]:
-    """Return the server, and the private servers."""
+    """Return the server and the private servers, if the option names no other product."""
+    if product_of(config.database) not in {"", FACTS.name, *FILE_PRODUCTS}:
+        return [], []
     # The tests of pytest-arena set this variable, to use separate registries.
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
     # The server is first, because an unusable server that was named ends the command.
