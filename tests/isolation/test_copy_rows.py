@@ -272,10 +272,11 @@ def test_levels_below_by_their_depth(world: World) -> None:
 def test_what_the_marker_gives_is_no_change(make: type[Copy], tmp_path: Path) -> None:
     """seed=False: the level begins with what stands after its content was replaced."""
     with closing(new_world(make, tmp_path, "delete")) as world:
-        _replaced(world)
+        assert_marker_changes_nothing(world)
 
 
-def _replaced(world: World) -> None:
+def assert_marker_changes_nothing(world: World) -> None:
+    """Replace the content of a level, and check that only later changes are shown."""
     kept = world.connect()
     world.isolation.enter()
     world.isolation.replace(None)
@@ -480,7 +481,8 @@ def _difference(before: dict[str, Counter[Any]], after: dict[str, Counter[Any]])
     return {name: found for name, found in sides.items() if any(found)}
 
 
-def _compare(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
+def assert_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
+    """Take steps, and check that all changes since each moment are shown."""
     mode, make = kind
     with TemporaryDirectory() as folder:
         world = new_world(make, Path(folder), mode)
@@ -508,7 +510,7 @@ def _kind(request: pytest.FixtureRequest) -> Any:
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_work_is_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
     """A little of it each time; what was told disturbs no later leave."""
-    _compare(kind, steps)
+    assert_told(kind, steps)
 
 
 @pytest.mark.slow
@@ -516,4 +518,4 @@ def test_random_work_is_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_much_random_work_is_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
     """More of it."""
-    _compare(kind, steps)
+    assert_told(kind, steps)

@@ -200,10 +200,7 @@ def _schema_changes(connection: OwnConnection) -> Iterator[str]:
 
 def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], str]:
     """Return the definitions in a file by kind and name. SQLite's own tables are left out."""
-    shadows = set()
-    for _, name, kind, *_ in connection.execute(f"PRAGMA {side}.table_list"):
-        if kind == "shadow":
-            shadows.add(name)
+    shadows, _ = _listed_tables(connection, side)
     rows = connection.execute(
         f"SELECT type, name, sql FROM {side}.sqlite_master "
         "WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
@@ -220,14 +217,7 @@ def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
 
     SQLite 3.37 and later list the shadow tables, which are left out. Earlier versions do not.
     """
-    shadows = set()
-    without_rowid = set()
-    for row in connection.execute(f"PRAGMA {side}.table_list"):
-        _, name, kind, _, is_without_rowid, *_ = row
-        if kind == "shadow":
-            shadows.add(name)
-        if is_without_rowid:
-            without_rowid.add(name)
+    shadows, without_rowid = _listed_tables(connection, side)
     definitions = connection.execute(
         f"SELECT name, sql FROM {side}.sqlite_master "
         "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
@@ -247,6 +237,19 @@ def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
             app_collations=collations,
         )
     return tables
+
+
+def _listed_tables(connection: OwnConnection, side: str) -> tuple[set[str], set[str]]:
+    """Return the names of a file's shadow tables, and of its tables without a rowid."""
+    shadows = set()
+    without_rowid = set()
+    for row in connection.execute(f"PRAGMA {side}.table_list"):
+        _, name, kind, _, is_without_rowid, *_ = row
+        if kind == "shadow":
+            shadows.add(name)
+        if is_without_rowid:
+            without_rowid.add(name)
+    return shadows, without_rowid
 
 
 def _app_collations(connection: OwnConnection, definition: str) -> frozenset[str]:

@@ -256,8 +256,6 @@ class Levels:
             lost = self.gate.end_raw(level.serial)
             if lost:
                 failures.append(_leaks.raw_leak_error(lost))
-        if databases:
-            self.gate.end_idle_transactions()
         changed = []
         for database in databases:
             try:

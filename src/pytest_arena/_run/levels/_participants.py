@@ -223,6 +223,7 @@ class DatabaseParticipant:
         """
         context = self._context
         gate = context.gate
+        gate.end_idle_transactions()
         before = context.held.get(level, _leaks.NOTHING_HELD)
         transactions = _leaks.open_transactions(gate)
         are_of_fixtures = all(
