@@ -672,6 +672,32 @@ def test_a_transaction_that_only_reads(shared: Shared) -> None:
         connection.execute(INSERT, ("Dune",))
 
 
+@pytest.mark.parametrize("first", ["INSERT INTO dancer (name) VALUES ('Dune')", "SAVEPOINT a"])
+def test_a_transaction_that_may_no_longer_write(shared: Shared, first: str) -> None:
+    """Its rows would be lost at COMMIT, so it is refused."""
+    with shared.psycopg(autocommit=True) as connection:
+        connection.execute("BEGIN")
+        connection.execute(first)
+        with pytest.raises(psycopg.Error, match="READ ONLY after a write") as caught:
+            connection.execute("SET TRANSACTION READ ONLY")
+        assert 'isolation="clone"' in str(caught.value.diag.message_hint)
+
+
+def test_a_client_that_reads_no_answers_is_ended(shared: Shared) -> None:
+    """The end of a level does not wait for it."""
+    rows = "SELECT repeat('x', 1000) FROM generate_series(1, 9000)"
+    connection = shared.psycopg()
+    with (
+        pytest.raises(psycopg.OperationalError),
+        connection.cursor().copy(f"COPY ({rows}) TO STDOUT") as copy,
+    ):
+        [pid] = shared.proxy.inside()
+        shared.proxy.end(pid)
+        for _ in copy:
+            pass
+    connection.close()
+
+
 def test_levels_are_a_stack(shared: Shared) -> None:
     """Levels are a stack."""
     proxy = shared.proxy

@@ -32,6 +32,12 @@ _NO_PREPARE = wire.error(
     "PREPARE, and two-phase commit, do not work with arena_isolation = rollback",
     hint=_CLONE,
 )
+_TOO_LATE = wire.error(
+    "0A000",
+    "SET TRANSACTION READ ONLY after a write or a SAVEPOINT does not work with "
+    "arena_isolation = rollback",
+    hint=f"set it before the transaction's first write, or {_CLONE}",
+)
 _NO_FUNCTION_CALL = wire.error(
     "0A000",
     "a large object of psycopg2 does not work with arena_isolation = rollback",
@@ -90,6 +96,8 @@ class Client(ServedConnection):
     def end(self, message: str) -> None:
         """End the connection with an error."""
         with suppress(OSError):
+            # A client that reads no answers must not keep the test waiting.
+            self._socket.setblocking(False)
             self._send([wire.error(_TERMINATED, message, severity="FATAL")])
         self._close_socket()
 
@@ -445,6 +453,9 @@ class Client(ServedConnection):
             value = "on" if statement.is_read_only else "off"
             self._session.set("default_transaction_read_only", value)
         elif self._session.in_block and statement.is_read_only:
+            if self._session.first_write or self._session.savepoints:
+                self._fail(_TOO_LATE)
+                return
             self._session.be_read_only()
         self._complete("SET")
 
