@@ -687,14 +687,12 @@ def test_a_client_that_reads_no_answers_is_ended(shared: Shared) -> None:
     """The end of a level does not wait for it."""
     rows = "SELECT repeat('x', 1000) FROM generate_series(1, 9000)"
     connection = shared.psycopg()
-    with (
-        pytest.raises(psycopg.OperationalError),
-        connection.cursor().copy(f"COPY ({rows}) TO STDOUT") as copy,
-    ):
-        [pid] = shared.proxy.inside()
-        shared.proxy.end(pid)
-        for _ in copy:
-            pass
+    copied = connection.cursor().copy(f"COPY ({rows}) TO STDOUT")
+    copy = copied.__enter__()
+    [pid] = shared.proxy.inside()
+    shared.proxy.end(pid)
+    with pytest.raises(psycopg.OperationalError):
+        list(copy)
     connection.close()
 
 

@@ -77,7 +77,7 @@ class MySQLClient(ServedConnection):
         """End the connection with an error."""
         with suppress(Disconnected, OSError):
             # A client that reads no answers must not keep the test waiting.
-            self._socket.setblocking(False)
+            self._socket.settimeout(0)
             self._stream.answer([packets.error(1927, "70100", message)])
         self._close_socket()
 

@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._origin import WORK, user_line, who_connects
+from pytest_arena._postgresql.drivers._interrupts import cancelling
 from pytest_arena._postgresql.drivers._session_state import (
     NAMES,
     alters_session,
@@ -848,6 +849,7 @@ def noting_connection(core: FindCore, kind: Any) -> Any:
         give_up(core, self, is_collected=True)
 
     methods = {
+        "cancel": cancelling(kind.cancel),
         "close": close,
         "rollback": rollback,
         "__del__": delete,

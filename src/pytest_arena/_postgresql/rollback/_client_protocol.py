@@ -97,7 +97,7 @@ class Client(ServedConnection):
         """End the connection with an error."""
         with suppress(OSError):
             # A client that reads no answers must not keep the test waiting.
-            self._socket.setblocking(False)
+            self._socket.settimeout(0)
             self._send([wire.error(_TERMINATED, message, severity="FATAL")])
         self._close_socket()
 

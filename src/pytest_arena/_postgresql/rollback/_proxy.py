@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, wraps
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._postgresql.drivers._interrupts import cancelling, interrupts
 from pytest_arena._postgresql.rollback._client_protocol import Client
 from pytest_arena._postgresql.rollback._shared_transaction import SharedTransaction
 from pytest_arena._product.sharing._sockets import ProxySocket
@@ -19,32 +20,13 @@ if TYPE_CHECKING:
 _PORT = 5432  # only the name of the socket's file has it
 
 
-# The proxies of this process, by the folder of their sockets.
-_proxies: dict[str, Proxy] = {}
-
-
 @cache
 def _cancel_without_a_connection() -> None:
-    """Have psycopg's ``cancel`` call the proxy directly.
-
-    psycopg's C code holds the GIL while it waits for the server, which is a thread here.
-    """
+    """Have psycopg's ``cancel`` call the proxy directly."""
     from psycopg._connection_base import BaseConnection  # noqa: PLC0415 - an extra
 
-    cancel = BaseConnection.cancel
-
-    @wraps(cancel)
-    def asking(connection: Any) -> None:
-        proxy = None
-        if not connection.closed:
-            proxy = _proxies.get(connection.info.host)
-        if proxy is None:
-            cancel(connection)
-        else:
-            proxy.interrupt(connection.info.backend_pid)
-
     connection_class: Any = BaseConnection
-    connection_class.cancel = asking
+    connection_class.cancel = cancelling(BaseConnection.cancel)
 
 
 class Proxy(SharedTransaction):
@@ -76,7 +58,7 @@ class Proxy(SharedTransaction):
         self.address = replace(
             address, host=folder, port=_PORT, password="", patience=0.0
         )
-        _proxies[folder] = self
+        interrupts[folder] = self.interrupt
         _cancel_without_a_connection()
         self._entrance.start()
 
@@ -85,6 +67,6 @@ class Proxy(SharedTransaction):
 
     def close(self) -> None:
         """End all connections. The server rolls back."""
-        _proxies.pop(str(self._entrance.folder), None)
+        interrupts.pop(str(self._entrance.folder), None)
         super().close()
         self._entrance.close()
