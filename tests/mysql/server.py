@@ -32,7 +32,8 @@ _FAST = (
 )
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Return the path of a program, or skip the test that needs it."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
@@ -48,6 +49,7 @@ class PrivateServer:
     """A server whose data ends with it."""
 
     def __init__(self, *options: str) -> None:
+        installer = program("mariadb-install-db")
         memory = Path("/dev/shm")  # noqa: S108 - the folder below it is private
         self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
         self.socket = str(self.folder / "socket")
@@ -59,11 +61,11 @@ class PrivateServer:
         place = (f"--datadir={data}", f"--tmpdir={self.folder}")
         common = ("--no-defaults", f"--user={user}", *place, *_of_data(options))
         subprocess.run(
-            [_program("mariadb-install-db"), *common, "--auth-root-authentication-method=normal"],
+            [installer, *common, "--auth-root-authentication-method=normal"],
             check=True,
             capture_output=True,
         )
-        self.command = [_program("mariadbd"), *common, *_FAST, f"--socket={self.socket}", *options]
+        self.command = [program("mariadbd"), *common, *_FAST, f"--socket={self.socket}", *options]
         self.start()
 
     def start(self) -> None:

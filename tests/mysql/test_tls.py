@@ -18,7 +18,7 @@ from pytest_arena._mysql._arguments import redirect
 from pytest_arena._mysql.servers import _search
 from pytest_arena._mysql.servers._search import enter, read_url
 from pytest_arena._product.servers import Unavailable
-from tests.mysql.server import PrivateServer, connect
+from tests.mysql.server import PrivateServer, connect, program
 from tests.mysql.shop import shop
 from tests.servers.crowded import free_port
 
@@ -63,6 +63,7 @@ class TLSServer:
 @pytest.fixture(scope="module")
 def demanding() -> Iterator[TLSServer]:
     """One server for the stories of this file."""
+    program("mariadbd")
     folder = Path(tempfile.mkdtemp(prefix="arena-"))  # pytest's are closed to the server's user
     folder.chmod(0o755)
     cert = certificate(folder / "server")
