@@ -103,7 +103,7 @@ def test_changes_the_schema():
 def test_beyond(arena):
     with engine.connect() as connection:
         with arena.expect_refusal() as refused:
-            connection.execute(text("DELETE FROM other.item"))
+            connection.execute(text("DELETE FROM mysql.db"))
     assert "beyond the test's database" in str(refused.error)
 
 
@@ -118,6 +118,13 @@ def test_an_unmodified_app(server: StoryMySQLServer, example: Example) -> None:
     run = example.with_files(test_requests=REQUESTS).run("-q")
     run.expect(passed=5).says("POST /lost/pear 200 wrote item (1 row) and never committed it")
     assert server.left() == []
+
+
+def test_one_transaction(example: Example) -> None:
+    """Under ``rollback`` the driver reaches the server through the proxy."""
+    example = example.with_files(test_requests=REQUESTS)
+    run = example.run("-q", "--arena-isolation=rollback", "-k", "sees or next")
+    run.expect(passed=2).never_says("replaced")
 
 
 RAW = """

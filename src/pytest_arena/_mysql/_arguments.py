@@ -160,8 +160,8 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
     """Name the server and the database of an address. Keep the login."""
     # With a socket's file, a driver ignores the host.
     host = "localhost" if address.is_socket else address.host
-    if driver == "mysqldb" and host == "localhost":
-        host = "127.0.0.1"  # with localhost, mysqlclient opens the default socket
+    if driver == "mysqldb" and host == "localhost" and not address.is_socket:
+        host = "127.0.0.1"  # with localhost, mysqlclient opens a socket
     kwargs["host"] = RedirectedHost.to(address, host)
     kwargs["port"] = address.port
     kwargs.pop("database", None)
