@@ -13,6 +13,7 @@ from pytest_arena._mysql.drivers._reach import (
     made_or_dropped,
     may_write,
     reaches_beyond,
+    sets_id,
     stays_on_server,
 )
 from pytest_arena._origin import WORK, user_line, who_connects
@@ -46,6 +47,7 @@ class MySQLConnection(ConnectionRecord):
         # aiomysql do not read the status that follows rows.
         self.is_begun = False
         self.changed_rows = 0  # of the open transaction
+        self.sets_id = False  # the last statement has LAST_INSERT_ID(n)
         self._savepoints: dict[str, int] = {}
         self.isolation_level = ""  # that a statement has set
         self.snapshot: ReadSnapshot | None = None  # of the last transaction
@@ -96,6 +98,7 @@ class MySQLConnection(ConnectionRecord):
             self.snapshot.read()
         elif words[:4] == _SET_LEVEL:
             self.isolation_level = " ".join(words[5:])
+        self.sets_id = sets_id(statement)
         changes_session = alters_session(statement)
         if self.target is not None and self.target.database is not None:
             # A `MySQLIsolation`, which imports this package.

@@ -17,7 +17,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 def queries_for_texts(connection: object, statement: object) -> list[str]:
     """Return the queries for the texts that a statement sends. ``check_answer`` reads each text."""
     queries: list[str] = []
-    if not _database_of(connection):
+    if not database_of(connection):
         return queries
     text = text_of(statement)
     for variable in variables_sent(text):
@@ -34,15 +34,15 @@ def check_answer(find_core: FindCore, connection: object) -> None:
     core = find_core()
     if core is None:
         return
-    database = _database_of(connection)
-    text = text_of(_value(connection))
+    database = database_of(connection)
+    text = text_of(value_of(connection))
     beyond = reaches_beyond(text, database, other_databases.has)
     if beyond:
         refusal = refused_beyond(beyond)
         raise core.ledger.refused(refusal)
 
 
-def _database_of(connection: object) -> str:
+def database_of(connection: object) -> str:
     """Return the test's database of a connection, "" for a connection that is not checked."""
     record = known_record(connection)
     if record is None:
@@ -56,7 +56,7 @@ def _database_of(connection: object) -> str:
     return address.database
 
 
-def _value(connection: Any) -> object:
+def value_of(connection: Any) -> object:
     """Return the only value of the driver's last answer."""
     if hasattr(connection, "store_result"):  # mysqlclient
         result = connection.store_result()
