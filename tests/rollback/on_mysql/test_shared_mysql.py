@@ -321,6 +321,53 @@ def test_what_is_refused(shared: SharedDatabase) -> None:
     assert any("LOCK TABLES excludes no other" in note for note in shared.notes)
 
 
+@pytest.mark.parametrize(
+    "statement, error",
+    [
+        ("SET SESSION sql_log_bin = 0", "one open transaction"),
+        ("LOAD DATA LOCAL INFILE 'rows' INTO TABLE dancer", "sends no files"),
+    ],
+)
+def test_an_error_of_the_isolation(shared: SharedDatabase, statement: str, error: str) -> None:
+    """The server's error has the cause and the next step."""
+    with (
+        shared.connect() as connection,
+        pytest.raises(pymysql.MySQLError, match=rf"{error}.*isolation=\"clone\""),
+    ):
+        ask(connection, statement)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("SAVEPOINT A", "UPDATE", "ROLLBACK TO a"),
+        ("SAVEPOINT a", "UPDATE", "RELEASE SAVEPOINT a", "ROLLBACK TO a"),
+        ("SAVEPOINT b", "SAVEPOINT a", "UPDATE", "ROLLBACK TO b"),
+        ("SAVEPOINT b", "SAVEPOINT a", "UPDATE", "RELEASE SAVEPOINT b", "ROLLBACK TO a"),
+        ("SAVEPOINT b", "SAVEPOINT a", "ROLLBACK TO b", "ROLLBACK TO a"),
+    ],
+)
+def test_a_savepoint_replaces_one_of_its_name(
+    shared: SharedDatabase, statements: tuple[str, ...]
+) -> None:
+    """The answers are those of a connection without the proxy."""
+    answers: list[object] = []
+    for connect in (shared.directly, shared.connect):
+        with connect(autocommit=False) as connection:
+            ask(connection, "SAVEPOINT a")
+            ask(connection, INSERT, "first")
+            try:
+                for statement in statements:
+                    update = "UPDATE dancer SET name = CONCAT(name, '!')"
+                    ask(connection, statement.replace("UPDATE", update))
+            except pymysql.MySQLError as error:
+                answers.append(error.args)
+            answers.append(names(connection))
+            connection.rollback()
+    half = len(answers) // 2
+    assert answers[:half] == answers[half:]
+
+
 def test_many_tasks_and_loops(database: str) -> None:
     """Each has a transaction, one after the other."""
     with opened(database, lock_timeout=30) as shared:

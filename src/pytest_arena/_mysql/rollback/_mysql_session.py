@@ -43,6 +43,13 @@ class MySQLSession(SharingSession):
         is_read_only |= any(self.values.get(name) in _ON for name in _READ_ONLY)
         SharingSession.begin(self, is_implicit=is_implicit, is_read_only=is_read_only)
 
+    def add_savepoint(self, name: str) -> None:
+        """Note a new savepoint, which replaces an earlier one of its name."""
+        earlier = self.find_savepoint(name)
+        if earlier is not None:
+            earlier.forget_name()
+        SharingSession.add_savepoint(self, name)
+
     def use_autocommit(self, *, is_on: bool) -> None:
         """Note whether each statement is committed."""
         self.autocommits = is_on

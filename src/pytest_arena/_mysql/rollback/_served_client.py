@@ -47,6 +47,15 @@ _TOO_LARGE = _failure(
 )
 
 
+# Why the shared transaction makes the server refuse a statement, by the number of the error.
+_NO_FILES = "the proxy of arena_isolation = rollback sends no files of the client"
+_CAUSES = {
+    1694: "with arena_isolation = rollback all connections share one open transaction",
+    3948: _NO_FILES,
+    4166: _NO_FILES,
+}
+
+
 class MySQLClient(ServedConnection):
     """One connection to the proxy, served by a thread of its own."""
 
@@ -156,7 +165,7 @@ class MySQLClient(ServedConnection):
             session.end(is_committed=True)
         if not self._login.abilities & packets.FOUND_ROWS:
             answer = _with_changed_rows(answer)
-        return answer
+        return _with_cause(answer)
 
     # Statements that the proxy executes itself
 
@@ -258,6 +267,16 @@ class MySQLClient(ServedConnection):
 
 def _no_savepoint(statement: MySQLStatement) -> ServerAnswer:
     return _failure(1305, "42000", f"SAVEPOINT {statement.name} does not exist")
+
+
+def _with_cause(answer: ServerAnswer) -> ServerAnswer:
+    """Add the cause and the next step to an error that this isolation causes."""
+    cause = _CAUSES.get(answer.error)
+    if cause is None:
+        return answer
+    text = f"{answer.error_text}: {cause}. {CLONE}"
+    error = packets.error(answer.error, "HY000", text)
+    return ServerAnswer([*answer.packets[:-1], error])
 
 
 def _with_changed_rows(answer: ServerAnswer) -> ServerAnswer:

@@ -19,6 +19,10 @@ class Savepoint:
     backend_name: str
     settings: object  # of the session, which a rollback to it restores
 
+    def forget_name(self) -> None:
+        """Note that the app cannot name it any more. No savepoint has an empty name."""
+        self.name = ""
+
 
 @dataclass(eq=False, slots=True)
 class SharingSession:
