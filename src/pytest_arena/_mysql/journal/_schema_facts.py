@@ -114,7 +114,13 @@ def find_unfit(control: MySQLControlLine, database: str) -> dict[str, str]:
             CONCAT('a foreign key leads from ', CONSTRAINT_SCHEMA, ' to ', UNIQUE_CONSTRAINT_SCHEMA)
         FROM information_schema.REFERENTIAL_CONSTRAINTS
         WHERE CONSTRAINT_SCHEMA = {literal(database)}
-            AND CONSTRAINT_SCHEMA <> UNIQUE_CONSTRAINT_SCHEMA""")
+            AND CONSTRAINT_SCHEMA <> UNIQUE_CONSTRAINT_SCHEMA
+        UNION ALL
+        SELECT DISTINCT TABLE_NAME, 'MATCH would miss rows, as the table has a VIRTUAL column'
+        FROM information_schema.STATISTICS JOIN information_schema.COLUMNS
+            USING (TABLE_SCHEMA, TABLE_NAME)
+        WHERE TABLE_SCHEMA = {literal(database)} AND INDEX_TYPE = 'FULLTEXT'
+            AND EXTRA LIKE '%VIRTUAL%'""")
     )
     if "" not in reasons:
         for name in tables_without_id(control, database):
