@@ -241,3 +241,34 @@ def test_cancel():
 def test_psycopg2_cancels_a_statement(example: Example) -> None:
     """Its C code holds the GIL, so that the proxy could not answer a request to cancel."""
     run(example, CANCELLED, "--arena-drivers=redirect").expect(passed=1)
+
+
+SCHEMAS = """
+import pytest
+from sqlalchemy import text
+from app import engine
+
+
+async def columns():
+    async with engine.connect() as connection:
+        return [*(await connection.execute(text("SELECT * FROM dancers"))).keys()]
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_of_the_schema(turn):
+    assert await columns() == ["id", "name"]
+    await engine.dispose()  # as after a migration
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE dancers ADD COLUMN mood text"))
+    assert await columns() == ["id", "name", "mood"]
+
+
+async def test_after_it():
+    assert await columns() == ["id", "name"]
+"""
+
+
+@pytest.mark.slow
+def test_the_next_test_prepares_its_statements_again(example: Example) -> None:
+    """The server refuses a prepared statement whose columns have changed, and asyncpg keeps it."""
+    run(example, SCHEMAS).expect(0, passed=3)

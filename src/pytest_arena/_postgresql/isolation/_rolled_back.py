@@ -281,6 +281,8 @@ class RolledBackDatabase(PlainDatabase):
         writers = self.proxy.writers()
         if writers:
             raise held_by(writers, self.name)
+        # Prepared statements of the app return the columns of a changed schema.
+        self.is_lost |= self.proxy.has_ddl()
         try:
             return Restoration(was_changed=self.proxy.leave_to(number - 1))
         except (Disconnected, BackendFailure) as error:

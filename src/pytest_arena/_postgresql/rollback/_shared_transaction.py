@@ -129,6 +129,7 @@ class _Level:
     savepoint: str
     changes: int = 0  # how many times something was changed in it
     restoring: str = ""  # the statement that restores the numbers of sequences
+    has_ddl: bool = False  # the schema was changed in it
 
     def note_restoring(self, restoring: str) -> None:
         """Note the statement that restores the numbers of sequences."""
@@ -137,6 +138,10 @@ class _Level:
     def add_changes(self, number: int) -> None:
         """Count changes."""
         self.changes += number
+
+    def note_ddl(self) -> None:
+        """Note that the schema was changed."""
+        self.has_ddl = True
 
 
 class SharedTransaction(SharedConnection["Session", Backend]):
@@ -264,6 +269,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     ) -> None:
         if any(map(_DDL.match, answer.tags)):
             self._backend.note_ddl()
+            self._levels[-1].note_ddl()
         if packet.is_pinned and not packet.writes:
             return
         if not all(map(_NO_CHANGE.match, answer.tags)):
@@ -419,6 +425,8 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         with self._turn(None):
             level = self._levels.pop()
             below = self._levels[-1]
+            if level.has_ddl:
+                below.note_ddl()
             if self._is_open(level):
                 if self._holder is None:
                     self._backend.release(level.savepoint)
@@ -441,6 +449,10 @@ class SharedTransaction(SharedConnection["Session", Backend]):
                 return False
             self._backend.use_settings({})
             return self._backend.restoring() != level.restoring
+
+    def has_ddl(self) -> bool:
+        """Return whether the schema was changed in the top level."""
+        return self._levels[-1].has_ddl
 
     def is_changed(self) -> bool:
         """Return whether the top level has changes."""
