@@ -398,8 +398,8 @@ def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> 
     anything: Any = None
     moments = Moments(databases, Mask())
     test = RunningTest(anything, 1, anything, anything, moments, gate, anything)
-    test.begins()
+    test.begin_request()
     test.cut(0)
-    test.begins()
-    test.ended()
+    test.begin_request()
+    test.end_request()
     assert [turn.lost for turn in test.turns] == [[]]

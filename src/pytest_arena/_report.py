@@ -538,20 +538,20 @@ def _folded_line(entries: list[object]) -> str:
 
 
 def server_sections(
-    broken: list[tuple[str, Exception]],
+    app_errors: list[tuple[str, Exception]],
     handled: list[tuple[str, traceback.TracebackException]],
     raised: Any,
     mask: Mask,
 ) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
 
-    ``broken`` has each error that the app raised instead of an answer, with its request. An error
+    ``app_errors`` has each error that the app raised instead of an answer, with its request. An error
     that the test's report shows is left out. ``handled`` has the unexpected errors for which the
     app sent an answer.
     """
     shown = {id(error) for error in causes(raised)}
     sections = []
-    for request, error in broken:
+    for request, error in app_errors:
         if id(error) not in shown:
             sections.append((_SERVER + request, users_trace(error, mask)))
     for request, trace in handled:

@@ -427,7 +427,7 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     test = run.current.test
     if test is None or test.has_level:
         return
-    if not (test.plan.needs_database or run.apps.is_of_fixture):
+    if not (test.plan.needs_database or run.apps.has_wide_fixture):
         return
     databases = run.databases.unprepared()
     if databases:
@@ -509,11 +509,11 @@ def _show_causes(
     raised = call.excinfo.value if call.excinfo else None
     errors = [raised]
     if run.test is not None:
-        broken = run.test.broken
+        app_errors = run.test.app_errors
         handled = run.test.handled_traces
         mask = run.moments.mask
-        report.sections += _report.server_sections(broken, handled, raised, mask)
-        errors += [error for _, error in broken]
+        report.sections += _report.server_sections(app_errors, handled, raised, mask)
+        errors += [error for _, error in app_errors]
     _report.show(report, "arena", run.missing_file(errors))
     report.sections += run.outputs()
 
@@ -544,7 +544,7 @@ def _explain_error(
     _report.show_users_lines(report, excinfo, option, mask)
     test = run.test
     if test is not None:
-        is_of_app = test.was_broken_by(error) or test.was_broken_by_commit(error)
+        is_of_app = test.is_app_error(error) or test.is_commit_error(error)
         is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
         if is_of_app or is_of_sql:
             _report.fold_library_frames(report, error, option, mask)
@@ -647,7 +647,7 @@ def pytest_fixture_setup(
     if fixturedef.argname == "tmp_path_factory":
         request.config.stash[TEMPORARY] = result
     if fixturedef.argname == "arena_app":
-        run.apps.give(result)
+        run.apps.note_fixture_app(result)
     return result
 
 

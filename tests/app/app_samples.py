@@ -46,27 +46,27 @@ class Diary(Hooks):
     refusal: Exception | None = None
     app_watcher: AppWatcher | None = None
 
-    async def abefore(self) -> None:
+    async def aprepare_request(self) -> None:
         """Note that pending work would be committed here."""
         self.lines.append("before")
         self.loops.append(asyncio.get_running_loop())
         if self.refusal:
             raise self.refusal
 
-    def before(self, *, refuses: bool = True) -> None:  # noqa: ARG002 - of a client of ours
+    def prepare_request(self, *, refuses: bool = True) -> None:  # noqa: ARG002 - of a client of ours
         """Note the same for a sync client."""
         self.lines.append("before_sync")
         if self.refusal:
             raise self.refusal
 
-    def broke(self, request: str, error: Exception) -> None:
+    def note_app_error(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
 
-    def ended(self) -> None:
+    def end_request(self) -> None:
         """Note after how many lines a request and its redirects were over."""
         self.ended_at.append(len(self.lines))
 
-    def requested(self, record: _ledger.Request) -> None:
+    def record_request(self, record: _ledger.Request) -> None:
         """Keep the record."""
         self.lines.append(f"{record.method} {record.path}")
         self.records.append(record)

@@ -34,13 +34,13 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body"})
 class Hooks:
     app_watcher = None
-    async def abefore(self): pass
-    def before(self): pass
-    def serving(self): pass
-    def answering(self, record): pass
-    def requested(self, record): print(record.method, record.status)
-    def ended(self): pass
-    def broke(self, request, error): ...
+    async def aprepare_request(self): pass
+    def prepare_request(self): pass
+    def note_older_work(self): pass
+    def begin_answer(self, record): pass
+    def record_request(self, record): print(record.method, record.status)
+    def end_request(self): pass
+    def note_app_error(self, request, error): ...
     def end_exchanges(self): pass
 run = AppRun(app, hooks=Hooks(), lifespan=False)
 """

@@ -45,7 +45,7 @@ async def test_a_plain_with_in_an_async_test(arena, client, db_session):
     with arena.expect_changes(orders=inserted(), stock=updated()):
         await client.post("/orders/chair")
     db_session.add(Order(item="vase"))
-    with pytest.raises(Exception, match="asked for in an async test") as caught:
+    with pytest.raises(Exception, match="an async test asks for changes") as caught:
         with arena.expect_changes(orders=inserted()):
             await client.post("/orders/chair")
     assert "async with arena.expect_changes" in str(caught.value)
@@ -263,6 +263,6 @@ def test_a_block_names_work_that_does_not_end(example: Example) -> None:
     project = shop(example, test_it=ENDLESS, later=LATER)
     project = project.change("pytest.ini", "app:app", "later:app")
     run = project.run("-q", "--arena-settle=0.1").expect(passed=2)
-    words = "arena.expect_changes(…) has compared while work of a request still ran: "
+    words = "arena.expect_changes(…) compared the rows while work of a request still ran: "
     assert run.output.count(words) == 1
     run.says(f"arena: test_it.py::test_endless[0]: {words}", "later.py:")

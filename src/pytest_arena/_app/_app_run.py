@@ -228,7 +228,7 @@ class AppRun:
         return [lifespan for lifespan in known if lifespan.request is None]
 
     def note_starter(self, fixture: object) -> None:
-        """Note that this wide fixture has started the lifespans that no other one has."""
+        """Note a wide fixture as the starter of each new lifespan."""
         starters = {}
         for lifespan in self._lifespans_of_fixtures():
             starters[lifespan] = self._starters.get(lifespan, fixture)

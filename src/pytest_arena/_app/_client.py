@@ -88,7 +88,7 @@ class Hops(list[Request]):
         self.outside = sys.exception()
 
     def end(self) -> None:
-        """Note that the call is over. A task of the app may keep its context, and so the hops."""
+        """Note the end of the call. A task of the app may keep this object by its context."""
         self.outside = None
         # Each request ends when the next one begins.
         end = now()
@@ -106,19 +106,19 @@ def _hooks_of_call() -> Hooks:
 
 
 class AppWatcher(Protocol):
-    """Is called around each request to an app. Exists only in runs with scenarios."""
+    """Called around each request to an app. Only runs with scenarios have one."""
 
     async def enter(
         self, app: object, call: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Call an app, which is known by its first argument."""
+        """Call an app. ``app`` identifies it."""
 
-    def answered(self, response: Any) -> None:
+    def note_answer(self, response: Any) -> None:
         """Note an answer. ``response.extensions["arena"]`` is its request."""
 
 
 class AnswerNotes(Protocol):
-    """Notes when the app sends an answer, to compare that with the commits of its request."""
+    """Notes when the app sends an answer. The request's commits should come before."""
 
     def note_sent(self, message: Mapping[str, object]) -> None:
         """Note a message that the app has sent."""
@@ -128,55 +128,56 @@ class AnswerNotes(Protocol):
 
 
 class Hooks:
-    """Calls around each request of a client.
+    """Methods that a client calls around each request.
 
-    These do nothing: a client has them in the set-up of a wide fixture.
+    This class does nothing. A client uses it in the set-up of a wide fixture.
     """
 
     def __init__(self, app_watcher: AppWatcher | None = None) -> None:
         self.app_watcher = app_watcher
         self.exchanges: list[exchanges.Exchange] = []  # requests that are open
 
-    async def abefore(self) -> None:
-        """Called before a request of an async client, in its loop: commits pending work."""
+    async def aprepare_request(self) -> None:
+        """Commit pending work before a request of an async client. Called in the client's loop."""
 
-    def before(self, *, refuses: bool = True) -> None:
-        """Called before a request of a sync client, in its thread.
+    def prepare_request(self, *, refuses: bool = True) -> None:
+        """Commit pending work before a request of a sync client. Called in the client's thread.
 
-        It refuses no request of a client that the user has created: suites keep working.
+        ``refuses`` is False for a client that the user has created: a failed commit does not stop
+        its request.
         """
 
-    async def aserves(self) -> None:
-        """Called in a server's loop, before a request by a socket: commits pending work."""
+    async def acommit_in_test_loop(self) -> None:
+        """Commit pending async work before a request by a socket. Called in the server's loop."""
 
-    def starting(self) -> object:
+    def begin_lifespan(self) -> object:
         """Called before the app's start-up begins.
 
-        Return the object that stands for the lifespan in lost writes, as a request's answer does.
+        Return the request answer to which lost writes of the lifespan are attributed.
         """
         return None
 
-    def started(self) -> None:
+    def note_app_started(self) -> None:
         """Called when the app is up."""
 
-    def begins(self) -> None:
+    def begin_request(self) -> None:
         """Called before each request, after pending work is committed."""
 
-    def serving(self) -> None:
+    def note_older_work(self) -> None:
         """Called in the app's loop before it answers."""
 
-    def requested(self, request: Request) -> None:
+    def record_request(self, request: Request) -> None:
         """Called after each request, also after one that raised."""
 
-    def ended(self) -> None:
-        """Called when the client has its answer, after ``requested`` for each hop."""
+    def end_request(self) -> None:
+        """Called when the client has its answer, after ``record_request`` for each redirect."""
 
-    def answering(self, request: Request) -> AnswerNotes | None:  # noqa: ARG002 - a test's hooks use it
-        """Called in the app's task before it answers. Return an object that notes what it sends."""
+    def begin_answer(self, request: Request) -> AnswerNotes | None:  # noqa: ARG002 - a test's hooks use it
+        """Called in the app's task before it answers. Return an object that notes the answer."""
         return None
 
-    def cut_off(self, line: str) -> None:
-        """Called with the line of a websocket's handler that a test client has cancelled."""
+    def note_cut_off(self, line: str) -> None:
+        """Called when a test client has cancelled a websocket's handler at this line."""
 
     async def aclose_exchanges(self) -> None:
         """Close the requests that are open in this loop. Raises the app's errors."""
@@ -192,13 +193,13 @@ class Hooks:
             exchange.hang_up()
             exchange.end()
 
-    def streams(self, body: StreamedBody) -> None:
+    def note_stream(self, body: StreamedBody) -> None:
         """Called with a body that the app makes while the test reads it."""
 
-    def broke(self, request: str, error: Exception) -> None:
-        """Called if the app raises instead of answering, also if the client hides that."""
+    def note_app_error(self, request: str, error: Exception) -> None:
+        """Called if the app raises instead of answering, also if the client hides the error."""
 
-    def handled(self, request: str, trace: TracebackException) -> None:
+    def note_handled_error(self, request: str, trace: TracebackException) -> None:
         """Called if the app answers an unexpected exception."""
 
 
@@ -210,7 +211,7 @@ class Host(Protocol):
 
     @property
     def hooks(self) -> Hooks:
-        """The calls around a request that is sent now."""
+        """The hooks of the request that is sent now."""
 
     @property
     def has_lifespan(self) -> bool:
@@ -224,7 +225,7 @@ class Host(Protocol):
         """Wait until the app is up."""
 
     def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
-        """Wait until the app is up; return where it runs, and the lifespan if this began it."""
+        """Wait until the app is up. Return its portal, and the lifespan if this call began it."""
 
 
 @contextmanager
@@ -249,9 +250,9 @@ def sending(hooks: Hooks, *, is_stream: bool = False) -> Iterator[Hops]:
         WORK.reset(work)
         hops.end()
         for request in hops:
-            hooks.requested(request)
+            hooks.record_request(request)
         if has_failed:
-            hooks.ended()
+            hooks.end_request()
 
 
 def note_unsent(
@@ -311,7 +312,7 @@ def reporting(
 
     async def reporting_app(scope: Scope, receive: Receive, send: Send) -> None:
         hooks = hooks_of_client or _hooks_of_call()
-        hooks.serving()
+        hooks.note_older_work()
         shown = f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}"
         if begin is not None:
             send = begin(scope, send)
@@ -319,7 +320,7 @@ def reporting(
         hops = HOPS.get(None)
         answer = None
         if hops:
-            answer = hooks.answering(hops[-1])
+            answer = hooks.begin_answer(hops[-1])
             send = _noting(hops, answer, send, traces)
         raised: Exception | None = None
         try:
@@ -336,7 +337,7 @@ def reporting(
             if answer is not None:
                 answer.end(raised)
         for trace in traces:
-            hooks.handled(shown, trace)
+            hooks.note_handled_error(shown, trace)
 
     return reporting_app
 
@@ -397,7 +398,7 @@ def ending_websockets(app: ASGIApp, hooks_of_client: Hooks | None = None) -> ASG
     async def ending(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             hooks = hooks_of_client or _hooks_of_call()
-            await exchanges.end_websocket(app, scope, receive, send, hooks.cut_off)
+            await exchanges.end_websocket(app, scope, receive, send, hooks.note_cut_off)
         else:
             await app(scope, receive, send)
 
@@ -431,7 +432,7 @@ def _broke(hooks: Hooks, request: str, error: Exception) -> None:
     hops = HOPS.get(None)
     if hops:
         note_raised(hops[-1], error)
-    hooks.broke(request, error)
+    hooks.note_app_error(request, error)
 
 
 def _answered_here() -> AnsweredRequest | None:
@@ -530,7 +531,7 @@ class AsyncClient(_Base):
         """
         await self._arena_ready()
         hooks = self._arena_host.hooks
-        await hooks.abefore()
+        await hooks.aprepare_request()
         with sending(hooks, is_stream=stream) as hops:
             response = await super().send(request, stream=stream, **options)
             # A transport of the user may call another app: then there are no hops.
@@ -538,12 +539,12 @@ class AsyncClient(_Base):
                 answered(hops[-1], response)
         call = response.extensions.get(exchanges.CALL)
         if call is None:
-            hooks.ended()
+            hooks.end_request()
         else:
             call.open(hops[-1], hooks)
         note_unsent(self, response)
         if hooks.app_watcher is not None:
-            hooks.app_watcher.answered(response)
+            hooks.app_watcher.note_answer(response)
         return response
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -770,12 +771,12 @@ def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) ->
         hooks = None if is_inside_request else hooks_of(client.application)
         if hooks is None:
             return original(client, environ, *args, **options)
-        hooks.before(refuses=False)
+        hooks.prepare_request(refuses=False)
         with sending(hooks):
             path = environ.get("PATH_INFO", "")
             query = environ.get("QUERY_STRING", "").encode()
             request = hop(environ["REQUEST_METHOD"], path, query, None)
-            answer = hooks.answering(request)
+            answer = hooks.begin_answer(request)
             try:
                 body, status, headers = original(client, environ, *args, **options)
             except Exception as error:
@@ -788,7 +789,7 @@ def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) ->
         is_read = request.method != "HEAD" and request.status not in _WITHOUT_BODY
         if is_read and _is_stream(body, headers):
             return StreamedBody(body, request, answer, hooks), status, headers
-        hooks.ended()
+        hooks.end_request()
         return body, status, headers
 
     replace_attribute(undo, client_class, "run_wsgi_app", watched)
@@ -821,7 +822,7 @@ class StreamedBody:
         line = user_line() or "a line that cannot be seen"
         what = f"{request.method} {request.path} was not read to its end"
         self.shown: str = f"{line}   {what}: response.data, or response.close()"
-        hooks.streams(self)
+        hooks.note_stream(self)
 
     def __iter__(self) -> Self:
         return self
@@ -834,7 +835,7 @@ class StreamedBody:
             if isinstance(error, Exception) and not isinstance(error, StopIteration):
                 shown = f"{self._request.method} {self._request.path}"
                 note_raised(self._request, error)
-                self._hooks.broke(shown, error)
+                self._hooks.note_app_error(shown, error)
             self._end()
             raise
         finally:
@@ -852,7 +853,7 @@ class StreamedBody:
     def _end(self) -> None:
         if not self.is_over:
             self.is_over = True
-            self._hooks.ended()
+            self._hooks.end_request()
 
 
 def _watched(
@@ -926,7 +927,7 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
         hooks = None if is_inside_request else hooks_of(client.app)
         if hooks is None:
             return await original(client, *args, **options)
-        await hooks.abefore()
+        await hooks.aprepare_request()
         app = reporting(
             client.app,
             hooks,
@@ -938,7 +939,7 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
         set_transport_app(with_hooks, _CalledApp(client.app, app))
         with sending(hooks):
             response = await original(with_hooks, *args, **options)
-        hooks.ended()
+        hooks.end_request()
         return response
 
     replace_attribute(undo, client_class, "_make_request", watched)
@@ -996,17 +997,17 @@ async def _aask(
     request: httpx.Request,
     handle: Callable[..., Awaitable[httpx.Response]],
 ) -> httpx.Response:
-    await hooks.abefore()
+    await hooks.aprepare_request()
     with sending(hooks):
         response = answered(hop_of(request, None), await handle(request))
-    hooks.ended()
+    hooks.end_request()
     return response
 
 
 def _ask(
     hooks: Hooks, request: httpx.Request, handle: Callable[..., httpx.Response]
 ) -> httpx.Response:
-    hooks.before(refuses=False)
+    hooks.prepare_request(refuses=False)
     with sending(hooks):
         sent = hop_of(request, None)
         response = answered(sent, handle(request))
@@ -1022,7 +1023,7 @@ def _end_read(hooks: Hooks, sent: Request) -> None:
         words = exchanges.in_words(error)
         if sent.raised.startswith(words.partition("\n")[0]):
             sent.fail(words)
-    hooks.ended()
+    hooks.end_request()
 
 
 def when_closed(response: Any, end: Callable[[], None]) -> None:

@@ -174,7 +174,7 @@ class Exchange:
             if self.error is not None:
                 self.request.fail(in_words(self.error))
             self._hooks.exchanges.remove(self)
-            self._hooks.ended()
+            self._hooks.end_request()
 
 
 def in_words(error: BaseException) -> str:

@@ -330,12 +330,12 @@ def _innermost(error: BaseException | None) -> BaseException | None:
 
 
 class StartHooks(Protocol):
-    """The calls around a start of the app."""
+    """Methods that are called around the start-up of the app."""
 
-    def starting(self) -> object:
-        """Return the object that stands for the lifespan in lost writes."""
+    def begin_lifespan(self) -> object:
+        """Return the request answer to which lost writes of the lifespan are attributed."""
 
-    def started(self) -> None:
+    def note_app_started(self) -> None:
         """Note that the app is up."""
 
 
@@ -370,7 +370,7 @@ class SharedLifespan:
         lifespan, is_new = self._current(hooks, partial(Lifespan, self._app))
         await lifespan.astarted()
         if is_new:
-            hooks.started()
+            hooks.note_app_started()
 
     def join(self, hooks: StartHooks, portal: BlockingPortal) -> Lifespan | None:
         """Wait until the app is up. Start it in the portal's loop if it is not.
@@ -381,7 +381,7 @@ class SharedLifespan:
         lifespan, is_new = self._current(hooks, begin)
         lifespan.started()
         if is_new:
-            hooks.started()
+            hooks.note_app_started()
         return lifespan if is_new else None
 
     def _current(
@@ -390,7 +390,7 @@ class SharedLifespan:
         with self._lock:
             if self._lifespans and self._lifespans[-1].is_usable:
                 return self._lifespans[-1], False
-            request = hooks.starting()
+            request = hooks.begin_lifespan()
             unsettled = [each for each in self._lifespans if not each.is_settled]
             self._lifespans = [*unsettled, begin(request)]
             return self._lifespans[-1], True

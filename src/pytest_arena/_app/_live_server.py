@@ -49,11 +49,11 @@ _IDLE_SECONDS = 3600  # a browser's connection may be idle as long
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close"}
 
 
-class Turnstile(Protocol):
-    """Returns the app that answers requests by a socket: the running test's."""
+class AppSource(Protocol):
+    """Knows which app answers a request by a socket: the app of the running test."""
 
-    def open(self) -> AppRun | None:
-        """Return the app's run, None if no test runs."""
+    def current_run(self) -> AppRun | None:
+        """Return the run of that app, None between two tests."""
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions. Called in the test's thread."""
@@ -90,8 +90,8 @@ class LiveServer(Generic[C]):
 
     __module__ = "pytest_arena"
 
-    def __init__(self, turnstile: Any, *, port: int = 0) -> None:
-        self._turnstile: Turnstile = turnstile
+    def __init__(self, apps: Any, *, port: int = 0) -> None:
+        self._apps: AppSource = apps
         # Requests that the app has not finished, and the tasks that `drain` has cancelled.
         self._open: dict[AnyTask, str] = {}
         self._cancelled: set[AnyTask] = set()
@@ -114,7 +114,7 @@ class LiveServer(Generic[C]):
     @property
     def url(self) -> str:
         """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
-        self._turnstile.commit()
+        self._apps.commit()
         return f"http://{_HOST}:{self.port}"
 
     @property
@@ -139,7 +139,7 @@ class LiveServer(Generic[C]):
         Raises:
             ConfigError: there is no HTTP library.
         """
-        app_run = self._turnstile.open()
+        app_run = self._apps.current_run()
         library = http_library()
         client_class: Any = library.Client
         commit: Callable[[object], object] = self._commit
@@ -158,10 +158,10 @@ class LiveServer(Generic[C]):
         return cast("C", client)
 
     def _commit(self, _: object) -> None:
-        self._turnstile.commit()
+        self._apps.commit()
 
     async def _acommit(self, _: object) -> None:
-        self._turnstile.commit()  # the server commits async sessions in this loop
+        self._apps.commit()  # the server commits async sessions in this loop
 
     # The server.
 
@@ -216,7 +216,7 @@ class LiveServer(Generic[C]):
         # First: from now on the end of the test waits for this request.
         self._open[task] = _shown(scope)
         try:
-            app_run = self._turnstile.open()
+            app_run = self._apps.current_run()
             if app_run is None:
                 await _refuse(scope, send)
             else:
@@ -265,19 +265,19 @@ async def _call_app(
     """
     hooks = app_run.hooks
     try:
-        await hooks.aserves()
+        await hooks.acommit_in_test_loop()
         await app_run.ajoin()
     except Exception as error:
-        hooks.broke(_shown(scope), error)
+        hooks.note_app_error(_shown(scope), error)
         raise
-    hooks.begins()
+    hooks.begin_request()
     delayed = _Delayed(send)
     try:
         with sending(hooks):
             begin = partial(_begin, app_run)
             reporting_app = reporting(app_run.app, known_app=app_run.app, begin=begin)
             await reporting_app(scope, receive, delayed.send)
-        hooks.ended()  # after a failure `sending` has called it
+        hooks.end_request()  # after a failure `sending` has called it
     finally:
         await delayed.let_go()
 

@@ -110,7 +110,7 @@ class TestClient(_Base, metaclass=ABCMeta):
             with clients.sending(clients.Hooks()):
                 return super().send(request, **options)
         hooks = self._arena_host.hooks
-        hooks.before()
+        hooks.prepare_request()
         with clients.sending(hooks, is_stream=bool(options.get("stream"))):
             response = super().send(request, **options)
         record = response.extensions.get("arena")
@@ -119,10 +119,10 @@ class TestClient(_Base, metaclass=ABCMeta):
             exchange.open(record, hooks)
             clients.when_closed(response, exchange.end)
         else:
-            hooks.ended()
+            hooks.end_request()
         clients.note_unsent(self, response)
         if hooks.app_watcher is not None:
-            hooks.app_watcher.answered(response)
+            hooks.app_watcher.note_answer(response)
         return response
 
     def arena_start(self) -> None:
@@ -199,7 +199,7 @@ class _Session(_SessionBase):
     def __enter__(self) -> Any:
         hooks = self.arena_client._arena_host.hooks  # noqa: SLF001 - a class of this file
         login = self.arena_client._arena_login  # noqa: SLF001 - a class of this file
-        hooks.before()
+        hooks.prepare_request()
         with clients.sending(hooks):
             path = self.scope["path"]
             query = self.scope.get("query_string", b"")

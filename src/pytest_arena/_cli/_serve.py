@@ -297,7 +297,7 @@ class _LevelCommands:
         """Return the sections that pytest-arena adds to the report of a failed test."""
         test = self._run.current.running()
         mask = self._run.moments.mask
-        sections = server_sections(test.broken, test.handled_traces, None, mask)
+        sections = server_sections(test.app_errors, test.handled_traces, None, mask)
         sections += self._run.outputs()
         lines = story_lines(self._run.story())
         if lines:

@@ -1,4 +1,4 @@
-"""The app under test: its clients, and their end."""
+"""The app under test, and its clients."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Apps:
     """The app that ``arena_app`` names, and its runs in the test and in wide fixtures.
 
-    The runs of a test are closed when it is settled, those of a wide fixture with its level.
+    The end of a test closes its runs. The end of a wide fixture's level closes the fixture's runs.
     """
 
     def __init__(
@@ -51,47 +51,47 @@ class Apps:
         self._current = current
         self._watcher = watcher
         self.named: object = None  # the object that `arena_app` names
-        # The same object if it is a factory: to find that out costs 50 µs.
+        # `named` again if it is a factory. The check costs 50 µs, so it is done once.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
-        # By the fixture that created the first client.
-        self.wide: dict[object, AppRun] = {}
+        # The runs of wide fixtures, by the fixture that created the first client.
+        self.wide_runs: dict[object, AppRun] = {}
         self.live: LiveServer | None = None
-        # The last value of the fixture `arena_app`, also of a suite's fixture of this name.
-        self.given: object = None
-        # True if a wide fixture has returned an app, which tests then use.
-        self.is_of_fixture = False
+        # The last value of the fixture `arena_app`. The suite may override this fixture.
+        self.fixture_app: object = None
+        # Whether a wide fixture has returned an app.
+        self.has_wide_fixture = False
 
-    def give(self, app: object) -> None:
+    def note_fixture_app(self, app: object) -> None:
         """Note the value of the fixture `arena_app`, which any client may call."""
-        self.given = app
+        self.fixture_app = app
         if self._watcher is not None:
             self._watcher.uses_app(app)
 
     def add_app_of_fixture(self, app: object) -> Callable[[], None]:
         """Restore the app of a wide fixture after each test. Return a function that stops that."""
-        self.is_of_fixture = True
+        self.has_wide_fixture = True
         if any(app is known for known in (self.named, *OTHER_APPS)):
             return nothing
         OTHER_APPS.append(app)
         return partial(OTHER_APPS.remove, app)
 
     def _in_use(self) -> list[object]:
-        """Return the named app, that of the fixture, and those of pytest-arena's clients."""
+        """Return the named app, the fixture's app, and the apps of pytest-arena's clients."""
         apps = []
         if self.factory is None and self.named is not None:
             apps.append(self.named)
-        if self.given is not None:
-            apps.append(self.given)
+        if self.fixture_app is not None:
+            apps.append(self.fixture_app)
         test = self._current.test
-        for app_run in chain(test.app_runs if test else (), self.wide.values()):
+        for app_run in chain(test.app_runs if test else (), self.wide_runs.values()):
             apps.append(app_run.app)
         return apps
 
     def knows(self, app: object) -> bool:
-        """Return whether this is an app under test, or one that calls it."""
+        """Return whether this app is, wraps or encloses an app under test."""
         parts = (*unwrapped(app), *enclosed(app))
         for app_in_use in self._in_use():
             for inner in unwrapped(app_in_use):
@@ -102,8 +102,8 @@ class Apps:
     def test_of_request(self, app: object) -> RunningTest | None:
         """Return the test to which a request of the user's client to this app belongs.
 
-        If no app is named, or only a factory, each app counts as the app under test. So does an
-        app with the same endpoints, but only here: it proves no scenario.
+        If no app is in use, or `arena_app` names a factory, each app counts as the app under test.
+        An app that shares an endpoint with an app in use counts too, but proves no scenario.
         """
         apps = self._in_use()
         is_named = self.factory is None and bool(apps)
@@ -132,13 +132,13 @@ class Apps:
         test = self._current.on_top()
         if test is None:
             owner = self._current.owner()
-            if owner not in self.wide:
+            if owner not in self.wide_runs:
                 app_watcher = self._watcher.app_watcher if self._watcher else None
                 hooks = Hooks(app_watcher)
-                self.wide[owner] = self._begin(
+                self.wide_runs[owner] = self._begin(
                     self.build(), hooks, self._current.on_top
                 )
-            return self.wide[owner]
+            return self.wide_runs[owner]
         if not test.app_runs:
             self.use(self.build(), test)
         return test.app_runs[-1]
@@ -160,16 +160,16 @@ class Apps:
             return build_app(self.factory)
         return self.named  # type: ignore[return-value]  # `check_app` has checked it
 
-    def at_hand(self) -> ASGIApp | None:
-        """Return the app of the running test, or else the one that ``arena_app`` names, if any."""
+    def current_or_named(self) -> ASGIApp | None:
+        """Return the app of the running test, else the app of ``arena_app``, else None."""
         test = self._current.test
         if test is not None and test.app_runs:
             return test.app_runs[-1].app
         return self.build() if self._config.app else None
 
     def state(self) -> AppState:
-        """Return the present state of the named app, and of the apps that outlive a test."""
-        return AppState(self.named, self.session_state, self.wide.values())
+        """Record the present state of the named app, and of the apps that outlive a test."""
+        return AppState(self.named, self.session_state, self.wide_runs.values())
 
     def use(self, app: ASGIApp, test: RunningTest) -> None:
         """Let the clients of a test talk to this app."""
@@ -178,7 +178,7 @@ class Apps:
         test.app_runs.append(self._begin(app, test))
 
     def start(self) -> None:
-        """Start the app of the running test. That of a coroutine starts in its loop, before it."""
+        """Start the app of a sync test. Let the app of an async test start in the test's loop."""
         test = self._current.running()
         app_run = self.running()
         if test.plan.is_async:
@@ -187,7 +187,7 @@ class Apps:
             app_run.join({"backend": "asyncio"})
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
-        """Return a client. In a test it has the options of the fixture, below these."""
+        """Return a client. In a test, ``options`` override the fixture `client_options`."""
         return self.running().new_client(
             role=role, options=self._with_fixtures(options)
         )
@@ -195,7 +195,7 @@ class Apps:
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
         """Return a sync client, with the options that ``new_client`` has.
 
-        That of a wide fixture starts the app now, so that the app runs as long as the fixture.
+        A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
         client = self.running().new_test_client(
             role=role, options=self._with_fixtures(options)
@@ -210,12 +210,12 @@ class Apps:
             return dict(options)
         return {**test.client_options(), **options}
 
-    def open(self) -> AppRun | None:
-        """Return the app that answers a request by a socket now, None between two tests."""
+    def current_run(self) -> AppRun | None:
+        """Return the run that answers a request by a socket, None between two tests."""
         test = self._current.test
         if test is None or test.settled:
             return None
-        return self.wide.get(self._current.owner()) or self.running()
+        return self.wide_runs.get(self._current.owner()) or self.running()
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
@@ -232,7 +232,10 @@ class Apps:
         return self.live
 
     def drain(self, *, is_short: bool) -> list[str]:
-        """End the requests by a socket that still run. Return a line for each."""
+        """Wait for requests by a socket, then cancel them. Return a line for each cancelled one.
+
+        With ``is_short`` do not wait.
+        """
         if self.live is None:
             return []
         return self.live.drain(0 if is_short else self._config.settle)
@@ -276,7 +279,8 @@ class Apps:
         with session_lifespan(app, serves_tests=True) as state:
             self.session_state = state
             test = self._current.test
-            if test is not None and test.has_level:  # whose client asks for it first
+            # The client of this test may be the first that needs the lifespan.
+            if test is not None and test.has_level:
                 test.remember_app(*test.app_states, AppState(None, state))
             try:
                 yield
@@ -284,22 +288,22 @@ class Apps:
                 self.session_state = None
 
     def note_starter(self, owner: object) -> None:
-        """Note that this wide fixture has started the lifespans that no other one has."""
-        for app_run in self.wide.values():
+        """Note a wide fixture as the starter of each new lifespan."""
+        for app_run in self.wide_runs.values():
             app_run.note_starter(owner)
 
     def close_lifespans_of(self, owner: object) -> None:
-        """Shut the apps down that a wide fixture has started for the client of a wider one.
+        """Shut down the apps that a wide fixture has started, also for another fixture's client.
 
-        What their start-up has written ends with the fixture's level.
+        The end of the fixture's level undoes the writes of their start-up.
         """
         with ExitStack() as stack:
-            for app_run in self.wide.values():
+            for app_run in self.wide_runs.values():
                 stack.callback(app_run.close_lifespans_of, owner)
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""
-        app_run = self.wide.pop(owner, None)
+        app_run = self.wide_runs.pop(owner, None)
         if app_run is not None:
             app_run.close()
 
@@ -307,6 +311,6 @@ class Apps:
         """Close the apps of all wide fixtures, and the server."""
         if self.live is not None:
             self.live.close()
-        for owner in list(self.wide):
+        for owner in list(self.wide_runs):
             with suppress(LifespanError):  # the summary is written
                 self.close_of(owner)

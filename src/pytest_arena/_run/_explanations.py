@@ -1,4 +1,4 @@
-"""Explains errors of a failed test."""
+"""Explains the error of a failed test: old values of instances, and errors of libraries."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stale_lines(
     *,
     is_async: bool,
 ) -> list[str]:
-    """Return a line for each instance in a failed assertion that has old values.
+    """Return a line for each instance that a failed assertion names and that has old values.
 
     Args:
         statements: the user's statements in the traceback, the test's first.
@@ -86,7 +86,7 @@ def stale_lines(
     return list(lines.values())
 
 
-# The values that a statement names. No attribute is read that may load rows.
+# The values that a statement names. Reading an attribute may load rows, so only `__dict__` is read.
 
 
 def _values_in(source: str, variables: Values) -> Iterator[tuple[str, object]]:
@@ -105,7 +105,7 @@ def _values_in(source: str, variables: Values) -> Iterator[tuple[str, object]]:
 
 def _parsed(source: str) -> ast.AST:
     text = dedent(source).strip()
-    for candidate in (text, f"{text} pass"):  # the head of a block, such as `with …:`
+    for candidate in (text, f"{text} pass"):  # `with …:` is no statement without a body
         with suppress(SyntaxError, ValueError):
             return ast.parse(candidate)
     return ast.Module([], [])
@@ -148,7 +148,7 @@ def _refresh(
     *,
     is_async: bool,
 ) -> str:
-    """Return the statement that loads an instance again, by the session that has it."""
+    """Return the statement that loads an instance again, by its session if a variable has that."""
     session_name = ""
     for name, session in _sessions_in(variables):
         if isinstance(session, FreshSession):
@@ -168,7 +168,7 @@ def _refresh(
 
 
 def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
-    """Yield the sync sessions among the variables of a test, and among those of its class."""
+    """Yield the sync sessions in the variables of a test and in the attributes of its instance."""
     named = dict(variables)
     attributes = getattr(variables.get("self"), "__dict__", {})
     for name, value in attributes.items():
@@ -186,7 +186,7 @@ def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
 def _stale_columns(
     state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> tuple[str, list[str]] | None:
-    """Return the first request that changed values of an instance, and their columns."""
+    """Return the first request that changed loaded values of an instance, and their columns."""
     loaded = dict(_loaded(state, dialect))
     updates = list(_updates(state, parts, dialect))
     newest: dict[str, object] = {}
@@ -223,7 +223,7 @@ def _stale_columns(
 def _rows(
     state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[Values]:
-    """Yield the row of an instance as it is now, if the test has inserted or changed it."""
+    """Yield the present row of an instance, if the test has inserted or changed it."""
     for part in parts:
         for change in part.changes or ():
             exists = part.is_whole and change.kind != "deleted"
@@ -232,7 +232,7 @@ def _rows(
 
 
 def _is_set(column: str, table: str, part: StoryPart) -> bool:
-    """Whether a statement of a request updates a column of a table."""
+    """Return whether a request sent an UPDATE of this column."""
     for statement in part.statements:
         update = _UPDATE.search(statement)
         if update is None or table not in re.findall(r"\w+", update["head"]):
@@ -266,21 +266,24 @@ def _is_row_of(
     row: Values,
     dialect: Dialect,
 ) -> bool:
-    """Whether a change is one of the row that an instance is mapped to."""
+    """Return whether a change concerns the row of an instance."""
     # With several databases a table is called analytics/visits, with schemas audit.log.
-    if change.table.rpartition("/")[2].rpartition(".")[2] != table_of(state):
+    name_in_database = change.table.rpartition("/")[2]
+    name_in_schema = name_in_database.rpartition(".")[2]
+    if name_in_schema != table_of(state):
         return False
     keys = zip(state.mapper.primary_key, state.identity or (), strict=False)
-    return all(
-        _is_among(row.get(column.name), (value, _bound(column, value, dialect)))
-        for column, value in keys
-    )
+    for column, value in keys:
+        bound_value = _bound(column, value, dialect)
+        if not _is_among(row.get(column.name), (value, bound_value)):
+            return False
+    return True
 
 
 def _loaded(
     state: State, dialect: Dialect
 ) -> Iterator[tuple[str, tuple[object, object]]]:
-    """Yield the loaded values that the test has not changed, also as the driver has them."""
+    """Yield each loaded and unchanged value of an instance: as it is, and as the driver has it."""
     for attribute in state.mapper.column_attrs:
         column = attribute.columns[0]
         is_loaded = (
@@ -292,7 +295,7 @@ def _loaded(
 
 
 def _bound(column: ColumnElement[object], value: object, dialect: Dialect) -> object:
-    """Return a value as the driver has it."""
+    """Convert a value for the driver."""
     try:
         process = column.type.dialect_impl(dialect).bind_processor(dialect)
         return value if process is None else process(value)
@@ -301,7 +304,7 @@ def _bound(column: ColumnElement[object], value: object, dialect: Dialect) -> ob
 
 
 def _is_among(value: object, others: tuple[object, object]) -> bool:
-    """Whether a value equals one of two, or cannot be compared with them."""
+    """Return whether a value equals one of two, or cannot be compared with them."""
     try:
         return any(str(value) == str(other) or bool(value == other) for other in others)
     except Exception:  # noqa: BLE001 - arrays, and types of the user that compare in another way
@@ -312,9 +315,9 @@ def _is_among(value: object, others: tuple[object, object]) -> bool:
 
 
 def ended_transaction(error: BaseException) -> str:
-    """Explain an error of a block, a savepoint or a result whose transaction was committed.
+    """Explain that a request committed the transaction of a block, a savepoint or a result.
 
-    Call it only if pytest-arena has committed a session of the test before a request.
+    Call this only if pytest-arena has committed a session of the test before a request.
     """
     if isinstance(error, DBAPIError):
         is_ended = kind_of_error(error) == "no cursor"
@@ -338,9 +341,11 @@ def connection_of_earlier_test(error: BaseException, ended: Sequence[str]) -> st
 
     ``ended`` says which connections of wider fixtures pytest-arena has ended, and why.
     """
-    products = [*loaded.values()]
-    explanations = [product.connections.explain(error, ended) for product in products]
-    return next(filter(None, explanations), "")
+    for product in [*loaded.values()]:
+        explanation = product.connections.explain(error, ended)
+        if explanation:
+            return explanation
+    return ""
 
 
 def bound_to_another_loop(error: BaseException, *, has_session_lifespan: bool) -> str:
@@ -387,7 +392,7 @@ asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope
 
 
 def _global_name(value: object) -> str:
-    """Return the name of a global of a module of the user, as ``app.JOBS``, "" if it is none."""
+    """Return the name of a global of the user's modules, as ``app.JOBS``, "" for another object."""
     for module, _ in project_modules():
         for name, member in [*vars(module).items()]:
             if member is value:
@@ -396,20 +401,20 @@ def _global_name(value: object) -> str:
 
 
 def no_connection_left(error: BaseException) -> str:
-    """Explain that the server has too many connections, "" for another error."""
+    """Explain that the server has no free connection, "" for another error."""
     return _CROWDED if kind_of_error(error) == "no connection" else ""
 
 
 _CROWDED = """\
-all connections of the server are taken: each process of the tests has those of the
-app's pools, two of pytest-arena, and one of pytest-arena for each database of the app
+all connections of the server are taken: each test process has the app's pools, two
+connections of pytest-arena, and one more of pytest-arena for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
 def removed_from_state(error: BaseException, removed: Mapping[str, str]) -> str:
     """Explain that pytest-arena removed an attribute of ``app.state``, "" for another error.
 
-    ``removed`` has the attributes that it removed, each with the test that had set it.
+    ``removed`` has the names of removed attributes, each with the test that had set it.
     """
     name = str(getattr(error, "name", ""))
     if name in removed and "'State' object" in str(error):
@@ -424,7 +429,7 @@ next: if not hasattr(app.state, "{0}"):   in place of the flag"""
 
 
 def not_loaded(error: BaseException) -> str:
-    """Name the attribute that an async session would have had to load when it was read."""
+    """Explain that an async session cannot load an attribute when it is read."""
     is_missing = isinstance(error, MissingGreenlet)
     if not is_missing and isinstance(error, StatementError):
         is_missing = isinstance(error.orig, MissingGreenlet)
@@ -457,7 +462,7 @@ _FIXTURES = {
 
 
 def not_awaited(error: BaseException) -> str:
-    """Explain that a value is a coroutine, "" for another error."""
+    """Explain that a value is a coroutine that was not awaited, "" for another error."""
     is_about_type = isinstance(error, AttributeError | TypeError)
     if is_about_type and str(error).startswith("'coroutine' object "):
         return _NOT_AWAITED
@@ -465,14 +470,14 @@ def not_awaited(error: BaseException) -> str:
 
 
 def not_requested(error: BaseException) -> str:
-    """Explain that a test uses a fixture that is none of its arguments, "" for another error."""
+    """Explain that a fixture is missing from the arguments, "" for another error."""
     if isinstance(error, NameError) and error.name in _FIXTURES:
         return _NOT_REQUESTED.format(error.name)
     return ""
 
 
 def _read_attributes(error: BaseException) -> Iterator[tuple[State, str]]:
-    """Yield the attributes that SQLAlchemy was loading, by the variables of its functions."""
+    """Yield the attributes that SQLAlchemy was loading, from the frames of the traceback."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         state = frame.f_locals.get("state")
         key = frame.f_locals.get("key")

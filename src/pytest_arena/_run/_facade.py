@@ -59,7 +59,7 @@ else:
 
     S = TypeVar("S")
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
 
 @dataclass(slots=True)
@@ -76,11 +76,11 @@ class Refused:
 class Arena(Generic[S]):
     """The test's database and app, from fixtures of any scope.
 
-    The plugin creates it: ask for the fixture ``arena``. In a test it concerns the test. In the
-    set-up of a wider fixture it concerns that fixture.
+    The plugin creates it: ask for the fixture ``arena``. Its methods work on the test's data. In
+    the set-up of a wider fixture they work on that fixture's data.
 
-    To a type checker ``session()`` returns an ``AsyncSession``. That of ``Arena[Session]`` returns
-    a ``Session``. Name SQLModel's session if the app has that.
+    For a type checker ``Arena.session()`` returns an ``AsyncSession``, and
+    ``Arena[Session].session()`` a ``Session``. Name SQLModel's session if the app uses it.
 
     Example::
 
@@ -101,7 +101,7 @@ class Arena(Generic[S]):
     def url(self) -> str:
         """The URL of the test's database, with the app's driver. Other processes can use it, too.
 
-        The first use creates the database, if no connection has been opened yet.
+        If the app has opened no connection yet, reading the URL creates the database.
 
         Raises:
             TemplateError: the schema or the seed cannot be built.
@@ -147,8 +147,8 @@ class Arena(Generic[S]):
         In a test, each request of pytest-arena's clients first commits pending work, also inside
         ``with arena.session() as session:``.
 
-        The session is async if the app's engine is async and an event loop is running. For a
-        database that is not the app's first, give its name: that of a file has no ending.
+        The session is async if the app's engine is async and an event loop is running. For another
+        database than the app's first, pass its name. The name of a file has no suffix.
 
         Example::
 
@@ -159,12 +159,12 @@ class Arena(Generic[S]):
             database: the name of a database that is not the app's first.
             commit_before_requests: if False, pytest-arena does not commit the session. Requests do
                 not see its uncommitted work.
-            past_policies: use arena's login on a server. The app's row-level policies and grants
-                do not limit it, so that a test can write rows of several tenants.
+            past_policies: use pytest-arena's login on a server. The app's row-level policies and
+                grants do not limit it, so that a test can write rows of several tenants.
 
         Raises:
-            ConfigError: no engine and no option has given a database this name. Or policies limit
-                arena's login, too.
+            ConfigError: no engine and no option names such a database. Or policies limit
+                pytest-arena's login, too.
             TemplateError: the schema or the seed cannot be built.
         """
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
@@ -172,10 +172,9 @@ class Arena(Generic[S]):
         if test is not None:
             test.use_app()
         wants_async = running_loop() is not None
-        meant = self._run.database(database)
         session = self._run.engines.open_session(
             sessions,
-            meant,
+            self._run.database(database),
             wants_async=wants_async,
             commit_before_requests=commit_before_requests,
             past_policies=past_policies,
@@ -183,7 +182,7 @@ class Arena(Generic[S]):
         return cast("S", session)
 
     def client(self, **options: object) -> AsyncClient:
-        """Return an async client like ``client``. ``options`` are those of ``client_options``."""
+        """Return an async client like ``client``. It takes the options of ``client_options``."""
         return self._run.apps.new_client(options)
 
     def client_as(self, role: str, **options: object) -> AsyncClient:
@@ -221,14 +220,14 @@ class Arena(Generic[S]):
     def settled(self, patience: float = 10.0) -> Awaitable[None]:
         """Wait until all work that this test's requests have begun is finished.
 
-        Such work is a task, a thread, a timer, a job of a pool, and what these begin. Await the
-        call in an async test. In a sync test it returns when the work is finished. It costs
-        some microseconds if no work runs.
+        Such work is a task, a thread, a timer or a job of a pool, and the work that these begin.
+        Await the call in an async test. In a sync test it returns when the work is finished. It
+        costs some microseconds if no work runs.
 
         Example::
 
             async def test_mail(arena, client):
-                await client.post("/orders")  # answers, and goes on in a task
+                await client.post("/orders")  # answers, and continues in a task
                 await arena.settled()
                 assert (await client.get("/outbox")).json() == ["order 1"]
 
@@ -255,10 +254,10 @@ class Arena(Generic[S]):
     ) -> Process:
         """Begin another program on the test's database: a queue's worker, a script, a server.
 
-        It finds the database by the variables of ``arena_env``, with the driver that their URLs
-        name. It ends with the test or the fixture that began it, before pytest-arena restores the
-        database. The report of a failed test shows the end of its output. The summary names a
-        program that failed or had to be killed.
+        The program finds the database by the variables of ``arena_env``, whose URLs keep their
+        driver. pytest-arena stops the program at the end of the test or the fixture that began it,
+        before it restores the database. The report of a failed test shows the end of the output.
+        The summary names a program that failed or had to be killed.
 
         Example::
 
@@ -269,14 +268,14 @@ class Arena(Generic[S]):
 
         Args:
             command: the program and its arguments.
-            ready: a text that it writes when it is ready, or a function that is true then. The
-                test waits for it.
-            env: variables in addition to those of this process.
-            cwd: its folder, by default that of this process.
+            ready: a text that the program writes when it is ready, or a function that returns True
+                then. The call waits for that.
+            env: more environment variables. The program also has the variables of this process.
+            cwd: the program's folder, by default the folder of this process.
             patience: seconds.
 
         Raises:
-            ConfigError: it was not ready in time, or has ended before.
+            ConfigError: the program was not ready in time, or ended before it was ready.
             OSError: the program does not exist.
         """
         process = self._run.begin_process(command, env or {}, Path(cwd or Path.cwd()))
@@ -284,9 +283,9 @@ class Arena(Generic[S]):
         return process
 
     def keep(self) -> Path | str:
-        """Copy the database as it is now, and keep the copy. Return its file, or its URL.
+        """Copy the database as it is now. Return the file or the URL of the copy.
 
-        Costs one copy of the database.
+        The copy outlives the run. It costs one copy of the database.
         """
         where = self._run.keep(self._run.database())
         return where if "://" in where else Path(where)
@@ -294,10 +293,10 @@ class Arena(Generic[S]):
     def changes(self, request: object = None, /, *, database: str = "") -> Changes:
         """Return the changes of the test, or of one request, row by row.
 
-        Without a request these are the changes of the test and its function fixtures so far, or
-        those of the wider fixture that is being set up. Pending work of ``db_session`` is committed
-        first. ``request`` is one of ``arena.requests``, its place there, or the response that a
-        client returned. Requests that ran at the same time have one set of changes.
+        Without a request these are the changes of the test and its function fixtures so far. In
+        the set-up of a wider fixture they are the fixture's changes. pytest-arena first commits
+        pending work of ``db_session``. ``request`` is one of ``arena.requests``, its index there,
+        or a response of a client. Requests that ran at the same time have one set of changes.
 
         Changes by other connections and processes count, too, if they are committed. Cost: with
         ``undo`` one query and the changed rows. With ``copy`` and ``clone`` pytest-arena reads the
@@ -313,9 +312,9 @@ class Arena(Generic[S]):
 
         Raises:
             PendingWorkError: in an async test, ``db_session`` has pending work.
-            IsolationError: the changes of one request are unknown, because of the isolation or of
-                the size of the database. Or a wider fixture changed the schema, and not all rows
-                that it wrote are kept.
+            IsolationError: the isolation, or the size of the database, does not allow the changes
+                of one request. Or a wider fixture changed the schema, and pytest-arena has not kept
+                all rows that it wrote.
             ConfigError: no database has this name.
         """
         return self._observer.changes(request, database=database)
@@ -331,14 +330,14 @@ class Arena(Generic[S]):
     ) -> ExpectedChanges:
         """Assert that a block changes exactly these rows, and nothing else in the database.
 
-        Use ``with``, or ``async with`` in an async test. Both ends of the block commit pending work
-        of ``db_session``, which only ``async with`` can await. Without tables the block must change
-        nothing. ``ignore`` has names of tables, or patterns, that do not count. Use a mapping for a
-        table whose name is no Python name, or is ``ignore`` or ``database``:
-        ``arena.expect_changes({"audit.log": inserted(1)})``.
+        Use ``with``, or ``async with`` in an async test. The start and the end of the block commit
+        pending work of ``db_session``. Only ``async with`` can await the commit of an async session.
+        Without tables the block must change nothing. ``ignore`` has names or patterns of tables
+        that do not count. Use a mapping for a table whose name is no Python name, or is ``ignore``
+        or ``database``: ``arena.expect_changes({"audit.log": inserted(1)})``.
 
-        The end of the block waits for work that requests have begun, at most ``arena_settle``
-        seconds. A plain ``with`` in an async test refuses such work.
+        The end of the block waits at most ``arena_settle`` seconds for work that requests have
+        begun. A plain ``with`` in an async test raises an error if such work runs.
 
         It costs as much as ``arena.changes()``. With ``clone`` it reads the whole database.
 
@@ -357,8 +356,8 @@ class Arena(Generic[S]):
                 If the block itself raises an error, that error is raised.
             PendingWorkError: ``with`` in an async test, and ``db_session`` has pending work.
             LateWorkError: ``with`` in an async test, and work of a request still runs.
-            TypeError: an expectation is not made by ``inserted``, ``updated`` or ``deleted``, or a
-                table has two.
+            TypeError: ``inserted``, ``updated`` or ``deleted`` did not make an expectation, or a
+                table has two expectations.
         """
         mapping = expected or {}
         for table in sorted(mapping.keys() & tables.keys()):
@@ -376,8 +375,7 @@ class Arena(Generic[S]):
         """Assert that the requests of a block send at most ``count`` statements in all.
 
         Statements of the app's engines count, savepoints included. Statements of a login, of
-        ``db_session`` and of the test itself do not count. Cost: some 0.1 µs for each statement,
-        with this block or without it.
+        ``db_session`` and of the test itself do not count.
 
         Example::
 
@@ -386,9 +384,10 @@ class Arena(Generic[S]):
                     await client.get("/orders")
 
         Raises:
-            AssertionError: they send more, and the message lists the most frequent ones. Or no
-                request was made. If the block itself raises an error, that error is raised.
-            TypeError: ``count`` is no number from 0.
+            AssertionError: the requests send more. The message lists the most frequent statements.
+                Or the block made no request. If the block itself raises an error, that error is
+                raised.
+            TypeError: ``count`` is no integer, or is negative.
         """
         if not isinstance(count, int) or count < 0:
             raise TypeError(
@@ -398,7 +397,7 @@ class Arena(Generic[S]):
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:
-        """Assert that the guard refuses something in this block, also if the app swallows it.
+        """Assert that pytest-arena refuses a call in this block, also if the app catches the error.
 
         Example::
 
@@ -407,14 +406,14 @@ class Arena(Generic[S]):
             assert "app.db" in str(refused.error)
 
         Raises:
-            AssertionError: nothing was refused.
+            AssertionError: pytest-arena refused nothing.
         """
         refused = Refused()
         before = self._run.ledger.mark()
         try:
             yield refused
         except Exception:
-            # The app, or SQLite, may raise another error because of a refusal.
+            # The app, or SQLite, may raise another error after a refusal.
             if not self._refused_since(before):
                 raise
         errors = self._refused_since(before)
@@ -429,7 +428,7 @@ class Arena(Generic[S]):
 
 
 class Observer:
-    """Commits pending work of the test's sessions, and reads changes."""
+    """Commits pending work of the test's sessions, and reads the changes of its databases."""
 
     def __init__(self, run: ArenaRun) -> None:
         self._moments = run.moments
@@ -445,11 +444,11 @@ class Observer:
             PendingWorkError: an async session has pending work, which cannot be awaited here.
             IsolationError: the moments around the request are unknown.
         """
-        changed = self._database(database)
+        watched = self._database(database)
         if request is not None:
-            return self._changes_of(request, changed)
+            return self._changes_of(request, watched)
         self.commit()
-        return self.between(changed, None, None)
+        return self.between(watched, None, None)
 
     def _changes_of(self, request: object, database: Database) -> Changes:
         test = self.current.running()
@@ -466,7 +465,7 @@ class Observer:
         before = turn.before
         after = turn.after
         if before is None:
-            why = "of so many requests only the last hundred are known"
+            why = "pytest-arena keeps only the changes of the last hundred requests"
             raise _not_known(record, database, why)
         moments = [before]
         until = None
@@ -484,38 +483,37 @@ class Observer:
         """Return why the changes around these moments are unknown, "" if they are known."""
         levels = self._moments.levels()
         if any(moment.levels != levels for moment in moments):
-            return "it was made in another level: a wider fixture's, or an example's of Hypothesis"
+            return "the request belongs to a wider fixture or to another example of Hypothesis"
         if all(moment.knows(database) for moment in moments):
             return ""
         isolation = database.isolation.name if database.isolation else "this isolation"
         return (
-            f"with {isolation} pytest-arena read nothing at that time: the database gave no "
-            "answer, or each request would have read all of it"
+            f"with {isolation} pytest-arena read nothing at that time: the database did not "
+            "answer, or each request would have had to read all of it"
         )
 
     def between(self, database: Database, since: object, until: object) -> Changes:
         """Return what has changed in a database between two moments of its isolation.
 
         Raises:
-            IsolationError: not all rows of it are kept.
+            IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
         """
         changes = Changes.of(
             self._moments.rows(database, since, until), self._moments.mask
         )
         if changes.counts_more:
             raise IsolationError(
-                f"what was changed in {database.name} is not known row by row: "
-                f"{changes.counted()}",
-                why="a wider fixture changed the schema. Some of the rows that it wrote before "
-                "this test are kept for reports. The others are only in the copy that this test "
-                "uses",
+                f"not all changed rows of {database.name} are known: {changes.counted()}",
+                why="a wider fixture changed the schema. pytest-arena kept only some of the rows "
+                "that it wrote before this test",
                 cause=str(user_line() or "arena.changes()"),
-                fix="ask in the set-up of that fixture, or make the tables by arena_schema",
+                fix="arena.changes()   in the set-up of that fixture, or create the tables by "
+                "arena_schema",
             )
         return changes
 
     def moment(self, database: str) -> tuple[Database, object]:
-        """Return a database and the present moment in it, which may need a reading of all of it."""
+        """Return a database and its present moment. Some isolations read the whole database."""
         watched = self._database(database)
         if watched.isolation is None:
             return watched, None
@@ -532,7 +530,7 @@ class Observer:
         """Commit pending work, like before a request of a sync client.
 
         Raises:
-            PendingWorkError: an async session has the work.
+            PendingWorkError: an async session has pending work.
         """
         test = self.current.on_top()
         try:
@@ -540,9 +538,8 @@ class Observer:
                 test.sessions.commit()
         except PendingWorkError:
             raise PendingWorkError(
-                "the changes are asked for in an async test, while db_session has work not "
-                "committed",
-                why="uncommitted work has changed nothing yet, and this call cannot await the "
+                "an async test asks for changes while db_session has uncommitted work",
+                why="no other connection sees uncommitted work, and this call cannot await the "
                 "commit",
                 cause=str(
                     user_line()
@@ -559,10 +556,10 @@ class Observer:
             await test.sessions.acommit()
 
     def settle(self) -> None:
-        """Wait for the work that requests have begun, and name work that does not end.
+        """Wait for the work that requests have begun, and note work that does not end.
 
         Raises:
-            LateWorkError: the event loop of that work waits for this call.
+            LateWorkError: work still runs, and this call blocks its event loop.
         """
         test = self.current.test
         if test is None:
@@ -593,21 +590,22 @@ class Observer:
     def _name_unfinished(self, test: RunningTest) -> None:
         for line in test.late_work.take_endless():
             self._ledger.note(
-                "{test}: arena.expect_changes(…) has compared while work of a request "
-                f"still ran: {line}. The comparison lacks its later writes"
+                "{test}: arena.expect_changes(…) compared the rows while work of a request "
+                f"still ran: {line}. The comparison lacks the later writes of that work"
             )
 
 
 @dataclass(slots=True, eq=False)
 class ExpectedChanges:
-    """A block of a test, and its expected changes: ``with`` or ``async with``."""
+    """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
 
     observer: Any  # an `Observer`, which is no public type
     expected: Mapping[str, Expected]
     ignore: Collection[str]
     database: str
     _since: tuple[Database, object] = field(init=False)
-    _blocks: list[Callable[[], None]] = field(init=False)  # those of its test
+    # The open blocks of the test: the method `begin` of each.
+    _blocks: list[Callable[[], None]] = field(init=False)
 
     def __enter__(self) -> Self:
         self.observer.commit()
@@ -657,10 +655,7 @@ _DEFINED_TABLE = re.compile(r"definition of (?:foreign )?table (.+)", re.DOTALL)
 
 
 def _missing_tables(database: Database, names: Iterable[str]) -> list[str]:
-    """Return a line for each name that no table of a database has.
-
-    Reads the whole database if there are names.
-    """
+    """Return a line for each name that no table has. Read the whole database if there are names."""
     isolation = database.isolation
     wanted = sorted(names)
     if isolation is None or not wanted:
@@ -682,12 +677,12 @@ def _missing_tables(database: Database, names: Iterable[str]) -> list[str]:
 
 @dataclass(slots=True, eq=False)
 class StatementLimit:
-    """A block of a test, and how many statements its requests may send."""
+    """A ``with`` block, and the number of statements that its requests may send."""
 
     arena: Arena[Any]
     observer: Any  # an `Observer`, which is no public type
     count: int
-    _before: int = 0  # how many requests were made before the block
+    _before: int = 0  # the number of requests before the block
 
     def __enter__(self) -> Self:
         self._before = len(self.arena.requests)
@@ -710,7 +705,7 @@ class StatementLimit:
         self.observer.note_assertion("arena.max_statements(…)")
 
 
-_MOST_STATEMENTS = 5  # how many statements a message shows
+_MOST_STATEMENTS = 5  # in a message
 
 
 def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
@@ -734,15 +729,16 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
 
 def _not_known(record: Request, database: Database, why: str) -> IsolationError:
     return IsolationError(
-        f"{record.method} {record.path}: what this request changed in {database.name} is not known",
+        f"{record.method} {record.path}: the changes of this request in {database.name} are not "
+        "known",
         why=why,
         cause=str(user_line() or "arena.changes(request)"),
-        fix="with arena.expect_changes(...):   around the request: there it is read",
+        fix="with arena.expect_changes(...):   around the request",
     )
 
 
 class _Settled:
-    """An awaitable for sync code: the wait is over."""
+    """An awaitable that returns at once."""
 
     def __await__(self) -> Generator[object, object, None]:
         yield from ()

@@ -45,17 +45,17 @@ if TYPE_CHECKING:
 class WideFixture:
     """A fixture that outlives the test: of a class, a module, a package or the session.
 
-    ``finish`` makes pytest tear it down, with the fixtures that use it. pytest sets it up again
-    at its next use.
+    ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
+    again at its next use.
     """
 
     name: str
     finish: Callable[[], object]
-    # The fixtures whose set-up asked for it by `getfixturevalue`, the innermost last.
+    # The fixtures whose set-up requested it by `getfixturevalue`, the innermost last.
     askers: tuple[WideFixture, ...] = ()
-    # The number of its levels. Its tear-down gets a second level if the first was clean.
+    # Identifies its levels. It may have two: its tear-down gets another one if the first was clean.
     serial: int = field(default_factory=count(-1, -1).__next__)
-    lasts_to_the_end: bool = False  # of the run
+    lasts_to_the_end: bool = False  # whether it lives until the end of the run
     # The state of the app before its set-up, if its end restores that.
     app_state: AppState | None = None
 
@@ -92,7 +92,7 @@ class FixtureLevels:
     # The test
 
     def enter_test(self) -> None:
-        """Enter the level of the test: at its first function fixture, or at its call."""
+        """Enter the level of the test: before its first function fixture, else before its call."""
         test = self._current.test
         if test is None or test.settled or self.levels.find(test) is not None:
             return
@@ -101,11 +101,11 @@ class FixtureLevels:
             test, plan.name, test.serial, plan.stage, isolation=plan.isolation
         )
         self.levels.enter(level)
-        # After wider fixtures: what these override stays as long as they do.
+        # Wider fixtures are set up, so the end of the test keeps their overrides.
         test.enter(self._apps.state())
 
     def settle_test(self) -> None:
-        """Close, look for leaks and restore, after the function fixtures. Idempotent."""
+        """End a test after the tear-down of its fixtures: close, find leaks, restore. Idempotent."""
         test = self._current.test
         if test is None or test.settled:
             return
@@ -119,7 +119,7 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
-        test.take_lost()  # of its late work
+        test.take_lost()  # writes that late work has lost
         try:
             if level is not None:
                 if test.is_used or self.levels.above(level):
@@ -129,7 +129,7 @@ class FixtureLevels:
                     self._forget_rows(level, before)
                 changed = self.levels.leave(level)
                 if changed:
-                    test.has_changed(changed)
+                    test.note_changed(changed)
         except Exception as error:  # noqa: BLE001 - the report of the test has it
             test.errors.append(error)
         if interruption is not None:
@@ -144,7 +144,7 @@ class FixtureLevels:
             or self.processes
             or test.late_work.has_begun
             or test.bodies
-            # A session, a connection or an event loop may have work that the test has left.
+            # The test may have left work in a session, a connection or an event loop.
             or session_numbers()
             or self.levels.gate.registry.checked_out()
             or self._tasks.loops()
@@ -153,11 +153,11 @@ class FixtureLevels:
     def _steps(
         self, test: RunningTest, level: Level | None
     ) -> list[Callable[[RunningTest], None]]:
-        """Return the steps that end a test: few, if it used neither app nor database."""
+        """Return the steps that end a test. A test without app and database needs only two."""
         if not test.is_used:
             test.late_work.finish()
             return [self._name_children, self._restore_app_state]
-        # A leak that only app.state holds is found before that is restored.
+        # Restoring app.state would free a leaked connection that only app.state holds.
         return [
             self.end_processes,
             self._await_late_work,
@@ -185,7 +185,7 @@ class FixtureLevels:
             left_open = [*by_socket, *test.left_open()]
             if left_open:
                 late_work.cut(left_open)
-            # An exchange in the middle of a statement could not be ended later.
+            # `_close_clients` could not end a request that is inside a statement.
             test.end_exchanges()
             late_work.settled()
         test.close_bodies()
@@ -212,13 +212,13 @@ class FixtureLevels:
             )
 
     def _close_clients(self, test: RunningTest) -> None:
-        # The last one is closed first, and a failure stops no other.
+        # The stack closes the last one first, and continues after a failure.
         with ExitStack() as stack:
             if test.sessions.is_used:
                 stack.callback(test.sessions.close)
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
-            for app_run in self._apps.wide.values():
+            for app_run in self._apps.wide_runs.values():
                 stack.callback(app_run.close_lifespans_of_tests)
             stack.callback(test.end_exchanges)
         for app_run in test.app_runs:
@@ -229,12 +229,12 @@ class FixtureLevels:
                 )
 
     def _end_tasks(self, test: RunningTest) -> None:
-        # After the clients: a request that they close may need its database.
+        # Called after `_close_clients`: an open request may need its database to end.
         test.late_work.end(test.gate.registry.late)
         for line in self._tasks.end():
             if line not in test.late_work.cut_off:
                 self._ledger.note(
-                    f"{{test}} left a task running, which was ended: {line}"
+                    f"{{test}} left a task running, and pytest-arena cancelled it: {line}"
                 )
 
     def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
@@ -244,7 +244,7 @@ class FixtureLevels:
                 if isinstance(upper.owner, Examples):
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
-        # Afterwards, because such a thread may be about to end its transaction.
+        # This comes last: a thread of an ended lifespan may be about to end its transaction.
         registry = test.gate.registry
         if threading.active_count() > 1 or registry.ended_lifespans:
             registry.refuse_ended_lifespans()
@@ -268,15 +268,15 @@ class FixtureLevels:
     def _restore_app_state(self, test: RunningTest) -> None:
         if FILLED:
             empty_caches()
-        # Two may be of the same app: the older contents are restored last.
+        # Two states may be of the same app. The older one must be restored last.
         for state in reversed(test.app_states):
             for line in self._restore(state, test.plan.name):
                 self._ledger.note(f"{{test}} {line}")
 
     def _restore(self, state: AppState, name: str) -> list[str]:
-        """Restore the app's state after a test or fixture. Return what the summary says of it.
+        """Restore the app's state after a test or fixture. Return lines for the summary.
 
-        Its lines have no subject.
+        The caller puts the name of the test or fixture before each line.
         """
         changed = state.restore()
         self._ledger.restored.update(dict.fromkeys(changed, name))
@@ -291,7 +291,7 @@ class FixtureLevels:
     def fixture(self, owner: WideFixture) -> Iterator[None]:
         """Enter a level around the set-up of a wider fixture.
 
-        pytest-arena drops the level at once if the set-up wrote nothing. It leaves it at once if
+        pytest-arena drops the level at once if the set-up wrote nothing, and leaves it at once if
         the set-up failed.
         """
         levels = self.levels
@@ -317,7 +317,7 @@ class FixtureLevels:
             levels.drop_if_clean(level)
 
     def _note_lost(self, owner: WideFixture) -> None:
-        """Note what the set-up of a wider fixture has written and not committed."""
+        """Note the lost writes of a wider fixture's set-up, or raise their error."""
         for lost in self.levels.gate.lost.of_fixture(owner.serial):
             if self._config.lost_writes == "fail":
                 raise lost_by_fixture(owner.name, lost)
@@ -326,7 +326,7 @@ class FixtureLevels:
 
     @contextmanager
     def _remembering_app_state(self, owner: WideFixture) -> Iterator[None]:
-        """Record the state of the app before the set-up of a wider fixture, if that changes it."""
+        """Record the state of the app before the set-up, if the set-up changes it."""
         test = self._current.test
         if test is not None and (
             self.levels.find(test) is not None or _has_changed_app(test)
@@ -341,9 +341,9 @@ class FixtureLevels:
             self._keep_app_state(owner, askers)
 
     def _keep_app_state(self, owner: WideFixture, askers: list[WideFixture]) -> None:
-        """Keep the state from before a set-up that has changed it.
+        """Keep the state from before the set-up of a wider fixture, if the set-up changed it.
 
-        What the fixture has changed stays when its ``askers`` end.
+        The change outlives the fixture's ``askers``, so their end must not undo it.
         """
         if not _has_changed(owner):
             owner.remember_app(None)
@@ -356,7 +356,7 @@ class FixtureLevels:
     def _restore_app_of(self, owner: object) -> None:
         """Restore the state that the app had before a wider fixture.
 
-        If a fixture that was set up later has changed the state too, its end restores both.
+        If a fixture that was set up later has changed the state too, its end restores this state.
         """
         if not isinstance(owner, WideFixture) or owner not in self._app_changers:
             return
@@ -376,7 +376,7 @@ class FixtureLevels:
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Record that the set-up of this fixture runs, and may call ``getfixturevalue``."""
+        """Record that the set-up of this fixture runs: it may call ``getfixturevalue``."""
         self._current.being_set_up.append(owner)
         try:
             yield
@@ -385,9 +385,9 @@ class FixtureLevels:
 
     @contextmanager
     def _below_the_test(self) -> Iterator[None]:
-        """Put the level of a wider fixture below the test's, if the test has not written yet.
+        """Put the level of a wider fixture below the test's level, if the test has not written.
 
-        A test may ask for a fixture by ``getfixturevalue``. If the test has written before, the
+        A test may request a fixture by ``getfixturevalue``. If the test has written before, the
         fixture's level is above the test's and ends with it.
         """
         test = self._current.test
@@ -437,9 +437,9 @@ class FixtureLevels:
             self._forget_rows(level, self.levels.held_before(level))
         finally:
             self._restore_app_of(owner)
-            # If its set-up failed, a fixture that it asked for has ended it.
+            # After a failed set-up, a fixture that this one requested may have left the level.
             if self.levels.find(owner) is level:
-                # Ctrl-C may have interrupted `finish_above`.
+                # Levels may still be above it: Ctrl-C may have interrupted `finish_above`.
                 for upper in self.levels.above(level):
                     self.levels.leave(upper)
                 self.levels.leave(level)
@@ -448,13 +448,13 @@ class FixtureLevels:
 
     @contextmanager
     def another_process(self, name: str) -> Iterator[None]:
-        """Enter a level around a test that runs in a fork, which may die with its writes."""
+        """Enter a level around a test that runs in a fork. The fork may die and leave writes."""
         level = Level(object(), name)
         self.levels.enter(level)
         try:
             yield
         finally:
-            # A wider fixture below it may have ended, and its level with it.
+            # The end of a wider fixture below it has left this level, too.
             if self.levels.find(level.owner) is not None:
                 self.leave_unfinished(level)
 
@@ -463,12 +463,12 @@ class FixtureLevels:
     ) -> None:
         """Tear down the fixtures whose levels are above. Their next use sets them up again.
 
-        Without a level, tear down all fixtures that have one.
-        The fixtures that ``asker`` asked for stay: its tear-down may need them.
+        Without a level, tear down all fixtures that have one. Fixtures that ``asker`` requested
+        stay: its tear-down may need them.
         """
         for upper in self.levels.above(level):
             if self.levels.find(upper.owner) is not upper:
-                continue  # it ended with another one
+                continue  # the end of another level has left it
             match upper.owner:
                 case RunningTest() as test:
                     self._end_in_the_middle(test)
@@ -484,18 +484,18 @@ class FixtureLevels:
         self.finish_above(level)
         changed = self.levels.leave(level)
         if self._current.test is not None:
-            self._current.test.has_changed(changed)
+            self._current.test.note_changed(changed)
 
     def _end_in_the_middle(self, test: RunningTest) -> None:
         """End a test because a wider fixture below it ends: after Ctrl-C, or by hand."""
         self.settle_test()
         level = self.levels.find(test)
-        if level is not None:  # an interruption kept it
+        if level is not None:  # Ctrl-C interrupted `settle_test`
             self.levels.leave(level)
         test.errors.append(
             IsolationError(
-                f"{test.plan.name}: a wider fixture that it uses ended while it ran",
-                why="what the test has written depends on the fixture's data, and is gone with it",
+                f"{test.plan.name}: a wider fixture of this test ended while the test ran",
+                why="the test's rows depend on the fixture's rows, so pytest-arena removed both",
                 cause="Ctrl-C, or code that finishes fixtures by hand",
                 fix="ask for the fixture in the test's arguments",
             )
@@ -503,13 +503,13 @@ class FixtureLevels:
 
 
 _UNRESTORED = (
-    "which pytest-arena does not restore: its class is a library's, or derives from one. "
+    "which pytest-arena does not restore, because its class is a library's or derives from one. "
     "Empty it in an autouse fixture"
 )
 
 
 def _has_changed(fixture: WideFixture) -> bool:
-    """Return whether the app's state is different from the one before the fixture's set-up."""
+    """Return whether the app's state has changed since the fixture's set-up began."""
     return fixture.app_state is not None and fixture.app_state.is_changed()
 
 
@@ -520,12 +520,12 @@ def _has_changed_app(test: RunningTest) -> bool:
 class Examples:
     """A level for each example of Hypothesis, above the test's level.
 
-    pytest-arena also restores what fixtures have returned: sessions hold the same instances, and
-    clients the same cookies. The level of the last example stays until the test ends, so that the
-    database of a failed example can be examined.
+    For each example pytest-arena also restores the instances in sessions and the cookies of
+    clients that fixtures have returned. The level of the last example stays until the test ends,
+    so that a user can examine the database of a failed example.
 
-    An example costs one enter and leave, and a query for each instance that a fixture has left in
-    ``db_session``.
+    An example costs one enter and one leave of a level, and a query for each instance that a
+    fixture has left in ``db_session``.
     """
 
     def __init__(

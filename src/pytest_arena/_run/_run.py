@@ -230,7 +230,7 @@ class ArenaRun:
                 self._note_lost_writes(test)
                 if test.turns:
                     self._note_requests(test)
-                if test.late_work.failures or test.broken:
+                if test.late_work.failures or test.app_errors:
                     self._note_failed_work(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
@@ -381,7 +381,7 @@ class ArenaRun:
 
         Returns the words for a message if no engine is known after it.
         """
-        app = self.apps.at_hand()
+        app = self.apps.current_or_named()
         if app is None:
             return "there is no arena_app that could make one"
         if self._known.know_engines() or self.config.lifespan == "off":
@@ -488,7 +488,7 @@ class ArenaRun:
         test = self.test
         if words or test is None or not test.sessions.has_committed:
             return words
-        if test.was_broken_by(error):
+        if test.is_app_error(error):
             return ""
         return _explanations.ended_transaction(error)
 

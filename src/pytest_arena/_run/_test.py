@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Observes tests, and may run one again. Exists only in runs with scenarios."""
+    """Observes tests, and may run a test again. Only runs with scenarios have one."""
 
     @property
     def app_watcher(self) -> AppWatcher:
-        """The object that is called around each request to an app."""
+        """The object whose methods are called around each request to an app."""
 
     @property
     def is_rehearsing(self) -> bool:
@@ -65,7 +65,7 @@ class Watcher(Protocol):
         """Return a function that restores the present state before the next example."""
 
     def note_lost(self, words: str) -> None:
-        """Called when a request of the test has written what the app never committed."""
+        """Called when a request of the test has lost writes."""
 
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Called at the end of a test. Returns the errors to raise."""
@@ -79,14 +79,16 @@ class StoryMoment:
     """A point in time between two requests, in each database that existed."""
 
     levels: tuple[Level, ...]
-    times: Mapping[Database, object]  # None if the isolation cannot name a time cheaply
+    times: Mapping[
+        Database, object
+    ]  # None if reading the time failed or costs too much
 
     def time_of(self, database: Database) -> object:
-        """Return the time in one database. None is its beginning: it did not exist yet."""
+        """Return the time in one database, None if the database did not exist yet."""
         return self.times.get(database)
 
     def knows(self, database: Database) -> bool:
-        """Return whether changes in this database since, or until then, can be read."""
+        """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
 
 
@@ -104,8 +106,7 @@ class Moments:
             isolation = database.isolation
             times[database] = None
             if isolation is not None:
-                # A request must not fail because pytest-arena cannot read the time.
-                with suppress(Exception):
+                with suppress(Exception):  # else the request would fail
                     times[database] = isolation.moment()
         return StoryMoment(tuple(self._databases.levels), times)
 
@@ -134,66 +135,69 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class OpenRead:
-    """An open transaction of the test that has read from a snapshot, before a request."""
+    """A transaction of the test that had read from a snapshot when a request began."""
 
     snapshot: ReadSnapshot
-    reads: int  # before the request
-    line: CodeLine | None  # that checked the connection out
+    reads: int  # the number of reads before the request
+    line: CodeLine | None  # the line that checked the connection out
 
     @property
     def has_read_since(self) -> bool:
-        """Whether it has read again, and could not see what the request committed."""
+        """Whether it has read after the request began. It cannot see the request's commit."""
         return self.snapshot.reads > self.reads
 
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One request, or requests that ran at the same time: their changes are one set."""
+    """One request, or several requests that ran at the same time and have one set of changes."""
 
     before: StoryMoment | None  # None if pytest-arena has forgotten it
     after: StoryMoment | None = None  # None while the requests run
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
-    # How many checkouts the run had before the turn. When it is over: how many the turn had.
+    # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
     is_quiet: bool = False  # it has sent no statement
     lost: list[LostWork] = field(default_factory=list)
-    # When the turn began: uncommitted writes of the test, objects that it had not flushed, and what
-    # it had lost since the turn before.
+    # The test's uncommitted writes, and its unflushed objects, when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
     unflushed: list[PendingObjects] = field(default_factory=list)
+    # The test's lost writes since the previous turn.
     lost_before: list[LostWork] = field(default_factory=list)
     # Transactions of the test that had read from a snapshot when the turn began.
     open_reads: list[OpenRead] = field(default_factory=list)
-    # Classes of the loaded instances that db_session has updated for it.
+    # Classes of instances that the commit of db_session before the turn has updated.
     updated: set[str] = field(default_factory=set)
 
     @property
     def went_well(self) -> bool:
-        """Whether each request was answered below 400: then the app meant to commit.
+        """Whether each request has a status below 400. Then the app meant to commit.
 
-        False for a turn without requests: their example is over.
+        False for a turn without requests: its example is over.
         """
         statuses = [request.status or REFUSAL for request in self.records]
         return max(statuses, default=REFUSAL) < REFUSAL
 
     def begin_at(self, before: StoryMoment) -> None:
-        """Let its changes begin at a later moment."""
+        """Count only changes after this moment."""
         self.before = before
 
     def note_updated(self, classes: set[str]) -> None:
-        """Note the classes of instances that db_session has updated for it."""
+        """Note the classes of instances that the commit of db_session has updated."""
         self.updated = classes
 
     @property
     def has_sent_writes(self) -> bool:
-        """Whether its requests have sent a statement that is no SELECT."""
-        statements = [each for request in self.records for each in request.statements]
-        return not all(each.lstrip().startswith("SELECT") for each in statements)
+        """Whether a request has sent a statement other than SELECT."""
+        for request in self.records:
+            for statement in request.statements:
+                if not statement.lstrip().startswith("SELECT"):
+                    return True
+        return False
 
     @property
     def idle_update(self) -> Request | None:
-        """The PUT or PATCH that wrote nothing after db_session had updated a row, else None."""
+        """The only request, if it is a PUT or PATCH that succeeded and wrote nothing."""
         if len(self.records) != 1 or not self.went_well:
             return None
         request = self.records[0]
@@ -206,13 +210,13 @@ class Turn:
         self.is_at_once = True
 
     def end(self, after: StoryMoment, checkouts: int) -> None:
-        """Note the moment of its end, and how many checkouts the run has had by now."""
+        """Note the moment of its end, and the number of the run's checkouts until then."""
         self.after = after
         self.checkouts = checkouts - self.checkouts
         self.is_quiet &= not self.checkouts
 
     def forget_moments(self) -> None:
-        """Forget the moments around it, which may hold a database's content."""
+        """Forget the moments around it. They may hold the content of a database."""
         self.before = None
         self.after = None
 
@@ -223,17 +227,17 @@ _IDLE_UPDATE = (
     "of the request, not the instance, or commit db_session in the test"
 )
 REFUSAL = 400
-LIFESPAN = "LIFESPAN"  # in the place of a request's method
+LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
-# The first and the last turns that a report lists one by one. It sums up the others.
+# The numbers of first and last turns that a report lists one by one. It sums up the others.
 FIRST = 6
 LAST = 24
-_KEPT = 100  # the last turns whose changes can still be read
+_KEPT = 100  # the number of last turns whose changes can be read
 
 
 @dataclass(slots=True, eq=False)
 class RunningTest(Hooks):
-    """One test while it runs: its clients, its sessions, and its requests with their moments.
+    """A test that runs, with its clients, its sessions and its requests.
 
     A request costs at most one query to each database before it and one after it. A database
     that no connection uses meanwhile gets no query.
@@ -254,64 +258,64 @@ class RunningTest(Hooks):
     app_states: list[AppState] = field(default_factory=list)
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
-    broken: list[tuple[str, Exception]] = field(default_factory=list)
+    app_errors: list[tuple[str, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
-    # Also of the examples before the last one, whose turns are forgotten.
+    # Lost writes of requests, also of examples whose turns are forgotten.
     lost: list[tuple[Request, LostWork]] = field(default_factory=list)
-    # Rows that the test and its fixtures have lost since the last turn.
+    # Lost writes of the test and its fixtures since the last turn.
     own_lost: list[LostWork] = field(default_factory=list)
-    # Rows that code of the app has lost when the test called it, such as a command.
+    # Lost writes of app code that the test called, such as a command.
     lost_by_calls: list[LostWork] = field(default_factory=list)
-    # Rows that function fixtures have lost before pytest called the test function.
+    # Lost writes of function fixtures before pytest called the test function.
     lost_in_set_up: list[LostWork] = field(default_factory=list)
-    # Of the app that the fixture `arena_app` returns. Clients use the last one.
+    # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
-    checkouts: int = 0  # of connections, before the test
+    checkouts: int = 0  # the number of connection checkouts before the test
     use_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
     # The methods `begin` of the blocks of `expect_changes`.
     blocks: list[Callable[[], None]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    is_to_be_started: bool = False  # the app, even without a request
-    starts_with_session: bool = False  # the app, before the first use of a session
-    # Before the app started, if the test had used connections.
+    is_to_be_started: bool = False  # start the app even without a request
+    starts_with_session: bool = False  # start the app before the first use of a session
+    # The moment before the app started, if the test had used connections.
     start_moment: StoryMoment | None = None
-    has_start_used_rows: bool = False  # the start-up used a connection
+    has_start_used_rows: bool = False  # whether the start-up used a connection
     under_way: int = 0  # the number of requests without an answer
-    changed: list[str] = field(default_factory=list)  # names of databases
-    # Of the requests of Werkzeug's client.
+    changed: list[str] = field(default_factory=list)  # the names of changed databases
+    # The streamed answers of Werkzeug's client.
     bodies: list[StreamedBody] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)  # requests that are open
-    # Those that fixtures have left open.
-    of_fixtures: list[Exchange] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)  # the open requests
+    # The open requests when pytest called the test function: fixtures made them.
+    exchanges_of_fixtures: list[Exchange] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
-    has_level: bool = False  # it was entered once
+    has_level: bool = False  # whether its level was entered once
     settled: bool = False
-    # Set when it is settled: whether pytest-arena had anything to end or to close.
+    # Set at the end: whether pytest-arena has anything to end or to close.
     is_used: bool = True
-    loop: AbstractEventLoop | None = None  # of its coroutine
-    # From when it failed: its uncommitted work, lines of late work, instances in its sessions.
+    loop: AbstractEventLoop | None = None  # the loop of the test's coroutine
+    # Set when the test fails: lines of uncommitted work, lines of late work, held instances.
     uncommitted: list[str] | None = None
     unfinished: list[str] | None = None
     held: Container[InstanceState[object]] | None = None
-    # The number of checkouts when the last request ended. -1: a connection was in use.
+    # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
-    _start_loop: AbstractEventLoop | None = None  # in which a session started the app
-    _start_checkouts: int = 0  # of connections, before the app started
+    _start_loop: AbstractEventLoop | None = None  # the loop in which the app started
+    _start_checkouts: int = 0  # the number of checkouts before the app started
     # Writes of the app that are uncommitted between two requests.
-    _of_app: set[PendingWrites] = field(default_factory=set)
+    _app_writes: set[PendingWrites] = field(default_factory=set)
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(starter=self)
 
-    # Called around the test's coroutine, in its loop.
+    # Called around the test function.
 
     def begin_call(self) -> None:
-        """Note the open requests of fixtures. Later ones belong to the test's function.
+        """Note the open requests of fixtures. Later requests belong to the test function.
 
         Raises:
             ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
@@ -320,10 +324,10 @@ class RunningTest(Hooks):
             raise no_asyncio()
         self.tasks.see()
         self.loop = running_loop()
-        self.of_fixtures = [*self.exchanges]
+        self.exchanges_of_fixtures = [*self.exchanges]
 
     def end_set_up(self) -> None:
-        """Note what the set-up of function fixtures has lost. Called before the test's function."""
+        """Note the lost writes of function fixtures. Called before the test function."""
         if self.gate.lost.losses:
             self.take_lost()
         for turn in self.turns:
@@ -332,17 +336,17 @@ class RunningTest(Hooks):
         self.lost_by_calls.clear()
 
     def start_early(self) -> None:
-        """Let the app start at the first use of the sessions, or before the test's function."""
+        """Let the app start in the test's loop, if it has a lifespan and the test no examples."""
         if self.app_runs[-1].has_lifespan and not self.plan.has_examples:
             self.start_in_loop()
 
     def start_in_loop(self) -> None:
-        """Let the app start in the test's loop: before its function, or for its first session."""
+        """Let the app start in the test's loop: before the test function or the first session."""
         self.is_to_be_started = True
         self.starts_with_session = True
 
     def start(self) -> None:
-        """Start the app of a sync test. The loop of an async test does not run now."""
+        """Start the app of a sync test. An async test starts it in its loop."""
         if not self.plan.is_async:
             self.starts_with_session = False
             self.app_runs[-1].join({"backend": "asyncio"})
@@ -353,7 +357,7 @@ class RunningTest(Hooks):
             return
         loop = running_loop()
         app_run = self.app_runs[-1]
-        # A fixture may have a wider loop than the test, which does not run during the test.
+        # A session of a fixture may have started the app in a loop that does not run now.
         if self._start_loop is not None and self._start_loop is not loop:
             app_run.close_lifespans_in(self._start_loop)
         self._start_loop = loop
@@ -361,16 +365,16 @@ class RunningTest(Hooks):
         await app_run.ajoin()
 
     def left_open(self) -> list[str]:
-        """Return a line for each request that the test's function has left open."""
+        """Return a line for each request that the test function has left open."""
         open_requests = []
         for exchange in self.exchanges:
-            if exchange not in self.of_fixtures:
+            if exchange not in self.exchanges_of_fixtures:
                 open_requests.append(exchange.shown)
         open_requests += [body.shown for body in self.bodies if not body.is_over]
         return open_requests
 
     async def asettle(self) -> None:
-        """End the test's requests, and wait for the work that they have begun."""
+        """Close the test's open requests, and wait for the work that its requests have begun."""
         left_open = self.left_open()
         if left_open:
             self.late_work.cut(left_open)
@@ -387,7 +391,7 @@ class RunningTest(Hooks):
             await app_run.aclose()
 
     async def aclose_failed(self) -> None:
-        """Do what ``aclose`` does. The tear-down raises its errors, after that of the test."""
+        """Close as ``aclose`` does, and keep its error for the tear-down: the test has failed."""
         try:
             await self.aclose()
         except Exception as error:  # noqa: BLE001 - the tear-down raises it
@@ -395,36 +399,36 @@ class RunningTest(Hooks):
 
     # Called by clients.
 
-    async def abefore(self) -> None:
+    async def aprepare_request(self) -> None:
         """Commit pending work, and begin a request of an async client."""
         if running_loop() is not self.loop:
             self.tasks.see()
         if self.sessions.is_used:
-            is_alone = self._forget_lost()
+            is_alone = self._take_earlier_lost()
             await self.sessions.acommit()
             if is_alone:
                 self._refuse_lost()
-        self.begins()
+        self.begin_request()
 
-    def before(self, *, refuses: bool = True) -> None:
+    def prepare_request(self, *, refuses: bool = True) -> None:
         """Commit pending work, and begin a request of a sync client."""
         if self.sessions.is_used:
-            is_alone = self._forget_lost()
+            is_alone = self._take_earlier_lost()
             with nullcontext() if refuses else suppress(PendingWorkError):
                 self.sessions.commit()
                 if is_alone:
                     self._refuse_lost()
-        self.begins()
+        self.begin_request()
 
-    def _forget_lost(self) -> bool:
-        """Forget the test's lost writes. Return False if requests are under way."""
+    def _take_earlier_lost(self) -> bool:
+        """Note the lost writes so far. Return False if requests are under way."""
         if self.under_way:
             return False
         self.take_lost()
         return True
 
     def _refuse_lost(self) -> None:
-        """Raise a PendingWorkError if the commit of the test's sessions was a rollback."""
+        """Raise an error if the server rolled the commit of a session of the test back."""
         for lost in self.gate.lost.take():
             if lost.is_failed:
                 raise PendingWorkError(
@@ -435,10 +439,10 @@ class RunningTest(Hooks):
                     "(`async with` in an async test)",
                 )
 
-    async def aserves(self) -> None:
+    async def acommit_in_test_loop(self) -> None:
         """Commit async sessions in the test's loop, before a request by a socket.
 
-        A loop does not run while its test waits for a sync client. Then this times out.
+        If the test blocks its loop by a sync client, this gives up after a second.
         """
         if self.sessions.is_used and self.loop is not None and self.loop.is_running():
             commit = run_coroutine_threadsafe(self.sessions.acommit(), self.loop)
@@ -446,10 +450,10 @@ class RunningTest(Hooks):
             for future in done:
                 future.result()
 
-    def starting(self) -> RequestAnswer:
+    def begin_lifespan(self) -> RequestAnswer:
         """Note that the app is about to start. Its start-up may see all rows written until now.
 
-        Return the object that stands for the lifespan in lost writes.
+        Return the request answer to which lost writes of the lifespan are attributed.
         """
         checkouts = self.gate.registry.checkouts
         if checkouts != self.checkouts and self.start_moment is None:
@@ -459,13 +463,13 @@ class RunningTest(Hooks):
         self.answers.append((Request(method=LIFESPAN, path="of the app"), lifespan))
         return lifespan
 
-    def started(self) -> None:
+    def note_app_started(self) -> None:
         """Note that the app is up."""
         if self.gate.registry.checkouts != self._start_checkouts:
             self.has_start_used_rows = True
 
-    def begins(self) -> None:
-        """Begin a turn for a request that is about to be sent, or add it to the present turn."""
+    def begin_request(self) -> None:
+        """Begin a request: in a new turn, or in the present turn if other requests are open."""
         with self._lock:
             if self.under_way:
                 self.turns[-1].add_request()
@@ -474,11 +478,11 @@ class RunningTest(Hooks):
             self.under_way += 1
 
     def _begin_turn(self) -> None:
-        self.take_lost()  # by the test itself, or after the last request
+        self.take_lost()  # what was lost since the last request
         registry = self.gate.registry
         is_quiet = registry.is_quiet
         before = self.turns[-1].after if self.turns else None
-        # If no connection was used since the last request ended, its end is the same moment.
+        # Without a checkout since the end of the last request, that end is the same moment.
         is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
         if before is None or is_used or before.levels != self.moments.levels():
             before = self.moments.now()
@@ -500,25 +504,25 @@ class RunningTest(Hooks):
         if place > FIRST:
             self.turns[place].forget_moments()
 
-    def serving(self) -> None:
-        """Note the tasks and threads that exist before the app answers. Called in its loop."""
-        self.late_work.serving()
+    def note_older_work(self) -> None:
+        """Record the tasks and threads that exist before the app answers."""
+        self.late_work.note_older_work()
 
-    def requested(self, request: Request) -> None:
+    def record_request(self, request: Request) -> None:
         """Add a request to the ledger and to its turn."""
         self.ledger.requests.append(request)
-        self.answered(request)
+        self.add_to_turn(request)
 
-    def answered(self, request: Request) -> None:
-        """Add a request to its turn. It has its answer or a redirect, by any client."""
+    def add_to_turn(self, request: Request) -> None:
+        """Add an answered request of any client to the present turn."""
         with self._lock:
             if self.under_way:
                 self.turns[-1].records.append(request)
 
-    def ended(self) -> None:
-        """End a request and its redirects, and the turn if it was its last request."""
+    def end_request(self) -> None:
+        """End a request and its redirects, and the turn if this was its last open request."""
         with self._lock:
-            if not self.under_way:  # of an example that is over
+            if not self.under_way:  # the example of this request is over
                 return
             self.under_way -= 1
             if not self.under_way:
@@ -527,11 +531,11 @@ class RunningTest(Hooks):
     def _end_turn(self, turn: Turn) -> None:
         self.take_lost(turn)
         registry = self.gate.registry
-        # In this order: a checkout is counted before pytest-arena looks for present ones.
+        # Read this first: otherwise a checkout between the two reads would be missed.
         self._checkouts_at_end = registry.checkouts
         if not registry.is_quiet:
             self._checkouts_at_end = -1
-            self._of_app |= self.own_writes() - turn.held
+            self._app_writes |= self.own_writes() - turn.held
         turn.end(self.moments.now(), registry.checkouts)
         if turn.updated:
             self._note_idle_update(turn)
@@ -543,10 +547,7 @@ class RunningTest(Hooks):
             self.ledger.note(_IDLE_UPDATE.format(classes, request.method))
 
     def take_lost(self, turn: Turn | None = None) -> None:
-        """Note what was lost: by requests, each in its turn, or by the test.
-
-        ``turn`` is the one that ends.
-        """
+        """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
         if not self.gate.lost.losses:
             return
         for lost in self.gate.lost.take():
@@ -562,13 +563,13 @@ class RunningTest(Hooks):
                 self.lost.append((turn.records[0], lost))
 
     def take_lost_by_calls(self) -> None:
-        """Note what code of the app has lost. The rest is lost by the test, or by another app."""
+        """Note the lost writes of app code that the test called, and forget all others."""
         self.lost_by_calls += [
             lost for lost in self.gate.lost.take() if lost.is_of_call
         ]
 
     def take_unclosed(self) -> None:
-        """Note the unwritten objects of sessions that no request has closed, and that are gone."""
+        """Note the unwritten objects of sessions that Python freed before the app closed them."""
         for request, answer in self.answers:
             for pending in answer.unflushed:
                 is_kept = pending.session in session_numbers()
@@ -588,7 +589,7 @@ class RunningTest(Hooks):
             turn.lost.append(lost)
 
     def turn_of(self, request: object) -> Turn | None:
-        """Return the turn that a request belongs to, None if it is of another test."""
+        """Return the turn of a request, None for a request of another test."""
         for turn in self.turns:
             if request in turn.records:
                 return turn
@@ -601,7 +602,7 @@ class RunningTest(Hooks):
                 return request
         return None
 
-    def answering(self, request: Request) -> RequestAnswer:
+    def begin_answer(self, request: Request) -> RequestAnswer:
         """Create the record of an answer that the app begins."""
         answer = RequestAnswer()
         answer.begin()
@@ -609,34 +610,34 @@ class RunningTest(Hooks):
         self.answers.append((request, answer))
         return answer
 
-    def cut_off(self, line: str) -> None:
+    def note_cut_off(self, line: str) -> None:
         """Note the handler of a websocket that was cancelled after its client had left."""
         self.late_work.cut_off.append(line)
 
-    def streams(self, body: StreamedBody) -> None:
-        """Note a body that the app makes while the test reads it."""
+    def note_stream(self, body: StreamedBody) -> None:
+        """Note an answer whose body the app streams to the test."""
         self.bodies.append(body)
 
     def close_bodies(self) -> None:
         """Close the bodies that the test has not read to their end."""
         for body in self.bodies:
             if not body.is_over:
-                with suppress(Exception):  # of the app, in its clean-up
+                with suppress(Exception):  # the app's clean-up may fail
                     body.close()
 
-    def broke(self, request: str, error: Exception) -> None:
+    def note_app_error(self, request: str, error: Exception) -> None:
         """Note that the app raised instead of answering."""
-        self.broken.append((request, error))
+        self.app_errors.append((request, error))
 
-    def handled(self, request: str, trace: TracebackException) -> None:
+    def note_handled_error(self, request: str, trace: TracebackException) -> None:
         """Note that the app answered an exception that it did not expect."""
         self.handled_traces.append((request, trace))
 
-    def was_broken_by(self, raised: BaseException) -> bool:
+    def is_app_error(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one that the app raised in a request."""
-        return _is_among([error for _, error in self.broken], raised)
+        return _is_among([error for _, error in self.app_errors], raised)
 
-    def was_broken_by_commit(self, raised: BaseException) -> bool:
+    def is_commit_error(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one of the commit before a request."""
         return _is_among(self.sessions.failures, raised)
 
@@ -647,7 +648,7 @@ class RunningTest(Hooks):
         self.failed |= has_failed
 
     def note_unfinished(self, uncommitted: list[str]) -> None:
-        """Note what the test has left when it failed. ``uncommitted`` are lines of its writes."""
+        """Note what a failed test has left. ``uncommitted`` are lines about its writes."""
         self.uncommitted = uncommitted
         self.unfinished = self.late_work.unfinished()
         self.held = self.sessions.held()
@@ -662,7 +663,7 @@ class RunningTest(Hooks):
         writes = set()
         for checkout in self.gate.registry.checked_out():
             pending = checkout.connection.pending_writes
-            if pending and pending not in self._of_app:
+            if pending and pending not in self._app_writes:
                 writes.add(pending)
         return writes
 
@@ -681,11 +682,11 @@ class RunningTest(Hooks):
         self.app_states = [state]
 
     def remember_app(self, *states: AppState) -> None:
-        """Record the state of the app, which pytest-arena restores when the test ends."""
+        """Record the states that pytest-arena restores when the test ends."""
         self.app_states[:] = states
 
-    def begin_anew(self) -> None:
-        """Let the present turn and blocks of `expect_changes` start at the present content."""
+    def restart_counting(self) -> None:
+        """Make the present turn and open `expect_changes` blocks count changes from now on."""
         with self._lock:
             self._checkouts_at_end = -1
             if self.under_way:
@@ -700,14 +701,14 @@ class RunningTest(Hooks):
             self.under_way = 0
 
     def forget(self) -> None:
-        """Forget what refers back to the test, which then ends without the garbage collector."""
+        """Break the reference cycles with the test, so that Python frees it at once."""
         self.cut(0)
         self.start_moment = None
         self.app_runs.clear()
         self.sessions = Sessions()
 
-    def has_changed(self, databases: list[str]) -> None:
-        """Note databases that had changed when a level of the test was left."""
+    def note_changed(self, databases: list[str]) -> None:
+        """Note the names of databases that a level of the test has changed."""
         for name in databases:
             if name not in self.changed:
                 self.changed.append(name)
@@ -724,19 +725,18 @@ class Current:
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
         self.test: RunningTest | None = None
-        self.in_teardown = (
-            False  # pytest tears down fixtures of the test, or wider ones
-        )
-        self.being_set_up: list[Any] = []  # wider fixtures, the innermost last
+        self.in_teardown = False  # whether pytest tears fixtures down
+        # The wider fixtures whose set-up runs, the innermost last.
+        self.being_set_up: list[Any] = []
 
     def running(self) -> RunningTest:
-        """Return the running test. pytest sets fixtures up only during a test."""
+        """Return the running test. pytest sets up fixtures only during a test."""
         if self.test is None:
             raise impossible("no test runs: a fixture was set up outside of any")
         return self.test
 
     def on_top(self) -> RunningTest | None:
-        """Return the test if its code runs, and not that of a wide fixture."""
+        """Return the running test if the level in use is a test's, else None."""
         databases = self._databases
         if databases.levels and databases.level_in_use().is_test:
             return self.test

@@ -165,7 +165,7 @@ class Breaking:
         else:
             self._enter(test, serial=test.serial, from_template=True)
         # Moments before this one must not be compared with moments after it.
-        test.begin_anew()
+        test.restart_counting()
         self.apply()
 
     def _switch_policies_off(self, test: RunningTest) -> None:

@@ -414,7 +414,7 @@ class Instruments:
         log.add(request, reads=test.sessions.reads())
         if not test.under_way:  # neither this test's client nor its transport sent it
             request.begin_foreign(now())
-            test.begins()
+            test.begin_request()
         request.join(test.turns[-1])
         if previous and previous.turn is request.turn:
             request.follow(previous, self.run.moments.now())
@@ -448,5 +448,5 @@ class Instruments:
         if test is None or log is None or request not in log.requests:
             return
         if request.end_foreign(now()):
-            test.answered(request.request)
-            test.ended()
+            test.add_to_turn(request.request)
+            test.end_request()

@@ -124,7 +124,7 @@ class LateWork:
         self._threads_cut_off: dict[int, FrameType] | None = None
         self._is_done = False  # no request was answered since the last wait for its end
 
-    def serving(self) -> None:
+    def note_older_work(self) -> None:
         """Record the tasks and threads that exist. Called in the app's loop before it answers."""
         self._is_done = False
         loop = running_loop()

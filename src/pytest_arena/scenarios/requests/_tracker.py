@@ -263,13 +263,15 @@ class RequestTracker:
         Called only after a test without a recorded request.
         """
         apps = self._apps()
-        if apps.named is None and apps.given is None:
+        if apps.named is None and apps.fixture_app is None:
             return _NO_APP
-        for app in (apps.given, None if apps.factory else apps.named):
+        for app in (apps.fixture_app, None if apps.factory else apps.named):
             if app is not None and not _is_trackable(app):
                 return _FUNCTION
         if apps.factory is not None:
-            has_app = self._made_apps or self._last_made_apps or apps.given is not None
+            has_app = (
+                self._made_apps or self._last_made_apps or apps.fixture_app is not None
+            )
             if has_app and not has_asked_another:
                 return ""
             return _UNSEEN
@@ -357,7 +359,7 @@ class RequestTracker:
         self._records[request] = record
         return record
 
-    def answered(self, response: Any) -> None:
+    def note_answer(self, response: Any) -> None:
         """Make a response of our client note when the test looks at it."""
         record = self._records.get(response.extensions.get("arena"))
         if record is None or record.number < 0:
