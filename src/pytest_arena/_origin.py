@@ -436,7 +436,7 @@ class Work(Protocol):
     def cut(self, lines: Iterable[str]) -> None:
         """Note the lines of work that was cut off."""
 
-    def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Note that this work schedules a call in a loop. Return whether the test waits for it."""
 
 
@@ -713,7 +713,7 @@ def watch_what_is_begun(undo: ExitStack) -> None:
         **kwargs: object,
     ) -> object:
         work = WORK.get()
-        if work is not None and work.is_given_to(loop):
+        if work is not None and work.note_call_into(loop):
             # Nothing cancels this piece, because it may wake a task of the other loop.
             callback = Piece(work, callback)
         return call_soon_threadsafe(loop, callback, *args, **kwargs)

@@ -545,9 +545,9 @@ def server_sections(
 ) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
 
-    ``app_errors`` has each error that the app raised instead of an answer, with its request. An error
-    that the test's report shows is left out. ``handled`` has the unexpected errors for which the
-    app sent an answer.
+    ``app_errors`` has each error that the app raised instead of an answer, with its request.
+    Errors in the test's own report are left out. ``handled`` has the unexpected errors for which
+    the app sent an answer.
     """
     shown = {id(error) for error in causes(raised)}
     sections = []

@@ -12,7 +12,7 @@
     ├─ TemplateError                   A401  the schema or the seed could not be built
     ├─ IsolationError                  A501  a database cannot be given or restored
     ├─ LeakError                             something was left behind
-    │   ├─ ConnectionLeak              A602  a connection was not given back
+    │   ├─ ConnectionLeak              A602  a connection was not returned
     │   ├─ LostWriteError              A603  the app has written and never committed
     │   ├─ LateWorkError               A604  work of a request has outlived its test
     │   └─ LateCommitError             A605  an answer was sent before its commit

@@ -249,7 +249,7 @@ def pytest_collection_modifyitems(
         if not run.config.specs:
             _note_unused_markers(items, run)
     except ArenaError as error:
-        if not config.stash[FACTS].hands_on(str(error)):
+        if not config.stash[FACTS].send_mistake(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
 
@@ -781,7 +781,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over the facts of a worker of pytest-xdist."""
     facts = node.config.stash[FACTS]
     run = RUNS[node.config]
-    facts.take_over(getattr(node, "workeroutput", {}), run.databases)
+    facts.add_worker(getattr(node, "workeroutput", {}), run.databases)
     if error:  # the worker crashed, and has left its databases
         run.sweep_at_the_end()
 

@@ -325,6 +325,6 @@ def test_the_next_test_is_whole_and_the_run_ends_as_it_should(tmp_path: Path) ->
     run.says("PASSED test_story.py::test_10_room_again")
     run.says("ERROR test_story.py::test_07_no_more_room - Failed: IsolationError")
     run.says("ERROR test_story.py::test_08_still_none - IsolationError")
-    run.says("dev: locked by a connection that arena does not know or cannot end")
+    run.says("dev: locked by a connection that pytest-arena does not know or cannot end")
     run.says("its file was deleted or replaced; a new file was put in its place.")
     run.says("those of sqlite3 itself and of other processes keep using the old file")

@@ -240,7 +240,7 @@ def test_in_a_savepoint(nested, turn):
 def test_a_transaction_of_a_wide_fixture(server: StoryMySQLServer, tmp_path: Path) -> None:
     """It stays open over its tests, which undo their writes by savepoints."""
     run = shop(server, tmp_path).with_files(test_transaction=TRANSACTION).run("-q")
-    run.expect(passed=2).says("a fixture holds a transaction open over its tests")
+    run.expect(passed=2).says("a fixture keeps a transaction open during its tests")
 
 
 PROCESS = """

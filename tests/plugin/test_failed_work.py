@@ -103,7 +103,7 @@ def test_such_work_fails_its_test_under_arena_late_fail(example: Example) -> Non
     """With the code and the parts of each message."""
     project = example.with_files(test_it=TESTS, app=example.files["app.py"] + APP)
     run = project.run("--arena-late=fail", "-p", "no:randomly").expect(1, passed=5, errors=3)
-    run.says("the client has its answer, and does not learn of the error", "[A604]")
+    run.says("the client has its answer, and never sees the error", "[A604]")
 
 
 OWN_CLIENTS = """

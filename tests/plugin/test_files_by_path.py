@@ -102,7 +102,7 @@ def test_a_file_of_the_app_that_is_opened_by_its_path_is_refused(example: Exampl
     run.says("the test's database is in another file. This file has the app's data")
     run.says('shutil.copy(PATH, "backup.db")')
     run.says("VACUUM INTO 'copy.db'", "make_url(arena.url).database")
-    run.says("dev.db is not there: the database of this test is in another file")
+    run.says("dev.db does not exist: the database of this test is in another file")
     assert not (project.folder / "dev.db").exists()
 
 

@@ -347,6 +347,6 @@ async def test_it(client):
     run = run_of(example, test, "--arena-late-commits=fail", more=more).expect(
         1, passed=1, errors=1
     )
-    run.says("this code of the app runs after the answer, as the end of a middleware does")
+    run.says("this code of the app runs after the answer, like the end of a middleware")
     run.says("next: commit before the answer is sent, in the endpoint: await session.commit()")
     run.never_says("FastAPI runs the code")

@@ -283,7 +283,7 @@ def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     run.expect(1, passed=13, failed=1, errors=4)
     run.says("the line that took it", "# took a connection", "# not committed")
     run.says("ERROR at teardown of test_1_an_open_transaction", "an open transaction")
-    run.says("ERROR at teardown of test_3_a_connection", "that was not given back")
+    run.says("ERROR at teardown of test_3_a_connection", "that was not returned")
     run.says(
         "ERROR at teardown of test_a_connection_in_the_apps_state", "await app.state.held.execute"
     )

@@ -256,7 +256,7 @@ def test_levels_with_connections_held_over_tests(example: Example) -> None:
     run = project.run()
     run.expect(1, passed=8, errors=1)
     run.says("ERROR at teardown of test_and_then_begins_a_transaction", "open transaction")
-    run.says("holds a transaction open over its tests")
+    run.says("keeps a transaction open during its tests")
 
 
 ASKED_IN_A_SET_UP = """

@@ -293,7 +293,7 @@ def test_a_late_start_is_told(starting: Example) -> None:
         before the app started dancers +1
             + dancers id=1 name='too early'
             the app's start-up has seen these rows: in production it runs first
-            next: `await client` in an async fixture that comes before them
+            next: `await client` in an async fixture before the rows are written
         """,
         "next: ask for `test_client` before the fixture that writes them",
     )

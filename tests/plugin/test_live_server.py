@@ -191,7 +191,7 @@ def test_what_is_under_way_at_the_end_pitfall_126(example: Example, how: str) ->
         run.says(
             f"test_{name} has ended, and work that a request had begun was cut off: GET /{path}"
         )
-    run.says("ConnectionLeak: the test ended with a connection that was not given back")
+    run.says("ConnectionLeak: the test ended with a connection that was not returned")
 
 
 IN_TIME = """

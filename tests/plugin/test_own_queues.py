@@ -446,7 +446,7 @@ def test_a_job_of_an_own_queue_never_writes_in_the_next_test(example: Example, h
     run.expect(1, passed=16, errors=4)
     run.says("has ended, and work that a request had begun was cut off: ", "QUEUES[kind].put(")
     run.says("refused: a connection for work that a request of an earlier test had begun: ")
-    run.says("ConnectionLeak: the test ended with a connection that was not given back")
+    run.says("ConnectionLeak: the test ended with a connection that was not returned")
 
 
 @pytest.mark.slow

@@ -184,7 +184,7 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
     run = on_postgresql(example, test_it=LEFT_OPEN).run("-W", "ignore")
     run.expect(1, passed=6, failed=1, errors=4)
     run.says("test_it.py:14", "test_it.py:20", "test_it.py:38", "test_it.py:45")
-    run.says("the test ended with an open transaction", "a connection that was not given back")
+    run.says("the test ended with an open transaction", "a connection that was not returned")
 
 
 @pytest.mark.slow

@@ -59,4 +59,4 @@ async def test_left_open_pitfall_073(number):
 def test_connections_left_open_do_not_keep_the_process_pitfall_073(example: Example) -> None:
     """Each aiosqlite connection has a thread that Python waits for: the run ends all the same."""
     run = example.with_files(test_left=LEFT).run()
-    run.expect(1, passed=3, errors=3).says("a connection that was not given back")
+    run.expect(1, passed=3, errors=3).says("a connection that was not returned")

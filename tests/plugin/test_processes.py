@@ -173,7 +173,7 @@ def test_how_it_ends_pitfall_126(example: Example) -> None:
         "had ended with status 3",
         "worker.py dies has ended with status 1",
         "cause: no broker",
-        "worker.py has not said 'steady': after 0.5 s",
+        "worker.py has not written 'steady' after 0.5 s",
         "No such file or directory: 'no-such-program'",
     )
     _, _, story = run.output.partition("_ test_fails _")

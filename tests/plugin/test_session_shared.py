@@ -126,7 +126,7 @@ def test_it(request, client):
     assert client.get("/items").json() == 2
     assert client.post("/refused").status_code == 409
 """
-NOTE = "the app shares the test's session, so a commit that it forgets is not seen"
+NOTE = "The app shares the test's session, so this test cannot find a forgotten commit"
 
 
 def _in_project(example: Example, test: str) -> Example:

@@ -299,8 +299,8 @@ def test_an_error_of_a_suites_own_session_names_the_cause(example: Example, how:
     run = project.run("-p", "no:randomly", env=env_of(how))
     run.expect(1, passed=1, failed=3).says(
         """
-        `Order` (orders id=1) is in a session that lives longer than a test.
-        test_own.py::test_1_writes loaded or wrote it. The writes of that test were undone
+        `Order` (orders id=1) is in a session that outlives a test. test_own.py::test_1_writes
+        loaded or wrote it, and pytest-arena has undone the writes of that test
         """,
     )
     assert run.output.count("next: `with arena.session() as session:`") == 2

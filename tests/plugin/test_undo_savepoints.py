@@ -96,4 +96,4 @@ def test_numbers_in_the_transaction_of_a_wide_fixture_pitfall_057(
         example, conftest=CONFTEST, test_kept=KEPT, test_later=LATER, test_undone=UNDONE
     )
     run = project.run("test_undone.py", "test_kept.py", "test_later.py", env=env)
-    run.expect(passed=9).says("a fixture holds a transaction open over its tests")
+    run.expect(passed=9).says("a fixture keeps a transaction open during its tests")

@@ -335,7 +335,7 @@ def test_a_job_in_an_older_thread_ends_with_its_test(example: Example) -> None:
     run.expect(1, passed=5, errors=2).says(
         "ConnectionLeak: the test ended with an open transaction"
     )
-    run.says("ConnectionLeak: the test ended with a connection that was not given back")
+    run.says("ConnectionLeak: the test ended with a connection that was not returned")
 
 
 @pytest.mark.slow
@@ -354,7 +354,7 @@ def test_a_job_that_awaits_a_queued_job_holds_its_connection_at_the_end(
     """pytest-arena cancels the queued job only after it has looked for connections."""
     project = warm_app(example, how, test_it=QUEUED)
     run = project.run("--arena-settle=0", *isolation(how)).expect(1, passed=11, errors=10)
-    run.says("the test ended with a connection that was not given back", "[A602]")
+    run.says("the test ended with a connection that was not returned", "[A602]")
 
 
 @pytest.mark.slow

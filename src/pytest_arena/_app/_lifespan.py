@@ -455,7 +455,7 @@ class _WakingCallSoon:
             return self._call_soon(callback, *args, context=context)
         work = WORK.get()
         if work is not None:
-            work.is_given_to(self._loop)
+            work.note_call_into(self._loop)
         context = context or copy_context()
         wake = partial(
             self._loop.call_soon_threadsafe, callback, *args, context=context

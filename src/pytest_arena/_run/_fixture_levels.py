@@ -105,7 +105,7 @@ class FixtureLevels:
         test.enter(self._apps.state())
 
     def settle_test(self) -> None:
-        """End a test after the tear-down of its fixtures: close, find leaks, restore. Idempotent."""
+        """End a test after its fixtures: close, find leaks, restore. Idempotent."""
         test = self._current.test
         if test is None or test.settled:
             return

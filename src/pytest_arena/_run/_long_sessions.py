@@ -1,4 +1,4 @@
-"""Forgets a test's rows in sessions that live longer."""
+"""Removes a test's rows from sessions that outlive it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class LongSessions:
-    """The sessions that live longer than a test, and the rows of tests that they still know."""
+    """Sessions that outlive a test, and the instances of earlier tests that they still hold."""
 
     def __init__(self) -> None:
-        # Instances that the suite's sessions keep, with the test that loaded them.
+        # Instances that the suite's sessions still hold, with the test that loaded them.
         self._left: WeakKeyDictionary[InstanceState[object], str] = WeakKeyDictionary()
 
     def leave(self, before: HeldByFixtures, test: str) -> None:
-        """Make pytest-arena's sessions forget what they loaded or added in the level that ends.
+        """Remove the instances of the ending level from pytest-arena's sessions.
 
-        Remember the instances in the suite's sessions, for the report of a later error.
+        Only note the instances in the suite's sessions, for the report of a later error.
         """
         for session in sessions_in_use():
             if session.hash_key not in before.sessions:
                 continue
             if isinstance(session, FreshSession):
-                with suppress(Exception):  # a task or a thread is inside it
+                with suppress(Exception):  # a task or a thread may use the session now
                     _forget(session, before.instances.get(session.hash_key))
                 continue
             held = before.instances.get(session.hash_key, ())
@@ -46,7 +46,7 @@ class LongSessions:
                     self._left.setdefault(state, test)
 
     def explain(self, error: BaseException) -> str:
-        """Return which instance of an earlier test caused the error of a later test, or ""."""
+        """Explain an error that an instance of an earlier test has caused, "" for another error."""
         kind = type(error).__name__
         if kind not in {"StaleDataError", "ObjectDeletedError"}:
             return ""
@@ -60,8 +60,8 @@ class LongSessions:
 
 
 _LEFT = """\
-`{0}` ({1}) is in a session that lives longer than a test. {2} loaded or wrote it. The writes of
-that test were undone
+`{0}` ({1}) is in a session that outlives a test. {2} loaded or wrote it, and
+pytest-arena has undone the writes of that test
 next: `with arena.session() as session:` in place of the suite's own session, or
 `session.expunge_all()` at the end of each test"""
 
@@ -79,9 +79,9 @@ def shown_row(state: InstanceState[object]) -> str:
 
 
 def _forget(session: FreshSession, before: HeldInstances | None) -> None:
-    """Make a session hold the instances and values that it held before a level. Runs no SQL."""
-    pending = [*session.new]  # a wider fixture's: the test's were taken out
-    # `expunge` and `add` of one instance would also move its related instances.
+    """Restore the instances and values that a session held before a level. Runs no SQL."""
+    pending = [*session.new]  # of a wider fixture: the end of the test expunged its own
+    # `expunge` and `add` of a single instance would also move its related instances.
     session.expunge_all()
     loaded_since: list[tuple[object, list[str]]] = []
     for state, values in (before or {}).items():
@@ -98,7 +98,7 @@ def _forget(session: FreshSession, before: HeldInstances | None) -> None:
 def _put_back(
     state: InstanceState[object], instance: object, values: dict[str, object]
 ) -> list[str]:
-    """Give a detached instance its values of then. Returns what it has loaded since."""
+    """Restore the values of a detached instance. Return the names of attributes loaded since."""
     if state.was_deleted:
         make_transient(instance)
         make_transient_to_detached(instance)
@@ -110,7 +110,7 @@ def _put_back(
             set_committed_value(instance, key, value)
     loaded_since = [key for key in now if key not in values]
     for relationship in state.mapper.relationships:
-        if relationship.key in loaded_since:  # `add` would follow it
+        if relationship.key in loaded_since:  # `add` would add the related instances
             set_committed_value(
                 instance, relationship.key, [] if relationship.uselist else None
             )
@@ -122,5 +122,5 @@ def _is_same(before: object, now: object) -> bool:
         return True
     try:
         return bool(before == now)
-    except Exception:  # noqa: BLE001 - arrays, and types of the user's that compare in another way
+    except Exception:  # noqa: BLE001 - arrays and types of the user may not return a bool
         return False

@@ -33,8 +33,8 @@ _SHOWN = 40  # lines of output
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
 
-    It ends with its ``with`` block, by ``stop()``, or with the test or the fixture that began it.
-    pytest-arena sends SIGTERM before it restores the database. After five seconds it kills the
+    pytest-arena stops it at the end of its ``with`` block, or of the test or the fixture that began
+    it, before the database is restored. It sends SIGTERM. After at most five seconds it kills the
     program and the processes that it has started.
     """
 
@@ -44,9 +44,9 @@ class Process:
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path
     ) -> None:
         self.command: str = shlex.join(command)
-        self._status_before: int | None = None  # its status when `stop` was called
+        self._status_before: int | None = None  # the exit status before `stop`
         self.was_killed: bool = False
-        # A file: the program would wait if a pipe is full.
+        # Not a pipe: the program would block when the pipe is full.
         number, name = tempfile.mkstemp(prefix="arena-process-")
         self._log = Path(name)
         try:
@@ -64,7 +64,7 @@ class Process:
             raise
         finally:
             os.close(number)
-        self._output: str | None = None  # once it has ended
+        self._output: str | None = None  # set by `stop`
 
     @property
     def pid(self) -> int:
@@ -78,21 +78,21 @@ class Process:
 
     @property
     def output(self) -> str:
-        """The output so far, of both streams."""
+        """The output so far: stdout and stderr."""
         if self._output is not None:
             return self._output
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, seconds: float = 10.0) -> int:
-        """Wait until it ends by itself. Returns its status.
+        """Wait until the program ends by itself. Return its exit status.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs.
+            subprocess.TimeoutExpired: the program still runs.
         """
         return self._process.wait(seconds)
 
     def stop(self) -> None:
-        """End it, and all that it has started. Idempotent."""
+        """End the program and all processes that it has started. Idempotent."""
         if self._output is not None:
             return
         self._status_before = self.status
@@ -110,10 +110,10 @@ class Process:
     def until_ready(
         self, ready: str | Callable[[], object], *, patience: float
     ) -> None:
-        """Wait until the output has a text, or a function returns a true value.
+        """Wait until the output has the text ``ready``, or the function ``ready`` returns True.
 
         Raises:
-            ConfigError: that did not happen in time, or the program has ended before.
+            ConfigError: the program was not ready in time, or has ended.
         """
 
         def is_ready() -> bool:
@@ -132,25 +132,26 @@ class Process:
     ) -> ConfigError:
         what = "is not ready"
         if isinstance(ready, str):
-            what = f"has not said {ready!r}"
-        what += f": after {patience:g} s"
+            what = f"has not written {ready!r}"
+        what += f" after {patience:g} s"
         if status is not None:
             what = f"has ended with status {status}"
         return ConfigError(
             f"{self.command} {what}",
-            why="the test would go on without it",
-            cause="\n".join(self.shown.splitlines()[-3:]) or "it has written nothing",
-            fix=f"{self.command}   by hand, with the database's URL in its environment",
+            why="the test would run without the program",
+            cause="\n".join(self.shown.splitlines()[-3:])
+            or "the program has written nothing",
+            fix=f"{self.command}   in a shell, with the database's URL in its environment",
         )
 
     @property
     def shown(self) -> str:
-        """The end of its output, without passwords."""
+        """The last lines of the output, without passwords."""
         return redact("\n".join(self.output.splitlines()[-_SHOWN:]))
 
     @property
     def complaint(self) -> str:
-        """Words for the summary about a failed end, "" for none."""
+        """Words for the summary about a program that failed or was killed, else ""."""
         if self.was_killed:
             return (
                 f"did not end within {_END_SECONDS:g} s after SIGTERM, and was killed"
@@ -169,10 +170,10 @@ class Process:
 def variables(
     environment: Environment, known: KnownDatabases, url_of: Callable[[Database], URL]
 ) -> dict[str, str]:
-    """Return the variables of ``arena_env``, with URLs that lead another process to the databases.
+    """Return the variables of ``arena_env`` with the URLs of the test's databases.
 
-    An unset variable means the app's first database, if it is the first of the variables.
-    ``url_of`` returns the URL of a database, which any program may use from then on.
+    If the first variables name no database, the next one gets the app's first database. ``url_of``
+    returns the URL of a database and allows any program to use it.
     """
     variables: dict[str, str] = {}
     for name, original in environment.originals().items():

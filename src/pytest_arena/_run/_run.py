@@ -1,4 +1,4 @@
-"""One run for each pytest process."""
+"""The run of one pytest process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 
 class ArenaRun:
-    """Opens and settles each test. The hooks of the plugin call its methods in this order."""
+    """Opens and settles each test. The methods are in the order in which the plugin calls them."""
 
     def __init__(
         self,
@@ -109,11 +109,11 @@ class ArenaRun:
         self.moments = Moments(self.databases, Mask(config.mask))
         self.serials = count(1)
         self._process = os.getpid()
-        # The first note about each mistake, by the line of the app that has to be repaired.
+        # The first note about each mistake, by the line of the app to repair.
         self._mistakes: dict[str, str] = {}
-        # Lines of late work that a test waited for in vain.
+        # Lines of late work that was still running when a test stopped waiting for it.
         self._endless: set[str] = set()
-        # The test that first made a request which sent a statement, by method, path and query.
+        # By method, path and query: the first test whose request sent a statement.
         self._askers: dict[tuple[str, str, int], str] = {}
 
     def check(self) -> None:
@@ -145,7 +145,7 @@ class ArenaRun:
         if self.config.migrations == "fail" and not has_migrations:
             raise ConfigError(
                 "arena_migrations = fail, and arena_schema names no migrations",
-                why="no migration would be compared with the models, and the run would pass",
+                why="the run would pass although pytest-arena compared no migration",
                 cause=self.config.places["migrations"],
                 fix="arena_schema = alembic.ini   (or, without tests: arena doctor --migrations)",
             )
@@ -153,7 +153,7 @@ class ArenaRun:
     def _know_engines(self) -> None:
         engines = known_engines.find()
         for engine in engines:
-            adopt(engine.pool)  # an engine may be older than the gate
+            adopt(engine.pool)  # the engine may have been created before the gate
         self._known.choose_first(requested_by_engines(engines))
         named = self.databases.environment.written_since()
         if named is not None:
@@ -194,12 +194,12 @@ class ArenaRun:
         )
 
     def _leave_interrupted_level(self) -> None:
-        """Leave the level of an earlier test, which Ctrl-C or a timeout has interrupted."""
+        """Leave the level of an earlier test that Ctrl-C or a timeout has interrupted."""
         levels = [level for level in self.databases.levels if level.is_test]
         if levels:
             try:
                 self.fixtures.leave_unfinished(levels[0])
-            except ArenaError as error:  # the level is left, and this is another test
+            except ArenaError as error:  # this test is not the one that failed
                 self.ledger.note(error.what)
 
     def new_examples(self) -> Examples:
@@ -215,9 +215,9 @@ class ArenaRun:
                 checkout.handle.interrupt()
 
     def settle(self) -> list[Exception]:
-        """Restore the state before the test, and freeze its facts. Returns the errors to raise.
+        """Restore the state before the test, and freeze its facts. Return the errors to raise.
 
-        A failed test may leave its connections: its own error says more.
+        The errors of a failed test do not include connection leaks: its own error says more.
         """
         test = self.current.test
         try:
@@ -246,9 +246,9 @@ class ArenaRun:
         return errors
 
     def renew(self, test: str) -> list[Exception]:
-        """Replace content that a template has which was built in a test. Returns the errors.
+        """Rebuild templates that were first built during the test. Return the errors.
 
-        A mock of the test, or its clock, may have acted on the build. The test is over now.
+        Mocks or the clock of the test may have changed the content of those templates.
         """
         is_fork = os.getpid() != self._process
         try:
@@ -274,7 +274,7 @@ class ArenaRun:
                 self._askers.setdefault(key, test.plan.name)
 
     def _note_lost_writes(self, test: RunningTest) -> None:
-        """Note lost writes, or fail the test. The report of a failed test names them itself."""
+        """Note lost writes, or fail the test. The report of a failed test already names them."""
         if test.failed or self.config.lost_writes == "off":
             return
         for lost in test.lost_by_calls:
@@ -288,15 +288,15 @@ class ArenaRun:
         for lost in test.lost_in_set_up:
             self.ledger.note(f"{{test}}: {_ITS_FIXTURE} {_story.lost_words(lost)}")
         for request, lost in test.lost:
-            words = f"{_story.asked_and_answered(request)} {_story.lost_words(lost)}"
+            words = f"{_story.shown_request(request)} {_story.lost_words(lost)}"
             self._note_mistake(_story.line_of_loss(request, lost), words)
             if self.watcher is not None:
                 self.watcher.note_lost(words)
 
     def _note_lost_by_call(self, lost: LostWork) -> None:
-        """Note what a command or a job of the app has lost that the test has called.
+        """Note lost writes of a command or job of the app that the test has called.
 
-        It fails no test: the job may have ended without success, by the value that it returned.
+        They never fail the test: the job may have reported a failure by its return value.
         """
         words = f"code that the test called {_story.lost_words(lost)}"
         self._note_mistake(lost.line, words)
@@ -309,7 +309,7 @@ class ArenaRun:
         self.ledger.note(f"{{test}}: {words}")
 
     def _note_failed_work(self, test: RunningTest) -> None:
-        """Note work that failed after an answer. The report of a failed test names it itself."""
+        """Note work that failed after an answer. The report of a failed test already names it."""
         failures = _story.failed_work(test)
         if test.failed or not failures:
             return
@@ -317,7 +317,7 @@ class ArenaRun:
         if self.config.late == "fail":
             error = LateWorkError(
                 f"{test.plan.name} {what}",
-                why="the client has its answer, and does not learn of the error",
+                why="the client has its answer, and never sees the error",
                 cause=lines_of_error(failures),
                 fix="repair it, or catch the error in the task if the app expects it",
             )
@@ -327,7 +327,7 @@ class ArenaRun:
             self.ledger.note(f"{{test}} {what}: {failure}")
 
     def _note_shared_session(self, request: Request, answer: RequestAnswer) -> None:
-        """Note in the summary, once, that the app has left a commit to the test's session."""
+        """Note once that a request wrote in a session of the test and did not commit it."""
         is_refused = (request.status or REFUSAL) >= REFUSAL
         if is_refused or self.config.lost_writes == "off":
             return
@@ -335,7 +335,7 @@ class ArenaRun:
         self._note_mistake("the session of the test", words)
 
     def _note_late_commits(self, test: RunningTest) -> None:
-        """Note early answers, or fail the test. The report of a failed test names them itself."""
+        """Note early answers, or fail the test. The report of a failed test already names them."""
         if test.failed or self.config.late_commits == "off":
             return
         early_answers = [pair for pair in test.answers if pair[1].is_early]
@@ -377,9 +377,9 @@ class ArenaRun:
         return self._known.named(name)
 
     def _start_app(self) -> str:
-        """Start the app for its engines, shut it down, and undo its writes.
+        """Start the app so that it creates its engines, shut it down, and undo its writes.
 
-        Returns the words for a message if no engine is known after it.
+        Return what was tried, for the message if no engine is known then.
         """
         app = self.apps.current_or_named()
         if app is None:
@@ -395,7 +395,7 @@ class ArenaRun:
             return error.what
         finally:
             self.fixtures.leave(level.owner)
-            # The next start of the app makes other engines and other databases in memory.
+            # The next start of the app creates new engines on new databases in memory.
             for database in [*self._known.by_key.values()]:
                 if database.key.kind == "memory":
                     self._known.drop(database)
@@ -407,7 +407,7 @@ class ArenaRun:
         return self.current.test
 
     def reported(self, when: str, outcome: str) -> list[str]:
-        """Note the outcome of a phase. Returns where the test's databases are kept, if they are."""
+        """Note the outcome of a phase. Return a line for each database that was kept."""
         test = self.current.test
         if test is None:
             return []
@@ -455,7 +455,7 @@ class ArenaRun:
         return process
 
     def outputs(self) -> list[tuple[str, str]]:
-        """Return sections of a report with the output of programs that the suite has started."""
+        """Return report sections with the output of the running programs of `arena.process`."""
         outputs = []
         for processes in self.fixtures.processes.values():
             for process in processes:
@@ -511,7 +511,7 @@ class ArenaRun:
         return ""
 
     def missing_file(self, errors: Iterable[BaseException | None]) -> list[str]:
-        """Return a line that says where the database is whose file an error calls missing."""
+        """Explain an error about a missing file that is the app's database. Return the lines."""
         for error in errors:
             for cause in causes(error):
                 file = self.databases.files.missed_by(cause)
@@ -525,14 +525,14 @@ class ArenaRun:
             return []
         return _story.story_parts(
             self.test,
-            [*self._written_files.still_there()],
+            [*self._written_files.existing()],
             self._module_containers.grown(),
         )
 
     def stale(
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]
     ) -> list[str]:
-        """Return a line for each instance that a failed test compares and a request has changed."""
+        """Return a line for each instance that a failed test names and a request has changed."""
         has_requests = any(part.request for part in parts)
         has_changes = any(part.changes for part in parts)
         if not (has_requests and has_changes):
@@ -558,16 +558,16 @@ class ArenaRun:
     # The end of the run
 
     def sweep_at_the_end(self) -> None:
-        """Remove the files of a crashed worker at the end: closing SQLite does that."""
-        with suppress(ArenaError):  # without room for files the next run removes them
+        """Open the file products, whose closing removes the files of crashed workers."""
+        with suppress(ArenaError):  # on a full disk, the next run removes the files
             for product in FILE_PRODUCTS:
                 self.databases.products[product]
 
     def finish(self) -> list[str]:
         """Leave all levels after the session. The gate refuses every later connection.
 
-        A run inside a test of a run without pytest-arena restores that run's connections.
-        Return messages about what it leaves behind after Ctrl-C.
+        If another run's test has started this run in its process, restore that run's connections.
+        Return messages about files and databases that this run leaves behind.
         """
         is_fork = os.getpid() != self._process
         if self.databases.finished or is_fork:
@@ -582,13 +582,13 @@ class ArenaRun:
         for owner in list(self.fixtures.processes):
             self.fixtures.end_processes(owner)
         while self.databases.levels:
-            with suppress(ArenaError):  # the summary is written
+            with suppress(ArenaError):  # no report follows
                 self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
             self.databases.ensure(database).close()
         self.databases.finish()
         is_inside = gates.close(self.gate)
-        # A test of a run without arena may have begun this one, in its process.
+        # A test of a run without pytest-arena may have started this run in its process.
         if any(
             frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()
         ):
@@ -603,14 +603,14 @@ class ArenaRun:
 
 _ITS_FIXTURE = "a fixture"
 _EMPTY = """\
-each test begins with an empty database, and nothing in this one has made the table
+each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
 _ELSEWHERE = """\
-{} is not there: the database of this test is in another file
+{} does not exist: the database of this test is in another file
 next: copy it by a connection of the engine: VACUUM INTO 'copy.db'
 or have a fixture set the path that the app uses to make_url(arena.url).database"""
 _ANOTHER = """\
-the database {0!r} begins empty: arena_schema makes the tables of the app's first one, {1!r}
+the database {0!r} begins empty: arena_schema is for {1!r}, the app's first database
 next, if the tests alone use {0!r}: delete their engine, and use db_session or arena.session()
 or, if {0!r} is a replica of {1!r}: give both engines the same URL in tests
 or, in pytest's configuration, if the app uses both:
@@ -622,8 +622,8 @@ def conducted(
 ) -> Callable[..., Any]:
     """Return a function that replaces the test's function and calls it.
 
-    It closes a coroutine's clients, lifespan and sessions in the loop of the coroutine. With
-    ``examples`` it is called for each example, and restores the state before the first one.
+    For a coroutine, it closes clients, lifespan and sessions in the coroutine's loop. With
+    ``examples``, Hypothesis calls it for each example, and each call begins with the same state.
     """
     if not inspect.iscoroutinefunction(function):
         return function if examples is None else _beginning(function, test, examples)
@@ -636,7 +636,7 @@ def conducted(
         test.begin_call()
         try:
             await test.astart()
-            # The task of the runner may be older than the test, and have another context.
+            # The runner's task may have begun before the test, with another context.
             work = WORK.set(test.late_work.own)
             is_wide = OF_WIDE_FIXTURE.set(False)
             try:

@@ -1,4 +1,4 @@
-"""The report of a failed test: its requests, rows and leaks, in order."""
+"""The report of a failed test: its requests, changed rows and unfinished work, in order."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def story_parts(
     test: RunningTest, files: Sequence[str], containers: Sequence[str]
 ) -> list[StoryPart]:
-    """Return what the running test has changed so far, in its order. Never raises.
+    """Return what the running test has changed so far, in order. Never raises.
 
-    ``files`` are lines about files that it wrote in the project, ``containers`` about containers
-    in modules of the app. The story is empty if the test wrote no file and used no database.
+    ``files`` are lines about files that the test wrote in the project. ``containers`` are lines
+    about containers in the app's modules. The story is empty without a file and a used database.
     """
     reader = _StoryReader(test)
     below = list(reader.below())
@@ -72,13 +72,13 @@ def _parts_of(notes: Mapping[str, Sequence[str]]) -> Iterator[StoryPart]:
 
 _LATE_START_ASYNC = (
     "the app's start-up has seen these rows: in production it runs first\n    next: "
-    "`await client` in an async fixture that comes before them"
+    "`await client` in an async fixture before the rows are written"
 )
 _LATE_START_SYNC = (
     "the app's start-up has seen these rows: in production it runs first\n    next: "
     "ask for `test_client` before the fixture that writes them"
 )
-_MOST_ROWS = 200  # of a table, at each reading: the others are counted
+_MOST_ROWS = 200  # of a table, at each reading. Further rows are only counted
 
 
 class _StoryReader:
@@ -87,7 +87,7 @@ class _StoryReader:
     def __init__(self, test: RunningTest) -> None:
         self._test = test
         self._levels = test.moments.levels()
-        # Requests of the present levels. The report sums up what lower levels wrote.
+        # The turns of the present levels. Of lower levels the report has only the sum.
         self._turns: list[Turn] = []
         moments: list[StoryMoment] = []
         for turn in test.turns:
@@ -95,7 +95,7 @@ class _StoryReader:
                 self._turns.append(turn)
                 moments += filter(None, (turn.before, turn.after))
         self._used = test.moments.used()
-        # The databases whose changes are known for each request.
+        # The databases whose changes are known for each turn.
         self._readable = [
             database
             for database in self._used
@@ -105,7 +105,7 @@ class _StoryReader:
         self._failure = ""
 
     def _late_start(self, test: RunningTest) -> StoryMoment | None:
-        """Return the moment before the app started, if start-up may have seen the test's rows."""
+        """Return the moment before the app started, if the start-up may have seen rows."""
         start = test.start_moment
         if start is None or not test.has_start_used_rows:
             return None
@@ -115,7 +115,7 @@ class _StoryReader:
         return None
 
     def databases(self) -> Iterator[StoryPart]:
-        """Yield a line about the names of tables if the test used several databases."""
+        """Yield a part that explains the names of tables, if the test used several databases."""
         names = [database.name for database in self._used]
         if len(names) > 1:
             yield StoryPart(
@@ -128,12 +128,12 @@ class _StoryReader:
             changes = self._changes(depth=depth)
             if changes:
                 level = self._levels[-1 - depth]
-                # A test's level is below another one only if that is an example's.
+                # Only the level of an example can be above the test's level.
                 title = "the test's fixtures" if level.is_test else level.name
                 yield StoryPart(title, changes, rows=0)
 
     def own(self) -> Iterator[StoryPart]:
-        """Yield the changes turn by turn, then those that are only known as a whole."""
+        """Yield the changes turn by turn. Then yield those of databases that know only the sum."""
         yield from self._turn_by_turn()
         for database in self._used:
             if database in self._readable:
@@ -185,7 +185,7 @@ class _StoryReader:
 
     def _part_of(self, turns: list[Turn], changes: Changes | None) -> StoryPart:
         if not changes and self._is_incomplete:
-            changes = None  # unknown: the turn may have changed another database
+            changes = None  # the turn may have changed a database that is not readable
         if len(turns) > 1:
             return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
         [turn] = turns
@@ -214,7 +214,7 @@ class _StoryReader:
             start = since.time_of(database) if since else None
             end = until.time_of(database) if until else None
             existed = until is None or database in until.times
-            # With two equal times, no connection has used it in between.
+            # If both times are equal, no connection has used the database in between.
             if existed and (start is None or start != end):
                 rows += self._rows(database, start, end, depth=depth)
         return self._of(rows)
@@ -230,7 +230,7 @@ class _StoryReader:
         *,
         depth: int = 0,
     ) -> list[TableRows]:
-        if self._failure:  # the connection is lost
+        if self._failure:  # do not try again on a lost connection
             return []
         try:
             rows = self._test.moments.rows(
@@ -249,19 +249,19 @@ class _StoryReader:
         ]
 
 
-_NAMED = 3  # of the requests of one turn
+_NAMED = 3  # the most requests of one turn that a line names
 
 
 def _requests(turn: Turn, used: list[Database]) -> str:
-    """Return the requests of a turn with their answers: a chain of redirects, or several.
+    """Return the requests of a turn with their answers: redirects, or concurrent requests.
 
-    ``used`` are the databases of the test. If they are several, each request names its own.
+    If the test has ``used`` several databases, each request names its databases.
     """
     if not turn.records:
         return "a request that has no answer yet"
     texts = []
     for record in turn.records:
-        words = asked_and_answered(record)
+        words = shown_request(record)
         if len(used) > 1:
             words += _database_words(record, used)
         texts.append(words + _statement_words(record))
@@ -273,7 +273,7 @@ def _requests(turn: Turn, used: list[Database]) -> str:
     return f"at once: {', '.join(named)}"
 
 
-def asked_and_answered(record: Request) -> str:
+def shown_request(record: Request) -> str:
     """Return a request and its answer as ``POST /orders 201``."""
     role = f" as {record.role}" if record.role else ""
     answer = f" {record.status}" if record.status is not None else ""
@@ -282,7 +282,7 @@ def asked_and_answered(record: Request) -> str:
 
 
 def _database_words(record: Request, used: list[Database]) -> str:
-    """Return on which databases a request has worked, as `` on replica``."""
+    """Return the databases that a request has used, as `` on replica``."""
     if record.answer is None:
         return ""
     keys = record.answer.database_keys
@@ -292,12 +292,13 @@ def _database_words(record: Request, used: list[Database]) -> str:
     return f" on {', '.join(names)}"
 
 
-_MANY = 10  # statements of a request: fewer are usual
+# From these numbers on, a line names the statements of a request, and the equal ones.
+_MANY = 10
 _MANY_ALIKE = 3
 
 
 def _statement_words(record: Request) -> str:
-    """Return how many statements a request has sent, as `` (14 statements, 11 alike)``."""
+    """Return the number of statements if it is large, as `` (14 statements, 11 alike)``."""
     count = len(record.statements)
     alike = most_alike(record.statements)
     if count < _MANY and alike < _MANY_ALIKE:
@@ -307,12 +308,12 @@ def _statement_words(record: Request) -> str:
 
 
 def most_alike(statements: list[str]) -> int:
-    """Return how often the most frequent statement was sent."""
+    """Return the number of times that the most frequent statement was sent."""
     return max(Counter(statements).values(), default=0)
 
 
 def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
-    """Yield each turn alone. Of many turns, those in the middle are one list."""
+    """Yield each turn alone. If there are many turns, yield those in the middle as one list."""
     middle = turns[FIRST : len(turns) - LAST]
     if len(middle) == 1:
         middle = []
@@ -347,7 +348,7 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[s
 
 
 def _raised_words(record: Request) -> str:
-    """Return which exception of the app is behind an answer, or ""."""
+    """Return the app's exception that caused an answer, or ""."""
     status = record.status or 0
     failure = record.answer.failure if record.answer is not None else ""
     if record.raised:
@@ -360,7 +361,7 @@ def _raised_words(record: Request) -> str:
 
 
 def uncommitted(test: RunningTest) -> list[str]:
-    """Return lines about work of the test that requests could not see, and how to commit it."""
+    """Return lines about uncommitted work of the test, and how to commit it."""
     test.take_lost()
     awaited = "await " if test.plan.is_async else ""
     lines = []
@@ -403,12 +404,12 @@ _USE_FIXTURE = "next: use pytest-arena's `db_session`"
 
 
 def _pending_writes(test: RunningTest) -> list[PendingWrites]:
-    """Return the uncommitted writes of the test: now, and at the last turn with a checkout."""
+    """Return the test's uncommitted writes: now, and before the last turn with a checkout."""
     writes = test.own_writes()
     turns = [turn for turn in test.turns if turn.checkouts]
     if turns:
         writes |= turns[-1].held
-    # The others are writes of the app.
+    # Writes with a request belong to the app.
     return sorted((pending for pending in writes if not pending.request), key=str)
 
 
@@ -425,7 +426,7 @@ _TEST = "the test or its fixture"
 
 
 def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
-    """Yield a line for each thing that was not committed, with the first turn that missed it."""
+    """Yield a line for each uncommitted write, with the first turn that could not see it."""
     turns = [turn for turn in test.turns if turn.checkouts]
     first = turns[0] if turns else None
     for lost in test.gate.lost.of_fixtures():
@@ -448,7 +449,7 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
 
 
 def _unflushed(last: Turn | None) -> Iterator[tuple[str, Turn | None]]:
-    """Yield a line for each unflushed object: those that the last turn missed, if there are any."""
+    """Yield a line for each unflushed object: at the last turn if there were any, else now."""
     if last is not None and not last.unflushed:
         last = None
     objects = last.unflushed if last is not None else unflushed_by_tests()
@@ -464,7 +465,7 @@ _END_READ = (
 
 
 def _old_reads(test: RunningTest) -> list[str]:
-    """Return lines about transactions of the test that could not see a request's commit."""
+    """Return lines about transactions whose old snapshot hides the commit of a request."""
     lines = []
     for turn in test.turns:
         # Without a checkout, the app uses the test's session.
@@ -482,7 +483,7 @@ def _old_reads(test: RunningTest) -> list[str]:
 
 
 def _lost_by_test(lost: LostWork) -> str:
-    """Return what a session of the test was closed with."""
+    """Return words for work that a session of the test has lost."""
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
@@ -496,7 +497,7 @@ def _name_of(turn: Turn) -> str:
 
 
 def _by_lifespan(test: RunningTest) -> list[str]:
-    """Return lines about what the app's lifespan has written while the test ran."""
+    """Return lines about writes of the app's lifespan while the test ran."""
     rows: Counter[tuple[tuple[str, ...], str]] = Counter()
     serials = {level.serial for level in test.moments.levels()}
     for write in test.gate.lost.by_lifespan(serials):
@@ -514,7 +515,7 @@ _MOST_LATE = 4  # lines of late work that a report names
 def _late_work(test: RunningTest) -> list[str]:
     """Return the lines of unfinished work that the test's requests began, and the next step.
 
-    An async test noted them when it failed: its loop has run since.
+    An async test noted the lines when it failed, because its loop has run since.
     """
     lines = test.unfinished
     if lines is None:
@@ -537,7 +538,7 @@ def _late_work(test: RunningTest) -> list[str]:
 def failed_work(test: RunningTest) -> list[str]:
     """Return the errors of tasks and of background tasks that failed after a good answer.
 
-    An error that a client has raised in the test is not among them.
+    Errors that a client has raised in the test are left out.
     """
     failures = list(test.late_work.failures)
     for request, answer in test.answers:
@@ -549,18 +550,15 @@ def failed_work(test: RunningTest) -> list[str]:
 
 
 def line_of_loss(request: Request, lost: LostWork) -> str:
-    """Return the key of a mistake of the app, which is noted once in a run."""
+    """Return the key by which a run notes this mistake of the app only once."""
     if lost.is_unflushed:
-        # Sessions of many endpoints may be closed in one line.
+        # One line may close the sessions of many endpoints.
         return f"{request.method} {lost.words} {lost.line}"
     return lost.line
 
 
 def lost_words(lost: LostWork) -> str:
-    """Return what was lost, where, and the code of the error's page.
-
-    Such as ``wrote stock (1 row) and never committed it: lost (app.py:7  …) [A603]``.
-    """
+    """Return words as ``wrote stock (1 row) and never committed it: lost (app.py:7 …) [A603]``."""
     how = " and never committed it: lost"
     if lost.caught_by:
         caught = f"failed to commit, and {lost.caught_by} caught the error"
@@ -573,11 +571,11 @@ def lost_words(lost: LostWork) -> str:
 
 
 def lost_write(request: Request, lost: LostWork) -> LostWriteError:
-    """Return the error of a test whose app lost writes, in its lifespan or before a success."""
+    """Return the error for lost writes of a request that succeeded, or of the lifespan."""
     success = "the client got a success"
     if request.method == LIFESPAN:
         success = "the app has started or stopped without an error"
-    sent = asked_and_answered(request)
+    sent = shown_request(request)
     what = f"{sent} {lost.words}, and the app never committed it"
     why = f"{success}, and in production the write would be lost as well"
     fix = (
@@ -608,20 +606,20 @@ def lost_write(request: Request, lost: LostWork) -> LostWriteError:
 
 
 def lost_by_fixture(fixture: str, lost: LostWork) -> LostWriteError:
-    """Return the error of a fixture that wrote and never committed it."""
+    """Return the error for lost writes of a fixture."""
     words = lost.words
     if lost.is_unflushed:
         words += " in a session"
     return LostWriteError(
         f"{fixture} {words}, and never committed it",
-        why="the test does not find what the fixture has written",
+        why="the test does not see what the fixture has written",
         cause=lost.line,
         fix="session.commit() before the session is closed, with await if it is async",
     )
 
 
 def line_of_late_commit(answer: RequestAnswer) -> str:
-    """Return the app's line that committed after the answer, or that failed to."""
+    """Return the app's line of a commit after the answer, or of a failed one."""
     for line in (*answer.late_commits, answer.error_line):
         if line is not None:
             return line.short
@@ -629,12 +627,12 @@ def line_of_late_commit(answer: RequestAnswer) -> str:
 
 
 def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:
-    """Return that a request wrote in a session of the test, and what to do."""
+    """Return a message about a request that wrote in a session of the test."""
     line = answer.lines_in_sessions_of_tests[0] or "in a line that cannot be seen"
     return (
-        f"{asked_and_answered(request)} wrote in the test's session ({line}) and left the "
-        "transaction open: "
-        "the app shares the test's session, so a commit that it forgets is not seen. "
+        f"{shown_request(request)} wrote in the test's session ({line}) and left the "
+        "transaction open. "
+        "The app shares the test's session, so this test cannot find a forgotten commit. "
         "next: remove the override that gives the app this session"
     )
 
@@ -649,16 +647,14 @@ def late_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
     """Return the error of a test whose request was answered before its commit."""
     what = f"{request.method} {request.path} answered {answer.status} before its commit"
     why = (
-        "the client's next request may not see the row. If the commit fails, the client does not "
-        "learn of it"
+        "the client's next request may not see the row. If the commit fails, the client never "
+        "sees the error"
     )
     if answer.error is not None:
         first_line = str(answer.error).partition("\n")[0]
         what += f", and then raised {type(answer.error).__name__}: {first_line}"
-        why = f"in production the client gets {answer.status}, and does not learn of the error"
-    cause = (
-        "this code of the app runs after the answer, as the end of a middleware does"
-    )
+        why = f"in production the client gets {answer.status}, and never sees the error"
+    cause = "this code of the app runs after the answer, like the end of a middleware"
     fix = "commit before the answer is sent, in the endpoint: await session.commit()"
     if answer.is_behind_yield:
         cause = "FastAPI runs the code behind `yield` after the answer"

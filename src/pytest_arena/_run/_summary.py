@@ -1,4 +1,4 @@
-"""Collects the summary's facts, from this process, its forks and workers."""
+"""Collects the facts of the summary from this process, its forks and its workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
-    """Return the facts of this process. Marks refusals outside of tests as reported."""
+    """Return the facts of this process. Mark refusals outside of tests as reported."""
     failures = [*databases.children.check_early(), *databases.early.lines()]
     servers, server_of_code = databases.children.servers()
     refused = ledger.unreported("")
@@ -95,7 +95,7 @@ def _changed_on_servers(databases: Databases) -> Iterator[str]:
 
 
 def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:
-    """Return the lines of ``arena_schema`` that would make the tables, "" if unknown."""
+    """Return the lines of ``arena_schema`` that would create the tables, "" if unknown."""
     schema = suggested_schema(config.root)
     if not schema:
         return ""
@@ -105,7 +105,7 @@ def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -
     # A value without a name is for the app's first database.
     if primary is None or not names_of_filled or is_first_filled:
         return config.schema_lines({"": schema})
-    # A fixture that makes a test database is connected to another one.
+    # Maintenance databases do not count: fixtures connect to them to create a database.
     filled = [name for name in names_of_filled if name not in MAINTENANCE_DATABASES]
     if len(filled) != 1:
         return ""
@@ -115,7 +115,10 @@ def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -
 def _has_template(
     named: Collection[str], used: list[Database], known: KnownDatabases
 ) -> bool:
-    """Return whether a filled database has a schema or a seed. ``named``: those of the options."""
+    """Return whether an option gives a schema or a seed to a filled database.
+
+    ``named`` are the names of databases in these options.
+    """
     for names in _names_of_filled(used, known).values():
         if any(name in named for name in names):
             return True
@@ -136,14 +139,16 @@ _MOST_DIFFERENCES = 3  # in one line of the summary
 
 
 def _migration_lines(config: Config, databases: Databases) -> Iterator[str]:
-    """Yield how migrations differ from the models, or why they were not compared."""
+    """Yield how the migrations differ from the models, or why there was no comparison."""
     for schema, comparison in databases.provision.comparisons():
         if comparison.differences:
             yield _difference_line(schema, comparison)
-        # A project without models has nothing that migrations could differ from.
+        # Without models there is nothing to compare.
         elif config.migrations == "fail" or any(True for _ in candidates()):
-            line = f"{schema}: the migrations were not compared with the models: "
-            line += comparison.failure
+            line = (
+                f"{schema}: the migrations were not compared with the models: "
+                f"{comparison.failure}"
+            )
             if config.migrations != "fail":
                 line += " (arena_migrations = off compares nothing)"
             yield line
@@ -161,7 +166,7 @@ def _difference_line(schema: str, comparison: Comparison) -> str:
 
 
 def _unread(databases: Databases) -> Iterator[str]:
-    """Yield a line for each variable that names a database on which the app has no engine."""
+    """Yield a line for each variable that names a database without an engine of the app."""
     known = databases.known
     first = known.primary
     used = databases.provisioned()
@@ -169,21 +174,21 @@ def _unread(databases: Databases) -> Iterator[str]:
     if first is None or not first.is_only_named or not others:
         return
     if not (databases.config.schema or first.isolation):
-        return  # no option and no connection concerned it
+        return  # no option and no connection uses that database
     for variable, url in databases.environment.originals().items():
         requested = requested_by_url(url)
         if requested is not None and known.find(requested) is first:
             yield (
-                f"{variable} names the database {first.name!r}, on which the app has no engine "
-                f"(it is on {', '.join(others)}): arena_schema and db_session are for the one that "
-                "is named. Unset it, or: arena_env = the variable that the app reads"
+                f"{variable} names the database {first.name!r}, but the app's engines use "
+                f"{', '.join(others)}. arena_schema and db_session use the named database. "
+                f"Unset {variable}, or: arena_env = the variable that the app reads"
             )
 
 
 def _unused(
     config: Config, used: list[Database], databases: Databases
 ) -> Iterator[str]:
-    """Yield a line if an option names a server, and all engines of the app are on SQLite."""
+    """Yield a line if `arena_database` names a server and all engines of the app use files."""
     products = {database.product.name for database in used}
     is_unused = databases.ledger.filled and products <= FILE_PRODUCTS
     if config.database in {"auto", *FILE_PRODUCTS} or not is_unused:
@@ -211,8 +216,8 @@ _SUMMARY = "arena"
 class FactsOfProcesses:
     """The facts of this process, its forks and its workers. A worker sends them to its controller.
 
-    The last report of each test carries the facts of the test, and the notes until then. A worker
-    may crash later, and a fork has no other way.
+    The last report of each test carries the facts of the test, and the notes until then. A fork
+    can send facts only by reports, and a worker may crash before its end.
     """
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
@@ -221,8 +226,10 @@ class FactsOfProcesses:
         self._next = 0  # the number of the first test that is not attached to a report
         self._sent: set[int] = set()
         self._sent_notes = 0
-        self._late: dict[str, None] = {}  # lines about children after the summary
-        # pytest-xdist sends it from a worker to the controller. None in any other process.
+        self._late: dict[
+            str, None
+        ] = {}  # lines about child processes after the summary
+        # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         is_shared = self._output is not None or config.getoption("dist", "no") != "no"
         self.travel = is_shared or config.pluginmanager.has_plugin("pytest_forked")
@@ -230,7 +237,7 @@ class FactsOfProcesses:
         self.summary: Summary | None = None
 
     def attach(self, report: Any) -> None:
-        """Attach the facts of the last settled test to its last report. A skipped one has none."""
+        """Attach the facts of the last settled test to its last report. Skipped tests have none."""
         number = len(self._ledger.tests) - 1
         if number >= self._next:
             self._next = number + 1
@@ -254,7 +261,7 @@ class FactsOfProcesses:
             self._ledger.noted.update(dict.fromkeys(sent["noted"]))
             self._ledger.tests.append(TestFacts(**sent["facts"]))
 
-    def hands_on(self, mistake: str) -> bool:
+    def send_mistake(self, mistake: str) -> bool:
         """Send a mistake of configuration to the controller. Return False if this is no worker."""
         if self._output is None:
             return False
@@ -274,15 +281,15 @@ class FactsOfProcesses:
         self.summary = summary + self.summary if self.summary else summary
 
     def _unsent(self) -> Iterator[TestFacts]:
-        """Yield the facts that no report has: those of attempts that were repeated."""
+        """Yield the facts that no report carries: of tests that a plugin repeated."""
         for number, facts in enumerate(self._ledger.tests):
             if number not in self._sent:
                 yield facts
 
     def changed_late(self, databases: Databases) -> list[str]:
-        """Return a line for each file that changed after the summary, and for late children.
+        """Return lines about files that changed after the summary, and about late child processes.
 
-        In a worker, return none.
+        A worker returns none.
         """
         summary = self.summary
         is_fork = os.getpid() != databases.process
@@ -294,7 +301,7 @@ class FactsOfProcesses:
         self._late.update(dict.fromkeys(children.check_early()))
         return [*spoiled_lines(changed, children.starts), *self._late]
 
-    def take_over(self, output: Mapping[str, Any], databases: Databases) -> None:
+    def add_worker(self, output: Mapping[str, Any], databases: Databases) -> None:
         """Add the facts that a worker has sent at its end."""
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)

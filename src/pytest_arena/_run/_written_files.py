@@ -1,4 +1,4 @@
-"""Names files of the project that a test writes."""
+"""Finds files of the project that a test writes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MOST_FILES = 8
 class WrittenFiles:
     """The files below the project's root that Python opened for writing in the running test.
 
-    Hidden files and folders do not count: they belong to tools. Temporary folders and folders of
-    pytest-arena do not count either. Costs 0.2 µs for each file that is opened for reading.
+    Hidden files and folders belong to tools and do not count. Temporary folders and folders of
+    pytest-arena do not count either. Opening a file for reading takes 0.2 µs longer.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class WrittenFiles:
         self._own_folders = own_folders
         self._start = os.path.join(self._root, "")  # noqa: PTH118 - a prefix of names
         self._temporary = temporary
-        self.lines: dict[str, str] = {}  # by files. Cleared when a test begins
+        self.lines: dict[str, str] = {}  # the test's line for each file, of one test
         self.close = on_audit_events({"open": self._opened, "os.rename": self._renamed})
 
     # Audit events, called in the thread that writes: https://docs.python.org/3/library/audit_events.html
 
     def _opened(self, name: object, mode: str | None, flags: int | None) -> None:
-        if mode is None:  # os.open has flags alone
+        if mode is None:  # os.open passes only flags
             is_write = bool((flags or 0) & _WRITES)
         else:
             is_write = mode[:1] in {"w", "a", "x"} or "+" in mode
@@ -66,21 +66,19 @@ class WrittenFiles:
         line = user_line()
         self.lines[file] = f"{line.file}:{line.number}" if line is not None else ""
 
-    # The report.
-
-    def still_there(self) -> Iterator[str]:
-        """Yield a line for each file that is still there."""
+    def existing(self) -> Iterator[str]:
+        """Yield a line for each file that still exists."""
         left_out = [*self._folders_left_out()]
-        there = []
+        existing = []
         for name, line in [*self.lines.items()]:
             file = Path(name)
             if file.is_file() and not any(map(file.is_relative_to, left_out)):
                 shown = file.relative_to(self._root).as_posix()
                 where = line.removeprefix(self._start)
-                there.append(f"{shown} ({where})" if where else shown)
-        yield from there[:_MOST_FILES]
-        if len(there) > _MOST_FILES:
-            yield f"and {len(there) - _MOST_FILES:,} more"
+                existing.append(f"{shown} ({where})" if where else shown)
+        yield from existing[:_MOST_FILES]
+        if len(existing) > _MOST_FILES:
+            yield f"and {len(existing) - _MOST_FILES:,} more"
 
     def _folders_left_out(self) -> Iterator[Path]:
         """Yield the temporary folders, and pytest-arena's folders, that are inside the project."""

@@ -369,7 +369,7 @@ def test_it(connection, turn):
         undoes,
         "test_z.py",
     )
-    run.expect(passed=4).says("a fixture holds a transaction open over its tests")
+    run.expect(passed=4).says("a fixture keeps a transaction open during its tests")
 
 
 @pytest.mark.slow

@@ -46,41 +46,41 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
-# Seconds.
-_KNOWN_CHILD_PATIENCE = 0.25  # for a child process whose line was waited for before
-_STEP = 0.0002
+# Seconds to wait for a child process if the run has waited in vain for another one of its line.
+_KNOWN_CHILD_PATIENCE = 0.25
+_STEP = 0.0002  # seconds between two looks
 
-# Passes of a loop until a task of the lifespan that a request has woken begins tasks for it, as the
-# worker of Litestar's events does.
+# A request may wake a task of the lifespan, which begins further tasks, like the worker of
+# Litestar's events. `arena.settled()` lets the loop run so many passes for that.
 _PASSES = 5
 
-# Passes until a callback that is due has begun a task. Each test takes them.
+# The end of each async test lets the loop run so many passes: a due callback may begin a task.
 _PASSES_AT_END = 2
 
 _MOST_LINES = 4
 
 
 def lines_of_error(lines: Iterable[str]) -> str:
-    """Return the first lines, in order and each once, as an error shows them."""
+    """Return the first lines for an error, sorted and each once."""
     return "\n".join(sorted(set(lines))[:_MOST_LINES])
 
 
 class OwnWork:
-    """Threads, jobs of pools and tasks that the test itself begins, not a request.
+    """Threads, jobs of pools and tasks that the test itself begins.
 
-    The test does not wait for them. After its end they get no connection and send no statement.
+    pytest-arena does not wait for them. After the test they get no connection and send no
+    statement.
     """
 
-    # The words for this work in a message to a later test.
+    # A message to a later test has these words for this work, and this next step.
     owner = "a thread, a job or a task that an earlier test had begun"
-    # The next step in a message about this work.
     ending = (
         "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
         "before that test ends"
     )
 
     def __init__(self) -> None:
-        self.is_over = False  # the test
+        self.is_over = False  # whether the test is over
 
     def finish(self) -> None:
         """Note that the test is over."""
@@ -90,39 +90,40 @@ class OwnWork:
         """Do nothing: only the app's work is reported."""
 
     def cut(self, lines: Iterable[str]) -> None:
-        """Do nothing, as above."""
+        """Do nothing."""
 
-    def is_given_to(self, _: asyncio.AbstractEventLoop) -> bool:
-        """Return False: the test does not wait for its calls into loops."""
+    def note_call_into(self, _: asyncio.AbstractEventLoop) -> bool:
+        """Return False: the test does not wait for its calls into other loops."""
         return False
 
 
 class LateWork:
     """Work that the requests of one test begin and that runs after their answers.
 
-    These are tasks in the loops in which the app answers, threads, and jobs that wait for a
-    thread or for their time. A library's thread counts if its stack has the user's code. Work
-    that ran before the first request belongs to the app or to a fixture.
+    These are tasks in the loops in which the app answers, threads, timers and jobs of pools. A
+    library's thread counts if its stack has the user's code. Work that ran before the first
+    request belongs to the app or to a fixture.
     """
 
     def __init__(self, patience: float, endless: set[str]) -> None:
-        self.is_over = False  # the test
+        self.is_over = False  # whether the test is over
         self.own = OwnWork()
         # The lines of the work that still ran when the test stopped waiting.
         self.cut_off: list[str] = []
-        # The errors of its tasks and callbacks that no code has retrieved, each with a line.
+        # The errors of its tasks and callbacks that no code has retrieved, each with its line.
         self.failures: list[str] = []
-        self.has_waited_in_vain = False  # `arena.settled()` has raised
+        self.has_waited_in_vain = False  # whether `arena.settled()` has raised
         self._patience = patience  # seconds
-        # Lines that a test of this run waited for in vain: no test waits for them again.
+        # Lines of work that outlasted the wait of an earlier test. No test waits for them again.
         self._endless = endless
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[AnyTask]] = {}
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
-        # The outermost frames of the threads that worked when the test stopped waiting. None if
-        # it has not waited.
+        # The outermost frames of threads that still worked when the test stopped waiting. None
+        # before that.
         self._threads_cut_off: dict[int, FrameType] | None = None
-        self._is_done = False  # no request was answered since the last wait for its end
+        # Whether a wait has ended without work, and no request was answered since.
+        self._is_done = False
 
     def note_older_work(self) -> None:
         """Record the tasks and threads that exist. Called in the app's loop before it answers."""
@@ -134,8 +135,8 @@ class LateWork:
             self._threads_before = _threads_of_others()
         self._tasks_before[loop] = WeakSet(all_tasks(loop))
 
-    def is_given_to(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Record a call into a loop. Return whether the app answers in another loop."""
+    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Record a call into a loop. Return False if the app answers in that loop."""
         if loop in self._tasks_before:
             return False
         self._loops_elsewhere[loop] = None
@@ -165,10 +166,10 @@ class LateWork:
     def lines(self, counts: TaskFilter | None = None) -> list[str]:
         """Return the line of each piece of work that still runs.
 
-        ``counts`` returns whether a task of a request counts. By default each one does.
+        ``counts`` returns whether a task of a request counts. By default all tasks count.
         """
-        # pytest-arena looks at jobs before and after it looks at tasks and threads: a task may
-        # begin a job and end meanwhile.
+        # Look at jobs before and after the tasks and threads: meanwhile a task may begin a job
+        # and end.
         jobs = self._pieces() if PIECES else {}
         if not (jobs or self._tasks_before):
             return []
@@ -194,7 +195,7 @@ class LateWork:
     def _tasks_of_requests(self) -> list[AnyTask]:
         this_task = current_task() if running_loop() else None
         tasks = []
-        # Another loop may begin to answer meanwhile.
+        # Copied: the app may begin to answer in another loop, in another thread.
         for loop, before in [*self._tasks_before.items()]:
             if loop.is_closed():
                 continue
@@ -207,8 +208,8 @@ class LateWork:
                 if getattr(context.get(WORK), "is_over", False):
                     continue  # the work of an earlier test
                 hops = context.get(HOPS) or ()
-                # A library's task that no request has begun. The lifespan or a fixture has started
-                # it, or SQLAlchemy, which ends a session's block in a task.
+                # The lifespan, a fixture or SQLAlchemy has started it. SQLAlchemy ends the block
+                # of a session in a task.
                 if not (hops or _may_be_in_users_code(task)):
                     continue
                 # The task that serves the first request existed before that request.
@@ -223,9 +224,9 @@ class LateWork:
         return [line for line in lines if line not in self._endless]
 
     def _lines_elsewhere(self) -> Iterator[object]:
-        """Yield the lines of its tasks in loops in which the app does not answer.
+        """Yield the lines of this work's tasks in loops in which the app does not answer.
 
-        Such a loop has other tasks too. The context of a task shows whether it is of this work.
+        The context of a task shows whether it belongs to this work.
         """
         for loop in [*self._loops_elsewhere]:
             if loop.is_closed() or loop in self._tasks_before:
@@ -238,18 +239,18 @@ class LateWork:
                     yield line_of_coroutine(task.get_coro()) or _name_of(task)
 
     def cut(self, lines: Iterable[str]) -> None:
-        """Note the lines of requests and tasks that were cut off."""
+        """Note the lines of requests and tasks that pytest-arena has cut off."""
         self.cut_off += lines
 
     def finish(self) -> None:
-        """Note that the test is over: its work gets no connection and sends no statement."""
+        """Note that the test is over. Its work gets no connection and sends no statement now."""
         self.is_over = True
         self.own.finish()
 
     def end(self, late: dict[int, FrameType]) -> None:
-        """End this work with its test: it begins nothing more and gets no connection.
+        """End this work with its test: cancel its timers, and give it no connection.
 
-        ``late`` receives the frames of threads that a library began and that still work.
+        ``late`` receives the outermost user frame of each thread that still works.
         """
         self.finish()
         cut_off = self._threads_cut_off
@@ -257,7 +258,7 @@ class LateWork:
         if cut_off is None or cut_off:
             for thread, stack in self.threads().items():
                 frame = stack[-1]
-                # A thread with another frame works for another test by now.
+                # A thread with another frame has begun other work.
                 if cut_off is None or cut_off.get(thread) is frame:
                     late[thread] = frame
         for piece in self._pieces():
@@ -283,8 +284,8 @@ class LateWork:
     def cancel_jobs(self) -> None:
         """Cancel the jobs that wait for a thread of their pool.
 
-        A coroutine in another thread's loop may await such a job. It then ends and returns its
-        connection. So pytest-arena first looks for connections that the test has left.
+        Call this after the search for leaked connections. A coroutine in another thread's loop may
+        await such a job: it then ends, and returns the connection that it has leaked.
         """
         for piece in self._pieces():
             piece.cancel()
@@ -304,7 +305,7 @@ class LateWork:
         return threads
 
     def settled(self, patience: float | None = None) -> None:
-        """Wait until the work is done, as `waiting` says. An async test has waited before."""
+        """Wait until the work is done, like `waiting`. An async test has already waited."""
         if patience is None and self._is_done and not self._pieces():
             return
         if patience is not None:
@@ -315,9 +316,9 @@ class LateWork:
         deque(self.waiting(patience), maxlen=0)
 
     async def asettled(self, patience: float | None = None) -> None:
-        """Wait in a loop until the work is done, as `waiting` says.
+        """Wait in a loop until the work is done, like `waiting`.
 
-        A callback that is due may begin a task. So may the end of a task.
+        A due callback or the end of a task may begin another task, so it looks again.
         """
         end = seconds() + (self._patience if patience is None else patience)
         has_waited = True
@@ -331,9 +332,9 @@ class LateWork:
                 await async_rest(0)
 
     def pausing(self, counts: TaskFilter | None = None) -> Iterator[None]:
-        """Pause shortly while work runs that may end, at most ``arena_settle`` seconds.
+        """Yield after a short pause while work runs, at most for ``arena_settle`` seconds.
 
-        The test continues after it. ``unfinished`` returns the lines that still run.
+        The test continues afterwards.
         """
         end = seconds() + self._patience
         while self.unfinished(counts) and seconds() < end:
@@ -341,15 +342,15 @@ class LateWork:
             yield
 
     def take_endless(self) -> list[str]:
-        """Return the lines that still run. No test waits for them again."""
+        """Return the lines of work that still runs. No test waits for these lines again."""
         lines = self.unfinished()
         self._endless.update(lines)
         return lines
 
     def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Pause shortly while work runs and the time is not up.
+        """Yield after a short pause while work runs and the time is not up.
 
-        Without ``patience`` the test ends, and pytest-arena cuts off the work that still runs.
+        Without ``patience`` the test ends. pytest-arena then cuts off the work that still runs.
 
         Raises:
             LateWorkError: work still ran after ``patience`` seconds.
@@ -359,7 +360,7 @@ class LateWork:
         end = seconds() + (self._patience if patience is None else patience)
         lines = self.lines()
         while not endless.issuperset(lines) and seconds() < end:
-            rest(_STEP)  # a test may have stopped the clock of the loop
+            rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
             yield
             lines = self.lines()
         if patience is None:
@@ -375,11 +376,10 @@ class LateWork:
             longer = max(60, patience * 2)
             raise LateWorkError(
                 f"work that a request had begun still runs after {patience:g} s",
-                why="what it has still to write is missing",
+                why="the work may still have rows to write",
                 cause=lines_of_error(lines),
-                fix="begin work without an end, such as a pool's tasks or a poller, in the app's "
-                "lifespan: settled() does not wait for it. For slow work: "
-                f"arena.settled({longer:g})",
+                fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
+                f"not wait for it. For slow work: arena.settled({longer:g})",
             )
 
 
@@ -389,11 +389,11 @@ async def _let_pass(passes: int = _PASSES) -> None:
 
 
 def threads_at_work() -> dict[int, list[FrameType]]:
-    """Return the other threads that run user's code, with its frames, the innermost first."""
+    """Return the other threads that run the user's code. Its frames begin with the innermost."""
     stacks = innermost_frames()
     # The frame of this function would keep its callers in a reference cycle.
     del stacks[threading.get_ident()]
-    # The main thread serves no request, and its stack is deep.
+    # The main thread serves no request, and reading its deep stack is slow.
     stacks.pop(threading.main_thread().ident or 0, None)
     at_work = {}
     for thread, frame in stacks.items():
@@ -415,10 +415,10 @@ def _idle_threads() -> set[int]:
 
 
 def _threads_of_others() -> frozenset[int]:
-    """Return the threads that work before the first request, and so not for it.
+    """Return the threads that already work before the first request.
 
-    These are the main thread, and other threads that run user's code. A thread also counts if its
-    stack shows only the part of SQLAlchemy's greenlet.
+    These are the main thread, and other threads that run the user's code. A thread inside a
+    greenlet of SQLAlchemy counts too: its stack shows only the part of the greenlet.
     """
     here = threading.get_ident()
     threads = {threading.main_thread().ident or 0}
@@ -442,7 +442,7 @@ _NOT_OF_USERS = {
 
 
 def is_users_task(task: AnyTask) -> bool:
-    """Whether a task may be the user's: it is neither pytest-arena's nor one of these."""
+    """Return whether a task may be the user's, and not of pytest-arena or a library."""
     if task.get_name() == OUR_TASK:
         return False
     coroutine = task.get_coro()
@@ -451,9 +451,9 @@ def is_users_task(task: AnyTask) -> bool:
 
 
 def _may_be_in_users_code(task: AnyTask) -> bool:
-    """Whether a task waits in the user's code, or runs now.
+    """Return whether a task waits in the user's code, or runs now.
 
-    While a coroutine runs in its loop's thread, Python does not show what it awaits.
+    Python does not show what a running coroutine awaits.
     """
     coroutine = task.get_coro()
     is_running = getattr(coroutine, "cr_running", False)
@@ -465,7 +465,7 @@ def _name_of(task: AnyTask) -> str:
     coroutine = task.get_coro()
     code = getattr(coroutine, "cr_code", None)
     package = package_of(code.co_filename) if code is not None else ""
-    if package == "pytest_arena":  # pytest-arena wraps the methods that end sessions
+    if package == "pytest_arena":  # a wrapper around a method of SQLAlchemy
         package = "sqlalchemy"
     function = getattr(coroutine, "__qualname__", "")
     return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"

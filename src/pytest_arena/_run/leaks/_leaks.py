@@ -1,4 +1,4 @@
-"""Finds connections, transactions and sessions that a test leaves."""
+"""Finds and ends connections, transactions and sessions that a test leaves open."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
 
-    # The instances of a session. Those that pytest-arena's sessions have loaded have the values of
-    # their attributes, the others None.
+    # The instances of a session. Instances that pytest-arena's sessions have loaded are kept with
+    # the values of their attributes, others with None.
     HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
-# Seconds until a thread that uses a connection leaves it.
+# Seconds to wait for a thread that uses a leaked connection.
 _PATIENCE = 1.0
 
 
 def held_instances(session: Session) -> HeldInstances:
-    """Return the instances of a session, in pytest-arena's sessions with their loaded values.
+    """Return the instances of a session. For pytest-arena's sessions, add their loaded values.
 
-    These cost a microsecond for each attribute of each instance.
+    The values cost a microsecond for each attribute of each instance.
     """
     has_values = isinstance(session, FreshSession)
     held: HeldInstances = WeakKeyDictionary()
@@ -93,9 +93,8 @@ class HeldByFixtures:
     transactions: list[Checkout] = field(default_factory=list)
     writes: int = 0  # the number of writes in these transactions
     sessions: frozenset[int] = frozenset()
-    threads: frozenset[int] = (
-        frozenset()
-    )  # of a server or a worker: they outlive the test
+    # Threads that outlive the test, for example of a server.
+    threads: frozenset[int] = frozenset()
     # The instances in each session in use, by the session's number.
     instances: dict[int, HeldInstances] = field(default_factory=dict)
 
@@ -103,7 +102,7 @@ class HeldByFixtures:
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
         """Return what is held now. Costs a microsecond for each open session.
 
-        ``sessions_of_tests`` are sessions that earlier tests left. They belong to no fixture.
+        ``sessions_of_tests`` are sessions that earlier tests have left open. They do not count.
         """
         sessions = session_numbers()
         holds_nothing = not sessions and not gate.registry.checked_out()
@@ -127,7 +126,7 @@ class HeldByFixtures:
         )
 
     def without(self, others: HeldByFixtures) -> HeldByFixtures:
-        """Return what is held here and not there."""
+        """Return what is held here and not in ``others``."""
         transactions = [
             transaction
             for transaction in self.transactions
@@ -154,7 +153,7 @@ _identity_of_thread = attrgetter("ident", "name")
 _number_of_writes = attrgetter("writes")
 
 
-@lru_cache(1)  # most often the threads are those of the last call
+@lru_cache(1)  # the threads rarely change between two calls
 def _threads_of_others(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
     numbers = {number or 0 for number, name in threads if name not in SHARED_THREADS}
     return HeldByFixtures(threads=frozenset(numbers - {here}))
@@ -164,7 +163,7 @@ def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Ch
     """Return the connections that a test took and the transactions that it began."""
     if not gate.registry.checked_out() or not _left_by(gate, serial, before):
         return []
-    # Only a reference cycle may keep a connection: then the collector returns it.
+    # A connection may be part of a reference cycle. Then the collector returns it to its pool.
     gc.collect()
     return _left_by(gate, serial, before)
 
@@ -173,8 +172,8 @@ def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     transactions = []
     idle = []
     for checkout in gate.registry.checked_out():
-        # The age of the thread does not decide: an older thread of the app's pool may run a
-        # test's job.
+        # An old thread does not prove a fixture's work: a thread of the app's pool may run a job
+        # of the test.
         is_of_a_test = checkout.work is not None
         if not is_of_a_test and is_of(checkout.thread, before.threads):
             continue
@@ -191,10 +190,9 @@ def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
 
 
 def _entries_of(numbers: Container[int]) -> list[object]:
-    """Return the pool's entries that sessions of these numbers hold.
+    """Return the pool entries of the connections that sessions of these numbers hold.
 
-    A session takes its connection at its first use. A session of a wider fixture may take it in
-    a test, and keeps it after a SELECT.
+    A session of a wider fixture may take its connection in a test, and keeps it after a SELECT.
     """
     return [
         entry_of(connection)
@@ -222,10 +220,10 @@ def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> b
     """Roll transactions back, so that no lock outlives the test.
 
     pytest-arena cancels the running statement and waits for its end. It never touches a
-    connection in use. Returns whether all transactions were rolled back.
+    connection in use. Return whether all transactions were rolled back.
     """
     for seconds in (0, _PATIENCE):
-        # A thread that waited for the lock of another transaction has the lock the second time.
+        # In the first pass a thread may still wait for the lock of another transaction here.
         leaks = [
             leak for leak in leaks if not _is_ended(leak, seconds, is_closed=is_closed)
         ]
@@ -250,8 +248,8 @@ def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
 def take_back(leaks: list[Checkout]) -> None:
     """Close leaked connections and free their places in the pools.
 
-    Otherwise the pool is one connection short, and the garbage collector warns in a later test.
-    pytest-arena resets the sessions on them, which would not notice the loss.
+    Otherwise the pools lack these connections, and the garbage collector warns in a later test.
+    Their sessions are reset, because they do not notice that their connection was closed.
     """
     sessions = _sessions_on(leaks)
     if end_transactions(leaks, is_closed=True):
@@ -261,14 +259,14 @@ def take_back(leaks: list[Checkout]) -> None:
 
 
 def empty_sessions(before: HeldByFixtures) -> list[str]:
-    """Expunge what a test left unflushed in sessions that outlive it.
+    """Expunge objects that a test left unflushed in sessions that outlive it.
 
-    The next test would write it. Returns the class of each object.
+    Otherwise the next test would write them. Return the class of each object.
     """
     emptied = []
     for session in sessions_in_use():
         emptied += _emptied(session, before)
-        # Below, no variable may keep a session alive that only its transaction kept alive.
+        # Otherwise this variable keeps the last session alive, and the line below counts it.
         del session
     return [kind for number, kind in emptied if number in _sessions]
 
@@ -282,11 +280,11 @@ def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
         for instance in unflushed([session])
         if inspect(instance) not in (states_before or ())
     ]
-    with suppress(Exception):  # a task uses it
+    with suppress(Exception):  # a task may use the session
         has_connection = any(held is session for held, _ in held_by_sessions())
         if states_before is None and not has_connection:
             session.reset()
-        # A session of a wider fixture keeps what the fixture has added.
+        # Objects that a wider fixture has added stay in its session.
         for instance in pending:
             if instance in session:
                 session.expunge(instance)
@@ -294,7 +292,7 @@ def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
 
 
 def _is_used_by_a_thread(session: Session) -> bool:
-    """Whether a thread that works after the test's end has the session in a local variable."""
+    """Return whether a thread still works and has the session in a local variable."""
     for stack in threads_at_work().values():
         for frame in stack:
             if any(session is value for value in [*frame.f_locals.values()]):
@@ -303,7 +301,7 @@ def _is_used_by_a_thread(session: Session) -> bool:
 
 
 def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
-    """Return the error that names the lines which wrote, or which took the connections.
+    """Return the error that names the lines of the writes, or of the checkouts.
 
     ``raw`` has the lines of lost writes by connections that no engine has opened.
     """
@@ -311,7 +309,7 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
     if transactions:
         what = "the test ended with an open transaction"
     else:
-        what = "the test ended with a connection that was not given back"
+        what = "the test ended with a connection that was not returned to its pool"
     lines = {*_lines_of(transactions or leaks), *raw}
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
@@ -353,7 +351,7 @@ def held_error(gate: Gate, level: str) -> IsolationError:
 def lost_error(
     holders: Iterable[Checkout], level: str, raw: Iterable[str] = ()
 ) -> IsolationError:
-    """Return the error that names an open transaction which pytest-arena could not pass.
+    """Return the error that names the open transaction of a wider fixture.
 
     ``raw`` has the lines of connections that no engine has opened.
     """
@@ -370,9 +368,9 @@ def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[str]:
 
 
 def _line_to_blame(checkout: Checkout) -> str:
-    """Return the line of the first write in the open transaction, else that of the checkout."""
+    """Return the line of the first write in the open transaction, else the line of the checkout."""
     writes = checkout.pending_writes
-    # An earlier test may have checked out the connection of a session that outlives it.
+    # The checkout may be older than this test: a session that outlives a test keeps it.
     if writes is not None and not writes.is_over and writes.line is not None:
         return str(writes.line)
     return str(checkout.line or "a line that cannot be seen")

@@ -21,16 +21,16 @@ from pytest_arena._run.leaks._late_work import is_users_task
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Seconds until a cancelled task ends.
+# Seconds to wait for the end of cancelled tasks.
 _PATIENCE = 1.0
 
 
 class Tasks:
-    """The tasks that tests, and what they call, start in their event loops.
+    """The tasks that tests and the app start in the event loops of tests.
 
-    If a loop ends with the test, asyncio ends its tasks. If it lives on, its tasks could write
-    into the next test: pytest-arena cancels what the test has started. Tasks that exist when
-    pytest-arena first sees a loop stay, and so do those that a wider fixture or its tasks start.
+    If a loop ends with the test, asyncio cancels its tasks. If it outlives the test, its tasks could
+    write in the next test, so pytest-arena cancels tasks that the test has started. It keeps tasks
+    of wider fixtures, and tasks that existed when it first saw the loop.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Tasks:
         return alive(self._threads)
 
     def see(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Record this loop, or the running one. Does nothing if none runs, as under trio."""
+        """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
         loop = loop or running_loop()
         if loop is not None and loop not in self._threads:
             self._threads[loop] = threading.get_ident()
@@ -81,8 +81,8 @@ class Tasks:
         if left:
             await wait_for_tasks(left, timeout=_PATIENCE)
 
-    def go_on(self) -> bool:
-        """Run the idle loops of this thread once. Return whether there are any."""
+    def run_idle_loops(self) -> bool:
+        """Run the idle loops of this thread once. Return whether this thread has any."""
         idle = [
             loop
             for loop, thread in list(self._threads.items())
@@ -100,7 +100,7 @@ class Tasks:
             if loop.is_closed():
                 self._threads.pop(loop, None)
                 continue
-            # This thread cannot run the loop of another thread, nor one inside another loop.
+            # This thread cannot run another thread's loop, or any loop while one runs in it.
             if self._threads.get(loop) != _thread_without_loop():
                 continue
             left = self._left(loop)

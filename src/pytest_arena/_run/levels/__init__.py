@@ -1,1 +1,1 @@
-"""Enters and leaves levels: the lifetimes of tests and of wide fixtures."""
+"""Enters and leaves levels: the states of the databases in a test or a wide fixture."""

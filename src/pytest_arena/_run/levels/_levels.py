@@ -50,7 +50,8 @@ class Levels:
         self._ledger = ledger
         self._hooks = HookParticipant(hooks)
         self._context = LevelContext(databases, gate, ledger, tasks)
-        self._surviving_sessions: frozenset[int] = frozenset()  # left by tests
+        # Sessions that the last test has left open.
+        self._surviving_sessions: frozenset[int] = frozenset()
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
@@ -69,7 +70,7 @@ class Levels:
     ) -> None:
         """Enter a level on top of the stack.
 
-        ``of_the_test`` is what the test holds if a fixture's level is entered below it.
+        ``of_the_test`` is what the test holds, if its dropped level is entered again.
 
         Raises:
             IsolationError: a transaction was still open after a second, or there is no space.
@@ -107,7 +108,7 @@ class Levels:
             if isinstance(error, Held):
                 raise _leaks.held_error(self.gate, level.name) from error
             raise
-        except BaseException:  # a second Ctrl-C: the caller does not know this level
+        except BaseException:  # a second Ctrl-C. No caller leaves this level
             self._cut_to(depth, self._participating_databases())
             raise
 
@@ -119,10 +120,10 @@ class Levels:
     ) -> None:
         """End the transactions and take back the connections that a level's owner has left.
 
-        pytest-arena calls ``cancel_jobs`` after it has found them and before it ends the first.
+        ``cancel_jobs`` is called after the search and before the first transaction is ended.
 
         Raises:
-            ConnectionLeak: there were some.
+            ConnectionLeak: the owner left a transaction or a connection.
         """
         held = self.held_before(level)
         if level is not None:
@@ -131,7 +132,7 @@ class Levels:
             leaks = _leaks.connection_leaks(self.gate, serial, held)
         finally:
             cancel_jobs()
-        # Before the app's state is restored, because that state may keep the connection.
+        # A connection in the app's state may end here, because that state is restored later.
         lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
             self._context.leaks_ended()
@@ -147,9 +148,9 @@ class Levels:
         return self._context.held.get(level, _leaks.NOTHING_HELD)
 
     def drop_clean_ones_of_the_test(self) -> dict[Level, _leaks.HeldByFixtures]:
-        """Drop the levels of the test and its example from the top, as far as they are clean.
+        """Drop clean levels of the test and its example, from the top down.
 
-        Returns what the test held in each dropped level.
+        Return what the test held in each dropped level.
         """
         dropped: dict[Level, _leaks.HeldByFixtures] = {}
         now = _leaks.HeldByFixtures.now(self.gate)
@@ -162,7 +163,7 @@ class Levels:
 
     @delayed_signals()
     def drop_if_clean(self, level: Level) -> bool:
-        """Drop a level in which nothing was written, if it is the top one."""
+        """Drop a level if it is the top one and no connection has written in it."""
         if self._stack[-1] is not level:
             return False
         databases = self._participating_databases()
@@ -202,13 +203,11 @@ class Levels:
             self.gate.invalidate_stale()
 
     def leave(self, level: Level) -> list[str]:
-        """Restore the state at which this level, the top one, was entered.
-
-        Returns the names of the databases that had changed.
+        """Restore the state from before the top level. Return the names of changed databases.
 
         Raises:
             IsolationError: pytest-arena ended a transaction of a wider fixture, or there is no
-                space for the content. The level is left all the same.
+                space for the content. The level is left in both cases.
         """
         if self._stack[-1:] != [level]:
             raise impossible(f"{level.name}: a level was left that is not the top one")
@@ -242,7 +241,7 @@ class Levels:
     def _leave_hooks(self, level: Level, failures: list[Exception]) -> None:
         try:
             self._hooks.leave(level)
-        except Exception as error:  # noqa: BLE001 - raised when the databases are restored
+        except Exception as error:  # noqa: BLE001 - raised after the databases are restored
             failures.append(error)
 
     def _leave_databases(
@@ -278,15 +277,13 @@ class Levels:
         return participants
 
     def _cut_to(self, depth: int, databases: list[DatabaseParticipant]) -> None:
-        """Leave by force the levels in which Ctrl-C or a timeout interrupted pytest-arena."""
+        """Leave levels by force. Ctrl-C or a timeout has interrupted their enter or leave."""
         for database in databases:
             while database.isolation.depth > depth:
-                reason = (
-                    f"{database.name}: arena was broken off at it (a timeout, Ctrl-C)"
-                )
+                reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
                 try:
                     database.leave_by_force(reason)
-                except ArenaError as error:  # another failure is raised
+                except ArenaError as error:  # the caller raises another failure
                     self._ledger.note(error.what)
         for level in self._stack[depth:]:
             self._context.held.pop(level, None)
@@ -294,7 +291,7 @@ class Levels:
 
 
 def _uninterrupted(has_participants: object) -> AbstractContextManager[None]:
-    """Delay signals if there is something to enter or to leave."""
+    """Delay signals if there are participants. A delay without them would cost time."""
     if has_participants:
         return delayed_signals()
     return nullcontext()

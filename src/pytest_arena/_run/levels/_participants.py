@@ -34,7 +34,7 @@ _STEP = 0.002
 
 
 class LevelHooks(Protocol):
-    """Hooks of a project that restores state outside of its databases.
+    """Hooks by which a project restores state outside of its databases.
 
     For example a cache in the process's memory, or data of another service.
     """
@@ -68,7 +68,7 @@ class HookParticipant:
     def is_used(self) -> bool:
         """Whether a conftest or a plugin implements one of the hooks.
 
-        pluggy takes longer to call a hook without implementations.
+        This check is faster than a call of a hook without implementations.
         """
         hooks = self._hooks
         return bool(
@@ -86,7 +86,7 @@ class HookParticipant:
 
 
 class LevelContext:
-    """The objects that participants use, and what they note about the present levels."""
+    """The objects that participants use, and their notes about the present levels."""
 
     def __init__(
         self, databases: Databases, gate: Gate, ledger: Ledger, tasks: Tasks
@@ -102,15 +102,15 @@ class LevelContext:
         self.has_ended_leaks = False
 
     def leaks_ended(self) -> None:
-        """Record that pytest-arena ended a leak of this level: it may still hold a lock."""
+        """Record that pytest-arena ended a leak of this level. A lock may remain for a moment."""
         self.has_ended_leaks = True
 
     def forget_leaks(self) -> None:
-        """Forget the ended leaks: their level is left."""
+        """Forget the ended leaks of a level that is left."""
         self.has_ended_leaks = False
 
     def take_lost(self) -> list[Checkout]:
-        """Return the transactions that wider fixtures lost, and forget them."""
+        """Return the ended transactions of wider fixtures, and forget them."""
         lost = self.lost
         self.lost = []
         return lost
@@ -119,7 +119,7 @@ class LevelContext:
         """Retry until no lock is held. Run this thread's event loops between attempts.
 
         Raises:
-            Held: after ``seconds`` a lock was still held.
+            Held: another connection still held the lock after ``seconds``.
         """
         end = _process.seconds() + seconds
         while True:
@@ -128,12 +128,12 @@ class LevelContext:
             except Held:
                 if _process.seconds() > end:
                     raise
-            self.tasks.go_on()
+            self.tasks.run_idle_loops()
             _process.rest(_STEP)
 
 
 class DatabaseParticipant:
-    """A database. It is restored even if a connection holds a lock on it."""
+    """A database in a level. pytest-arena restores it even if a connection holds a lock on it."""
 
     def __init__(
         self, database: Database, isolation: Isolation, context: LevelContext
@@ -144,31 +144,31 @@ class DatabaseParticipant:
         self._context = context
 
     def enter(self, level: Level) -> None:
-        """Remember the content of the database.
+        """Open a level in the database.
 
         Raises:
             Held: a transaction was still open after a second.
-            ArenaError: there is no space for the level, or the server is gone.
+            ArenaError: there is no space for the level, or the server does not answer.
         """
         databases = self._context.databases
         enter = partial(databases.provision.enter, self.isolation, self.database, level)
         self._context.with_patience(enter, _PATIENCE_WITH_OTHERS)
-        # A wider fixture whose level is entered below may write to the database too.
+        # If the level of its creation was dropped, a wider fixture below may write to it too.
         created_in = self.database.level
         if created_in is not None and created_in not in databases.levels:
             self.database.forget_level()
 
     def leave(self, level: Level) -> bool:
-        """Restore the content at the matching ``enter``. Return whether it had changed.
+        """Restore the content of the matching ``enter``. Return whether it had changed.
 
-        pytest-arena waits for transactions, then ends them. At last it replaces the database.
+        pytest-arena waits for transactions, then ends them, then replaces the database.
 
         Raises:
-            ArenaError: there is no space for the content, or the server is gone.
+            ArenaError: there is no space for the content, or the server does not answer.
         """
         databases = self._context.databases
         if self.isolation.depth < len(databases.levels):
-            return False  # it was left before an interruption
+            return False  # an interrupted call has left it
         was_created_here = self.database.level is level
         may_end = was_created_here or not level.is_test
         if may_end and databases.drop_with_level(self.database, level):
@@ -193,7 +193,7 @@ class DatabaseParticipant:
         if lines:
             return f"a connection that no engine has opened ({', '.join(lines)})"
         return (
-            "a connection that arena does not know or cannot end "
+            "a connection that pytest-arena does not know or cannot end "
             "(another process, a half-read cursor)"
         )
 
@@ -201,14 +201,14 @@ class DatabaseParticipant:
         """Replace the database, and note the reason.
 
         Raises:
-            IsolationError: there is no space for it. The level is left all the same.
+            IsolationError: there is no space for it. The level is left nevertheless.
         """
         self.isolation.leave_by_force()
         self._context.ledger.note(f"{reason}; {self.database.product.forced}")
 
     def _left_at_once(self) -> bool | None:
         """Return whether the database had changed, None if a lock is in the way."""
-        # A leaked reader keeps no level from being left, but would lock the next test out.
+        # A leaked reader does not block this restore, but it would block the next test.
         if self._context.has_ended_leaks and not self.isolation.is_free():
             return None
         with suppress(Held):
@@ -218,7 +218,7 @@ class DatabaseParticipant:
     def _left_in_spite_of_locks(self, level: Level) -> bool | None:
         """Return whether the database had changed, None if a lock is still in the way.
 
-        A transaction of a wider fixture stays open if the test wrote nothing beside it. Other
+        A transaction of a wider fixture stays open if no row was committed in the level. Other
         transactions get a second to end. Then pytest-arena ends them.
         """
         context = self._context
@@ -230,7 +230,7 @@ class DatabaseParticipant:
             transaction in before.transactions for transaction in transactions
         )
         if transactions and are_of_fixtures and self.isolation.is_untouched():
-            # Some suites undo each test by savepoints in a transaction of a fixture.
+            # The suite may undo each test by a savepoint in the fixture's transaction.
             self._keep_transaction_of_fixture(transactions, before)
             return False
         patience = _PATIENCE_WITH_OTHERS if self._may_end_by_itself() else 0
@@ -239,7 +239,7 @@ class DatabaseParticipant:
             return is_changed
         # A half-read cursor in a reference cycle keeps the lock of its connection.
         gc.collect()
-        # A reader that polls the database may have been between two transactions.
+        # Wait in any case: a reader that polls the database may be in a transaction now.
         is_changed = self._left_with_patience(_PATIENCE_WITH_OTHERS - patience)
         if is_changed is not None:
             return is_changed
@@ -254,19 +254,19 @@ class DatabaseParticipant:
     ) -> None:
         line = transactions[0].line
         self._context.ledger.note(
-            f"a fixture holds a transaction open over its tests ({line}): what is done "
-            "inside of it is the fixture's to undo"
+            f"a fixture keeps a transaction open during its tests ({line}): pytest-arena "
+            "does not undo the writes in it"
         )
         writes = sum(transaction.writes for transaction in transactions)
         self.isolation.forget(is_undone=writes <= before.writes)
 
     def _may_end_by_itself(self) -> bool:
-        """Whether another thread or an event loop may give its connection back."""
+        """Return whether another thread or an event loop may return its connection."""
         checkouts = self._context.gate.registry.checked_out()
         this_thread = threading.get_ident()
         if any(checkout.thread != this_thread for checkout in checkouts):
             return True
-        return bool(checkouts and self._context.tasks.go_on())
+        return bool(checkouts and self._context.tasks.run_idle_loops())
 
     def _left_with_patience(self, seconds: float) -> bool | None:
         # A reader that polls the database holds its lock for less than a millisecond.

@@ -22,7 +22,8 @@ _SIGNALS = [
 def delayed_signals() -> Iterator[None]:
     """Delay SIGINT and SIGALRM until the block ends. A second signal is delivered at once.
 
-    The next test would get a database that is only half restored. Cost: some microseconds.
+    Otherwise the next test could get a database that is only half restored. Cost: some
+    microseconds.
 
     Example::
 
