@@ -199,7 +199,7 @@ def test_what_an_option_leaves_out_is_not_to_be_allowed() -> None:
     """The next step must not open a real database to the tests."""
     left_out_by = "arena_database = sqlite"
     text = str(_gate_notes.unknown_connection("postgresql://db/shop", left_out_by=left_out_by))
-    assert "arena_database = sqlite gives tests no database in its place" in text
+    assert "with arena_database = sqlite, pytest-arena does not replace databases of" in text
     assert "arena_allow" not in text
 
 

@@ -554,7 +554,7 @@ def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:
 import psycopg
 from sqlalchemy import create_engine
 from pytest_arena._gate._known_engines import known_engines, watch_engines
-watch_engines(lambda engine: known_engines.remember(engine, 0))
+watch_engines(lambda engine: known_engines.add(engine, 0))
 engine = create_engine("postgresql+psycopg://192.0.2.1/shop")
 _, error = line_of(lambda: psycopg.connect(DSN))
 assert type(error) is ProductionDatabaseError, error

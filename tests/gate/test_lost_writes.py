@@ -268,7 +268,7 @@ def test_a_driver_that_nobody_here_knows_is_asked_for_nothing() -> None:
     PooledConnection.create(pooled)
     lost = LostWrites(resolver, Registry())
     context = SimpleNamespace(root_connection=SimpleNamespace(connection=pooled))
-    lost.executed(context, object(), "INSERT INTO orders VALUES (1)", ())
+    lost.after_execute(context, object(), "INSERT INTO orders VALUES (1)", ())
     assert lost.take() == []
 
 

@@ -68,7 +68,7 @@ def _gate(entry: Any) -> Iterator[Any]:
     with closing(connect("postgres")) as connection:
         handle = PostgreSQLHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
         record = pooled(entry)
-        record.become(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
+        record.note_opened(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
         gate.registry.check_out(record, entry, record.targets(), 0)
         yield gate
 
@@ -163,7 +163,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     numbers.append(asked())
     connection = pooled(entry)
     handle: Any = SimpleNamespace(attached=tuple)
-    connection.become(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
+    connection.note_opened(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
     registry.check_out(connection, entry, [aim], 0)
     numbers.append(asked())
     assert not registry.usage_of(KEY).before_next(called.clear)

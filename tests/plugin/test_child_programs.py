@@ -30,7 +30,7 @@ def test_by_parts(test_client):
 def test_that_makes_a_database(arena):
     with arena.expect_refusal() as refused:
         subprocess.run(["createdb", "-h", "127.0.0.1", "-p", "1", "shop_test"])
-    assert "delete the fixture that makes a test database" in refused.error.fix
+    assert "delete the fixture that creates a test database" in refused.error.fix
 
 def test_by_the_url(arena, test_client):
     psql(arena.url.replace("+asyncpg", ""))
@@ -262,8 +262,8 @@ def test_a_python_program_that_may_have_the_apps_url_is_named(example: Example, 
     for line in ("test_it.py:9  subprocess", "test_it.py:12  assert os.system", "test_it.py:5"):
         run.says(f"arena: a Python program was started without the test's database: {line}")
     run.says(
-        "The app has postgresql://db.example.org:5432/shop from elsewhere than DATABASE_URL",
-        "arena_env = …   (or give the program arena.url)",
+        "The app does not read postgresql://db.example.org:5432/shop from DATABASE_URL",
+        "arena_env = …   (or pass arena.url to the program)",
     )
     run.never_says("s3cret")
     assert run.output.count("a Python program was started") == 3

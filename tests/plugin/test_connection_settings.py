@@ -82,7 +82,7 @@ SERVERS = {
     "on": "4321kB",
     "tables": "(SELECT relname AS name FROM pg_class WHERE relnamespace = pg_my_temp_schema()) t",
 }
-TOLD = "a setting that a wider fixture made in a pooled connection"
+TOLD = "a pooled connection has lost a setting of a wider fixture"
 IN_PLACE = ["copy", pytest.param("undo", marks=pytest.mark.slow)]
 
 

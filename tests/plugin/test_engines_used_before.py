@@ -100,7 +100,7 @@ def test_a_transaction_from_before_pytest_is_named(tmp_path: Path) -> None:
     example = run_py(small_example(tmp_path, test_it=test), uses)
     with untouched(example):
         run = example.python("run.py").expect(1, failed=1)
-        run.says("dev.db was inside a transaction before pytest began", "PendingRollbackError")
+        run.says("dev.db was in a transaction before pytest began", "PendingRollbackError")
 
 
 @pytest.fixture

@@ -314,7 +314,7 @@ def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Exa
         f"{named} variable SHOP_URL: {started}",
         "Name the variable: arena_env = SHOP_URL",
         f"{named} variable DATABASE_URL: {started}",
-        "Give it the test's database: env={'DATABASE_URL': arena.url}",
+        "Pass the test's database: env={'DATABASE_URL': arena.url}",
     )
     cured = tests.run("test_cli.py", "-k", "not knows", "--arena-env=SHOP_URL", env=env)
     cured.expect(passed=2).never_says("a process was started")
@@ -352,7 +352,7 @@ def test_a_variable_that_the_suite_sets_for_its_child_is_to_have_the_tests_url(
     run.says(
         f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its "
         "variable SHOP_URL: test_settings.py:7  subprocess.run(",
-        "Give it the test's database: env={'SHOP_URL': arena.url}",
+        "Pass the test's database: env={'SHOP_URL': arena.url}",
     )
     run.never_says("arena_env = SHOP_URL")
 

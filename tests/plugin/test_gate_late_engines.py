@@ -278,7 +278,7 @@ def test_an_option_that_is_wrong_is_told_so(example: Example) -> None:
     )
     other = lazy(example, "psycopg2").run("--arena-database=sqlite", *SESSION_FIRST)
     other.expect(1, passed=1, failed=2)
-    other.says("arena_database = sqlite gives tests no database in its place")
+    other.says("with arena_database = sqlite, pytest-arena does not replace databases of this")
     other.never_says("could not translate host name", "app.db")
 
 

@@ -437,7 +437,7 @@ def test_rows_that_neither_a_test_nor_a_fixture_writes_are_named(example: Exampl
     markers = "[pytest]\nmarkers = seeded\n"
     run = project.change("pytest.ini", "[pytest]\n", markers).run("-q").expect(passed=2)
     told = "writes rows outside of tests and fixtures"
-    by = "connection.execute(insert(Dancer).values(name=name)): they stay for the whole run"
+    by = "connection.execute(insert(Dancer).values(name=name)). The rows stay for the whole run"
     run.says(f'conftest.py:7  app.add("of a hook") {told}, by app.py:', by)
     run = example.with_files(app=app, conftest="", test_a=AT_IMPORT).run("-q").expect(passed=1)
     run.says(f'test_a.py:4  app.add("at import") {told}, by app.py:')
@@ -451,4 +451,4 @@ def test_a_module_that_writes_as_it_is_imported_is_named_by_its_line(example: Ex
     app = example.files["app.py"] + ADD
     run = example.with_files(app=app, filled=filled, test_a=test).run("-q").expect(passed=1)
     told = "test_a.py:1  import filled writes rows outside of tests and fixtures, by filled.py:6"
-    run.says(f"{told}  connection.execute(WRITE): they stay for the whole run")
+    run.says(f"{told}  connection.execute(WRITE). The rows stay for the whole run")

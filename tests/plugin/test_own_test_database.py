@@ -131,7 +131,7 @@ def test_a_block_of_a_fixture_ends_well_where_nothing_is_lost(
     project = on_postgresql(example, conftest=conftest, test_it=TESTS_IN_THE_BLOCK)
     run = project.run("-p", "no:randomly")
     run.expect(int("errors" in outcomes), **outcomes)
-    run.says("a fixture holds a connection inside a transaction over its tests")
+    run.says("a fixture keeps a transaction open during its tests")
 
 
 BY_DRIVERS = """
@@ -303,7 +303,7 @@ def test_several(several):
     pass
 
 @pytest.mark.parametrize("statement, instead", {
-    "CREATE DATABASE more": "delete the fixture that makes a test database",
+    "CREATE DATABASE more": "delete the fixture that creates a test database",
     "ALTER DATABASE shop_real SET x.y = '1'": "in a migration or in arena_schema",
     "GRANT ALL ON DATABASE shop_real TO PUBLIC": "in a migration or in arena_schema",
     "REASSIGN OWNED BY me TO me": "name each object",

@@ -194,7 +194,7 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
         ("--arena-isolation=copy", "arena_isolation = copy does not exist on PostgreSQL"),
         pytest.param(
             "--arena-database=sqlite",
-            "arena_database = sqlite gives tests no database in its place",
+            "with arena_database = sqlite, pytest-arena does not replace databases of this product",
             marks=pytest.mark.slow,
         ),
         pytest.param(

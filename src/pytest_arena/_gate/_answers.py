@@ -1,7 +1,7 @@
 """Finds requests that were answered before their commit.
 
-FastAPI runs the code behind a dependency's ``yield`` after the answer. A middleware may too.
-The gate sees each commit. The client sees each message of an answer.
+FastAPI runs the code behind a dependency's ``yield`` after the answer. So may a middleware. The
+gate calls this module at each commit, the client at each message of an answer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy.orm.session import _sessions
 from pytest_arena._config._load import blame, is_library, package_of
 from pytest_arena._gate._pending import (
     PendingObjects,
+    connections_of,
     is_of_arena,
     pending_objects,
 )
@@ -38,15 +39,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class RequestAnswer:
-    """The answer to one request, and the work that was not committed when it was sent.
+    """The answer to one request, and the work that was uncommitted when the app sent it.
 
-    Work that begins after the answer does not count, such as a background task's transaction. Nor
-    does the work of a task that the app's code has created: the request does not wait for it.
+    Work that begins after the answer does not count, such as a background task's transaction. Work
+    of tasks that the app's code creates does not count either: the request does not wait for it.
     """
 
     status: int | None = None
-    is_sent: bool = False  # the client has received the whole answer
-    # The app sent it before it committed work of the request, or failed to commit it.
+    is_sent: bool = False  # whether the client has the whole answer
+    # Whether the app sent it before a commit of the request, or before a failure of that commit.
     is_early: bool = False
     statements: list[str] = field(default_factory=list)  # of the request, in order
     # The databases of the connections that the request has checked out.
@@ -56,12 +57,12 @@ class RequestAnswer:
     # The error of a late commit, or of the code around it.
     error: BaseException | None = None
     error_line: CodeLine | None = None
-    is_behind_yield: bool = False  # a generator committed late, or its commit failed
+    is_behind_yield: bool = False  # whether a generator committed late or failed to
     # The line that first added an object, by the session's number.
     lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
     # The objects in sessions that the request had not closed when the app returned.
     unflushed: list[PendingObjects] = field(default_factory=list)
-    # The lines that wrote in a session of pytest-arena, which the request has not committed.
+    # The lines that wrote in a session of the test without a commit.
     lines_in_sessions_of_tests: list[CodeLine | None] = field(default_factory=list)
     _task: object = None  # the task that calls the app
     _token: Token[RequestAnswer | None] | None = None
@@ -69,9 +70,9 @@ class RequestAnswer:
     _is_over: bool = False  # the app has returned from the request
     _body_size: int | None = None  # from the header
     _bytes_sent: int = 0
-    # Used by the request, and not closed. The garbage collector would lose their objects unseen.
+    # The open sessions of the request. References keep Python from freeing them unnoticed.
     _sessions: set[Session] = field(default_factory=set)
-    _writes: list[PendingWrites] = field(default_factory=list)  # made by the request
+    _writes: list[PendingWrites] = field(default_factory=list)  # of the request
     # The sessions and the writes that were not committed when the answer was sent.
     _late_sessions: list[Session] = field(default_factory=list)
     _late_writes: list[PendingWrites] = field(default_factory=list)
@@ -87,7 +88,7 @@ class RequestAnswer:
     def note_sent(self, message: Mapping[str, Any]) -> None:
         """Note a message that the app has sent. The last byte of the body completes the answer.
 
-        A middleware may send an empty message after that, when the app has finished.
+        A middleware may send an empty message afterwards, when the app has finished.
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -112,7 +113,7 @@ class RequestAnswer:
     def _pending_sessions(self) -> list[Session]:
         pending = []
         for session in list(self._sessions):
-            # `new`, `dirty` and `deleted` would build three sets. `Session.flush` asks this too.
+            # Cheaper than `new`, `dirty` and `deleted`, which build sets. `Session.flush` calls it.
             if not session._is_clean():  # noqa: SLF001 - see above
                 pending.append(session)
         return pending
@@ -142,15 +143,15 @@ class RequestAnswer:
             ANSWER.reset(self._token)
         if self._request_token is not None:
             REQUEST.reset(self._request_token)
-        # A token refers to the context, and the context to the request.
+        # Break the reference cycle: a token refers to the context, and the context to this object.
         self._token = None
         self._request_token = None
         self._task = None
 
     def _note_sessions_of_tests(self) -> None:
-        """Note writes of the request in a session of the test that it has not committed.
+        """Note uncommitted writes of the request in a session of the test.
 
-        Such a session is ``db_session``, or the session of a suite that rolls back a connection.
+        Such a session is ``db_session``, or a session on a connection that the suite rolls back.
         """
         sessions = list(self._sessions)
         if self.lines_of_adds:
@@ -164,7 +165,7 @@ class RequestAnswer:
             if is_on_tests_connection and session.in_transaction():
                 has_written = has_written or number in self.lines_of_adds
             line = self.lines_of_adds.get(number)
-            for connection in _connections_of(session):
+            for connection in connections_of(session):
                 pooled = PooledConnection.find(connection.connection)
                 writes = pooled.pending_writes if pooled is not None else None
                 if writes is not None and writes.request is self:
@@ -174,7 +175,7 @@ class RequestAnswer:
                 self.lines_in_sessions_of_tests.append(line)
 
     def _other_sessions(self) -> list[Session]:
-        """Return the sessions to which the request added an object in an earlier transaction."""
+        """Return further sessions to which the request has added an object."""
         sessions = []
         for number in self.lines_of_adds:
             session = _sessions.get(number)
@@ -190,7 +191,7 @@ class RequestAnswer:
             self._sessions.add(session)
 
     def forget_session(self, session: Session) -> None:
-        """Note that a session was closed, and has no objects."""
+        """Note that a session was closed and holds no objects."""
         self._sessions.discard(session)
 
     def note_write(self, written: PendingWrites) -> None:
@@ -221,16 +222,16 @@ class RequestAnswer:
             self._note_generator()
 
     def _note_generator(self) -> None:
-        """Note whether the user's function that commits is a generator, as dependencies are."""
+        """Note whether the user's function that commits is a generator, like a dependency."""
         for frame in frames(of_users=True):
             flags = frame.f_code.co_flags
             self.is_behind_yield = bool(flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
             return
 
     def _is_at_work(self) -> bool:
-        """Return whether the current task is the request's, or a middleware's task for it.
+        """Return whether the current task is the request's task, or a middleware's task for it.
 
-        SQLAlchemy closes a session in a task that may belong to any task of the app.
+        A task of SQLAlchemy that closes a session does not count: any task may have begun it.
         """
         task = current_task() if running_loop() is not None else None
         if task is None or task is self._task:
@@ -250,19 +251,11 @@ class RequestAnswer:
 
     def _is_late(self, pooled: object) -> bool:
         """Return whether a connection is in the transaction of a session with late work."""
-        return any(
-            connection.connection is pooled
-            for session in self._late_sessions
-            for connection in _connections_of(session)
-        )
-
-
-def _connections_of(session: Session) -> list[Connection]:
-    """Return the connections of a session's transaction. SQLAlchemy has no public way to them."""
-    transaction = session.get_transaction()
-    if transaction is None:
-        return []
-    return [connection for connection, *_ in transaction._connections.values()]  # noqa: SLF001 - as above
+        for session in self._late_sessions:
+            for connection in connections_of(session):
+                if connection.connection is pooled:
+                    return True
+        return False
 
 
 _BODY_SIZE = b"content-length"
@@ -271,12 +264,12 @@ _BODY_SIZE = b"content-length"
 UNCLOSED = "pytest_arena: unclosed"
 
 ANSWER: ContextVar[RequestAnswer | None] = ContextVar(
-    "arena: the answer that is made here", default=None
+    "arena: the answer of the request that runs here", default=None
 )
 
 
 def note_closed(session: Session) -> None:
-    """Note that a session was closed, for the request that runs now."""
+    """Note in the current request that a session was closed."""
     answer = ANSWER.get()
     if answer is not None:
         answer.forget_session(session)
@@ -284,7 +277,7 @@ def note_closed(session: Session) -> None:
 
 @contextmanager
 def apart_from_requests() -> Iterator[None]:
-    """Run a block that does not belong to the request waiting for it: a template's build."""
+    """Run a block outside of the current request, such as the build of a template."""
     token = ANSWER.set(None)
     request_token = REQUEST.set(None)
     try:

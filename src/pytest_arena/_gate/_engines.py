@@ -1,4 +1,4 @@
-"""The database that an engine or a URL requests."""
+"""Finds the database that an engine or a URL requests, and creates engines like the app's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
             return requested
         # pytest-arena does not know the driver.
         product = f"{product}+{dialect.driver}"
-    # A positional argument is a connection string of the driver (ODBC, libpq), with secrets.
+    # A positional argument is a connection string (ODBC, libpq) and may have a password.
     default_host = "(unknown)" if cargs else "localhost"
     host = cparams.get("host", default_host)
     port = cparams.get("port", "")
@@ -68,9 +68,9 @@ def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
 
 
 def _arguments_of(engine: Engine) -> tuple[object, object] | None:
-    """Return the arguments with which an engine calls its driver. None: the app has a creator.
+    """Return the arguments with which an engine calls its driver, None if the app has a creator.
 
-    They include ``connect_args``, which only the function of ``create_engine`` knows.
+    They include ``connect_args``, which only the closure in ``create_engine`` knows.
     """
     creator: Any = getattr(engine.pool, "_creator", None)
     code = getattr(creator, "__code__", None)
@@ -106,10 +106,9 @@ def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | 
 
 
 def engine_like(engine: Engine, url: URL) -> Engine:
-    """Return an engine of pytest-arena with the dialect and the pool class of an app's engine.
+    """Create an engine with the dialect, the pool class and the listeners of an app's engine.
 
-    Its pool has the same listeners, so its connections are set up like the app's. It never takes
-    a connection of the app. It shows the URL of the test's database.
+    It never uses a connection of the app. It shows the URL of the test's database.
     """
     like = Engine(
         engine.pool.recreate(),
@@ -121,7 +120,7 @@ def engine_like(engine: Engine, url: URL) -> Engine:
     return like
 
 
-# Arguments of `create_engine`, each with the attribute in which a dialect keeps it.
+# Arguments of `create_engine`, each with the attribute of the dialect that keeps its value.
 _KEPT_ARGUMENTS = {
     "json_serializer": "_json_serializer",
     "json_deserializer": "_json_deserializer",
@@ -130,10 +129,10 @@ _KEPT_ARGUMENTS = {
 
 
 def sync_twin(engine: Engine, url: URL) -> Engine:
-    """Return a sync engine whose connections are set up like those of an app's async engine.
+    """Create a sync engine whose connections are set up like those of an app's async engine.
 
-    It reads and writes JSON by the app's functions, and uses the app's isolation level and the
-    settings in its ``connect_args``. Listeners that need the async driver do nothing.
+    It uses the app's functions for JSON, its isolation level, and the settings in its
+    ``connect_args``. Listeners that need the async driver do nothing.
     """
     arguments: dict[str, Any] = {}
     for name, attribute in _KEPT_ARGUMENTS.items():
@@ -165,7 +164,7 @@ _TRANSACTIONS = ("begin", "savepoint", "rollback_savepoint", "release_savepoint"
 
 def _copy_transaction_listeners(engine: Engine, like: Engine) -> None:
     for name in _TRANSACTIONS:
-        # The listeners of the engine itself. Its class has the others already.
+        # Only the engine's listeners: those of the class `Engine` apply to both engines.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
 

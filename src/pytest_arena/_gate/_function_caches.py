@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-# A function that returns one of these reads the database only as a check, and caches no rows.
+# A function that returns one of these caches no rows.
 _NO_ROWS = (Engine, AsyncEngine, sessionmaker, async_sessionmaker)
 
 
@@ -35,10 +35,10 @@ class FunctionCache:
         self.info = function.cache_info
 
     def note_hits(self, before: Mapping[FunctionCache, int]) -> None:
-        """Note that the cached value was computed from values of other filled caches.
+        """Note whether the new value was computed from values of other caches with rows.
 
-        ``before`` has the hits of each of these caches before the computation. A hit in another
-        thread counts too. Then the value is computed again later, which is always right.
+        ``before`` has the hits of these caches before the computation. A hit in another thread
+        counts too: emptying a cache without need is safe.
         """
         for cache, hits in before.items():
             level = FILLED.get(cache)
@@ -46,22 +46,21 @@ class FunctionCache:
                 FILLED[self] = max(level, FILLED.get(self, level))
 
 
-# The caches of the functions that are computed now, in any thread: a function may read in another
-# thread and wait for it. The function of another request may be among them. Then its value is
-# computed again in the next test, which is always right.
+# The caches of the functions that run now, in any thread: a function may read rows in another
+# thread. So a statement may be attributed to a cache of another request. Emptying it is safe.
 COMPUTED: list[FunctionCache] = []
 # The caches that have rows of a database, each with the level in which it was filled.
 FILLED: dict[FunctionCache, int] = {}
 
 
 def note_statement(level: int) -> None:
-    """Note that a statement was sent in a level while functions with a cache were computed."""
+    """Note in the caches of running functions that a statement was sent in a level."""
     for cache in COMPUTED[:]:
         FILLED[cache] = level
 
 
 def empty_caches(level: int = 0) -> None:
-    """Empty the caches that were filled in this level, by default in the levels of tests."""
+    """Empty the caches that were filled in this level, without an argument those of tests."""
     for cache, filled_in in [*FILLED.items()]:
         if filled_in == level or (filled_in > 0 and not level):
             del FILLED[cache]
@@ -69,10 +68,10 @@ def empty_caches(level: int = 0) -> None:
 
 
 def watch_cached_functions(undo: ExitStack) -> None:
-    """Watch the functions of the app that are decorated with `lru_cache` or `cache` from here on.
+    """Watch functions of the app that `lru_cache` or `cache` decorate from now on.
 
-    Functions of libraries are not watched. A computed value costs a microsecond, a cached one
-    nothing. ``undo`` restores `functools`.
+    Functions of libraries are not watched. A cache miss takes a microsecond longer. ``undo``
+    restores `functools`.
     """
     original: Any = functools.lru_cache
 

@@ -1,4 +1,4 @@
-"""The texts of refusals and notes."""
+"""The texts of the gate's errors and notes."""
 
 from __future__ import annotations
 
@@ -51,10 +51,13 @@ def unknown_connection(
         )
         fix = (
             f"DATABASE_URL={FILES.example_url} pytest …\n(or arena_allow = "
-            "<dialect>://<host>:<port>/<name> of the real one, if tests may reach it)"
+            "<dialect>://<host>:<port>/<name> of the real database, if tests may reach it)"
         )
     elif left_out_by:
-        why = f"{left_out_by} gives tests no database in its place. It may be a real database"
+        why = (
+            f"with {left_out_by}, pytest-arena does not replace databases of this product. It may "
+            "be a real database"
+        )
         fix = "remove that option: pytest-arena can isolate this product"
     else:
         why = (
@@ -75,26 +78,26 @@ def unknown_connection(
 def lost_transaction(line: object) -> str:
     """Return the note for a wider fixture that was in a transaction when its connection ended."""
     return (
-        f"a fixture holds a connection inside a transaction over its tests ({line}). After a test "
-        "that wrote, it has to roll back before it can use the connection again. Commit or roll "
-        "back before the fixture's `yield`"
+        f"a fixture keeps a transaction open during its tests ({line}). After a test that wrote, "
+        "the fixture must roll back before it can use the connection again. Commit or roll back "
+        "before the fixture's `yield`"
     )
 
 
 def lost_setting() -> str:
     """Return the note for settings of a wider fixture that ended with a pooled connection."""
     return (
-        "{test}: a setting that a wider fixture made in a pooled connection (SET, PRAGMA, a "
-        "temporary table) is lost. A test or another fixture had changed the connection, or each "
-        "test has a separate database. Make settings of each connection in a `connect` listener"
+        "{test}: a pooled connection has lost a setting of a wider fixture (SET, PRAGMA, a "
+        "temporary table). A test or another fixture had changed the connection, or each test has "
+        "a separate database. Set up each connection in a `connect` listener"
     )
 
 
 def early_transaction(name: str) -> str:
     """Return the note for a transaction that was open when the gate was installed."""
     return (
-        f"a connection to {name} was inside a transaction before pytest began. pytest-arena has "
-        "closed it, because it does not reach the test's database. Its next statement fails. "
+        f"a connection to {name} was in a transaction before pytest began. pytest-arena has closed "
+        "the connection, because it does not reach the test's database. Its next statement fails. "
         "Commit or roll back before you call pytest.main()"
     )
 
@@ -103,8 +106,8 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     """Return the error for work that continues after its test is over.
 
     Args:
-        work: the `LateWork` or `OwnWork`. None if only the thread of a request's work is known.
-        is_statement: the work has kept its connection, and is about to use it.
+        work: the `LateWork` or `OwnWork`, None for a thread whose work is unknown.
+        is_statement: whether the work sends a statement on a connection that it has kept.
     """
     owner = getattr(work, "owner", "work that a request of an earlier test had begun")
     settle = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
@@ -131,14 +134,14 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     subject = "a statement of" if is_statement else "a connection for"
     return LateWorkError(
         f"refused: {subject} {owner}",
-        why="that test is over. Its writes would be in the next test's database",
+        why="that test is over. The write would be in the next test's database",
         cause=cause,
         fix=fix,
     )
 
 
 def in_one_line(error: ArenaError) -> str:
-    """Return the note for a refusal that its caller may swallow."""
+    """Return the note for an error that the app may catch."""
     cause = error.cause.replace("\n", "; ")
     steps = [" ".join(line.split()) for line in error.fix.splitlines()]
     fix = "; ".join(steps)
@@ -146,11 +149,11 @@ def in_one_line(error: ArenaError) -> str:
 
 
 def commit_of_older_thread(began: str, tables: str, line: CodeLine | None) -> str:
-    """Return the note for a thread that commits in a test, for an unknown reason."""
+    """Return the note for a thread that commits in a test and may work for another one."""
     return (
         f"{{test}}: a thread that began {began} commits to {tables} in it: "
         f"{line or 'a line that cannot be seen'}. If it is a job of an earlier test's request, let "
-        "that test wait for the job; pytest-arena waits for jobs of a queue.Queue or asyncio.Queue"
+        "that test wait for the job. pytest-arena waits for jobs of a queue.Queue or asyncio.Queue"
     )
 
 
@@ -159,14 +162,14 @@ def commit_outside_of_levels(line: CodeLine | None, writing: CodeLine | None) ->
 
     Args:
         line: the line of the module or hook that pytest has called.
-        writing: the line that sends the write, which may be in a module that it imports.
+        writing: the line that sends the write. It may be in a module that ``line`` imports.
     """
     by = ""
     if writing is not None and writing != line:
         by = f", by {writing}"
     return (
-        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures{by}: "
-        "they stay for the whole run. Next: write them in a fixture or in arena_seed"
+        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures{by}. "
+        "The rows stay for the whole run. Next: write them in a fixture or in arena_seed"
     )
 
 
@@ -174,7 +177,7 @@ def forked_before(name: str) -> UnknownDatabaseError:
     """Return the error for a fork that needs a database which its parent did not have."""
     return UnknownDatabaseError(
         f"refused: a connection to {name} in a process that was forked before it existed",
-        why="the fork would fill a separate database, which no test sees and no test restores",
+        why="the fork would fill a separate database, which no test sees or restores",
         cause=who_connects(),
         fix="start the workers in a fixture or a test, and not when a file is imported",
     )
@@ -187,12 +190,12 @@ def after_session(name: str) -> AfterSessionError:
         why="pytest-arena has closed the tests' databases. The connection would have reached the "
         "app's database",
         cause=who_connects(),
-        fix="stop threads and atexit handlers that still use it in a session fixture's tear-down",
+        fix="stop its threads and atexit handlers in a session fixture's tear-down",
     )
 
 
 def child_naming(name: str, place_names: str) -> ProductionDatabaseError:
-    """Return the error for a process whose arguments or configuration name an app's database."""
+    """Return the error for a process whose arguments or configuration name the app's database."""
     return ProductionDatabaseError(
         f"refused: a process whose {place_names} {name}, a database of the app",
         why="the process would open that database itself. Its writes would stay there, and this "
@@ -208,9 +211,9 @@ def child_by_variable(
 ) -> str:
     """Return the note for a process whose environment names a database of the app."""
     if can_redirect:
-        cure = f"Name the variable: arena_env = {variable}   (or give it arena.url)"
+        cure = f"Name the variable: arena_env = {variable}   (or pass arena.url to the process)"
     else:
-        cure = f"Give it the test's database: env={{{variable!r}: arena.url}}"
+        cure = f"Pass the test's database: env={{{variable!r}: arena.url}}"
     return redact(
         f"a process was started with {name}, a database of the app, in its variable {variable}: "
         f"{line}. Its writes there stay, and tests do not see them. {cure}"
@@ -218,11 +221,11 @@ def child_by_variable(
 
 
 def child_early(name: str, line: CodeLine) -> str:
-    """Return the note for a process whose arguments named a database before the app did."""
+    """Return the note for a process whose arguments named a database before an engine did."""
     return redact(
         f"a process was started with {name}, a database of the app, in its arguments: {line}. The "
         "app had no engine yet. Its writes there stay, and tests do not see them. Start it in a "
-        "fixture, with arena.url. If it makes the tables: arena_schema = …"
+        "fixture, with arena.url. If it creates the tables: arena_schema = …"
     )
 
 
@@ -232,7 +235,7 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     facts = SUPPORTED[CLIENTS[program]]
     if program in facts.creating_clients:
         fix = (
-            "delete the fixture that makes a test database, and name the source of its tables:\n"
+            "delete the fixture that creates a test database, and name the source of its tables:\n"
             "arena_schema =\n"
             "    <name of the database> = <module>:<Base>"
         )
@@ -253,12 +256,12 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
 
 
 def python_by_code(name: str, variables: tuple[str, ...], line: CodeLine) -> str:
-    """Return the note for a Python program that may have a server's URL from the app's code."""
+    """Return the note for a Python program that may read a server's URL in the app's code."""
     return redact(
-        f"a Python program was started without the test's database: {line}. The app has {name} "
-        f"from elsewhere than {', '.join(variables)}. If the program opens that database, its "
-        "writes stay there, and tests do not see them. Name the variable that the app reads: "
-        "arena_env = …   (or give the program arena.url)"
+        f"a Python program was started without the test's database: {line}. The app does not read "
+        f"{name} from {', '.join(variables)}. If the program opens that database, its writes stay "
+        "there, and tests do not see them. Name the variable that the app reads: "
+        "arena_env = …   (or pass arena.url to the program)"
     )
 
 
@@ -266,8 +269,8 @@ def python_without(variable: str, line: CodeLine) -> str:
     """Return the note for a Python program that lacks a variable of ``arena_env``."""
     return (
         f"a Python program was started without the variable {variable}: {line}. If it then opens "
-        "the app's default database, its writes stay there, and tests do not see them. Give it "
-        f"the test's database, in a fixture: env={{{variable!r}: arena.url}}"
+        "the app's default database, its writes stay there, and tests do not see them. Pass the "
+        f"test's database, in a fixture: env={{{variable!r}: arena.url}}"
     )
 
 
@@ -289,8 +292,8 @@ def another_product(database: Database, product: str) -> ConfigError:
 def unknown_product(tried: str, engines: str) -> ConfigError:
     """Return the error for a test whose database has no known product."""
     why = (
-        f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess one of them. In a database "
-        "of another product than the app's, the test would not see the app's changes"
+        f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a database of another "
+        "product, the test would not see the app's changes"
     )
     if engines:
         return ConfigError(

@@ -1,7 +1,7 @@
 """The engines of this process, one record for each dialect.
 
 Several engines may share a dialect object: `Engine.execution_options` copies an engine, and
-pytest-arena makes engines like the app's.
+pytest-arena creates engines like the app's.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ if TYPE_CHECKING:
 
 
 class KnownEngine:
-    """An engine, and the engines that share its dialect object.
-
-    It keeps neither the engines nor the dialect alive.
-    """
+    """The engines that share one dialect object. It keeps none of them alive."""
 
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
         self.level = 0  # the serial of the level that created the first engine, or 0
-        self.is_disposed = False  # and no engine has connected since
+        # Whether the app has disposed of an engine, and no engine has connected since.
+        self.is_disposed = False
         self._is_hidden = False
         self._had_engine = False
-        self._engines: dict[int, weakref.ref[Engine]] = {}  # by age
+        # The engines by age: a number that grows with each new engine.
+        self._engines: dict[int, weakref.ref[Engine]] = {}
         self._own: set[int] = set()  # the ages of pytest-arena's engines
 
     def add(self, age: int, engine: Engine, level: int) -> bool:
-        """Add an engine that was made in a level. Return whether it is the first."""
+        """Add an engine that was created in a level. Return whether it is the first."""
         is_first = not self._had_engine
         if is_first:
             self._had_engine = True
@@ -48,7 +47,7 @@ class KnownEngine:
         return is_first
 
     def visible(self) -> dict[int, Engine]:
-        """Return the engines that still exist by their ages, none while they are hidden."""
+        """Return the existing engines by age, none while they are hidden."""
         if self._is_hidden:
             return {}
         return self._existing()
@@ -66,19 +65,19 @@ class KnownEngine:
         self.database = database
 
     def mark_own(self, engine: Engine) -> None:
-        """Note that pytest-arena has made an engine."""
+        """Note that pytest-arena has created an engine."""
         for age, existing in self._existing().items():
             if existing is engine:
                 self._own.add(age)
 
     @property
     def has_own(self) -> bool:
-        """Whether pytest-arena has made one of the engines, which still exists."""
+        """Whether an existing engine is pytest-arena's."""
         return not self._own.isdisjoint(self._existing())
 
     @property
     def is_used_by_app(self) -> bool:
-        """Whether the app has an engine here that was not disposed of."""
+        """Whether an existing engine is the app's and was not disposed of."""
         if self.is_disposed:
             return False
         of_app = self._existing().keys() - self._own
@@ -110,7 +109,7 @@ class KnownEngine:
 
 
 class KnownEngines:
-    """All engines of the process, from when pytest-arena is installed."""
+    """All engines of the process."""
 
     def __init__(self) -> None:
         self._by_dialect: weakref.WeakKeyDictionary[Dialect, KnownEngine] = (
@@ -119,10 +118,10 @@ class KnownEngines:
         self._ages = itertools.count()
 
     def of(self, dialect: Dialect) -> KnownEngine:
-        """Return the record of a dialect object, which is new if no engine of it is known."""
+        """Return the record of a dialect object. Create it at the first call."""
         known = self._by_dialect.get(dialect)
         if known is None:
-            # `setdefault` is atomic: two threads get the same record.
+            # `setdefault` is atomic, so two threads get the same record.
             known = self._by_dialect.setdefault(dialect, KnownEngine())
         return known
 
@@ -143,14 +142,14 @@ class KnownEngines:
         return [known for known in self.all() if known.database is database]
 
     def find(self) -> list[Engine]:
-        """Return the engines that exist, the oldest first. Costs some microseconds for each."""
+        """Return the existing engines, the oldest first. Costs some microseconds for each."""
         return _by_age(self.all())
 
     def find_in_use(self) -> list[Engine]:
-        """Return the engines that exist, without those that were disposed of and not used since."""
+        """Return the existing engines without those that were disposed of and not used since."""
         return _by_age(known for known in self.all() if not known.is_disposed)
 
-    def remember(self, engine: Engine, level: int) -> bool:
+    def add(self, engine: Engine, level: int) -> bool:
         """Note a new engine. Return whether it is the first with its dialect object."""
         return self.of(engine.dialect).add(next(self._ages), engine, level)
 
@@ -177,10 +176,10 @@ known_engines = KnownEngines()
 
 
 def watch_engines(note: Callable[[Engine], None]) -> None:
-    """Call ``note`` with each engine that exists, and from here on with each that is made.
+    """Call ``note`` with each existing engine, and from now on with each new engine.
 
-    SQLAlchemy has no event for a new engine, so `Dialect.engine_created` is wrapped.
-    `Engine.__init__` cannot be: ``create_engine`` reads its signature.
+    SQLAlchemy has no event for a new engine, so this wraps `Dialect.engine_created`. It cannot wrap
+    `Engine.__init__`, because ``create_engine`` reads its signature.
     """
     for engine in _existing_engines():
         note(engine)
@@ -204,10 +203,10 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
 
 
 def end_early_connections(is_allowed: Callable[[str], bool]) -> list[str]:
-    """Let engines connect again that have connected before the gate was installed.
+    """Close connections that engines opened before the gate was installed, so that they reconnect.
 
-    Returns the databases of connections whose transactions are lost. A database in memory ends with
-    its connection, so its connections stay.
+    Connections to a database in memory stay open, because the database would end with them. Return
+    the databases of connections that were in a transaction.
     """
     names = {}
     for engine in known_engines.find():
@@ -241,24 +240,23 @@ def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
 
 
 def _existing_engines() -> list[Engine]:
-    """Return the engines that exist, the oldest first, by the garbage collector.
+    """Return the existing engines from the garbage collector, the oldest first.
 
     Costs some ten milliseconds.
     """
-    # Referrers come generation by generation, the youngest first. Within a generation objects have
-    # the order in which they were made.
-    # `isinstance` would ask a lazy proxy for its __class__, which may raise or load something.
+    # `isinstance` would read `__class__` of a lazy proxy, which may raise or load something.
     engines = {}
     for referrer in gc.get_referrers(Engine):
         if issubclass(type(referrer), Engine):
             engines[id(referrer)] = referrer
     if len(engines) <= 1:
         return list(engines.values())
+    # Objects of one generation have the order of their creation.
     oldest_first: list[Engine] = []
     for generation in (2, 1, 0):
         for candidate in gc.get_objects(generation):
             engine = engines.pop(id(candidate), None)
             if engine is not None:
                 oldest_first.append(engine)
-    # The search misses an engine that a garbage collection moves meanwhile.
+    # A garbage collection may move an engine to another generation during the search.
     return [*oldest_first, *engines.values()]

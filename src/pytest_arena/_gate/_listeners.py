@@ -1,7 +1,4 @@
-"""The only listener to SQLAlchemy's events.
-
-It redirects connections, checks them, and drops stale ones.
-"""
+"""Listens to SQLAlchemy's events: redirects connections, checks them, and drops stale ones."""
 
 from __future__ import annotations
 
@@ -60,7 +57,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-# Connections of the parent, after a fork. SQLite forbids to use them, and to close them.
+# The parent's connections in a fork. SQLite forbids a fork to use or to close them.
 _abandoned: list[object] = []
 
 
@@ -78,7 +75,7 @@ class Resolver(Core, Protocol):
         """
 
     def before_spawn(self) -> list[object]:
-        """Return the objects of ``Connections.in_spawned`` for a new process."""
+        """Return what ``Connections.in_spawned`` gets in a new process."""
 
 
 class Gate:
@@ -91,15 +88,15 @@ class Gate:
         self.core = core
         self.registry = registry
         self.lost = LostWrites(core, registry)
-        self._bring_databases_back: Callable[[], None] = nothing
+        self._restore_databases: Callable[[], None] = nothing
 
-    def begin_inside(self) -> None:
+    def begin_inner_run(self) -> None:
         """Forget the databases of the outer run's engines."""
-        self._bring_databases_back = known_engines.set_databases_aside()
+        self._restore_databases = known_engines.set_databases_aside()
 
-    def end_inside(self) -> None:
+    def end_inner_run(self) -> None:
         """Restore the databases of the outer run's engines."""
-        self._bring_databases_back()
+        self._restore_databases()
 
     # SQLAlchemy's events.
 
@@ -118,12 +115,14 @@ class Gate:
             self.registry.reserve(pooled)
         self.core.refuse_late()
         requested = describe(dialect, cargs, cparams)
-        with apart_from_requests():  # the first connection may build a template
+        with apart_from_requests():  # this may build a template
             target = self.core.ensure_target(requested)
             identify = None
             if requested.product in SUPPORTED:
                 connections = product_package(requested.product).connections
-                identify = connections.lead(self.core, dialect, target, cargs, cparams)
+                identify = connections.redirect(
+                    self.core, dialect, target, cargs, cparams
+                )
         if pooled is not None:
             pooled.begin_connect(target, identify)
 
@@ -136,7 +135,7 @@ class Gate:
             pooled = self._add_unknown(dbapi_connection, entry)
         elif pooled.identify is not None or pooled.target is not None:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
-            pooled.become(live or self._recognize(dbapi_connection))
+            pooled.note_opened(live or self._recognize(dbapi_connection))
         if pooled.key is not None:
             _note_holders()
         if pooled.handle is not None and pooled.handle.reads_statements:
@@ -145,10 +144,11 @@ class Gate:
     def checked_out(
         self, dbapi_connection: object, entry: Any, _proxied: object
     ) -> None:
-        """Check a connection that a pool hands out. The pool replaces a stale one at once.
+        """Check a connection that a pool hands out.
 
         Raises:
-            DisconnectionError: it is stale, or belongs to another loop or process.
+            DisconnectionError: it is stale, or belongs to another loop or process. The pool then
+                opens another connection.
         """
         _any_loop.free_locks(dbapi_connection)
         pooled = PooledConnection.find(entry)
@@ -168,8 +168,7 @@ class Gate:
             # A listener of the app has replaced the connection.
             pooled = self._add_unknown(dbapi_connection, entry)
         targets = pooled.targets()
-        # A new connection has no settings yet: it has the names that the app sets in each one.
-        # Settings that a wide fixture has made in the connection have precedence.
+        # A new connection, or one with settings of a wide fixture, is not checked for leftovers.
         is_of_earlier_test = pooled.settings is not None and not pooled.is_used
         has_leftovers = False
         if pooled.handle is not None and is_of_earlier_test and not pooled.kept_by:
@@ -178,13 +177,13 @@ class Gate:
             if pooled.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             raise DisconnectionError(
-                "the database of this connection is not the test's any more"
+                "the database of this connection is no longer the test's"
             )
         pooled.begin_use()
-        # The session of a fixture whose level is above the test's is no leak of the test.
+        # If a fixture's level is above the test's, its session is no leak of the test.
         serial = self.core.serial(is_on_top=True)
         self.registry.check_out(pooled, entry, targets, serial)
-        # The test may have ended meanwhile without seeing this checkout.
+        # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
 
     def checked_in(self, dbapi_connection: object, entry: Any) -> None:
@@ -194,20 +193,20 @@ class Gate:
             key = checkout.connection.key
             handle = checkout.connection.handle
             if handle is not None:
-                if key and handle.is_begun:  # its pool does not roll back
+                if key and handle.is_begun:  # the pool has not rolled back
                     self.registry.may_be_used(key)
-                handle.returned()
+                handle.note_checkin()
                 bind_to_loop(dbapi_connection)
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: object, entry: Any) -> None:
-        """Note that the app takes a connection out of its pool. No event reports its later uses.
+        """Note that the app detaches a connection from its pool. No event reports its later uses.
 
         SQLAlchemy also detaches an async connection that the garbage collector has found.
         """
         checkout = self.registry.find(entry)
         if checkout is not None:
-            self.lost.dropping(checkout.connection)
+            self.lost.note_if_collected(checkout.connection)
             self.registry.detach(checkout)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
@@ -218,12 +217,16 @@ class Gate:
         """
         live = self._recognize(dbapi_connection)
         pooled = PooledConnection.create(entry)
-        pooled.become(live)
+        pooled.note_opened(live)
         self.registry.add(pooled)
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:
-        """Describe a connection that pytest-arena has not redirected. Raises a RefusedError too."""
+        """Describe a connection that pytest-arena has not redirected.
+
+        Raises:
+            RefusedError: its database is not one of the tests' databases.
+        """
         live = None
         for product in [*loaded.values()]:
             live = live or product.connections.recognize(self.core, dbapi_connection)
@@ -243,7 +246,7 @@ class Gate:
     def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
         for target in targets:
             now = self.core.current(target.key)
-            # A product returns the same object as long as it is the target.
+            # The identity is checked first because it is faster.
             if now is not target and now != target:
                 return True
         return False
@@ -251,15 +254,14 @@ class Gate:
     # Called by levels.
 
     def invalidate_stale(self) -> None:
-        """Invalidate checked-out connections to databases on servers that are replaced or dropped.
+        """Invalidate checked-out connections to replaced or dropped databases on servers.
 
-        A wider fixture with such a connection would read and write in the database of an earlier
-        test.
+        Otherwise a wider fixture would keep using the database of an earlier test.
         """
         here = (os.getpid(), get_ident())
         for checkout in self.registry.checked_out():
             pooled = checkout.connection
-            # Another thread may use its connection now. The server ends it with its database.
+            # Another thread may use its connection now. The drop of the database ends it.
             if pooled.key is None or (pooled.process, checkout.thread) != here:
                 continue
             if not self._are_stale(pooled.targets()):
@@ -274,8 +276,8 @@ class Gate:
     def end_raw(self, serial: int | None) -> list[str]:
         """End the connections that drivers have opened without an engine in a level.
 
-        Also end each such connection to a replaced database, whatever the level. Return the lines
-        whose writes are lost.
+        Also end such connections of all levels to replaced databases. Return the lines of lost
+        writes.
         """
         lost: list[str] = []
         if self.registry.has_raw:
@@ -293,34 +295,34 @@ class Gate:
                 pooled.keep_settings(serial)
 
     def end_idle_transactions(self) -> None:
-        """Roll back the transactions of connections that are back in their pools.
+        """Roll back open transactions of idle connections.
 
-        SQLAlchemy leaves a transaction open on SQLite whose COMMIT has failed, as for a deferred
-        foreign key. Its lock would block the restore.
+        After a failed COMMIT (a deferred foreign key), SQLAlchemy leaves the transaction open on
+        SQLite. Its lock would block the restore.
         """
         for pooled in self.registry.idle():
             if pooled.target and pooled.handle is not None and pooled.handle.is_begun:
                 pooled.end_session()
 
     def end_level(self, serial: int) -> None:
-        """Drop the connections that must not outlive a level, which was left."""
+        """Drop the connections that must not outlive the level that was left."""
         self.invalidate_stale()
         self.drop_altered(serial)
 
     def drop_altered(self, serial: int) -> None:
-        """Drop idle connections whose settings changed in a level that ends.
+        """Drop idle connections whose settings changed in the level that ends.
 
-        A test's temporary table would hide a real one from the next test. Its lock would block the
-        next test.
+        A temporary table of a test would hide a real table from the next test. A lock would block
+        the next test.
         """
         for pooled in self.registry.idle():
             if pooled.target and self.core.current(pooled.target.key) is None:
                 continue  # no pool hands out a connection to a dropped database
-            # To read settings in a replaced SQLite file would write a log beside the new file.
+            # Reading settings in a replaced SQLite file would write a log beside the new file.
             is_replaced = not pooled.key and self._are_stale(pooled.targets())
             is_dropped = pooled.end_level(serial, is_stale=is_replaced)
-            # The pool drops it at its next checkout, which may never happen. Until then the
-            # connection would hold its advisory locks, and receive notifications.
+            # The pool drops it only at the next checkout. Until then the connection would hold its
+            # advisory locks and receive notifications.
             if is_dropped and pooled.key and pooled.process == os.getpid():
                 pooled.end_session()
 
@@ -331,11 +333,11 @@ _gates: list[Gate] = []
 def install(core: Resolver, registry: Registry) -> Gate:
     """Install the gate until the process ends.
 
-    A run inside this run (pytester in-process) installs its own on top.
+    An inner run in this process (pytester) installs another gate on top.
     """
     gate = Gate(core, registry)
     if _gates:
-        gate.begin_inside()
+        gate.begin_inner_run()
     _gates.append(gate)
     _listen()
     return gate
@@ -373,7 +375,7 @@ def _remember(engine: Engine) -> None:
     level = 0
     if _gates:
         level = _gates[-1].core.serial()
-    if known_engines.remember(engine, level):
+    if known_engines.add(engine, level):
         instrument(engine.dialect, _gates)
 
 
@@ -407,7 +409,7 @@ def _before_spawn() -> list[object]:
 
 
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
-    """Return the child process that an audit event announces.
+    """Return the child process of an audit event.
 
     https://docs.python.org/3/library/audit_events.html
     """
@@ -433,27 +435,27 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
 
 
 def close(gate: Gate) -> bool:
-    """End the run of a gate. Return whether it was inside another run.
+    """End the run of a gate. Return whether it was an inner run.
 
-    The outermost gate stays installed. Its core refuses every connection until the process ends. If
-    a test of a run without pytest-arena began this run, the core refuses none.
+    The gate of the outermost run stays installed, and its core refuses connections until the
+    process ends. It refuses none if a test of a run without pytest-arena has started this run.
     """
-    inside = len(_gates) > 1
-    if inside:
+    is_inner = len(_gates) > 1
+    if is_inner:
         _gates.remove(gate)
-        gate.end_inside()
-    return inside
+        gate.end_inner_run()
+    return is_inner
 
 
 @cache
 def _read_statements() -> None:
-    """Read each statement from here on. Called when a product needs its statements."""
+    """Let connections read their statements, from the first product on that needs them."""
     read_statements()
 
 
 @cache
 def _note_holders() -> None:
-    """Note who holds a connection from here on. Called when an engine connects to a server."""
+    """Note the Core connection of each checkout, from the first connection to a server on."""
     event.listen(Engine, "engine_connect", _on_engine_connect)
 
 

@@ -10,7 +10,11 @@ from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._gate._answers import ANSWER
-from pytest_arena._gate._pending import ADDS_OF_TESTS, pending_objects
+from pytest_arena._gate._pending import (
+    ADDS_OF_TESTS,
+    connections_of,
+    pending_objects,
+)
 from pytest_arena._origin import is_in_task_of_wide_fixture
 from pytest_arena._process import alive
 
@@ -21,9 +25,9 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._pending import PendingObjects
 
-# Sessions that have begun a transaction, until they are found empty. The value says whether a task
-# of a wider fixture has begun the last transaction. All sessions would be too many to search: a
-# framework's cache may keep the sessions of all tests.
+# Sessions that have begun a transaction, until `sessions_in_use` finds them empty. The value says
+# whether a task of a wider fixture has begun the last transaction. A search of all sessions could
+# be slow: a framework's cache may keep the sessions of all tests.
 _begun: weakref.WeakKeyDictionary[Session, bool] = weakref.WeakKeyDictionary()
 
 
@@ -34,7 +38,7 @@ def is_used_by_wide_fixture(session: Session) -> bool:
 
 def watch_sessions() -> None:
     """Note each session that begins a transaction. Costs a microsecond for each transaction."""
-    for reference in _sessions.valuerefs():  # for the reason that `alive` gives
+    for reference in _sessions.valuerefs():  # copied in one step, see `alive`
         session = reference()
         if session is not None:
             _begun[session] = False
@@ -61,21 +65,12 @@ def sessions_in_use() -> list[Session]:
 
 
 def held_by_sessions() -> list[tuple[Session, Connection]]:
-    """Return the sessions that have begun a transaction, with each of their connections."""
+    """Return each session in a transaction with each of its connections."""
     held = []
     for session in alive(_begun):
         for connection in connections_of(session):
             held.append((session, connection))
     return held
-
-
-def connections_of(session: Session) -> list[Connection]:
-    """Return the connections of the session's transaction. SQLAlchemy has no public way to them."""
-    transaction = session.get_transaction()
-    if transaction is None:
-        return []
-    entries = set(transaction._connections.values())  # noqa: SLF001 - as above
-    return [connection for connection, *_ in entries]
 
 
 def unflushed(sessions: Iterable[Session]) -> list[object]:
@@ -87,7 +82,7 @@ def unflushed(sessions: Iterable[Session]) -> list[object]:
 
 
 def unflushed_by_tests() -> list[PendingObjects]:
-    """Return the unflushed objects of sessions in use to which a test or a fixture added some."""
+    """Return the unflushed objects of sessions to which a test or a fixture has added an object."""
     all_pending = []
     for session in sessions_in_use():
         number = session.hash_key

@@ -1,4 +1,4 @@
-"""Finds the objects of a session that were not flushed."""
+"""Finds the unflushed objects of a session, and the connections of its transaction."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sqlalchemy.orm import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
     from pytest_arena._values import CodeLine
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class PendingObjects:
-    """The objects that a session had to write at one time, as SQLAlchemy's states.
+    """The unflushed objects of a session at one time, as SQLAlchemy's states.
 
     A state does not keep its object alive.
     """
@@ -33,8 +34,10 @@ class PendingObjects:
     added: list[InstanceState[object]]
     changed: list[InstanceState[object]]
     deleted: list[InstanceState[object]]
-    line: CodeLine | None = None  # of the app
-    is_given_up: bool = False  # the app has closed the session, or rolled it back
+    line: CodeLine | None = None  # the line that added the first of them
+    is_given_up: bool = (
+        False  # whether the app has closed the session or rolled it back
+    )
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.deleted)
@@ -48,11 +51,11 @@ class PendingObjects:
         return ", ".join(parts)
 
     def note_line(self, line: CodeLine | None) -> None:
-        """Note the line of the app that added the first of them."""
+        """Note the line that added the first of them."""
         self.line = line
 
     def give_up(self) -> None:
-        """Note that the app has closed the session, or rolled it back."""
+        """Note that the app has closed the session or rolled it back."""
         self.is_given_up = True
 
     @property
@@ -74,14 +77,23 @@ def pending_objects(session: Session) -> PendingObjects:
     )
 
 
+def connections_of(session: Session) -> list[Connection]:
+    """Return the connections of the session's transaction. SQLAlchemy has no public way to them."""
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    entries = set(transaction._connections.values())  # noqa: SLF001 - as above
+    return [connection for connection, *_ in entries]
+
+
 def is_of_arena(session: Session) -> bool:
     """Return whether pytest-arena has made a session: ``db_session``, ``arena.session()``."""
     return type(session).__module__.startswith(ARENA)
 
 
 ARENA = "pytest_arena."
-# The lines where tests and fixtures first added an object, by the numbers of the sessions. An entry
-# is removed when its session commits or ends. Sessions of requests and of pytest-arena have none.
+# By the number of a session: the line where a test or fixture first added an object. The commit or
+# end of the session removes its entry. Sessions of requests and of pytest-arena have no entry.
 ADDS_OF_TESTS: dict[int, CodeLine | None] = {}
 
 
@@ -90,7 +102,7 @@ def _states(instances: Iterable[object]) -> list[InstanceState[object]]:
 
 
 def _is_changed(state: InstanceState[object], session: int) -> bool:
-    """Return whether a flush would write an object that the database has.
+    """Return whether a flush would write an object that has a row.
 
     ``Session.is_modified`` also counts an object that refers to a new one outside of the session.
     """
@@ -101,7 +113,7 @@ def _is_changed(state: InstanceState[object], session: int) -> bool:
         history = state.get_history(name, PassiveFlag.PASSIVE_NO_INITIALIZE)
         values = [*history.added, *history.deleted]
         if isinstance(attribute, RelationshipProperty):
-            # A new object is counted as added.
+            # New objects are counted as added, so only objects with a row count here.
             values = [value for value in values if _is_stored_in(value, session)]
         if values:
             return True
@@ -117,7 +129,7 @@ def _is_written(attribute: object) -> bool:
 
 
 def _is_stored_in(value: object, session: int) -> bool:
-    """Return whether a value is an object of this session that the database has."""
+    """Return whether a value is an object of this session that has a row."""
     state = inspect(value, raiseerr=False) if value is not None else None
     if not isinstance(state, InstanceState):
         return False

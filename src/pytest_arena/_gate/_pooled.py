@@ -1,4 +1,4 @@
-"""One record for each pooled connection."""
+"""The record of a pooled connection: its target, its settings and its uncommitted writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
-    # Describes an open connection. None: a listener of the app may have opened another one.
+    # Describes an open connection. Returns None if a listener of the app may have replaced it.
     Identify = Callable[[object], OpenConnection | None]
 
 INFO = "pytest_arena"  # the key of a `PooledConnection` in its entry's ``info``
@@ -37,7 +37,7 @@ class HasInfo(Protocol):
 
     @property
     def info(self) -> dict[object, Any]:
-        """Notes of any library. SQLAlchemy clears them when it connects again."""
+        """Values of the app and of libraries. SQLAlchemy clears them when the entry reconnects."""
 
 
 class TableWrite(NamedTuple):
@@ -58,7 +58,7 @@ def _rows_of(writes: Iterable[TableWrite]) -> int:
 
 
 def wrote(tables: Iterable[str], rows: int) -> str:
-    """Return the tables and rows that were written, as ``wrote stock (1 row)``."""
+    """Return words such as ``wrote stock (1 row)``."""
     return f"wrote {', '.join(tables)} ({counted(rows, 'row')})"
 
 
@@ -66,23 +66,23 @@ def wrote(tables: Iterable[str], rows: int) -> str:
 class PendingWrites:
     """Uncommitted writes of an open transaction, by statements that SQLAlchemy ran.
 
-    Writes that were rolled back to a savepoint are not among them.
+    Writes that were rolled back to a savepoint are removed.
     """
 
     line: CodeLine | None  # of the first write
     serial: int  # of the level of the first write
     writes: list[TableWrite] = field(default_factory=list)
-    # Whether a statement failed, and no savepoint was rolled back since.
+    # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
-    is_over: bool = False  # committed, or rolled back
-    # The session that wrote them was committed, but it had joined an outer transaction.
+    is_over: bool = False  # whether the transaction was committed or rolled back
+    # Whether the session was committed, but had joined an outer transaction.
     is_in_outer: bool = False
     key: Key | None = None  # of the database
-    # The id of the error that the app handled at the first write, 0 for none.
+    # The id of the error that the app was handling at the first write, 0 for none.
     handled_error: int = 0
     # The `RequestAnswer` of the request that began the transaction.
     request: object = None
-    # The test's call of the code of the app that wrote, in no request.
+    # The test's call of app code that wrote outside of a request.
     call: Call = ()
     # The number of writes before each savepoint.
     _savepoints: dict[str, int] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class PendingWrites:
 
     @property
     def words(self) -> str:
-        """The tables and rows that were written, as ``wrote stock (1 row)``."""
+        """Words such as ``wrote stock (1 row)``."""
         return wrote(tables_of(self.writes), _rows_of(self.writes))
 
     @property
@@ -103,7 +103,7 @@ class PendingWrites:
         return str(self.line or "a line that cannot be seen")
 
     def add(self, write: TableWrite) -> None:
-        """Add what a statement has written."""
+        """Add a write of the open transaction."""
         self.writes.append(write)
 
     def mark_savepoint(self, name: str) -> None:
@@ -111,20 +111,20 @@ class PendingWrites:
         self._savepoints[name] = len(self.writes)
 
     def roll_back_to(self, savepoint: str) -> None:
-        """Forget writes, and a failure, since a savepoint."""
+        """Forget the writes and the failure since a savepoint."""
         del self.writes[self._savepoints.get(savepoint, 0) :]
         self.has_failed = False
 
     def fail(self) -> None:
-        """Note that a statement has failed: the app has to roll back before its next statement."""
+        """Note that a statement has failed."""
         self.has_failed = True
 
     def join_outer(self) -> None:
-        """Note that a commit of the session has not ended the transaction."""
+        """Note that a commit of the session left the outer transaction open."""
         self.is_in_outer = True
 
     def end(self) -> None:
-        """Note that the transaction is committed, or rolled back."""
+        """Note that the transaction was committed or rolled back."""
         self.is_over = True
 
     def reopen(self) -> None:
@@ -137,12 +137,13 @@ class UnnamedWrite:
     """Possible writes of a request's open transaction by statements that name no table."""
 
     serial: int  # of the level in which the transaction began
-    # The statement that a report names: its words, such as ``called write_it()``, its line, and
-    # its kind as `_unnamed` names it.
+    # The statement that a report names: words such as ``called write_it()``, its line, and its
+    # kind (a constant of `_unnamed`).
     words: str = ""
     line: CodeLine | None = None
     kind: str = ""
-    # PostgreSQL gives a transaction an id for these too.
+    # Whether the transaction has locks or temporary tables. PostgreSQL gives it an id for these,
+    # so its id proves no write.
     has_locks: bool = False
     has_temporary: bool = False
 
@@ -169,7 +170,7 @@ class UnnamedWrite:
 
 
 class ConnectionInfo:
-    """The values that an app had in ``Connection.info``, without the record of pytest-arena."""
+    """The app's values in ``Connection.info`` at one time."""
 
     def __init__(self, info: dict[object, object]) -> None:
         self._values = {key: value for key, value in info.items() if key != INFO}
@@ -186,30 +187,30 @@ class ConnectionInfo:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class PooledConnection:
-    """A connection of a pool, from before it is opened.
+    """The record of a connection in a pool, created before the connection is opened.
 
-    A new one is made each time that SQLAlchemy connects an entry.
+    An entry of the pool gets a new record each time that it connects.
     """
 
     entry: weakref.ref[ConnectionPoolEntry]
-    # None for a database that pytest-arena does not replace.
+    # The database that it reaches. None for a database that pytest-arena does not replace.
     target: ConnectTarget | None = None
     # The product's view of the connection. None for an unknown driver.
     handle: Handle | None = None
     # The key of its database on a server, once the connection is open.
     key: Key | None = None
-    # The product's function that describes the connection when it is open. None afterwards.
+    # The product's function that describes the open connection. None once it was called.
     identify: Identify | None = None
     process: int = field(default_factory=os.getpid)
-    thread: int | None = None  # the thread that opens it, or has it checked out
+    thread: int | None = None  # the thread that opens it or has it checked out
     is_stale: bool = False  # whether its pool drops it at the next checkout
     is_ended: bool = False  # whether `end_session` was called
-    is_used: bool = False  # since the level began
-    # Settings and temporary objects, as the product describes them. None: not yet known.
+    is_used: bool = False  # whether it was checked out since the level began
+    # Its settings and temporary objects, as the product describes them. None before it read them.
     settings: object = None
     kept_by: tuple[int, ...] = ()  # serials of wide fixtures that changed the settings
-    # The content of `Connection.info` at the first checkout, and after each wide fixture that used
-    # the connection, with the fixture's serial.
+    # The content of `Connection.info` at the first checkout (None), and after each wide fixture
+    # that used the connection (the fixture's serial).
     infos: list[tuple[int | None, ConnectionInfo]] = field(default_factory=list)
     pending_writes: PendingWrites | None = None
     unnamed: UnnamedWrite | None = None
@@ -219,7 +220,7 @@ class PooledConnection:
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
-        """Create the record of a pool's entry that connects, and attach it to the entry."""
+        """Create the record of a connecting entry, and attach it to the entry."""
         earlier = cls.find(entry)
         thread = earlier.thread if earlier is not None else None
         pooled = cls(weakref.ref(entry), thread=thread)
@@ -232,7 +233,7 @@ class PooledConnection:
         try:
             pooled: PooledConnection | None = owner.info.get(INFO)
         except (AttributeError, NotImplementedError):
-            return None  # SQLAlchemy inspects a server by a connection without a pool
+            return None  # the first connection of an engine has no pool
         return pooled
 
     @property
@@ -257,8 +258,8 @@ class PooledConnection:
         self.target = target
         self.identify = identify
 
-    def become(self, live: OpenConnection) -> None:
-        """Note how its product describes the open connection."""
+    def note_opened(self, live: OpenConnection) -> None:
+        """Note the description of the open connection by its product."""
         self.target = live.target
         self.handle = live.handle
         self.key = None
@@ -269,11 +270,11 @@ class PooledConnection:
     # Checkouts and settings
 
     def occupy(self, thread: int) -> None:
-        """Note that a thread opens it, or checks it out."""
+        """Note that a thread opens it or checks it out."""
         self.thread = thread
 
     def release(self) -> None:
-        """Note that no thread has it."""
+        """Note that no thread uses it."""
         self.thread = None
 
     def begin_use(self) -> None:
@@ -286,12 +287,12 @@ class PooledConnection:
         self.unnamed = None
         if self.handle is None:
             return
-        self.changes = self.handle.taken(is_first=is_first)
+        self.changes = self.handle.note_checkout(is_first=is_first)
         if self.settings is None and self.target and not self.target.is_passing:
             self.settings = self.handle.session(self._dbapi_connection)
 
     def end_session(self) -> None:
-        """End its session, once. Its pool drops it at the next checkout."""
+        """End its session. Its pool drops it at the next checkout. Idempotent."""
         self.is_stale = True
         if not self.is_ended:
             self.is_ended = True
@@ -330,15 +331,15 @@ class PooledConnection:
     def end_level(self, serial: int, *, is_stale: bool) -> bool:
         """Mark it as stale if its settings changed in the level, or belong to the level's fixture.
 
-        ``is_stale``: mark it, and do not read its settings. The connection must be in its pool.
-        Returns whether it is stale.
+        With ``is_stale`` mark it without reading its settings. Call this only while the connection
+        is in its pool. Return whether it is stale.
         """
         self._restore_info(serial)
         is_over = serial in self.kept_by
         if self.handle is None or self.target is None or not (self.is_used or is_over):
             return False
         if not is_stale:
-            # None: it belongs to another thread, so its settings cannot be read.
+            # None if it belongs to another thread, so that no settings can be read.
             now = self.handle.session(self._dbapi_connection)
             is_changed = now is None or now != self.settings
             # A raw script may have begun a transaction that the pool does not know.
@@ -347,7 +348,8 @@ class PooledConnection:
             self.is_stale = True
         self.is_used = False
         if is_over:
-            # The fixtures below lose their settings too. A note says so at the next checkout.
+            # A new connection also lacks the settings of the fixtures below. The next checkout
+            # notes that.
             position = self.kept_by.index(serial)
             self.kept_by = self.kept_by[:position]
         return self.is_stale
@@ -363,7 +365,7 @@ class PooledConnection:
             self.infos.append((serial, ConnectionInfo(entry.info)))
 
     def _restore_info(self, serial: int) -> None:
-        """Restore ``Connection.info``, also at the end of a fixture that has filled it."""
+        """Restore ``Connection.info`` from before a test or a wide fixture that ends."""
         for number, (owner, _) in enumerate(self.infos):
             if owner == serial:
                 del self.infos[number:]
@@ -394,20 +396,20 @@ class PooledConnection:
         return self.pending_writes
 
     def begin_unnamed(self, serial: int) -> UnnamedWrite:
-        """Return the possible writes of its transaction by statements that name no table."""
+        """Return the record of its statements that name no table. Create it at the first call."""
         if self.unnamed is None:
             self.unnamed = UnnamedWrite(serial)
         return self.unnamed
 
     def forget_unnamed(self) -> None:
-        """Note that these statements were committed, or rolled back."""
+        """Forget statements that name no table: they were committed or rolled back."""
         self.unnamed = None
 
     def fail_writes(self) -> None:
         """Note that a statement has failed."""
         if self.pending_writes is not None:
             self.pending_writes.fail()
-        self.unnamed = None  # the server has given up the transaction
+        self.unnamed = None  # the server can only roll back
 
     def end_writes(self) -> None:
         """Note that the transaction is over."""
@@ -419,7 +421,7 @@ class PooledConnection:
             self.changes = self.handle.changes()
 
     def rows_written(self) -> int:
-        """Return how many rows the open transaction has written, at least."""
+        """Return the least number of rows that the open transaction has written."""
         writes = self.pending_writes.writes if self.pending_writes is not None else []
         has_unknown = any(not write.rows for write in writes)
         if has_unknown and self.handle is not None:
@@ -429,7 +431,7 @@ class PooledConnection:
         return sum(write.rows or 1 for write in writes)
 
     def has_open_writes(self, dbapi_connection: object) -> bool:
-        """Return whether the database has uncommitted writes of the transaction.
+        """Ask the database whether the transaction has uncommitted writes.
 
         The app may have committed them without SQLAlchemy.
         """
@@ -437,5 +439,5 @@ class PooledConnection:
             return False
         try:
             return self.handle.has_written(dbapi_connection, self.changes)
-        except Exception:  # noqa: BLE001 - a driver's: it is closed, busy, or its transaction is broken
+        except Exception:  # noqa: BLE001 - the connection is closed, busy, or its transaction failed
             return False

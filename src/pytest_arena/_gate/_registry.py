@@ -37,37 +37,38 @@ if TYPE_CHECKING:
 
     TaskReference = Callable[[], asyncio.Task[object] | None]
 
-# Seconds for which the replacement of a database waits for threads that have a connection.
+# Seconds that the replacement of a database waits for threads with a connection.
 _LONGEST_USE = 1.0
-# Seconds for which a thread that connects waits until a database is replaced.
+# Seconds that a connecting thread waits for the replacement of a database.
 _LONGEST_REPLACEMENT = 10.0
 
 
 def _ignore(*_: object) -> None:
-    """Note nothing, because there is no gate yet."""
+    """Do nothing: no gate is installed yet."""
 
 
 class Registry:
-    """All pooled connections of the process, and their checkouts. Any thread calls it.
+    """All pooled connections of the process, and their checkouts. Thread-safe.
 
-    A Core connection checks a pooled connection out, and may check out another one later. The
-    registry knows the serial of the level in which each Core connection was made. A Core connection
-    of a wider fixture belongs to no test, even if it checks out another connection in a test.
+    The registry knows the level in which each Core connection was created. A Core connection of a
+    wider fixture may check out another pooled connection in a test, and still belongs to no test.
 
     Each database has one `DatabaseUsage`.
     """
 
     def __init__(self) -> None:
-        self.checkouts = 0  # how many there were
-        self.has_raw = False  # whether a connection was ever opened without an engine
-        # Called with the writes of such a connection that ends without a commit, and with
-        # whether the garbage collector ends it.
+        self.checkouts = 0  # the number of checkouts so far
+        self.has_raw = (
+            False  # whether a driver ever opened a connection without an engine
+        )
+        # Called when such a connection ends without a commit: with its writes, and whether the
+        # garbage collector ends it.
         self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
-        # Called with a driver's connection of a pool, and each COPY that it sends.
+        # Called at each COPY of a pooled connection: with the driver's connection and the COPY.
         self.copied: Callable[[object, str], None] = _ignore
         # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
-        # Lifespans that have ended, and whose threads have not.
+        # Lifespans that have ended while their threads or jobs still run.
         self.ended_lifespans: set[RunningLifespan] = set()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
@@ -79,9 +80,9 @@ class Registry:
         self._usages: dict[Key, DatabaseUsage] = {}
         self._used: set[DatabaseUsage] = set()  # since `forget_uses`
         self._has_others = False
-        # Threads that keep a connection for long. Nothing waits for them.
+        # Threads that keep a connection for long. No replacement waits for them.
         self._slow: set[int | None] = {None}
-        # The thread that replaces a database, and the condition for which others wait.
+        # The thread that replaces a database. Others wait on the condition.
         self._replacing: int | None = None
         self._condition = threading.Condition(self.lock)
 
@@ -90,35 +91,30 @@ class Registry:
         lost_raw: Callable[[RawWrites, bool], None],
         copied: Callable[[object, str], None],
     ) -> None:
-        """Call these functions with writes that no engine has sent.
-
-        ``lost_raw`` gets those of connections that no engine has opened, ``copied`` each COPY of a
-        driver's connection in a pool.
-        """
+        """Set the functions that are called with writes that no engine has sent."""
         self.lost_raw = lost_raw
         self.copied = copied
 
     # Threads.
 
     def note_early_threads(self) -> None:
-        """Note the threads that are older than all tests and fixtures, without the main thread."""
+        """Note the threads, except the main thread, that began before all tests and fixtures."""
         main = threading.main_thread()
         self._early_threads = frozenset(threading.enumerate()) - {main}
 
     def when_began(self, thread: threading.Thread) -> str:
-        """Return words for when a thread began, "" if it is not older than the test."""
+        """Return when a thread began, in words, "" if the present test may have begun it."""
         if thread in self._early_threads:
             return "before the first test"
-        # A library's thread: pytest-arena does not know whose job it does.
         start: ThreadStart | None = getattr(thread, "arena_start", None)
         is_late = start is not None and start.work is not None and start.work.is_over
         return "in an earlier test" if is_late else ""
 
     def refuse_ended_lifespans(self) -> None:
-        """Note the lifespans that have ended and whose threads or queued jobs have not.
+        """Note the lifespans that have ended while their threads or queued jobs still run.
 
-        Their threads get no connection from here on. Call this after the shutdown of a lifespan,
-        which waits for some of them.
+        Such threads get no connection from now on. Call this after the shutdown of a lifespan: it
+        waits for some of its threads.
         """
         lifespans = lifespans_with_jobs()
         for thread in threading.enumerate():
@@ -128,7 +124,7 @@ class Registry:
         self.ended_lifespans = {each for each in lifespans if not each.is_up}
 
     def is_of_ended_lifespan(self) -> bool:
-        """Return whether the user's code runs in a thread of a lifespan that has ended."""
+        """Return whether this thread runs the user's code for a lifespan that has ended."""
         if start_of(threading.current_thread()).lifespan not in self.ended_lifespans:
             return False
         return user_line() is not None  # a library's thread may serve all tests
@@ -140,8 +136,8 @@ class Registry:
     def reserve(self, pooled: PooledConnection) -> None:
         """Note that this thread is about to open a connection, or to check it out.
 
-        Waits while another thread replaces a database. A thread that already has a connection does
-        not wait, because it may need both to finish.
+        Block while another thread replaces a database. A thread that already has a connection is
+        not blocked, because it may need both to finish.
         """
         here = threading.get_ident()
         with self.lock:
@@ -161,9 +157,9 @@ class Registry:
 
     @contextmanager
     def replacing_database(self) -> Iterator[None]:
-        """Wait until no other thread has a connection. Let none open one in this block.
+        """Wait until no other thread has a connection, and block new connections in this block.
 
-        It does not wait again for a thread that keeps a connection for longer than a second.
+        If a thread keeps a connection for longer than a second, no later call waits for it.
         """
         here = threading.get_ident()
         before = self._replacing
@@ -189,7 +185,7 @@ class Registry:
         targets: Iterable[ConnectTarget],
         serial: int,
     ) -> None:
-        """Note that a pool is about to hand out a connection to these targets, in a level."""
+        """Note that a pool hands out a connection to these targets, in a level."""
         usages = []
         answer = ANSWER.get()
         for target in targets:
@@ -205,7 +201,7 @@ class Registry:
                 usage.begin_use(is_checkout=True)
 
     def find(self, entry: ConnectionPoolEntry) -> Checkout | None:
-        """Return the checkout of a pool's entry. None if it is in its pool, or gone."""
+        """Return the checkout of a pool's entry, None if the connection is not checked out."""
         return self._checkouts.get(entry)
 
     def check_in(self, entry: ConnectionPoolEntry) -> None:
@@ -219,8 +215,7 @@ class Registry:
                 self._condition.notify_all()
 
     def _end_checkout(self, entry: ConnectionPoolEntry) -> Checkout | None:
-        # With the lock, because another thread may read the usage now.
-        with self.lock:
+        with self.lock:  # another thread may read the usage now
             checkout = self._checkouts.pop(entry, None)
             if checkout is not None:
                 for usage in checkout.usages:
@@ -228,7 +223,7 @@ class Registry:
             return checkout
 
     def detach(self, checkout: Checkout) -> None:
-        """Note that the app takes a connection out of its pool. No event reports its later uses."""
+        """Note a detached connection. No event reports its later uses."""
         with self.lock:
             for usage in checkout.usages:
                 usage.unwatch()
@@ -239,12 +234,12 @@ class Registry:
         return [*self._checkouts.values()]
 
     def invalidate(self, checkout: Checkout) -> bool:
-        """Invalidate a connection. Its holder opens another one at its next use.
+        """Invalidate a connection. Its Core connection opens another one at its next use.
 
-        Returns whether a transaction is lost, so that the holder has to roll back before its next
-        use. A session is rolled back here. If it has only read, nothing is lost.
+        Return whether a transaction is lost, so that the app must roll back before the next use. A
+        session is rolled back here. A session that has only read loses nothing.
         """
-        # Ended first, because the holder may check it out again at once.
+        # This comes first: `_let_reconnect` may check out a connection.
         self._end_checkout(checkout.entry)
         proxied = checkout.proxied
         if proxied is None:
@@ -268,11 +263,11 @@ class Registry:
         return None
 
     def hold(self, connection: Connection, serial: int) -> None:
-        """Note that ``engine.connect()`` was called in a level, by the app or by a session."""
+        """Note a Core connection that the app or a session has created in a level."""
         self._holders[connection] = serial
 
     def entries_of_others(self, serial: int) -> list[object]:
-        """Return the pool's entries whose holders were made in another level than this one."""
+        """Return the pool entries whose Core connections were created in another level."""
         entries = []
         for holder in alive(self._holders):
             if self._holders.get(holder) != serial:
@@ -289,9 +284,9 @@ class Registry:
         return current
 
     def idle(self) -> Iterator[PooledConnection]:
-        """Yield the connections that are in their pools. Exclude other threads from each meanwhile.
+        """Yield the connections that are in their pools, each locked against other threads.
 
-        A connection that another thread checks out or closes must not be touched.
+        Skip connections that another thread uses.
         """
         for pooled in self._current():
             entry = pooled.entry()
@@ -315,11 +310,10 @@ class Registry:
     # Uses of databases.
 
     def usage_of(self, key: Key) -> DatabaseUsage:
-        """Return the record of a database, which is new at its first use."""
+        """Return the record of a database. Create it at the first call."""
         usage = self._usages.get(key)
         if usage is None:
-            # With the lock, so that two threads get the same record.
-            with self.lock:
+            with self.lock:  # two threads get the same record
                 usage = self._usages.setdefault(key, DatabaseUsage(self))
                 if self._has_others:
                     usage.unwatch()
@@ -349,21 +343,21 @@ class Registry:
         self.may_be_used(key)
 
     def may_be_used(self, key: Key) -> None:
-        """Note that a database may be used at any time from here on, without a checkout."""
+        """Note that a database may be used without a checkout from now on."""
         usage = self.usage_of(key)
         with self.lock:
             self._used.add(usage)
             usage.unwatch()
 
     def open_to_others(self) -> None:
-        """Note that another process is about to start, which may use all databases."""
+        """Note that another process is about to start. It may use all databases."""
         with self.lock:
             self._has_others = True
             for usage in [*self._usages.values()]:
                 usage.unwatch()
 
     def rename(self, old: Key, new: Key) -> None:
-        """Give a database another key. Its usage is found by the old key, too."""
+        """Give a database a new key. The old key still finds its usage."""
         with self.lock:
             usage = self.usage_of(old)
             usage.begin_use()
@@ -371,25 +365,25 @@ class Registry:
 
 
 class DatabaseUsage:
-    """The uses of one database, counted as far as pools show them.
+    """Counts the uses of one database, as far as pools show them.
 
-    A connection that is checked out, or was opened without a pool, may be used at any time. Once
-    there are other processes, all databases may be used at any time.
+    A connection that is checked out, or was opened without a pool, may be used at any time. After
+    the start of another process, all databases may be used at any time.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._number = 0
-        self._checked_out = 0  # how many of its connections are out of their pools
-        self._is_unwatched = False  # it may be used at any time
+        self._checked_out = 0  # the number of its checked-out connections
+        self._is_unwatched = False  # whether it may be used at any time
         self._before_next: Callable[[], None] = nothing
 
     def __call__(self) -> int:
-        """Return a number that has changed since the last call if the database may have been used.
+        """Return a number that differs from the last one if the database may have been used.
 
-        It changes after a checkout or a return, and while a connection is checked out. It changes
-        at each call if a connection was opened without a pool or detached from it, or if other
-        processes were started.
+        It changes at a checkout and a checkin, and at each call while a connection is checked out.
+        It changes at each call for ever once a connection was opened without a pool or detached
+        from it, or once another process was started.
         """
         with self._registry.lock:
             if self._checked_out or self._is_unwatched:
@@ -397,10 +391,10 @@ class DatabaseUsage:
             return self._number
 
     def before_next(self, call: Callable[[], None]) -> bool:
-        """Call a function once before the database is used the next time.
+        """Call a function once before the next use of the database. It must not raise.
 
-        Only the last function counts, and it must not raise. Returns False if the database may be
-        in use now: the function is not called then.
+        It replaces the function of an earlier call. Return False, and forget the function, if the
+        database may be in use now.
         """
         with self._registry.lock:
             if self._checked_out or self._is_unwatched:
@@ -410,14 +404,14 @@ class DatabaseUsage:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Replace the database: other threads have no connection meanwhile, and open none."""
+        """Replace the database in this block, without connections of other threads."""
         with self._registry.replacing_database():
             yield
 
     # The registry calls these methods, with its lock.
 
     def begin_use(self, *, is_checkout: bool = False) -> None:
-        """Note that the database is about to be used, by one of its connections or without any."""
+        """Note that the database is about to be used, with or without a checkout."""
         self._number += 1
         if is_checkout:
             self._checked_out += 1
@@ -426,18 +420,18 @@ class DatabaseUsage:
         call()
 
     def check_in(self) -> None:
-        """Note that a connection was returned or closed. It may have been used until now."""
+        """Note that a connection was returned or closed, after a possible use."""
         self._checked_out -= 1
         self._number += 1
 
     def unwatch(self) -> None:
-        """Note that the database may be used at any time from here on, without a checkout."""
+        """Note that the database may be used without a checkout from now on."""
         self._is_unwatched = True
         self.begin_use()
 
 
 def _this_task() -> TaskReference:
-    """Return a weak reference to the current task. A strong one would keep a leaked session."""
+    """Return a weak reference to the current task. A strong one would keep a leak alive."""
     task = None
     if running_loop() is not None:
         task = current_task()
@@ -454,33 +448,35 @@ class Checkout:
     entry: ConnectionPoolEntry
     line: CodeLine | None
     serial: int  # of the level in which it was checked out
-    # Of the databases that it reaches.
+    # The usages of the databases that it reaches.
     usages: list[DatabaseUsage] = field(default_factory=list)
-    thread: int = field(default_factory=threading.get_ident)  # that checked it out
-    # The `LateWork` of a test's request that checked it out, or the `OwnWork` of the test itself.
+    thread: int = field(
+        default_factory=threading.get_ident
+    )  # the thread that checked it out
+    # The work that checked it out: the `LateWork` of a test's requests, the `OwnWork` of the test,
     # None for a wider fixture.
     work: Work | None = field(default_factory=WORK.get)
     _task: TaskReference = field(default_factory=_this_task)
 
     @property
     def is_of_wide_fixture(self) -> bool:
-        """Whether a running task of a wider fixture checked it out. The task will return it."""
+        """Whether a running task of a wider fixture checked it out. That task returns it."""
         return is_of_wide_fixture(self._task())
 
     @property
     def handle(self) -> Handle | None:
-        """How pytest-arena reaches it."""
+        """The product's handle of the connection."""
         return self.connection.handle
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it has begun to write and has neither committed nor rolled back."""
+        """Whether it has an open transaction with writes."""
         return self.handle is not None and self.handle.in_transaction
 
     @property
     def proxied(self) -> Any:
-        """The connection that the pool has handed out, None if it does not exist any more."""
-        # The entry has a weak reference to it, without a public name.
+        """The connection that the pool has handed out, None if it no longer exists."""
+        # SQLAlchemy has no public name for this weak reference.
         reference = getattr(self.entry, "fairy_ref", None)
         if reference is None:
             return None
@@ -493,7 +489,7 @@ class Checkout:
 
     @property
     def writes(self) -> int:
-        """How many statements have made them."""
+        """The number of statements with uncommitted writes."""
         if self.pending_writes is None:
             return 0
         return len(self.pending_writes.writes)
@@ -505,9 +501,9 @@ def entry_of(connection: Connection) -> object:
 
 
 def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
-    """Let a holder open another connection at its next use.
+    """Let a Core connection open another connection at its next use.
 
-    Returns whether it was inside a transaction. ``has_begun``: the database has begun it.
+    Return whether it was in a transaction. ``has_begun`` says whether the database has begun it.
     """
     transaction = holder.get_transaction()
     level = holder.get_execution_options().get("isolation_level")
@@ -518,8 +514,8 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
     if transaction is not None:
         transaction.rollback()  # sends nothing: the database has not begun it
     if level is not None and not holder.dialect.is_async:
-        # This opens a connection with the level. An async one would have to be awaited, so it is
-        # opened later, with the engine's level.
+        # This opens a connection with the isolation level. An async connection would have to be
+        # awaited, so it is opened later, with the engine's level.
         holder.execution_options(isolation_level=level)
     return is_inside
 

@@ -1,4 +1,4 @@
-"""Statements that may write and name no table."""
+"""Recognizes statements that may write and name no table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments
 
-# How a statement writes. PostgreSQL gives a transaction an id for locks and temporary tables too.
+# Kinds of statements. PostgreSQL gives a transaction an id for locks and temporary tables, too.
 LOCKS = "locks"
 TEMPORARY = "temporary"
 MAY_WRITE = "may write"
@@ -64,8 +64,8 @@ _WORDS = """
     row rows select set sets some substring symmetric then time timestamp treat trim union unique
     using values varchar varying when where with within
 """
-# Functions that read. For one that is missing here, the server is asked, if the transaction is
-# closed without a commit.
+# Functions that read. If a query calls another function, and its transaction ends without a commit,
+# pytest-arena asks the server whether it has written.
 _FUNCTIONS = """
     abs age avg bit_and bit_or bool_and bool_or btrim cardinality ceil ceiling chr clock_timestamp
     concat concat_ws corr count cume_dist currval date datetime decode dense_rank encode every exp
@@ -98,7 +98,7 @@ _READING_PREFIXES = (
 
 @lru_cache(1024)
 def unnamed_write(statement: str) -> tuple[str, str]:
-    """Return how a statement writes that names no table, and words for it. "" for a plain one."""
+    """Return the kind of a statement that names no table, and words for it, else two times ""."""
     statement = without_comments(statement).lstrip(" \n(")
     words = _FIRST_WORDS.match(statement)
     if words is None:

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _WRITING = os.O_WRONLY | os.O_RDWR
-# Whether this process created a file or folder, by its path. The times of a file do not show it.
-# A path without an entry has the value of its folder.
+# By path: whether this process created the file or folder. A path without an entry has the value of
+# its nearest known folder. The times of a file do not show who created it.
 _created: dict[str, bool] = {}
 
 
 def watch_files(core: CurrentCore) -> None:
     """Watch database files until the process ends.
 
-    An audit hook sees a call before the system does it, and can refuse it. No code can remove the
-    hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. This starts before SQLite's
-    driver is imported, because a conftest may remove a file first.
+    An audit hook is called before the system call, and can refuse it. No code can remove the hook:
+    https://docs.python.org/3/library/sys.html#sys.addaudithook. The watch begins before the import
+    of SQLite's driver, because a conftest may remove a file earlier.
     """
     on_audit_events(
         {
@@ -55,7 +55,7 @@ def _admit_open(
 ) -> None:
     """Refuse to let a test open a database file of the app by its path. Costs 2 µs.
 
-    The test's database is another file: the app would read or overwrite the developer's file.
+    The test's database is in another file. This file is the developer's.
     """
     if not isinstance(name, str | bytes | os.PathLike) or is_own():
         return
@@ -66,7 +66,7 @@ def _admit_open(
         has_name = database.endswith(now.files.names)
         is_of_app = has_name and now.files.is_replaced(os.path.realpath(database))
         if is_of_app or now.files.is_link_into_app(file):
-            # shutil.copy opens a file by its path, for example.
+            # For example, `shutil.copy` has opened the file.
             error = ProductionDatabaseError(
                 f"refused: opening {file}, a database file of the app, by its path",
                 why="the test's database is in another file. This file has the app's data, or "
@@ -83,14 +83,14 @@ def _admit_open(
 
 
 def _note_creation(name: object, _mode: int = 0, folder: int = -1) -> None:
-    """Note that the call creates a file or folder, if it does not exist yet."""
+    """Note that this process creates a file or folder, if it does not exist yet."""
     entry = _entry(name, folder)
     if not os.path.lexists(entry):
         _created[entry] = True
 
 
 def _is_created_here(file: str) -> bool:
-    """Whether this process created a file, or the nearest folder around it that is known."""
+    """Return whether this process created a file, or else its nearest known folder."""
     path = Path(file)
     for place in (path, *path.parents):
         is_created = _created.get(str(place))
@@ -112,7 +112,7 @@ def _admit_renaming(
     old_folder: int = -1,
     new_folder: int = -1,
 ) -> None:
-    """Refuse to let the user's code rename a database file, or put another in its place."""
+    """Refuse to let the user's code rename a database file, or overwrite it by a renamed file."""
     source = _entry(old, old_folder)
     target = _entry(new, new_folder)
     now = core()
@@ -123,7 +123,7 @@ def _admit_renaming(
 
 
 def _admit_link(core: CurrentCore, name: object, *_: object) -> None:
-    """Refuse to let the user's code give a database file another name, which hides changes."""
+    """Refuse to let the user's code link a database file: a link would hide later changes."""
     file = _entry(name, -1)
     _admit_change_of_old(core(), file, f"linking {file}")
 
@@ -136,35 +136,34 @@ def _admit_loss(core: Core, file: str, action: str) -> None:
     elif below and is_called_by_user():
         raise core.ledger.refused(_changed_file(below, action))
     else:
-        _admit_change(core, file, action, is_there=os.path.lexists(file))
+        _admit_change(core, file, action, exists=os.path.lexists(file))
 
 
 def _admit_setting(core: CurrentCore, action: str, name: Any, *_: object) -> None:
     """Refuse to let the user's code set the size, the mode or the times of a database file."""
     if isinstance(name, int):
-        return  # the number of an open file: `_admit_open` has seen its path
+        return  # the number of an open file, whose path `_admit_open` has checked
     file = os.path.realpath(os.fsdecode(name))
     now = core()
-    is_there = Path(file).is_file()
-    if now.ledger.test and is_there and now.files.is_link_into_app(file):
+    exists = Path(file).is_file()
+    if now.ledger.test and exists and now.files.is_link_into_app(file):
         raise now.ledger.refused(_changed_file(file, f"{action} {file}"))
-    _admit_change(now, file, f"{action} {file}", is_there=is_there)
+    _admit_change(now, file, f"{action} {file}", exists=exists)
 
 
-def _admit_change(core: Core, file: str, action: str, *, is_there: bool = True) -> None:
+def _admit_change(core: Core, file: str, action: str, *, exists: bool = True) -> None:
     database = _without_log(file)
-    if core.ledger.test and is_there and core.files.is_replaced(database):
+    if core.ledger.test and exists and core.files.is_replaced(database):
         raise core.ledger.refused(_changed_file(database, action))
     _admit_change_of_old(core, database, action)
 
 
 def _admit_change_of_old(core: Core, database: str, action: str) -> None:
-    """Refuse a change, by the user's code, of a database that is older than the run.
+    """Refuse a change of a database file that is older than the run, by the user's code.
 
-    An engine may name the file later. If an engine of the app is known, a test may change other
-    files, such as backups. The change fails the run if an engine names the file later. A library
-    may change its files: pytest-cov removes the old ``.coverage``, pytest the temporary folders of
-    earlier runs.
+    An engine may name the file later. Once an engine of the app is known, a test may change other
+    files, such as backups: the run fails if an engine names such a file later. Libraries may change
+    files: pytest-cov removes the old ``.coverage``, pytest the temporary folders of earlier runs.
     """
     is_older = core.files.is_of_earlier_run(database) and is_called_by_user()
     if is_older and core.ledger.test and core.files.names:
@@ -191,7 +190,7 @@ def _without_log(file: str) -> str:
 def _entry(name: Any, folder: int) -> str:
     """Return the absolute path of an entry of a folder. Do not follow the entry if it is a link.
 
-    ``shutil.rmtree`` names a file by an open folder. Linux shows the path of an open folder.
+    ``shutil.rmtree`` names a file relative to the number of an open folder, whose path Linux shows.
     """
     path = Path(os.fsdecode(name))
     if folder >= 0:

@@ -64,7 +64,7 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         del dialect, cargs
         return {name: cparams[name] for name in _SESSION_SETTINGS if name in cparams}
 
-    def lead(
+    def redirect(
         self,
         core: Core,
         dialect: Dialect,
@@ -259,18 +259,18 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         if self._reference() is not None:
             _kill(self._target, self._record.pid, cancel=cancel)
 
-    def taken(self, *, is_first: bool) -> int:
+    def note_checkout(self, *, is_first: bool) -> int:
         """Note a checkout."""
         del is_first
         self._record.note_idle(None)
         return 0  # see `changes`
 
-    def executing(self, statement: str, connection: Connection) -> str:
+    def before_execute(self, statement: str, connection: Connection) -> str:
         """Return the statement: the guard of the driver checks it."""
         del connection
         return statement
 
-    def returned(self) -> None:
+    def note_checkin(self) -> None:
         """Note the return to the pool."""
         self._record.note_idle(self._target.key)
 

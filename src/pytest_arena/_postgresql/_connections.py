@@ -77,7 +77,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         """Return libpq's arguments for the settings, such as ``search_path``."""
         return arguments.session_arguments(dialect.driver, cargs, cparams)
 
-    def lead(
+    def redirect(
         self,
         core: Core,
         dialect: Dialect,
@@ -291,14 +291,14 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         """Ask the server over the connection itself."""
         return has_written(dbapi_connection)
 
-    def taken(self, *, is_first: bool) -> int:
+    def note_checkout(self, *, is_first: bool) -> int:
         """Note a checkout. The session may have numbers of sequences of the level before."""
         self._record.note_idle(None)
         if is_first:
             self._has_old_numbers = self._has_numbers
         return 0  # see `changes`
 
-    def executing(self, statement: str, connection: Connection) -> str:
+    def before_execute(self, statement: str, connection: Connection) -> str:
         """Refuse a statement that reaches beyond the database. Count changes of the session."""
         __tracebackhide__ = True
         effects = drivers.session_effects(statement)
@@ -331,7 +331,7 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         with suppress(Exception), closing(connection.connection.cursor()) as cursor:
             cursor.execute("DISCARD SEQUENCES")
 
-    def returned(self) -> None:
+    def note_checkin(self) -> None:
         """Note the return to the pool. The socket leaves the loop, if it can move."""
         self._record.note_idle(self._target.key)
         at_checkin(self._reference())

@@ -399,20 +399,20 @@ class Handle(Protocol):
         tables that ended with the level. No fixture needs the connection, so it may be replaced.
         """
 
-    def taken(self, *, is_first: bool) -> int:
+    def note_checkout(self, *, is_first: bool) -> int:
         """Note a checkout from the pool. ``is_first``: the first one in this level.
 
         Return ``changes()``.
         """
 
-    def executing(self, statement: str, connection: Connection) -> str:
+    def before_execute(self, statement: str, connection: Connection) -> str:
         """Prepare for a statement that SQLAlchemy is about to execute. Return the one to execute.
 
         Raises:
             RefusedError: it reaches beyond the database.
         """
 
-    def returned(self) -> None:
+    def note_checkin(self) -> None:
         """Note that the connection was returned to its pool."""
 
 
@@ -432,7 +432,7 @@ class Connections(Protocol):
     ) -> dict[str, object]:
         """Return the arguments with which a sync driver sets the session as these arguments do."""
 
-    def lead(
+    def redirect(
         self,
         core: Core,
         dialect: Dialect,

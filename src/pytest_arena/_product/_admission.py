@@ -179,7 +179,7 @@ def _allowing(target: ServerTarget) -> str:
     if any(NOWHERE in name for name in target.names):
         return ""
     if target.database in target.standard_databases:
-        return "\nA fixture that makes a test database here is not needed: delete it"
+        return "\nA fixture that creates a test database here is not needed: delete it"
     pattern = target.name
     if len(target.names) > 1:
         pattern = f"{target.product}://*/{target.database}"

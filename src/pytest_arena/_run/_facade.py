@@ -331,7 +331,9 @@ class Arena(Generic[S]):
         """Assert that a block changes exactly these rows, and nothing else in the database.
 
         Use ``with``, or ``async with`` in an async test. The start and the end of the block commit
-        pending work of ``db_session``. Only ``async with`` can await an async commit. Without tables the block must change nothing. ``ignore`` has names or patterns of tables
+        pending work of ``db_session``. Only ``async with`` can await an async commit.
+
+        Without tables the block must change nothing. ``ignore`` has names or patterns of tables
         that do not count. Use a mapping if a table's name is no Python name, or is ``ignore`` or
         ``database``: ``arena.expect_changes({"audit.log": inserted(1)})``.
 

@@ -114,15 +114,15 @@ class SQLiteHandle:
         """Return the test's databases that it has attached."""
         return getattr(self.reference(), "arena_targets", ())
 
-    def taken(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
+    def note_checkout(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
         """Return the count of changed rows. The file shows the writes of all connections."""
         return self.changes()
 
-    def executing(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
+    def before_execute(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
         """Return the statement unchanged. Guarded cursors read it later."""
         return statement
 
-    def returned(self) -> None:
+    def note_checkin(self) -> None:
         """Do nothing: SQLite keeps no state for checkouts."""
 
     @property
@@ -219,7 +219,7 @@ class SQLiteConnections:
         del dialect, cargs, cparams
         return {}
 
-    def lead(
+    def redirect(
         self,
         core: Core,
         dialect: Dialect,

@@ -1,7 +1,7 @@
-"""A queue and a mutex that wait in any event loop.
+"""A queue and a mutex for waiters in any event loop.
 
-SQLAlchemy's pool queue and its mutexes are asyncio's. They tie themselves to the first loop in
-which a task has to wait: a suite passes for months, until one test exhausts the pool.
+SQLAlchemy's pool queue and its mutexes are asyncio's. They bind to the first loop in which a task
+waits for them. So a suite may pass for months, until one test exhausts the pool.
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Two threads that adopt one pool at once would each give it a queue of its own. The lock is
-# reentrant: garbage collection may check a connection in, and the gate listens.
+# Without it, two threads that adopt one pool could give it two queues. It is reentrant because the
+# garbage collector may check a connection in, and the gate listens to that.
 _adopting: Final = threading.RLock()
 
 
 def install() -> None:
-    """Let any loop and thread wait for every pool made from now on, and for first connections.
+    """Let tasks of any loop and thread wait for new pools, and for an engine's first connection.
 
-    For the whole process, `AsyncAdaptedQueuePool` gets another queue class, and `AsyncAdaptedLock`
-    (one caller at a time makes an engine's first connection) gets another mutex. A second call
-    changes nothing. Existing pools keep their queue until `adopt`. Call it while no thread makes a
-    first connection: before the app is imported.
+    In the whole process, `AsyncAdaptedQueuePool` gets another queue class, and `AsyncAdaptedLock`
+    (the lock of an engine's first connection) another mutex. Existing pools keep their queue until
+    `adopt`. Call this before the app is imported, while no engine connects. Idempotent.
     """
     owner: Any = AsyncAdaptedQueuePool
     owner._queue_class = AnyLoopQueue  # noqa: SLF001 - a pool has no public place for it
@@ -48,11 +47,11 @@ def install() -> None:
 
 
 def adopt(pool: Pool) -> None:
-    """Let any loop and thread wait for a pool that was made before `install`.
+    """Let tasks of any loop and thread wait for a pool that is older than `install`.
 
-    Any thread may call it for any pool, also twice, as long as no task waits for the pool. The new
-    queue takes over the container of the old one. So idle connections stay, and a connection that
-    another thread returns at this moment arrives. A queue class that the app has chosen stays.
+    Call it only while no task waits for the pool. Any thread may call it, also twice. The new queue
+    shares the container of the old one, so idle connections stay, also one that another thread
+    returns at this moment. A queue class that the app has chosen stays.
     """
     if isinstance(pool, QueuePool):
         with _adopting:
@@ -65,8 +64,8 @@ def adopt(pool: Pool) -> None:
 def hand_out_newest(pool: Pool) -> None:
     """Let a pool hand out the connection that was returned last.
 
-    Otherwise the number of idle connections, which earlier tests have opened, decides whether a
-    request meets the session state that the request before it left.
+    Otherwise a request might meet the session state of the previous request or not, depending on
+    the number of idle connections that earlier tests have opened.
     """
     if isinstance(pool, QueuePool):
         pool._pool.use_lifo = True  # noqa: SLF001 - as above; `recreate` keeps it
@@ -76,8 +75,7 @@ def free_locks(dbapi_connection: object) -> None:
     """Replace a connection's locks by locks for which tasks of any loop and thread may wait.
 
     They are asyncio's lock around the statements of SQLAlchemy's adapted connections, and the lock
-    of psycopg's `AsyncConnection`. One call for a new connection is enough. If the connection was
-    opened before pytest-arena listened, its lock is replaced at a later checkout, when it is free.
+    of psycopg's `AsyncConnection`. A lock in use is kept: a later checkout replaces it.
     """
     if not hasattr(dbapi_connection, "driver_connection"):
         return  # the connection of a sync driver has no such locks
@@ -95,23 +93,23 @@ def free_locks(dbapi_connection: object) -> None:
 class AnyLoopQueue(QueueCommon[_T]):
     """The queue of a pool, for waiters in any loop and thread.
 
-    The contract is that of SQLAlchemy's `AsyncAdaptedQueue`: `Empty` or `Full` at once without
-    blocking, else `Empty` after *timeout* seconds. A *maxsize* of 0 or less is no limit. An item
-    that is there is taken without awaiting. `put` never waits: a pool closes what has no room.
-    Beyond the contract:
+    It has the contract of SQLAlchemy's `AsyncAdaptedQueue`: without blocking it raises `Empty` or
+    `Full` at once, else `Empty` after *timeout* seconds. A *maxsize* of 0 or less is no limit. A
+    `get` does not await if an item exists. `put` never waits: a full pool closes the connection.
+    In addition:
 
-    - *No waiter is stranded.* A returned item is handed to no waiter, because that could be
-      cancelled, late, or in a loop that is closed or does not run. The item goes into the queue,
-      and one waiter of each loop is woken. A woken waiter that leaves wakes the next one.
-    - *In turn within a loop*: a newcomer does not take an item for which a waiter of its loop was
-      woken. Between loops, the first to look takes it. One loop may not run until the other is done
-      (the sync test client in an async test), so that giving way would be a deadlock.
-    - *Reentrant*, as SQLAlchemy's `Queue` explains for itself: garbage collection may return a
-      connection in the middle of a `get`.
+    - *No waiter is stranded.* The queue does not hand a returned item to a waiter, because the
+      waiter could be cancelled, late, or in a loop that does not run. It keeps the item and wakes
+      one waiter of each loop. A woken waiter that leaves wakes the next one.
+    - *Waiters of one loop take turns*: a new waiter does not take an item for which a waiter of its
+      loop was woken. Between loops the first that looks takes it. One loop may not run until the
+      other is done (the sync test client in an async test), so giving way could be a deadlock.
+    - *It is reentrant*, like SQLAlchemy's `Queue`: the garbage collector may return a connection
+      during a `get`.
 
     Without waiters a `get` and a `put` cost 1.3 µs together (SQLAlchemy's: 0.5). A waiter costs one
-    future a turn and, with a timeout, one timer. A returned item costs one wake-up for each loop
-    that waits.
+    future a turn and, with a timeout, one timer. A returned item costs one wake-up for each waiting
+    loop.
     """
 
     def __init__(
@@ -125,33 +123,33 @@ class AnyLoopQueue(QueueCommon[_T]):
         self.use_lifo = use_lifo
         self._items: deque[_T] | list[_T] = deque(holds)
         self._guard = threading.RLock()
-        # Between any two steps, as many waiters of each loop are woken as there are items, or all.
+        # Invariant: each loop has as many woken waiters as the queue has items, or all are woken.
         self._waiters: dict[AbstractEventLoop, _LoopWaiters] = {}
 
     @classmethod
     def heir_of(cls, queue: AsyncAdaptedQueue[_T]) -> AnyLoopQueue[_T]:
-        """Make the queue that takes over the items of one of SQLAlchemy's."""
+        """Create a queue that shares the items of a queue of SQLAlchemy."""
         inner: Any = queue._queue  # noqa: SLF001 - nothing public reaches the container itself
         heir = cls(queue.maxsize, queue.use_lifo)
         heir._items = inner._queue  # noqa: SLF001 - as above; a list in asyncio's LifoQueue
         return heir
 
     def empty(self) -> bool:
-        """Return whether there is no item at this moment."""
+        """Return whether the queue has no item now."""
         return not self._items
 
     def full(self) -> bool:
-        """Return whether there is no room at this moment."""
+        """Return whether the queue has no room now."""
         return 0 < self.maxsize <= len(self._items)
 
     def qsize(self) -> int:
-        """Return how many items there are at this moment."""
+        """Return the present number of items."""
         return len(self._items)
 
     def get_nowait(self) -> _T:
         """Take an item, or raise `Empty`."""
         with self._guard:
-            # A user of the queue that was taken over takes items without our guard.
+            # A user of the old queue may take an item without the guard, so do not check first.
             try:
                 return self._items.pop() if self.use_lifo else self._items.popleft()  # type: ignore[union-attr]  # a list is always LIFO
             except IndexError:
@@ -167,7 +165,7 @@ class AnyLoopQueue(QueueCommon[_T]):
             self._wake_waiters()
 
     def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002 - SQLAlchemy's signature
-        """Add an item, or raise `Full` at once, whether to block or not."""
+        """Add an item, or raise `Full` at once, also with ``block``."""
         self.put_nowait(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> _T:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
@@ -181,7 +179,7 @@ class AnyLoopQueue(QueueCommon[_T]):
 
     async def aget(self, seconds: float | None = None) -> _T:
         """Wait for an item and take it, or raise `Empty` when the time is up."""
-        # A newcomer lets the waiters of its loop go first.
+        # Waiters of this loop have precedence.
         if not self._waiters or running_loop() not in self._waiters:
             with suppress(Empty):
                 return self.get_nowait()
@@ -194,7 +192,7 @@ class AnyLoopQueue(QueueCommon[_T]):
             return taken[0]
         except BaseException:
             self._unregister(waiter)
-            self._wake_waiters()  # this waiter may have been woken, and takes nothing
+            self._wake_waiters()  # it may have been woken for an item that it does not take
             raise
         finally:
             waiter.close()
@@ -206,11 +204,11 @@ class AnyLoopQueue(QueueCommon[_T]):
             abandoned = [self._waiters.pop(loop, None) for loop in closed]
             for waiters in tuple(self._waiters.values()):
                 waiters.wake_first()
-        # Not under the guard: an abandoned task ends here, and its code runs.
+        # Outside of the guard: freeing an abandoned task runs its code.
         del abandoned
 
     def _register(self, waiter: _Waiter) -> bool:
-        """Take the last place. Return whether woken waiters of this loop look first."""
+        """Add a waiter at the end. Return whether woken waiters of its loop have precedence."""
         with self._guard:
             waiters = self._waiters.setdefault(waiter.loop, _LoopWaiters())
             waiters.sleeping.append(waiter.turn)
@@ -220,16 +218,16 @@ class AnyLoopQueue(QueueCommon[_T]):
             return has_woken
 
     def _take_for(self, waiter: _Waiter) -> tuple[_T] | None:
-        """Take an item. Return None if the waiter has to wait again."""
+        """Take an item in a tuple. Return None if the waiter has to wait again."""
         with self._guard:
             if waiter.turn.done():
-                # A woken waiter stays in front until it has an item.
+                # A woken waiter keeps the first place until it has an item.
                 waiters = self._waiters[waiter.loop]
                 waiters.remove(waiter.turn)
                 waiter.renew()
                 waiters.sleeping.appendleft(waiter.turn)
             try:
-                # The waiter is registered, so it misses no item.
+                # The waiter stays registered, so it is woken for the next item.
                 item = self.get_nowait()
             except Empty:
                 if waiter.is_late:
@@ -257,16 +255,16 @@ class AnyLoopMutex:
         self._token: AnyLoopQueue[None] = AnyLoopQueue(maxsize=1, holds=[None])
 
     def locked(self) -> bool:
-        """Return whether a task holds it."""
+        """Return whether a task holds the lock."""
         return self._token.empty()
 
     async def acquire(self) -> Literal[True]:
-        """Wait until no task holds it, then hold it."""
+        """Wait until no task holds the lock, then hold it."""
         await self._token.aget()
         return True
 
     def release(self) -> None:
-        """Release it. Needs no loop."""
+        """Release the lock. Needs no loop."""
         try:
             self._token.put_nowait(None)
         except Full:
@@ -280,15 +278,15 @@ class AnyLoopMutex:
 
 
 class _LoopWaiters:
-    """The waiters of one loop: those that sleep, in turn, and those that are woken."""
+    """The waiters of one loop: a queue of sleeping ones, and the woken ones."""
 
     def __init__(self) -> None:
         self.sleeping: deque[Future[None]] = deque()
         self.woken: set[Future[None]] = set()
 
     def wake_first(self) -> None:
-        """Wake the first waiter that sleeps."""
-        # `popleft` in one step: a garbage collection after a check may take the last one.
+        """Wake the first sleeping waiter."""
+        # No check before `popleft`: the garbage collector may take the last one in between.
         with suppress(IndexError):
             first = self.sleeping.popleft()
             self.woken.add(first)
@@ -303,7 +301,7 @@ class _LoopWaiters:
 
 
 class _Waiter:
-    """One task that waits: its next turn, and whether its time is up."""
+    """A waiting task: the future of its next turn, and whether its time is up."""
 
     def __init__(self, loop: AbstractEventLoop, seconds: float | None) -> None:
         self.loop = loop
@@ -314,11 +312,11 @@ class _Waiter:
         )
 
     def renew(self) -> None:
-        """Make another turn."""
+        """Create the future of another turn."""
         self.turn = self.loop.create_future()
 
     def _expire(self) -> None:
-        # `asyncio.timeout` would cancel. A late waiter still looks a last time.
+        # `asyncio.timeout` would cancel the task. A late waiter looks for an item a last time.
         self.is_late = True
         _wake(self.turn)
 
@@ -339,14 +337,14 @@ def _wake(turn: Future[None]) -> None:
 
 
 def _first_connect_mutex(lock: AsyncAdaptedLock) -> AnyLoopMutex:
-    # `setdefault` is one step. With `cached_property` two threads could make, and hold, one each.
-    # A property takes precedence over the Lock that SQLAlchemy may have cached before.
+    # `setdefault` is atomic. With `cached_property` two threads could create one mutex each. A
+    # property has precedence over the Lock that SQLAlchemy may have cached before.
     mutex: AnyLoopMutex = vars(lock).setdefault("_any_loop_mutex", AnyLoopMutex())
     return mutex
 
 
 def _is_idle(lock: Lock) -> bool:
-    # A task that was just woken finds the lock free and still waits, unless its loop is closed.
+    # A free lock may have a waiter that was just woken. It does not count if its loop is closed.
     waiters = lock._waiters or ()  # noqa: SLF001 - asyncio has nothing public for it
     return not lock.locked() and all(
         waiter.get_loop().is_closed() for waiter in waiters

@@ -1,6 +1,6 @@
-"""Connections that cannot leave their event loop.
+"""Connections that belong to one event loop.
 
-They are dropped quietly in other loops, and closed before their loop is closed.
+pytest-arena drops them without a traceback in other loops, and closes them before their loop.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pytest_arena._process import alive, running_loop
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-# The drivers' connections, with their loops. A driver's connection is all that SQLAlchemy has when
-# it pings or closes.
+# The loop of each driver's connection. SQLAlchemy passes only the connection when it pings or
+# closes.
 _loops: weakref.WeakKeyDictionary[object, weakref.ref[AbstractEventLoop]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def bind_to_loop(dbapi_connection: object) -> None:
-    """Note the loop of a connection that was opened, or returned to its pool, if it stays there.
+    """Note the loop of a connection that was opened or returned, if it cannot leave that loop.
 
-    It is closed before the loop is closed. Afterwards no driver could close it: its socket would be
-    collected with a ResourceWarning, and uvloop waits for ever where that is an error.
+    The connection is closed before the loop. Afterwards no driver could close it: Python would warn
+    of the open socket, and uvloop would wait for ever if that warning is an error.
     """
     connection = getattr(dbapi_connection, "driver_connection", None)
     loop = running_loop()
@@ -54,25 +54,25 @@ def is_foreign(dbapi_connection: object) -> bool:
 
 
 def transport_of(connection: object) -> Any:
-    """Return the transport of a driver's connection, None where its place is not known."""
+    """Return the transport of a driver's connection, None for an unknown driver."""
     # MySQL's drivers have a writer, and asyncpg a transport.
     writer = getattr(connection, "_writer", None)
     return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
 
 
 def hang_up(connection: object) -> None:
-    """End a connection that belongs to another loop, which may run, stand still or be closed."""
+    """End a connection of another loop. That loop may run, not run, or be closed."""
     loop = _loop_of(connection)
     if loop is None or loop.is_closed():
         _force_close(connection)
         return
     if not loop.is_running():
-        # The loop may never run again. It is open, so the socket's number is still its own.
-        with suppress(Exception):  # a driver whose socket is elsewhere, or closed
+        # The loop may never run again, so shut the socket down. An open loop has not closed it.
+        with suppress(Exception):  # the driver is unknown, or has closed the socket
             number = transport_of(connection).get_extra_info("socket").fileno()
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
-    # The call is no work of the request that meets the connection. So it runs in an empty context.
+    # An empty context: the call does not belong to the request that runs now.
     with suppress(RuntimeError):  # closed meanwhile
         Context().run(loop.call_soon_threadsafe, _force_close, connection)
 
@@ -85,7 +85,7 @@ def _loop_of(connection: object) -> AbstractEventLoop | None:
 
 
 def _force_close(connection: object) -> None:
-    """Close without awaiting, if the driver can: asyncpg's terminate(), MySQL's close()."""
+    """Close without awaiting, if the driver can: asyncpg by terminate(), MySQL's by close()."""
     end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
     if end is not None and not iscoroutinefunction(end):
         with suppress(Exception):  # its loop or its socket is closed
@@ -93,7 +93,7 @@ def _force_close(connection: object) -> None:
 
 
 class _ClosingLoop:
-    """The ``close`` of a loop that closes its connections first. asyncio has no event for it."""
+    """Replaces the ``close`` of a loop, and closes its connections first."""
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._close = loop.close
@@ -122,7 +122,7 @@ def _close_connections_of(loop: AbstractEventLoop) -> None:
             has_closed = True
     with suppress(RuntimeError):  # another loop runs in this thread
         if has_closed:
-            # Transports close their sockets in the next round.
+            # Transports close their sockets in the next pass of the loop.
             loop.call_soon(loop.stop)
             loop.run_forever()
 

@@ -1,6 +1,6 @@
-"""Finds writes that are neither committed nor rolled back.
+"""Finds writes that the app neither commits nor rolls back.
 
-Each statement, commit and rollback of an engine passes here (`_instrument`).
+`_instrument` calls this module at each statement, commit and rollback of an engine.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, UNCLOSED, note_closed
-from pytest_arena._gate._orm_sessions import connections_of
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
+    connections_of,
     is_of_arena,
     pending_objects,
 )
@@ -96,20 +96,18 @@ _NO_LINE = "a line that cannot be seen"
 
 @dataclass(frozen=True, slots=True)
 class LostWork:
-    """Writes of a transaction, or objects of a session, that were closed without a commit.
+    """Writes of a transaction, or unflushed objects of a session, that ended without a commit."""
 
-    ``is_failed``: the app committed after a failed statement, and the server rolled back.
-    """
-
-    words: str  # as ``wrote stock (1 row)`` or ``added Order (2)``
-    line: str  # of the app: the first write or add, else what closed the session
-    # The `RequestAnswer` of the request that has begun what closed it.
+    words: str  # such as ``wrote stock (1 row)`` or ``added Order (2)``
+    line: str  # the app's line of the first write or add, else of the close
+    # The `RequestAnswer` of the request whose work closed the transaction or session.
     request: object = None
+    # Whether the app committed after a failed statement, and the server rolled back.
     is_failed: bool = False
-    is_unflushed: bool = False  # objects of a session
-    # The library, or ``_APP``, that has caught the error of their commit.
+    is_unflushed: bool = False  # whether these are objects of a session
+    # The library, or ``_APP``, that has caught the error of the commit.
     caught_by: str = ""
-    # Whether code of the app began and closed it within one call of the test, as a command does.
+    # Whether one call of the test into the app began and closed it, such as a command.
     is_of_call: bool = False
 
 
@@ -118,17 +116,17 @@ class LifespanWrite:
     """A commit of a task or a thread that the app's lifespan has started."""
 
     tables: tuple[str, ...]
-    rows: int  # at least
-    line: str  # of the app, that wrote first
+    rows: int  # the least number of rows
+    line: str  # the app's line of the first write
 
 
-_KEPT = 1000  # commits of the lifespan
+_KEPT = 1000  # the most recorded commits of the lifespan
 
 
 class LostWrites:
-    """Finds the writes and the objects that the app has lost.
+    """Finds the writes and the unflushed objects that the app has lost.
 
-    The database is asked only when a transaction with writes is closed.
+    It queries the database only when a transaction with writes is closed.
     """
 
     def __init__(self, core: Core, registry: Registry) -> None:
@@ -136,16 +134,16 @@ class LostWrites:
         self._registry = registry
         # The last commits of the app's lifespan, each with the serial of its level.
         self._by_lifespan: deque[tuple[int, LifespanWrite]] = deque(maxlen=_KEPT)
-        self.losses: list[tuple[int, LostWork]] = []  # with serials
-        # Of wider fixtures that still exist, by the serials of their levels.
+        self.losses: list[tuple[int, LostWork]] = []  # with the serials of their levels
+        # The lost work of existing wider fixtures, by the serials of their levels.
         self._of_fixtures: dict[int, list[LostWork]] = {}
         registry.report_lost_to(self.raw_closed, self.copied)
 
     def take(self) -> list[LostWork]:
-        """Return what was lost in the current level since the last call.
+        """Return the lost work of the current level since the last call.
 
-        A transaction counts once it is over: its session or connection was closed, or returned to
-        the pool, without a commit, a rollback or an error.
+        A transaction is lost when its session or connection is closed, or returned to the pool,
+        without a commit, a rollback or an error.
         """
         if not self.losses:
             return []
@@ -155,19 +153,19 @@ class LostWrites:
         return [each for serial, each in lost if serial == current]
 
     def of_fixtures(self) -> list[LostWork]:
-        """Return what the wider fixtures have lost that still exist."""
+        """Return the lost work of all existing wider fixtures."""
         return [lost for losses in self._of_fixtures.values() for lost in losses]
 
     def of_fixture(self, serial: int) -> list[LostWork]:
-        """Return what the wider fixture whose level has this serial has lost."""
+        """Return the lost work of the wider fixture whose level has this serial."""
         return list(self._of_fixtures.get(serial, ()))
 
     def forget_fixture(self, serial: int) -> None:
-        """Forget what a wider fixture has lost: it ends."""
+        """Forget the lost work of a wider fixture that ends."""
         self._of_fixtures.pop(serial, None)
 
     def by_lifespan(self, serials: Collection[int]) -> list[LifespanWrite]:
-        """Return what tasks and threads of the app's lifespan have committed in these levels."""
+        """Return the commits of the lifespan's tasks and threads in these levels."""
         return [write for serial, write in list(self._by_lifespan) if serial in serials]
 
     # Called by a dialect's methods.
@@ -175,8 +173,7 @@ class LostWrites:
     def refuse_late(self) -> None:
         """Raise a LateWorkError if the caller works for a test that is over. Costs 0.1 µs.
 
-        The work has kept its connection: the end of a test cannot see the connections of each
-        thread.
+        Such work may have kept a connection that the end of its test did not find.
         """
         work = WORK.get()
         registry = self._registry
@@ -184,17 +181,17 @@ class LostWrites:
         if has_late_threads or (work is not None and work.is_over):
             self._core.refuse_late(is_statement=True)
 
-    def executed(
+    def after_execute(
         self, context: Any, cursor: Any, statement: str, parameters: Any
     ) -> None:
-        """Note a statement that has run, and may have written."""
+        """Note a statement that has run and may have written."""
         pooled = PooledConnection.find(context.root_connection.connection)
         table = written_table(statement)
         if not table:
             _note_transaction_control(pooled, statement)
             self._note_unnamed(pooled, statement)
             return
-        # The cursor of an unknown driver is not asked.
+        # Without a target the driver may be unknown, so do not read its cursor.
         if pooled is None or pooled.target is None or _is_temporary(pooled, table):
             return
         returns_rows = cursor.description is not None
@@ -219,14 +216,14 @@ class LostWrites:
         is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
         writes.add(TableWrite(table, rows, is_insert))
 
-    def failed(self, context: object, error: BaseException) -> None:
-        """Note a statement that has failed. The app has to roll back before its next statement."""
+    def after_failure(self, context: object, error: BaseException) -> None:
+        """Note a statement that has failed."""
         pooled = None
         statement = ""
         if isinstance(context, DefaultExecutionContext):
             statement = context.statement or ""
             connection = context.root_connection
-            # SQLAlchemy would open a closed connection again.
+            # `connection.connection` would open a closed connection again.
             if not (connection.closed or connection.invalidated):
                 pooled = PooledConnection.find(connection.connection)
         if pooled is not None:
@@ -234,7 +231,7 @@ class LostWrites:
         self._explain_lock(error, pooled, statement)
 
     def commit(self, commit: Callable[[object], None], proxied: Any) -> None:
-        """Commit by the method of the dialect."""
+        """Commit by the dialect's method, and note the commit."""
         self.refuse_late()
         pooled = PooledConnection.find(proxied)
         self._look_for_failure(pooled, proxied)
@@ -254,37 +251,37 @@ class LostWrites:
             self._explain_lock(error, pooled)
             raise
         if write is not None:
-            # The level may have begun meanwhile.
+            # Read the serial now: the level may have begun during the commit.
             self._by_lifespan.append((self._core.serial(), write))
 
-    def rolling_back(self, proxied: Any) -> None:
-        """Look for lost writes before a rollback, which the app or SQLAlchemy has asked for."""
+    def before_rollback(self, proxied: Any) -> None:
+        """Look for lost writes before a rollback by the app or by SQLAlchemy."""
         pooled = PooledConnection.find(proxied)
         if pooled is None or not (pooled.pending_writes or pooled.unnamed):
             return
         log = current_log()
         if log is not None and pooled.pending_writes is not None:
             log.doubt()
-        if self.dropping(pooled):
+        if self.note_if_collected(pooled):
             pooled.end_writes()
             return
         error = error_on_its_way()
         writes = pooled.pending_writes
         if writes is not None and id(error) == writes.handled_error:
-            error = None  # the app wrote in its `except` block
+            error = None  # the app wrote in its `except` block, so the error does not explain it
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
         is_lost = not who or (who == _APP and calling_library() not in _NO_LIBRARY)
         if error is not None:
-            # The client takes a redirect for a success, and the app rolls back because of it.
+            # The client sees a redirect as a success, but the app rolls back because of it.
             is_lost = answers_well(error) and who != _ARENA
         if is_lost:
             self._look_for_open_writes(pooled, proxied)
         pooled.end_writes()
 
-    def invalidating(self, connection: Connection) -> None:
+    def before_invalidate(self, connection: Connection) -> None:
         """Look for lost writes before the app invalidates a connection.
 
-        The app does so if the connection is not safe to use, so pytest-arena sends no query on it.
+        The connection may be unsafe to use, so pytest-arena sends no query on it.
         """
         if connection.closed or connection.invalidated:
             return
@@ -299,11 +296,11 @@ class LostWrites:
             error = None
         is_lost = error is None or answers_well(error)
         if is_lost and self._has_open_writes(pooled):
-            self._keep(pooled)
+            self._record(pooled)
         pooled.end_writes()
 
     def _has_open_writes(self, pooled: PooledConnection) -> bool:
-        """Return whether the open transaction may lose writes. Send no query."""
+        """Return whether the open transaction may have writes of the test. Send no query."""
         writes = pooled.pending_writes
         if writes is None or writes.has_failed:
             return False
@@ -311,11 +308,11 @@ class LostWrites:
             return False
         return self._may_lose(pooled)
 
-    def dropping(self, pooled: PooledConnection) -> bool:
-        """Note the open writes of a request whose connection the garbage collector has found.
+    def note_if_collected(self, pooled: PooledConnection) -> bool:
+        """Note the open writes of a request if the garbage collector has found its connection.
 
-        The collector runs in any code, so neither the caller nor an error there means anything.
-        Returns whether the collector has found the connection of a request.
+        The collector runs in any code, so its caller and a current error have no meaning. Return
+        whether the collector has found the connection of a request.
         """
         writes = pooled.pending_writes
         if writes is None or writes.request is None:
@@ -323,7 +320,7 @@ class LostWrites:
         if not _is_collected(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
             return False
         if self._has_open_writes(pooled):
-            self._keep(pooled, is_collected=True)
+            self._record(pooled, is_collected=True)
         return True
 
     # Called by drivers' connections that no engine has opened.
@@ -356,10 +353,10 @@ class LostWrites:
     # Called by a session's methods.
 
     def commit_failed(self, session: Session, error: Exception) -> None:
-        """Note a commit of a request that fails and is rolled back, if a library asked for it.
+        """Note a failed commit of a request, if a library called it.
 
-        The library may catch the error: Advanced Alchemy commits for the app, before the answer is
-        sent. An app that catches the error of its commit may have expected it.
+        The library may catch the error: Advanced Alchemy commits for the app before the answer. A
+        commit that the app itself calls is not noted: an app that catches its error may expect it.
         """
         answer: RequestAnswer | None = REQUEST.get()
         frame = sys._getframe()  # noqa: SLF001 - the documented way to a frame
@@ -372,7 +369,7 @@ class LostWrites:
         words = f"{type(error).__name__}: {first_line}"
         self._add_failed(session, answer, words, library)
 
-    def closing_failed(self, session: Session) -> None:
+    def before_failed_close(self, session: Session) -> None:
         """Note that a request closes a session whose flush or commit has failed.
 
         The app has caught the error, and has not called ``rollback``.
@@ -381,13 +378,13 @@ class LostWrites:
         if answer is None or is_of_arena(session) or _is_closed_by_error(session):
             return
         if any(lost.request is answer and lost.caught_by for _, lost in self.losses):
-            return  # a library has caught it
+            return  # `commit_failed` has noted it
         self._add_failed(session, answer, answer.failure or "a flush failed", _APP)
 
     def _add_failed(
         self, session: Session, answer: RequestAnswer, words: str, caught_by: str
     ) -> None:
-        """Note a flush or a commit of a request that has failed with an error of these words."""
+        """Note a failed flush or commit of a request. ``words`` describe its error."""
         line = answer.lines_of_adds.get(session.hash_key) or user_line()
         lost = LostWork(
             words,
@@ -398,9 +395,9 @@ class LostWrites:
         )
         self._add(self._core.serial(), lost)
 
-    def closing(self, session: Session) -> None:
+    def before_close(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
-        # `new`, `dirty` and `deleted` would build three sets. `Session.flush` asks this too.
+        # Cheaper than `new`, `dirty` and `deleted`, which build sets. `Session.flush` calls it.
         if session._is_clean() or is_of_arena(session):  # noqa: SLF001 - see above
             return
         if _is_closed_by_error(session):
@@ -429,7 +426,7 @@ class LostWrites:
         if writes.has_failed or not self._may_lose(pooled):
             return
         if pooled.has_open_writes(proxied.dbapi_connection):
-            self._keep(pooled)
+            self._record(pooled)
 
     def _look_for_unnamed(self, pooled: PooledConnection, proxied: Any) -> None:
         unnamed = pooled.unnamed
@@ -440,11 +437,11 @@ class LostWrites:
         if not (unnamed.kind and is_open and is_of_a_test) or unnamed.has_temporary:
             return
         if unnamed.kind == NOTIFIES:
-            is_lost = True  # the server sends it at the commit, and gives no id before
+            is_lost = True  # a notification gives the transaction no id
         elif unnamed.kind == MAY_WRITE and unnamed.has_locks:
-            is_lost = False  # the transaction has an id by its locks
+            is_lost = False  # the id of the transaction may come from its locks
         elif unnamed.kind == WRITES and not pooled.target.address:
-            is_lost = True  # SQLite counts no change of a schema
+            is_lost = True  # SQLite does not count changes of the schema
         else:
             is_lost = pooled.has_open_writes(proxied.dbapi_connection)
         if not is_lost:
@@ -454,7 +451,7 @@ class LostWrites:
         self._add(unnamed.serial, lost)
 
     def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
-        """Note a statement of a request that may have written, and names no table."""
+        """Note a statement of a request that names no table and may have written."""
         kind, words = unnamed_write(statement)
         if not kind or REQUEST.get() is None or pooled is None or pooled.target is None:
             return
@@ -475,15 +472,15 @@ class LostWrites:
             return
         try:
             pooled.handle.has_written(proxied.dbapi_connection, pooled.changes)
-        except Exception:  # noqa: BLE001 - a driver's: no statement is accepted any more
+        except Exception:  # noqa: BLE001 - a driver's: the failed transaction accepts no statement
             if self._may_lose(pooled):
-                self._keep(pooled, is_failed=True)
+                self._record(pooled, is_failed=True)
             pooled.end_writes()
 
     def _written_by_lifespan(
         self, pooled: PooledConnection | None
     ) -> LifespanWrite | None:
-        """Return what a task or a thread of the lifespan commits, which no request has started."""
+        """Return the writes that a task or a thread of the lifespan is about to commit."""
         if pooled is None or pooled.pending_writes is None or lifespan_here() is None:
             return None
         writes = pooled.pending_writes
@@ -492,11 +489,11 @@ class LostWrites:
         return LifespanWrite(tables, pooled.rows_written(), line)
 
     def _note_older_thread(self, pooled: PooledConnection | None) -> None:
-        """Note in a test that a thread is about to commit which is older than the test."""
+        """Note a commit in a test by a thread that is older than the test."""
         began = self._registry.when_began(threading.current_thread())
         if not began or self._core.serial() <= 0:
             return
-        # Such a thread may do the work of a test, or of a wider fixture, in its pool or its loop.
+        # A thread of a pool or a loop may work for this test or for a wider fixture.
         if WORK.get() is not None or OF_WIDE_FIXTURE.get():
             return
         # The lifespan of a test runs in the live server's thread.
@@ -510,9 +507,9 @@ class LostWrites:
         self._core.ledger.note(note)
 
     def _note_outside_of_levels(self, pooled: PooledConnection | None) -> None:
-        """Note rows that are committed before a level begins: no level restores them.
+        """Note a commit outside of all levels, which no level restores.
 
-        A hook of a conftest writes them, or a module while it is imported.
+        A hook of a conftest, or a module during its import, may write such rows.
         """
         if pooled is None or pooled.pending_writes is None:
             return
@@ -523,14 +520,14 @@ class LostWrites:
         self._core.ledger.note(note)
 
     def _may_lose(self, pooled: PooledConnection) -> bool:
-        """Return whether the open writes of a connection are a test's."""
+        """Return whether the open writes of a connection belong to the current level."""
         writes = pooled.pending_writes
         if writes is None or pooled.target is None or not writes.writes:
             return False
-        # A wider fixture may hold a transaction open over its tests, which they do not commit.
+        # A wider fixture may keep a transaction open during its tests.
         return bool(writes.serial) and writes.serial == self._core.serial()
 
-    def _keep(
+    def _record(
         self,
         pooled: PooledConnection,
         *,
@@ -564,7 +561,7 @@ class LostWrites:
         own: PooledConnection | None,
         statement: str = "",
     ) -> None:
-        """Add to an error who holds the lock for which a statement has waited."""
+        """Add to an error which connection holds the lock."""
         if kind_of_error(error) != "lock timeout":
             return
         words = self._holders_of_lock(own)
@@ -581,7 +578,7 @@ class LostWrites:
         )
 
     def _holders_of_lock(self, own: PooledConnection | None) -> str:
-        """Return lines about the transactions that may hold a lock, "" if there is none."""
+        """Return lines about transactions that may hold a lock, "" without any."""
         is_async = False
         holders: list[str] = []
         open_ones: list[str] = []
@@ -620,18 +617,18 @@ class LostWrites:
 
 
 def _is_temporary(pooled: PooledConnection, table: str) -> bool:
-    """Return whether a table ends with its connection: its rows are no loss."""
+    """Return whether a table is temporary. Its rows end with the connection and are no loss."""
     return table in pooled.temporary_tables or table.startswith(TEMPORARY_SCHEMAS)
 
 
 class WatchingGate(Protocol):
-    """The gate of a run. The last gate of the process watches for lost writes."""
+    """The part of a run's gate that this module needs."""
 
     lost: LostWrites
 
     @property
     def core(self) -> Core:
-        """What the gate asks about databases and levels."""
+        """The core, which knows databases and levels."""
 
 
 def _written_by(statements: Iterable[RawStatement]) -> list[RawStatement]:
@@ -654,7 +651,7 @@ def _written_by(statements: Iterable[RawStatement]) -> list[RawStatement]:
 
 
 def _note_transaction_control(pooled: PooledConnection | None, statement: str) -> None:
-    """Note a statement that writes nothing, and may set a savepoint or end the transaction."""
+    """Note a statement that may set a savepoint, roll back to one, or end the transaction."""
     savepoint = savepoint_in(statement)
     if savepoint is None:
         if ends_transaction(statement):
@@ -662,7 +659,7 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
         return
     name, is_rollback = savepoint
     if pooled is not None and is_rollback:
-        # They may be rolled back, and their transaction still has an id.
+        # The rollback may have undone them, and the transaction's id would not show that.
         pooled.forget_unnamed()
     if pooled is None or pooled.pending_writes is None:
         return
@@ -676,7 +673,7 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
 
 
 def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) -> None:
-    """Note that the app commits, or ends its transaction without SQLAlchemy."""
+    """Note the end of the transaction. ``is_doubtful``: the app ends it without SQLAlchemy."""
     if pooled is None:
         return
     if pooled.pending_writes is None:
@@ -694,12 +691,12 @@ def _commit_for_request(
     proxied: object,
     pooled: PooledConnection | None,
 ) -> None:
-    """Commit the work of a request, and note the commit in the record of its answer."""
+    """Commit work of a request, and note the commit in its answer."""
     writes = pooled.pending_writes if pooled is not None else None
     if pooled is None or writes is None:
         commit(proxied)
         return
-    # An autocommitted transaction is not open any more.
+    # With autocommit no transaction is open.
     is_open = pooled.handle is not None and pooled.handle.is_begun
     end_writes(pooled)
     writes.reopen()  # until the database has committed it
@@ -714,22 +711,22 @@ def _commit_for_request(
         answer.note_commit(writes, proxied)
 
 
-# Packages between an engine and its database. A call through them is the app's.
+# Packages between an engine and its database. A call by them is a call of the app.
 _BELOW = tuple(
     f"{name}." for name in ("pytest_arena._gate", *map(package_of, SUPPORTED))
 )
 
 
-# pytest calls the clean-ups that a test registers: `addCleanup`, `addfinalizer`.
+# Callers that are no library. pytest calls clean-ups of tests: `addCleanup`, `addfinalizer`.
 _NO_LIBRARY = {"", "_pytest"}
 _APP = "the app"
 _ARENA = "pytest-arena"
 
 
 def _who_ends(frame: FrameType | None) -> str:
-    """Return who has asked for a rollback: ``_APP``, ``_ARENA``, or "" for a close.
+    """Return the caller of a rollback: ``_APP``, ``_ARENA``, or "" if SQLAlchemy closes.
 
-    ``close`` makes the same call, and the same event, as ``rollback``. Only the frames differ.
+    ``close`` causes the same event as ``rollback``. Only the frames differ.
     """
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
@@ -745,7 +742,7 @@ def _who_ends(frame: FrameType | None) -> str:
 
 
 def _frame_of_sqlalchemy(frame: FrameType | None, function: str) -> FrameType | None:
-    """Return the frame of a function of SQLAlchemy that made this call, without other callers."""
+    """Return the frame of a function of SQLAlchemy above this one, if no other code is between."""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if not module.startswith(("pytest_arena.", "sqlalchemy.")):
@@ -757,46 +754,46 @@ def _frame_of_sqlalchemy(frame: FrameType | None, function: str) -> FrameType | 
 
 
 def _is_collected(frame: FrameType | None) -> bool:
-    """Return whether SQLAlchemy's pool gives up a connection that the app has dropped unclosed."""
+    """Return whether the pool takes back a connection that the garbage collector has found."""
     fairy = _frame_of_sqlalchemy(frame, "_finalize_fairy")
     return fairy is not None and bool(fairy.f_locals.get("is_gc_cleanup"))
 
 
-# The error that closes an async session or connection. SQLAlchemy closes it in a greenlet or in
-# another task, where `sys.exc_info` does not have the error.
+# The error that closes an async session or connection. SQLAlchemy closes in a greenlet or in
+# another task, where `sys.exception()` does not return this error.
 _leaving: ContextVar[BaseException | None] = ContextVar(
     "arena: an error that closes a session", default=None
 )
 
 
-# The error that the app handled when it made a session, by the numbers of both. That error does
-# not close the session: the app writes in its `except` block.
+# By the number of a session: the id of the error that the app was handling when it created the
+# session. That error does not close the session: the app writes in its `except` block.
 _MADE_IN: dict[int, int] = {}
 
 
 def error_on_its_way() -> BaseException | None:
-    """Return the error that the app is raising or handling here, None for none.
+    """Return the error that the app is raising or handling now, else None.
 
-    Python ends a generator that its caller has left by a GeneratorExit. That is no error.
+    GeneratorExit is no error: Python raises it in a generator that its caller has left.
     """
     error = sys.exception() or _leaving.get()
     return None if isinstance(error, GeneratorExit) else error
 
 
 def _is_closed_by_error(session: Session) -> bool:
-    """Return whether an error closes a session, other than a redirect."""
+    """Return whether an error closes a session. A redirect is no error."""
     error = error_on_its_way()
     if error is None or id(error) == _MADE_IN.get(session.hash_key):
         return False
     return not answers_well(error)
 
 
-# The tests' calls that made sessions, by the numbers of the sessions.
+# By the number of a session: the call of a test that created it.
 _CALLS: dict[int, Call] = {}
 
 
 def _note_making(session: Session) -> None:
-    """Note the error that is handled while a session is made, and the test's call that makes it."""
+    """Note a new session's current error, and the test's call that creates it."""
     error = sys.exception()
     if error is not None:
         _MADE_IN[session.hash_key] = id(error)
@@ -806,11 +803,11 @@ def _note_making(session: Session) -> None:
 
 
 def _is_same_call(call: Call) -> bool:
-    """Return whether a test's call of code of the app is not over."""
+    """Return whether a test's call into the app still runs."""
     return bool(call) and call == call_of_test()
 
 
-# Packages whose errors are answers of the app.
+# Frameworks whose errors are answers of the app.
 _FRAMEWORKS = {"starlette", "litestar", "werkzeug"}
 
 
@@ -818,7 +815,7 @@ def answers_well(error: BaseException) -> bool:
     """Return whether an error is an answer of a web framework below 400: ``HTTPException(303)``."""
     packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     if packages.isdisjoint(_FRAMEWORKS):
-        return False  # another service may have answered so
+        return False  # an HTTP client's error has the status of another service
     statuses = (
         getattr(error, "status_code", None),
         getattr(error, "code", None),
@@ -829,10 +826,7 @@ def answers_well(error: BaseException) -> bool:
 
 @cache
 def note_errors_on_leaving() -> None:
-    """Note from here on which error closes an async session or connection.
-
-    SQLAlchemy has no event for it.
-    """
+    """Note which error closes an async session or connection. SQLAlchemy has no event for it."""
     for kind in (AsyncSession, AsyncConnection):
         for name in ("close", "rollback", "invalidate", "__aexit__"):
             setattr(kind, name, _noting(getattr(kind, name)))
@@ -860,17 +854,16 @@ def _noting(end: Callable[..., Any]) -> Callable[..., object]:
 
 
 def _number_of_session(ended: object) -> int:
-    """Return the number of the session that is an AsyncSession, or has this transaction."""
+    """Return the number of an AsyncSession, or of the session of a transaction, else 0."""
     session = getattr(ended, "session", ended)
     sync_session = getattr(session, "sync_session", None)
     return sync_session.hash_key if sync_session is not None else 0
 
 
 def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
-    """From here on look at each session before it is closed, rolled back or invalidated.
+    """Examine each session before it is closed, rolled back or invalidated. Costs microseconds.
 
-    The last gate at that moment looks. SQLAlchemy has no event before that. Costs some
-    microseconds.
+    The last gate at that moment examines it. SQLAlchemy has no event before a close.
     """
     make = Session.__init__
     reset = Session.reset
@@ -887,7 +880,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
 
     @wraps(reset)
     def resetting(self: Session) -> None:
-        gates[-1].lost.closing(self)
+        gates[-1].lost.before_close(self)
         reset(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
 
@@ -896,10 +889,10 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
         session = self.session
         error = error_on_its_way()
         _give_up(session)
-        # Most sessions have nothing pending, and to find the caller takes longer.
-        is_clean = session._is_clean()  # noqa: SLF001 - as in `closing`
+        # Check this first: it is fast, and most sessions are clean.
+        is_clean = session._is_clean()  # noqa: SLF001 - as in `before_close`
         if not is_clean and _is_for_success(error):
-            gates[-1].lost.closing(session)
+            gates[-1].lost.before_close(session)
         elif isinstance(error, Exception):
             gates[-1].lost.commit_failed(session, error)
         if not self.nested:
@@ -925,8 +918,8 @@ def _closing(
         _give_up(self)
         lost = gates[-1].lost
         if not self.is_active:
-            lost.closing_failed(self)
-        lost.closing(self)
+            lost.before_failed_close(self)
+        lost.before_close(self)
         close(self)
         note_closed(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
@@ -937,17 +930,16 @@ def _closing(
 
 
 def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
-    """From here on look at each connection before the app invalidates it.
+    """Examine each connection before the app invalidates it, also by ``Session.invalidate``.
 
-    A session's ``invalidate`` calls it, too. SQLAlchemy passes an error if it invalidates a
-    connection by itself.
+    If SQLAlchemy invalidates a connection by itself, it passes an error.
     """
     invalidate = Connection.invalidate
 
     @wraps(invalidate)
     def invalidating(self: Connection, exception: BaseException | None = None) -> None:
         if exception is None:
-            gates[-1].lost.invalidating(self)
+            gates[-1].lost.before_invalidate(self)
         invalidate(self, exception)
 
     Connection.invalidate = invalidating  # type: ignore[method-assign] # SQLAlchemy has no event
@@ -956,7 +948,7 @@ def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
 def _is_for_success(error: BaseException | None) -> bool:
     """Return whether a rollback belongs to a success.
 
-    A raised redirect or a library asked for it, as Advanced Alchemy does at an answer of 303.
+    Its cause is a raised redirect, or a library: Advanced Alchemy rolls back at an answer of 303.
     """
     if error is None:
         return bool(calling_library())
@@ -964,7 +956,7 @@ def _is_for_success(error: BaseException | None) -> bool:
 
 
 def _give_up(session: Session) -> None:
-    """Note that the app has ended a session which a request had left open."""
+    """Note that the app has ended a session that a request had left open."""
     pending: PendingObjects | None = session.info.pop(UNCLOSED, None)
     if pending is not None:
         pending.give_up()

@@ -1,4 +1,4 @@
-"""A log of statements, and what their texts say."""
+"""Logs statements, and reads their texts: written tables, savepoints, ends of transactions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from pytest_arena._changes import NamedValues
     from pytest_arena._gate._pooled import PendingWrites
 
-# First words of statements that may write, and that SQLAlchemy compiles without counting them as
-# writes.
+# First words of compiled statements that may write and that SQLAlchemy does not mark as writes.
 COMPILED = ("WITH", "SAVEPOINT", "ROLLBACK TO")
 
 _NAME = r'(?:"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w$]+)'
@@ -36,7 +35,7 @@ def _at_start(pattern: str) -> re.Pattern[str]:
     return re.compile(START + pattern, re.IGNORECASE | re.DOTALL)
 
 
-# EXPLAIN runs the statement that it explains, if it measures it.
+# EXPLAIN ANALYZE runs the statement.
 _EXPLAINS = r"""EXPLAIN\s*(?:\sANALY[SZ]E\b(?:\s*VERBOSE\b)?
 |\([^()]*\bANALY[SZ]E\b(?!\s+(?:FALSE|OFF|0))[^()]*\))\s*""".replace("\n", "")
 _WRITE = _at_start(rf"(?:{_EXPLAINS})?{_WRITES}")
@@ -72,7 +71,7 @@ def is_plain(statement: str) -> bool:
 
 
 def written_table(statement: str) -> str:
-    """Return the table that a statement writes to, as an app names it; "" for none. Costs 1 µs."""
+    """Return the table that a statement writes, as the app names it, else "". Costs 1 µs."""
     if "--" in statement or "/*" in statement:
         statement = without_comments(statement)
     write = _WRITE.match(statement) or _COPY.match(statement)
@@ -84,29 +83,33 @@ def written_table(statement: str) -> str:
 
 
 def created_temporary_table(statement: str) -> str:
-    """Return the temporary table that a statement creates, "" for none."""
+    """Return the temporary table that a statement creates, else ""."""
     table = _TEMPORARY_TABLE.match(statement)
     return "" if table is None else _plain_name(table["table"])
 
 
 def _plain_name(name: str) -> str:
     """Return a table's name without quotes, and without a default schema."""
-    parts = [
-        part[1:-1].replace(part[-1] * 2, part[-1]) if part[0] in '"`[' else part
-        for part in _PART.findall(name)
-    ]
+    parts = [_unquoted(part) for part in _PART.findall(name)]
     if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS:
         parts = parts[1:]
     return ".".join(parts)
 
 
+def _unquoted(name: str) -> str:
+    if name[0] not in '"`[':
+        return name
+    quote = name[-1]
+    return name[1:-1].replace(quote * 2, quote)
+
+
 def ends_transaction(statement: str) -> bool:
-    """Return whether an app commits or rolls back by this statement, without SQLAlchemy."""
+    """Return whether a statement commits or rolls back."""
     return _END.match(statement) is not None
 
 
 def savepoint_in(statement: str) -> tuple[str, bool] | None:
-    """Return the savepoint that a statement sets, or rolls back to (True). None for neither."""
+    """Return the savepoint of a statement, and whether the statement rolls back to it."""
     savepoint = _SAVEPOINT.match(without_comments(statement))
     if savepoint is None:
         return None
@@ -114,7 +117,7 @@ def savepoint_in(statement: str) -> tuple[str, bool] | None:
 
 
 def may_write(context: object, statement: str) -> bool:
-    """Return whether a statement may write, or be about the transaction itself."""
+    """Return whether a statement may write, or control the transaction."""
     if not isinstance(context, DefaultExecutionContext):
         return False
     if context.isinsert or context.isupdate or context.isdelete:
@@ -126,7 +129,7 @@ def may_write(context: object, statement: str) -> bool:
     return statement.startswith(COMPILED)
 
 
-_MOST_VALUES = 50  # statements of which the values are kept
+_MOST_VALUES = 50  # the most writes whose parameters a log keeps
 
 
 class RowListener(Protocol):
@@ -138,31 +141,32 @@ class RowListener(Protocol):
 
 @dataclass(slots=True, eq=False)
 class StatementLog:
-    """The statements that ran during a request or a level, and what they wrote."""
+    """The statements that ran during a request or a level, and their writes."""
 
-    statements: set[str] = field(default_factory=set)  # the texts, also of queries
-    written: list[TableWrite] = field(
-        default_factory=list
-    )  # writes that were committed
+    # The texts, also of queries.
+    statements: set[str] = field(default_factory=set)
+    # The committed writes.
+    written: list[TableWrite] = field(default_factory=list)
     rows_written: int = 0  # committed or not
-    values: list[object] = field(default_factory=list)  # parameters of writes
-    named: list[NamedValues] = field(
-        default_factory=list
-    )  # parameters by their columns
-    # Whether ``written`` may be incomplete, or may have rows that were rolled back.
+    # The parameters of writes.
+    values: list[object] = field(default_factory=list)
+    # The parameters of writes, by column.
+    named: list[NamedValues] = field(default_factory=list)
+    # Whether ``written`` may lack commits, or may have rows that were rolled back.
     is_unsure: bool = False
+    # Transactions that have written since the log began.
     opened: list[tuple[PooledConnection, PendingWrites]] = field(default_factory=list)
-    # Uncommitted writes at the beginning.
+    # Uncommitted writes when the log began.
     pending: dict[PooledConnection, tuple[TableWrite, ...]] = field(
         default_factory=dict
     )
-    # The connections with such writes that were used, in the order of their first use.
+    # The connections with such writes that were used again, in this order.
     reused: dict[PooledConnection, None] = field(default_factory=dict)
-    app_log: StatementLog | None = None  # of the app's start and end, in this time
+    app_log: StatementLog | None = None  # of the app's start-up and shutdown
     row_listener: RowListener | None = None
 
     def of_the_app(self) -> StatementLog:
-        """Return the log of what the app does by itself, as it starts and ends."""
+        """Return the log of the app's start-up and shutdown. Create it at the first call."""
         if self.app_log is None:
             self.app_log = StatementLog()
         return self.app_log
@@ -174,7 +178,7 @@ class StatementLog:
                 self.pending[pooled] = tuple(writes.writes)
 
     def still_open(self) -> list[tuple[PooledConnection, PendingWrites]]:
-        """Return the connections with writes that are not over."""
+        """Return the connections whose writes are still uncommitted."""
         return [
             (pooled, writes)
             for pooled, writes in self.opened
@@ -202,7 +206,7 @@ class StatementLog:
     def note_write(
         self, table: str, rows: int, context: Any, parameters: object
     ) -> int:
-        """Note rows that a statement has written. Return their number, or 0 if it is not known."""
+        """Note rows that a statement has written. Return their number, 0 if it is unknown."""
         rows = rows or _rows_inserted(context)
         self.rows_written += rows or 1
         if len(self.values) < _MOST_VALUES:
@@ -212,30 +216,30 @@ class StatementLog:
         return rows
 
     def end_writes(self, writes: PendingWrites, *, is_doubtful: bool) -> None:
-        """Note writes that are committed. ``is_doubtful``: the app may have rolled them back."""
+        """Note committed writes. ``is_doubtful``: the app may have rolled them back."""
         self.written.extend(writes.writes)
         self.is_unsure |= is_doubtful
 
     def doubt(self) -> None:
-        """Note a rollback: with AUTOCOMMIT the rows were committed."""
+        """Note a rollback. With AUTOCOMMIT the rows were committed before."""
         self.is_unsure = True
 
 
-# Each function returns a log for the statement that has run.
+# Functions that return the present log. The last one is in use.
 WATCHERS: list[Callable[[], StatementLog | None]] = []
 
 
 def watch_statements(find: Callable[[], StatementLog | None]) -> Callable[[], None]:
-    """Note each statement in the log that ``find`` returns then. Returns what ends that, once.
+    """Note each statement in the log that ``find`` returns. Return a function that stops this.
 
-    Costs 0.2 µs a statement and what ``find`` takes, and 0.05 µs without a watcher.
+    A statement takes 0.2 µs longer plus the time of ``find``, without any watcher 0.05 µs.
     """
     WATCHERS.append(find)
     return lambda: WATCHERS.remove(find)
 
 
 def current_log() -> StatementLog | None:
-    """Return the log of the innermost watcher. None without one."""
+    """Return the log of the last watcher, None without one."""
     return WATCHERS[-1]() if WATCHERS else None
 
 
@@ -243,10 +247,10 @@ _COUNTED = "_arena_counted"
 
 
 def _rows_inserted(context: Any) -> int:
-    """Return how many rows an INSERT of SQLAlchemy has made that returns some.
+    """Return the number of rows of an INSERT … RETURNING, which no driver counts.
 
-    No driver counts them. 0 where pytest-arena cannot tell: an INSERT from a query, with ON
-    CONFLICT, of several values, or of a later batch.
+    0 if it is unknown: for an INSERT from a query, with ON CONFLICT, of several values, or of a
+    later batch.
     """
     if not context.isinsert or not context.compiled:
         return 0

@@ -319,7 +319,7 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
     fix = "send it by hand, before the tests; leave it out while tests run"
     if "DATABASE" in statement or "SCHEMA" in statement:
         fix = (
-            "delete the fixture that makes a test database, and name the source of its tables:\n"
+            "delete the fixture that creates a test database, and name the source of its tables:\n"
             "arena_schema =\n    <name of the database> = <module>:<Base>"
         )
     elif statement.startswith(("a ", "USE")):

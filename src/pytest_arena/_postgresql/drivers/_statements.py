@@ -547,7 +547,7 @@ _DEFAULT = (
 # The statements to send instead.
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
-    "delete the fixture that makes a test database, and name the source of its tables:\n"
+    "delete the fixture that creates a test database, and name the source of its tables:\n"
     "arena_schema =\n"
     "    <name of the database> = <module>:<Base>"
 )

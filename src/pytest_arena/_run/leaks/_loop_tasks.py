@@ -28,9 +28,9 @@ _PATIENCE = 1.0
 class Tasks:
     """The tasks that tests and the app start in the event loops of tests.
 
-    If a loop ends with the test, asyncio cancels its tasks. If it outlives the test, its tasks could
-    write in the next test, so pytest-arena cancels tasks that the test has started. It keeps tasks
-    of wider fixtures, and tasks that existed when it first saw the loop.
+    asyncio cancels the tasks of a loop that ends with the test. In other loops, tasks of the test
+    could write in the next test, so pytest-arena cancels them. It keeps tasks of wider fixtures,
+    and tasks that existed when it first saw the loop.
     """
 
     def __init__(self) -> None:
