@@ -345,7 +345,7 @@ def test_a_port_that_is_taken(served_shop: Example, option: str) -> None:
         port = str(other.getsockname()[1])
         with serving(served_shop, option, port) as served:
             assert served.end() == 2
-    assert f"port {port} of this machine cannot be listened on" in served.said
+    assert f"cannot listen on port {port} of this machine" in served.said
     assert "Traceback" not in served.said
 
 

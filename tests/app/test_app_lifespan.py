@@ -227,7 +227,7 @@ async def test_a_lifespan_that_breaks_off_is_told(open_run: Open) -> None:
     dies.set()
     await asyncio.sleep(0)
     assert await _status(run) == 204
-    with pytest.raises(LifespanError, match="broke off during the test: AppError: lightning"):
+    with pytest.raises(LifespanError, match="ended during the test: AppError: lightning"):
         await run.aclose()
 
 

@@ -242,7 +242,7 @@ def browser(base_url):
     connection.close()
 
 
-SAID = b"no test runs: what is asked between two tests has no database\\n"
+SAID = b"no test runs: a request between two tests has no database\\n"
 
 
 def ask(browser, method, path):

@@ -1,4 +1,4 @@
-"""The errors of this package."""
+"""Creates the errors about the app, its lifespan, its clients and its login."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_arena.errors import (
     causes,
 )
 
-_ASGI = "arena's clients speak ASGI: they run the app in this process, in the test's event loop"
+_ASGI = "pytest-arena's clients call the app by ASGI, in this process"
 
 
 def describe(thing: object) -> str:
@@ -36,7 +36,7 @@ def _signature(thing: object) -> str:
 
 
 def _home(thing: object) -> str:
-    """Return the place of a function or class; for an instance, its description."""
+    """Return the place of a function or class, or the description of an instance."""
     return str(home_of(thing) or describe(thing))
 
 
@@ -54,7 +54,7 @@ def async_factory(factory: object, what: str) -> ConfigError:
     """Return the error for an ``async def create_app()``."""
     return ConfigError(
         f"{what}: an async factory ({describe(factory)})",
-        why="the app is made before there is an event loop; what needs one belongs in its lifespan",
+        why="pytest-arena creates the app outside of an event loop. Awaits belong in its lifespan",
         cause=_home(factory),
         fix="make it a plain function:\ndef create_app():\n    return FastAPI(lifespan=lifespan)",
     )
@@ -66,7 +66,7 @@ def no_app(thing: object, what: str) -> ConfigError:
         f"{what}: neither an app (ASGI, WSGI) nor a factory without arguments ({describe(thing)})",
         why=_ASGI,
         cause=_home(thing),
-        fix="name an app, or a function that makes one:\n"
+        fix="name an app, or a function that creates one:\n"
         "def create_test_app():\n"
         "    return create_app(settings)",
     )
@@ -87,13 +87,13 @@ def shutdown_failed(
     error: BaseException | None, message: str | None, *, is_requested: bool
 ) -> LifespanError:
     """Return the error for an app that raised in its shutdown, or ended before it."""
-    when = "shutdown failed" if is_requested else "lifespan broke off during the test"
+    when = "shutdown failed" if is_requested else "lifespan ended during the test"
     return LifespanError(
         f"the app's {when}: {_reason(error, message)}",
-        why="what the rest of it would have closed is still open, and may disturb later tests",
+        why="the rest of the shutdown did not run, so open resources may disturb later tests",
         cause=_line(error),
         fix=_inner_fix(error)
-        or "repair the part of the lifespan after its yield. try/finally runs the rest of it",
+        or "repair the lifespan after its yield. try/finally runs the rest of the shutdown",
     )
 
 
@@ -102,8 +102,8 @@ def shutdown_hangs(seconds: float) -> LifespanError:
     return LifespanError(
         f"the app's shutdown did not end within {seconds:g} s, and was cancelled",
         why="the test run would have waited for ever",
-        cause="the part of the lifespan after its yield waits for something that does not come",
-        fix="end the tasks that it waits for first: task.cancel()",
+        cause="the lifespan, after its yield, waits for something that never happens",
+        fix="first end the tasks that it waits for: task.cancel()",
     )
 
 
@@ -111,9 +111,9 @@ def startup_stuck() -> LifespanError:
     """Return the error for a start-up that cannot end while a request waits for it."""
     return LifespanError(
         "the app's start-up has begun in an event loop that does not run now",
-        why="it cannot finish while this request waits for it",
-        cause="a sync client was called in the loop that is starting the app; or the first "
-        "request, in another loop, was cancelled",
+        why="the start-up cannot finish while this request waits for it",
+        cause="a sync client was called in the loop that starts the app. Or the first request, in "
+        "another loop, was cancelled",
         fix="let one request of the async client finish first: await client.get('/')",
     )
 
@@ -122,9 +122,9 @@ def run_is_over() -> LifespanError:
     """Return the error for a client that is used after its test."""
     return LifespanError(
         "a request by a client whose test is over",
-        why="the app has been shut down, and its database belongs to another test by now",
-        cause="the client was kept in a global, a class or a fixture of a wider scope",
-        fix="ask for `client` in each test; in a wider fixture use arena.new_client()",
+        why="the app was shut down, and its database belongs to another test now",
+        cause="a global, a class or a wider fixture has kept the client",
+        fix="ask for `client` in each test. In a wider fixture use arena.new_client()",
     )
 
 
@@ -132,7 +132,7 @@ def no_login(role: str) -> LoginError:
     """Return the error for a role without ``arena_login``."""
     return LoginError(
         f"no client can log in as {role!r}: arena_login is not set",
-        why="arena does not know how clients log in to this app",
+        why="pytest-arena does not know how clients log in to this app",
         cause="the option is missing in pytest's configuration",
         fix='arena_login = "tests.login:login", with a function like\n'
         "async def login(client, role):\n"
@@ -144,7 +144,7 @@ def sync_login(error: BaseException, *, role: str, path: str) -> LoginError:
     """Return the error for a sync login function that got the async client."""
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
-        why="the requests of the async client have to be awaited, and a plain def cannot",
+        why="the async client's requests must be awaited, which a plain def cannot do",
         cause=_line(error),
         fix=f"make {path or 'the login function'} async:\nasync def log_in(client, role):\n"
         '    await client.post("/login", json={"user": role})',
@@ -155,7 +155,7 @@ def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
     """Return the error for a login function that raised."""
     return LoginError(
         f"the login as {role!r} failed: {_reason(error, None)}",
-        why="the client's requests would not be those of that role",
+        why="the client's requests would not have that role",
         cause=_line(error),
         fix=_inner_fix(error)
         or f"look at {path or 'the login function'}: does this test have a user {role!r}?",
@@ -166,21 +166,21 @@ def async_login(*, role: str, path: str) -> LoginError:
     """Return the error for an async login function that a sync client would call."""
     return LoginError(
         f"the sync test client cannot log in as {role!r}: {path or 'the login function'} is async",
-        why="a sync client's requests cannot be awaited",
-        cause="one arena_login serves client_as and test_client_as",
-        fix="use client_as; or let the function be sync, and answer for both:\n"
+        why="a sync client cannot await the function",
+        cause="client_as and test_client_as both use arena_login",
+        fix="use client_as. Or a sync function for both clients, which returns the request:\n"
         "def login(client, role):\n"
-        '    return client.post("/login", json={"user": role})  # awaited where it can be',
+        '    return client.post("/login", json={"user": role})  # client_as awaits it',
     )
 
 
 def wrong_options(error: TypeError, client: str) -> ConfigError:
     """Return the error for an option that the client does not have."""
     return ConfigError(
-        f"{client} cannot be made with these options: {error}",
+        f"{client} cannot be created with these options: {error}",
         why="the client would not behave as the test expects",
-        cause="the options that were given for this client, such as the fixture client_options",
-        fix="take the names from the library's documentation of the client",
+        cause="the options of this client, for example from the fixture client_options",
+        fix="use the option names in the library's documentation of the client",
     )
 
 
@@ -188,7 +188,7 @@ def no_asyncio() -> ConfigError:
     """Return the error for a client in a test of trio."""
     return ConfigError(
         "a test, or a fixture, that runs under trio uses a fixture of pytest-arena",
-        why="its clients and sessions need an asyncio loop, and none runs here",
+        why="the clients and sessions of pytest-arena need an asyncio loop, and none runs here",
         cause="anyio_backend is 'trio' for this test (anyio's default runs both), or pytest-trio",
         fix='@pytest.fixture\ndef anyio_backend():\n    return "asyncio"',
     )
@@ -198,7 +198,7 @@ def no_http_library() -> ConfigError:
     """Return the error if neither httpx2 nor httpx is installed."""
     return ConfigError(
         "the async client needs httpx2 (or httpx), and neither is installed",
-        why="arena's client is that library's client, bound to the app",
+        why="pytest-arena's client is that library's client with a transport to the app",
         cause="it is no dependency of pytest-arena: not every suite needs it",
         fix="pip install httpx2",
     )
@@ -208,7 +208,7 @@ def no_server() -> ConfigError:
     """Return the error if uvicorn is not installed."""
     return ConfigError(
         "the live server needs uvicorn, which is not installed",
-        why="it is the server that the app runs under; in-process clients need none",
+        why="the app runs under this server. In-process clients need no server",
         cause="it is no dependency of pytest-arena: not every suite needs it",
         fix='pip install "pytest-arena[live]"',
     )
@@ -217,20 +217,20 @@ def no_server() -> ConfigError:
 def no_port(port: int, error: OSError) -> ConfigError:
     """Return the error for a port that another program has."""
     return ConfigError(
-        f"port {port} of this machine cannot be listened on: {error.strerror}",
+        f"cannot listen on port {port} of this machine: {error.strerror}",
         why="tests would talk to another program",
-        cause="another program has it, perhaps an `arena serve` that still runs",
-        fix="--port 0 --control-port 0   any two that are free; the first line says which",
+        cause="another program uses the port, perhaps an `arena serve` that still runs",
+        fix="--port 0 --control-port 0   uses free ports, which the first line of output names",
     )
 
 
 def server_failed(error: BaseException | None) -> ConfigError:
     """Return the error for a server that does not listen in time."""
     return ConfigError(
-        "the live server has not begun",
-        why="its requests would wait for ever",
+        "the live server did not start",
+        why="requests to it would wait for ever",
         cause=f"uvicorn: {error!r}" if error is not None else "uvicorn gives no reason",
-        fix="python -m uvicorn YOUR_APP   to see whether it runs alone",
+        fix="python -m uvicorn YOUR_APP   to see whether it starts without pytest",
     )
 
 
@@ -238,7 +238,7 @@ def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
     """Return the error if the framework or its HTTP library is not installed."""
     return ConfigError(
         f"the sync test client does not import: {str(error).splitlines()[0]}",
-        why="arena's test client is that of Starlette, or of Litestar for a Litestar app",
+        why="pytest-arena's test client derives from Starlette's, or from Litestar's for Litestar",
         cause="it is no dependency of pytest-arena: not every suite needs it",
         fix="pip install starlette httpx2   (or use the async client)",
     )
@@ -252,19 +252,21 @@ def _reason(error: BaseException | None, message: str | None) -> str:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
         first, *rest = text.splitlines()
         return f"{first} …" if rest else first
-    # An app sends a whole traceback: its last line is the exception.
+    # Frameworks send a whole traceback. Its last line is the exception.
     lines = (message or "").strip().splitlines()
-    return lines[-1] if lines else "it did not say why"
+    return lines[-1] if lines else "the app gave no reason"
 
 
 def _inner(error: BaseException | None) -> ArenaError | None:
-    """Return the refusal that an app's error is, or was raised from."""
-    refusals = (cause for cause in causes(error) if isinstance(cause, ArenaError))
-    return next(refusals, None)
+    """Return the error of pytest-arena that an app's error is, or was raised from."""
+    for cause in causes(error):
+        if isinstance(cause, ArenaError):
+            return cause
+    return None
 
 
 def _inner_fix(error: BaseException | None) -> str:
-    """Return the next step that a refusal names, or "" for any other error."""
+    """Return the next step of that error of pytest-arena, or ""."""
     inner = _inner(error)
     return "" if inner is None else inner.fix
 
@@ -275,4 +277,4 @@ def _line(error: BaseException | None) -> str:
         return inner.cause
     if error is None:
         return "the app reported a failure without an error"
-    return str(blame(error) or "no line of yours: see the error above")
+    return str(blame(error) or "no line of your code: see the error above")

@@ -1,4 +1,4 @@
-"""One app in one test: lifespan, clients, open requests."""
+"""The run of one app in one test or wide fixture: lifespan, clients, open requests."""
 
 from __future__ import annotations
 
@@ -28,29 +28,28 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _NOTHING: Options = MappingProxyType({})
-# One option with two names: the same options serve both kinds of clients.
+# The same option has two names. So the same options work for both kinds of clients.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
 _ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
 
 
 class AppRun:
-    """One app in one test, or in the whole session: its lifespan and its clients.
+    """One app in one test or wide fixture: its lifespan and its clients.
 
-    A run and its clients need no event loop before the first request, which starts the lifespan
-    and, for sync clients, a thread. All clients share one lifespan.
+    A run and its clients need no event loop before the first request. That request starts the
+    lifespan and, for sync clients, a thread. All clients share one lifespan.
 
     To end a run, await `aclose` in the test's loop, or let the loop's owner close the loop. Then
     call `close`.
 
     Args:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
-        hooks: the calls around each request.
+        hooks: the hooks around each request.
         hooks_of_test: returns the hooks of the running test, which replace ``hooks``.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
-        state: of a lifespan that runs elsewhere, as `SessionLifespan.start` returns it; clients
-            then run none.
+        state: the state of a session-wide lifespan. Clients then run no lifespan.
 
     Example::
 
@@ -89,12 +88,14 @@ class AppRun:
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
-        self.by_socket: list[Any] = []  # clients of the live server
+        self.by_socket: list[
+            Any
+        ] = []  # clients of the live server, of the HTTP library
         self._is_closed = False
 
     @property
     def hooks(self) -> Hooks:
-        """The calls around a request or a start of the app that begins now."""
+        """The hooks around a request or a start-up that begins now."""
         if self._hooks_of_test is None:
             return self._own_hooks
         return self._hooks_of_test() or self._own_hooks
@@ -106,7 +107,7 @@ class AppRun:
 
     @property
     def state(self) -> Mapping[str, object]:
-        """The state that the lifespan gives to requests. Each gets a shallow copy."""
+        """The state that the lifespan gives to requests. Each request gets a shallow copy."""
         return self._lifespan.state if self._lifespan else self._given_state
 
     def new_client(
@@ -116,11 +117,11 @@ class AppRun:
 
         Args:
             role: the role for the login function.
-            options: of ``httpx2.AsyncClient``, and of ``ASGITransport``
+            options: options of ``httpx2.AsyncClient``, and of ``ASGITransport``
                 (``raise_app_exceptions``, ``root_path``, ``client``).
 
         Raises:
-            ConfigError: there is no HTTP library, or it knows no such option.
+            ConfigError: no HTTP library is installed, or it has no such option.
             LoginError: there is no login function.
         """
         options = {
@@ -137,14 +138,14 @@ class AppRun:
     ) -> TestClient:
         """Return a sync test client: Litestar's for a Litestar app, otherwise Starlette's.
 
-        The backend options of the first client are those of all.
+        All test clients of a run use the backend options of the first one.
 
         Args:
             role: the role for the login function.
-            options: of the framework's test client.
+            options: options of the framework's test client.
 
         Raises:
-            ConfigError: the framework's client does not import, or knows no such option.
+            ConfigError: the framework's client does not import, or has no such option.
             LoginError: there is no login function.
         """
         from pytest_arena._app._sync_client import (
@@ -167,7 +168,7 @@ class AppRun:
 
     @property
     def logged_in(self) -> int:
-        """How many clients log in or are logged in."""
+        """The number of clients with a role."""
         number = 0
         for client in (*self._clients, *self._test_clients):
             if client._arena_login is not None:  # noqa: SLF001 - ours, of another file
@@ -177,8 +178,8 @@ class AppRun:
     def remember(self) -> Callable[[], None]:
         """Return a function that restores the present state of the app and its clients.
 
-        Call it while no request runs. It forgets clients and shuts down lifespans that were created
-        since, and restores cookies, headers and logins of the other clients.
+        Call that function while no request runs. It forgets new clients, shuts down new lifespans,
+        and restores the cookies, headers and logins of the older clients.
         """
         states = [*map(ClientState, self._clients + self._test_clients)]
         number = len(self._clients)
@@ -204,7 +205,7 @@ class AppRun:
             raise _app_errors.run_is_over()
         if self._has_session_lifespan:
             wake_from_any_thread(get_running_loop())
-        # Each request asks twice: most find the app running.
+        # Check `is_up` first: it is fast, and most requests find the app running.
         if self._lifespan is not None and not self._lifespan.is_up:
             await self._lifespan.ajoin(self.hooks)
 
@@ -220,7 +221,7 @@ class AppRun:
         return portal, self._lifespan.join(self.hooks, portal)
 
     def cut_off(self) -> list[CodeLine]:
-        """Return the lines of start-up tasks that the app's shutdown cut off."""
+        """Return the lines of the lifespan's tasks that the app's shutdown cut off."""
         return self._lifespan.cut_off() if self._lifespan else []
 
     def _lifespans_of_fixtures(self) -> list[Lifespan]:
@@ -235,12 +236,12 @@ class AppRun:
         self._starters = starters
 
     def close_lifespans_of_tests(self) -> None:
-        """Shut the app down, if the request of a test has started it."""
+        """Shut the app down if a request of a test has started it."""
         if self._lifespan:
             self._lifespan.close(self._lifespans_of_fixtures())
 
     def close_lifespans_of(self, fixture: object) -> None:
-        """Shut the app down, if a wide fixture has started it. A later request starts it again."""
+        """Shut the app down if this fixture has started it. A later request starts it again."""
         self.note_starter(fixture)
         others = []
         for lifespan, starter in self._starters.items():
@@ -255,10 +256,10 @@ class AppRun:
             self._lifespan.close_in(loop)
 
     async def aclose(self) -> None:
-        """Shut the app down, if its lifespan runs in this loop. A later request starts it again.
+        """Shut the app down if its lifespan runs in this loop. A later request starts it again.
 
-        Await it around the test's coroutine, however that ended. `close` ends a lifespan of another
-        loop or of a sync client.
+        Await this after the test's coroutine, also after a failure. `close` shuts down a lifespan
+        of another loop or of a sync client.
 
         Raises:
             LifespanError: from the app's exception.
@@ -271,10 +272,10 @@ class AppRun:
             await self._lifespan.aclose()
 
     def close(self) -> None:
-        """End everything that is still open, in any loop or thread. Idempotent.
+        """End the lifespan, the clients and open requests, in any loop or thread. Idempotent.
 
-        A closed loop has shut its lifespan down. If the loop's owner did not cancel its tasks, no
-        shutdown is possible, and no error is raised. Clients refuse further requests.
+        Clients refuse further requests. If the lifespan's loop was closed without cancelling its
+        tasks, no shutdown is possible, and this raises no error.
 
         Raises:
             LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
@@ -289,7 +290,7 @@ class AppRun:
             stack.callback(self._own_hooks.end_exchanges)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
-        self._clients.clear()  # ends a reference cycle without the collector
+        self._clients.clear()  # breaks a reference cycle
 
 
 async def _wake_this_loop() -> None:
@@ -299,7 +300,7 @@ async def _wake_this_loop() -> None:
 class Portal:
     """One event loop in a thread, for all sync clients of an app.
 
-    All share one loop: what a lifespan opens in a loop often works only in that loop.
+    The clients share one loop, because connections of a lifespan often work in one loop only.
     """
 
     def __init__(self) -> None:
@@ -308,19 +309,19 @@ class Portal:
         self._portal: BlockingPortal | None = None
 
     def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
-        """Return the portal, started if necessary. ``backend`` is of `anyio.run`."""
+        """Return the portal. Start it at the first call, with the options of `anyio.run`."""
         from anyio.from_thread import start_blocking_portal
 
         with self._lock:
             if self._portal is None:
                 portal = start_blocking_portal(**backend)
-                # A wider fixture's thread belongs to no test, even if a test's request starts it.
+                # The thread of a wider fixture belongs to no test, also if a request starts it.
                 work = WORK.set(None)
                 try:
                     self._portal = self._end.enter_context(portal)
                 finally:
                     WORK.reset(work)
-                # A websocket or a task that the test left open would keep the thread for ever.
+                # Cancel tasks: an open websocket or task would keep the thread for ever.
                 self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
             return self._portal
 

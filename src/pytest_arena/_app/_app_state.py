@@ -30,13 +30,13 @@ _IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
 _IN_THE_SCHEMA = {"root_path", "routes", "title", "version"}
 
 
-# The `__dict__` of an app or router, a name in it, the value, and a copy of a dict or list.
+# The `__dict__` of an app or router, a name in it, its value, and a copy if that is a dict or list.
 _Setting = tuple[dict[str, Any], str, Any, Any]
 
-# Clients that wider fixtures have created, and test clients that modules or classes have created.
+# Clients of wider fixtures, modules and classes.
 WIDE_CLIENTS: WeakSet[Any] = WeakSet()
 
-# The apps in the project's modules and of wide fixtures, without the one that ``arena_app`` names.
+# The apps in the project's modules and of wide fixtures, without the app of ``arena_app``.
 OTHER_APPS: list[object] = []
 
 
@@ -54,7 +54,7 @@ def note_other_apps(named: object) -> None:
 
 
 class ClientState:
-    """The cookies, headers, settings and login of a client, as they were before a test."""
+    """The cookies, headers, settings and login of a client before a test."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -69,8 +69,8 @@ class ClientState:
             self._settings[name] = getattr(client, name)
 
     def is_changed(self) -> bool:
-        """Whether the client has other cookies, headers or settings now."""
-        # Two cookies are equal if they are one object.
+        """Return whether the client has other cookies, headers or settings now."""
+        # Cookies compare by identity, so another cookie with the same value is a change.
         if [*self._client.cookies.jar] != self._cookies:
             return True
         for name in ("headers", *_CLIENT_SETTINGS):
@@ -79,7 +79,7 @@ class ClientState:
         return False
 
     def restore(self) -> bool:
-        """Restore the former values. Return whether the client had others."""
+        """Restore the values from before the test. Return whether they had changed."""
         is_changed = self.is_changed()
         if is_changed:
             for name, value in self._settings.items():
@@ -102,11 +102,10 @@ class RunOfFixture(Protocol):
 
 
 class AppState:
-    """The overrides of an app and the containers in its state, as they were before a test.
+    """The settings of an app and the containers in its state, before a test.
 
-    The state includes the apps in ``OTHER_APPS`` and the clients in ``WIDE_CLIENTS``.
-    ``lifespan_state`` is the state that a lifespan for the whole session gives to requests.
-    ``runs`` are those of wide fixtures, also of later ones.
+    It includes the apps in ``OTHER_APPS`` and the clients in ``WIDE_CLIENTS``. ``lifespan_state``
+    is the state of a session-wide lifespan. ``runs`` are the runs of wide fixtures.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class AppState:
         self._parts: list[tuple[str, Contents | ClientState]] = []
         # The attributes of each `app.state`, and their names before the test.
         self._attributes: list[tuple[Any, Any]] = []
-        # The names of objects that are not restored, and copies of their containers.
+        # Objects that are not restored: a name and a copy of the content of each.
         self._foreign: list[tuple[str, Contents]] = []
         lifespan_states = [lifespan_state]
         parts = [*apps_of(app)]
@@ -166,27 +165,27 @@ class AppState:
             self._foreign.append((shown, Contents(containers)))
 
     def unrestored(self) -> list[str]:
-        """Return the names of changed objects in the state that pytest-arena does not restore."""
+        """Return the names of changed objects that pytest-arena does not restore."""
         changed: dict[str, None] = {}
         for name, contents in self._foreign:
             if contents.is_changed():
                 changed[name] = None
         return [*changed]
 
-    def anew(self) -> AppState:
-        """Return the state of the same app as it is now."""
+    def record_again(self) -> AppState:
+        """Record the present state of the same app."""
         return AppState(self.app, self._lifespan_state, self._runs)
 
     def is_changed(self) -> bool:
-        """Whether a part is different now."""
+        """Return whether any part has changed."""
         if self._changed_settings() or self.unrestored():
             return True
         return any(contents.is_changed() for _, contents in self._parts)
 
     def restore(self) -> list[str]:
-        """Put the former contents back. Returns the names of the parts that were different.
+        """Restore the state from before the test. Return the names of the changed parts.
 
-        Returns also the names of attributes that ``app.state`` did not have before.
+        They include new attributes of ``app.state``.
         """
         changed = []
         for attributes, known in self._attributes:
@@ -194,7 +193,7 @@ class AppState:
         names = [_restore_setting(setting) for setting in self._changed_settings()]
         changed += [f"app.{name}" for name in names]
         if not _IN_THE_SCHEMA.isdisjoint(names):
-            # The test's schema may have its routes.
+            # The cached schema may have the test's routes.
             for attributes, schema in self._schemas:
                 attributes["openapi_schema"] = schema
         for routes, before in self._routes:
@@ -218,7 +217,7 @@ class AppState:
 
 
 def _schemas_of(apps: list[object]) -> list[tuple[dict[str, Any], Any]]:
-    """Return the attributes of each of FastAPI's apps, and its OpenAPI schema."""
+    """Return the attributes of each FastAPI app, and its OpenAPI schema."""
     schemas = []
     for app in apps:
         attributes = getattr(app, "__dict__", {})
@@ -241,7 +240,7 @@ def _settings_of(app: object) -> list[_Setting]:
 
 
 def _restore_setting(setting: _Setting) -> str:
-    """Put the former value of a setting back. Return its name."""
+    """Restore the value of a setting. Return its name."""
     attributes, name, value, items = setting
     attributes[name] = value
     if isinstance(value, dict):
@@ -250,16 +249,16 @@ def _restore_setting(setting: _Setting) -> str:
     elif isinstance(value, list):
         value[:] = items
     if name in _IN_THE_STACK:
-        # The stack has the test's handlers. Starlette builds another one.
+        # Starlette builds a new stack: the old one has the test's handlers.
         attributes["middleware_stack"] = None
     return name
 
 
 def is_of_app(value: object) -> bool:
-    """Whether the attributes and items of an object are the app's.
+    """Return whether pytest-arena may restore the attributes and items of an object.
 
-    They are if no class of a library is above its class: a library's class keeps connections,
-    threads and locks in attributes. `_VALUE_CLASSES` and `_VALUE_MODULES` have only values.
+    It may not if the class derives from a library's class: such a class may keep connections,
+    threads or locks in attributes. Classes of `_VALUE_CLASSES` and `_VALUE_MODULES` are allowed.
     """
     kind: type = type(value)
     return _is_class_of_app(kind)
@@ -285,10 +284,10 @@ def _is_of_library(kind: type) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_foreign_container(kind: type) -> bool:
-    """Whether objects of a class are not restored, and a test may see what an earlier one put in.
+    """Return whether pytest-arena only reports changes of objects of this class.
 
-    Those are a library's containers, queues, and objects whose class derives from a library's.
-    Each use changes a library's pools and clients, so they do not count.
+    These are containers and queues of libraries, and classes that derive from a library's. Other
+    classes of libraries, such as pools and clients, change at each use and do not count.
     """
     if kind in PLAIN or _is_class_of_app(kind) or issubclass(kind, type):
         return False
@@ -317,8 +316,8 @@ _VALUE_MODULES = {
 
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     """Yield the containers in which an app keeps its state."""
-    # `_state` is what Starlette's and Litestar's State keep their attributes in. There is no
-    # public way to replace them all.
+    # Starlette's and Litestar's State keep their attributes in `_state`. No public method replaces
+    # all of them.
     state = getattr(app, "state", None)
     attributes = getattr(state, "_state", None)
     containers = {
@@ -330,7 +329,7 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
             yield name, container
     extensions = getattr(app, "extensions", None)
     if isinstance(extensions, dict):
-        # The names stay: an extension that a test adds has also registered functions.
+        # A new extension stays: it has also registered functions.
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held

@@ -1,6 +1,6 @@
-"""Names child processes that outlive the test.
+"""Records the child processes of a test, so that a note can name those that outlive it.
 
-pytest-arena cannot refuse the connections of another process. So it names the process.
+pytest-arena cannot refuse the connections of another process.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _in_multiprocessing: ContextVar[bool] = ContextVar(
 def watch_child_processes(
     undo: ExitStack, leads_to_test: Callable[[Iterable[str]], bool]
 ) -> None:
-    """Know the child processes that a test, or its request, begins.
+    """Record the child processes that a test, or its request, begins.
 
     Args:
         undo: restores the methods when it is closed.
-        leads_to_test: whether one of some texts names a database of the tests.
+        leads_to_test: returns whether one of some texts names a database of the tests.
     """
     watched: list[tuple[object, str, Callable[[Any], Any]]] = [
         (subprocess.Popen, "__init__", partial(_starting_program, leads_to_test)),
@@ -80,7 +80,7 @@ def _starting_process(original: Callable[..., Any]) -> Callable[..., object]:
             original(self)
         finally:
             _in_multiprocessing.reset(token)
-        # Such a pool keeps its processes. They wait for jobs.
+        # The processes of a pool outlive the test: they wait for jobs.
         is_of_executor = any(
             frame.f_globals.get("__name__") == "concurrent.futures.process"
             for frame in frames()
@@ -104,9 +104,9 @@ def _forking(original: Any) -> Any:
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether a child runs, without taking its exit status from its parent's code.
+    """Return whether a child runs, and leave its exit status to the code that started it.
 
-    False where the system has no such call: Windows, macOS before Python 3.13.
+    False on systems without this call: Windows, macOS before Python 3.13.
     """
     if not hasattr(os, "waitid"):
         return False

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     C_co = TypeVar("C_co", covariant=True, default="AsyncClient")
 
     # Calls a transport between the hooks. Returns the answer, or its coroutine.
-    Ask = Callable[["Hooks", httpx.Request, Callable[..., Any]], object]
+    SendRequest = Callable[["Hooks", httpx.Request, Callable[..., Any]], object]
     # Returns the hooks around requests to an app, None for an unknown app.
     FindHooks = Callable[[object], "Hooks | None"]
 else:
@@ -83,14 +83,16 @@ class Hops(list[Request]):
     def __init__(self, hooks: Hooks, *, is_stream: bool = False) -> None:
         super().__init__()
         self.hooks = hooks
-        self.is_stream = is_stream  # the client reads the answer as it comes
-        # The exception that the test handles while it makes the call.
+        self.is_stream = (
+            is_stream  # whether the client reads the answer while the app sends it
+        )
+        # The exception that the test is handling when it makes the call.
         self.outside = sys.exception()
 
     def end(self) -> None:
         """Note the end of the call. A task of the app may keep this object by its context."""
         self.outside = None
-        # Each request ends when the next one begins.
+        # A request ends when the request after its redirect begins.
         end = now()
         for request in reversed(self):
             request.end(end)
@@ -267,8 +269,8 @@ def note_unsent(
         request.note_unsent(", ".join(names))
 
 
-def hop(method: str, path: str, query: bytes, login: Login | None) -> Request:
-    """Create and return the record of a request that is about to be sent."""
+def new_request(method: str, path: str, query: bytes, login: Login | None) -> Request:
+    """Create the record of a request that is about to be sent."""
     role = login.role if login is not None else None
     request = Request(
         method=method, path=path, role=role, began=now(), query_hash=hash(query)
@@ -279,16 +281,16 @@ def hop(method: str, path: str, query: bytes, login: Login | None) -> Request:
     return request
 
 
-def hop_of(request: httpx.Request, login: Login | None) -> Request:
-    """Create the record of a library's request. Test clients open websockets by a GET."""
+def new_request_of(request: httpx.Request, login: Login | None) -> Request:
+    """Create the record of a request of the HTTP library, which opens websockets by a GET."""
     is_websocket = request.url.scheme in {"ws", "wss"}
     method = "WEBSOCKET" if is_websocket else request.method
-    return hop(method, request.url.path, request.url.query, login)
+    return new_request(method, request.url.path, request.url.query, login)
 
 
-def answered(sent: Request, response: httpx.Response) -> httpx.Response:
+def note_response(sent: Request, response: httpx.Response) -> httpx.Response:
     """Note the status of an answer in its request, and the request in the answer."""
-    if sent.status is None:  # else the app's message was seen
+    if sent.status is None:  # otherwise `_noting` has noted it
         sent.note_status(response.status_code)
     response.extensions["arena"] = sent
     return response
@@ -301,12 +303,12 @@ def reporting(
     known_app: object,
     begin: Callable[[Scope, Send], Send] | None = None,
 ) -> ASGIApp:
-    """Return an app that reports its exceptions: a server answers them by a bare 500.
+    """Return an app that calls ``app`` and reports its answers and exceptions to the hooks.
 
     Args:
         app: the app to call.
-        hooks_of_client: the hooks to call. None: those of the client's call.
-        known_app: the user's app, if ``app`` is a wrapper around it.
+        hooks_of_client: the hooks to call, by default the hooks of the client's call.
+        known_app: the user's app. ``app`` may be a wrapper around it.
         begin: gets the scope of a request and its ``send``, and returns another ``send``.
     """
 
@@ -331,7 +333,7 @@ def reporting(
         except Exception as error:
             if not exchanges.is_disconnect(error):
                 raised = error
-                _broke(hooks, shown, error)
+                _note_app_error(hooks, shown, error)
             raise
         finally:
             if answer is not None:
@@ -343,9 +345,9 @@ def reporting(
 
 
 def with_context_copy(app: ASGIApp) -> Any:
-    """Return an app that runs each call in a copy of the context, as a server does.
+    """Return an app that runs each call in a copy of the context, like a server.
 
-    A context variable that the app sets is not seen by the client's next request.
+    So the client's next request does not see context variables that the app has set.
     """
     return functools.partial(InContextCopy, app)
 
@@ -353,7 +355,7 @@ def with_context_copy(app: ASGIApp) -> Any:
 class InContextCopy:
     """An awaitable call of an app that runs in a copy of the context, in the current task.
 
-    A separate task would change ``asyncio.current_task()``, and with it cancellation.
+    A separate task would have another ``asyncio.current_task()`` and another cancellation.
     """
 
     def __init__(self, app: Callable[..., object], *arguments: object) -> None:
@@ -381,7 +383,7 @@ class InContextCopy:
         return self._context.run(self.cr_await.throw, *error)
 
     def close(self) -> None:
-        """End the coroutine, which has not finished."""
+        """Close the unfinished coroutine."""
         self._context.run(self.cr_await.close)
 
 
@@ -390,9 +392,9 @@ async def _waiting(answer: Awaitable[None]) -> None:
 
 
 def ending_websockets(app: ASGIApp, hooks_of_client: Hooks | None = None) -> ASGIApp:
-    """Return an app whose websockets end by themselves if a test client cancels them.
+    """Return an app whose websocket handlers end by themselves if a test client cancels them.
 
-    ``hooks_of_client`` is as for ``reporting``.
+    ``hooks_of_client`` has the meaning of the argument of ``reporting``.
     """
 
     async def ending(scope: Scope, receive: Receive, send: Send) -> None:
@@ -427,7 +429,7 @@ def _noting(
     return send_and_note
 
 
-def _broke(hooks: Hooks, request: str, error: Exception) -> None:
+def _note_app_error(hooks: Hooks, request: str, error: Exception) -> None:
     """Note that the app raised instead of answering."""
     hops = HOPS.get(None)
     if hops:
@@ -436,25 +438,25 @@ def _broke(hooks: Hooks, request: str, error: Exception) -> None:
 
 
 def _answered_here() -> AnsweredRequest | None:
-    """Return the present request, and the exception that the test handled when it sent it."""
+    """Return the present request, and the exception that the test was handling when it sent it."""
     hops = HOPS.get(None)
     return (hops[-1], hops.outside) if hops else None
 
 
 class AsyncClient(_Base):
-    """The HTTP library's ``AsyncClient`` that calls the app in the running loop.
+    """An ``AsyncClient`` of the HTTP library that calls the app in the running loop.
 
     It has the library's defaults: it raises the app's exceptions, follows no redirects and keeps
-    cookies. Its first request starts the app's lifespan, if no other client did, and logs in, if
-    it has a role. Creating a client needs no loop.
+    cookies. Its first request starts the app's lifespan, if no other client did. A client with a
+    role then logs in. Creating a client needs no loop.
 
-    When a request returns, the app has finished with it, with background tasks and the code after
+    When a request returns, the app has finished it: also its background tasks, and the code after
     the ``yield`` of dependencies. Read an endless answer by ``stream``, and a websocket by
-    ``websocket_connect``. The app then runs in a separate task until the block ends. Then it gets a
-    disconnect. The request is open until then.
+    ``websocket_connect``. The app then runs in a separate task, and the request stays open, until
+    the end of the block sends a disconnect.
 
-    It may be used directly, awaited (it is then logged in), or opened with ``async with``, which
-    closes the client at its end but does not stop the app.
+    Use the client directly, or await it to start the app and log in before the first request.
+    ``async with`` closes the client at its end, and does not stop the app.
 
     Raises:
         LifespanError: at a request: the app's start-up failed, or the test is over.
@@ -475,7 +477,7 @@ class AsyncClient(_Base):
     _arena_login: Login | None
 
     def arena_use(self, host: Host, login: Login | None) -> None:
-        """Talk to the host's app, with a login or without one."""
+        """Set the host whose app the client calls, and the login if it has a role."""
         self._arena_host = host
         self._arena_login = login
 
@@ -513,7 +515,8 @@ class AsyncClient(_Base):
         """Open a websocket after the login. The options are those of ``stream``.
 
         Raises:
-            WebSocketDisconnect: of the app's framework. The app refuses it, or has closed it.
+            WebSocketDisconnect: the app refuses or has closed the websocket. The class is the
+                framework's.
         """
         headers = {"connection": "upgrade", "upgrade": "websocket"}
         if subprotocols:
@@ -534,9 +537,9 @@ class AsyncClient(_Base):
         await hooks.aprepare_request()
         with sending(hooks, is_stream=stream) as hops:
             response = await super().send(request, stream=stream, **options)
-            # A transport of the user may call another app: then there are no hops.
+            # A transport of the user may not call this app, and then has no hops.
             if hops:
-                answered(hops[-1], response)
+                note_response(hops[-1], response)
         call = response.extensions.get(exchanges.CALL)
         if call is None:
             hooks.end_request()
@@ -551,8 +554,8 @@ class AsyncClient(_Base):
         return self._arena_ready().__await__()
 
     async def __aenter__(self) -> Self:
-        # The library's method refuses a client that has made a request, as a login does. It only
-        # opens transports, and a transport to an app has nothing to open.
+        # Do not call the library's method. It refuses a client that has made a request, such as a
+        # login. It only opens transports, and a transport to an app needs no opening.
         return await self._arena_ready()
 
     async def __aexit__(self, *_: object) -> None:
@@ -581,20 +584,20 @@ class ClientAs(Protocol[C_co]):
 
 
 class Transport(_BaseTransport):
-    """The HTTP library's ``ASGITransport`` with answers that are read as they come."""
+    """The HTTP library's ``ASGITransport``, which can also stream answers."""
 
     library: Any
     body: type[Any]
 
     def handle_async_request(self, request: httpx.Request) -> Any:
-        """Call the app: to its end, or until it begins to answer a stream."""
+        """Call the app, to its end, or until a streamed answer begins."""
         hops = HOPS.get(None)
         if hops is not None and hops.is_stream:
             return self.begin(request)
         return super().handle_async_request(request)
 
     async def begin(self, request: httpx.Request) -> Any:
-        """Return the answer when it begins."""
+        """Return a streamed answer when it begins."""
         is_websocket = (
             request.url.scheme.startswith("ws") or "upgrade" in request.headers
         )
@@ -620,10 +623,10 @@ _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 def open_async_client(
     host: Host, login: Login | None, *, options: Options
 ) -> AsyncClient:
-    """Return a new client. Its options are those of the library and of ``ASGITransport``.
+    """Create a client, with options of the library's client and of ``ASGITransport``.
 
     Raises:
-        ConfigError: there is no HTTP library, or it knows no such option.
+        ConfigError: no HTTP library is installed, or it has no such option.
     """
     transport_class, client_class = _import_library()
     of_transport = {}
@@ -643,7 +646,7 @@ def open_async_client(
     client.arena_use(host, login)
     transport = client._transport  # noqa: SLF001 - the library has no other way
     if hasattr(transport, "app"):
-        # A method of the client would make a reference cycle.
+        # No method of the client, which would be a reference cycle.
         begin = functools.partial(_begin, host, login)
         transport.app = reporting(
             with_context_copy(transport.app),
@@ -654,10 +657,10 @@ def open_async_client(
 
 
 def _begin(host: Host, login: Login | None, scope: Scope, send: Send) -> Send:
-    """Record a call of the app, and add the lifespan's state, which the library does not."""
+    """Record a call of the app, and add the lifespan's state, which the library does not add."""
     scope["state"] = dict(host.state)
     method = scope.get("method", "WEBSOCKET")
-    hop(method, scope["path"], scope.get("query_string", b""), login)
+    new_request(method, scope["path"], scope.get("query_string", b""), login)
     return send
 
 
@@ -672,7 +675,7 @@ def _import_library() -> tuple[type[Any], type[Any]]:
     return transport, type("AsyncClient", (AsyncClient, base), {})
 
 
-# The client's class of each imported HTTP library: a test may mock `httpx.AsyncClient`.
+# The client class of each imported HTTP library. A test may mock `httpx.AsyncClient` later.
 _CLIENT_CLASSES: dict[str, type[Any]] = {}
 
 
@@ -682,9 +685,9 @@ def _note_client_class(library: ModuleType) -> None:
 
 
 def http_library() -> Any:
-    """Return the HTTP library that Starlette prefers, else the older one that it accepts.
+    """Return httpx2, which Starlette prefers, or httpx.
 
-    If only one of them is imported, the suite uses its exceptions and types.
+    If only one of them is imported, return that one: the suite uses its exceptions and types.
 
     Raises:
         ConfigError: neither is installed.
@@ -697,15 +700,15 @@ def http_library() -> Any:
 
 
 def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
-    """Call hooks around requests of the user's clients, and watch the work that they begin.
+    """Call hooks around requests of the user's clients, and watch the work that requests begin.
 
-    These clients use a transport of the HTTP library or of a framework's test client. Their
-    classes are changed when they are imported. None is imported here. Cost: a microsecond for a
-    request of pytest-arena's clients.
+    The transports of the HTTP libraries and of the frameworks' test clients are wrapped when they
+    are imported. This imports none of them. A request of pytest-arena's clients takes a microsecond
+    longer.
 
     Args:
         undo: restores the classes when it is closed.
-        hooks_of: gets the app, and returns the hooks, or None for an unknown app.
+        hooks_of: returns the hooks for an app, None for an unknown app.
     """
     watch_what_is_begun(undo)
     watch_failures(undo)
@@ -736,11 +739,14 @@ _TRANSPORTS = {
 
 def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> None:
     transport_class: Any = getattr(module, name, None)
-    # Litestar's async client uses its transport too: it has both methods.
-    for method, ask in (("handle_async_request", _aask), ("handle_request", _ask)):
+    # Litestar's async client uses the same transport, which has both methods.
+    for method, send_request in (
+        ("handle_async_request", _send_async),
+        ("handle_request", _send_sync),
+    ):
         original = getattr(transport_class, method, None)
         if original is not None:  # another version may lack it
-            watched = _watched(original, ask, hooks_of)
+            watched = _watched(original, send_request, hooks_of)
             replace_attribute(undo, transport_class, method, watched)
 
 
@@ -759,7 +765,7 @@ def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
 
 
 def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
-    """Call hooks around requests of ``app.test_client()``, which calls a WSGI app in the test."""
+    """Call hooks around requests of Werkzeug's ``app.test_client()``, which calls a WSGI app."""
     client_class = module.Client
     original = client_class.run_wsgi_app
 
@@ -775,12 +781,12 @@ def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) ->
         with sending(hooks):
             path = environ.get("PATH_INFO", "")
             query = environ.get("QUERY_STRING", "").encode()
-            request = hop(environ["REQUEST_METHOD"], path, query, None)
+            request = new_request(environ["REQUEST_METHOD"], path, query, None)
             answer = hooks.begin_answer(request)
             try:
                 body, status, headers = original(client, environ, *args, **options)
             except Exception as error:
-                _broke(hooks, f"{request.method} {request.path}", error)
+                _note_app_error(hooks, f"{request.method} {request.path}", error)
                 raise
             finally:
                 if answer is not None:
@@ -799,15 +805,15 @@ _WITHOUT_BODY = {204, 304}  # statuses
 
 
 def _is_stream(body: object, headers: Mapping[str, str]) -> bool:
-    """Return whether a generator makes a body: its length is not known."""
+    """Return whether a generator produces the body: it has no known length."""
     has_length = hasattr(body, "__len__") or hasattr(body, "__length_hint__")
     return not has_length and "Content-Length" not in headers
 
 
 class StreamedBody:
-    """The body of an answer that a generator of a WSGI app makes while the test reads it.
+    """The body of an answer that a generator of a WSGI app produces while the test reads it.
 
-    Its request lasts until the body is read to its end or closed.
+    Its request ends when the test has read the body to its end or closes it.
     """
 
     def __init__(
@@ -857,33 +863,34 @@ class StreamedBody:
 
 
 def _watched(
-    original: Callable[..., Any], ask: Ask, hooks_of: FindHooks
+    original: Callable[..., Any], send_request: SendRequest, hooks_of: FindHooks
 ) -> Callable[..., object]:
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> object:
-        # Inside a call of pytest-arena's clients, or inside an answer, the request is known.
+        # Skip a call of pytest-arena's clients, or of the app itself: it has a record.
         if HOPS.get(None) is not None:
             return original(transport, request)
         app = transport.app if hasattr(transport, "app") else transport.client.app
         hooks = hooks_of(app)
         if hooks is None:
             return original(transport, request)
-        # The client may be used in several tests, each with other hooks.
+        # Change a copy: a client that lives longer needs other hooks in each test.
         with_hooks = copy.copy(transport)
-        if ask is _aask:
+        if send_request is _send_async:
             ends = with_context_copy(ending_websockets(app, hooks))
         else:
             ends = _watching_left_tasks(ending_websockets(app, hooks))
         set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
-        return ask(hooks, request, functools.partial(original, with_hooks))
+        return send_request(hooks, request, functools.partial(original, with_hooks))
 
     return watched
 
 
 def _watching_left_tasks(app: ASGIApp) -> ASGIApp:
-    """Note the tasks that a request leaves and that the end of its client's loop cancels.
+    """Note tasks of a request that the end of its client's loop cancels.
 
-    A sync test client ends its loop when it is closed, or after each request if it is not entered.
+    A sync test client ends its loop when it is closed. Without ``with`` it does so after each
+    request.
     """
 
     async def answering(scope: Scope, receive: Receive, send: Send) -> None:
@@ -934,7 +941,7 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
             known_app=client.app,
             begin=_begin_foreign,
         )
-        # The client may send several requests at once.
+        # Change a copy: the client may send several requests at once.
         with_hooks = copy.copy(client)
         set_transport_app(with_hooks, _CalledApp(client.app, app))
         with sending(hooks):
@@ -950,12 +957,12 @@ def _begin_foreign(scope: Scope, send: Send) -> Send:
     method = scope["method"]
     path = scope["path"]
     query = scope["query_string"]
-    hop(method, path, query, None)
+    new_request(method, path, query, None)
     return send
 
 
 class _CalledApp:
-    """Quart's app, which is called through hooks."""
+    """Quart's app with another ``__call__``."""
 
     def __init__(self, app: object, call: ASGIApp) -> None:
         self._app = app
@@ -985,39 +992,39 @@ class _ClientOfApp:
 
 
 def set_transport_app(transport: Any, app: ASGIApp) -> None:
-    """Set the app that a transport calls. Litestar's transport asks its client for the app."""
+    """Set the app that a transport calls. Litestar's transport reads it from its client."""
     if hasattr(transport, "app"):
         transport.app = app
     else:
         transport.client = _ClientOfApp(transport.client, app)
 
 
-async def _aask(
+async def _send_async(
     hooks: Hooks,
     request: httpx.Request,
     handle: Callable[..., Awaitable[httpx.Response]],
 ) -> httpx.Response:
     await hooks.aprepare_request()
     with sending(hooks):
-        response = answered(hop_of(request, None), await handle(request))
+        response = note_response(new_request_of(request, None), await handle(request))
     hooks.end_request()
     return response
 
 
-def _ask(
+def _send_sync(
     hooks: Hooks, request: httpx.Request, handle: Callable[..., httpx.Response]
 ) -> httpx.Response:
     hooks.prepare_request(refuses=False)
     with sending(hooks):
-        sent = hop_of(request, None)
-        response = answered(sent, handle(request))
-    # The app may run until its answer is read.
+        sent = new_request_of(request, None)
+        response = note_response(sent, handle(request))
+    # The app may run until the test has read the answer.
     when_closed(response, functools.partial(_end_read, hooks, sent))
     return response
 
 
 def _end_read(hooks: Hooks, sent: Request) -> None:
-    """End a request whose answer was read. Starlette's client raises the app's error then."""
+    """End a request whose answer was read. Starlette's client may raise the app's error now."""
     error = sys.exception()
     if error is not None:
         words = exchanges.in_words(error)

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-CALL = "arena_call"  # in a response's extensions
-# A server's answers to a request for a websocket.
+CALL = "arena_call"  # the key of the `Call` in a response's extensions
+# The statuses with which a server accepts or refuses a websocket.
 ACCEPTED = 101
 REFUSED = 403
 _PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
 _STEP = 0.0002  # seconds
 _STATEMENT = 0.02  # seconds for an app without a reader to reach its next message
-_SELDOM = 100  # after so many unread messages an app without pauses gets one
-# Codes of a websocket's end.
+_SELDOM = 100  # after so many unread messages an app without awaits has to pause
+# Close codes of a websocket.
 _ENDED = 1000
 _LOST = 1006
 
@@ -48,10 +48,10 @@ _LOST = 1006
 async def read_in_parts(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Call an app whose reader may leave it by a scope of anyio. Cancel the app while it sends.
+    """Call an app whose reader may cancel it by a scope of anyio. Cancel it only while it sends.
 
-    A scope of anyio cancels each await of a clean-up. If that is a statement, the driver's thread
-    may stay in it, and its waiter waits for ever.
+    A scope of anyio cancels each await, also in a clean-up. A driver's thread might then stay in a
+    statement, and its waiter would wait for ever.
     """
     from anyio import CancelScope
 
@@ -80,7 +80,7 @@ async def read_in_parts(
         raise
 
 
-# Lines at which the handler of a websocket waited in vain: no test waits for them again.
+# Lines at which a websocket's handler had to be cancelled. No test waits for them again.
 _endless: set[str] = set()
 
 
@@ -91,10 +91,10 @@ async def end_websocket(
     send: Send,
     cut_off: Callable[[str], None],
 ) -> None:
-    """Call an app for a websocket. If a test client cancels it, let it end first, as a server does.
+    """Call an app for a websocket. If a test client cancels the app, first let it end by itself.
 
     Starlette's test client sends a disconnect at the end of its block, and cancels the app at once.
-    ``cut_off`` gets the line of an app that still works after a second, which is cancelled then.
+    An app that still works after a second is cancelled. ``cut_off`` is called with its line.
     """
     from anyio import CancelScope
 
@@ -102,7 +102,7 @@ async def end_websocket(
 
     async def sending(message: Message) -> None:
         if is_left:
-            # As uvicorn does. Starlette raises a WebSocketDisconnect because of it.
+            # Like uvicorn. Starlette turns this into a WebSocketDisconnect.
             raise ConnectionResetError("the client has closed the websocket")
         await send(message)
 
@@ -129,7 +129,7 @@ async def _end_by_itself(
     end = now() + _PATIENCE
     while not task.done():
         await async_rest(0)
-        rest(_STEP)  # a test may have frozen the loop's clock
+        rest(_STEP)  # not a sleep of the loop, whose clock a test may have frozen
         line = str(line_of_coroutine(task.get_coro()) or "a line that cannot be seen")
         if line in _endless or now() >= end:
             break
@@ -143,11 +143,11 @@ async def _end_by_itself(
 class Exchange:
     """A request that is open until its answer is closed, or the app has finished."""
 
-    request: Any = None  # its record, when it is open
-    _hooks: Any = None  # the calls around it
-    shown = ""  # the words for a request that was left open
+    request: Any = None  # its record, once it is open
+    _hooks: Any = None  # its hooks
+    shown = ""  # words for a note if the test leaves it open
     error: BaseException | None = None  # an error of the app that was not raised yet
-    is_over = False  # the app has finished
+    is_over = False  # whether the app has finished
     way = "with"
     # Sends a disconnect to a sync client's websocket.
     hang_up: Callable[[], object] = staticmethod(bool)
@@ -155,7 +155,7 @@ class Exchange:
     def open(
         self, request: Request, hooks: Any, *, hang_up: Callable[[], object] = bool
     ) -> None:
-        """Register the request: its answer can be read. ``hang_up`` sends a disconnect."""
+        """Register the open request. ``hang_up`` sends a disconnect."""
         self.request = request
         self.hang_up = hang_up
         self._hooks = hooks
@@ -187,7 +187,7 @@ def in_words(error: BaseException) -> str:
 
 
 def is_disconnect(error: BaseException | None) -> bool:
-    """Whether a framework raises this error when a websocket is closed, refused or opened."""
+    """Return whether a framework raises this error to open, refuse or close a websocket."""
     return any(kind.__name__ in _OF_WEBSOCKETS for kind in type(error).__mro__)
 
 
@@ -195,9 +195,9 @@ _OF_WEBSOCKETS = {"WebSocketDisconnect", "_Upgrade", "ConnectionUpgradeException
 
 
 class Call(Exchange):
-    """A call of the app in a separate task. Its messages are read one by one.
+    """A call of the app in a separate task, whose messages the test reads one by one.
 
-    An app that streams is at most two messages ahead of its reader.
+    A streaming app is at most two messages ahead of its reader.
     """
 
     task: AnyTask
@@ -215,7 +215,7 @@ class Call(Exchange):
         self._unread = 0
 
     async def begin(self, answering: Coroutine[object, object, object]) -> bool:
-        """Call the app through the library. Return whether it has sent something."""
+        """Call the app through the library. Return whether it has sent a message."""
         self.task = create_task(answering)
         self.task.add_done_callback(self._over)
         try:
@@ -228,16 +228,16 @@ class Call(Exchange):
 
     @property
     def status(self) -> int:
-        """The status that a server would answer."""
+        """The status with which a server would answer."""
         default = ACCEPTED
         if self.opening["type"] == "websocket.close":
             default = REFUSED
         return int(self.opening.get("status", default))
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app in place of the library. The library gets no parts of the body."""
+        """Call the app for the library's transport, which gets the messages without the body."""
         if self._is_websocket:
-            # The library needs an answer, also if the app accepts nothing.
+            # The library needs an answer, also if the app does not accept the websocket.
             await send({"type": "http.response.start", "status": 500})
             await send(_LAST)
             self.inbox.put_nowait({"type": "websocket.connect"})
@@ -252,7 +252,7 @@ class Call(Exchange):
                 self._space.release()
                 self._unread += 1
                 if self._unread % _SELDOM == 0:
-                    # A cancellation here would leave the app's generator at a `yield`.
+                    # Let the loop run. Cancelling here would leave the app's generator at `yield`.
                     await async_rest(0)
                 return
             without_body = {**message, "body": b""}
@@ -266,7 +266,7 @@ class Call(Exchange):
     async def _put(self, message: Message) -> None:
         if not self._is_closing:
             self._outbox.put_nowait(message)
-        await async_rest(0)  # an app without pauses would block the loop
+        await async_rest(0)  # an app without awaits would block the loop
 
     def _over(self, task: AnyTask) -> None:
         self.is_over = True
@@ -280,7 +280,7 @@ class Call(Exchange):
         self.end()
 
     async def next(self) -> Message | None:
-        """Return the app's next message, None after its end. Raises the app's error."""
+        """Return the app's next message, None after its end. Raise the app's error."""
         message = await self._outbox.get()
         self._space.release()
         if message is None:
@@ -295,7 +295,7 @@ class Call(Exchange):
             raise error
 
     async def aclose(self) -> None:
-        """Send a disconnect to the app, and cancel it if it does not end. Raises its error."""
+        """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -310,7 +310,7 @@ class Call(Exchange):
                 end = now() + _PATIENCE
                 while not self.is_over and now() < end:
                     await async_rest(0)
-                    rest(_STEP)  # a test may have frozen the loop's clock
+                    rest(_STEP)  # not a sleep of the loop, as in `_end_by_itself`
                 self.task.cancel()
         finally:
             self.task.cancel()
@@ -335,7 +335,7 @@ def _as_websocket(scope: Scope) -> Scope:
 
 
 class Body:
-    """The body of an answer, as the app sends it. A class of the library is its second base."""
+    """The body of a streamed answer. The library's class of streams is its second base."""
 
     def __init__(self, call: Call) -> None:
         self.aclose = call.aclose
@@ -354,9 +354,9 @@ class Body:
 class WebSocket:
     """An open websocket of the async client.
 
-    The app's error is raised where the test reads the next message. After the app has closed the
-    websocket, reading raises the ``WebSocketDisconnect`` of its framework, with code and reason.
-    Without Starlette and Litestar it is a ``ConnectionAbortedError``.
+    Reading the next message raises the app's error. After the app has closed the websocket, reading
+    raises the ``WebSocketDisconnect`` of its framework, with code and reason. Without Starlette and
+    Litestar it raises a ``ConnectionAbortedError``.
     """
 
     def __init__(self, call: Call, app: object) -> None:
@@ -403,7 +403,7 @@ class WebSocket:
 
 
 async def opened(response: Any, app: object) -> WebSocket:
-    """Return the websocket. Raises as the client of the app's framework does, if it is refused."""
+    """Return the websocket. If the app refuses it, raise the framework's WebSocketDisconnect."""
     call: Any = response.extensions.get(CALL)
     if call is None or "status" in call.opening:
         content = (await response.aread()).decode(errors="replace")
@@ -413,7 +413,7 @@ async def opened(response: Any, app: object) -> WebSocket:
 
 
 def _checked(message: Message, app: object) -> Message:
-    """Return a message of the app, unless it ends the websocket."""
+    """Return a message of the app. If it closes the websocket, raise a WebSocketDisconnect."""
     if message.get("type", "websocket.close") != "websocket.close":
         return message
     code = message.get("code", _ENDED)

@@ -1,4 +1,4 @@
-"""Recognizes an app: ASGI, WSGI, or a factory of one."""
+"""Recognizes ASGI apps, WSGI apps and their factories."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-# The options of a client, or of its event loop.
+# Options of a client or of its event loop.
 Options = Mapping[str, object]
 
-# The numbers of arguments of the two kinds of apps.
+# The number of arguments of an app.
 _ASGI = 3
 _WSGI = 2
 
@@ -47,17 +47,17 @@ _REFUSALS = {
 
 
 def check_app(app: object, path: str) -> bool:
-    """Refuse an object that is neither an ASGI or WSGI app nor a factory of one. Calls nothing.
+    """Return whether an object is a factory of an app. Refuse it if it is no app either.
 
-    Returns whether it is a factory.
+    This calls neither the app nor the factory.
 
     Args:
-        app: what the option ``arena_app`` names.
+        app: the object that the option ``arena_app`` names.
         path: the option's value, for the message.
 
     Raises:
-        ConfigError: a WSGI app (Flask's, say) if a2wsgi is not installed, an async factory, a
-            factory that needs arguments, or anything else.
+        ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a
+            factory that needs arguments, or another object.
 
     Example::
 
@@ -77,7 +77,7 @@ def _refuse_unfit(app: object, kind: _Kind, what: str) -> None:
 
 
 def may_be_app(thing: object) -> bool:
-    """Whether this may be a value of ``arena_app``: an app, or a function."""
+    """Return whether this may be the value of ``arena_app``: an app, or a function."""
     is_instance = callable(thing) and not inspect.isclass(thing)
     is_session_maker = type(thing).__module__.startswith("sqlalchemy.")
     return is_instance and not is_session_maker and _kind_of(thing) not in _REFUSALS
@@ -87,11 +87,11 @@ def build_app(app: object) -> ASGIApp:
     """Return the app itself, or the app that a factory creates.
 
     A factory is a callable without required parameters that is no ASGI app. Each call of
-    ``build_app`` calls it once, and raises its errors unchanged. The function does not wrap an app:
-    the caller wraps a WSGI app by ``as_asgi``.
+    ``build_app`` calls it once, and raises its errors unchanged. The caller wraps a WSGI app by
+    ``as_asgi``.
 
     Raises:
-        ConfigError: the object is no app, and makes none.
+        ConfigError: the object is no app, and returns none.
 
     Example::
 
@@ -127,7 +127,7 @@ def _kind_of(app: object) -> _Kind:
 def is_wsgi(app: object) -> bool:
     """Return whether this is a WSGI app: its second argument is ``start_response``.
 
-    PEP 3333 has this name. A factory of two arguments has other names.
+    PEP 3333 gives the argument this name. A factory of two arguments has other names.
     """
     if not callable(app) or inspect.isclass(app):
         return False
@@ -155,16 +155,16 @@ def as_asgi(app: Any) -> ASGIApp:
 
 @functools.cache
 def _wsgi_threads(_process: int) -> ThreadPoolExecutor:
-    """Return the threads in which this process calls WSGI apps. A fork has none of them."""
+    """Return the threads in which this process calls WSGI apps. A fork creates other ones."""
     return ThreadPoolExecutor(len(A2WSGI_THREADS), A2WSGI_PREFIX)
 
 
 def _arity(app: Callable[..., object]) -> tuple[int, float]:
-    """Return how many arguments a callable needs, and how many it takes by position."""
+    """Return the number of required arguments, and the most arguments by position."""
     try:
         parameters = inspect.signature(app).parameters.values()
     except ValueError:
-        # A callable in C, without a signature: `is_async` decides.
+        # A callable in C without a signature. `is_async` decides.
         return 0, math.inf
     required = 0
     most: float = 0
@@ -186,7 +186,7 @@ _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def is_async(app: object) -> bool:
-    """Whether a call returns a coroutine: of an async function, or of an object's `__call__`."""
+    """Return whether this is an async function, or an object with an async `__call__`."""
     while isinstance(app, functools.partial):
         app = app.func
     if inspect.iscoroutinefunction(app):
@@ -195,7 +195,7 @@ def is_async(app: object) -> bool:
 
 
 def is_litestar(app: object) -> bool:
-    """Whether this is a Litestar app. Imports nothing: such an app has imported Litestar."""
+    """Return whether this is a Litestar app. Import nothing: such an app has imported Litestar."""
     litestar = sys.modules.get("litestar")
     return litestar is not None and isinstance(app, litestar.Litestar)
 
@@ -204,14 +204,14 @@ _MODULES_OF_APPS = {"flask.app", "litestar.app", "starlette.applications"}
 
 
 def is_frameworks_app(value: object) -> bool:
-    """Whether this is an app of Starlette, FastAPI, Litestar or Flask. Imports nothing."""
+    """Return whether this is an app of Starlette, FastAPI, Litestar or Flask. Import nothing."""
     kind: type = type(value)
     modules = {base.__module__ for base in kind.__mro__}
     return not modules.isdisjoint(_MODULES_OF_APPS)
 
 
 def unwrapped(app: object) -> Iterator[object]:
-    """Yield an app, and the apps that it wraps as middleware does, by an attribute ``app``."""
+    """Yield an app, and the apps that it wraps by an attribute ``app``, like middleware."""
     for _ in range(10):  # a mock has any attribute
         yield app
         app = getattr(app, "app", None)
@@ -241,7 +241,7 @@ def _mounted_in(app: object) -> list[object]:
 
 
 def _routes(app: object) -> list[Any]:
-    """Return an app's routes. FastAPI keeps an included router beside them."""
+    """Return an app's routes, also those in routers that FastAPI includes."""
     own_routes = getattr(app, "routes", None)
     routes: list[Any] = []
     if not isinstance(own_routes, list):  # a mock has any attribute
@@ -256,15 +256,15 @@ def _routes(app: object) -> list[Any]:
 
 
 def is_sibling(app: object, other: object) -> bool:
-    """Return whether two apps have an endpoint in common. Costs 10 µs for each endpoint.
+    """Return whether two apps share an endpoint, as apps of one factory. Costs 10 µs an endpoint.
 
-    A factory makes such apps. It may define its endpoints again, on the same lines.
+    Endpoints are compared by their lines, because a factory may define them at each call.
     """
     return not _endpoints(app).isdisjoint(_endpoints(other))
 
 
 def _endpoints(app: object) -> set[object]:
-    """Return the first lines of an app's endpoints, as far as they are the user's code."""
+    """Return the first lines of an app's endpoints in the user's code."""
     functions: list[object] = []
     for part in apps_of(app):
         views = getattr(part, "view_functions", None)  # Flask's
@@ -279,7 +279,7 @@ def _endpoints(app: object) -> set[object]:
 
 
 def enclosed(app: object, deepest: int = 3) -> Iterator[object]:
-    """Yield the objects in the closure of a function, as a middleware function has its app."""
+    """Yield the objects in the closure of a function, such as the app of a middleware function."""
     if not deepest:
         return
     for cell in getattr(app, "__closure__", None) or ():

@@ -3,7 +3,7 @@
 ::
 
     starting ──→ up ──→ stopping ──→ over
-       │          └ asked by `stop`, `close`, or a cancellation of its task
+       │          └ by `stop`, `close`, or a cancellation of its task
        └──→ refused (start-up failed)
 """
 
@@ -52,25 +52,24 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-# Seconds for a shutdown, which closes a few pools. A longer one is cancelled, with an error.
+# Seconds for a shutdown, which closes a few pools. pytest-arena cancels a longer one.
 PATIENCE = 10.0
 
-# How often an app is cancelled after its loop was closed. Each `await` in its clean-up needs one.
-# Python ends an app that needs more.
-_GOODBYES = 100
+# The most cancellations of an app whose loop was closed. Each `await` in its clean-up needs one.
+_MOST_CANCELLATIONS = 100
 
 
 class Lifespan:
     """One run of an app's lifespan, in one task of one event loop.
 
     The app enters and leaves its lifespan in that task, so that its cancel scopes and task groups
-    work. `stop` or `close` shuts it down. The owner of the loop may close the loop before: it
-    cancels all tasks and waits for them, and the app shuts down then.
+    work. `stop` or `close` shuts it down. If the loop's owner closes the loop before, it cancels
+    all tasks and waits for them, and the app then shuts down.
 
-    asyncio never logs a failure of it. The failure is kept, and raised once.
+    asyncio never logs a failure of the task. This class keeps the failure and raises it once.
 
-    The constructor starts the app in the running loop, and does not wait for it. ``request``
-    stands for the lifespan in lost writes, as the answer of a request does.
+    The constructor starts the app in the running loop, and does not wait for it. Lost writes of the
+    lifespan are attributed to ``request``.
     """
 
     def __init__(self, app: ASGIApp, request: object = None) -> None:
@@ -79,42 +78,41 @@ class Lifespan:
         self._app = app
         self.request = request
         self.loop = get_running_loop()
-        # Other threads and loops wait for it. A "running" future cannot be cancelled: a cancelled
-        # waiter would cancel it for the others.
+        # For waiters in other threads and loops. A "running" future cannot be cancelled, so a
+        # cancelled waiter does not cancel it for the others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
-        # For waiters in the same loop: an event wakes them without a byte through a socket.
+        # For waiters in the same loop, which an event wakes faster.
         self._started_here = Event()
         self._shutdown_asked = Event()
-        # The state of the protocol. No flag is ever reset.
+        # The state of the protocol. These flags are never reset.
         self._took_startup = False
         self._is_up = False
         self._is_stopping = False
-        self._is_left = False
+        self._is_abandoned = False
         self.cut_off: list[CodeLine] = []
         """The lines at which the app's shutdown cut off tasks of the lifespan."""
         self._message: str | None = None
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
-        self._coroutine = self._live()
-        # Its threads and tasks belong to no request, even if a request starts the app.
+        self._coroutine = self._run()
+        # Its threads and tasks belong to no request, also if a request starts the app.
         context = copy_context()
         context.run(WORK.set, None)
         context.run(REQUEST.set, request)
         context.run(LIFESPAN.set, self)
         self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
-        # A loop may be closed without cancelling its tasks. asyncio.gather and run_until_complete
-        # suppress the warning in the same way.
+        # Suppress the warning about a pending task in a closed loop, as asyncio.gather does.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
-        self._task.add_done_callback(self._over)
+        self._task.add_done_callback(self._on_done)
 
     @property
     def is_usable(self) -> bool:
-        """Whether requests may use it: it is starting or up, in a loop that is not closed.
+        """Whether requests may use it: it is starting or up, and its loop is not closed.
 
-        An app that ended its lifespan by itself, or has none, stays usable.
+        An app that has ended its lifespan by itself, or has none, stays usable.
         """
-        if self._is_stopping or self._is_left or self._start_error:
+        if self._is_stopping or self._is_abandoned or self._start_error:
             return False
         return self._task.done() or not self.loop.is_closed()
 
@@ -126,27 +124,27 @@ class Lifespan:
     @property
     def is_settled(self) -> bool:
         """Whether it has ended, without a failure to raise."""
-        return (self._is_left or self._task.done()) and self._failure is None
+        return (self._is_abandoned or self._task.done()) and self._failure is None
 
-    async def astarted(self) -> None:
+    async def await_until_up(self) -> None:
         """Wait until the app is up, in any loop.
 
         Raises:
-            LifespanError: from the app's exception. Or its loop does not run, so that the wait
-                would never end.
+            LifespanError: from the app's exception. Or the app's loop does not run, so that the
+                wait would never end.
         """
         if not (self._is_up or self._started.done()):
-            self._check_it_moves(blocked=None)
+            self._check_loop_runs(blocked=None)
             if self.loop is running_loop():
                 await self._started_here.wait()
             else:
                 await wrap_future(self._started)
         self._raise_start_error()
 
-    def started(self) -> None:
-        """Wait until the app is up, in a thread. Raises as `astarted` does."""
+    def wait_until_up(self) -> None:
+        """Block until the app is up. Raises the errors of `await_until_up`."""
         if not self._started.done():
-            self._check_it_moves(blocked=running_loop())
+            self._check_loop_runs(blocked=running_loop())
             self._started.result()
         self._raise_start_error()
 
@@ -156,7 +154,7 @@ class Lifespan:
         Raises:
             LifespanError: the shutdown failed, or did not end in time. Raised once.
         """
-        self._ask()
+        self._request_shutdown()
         if await self._outlasts(PATIENCE):
             self._task.cancel()
             await self._outlasts(PATIENCE / 10)
@@ -167,13 +165,13 @@ class Lifespan:
         """Shut the app down from outside of its loop, in any state of the loop. Idempotent.
 
         Raises:
-            LifespanError: as `stop` does.
+            LifespanError: the shutdown failed, or did not end in time. Raised once.
         """
-        if not (self._is_left or self._task.done()):
+        if not (self._is_abandoned or self._task.done()):
             self._end_from_outside()
         self._raise_failure()
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},
@@ -183,7 +181,7 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except (GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - cancellation, pytest's outcomes: all are kept
+        except BaseException as error:  # noqa: BLE001 - also a cancellation, or pytest.skip()
             self._conclude(error)
         else:
             self._conclude(None)
@@ -195,10 +193,10 @@ class Lifespan:
         try:
             await self._shutdown_asked.wait()
         except asyncio.CancelledError:
-            if self._is_left:
+            if self._is_abandoned:
                 raise
-            # The owner of the loop is about to close it: it cancels all tasks and waits for them.
-            # The app shuts down now, in the task that started it.
+            # The owner of the loop is about to close it, and waits for its cancelled tasks. So the
+            # app can shut down in the task that started it.
             task = current_task()
             if task is not None:
                 task.uncancel()
@@ -209,14 +207,14 @@ class Lifespan:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True
-                self._say_started()
+                self._notify_started()
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
                 self._message = message.get("message", "")
                 self._shutdown_asked.set()
 
     def _conclude(self, error: BaseException | None) -> None:
-        if self._is_left:
-            return  # an effect of `_leave`
+        if self._is_abandoned:
+            return  # an effect of `_abandon`
         error = _innermost(error)
         if self._is_up:
             self._note_cut_off()
@@ -228,52 +226,52 @@ class Lifespan:
         elif self._message is not None or (self._took_startup and error is not None):
             text = _app_errors.startup_failed(error, self._message)
             self._start_error = _because(text, error)
-        # Otherwise the app has no lifespan. ASGI wants a server to continue without one.
+        # Otherwise the app has no lifespan. ASGI requires that a server continues.
 
     def _note_cut_off(self) -> None:
-        """Note the unfinished tasks of the lifespan. The end of the loop will cancel them."""
+        """Note the unfinished tasks of the lifespan, which the end of the loop cancels."""
         for task in all_tasks(self.loop) - {self._task}:
             if context_of(task).get(LIFESPAN) is self and not task.cancelling():
                 line = line_of_cut_off(task.get_coro())
                 if line is not None:
                     self.cut_off.append(line)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        # `_live` raises a cancellation before its first step, Ctrl-C and SystemExit. asyncio warns
-        # of an exception that is never retrieved.
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        # `_run` lets Ctrl-C, SystemExit and a cancellation before its first step through. Retrieve
+        # the exception: otherwise asyncio warns.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._start_error = _because(_app_errors.startup_failed(error, None), error)
-        self._say_started()
+        self._notify_started()
 
-    def _say_started(self) -> None:
+    def _notify_started(self) -> None:
         if not self._started.done():
             self._started.set_result(None)
             self._started_here.set()
 
-    def _check_it_moves(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
+    def _check_loop_runs(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
         if self.loop is blocked or not self.loop.is_running():
             raise _app_errors.startup_stuck()
 
-    def _ask(self) -> None:
+    def _request_shutdown(self) -> None:
         self._is_stopping = True
         self._shutdown_asked.set()
         if not self._is_up:
             self._task.cancel()
 
     async def _outlasts(self, seconds: float) -> bool:
-        """Whether the app still runs after so many seconds."""
+        """Return whether the app still runs after so many seconds."""
         _, pending = await wait_for_tasks({self._task}, timeout=seconds)
         return bool(pending)
 
     def _end_from_outside(self) -> None:
         here = running_loop()
         if self.loop.is_closed():
-            self._leave()
+            self._abandon()
         elif self.loop.is_running() and self.loop is not here:
             self._end_in_its_thread()
         elif here is not None:
-            self._ask()  # it ends when its loop continues
+            self._request_shutdown()  # it ends when its loop continues
         else:
             self.loop.run_until_complete(self.stop())
 
@@ -289,16 +287,16 @@ class Lifespan:
         except TimeoutError:
             raise _app_errors.shutdown_hangs(2 * PATIENCE) from None
 
-    def _leave(self) -> None:
+    def _abandon(self) -> None:
         """End the app after its loop was closed without cancelling its task.
 
-        pytest-arena cancels it at each `await`, because there is no loop to do it. Otherwise Python
-        would end it later, and warn of each `await`. Errors that the app raises now are ignored.
+        Raise a cancellation at each `await`, because no loop does it. Otherwise Python would end
+        the app later, and warn of each `await`. Errors that the app raises now are ignored.
         """
-        self._is_left = True
+        self._is_abandoned = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for _ in range(_GOODBYES):
+            for _ in range(_MOST_CANCELLATIONS):
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     self._coroutine.throw(asyncio.CancelledError())
                 if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CLOSED:
@@ -342,15 +340,15 @@ class StartHooks(Protocol):
 class SharedLifespan:
     """One lifespan for all clients of an app, async and sync, in any loop.
 
-    The first client starts it, in the loop of its requests. Other clients use it, also from other
-    loops and threads. It is started again after it was shut down, its loop was closed, or its
-    start-up failed.
+    The first client starts it, in the loop of its requests. Other clients share it, also from other
+    loops and threads. After a shutdown, a closed loop or a failed start-up, the next request starts
+    it again.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._lock = threading.Lock()
-        # The last one is current. The others have a failure to raise.
+        # The last one is current. Earlier ones still have a failure to raise.
         self._lifespans: list[Lifespan] = []
 
     @property
@@ -362,24 +360,24 @@ class SharedLifespan:
 
     @property
     def is_up(self) -> bool:
-        """Whether the app is up, so that a request need not join."""
+        """Whether the app is up, so that a request need not wait."""
         return bool(self._lifespans) and self._lifespans[-1].is_up
 
     async def ajoin(self, hooks: StartHooks) -> None:
         """Wait until the app is up. Start it in the running loop if it is not."""
         lifespan, is_new = self._current(hooks, partial(Lifespan, self._app))
-        await lifespan.astarted()
+        await lifespan.await_until_up()
         if is_new:
             hooks.note_app_started()
 
     def join(self, hooks: StartHooks, portal: BlockingPortal) -> Lifespan | None:
         """Wait until the app is up. Start it in the portal's loop if it is not.
 
-        Returns the lifespan if this call started it.
+        Return the lifespan if this call started it.
         """
         begin = partial(portal.call, Lifespan, self._app)
         lifespan, is_new = self._current(hooks, begin)
-        lifespan.started()
+        lifespan.wait_until_up()
         if is_new:
             hooks.note_app_started()
         return lifespan if is_new else None
@@ -396,11 +394,11 @@ class SharedLifespan:
             return self._lifespans[-1], True
 
     def known(self) -> list[Lifespan]:
-        """Return the lifespans that were started and are not settled."""
+        """Return the current lifespan, and earlier ones with a failure to raise."""
         return list(self._lifespans)
 
     def cut_off(self) -> list[CodeLine]:
-        """Return the lines of tasks that the last shutdown cut off."""
+        """Return the lines of tasks that the shutdown of the current lifespan cut off."""
         return self._lifespans[-1].cut_off if self._lifespans else []
 
     async def aclose(self) -> None:
@@ -411,15 +409,15 @@ class SharedLifespan:
                 await lifespan.stop()
 
     def close_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Shut down the lifespans in this loop, which is not running."""
+        """Shut down the lifespans in a loop that does not run."""
         for lifespan in self._lifespans:
             if lifespan.loop is loop:
                 lifespan.close()
 
     def close(self, but: Collection[Lifespan] = ()) -> None:
-        """Shut down all lifespans ``but`` these. A later request starts the app again.
+        """Shut down all lifespans except ``but``, also after a failure.
 
-        After a failure the others are shut down too.
+        A later request starts the app again.
         """
         with contextlib.ExitStack() as stack:
             for lifespan in self._lifespans:
@@ -428,11 +426,11 @@ class SharedLifespan:
 
 
 def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
-    """Let other threads schedule callbacks of a loop as its own thread does.
+    """Make ``call_soon`` of a loop wake the loop if another thread calls it.
 
-    A request in a test's loop that puts a job into the lifespan's queue calls ``call_soon`` of the
-    lifespan's loop. The worker that sets a future of the request calls ``call_soon`` of the test's
-    loop. asyncio's own method would not wake the other loop.
+    asyncio's method does not. But a request that puts a job into a queue of the session's lifespan
+    calls ``call_soon`` of the lifespan's loop. The worker that answers it by a future calls
+    ``call_soon`` of the test's loop.
     """
     is_done = isinstance(vars(loop).get("call_soon"), _WakingCallSoon)
     # uvloop's method cannot be replaced.
@@ -441,7 +439,7 @@ def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _WakingCallSoon:
-    """The ``call_soon`` of one loop that wakes the loop if another thread calls it."""
+    """Replaces the ``call_soon`` of one loop: wakes the loop if another thread calls it."""
 
     def __init__(self, loop: asyncio.BaseEventLoop) -> None:
         self._loop = loop
@@ -460,14 +458,13 @@ class _WakingCallSoon:
         wake = partial(
             self._loop.call_soon_threadsafe, callback, *args, context=context
         )
-        # Without a work in the context, the callback is no piece of work: it wakes a task, which
-        # keeps the work of a job that it takes.
+        # An empty `WORK`: the callback only wakes a task, whose context knows the task's work.
         outside = copy_context()
         outside.run(WORK.set, None)
         here = running_loop()
         if here is None:
             return outside.run(wake)
-        # `asyncio.Event.set` goes through its waiters, which remove themselves when they wake.
+        # Wake later: `asyncio.Event.set` iterates over its waiters, and a woken one removes itself.
         return here.call_soon(wake, context=outside)
 
 
@@ -477,21 +474,21 @@ def session_lifespan(
 ) -> Iterator[Mapping[str, object]]:
     """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
 
-    Requests in other loops may give work to its tasks: by a queue, an event or a task group.
-    Connections and clients that it opens belong to that loop. An app that gives such objects to its
-    requests needs a lifespan for each test instead.
+    Requests in other loops may pass work to its tasks by a queue, an event or a task group.
+    Connections and clients of the lifespan belong to its loop. An app that uses them in requests
+    needs a lifespan for each test instead.
 
     Args:
         app: the app.
         serves_tests: whether tests make requests during the block, each in the test's loop.
 
     Raises:
-        LifespanError: from the app's exception. The thread has ended then.
+        LifespanError: from the app's exception. The thread has ended before.
     """
     from anyio.from_thread import start_blocking_portal
 
     def begin() -> Lifespan:
-        # Only in the context of the lifespan's task.
+        # Set here, so that only the context of the lifespan's task has it.
         IN_SESSION_LIFESPAN.set(serves_tests)
         wake_from_any_thread(get_running_loop())
         return Lifespan(as_asgi(app))
@@ -499,8 +496,8 @@ def session_lifespan(
     with start_blocking_portal() as portal:
         lifespan = portal.call(begin)
         try:
-            lifespan.started()
-            # The first request finds the workers that the start-up began at their queues.
+            lifespan.wait_until_up()
+            # Let the workers of the start-up reach their queues before the first request.
             portal.call(async_rest, 0)
             yield lifespan.state
         finally:

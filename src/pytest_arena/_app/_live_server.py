@@ -18,7 +18,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import hop, http_library, reporting, sending
+from pytest_arena._app._client import http_library, new_request, reporting, sending
 from pytest_arena._app._exchange import ACCEPTED, REFUSED
 from pytest_arena._origin import OUR_TASK, SERVER_THREAD
 from pytest_arena._process import AnyTask, running_loop, until
@@ -43,9 +43,9 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 _HOST = "127.0.0.1"
 _START_SECONDS = 10.0
 _END_SECONDS = 5.0
-_PATIENCE = 1.0  # seconds for a cancelled request
-_BEHIND = 0.05  # seconds that an answer waits until the app has finished
-_IDLE_SECONDS = 3600  # a browser's connection may be idle as long
+_PATIENCE = 1.0  # seconds for the end of a cancelled request
+_BEHIND = 0.05  # seconds that an answer waits for the end of the app
+_IDLE_SECONDS = 3600  # seconds that a browser's connection may be idle
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close"}
 
 
@@ -62,20 +62,20 @@ class AppSource(Protocol):
 class LiveServer(Generic[C]):
     """The app, served by uvicorn on a free port of this machine, in a thread of this process.
 
-    The app of the running test answers each request, on that test's database. The requests are
-    recorded, shown in its report and counted as evidence, like those of the in-process clients.
-    pytest-arena commits pending work of an async ``db_session`` before each request. It commits
-    that of a sync one when the test reads ``url``, and before requests of ``client()``. If the app
-    raises, the answer is 500, and the report of a failed test has the app's traceback.
+    The app of the running test answers each request, on that test's database. pytest-arena records
+    the requests, shows them in the report, and counts them as evidence, like requests of in-process
+    clients. It commits pending work of an async ``db_session`` before each request. It commits
+    pending work of a sync session when the test reads ``url``, and before requests of ``client()``.
+    If the app raises, the answer is 500, and the report of a failed test has the app's traceback.
 
-    The server starts at its first use and runs until the run ends: browsers keep their connections
-    from test to test. After a test and its function-scoped fixtures, pytest-arena waits for the
-    test's requests as for other late work (``arena_settle``). It cancels and reports the requests
-    that remain, before it restores the database. A request between two tests gets 503.
+    The server starts at its first use and runs until the end of the run, because browsers keep
+    their connections from test to test. After a test and its function fixtures, pytest-arena waits
+    for the test's requests (``arena_settle``). It cancels and reports the requests that remain, and
+    then restores the database. A request between two tests gets 503.
 
     Cost: some 100 ms once, then nothing for a test that does not use it.
 
-    To a type checker ``client()`` returns a ``Client``. With ``LiveServer[httpx2.AsyncClient]`` it
+    For a type checker ``client()`` returns a ``Client``. With ``LiveServer[httpx2.AsyncClient]`` it
     returns an ``AsyncClient``.
 
     Example::
@@ -92,16 +92,17 @@ class LiveServer(Generic[C]):
 
     def __init__(self, apps: Any, *, port: int = 0) -> None:
         self._apps: AppSource = apps
-        # Requests that the app has not finished, and the tasks that `drain` has cancelled.
+        # Requests that the app has not finished.
         self._open: dict[AnyTask, str] = {}
+        # The tasks of requests that `drain` has cancelled.
         self._cancelled: set[AnyTask] = set()
         self.process: int = os.getpid()
         try:
             self._socket = socket.create_server((_HOST, port))
         except OSError as error:
             raise _app_errors.no_port(port, error) from None
-        # For its connections: asyncio sets it where a socket names its protocol, which this does
-        # not; without it each answer waits 40 ms for the client's kernel.
+        # asyncio sets this option only for a socket with a protocol, which this one lacks. Without
+        # it each answer waits 40 ms for the client's kernel.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._server = self._uvicorn()
         self._begin()
@@ -131,13 +132,13 @@ class LiveServer(Generic[C]):
         run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
     def client(self, **options: object) -> C:
-        """Return a client of the HTTP library. It is closed at the test's end.
+        """Return a client of the HTTP library, which pytest-arena closes at the test's end.
 
-        It is an ``AsyncClient`` if an event loop runs, otherwise a ``Client``, with the options of
-        that class.
+        It is an ``AsyncClient`` if an event loop runs, otherwise a ``Client``. ``options`` are the
+        options of that class.
 
         Raises:
-            ConfigError: there is no HTTP library.
+            ConfigError: no HTTP library is installed.
         """
         app_run = self._apps.current_run()
         library = http_library()
@@ -161,7 +162,7 @@ class LiveServer(Generic[C]):
         self._apps.commit()
 
     async def _acommit(self, _: object) -> None:
-        self._apps.commit()  # the server commits async sessions in this loop
+        self._apps.commit()  # only sync sessions: `_call_app` commits async ones
 
     # The server.
 
@@ -184,7 +185,7 @@ class LiveServer(Generic[C]):
 
     def _begin(self) -> None:
         self._failure: BaseException | None = None
-        # A daemon: no request keeps the process from ending.
+        # A daemon, so that no request keeps the process alive.
         self._thread = Thread(target=self._run, name=SERVER_THREAD, daemon=True)
         self._thread.start()
         until(lambda: self._server.started or self._failure, within=_START_SECONDS)
@@ -213,7 +214,7 @@ class LiveServer(Generic[C]):
                 begun.append(message)
             await send(message)
 
-        # First: from now on the end of the test waits for this request.
+        # From now on the end of the test waits for this request.
         self._open[task] = _shown(scope)
         try:
             app_run = self._apps.current_run()
@@ -259,9 +260,9 @@ def _trusted(library: Any) -> Any:
 async def _call_app(
     app_run: AppRun, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Send one request to the app, between the hooks of its test.
+    """Send one request to the app, and call the hooks of its test.
 
-    The request ends for the test before the client has the whole answer.
+    The request ends in the test's records before the client has the whole answer.
     """
     hooks = app_run.hooks
     try:
@@ -283,16 +284,16 @@ async def _call_app(
 
 
 class _Delayed:
-    """Delays a short answer until the app has finished its request, but not for long.
+    """Delays the end of an answer for a moment, until the app has finished the request.
 
-    So when the client has the answer, the test sees all changes of the request.
+    Then the test sees all changes of the request when the client has the answer.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._lock = Lock()
         self._waiting: list[Message] = []
-        # Announced bytes of the body that are not sent yet; -1 if not announced.
+        # The number of bytes until the announced end of the body, -1 without a content-length.
         self._missing = -1
 
     async def send(self, message: Message) -> None:
@@ -304,9 +305,9 @@ class _Delayed:
             await self.let_go()
 
     def _is_held(self, message: Message) -> bool:
-        """Return whether a message may wait. The last byte of the body completes an answer.
+        """Return whether a message may wait: the first one, and the one with the last byte.
 
-        A WSGI app sends that byte, and after it an empty message that ends the answer.
+        A WSGI app sends an empty message after the last byte.
         """
         if message["type"] == "http.response.start":
             headers = dict(message.get("headers", ()))
@@ -319,11 +320,11 @@ class _Delayed:
 
     def _begin(self) -> None:
         if self._waiting:
-            # A reference keeps the task from being collected.
+            # Keep a reference: asyncio itself would not keep the task alive.
             self._task = create_task(self.let_go(), name=OUR_TASK)
 
     async def let_go(self) -> None:
-        """Send the held messages: the app has finished, or takes too long."""
+        """Send the held messages."""
         async with self._lock:
             while self._waiting:
                 await self._send(self._waiting.pop(0))
@@ -336,13 +337,13 @@ def _shown(scope: Scope) -> str:
 def _begin(app_run: AppRun, scope: Scope, send: Send) -> Send:
     scope["state"] = dict(app_run.state)
     method = scope.get("method", "WEBSOCKET")
-    request = hop(method, scope["path"], scope.get("query_string", b""), None)
+    request = new_request(method, scope["path"], scope.get("query_string", b""), None)
 
     async def noting(message: Message) -> None:
         if message["type"] in _STARTS:
             status = message.get("status", _OF_WEBSOCKETS.get(message["type"]))
             request.note_status(status)
-        # A reader may leave an open answer at any time: it is no late work.
+        # A streamed answer is open while the app sends it. A reader may leave it at any time.
         if message["type"] in {"websocket.accept", "http.response.body"}:
             is_open = message.get("more_body", message["type"] == "websocket.accept")
             request.note_open(is_open=is_open)
@@ -352,7 +353,7 @@ def _begin(app_run: AppRun, scope: Scope, send: Send) -> Send:
 
 
 _OF_WEBSOCKETS = {"websocket.accept": ACCEPTED, "websocket.close": REFUSED}
-_NO_TEST = b"no test runs: what is asked between two tests has no database\n"
+_NO_TEST = b"no test runs: a request between two tests has no database\n"
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

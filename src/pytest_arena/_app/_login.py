@@ -20,15 +20,15 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 def is_logging_in() -> bool:
-    """Whether the current task or thread is inside of a login."""
+    """Return whether the current task or thread is logging a client in."""
     return bool(LOGINS.get())
 
 
 class Login:
-    """The login of one client, made before its first request and never again, unless forgotten.
+    """The login of one client, before its first request.
 
-    Concurrent requests wait for it, and share its failure. After a failure the next request tries
-    again.
+    Concurrent requests wait for the login and share its failure. After a failure the next request
+    tries again.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Login:
         self._failure = None
 
     async def aonce(self, client: object) -> None:
-        """Log this client in, if it is not.
+        """Log this client in, unless it is logged in.
 
         Raises:
-            LoginError: from what the login function raised.
+            LoginError: from the exception of the login function.
         """
         if self.is_done or self in LOGINS.get():
             return
@@ -66,7 +66,7 @@ class Login:
                     await answer
 
     def once(self, client: object) -> None:
-        """Log this client in, if it is not. Raises as `aonce`, and for an async function."""
+        """Log this client in, unless it is logged in. Refuse an async login function."""
         if self.is_done or self in LOGINS.get():
             return
         known = self._failure
@@ -81,14 +81,14 @@ class Login:
                     raise _app_errors.async_login(role=self.role, path=self._path)
 
     def _lock_of_this_loop(self) -> Lock:
-        """Return a lock of the running loop. A client may be used in several loops in turn."""
+        """Return a lock of the running loop. A client may be used in several loops."""
         loop = get_running_loop()
         if self._loop_lock is None or self._loop_lock[0] is not loop:
             self._loop_lock = loop, Lock()
         return self._loop_lock[1]
 
     def _is_open_since(self, known: ArenaError | None) -> bool:
-        """Whether to log in now. Raises the failure of a concurrent login."""
+        """Return whether to log in now. Raise the failure of a concurrent login."""
         if self._failure is not None and self._failure is not known:
             raise self._failure
         return not self.is_done
@@ -113,6 +113,6 @@ class Login:
 
 
 def _lacks_await(error: Exception) -> bool:
-    """Whether the function used an attribute or an item of a coroutine."""
+    """Return whether the function used an attribute or an item of a coroutine."""
     is_of_object = isinstance(error, AttributeError | TypeError)
     return is_of_object and "'coroutine' object" in str(error)

@@ -1,8 +1,8 @@
-"""Attributes a queued job to the test that queued it.
+"""Attributes the work on a queued job to the test that queued it.
 
 The worker may be older than that test: a thread or a task that starts at import, in the lifespan,
-in a wider fixture or in an earlier test. The worker's work belongs to the test that has put the job
-there, until the worker asks the queue for its next job.
+in a wider fixture or in an earlier test. It works for the test from when it takes the job until it
+asks the queue for the next one.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ if TYPE_CHECKING:
     from pytest_arena._origin import Work
     from pytest_arena._values import CodeLine
 
-# A task, or a thread in which no task runs.
+# A task, or a thread without a running task.
 _Worker = Any
 
 
 class QueuedJob(Piece):
-    """A job that a test has put into a queue, until its worker has done it."""
+    """A job that a test has put into a queue and that a worker has not finished."""
 
     def __init__(self, work: Work | None, item: object) -> None:
         super().__init__(work, None)
         self.item = item
-        self.work_before: Work | None = None  # the worker's
+        # The values of `WORK` and `REQUEST` of the worker before this job.
+        self.work_before: Work | None = None
         self.request_before: Any = None
-        self._worker: ref[_Worker] | None = None  # that has taken it
+        self._worker: ref[_Worker] | None = None  # the worker that has taken it
         self._line = PIECES.pop(self)
 
     @property
@@ -59,17 +60,17 @@ class QueuedJob(Piece):
         worker = self._worker()
         return worker is None or _has_ended(worker)
 
-    def give_to(self, worker: _Worker, *, work_before: Work | None) -> None:
-        """Note the worker that has taken this job. The task is a part of the job's work."""
+    def assign_to(self, worker: _Worker, *, work_before: Work | None) -> None:
+        """Note the worker that has taken this job, and let it work for the job's test."""
         self._worker = ref(worker)
         self.work_before = work_before
-        self.item = None  # it may be gone before the worker asks for the next one
+        self.item = None  # do not keep the item alive
         if worker is _caller():
             self.request_before = REQUEST.get()
             WORK.set(self.work)
             REQUEST.set(self.request)
         else:
-            # The worker awaits this task, so its context is not in use.
+            # The worker awaits this task, so it does not use its context now.
             context = context_of(worker)
             self.request_before = context.get(REQUEST)
             context.run(WORK.set, self.work)
@@ -78,18 +79,18 @@ class QueuedJob(Piece):
     def is_done_in(self, thread: int) -> bool:
         """Return whether a thread, or the task that runs in it, does this job.
 
-        ``thread`` stays 0: the end of the test waits for the job, also if it knows the thread.
+        The attribute ``thread`` stays 0, so that the end of the test waits for the job.
         """
         worker = self._worker() if self._worker is not None else None
         if isinstance(worker, threading.Thread):
             return worker.ident == thread
         return worker is not None and worker is _caller()
 
-    def wait_for(self, worker_line: CodeLine | None) -> None:
-        """Have the end of the test wait for this job.
+    def make_test_wait(self, worker_line: CodeLine | None) -> None:
+        """Make the end of the test wait for this job.
 
-        A callback of a loop has put it there if no line of the user's code has. The message then
-        names the line of the worker.
+        Without a line of the user's code, such as in a callback of a loop, messages name the line
+        of the worker.
         """
         PIECES[self] = self._line or worker_line
 
@@ -107,22 +108,24 @@ class JobsOfQueue:
 
     def __init__(self) -> None:
         self._waiting: list[QueuedJob] = []
-        # The work to which a worker belonged at its last request for a job, and its present job.
+        # By worker: the work for which it last asked for a job, and its present job.
         self._workers: WeakKeyDictionary[_Worker, _WorkAndJob] = WeakKeyDictionary()
-        self._line: CodeLine | None = None  # where a worker has last asked for a job
-        self.is_of_a_library = False  # a library's code asks for its items
-        # The collector may run a finalizer that uses the same queue.
+        self._line: CodeLine | None = (
+            None  # the line where a worker last asked for a job
+        )
+        self.is_of_a_library = False  # whether only a library's code asks for items
+        # Reentrant: the garbage collector may run a finalizer that uses the same queue.
         self._lock = threading.RLock()
 
     @contextmanager
     def adding(self, work: Work | None, item: object) -> Iterator[None]:
-        """Note a job while it is put into the queue."""
+        """Note a job that this block puts into the queue."""
         job = QueuedJob(work, item)
         with self._lock:
             self._waiting.append(job)
-            # A queue may be without a worker: its test, or a later request, reads from it.
+            # Without a worker the test, or a later request, reads the queue. Do not wait then.
             if any(map(self._takes_jobs, alive(self._workers))):
-                job.wait_for(self._line)
+                job.make_test_wait(self._line)
         try:
             yield
         except BaseException:
@@ -130,8 +133,8 @@ class JobsOfQueue:
             job.end()
             raise
 
-    def ask(self, frame: FrameType) -> _Worker:
-        """Note that a frame asks for a job. Return its worker, None if no code of the user asks."""
+    def begin_get(self, frame: FrameType) -> _Worker:
+        """Note that a frame asks for a job. Return its worker, None for a library's code."""
         worker = _caller()
         line = line_in_users_code(frame)
         self.is_of_a_library = line is None and self._line is None
@@ -144,7 +147,7 @@ class JobsOfQueue:
 
     @contextmanager
     def waiting(self, worker: _Worker) -> Iterator[None]:
-        """Note a worker that waits for its next job, and the task that awaits it for the worker."""
+        """Note a worker that waits for its next job in this block, and the task that awaits it."""
         idle = []
         with self._lock:
             if worker is not None and not self._waiting:
@@ -157,33 +160,33 @@ class JobsOfQueue:
             for each in idle:
                 IDLE_WORKERS.pop(each, None)
 
-    def take(self, worker: _Worker, item: object) -> None:
+    def end_get(self, worker: _Worker, item: object) -> None:
         """Note that a worker, or another caller, has taken an item."""
         job = self._pop(item)
         if job is None:
             return
         if worker is None:
-            job.end()  # a library does it
+            job.end()  # a library takes it
             return
         work, _ = self._workers.get(worker, _UNKNOWN)
         if work is not None and not work.is_over:
-            job.end()  # a running test does it
+            job.end()  # the worker already works for a running test
             return
-        job.wait_for(self._line)
-        job.give_to(worker, work_before=work)
+        job.make_test_wait(self._line)
+        job.assign_to(worker, work_before=work)
         self._workers[worker] = (work, job)
 
     def stop_waiting(self) -> None:
-        """Note that no test has to wait any more for the job that the caller took, if it took one.
+        """Note that no test needs to wait for the present job of the caller.
 
-        Until the worker asks for its next job, what it writes is still the job's.
+        Until the caller asks for its next job, its writes still belong to this job.
         """
         _, job = self._workers.get(_caller(), _UNKNOWN)
         if job is not None:
             job.end()
 
     def end_job(self) -> None:
-        """Note that the caller has done the job that it took, if it took one."""
+        """Note that the caller has done its present job, if it has one."""
         worker = _caller()
         work, job = self._workers.get(worker, _UNKNOWN)
         if job is not None:
@@ -203,7 +206,7 @@ class JobsOfQueue:
         return None
 
     def _takes_jobs(self, worker: _Worker) -> bool:
-        """Return whether a worker takes the next job, now or once it has done another one."""
+        """Return whether a worker takes the next job, now or after its present job."""
         if _has_ended(worker):
             return False
         work, job = self._workers.get(worker, _UNKNOWN)
@@ -219,23 +222,20 @@ def _has_ended(worker: _Worker) -> bool:
     return worker.done() if isinstance(worker, asyncio.Task) else not worker.is_alive()
 
 
-# The attribute of a queue that has its `JobsOfQueue`, if a test or a worker has used it.
+# The attribute of a queue that refers to its `JobsOfQueue`.
 _JOBS = "_arena_jobs"
 
 
 def _jobs_of(job_queue: object) -> JobsOfQueue:
     jobs: JobsOfQueue | None = vars(job_queue).get(_JOBS)
     if jobs is None:
-        # In one step: two threads get one record.
+        # `setdefault` is atomic, so two threads get the same record.
         jobs = vars(job_queue).setdefault(_JOBS, JobsOfQueue())
     return jobs
 
 
 def watch_queues(undo: ExitStack) -> None:
-    """Know the jobs that tests put into queues, and the workers that take them.
-
-    ``undo`` restores the classes.
-    """
+    """Note jobs that tests put into queues, and workers that take them. ``undo`` ends this."""
     for kind, name, wrap in (
         (queue.Queue, "put", _putting),
         (queue.Queue, "get", _getting),
@@ -276,10 +276,10 @@ def _getting(original: Callable[..., Any]) -> Callable[..., object]:
         if _is_awaited.get():
             return original(job_queue, *args, **kwargs)
         jobs = _jobs_of(job_queue)
-        worker = jobs.ask(sys._getframe(1))  # noqa: SLF001 - the documented way to a caller's frame
+        worker = jobs.begin_get(sys._getframe(1))  # noqa: SLF001 - the documented way to a caller's frame
         with jobs.waiting(worker):
             item = original(job_queue, *args, **kwargs)
-        jobs.take(worker, item)
+        jobs.end_get(worker, item)
         return item
 
     return get
@@ -294,23 +294,23 @@ def _awaiting(original: Callable[..., Any]) -> Callable[..., object]:
             with jobs.waiting(worker):
                 item = await original(job_queue)
         finally:
-            # Not by a token: the collector may close this in another context.
+            # Do not use a token: the garbage collector may close this in another context.
             _is_awaited.set(False)
-        jobs.take(worker, item)
+        jobs.end_get(worker, item)
         return item
 
-    # Not async: `asyncio.wait_for` may await it in a separate task. The worker calls it.
+    # Not async, so that it runs in the worker: `asyncio.wait_for` may await in a separate task.
     @wraps(original)
     def get(job_queue: object) -> object:
         jobs = _jobs_of(job_queue)
-        worker = jobs.ask(sys._getframe(1))  # noqa: SLF001 - as above
+        worker = jobs.begin_get(sys._getframe(1))  # noqa: SLF001 - as above
         return get_for_worker(job_queue, jobs, worker)
 
     return _marked_as_async(get)
 
 
 def _marked_as_async(function: Callable[..., object]) -> Callable[..., object]:
-    """Have mocks of the class take a function that returns a coroutine for an async one."""
+    """Mark a function that returns a coroutine as async, for mocks of its class."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
     function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined] # noqa: SLF001 - its name before

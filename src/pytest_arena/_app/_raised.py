@@ -27,19 +27,19 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 def note_raised(request: Request, error: BaseException) -> None:
-    """Write into the record of a request what the app raised, and in which of its lines."""
+    """Note in the record of a request the app's exception and its line."""
     request.note_raised(_words(error))
 
 
 def note_handled(
     request: Request, message: Message, error: BaseException
 ) -> Iterator[TracebackException]:
-    """Write into the record which exception the app handles while it sends a message.
+    """Note in the record the exception that the app is handling when it sends a message.
 
-    Frameworks answer an exception inside of their ``except`` block.
+    Frameworks answer an exception in their ``except`` block.
 
     Yields:
-        The traceback, if the app did not expect the exception. It has no frames.
+        The traceback without frames, if the app did not expect the exception.
     """
     if not isinstance(error, Exception) or is_disconnect(error):
         return
@@ -49,7 +49,7 @@ def note_handled(
     if is_websocket or message["status"] >= FAILURE:
         note_raised(request, error)
         if not _is_http(error):
-            # Some frameworks take the traceback from the exception once it is answered.
+            # Copied now: some frameworks remove the traceback after the answer.
             yield TracebackException.from_exception(error)
     elif (
         message["status"] >= _REFUSAL
@@ -65,20 +65,20 @@ _REFUSAL = 400
 def watch_logged_errors(
     undo: ExitStack, current: Callable[[], AnsweredRequest | None]
 ) -> None:
-    """Write into the record of a request which exception the app logged last, from ERROR on.
+    """Note in the record of a request the last exception that the app logged as an error.
 
-    An exception that was answered may be known by no other way: Flask handles it before it answers.
+    Flask leaves its ``except`` block before it answers, so only its log shows the exception.
 
     Args:
         undo: restores the factory of log records when it is closed.
-        current: returns the record of the request that is answered here, and the exception that the
-            test handled when it made the request. None if no request is answered.
+        current: returns the record of the current request, and the exception that the test was
+            handling when it made the request. None outside of requests.
     """
     make = logging.getLogRecordFactory()
 
     def make_and_note(*args: object, **kwargs: object) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        # A record that is filled later has no level yet.
+        # `logging.makeLogRecord` creates a record without a level.
         if (record.levelno or 0) >= logging.ERROR:
             _note_logged(record, current())
         return record
@@ -101,7 +101,7 @@ def _note_logged(record: logging.LogRecord, current: AnsweredRequest | None) -> 
 
 
 def _words(error: BaseException) -> str:
-    """Return an exception in one line, with the app's line, and the cause behind it."""
+    """Return an exception in one line, with the app's line and the hidden cause."""
     words = in_one_line(error)
     if _is_http(error):
         hidden = [cause for cause in causes(error) if not _is_http(cause)]
@@ -111,10 +111,10 @@ def _words(error: BaseException) -> str:
 
 
 def _cause_in_app(error: BaseException) -> BaseException | None:
-    """Return the innermost ``__cause__`` that has passed a line of the app, or None."""
+    """Return the innermost ``__cause__`` whose traceback has a line of the app, or None."""
     innermost = None
     for outer, cause in pairwise(causes(error)):
-        # A context may be an exception of the test, which sends the request in its ``except``.
+        # A ``__context__`` does not count: the test may send the request in an ``except`` block.
         if outer.__cause__ is not cause:
             break
         if blame(cause) is not None:
@@ -130,5 +130,5 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _is_http(error: BaseException) -> bool:
-    """Whether an exception is one by which an app answers a status: ``HTTPException``."""
+    """Return whether an exception sets the status of the answer, like ``HTTPException``."""
     return isinstance(getattr(error, "status_code", None), int)

@@ -43,9 +43,9 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 class TestClient(_Base, metaclass=ABCMeta):
     """A framework's test client with the framework's defaults.
 
-    Its first request starts the app's lifespan in a thread's loop, unless the app is up, and logs
-    in, if it has a role. All sync clients of a test run the app in that one loop. ``with`` does the
-    same at once. At its end it shuts down the app if it has started it.
+    Its first request starts the app's lifespan in a thread's loop, unless the app is up. A client
+    with a role then logs in. All sync clients of a test run the app in one loop. ``with`` starts
+    the app and logs in at once. Its end shuts down an app that it has started.
 
     Raises:
         LifespanError: at a request: the app's start-up failed, or the test is over.
@@ -65,7 +65,7 @@ class TestClient(_Base, metaclass=ABCMeta):
     _arena_early: Lifespan | None
 
     def arena_use(self, host: clients.Host, login: Login | None) -> None:
-        """Talk to the host's app, with a login or without one."""
+        """Set the host whose app the client calls, and the login if it has a role."""
         self._arena_host = host
         self._arena_login = login
         self._arena_begun = []
@@ -106,7 +106,7 @@ class TestClient(_Base, metaclass=ABCMeta):
         """
         self._arena_ready()
         if request.url.scheme in {"ws", "wss"}:
-            # It raises: the session opens the websocket later.
+            # The client raises here, to leave the opening to the session.
             with clients.sending(clients.Hooks()):
                 return super().send(request, **options)
         hooks = self._arena_host.hooks
@@ -160,7 +160,7 @@ class TestClient(_Base, metaclass=ABCMeta):
     def _arena_use_portal(
         self, portal: BlockingPortal, state: Mapping[str, object]
     ) -> None:
-        """Let a framework's client use a portal, with the state of the app's lifespan."""
+        """Set the portal of a framework's client, and the state of the app's lifespan."""
 
     def _arena_leave(self) -> None:
         """Close the client's open streams in the portal."""
@@ -169,10 +169,10 @@ class TestClient(_Base, metaclass=ABCMeta):
 def open_test_client(
     host: clients.Host, login: Login | None, *, options: Options
 ) -> TestClient:
-    """Return a new test client of the app's framework, with the framework's options.
+    """Create a test client of the app's framework, with the framework's options.
 
     Raises:
-        ConfigError: the framework's client does not import, or knows no such option.
+        ConfigError: the framework's client does not import, or has no such option.
     """
     is_of_litestar = is_litestar(host.app)
     client_class = (
@@ -183,7 +183,7 @@ def open_test_client(
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
     client.arena_use(host, login)
-    # In the transport: a test may use the client's attribute `app`.
+    # Only the transport gets the wrapped app, because a test may use the client's attribute `app`.
     transport: Any = client._transport  # noqa: SLF001 - neither library has another way
     app = _read_in_parts(_as_coroutine_function(host.app))
     clients.set_transport_app(transport, clients.reporting(app, known_app=host.app))
@@ -192,7 +192,7 @@ def open_test_client(
 
 
 class _Session(_SessionBase):
-    """A websocket of a framework's test client. Its request is open as long."""
+    """A websocket of a framework's test client. Its request is open until the websocket closes."""
 
     arena_client: TestClient
 
@@ -203,7 +203,7 @@ class _Session(_SessionBase):
         with clients.sending(hooks):
             path = self.scope["path"]
             query = self.scope.get("query_string", b"")
-            request = clients.hop("WEBSOCKET", path, query, login)
+            request = clients.new_request("WEBSOCKET", path, query, login)
             request.note_status(exchanges.REFUSED)
             entered = super().__enter__()
         request.note_status(exchanges.ACCEPTED)
@@ -220,8 +220,8 @@ class _Session(_SessionBase):
 
 def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
     def handle_request(request: httpx.Request) -> httpx.Response:
-        sent = clients.hop_of(request, login)
-        return clients.answered(sent, handle(request))
+        sent = clients.new_request_of(request, login)
+        return clients.note_response(sent, handle(request))
 
     return handle_request
 
@@ -241,7 +241,7 @@ def _read_in_parts(app: ASGIApp) -> ASGIApp:
 
 
 def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
-    """Return an async function. Starlette takes a plain function for an app of ASGI 2."""
+    """Return an async function, because Starlette would call a plain function by ASGI 2."""
     if is_async(app):
         return app
 
@@ -275,7 +275,7 @@ def _starlette_client_class() -> type[Any]:
             self.app_state.update(state)
 
         def _arena_leave(self) -> None:
-            self.close()  # ends streams that were not read to their end
+            self.close()  # ends streams that the test has not read to their end
 
     return ArenaStarletteClient
 
@@ -296,7 +296,7 @@ def _litestar_client_class() -> type[Any]:
         def _arena_use_portal(
             self, portal: BlockingPortal, _: Mapping[str, object]
         ) -> None:
-            # A Litestar app has the state of its lifespan itself.
+            # A Litestar app itself keeps the state of its lifespan.
             self.blocking_portal = portal
 
     return ArenaLitestarClient

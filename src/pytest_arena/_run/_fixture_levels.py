@@ -351,7 +351,7 @@ class FixtureLevels:
         self._app_changers.append(owner)
         for asker in askers:
             if asker.app_state is not None:
-                asker.remember_app(asker.app_state.anew())
+                asker.remember_app(asker.app_state.record_again())
 
     def _restore_app_of(self, owner: object) -> None:
         """Restore the state that the app had before a wider fixture.
@@ -403,7 +403,7 @@ class FixtureLevels:
             for level in reversed(dropped):
                 levels.enter(level, dropped[level])
             if is_app_untouched and any(level.owner is test for level in dropped):
-                test.remember_app(*(state.anew() for state in test.app_states))
+                test.remember_app(*(state.record_again() for state in test.app_states))
 
     def ending(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before its tear-down."""
@@ -585,7 +585,7 @@ class Examples:
     def _remember(self) -> Memory:
         test = self._test
         self._restores = [app_run.remember() for app_run in test.app_runs]
-        self._restores += [state.anew().restore for state in test.app_states]
+        self._restores += [state.record_again().restore for state in test.app_states]
         self._restores += [
             empty_caches,
             partial(_close_since, test.app_runs, len(test.app_runs)),
