@@ -132,7 +132,7 @@ def db_session(
     use_app_early(request)
     test = run.current.running()
     # The app creates the engines.
-    if not run.databases.known.know_engines():
+    if not run.databases.known.find_engines():
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             use_app_of(request)
     return run.engines.open_session(

@@ -120,7 +120,7 @@ def test_a_difference_is_named_when_the_level_was_left_by_force(
     with pytest.raises(IsolationError) as told:
         isolation.leave_by_force()
     assert told.value is raised.value
-    assert "table notes (was not there), table orders (2 rows, and had 1 rows)" in str(told.value)
+    assert "table notes (is new), table orders (2 rows, and had 1 rows)" in str(told.value)
     assert "--arena-isolation=clone" in told.value.fix
     assert not true.levels
     isolation.enter()
@@ -136,7 +136,7 @@ def test_what_force_leaves_is_told_as_well(isolation: Isolation, true: _Faulty) 
         isolation.leave()
     with pytest.raises(IsolationError, match="sequence orders_id_seq") as raised:
         isolation.leave_by_force()
-    assert "also after arena replaced the database" in raised.value.what
+    assert "also after pytest-arena replaced the database" in raised.value.what
 
 
 def test_a_level_that_is_called_clean_and_is_not_is_kept_and_told(
@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_noted(isolation: Isolation, true: _Faulty, ledge
     true.state["table orders"] = "2 rows, y"
     assert isolation.is_clean() is False
     isolation.leave()
-    assert ledger.notes == ["shop: not verified each time: a table is locked"]
+    assert ledger.notes == ["shop: not every level was verified: a table is locked"]
 
 
 def test_the_error_is_no_longer_than_others(isolation: Isolation, true: _Faulty) -> None:

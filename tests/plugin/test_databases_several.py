@@ -283,7 +283,7 @@ def test_builders_may_use_threads_and_only_their_own_database(tmp_path: Path) ->
         example.run().expect(passed=1)
         run = example.change("pytest.ini", ":make_shop", ":make_both").run().expect(1, failed=1)
     run.says(
-        "building shop made tables in another database: analytics",
+        "the build of shop created tables in another database: analytics",
         "arena_schema = builders:make_both or arena_seed = builders:fill_shop",
         "analytics = module:its_function",
     )

@@ -535,7 +535,7 @@ def test_it(arena):
 """
     named = {"ARENA_DATABASE": server.url.replace("postgres@", "maker@")}
     refused = run(shop(example, FORCED, test), server, **named).expect(1, failed=1)
-    refused.says("policies on docs limit it too", "test_it.py:3", "arena_database = own")
+    refused.says("policies on docs limit it, too", "test_it.py:3", "arena_database = own")
 
 
 # The seed may make roles: whoever builds the template next finds them.

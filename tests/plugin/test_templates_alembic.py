@@ -272,6 +272,6 @@ def test_an_env_py_for_another_command_than_alembics_is_run_by_a_function(
     env = "from alembic import context\n\nurl = context.config.db_url\n"
     run = with_migrations(example, env).run().expect(status=1, failed=2)
     run.says("AttributeError: 'Config' object has no attribute 'db_url'")
-    run.says("next: call the command for which env.py is written, such as Advanced Alchemy's")
+    run.says("next: call the command that this env.py needs, such as Advanced Alchemy's")
     run.says("AlembicCommands(config).upgrade(): arena_schema = <module>:<function>")
     run.never_says("mend that line")

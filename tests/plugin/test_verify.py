@@ -82,7 +82,7 @@ LEFT = [
     ("INSERT INTO dancers (name) VALUES ('Left')", "table dancers (2 rows, and had 1 rows)"),
     ("UPDATE dancers SET name = 'Left'", "table dancers"),
     ("DELETE FROM dancers", "table dancers (0 rows, and had 1 rows)"),
-    ("CREATE TABLE notes (a int)", "table notes (was not there), definition of table notes"),
+    ("CREATE TABLE notes (a int)", "table notes (is new), definition of table notes"),
     ("CREATE INDEX by_name ON dancers (name)", "definition of"),
     ("CREATE VIEW names AS SELECT name FROM dancers", "definition of view names"),
 ]

@@ -142,8 +142,8 @@ def test_the_run_that_builds_names_what_the_build_leaves_in_modules(example: Exa
     run.says(
         "arena: arena_seed = seed:seed: its build left traces: shop is imported; shop.extra "
         "is imported; app.CACHE has 1 item, and had 0; seed.IDS has 2 items, and had 0. A later "
-        "run takes the template from the cache and has none of this. A test that needs it passes "
-        "in this run alone. Next: import the module, or fill the container, in conftest.py"
+        "run finds the template in the cache, so it lacks these traces, and a test that needs them "
+        "fails. Next: import the module, or fill the container, in conftest.py"
     )
     project.run("-q").expect(status=1, failed=1).never_says("left traces")
 

@@ -129,7 +129,7 @@ async def seed(session):
     [
         ("forms:two", "takes (connection, other), and is called with one connection"),
         ("forms:generator", "is a generator, whose code would never run"),
-        ("forms:CREATE", "is of type TextClause, which cannot make tables"),
+        ("forms:CREATE", "is of type TextClause, which cannot create tables"),
         ("forms:cync", "has no attribute 'cync'"),
         ("all.sql", "there is no file"),
         ("alembic.ini", "there is no file"),
@@ -160,8 +160,8 @@ def test_a_seed_is_a_function_of_one_session(project: Project) -> None:
         ("forms:broken", 'near "tabel": syntax error', "forms.py:13"),
         ("forms:broken_async", 'near "tabel": syntax error', "forms.py:16"),
         ("forms:leaves", "SystemExit: no configuration", "forms.py:31"),
-        ("forms:hidden_async", "returned something to await", "forms.py:27"),
-        ("forms:nothing", "made no table", "models are not imported"),
+        ("forms:hidden_async", "returned an awaitable", "forms.py:27"),
+        ("forms:nothing", "created no table", "models are not imported"),
         ("bad.sql", 'near "SCHEME": syntax error', "bad.sql:3"),
         ("models:metadata", "can't render element of type INET", "models:metadata"),
     ],
@@ -339,5 +339,5 @@ def test_a_seed_of_an_app_that_takes_no_argument_is_called_without_one(project: 
     )
     schema_builder("forms:init", project.root)
     project.schema = "forms:init"
-    with pytest.raises(TemplateError, match="made no table"):
+    with pytest.raises(TemplateError, match="created no table"):
         project.ensure()

@@ -107,7 +107,7 @@ def test_all_drivers_share_a_template(on_server: ServerProject) -> None:
     [
         ("forms:broken", '"tabel"', "forms.py:13", "correct that line"),
         ("forms:broken_async", '"tabel"', "forms.py:16", "correct that line"),
-        ("forms:nothing", "made no table", "models are not imported", "name the module"),
+        ("forms:nothing", "created no table", "models are not imported", "name the module"),
         ("forms:other_name", '"no_such_shop" does not exist', "forms.py:22", "current_database()"),
         ("forms:no_schema", '"sales" does not exist', "forms.py:25", "CREATE SCHEMA IF NOT EXISTS"),
         ("forms:no_extension", "no_such_extension", "forms.py:28", "apt-get install"),

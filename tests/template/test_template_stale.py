@@ -446,8 +446,8 @@ def test_a_build_that_starts_programs_says_once_that_their_files_are_unknown(
     rows = {"rows.py": "print('Sand')", "rows.txt": "Sand"}
     project = example.with_files(seed=PROGRAMS, test_it=PRINTING).with_paths(rows)
     run = project.run("-q").expect(passed=1)
-    run.says("arena: arena_seed = seed:seed started `cat` (", "seed.py:7). pytest-arena does not")
-    run.says("After a change of another file: pytest --arena-rebuild")
+    run.says("arena: arena_seed = seed:seed started `cat` (", "seed.py:7). pytest-arena sees only")
+    run.says("After a change of another file that it reads: pytest --arena-rebuild")
     assert run.output.count("seed started `") == 2, run.output
     project.run("-q").expect(passed=1).never_says("started `")
     project.with_files(rows="print('Dune')").run("-s").says("the names: ['Dune']")

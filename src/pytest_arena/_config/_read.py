@@ -421,7 +421,7 @@ def _check_values(config: Config, options: Mapping[str, OptionValue]) -> None:
         if not is_import_path(value) and not value.endswith((".ini", ".sql")):
             raise ConfigError(
                 f"arena_schema = {value!r} has a wrong form",
-                why="an empty database needs to know where its tables come from",
+                why="pytest-arena creates the tables of each test database by this value",
                 cause=options["schema"].place,
                 fix="one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
                 "app.db:create_tables",

@@ -1,4 +1,4 @@
-"""The app's databases, and the database that an engine or a name requests."""
+"""The app's databases, its files, and the variables with its URLs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ FileStates = dict[str, list[tuple[int, int]]]
 
 
 class Products:
-    """The products that the options allow. Each is opened at its first use."""
+    """The products that the options allow. The first use opens a product."""
 
     def __init__(self, core: Core, config: Config) -> None:
         self._core = core
@@ -82,27 +82,32 @@ class Products:
 class AllowedFiles:
     """Decides whether a file belongs to the app, to pytest-arena or to a test.
 
-    The file's folder, ``arena_allow`` and the app's engines say it.
+    The file's folder, ``arena_allow`` and the URLs of the app's engines decide.
     """
 
     def __init__(self, config: Config, temporary: Callable[[], Path | None]) -> None:
         below_root = [str(config.root / pattern) for pattern in config.allow]
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
-        # The cache's folder may hold files of other programs too.
+        # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self._folders = [cache / "templates", cache / "kept"]
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         self.of_app: set[str] = set()  # real paths of files that engines name
-        self.names: tuple[str, ...] = ()  # of those files, without folders
-        self._by_inode: dict[tuple[int, int], str] = {}  # by device and inode
-        # Keys are real paths. A controller of pytest-xdist sends the states to its workers.
+        self.names: tuple[str, ...] = ()  # the names of those files without folders
+        self._by_inode: dict[
+            tuple[int, int], str
+        ] = {}  # those files by device and inode
+        # The first state of each file, by real path. A controller of pytest-xdist sends them to its
+        # workers.
         self.first_seen: FileStates = {}
-        self._unsearched = [config.root]  # emptied by the search
-        self._temporary = temporary  # returns pytest's folder for tests, if it exists
+        self._unsearched = [
+            config.root
+        ]  # folders that `register_present` has to search
+        self._temporary = temporary  # returns pytest's temporary folder, if it exists
         self._began = time.time()
 
     def allow_all(self) -> None:
-        """Let tests reach every database. They may change the app's files."""
+        """Let tests connect to every database, and change the app's files."""
         self.allowed = ("*",)
         self.of_app.clear()
 
@@ -153,12 +158,12 @@ class AllowedFiles:
         return ""
 
     def changed(self) -> list[str]:
-        """Return the app's files that changed in this run: another program wrote to them."""
+        """Return the app's files that another program has changed in this run."""
         states = {file: self.first_seen[file] for file in sorted(self.of_app)}
         return changed_since(states)
 
     def changed_between(self, began: float, ended: float) -> Iterator[str]:
-        """Yield the app's files whose last change, as they were first seen, is in this time."""
+        """Yield the app's files whose last change before `add` is in this time."""
         for file in sorted(self.of_app):
             if self.is_free(file):
                 continue
@@ -168,17 +173,17 @@ class AllowedFiles:
                     break
 
     def unchanged(self) -> tuple[str, ...]:
-        """Return the app's files that are older than this run."""
+        """Return the app's files that have not changed in this run."""
         return tuple(filter(self.is_of_earlier_run, self.of_app))
 
     def is_ours(self, file: str) -> bool:
-        """Whether the file is in a folder of pytest-arena."""
+        """Return whether the file is in a folder of pytest-arena."""
         path = Path(real(file))
         folders = [*self._folders, *self.live]
         return any(path.is_relative_to(folder) for folder in folders)
 
     def is_free(self, file: str) -> bool:
-        """Whether tests may open this file: it is in pytest's folders or in ``arena_allow``."""
+        """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
         temporary = self._temporary()
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
             return not self._is_link_to_app(file)
@@ -189,10 +194,9 @@ class AllowedFiles:
         return False
 
     def is_allowed(self, name: str) -> bool:
-        """Whether ``arena_allow`` names this database.
+        """Return whether ``arena_allow`` allows this database.
 
-        A relative file counts from the root. Each host of a database with several hosts has to be
-        allowed.
+        A relative path starts at the root. If the name has several hosts, all must be allowed.
         """
         names = [name]
         match = _HOSTS.fullmatch(name)
@@ -207,9 +211,9 @@ class AllowedFiles:
         return any(fnmatch(name, pattern) for pattern in self.allowed)
 
     def belongs_to_app(self, file: str) -> bool:
-        """Whether an engine names this file, so that pytest-arena replaces its database.
+        """Return whether an engine names this file, so that pytest-arena replaces its database.
 
-        The engine may not have connected yet.
+        The engine need not have connected.
         """
         if self.is_free(file):
             return False
@@ -221,7 +225,7 @@ class AllowedFiles:
         )
 
     def is_replaced(self, path: str) -> bool:
-        """Whether pytest-arena replaces the database in this file. The path has no links."""
+        """Return whether pytest-arena replaces the database in this file, a path without links."""
         return path in self.of_app and not self.is_free(path)
 
     def find_below(self, folder: str) -> str:
@@ -233,9 +237,9 @@ class AllowedFiles:
         return ""
 
     def is_link_into_app(self, file: str) -> bool:
-        """Whether a link leads to a file whose database pytest-arena replaces.
+        """Return whether a file is or links to a file whose database pytest-arena replaces.
 
-        A hard link has the inode of the file. So has a symbolic link, if the file exists.
+        A hard link, and a symbolic link to an existing file, have the inode of the file.
         """
         if not self.of_app:
             return False
@@ -244,7 +248,9 @@ class AllowedFiles:
         except (OSError, ValueError):
             return Path(file).is_symlink() and self.is_replaced(real(file))
         known = self._by_inode.get(inode)
-        if known is None or not _is_same(known, file):  # an inode may be used again
+        if known is None or not _is_same(
+            known, file
+        ):  # another file may reuse the inode
             return False
         return not self.is_free(known) and not self.is_free(file)
 
@@ -254,9 +260,9 @@ class AllowedFiles:
             self.first_seen[path] = []
 
     def is_of_earlier_run(self, file: str) -> bool:
-        """Whether this is an SQLite database that has not changed since the run began.
+        """Return whether this is a database file that has not changed since the run began.
 
-        The time of the inode counts: a copy of an old file may keep the old file's times.
+        The time of the inode counts, because a copy of an old file may keep that file's times.
         """
         try:
             status = os.lstat(file)
@@ -270,7 +276,7 @@ class AllowedFiles:
         return _is_database(file)
 
     def _is_link_to_app(self, file: str) -> bool:
-        """Whether the file is another name (a hard link) of a file that belongs to the app."""
+        """Return whether the file is a hard link to a file that belongs to the app."""
         others = self.of_app - {real(file)}
         return any(_is_same(known, file) for known in others)
 
@@ -279,7 +285,7 @@ _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
 
 
 def _inode(file: str) -> tuple[int, int]:
-    """Return the device and inode of a file: all names of the file share them."""
+    """Return the device and inode of a file, which all its names share."""
     status = os.stat(file)  # noqa: PTH116 - called for each file that a test opens
     return status.st_dev, status.st_ino
 
@@ -289,9 +295,9 @@ _CLOCK_STEP = 0.02  # seconds
 
 
 def _is_database(file: str) -> bool:
-    """Return whether a file begins as databases do."""
+    """Return whether a file begins with the header of a database."""
     try:
-        # The hook would refuse this read for the test that runs, also after Ctrl-C.
+        # `as_own`: otherwise the audit hook would refuse this read during a test.
         with as_own(), Path(file).open("rb") as opened:
             return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
     except OSError:
@@ -330,7 +336,7 @@ def changed_since(states: FileStates) -> list[str]:
 
 
 def real(file: str) -> str:
-    """Return the path of a file without links. A name that no file can have stays as it is."""
+    """Return the path of a file without links. Return an impossible name unchanged."""
     try:
         return os.path.realpath(file)
     except ValueError:  # a NUL, or half a surrogate pair
@@ -338,7 +344,7 @@ def real(file: str) -> str:
 
 
 def _named_by_engines() -> Iterator[str]:
-    """Yield the files in the URLs of the app's engines, connected or not."""
+    """Yield the files in the URLs of all engines, connected or not."""
     for database in requested_by_engines(known_engines.find()):
         if database.product in FILE_PRODUCTS and database.name:
             yield database.name
@@ -356,7 +362,7 @@ def _signature(file: str) -> list[tuple[int, int]]:
     for path in (file, f"{file}{FILE_FORMAT.logs[0]}"):
         with suppress(OSError):
             status = Path(path).stat()
-            # A reader creates an empty log.
+            # An empty log does not count, because a reader creates one.
             if status.st_size or path == file:
                 signature.append((status.st_mtime_ns, status.st_size))
     return signature
@@ -365,9 +371,9 @@ def _signature(file: str) -> list[tuple[int, int]]:
 class KnownDatabases:
     """The databases of the app that pytest-arena replaces.
 
-    An engine requests the database of the file in its URL, or on a server the database of the name
-    in its URL. Each memory engine has a separate database. An engine keeps its first database, also
-    after a change of the working folder.
+    An engine requests the file in its URL, or the database of that name on a server. Each memory
+    engine has a separate database. An engine keeps its first database, also after a change of the
+    working folder.
     """
 
     def __init__(
@@ -381,27 +387,27 @@ class KnownDatabases:
         self.products = products
         self.files = files
         self._connections = connections
-        self.by_key: dict[Key, Database] = {}  # connected to or not
+        self.by_key: dict[Key, Database] = {}  # with or without a connection
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
-        self.in_memory = 0  # how many memory databases there were
+        self.in_memory = 0  # the number of memory databases so far
         # Dropped databases that had content: the name of each, and its names in options.
         self.ended: dict[str, list[str]] = {}
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        # Whether no engine existed after the collection: the app creates its engines at its start.
+        # Whether the collection created no engine, because the app does so in its start-up.
         self.has_late_engines = False
-        # A primary database whose engine ended. The next engine probably has the same product.
+        # A dropped primary database. The next engine probably has the same product.
         self._former: Database | None = None
         self.tried = ""  # what was tried to find the app's engines, if none is known
-        self.exported: set[str] = set()  # values of the redirected variables
+        self.exported: set[str] = set()  # the values of redirected variables
 
     def note_tried(self, words: str) -> None:
         """Note what was tried to find the app's engines."""
         self.tried = words
 
     def at_file(self, file: str) -> Database | None:
-        """Return the database whose live file this is."""
+        """Return the database with this live file, None for another file."""
         by_file = {database.file: database for database in [*self.by_key.values()]}
         if file not in by_file or os.path.islink(file):  # noqa: PTH114 - pathlib is slower
             file = real(file)
@@ -422,16 +428,16 @@ class KnownDatabases:
         return self.by_key.get(key)
 
     def register(self, requested: RequestedDatabase) -> Database:
-        """Return the requested database. It has no content before its first connection.
+        """Return the requested database, which is empty before its first connection.
 
         Raises:
-            ConfigError: a test got a database of another product in its place.
+            ConfigError: a test already uses a database of another product for it.
         """
         with self._registering:
             database = self.find(requested) or self._add(requested)
             if database.product.name != requested.product:
                 raise another_product(database, requested.product)
-            # An engine of pytest-arena has its database already, and another login.
+            # Skip an engine of pytest-arena: it has a database, and may have another login.
             if known_engines.database_of(requested.dialect) is None:
                 database.name_by_engine(requested.login)
                 known_engines.of(requested.dialect).redirect_to(database)
@@ -440,7 +446,7 @@ class KnownDatabases:
             return database
 
     def name(self, requested: RequestedDatabase) -> Database:
-        """Register the database of a variable's value. No engine has connected to it."""
+        """Register a database that a variable names."""
         is_new = self.find(requested) is None
         database = self.register(requested)
         if is_new:
@@ -466,10 +472,10 @@ class KnownDatabases:
         return database
 
     def _may_be_first(self, tails: tuple[str, ...]) -> bool:
-        """Whether this may be the app's first database.
+        """Return whether this may be the app's first database.
 
-        If the options name databases, an engine that the app creates at its start has to use one
-        of them.
+        If the app creates its engines in its start-up, and options name databases, only a named
+        database may be the first.
         """
         names = self.named_by_options()
         if not self.has_late_engines or not names:
@@ -510,7 +516,7 @@ class KnownDatabases:
         return live
 
     def drop(self, database: Database) -> None:
-        """Drop a database that the app does not use any more. Its engines then have none."""
+        """Drop a database that the app no longer uses. Its engines get another one later."""
         if database.isolation is not None:
             self.ended[database.name] = self.names_in_options(database)
         del self.by_key[database.key]
@@ -524,9 +530,10 @@ class KnownDatabases:
         database.product.remove(database)
 
     def give_up_first(self, key: Key | None, name: str) -> None:
-        """Make the next engine's database the app's first one, if the first creates databases.
+        """Forget the app's first database if it is a maintenance database with this key.
 
-        Such an engine only creates the test database ``name``. It is no engine of the app.
+        The engine on it only creates the test database ``name``. The next engine's database becomes
+        the first.
         """
         first = self.primary
         if first is None or first.key != key:
@@ -539,34 +546,34 @@ class KnownDatabases:
         self._former = first
 
     def add_own(self, engine: Engine, database: Database) -> None:
-        """Redirect an engine of pytest-arena to a database, whatever its URL says."""
+        """Redirect an engine of pytest-arena to a database, regardless of its URL."""
         known = known_engines.of(engine.dialect)
         known.mark_own(engine)
         known.redirect_to(database)
 
     # The app's first database, also before any engine exists.
 
-    def know_engines(self, asking: Dialect | None = None) -> bool:
-        """Look for the app's engines, also for those that have not connected.
+    def find_engines(self, connecting: Dialect | None = None) -> bool:
+        """Register the databases of the app's engines, if no first database is known.
 
-        ``asking`` is the dialect of the engine that connects now. Returns whether the product of
+        ``connecting`` is the dialect of the engine that connects now. Return whether the product of
         the app is known.
         """
         if self.primary is None:
             engines = known_engines.find_in_use()
-            if any(engine.dialect is not asking for engine in engines):
+            if any(engine.dialect is not connecting for engine in engines):
                 self.choose_primary(requested_by_engines(engines))
         return self.primary is not None or self._former is not None
 
     def choose_primary(self, requested: list[RequestedDatabase]) -> None:
-        """Register the databases of existing engines, those in memory last."""
+        """Register the databases of existing engines, and memory databases last."""
         in_memory_last = sorted(requested, key=lambda database: not database.name)
         for database in in_memory_last:
             if database.product in self.products and self.is_the_apps(database):
                 self.register(database)
 
     def choose_first(self, requested: list[RequestedDatabase]) -> None:
-        """Register the databases of the engines that exist when all tests are collected."""
+        """Register the databases of the engines that exist after the collection."""
         self.choose_primary(requested)
         self.has_late_engines = self.primary is None
 
@@ -580,13 +587,13 @@ class KnownDatabases:
             self.primary = self.name(requested)
 
     def is_the_apps(self, requested: RequestedDatabase) -> bool:
-        """Whether pytest-arena replaces this database: it is the app's, not a test's."""
+        """Return whether pytest-arena replaces this database: it is the app's, not a test's."""
         if requested.product not in FILE_PRODUCTS:
             return not self.files.is_allowed(requested.name)
         return not self.is_never_replaced(requested.name)
 
     def is_never_replaced(self, file: str) -> bool:
-        """Whether a file belongs to pytest-arena or to a test, or is allowed."""
+        """Return whether a file belongs to pytest-arena or to a test, or is allowed."""
         if not file or self.at_file(file) is not None:
             return False
         return self.files.is_ours(file) or self.files.is_free(file)
@@ -594,11 +601,12 @@ class KnownDatabases:
     def named(self, name: str) -> Database:
         """Return a database by the name that an engine or an option has given it.
 
-        Without a name, return the app's first database. If none is known, the next engine uses it.
+        Without a name, return the app's first database. If no engine is known, the next engine gets
+        the returned database.
 
         Raises:
-            ConfigError: no engine is known, or no product of theirs is supported. Or no database
-                has this name, or several have it.
+            ConfigError: no engine of a supported product is known. Or no database has this name, or
+                several have it.
         """
         if not name:
             if self.primary is None:
@@ -622,10 +630,9 @@ class KnownDatabases:
         raise _none_named(name, sorted(known - {""}))
 
     def _expected(self, name: str) -> Database:
-        """Return a database that is needed before its engine exists.
+        """Return a database that a test needs before its engine exists.
 
-        The first engine takes it. If the options name databases, the first engine on the database
-        of this name takes it.
+        The first engine on a database of this name gets it. Without a name, the first engine does.
         """
         key = Key("expected", name)
         if key not in self.by_key:
@@ -636,7 +643,7 @@ class KnownDatabases:
         return self.by_key[key]
 
     def _product_of_engines(self) -> tuple[Product, type[Dialect]]:
-        """Return the product and dialect of the app's engines, or else of ``arena_database``."""
+        """Return the product and dialect of the app's engines, else of ``arena_database``."""
         known = self.primary or next(iter(self.by_key.values()), self._former)
         if known is not None:
             return known.product, known.dialect
@@ -649,9 +656,9 @@ class KnownDatabases:
     def _adopt_expected(
         self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
     ) -> Database | None:
-        """Return the expected database that this engine takes. Give it the engine's key and names.
+        """Return the expected database for this engine, with the engine's key and names.
 
-        None: no such database is expected.
+        Return None if no test expects such a database.
         """
         for name in (*tails, ""):
             expected = self.by_key.get(Key("expected", name))
@@ -661,7 +668,7 @@ class KnownDatabases:
             return None
         if expected.product.name != requested.product:
             raise another_product(expected, requested.product)
-        # It is removed first, so that it does not get a name of another database.
+        # Remove it first, so that `_free_name` does not count its present name.
         del self.by_key[expected.key]
         self._connections.rename(expected.key, key)  # a test may use it already
         if not name and tails:
@@ -690,7 +697,7 @@ def _several_named(name: str, matching: list[Database]) -> ConfigError:
     full_names = ", ".join(database.tails[0] for database in matching)
     return ConfigError(
         f"there are {len(matching)} databases {name!r}",
-        why="which one was meant would depend on which was connected to first",
+        why="the name does not say which of them to use",
         cause=f"{full_names}\n{user_line() or ''}".strip(),
         fix=f"arena.session(database={longer!r})",
     )
@@ -701,8 +708,7 @@ def _none_named(name: str, names: list[str]) -> ConfigError:
     known = ", ".join(names) or "none"
     return ConfigError(
         f"there is no database {name!r}",
-        why="each database of the app has the name of its file, without its ending, or the "
-        "name that it has on its server",
+        why="a database has the name of its file without the suffix, or its name on the server",
         cause=f"known databases: {known}\n{user_line() or ''}".strip(),
         fix=f"arena.session(database={similar!r})",
     )
@@ -737,15 +743,15 @@ def redirected_url(database: Database, driver: str) -> URL:
     return URL.create(name, host=host, database=database.file or database.name)
 
 
-# This variable has the original values, for workers and child runs, which inherit the new ones.
+# Workers and child runs inherit the new values. They read the original ones in this variable.
 _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
 class Environment:
     """Redirects the variables of ``arena_env``, and restores them.
 
-    An unset variable is set when the app's first database is known. Without it, another process
-    would use the app's default, which is no test database.
+    It also sets unset variables, once the app's first database is known. Otherwise another process
+    would use the app's default database.
     """
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
@@ -765,7 +771,7 @@ class Environment:
                 self._unset.append(name)
 
     def redirect(self) -> None:
-        """Put the new URLs in place. The database of the first URL is the app's first one.
+        """Replace the URLs. The database of the first URL is the app's first database.
 
         Raises:
             ConfigError: the value of a variable is no URL.
@@ -785,20 +791,19 @@ class Environment:
         # The message does not show the value, which may hold a password.
         return ConfigError(
             f"arena_env names {name}, whose value is no database URL",
-            why="pytest-arena leads the app into a test database by changing the URL in "
-            "the variable. The app would use the database that the value names, which may "
-            "be your own",
+            why="pytest-arena redirects the app by changing the URL in the variable. Without that, "
+            "the app would use your database",
             cause=f"{self._place} names the variable\n"
             "the environment has its value, such as a path",
-            fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL, which the app has to read)\n"
+            fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL, which the app must read)\n"
             "or, if the value names no database: arena_env = another variable",
         )
 
     def complete(self) -> None:
         """Set the unset variables, if the app's first database is known.
 
-        The first variable names the app's first database. Each other one names a database that
-        does not exist.
+        The first variable gets the URL of the app's first database. Other variables get the URL of
+        a database that does not exist.
         """
         first = self._known.primary
         if not self._unset or first is None or first.key.kind == "expected":
@@ -815,7 +820,7 @@ class Environment:
         self._put(completed)
 
     def originals(self) -> dict[str, URL | None]:
-        """Return the original URL of each variable, or None if it was not set, or is no URL."""
+        """Return the original URL of each variable, None if it was unset or is no URL."""
         originals = self._originals
         return {name: parse_url(originals.get(name, "")) for name in self._names}
 
@@ -828,7 +833,7 @@ class Environment:
         os.environ[_ORIGINALS] = dumps(originals)
 
     def written_since(self) -> RequestedDatabase | None:
-        """Return the database that a conftest names by a new value of a variable."""
+        """Return the database in a variable that a conftest has set since, None without one."""
         for name in self._names:
             text = os.environ.get(name, "")
             if text in self._known.exported:
@@ -840,7 +845,7 @@ class Environment:
         return None
 
     def _inside(self, text: str, url: URL) -> str:
-        """Return the text of the URL that replaces a URL in a variable."""
+        """Return the new value of a variable."""
         new = self._new_url(url)
         if new is url:
             return text
@@ -852,15 +857,15 @@ class Environment:
         requested = requested_by_url(url)
         files = self._known.files
         if url.get_backend_name() in FILE_PRODUCTS:
-            # A memory URL keeps its pool class. Tests may open a free file themselves.
+            # A memory URL stays, so that the pool class stays. A free file stays.
             if requested is None or not requested.name or files.is_free(requested.name):
                 return url
             file = self._known.name(requested).file
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
                 file = f"file:{quote(file)}"
             return url.set(database=file)
-        # The same database on a host that does not exist. The gate knows the real host. A raw
-        # driver or another process does not ask the gate, so its connect fails.
+        # The new URL has a host that does not exist. The gate redirects engines with this host. A
+        # raw driver or another process fails to connect.
         if files.is_allowed(requested.name if requested else described_url(url)):
             return url
         is_named = names_database(url)
@@ -881,7 +886,7 @@ class Environment:
 
 
 def _inherited() -> dict[str, str]:
-    """Return the original values by the URLs that replace them, or "" if a variable was not set."""
+    """Return the original value for each new URL, "" if the variable was unset."""
     return dict(loads(os.environ.get(_ORIGINALS, "{}")))
 
 
@@ -900,7 +905,7 @@ def names_database(url: URL) -> bool:
 
 
 _DATABASE = {"database", "dbname", "service"}
-# Parameters of a URL by which drivers find a server, beside its host.
+# Parameters of a URL that also name a server.
 _ELSEWHERE = {
     "dsn",
     "host",

@@ -1,4 +1,4 @@
-"""Fills an empty database with schema and seed."""
+"""Builders: fill an empty database with a schema or a seed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[object]:
-    """Yield the functions that listen to these events of a metadata or table.
+    """Yield the user's listeners of these events of a metadata or table.
 
-    Types listen too, to be created in the database. The DDL contains them.
+    Types of SQLAlchemy listen too. They are skipped, because the DDL contains them.
     """
     for event in events:
         for listener in getattr(target.dispatch, event):
@@ -67,7 +67,7 @@ def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElem
     if dialect.supports_sequences:
         for _, sequence in sorted(metadata._sequences.items()):  # noqa: SLF001 - there is no public way
             yield schema.CreateSequence(sequence)
-    # `sorted_tables` would warn of foreign keys that form a circle.
+    # Not `sorted_tables`, which warns of cycles of foreign keys.
     for _, table in sorted(metadata.tables.items()):
         for column in table.columns:
             yield from _types(column.type, dialect)
@@ -94,7 +94,7 @@ def _types(
     # A TypeDecorator has its type there.
     implementation = getattr(implementation, "impl_instance", implementation)
     for facts in SUPPORTED.values():
-        # Not imported here, because its import is slow. A type of the dialect imports it.
+        # Do not import the slow module. If a type of the dialect is used, it is loaded.
         types: Any = sys.modules.get(f"sqlalchemy.dialects.{facts.name}")
         for name, statement in facts.named_types.items():
             if types and isinstance(implementation, getattr(types, name)):
@@ -114,7 +114,7 @@ def _fill(
 ) -> None:
     """Call a function with a connection or a session, and commit.
 
-    An async function runs in an event loop. So does a sync one if no sync driver is installed.
+    An async function runs in an event loop. So does a sync function without a sync driver.
     """
     if not is_async and target.sync_url is not None:
         sync_engine = create_engine(target.sync_url, poolclass=NullPool)
@@ -170,8 +170,8 @@ def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> 
         is_bare = _takes_nothing(attribute, f"arena_schema = {value}", "connection")
         return CodeBuilder(attribute, takes_nothing=is_bare)
     raise ConfigError(
-        f"arena_schema = {value} is of type {type(attribute).__name__}, which cannot make tables",
-        why="an empty database needs to know where its tables come from",
+        f"arena_schema = {value} is of type {type(attribute).__name__}, which cannot create tables",
+        why="pytest-arena creates the tables of each test database by this object",
         cause=source,
         fix="name a declarative Base, a MetaData or a function that takes a connection",
     )
@@ -191,7 +191,7 @@ def seed_builder(value: str, *, source: str = _load.SOMEWHERE) -> Builder:
         return CodeBuilder(attribute, takes_nothing=is_bare, in_session=True)
     raise ConfigError(
         f"arena_seed = {value} is of type {type(attribute).__name__}, not a function",
-        why="the function adds the rows that every test starts with",
+        why="the function adds the rows that each test starts with",
         cause=source,
         fix="async def seed(session: AsyncSession) -> None: …, or def seed(session: Session)",
     )
@@ -209,8 +209,8 @@ def _existing(value: str, root: Path, source: str) -> Path:
     suggestion = _load.nearest(file.name, similar) if similar else "<module>:<Base>"
     raise ConfigError(
         f"arena_schema = {value}: there is no file {file}",
-        why="an empty database needs to know where its tables come from",
-        cause=f"{source}\nthe path counts from pytest's rootdir",
+        why="pytest-arena creates the tables of each test database by this file",
+        cause=f"{source}\nthe path starts at pytest's rootdir",
         fix=f"arena_schema = {suggestion}",
     )
 
@@ -218,11 +218,11 @@ def _existing(value: str, root: Path, source: str) -> Path:
 def _takes_nothing(function: Callable[..., object], option: str, argument: str) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
-    A function without required parameters is called without arguments. It works on the app's
-    engine, which the gate redirects to the template. Its optional parameters mean something else.
+    A function without required parameters gets no argument. It works on the app's engine, which
+    the gate redirects to the template. Its optional parameters have another meaning.
 
     Raises:
-        ConfigError: the function works neither without nor with one argument.
+        ConfigError: the function can be called neither without nor with one argument.
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise _unfit(
@@ -270,9 +270,9 @@ class MetadataBuilder:
         return "\n".join(statements)
 
     def sources(self) -> Iterable[Path]:
-        """Return the files of listeners, which create views for example, and of the metadata.
+        """Return the files of the metadata and of listeners, which may create views.
 
-        Without listeners no code counts.
+        Return none without listeners: the identity then says everything.
         """
         has_code = False
         files = [self.file]
@@ -291,7 +291,7 @@ class MetadataBuilder:
 
     def build(self, target: BuildTarget) -> None:
         """Create the schemas and all tables."""
-        # A listener may create the schemas in its own way.
+        # A listener may create the schemas itself.
         creates_schemas = target.has_schemas and not any(
             True for _ in _listeners(self.metadata, "before_create")
         )
@@ -349,13 +349,13 @@ class AlembicBuilder:
     def _running(self) -> Iterator[None]:
         """Let the block run Alembic, also inside an ``alembic upgrade`` of a fixture.
 
-        ``alembic.context`` belongs to the latest run. This gives it back to the outer run.
+        ``alembic.context`` belongs to the latest run. The end restores it for the outer run.
         """
         from alembic import context  # noqa: PLC0415 - an extra, needed by this form alone
 
         outer: Any = vars(context).get("_proxy")
         try:
-            # Paths in alembic.ini count from the working folder unless they have %(here)s.
+            # Paths in alembic.ini without %(here)s are relative to the working folder.
             with contextlib.chdir(self.ini.parent):
                 yield
         finally:
@@ -373,7 +373,7 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
     if not is_alembic(ini):
         raise ConfigError(
             f"arena_schema = {ini.name}: it has no section [alembic]",
-            why="Alembic's migrations make the tables, and that section configures them",
+            why="Alembic's migrations create the tables, and that section configures them",
             cause=f"{ini}, named in {source}",
             fix="alembic init migrations   makes an alembic.ini; or name a Base, a function "
             "or a script",
@@ -383,7 +383,7 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
     except ImportError:
         raise ConfigError(
             f"arena_schema = {ini.name} needs Alembic, which is not installed",
-            why="the tables are made by its migrations",
+            why="its migrations create the tables",
             cause=source,
             fix="pip install 'pytest-arena[alembic]'",
         ) from None
@@ -392,14 +392,14 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
     except ImportError as error:
         raise ConfigError(
             f"arena_schema = {ini.name}: the package of its migrations cannot be imported: {error}",
-            why="the tables are made by Alembic's migrations, which lie in that package",
+            why="that package has the migrations, which create the tables",
             cause=f"script_location in {ini}",
             fix="name an importable package there, or script_location = %(here)s/<the folder>",
         ) from None
     if not (folder / "env.py").is_file():
         raise ConfigError(
             f"arena_schema = {ini.name}: there is no {folder / 'env.py'}",
-            why="the tables are made by Alembic's migrations, which env.py runs",
+            why="env.py runs the migrations, which create the tables",
             cause=f"script_location in {ini}",
             fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section",
         )
@@ -430,11 +430,11 @@ class ScriptBuilder:
                 place = CodeLine(str(self.file), error.line)
             raise TemplateError(
                 f"arena_schema = {self.file.name} failed: {error}",
-                why="no test can have a database before its template is built",
+                why="no test has a database before its template is built",
                 cause=str(place),
                 fix=error.fix
-                or f"mend that statement (it is run by {target.product}); the next run builds it "
-                "again",
+                or f"correct that statement, which {target.product} runs. The next run repeats the "
+                "build",
             ) from error
 
 
@@ -447,7 +447,7 @@ class CodeBuilder:
     in_session: bool = False
 
     def identity(self, _ddl: Dialect) -> str:
-        """Return nothing: only the code counts."""
+        """Return "": only the code counts."""
         return ""
 
     def sources(self) -> Iterable[Path]:
@@ -464,8 +464,8 @@ class CodeBuilder:
                 self._refuse(result)
             if isinstance(result, MetaData):
                 raise TypeError(
-                    f"{self.function.__name__}() returned a MetaData, which makes no tables by "
-                    "itself: name that in arena_schema, or call its create_all(connection)"
+                    f"{self.function.__name__}() returned a MetaData and created no tables: name "
+                    "the MetaData in arena_schema, or call its create_all(connection)"
                 )
             return result
 
@@ -476,14 +476,14 @@ class CodeBuilder:
         if inspect.iscoroutine(result):
             result.close()  # otherwise Python warns that it was never awaited
         raise TypeError(
-            f"{self.function.__name__}() returned something to await, and is no async function "
-            "itself: take the decorator off, or let it be async def as well"
+            f"{self.function.__name__}() returned an awaitable, and is no async function: remove "
+            "the decorator, or make the decorator's function async def"
         )
 
 
-# A builder fills a database. `identity` returns what is known before the build, without reading
-# code. `sources` returns the files of code from which the build starts. Their imports count too.
-# `build` fills the target, in a thread without a running event loop.
+# A builder fills a database. `identity` returns a text for the fingerprint, without the code.
+# `sources` returns the files of code that the build calls. Their imports count, too. `build` fills
+# the target, in a thread without a running event loop.
 Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
@@ -491,9 +491,9 @@ Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
 def suggested_schema(root: Path) -> str:
-    """Return the only likely value: the project's migrations, or the base of its models, or "".
+    """Return the project's migrations, or the base of its models, or "".
 
-    If tables belong to several bases, only the user knows which database has which.
+    Return "" if tables belong to several bases: only the user knows which database has which.
     """
     if is_alembic(root / "alembic.ini"):
         return "alembic.ini"
@@ -513,7 +513,7 @@ def suggested_schema(root: Path) -> str:
 
 
 def is_alembic(ini: Path) -> bool:
-    """Whether a file configures Alembic: it has a section ``[alembic]``."""
+    """Return whether a file configures Alembic: it has a section ``[alembic]``."""
     if not ini.is_file():
         return False
     lines = ini.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -521,7 +521,7 @@ def is_alembic(ini: Path) -> bool:
 
 
 def is_schema(value: object) -> bool:
-    """Whether this may be a value of ``arena_schema``: a base, a metadata, a function."""
+    """Return whether this may be the value of ``arena_schema``: a base, a metadata, a function."""
     return inspect.isroutine(value) or _metadata_of(value) is not None
 
 
@@ -532,16 +532,15 @@ class Candidate:
     name: str
     metadata: MetaData
     file: Path
-    has_own_metadata: (
-        bool  # not inherited, as a subclass of SQLModel without a table has it
-    )
-    is_at_home: bool  # defined in this module, not imported there
+    # Not inherited, unlike that of a subclass of SQLModel without a table.
+    has_own_metadata: bool
+    is_at_home: bool  # whether the module defines it, and does not import it
 
     def rank(self) -> tuple[bool, bool, bool, int, str]:
-        """Return a key by which the most likely value is the lowest.
+        """Return a key that is the lowest for the most likely value.
 
-        A name in a conftest is the least likely. Users delete its import with the fixtures that
-        pytest-arena replaces.
+        A name in a conftest comes last, because users delete its import together with the fixtures
+        that pytest-arena replaces.
         """
         is_conftest = self.file.name == "conftest.py"
         return (
@@ -566,7 +565,7 @@ def candidates() -> Iterator[Candidate]:
 
 
 def has_metadata(value: object) -> bool:
-    """Whether this is a base or a metadata."""
+    """Return whether this is a base or a metadata."""
     return _metadata_of(value) is not None
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Child
 
 _SHELLS = {"sh", "ash", "bash", "dash", "ksh", "zsh"}
-# They run the command among their arguments, some of them on another machine.
+# Programs that run the command in their arguments, some of them on another machine.
 _WRAPPERS = {
     *("env", "exec", "nice", "nohup", "sudo", "su", "time", "timeout", "xargs"),
     *("docker", "docker-compose", "kubectl", "podman", "ssh"),
@@ -28,7 +28,7 @@ _WRAPPERS = {
 _KEYWORDS = {"!", "do", "elif", "else", "if", "then", "until", "while", "{"}
 _OPERATORS = set("();|&")
 _REDIRECTIONS = set("<>&")
-# They run commands that a file of the project names.
+# Programs that run commands of a file of the project.
 _BUILDERS = {"make", "gmake", "just", "task", "rake", "npm", "tox", "nox"}
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*w?")
 _START = 200  # bytes: pip writes long paths of interpreters into the second line
@@ -71,7 +71,7 @@ class ChildProgram:
 
     @property
     def may_run_app(self) -> bool:
-        """Whether it is a Python program that has no guard, as another run of pytest has."""
+        """Whether it is a Python program other than pytest, which pytest-arena guards."""
         is_pytest = "pytest" in (self.name, *self.words)
         return not self.is_client and not is_pytest and self._is_python
 
@@ -86,7 +86,7 @@ class ChildProgram:
         return self.program.endswith(".sh")
 
     def code(self) -> str:
-        """Return the code that a Python interpreter is to run, as far as a file or `-c` has it."""
+        """Return the code in a Python program's file or after `-c`, "" if it is elsewhere."""
         words = [*self.words]
         if not _PYTHON.fullmatch(self.name):
             words = [self.program]
@@ -128,7 +128,7 @@ def child_programs(child: Child) -> Iterator[ChildProgram]:
 
 
 class _CommandLines:
-    """Finds programs in the words of a command, and in the text that a shell gets."""
+    """Finds programs in the words of a command, and in a command line for a shell."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -166,7 +166,7 @@ class _CommandLines:
             variable, is_assignment, value = word.partition("=")
             if is_assignment and variable.isidentifier():
                 assigned[variable] = value
-            elif is_wrapped and " " in word:  # as of ssh, and of su -c
+            elif is_wrapped and " " in word:  # the command of ssh, or of su -c
                 yield from self.in_text(word, program.variables)
             elif program.name in _WRAPPERS:
                 is_wrapped = True

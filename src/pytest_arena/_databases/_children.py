@@ -1,8 +1,8 @@
-"""Databases of the app that a child process may open.
+"""Checks which databases of the app a child process may open.
 
 pytest-arena does not guard a child process. It refuses to start a child whose arguments name a
-database of the app, and a client program such as psql that would connect to another database than
-the tests'. It warns of a child whose environment, or the app's code, names such a database.
+database of the app, and a client program such as psql on any other database than the tests'. It
+notes a child whose environment, or the app's code, names a database of the app.
 """
 
 from __future__ import annotations
@@ -73,18 +73,18 @@ class Children:
         self.starts: dict[str, None] = {}
         # The children that were started before the app had an engine, or outside of levels.
         self._early: list[_EarlyChild] = []
-        # The app's databases on servers that workers know: a controller imports no app.
+        # The app's databases on servers, from workers: a controller imports no app.
         self._servers_of_workers: dict[str, None] = {}
         self._url_of_workers = ""
 
     def check(self, child: Child, *, in_level: bool) -> None:
-        """Refuse a child that is told to open a database of the app. Warn if it may open one.
+        """Refuse a child that surely opens a database of the app. Note a child that may open one.
 
         Raises:
             ProductionDatabaseError: the arguments, or Alembic's configuration file, name a database
-                that ``arena_allow`` does not.
-            UnknownDatabaseError: it runs a client program that connects to another database than
-                the tests'.
+                that ``arena_allow`` does not allow.
+            UnknownDatabaseError: a client program would connect to another database than the
+                tests'.
         """
         reader = self._reader(child.folder)
         for argument in child.arguments:
@@ -98,7 +98,7 @@ class Children:
             self._check_configuration(program, reader)
         line = user_line()
         if line is None:
-            return  # a library starts the child, as pytest-xdist starts a worker
+            return  # a library starts the child, such as pytest-xdist
         place = line.short
         called = line_that_pytest_called()
         if called not in {None, line}:
@@ -115,9 +115,9 @@ class Children:
                 self._warn(self._without_database(program, reader, line))
 
     def early(self) -> str:
-        """Return the early children of a controller, for `take_over` in a worker.
+        """Return the early children of a controller as JSON, for `take_over` in a worker.
 
-        pytest-xdist cannot send the undecodable bytes of a command. JSON escapes them.
+        JSON escapes undecodable bytes of a command, which pytest-xdist cannot send.
         """
         records = []
         for child, _, line in self._early:
@@ -127,7 +127,7 @@ class Children:
         return json.dumps(records)
 
     def take_over(self, records: str) -> None:
-        """Add the early children of the controller, which has no engine: it imports no app."""
+        """Add the early children of the controller, which imports no app and cannot check them."""
         for command, place in json.loads(records):
             child = Child(*command)
             programs = list(child_programs(child))
@@ -135,21 +135,21 @@ class Children:
             self._early.append((child, programs, line))
 
     def servers(self) -> tuple[tuple[str, ...], str]:
-        """Return the app's databases on servers, and one that its code names, for a controller."""
+        """Return the app's databases on servers, and a database that its code names."""
         reader = self._reader(os.curdir)
         return reader.servers, reader.url_of_code()
 
     def learn(self, servers: Iterable[str], url_of_code: str) -> None:
-        """Note the databases on servers that a worker knows."""
+        """Note what ``servers`` of a worker returned."""
         self._servers_of_workers.update(dict.fromkeys(servers))
         self._url_of_workers = url_of_code or self._url_of_workers
 
     def check_early(self) -> tuple[str, ...]:
-        """Check the children that were started before the app had an engine, or outside of levels.
+        """Check the children that started before the app had an engine, or outside of levels.
 
-        Warn of those that may open a database of the app. Return the lines of those that name one
-        on a server: no file shows whether they have changed it. The variables of a program are
-        checked if it is Python, a shell's script or a builder. Others may have inherited them.
+        Note a child that may open a database of the app. Return a line for each child that names a
+        database on a server, because no file shows whether the child has changed it. Variables
+        count only for Python, scripts of a shell and builders: others may just inherit them.
         """
         failures: dict[str, None] = {}
 
@@ -189,7 +189,7 @@ class Children:
         )
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
-        """Refuse a client program if its database is neither the tests' nor an allowed one."""
+        """Refuse a client program unless its database is the tests' or allowed."""
         if self._config.drivers == "off" or not program.is_client:
             return
         connections = product_package(CLIENTS[program.name]).connections
@@ -213,9 +213,9 @@ class Children:
     def _without_database(
         self, program: ChildProgram, reader: _NamedDatabases, line: CodeLine
     ) -> str:
-        """Return words for a Python program that may have a server's URL from the app's code.
+        """Return a note for a Python program that may read a server's URL in the app's code, or "".
 
-        If the program inherits a variable of ``arena_env``, its URL has a host that does not exist.
+        A program that inherits a variable of ``arena_env`` gets a URL whose host does not exist.
         """
         if self._has_tests_database(program):
             return ""
@@ -243,7 +243,7 @@ class Children:
                 continue
             name = reader.named_by(value)
             if name:
-                # arena_env changes the environment of this process. Values from elsewhere stay.
+                # arena_env can only redirect a value in the environment of this process.
                 is_inherited = os.environ.get(variable) == value
                 can_redirect = is_inherited and variable not in self._config.env
                 yield (
@@ -269,7 +269,7 @@ def _program_name(child: Child) -> str:
 
 
 class _NamedDatabases:
-    """Finds the databases of the app in the arguments and variables of a child in a folder."""
+    """Finds databases of the app in arguments and variables of a child with this folder."""
 
     def __init__(
         self,
@@ -322,10 +322,10 @@ class _NamedDatabases:
 
     def _file_at(self, path: str) -> str:
         """Return the app's file at a path, without links, or ""."""
-        # A word such as `test` is rarely a path.
+        # Skip words such as `test`, which are rarely paths.
         if "." not in path and "/" not in path:
             return ""
-        # The names first: a look at the disk for each word of a command is slow.
+        # Check the name first, because reading the disk for each word of a command is slow.
         if Path(path).name not in self._file_names:
             return ""
         files = self._known.files
@@ -337,7 +337,7 @@ class _NamedDatabases:
         return real(file)
 
     def is_of_app(self, name: str) -> bool:
-        """Return whether the app has a database of this name on a server. The host may differ."""
+        """Return whether the app has a database of this name on a server, on any host."""
         product, _, place = name.partition("://")
         start = f"{product}://"
         _, _, database = place.partition("/")
@@ -347,7 +347,7 @@ class _NamedDatabases:
         )
 
     def url_of_code(self) -> str:
-        """Return a database on a server that an engine names, and no variable of ``arena_env``."""
+        """Return a database on a server that an engine names without ``arena_env``, or ""."""
         for database in self._of_engines:
             if database.product not in FILE_PRODUCTS and self._is_outside(database):
                 return database.name
@@ -367,7 +367,7 @@ class _NamedDatabases:
         return tuple(name for name in self._servers if "://" in name)
 
     def _is_outside(self, database: RequestedDatabase) -> bool:
-        """Whether a database on a server is neither pytest-arena's nor allowed."""
+        """Return whether a database on a server is neither pytest-arena's nor allowed."""
         if NOWHERE in database.name or UNNAMED in database.name:
             return False
         if self._config.drivers == "off":
@@ -381,10 +381,7 @@ class _NamedDatabases:
 
 
 def _with_known_driver(url: URL) -> URL:
-    """Return the URL with the driver of an engine.
-
-    The child may use a driver that is not installed for this process.
-    """
+    """Return the URL with an engine's driver. The child's driver may not be installed here."""
     backend = url.get_backend_name()
     for engine in known_engines.find():
         if engine.dialect.name == backend:

@@ -1,4 +1,4 @@
-"""The libraries that a build imports, and their versions."""
+"""Finds the versions of the libraries that a build imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# The metadata is searched as text, because `importlib.metadata` takes a second to parse it.
+# A search in the text of the metadata: `importlib.metadata` takes a second to parse it.
 # https://packaging.python.org/en/latest/specifications/recording-installed-packages/
 _REQUIRED = re.compile(r"^Requires-Dist: *([\w.-]+)(?!.*\bextra\b)", re.MULTILINE)
 
@@ -38,7 +38,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _libraries_of(package: str, folders: Mapping[str, Path]) -> Iterator[str]:
-    """Yield the libraries that installed files of a package, such as PyYAML for ``yaml``."""
+    """Yield the libraries that have installed a package, such as PyYAML for ``yaml``."""
     for name, folder in folders.items():
         installed = "\n" + _text(folder / "RECORD")
         if f"\n{package}/" in installed or f"\n{package}.py," in installed:
@@ -58,7 +58,7 @@ def first_other_version(known: Mapping[str, str]) -> str:
 
 
 def _folders() -> dict[str, Path]:
-    """Return the folders that describe the installed libraries, by the libraries' names."""
+    """Return the metadata folders of the installed libraries, by the libraries' names."""
     folders: dict[str, Path] = {}
     for place in dict.fromkeys(sys.path):
         for entry in _entries(place):

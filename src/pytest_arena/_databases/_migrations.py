@@ -26,7 +26,7 @@ class Comparison:
         """Return a sentence with the command that writes the missing migration.
 
         ``ini`` is a path from the folder in which pytest runs. Alembic refuses a new migration if
-        there are several heads and none is named, and if the database lacks a migration.
+        the database lacks a migration, or if there are several heads and the command names none.
         """
         alembic = "alembic" if ini == "alembic.ini" else f"alembic -c {ini}"
         command = f"{alembic} upgrade heads && {alembic} revision --autogenerate"
@@ -34,7 +34,7 @@ class Comparison:
             return f"Next: {command}"
         named = ", ".join(self.heads)
         return (
-            f"The heads are {named}. --head=heads joins them, --head={self.heads[0]} follows one. "
+            f"The heads are {named}. --head=heads merges them, --head={self.heads[0]} extends one. "
             f"Next: {command} --head=heads"
         )
 
@@ -42,7 +42,7 @@ class Comparison:
 _SEVERAL = 2
 
 
-# `env.py` may read these attributes of the command line. `alembic check` has the same ones.
+# Attributes of the command line that `env.py` may read, as in `alembic check`.
 _COMMAND_LINE = {"x": None, "name": None, "raiseerr": False, "autogenerate": False}
 # The arguments of a new migration. Only its operations are used.
 _REVISION = {
@@ -59,18 +59,18 @@ _REVISION = {
 
 
 def compare(ini: Path) -> Comparison:
-    """Compare as ``alembic check`` does. ``env.py`` has to reach the migrated database.
+    """Compare like ``alembic check``. Call it while engines connect to the migrated database.
 
-    ``env.py`` runs again, so that its ``include_object``, ``compare_type`` and the like count.
+    It runs ``env.py`` again, so that arguments such as ``include_object`` count.
     """
     try:
-        # SQLAlchemy warns of things that it cannot reflect. A suite may turn warnings into errors.
+        # The suite may turn SQLAlchemy's warnings about the reflection into errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             differences, heads = _differences(ini)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - the user's code; SystemExit as well
+    except BaseException as error:  # noqa: BLE001 - of the user's code, also SystemExit
         return Comparison(failure=_failure(error, ini))
     return Comparison(tuple(map(_described, _flat(differences))), heads=heads)
 
@@ -78,8 +78,8 @@ def compare(ini: Path) -> Comparison:
 def _differences(ini: Path) -> tuple[list[object], tuple[str, ...]]:
     """Return the differences that Alembic would write into a new migration, and the heads.
 
-    ``command.check`` of older versions raises them as a text. It fails if an ``env.py`` removes
-    empty migrations.
+    ``command.check`` is not used: in older versions it raises a text, and it fails if ``env.py``
+    removes empty migrations.
     """
     from alembic.autogenerate import RevisionContext  # noqa: PLC0415 - an extra
     from alembic.config import Config  # noqa: PLC0415 - the same
@@ -116,12 +116,12 @@ def _failure(error: BaseException, ini: Path) -> str:
     text = described(error)
     if line is not None:
         text = f"{text} ({line})"
-    # Machines share templates: the paths of this machine are not stored.
+    # Machines share templates, so do not store paths of this machine.
     return text.replace(f"{ini.parent.absolute()}/", "").replace("\n", " ")
 
 
 def _flat(differences: list[Any]) -> list[tuple[object, ...]]:
-    """Return a flat list: Alembic puts the changes of one column into an inner list."""
+    """Flatten a list, in which Alembic puts the changes of one column into an inner list."""
     flat: list[tuple[object, ...]] = []
     for difference in differences:
         if isinstance(difference, list):
@@ -136,9 +136,9 @@ _SIDES = {"add": "in the models only", "remove": "in the migrations only"}
 
 
 def _described(difference: tuple[Any, ...]) -> str:
-    """Return the words for one difference, as ``column shops.city: in the models only``.
+    """Return words for a difference, such as ``column shops.city: in the models only``.
 
-    https://alembic.sqlalchemy.org/en/latest/api/autogenerate.html describes the tuples.
+    The tuples: https://alembic.sqlalchemy.org/en/latest/api/autogenerate.html
     """
     action, _, noun = str(difference[0]).partition("_")
     if action == "modify":
@@ -160,7 +160,7 @@ def _joined(*names: str | None) -> str:
 
 
 def _value(value: object) -> str:
-    """Return a type, a comment, a default or whether a column is nullable, as text."""
+    """Return a type, a comment, a default or a nullable flag as text."""
     clause = getattr(value, "arg", None)  # a server default has its SQL there
     return repr(value) if clause is None else str(clause)
 

@@ -63,7 +63,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 
 _FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
-_NEW_DATABASES = 16  # after so many, pytest-arena collects engines that are garbage
+_NEW_DATABASES = 16  # after so many new databases, run the garbage collector
 
 
 # Not frozen: each test creates one, and a frozen one takes twice as long.
@@ -71,8 +71,8 @@ _NEW_DATABASES = 16  # after so many, pytest-arena collects engines that are gar
 class Level:
     """A state of all databases that pytest-arena enters and leaves.
 
-    ``serial`` is the number of a test or an example. The gate records it for each checkout. A
-    wider fixture has a negative number.
+    ``serial`` is the number of a test or an example, negative for a wider fixture. The gate records
+    it for each checkout.
     """
 
     owner: object
@@ -81,9 +81,8 @@ class Level:
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
     from_template: bool = False  # whether it ignores the changes of the levels below
-    is_idle: bool = (
-        False  # whether neither the set-up nor the tear-down of its fixture runs
-    )
+    # Whether neither the set-up nor the tear-down of its fixture runs.
+    is_idle: bool = False
 
     def note_idle(self, *, is_idle: bool) -> None:
         """Note the end of its fixture's set-up, or the beginning of its tear-down."""
@@ -96,7 +95,7 @@ class Level:
 
 
 class Databases:
-    """The databases of the app. Answers the questions of the gate and of the products."""
+    """The databases of the app. Implements the core of the gate and of the products."""
 
     files: AllowedFiles
 
@@ -147,8 +146,8 @@ class Databases:
         if build is not None:
             return build.target_of(self.known.find(requested))
         try:
-            # The oldest engine is the app's first one, even if another one connects first.
-            self.known.know_engines(asking=requested.dialect)
+            # The oldest engine has the app's first database, also if another one connects first.
+            self.known.find_engines(connecting=requested.dialect)
             database = self.known.register(requested)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
@@ -156,7 +155,7 @@ class Databases:
         target = database.target
         is_in_memory = database.key.kind == "memory"
         if not is_in_memory:
-            # A child process may get a copy of the variables before it starts.
+            # Set the variables now: code may copy them for a later child process.
             self.environment.complete()
         if is_in_memory and self.levels and self.levels[-1] is database.level:
             return replace(target, is_passing=True)
@@ -182,10 +181,10 @@ class Databases:
         return database.target
 
     def _is_over(self, name: str) -> bool:
-        """Whether the run has ended inside a run without pytest-arena.
+        """Return whether the run has ended and an outer run without pytest-arena continues.
 
         Raises:
-            RefusedError: the run has ended.
+            RefusedError: the run has ended, and no outer run continues.
         """
         if self.finished and not self.is_guest:
             raise self.ledger.refused(_gate_notes.after_session(name))
@@ -224,19 +223,19 @@ class Databases:
         if self._builds.running:
             build = self._builds.now()
             if build is not None:
-                # A builder's engine may have a connection to the live database in its pool.
+                # A pool may have a connection to the live database, which a builder must not get.
                 return build.current(key) or build.target_of(database)
         if database is None:
             return None
         return database.product.target(database)
 
     def target_at(self, file: str) -> ConnectTarget | None:
-        """Return the target of a connection that is open on this file, None if it has none."""
+        """Return the target of a connection that has opened this file, or None."""
         database = self.known.at_file(file)
         return None if database is None else database.target
 
     def is_inside(self, file: str) -> bool:
-        """Whether this file belongs to pytest-arena. If it does, fill it first."""
+        """Return whether this file belongs to pytest-arena. Fill a live file first."""
         database = self.known.at_file(file)
         if database is None:
             return self.files.is_ours(file)
@@ -248,9 +247,9 @@ class Databases:
     def before_child(self, child: Child) -> None:
         """Build the databases that a child process may use.
 
-        A fork may use the databases of all engines. Another child may use those that its
-        environment names. A child whose command names a database of the app is refused. If a build
-        fails, the first connection reports it.
+        A fork may use the databases of all engines, another child those in its environment. A child
+        whose command names a database of the app is refused. If a build fails, the first connection
+        raises its error.
         """
         self.environment.complete()
         self.files.register_present()
@@ -259,7 +258,7 @@ class Databases:
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
             databases = list(filter(self._is_exported, databases))
-        # A child knows no address before a database has one. xdist's workers start `uname` then.
+        # Before any database has an address, a child can use none. xdist's workers start `uname`.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
         if self.levels and self.build() is None and not self.finished:
@@ -293,16 +292,16 @@ class Databases:
         return guards
 
     def _is_exported(self, database: Database) -> bool:
-        """Whether the URL in a variable of ``arena_env`` names the database's file."""
+        """Return whether the URL in a variable of ``arena_env`` names the database's file."""
         file = database.file
         if not file:
             return False
         return any(file in url for url in self.known.exported)
 
     def serial(self, *, is_on_top: bool = False) -> int:
-        """The serial of the level of the running code, or of the level on top. 0 without a level.
+        """Return the serial of the level in use, or of the top level. 0 without a level.
 
-        It is 0 in a build, so that a connection which a builder keeps is no leak of the test.
+        It is 0 in a build, so that a connection of a builder is no leak of the test.
         """
         if not self.levels:
             return 0
@@ -312,9 +311,10 @@ class Databases:
         return level.serial
 
     def level_in_use(self) -> Level:
-        """Return the level of the code that runs now: the top one.
+        """Return the level of the code that runs now: the highest one that is not idle.
 
-        If a test writes before it asks for a wide fixture, that fixture's level is above its own.
+        If a test writes before it requests a wide fixture, the fixture's idle level is above the
+        test's level.
         """
         for level in reversed(self.levels):
             if not level.is_idle:
@@ -336,13 +336,13 @@ class Databases:
         return list(self.known.requested), by_user
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
-        """Whether an engine of the app names this database of a server."""
+        """Return whether an engine of the app names this database of a server."""
         name = (requested.product, requested.database)
         of_engines = requested_by_engines(known_engines.find())
         return name in [(other.product, other.database) for other in of_engines]
 
     def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture, not a test, sets up a test database of this name."""
+        """Return whether a fixture sets up a test database of this name, and not a test."""
         callers = [frame.f_globals.get("__name__") for frame in frames()]
         if self.serial() > 0 and _FIXTURES not in callers:
             return False
@@ -364,7 +364,7 @@ class Databases:
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError if the caller works for a test that has ended.
 
-        A refused statement fails the run: the work has kept its connection over the test's end.
+        A refused statement fails the run: the work has kept its connection after its test.
         """
         work = WORK.get()
         is_late = work is not None and work.is_over
@@ -379,7 +379,7 @@ class Databases:
         thread = get_ident()
         frame = late_threads.get(thread)
         if frame and frame not in frames(of_users=True):
-            # The late call has returned. A library's thread may now work for another test.
+            # The late call has returned. The library's thread may work for another test now.
             del late_threads[thread]
         if not is_late:
             is_of_running_test = work is not None and not work.is_over
@@ -396,30 +396,30 @@ class Databases:
         raise error
 
     def note_published(self, key: Key) -> None:
-        """Note that a test has the address of a database: any program may use it at any time."""
+        """Note that a test has the address of a database, so that any program may use it."""
         self._connections.may_be_used(key)
 
     # For the run.
 
     def finish(self) -> None:
-        """Refuse every connection from here on."""
+        """Refuse every connection from now on."""
         self.finished = True
 
     def become_guest(self) -> None:
-        """Admit every connection from here on: an outer run without pytest-arena continues."""
+        """Admit every connection from now on: an outer run without pytest-arena continues."""
         self.is_guest = True
         self.files.allow_all()
 
     def begin_test(self) -> list[Database]:
-        """Begin a test in this process, which may be a fork. Drop databases, and return them.
+        """Begin a test in this process, which may be a fork. Return the dropped databases.
 
-        These are the databases that no engine of the app uses any more.
-        A database in memory ends with its engines. A database on a file starts from its template
-        again at its next use, if only engines of tests used it and these have ended.
+        Databases that no engine of the app uses are dropped: a database in memory, which ends with
+        its engines, and a file that only engines of tests used. The next use of such a file starts
+        from the template again.
         """
         self.process = os.getpid()
         if len(self.known.by_key) >= self._next_collection:
-            gc.collect()  # ends engines that were never disposed of
+            gc.collect()  # frees engines that were never disposed of
             self._next_collection = len(self.known.by_key) + _NEW_DATABASES
         databases = [*self.known.by_key.values()]
         candidates = list(filter(self._may_drop, databases))
@@ -436,9 +436,9 @@ class Databases:
     def drop_with_level(self, database: Database, level: Level) -> bool:
         """Drop a database in memory with the level in which it, or its engine, was created.
 
-        The database did not exist before this level. A surviving engine gets a fresh one at its
-        next connect. The app's first database is kept while an engine of a wider level uses it. A
-        database with a session of pytest-arena is kept too. Returns whether it was dropped.
+        The database did not exist before this level. A surviving engine gets a new one at its next
+        connect. The app's first database is kept while an engine of a wider level uses it. A
+        database with an engine of pytest-arena is kept too. Return whether it was dropped.
         """
         if database.key.kind != "memory":
             return False
@@ -458,7 +458,7 @@ class Databases:
         return True
 
     def _may_drop(self, database: Database) -> bool:
-        """Whether a database may be dropped if no engine of the app uses it."""
+        """Return whether a database may be dropped if no engine of the app uses it."""
         if database.key.kind == "memory":
             return True
         if self.levels or database is self.known.primary:
@@ -471,7 +471,7 @@ class Databases:
         return set(database.tails).isdisjoint(self.known.named_by_options())
 
     def provisioned(self) -> list[Database]:
-        """Return the databases that have content: something has connected to them."""
+        """Return the databases that have content, because a connection was opened."""
         provisioned = []
         for database in [*self.known.by_key.values()]:
             if database.isolation is not None:
@@ -479,8 +479,8 @@ class Databases:
         return provisioned
 
     def unprepared(self) -> list[Database]:
-        """Return the known databases whose template was not looked for."""
-        self.known.know_engines()
+        """Return the known databases with a template that was not searched or built yet."""
+        self.known.find_engines()
         unprepared = []
         for database in [*self.known.by_key.values()]:
             is_new = database.isolation is None and database.prepared is None
@@ -489,7 +489,7 @@ class Databases:
         return unprepared
 
     def prepare(self, database: Database) -> None:
-        """Find or build the template of a database, before a mock of a test acts on the build."""
+        """Find or build the template of a database, before a mock of a test can affect it."""
         with _process.without_mocks():
             self.provision.prepare(database)
 
@@ -498,9 +498,9 @@ class Databases:
 
         Raises:
             TemplateError: the template cannot be built.
-            ServerError: there is no server for it.
+            ServerError: no server was found for it.
             ConfigError: its product does not have the requested isolation.
-            RefusedError: it has no content yet, and this is a fork, which runs no test.
+            RefusedError: it has no content yet, and this process is a fork that runs no test.
         """
         isolation = database.isolation
         if isolation is not None:
@@ -530,17 +530,17 @@ class Provision:
         self._known = known
         self._connections = connections
         self._levels = levels
-        # Databases whose template was built inside of the running test.
+        # Databases whose template the running test has built.
         self.filled_in_test: dict[Database, None] = {}
         self.first_contents: dict[Database, Content | None] = {}
-        # `--arena-rebuild` ignores templates that are older than the run. The workers inherit the
-        # time from the first process, so that only one of them builds each template.
+        # `--arena-rebuild` ignores templates that are older than the run. Workers inherit the time
+        # of the first process, so that only one of them builds each template.
         self._newer_than = 0.0
         if config.rebuild:
             began = os.environ.setdefault(_SINCE, str(time.time()))
             self._newer_than = float(began)
         self._day_began = _start_of_day()
-        # Keys: a product and a driver.
+        # By product and driver.
         self.stores: dict[tuple[str, str], Store[object]] = {}
 
     def ensure(self, database: Database) -> Isolation:
@@ -548,7 +548,7 @@ class Provision:
 
         Raises:
             TemplateError: the template cannot be built.
-            ServerError: there is no server for it.
+            ServerError: no server was found for it.
             ConfigError: its product does not have the requested isolation.
         """
         with database.lock:
@@ -574,13 +574,13 @@ class Provision:
                 database.prepare(self._template(database, Stage.SEEDED))
             except (ConfigError, ServerError, TemplateError) as error:
                 database.fail(error)
-                # The error that the first connection raises contains them.
+                # The error of the first connection contains them.
                 self._ledger.mark_reported(*self._ledger.since(mark))
 
     def _fill(self, database: Database) -> ArenaError | None:
         """Give a database the content of its template, and enter the present levels on it.
 
-        Returns the error about a marker of the test. It concerns no later test.
+        Return an error about the test's marker. It does not concern later tests.
         """
         refusal: ArenaError | None = None
         try:
@@ -606,7 +606,7 @@ class Provision:
     def _enter_present(
         self, isolation: Isolation, database: Database, level: Level
     ) -> ArenaError | None:
-        """Enter a present level, even if its marker cannot be obeyed. Return the error about it."""
+        """Enter a present level, also without its marker's isolation. Return that error."""
         refusal: ArenaError | None = self._choose_isolation(isolation, database, level)
         self._enter(isolation, database)
         try:
@@ -616,7 +616,7 @@ class Provision:
         return refusal
 
     def _prepared(self, database: Database) -> object:
-        """Return the content of the template of a database. Find or build it, if no test has."""
+        """Return the content of the template of a database. Find or build it at the first call."""
         if database.prepared is None:
             return self._template(database, Stage.SEEDED)
         [content] = database.prepared
@@ -646,7 +646,7 @@ class Provision:
             return None
         return ConfigError(
             f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
-            why="a test with another isolation than the requested one would prove nothing",
+            why="the test would run with another isolation than it needs",
             cause="the test's marker, @pytest.mark.arena",
             fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
         )
@@ -654,9 +654,8 @@ class Provision:
     def _enter(self, isolation: Isolation, database: Database) -> None:
         if database not in self.first_contents and not isolation.depth:
             content = None
-            if (
-                database.key.kind != "memory"
-            ):  # a database in memory ends with its engines
+            # A database in memory does not exist at the end.
+            if database.key.kind != "memory":
                 content = first_content(isolation)
             self.first_contents[database] = content
         isolation.enter()
@@ -664,7 +663,7 @@ class Provision:
     def _give_content(
         self, isolation: Isolation, database: Database, level: Level
     ) -> None:
-        """Replace the content of a level that begins with another one than the level below."""
+        """Replace the content of a level that starts from a template."""
         if level.from_template or level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
@@ -685,9 +684,9 @@ class Provision:
         return any(level.is_test for level in self._levels)
 
     def renew(self, test: str, *, is_fork: bool) -> None:
-        """Build the templates again that a test has built, and replace the databases' content.
+        """Rebuild the templates that a test has built, and replace the databases' content.
 
-        Called after the test, without levels. A fork only builds: another process restores its
+        Called after the test, without levels. A fork only builds, because its parent restores the
         databases.
 
         Raises:
@@ -700,7 +699,7 @@ class Provision:
             store.forget_test(test)
         for database in databases:
             content = self._template(database, Stage.SEEDED)
-            # One in memory has ended with its test.
+            # A database in memory may have ended with its test.
             exists = database in self._known.by_key.values()
             if database.isolation is not None and exists and not is_fork:
                 database.isolation.replace(content)
@@ -722,12 +721,12 @@ class Provision:
         return store
 
     def template_words(self) -> str:
-        """Return what the summary says in place of words about templates, or ""."""
+        """Return the stores' own words about templates for the summary, or ""."""
         words = [store.template_store.words for store in self.stores.values()]
         return "; ".join(filter(None, words))
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
-        """Yield comparisons that found something, each with its value of ``arena_schema``."""
+        """Yield comparisons with differences or failures, each with its ``arena_schema``."""
         for store in self.stores.values():
             yield from store.comparisons.items()
 

@@ -1,4 +1,4 @@
-"""Opens ``db_session``, which shows the present rows and commits before each request."""
+"""Opens ``db_session``, which reads present rows, and commits it before each request."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
 
-    # A database, and whether the engine uses pytest-arena's login, past the app's policies.
+    # A database, and whether the engine uses pytest-arena's login, which no policy limits.
     EngineKey = tuple[Database, bool]
 
 
-# SQLAlchemy's methods, which pytest-arena's calls need even while a test mocks or spies on them.
+# SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
 _COMMIT = Session.commit
 _FLUSH = Session.flush
 _ROLL_BACK = Session.rollback
@@ -64,7 +64,7 @@ _CLOSE = Session.close
 
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 
-# The memory of the sync and of the async sessions of a test.
+# The remembered instances of the sync and of the async sessions of a test.
 Memory = tuple[
     dict["FreshSession", "LoadedInstances"], dict[AsyncSession, "LoadedInstances"]
 ]
@@ -81,20 +81,21 @@ def _noting_write(name: str) -> Callable[..., Any]:
 
 
 class FreshSession(Session):
-    """A session that reads rows from the database even if it has loaded them before.
+    """A session whose queries read the database, also for instances that it has loaded.
 
-    An ORM session normally answers from its identity map, so that a test would not see the changes
+    A normal ORM session keeps the values in its identity map, so a test would not see the changes
     of a request. Instances keep their values after a commit.
     """
 
     wrote = False
     may_be_connected = False
-    reads = 0  # how often it may have read a row again
+    reads = 0  # the number of statements, each of which may have read a row again
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
     is_flushing = False
-    is_committed_by_arena = False  # now
-    names_beside: Callable[[], list[str]] = list  # names of the app's other databases
+    is_committed_by_arena = False  # whether pytest-arena commits it now
+    # Returns the names of the app's other databases.
+    names_beside: Callable[[], list[str]] = list
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -107,10 +108,7 @@ class FreshSession(Session):
         *,
         is_committed_before_requests: bool,
     ) -> None:
-        """Note the sessions of the test, and how it uses this one.
-
-        ``names_beside`` returns the names of other databases.
-        """
+        """Set the attributes for the use in a test."""
         self.sessions = sessions
         self.names_beside = names_beside
         self.is_committed_before_requests = is_committed_before_requests
@@ -122,7 +120,7 @@ class FreshSession(Session):
             self.wrote = True
 
     def end_transaction(self) -> None:
-        """Note that the session has no uncommitted write and no connection."""
+        """Note the end of the transaction: the session has no write and no connection now."""
         self.wrote = False
         self.may_be_connected = False
 
@@ -133,15 +131,15 @@ class FreshSession(Session):
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``Session.get``, and read from the database."""
-        # AsyncSession passes False, its default.
+        # AsyncSession always passes a value, by default False.
         if not kwargs.get("populate_existing"):
             kwargs["populate_existing"] = self.may_overwrite()
         return super().get(*args, **kwargs)
 
     def may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
-        """Whether a query may give instances the values of the database.
+        """Return whether a query may overwrite the values of instances.
 
-        It must not overwrite a change that the session does not flush before the query.
+        It must not overwrite changes that the session does not flush before the query.
         """
         flushes = self.autoflush and is_flushed_before and not self.is_flushing
         return flushes or not self.dirty
@@ -179,7 +177,7 @@ class FreshSession(Session):
             self.is_flushing = was_flushing
 
     def step_to_other_database(self, error: Exception) -> str:
-        """Return what to do if a table is missing that another database may have; else ""."""
+        """Return the next step if the missing table may be in another database, else ""."""
         others = self.names_beside()
         if not others or kind_of_error(error) != "no table":
             return ""
@@ -203,14 +201,14 @@ class FreshSession(Session):
 
     def close(self) -> None:
         """Call ``Session.close``."""
-        # The gate looks for this frame: changes that it loses are the test's, not the app's.
+        # The gate looks for this frame: changes that the close loses are the test's.
         super().close()
 
 
 def _read_again(state: ORMExecuteState) -> None:
-    """Let a statement of the session read from the database."""
+    """Make a statement of the session overwrite loaded values."""
     session = cast("FreshSession", state.session)
-    # A text may be a SELECT: an extra commit costs little.
+    # A text counts as a write. It may be a SELECT, but an extra commit costs little.
     writing = Insert | Update | Delete | TextClause
     session.note_statement(may_write=isinstance(state.statement, writing))
     is_flushed_before = state.execution_options.get("autoflush", True)
@@ -243,16 +241,16 @@ def _has_ended(session: Session, transaction: SessionTransaction) -> None:
 
 
 class _NamingWarnings:
-    """The module ``warnings``, as SQLAlchemy calls it to warn.
+    """Replaces the module ``warnings`` in SQLAlchemy.
 
-    In a greenlet the stack ends at SQLAlchemy's first frame, so Python would name ``sys:1``.
+    In a greenlet the stack ends at SQLAlchemy's first frame, so a warning would name ``sys:1``.
     """
 
     def __getattr__(self, name: str) -> Any:
         return getattr(warnings, name)
 
     def warn(self, message: Any, category: Any = None, stacklevel: int = 1) -> None:
-        """As ``warnings.warn``. In a greenlet, name the line that awaits it."""
+        """Warn like ``warnings.warn``. In a greenlet, name the user's line that awaits it."""
         line = user_line() if in_greenlet() else None
         if line is None:
             warnings.warn(message, category, stacklevel + 1)
@@ -263,7 +261,7 @@ class _NamingWarnings:
 
 
 def _name_users_line_in_warnings() -> None:
-    """Let SQLAlchemy's warnings name the user's line, and not a line of ``FreshSession``."""
+    """Make SQLAlchemy's warnings name the user's line, and not a line of ``FreshSession``."""
     own_modules = getattr(langhelpers, "_not_sa_pattern", None)
     if own_modules is not None:
         widened = re.compile(rf"{own_modules.pattern}|^pytest_arena\.")
@@ -278,7 +276,7 @@ listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
 
 def _uses_sqlmodel() -> bool:
-    """Return whether a class of SQLModel has a table. Libraries import SQLModel, too."""
+    """Return whether the app has a table of SQLModel, which libraries may import, too."""
     base = getattr(sys.modules.get("sqlmodel"), "SQLModel", None)
     return base is not None and _has_table(base)
 
@@ -294,7 +292,7 @@ def _has_table(base: type[object]) -> bool:
 def _session_classes(
     *, is_sqlmodel: bool
 ) -> tuple[type[FreshSession], type[AsyncSession]]:
-    """Return the classes of sessions. With SQLModel they have its ``exec``."""
+    """Return the classes of sessions, with the method ``exec`` if the app uses SQLModel."""
     if not is_sqlmodel:
         return FreshSession, AsyncSession
     sync = importlib.import_module("sqlmodel").Session
@@ -313,7 +311,7 @@ class LoadedInstances:
             self._instances.append((instance, loaded))
 
     def restore(self, session: Session) -> None:
-        """Put exactly these instances back into the session, with the values of the database."""
+        """Make the session hold exactly these instances, with the values of the database."""
         _ROLL_BACK(session)
         session.expunge_all()
         for instance, _ in self._instances:
@@ -328,9 +326,9 @@ class LoadedInstances:
 
 
 def _add(session: Session, instances: list[object]) -> None:
-    """Add detached instances to a session, without new instances that are related to them."""
+    """Add detached instances to a session, without related new instances."""
     for instance in instances:
-        # If it holds a deleted instance, the cascade raises after this one has been added.
+        # The cascade to a deleted instance raises, after this instance is added.
         with suppress(InvalidRequestError):
             session.add(instance)
     for instance in list(session.new):
@@ -340,10 +338,11 @@ def _add(session: Session, instances: list[object]) -> None:
 class Starter(Protocol):
     """Starts the app of a test."""
 
-    starts_with_session: bool  # the app starts before the first use of a connection
+    # Whether to start the app before the first use of a connection.
+    starts_with_session: bool
 
     def start(self) -> None:
-        """Start the app of a sync test. The loop of an async test does not run now."""
+        """Start the app of a sync test."""
 
     async def astart(self) -> None:
         """Start the app in the running loop."""
@@ -351,18 +350,20 @@ class Starter(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Sessions:
-    """The sessions of one test: committed before each request, closed at the end."""
+    """The sessions of one test. They are committed before each request, and closed at the end."""
 
     is_used: bool = False  # whether a session was opened
-    has_committed: bool = False  # before a request
-    # Classes of the loaded instances whose changes were committed before the next request.
+    has_committed: bool = False  # whether a commit before a request had work
+    # The classes of changed instances in the commit before the next request.
     updated: set[str] = field(default_factory=set)
-    starter: Starter | None = None  # of the app, before the first use of a connection
+    starter: Starter | None = (
+        None  # starts the app before the first use of a connection
+    )
     # Errors of commits before requests.
     failures: list[Exception] = field(default_factory=list)
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
-    # Concurrent requests commit one after the other: gathered ones, and those of threads.
+    # Locks: requests of several tasks or threads commit one after the other.
     _async_mutex: AnyLoopMutex | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -387,7 +388,7 @@ class Sessions:
         return session
 
     def note_updates(self, classes: set[str]) -> None:
-        """Note the classes of changed instances that are about to be committed."""
+        """Note the classes of changed instances in a commit."""
         self.updated |= classes
 
     def take_updated(self) -> set[str]:
@@ -397,7 +398,7 @@ class Sessions:
         return updated
 
     def start_app(self) -> None:
-        """Start the app before the first row of the test, as in production."""
+        """Start the app before the first row of the test, like in production."""
         starter = self.starter
         if starter is None or not starter.starts_with_session:
             return
@@ -407,7 +408,7 @@ class Sessions:
             starter.start()
 
     async def acommit(self) -> None:
-        """Commit pending work, so that a request sees it. Works for gathered requests."""
+        """Commit pending work, so that a request sees it. Several tasks may call this at once."""
         self.commit_sync_sessions()
         async with self._async_mutex or nullcontext():
             for session in _to_be_committed(self._async):
@@ -426,8 +427,9 @@ class Sessions:
         for session in map(_fresh, self._async):
             if session.is_committed_before_requests and session.has_pending_work:
                 raise PendingWorkError(
-                    "a sync request inside an async test, while db_session has work not committed",
-                    why="the request would not see it: a sync client cannot await the commit",
+                    "a sync request in an async test, while db_session has uncommitted work",
+                    why="a sync client cannot await the commit, so the request would not see the "
+                    "work",
                     cause=str(user_line() or "the request"),
                     fix="await db_session.commit()   before the request, or use `client`",
                 )
@@ -441,7 +443,7 @@ class Sessions:
                     session.commit_by_arena()
 
     def remember(self) -> Memory:
-        """Return the instances of the sessions. No work may be pending."""
+        """Return the instances of the sessions. Call this without pending work."""
         of_sync = {session: LoadedInstances(session) for session in self._sync}
         of_async = {}
         for session in self._async:
@@ -458,7 +460,7 @@ class Sessions:
         self._async = [*of_async]
 
     def restore(self, memory: Memory) -> None:
-        """Restore the instances of the sync sessions. Close those that were opened since."""
+        """Restore the instances of the sync sessions. Close new sync sessions."""
         of_sync, _ = memory
         for session in self._sync:
             if session not in of_sync:
@@ -468,7 +470,7 @@ class Sessions:
         self._sync = [*of_sync]
 
     def pending(self) -> int:
-        """Return how many instances the next commit before a request writes."""
+        """Return the number of instances that the next commit before a request writes."""
         pending: list[object] = []
         for session in self._all():
             if session.is_committed_before_requests:
@@ -480,7 +482,7 @@ class Sessions:
         return {inspect(instance) for session in self._all() for instance in session}
 
     def reads(self) -> int:
-        """Return how often the sessions may have read a row."""
+        """Return the number of statements of the sessions."""
         return sum(session.reads for session in self._all())
 
     def _all(self) -> list[FreshSession]:
@@ -494,7 +496,7 @@ class Sessions:
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.
 
-        They keep their persistent instances: the tear-down of a fixture may refresh one.
+        They keep their persistent instances, because a fixture's tear-down may refresh one.
         """
         for session in self._async:
             fresh = _fresh(session)
@@ -503,7 +505,7 @@ class Sessions:
             _add(fresh, instances)
 
     def close(self) -> None:
-        """Close all sessions after the loops have ended. Uncommitted changes are rolled back."""
+        """Close all sessions after the end of the loops. This rolls uncommitted changes back."""
         if any(session.may_be_connected for session in map(_fresh, self._async)):
             run_in_new_loop(self.aclose())
         for session in self._all():
@@ -511,7 +513,7 @@ class Sessions:
 
 
 def _close(session: Session) -> None:
-    # The gate looks for this frame, as for that of `FreshSession.close`.
+    # The gate looks for this frame, too, as for `FreshSession.close`.
     _CLOSE(session)
 
 
@@ -519,7 +521,7 @@ def _close(session: Session) -> None:
 def _explained(
     awaited: str, session: FreshSession, failures: list[Exception]
 ) -> Iterator[None]:
-    """Add a note to an error of this commit: it is not an error of the app."""
+    """Add a note to an error of this commit, because it is not an error of the app."""
     try:
         yield
     except ArenaError:  # its message is complete
@@ -527,8 +529,8 @@ def _explained(
     except Exception as error:
         failures.append(error)
         error.add_note(
-            "pytest-arena commits the pending changes of db_session before each request. These are "
-            "changes of the test. The app has not got the request yet.\n"
+            "pytest-arena commits the test's pending changes of db_session before each request. "
+            "This commit failed, so the app has not got the request.\n"
             f"next: {_next_step(error, awaited, session)}"
         )
         raise
@@ -543,11 +545,11 @@ def _next_step(error: Exception, awaited: str, session: FreshSession) -> str:
     step = session.step_to_other_database(error)
     if step:
         return step
-    return f"{awaited}db_session.flush()   after each add(), which fails at the line that is wrong"
+    return f"{awaited}db_session.flush()   after each add(): the wrong line then raises the error"
 
 
 def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
-    """Return the sessions to commit before a request. Those that hold locks come first."""
+    """Return the sessions to commit before a request, first those with locks."""
     chosen = []
     for session in sessions:
         fresh = _fresh(session)
@@ -562,7 +564,7 @@ def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
 
 
 class Engines:
-    """Engines for sessions. Each is like the app's engine, with the same PRAGMAs and types."""
+    """Creates engines for sessions, with the listeners and types of the app's engine."""
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
@@ -570,10 +572,7 @@ class Engines:
         self._async: dict[EngineKey, AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
-        """Return the URL of a database that has content.
-
-        From now on any program may write to it at any time, without an engine of this process.
-        """
+        """Return the URL of a database with content. Any program may write to it from now on."""
         url = self._url(database)
         self._databases.note_published(database.key)
         return url
@@ -589,7 +588,7 @@ class Engines:
         return [other.name for other in databases if other is not database]
 
     def engine(self, database: Database) -> Engine | AsyncEngine:
-        """Return an engine on a database, async if the app's is."""
+        """Return an engine on a database, async if the app's engine is."""
         if database.dialect.is_async:
             return self._async_on(database)
         return self._sync_on(database)
@@ -605,10 +604,10 @@ class Engines:
     ) -> AsyncSession | Session:
         """Open a session on a database.
 
-        With ``past_policies`` the session uses arena's login. SQLite has no logins.
+        With ``past_policies`` the session uses pytest-arena's login. SQLite has no logins.
 
         Raises:
-            ConfigError: policies limit that login too.
+            ConfigError: policies limit that login, too.
         """
         past_policies = past_policies and not database.file
         if past_policies:
@@ -630,7 +629,7 @@ class Engines:
         )
         return session
 
-    # An engine past the policies has none of the app's listeners: they may set a role or a tenant.
+    # An engine for `past_policies` lacks the app's listeners, which may set a role or a tenant.
 
     def _sync_on(self, database: Database, *, past_policies: bool = False) -> Engine:
         key = (database, past_policies)
@@ -645,7 +644,7 @@ class Engines:
         return self._sync[key]
 
     def _new_sync(self, database: Database) -> Engine:
-        # A test may have a sync engine on an async app: the app's engine is an async one then.
+        # A sync test may need an engine like the async engine of the app.
         is_async = database.dialect.is_async
         like = self._engine_of_app(database, is_async=is_async)
         like = like or self._engine_of_app(database, is_async=not is_async)
@@ -674,7 +673,7 @@ class Engines:
         return self._async[key]
 
     def _url(self, database: Database) -> URL:
-        """Return the URL of a database for any program that has the app's driver."""
+        """Return the URL of a database for a program with the app's driver."""
         self._databases.ensure(database)
         return database.product.url(database, driver_of(database))
 
@@ -702,9 +701,9 @@ class Engines:
 
 def _policed(tables: tuple[str, ...]) -> ConfigError:
     return ConfigError(
-        f"arena.session(past_policies=True): policies on {', '.join(tables)} limit it too",
-        why="arena's login on this server is no superuser, and these tables force their policies "
-        "on their owner. The session could not read or write rows of other tenants",
+        f"arena.session(past_policies=True): policies on {', '.join(tables)} limit it, too",
+        why="pytest-arena's login on this server is no superuser, and these tables force their "
+        "policies on their owner. The session could not read or write rows of other tenants",
         cause=str(user_line() or "arena.session(past_policies=True)"),
         fix="arena_database = own   (or the URL of a superuser, or a role with BYPASSRLS)",
     )

@@ -1,4 +1,4 @@
-"""The files on which a build depends."""
+"""Finds the files on which a build depends, and their changes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,12 @@ class Imported:
 
     files: set[Path] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
-    # The paths of modules that they would import if the modules existed.
+    # Paths of missing modules that the files try to import.
     optional: set[str] = field(default_factory=set)
 
 
 def imported_by(start: Iterable[Path]) -> Imported:
-    """Return these files, and the files and libraries that they import.
-
-    The loaded modules show which files these are.
+    """Return these files, and the loaded files and libraries that they import.
 
     Imports inside functions count, and modules whose whole name is a string in a file. If a file
     imports by computed names, all modules of its package count.
@@ -70,7 +68,7 @@ def imported_by(start: Iterable[Path]) -> Imported:
 
 
 def _possible_paths(name: str) -> Iterator[str]:
-    """Yield the paths that a module, which is not loaded, may have."""
+    """Yield the possible paths of a module that is not loaded."""
     parent, _, child = name.rpartition(".")
     package = sys.modules.get(parent)
     if hasattr(package, child):  # an attribute, not a module
@@ -96,7 +94,7 @@ def _project_file(module: ModuleType | None) -> Path | None:
 
 @cache
 def _installed_from_here() -> set[str]:
-    """Return the packages installed from a local folder or file, as tox and nox install the app.
+    """Return the packages installed from a local folder or file, as by tox and nox.
 
     https://packaging.python.org/en/latest/specifications/direct-url/
     """
@@ -111,7 +109,7 @@ def _installed_from_here() -> set[str]:
 
 
 def _imports_of(file: Path, module: ModuleType | None) -> set[str]:
-    """Return the names of the modules, with their packages, that a file imports or may import."""
+    """Return the modules that a file imports or may import, and their packages."""
     package = ""
     if module is not None:
         package = module.__package__ or ""
@@ -137,7 +135,7 @@ _IMPORTERS = {"__import__", "import_module", "iter_modules", "walk_packages"}
 
 
 def _parsed(file: Path) -> ast.AST:
-    """Return the syntax tree of a file. It is empty for a migration's template or a script."""
+    """Return the syntax tree of a file, an empty one for a migration's template or a script."""
     try:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -166,14 +164,14 @@ def _imported_names(node: ast.AST, package: str) -> Iterator[str]:
 
 Digests = dict[str, list[str]]
 _EXISTS = "exists"
-_LARGE = 4 * 1024 * 1024  # bytes, which are read in about 10 ms
+_LARGE = 4 * 1024 * 1024  # bytes. Reading them takes about 10 ms
 
 
 def digest_files(files: Iterable[Path], watch: Watch, root: Path) -> Digests:
     """Return two digests of each file by its path from the root: of its bytes, and of its code.
 
-    The second one does not change with comments and white space. A path that does not exist has
-    no digest. A path whose existence the build only checked has the word "exists".
+    Comments and white space do not change the second one. A path that does not exist has no digest.
+    A path whose existence the build only checked has the word "exists".
     """
     digests: Digests = {}
     for path in watch.present_paths(root):
@@ -204,7 +202,7 @@ def _digest_of_code(file: Path) -> str:
 
 
 def _size_and_time(file: Path) -> str:
-    """Return a text that changes with a file: a large file is not read for each run."""
+    """Return a text that changes with a large file, so that a run need not read the file."""
     status = file.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
 
@@ -212,8 +210,8 @@ def _size_and_time(file: Path) -> str:
 def digest_folders(files: set[Path], watch: Watch, root: Path) -> Digests:
     """Return the names in each folder that the build listed: a new file may add a row.
 
-    If the build read files there, names with the same suffixes count. If it read none, its rows may
-    be made of the names, so all names count. Subfolders count if the build listed one of them.
+    If the build read files there, names with the suffixes of these files count. Otherwise all names
+    count, because its rows may contain them. Subfolders count if the build listed one of them.
     """
     folders = watch.folders(root)
     by_project = watch.folders_of_project(root)
@@ -246,7 +244,7 @@ _has_suffix = attrgetter("suffix")
 
 
 def _names(folder: Path, kinds: Collection[str]) -> list[str]:
-    """Return the names in a folder that have one of these suffixes, or are of these kinds."""
+    """Return the names in a folder with these suffixes or of these kinds."""
     names = []
     for entry in folder.iterdir():
         if is_hidden(entry.name):
@@ -258,9 +256,9 @@ def _names(folder: Path, kinds: Collection[str]) -> list[str]:
 
 
 def first_change(manifest: Manifest, root: Path) -> str:
-    """Describe the first file, folder or library that changed since a build. Return "" for none.
+    """Describe the first file, folder or library that changed since a build, or return "".
 
-    A file with the same bytes, or at least the same code, has not changed.
+    A file with the same bytes or the same code has not changed.
     """
     for name, digests in manifest.files.items():
         change = _change(root / name, digests)

@@ -137,7 +137,7 @@ class StageBuild(Generic[ContentT]):
         """Return the code on which the build and the comparison depend."""
         code = _sources.imported_by(self.builder().sources())
         if self._compared_migrations():
-            # Only the app may import the models, not env.py.
+            # The comparison needs the models, which env.py may not import.
             for file in model_files():
                 code.files.add(file.resolve())
         return code
@@ -155,42 +155,42 @@ class StageBuild(Generic[ContentT]):
         """Fill a database that has the content of the template below.
 
         Raises:
-            TemplateError: the builder failed, left a transaction open, or made no table.
+            TemplateError: the builder failed, left a transaction open, or created no table.
         """
-        # This thread may be importing the module that the option names. A second thread would wait.
+        # Load it here: this thread may be importing the module of the option, so that the other
+        # thread would wait.
         builder = self.builder()
         try:
             run_apart(lambda: builder.build(target))
         except (ArenaError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # SystemExit, pytest's outcomes
+        except BaseException as error:  # also SystemExit and pytest.skip()
             raise self.failed(error) from error
         if target.is_being_written():
             raise TemplateError(
                 f"{self.option} failed: it left a transaction open on a connection that it opened",
-                why="what is not committed is not in the template: every test would start without "
-                "it",
+                why="the template has only committed rows. Each test would lack the others",
                 cause=self._home(),
-                fix="commit and close what it opens: with engine.begin() as connection: …",
+                fix="commit and close the connection: with engine.begin() as connection: …",
             )
         if self._is_schema and not target.has_tables():
             raise TemplateError(
-                f"{self.option} made no table",
-                why="every test would start with an empty database",
-                cause="the modules that define the models are not imported, or the tables were "
-                "made in another database or another process",
+                f"{self.option} created no table",
+                why="each test would start with an empty database",
+                cause="the modules of the models are not imported, or the builder created the "
+                "tables in another database",
                 fix="name the module that imports all models: "
                 f"arena_schema = {suggested_schema(self.root) or _EXAMPLE}",
             )
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error to raise for an error of the user's code."""
-        # The innermost line of the user's code in the first cause that has one.
+        # The line of the first cause that has a line of the user's code.
         lines = filter(None, map(blame, causes(error)))
         line = next(lines, None)
         return TemplateError(
             f"{self.option} failed: {described(error)}",
-            why="no test can have a database before its template is built",
+            why="no test has a database before its template is built",
             cause=str(line or self._home()),
             fix=self._next_step(error),
         )
@@ -206,29 +206,29 @@ class StageBuild(Generic[ContentT]):
         advice = self.template_store.advice(error)
         if advice:
             return advice
-        mend = 'correct that line, or prepare what it needs in a fixture with scope="session"'
+        step = (
+            'correct that line, or set its needs up in a fixture with scope="session"'
+        )
         if self._is_schema and self.recipe.schema.endswith(".ini"):
             if "'Config' object has no attribute" in str(error):
                 return (
-                    "call the command for which env.py is written, such as Advanced Alchemy's "
+                    "call the command that this env.py needs, such as Advanced Alchemy's "
                     f"AlembicCommands(config).upgrade(): {_BY_FUNCTION}"
                 )
-            return f"{mend}; or run the migrations as your app does: {_BY_FUNCTION}"
-        return mend
+            return f"{step}. Or run the migrations as your app does: {_BY_FUNCTION}"
+        return step
 
     def _add_table(self) -> str:
         """Return the next step for a seed whose table is missing."""
         if self.recipe.schema:
-            return f"add the table to what arena_schema = {self.recipe.schema} makes"
+            return f"create the table by arena_schema = {self.recipe.schema}"
         likely = suggested_schema(self.root) or _EXAMPLE
-        return (
-            f"arena_schema = {likely}   (the seed runs before the app makes any table)"
-        )
+        return f"arena_schema = {likely}   (the seed runs before the app creates any table)"
 
 
 _LATER_RUNS = (
-    "A later run takes the template from the cache and has none of this. A test that needs it "
-    "passes in this run alone. Next: import the module, or fill the container, in conftest.py"
+    "A later run finds the template in the cache, so it lacks these traces, and a test that needs "
+    "them fails. Next: import the module, or fill the container, in conftest.py"
 )
 _BY_FUNCTION = "arena_schema = <module>:<function>"
 _EXAMPLE = "<module>:<Base>"  # if pytest-arena knows no real value
@@ -238,14 +238,14 @@ _EXAMPLE = "<module>:<Base>"  # if pytest-arena knows no real value
 class Store(Generic[ContentT]):
     """The templates of one project on one product.
 
-    To find a template, pytest-arena reads the files on which its build depended.
+    The search for a template reads the files on which its build depended.
     """
 
     template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
     day_began: float = 0.0
-    """The start of the day on which the run began. Rows of a seed may depend on the date."""
+    """The start of the run's day. Seeds of earlier days are not used: rows may have the date."""
     compares: bool = False
     """Whether to compare databases that migrations build with the models."""
     is_in_test: Callable[[], bool] = bool
@@ -261,10 +261,9 @@ class Store(Generic[ContentT]):
     def ensure(
         self, recipe: Recipe, stage: Stage, build_around: BuildAround
     ) -> Template[ContentT] | None:
-        """Return a template, and build it first if it does not exist.
+        """Return a template, or None for an empty one. Build it if it does not exist.
 
-        Returns None for an empty template. ``build_around`` leads each engine that connects
-        during the build to the target.
+        ``build_around`` redirects each engine that connects during the build to the target.
 
         Raises:
             TemplateError: the build failed, or the build of another process takes too long.
@@ -297,7 +296,7 @@ class Store(Generic[ContentT]):
             if template is not None:
                 return template
             with self.template_store.locked(fingerprint) as now:
-                # Another process may have built it meanwhile.
+                # Another process may have built it while this one waited for the lock.
                 template = self._find(fingerprint, build.stage)
                 if template is not None:
                     return template
@@ -328,7 +327,7 @@ class Store(Generic[ContentT]):
                 continue
             if _sources.first_change(manifest, self.root):
                 continue
-            # Noted before the check, so that another process does not remove the template.
+            # Note the use first, so that another process does not remove the template.
             self.template_store.used(template)
             if self.template_store.is_whole(template):
                 return template
@@ -361,13 +360,11 @@ class Store(Generic[ContentT]):
                 )
             code = build.code()
             watch.add_imports(code.files, code.optional)
-            # Only the run that builds a template notes its programs.
             for program, line in watch.programs.items():
                 self.notes.append(
-                    f"{build.option} started `{program}` ({line}). pytest-arena does not see which "
-                    "files it reads, except files that its arguments name. After a change of "
-                    "another file: pytest --arena-rebuild. Or open the files in the build as well, "
-                    "so that they count"
+                    f"{build.option} started `{program}` ({line}). pytest-arena sees only the "
+                    "files that its arguments name. After a change of another file that it reads: pytest "
+                    "--arena-rebuild. Or open these files in the build as well, so that they count"
                 )
             read = watch.files(self.root)
             manifest = Manifest(
@@ -383,7 +380,7 @@ class Store(Generic[ContentT]):
                 of_test=uuid4().hex if self.is_in_test() else "",
             )
             content = self.template_store.finish(target, fingerprint, manifest)
-        except BaseException:  # Ctrl-C as well
+        except BaseException:  # also Ctrl-C
             target.remove()
             raise
         finally:
@@ -394,7 +391,7 @@ class Store(Generic[ContentT]):
         return template
 
     def forget_test(self, name: str) -> None:
-        """Forget what was built in a test: the next use builds it again."""
+        """Forget the templates that a test has built. Their next use builds them again."""
         if self.of_test:
             self.of_test.clear()
             self.reasons.append(f"built again after {name}, which connected first")
@@ -405,7 +402,7 @@ class Store(Generic[ContentT]):
         return digest(str(self.root.resolve()))[:16]
 
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
-        """Return why the last template of this project cannot be used, or "" if it has none."""
+        """Return why this project's last template is unusable, "" without such a template."""
         for template in self.template_store.templates(fingerprint):
             if template.manifest.project != self._project:
                 continue
@@ -422,12 +419,12 @@ class Store(Generic[ContentT]):
 def run_apart(call: Callable[[], None]) -> None:
     """Call in a separate thread, and restore the state of the process afterwards.
 
-    A builder may call ``asyncio.run``, as an async ``env.py`` of Alembic does. That is forbidden
-    while a loop runs, and otherwise removes the main thread's loop. The state is restored because
-    the next run, which finds the template in the cache, must have the same state.
+    A builder may call ``asyncio.run``, like an async ``env.py`` of Alembic. ``asyncio.run`` raises
+    an error while a loop runs, and otherwise removes the main thread's loop. The state is restored
+    because a run that finds the template in the cache must have the same state.
 
-    While this thread imports a module, it makes the call itself. Another thread that imports the
-    module would wait for this thread, which waits for the build.
+    While this thread imports a module, it calls the builder itself. Another thread that imports the
+    same module would wait for this thread, which would wait for the build.
     """
     with _process_restored():
         if _is_importing() and _process.running_loop() is None:
@@ -446,8 +443,8 @@ def _call_in_thread(call: Callable[[], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
             failures.append(error)
 
-    # A daemon: after Ctrl-C the process does not wait for it.
-    # A test may have replaced `threading.Thread`.
+    # A daemon, so that the process does not wait for it after Ctrl-C. Not `threading.Thread`, which
+    # a test may have replaced.
     thread = Thread(target=run, name="pytest-arena-build", daemon=True)
     thread.start()
     thread.join()
@@ -468,9 +465,9 @@ def _is_importing() -> bool:
 def _process_restored() -> Iterator[None]:
     """Restore the working folder, the environment, ``sys.path``, random values and logging.
 
-    A ``dictConfig`` or ``fileConfig`` of logging disables every logger of the app. Before that, it
-    closes every handler by ``logging.shutdown``, pytest's too. A running test, whose ``caplog`` has
-    a handler, gets no records of the block.
+    ``dictConfig`` and ``fileConfig`` of logging close all handlers by ``logging.shutdown``, also
+    pytest's, and disable all loggers of the app. The ``caplog`` of a running test gets no records
+    of the block.
     """
     states = {}
     for logger in _loggers():
@@ -491,7 +488,7 @@ def _process_restored() -> Iterator[None]:
             yield
     finally:
         for logger in _loggers():
-            # A logger that the builder has created gets the defaults.
+            # A logger that the builder has created gets the default settings.
             state = states.get(logger, _LoggerState())
             logger.handlers[:] = state.handlers
             logger.setLevel(state.level)
@@ -500,13 +497,13 @@ def _process_restored() -> Iterator[None]:
 
 
 def _remember_random_values(undo: ExitStack) -> None:
-    """Let ``undo`` restore all random generators, and the sequences of factory_boy."""
+    """Make ``undo`` restore all random generators, and the sequences of factory_boy."""
     factories: Any = sys.modules.get("factory.base")
     sequences = factories and (factories.FactoryOptions, factories._Counter)  # noqa: SLF001 - there is no public way
-    # Faker, polyfactory and modules of the suite have generators too. The list does not contain
-    # itself, so that it keeps nothing alive. `gc.freeze` hides objects.
+    # Faker, polyfactory and modules of the suite have generators, too. `gc.freeze` may hide the
+    # generator of the module `random`.
     objects = gc.get_objects()
-    objects.append(random._inst)  # noqa: SLF001 - of the module's functions
+    objects.append(random._inst)  # noqa: SLF001 - no public name
     for value in objects:
         kind = type(value)
         if kind is random.Random:
@@ -520,7 +517,7 @@ def _is_pytests(handler: logging.Handler) -> bool:
 
 
 class _LoggerState(NamedTuple):
-    """The settings of a logger. The defaults are those of a new one."""
+    """The settings of a logger. The defaults are the settings of a new logger."""
 
     handlers: tuple[logging.Handler, ...] = ()
     level: int = logging.NOTSET
@@ -538,20 +535,22 @@ def _loggers() -> list[logging.Logger]:
 class RunningBuild:
     """The build of one database's template.
 
-    ``others`` are empty databases in place of the app's other databases.
+    ``others`` are empty databases that replace the app's other databases during the build.
     """
 
     database: Database
     options: str  # as the user wrote them
     target: BuildTarget
     others: dict[Database, BuildTarget] = field(default_factory=dict)
-    threads: set[threading.Thread] = field(default_factory=set)  # that it has started
+    threads: set[threading.Thread] = field(
+        default_factory=set
+    )  # threads of the builder
 
     def target_of(self, other: Database | None) -> ConnectTarget:
         """Return the target of an engine that the builder uses.
 
-        A template has the content of one database. An engine on another database of the app uses
-        an empty database, which is removed after the build.
+        A template has the content of one database. An engine on another database of the app gets
+        an empty database, which `check` removes.
         """
         if other is None or other is self.database:
             return self.target.connect_target
@@ -572,7 +571,7 @@ class RunningBuild:
         """Remove the other databases.
 
         Raises:
-            TemplateError: the builder made tables in one of them.
+            TemplateError: the builder created tables in one of them.
         """
         written = []
         for other, target in self.others.items():
@@ -585,23 +584,23 @@ class RunningBuild:
         names = [self.database.name, *written]
         lines = [f"    {name} = module:its_function" for name in names]
         fix = [
-            "arena_schema =   (and arena_seed alike: a line for each database)",
+            "arena_schema =   (a line for each database, and the same for arena_seed)",
             *lines,
         ]
         raise TemplateError(
-            f"building {self.database.name} made tables in another database: "
+            f"the build of {self.database.name} created tables in another database: "
             f"{', '.join(written)}",
-            why="each database of the app is built by itself, and kept by itself",
-            cause=f"{self.options} works on another engine as well, or on an attached file",
+            why="each database of the app has a separate template with a separate build",
+            cause=f"{self.options} also works on another engine, or on an attached file",
             fix="\n".join(fix),
         )
 
 
 class Builds:
-    """The running builds, and the callers that belong to each.
+    """The running builds, and the code that belongs to each.
 
-    A context variable says to which build a caller belongs. A thread that a builder starts has a
-    new context, so it is registered when it starts. Other callers wait for the template.
+    A context variable names the build of the running code. A thread that a builder starts has a new
+    context, so it is registered at its start. Other code waits for the template.
     """
 
     def __init__(self) -> None:
@@ -613,7 +612,7 @@ class Builds:
         self._patch = patch.object(threading.Thread, "start", self._registering_start())
 
     def now(self) -> RunningBuild | None:
-        """Return the build to which the caller belongs."""
+        """Return the build of the running code, None outside of builds."""
         build = self._context.get()
         if build in self.running:
             return build

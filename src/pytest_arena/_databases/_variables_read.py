@@ -1,6 +1,6 @@
-"""Whether the project reads a variable of ``arena_env``.
+"""Finds out whether the project reads a variable of ``arena_env``.
 
-A Python program that a test starts then reads it too, and gets a URL that leads nowhere.
+A Python program that a test starts then reads it too, and gets a redirected URL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_read(names: tuple[str, ...]) -> bool:
-    """Return whether an imported module, not counting tests, names one of these variables."""
+    """Return whether an imported module names one of these variables. Tests do not count."""
     for _, file in project_modules():
         is_of_tests = file.name.startswith(("test_", "conftest"))
         if file.suffix == ".py" and not is_of_tests and _reads(file, names):
@@ -27,7 +27,7 @@ def is_read(names: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=1000)
 def _reads(file: Path, names: tuple[str, ...]) -> bool:
-    """Return whether a file has a name as a string, or as a field of settings (pydantic)."""
+    """Return whether a file has a name as a string, or as a field of pydantic's settings."""
     with suppress(OSError, SyntaxError, ValueError):
         text = file.read_text(encoding="utf-8")
         fields = {name.lower() for name in names}

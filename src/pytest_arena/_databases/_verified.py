@@ -1,7 +1,7 @@
 """Compares a database before and after a level, and before and after the run.
 
-Names the databases that this process may have changed before the gate was installed: pytest
-imports the plugins of ``-p`` before those of installed packages, so before pytest-arena.
+It also names databases that this process may have changed before the gate was installed: pytest
+imports plugins of ``-p`` before pytest-arena.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ Content = dict[str, str]
 
 
 class Verified:
-    """An isolation whose whole database is read before and after each level.
+    """Wraps an isolation, and compares the whole database before and after each level.
 
-    The comparison reads the database itself. It does not rely on what the isolation recorded. If
-    there is a difference, pytest-arena restores the database by force and raises an
-    IsolationError that names the difference. If another connection holds a lock, the ledger
-    notes that the level was not verified.
+    The comparison does not rely on records of the isolation. After a difference pytest-arena
+    restores the database by force, and raises an IsolationError that names the difference. If
+    another connection holds a lock, the ledger notes that the level was not verified.
 
     Cost: two reads of all rows and definitions for each level.
     """
@@ -42,7 +41,7 @@ class Verified:
         self._isolation = isolation
         self._database = database
         self._ledger = ledger
-        # One entry for each level. None: the content could not be read.
+        # The content at the start of each level, None if it could not be read.
         self._before: list[Content | None] = []
         self._error: IsolationError | None = None
         isolation.call_after_leave(self._check)
@@ -53,7 +52,7 @@ class Verified:
     def enter(self) -> None:
         """Enter a level, and read its content."""
         self._isolation.enter()
-        # An interrupted level may have left an entry.
+        # Remove entries of interrupted levels.
         del self._before[self._isolation.depth - 1 :]
         self._before.append(self._read())
 
@@ -78,12 +77,12 @@ class Verified:
         """
         position = self._isolation.depth - 1
         before = None
-        # A level that was interrupted at its start has no entry.
+        # A level whose start was interrupted has no entry.
         if position < len(self._before):
             before = self._before[position]
         del self._before[position:]
         self._isolation.leave_by_force()
-        self._compare_with(before, "also after arena replaced the database")
+        self._compare_with(before, "also after pytest-arena replaced the database")
         error = self._error
         self._error = None
         if error is not None:
@@ -95,9 +94,9 @@ class Verified:
         self._before.pop()
 
     def is_clean(self) -> bool:
-        """Whether the level has no change. The isolation and the content must agree.
+        """Return whether the level has no change, by the isolation and by the content.
 
-        If they do not, ``leave`` raises the error.
+        If only the content shows a change, ``leave`` raises the error.
         """
         if not self._isolation.is_clean():
             return False
@@ -108,7 +107,9 @@ class Verified:
     def _check(self) -> None:
         """Compare the contents while the level can still be left by force."""
         before = self._before[-1]
-        error = self._compare_with(before, "arena repaired it before the next test")
+        error = self._compare_with(
+            before, "pytest-arena repaired it before the next test"
+        )
         if error is not None:
             raise error
 
@@ -124,7 +125,7 @@ class Verified:
             f"{self._database} is not as it was before ({outcome}): {_shown(different)}",
             why="the next test would have started with the changes of this test",
             cause=f"the isolation {name!r} missed the change, or a thread or another process "
-            "wrote while arena compared",
+            "wrote during the comparison",
             fix=_FIXES.get(name, _REPORT),
         )
         return self._error
@@ -135,7 +136,7 @@ class Verified:
             content = dict(self._isolation.content())
         except (Held, ArenaError) as error:
             self._ledger.note(
-                f"{self._database}: not verified each time: {error.args[0]}"
+                f"{self._database}: not every level was verified: {error.args[0]}"
             )
             return None
         self._ledger.has_verified(_process.seconds() - started)
@@ -160,9 +161,7 @@ def first_content(isolation: Isolation) -> Content | None:
 def differences_at_the_end(
     first_contents: Mapping[Database, Content | None],
 ) -> Iterator[str]:
-    """Yield a line for each database whose content differs after the last test.
-
-    A change that every restore missed is still in the database at the end.
+    """Yield a line for each database whose content after the last test differs from the first one.
 
     Cost: one read of all rows and definitions of each database.
     """
@@ -216,9 +215,9 @@ def _shown(different: list[str]) -> str:
 
 def _difference(name: str, before: str | None, after: str | None) -> str:
     if before is None:
-        return f"{name} (was not there)"
+        return f"{name} (is new)"
     if after is None:
-        return f"{name} (is gone)"
+        return f"{name} (was removed)"
     rows_before = _number_of_rows(before)
     rows_after = _number_of_rows(after)
     if rows_before == rows_after:
@@ -227,7 +226,7 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
 
 
 def _number_of_rows(digest: str) -> str:
-    """Return the part of a digest that a person can read: `3 rows`, or ""."""
+    """Return the number of rows in a digest, as `3 rows`, or ""."""
     number, comma, _ = digest.partition(" rows, ")
     if not comma:
         return ""
@@ -235,24 +234,24 @@ def _number_of_rows(digest: str) -> str:
 
 
 _NEXT = (
-    "A plugin of -p or PYTEST_PLUGINS may do so as pytest imports it. Delete it there, and name "
+    "A plugin of -p or PYTEST_PLUGINS may do so when pytest imports it. Delete it there, and name "
     'it in the conftest.py of the root, whose plugins are guarded: pytest_plugins = ["…"]'
 )
 
 
 class EarlyChanges:
-    """The time between the start of this process and the gate."""
+    """Finds changes between the start of this process and the installation of the gate."""
 
     def __init__(self, files: AllowedFiles) -> None:
         self._files = files
         self._began = _start_of_process()
         self._ended = time.time()
-        # A script that calls pytest may fill the databases for this run.
+        # A script that calls pytest.main() may fill the databases on purpose.
         self._is_called_by_script = user_line() is not None
         self._servers: list[str] = []
 
     def note_connected(self) -> None:
-        """Note the engines on servers that have connected: the gate has just been installed."""
+        """Note the engines on servers that connected before the gate was installed."""
         connected = []
         for engine in known_engines.find():
             if getattr(engine.dialect, "server_version_info", None) is not None:
@@ -262,7 +261,7 @@ class EarlyChanges:
                 self._servers.append(requested.name)
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each file that changed, and each server's database with an engine."""
+        """Yield a line for each changed file, and each database on a server with a connection."""
         if self._is_called_by_script:
             return
         for file in self._files.changed_between(self._began, self._ended):
@@ -279,9 +278,9 @@ class EarlyChanges:
 
 
 def _start_of_process() -> float:
-    """Return the time at which `logging` was imported: pytest does so before it imports plugins.
+    """Return the time of the import of `logging`, which pytest imports before plugins.
 
-    The system's start of a process may be that of the shell whose last command is pytest.
+    The process itself may be older: a shell can replace itself by its last command.
     """
     record = logging.makeLogRecord({})
     return record.created - record.relativeCreated / 1000

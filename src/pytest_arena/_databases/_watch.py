@@ -1,4 +1,4 @@
-"""Records which files a build uses, and what it leaves in modules."""
+"""Records which files a build uses, and which modules and containers it changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Watch:
     """The files that a build read, wrote and listed, by absolute paths."""
 
     templates: Path | None = None  # the folder of the templates, if they are files
-    began: float = 0.0  # by the clock of files
+    began: float = 0.0  # the start of the build, by the clock of the file system
     read: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
@@ -47,17 +47,17 @@ class Watch:
     absent: set[str] = field(default_factory=set)
     # The project's code checked whether these paths exist, and they did.
     present: set[str] = field(default_factory=set)
-    # SQLite files, with their states and those of their logs when they were opened.
+    # SQLite files, with the states of the file and of its log when the build opened it.
     databases: dict[str, _DatabaseState] = field(default_factory=dict)
     # Files in the arguments of child processes, with their states at the start of the child.
     arguments: dict[str, _State] = field(default_factory=dict)
-    # Child processes whose files are unknown, by the names of their programs, with the user's line.
+    # Programs of child processes whose files are unknown, with the user's line.
     programs: dict[str, str] = field(default_factory=dict)
 
     def files(self, root: Path) -> set[Path]:
-        """Return the files that the build only read.
+        """Return the files that the build read and did not write.
 
-        A file that it wrote (a log, a cache) would be different each time.
+        Each build may write different bytes, for example into a log or a cache.
         """
         names = self.read.copy()
         for name, states in self.databases.items():
@@ -72,7 +72,7 @@ class Watch:
         for path in self._relevant(sources, root):
             if not path.is_file():
                 continue
-            # A child may have written a newer file outside the checkout.
+            # Skip a newer file outside the checkout, which a child may have written.
             if _is_inside(path, top) or path.stat().st_mtime <= self.began:
                 files.add(path)
         return files
@@ -80,7 +80,7 @@ class Watch:
     def folders(self, root: Path) -> set[Path]:
         """Return the folders that the build listed.
 
-        A folder that only a library listed counts inside the checkout.
+        A folder that only a library listed counts if it is in the checkout.
         """
         top = _checkout(root.resolve())
         by_project = self.folders_of_project(root)
@@ -96,7 +96,7 @@ class Watch:
         return self._relevant(self.listed_by_project, root)
 
     def absent_paths(self, root: Path) -> set[Path]:
-        """Return the paths that the build looked for, and that still do not exist."""
+        """Return the paths that the build did not find and that still do not exist."""
         names = self.absent - self.present - self.written
         for name, (_, side_file) in self.databases.items():
             if side_file is None:
@@ -104,12 +104,12 @@ class Watch:
         return set(filter(is_absent, self._relevant(names, root)))
 
     def present_paths(self, root: Path) -> set[Path]:
-        """Return the paths for which only the existence counts."""
+        """Return the paths whose existence the build only checked."""
         names = self.present - self.absent - self.written
         return {path for path in self._relevant(names, root) if path.exists()}
 
     def _relevant(self, names: Iterable[str], root: Path) -> set[Path]:
-        """Return the paths whose content may be in the template."""
+        """Return the paths whose content may have an effect on the template."""
         top = _checkout(root.resolve())
         paths = set()
         for name in names:
@@ -125,7 +125,7 @@ class Watch:
             for folder in (top.parent, top):
                 if _is_inside(path, folder):
                     base = str(folder)
-            # Hidden folders are tools': .git, .venv, .pytest_cache. A hidden file may be an .env.
+            # Skip hidden folders of tools: .git, .venv, .pytest_cache. A hidden file may be .env.
             folders = path.relative_to(base).parts[:-1]
             if not any(map(is_hidden, folders)):
                 paths.add(path)
@@ -134,7 +134,7 @@ class Watch:
     def add_imports(self, code: set[Path], optional: set[str]) -> None:
         """Add the accesses of these files during their import.
 
-        ``optional`` are the paths of modules that they did not find.
+        ``optional`` are the paths of missing modules.
         """
         self.absent |= optional
         for file, watch in [*_at_import.items()]:
@@ -160,7 +160,7 @@ class Watch:
         elif not file.endswith(".pyc"):
             self.absent.add(file)
 
-    def asked(self, name: object, *, exists: bool) -> None:
+    def path_checked(self, name: object, *, exists: bool) -> None:
         """Record that code checked a path by ``os.stat``."""
         if not _is_path(name) or _is_by_arena():
             return
@@ -185,7 +185,7 @@ class Watch:
             self.listed_by_project.add(folder)
 
     def connected_to(self, name: object, *_: object) -> None:
-        """Record that a driver opens a file. The event has only its name."""
+        """Record that SQLite opens a file. The event has only its name."""
         if not _is_path(name):
             return
         path = os.fsdecode(name)
@@ -198,10 +198,10 @@ class Watch:
             self.databases.setdefault(file, (state, log_state))
 
     def renamed(self, _old: object, new: object, *_: object) -> None:
-        """Record that a file has got another name."""
+        """Record that a file was renamed."""
         self.written.add(_absolute(new))
 
-    def started(self, event: str, *values: object) -> None:
+    def child_started(self, event: str, *values: object) -> None:
         """Record the files that the arguments of a child process name."""
         if is_own():
             return
@@ -213,7 +213,7 @@ class Watch:
         if not _is_by_project():
             return
         for program in child_programs(child):
-            # A client of a database reads what its arguments or its input name.
+            # The arguments of a database client name its files.
             if not program.is_client:
                 line = user_line()
                 place = line.short if line else "in a thread"
@@ -236,7 +236,7 @@ WAL = FILE_FORMAT.logs[0]
 
 
 def is_absent(path: Path) -> bool:
-    """Whether a path does not exist, or is an empty log of SQLite."""
+    """Return whether a path does not exist, or is an empty log of SQLite."""
     if not path.exists():
         return True
     is_log = path.name.endswith(WAL)
@@ -248,7 +248,7 @@ def _unwritten_of_database(
 ) -> Iterator[str]:
     """Yield a SQLite file and its log, unless the build has written to them.
 
-    The last connection that closes moves the log into the file. That changes no row.
+    The close of the last connection moves the log into the file. That is no write.
     """
     log = f"{file}{WAL}"
     wal_now = _state(log)
@@ -261,7 +261,7 @@ def _unwritten_of_database(
 
 
 def _checkout(root: Path) -> Path:
-    """Return the checkout around pytest's root folder: data files may be outside the root."""
+    """Return the folder of the git checkout, because data files may be outside pytest's root."""
     for folder in (root, *root.parents):
         if (folder / ".git").exists():
             return folder
@@ -269,9 +269,9 @@ def _checkout(root: Path) -> Path:
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return a path from the root, or an absolute path if it is not in the checkout's parent.
+    """Return a path relative to the root, or an absolute path outside of the checkout's parent.
 
-    Links are resolved: a checkout behind a link is the same checkout.
+    Links are resolved, so that a checkout behind a link is the same checkout.
     """
     path = path.resolve()
     root = root.resolve()
@@ -284,7 +284,7 @@ def _is_inside(path: str | Path, folder: Path) -> bool:
     return Path(path).is_relative_to(folder)
 
 
-# Their files change without the user: devices, settings of the machine, time zones.
+# Folders whose files change without the user: devices, settings of the machine, time zones.
 _OF_SYSTEM = (
     *("/dev/", "/etc/", "/private/etc/", "/proc/", "/run/", "/sys/"),
     *("/usr/share/zoneinfo/", "/var/db/timezone/"),
@@ -301,7 +301,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 
 def _state(file: str) -> _State | None:
-    """Return the size and time of a file, None for no file or an empty log of SQLite."""
+    """Return the size and time of a file, None for a missing file or an empty log of SQLite."""
     try:
         status = os.stat(file)  # noqa: PTH116 - a hook must be quick
     except OSError:
@@ -314,7 +314,7 @@ def _state(file: str) -> _State | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder belongs to a tool or to Python."""
+    """Return whether a file or folder belongs to a tool or to Python."""
     return name.startswith(".") or name == "__pycache__"
 
 
@@ -339,15 +339,15 @@ def _named_files(child: Child) -> Iterator[str]:
 
 @contextlib.contextmanager
 def watching(templates: Path | None, began: float) -> Iterator[Watch]:
-    """Record what a block does with files: a seed may read data files."""
+    """Record how a block uses files, because a seed may read data files."""
     watch = Watch(templates and templates.resolve(), began)
     listeners = {}
     for event, record in _EVENTS.items():
         listeners[event] = partial(record, watch)
     for event in CHILD_EVENTS:
-        listeners[event] = partial(watch.started, event)
+        listeners[event] = partial(watch.child_started, event)
     end_events = on_audit_events(listeners)
-    end_stat = on_stat(watch.asked)
+    end_stat = on_stat(watch.path_checked)
     try:
         yield watch
     finally:
@@ -355,20 +355,21 @@ def watching(templates: Path | None, began: float) -> Iterator[Watch]:
         end_events()
 
 
-# The accesses to files during the collection, by the file of the module that made them.
+# The accesses to files during the collection, by the file of the accessing module.
 _at_import: defaultdict[str, Watch] = defaultdict(Watch)
 
 
 def watch_imports() -> Callable[[], None]:
-    """Record the files that modules open during the collection: a seed may use their rows.
+    """Record the files that modules open during the collection: a seed may use their content.
 
-    Returns a function that ends the recording. Until then an opened file costs some microseconds.
+    Return a function that ends the recording. Until then opening a file takes some microseconds
+    longer.
     """
     listeners = {}
     for event, record in _EVENTS.items():
         listeners[event] = partial(_record_at_import, record)
     end_events = on_audit_events(listeners)
-    end_stat = on_stat(_asked_at_import)
+    end_stat = on_stat(_check_at_import)
 
     def end() -> None:
         end_stat()
@@ -385,20 +386,20 @@ def _record_at_import(record: Callable[..., None], name: object, *more: object) 
         record(_at_import[file], name, *more)
 
 
-def _asked_at_import(name: object, *, exists: bool) -> None:
-    # The quick test first: imports of libraries check a thousand paths.
+def _check_at_import(name: object, *, exists: bool) -> None:
+    # Do the fast check first, because imports of libraries check a thousand paths.
     if _INSTALLED in str(name):
         return
     if exists and not _is_by_project():
         return
     for file in _modules_at_work():
-        _at_import[file].asked(name, exists=exists)
+        _at_import[file].path_checked(name, exists=exists)
 
 
 def _modules_at_work() -> Iterator[str]:
     """Yield the files of the modules that are being imported, or whose functions run.
 
-    A function that reads the settings once and caches them reads no file in the build.
+    Functions count because one may cache settings, so that the build does not read the file again.
     """
     for frame in _callers():
         file = frame.f_code.co_filename
@@ -407,7 +408,7 @@ def _modules_at_work() -> Iterator[str]:
 
 
 def _callers() -> Iterator[FrameType]:
-    """Yield the callers of the function that iterates over them, the innermost first."""
+    """Yield the frames above the function that iterates over them, the innermost first."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the documented way to a caller
     while frame is not None:
         yield frame
@@ -415,7 +416,7 @@ def _callers() -> Iterator[FrameType]:
 
 
 def _is_by_import() -> bool:
-    """Whether an import lists a folder of sys.path: it reads no data file."""
+    """Return whether an import lists a folder of sys.path."""
     for frame in _callers():
         if not _is_of_arena(frame):
             return frame.f_code.co_filename.startswith("<frozen importlib")
@@ -431,7 +432,7 @@ _RECORDERS = {__name__, on_audit_events.__module__}
 
 
 def _is_by_arena() -> bool:
-    """Whether pytest-arena itself opens a file, not the user's code or a library."""
+    """Return whether pytest-arena itself opens a file, not the user's code or a library."""
     for frame in _callers():
         is_recorder = frame.f_globals.get("__name__") in _RECORDERS
         if not is_recorder and not _is_of_python(frame.f_code.co_filename):
@@ -440,18 +441,18 @@ def _is_by_arena() -> bool:
 
 
 def _is_by_project() -> bool:
-    """Whether the project's code lists a folder or checks a path, not a library."""
+    """Return whether the project's code lists a folder or checks a path, not a library."""
     for frame in _callers():
         file = frame.f_code.co_filename
         if not _is_of_python(file) and not _is_of_arena(frame):
             return not is_library(file)
-        if "importlib" in file:  # an import looks for packages
+        if "importlib" in file:  # an import searches for packages
             return False
     return False
 
 
 def _is_of_python(file: str) -> bool:
-    """Whether a file belongs to the standard library, not to an installed package."""
+    """Return whether a file belongs to the standard library, not to an installed package."""
     if _INSTALLED in file:
         return False
     return file.startswith((_STANDARD_LIBRARY, "<frozen "))
@@ -466,7 +467,7 @@ def _is_path(name: object) -> TypeGuard[str | bytes | os.PathLike[str]]:
 
 
 def _absolute(name: Any) -> str:
-    # In the event itself, because the build may change the working folder later.
+    # Call this during the event, because the build may change the working folder later.
     return os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - a hook must be quick
 
 
@@ -476,14 +477,14 @@ _MOST_LINES = 4
 class ModuleContainers:
     """The plain containers in the project's modules, with their sizes at one moment.
 
-    Modules that are imported later do not count. Modules of tests only count if this is asked for.
+    Modules that are imported later do not count. Modules of tests count only ``with_tests``.
     """
 
     def __init__(self, root: Path, *, with_tests: bool = False) -> None:
         self._root = root
         self._with_tests = with_tests
         self._modules = {*sys.modules}
-        # By their ids, because another module may import a container.
+        # By id, because several modules may have the same container.
         self._sizes: dict[int, tuple[str, Any, int]] = {}
         for name, container in self._containers():
             size = (name, container, len(container))

@@ -132,7 +132,7 @@ class ArenaRun:
         for seed in self.config.seed.values():
             seed_builder(seed, source=places["seed"])
         self.apps.login()
-        self._know_engines()
+        self._find_engines()
         self._end_imports()
         self.connections.note_early_threads()
         self._module_containers = ModuleContainers(self.config.root)
@@ -150,7 +150,7 @@ class ArenaRun:
                 fix="arena_schema = alembic.ini   (or, without tests: arena doctor --migrations)",
             )
 
-    def _know_engines(self) -> None:
+    def _find_engines(self) -> None:
         engines = known_engines.find()
         for engine in engines:
             adopt(engine.pool)  # the engine may have been created before the gate
@@ -372,7 +372,7 @@ class ArenaRun:
         Raises:
             ConfigError: no engine is known, or none on a database of this name.
         """
-        if not self._known.know_engines():
+        if not self._known.find_engines():
             self._known.note_tried(self._start_app())
         return self._known.named(name)
 
@@ -384,13 +384,13 @@ class ArenaRun:
         app = self.apps.current_or_named()
         if app is None:
             return "there is no arena_app that could make one"
-        if self._known.know_engines() or self.config.lifespan == "off":
+        if self._known.find_engines() or self.config.lifespan == "off":
             return "the app was imported, and not started, as arena_lifespan = off"
         level = Level(object(), "the start of the app")
         self.levels.enter(level)
         try:
             with session_lifespan(app):
-                self._known.know_engines()
+                self._known.find_engines()
         except LifespanError as error:
             return error.what
         finally:
