@@ -298,7 +298,7 @@ def test_what_is_not_as_expected_is_named_row_by_row(expected: Expected, lines: 
     found = difference(ORDERS, {"orders": expected}).splitlines()
     assert found[0] == "the database did not change as expected"
     assert [line.strip() for line in found[1:-1]] == lines
-    assert found[-1] == "in all it changed: orders +2 -1"
+    assert found[-1] == "all changes: orders +2 -1"
 
 
 NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001 - a column may have no time zone
@@ -307,12 +307,13 @@ NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001 - a column may have no time zone
 @pytest.mark.parametrize(
     "stored, expected, words",
     [
-        ("1", 1, "total is of type str there, not int"),
-        ("1.10", Decimal("1.10"), "total is of type str there, not Decimal"),
+        ("1", 1, "total is of type str in the database, not int"),
+        ("1.10", Decimal("1.10"), "total is of type str in the database, not Decimal"),
         (
             NOON,
             NOON.replace(tzinfo=UTC),
-            "total is of type datetime with tzinfo=None there, not datetime with tzinfo=UTC",
+            "total is of type datetime with tzinfo=None in the database, "
+            "not datetime with tzinfo=UTC",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The changes of a database, row by row, and how they are printed."""
+"""The changes of a database, row by row, and their text."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _LONGEST_ROW = 180
 class Mask:
     """The columns whose values no report or log may show.
 
-    These are columns with the name of a secret, and columns that match a pattern over
-    ``table.column``. A pattern without a dot matches columns of any table.
+    These are columns with the name of a secret, and columns whose ``table.column`` matches a
+    pattern. A pattern without a dot matches columns of all tables.
     """
 
     patterns: tuple[str, ...] = ()
 
     def hides(self, table: str, column: str) -> bool:
-        """Whether a column's values are shown as ``***``."""
+        """Return whether a column's values are shown as ``***``."""
         if _SECRET.search(column):
             return True
         # A report about several databases calls a table analytics/visits.
@@ -58,7 +58,7 @@ class Mask:
     def without(self, written: Iterable[NamedValues]) -> Callable[[str], str]:
         """Return a function that replaces the values of secret columns in a text by ``***``.
 
-        Values of less than four letters stay, because many texts contain them by chance.
+        Values of less than four characters stay, because many texts contain them by chance.
         """
         secrets: list[str] = []
         for table, rows in written:
@@ -75,10 +75,10 @@ class Mask:
         return replaced
 
     def without_values(self, text: str) -> str:
-        """Return the text of a database's error without the values of hidden columns.
+        """Replace the values of hidden columns in the text of a database's error.
 
-        It has no parameters if its statement names a hidden column. A failing row of PostgreSQL
-        has no names of columns, so its values are always replaced.
+        All parameters are replaced if the statement names a hidden column. The values of a failing
+        row of PostgreSQL are always replaced, because the text does not name their columns.
         """
         text = _PARAMETERS.sub(self._without_parameters, text)
         text = _KEY.sub(self._without_key, text)
@@ -100,15 +100,15 @@ class Mask:
         return match[0]
 
     def shown(self, table: str, column: str, value: object) -> str:
-        """Return a value of a column as a person may read it."""
+        """Return the text of a column's value for a report, ``***`` for a hidden column."""
         if value is not None and self.hides(table, column):
             return "***"
         return shown(value)
 
 
 NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
-"""The name of a table, and rows of its values by the names of columns."""
-_SHORTEST_SECRET = 4  # letters
+"""The name of a table, and its rows: values by the names of columns."""
+_SHORTEST_SECRET = 4  # characters
 # The statement and the parameters in the text of SQLAlchemy's errors.
 _PARAMETERS = re.compile(
     r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)"
@@ -126,14 +126,14 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Change:
-    """One row that was inserted, updated or deleted: the row before and after.
+    """An inserted, updated or deleted row: its values before and after.
 
     ``before`` and ``after`` have the values of the database's driver by the names of the columns.
-    ``before`` is empty if the row was inserted, ``after`` if it was deleted. A row that was
-    inserted and deleted again is no change. Neither is a value that was changed and changed back.
+    ``before`` is empty for an inserted row, ``after`` for a deleted one. A row that was inserted
+    and deleted again is no change. Neither is a value that was changed and changed back.
 
-    ``str(change)`` is one line, which shows the values of secret columns as ``***``. The attributes
-    have these values.
+    ``str(change)`` is one line and shows the values of secret columns as ``***``. The attributes
+    have the real values.
 
     Example::
 
@@ -144,7 +144,7 @@ class Change:
     __module__ = "pytest_arena"
 
     table: str
-    """The table's name in the app, with its schema if that is not the default: ``audit.log``."""
+    """The table's name, with its schema if that is not the default: ``audit.log``."""
     kind: Kind
     before: Mapping[str, object]
     after: Mapping[str, object]
@@ -179,7 +179,7 @@ class Change:
 
 
 def _differ(old: object, new: object) -> bool:
-    """Return whether two values differ in the database. To Python, 1.0 and 1.00 are equal."""
+    """Return whether two values differ in the database, such as 1.0 and 1.00."""
     return _content([old]) != _content([new])
 
 
@@ -210,7 +210,7 @@ class Changes:
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
-        """Return the changes that these removed and added rows make up."""
+        """Return the changes that these removed and added rows amount to."""
         mask = mask or Mask()
         changes: list[Change] = []
         more = {}
@@ -218,8 +218,8 @@ class Changes:
             if not rows.more:
                 changes += _paired(rows, mask)
                 continue
-            # One row of an update may be above the limit. The other row would look like a deletion
-            # or an insertion. So the rows are only counted.
+            # Only count them: if the limit has cut off one row of an update, the other row would
+            # look like a deletion or an insertion.
             known = len(rows.removed) + len(rows.added)
             more[rows.table] = known + rows.more
         return cls(changes, mask, more)
@@ -257,7 +257,7 @@ class Changes:
     def __getitem__(self, which: int) -> Change: ...
 
     def __getitem__(self, which: str | int) -> Changes | Change:
-        """Return the changes of one table by its name, or one change by its place."""
+        """Return the changes of one table by its name, or one change by its index."""
         if isinstance(which, int):
             return self._all[which]
         more = {}
@@ -270,14 +270,14 @@ class Changes:
 
     @property
     def counts_more(self) -> bool:
-        """Whether some rows are only counted, as in reports. A test gets each row."""
+        """Whether some rows are only counted."""
         return bool(self._more)
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self._all)
 
     def __len__(self) -> int:
-        """Return the number of rows, also of those that a report only counts."""
+        """Return the number of rows, also of rows that are only counted."""
         return len(self._all) + sum(self._more.values())
 
     def __bool__(self) -> bool:
@@ -294,12 +294,12 @@ class Changes:
         return f"<Changes: {self.counted()}>"
 
     def __str__(self) -> str:
-        """Return the tables with their numbers, and a line for each row."""
+        """Return the number of rows for each table, and a line for each row."""
         rows = [f"  {line}" for line in self.lines()]
         return "\n".join([self.counted(), *rows])
 
     def counted(self) -> str:
-        """Return how many rows changed in each table: ``orders +1, stock ~1``."""
+        """Return the numbers of changed rows in each table: ``orders +1, stock ~1``."""
         texts = []
         for table in self.tables:
             text = table
@@ -314,12 +314,12 @@ class Changes:
         return ", ".join(texts) or "nothing"
 
     def lines(self, most: int | None = None) -> list[str]:
-        """Return a line for each row. ``most`` rows of a table are shown, the others counted."""
+        """Return a line for each row, at most ``most`` for each table, and count the others."""
         lines: list[str] = []
         for table in self.tables:
             rows = self._of_table(table)
             hidden = 0
-            # A line that counts one row is as long as the line of that row.
+            # Show a single further row: the line that counts it would be no shorter.
             if most is not None and len(rows) > most + 1:
                 hidden = len(rows) - most
                 rows = rows[:most]
@@ -347,15 +347,15 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
 
 
 Row = tuple[object, ...]
-# A value that is equal for equal rows, and the row.
+# A value that identifies equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-# A removed row and the added row of the same key, None if there is no such row.
+# A removed row and the added row of the same key, either of them None.
 _Pair = tuple[Row | None, Row | None]
 _RowsByKey = defaultdict["Hashable", list[Row]]
 
 
 def _pairs(rows: TableRows) -> list[_Pair]:
-    """Return removed and added rows in pairs of the same key. Without a key, no two are paired."""
+    """Pair removed and added rows of the same key. Without a key, each row is alone."""
     if not rows.key:
         return _by_content(rows)
     places = [rows.columns.index(name) for name in rows.key]
@@ -369,17 +369,17 @@ def _pairs(rows: TableRows) -> list[_Pair]:
 
 
 def _keyed(rows: Iterable[Row], places: list[int]) -> _RowsByKey:
-    """Return the rows by their keys. ``places`` are the indexes of the key's columns."""
+    """Return the rows by key. ``places`` are the indexes of the key's columns."""
     keyed: _RowsByKey = defaultdict(list)
     for row in rows:
-        # The texts of the values, because an array has no hash.
+        # Use the texts of the values, because an array has no hash.
         key = _content([row[place] for place in places])
         keyed[key].append(row)
     return keyed
 
 
 def _by_content(rows: TableRows) -> list[_Pair]:
-    """Return the removed and the added rows, without those that are equal."""
+    """Return the removed and the added rows as pairs with None, without equal rows."""
     old = [(_content(row), row) for row in rows.removed]
     new = [(_content(row), row) for row in rows.added]
     removed, added = net(old, new)
@@ -392,14 +392,14 @@ def _by_content(rows: TableRows) -> list[_Pair]:
 
 
 def _content(row: Iterable[object]) -> Hashable:
-    """Return an object that is equal for two rows if their values and types are equal."""
+    """Return an object that is equal for two rows with equal values and types."""
     # psycopg2 returns a `bytea` as a memoryview.
     values = [bytes(each) if isinstance(each, memoryview) else each for each in row]
     return tuple((type(value), repr(value)) for value in values)
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
-    """Return the values of a row by the names of the columns, nothing without a row."""
+    """Return the values of a row by the names of the columns, no values without a row."""
     if row is None:
         return MappingProxyType({})
     values = dict(zip(columns, row, strict=True))
@@ -426,7 +426,7 @@ def _order(change: Change) -> tuple[int, list[_SortValue]]:
 def net(
     removed: Sequence[_Identified], added: Sequence[_Identified]
 ) -> tuple[list[Row], list[Row]]:
-    """Return the removed and the added rows, without those that are in both.
+    """Return the removed and the added rows without the rows that are in both.
 
     A row that is twice in one list and once in the other is returned once.
     """
@@ -437,7 +437,7 @@ def net(
 
 
 def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
-    """Return the rows, without as many of each identity as ``both`` counts. Changes ``both``."""
+    """Return the rows without as many of each identity as ``both`` counts. Change ``both``."""
     left = []
     for identity, row in rows:
         if both[identity] > 0:
@@ -448,7 +448,7 @@ def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
-    """Return the first rows, up to a limit. Keep both rows of an update, or neither."""
+    """Return the first rows, up to a limit, and both rows of an update or none."""
     number = len(rows.removed) + len(rows.added)
     if limit is None or number <= limit:
         return rows
@@ -483,7 +483,7 @@ def _as_line(change: Change) -> str:
     if change.kind == "updated":
         rest = _as_update(change)
     line = f"{line}  {rest}".rstrip()
-    # A terminal would obey control characters in a name.
+    # A terminal would interpret control characters in a name.
     letters = [letter if letter.isprintable() else " " for letter in line]
     return "".join(letters)
 
@@ -495,11 +495,11 @@ def _as_update(change: Change) -> str:
         before = _shown_of(change, change.before, name)
         after = _shown_of(change, change.after, name)
         steps.append(f"{name} {before} → {after}")
-    return _fitting(steps, ", ") or "written again, with the same values"
+    return _fitting(steps, ", ") or "written again with the same values"
 
 
 def _as_row(change: Change) -> str:
-    """Return the values of the row without its key, the columns that are NULL at the end."""
+    """Return the values of the row without its key, and then its columns with NULL."""
     parts = []
     empty = []
     for name, value in change.row.items():
@@ -521,12 +521,12 @@ def _shown_of(change: Change, row: Mapping[str, object], column: str) -> str:
     return change._mask.shown(change.table, column, row[column])  # noqa: SLF001 - of this module
 
 
-# If the columns of a table changed, a row has only this column: its text, which may have secrets.
+# If the columns of a table have changed, a row has only this column: a text with possible secrets.
 _RAW = ("row",)
 
 
 def _fitting(parts: list[str], between: str) -> str:
-    """Join as many parts as fit into a line, at least one, and add the number of the others."""
+    """Join the parts that fit into a line, at least one, and add the number of the others."""
     text = parts[0] if parts else ""
     for number, part in enumerate(parts[1:], start=1):
         longer = f"{text}{between}{part}"
@@ -538,7 +538,7 @@ def _fitting(parts: list[str], between: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as a person reads it: short, on one line, a text in quotation marks."""
+    """Return a short text of a value in one line, with quotation marks around a string."""
     if value is None:
         return "NULL"
     if isinstance(value, str):
@@ -557,6 +557,6 @@ def shown(value: object) -> str:
     return text
 
 
-# The characters of a long value that are searched for passwords. `redact` cannot find a password
-# of which a part is cut off, so they are many more than the characters that are shown.
+# The number of characters in which `redact` searches for passwords. It is much larger than the
+# number of shown characters, because `redact` cannot find a password that is cut off.
 _LONGEST_READ = 2_000

@@ -23,7 +23,7 @@ class ExpectedRows:
     values: Mapping[str, object]
 
     def matches(self, change: Change) -> bool:
-        """Return whether a row is of this kind and has each of the values."""
+        """Return whether a row is of this kind and has all values."""
         if change.kind != self.kind:
             return False
         row = change.row
@@ -33,18 +33,18 @@ class ExpectedRows:
         return True
 
     def other_types(self, change: Change) -> str:
-        """Name the columns whose value in a row has another type than the expected value."""
+        """Return words for each column whose value has another type than the expected value."""
         words = ""
         for name, value in self.values.items():
             present = change.row[name]
             kind = _type_of(present)
             expected = _type_of(value)
             if present is not None and present != value and kind != expected:
-                words += f"; {name} is of type {kind} there, not {expected}"
+                words += f"; {name} is of type {kind} in the database, not {expected}"
         return words
 
     def text(self, table: str, mask: Mask) -> str:
-        """Return the words of a message: ``1 inserted row with item='chair'``."""
+        """Return words such as ``1 inserted row with item='chair'``."""
         text = counted(self.number, f"{self.kind} row")
         if self.values:
             text += " with"
@@ -62,7 +62,7 @@ def _type_of(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The expectation of one table: made by ``inserted``, ``updated``, ``deleted`` and ``&``."""
+    """The expectation for a table. ``inserted``, ``updated``, ``deleted`` and ``&`` create it."""
 
     parts: tuple[ExpectedRows, ...]
 
@@ -75,7 +75,7 @@ class Expected:
 def inserted(number: int = 1, /, **columns: object) -> Expected:
     """Expect that exactly ``number`` rows with these values are inserted into a table.
 
-    Without values, each inserted row counts. ``&`` joins several expectations of one table.
+    Without values, each inserted row counts. ``&`` joins several expectations for one table.
 
     Example::
 
@@ -89,10 +89,10 @@ def inserted(number: int = 1, /, **columns: object) -> Expected:
 
 
 def updated(number: int = 1, /, **columns: object) -> Expected:
-    """Expect that exactly ``number`` rows of a table are updated, and then have these values.
+    """Expect that exactly ``number`` rows of a table are updated to these values.
 
-    A row whose primary key changes counts as deleted and inserted. So does each changed row of a
-    table that has no primary key.
+    A row whose primary key changes counts as a deleted and an inserted row. So does each changed
+    row of a table without a primary key.
 
     Example::
 
@@ -106,7 +106,7 @@ def updated(number: int = 1, /, **columns: object) -> Expected:
 
 
 def deleted(number: int = 1, /, **columns: object) -> Expected:
-    """Expect that exactly ``number`` rows that had these values are deleted from a table.
+    """Expect that exactly ``number`` rows with these values are deleted from a table.
 
     Example::
 
@@ -121,7 +121,7 @@ def deleted(number: int = 1, /, **columns: object) -> Expected:
 
 def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
     if number < 0:
-        raise ValueError(f"{kind}({number}): a number of rows cannot be negative")
+        raise ValueError(f"{kind}({number}): the number of rows is negative")
     rows = ExpectedRows(kind, number, columns)
     return Expected((rows,))
 
@@ -129,10 +129,10 @@ def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expecte
 def difference(
     changes: Changes, expected: Mapping[str, Expected], *, ignore: Collection[str] = ()
 ) -> str:
-    """Return lines about rows that differ from the expectation, or "" if no row does.
+    """Return lines about unexpected and missing rows, or "".
 
-    ``ignore`` has names of tables, or patterns over names. Changes of these tables do not count,
-    unless the table is expected.
+    ``ignore`` has names or patterns of tables whose changes do not count, unless the table has an
+    expectation.
     """
     patterns = (ignore,) if isinstance(ignore, str) else ignore
     names = set(expected)
@@ -146,7 +146,7 @@ def difference(
         lines += table.lines()
     if len(lines) == 1:
         return ""
-    lines.append(f"in all it changed: {changes.counted()}")
+    lines.append(f"all changes: {changes.counted()}")
     return "\n".join(lines)
 
 
@@ -154,27 +154,27 @@ _MOST = 20  # rows of a table in a message
 
 
 class _ExpectedTable:
-    """The changed rows of one table, and its expectations. Each row is given to one expectation.
+    """The changed rows of one table, and its expectations. Each row counts for one expectation.
 
-    A row may match several expectations. If the first of them can take another row, the row is
-    given to the next one. The algorithm finds a matching by augmenting paths.
+    A row may match several expectations. The algorithm finds a maximum matching by augmenting
+    paths: an expectation gives a row to another one if it can get another row.
     """
 
     def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
         self._name = name
         self._changes = changes
         self._parts = list(expected.parts)
-        # The expectations with the most values take their rows first.
+        # The expectations with the most values get their rows first.
         self._parts.sort(key=lambda part: len(part.values), reverse=True)
         self._rows = list(changes)
-        # The place of an expectation, by the place of a row that is given to the expectation.
+        # By the index of a row: the index of the expectation for which it counts.
         self._owners: dict[int, int] = {}
         self._missing = []
         for place in range(len(self._parts)):
             self._missing.append(self._give_rows_to(place))
 
     def _give_rows_to(self, place: int) -> int:
-        """Give rows to an expectation: free ones first. Return how many are missing."""
+        """Give rows to an expectation, free rows first. Return the number of missing rows."""
         number = self._parts[place].number
         rows = 0
         for row in self._matching(place):
@@ -194,7 +194,7 @@ class _ExpectedTable:
                 yield number
 
     def _give_one_more_to(self, place: int, visited: set[int]) -> bool:
-        """Give a row to an expectation: a free one, or one whose owner can take another row."""
+        """Give an expectation a free row, or a row whose owner can get another one."""
         for row in self._matching(place):
             owner = self._owners.get(row)
             is_free = owner is None

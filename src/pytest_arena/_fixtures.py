@@ -38,13 +38,13 @@ __all__ = [
     "test_client_as",
 ]
 
-# A stash needs two more calls of Python for each access, and a test has six. `atexit` finds the
-# runs here at the end of the process.
+# Faster than a stash of pytest, which each test would read six times. Functions of `atexit` need it
+# after the session.
 RUNS: dict[pytest.Config, ArenaRun] = {}
 
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
-    """Return `session` if the lifespan runs once for all tests, else `function`."""
+    """Return `session` if one lifespan serves all tests, else `function`."""
     return "session" if RUNS[config].config.lifespan == "session" else "function"
 
 
@@ -56,13 +56,13 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 
 @pytest.fixture(scope=_app_scope)
 def arena_app(request: pytest.FixtureRequest) -> Any:
-    """The app that `arena_app` names (a factory is called). Override it to configure the app."""
+    """The app of `arena_app`, or the app of its factory. Override it to configure the app."""
     try:
         # `pytestconfig` would cost a test 20 µs.
         return RUNS[request.config].apps.build()
     except ArenaError as error:
         message = str(error)
-    # Outside of the `except` block: otherwise pytest shows the error twice.
+    # Outside of the `except` block, where pytest would show the error twice.
     pytest.fail(message, pytrace=False)
 
 
@@ -84,7 +84,7 @@ def arena_lifespan(
 def _app_run(
     run: ArenaRun, test: RunningTest, request: pytest.FixtureRequest, arena_app: Any
 ) -> AppRun:
-    """Return the app's run in this test. A fixture would cost a test 330 calls in pytest."""
+    """Return the app's run in this test. It is no fixture, which would cost 330 calls in pytest."""
     if test.app_runs:
         return run.apps.running()
     if run.config.lifespan == "session":
@@ -94,10 +94,10 @@ def _app_run(
 
 
 def use_app_early(request: pytest.FixtureRequest) -> None:
-    """Create the test's app now, so that the app starts before the test writes its first row.
+    """Create the test's app now, so that it starts before the test writes its first row.
 
-    If `arena_app` needs the fixture that pytest is setting up, nothing happens here: the client
-    creates the app later. An app that cannot be created is reported there too.
+    If `arena_app` needs the fixture that pytest is setting up, or fails, do nothing. Then a client
+    creates the app later, or reports the failure.
     """
     test = RUNS[request.config].current.running()
     if test.plan.starts_app and not test.app_runs:
@@ -107,7 +107,7 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
 
 
 def use_app_of(request: pytest.FixtureRequest) -> None:
-    """Create the test's app by the fixture `arena_app`, and connect clients to it."""
+    """Create the test's app by the fixture `arena_app`, and let clients call it."""
     run = RUNS[request.config]
     test = run.current.running()
     _app_run(run, test, request, request.getfixturevalue("arena_app"))
@@ -131,7 +131,7 @@ def db_session(
     run = RUNS[pytestconfig]
     use_app_early(request)
     test = run.current.running()
-    # The app creates the engines.
+    # The app may create the engines.
     if not run.databases.known.find_engines():
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             use_app_of(request)
@@ -190,7 +190,7 @@ def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer
 
 
 def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
-    """Serve the app. `arena serve` calls this, as another plugin may replace the fixture."""
+    """Serve the app. `arena serve` calls this, because a plugin may override the fixture."""
     run = RUNS[request.config]
     app_run = _app_run(run, run.current.running(), request, arena_app)
     server = run.apps.live_server()
@@ -214,9 +214,9 @@ def _started_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRu
 
 
 def _start_before_the_test(test: RunningTest, client: TestClient | None = None) -> None:
-    """Start the app now. In an async test it starts with the test or its first session.
+    """Start the app of a sync test now, and that of an async test in its loop.
 
-    Under Hypothesis the app starts in each example, at its first request.
+    Under Hypothesis the first request of each example starts the app.
     """
     if test.plan.has_examples or not test.plan.starts_app:
         return
@@ -229,7 +229,9 @@ def _start_before_the_test(test: RunningTest, client: TestClient | None = None) 
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:
-    """Refuse an async client as a parameter of a plain test, which may use it in async fixtures.
+    """Refuse an async client as a parameter of a plain test.
+
+    Async fixtures of the test may use the client.
 
     Raises:
         ConfigError: the test function has the client as a parameter.
@@ -238,8 +240,8 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
     test = getattr(request, "function", None)
     if test is not None and name in inspect.signature(test).parameters:
         raise ConfigError(
-            f"the fixture `{name}` in a plain `def` test: its requests have to be awaited",
-            why="a request that is not awaited is never made",
+            f"the fixture `{name}` in a plain `def` test, which cannot await its requests",
+            why="a request without `await` is never sent",
             cause=f"{request.node.nodeid} is no `async def`",
             fix=f"test_{name} in place of {name}   (or make the test `async def`)\n"
             f"or, for all tests of a sync suite, a fixture `{name}` that returns test_{name}",
@@ -249,7 +251,7 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
 def _client_maker(
     new_client: Callable[..., object], client_options: dict[str, object]
 ) -> Callable[..., Any]:
-    """Return the function that `client_as` and `test_client_as` are in a test."""
+    """Return the value of the fixtures `client_as` and `test_client_as`."""
 
     def new_client_as(role: str, **options: object) -> object:
         __tracebackhide__ = True

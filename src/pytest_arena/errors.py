@@ -6,7 +6,7 @@
     ├─ ConfigError                     A101  an option, a marker or a path is wrong
     ├─ RefusedError                          the guard refused; nothing was touched
     │   ├─ ProductionDatabaseError     A201  the app's own database
-    │   ├─ UnknownDatabaseError        A202  a connection that is not inside the arena
+    │   ├─ UnknownDatabaseError        A202  a connection to no test database
     │   └─ AfterSessionError           A203  a connection after the test session
     ├─ ServerError                     A301  there is no place for the databases
     ├─ TemplateError                   A401  the schema or the seed could not be built

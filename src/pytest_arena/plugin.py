@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scenario(pytestconfig: pytest.Config) -> Scenario:
-    """The scenario that the test proves: blocks for its steps. See `pytest_arena.Scenario`."""
+    """Blocks for the steps of the scenario that the test proves. See `pytest_arena.Scenario`."""
     from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - only tests that use it
 
     scenarios = pytestconfig.stash[SCENARIOS]
@@ -102,7 +102,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Read the options and install the gate, before pytest imports any of the user's code.
+    """Read the options and install the gate, before pytest imports the user's code.
 
     Raises:
         pytest.UsageError: an option is wrong.
@@ -121,12 +121,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     atexit.register(_write_late_faults, early_config)
     atexit.register(run.finish)  # if the session never finishes
     with _usage_errors():
-        run.databases.environment.redirect()  # after the gate
+        run.databases.environment.redirect()  # needs the gate
 
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Raise errors of pytest-arena as UsageError. pytest ends the run without a traceback."""
+    """Raise errors of pytest-arena as UsageError, which pytest shows without a traceback."""
     try:
         yield
     except ArenaError as error:
@@ -162,20 +162,20 @@ def _load_config(config: pytest.Config) -> Config:
         ini=config.getini,
         root=config.rootpath,
         inipath=config.inipath,
-        # pytest 9 made the names of the configuration file private. If they are unknown,
-        # pytest-arena refuses no wrong name, and pytest warns of it.
+        # pytest 9 made the names in the configuration file private. Without them, pytest-arena
+        # cannot refuse a wrong name, and pytest only warns.
         names=attributes.get("_inicfg") or attributes.get("inicfg") or (),
     )
 
 
 def _write_late_faults(config: pytest.Config) -> None:
-    """Write the faults after the summary to stderr. The app may have swallowed them."""
+    """Write refusals and changed files since the summary to stderr."""
     for text in dict.fromkeys(_late_faults(config)):
         sys.stderr.write(f"arena: {text}\n")
 
 
 def _late_faults(config: pytest.Config) -> list[str]:
-    """Return the refusals, and the changes of files, since the summary."""
+    """Return the refusals and the changed files since the summary."""
     run = RUNS[config]
     texts = [str(error) for error in run.ledger.unreported("")]
     if FACTS in config.stash:
@@ -191,8 +191,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config not in RUNS:
         raise pytest.UsageError(
-            "pytest_arena.plugin was loaded too late to lead the app into test databases: "
-            "remove it from pytest_plugins. pytest loads it without an entry there, or by "
+            "pytest_arena.plugin was loaded too late to redirect the app to test databases: "
+            "remove it from pytest_plugins. pytest loads it without that entry, or by "
             "-p pytest_arena.plugin"
         )
     for marker in MARKERS:
@@ -203,7 +203,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for path, state in from_controller["files"].items():
             databases.files.first_seen[os.fsdecode(path)] = state
         databases.children.take_over(from_controller["children"])
-    # Before 0.50, uvicorn, which the live server uses, imports deprecated parts of websockets.
+    # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
     if config.pluginmanager.has_plugin("pytest_forked"):
@@ -226,7 +226,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Read the specifications before the collection and before xdist's workers start.
 
     Raises:
-        pytest.UsageError: there are no specifications, or one of them is wrong.
+        pytest.UsageError: no specification exists, or a specification is wrong.
     """
     scenarios = session.config.stash[SCENARIOS]
     if scenarios is not None:
@@ -255,7 +255,7 @@ def pytest_collection_modifyitems(
 
 
 def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
-    """Add a line to the summary if tests have the marker `scenario`."""
+    """Note that markers `scenario` have no effect without `arena_specs`."""
     marked = [item for item in items if item.get_closest_marker("scenario")]
     subject = f"{len(marked)} tests with pytest.mark.scenario prove"
     if len(marked) == 1:
@@ -268,7 +268,7 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
     _, index, _ = item.location
     line = CodeLine(str(item.path), (index or 0) + 1)
     values: dict[str, Any] = {}
-    # The innermost marker is first, and wins.
+    # `iter_markers` yields the innermost marker first. It overrides the others.
     for marker in reversed(list(item.iter_markers("arena"))):
         values.update(marker_values(marker.args, marker.kwargs, place=str(line)))
     owner, _, function = _others.own_function(item)
@@ -296,27 +296,27 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
 
 
 class RealFiles:
-    """Keeps pytest-arena's files real in a run with pyfakefs."""
+    """Lets pytest-arena use the real file system in a run with pyfakefs."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self) -> None:
-        """Name the modules of pytest-arena to pyfakefs, before a fixture may replace theirs."""
+        """Exclude pytest-arena's modules from pyfakefs, before a fixture activates it."""
         keep_real_files()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
-        """Name them before a test may do so."""
+        """Exclude pytest-arena's modules from pyfakefs, before a test activates it."""
         keep_real_files()
 
 
 class Forks:
-    """Enters a level in this process for each test in a fork, which shares files and may crash."""
+    """Enters a level in this process around each test in a fork, which may crash."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item
     ) -> Generator[None, object, object]:
-        """Enter a level for the fork, and leave it however the fork ends."""
+        """Enter a level for the fork, and leave it also if the fork crashes."""
         if not _others.is_forked(item):
             return (yield)
         with RUNS[item.config].fixtures.another_process(item.nodeid):
@@ -343,21 +343,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
-    """Tear down the fixtures of a wider scope for which a test has another parameter.
+    """Tear down wider fixtures for which the test has another parameter.
 
-    pytest would finish them later, after the set-up of fixtures above them.
+    pytest would do so later, after the set-up of fixtures whose levels are above.
     """
     for fixture in list(wide):
         is_parametrized = fixture.argname in item.callspec.params
-        # To finish a fixture also finishes those that depend on it.
+        # Finishing a fixture also finishes its dependent fixtures.
         is_set_up = fixture in wide
         if is_parametrized and is_set_up and _others.is_outdated(item, fixture):
             wide[fixture].finish()
 
 
 def _client_options(item: pytest.Item) -> Any:
-    """Return the value of the fixture `client_options`, also if the test does not use it."""
-    # The fixture `arena` has the scope of the session, so it cannot use `client_options`.
+    """Return the value of the fixture `client_options`, also if the test does not request it."""
+    # The session fixture `arena` cannot request the function fixture `client_options`.
     request = getattr(item, "_request", None)
     return request.getfixturevalue("client_options") if request else {}
 
@@ -367,21 +367,21 @@ def _use_app(item: pytest.Item) -> None:
     request = getattr(item, "_request", None)
     if request is None:
         return
-    # A suite's `arena_app` may be a coroutine, which cannot be called inside a running loop.
+    # An async `arena_app` of the suite cannot be set up inside a running loop.
     if running_loop() is None or _others.has_our_app(item):
         _fixtures.use_app_early(request)
 
 
 def _use_suites_app(item: object, request: Any) -> None:
-    """Have ``arena.client()`` use a suite's `arena_app`."""
+    """Make ``arena.client()`` use an `arena_app` of the suite."""
     if _others.overrides_app(item):
-        # A fixture that the suite's `arena_app` uses cannot use that app.
+        # This fails in a fixture that the suite's `arena_app` requests.
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _fixtures.use_app_of(request)
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
-    """Show how to open the test's database while the debugger runs."""
+    """Print the command that opens the test's database."""
     for command in RUNS[config].ways_to_look():
         line = f"arena: the test's database, as it is now: {command}"
         config.get_terminal_writer().line(line)
@@ -408,7 +408,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         with _replace_function(item, run):
             return (yield)
     except BaseException as error:
-        # Otherwise the loop would wait for a statement that may never end.
+        # Otherwise the loop could wait for a statement for ever.
         if _others.is_interruption(error):
             run.interrupt()
         raise
@@ -419,11 +419,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     """Build the templates of a test that may connect, before its first fixture.
 
-    Such a test uses pytest-arena's fixtures, or a wide fixture has returned the app.
-    A fixture of the session comes before it, and may prepare what the build needs.
+    Such a test uses pytest-arena's fixtures, or a wide fixture has returned the app. This runs
+    after the session fixtures, because a build may need them.
     """
     if config.option.setupplan:
-        return  # no fixture is set up
+        return  # --setup-plan sets up no fixture
     test = run.current.test
     if test is None or test.has_level:
         return
@@ -449,13 +449,14 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         health_check = _others.suppressed_health_check(item)
         examples = run.new_examples()
         if run.current.running().plan.needs_database:
-            # A build would count as time of the first example. An app may have no database.
+            # Build now, so that the first example's time does not include the build. The app may
+            # have no database.
             with suppress(ConfigError):
                 run.databases.ensure(run.database())
     owner_class = getattr(item, "cls", None) or object
     is_unittest = issubclass(owner_class, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
-        yield  # unittest runs an async test in an event loop that pytest-arena cannot enter
+        yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
     test = run.current.running()
     setattr(owner, attribute, conducted(function, test, examples))
@@ -470,11 +471,11 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add sections to the report of a test. Fail a test if the app swallowed a refusal."""
+    """Add sections to the report of a test. Fail the test if the app caught a refusal."""
     report = yield
     run = RUNS[item.config]
     if run.watcher is not None and run.watcher.is_rehearsing:
-        return report  # no report of a rehearsal is shown
+        return report  # pytest does not show the report of a rehearsal
     facts = item.config.stash[FACTS]
     if report.when == "teardown" and facts.travel:
         facts.attach(report)
@@ -487,7 +488,7 @@ def pytest_runtest_makereport(
         if refused:
             run.ledger.mark_reported(*refused)
             _report.report_swallowed(report, refused)
-    # In the tear-down the test's level does not exist any more.
+    # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _show_story(report, call, run)
     test = run.current.test
@@ -500,8 +501,8 @@ def pytest_runtest_makereport(
 def _show_causes(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
-    """Show the errors of the app and the output of other programs, in a failed test."""
-    # Shown in each phase, because a fixture may have started such a process.
+    """Show the app's errors and the output of other programs in the report of a failed test."""
+    # Show warnings in each phase, because a fixture may have started the process.
     warnings = run.databases.children.warnings
     _report.show(report, "arena: processes on another database", [*warnings])
     if report.when != "call":
@@ -521,7 +522,7 @@ def _show_causes(
 def _show_story(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
-    """Show the changes of a failed test, and instances that have old values."""
+    """Show the changes of a failed test, and its instances with old values."""
     parts = run.story()
     excinfo = call.excinfo
     if excinfo is not None and isinstance(excinfo.value, AssertionError):
@@ -578,7 +579,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     if errors:
         _raise(errors)
     if (test is not None and test.is_used) or run.connections.has_used:
-        # `settle` has collected garbage of this test. The plugin reports its warnings here.
+        # `settle` has collected garbage of this test, whose warnings belong to this test.
         plugin = item.config.pluginmanager.get_plugin("unraisableexception")
         if plugin is not None:
             plugin.pytest_runtest_teardown(item)
@@ -586,7 +587,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
-    """Build the templates again that the test has built. Returns the errors."""
+    """Rebuild the templates that the test has built. Return the errors."""
     if not run.databases.provision.filled_in_test:
         return []
     with _others.hidden_from_test(item.config):
@@ -594,7 +595,7 @@ def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
 
 
 def _raise(errors: list[Exception]) -> None:
-    """Raise one error with the texts of all. Errors of pytest-arena need no traceback."""
+    """Raise one error with the texts of all, without a traceback if all are pytest-arena's."""
     __tracebackhide__ = True
     if all(isinstance(error, ArenaError) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
@@ -633,15 +634,15 @@ def pytest_fixture_setup(
                 item = request._pyfuncitem  # noqa: SLF001 - no public name
                 _use_suites_app(item, request)
             result = yield
-    except BaseException as error:  # a refusal, a timeout
-        # pytest records the error of a fixture's function here, but not an error of this hook.
-        # Without the record, no later test could set the fixture up.
+    except BaseException as error:  # also a refusal or a timeout
+        # pytest records an error of the fixture's function, but not of this hook. Without the
+        # record, no later test could set the fixture up.
         if fixturedef.cached_result is None:
             fixturedef.cached_result = (None, None, (error, None))
         raise
     finally:
         WORK.reset(token)
-    # A loop of pytest-asyncio for a scope: it has no tasks yet.
+    # pytest-asyncio has created the loop of a scope. It has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
@@ -651,7 +652,7 @@ def pytest_fixture_setup(
     return result
 
 
-# pytest makes a fixture of the set-up functions of a module or class. Its name has this prefix.
+# pytest turns set-up functions of a module or class into a fixture with this prefix in its name.
 _SETUP_FUNCTIONS = {
     "_xunit_setup_module_fixture_": ("setUpModule", "setup_module"),
     "_xunit_setup_class_fixture_": ("setup_class",),
@@ -672,7 +673,7 @@ def _name_of_fixture(fixturedef: Any, request: Any) -> str:
 
 @contextmanager
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
-    """Enter a level for the set-up of a wide fixture. Note when its tear-down begins."""
+    """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(request.config, run)
     owner = WideFixture(
@@ -688,21 +689,21 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
             yield
     finally:
         OF_WIDE_FIXTURE.reset(token)
-        # Finalizers run in reverse order: first those of dependent fixtures, then `ending`, then
-        # the fixture's tear-down. Without a set-up, which another plugin may prevent, none runs.
+        # Finalizers run in reverse order: first of dependent fixtures, then `ending`, then the
+        # fixture's tear-down. They run only after a set-up, which another plugin may prevent.
         if fixturedef.cached_result is not None:
             fixturedef.addfinalizer(partial(run.fixtures.ending, owner))
             value = fixturedef.cached_result[0]
             if is_frameworks_app(value):
                 fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))
             if owner.askers:
-                # Another fixture has called `getfixturevalue`, so pytest does not know that it
-                # depends on this one.
+                # The asker has called `getfixturevalue`, so pytest does not know that it depends on
+                # this fixture.
                 fixturedef.addfinalizer(owner.askers[-1].finish)
 
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
-    """Leave the fixture's level, with the changes of its tear-down."""
+    """Leave the fixture's level after its tear-down."""
     owner = request.config.stash[WIDE].pop(fixturedef, None)
     if owner is not None:
         RUNS[request.config].fixtures.leave(owner)
@@ -713,7 +714,7 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail the run if pytest-arena refused something, or a file changed, after the summary."""
+    """Fail the run after a refusal, or a change of a file, since the summary."""
     status = yield
     has_passed = status == pytest.ExitCode.OK
     if has_passed and config in RUNS and _late_faults(config):
@@ -723,7 +724,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """Print that pytest-arena drops databases. From now on, wait only briefly for each drop."""
+    """Print that pytest-arena drops databases. Wait only briefly for each drop from now on."""
     for config, run in RUNS.items():
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         is_slow = any(not database.file for database in run.databases.provisioned())
@@ -735,7 +736,7 @@ def pytest_keyboard_interrupt() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave the levels, close the gate, send a worker's facts to the controller."""
+    """Write the summary, leave the levels and close the gate. A worker sends its facts."""
     run = RUNS[session.config]
     facts = session.config.stash[FACTS]
     try:
@@ -753,7 +754,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _exit_status(facts: FactsOfProcesses, status: int) -> int:
-    """Return pytest's exit status, or a failure if pytest-arena found a problem."""
+    """Return pytest's exit status, or a failure if pytest-arena has found a problem."""
     if facts.mistake:
         return pytest.ExitCode.USAGE_ERROR
     summary = facts.summary
@@ -770,7 +771,7 @@ def pytest_configure_node(node: Any) -> None:
     databases = RUNS[node.config].databases
     states = databases.files.first_seen
     node.workerinput["arena"] = {
-        # The names as bytes: pytest-xdist refuses names that are not UTF-8.
+        # Names as bytes, because pytest-xdist refuses names that are not UTF-8.
         "files": {os.fsencode(path): state for path, state in states.items()},
         "children": databases.children.early(),
     }
@@ -782,7 +783,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     facts = node.config.stash[FACTS]
     run = RUNS[node.config]
     facts.add_worker(getattr(node, "workeroutput", {}), run.databases)
-    if error:  # the worker crashed, and has left its databases
+    if error:  # a crashed worker leaves its databases
         run.sweep_at_the_end()
 
 

@@ -149,12 +149,12 @@ def test_a_block_that_does_something_else_fails_and_says_in_what(
         E     missing:    orders: 1 inserted row with item='lamp'
         E     missing:    orders: 1 deleted row
         E     unexpected: ~ stock item='chair'  amount 5 → 4
-        E   in all it changed: orders +1, stock ~1
+        E   all changes: orders +1, stock ~1
         """,
         """
         E     missing:    orders: 1 inserted row
         E     missing:    stock: 1 updated row with amount=4
-        E   in all it changed: nothing
+        E   all changes: nothing
         """,
     )
     run.says("test_it.py:6: in test_too_much", "test_it.py:11: in test_nothing_at_all")
@@ -175,7 +175,7 @@ def test_text(arena, test_client):
 def test_a_value_of_another_type_is_named_with_both_types(example: Example) -> None:
     """``id=1`` and ``id='1'`` look alike."""
     run = shop(example, test_it=OTHER_TYPES).run("--tb=short").expect(1, failed=1)
-    run.says("1 inserted row with id='1' item='chair'; id is of type int there, not str")
+    run.says("1 inserted row with id='1' item='chair'; id is of type int in the database, not str")
 
 
 LATER = """

@@ -363,8 +363,9 @@ class Store(Generic[ContentT]):
             for program, line in watch.programs.items():
                 self.notes.append(
                     f"{build.option} started `{program}` ({line}). pytest-arena sees only the "
-                    "files that its arguments name. After a change of another file that it reads: pytest "
-                    "--arena-rebuild. Or open these files in the build as well, so that they count"
+                    "files that its arguments name. After a change of another file that it reads: "
+                    "pytest --arena-rebuild. Or open these files in the build as well, so that "
+                    "they count"
                 )
             read = watch.files(self.root)
             manifest = Manifest(

@@ -170,7 +170,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
     def _unfit(self, reason: str) -> ConfigError:
         return ConfigError(
             f"arena_isolation = undo: {reason}",
-            why="tests with another isolation than the option names would prove nothing",
+            why="the tests would run with another isolation than the option names",
             cause=self._config.places["isolation"],
             fix="arena_isolation = auto   (clone, as long as undo does not work)",
         )

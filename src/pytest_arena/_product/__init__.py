@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
-UNNAMED = "(unknown)"  # the server of an open connection that does not name it
+UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 
 
 # The content of a template: a file's path, or a database's name.
@@ -55,10 +55,10 @@ class ProductPackage(Protocol):
     connections: Connections
 
     def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run. It finds and starts no server yet."""
+        """Return the product of a run, without looking for a server."""
 
 
-loaded: dict[str, ProductPackage] = {}  # by the names of products
+loaded: dict[str, ProductPackage] = {}  # the imported packages by the names of products
 
 
 def raw_transactions() -> list[str]:
@@ -70,10 +70,10 @@ def raw_transactions() -> list[str]:
 
 
 def product_package(product: str) -> ProductPackage:
-    """Return the package of a product. Import it at its first use."""
+    """Return the package of a product. Import it at the first call."""
     if product not in loaded:
-        # A driver's import may call this function. The driver is imported first, or the call would
-        # find a package whose import is not complete.
+        # A driver's import may call this function. Import the drivers first: otherwise that call
+        # would find a package whose import is not complete.
         drivers = SUPPORTED[product].drivers
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
@@ -85,10 +85,10 @@ def product_package(product: str) -> ProductPackage:
 
 
 class Key(NamedTuple):
-    """The identity of a database. A tuple, because each checkout looks up several."""
+    """The identity of a database. A tuple is fast: each checkout looks up several keys."""
 
-    # file, memory, shared memory, server, building or expected. "building" is a template that is
-    # built. "expected" is a database that an option or a test names, and no engine yet.
+    # file, memory, shared memory, server, building or expected. "building" is a template during
+    # its build. "expected" is a database that an option or a test names before any engine does.
     kind: str
     name: str
 
@@ -121,7 +121,7 @@ class ConnectTarget:
     file: str
     generation: tuple[int, int]
     address: Address | None = None
-    # Whether the database ends with the level on top.
+    # Whether the database ends with the top level.
     is_passing: bool = field(default=False, compare=False)
     # None while a template is built.
     database: Database | None = field(default=None, compare=False, repr=False)
@@ -129,10 +129,10 @@ class ConnectTarget:
 
 @dataclass(frozen=True, slots=True)
 class OpenConnection:
-    """An open connection, as a product describes it.
+    """The description of an open connection by its product.
 
     ``target`` is None if pytest-arena did not redirect the connection. ``handle`` is None if the
-    product does not know its driver. ``outside`` is the name of a database that pytest-arena does
+    product does not know the driver. ``outside`` is the name of a database that pytest-arena does
     not replace.
     """
 
@@ -144,28 +144,28 @@ class OpenConnection:
 class Files(Protocol):
     """Decides whether a file belongs to the app, and whether tests may open it."""
 
-    names: tuple[str, ...]  # of the app's database files, without folders
+    names: tuple[str, ...]  # the names of the app's database files, without folders
 
     def is_free(self, file: str) -> bool:
-        """Return whether tests may open this file: pytest's folders, ``arena_allow``."""
+        """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
 
     def is_allowed(self, name: str) -> bool:
-        """Return whether ``arena_allow`` lets tests reach this database."""
+        """Return whether ``arena_allow`` allows this database."""
 
     def belongs_to_app(self, file: str) -> bool:
         """Return whether this is a database file of the app."""
 
     def is_replaced(self, path: str) -> bool:
-        """Return whether a test's database replaces this file. Costs a look-up."""
+        """Return whether a test's database replaces this file. Fast."""
 
     def find_below(self, folder: str) -> str:
         """Return a file in this folder that a test's database replaces, or ""."""
 
     def is_link_into_app(self, file: str) -> bool:
-        """Return whether a link leads to a file that a test's database replaces."""
+        """Return whether a file is or links to a file that a test's database replaces."""
 
     def note_removal(self, path: str) -> None:
-        """Note that the user's code removes a file that it has created."""
+        """Note that the user's code removes a file that this process has created."""
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is an SQLite database that has not changed in this run."""
@@ -174,7 +174,7 @@ class Files(Protocol):
         """Register an opened file that no engine names yet. Return its real path."""
 
 
-# Statements that write nothing, unless a function that they call does.
+# Statements that write only if they call a function that writes.
 READS = re.compile(
     STATEMENT_START
     + r"(?:SELECT|SHOW|FETCH|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|PRAGMA|EXPLAIN)\b",
@@ -198,16 +198,18 @@ class RawWrites:
     """The open transaction of a connection that no engine has opened."""
 
     def __init__(self) -> None:
-        self.statements: list[RawStatement] = []  # also those about savepoints
-        # The record of the request that began to write, and the id of the error that it handled.
+        self.statements: list[
+            RawStatement
+        ] = []  # statements that may write, and savepoints
+        # The request of the first statement, and the id of the error that it was handling.
         self.request: object = None
         self.handled_error = 0
-        self._runs = False  # the last statement, as far as is known
+        self._runs = False  # whether the last statement may still run
 
     def note(self, statement: str, serial: int, request: object = None) -> None:
-        """Note a statement of the transaction if it may write, or is about a savepoint.
+        """Note a statement of the transaction if it may write or names a savepoint.
 
-        ``request`` is the record of a request whose thread does not know it.
+        ``request`` is the request, for a thread whose context does not have it.
         """
         if READS.match(statement) and not _SAVEPOINTS.match(statement):
             return
@@ -216,20 +218,20 @@ class RawWrites:
             self.request = REQUEST.get() or request
             self.handled_error = id(error) if error is not None else 0
         last = self.statements[-1].text if self.statements else ""
-        # asyncpg's methods call each other.
+        # asyncpg's methods call each other with the same statement.
         is_repeated = self._runs and statement == last
         if len(self.statements) < _MOST_STATEMENTS and not is_repeated:
             self._runs = True
             self.statements.append(RawStatement(statement, serial, user_line()))
 
     def ran(self, rows: int) -> None:
-        """Note how many rows the last statement has changed. Forget one that has changed none."""
+        """Note the number of rows that the last statement has changed. Forget it if that is 0."""
         if self._runs and rows == 0:
             self.statements.pop()
         self._runs = False
 
     def written_in(self, serial: int) -> bool:
-        """Return whether the level has sent a statement that may write."""
+        """Return whether a statement that may write was sent in the level."""
         return any(
             statement.serial == serial and not READS.match(statement.text)
             for statement in self.statements
@@ -245,9 +247,9 @@ class RawWrites:
 
 
 class Core(Protocol):
-    """Answers a product's questions: which databases pytest-arena replaces, and what is allowed."""
+    """Knows which databases pytest-arena replaces, and which connections it allows."""
 
-    ledger: Ledger  # records refusals, and what pytest-arena cannot do for this app
+    ledger: Ledger  # records refusals and notes
     config: Config
 
     @property
@@ -255,9 +257,9 @@ class Core(Protocol):
         """Decides whether a file belongs to the app."""
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return the target of an engine's connection. Build the database at the first one.
+        """Return the target of an engine's connection. Build the database at the first call.
 
-        None: pytest-arena does not redirect the connection.
+        Return None if pytest-arena does not redirect the connection.
 
         Raises:
             ArenaError: the connection may not be opened.
@@ -268,34 +270,34 @@ class Core(Protocol):
     ) -> ConnectTarget | None:
         """Return the target of a database that a connection to ``beside`` attaches.
 
-        None: pytest-arena does not redirect it. Raises as ``ensure_target`` does.
+        Return None if pytest-arena does not redirect it.
+
+        Raises:
+            ArenaError: the database may not be attached.
         """
 
     def target_at(self, file: str) -> ConnectTarget | None:
-        """Return the target of a connection that is open on this file, None if it has none."""
+        """Return the target of a connection that has opened this file, or None."""
 
     def is_inside(self, file: str) -> bool:
-        """Return whether this file belongs to pytest-arena. If it does, fill it first."""
+        """Return whether this file belongs to pytest-arena. Fill a live file first."""
 
     def serial(self, *, is_on_top: bool = False) -> int:
-        """Return the serial of the level of the running code, 0 if there is no level.
-
-        ``is_on_top``: return that of the level on top.
-        """
+        """Return the serial of the level in use, or of the top level. 0 without a level."""
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
 
     def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture, not a test, sets up a test database of this name.
+        """Return whether a fixture sets up a test database of this name, and not a test.
 
-        ``key`` is that of the database in which the statement was to run, or None.
+        ``key`` is the key of the database of the statement's connection, or None.
         """
 
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError if the caller works for a test that has ended.
 
-        The caller requests a connection, or with ``is_statement`` is about to use one.
+        With ``is_statement`` the caller is about to use a connection, else to request one.
         """
 
     def opened_raw(self, key: Key) -> None:
@@ -308,27 +310,26 @@ class Core(Protocol):
         """
 
     def copied(self, driver_connection: object, statement: str) -> None:
-        """Note a COPY into a table that the driver's connection of a pool is about to send."""
+        """Note a COPY into a table that a pooled connection is about to send by its driver."""
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that engines and variables of the app name.
 
-        The second value has the login of each user that they name, also of engines that have not
-        connected.
+        The second value has the logins in their URLs, by user.
         """
 
     def end_idle_connections(self) -> None:
-        """End idle connections to servers: another connection waits for a free slot."""
+        """End idle connections to servers, because another one waits for a free connection."""
 
     def provisioned(self) -> list[Database]:
-        """Return the databases that have content: something has connected to them."""
+        """Return the databases that have content, because a connection was opened."""
 
 
 @dataclass(slots=True, eq=False)
 class ReadSnapshot:
-    """The rows that a transaction reads: those that were committed when it first read."""
+    """The rows that were committed when a transaction first read. It reads only these."""
 
-    reads: int = 0  # how many statements have read from it
+    reads: int = 0  # the number of statements that have read from it
 
     def read(self) -> None:
         """Note a statement that reads from it."""
@@ -336,11 +337,11 @@ class ReadSnapshot:
 
 
 class Handle(Protocol):
-    """One open connection. It has a weak reference: the connection ends when its pool drops it."""
+    """An open connection. It has a weak reference, so that the connection ends with its pool."""
 
     @property
     def reads_statements(self) -> bool:
-        """Whether ``executing`` is to be called with each statement."""
+        """Whether the gate calls ``before_execute`` with each statement."""
 
     def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the connection that the product has recorded.
@@ -354,17 +355,17 @@ class Handle(Protocol):
 
     @property
     def is_begun(self) -> bool:
-        """Whether a transaction is open, by what the driver knows without a round trip."""
+        """Whether a transaction is open, as the driver knows it without a round trip."""
 
     @property
     def snapshot(self) -> ReadSnapshot | None:
-        """The snapshot of the open transaction. None if it reads what others commit meanwhile."""
+        """The snapshot of the open transaction, None if it sees later commits of others."""
 
     def changes(self) -> int:
-        """Return the number of rows that it has changed, 0 if the driver does not count them."""
+        """Return the number of changed rows, 0 if the driver does not count them."""
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:
-        """Return whether the open transaction has written, after ``since`` changes.
+        """Return whether the open transaction has written, since ``changes()`` was ``since``.
 
         Raises:
             Exception: the driver's, if the connection is closed or busy.
@@ -374,13 +375,13 @@ class Handle(Protocol):
         """Cancel the running statement, if there is one."""
 
     def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
-        """Exclude other threads from the connection. Yield False if it is busy for so long."""
+        """Exclude other threads from the connection. Yield False if it stays busy."""
 
     def roll_back(self) -> None:
         """End the transaction. The connection may be unusable afterwards."""
 
     def end(self) -> None:
-        """Close the connection: its database was dropped."""
+        """Close the connection of a dropped database."""
 
     def attached(self) -> tuple[ConnectTarget, ...]:
         """Return the targets of the databases that it has attached."""
@@ -388,28 +389,28 @@ class Handle(Protocol):
     def session(self, dbapi_connection: object) -> object:
         """Return a value that changes with the settings of the session, None if unknown.
 
-        The settings of the driver's connection and of SQLAlchemy's adapted one belong to them.
+        It includes settings of the driver's connection and of SQLAlchemy's adapted connection.
         """
 
     @property
     def has_leftovers(self) -> bool:
-        """Whether the app may see what an earlier level has left, and ``session`` does not show.
+        """Whether the connection has leftovers of an earlier level that ``session`` lacks.
 
-        These are names of settings, and what a `connect` listener has made: temporary tables, or
-        tables that ended with the level. No fixture needs the connection, so it may be replaced.
+        These are names of settings, and temporary tables of a `connect` listener, or tables of it
+        that ended with the level. No fixture needs the connection, so the pool may replace it.
         """
 
     def note_checkout(self, *, is_first: bool) -> int:
-        """Note a checkout from the pool. ``is_first``: the first one in this level.
+        """Note a checkout from the pool. Return ``changes()``.
 
-        Return ``changes()``.
+        ``is_first`` says whether it is the first checkout in this level.
         """
 
     def before_execute(self, statement: str, connection: Connection) -> str:
-        """Prepare for a statement that SQLAlchemy is about to execute. Return the one to execute.
+        """Check a statement that SQLAlchemy is about to execute. Return the statement to execute.
 
         Raises:
-            RefusedError: it reaches beyond the database.
+            RefusedError: the statement would change something outside of the database.
         """
 
     def note_checkin(self) -> None:
@@ -424,13 +425,13 @@ class Connections(Protocol):
     ) -> RequestedDatabase | None:
         """Return the database that the arguments of a connect call request.
 
-        None: pytest-arena does not know the driver's arguments.
+        Return None for a driver that pytest-arena does not know.
         """
 
     def session_arguments(
         self, dialect: Dialect, cargs: object, cparams: object
     ) -> dict[str, object]:
-        """Return the arguments with which a sync driver sets the session as these arguments do."""
+        """Return arguments for a sync driver with the same settings of the session."""
 
     def redirect(
         self,
@@ -440,41 +441,39 @@ class Connections(Protocol):
         cargs: list[object],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Replace the app's database by the target in the arguments, and keep all others.
+        """Put the target into the arguments, and keep the other arguments.
 
-        Without a target the connection is only watched. Returns a function that describes the
-        opened connection, None if a listener of the app may have opened another one.
+        Without a target the connection is only watched. Return a function that describes the opened
+        connection. It returns None if a listener of the app may have opened another connection.
         """
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
-        """Describe a connection that was not redirected. None: it is another product's.
+        """Describe a connection that was not redirected, None for another product's connection.
 
         Raises:
-            RefusedError: it is open on a file that pytest-arena does not replace.
+            RefusedError: it has opened a file that pytest-arena does not replace.
         """
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch the connections that no engine opens, until the process ends. May be repeated.
+        """Watch connections without an engine until the process ends. Idempotent.
 
-        ``core`` returns the core of the running run. None: every connection is admitted.
+        ``core`` returns the core of the current run. Without a core, each connection is admitted.
         """
 
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """End the connections that no engine has opened in this level, before it is left.
 
-        Also end each such connection to a replaced database, whatever the level. Reset or end a
-        connection of a wider level if this level has changed its session. Return the lines whose
-        uncommitted writes are lost.
+        Also end such connections of all levels to replaced databases. Reset or end a connection of
+        a wider level if this level has changed its session. Return the lines of lost writes.
         """
 
     def raw_transactions(self) -> list[str]:
         """Return the lines of the open transactions of connections that no engine has opened."""
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Explain an error of a driver's connection or pool that an earlier test has opened.
+        """Explain an error of a driver's connection or pool of an earlier test, else return "".
 
-        ``ended`` says which connections of wider fixtures pytest-arena has ended, and why. ""
-        means another error.
+        ``ended`` says which connections of wider fixtures pytest-arena has ended, and why.
         """
 
     def owns(self, name: str) -> bool:
@@ -483,10 +482,10 @@ class Connections(Protocol):
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
     ) -> tuple[str, ...]:
-        """Return the databases that a program of ``CLIENTS`` would connect to.
+        """Return the databases of the app to which a program of ``CLIENTS`` would connect.
 
-        ``words`` are its arguments. The names have the form of ``arena_allow``. A database of the
-        arena is not among them.
+        ``words`` are its arguments. The names have the form of ``arena_allow``. Databases of
+        pytest-arena are left out.
         """
 
     def in_spawned(
@@ -494,44 +493,44 @@ class Connections(Protocol):
     ) -> object | None:
         """Return an object that redirects connections in a process that multiprocessing spawns.
 
-        ``engines`` are the databases that engines of this process request. The object is pickled.
-        It acts when the new process unpickles it. None: the product redirects no connection there.
+        ``engines`` are the databases that engines of this process request. The new process gets the
+        pickled object, and unpickling it redirects connections. Return None if nothing is to do.
         """
 
 
 @dataclass(slots=True, eq=False)
 class Database:
-    """One database of the app, and the test's database in its place."""
+    """A database of the app, and the test's database that replaces it."""
 
     key: Key
     name: str
-    tails: tuple[
-        str, ...
-    ]  # its names in options, such as host/shop and shop: longest first
+    # Its names in options, the longest first, such as host/shop and shop.
+    tails: tuple[str, ...]
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
     live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
-    # The content of a template that was found or built before a test. It has one item.
+    # The content of a template that was found or built before the test, in a tuple.
     prepared: tuple[object] | None = None
-    busy: bool = False
-    attached: bool = False  # a connection to another database has attached it
-    login: ServerLogin | None = None  # of the first engine that names one
-    is_only_named: bool = False  # by a variable, and by no engine of the app yet
+    busy: bool = False  # whether its content is being created
+    attached: bool = False  # whether a connection to another database has attached it
+    login: ServerLogin | None = None  # the first login in an engine's URL
+    is_only_named: bool = False  # whether a variable names it, and no engine of the app
     level: object = None  # in which it was created, None after a wider level began
-    is_the_runs: bool = False  # created before any level: no level restores its content
-    born: int = 0  # distinguishes a database from a dropped one of the same key
+    # Whether it was created before any level, so that no level restores its content.
+    is_the_runs: bool = False
+    born: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def file(self) -> str:
-        """The path of its file; "" on a server."""
+        """The path of its file, "" on a server."""
         return str(self.live) if self.live else ""
 
     @property
     def target(self) -> ConnectTarget:
-        """The target of a connection now."""
+        """The present target of its connections."""
         return self.product.target(self)
 
     def attach(self) -> None:
@@ -548,18 +547,18 @@ class Database:
         self.is_only_named = True
 
     def use_async(self, dialect: type[Dialect]) -> None:
-        """Note the class of an async engine's dialect: an app with both kinds is an async one."""
+        """Note the class of an async engine's dialect. An app with both kinds counts as async."""
         self.dialect = dialect
 
     def identify(self, key: Key, name: str, tails: tuple[str, ...]) -> None:
-        """Note the key and the names that an engine gives it. Only an option named it before."""
+        """Note the key and the names of the engine that takes this expected database."""
         self.key = key
         self.name = name
         self.tails = tails
 
     @contextmanager
     def being_filled(self) -> Iterator[None]:
-        """Note that its content is made in this block. A builder may connect to it meanwhile."""
+        """Note that this block creates its content. A builder may connect to it in the block."""
         self.busy = True
         try:
             yield
@@ -567,11 +566,11 @@ class Database:
             self.busy = False
 
     def prepare(self, content: object) -> None:
-        """Note the template of its first connection."""
+        """Note the content of its template, for the first connection."""
         self.prepared = (content,)
 
     def fill(self, isolation: Isolation, level: object) -> None:
-        """Note that it has content since a level, None: since before any level."""
+        """Note that it got content in a level, or (None) before any level."""
         self.level = level
         self.is_the_runs = level is None
         self.isolation = isolation
@@ -587,23 +586,23 @@ class Database:
         return error
 
     def close(self) -> None:
-        """Close its isolation. It has no content then."""
+        """Close its isolation. Afterwards it has no content."""
         isolation = self.isolation
         self.isolation = None
         if isolation is not None:
             isolation.close()
 
     def forget_level(self) -> None:
-        """Forget the level in which it was created: the database outlives that level."""
+        """Forget the level in which it was created, because it outlives that level."""
         self.level = None
 
     def look(self, where: str) -> str:
-        """Return the command that opens the database, or its copy, at a file or a URL."""
+        """Return the command that opens the database or its copy, a file or a URL."""
         return shlex.join(self.product.shell(where))
 
 
 class ScriptError(Exception):
-    """A script failed. ``line`` is 0 if it is not known, ``fix`` is the next step."""
+    """A script failed. ``line`` is 0 if it is unknown. ``fix`` is the next step."""
 
     def __init__(self, message: str, *, line: int, fix: str) -> None:
         super().__init__(message)
@@ -611,12 +610,12 @@ class ScriptError(Exception):
         self.fix = fix
 
     def suggest(self, fix: str) -> None:
-        """Note a next step, if none is known."""
+        """Note a next step, unless one is known."""
         self.fix = self.fix or fix
 
 
 class BuildTarget(Protocol):
-    """The database that a build fills, or an empty one beside it."""
+    """The database that a build fills, or an empty one that replaces another database."""
 
     @property
     def product(self) -> str:
@@ -632,7 +631,7 @@ class BuildTarget(Protocol):
 
     @property
     def sync_url(self) -> URL | None:
-        """The URL for sync functions. None: only the app's async driver is installed."""
+        """The URL for sync functions, None without a sync driver."""
 
     @property
     def async_url(self) -> URL:
@@ -650,7 +649,7 @@ class BuildTarget(Protocol):
         """
 
     def has_tables(self) -> bool:
-        """Return whether it has a table. False if the database does not exist yet."""
+        """Return whether the database exists and has a table."""
 
     def is_being_written(self) -> bool:
         """Return whether an open transaction has written."""
@@ -663,7 +662,7 @@ class BuildTarget(Protocol):
 class Manifest:
     """The sources of a finished template, and the time of its build.
 
-    It has no path of this machine, except of files outside of the checkout.
+    It has paths of this machine only for files outside of the checkout.
     """
 
     built: float
@@ -671,14 +670,14 @@ class Manifest:
     folders: dict[str, list[str]]
     libraries: dict[str, str]  # versions, by names
     project: str  # a digest of the folder of the project that built it
-    title: str = ""  # for a person
-    # Between the migrations that built it and the models.
+    title: str = ""  # a name for the user
+    # The differences between the migrations that built it and the models.
     differences: tuple[str, ...] = ()
     not_compared: str = ""  # why the migrations were not compared with the models
     heads: tuple[str, ...] = ()  # of the migrations
-    # The start of the server, if unlogged tables have rows: a crash empties them. Else "".
+    # If unlogged tables have rows, the start of the server, because a crash empties them. Else "".
     server_start: str = ""
-    # Unique if it was built inside of a test, whose mocks may have acted on it. Else "".
+    # A unique text if a test built it, because mocks of the test may have changed it. Else "".
     of_test: str = ""
 
     @property
@@ -716,14 +715,14 @@ class Template(Generic[ContentT]):
 
     @property
     def digest(self) -> str:
-        """Identifies the template, for the stage above."""
+        """Identifies the template in the fingerprint of the next stage."""
         return f"{self.fingerprint}/{self.manifest.digest}"
 
 
 class TemplateStore(Protocol[ContentT]):
     """The finished templates of one product, by the fingerprints of their recipes.
 
-    Guarantee: a template is found complete or not at all, even if its build was killed.
+    Guarantee: it never returns an incomplete template, also after a killed build.
     """
 
     @property
@@ -732,67 +731,67 @@ class TemplateStore(Protocol[ContentT]):
 
     @property
     def ddl(self) -> Dialect:
-        """Compiles DDL. It is the same for every driver."""
+        """The dialect that compiles DDL for fingerprints, the same for each driver."""
 
     @property
     def has_schema(self) -> bool:
-        """Whether each database has its tables before any build: no schema is built."""
+        """Whether each new database has its tables, so that no schema is built."""
 
     @property
     def words(self) -> str:
-        """The summary's text about the content, "" if this store has templates."""
+        """The summary's text for a store without templates, else ""."""
 
     def identity(self) -> str:
-        """Return what a template depends on beside its recipe: the product, and its version."""
+        """Return a text for the fingerprint: the product, its version and its settings."""
 
     def templates(self, fingerprint: str) -> Iterable[Template[ContentT]]:
         """Return the finished templates of a fingerprint, the newest first."""
 
     def is_whole(self, template: Template[ContentT]) -> bool:
-        """Return whether a template can be used. Called after ``used``, which protects it."""
+        """Return whether a template can be used. Call ``used`` before, which protects it."""
 
     def used(self, template: Template[ContentT]) -> None:
         """Note that a run uses a template."""
 
     def locked(self, fingerprint: str) -> AbstractContextManager[float]:
-        """Exclude other builds of a fingerprint. Yield the time, which no test has changed.
+        """Exclude other builds of a fingerprint. Yield the time of the file system.
 
         Raises:
             TemplateError: another process builds for too long.
         """
 
     def clear(self, fingerprint: str) -> None:
-        """Remove templates that no run has used for long, and broken builds. Called when locked."""
+        """Remove long unused templates and broken builds. Call it inside ``locked``."""
 
     def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
 
     def scratch(self) -> BuildTarget:
-        """Return an empty target, for another database that a builder uses as well."""
+        """Return an empty target that replaces another database during a build."""
 
     def finish(
         self, target: BuildTarget, fingerprint: str, manifest: Manifest
     ) -> ContentT:
-        """Make a template of the built database. It is marked as finished last."""
+        """Turn the built database into a template. Mark it as finished last."""
 
     def advice(self, error: BaseException) -> str:
         """Return the next step after an error of a build, "" if none is known."""
 
     def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a failure of the store, None for any other."""
+        """Return the error for a failure of the store, None for another error."""
 
 
 class Usage(Protocol):
     """The uses of one database."""
 
     def __call__(self) -> int:
-        """Return a number that has changed since the last call if it may have been used."""
+        """Return a number that differs from the last one if the database may have been used."""
 
     def before_next(self, call: Callable[[], None]) -> bool:
-        """Call a function before the next use. Return False if it may be in use now."""
+        """Call a function before the next use. Return False if the database may be in use now."""
 
     def alone(self) -> AbstractContextManager[None]:
-        """Replace the database: other threads have no connection meanwhile, and open none."""
+        """Replace the database in this block, without connections of other threads."""
 
 
 class Product(Protocol):
@@ -802,11 +801,11 @@ class Product(Protocol):
     """
 
     name: str
-    forced: str  # for the summary: what follows if a level was left by force
+    forced: str  # the summary's words about the effects of leaving a level by force
 
     @property
     def shown(self) -> str:
-        """The product, its version and its place, in a few words for the summary."""
+        """The product, its version and its place, in the summary's words."""
 
     def drivers(self) -> tuple[str, ...]:
         """Return the installed drivers, the most frequent first.
@@ -817,42 +816,42 @@ class Product(Protocol):
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key of a requested database, and the names that options may give it.
+        """Return the key of a requested database, and its names in options, the longest first.
 
-        The longest name is first. A key of None: each engine has a separate database.
+        The key is None if each engine has a separate database.
         """
 
     def live_at(self, requested: RequestedDatabase) -> Database | None:
-        """Return the database whose test's database has or had this name on its server."""
+        """Return the database whose ``arena.url`` has or had this name."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return the path for a new database's file, None on a server."""
 
     def template_store(self, dialect: type[Dialect]) -> TemplateStore[Any]:
-        """Return the templates that are built by an app's driver.
+        """Return the templates for an app's driver.
 
         Raises:
-            ServerError: there is no server.
+            ServerError: no server was found.
         """
 
     def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
-        """Return the isolation of a database that begins with a template's content.
+        """Return the isolation of a database, filled with a template's content.
 
         Raises:
             ConfigError: the product does not have the requested isolation.
         """
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Isolate the database's next level as a test's marker requests.
+        """Choose the isolation of the database's next level, which a test's marker names.
 
-        Returns why that is impossible, "" if it is possible.
+        Return why that is impossible, "" if it is possible.
         """
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the present target of connections."""
 
     def url(self, database: Database, driver: str) -> URL:
-        """Return the URL of the database now, for a driver."""
+        """Return the present URL of the database, for a driver."""
 
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy of the current content. Return its file or URL."""
@@ -861,9 +860,9 @@ class Product(Protocol):
         """Return the words of the command that opens a file or a URL."""
 
     def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
-        """Return the tables on which policies act for the app's roles.
+        """Return the tables whose policies limit the app's roles.
 
-        ``is_off`` switches the policies off until the top level is left.
+        With ``is_off`` the policies are disabled until the top level is left.
 
         Raises:
             ArenaError: another session holds a lock on a table, or the server does not answer.
@@ -873,13 +872,13 @@ class Product(Protocol):
         """Return the tables whose policies limit even pytest-arena's login."""
 
     def remove(self, database: Database) -> None:
-        """Close the isolation of a database, and drop all that belongs to it."""
+        """Close the isolation of a database, and drop the database and its snapshots."""
 
     def changed_by_others(self) -> list[str]:
         """Return the app's databases on the tests' server that another program has changed."""
 
     def close(self) -> str:
-        """Release everything at the end of a run. Return a message about what it leaves behind."""
+        """Close the product at the end of a run. Return a message about leftovers, or ""."""
 
 
 class Held(Exception):
@@ -887,7 +886,7 @@ class Held(Exception):
 
 
 def held_by(pids: Iterable[int], database: str) -> Held:
-    """Return the error that names the backends which hold locks."""
+    """Return the error that names the backends with locks."""
     shown = ", ".join(map(str, sorted(pids))) or "unknown"
     return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
@@ -897,14 +896,14 @@ def nothing() -> None:
 
 
 def discard(_line: str) -> None:
-    """Discard a line for the summary: there is no summary."""
+    """Discard a line for the summary, where no summary is written."""
 
 
 class Isolation(Protocol):
     """One database of this process, with its stack of levels.
 
-    Guarantee: after ``leave`` the database equals what it was at the matching ``enter``: rows,
-    sequences, schema. Each class documents its cost.
+    Guarantee: after ``leave`` the database has the rows, sequences and schema of the matching
+    ``enter``. Each class documents its cost.
     """
 
     name: str
@@ -926,25 +925,25 @@ class Isolation(Protocol):
         If the database was replaced, the level begins with the replacement.
 
         Raises:
-            Held: an open transaction prevents it. Nothing was done.
-            IsolationError: there is no space for it. Nothing was done.
+            Held: an open transaction is in the way. The level was not opened.
+            IsolationError: there is no space for the level. It was not opened.
         """
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether there was a change.
 
         Raises:
-            Held: a connection holds a lock. Nothing was done, so that the caller can try again.
+            Held: a connection holds a lock. The level is unchanged, so that the caller can retry.
             IsolationError: the database was dropped, replaced or cannot be written. The level
                 still exists, and can be left by force.
         """
 
     def leave_by_force(self) -> None:
-        """Do the same despite locks. Connections become stale (a new generation).
+        """Restore the state despite locks. Connections become stale (a new generation).
 
         Raises:
-            IsolationError: there is no space for it. The level is left anyway. The state below is
-                restored before the next level is entered.
+            IsolationError: there is no space for the content. The level is left nevertheless, and
+                the state is restored before the next level is entered.
         """
 
     def is_free(self) -> bool:
@@ -953,8 +952,8 @@ class Isolation(Protocol):
     def is_untouched(self) -> bool:
         """Return whether no row was *committed* in the top level.
 
-        A sequence moves even if its transaction is rolled back. If only sequences have moved,
-        either answer is correct.
+        If only sequences have moved, both answers are correct: a rolled back transaction moves
+        them, too.
         """
 
     def is_clean(self) -> bool:
@@ -963,15 +962,16 @@ class Isolation(Protocol):
     def forget(self, *, is_undone: bool = False) -> None:
         """Drop the top level, and keep the current content.
 
-        ``is_undone``: savepoints have undone what an open transaction wrote in the level. The
-        sequences are restored then, if the isolation can do that.
+        With ``is_undone``, savepoints have undone the writes of an open transaction in the level.
+        Then restore the sequences, if the isolation can do that.
         """
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time, for ``rows_changed``.
 
         Cost: at most one round trip, none if the database was not used since the last moment.
-        None: no moment was recorded. With ``exact`` the database is read instead.
+        Return None if the isolation cannot record moments. With ``exact`` it then reads the
+        database.
 
         Raises:
             ArenaError: the server does not answer.
@@ -987,30 +987,30 @@ class Isolation(Protocol):
     ) -> list[TableRows]:
         """Return the net committed changes by table, at most ``limit`` rows of each.
 
-        With a depth of 0: of the top level, from its start or a moment to a moment or now. With
-        1 or more: what the level so far below has written. Moments have no effect there.
+        With a depth of 0 these are changes in the top level, from its start or ``since`` until now
+        or ``until``. With a greater depth these are all changes of the level so far below.
 
         Raises:
             ArenaError: the server does not answer, or the record of the changes is lost.
         """
 
     def content(self) -> Mapping[str, str]:
-        """Return digests of the whole content, by the names of tables and the like.
+        """Return digests of the whole content, by the names of tables and other objects.
 
-        Equal digests mean equal content. The database itself is read: for checks.
+        Equal digests mean equal content. This reads the database itself, for checks.
 
         Raises:
             ArenaError: the server does not answer, or another session holds a lock.
         """
 
     def replace(self, content: Any, /) -> None:
-        """Replace the content of the top level by a template's, or by none (None)."""
+        """Replace the content of the top level by a template's, or (None) by an empty one."""
 
     def save(self, place: Any, /) -> object:
-        """Keep a copy of the current content, in a file or under a title. Return its place."""
+        """Copy the current content to a file, or under a title. Return the place of the copy."""
 
     def close(self) -> None:
-        """Release the database. Its creator drops it."""
+        """Stop using the database. Its creator drops it."""
 
 
 def isolation_named(config: Config, kinds: Mapping[str, object], shown: str) -> Any:
@@ -1023,7 +1023,7 @@ def isolation_named(config: Config, kinds: Mapping[str, object], shown: str) -> 
         names = ", ".join(name for name in kinds if name != "auto")
         raise ConfigError(
             f"arena_isolation = {config.isolation} does not exist on {shown}",
-            why="tests with another isolation than the option names would prove nothing",
+            why="the tests would run with another isolation than the option names",
             cause=config.places["isolation"],
             fix=f"arena_isolation = auto   (here: {names})",
         )

@@ -30,11 +30,10 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Why a connection was admitted: to a test's ``address``, or to one of ``arena_allow`` (None).
+    """An admitted connection: to a test's ``address``, or (None) to one of ``arena_allow``.
 
-    ``target`` is set for a connection that no engine has opened and no engine's pool has. Such a
-    connection belongs to the level that opened it, or that opened its pool. pytest-arena ends the
-    connection at the end of the level.
+    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
+    belongs to the level that opened it or its pool, and the end of that level ends it.
     """
 
     address: Address | None = None
@@ -50,7 +49,7 @@ def admit(
     name_outright: Callable[[Address], None],
     redirect: Callable[[Address], None],
 ) -> Admission | None:
-    """Refuse, redirect or admit a connection. Return None if nothing watches it later.
+    """Refuse, redirect or admit a connection. Return None if pytest-arena need not watch it.
 
     ``name_outright`` writes a server and a database into the connection's arguments. ``redirect``
     also writes a user.
@@ -58,7 +57,7 @@ def admit(
     Raises:
         RefusedError: the connection may not be opened.
     """
-    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 
     if core.config.drivers == "off":
         return None
@@ -87,7 +86,7 @@ def admit(
 
 
 class SpawnedConnections:
-    """Decides on connections in a process that multiprocessing has spawned, which has no core.
+    """Decides on connections in a process without a core, which multiprocessing has spawned.
 
     ``addresses`` has the addresses of the test's databases. Its keys are the names of a database
     and a user in the app's URLs.
@@ -100,7 +99,7 @@ class SpawnedConnections:
         self._allowed = allowed
 
     def address_of(self, server: ServerTarget) -> Address | None:
-        """Return the address of the test's database. Return None if arguments may stay unchanged.
+        """Return the address of the test's database, None to keep the arguments.
 
         Raises:
             UnknownDatabaseError: no engine of the test's process had that database.
@@ -121,7 +120,7 @@ def change_module(
     unwatched: str,
     module: ModuleType,
 ) -> None:
-    """Put a guard into a driver's module. Note if this version lacks a guarded function.
+    """Put a guard into a driver's module. Note it if this version lacks a guarded function.
 
     ``unwatched`` is the note's text, with a place for the module's name.
     """
@@ -135,7 +134,7 @@ def change_module(
             core.ledger.note(f"{what}: this version has no {missing}")
 
 
-UNWATCHED = "connections that {} opens without an engine are not watched"
+UNWATCHED = "pytest-arena does not watch connections that {} opens without an engine"
 
 
 def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
@@ -146,7 +145,7 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         why="pytest-arena redirects only engines to the test's database. The writes of this "
         "connection would stay in a database that may be a real one",
         cause=who_connects(),
-        fix="arena_drivers = redirect   (it then opens the test's database)\n"
+        fix="arena_drivers = redirect   (the driver then opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
 
@@ -155,7 +154,7 @@ def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
     """Return the error for a connection in a process that multiprocessing has spawned."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
-        why="no test database for it existed when the process started, so pytest-arena cannot "
+        why="the test had no such database when the process started, so pytest-arena cannot "
         "redirect the connection",
         cause=who_connects(),
         fix="start the process in a fixture or a test, with the app imported there\n"
@@ -166,16 +165,16 @@ def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
 def changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
     """Return the error for an engine's connection whose arguments a listener has changed."""
     return UnknownDatabaseError(
-        f"refused: an engine's connection to {target.name}, which is not inside the arena",
-        why="a do_connect listener of the app changed its target after pytest-arena had "
-        "redirected it into the test's database; what the test did would stay there",
+        f"refused: an engine's connection to {target.name}, which is no test database",
+        why="a do_connect listener of the app changed the target after pytest-arena had redirected "
+        "the connection to the test's database. The test's writes would stay there",
         cause=who_connects(),
         fix=f"change only the session's settings in the listener{_allowing(target)}",
     )
 
 
 def _allowing(target: ServerTarget) -> str:
-    # pytest-arena has written this host into the environment. A pattern for it is useless.
+    # pytest-arena has put this host into the environment, so a pattern for it is useless.
     if any(NOWHERE in name for name in target.names):
         return ""
     if target.database in target.standard_databases:

@@ -1,4 +1,4 @@
-"""A thread for work that no test waits for."""
+"""A thread for pytest-arena's work, for which no test waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ResultT = TypeVar("_ResultT")
 class Background:
     """A thread that runs jobs one after the other, until ``close``.
 
-    The thread calls ``at_end`` when it ends. ``close`` may have stopped waiting before that.
+    The thread calls ``at_end`` when it ends. ``close`` may stop waiting before that.
     """
 
     def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
@@ -45,9 +45,9 @@ class Background:
         return future
 
     def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
-        """Wait until at most ``most`` jobs are left. Return False if the time is over first.
+        """Wait until at most ``most`` jobs are left. Return False if the time is over before.
 
-        Ctrl-C ends the wait if ``most`` is more than 0. The method then returns True.
+        If ``most`` is more than 0, Ctrl-C ends the wait, and the method returns True.
         """
         return until(
             lambda: (

@@ -1,4 +1,4 @@
-"""Connections of pytest-arena to a server, which are opened again after they were lost."""
+"""Connections of pytest-arena to a server, which reconnect after a loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RETRY_SECONDS = 0.1
-_RESTART_SECONDS = 10.0  # how long a call waits for a restarted server
+_RESTART_SECONDS = 10.0  # the longest wait for a restarted server
 
 _ResultT = TypeVar("_ResultT")
 
@@ -72,13 +72,13 @@ ControlT = TypeVar("ControlT", bound=_Control)
 
 
 class Reconnecting(Generic[ConnectionT]):
-    """A connection that is opened at its first use, and opened again after it was lost.
+    """A connection that connects at its first use, and again after it was lost.
 
-    ``call`` repeats a function that has lost the connection. Before that it calls ``on_lost``. It
-    also repeats a function, for ``patience`` seconds, while the server has no memory for a lock.
+    After a loss, ``call`` calls ``on_lost`` and then repeats the function. It also repeats a
+    function, for ``patience`` seconds, while the server has no memory for a lock.
 
-    Any thread may use the connection. A second thread waits. A forked child opens its own
-    connection. It never closes its parent's, because that would end the parent's session.
+    Any thread may use the connection. A second thread waits. A forked child opens another
+    connection. It never closes its parent's connection, which would end the parent's session.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Reconnecting(Generic[ConnectionT]):
         self._connection: ConnectionT | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
-        # A forked child keeps these, because the garbage collector would close them.
+        # References in a forked child, so that the garbage collector does not close them.
         self._parents_connections: list[ConnectionT | None] = []
-        self.connects = 0  # how many times it has connected
+        self.connects = 0  # the number of connects
 
     def call(
         self, function: Callable[..., _ResultT], *args: object, **options: object
@@ -110,7 +110,7 @@ class Reconnecting(Generic[ConnectionT]):
             try:
                 return function(self.opened(), *args, **options)
             except ServerFailure as error:
-                # `self._connect` has waited for a free connection already.
+                # `self._connect` has already waited for a free connection.
                 if not error.is_lost and not error.is_out_of_memory:
                     raise
                 was_lost = error.is_lost
@@ -122,7 +122,11 @@ class Reconnecting(Generic[ConnectionT]):
             )
 
     def opened(self) -> ConnectionT:
-        """Return the open connection. Connect first if there is none. Raises as ``call`` does."""
+        """Return the open connection. Connect if it is not open.
+
+        Raises:
+            ServerFailure: the server cannot be reached, or refuses the login.
+        """
         with self._lock:
             if self._connection is not None and self.is_open:
                 return self._connection
@@ -132,7 +136,7 @@ class Reconnecting(Generic[ConnectionT]):
             return connection
 
     def use(self, connection: ConnectionT) -> None:
-        """Close the connection, and use another one that is open already."""
+        """Close the connection, and use another open one."""
         with self._lock:
             self.close()
             if self._process != os.getpid():
@@ -142,11 +146,11 @@ class Reconnecting(Generic[ConnectionT]):
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has a connection open."""
+        """Whether this process has an open connection."""
         return self._connection is not None and self._process == os.getpid()
 
     def close(self) -> None:
-        """Close the connection, if it is open. The next use opens it again."""
+        """Close the connection, if it is open. The next use connects again."""
         with self._lock:
             if self._connection is not None and self.is_open:
                 self._connection.close()
@@ -160,9 +164,8 @@ class ServerControlLine(Reconnecting[ControlT]):
         self, connect: Callable[[], ControlT], *, patience: float = 0.0
     ) -> None:
         super().__init__(connect, self._wait, patience=patience)
-        self._waited_in_vain = (
-            -1
-        )  # the number of the connection that was not opened again
+        # The value of `connects` when a wait was in vain.
+        self._waited_in_vain = -1
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
@@ -173,7 +176,7 @@ class ServerControlLine(Reconnecting[ControlT]):
         return self.call(lambda control: control.rows(sql))
 
     def _wait(self) -> None:
-        """Wait for a restarted server, once for each lost connection."""
+        """Wait for a restarted server. After a wait in vain, do not wait again."""
         is_given_up = self._waited_in_vain == self.connects
         if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
             self._waited_in_vain = self.connects

@@ -1,7 +1,4 @@
-"""The interface of `arena databases` to the packages of the database products.
-
-It has places, and the databases and other things in them.
-"""
+"""The interface of `arena databases` to the packages of the database products."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class Thing:
     what: str
     """live (of a run), building or template, kept, condemned (to be dropped), server or registry"""
     state: str = ""
-    """of a run: alive or dead; of a server: in use, idle or stopped"""
+    """alive or dead (of a run), or in use, idle or stopped (of a server)"""
     project: str = ""
     host: str = ""
     """the machine of the run"""
@@ -34,7 +31,7 @@ class Thing:
     created: datetime | None = None
     used: datetime | None = None
     bytes: int | None = None
-    """None if unknown"""
+    """the size, None if unknown"""
     title: str = ""
     """the test whose database was kept"""
 
@@ -47,11 +44,11 @@ class Place:
     where: str
     things: tuple[Thing, ...] = ()
     note: str = ""
-    """why things are missing"""
+    """the reason why things are missing"""
 
     @property
     def headline(self) -> str:
-        """The name of the place, and where it is."""
+        """The name of the place, and its folder or address."""
         if self.where in self.shown:
             return self.shown
         return f"{self.shown} ({self.where})"
@@ -59,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A thing that a sweep has removed, or has left for a reason."""
+    """A thing that a sweep has removed, or kept for a reason."""
 
     thing: Thing
     reason: str = ""
@@ -67,14 +64,14 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class RegistryRow:
-    """A database in a server's registry. ``bytes`` is None if it was dropped or is hidden."""
+    """A database in a server's registry. ``bytes`` is None if this login cannot read the size."""
 
     name: str
     kind: str  # live, building, template, kept, condemned; account: a user
     project: str
     host: str
     pid: int
-    alive: bool  # whether the run that made the database still runs
+    alive: bool  # whether the run that created the database still runs
     created: datetime
     used: datetime
     bytes: int | None
@@ -108,9 +105,9 @@ def sweep_results(
     *,
     everything: bool,
 ) -> Iterator[SweepResult]:
-    """Yield the databases that a sweep has dropped, and those that it has left for a reason.
+    """Yield the databases that a sweep has dropped, and those that it has kept for a reason.
 
-    ``left`` has lines with the name of a database and the reason.
+    ``left`` has lines with the name of a kept database and the reason.
     """
     reasons = {}
     for line in left:
@@ -146,14 +143,14 @@ class PlaceKind(Protocol):
     """A kind of place."""
 
     def look(self) -> Iterator[Place]:
-        """Yield the places. Nothing is created, started or changed.
+        """Yield the places, without creating, starting or changing anything.
 
         Raises:
             ArenaError: a place cannot be read.
         """
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove what dead runs left. ``everything`` also removes what no living run uses.
+        """Remove leftovers of dead runs, with ``everything`` all things that no living run uses.
 
         Raises:
             ArenaError: a thing cannot be removed.
@@ -166,9 +163,9 @@ class ProductCommands(Protocol):
     def place_kinds(
         self, config: Config, *, removes_all: bool
     ) -> tuple[list[PlaceKind], list[PlaceKind]]:
-        """Return the places to look at, and those in the cache, which are swept last.
+        """Return the places, and the places in the cache, which are swept last.
 
-        If an option names a server or a product, ``removes_all`` empties nothing else.
+        If an option names a server or a product, ``removes_all`` limits the places to it.
 
         Raises:
             ServerError: the named server cannot be used.
@@ -186,7 +183,7 @@ class MarkCommands(Protocol):
         say: Callable[..., None],
         ask: Callable[..., bool],
     ) -> int:
-        """Mark a database after a yes. Return the exit status.
+        """Ask, and mark a database. Return the exit status.
 
         Raises:
             ConfigError: the URL names no database, or one in which tests never run.
@@ -194,11 +191,11 @@ class MarkCommands(Protocol):
         """
 
     def unmark(self, url: str, *, say: Callable[..., None]) -> int:
-        """Remove the mark of a database. Return the exit status. Raises as ``mark`` does."""
+        """Remove the mark of a database. Return the exit status. Raises the errors of ``mark``."""
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder. A file may vanish meanwhile."""
+    """Return the size of a file, or of all files in a folder."""
     files = [path]
     if path.is_dir():
         files += path.rglob("*")

@@ -1,4 +1,4 @@
-"""The facts about the drivers' connections to servers, and which of them a level ends."""
+"""Records of the drivers' connections to servers. The end of a level ends some of them."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class ConnectionRecord:
     """The facts about a connection of a driver."""
 
     def __init__(self) -> None:
-        self.admission: Admission | None = None  # None if it was not admitted
+        self.admission: Admission | None = None  # None for a connection of an engine
         # The database of an idle connection in a pool of an engine.
         self.idle_key: Key | None = None
-        # The number of statements and of calls of the driver that have changed the session.
+        # The number of statements and of driver calls that have changed the session.
         self.session_changes = 0
         # The attributes below are set for a connection that no engine has opened.
         self.opened_at: CodeLine | None = None
-        self.writes = RawWrites()  # of its last transaction
-        # The lines that have changed the session, by the serials of their levels.
+        self.writes = RawWrites()  # of the last transaction
+        # By the serial of a level: the line that has changed the session in it.
         self.altered: dict[int, CodeLine | None] = {}
 
     def admit(self, admission: Admission) -> None:
-        """Note why it was admitted."""
+        """Note the admission."""
         self.admission = admission
         if admission.target is not None:
             self.opened_at = user_line()
 
     def join_pool(self) -> None:
-        """Note that no level has to end it: a pool has it, or pytest-arena has ended it."""
+        """Note that no level needs to end it: a pool has it, or pytest-arena has ended it."""
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
     def note_idle(self, key: Key | None) -> None:
-        """Note that it is idle in an engine's pool. With None, that the pool has handed it out."""
+        """Note that it is idle in an engine's pool, or (None) that the pool has handed it out."""
         self.idle_key = key
 
     def forget_changes(self, serial: int) -> None:
-        """Note that the session is as it was before a level."""
+        """Note that the session was restored to its state before a level."""
         self.altered.pop(serial, None)
 
 
@@ -82,7 +82,7 @@ class RawConnection(NamedTuple, Generic[RecordT]):
 
     @property
     def line(self) -> str:
-        """The line that last wrote over the connection, or else the line that opened it."""
+        """The line of the first write in its transaction, else the line that opened it."""
         line = self.record.writes.line or self.record.opened_at
         return str(line or "a pool of a driver")
 
@@ -115,7 +115,7 @@ class ConnectionRecords(Generic[RecordT]):
 
     def all(self) -> list[tuple[Any, RecordT]]:
         """Return the connections with their records."""
-        # A copy: other threads change the dictionary.
+        # Copied, because other threads change the dictionary.
         connections = [reference() for reference in self.by_connection.keyrefs()]
         return [
             (connection, self.of(connection))
@@ -147,7 +147,7 @@ class ServerConnections(Generic[RecordT]):
 
     @abstractmethod
     def _is_in_transaction(self, driver: Any) -> bool:
-        """Return whether a transaction is open, by what the driver knows."""
+        """Return whether a transaction is open, as the driver knows it."""
 
     @abstractmethod
     def _has_written(self, raw: RawConnection[RecordT]) -> bool:
@@ -155,21 +155,21 @@ class ServerConnections(Generic[RecordT]):
 
     @abstractmethod
     def _reset(self, raw: RawConnection[RecordT], serial: int | None) -> str:
-        """Reset the session if a level has changed it. Return why it has to end, or ""."""
+        """Reset the session if a level has changed it. Return why it must end, or ""."""
 
     @abstractmethod
     def _end(self, raw: RawConnection[RecordT]) -> None:
         """End the session of a connection."""
 
     def _end_wide(self, raw: RawConnection[RecordT]) -> None:
-        """End the session of a wider fixture's connection, which outlives the level."""
+        """End the session of a wider fixture's connection."""
         self._end(raw)
 
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
-        """End the sessions of a level's connections, and of those to replaced databases.
+        """End the sessions of a level's connections, and of connections to replaced databases.
 
-        A connection of a wider fixture whose session the level has changed is reset or ended.
-        Return the lines of lost writes.
+        Reset or end a connection of a wider fixture if the level has changed its session. Return
+        the lines of lost writes.
         """
         lost: list[str] = []
         for raw in self.records.raw():
@@ -188,7 +188,7 @@ class ServerConnections(Generic[RecordT]):
             else:
                 reason = self._reset(raw, serial)
             if reason:
-                # A later error names the reason.
+                # The report of a later error names the reason.
                 opened_at = raw.record.opened_at or "by a pool"
                 core.ledger.ended_connections.append(f"{reason}; opened: {opened_at}")
                 self._end_wide(raw)
@@ -234,8 +234,8 @@ class ServerConnections(Generic[RecordT]):
 class ServerHandle(Generic[RecordT]):
     """An open connection of an engine to a server.
 
-    Another thread or event loop cannot use a driver's connection. pytest-arena asks the server, and
-    ends a session, over its control connection.
+    A driver's connection cannot be used in another thread or event loop. So pytest-arena asks the
+    server about it, and ends its session, by the control connection.
     """
 
     __slots__ = ("_record", "_reference", "_target")
@@ -252,7 +252,7 @@ class ServerHandle(Generic[RecordT]):
         self._record = records.of(driver)
 
     def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the connection."""
+        """Return whether this is the handle's connection."""
         return self._reference() is driver_connection(dbapi_connection)
 
     def changes(self) -> int:
@@ -260,7 +260,7 @@ class ServerHandle(Generic[RecordT]):
         return 0
 
     def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
-        """Yield True: pytest-arena does not use the connection itself."""
+        """Yield True, because pytest-arena does not use the connection itself."""
         del seconds
         return nullcontext(enter_result=True)
 

@@ -1,4 +1,4 @@
-"""The rows of two databases, and their comparison."""
+"""Compares the rows of a database at two times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ReadTable:
 
     columns: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
-    rows: Sequence[tuple[str, Row]] = ()  # each with its text, for the comparison
+    rows: Sequence[tuple[str, Row]] = ()  # each row after its text, which is compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ def compared(
 ) -> list[TableRows]:
     """Return the net difference of two contents, by table.
 
-    Both must have the rows of the tables whose digests differ. All rows of a created table are
-    added, all rows of a dropped table removed. A row has None for a column that it lacks.
+    Both must have the rows of tables with different digests. All rows of a created table count as
+    added, all rows of a dropped table as removed. A row has None for a column that it lacks.
     """
     missing = ReadTable()
     changes = []
@@ -64,7 +64,7 @@ def _changed(name: str, before: ReadTable, after: ReadTable) -> TableRows:
 
 
 def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
-    """Return the rows with other columns. They are compared by ``repr``, not by their texts."""
+    """Return the rows with other columns, and with their ``repr`` as the compared text."""
     rows = []
     for _, values in table.rows:
         by_name = dict(zip(table.columns, values, strict=True))

@@ -44,11 +44,11 @@ class ServerDatabases:
 
     @abstractmethod
     def _sweep(self, *, everything: bool) -> list[str]:
-        """Drop databases as a run does. Return those that are left, with the reasons."""
+        """Drop databases like a run. Return a line with the reason for each kept database."""
 
     @abstractmethod
     def _other_owner(self, owner: str) -> str:
-        """Return the owner of a database as a message shows it, "" if it is this login."""
+        """Return the owner of a database for a message, "" if it is this login."""
 
     def look(self) -> Iterator[Place]:
         """Yield the server with its databases."""
@@ -56,7 +56,7 @@ class ServerDatabases:
         note = ""
         if content.others:
             others = ", ".join(content.others)
-            note = f"another version of arena has databases there: see {others}"
+            note = f"another version of pytest-arena has databases there: see {others}"
         yield Place(
             shown=self._shown,
             where=self._address.server,

@@ -1,4 +1,4 @@
-"""The server and the database that a driver's arguments name, and those that replace them."""
+"""The server and the database in a driver's arguments, and their replacement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ServerTarget:
     """The servers that a driver tries in turn, and the name of the database."""
 
     product: ClassVar[str]
-    # Each server has these. Apps connect to one of them to create and drop their databases.
+    # Databases that each server has. Apps connect to one of them to create and drop databases.
     standard_databases: ClassVar[set[str]]
 
     hosts: tuple[tuple[str, str], ...]  # host name, IP address or socket; port
@@ -31,7 +31,7 @@ class ServerTarget:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each server, in the form of ``arena_allow``."""
+        """The database on each server, in the form of ``arena_allow``."""
         return tuple(
             f"{self.product}://{host}:{port}/{self.database}"
             for host, port in self.hosts
@@ -39,7 +39,7 @@ class ServerTarget:
 
     @property
     def name(self) -> str:
-        """All servers in one name, for a message."""
+        """The database with all servers in one text, for a message."""
         servers = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"{self.product}://{servers}/{self.database}"
 
@@ -55,7 +55,7 @@ class ServerTarget:
 
 
 class RedirectedHost(str):
-    """The host in redirected arguments, by which pytest-arena recognizes such arguments.
+    """The host in redirected arguments. It marks the arguments as redirected.
 
     A driver uses it as a plain ``str``.
     """
@@ -65,13 +65,13 @@ class RedirectedHost(str):
 
     @classmethod
     def to(cls, address: Address, shown: str) -> RedirectedHost:
-        """Return the host of an address, as a driver needs it."""
+        """Return the host of an address in the driver's form ``shown``."""
         host = cls(shown)
         host.address = address
         return host
 
 
-# The names in the registry. No developer's database has such a name.
+# Names of pytest-arena's databases. No developer's database has such a name.
 _OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{8,16}")
 
 
@@ -81,22 +81,22 @@ def is_own_name(database: str) -> bool:
 
 
 def is_here(host: str) -> bool:
-    """Return whether the server is on this machine, so that encryption is useless."""
+    """Return whether the server is on this machine, so that a connection needs no encryption."""
     is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
     return host.startswith("/") or host in {"localhost", "::1"} or is_loopback
 
 
 def os_user() -> str:
     """Return the user of this process, which is the default login."""
-    with suppress(KeyError, OSError):  # a container's user without an entry
+    with suppress(KeyError, OSError):  # a container's user may have no name
         return getpass.getuser()
     return ""
 
 
 def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
-    """Return the address of a target, with the user that works for a login of the app.
+    """Return the address of a target with the user that replaces a login of the app.
 
-    The target of a build has no database yet: it keeps pytest-arena's login.
+    The target of a build keeps pytest-arena's login.
     """
     address = cast("Address", target.address)
     if target.database is None:

@@ -1,4 +1,4 @@
-"""Templates that are databases on a server, which all its clients share."""
+"""Templates that are databases on a server. All machines that use the server share them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pytest_arena._product._databases_command import RegistryRow
     from pytest_arena._values import Address
 
-_LOCK_SECONDS = 600  # longer than a build takes; a dead process has no lock
+# Longer than a build takes. The lock of a dead process ends at once.
+_LOCK_SECONDS = 600
 
 
 class TemplateRegistry(Protocol):
@@ -40,10 +41,10 @@ class TemplateRegistry(Protocol):
         """Record that this run uses a template."""
 
     def create(self, kind: str, *, template: str | None = None) -> str:
-        """Create a database: a copy of a template, or empty. Return its name."""
+        """Create a copy of a template, or an empty database. Return its name."""
 
     def address_of(self, name: str = "") -> Address:
-        """Return the address of a database; without a name, of the registry."""
+        """Return the address of a database, without a name that of the registry."""
 
     def drop(self, *names: str) -> None:
         """Drop databases now, and end their connections."""
@@ -67,7 +68,7 @@ class ServerBuild(Generic[RegistryT]):
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """The database, with a key of its name, which is unique on the server."""
+        """The target of connections during the build, with a unique key."""
         name = f"{self.address.server}/{self.address.database}"
         return ConnectTarget(Key("building", name), "", (0, 0), self.address)
 
@@ -80,14 +81,13 @@ class ServerBuild(Generic[RegistryT]):
 class ServerTemplates(Generic[RegistryT]):
     """The templates of a server, with their manifests in the registry.
 
-    Several machines share them. ``question`` is the query for the server's properties that
-    each new database has.
+    ``question`` is the query for properties of the server that each new database has.
     """
 
     own: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
-    fix_if_down: ClassVar[str]  # what the user does next if the server does not answer
+    fix_if_down: ClassVar[str]  # the next step if the server does not answer
 
     @property
     def folder(self) -> None:
@@ -96,16 +96,16 @@ class ServerTemplates(Generic[RegistryT]):
 
     @property
     def has_schema(self) -> bool:
-        """Return False: a template of the seed has a copy of the schema's template."""
+        """Return False: a new database is empty."""
         return False
 
     @property
     def words(self) -> str:
-        """Return "": the summary says whether a template was built."""
+        """Return "": this store has templates."""
         return ""
 
     def identity(self) -> str:
-        """Return what a template depends on: the product, and what the server adds."""
+        """Return the product and the properties of the server, for the fingerprint."""
         return self._identity
 
     @cached_property
@@ -140,13 +140,13 @@ class ServerTemplates(Generic[RegistryT]):
             return None
         return TemplateError(
             f"the template cannot be stored: {error}",
-            why="schema and seed are built once, into a database that is copied for tests",
+            why="tests use copies of a database into which schema and seed are built once",
             cause=f"the server on {self.own.address_of().server} has stopped or refuses",
             fix=self.fix_if_down,
         )
 
     def is_whole(self, template: Template[str]) -> bool:
-        """Return whether no process has dropped the template. No client changes a template."""
+        """Return whether the template still exists. No client changes a template."""
         return any(
             name == template.content
             for name, _ in self.own.templates(template.fingerprint)
@@ -177,7 +177,7 @@ class ServerTemplates(Generic[RegistryT]):
             why="a template is built once for all processes, so this process waits",
             cause="\n".join(builders)
             or "the process that holds the lock on the server",
-            fix="end that process; its lock is free at once",
+            fix="end that process, which frees its lock at once",
         )
 
 

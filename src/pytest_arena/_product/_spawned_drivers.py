@@ -31,7 +31,7 @@ class SpawnedDrivers:
     allowed: tuple[str, ...]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle a call of ``guard_spawned``, which the new process makes."""
+        """Pickle a call of ``guard_spawned``. Unpickling in the new process makes the call."""
         values = (self.product, self.guard_module, self.addresses, self.allowed)
         return guard_spawned, values
 
@@ -52,6 +52,6 @@ def guard_spawned(
 
 
 def _watch(guard: SpawnedDrivers) -> None:
-    # Imported late, because most spawned processes use no database.
+    # Imported late, because most spawned processes import no driver.
     module = import_module(guard.guard_module)
     module.watch_spawned(guard.addresses, guard.allowed)

@@ -31,7 +31,7 @@ def production_file(file: str) -> RefusedError:
 def attached(file: str) -> RefusedError:
     """Return the error for an ATTACH of the app's file on a connection that is no engine's."""
     return _refused(
-        f"ATTACH of {file}, which is not inside the arena",
+        f"ATTACH of {file}, which is no test database",
         "pytest-arena replaces the files that the app's engine attaches. This connection is not "
         "the engine's, so its changes would stay in the app's data",
         "attach it on the app's engine, or on a connection to arena.url. If tests may reach this "
@@ -70,7 +70,7 @@ def vacuumed_into(file: str) -> RefusedError:
 def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
     """Return the error for an engine whose creator or listener opens a file outside."""
     return _refused(
-        f"an engine's connection to {file}, which is not inside the arena",
+        f"an engine's connection to {file}, which is no test database",
         "the engine's creator=, async_creator=, pool= or do_connect listener opened it. "
         "pytest-arena cannot redirect these, so the test's changes would stay in that file",
         "give the engine a URL instead, or open arena.url in the creator. If tests may reach "

@@ -188,7 +188,7 @@ class FileTemplates:
                 f"another process has been building a template for {_LOCK_SECONDS} s",
                 why="a template is built once for all processes, so that this one waits",
                 cause=f"the process that holds {file}",
-                fix="end that process; its lock is free at once",
+                fix="end that process, which frees its lock at once",
             ) from None
         try:
             yield written_at(file)
@@ -237,7 +237,7 @@ class FileTemplates:
             return None
         return TemplateError(
             f"the template cannot be stored: {error}",
-            why="schema and seed are built once, into a file that every test's database copies",
+            why="tests use copies of a file into which schema and seed are built once",
             cause=f"the folder {self.folder}, or a full disk",
             fix="ARENA_CACHE=<a folder that you can write to> pytest …",
         )

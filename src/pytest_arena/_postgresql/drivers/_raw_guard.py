@@ -471,9 +471,9 @@ def _pool_of_another_loop(pool: object) -> ConfigError:
 def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
     """Return the error for a connection that a factory opened to another database."""
     return UnknownDatabaseError(
-        f"refused: a connection to {target.name}, which is not inside the arena",
-        why="a connection_factory got the dsn of the test's database and connected to another one; "
-        "what it writes would stay there",
+        f"refused: a connection to {target.name}, which is no test database",
+        why="a connection_factory got the dsn of the test's database and connected to another one. "
+        "Its writes would stay there",
         cause=who_connects(),
-        fix="pass on the dsn that the factory gets",
+        fix="let the factory connect to the dsn that it gets",
     )

@@ -70,7 +70,7 @@ def isolate(
     if asked_for == "undo":
         raise ConfigError(
             f"arena_isolation = undo: {reason}",
-            why="tests with another isolation than the option names would prove nothing",
+            why="the tests would run with another isolation than the option names",
             cause=place,
             fix=f"{fix}\nor arena_isolation = auto   (clone, as long as undo does not work)",
         )
