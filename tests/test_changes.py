@@ -312,8 +312,10 @@ NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001 - a column may have no time zone
         (
             NOON,
             NOON.replace(tzinfo=UTC),
-            "total is of type datetime with tzinfo=None in the database, "
-            "not datetime with tzinfo=UTC",
+            (
+                "total is of type datetime with tzinfo=None in the database, "
+                "not datetime with tzinfo=UTC"
+            ),
         ),
     ],
 )

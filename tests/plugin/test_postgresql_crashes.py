@@ -379,7 +379,7 @@ def test_ctrl_c_waits_for_no_slow_drop(project: Project) -> None:
     example = project.example.with_files(conftest=SLOW_DROPS, test_slow=WAITS)
     run = example.run("test_slow.py", env=project.env({"PLACES": "call"}))
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
-    run.says("arena: dropping the databases of this run", "The next run drops what is left there")
+    run.says("arena: dropping the databases of this run", "The next run drops them")
     times = (example.folder / "times").read_text().split()
     struck, interrupted, ended = map(float, times)
     assert interrupted - struck < 2, run.output
@@ -515,7 +515,7 @@ def test_the_server_is_gone_pitfall_071(example: Example, own_server: PrivateSer
     run.expect(1, passed=1, failed=1, errors=4)
     assert run.output.count("no server answers") <= SAID_AT_MOST, run.output
     run.says("2 of 5 tests had a separate database (3 used none)")
-    run.says("the server has stopped or is restarting", "starts it again; if it stops again, read")
+    run.says("the server has stopped or is restarting", "starts it again. If it stops again, read")
     run.never_says("Exception ignored", "most recent call last")
     run = project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     own_server.check_clean(run.output)

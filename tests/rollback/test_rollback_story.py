@@ -182,7 +182,7 @@ async def test_a_function_sets_the_tenant():
 def test_settings_that_a_function_changes_belong_to_one_connection(example: Example) -> None:
     """The function's text names them. A connection sees what another one has not committed."""
     ran = run(example, TENANTS, "--arena-schema=test_it:make").expect(passed=1)
-    ran.says("rollback: a transaction sees what another open one has written")
+    ran.says("rollback: a transaction sees uncommitted rows of another transaction")
 
 
 OPEN = """

@@ -145,7 +145,7 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         why="pytest-arena redirects only engines to the test's database. The writes of this "
         "connection would stay in a database that may be a real one",
         cause=who_connects(),
-        fix="arena_drivers = redirect   (the driver then opens the test's database)\n"
+        fix="arena_drivers = redirect   (the driver opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
 

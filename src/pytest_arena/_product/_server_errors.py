@@ -1,4 +1,4 @@
-"""The errors for a server that refuses a statement, or is down."""
+"""The errors for a server that refuses a statement or does not answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from pytest_arena._product._control_lines import ServerFailure
     from pytest_arena._values import Address
 
-WHY = "each test works on a database that pytest-arena makes on this server"
+WHY = "each test works on a database that pytest-arena creates on this server"
 
-# The class of an error, its cause, and what the user does next.
+# The class of an error, its cause, and the next step.
 FULL = (
     IsolationError,
     "the disk of the server is full: each clone takes as much room as its template",
@@ -21,15 +21,15 @@ FULL = (
 CROWDED = (
     ServerError,
     (
-        "all connections of the server are taken: each worker has some, and the pools of the app's "
-        "engines as many as they may overflow to"
+        "all connections of the server are taken: by each worker, and by the pools of the app's "
+        "engines up to their overflow"
     ),
     "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
 )
 DROPPED = (
     IsolationError,
     "a database of this run was dropped, by another tool or with its server",
-    "do not drop databases named arena_…: `arena databases sweep` removes those that are left",
+    "do not drop databases named arena_…: `arena databases sweep` removes leftovers",
 )
 
 
@@ -40,7 +40,7 @@ def server_is_down(
     why = WHY
     if address.log:
         why = "the private server of pytest-arena was killed, or has crashed"
-        fix = f"pytest …   # starts it again; if it stops again, read {address.log}"
+        fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
     else:
         start = (
             "start the server again (its log says why it stopped), or use another one:"
@@ -58,7 +58,7 @@ def template_is_gone(name: str) -> IsolationError:
     """Return the error for a template that was dropped."""
     return IsolationError(
         f"the template {name!r} is gone",
-        why="the databases of tests are copied from it",
+        why="the databases of tests are copies of it",
         cause="`arena databases sweep`, or another run that dropped old templates",
         fix="pytest …   # once more: pytest-arena builds it again",
     )

@@ -1,4 +1,4 @@
-"""A product in a run whose databases are on a server."""
+"""A product whose databases are on a server."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class _Registry(Protocol):
-    """The databases that pytest-arena has made on a server."""
+    """The databases that pytest-arena has created on a server."""
 
     def close(self) -> int:
-        """End the run. Return the number of databases that are left."""
+        """End the run. Return the number of databases that it leaves."""
 
 
 RegistryT = TypeVar("RegistryT", bound=_Registry)
@@ -52,7 +52,7 @@ class ServerProduct(Generic[RegistryT]):
 
     name: str
     forced = (
-        "another database replaced it, and all connections to the old one were ended"
+        "pytest-arena replaced the database and ended all connections to the old one"
     )
 
     def __init__(self, core: Core, config: Config) -> None:
@@ -61,7 +61,7 @@ class ServerProduct(Generic[RegistryT]):
         self._server: Server | None = None
         self._own: RegistryT | None = None
         self._starting = threading.RLock()
-        # The keys are all names that the tests' databases have had.
+        # By all names that the tests' databases have had in this run.
         self._databases_by_name: dict[str, Database] = {}
         self._targets: dict[Database, ConnectTarget] = {}
 
@@ -71,14 +71,14 @@ class ServerProduct(Generic[RegistryT]):
 
     @property
     def shown(self) -> str:
-        """The server as messages show it. Before one is in use, the product's name."""
+        """The server for messages, or the product before the server is known."""
         return self._server.shown if self._server else SUPPORTED[self.name].shown
 
     def _registry(self) -> RegistryT:
         """Return the registry of the server. Find or start the server first."""
         with self._starting:
             if self._own is None:
-                with as_own():  # a test does not start the server's programs
+                with as_own():  # no test starts the server's programs
                     self._own = self._start()
             return self._own
 
@@ -88,10 +88,7 @@ class ServerProduct(Generic[RegistryT]):
         return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
 
     def _used_url(self, default_port: int) -> tuple[URL, str] | None:
-        """Return the URL of ``arena_database`` if it names a database that the tests use.
-
-        The second value is the name of the database.
-        """
+        """Return the URL of ``arena_database`` and its database, if the tests use that database."""
         try:
             url = make_url(self._config.server_url)
         except (ArgumentError, ValueError):
@@ -105,7 +102,7 @@ class ServerProduct(Generic[RegistryT]):
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the database's key, which has no host: a primary and its replicas share one."""
+        """Return the database's key without a host, so that a primary and its replicas share it."""
         known = self.live_at(requested)
         key = known.key if known else Key("server", f"{self.name}/{requested.database}")
         default = SUPPORTED[self.name].maintenance_database
@@ -120,13 +117,13 @@ class ServerProduct(Generic[RegistryT]):
         return self._databases_by_name.get(requested.database)
 
     def target(self, database: Database) -> ConnectTarget:
-        """Return the live database. Its name may change after a test that has written."""
+        """Return the live database. Its name may change after a test with writes."""
         isolation = cast("_ServerIsolation | None", database.isolation)
         if isolation is None:
             return ConnectTarget(
                 database.key, "", (database.born, 0), database=database
             )
-        # Read before the address: an address that is newer than its generation is read once more.
+        # Read this before the address. If the address is newer, the next call reads it again.
         generation = (database.born, isolation.generation)
         target = self._targets.get(database)
         if (
@@ -164,4 +161,4 @@ class ServerProduct(Generic[RegistryT]):
         if not (interrupted.is_set() and left):
             return ""
         databases = counted(left, "database")
-        return f"left {databases} of this run on {place}. The next run drops what is left there"
+        return f"left {databases} of this run on {place}. The next run drops them"

@@ -89,7 +89,7 @@ def test_a_second_writer_waits_and_a_reader_does_not(shared: SharedDatabase) -> 
     thread.join(10)
     assert done.is_set()
     assert shared.names() == ["Sand", "Dune", "Loess"]
-    assert any("sees what another open one has written" in note for note in shared.notes)
+    assert any("sees uncommitted rows of another" in note for note in shared.notes)
 
 
 def test_a_writer_that_waits_too_long_is_refused(shared: SharedDatabase) -> None:

@@ -216,7 +216,7 @@ class MySQLClient(ServedConnection):
         if savepoint is None:
             return _no_savepoint(statement)
         self._shared.roll_back_to(self._session, savepoint)
-        self._session.go_back_to(savepoint)
+        self._session.roll_back_to(savepoint)
         return _DONE
 
     def _set_autocommit(self, statement: MySQLStatement) -> ServerAnswer:

@@ -184,7 +184,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
         """Keep a session's transaction."""
         if self._holder is session:
             with self._turn(session):
-                self._keep(session)
+                self._commit_holder(session)
 
     def _count_change(self) -> None:
         self.has_committed_rows = True

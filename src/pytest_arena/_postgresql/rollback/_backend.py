@@ -193,9 +193,9 @@ class Backend(SavepointStack):
             self.end_reading()
         super().release(name)
 
-    def go_back_to(self, name: str) -> None:
+    def roll_back_to(self, name: str) -> None:
         """Roll back to a savepoint, which stays open."""
-        super().go_back_to(name)
+        super().roll_back_to(name)
         self._settings = self._savepoints[name]
         if self.has_ddl and name != _READING:
             self.note_ddl()
@@ -205,7 +205,7 @@ class Backend(SavepointStack):
         if self.has(_READING):
             self.end_reading()  # a rollback to it alone would allow to write
         else:
-            self.go_back_to(self.last_savepoint)
+            self.roll_back_to(self.last_savepoint)
 
     def begin_reading(self) -> None:
         """Open the savepoint of statements that only read."""

@@ -445,7 +445,7 @@ class Client(ServedConnection):
             return
         session = self._session
         self._shared.roll_back_to(session, savepoint)
-        session.go_back_to(savepoint)
+        session.roll_back_to(savepoint)
         self._complete("ROLLBACK")
 
     def _set_mode(self, statement: Statement) -> None:
@@ -456,7 +456,7 @@ class Client(ServedConnection):
             if self._session.first_write or self._session.savepoints:
                 self._fail(_TOO_LATE)
                 return
-            self._session.be_read_only()
+            self._session.forbid_writes()
         self._complete("SET")
 
     def _refuse(self, statement: Statement) -> None:

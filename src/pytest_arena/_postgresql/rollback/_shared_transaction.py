@@ -289,8 +289,8 @@ class SharedTransaction(SharedConnection["Session", Backend]):
                 self._undo_holder(session)
                 return failure.answer
             if session.is_read_only:
-                self._backend.go_back_to(session.savepoint)
-            self._keep(session)
+                self._backend.roll_back_to(session.savepoint)
+            self._commit_holder(session)
         return None
 
     def _count_change(self) -> None:

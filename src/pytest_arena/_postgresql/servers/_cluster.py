@@ -141,7 +141,7 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
                 run_as(folder.account, [*command, *locale], cwd=folder.data)
             except subprocess.CalledProcessError as error:
                 lines = error.stderr.decode(errors="replace").strip().splitlines()
-                reason = lines[-1] if lines else "it said nothing"
+                reason = lines[-1] if lines else "it gave no reason"
             except (OSError, subprocess.SubprocessError) as error:
                 reason = str(error)
             else:
@@ -161,7 +161,7 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
         except Unavailable as error:
             shutil.rmtree(home, ignore_errors=True)
             raise Unavailable(
-                f"{programs.folder} is closed to the user that runs private servers"
+                f"the user that runs private servers cannot enter {programs.folder}"
             ) from error
 
     def other_folders(self, folder: ServerFolder) -> tuple[Path, ...]:

@@ -1,6 +1,6 @@
-"""Private servers: pytest-arena starts them, all runs of a user share them, and they stop unused.
+"""Private servers, which pytest-arena starts for all runs of a user and stops when unused.
 
-A product gives its programs and settings (``PrivateServers``). The rest is here.
+A product subclasses ``PrivateServers`` with its programs and settings.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers, and lets its login create databases, unless ``is_named``."""
+    """A server that answers. Its login may create databases, unless ``is_named``."""
 
     address: Address  # of a maintenance database
     shown: str  # its version and origin, for the run's summary
-    is_private: bool = False  # pytest-arena has started it
-    # The login may create none: tests use the database of the address itself.
+    is_private: bool = False  # whether pytest-arena has started it
+    # Whether tests use the database of the address, because the login may create none.
     is_named: bool = False
 
     def close(self) -> None:
-        """End this process' use of it. Idempotent; never raises."""
+        """End this process' use of the server. Idempotent. It never raises."""
 
 
 class Unavailable(Exception):
-    """A source has no usable server. The text is the reason, ``fix`` the next step or ""."""
+    """No usable server was found. The text is the reason, ``fix`` the next step or ""."""
 
     def __init__(self, reason: str, *, fix: str = "") -> None:
         super().__init__(reason)

@@ -25,13 +25,13 @@ _STOP_SECONDS = 30.0
 def main() -> None:
     """Read the task as JSON from stdin, and fork a process that starts and keeps the server."""
     task = json.load(sys.stdin)
-    # Imported now, because a later upgrade may remove the file.
+    # Import it now: a later upgrade may remove the file.
     sys.path.append(task["protocol_folder"])
     clients = importlib.import_module(task["protocol_module"]).clients
     lock = os.open(task["keeper"], os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    # Locked before the fork: other processes see by the lock whether the keeper lives.
+    # Lock before the fork: the lock shows other processes whether the keeper runs.
     if not locked(lock):
-        sys.exit("another keeper lives")
+        sys.exit("another keeper runs")
     if child := os.fork():
         os.write(lock, str(child).encode())
         os._exit(0)
@@ -64,7 +64,7 @@ class Keeper:
         self._clients = clients
 
     def keep(self) -> None:
-        """Return when the server has ended."""
+        """Wait until the server has ended. Stop it if no process uses it, or its folder is gone."""
         idle = float(self._task["idle"])
         used = time.monotonic()
         while self._lives_after(min(idle / 4, 15.0)):
@@ -85,7 +85,10 @@ class Keeper:
         return False
 
     def _has_stopped(self) -> bool:
-        """Stop the server if no process uses it. The lock keeps new processes out meanwhile."""
+        """Stop the server if no process uses it, and return whether it was stopped.
+
+        The lock keeps new processes from using the server meanwhile.
+        """
         with attempt(self._task["lock"]) as is_ours:
             if not is_ours or self._is_used():
                 return False

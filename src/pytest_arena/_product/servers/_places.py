@@ -1,6 +1,6 @@
 """The folders and locks of a private server.
 
-The locks are on files: the kernel releases them when a process ends.
+The locks are on files, so the kernel releases them when a process ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_arena._product.servers._server_programs import Account
 
 
-HOME = "ARENA_CLUSTERS"  # names another folder for all private servers
+HOME = "ARENA_CLUSTERS"  # the variable with another folder for all private servers
 
 # Creating a database writes some thousand files: 30 ms in memory, up to 600 on a disk.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
@@ -35,7 +35,7 @@ _LOCK_SECONDS = 150
 
 @dataclass(frozen=True, slots=True)
 class ServerFolder:
-    """The folder of a server, which only the server's user may enter, and the files beside it."""
+    """The folder of a server, which only the server's user may enter, and its other files."""
 
     path: Path
     account: Account
@@ -49,7 +49,7 @@ class ServerFolder:
 
     @property
     def socket_folder(self) -> Path:
-        """The socket's folder: the server's, if its path is short enough."""
+        """The socket's folder: the server's folder if its path is short enough."""
         if len(os.fsencode(self.path / self.socket_name)) <= _LONGEST_SOCKET:
             return self.path
         return _SHORT / _own_name(self.label) / self.path.name
@@ -60,17 +60,17 @@ class ServerFolder:
         return self.socket_folder / self.socket_name
 
     def beside(self, ending: str) -> Path:
-        """Return a file beside the folder. It belongs to this process' user."""
+        """Return a file next to the folder. It belongs to this process' user."""
         return self.path.with_name(f"{self.path.name}.{ending}")
 
     def ensure(self) -> None:
-        """Make the folders if they do not exist.
+        """Create the folders if they do not exist.
 
         Raises:
-            Unavailable: the folders cannot be made, or belong to another user.
+            Unavailable: the folders cannot be created, or belong to another user.
         """
         account = self.account
-        # With 711 another user can reach its folder in it, and cannot list the others.
+        # 711 lets another user enter its folder inside, but not list the folders.
         parent_mode = 0o711 if account.is_other else 0o700
         try:
             for folder in (self.path, self.socket_folder):
@@ -85,7 +85,7 @@ class ServerFolder:
 
 
 def path_for(key: str, parents: list[Path]) -> Path:
-    """Return the path of a server that exists, else a path where there is room."""
+    """Return the path of the existing server, else the best path for a new one."""
     for parent in parents:
         if (parent / key).exists():
             return parent / key
@@ -93,7 +93,7 @@ def path_for(key: str, parents: list[Path]) -> Path:
 
 
 def existing_parents(label: str, cache: Path, account: Account) -> list[Path]:
-    """Return the folders in which there may be servers of this user."""
+    """Return the existing folders for servers of this user."""
     paths = dict.fromkeys(parents(label, cache, account))
     return [path for path in paths if path.is_dir() and _is_own(path, {os.getuid()})]
 
@@ -106,7 +106,7 @@ def parents(label: str, cache: Path, account: Account) -> list[Path]:
         return [Path(chosen).absolute() / name]
     # The server's user cannot enter root's cache.
     on_disk = Path("/var/tmp") if account.is_other else cache  # noqa: S108 - no other user enters the folder in it
-    # A server is found again when memory is full.
+    # Both places are searched, so that a server in memory is found when memory is full.
     places = [on_disk / name, _MEMORY / name]
     if _has_room(_MEMORY):
         places.reverse()
@@ -122,7 +122,7 @@ def _has_room(folder: Path) -> bool:
 
 
 def _is_own(folder: Path, owners: set[int]) -> bool:
-    # All users may write to the parent: another user may have made this folder first.
+    # All users may write to the parent, so another user may have created this folder.
     if not os.path.lexists(folder) or folder.is_symlink():
         return False
     return folder.lstat().st_uid in owners
@@ -162,7 +162,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
     def is_ours() -> bool:
         nonlocal file
-        if _is_removed(file):  # with the server: other processes lock a new file
+        if _is_removed(file):  # another process has removed it with the server
             os.close(file)
             file = _open(path)
         return locked(file) and not _is_removed(file)

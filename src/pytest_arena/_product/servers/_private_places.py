@@ -52,7 +52,7 @@ class PrivateServerPlaces:
             yield from places or [Place(shown=shown, where=str(parent))]
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Sweep running servers. ``everything`` also stops and removes unused servers."""
+        """Sweep running servers. With ``everything`` also stop and remove unused servers."""
         for parent in self._servers.parents(self._cache):
             servers = self._servers.in_parent(parent)
             for folder in servers:
@@ -61,7 +61,7 @@ class PrivateServerPlaces:
                 continue
             folders = chain.from_iterable(map(self._servers.top_folders, servers))
             for path in dict.fromkeys([*folders, parent]):
-                with suppress(OSError):  # it does not exist, or is not empty
+                with suppress(OSError):  # the folder does not exist, or is not empty
                     path.rmdir()
 
     def _sweep_server(
@@ -112,7 +112,7 @@ class PrivateServerPlaces:
                     )
                 server = _thing(folder)
                 self._servers.remove(folder)
-                lock.unlink()  # a process that waits for the lock notices that it was removed
+                lock.unlink()  # a process that waits for the lock notices this
         except OSError as error:
             return SweepResult(server, str(error))
         return SweepResult(server)

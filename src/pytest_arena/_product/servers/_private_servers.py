@@ -1,4 +1,4 @@
-"""Starts, finds, stops and removes private servers: one for each user and version of a product."""
+"""Starts, finds, stops and removes private servers, one for each user and version of a product."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from pytest_arena._product.servers._server_programs import Account
     from pytest_arena._values import Address
 
-IDLE = "ARENA_CLUSTER_IDLE"  # after so many seconds without a user a server stops
+IDLE = "ARENA_CLUSTER_IDLE"  # the variable with the seconds after which an unused server stops
 _IDLE_SECONDS = 600.0
 _START_SECONDS = 60.0
 _KNOCK_SECONDS = 5.0
 _PROGRAM_SECONDS = 120
 _OLD_SECONDS = 14 * 24 * 3600
 
-# Kept at import: a plugin may replace `socket.socket` by a class that refuses to connect.
+# The class at import: a plugin may replace `socket.socket` by a class that refuses to connect.
 _Socket = socket.socket
 
 ProgramsT = TypeVar("ProgramsT", bound=Programs)
@@ -47,7 +47,7 @@ ProgramsT = TypeVar("ProgramsT", bound=Programs)
 
 @dataclass(frozen=True)
 class PrivateServer(Server):
-    """A running private server. It runs at least until every process has closed it."""
+    """A running private server. It runs at least until all processes have closed it."""
 
     folder: places.ServerFolder = field(kw_only=True)
     held: places.SharedLock = field(kw_only=True)
@@ -68,14 +68,14 @@ class PrivateServers(ABC, Generic[ProgramsT]):
     users: tuple[str, ...]
     """Users of the system that run a server for root."""
     form: str
-    """Increased when the arguments of new data change: older data is not used then."""
+    """A version of the arguments for new data. Another version does not use the data."""
     protocol: Path
     """A module whose ``clients`` counts the clients of a server.
 
-    It imports nothing but Python's standard library.
+    It imports only Python's standard library.
     """
     signals: tuple[int, ...]
-    """They stop the server, the polite one first."""
+    """Signals that stop the server, the gentlest first."""
 
     @abstractmethod
     def address_of(self, folder: ServerFolder) -> Address:
@@ -91,7 +91,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
 
     @abstractmethod
     def clients(self, folder: ServerFolder) -> int:
-        """Return how many clients are connected, 1 if the server is too busy to answer.
+        """Return the number of connected clients, 1 if the server is too busy to answer.
 
         Raises:
             ConnectionError: the server does not run.
@@ -107,10 +107,10 @@ class PrivateServers(ABC, Generic[ProgramsT]):
 
     @abstractmethod
     def make_data(self, folder: ServerFolder, programs: ProgramsT) -> None:
-        """Fill the folder with the data of a fresh server.
+        """Fill the folder with the data of a new server.
 
         Raises:
-            Unavailable: with the message of the product's program.
+            Unavailable: the product's program failed. The text is its message.
         """
 
     @abstractmethod
@@ -129,12 +129,12 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         """
         if folder.account.is_other and not self.runs(programs, folder.account):
             raise Unavailable(
-                f"{programs.folder} is closed to the user that runs private servers"
+                f"the user that runs private servers cannot enter {programs.folder}"
             )
         return programs
 
     def other_folders(self, folder: ServerFolder) -> tuple[Path, ...]:
-        """Return folders of the server elsewhere, which are removed with it."""
+        """Return further folders that belong to the server."""
         del folder
         return ()
 
@@ -142,7 +142,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         """Return the user that runs the servers.
 
         Raises:
-            Unavailable: root runs the tests, and the system has none of the product's users.
+            Unavailable: root runs the tests, and the system has no user of the product.
         """
         return account(self.users, self.shown)
 
@@ -151,35 +151,35 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         return places.ServerFolder(path, self.account(), self.label, self.socket_name)
 
     def parents(self, cache: Path) -> list[Path]:
-        """Return the folders in which this user may have servers. They exist."""
+        """Return the existing folders in which this user may have servers."""
         try:
             return places.existing_parents(self.label, cache, self.account())
         except Unavailable:  # no account can run a server
             return []
 
     def in_parent(self, parent: Path) -> list[ServerFolder]:
-        """Return the servers below a folder. Beside each is a file with the ending ``.used``."""
+        """Return the servers in a folder. Each has a file with the suffix ``.used``."""
         return [
             self.folder(used.with_suffix("")) for used in sorted(parent.glob("*.used"))
         ]
 
     def find(self, programs: ProgramsT, *, cache: Path) -> PrivateServer:
-        """Return the running server of these programs; start it if it does not run.
+        """Return the running server of these programs. Start it if it does not run.
 
         Raises:
-            Unavailable: the server does not start. The reason is the server's.
+            Unavailable: the server does not start. The text is the server's message.
         """
         account = self.account()
         parents = places.parents(self.label, cache, account)
         folder = self.folder(places.path_for(programs.key(self.form), parents))
         folder.ensure()
-        # Of several processes that start at once, the first starts the server.
+        # Only one of several starting processes starts the server.
         with places.exclusive(folder.beside("lock")):
-            folder.ensure()  # the process that had the lock may have removed it
+            folder.ensure()  # the previous owner of the lock may have removed the folder
             used = folder.beside("used")
             used.touch()
             self._sweep(folder)
-            # No keeper would stop this server. It is restarted as soon as no process uses it.
+            # A server without a keeper would never stop. Restart it if no process uses it.
             if not is_held(folder.beside("keeper")) and not is_held(used):
                 self.stop(folder)
             if not self.answers(folder):
@@ -193,14 +193,14 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             )
 
     def is_running(self, folder: ServerFolder) -> bool:
-        """Return whether the folder has a server, also if it is starting, stopping or busy."""
+        """Return whether the folder has a server, also a starting, stopping or busy one."""
         with _Socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
             knocking.settimeout(_KNOCK_SECONDS)
             try:
                 knocking.connect(str(folder.socket))
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
                 return False
-            except OSError:  # its queue is full
+            except OSError:  # the server's queue is full
                 return True
         return True
 
@@ -216,7 +216,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             return False
 
     def stop(self, folder: ServerFolder) -> bool:
-        """Stop the server and end its connections. Return whether it and its keeper ended.
+        """Stop the server. Return whether the server and its keeper have ended.
 
         Raises:
             OSError: another server uses the folder.
@@ -230,9 +230,9 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         )
 
     def remove(self, folder: ServerFolder) -> None:
-        """Remove a stopped server and the files beside it, except its lock.
+        """Remove a stopped server and its files, except its lock.
 
-        Another process may wait for the lock, and a later process has to use the same file.
+        Another process may wait for the lock, and a later process must use the same file.
         """
         others = self.other_folders(folder)
         for path in (folder.path, folder.socket_folder, *others):
@@ -241,7 +241,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             folder.beside(ending).unlink(missing_ok=True)
 
     def top_folders(self, folder: ServerFolder) -> Iterator[Path]:
-        """Yield the folders that are made for a server and stay when it is removed."""
+        """Yield folders of a server that ``remove`` may leave."""
         yield folder.socket_folder.parent
         yield folder.path
         for other in self.other_folders(folder):
@@ -259,13 +259,13 @@ class PrivateServers(ABC, Generic[ProgramsT]):
     def _start(self, folder: ServerFolder, programs: ProgramsT) -> None:
         programs = self.reachable(programs, folder)
         boot = folder.beside("boot")
-        # Data that was not flushed, from before the machine's start, may be incomplete.
+        # Data from before the machine's last start may be incomplete, because it is not flushed.
         if (
             folder.data.exists()
             and boot.exists()
             and boot.read_text("ascii") == _boot()
         ):
-            # Data that does not start is replaced. All databases in it can be made again.
+            # If the server does not start with the data, replace it: later runs rebuild it.
             with suppress(Unavailable):
                 self._run(folder, programs)
                 return
@@ -278,7 +278,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         """Start the server and wait until it answers."""
         folder.beside("log").unlink(missing_ok=True)
         keeper = folder.beside("keeper")
-        # The keeper of a dead server ends by itself. Wait for that.
+        # Wait until the keeper of a dead server has ended.
         with places.exclusive(keeper):
             pass
         started = subprocess.run(  # noqa: S603 - pytest-arena's file, by this Python
@@ -291,7 +291,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             check=False,
         )
         if started.returncode:
-            raise Unavailable(f"the process beside {programs.shown} did not start")
+            raise Unavailable(f"the keeper of {programs.shown} did not start")
         has_ended_or_answers = until(
             lambda: self.answers(folder) or not is_held(keeper), within=_START_SECONDS
         )
@@ -331,10 +331,10 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         """Return the line of a log that says why a program ended, else the last line."""
         lines = text.strip().splitlines()
         lines = [line for line in lines if self.is_last_word(line)] or lines
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
     def _sweep(self, folder: ServerFolder) -> None:
-        """Remove the servers that no process has used for two weeks."""
+        """Remove servers that no process has used for two weeks."""
         for other in self.in_parent(folder.path.parent):
             age = time.time() - other.beside("used").stat().st_mtime
             if age < _OLD_SECONDS:
@@ -347,7 +347,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
 
 
 def run_as(account: Account, command: list[str], *, cwd: Path) -> None:
-    """Run a program of the product as a user. Raises as ``subprocess.run`` does."""
+    """Run a program of the product as a user. Raises the errors of ``subprocess.run``."""
     subprocess.run(  # noqa: S603 - a program of the product
         command,
         cwd=cwd,
@@ -361,7 +361,7 @@ def run_as(account: Account, command: list[str], *, cwd: Path) -> None:
 
 
 def _boot() -> str:
-    """Return a name of the machine's last start."""
+    """Return an identifier of the machine's last start."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     command = ["/usr/sbin/sysctl", "-n", "kern.boottime"]

@@ -40,24 +40,24 @@ class Programs(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of the system without privileges: the servers refuse to run as root."""
+    """A user of the system other than root, because the servers refuse to run as root."""
 
     uid: int
     gid: int
-    is_other: bool  # than this process' user
+    is_other: bool  # whether it is not this process' user
 
     def as_arguments(self) -> dict[str, Any]:
-        """Return arguments for ``subprocess``. The program keeps no group of root."""
+        """Return arguments for ``subprocess``, which also drop root's groups."""
         if not self.is_other:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 def account(users: tuple[str, ...], shown: str) -> Account:
-    """Return the user that runs a server: this process', or for root the first of ``users``.
+    """Return the user that runs a server: this process' user, for root the first of ``users``.
 
     Raises:
-        Unavailable: the system has none of them.
+        Unavailable: the system has none of ``users``.
     """
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), is_other=False)
@@ -70,13 +70,13 @@ def account(users: tuple[str, ...], shown: str) -> Account:
             continue
         return Account(entry.pw_uid, entry.pw_gid, is_other=True)
     names = " or ".join(users)
-    raise Unavailable(f"{shown} refuses root, and there is no user {names}")
+    raise Unavailable(f"{shown} refuses root, and this system has no user {names}")
 
 
 def environment() -> dict[str, str]:
     """Return the environment of the server's processes, a part of this process' environment.
 
-    Another user could read the rest there, and variables such as PGPORT would change the server.
+    Another user could read the other variables, and some, such as PGPORT, would change the server.
     """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}

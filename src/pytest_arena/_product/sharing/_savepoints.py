@@ -1,4 +1,4 @@
-"""The savepoints of the transaction in which the real connection is."""
+"""The savepoints of the real connection's transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class SavepointStack(ABC):
     """The savepoints of a real connection, and the settings that a rollback to each restores.
 
-    Methods execute their statement with the next one, in the same round trip.
+    Statements of the methods are sent with the next statement, in the same round trip.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class SavepointStack(ABC):
         self._savepoints: dict[str, Mapping[str, str]] = {}
 
     def execute_later(self, sql: str) -> None:
-        """Execute a statement before the next one."""
+        """Send a statement together with the next one."""
         self._pending.append(sql)
 
     @abstractmethod
     def execute_pending(self) -> None:
-        """Execute the statements that wait for the next one."""
+        """Send the statements that wait for the next one."""
 
     @abstractmethod
     def cancel(self) -> None:
@@ -52,19 +52,19 @@ class SavepointStack(ABC):
         self._savepoints[name] = self._settings
 
     def release(self, name: str) -> None:
-        """Keep what was done since a savepoint."""
+        """Release a savepoint, and keep the changes since then."""
         self.execute_later(f"RELEASE SAVEPOINT {name}")
         self._forget_after(name)
         del self._savepoints[name]
 
-    def go_back_to(self, name: str) -> None:
+    def roll_back_to(self, name: str) -> None:
         """Roll back to a savepoint, which stays open."""
         self.execute_later(f"ROLLBACK TO SAVEPOINT {name}")
         self._forget_after(name)
 
     def undo(self, name: str) -> None:
         """Roll back to a savepoint, and release it."""
-        self.go_back_to(name)
+        self.roll_back_to(name)
         self.release(name)
 
     def _forget_after(self, name: str) -> None:

@@ -1,7 +1,7 @@
-"""The turns of the sessions that share one real connection.
+"""Lets several sessions share one real connection.
 
-Each transaction of the app is a savepoint of the real transaction. Savepoints are a stack: a second
-transaction that writes waits for the first one.
+Each transaction of the app is a savepoint of the real transaction. Savepoints are a stack, so a
+second transaction that writes waits for the end of the first one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ONE_WRITER = (
 
 
 class TurnRefused(Exception):
-    """A session was cancelled, or has waited too long, for the transaction of ``holder``."""
+    """A session waited for the transaction of ``holder`` too long, or was cancelled."""
 
     def __init__(
         self, *, is_cancelled: bool, holder: SharingSession | None = None
@@ -44,10 +44,10 @@ class TurnRefused(Exception):
 
 
 class SharedConnection(ABC, Generic[SessionT, BackendT]):
-    """The turns of the sessions that use one real connection. Any thread may use it."""
+    """A real connection, which sessions use one after the other. Thread-safe."""
 
     lost_text: str  # the error of all sessions if the real connection has ended
-    ended_text: str  # that of a session which pytest-arena has ended
+    ended_text: str  # the error of a session that pytest-arena has ended
 
     def __init__(
         self,
@@ -58,12 +58,13 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
     ) -> None:
         self._backend = backend
         self._note = note
-        self._lock_timeout = lock_timeout or None  # of clients that do not change it
+        self._lock_timeout = lock_timeout or None  # the default of clients
         self._condition = threading.Condition(threading.RLock())
         self._is_busy = False
         self._running: SessionT | None = None
         self._waiting_writers: set[SessionT] = set()
-        self._holder: SessionT | None = None  # whose transaction has a savepoint
+        # The session whose transaction has a savepoint.
+        self._holder: SessionT | None = None
         self._sessions: dict[int, SessionT] = {}
         self.is_lost = False
 
@@ -75,18 +76,18 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
             self._sessions[session.pid] = session
 
     def note(self, remark: str) -> None:
-        """Report what this isolation cannot show."""
+        """Note a difference between this isolation and real connections."""
         self._note(f"rollback: {remark} (all connections share one transaction)")
 
     def forget(self, session: SessionT) -> None:
-        """Roll back what a session has left, and forget it."""
+        """Roll back the transaction of a session that ends, and forget the session."""
         with self._condition:
             is_known = self._sessions.pop(session.pid, None) is not None
         if is_known and not self.is_lost:
             self.roll_back(session)
 
     def interrupt(self, pid: int) -> None:
-        """Cancel what a session waits for, as a driver asks for it."""
+        """Cancel the statement of a session, or its wait. A driver requests this."""
         with self._condition:
             session = self._sessions.get(pid)
             if session is not None and session is self._running:
@@ -113,18 +114,18 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         return pid in self._sessions
 
     def holders(self) -> set[int]:
-        """Return the client whose transaction has a savepoint, also if it has not written."""
+        """Return the pid of the client whose transaction has a savepoint, in a set."""
         return set() if self._holder is None else {self._holder.pid}
 
     def writers(self) -> set[int]:
-        """Return the client whose open transaction has written."""
+        """Return the pid of the client whose open transaction has written, in a set."""
         holder = self._holder
         if holder is None or not holder.first_write:
             return set()
         return {holder.pid}
 
     def inside(self) -> set[int]:
-        """Return the clients inside a transaction."""
+        """Return the pids of the clients in a transaction."""
         return {
             session.pid for session in [*self._sessions.values()] if session.is_begun
         }
@@ -135,11 +136,13 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
     def _turn(
         self, session: SessionT | None, *, writes: bool = False
     ) -> Iterator[None]:
-        """Use the real connection alone. With ``writes`` wait for another transaction to end.
+        """Use the real connection alone in this block.
+
+        With ``writes`` wait first for the end of another transaction that has a savepoint.
 
         Raises:
             Disconnected: the server has ended the connection.
-            TurnRefused: another transaction does not end in time.
+            TurnRefused: the other transaction did not end in time, or the session was cancelled.
         """
         self._wait_for_turn(session, writes=writes)
         try:
@@ -181,7 +184,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
             self._running = session
 
     def _is_held_back(self, session: SessionT | None, *, writes: bool) -> bool:
-        """Return whether another transaction has written, and so must end first."""
+        """Return whether another transaction must end before the session may write."""
         return writes and self._holder not in {None, session}
 
     def _lose(self) -> None:
@@ -195,14 +198,14 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
             session.end_connection(self.lost_text)
 
     def _note_other_writer(self, session: SessionT) -> None:
-        """Report a statement that may read what another open transaction has written."""
+        """Note a statement that may read uncommitted rows of another session."""
         if self.writers() - {session.pid}:
-            session.note("a transaction sees what another open one has written")
+            session.note("a transaction sees uncommitted rows of another transaction")
 
     # Transactions
 
     def _take(self, session: SessionT) -> None:
-        """Begin to write. Open the savepoints of a session that the real transaction lacks."""
+        """Make a session the holder. Open its savepoints that the real transaction lacks."""
         self._holder = session
         if not self._backend.has(session.savepoint):
             self._backend.set_savepoint(session.savepoint)
@@ -212,10 +215,10 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
                 self._backend.set_savepoint(savepoint.backend_name)
 
     def _begin_savepoint(self, session: SessionT) -> None:
-        """Do what the savepoint of a session's transaction begins with."""
+        """Send the first statements in the savepoint of a session's transaction."""
 
-    def _keep(self, session: SessionT) -> None:
-        """Keep the transaction of the holder."""
+    def _commit_holder(self, session: SessionT) -> None:
+        """Commit the transaction of the holder: release its savepoint."""
         self._backend.release(session.savepoint)
         self._holder = None
         if session.first_write:
@@ -223,7 +226,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
 
     @abstractmethod
     def _count_change(self) -> None:
-        """Count a committed transaction that has changed something."""
+        """Count a committed transaction with changes."""
 
     def roll_back(self, session: SessionT) -> None:
         """Roll back a session's transaction."""
@@ -244,20 +247,20 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         if self._holder is session:
             with self._turn(session):
                 if self._backend.has(savepoint.backend_name):
-                    self._backend.go_back_to(savepoint.backend_name)
+                    self._backend.roll_back_to(savepoint.backend_name)
                     self._backend.execute_pending()
 
     def _undo_holder(self, holder: SessionT) -> None:
-        """Roll back the transaction that has written.
+        """Roll back the holder's transaction at once.
 
-        That is done at once: pytest-arena's other connections may wait for the locks.
+        pytest-arena's other connections may wait for its locks.
         """
         self._backend.undo(holder.savepoint)
         self._backend.execute_pending()
         self._holder = None
 
     def _cut_off(self) -> None:
-        """Roll back the transaction that has written."""
+        """Roll back the holder's transaction, because its level is left."""
         holder = self._holder
         if holder is not None:
             self._undo_holder(holder)

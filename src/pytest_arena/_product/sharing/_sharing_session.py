@@ -1,4 +1,4 @@
-"""One connection of an app, and the transaction that it believes to have."""
+"""A connection of the app to the proxy, and its transaction from the app's view."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FIRST_PID = 1_000_000_000  # no process has such a number
+_FIRST_PID = 1_000_000_000  # no process of the server has such a number
 
 
 @dataclass(slots=True)
@@ -17,7 +17,7 @@ class Savepoint:
 
     name: str
     backend_name: str
-    settings: object  # of the session, which a rollback to it restores
+    settings: object  # the session's settings, which a rollback to it restores
 
     def forget_name(self) -> None:
         """Note that the app cannot name it any more. No savepoint has an empty name."""
@@ -26,18 +26,19 @@ class Savepoint:
 
 @dataclass(eq=False, slots=True)
 class SharingSession:
-    """One connection of the app.
+    """A connection of the app to the proxy.
 
-    ``note`` reports what this isolation cannot show. ``end_connection`` ends it with an error.
+    ``note`` notes a difference between this isolation and real connections. ``end_connection`` ends
+    the connection with an error.
     """
 
     number: int
     note: Callable[[str], None]
     end_connection: Callable[[str], None]
     is_begun: bool = False
-    is_implicit: bool = False  # its transaction ends with the present messages
+    is_implicit: bool = False  # whether its transaction ends with the present messages
     is_read_only: bool = False
-    first_write: str = ""  # the statement that first changed something
+    first_write: str = ""  # the first statement that changed something
     savepoints: list[Savepoint] = field(default_factory=list)
 
     @property
@@ -56,19 +57,19 @@ class SharingSession:
         return self.is_begun and not self.is_implicit
 
     def lock_timeout(self, default: float | None) -> float | None:
-        """Return the seconds to wait for another transaction. None: without a limit."""
+        """Return the seconds to wait for another transaction, None for no limit."""
         return default
 
     # The transaction
 
     def begin(self, *, is_implicit: bool = False, is_read_only: bool = False) -> None:
-        """Begin a transaction. The messages so far are part of it."""
+        """Begin a transaction."""
         self.is_begun = True
         self.is_implicit = is_implicit
         self.is_read_only = is_read_only
 
-    def be_read_only(self) -> None:
-        """Refuse to write from now on."""
+    def forbid_writes(self) -> None:
+        """Refuse writes from now on."""
         self.is_read_only = True
 
     def end(self, *, is_committed: bool) -> None:
@@ -81,7 +82,7 @@ class SharingSession:
         self.savepoints = []
 
     def cut_off(self) -> None:
-        """Note that the level of its transaction was left, and with it the transaction."""
+        """Note that the end of a level has ended its transaction."""
         self.end(is_committed=False)
 
     def note_write(self, statement: str) -> None:
@@ -95,7 +96,7 @@ class SharingSession:
         return None
 
     def restore_settings(self, settings: object) -> None:
-        """Give the session the settings of a savepoint."""
+        """Restore the settings of a savepoint."""
 
     def add_savepoint(self, name: str) -> None:
         """Note a new savepoint."""
@@ -110,11 +111,11 @@ class SharingSession:
         return None
 
     def release(self, savepoint: Savepoint) -> None:
-        """Forget a savepoint, and those after it."""
+        """Forget a savepoint and all later ones."""
         del self.savepoints[self.savepoints.index(savepoint) :]
 
-    def go_back_to(self, savepoint: Savepoint) -> None:
-        """Return to a savepoint. Forget those after it."""
+    def roll_back_to(self, savepoint: Savepoint) -> None:
+        """Roll back to a savepoint. Forget all later ones."""
         del self.savepoints[self.savepoints.index(savepoint) + 1 :]
         self.restore_settings(savepoint.settings)
 

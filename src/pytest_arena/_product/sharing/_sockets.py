@@ -1,4 +1,4 @@
-"""The Unix socket by which connections reach a proxy in this process."""
+"""The Unix socket of a proxy in this process, and the connections to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CONNECTIONS = 128  # that may wait at once
+_CONNECTIONS = 128  # the most connections that wait to be accepted
 
 
 class Disconnected(Exception):
@@ -31,7 +31,7 @@ def check_for_sockets(place: str) -> None:
         return
     raise ConfigError(
         "arena_isolation = rollback: this operating system has no Unix sockets",
-        why="all connections reach the database through such a socket",
+        why="all connections to the database use such a socket",
         cause=place,
         fix="arena_isolation = auto",
     )
@@ -40,7 +40,7 @@ def check_for_sockets(place: str) -> None:
 class ProxySocket:
     """A socket in a folder that only this user can enter.
 
-    ``serve`` gets each connection, and its number.
+    ``serve`` is called with each connection and its number.
     """
 
     def __init__(self, name: str, serve: Callable[[socket.socket, int], None]) -> None:
@@ -51,7 +51,7 @@ class ProxySocket:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self.folder / "new"))
         self._listener.listen(_CONNECTIONS)
-        # Another run removes a socket of this name on which no process listens.
+        # Rename it last: another run removes a socket of this name on which no process listens.
         (self.folder / "new").rename(self.path)
 
     def start(self) -> None:
@@ -82,17 +82,17 @@ def _remove_folders_of_killed_runs(name: str) -> None:
             except ConnectionRefusedError:
                 rmtree(place.parent, ignore_errors=True)
             except OSError:
-                continue  # of another user
+                continue  # another user's socket
 
 
 class ServedConnection(ABC):
-    """One connection to a proxy, served by a thread of its own."""
+    """A connection to the proxy. A separate thread serves it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
 
     def start_thread(self, number: int) -> None:
-        """Serve it in a thread."""
+        """Start the thread that serves the connection."""
         name = f"pytest-arena-client-{number}"
         Thread(target=self._serve, name=name, daemon=True).start()
 
@@ -120,8 +120,8 @@ class ServedConnection(ABC):
 
     @abstractmethod
     def _answer_next(self) -> bool:
-        """Answer the next message. Return whether the client goes on."""
+        """Answer the next message. Return whether more messages follow."""
 
     @abstractmethod
     def _forget(self) -> None:
-        """Roll back what the client has left."""
+        """Roll back the client's open transaction."""
