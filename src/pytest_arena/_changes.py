@@ -393,9 +393,12 @@ def _by_content(rows: TableRows) -> list[_Pair]:
 
 def _content(row: Iterable[object]) -> Hashable:
     """Return an object that is equal for two rows with equal values and types."""
-    # psycopg2 returns a `bytea` as a memoryview.
-    values = [bytes(each) if isinstance(each, memoryview) else each for each in row]
-    return tuple((type(value), repr(value)) for value in values)
+    content = []
+    for value in row:
+        # psycopg2 returns a `bytea` as a memoryview.
+        plain = bytes(value) if isinstance(value, memoryview) else value
+        content.append((type(plain), repr(plain)))
+    return tuple(content)
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:

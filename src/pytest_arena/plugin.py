@@ -53,7 +53,9 @@ def scenario(pytestconfig: pytest.Config) -> Scenario:
     from pytest_arena.scenarios._blocks import Scenario  # noqa: PLC0415 - only tests that use it
 
     scenarios = pytestconfig.stash[SCENARIOS]
-    return Scenario(scenarios.instruments if scenarios is not None else None)
+    if scenarios is None:
+        return Scenario(None)
+    return Scenario(scenarios.instruments)
 
 
 PLAN = pytest.StashKey[Plan]()

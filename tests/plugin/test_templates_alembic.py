@@ -274,4 +274,4 @@ def test_an_env_py_for_another_command_than_alembics_is_run_by_a_function(
     run.says("AttributeError: 'Config' object has no attribute 'db_url'")
     run.says("next: call the command that this env.py needs, such as Advanced Alchemy's")
     run.says("AlembicCommands(config).upgrade(): arena_schema = <module>:<function>")
-    run.never_says("mend that line")
+    run.never_says("correct that line")

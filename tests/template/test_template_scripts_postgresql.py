@@ -246,14 +246,24 @@ def test_a_dump_is_a_schema(on_server: ServerProject, driver: str) -> None:
 @pytest.mark.parametrize(
     "script,says,line,fix",
     [
-        ("select 1;\n\ncreate table a (\n  id int,\n  no_type\n);", "syntax error", 6, "mend"),
+        (
+            "select 1;\n\ncreate table a (\n  id int,\n  no_type\n);",
+            "syntax error",
+            6,
+            "correct that",
+        ),
         (
             "create table a (id int);\n-- owner\nalter table a owner to no_such_role;",
             'role "no_such_role" does not exist',
             3,
             "pg_dump --no-owner",
         ),
-        ("create table a (id int);\ncopy a (id) from stdin;\nx\n\\.\n", "invalid input", 2, "mend"),
+        (
+            "create table a (id int);\ncopy a (id) from stdin;\nx\n\\.\n",
+            "invalid input",
+            2,
+            "correct that",
+        ),
     ],
 )
 def test_a_script_that_fails_names_the_line(

@@ -226,10 +226,13 @@ def no_port(port: int, error: OSError) -> ConfigError:
 
 def server_failed(error: BaseException | None) -> ConfigError:
     """Return the error for a server that does not listen in time."""
+    cause = "uvicorn gives no reason"
+    if error is not None:
+        cause = f"uvicorn: {error!r}"
     return ConfigError(
         "the live server did not start",
         why="requests to it would wait for ever",
-        cause=f"uvicorn: {error!r}" if error is not None else "uvicorn gives no reason",
+        cause=cause,
         fix="python -m uvicorn YOUR_APP   to see whether it starts without pytest",
     )
 

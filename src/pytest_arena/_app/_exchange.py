@@ -259,7 +259,9 @@ class Call(Exchange):
             await send(without_body)
             if message["type"] == _LAST["type"] and not message.get("more_body"):
                 self._finish = None
-            self._outbox.put_nowait(without_body if is_head else message)
+            if is_head:
+                message = without_body
+            self._outbox.put_nowait(message)
 
         await self._app(scope, receive, sending)
 

@@ -718,7 +718,8 @@ def dialects(product: Product) -> list[type[Dialect]]:
     """Return the dialects of the installed drivers, or the product's default dialect."""
     names = []
     for driver in product.drivers():
-        names.append(f"{product.name}+{driver}" if driver else product.name)
+        suffix = f"+{driver}" if driver else ""
+        names.append(f"{product.name}{suffix}")
     if not names:
         names = [product.name]
     return [make_url(f"{name}://").get_dialect() for name in names]
@@ -814,8 +815,8 @@ class Environment:
         for name in self._unset:
             if os.environ.get(name):
                 continue
-            is_first = name == self._names[0]
-            completed[name] = str(url if is_first else url.set(database=missing))
+            own_url = url if name == self._names[0] else url.set(database=missing)
+            completed[name] = str(own_url)
         self._unset = []
         self._put(completed)
 
@@ -866,7 +867,8 @@ class Environment:
             return url.set(database=file)
         # The new URL has a host that does not exist. The gate redirects engines with this host. A
         # raw driver or another process fails to connect.
-        if files.is_allowed(requested.name if requested else described_url(url)):
+        shown = requested.name if requested else described_url(url)
+        if files.is_allowed(shown):
             return url
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:

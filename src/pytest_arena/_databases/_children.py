@@ -169,11 +169,13 @@ class Children:
                 has_named = False
                 for name, words in self._in_variables(program, reader, line):
                     has_named = True
-                    name_database(words, name if program.may_run_app else "")
+                    surely_opened = name if program.may_run_app else ""
+                    name_database(words, surely_opened)
                 if program.may_run_app and not has_named:
                     words = self._without_database(program, reader, line)
-                    is_of_app = reader.is_code_of_app(program)
-                    name_database(words, "://" if words and is_of_app else "")
+                    is_of_app = bool(words) and reader.is_code_of_app(program)
+                    surely_opened = "://" if is_of_app else ""
+                    name_database(words, surely_opened)
         return tuple(failures)
 
     def _has_tests_database(self, program: ChildProgram) -> bool:

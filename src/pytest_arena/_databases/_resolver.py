@@ -271,7 +271,8 @@ class Databases:
         names = []
         for database in self.provisioned():
             address = database.target.address
-            names.append(database.file if address is None else address.distinction)
+            name = database.file if address is None else address.distinction
+            names.append(name)
         joined = "\0".join(texts)
         return any(name and name in joined for name in names)
 
@@ -596,7 +597,8 @@ class Provision:
                     refused = self._enter_present(isolation, database, level)
                     refusal = refusal or refused
                 self._ledger.add_isolation(_process.seconds() - started)
-                database.fill(isolation, self._levels[-1] if self._levels else None)
+                top = self._levels[-1] if self._levels else None
+                database.fill(isolation, top)
         except (ConfigError, ServerError, TemplateError) as error:
             database.fail(error)
             return None

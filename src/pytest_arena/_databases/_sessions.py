@@ -479,7 +479,10 @@ class Sessions:
 
     def held(self) -> set[InstanceState[object]]:
         """Return the states of the instances in the sessions."""
-        return {inspect(instance) for session in self._all() for instance in session}
+        states: set[InstanceState[object]] = set()
+        for session in self._all():
+            states.update(map(inspect, session))
+        return states
 
     def reads(self) -> int:
         """Return the number of statements of the sessions."""

@@ -368,6 +368,7 @@ class Store(Generic[ContentT]):
                     "they count"
                 )
             read = watch.files(self.root)
+            of_test = uuid4().hex if self.is_in_test() else ""
             manifest = Manifest(
                 now,
                 _sources.digest_files(code.files | read, watch, self.root),
@@ -378,7 +379,7 @@ class Store(Generic[ContentT]):
                 comparison.differences,
                 comparison.failure,
                 comparison.heads,
-                of_test=uuid4().hex if self.is_in_test() else "",
+                of_test=of_test,
             )
             content = self.template_store.finish(target, fingerprint, manifest)
         except BaseException:  # also Ctrl-C

@@ -105,7 +105,8 @@ def _execute(
     def executed(
         cursor: object, statement: str, *rest: object, **named: object
     ) -> None:
-        context = named.get("context", rest[-1] if rest else None)
+        last = rest[-1] if rest else None
+        context = named.get("context", last)
         lost = gates[-1].lost
         lost.refuse_late()
         answer = ANSWER.get()

@@ -385,13 +385,14 @@ class PooledConnection:
         call: Call = ()
         if request is None and line is not None and not is_of_tests(line.file):
             call = call_of_test()
+        key = self.target.key if self.target is not None else None
         self.pending_writes = PendingWrites(
             line,
             serial,
             request=request,
             call=call,
             handled_error=handled_error,
-            key=self.target.key if self.target is not None else None,
+            key=key,
         )
         return self.pending_writes
 

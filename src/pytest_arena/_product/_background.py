@@ -68,7 +68,10 @@ class Background:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                break
             future, call = job
             if self._is_closed:
                 future.cancel()

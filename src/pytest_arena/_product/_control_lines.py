@@ -177,8 +177,10 @@ class ServerControlLine(Reconnecting[ControlT]):
 
     def _wait(self) -> None:
         """Wait for a restarted server. After a wait in vain, do not wait again."""
-        is_given_up = self._waited_in_vain == self.connects
-        if not until(self._is_back, within=0 if is_given_up else _RESTART_SECONDS):
+        patience = _RESTART_SECONDS
+        if self._waited_in_vain == self.connects:
+            patience = 0.0
+        if not until(self._is_back, within=patience):
             self._waited_in_vain = self.connects
 
     def _is_back(self) -> bool:

@@ -123,7 +123,8 @@ class ServerTemplates(Generic[RegistryT]):
     def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
         del fingerprint  # `finish` registers it
-        name = self.own.create("building", template=below.content if below else None)
+        template = below.content if below else None
+        name = self.own.create("building", template=template)
         return self._build(self.own.address_of(name))
 
     @abstractmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
@@ -86,7 +85,9 @@ class Apps:
         if self.fixture_app is not None:
             apps.append(self.fixture_app)
         test = self._current.test
-        for app_run in chain(test.app_runs if test else (), self.wide_runs.values()):
+        runs = [*test.app_runs] if test else []
+        runs += self.wide_runs.values()
+        for app_run in runs:
             apps.append(app_run.app)
         return apps
 
@@ -238,7 +239,8 @@ class Apps:
         """
         if self.live is None:
             return []
-        return self.live.drain(0 if is_short else self._config.settle)
+        patience = 0 if is_short else self._config.settle
+        return self.live.drain(patience)
 
     def _begin(
         self,

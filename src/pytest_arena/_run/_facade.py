@@ -131,9 +131,7 @@ class Arena(Generic[S]):
     @property
     def statements(self) -> tuple[str, ...]:
         """The statements that the app's engines sent in the requests of this test, in order."""
-        return tuple(
-            statement for request in self.requests for statement in request.statements
-        )
+        return tuple(_statements_of(self.requests))
 
     def session(
         self,
@@ -568,7 +566,10 @@ class Observer:
         if running_loop() is None:
             for _ in test.late_work.pausing():
                 pass
-        elif lines := test.late_work.unfinished():
+            self._name_unfinished(test)
+            return
+        lines = test.late_work.unfinished()
+        if lines:
             raise LateWorkError(
                 "work that a request had begun still runs at the end of "
                 "arena.expect_changes(…)",
@@ -700,10 +701,17 @@ class StatementLimit:
                 "no request was made in this block: arena.max_statements(…) counts the statements "
                 "of requests"
             )
-        statements = [text for request in requests for text in request.statements]
+        statements = _statements_of(requests)
         if len(statements) > self.count:
             raise AssertionError(_too_many(requests, statements, self.count))
         self.observer.note_assertion("arena.max_statements(…)")
+
+
+def _statements_of(requests: Iterable[Request]) -> list[str]:
+    statements: list[str] = []
+    for request in requests:
+        statements += request.statements
+    return statements
 
 
 _MOST_STATEMENTS = 5  # in a message

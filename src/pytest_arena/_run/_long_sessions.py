@@ -111,9 +111,8 @@ def _put_back(
     loaded_since = [key for key in now if key not in values]
     for relationship in state.mapper.relationships:
         if relationship.key in loaded_since:  # `add` would add the related instances
-            set_committed_value(
-                instance, relationship.key, [] if relationship.uselist else None
-            )
+            empty: list[object] | None = [] if relationship.uselist else None
+            set_committed_value(instance, relationship.key, empty)
     return loaded_since
 
 

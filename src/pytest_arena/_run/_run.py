@@ -178,6 +178,7 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
         self._written_files.lines.clear()
+        app_watcher = self.watcher.app_watcher if self.watcher else None
         self.current.test = RunningTest(
             plan,
             next(self.serials),
@@ -186,7 +187,7 @@ class ArenaRun:
             self.moments,
             self.gate,
             self.ledger,
-            app_watcher=self.watcher.app_watcher if self.watcher else None,
+            app_watcher=app_watcher,
             askers=self._askers,
             client_options=client_options,
             checkouts=self.connections.checkouts,

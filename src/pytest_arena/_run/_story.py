@@ -96,11 +96,10 @@ class _StoryReader:
                 moments += filter(None, (turn.before, turn.after))
         self._used = test.moments.used()
         # The databases whose changes are known for each turn.
-        self._readable = [
-            database
-            for database in self._used
-            if all(moment.knows(database) for moment in moments)
-        ]
+        self._readable: list[Database] = []
+        for database in self._used:
+            if all(moment.knows(database) for moment in moments):
+                self._readable.append(database)
         self._start = self._late_start(test)
         self._failure = ""
 
@@ -192,11 +191,13 @@ class _StoryReader:
         statements: list[str] = []
         for record in turn.records:
             statements += record.statements
+        notes = [*map(lost_words, turn.lost), *_hints(turn, self._test.askers)]
+        name = _name_of(turn) if turn.records else ""
         return StoryPart(
             _requests(turn, self._used),
             changes,
-            notes=(*map(lost_words, turn.lost), *_hints(turn, self._test.askers)),
-            request=_name_of(turn) if turn.records else "",
+            notes=tuple(notes),
+            request=name,
             statements=tuple(statements),
         )
 

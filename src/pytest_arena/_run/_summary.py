@@ -42,7 +42,11 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    notes = [note for store in stores for note in store.notes]
+    notes: list[str] = []
+    reasons: list[str] = []
+    for store in stores:
+        notes += store.notes
+        reasons += filter(None, store.reasons)
     notes += _unread(databases)
     failures += differences_at_the_end(databases.provision.first_contents)
     if config.migrations == "fail":
@@ -64,9 +68,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         noted=tuple(ledger.noted),
         failures=tuple(failures),
         has_template=has_template,
-        built_because=tuple(
-            reason for store in stores for reason in store.reasons if reason
-        ),
+        built_because=tuple(reasons),
         table_seconds=table_seconds,
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,

@@ -61,7 +61,8 @@ class WrittenFiles:
         file = os.path.abspath(os.fsdecode(name))  # noqa: PTH100 - the folder may change later
         if not file.startswith(self._start) or file in self.lines or is_own():
             return
-        if any(map(_is_of_a_tool, Path(file[len(self._start) :]).parts)):
+        path_in_root = Path(file.removeprefix(self._start))
+        if any(map(_is_of_a_tool, path_in_root.parts)):
             return
         line = user_line()
         self.lines[file] = f"{line.file}:{line.number}" if line is not None else ""
@@ -75,7 +76,9 @@ class WrittenFiles:
             if file.is_file() and not any(map(file.is_relative_to, left_out)):
                 shown = file.relative_to(self._root).as_posix()
                 where = line.removeprefix(self._start)
-                existing.append(f"{shown} ({where})" if where else shown)
+                if where:
+                    shown += f" ({where})"
+                existing.append(shown)
         yield from existing[:_MOST_FILES]
         if len(existing) > _MOST_FILES:
             yield f"and {len(existing) - _MOST_FILES:,} more"

@@ -187,8 +187,10 @@ class AnyLoopQueue(QueueCommon[_T]):
         try:
             if self._register(waiter):
                 await waiter.turn
-            while (taken := self._take_for(waiter)) is None:
+            taken = self._take_for(waiter)
+            while taken is None:
                 await waiter.turn
+                taken = self._take_for(waiter)
             return taken[0]
         except BaseException:
             self._unregister(waiter)

@@ -154,7 +154,10 @@ class LostWrites:
 
     def of_fixtures(self) -> list[LostWork]:
         """Return the lost work of all existing wider fixtures."""
-        return [lost for losses in self._of_fixtures.values() for lost in losses]
+        lost: list[LostWork] = []
+        for losses in self._of_fixtures.values():
+            lost += losses
+        return lost
 
     def of_fixture(self, serial: int) -> list[LostWork]:
         """Return the lost work of the wider fixture whose level has this serial."""
@@ -599,7 +602,8 @@ class LostWrites:
         holders = holders or open_ones
         if holders:
             words = "".join(f"\nanother connection {holder}" for holder in holders)
-            return f"{words}\n{_NEXT.format('await ' if is_async else '')}"
+            awaited = "await " if is_async else ""
+            return f"{words}\n{_NEXT.format(awaited)}"
         if self._has_idle_transaction(own):
             return f"\n{_IN_POOL}"
         return ""

@@ -187,7 +187,10 @@ class StatementLog:
 
     def joined(self) -> list[TableWrite]:
         """Return earlier uncommitted writes on the connections that this log also used."""
-        return [write for pooled in self.reused for write in self.pending[pooled]]
+        writes: list[TableWrite] = []
+        for pooled in self.reused:
+            writes += self.pending[pooled]
+        return writes
 
     def note_statement(self, statement: str, context: object) -> None:
         """Note a statement that has run."""

@@ -32,7 +32,8 @@ def main() -> None:
     # Lock before the fork: the lock shows other processes whether the keeper runs.
     if not locked(lock):
         sys.exit("another keeper runs")
-    if child := os.fork():
+    child = os.fork()
+    if child:
         os.write(lock, str(child).encode())
         os._exit(0)
     os.setsid()

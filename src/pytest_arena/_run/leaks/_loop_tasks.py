@@ -105,7 +105,8 @@ class Tasks:
                 continue
             left = self._left(loop)
             for task in left:
-                lines.append(str(line_of_coroutine(task.get_coro()) or task.get_name()))
+                line = line_of_coroutine(task.get_coro())
+                lines.append(str(line or task.get_name()))
                 task.cancel()
             if left:
                 loop.run_until_complete(wait_for_tasks(left, timeout=_PATIENCE))
