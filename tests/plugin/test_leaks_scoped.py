@@ -392,7 +392,7 @@ def test_1_drops_a_session():
     Session(engine).add(Dancer(name="left"))
 """
 
-TOLD = "in a fixture's tear-down; for a scoped_session: Session.remove()"
+TOLD = "in a fixture's tear-down. For a scoped_session: Session.remove()"
 ISOLATIONS = [
     "copy",
     pytest.param("undo", marks=pytest.mark.slow),

@@ -375,7 +375,7 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
             f"arena_schema = {ini.name}: it has no section [alembic]",
             why="Alembic's migrations create the tables, and that section configures them",
             cause=f"{ini}, named in {source}",
-            fix="alembic init migrations   makes an alembic.ini; or name a Base, a function "
+            fix="alembic init migrations   makes an alembic.ini. Or name a Base, a function "
             "or a script",
         )
     try:

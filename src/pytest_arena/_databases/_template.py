@@ -602,7 +602,7 @@ class Builds:
     """The running builds, and the code that belongs to each.
 
     A context variable names the build of the running code. A thread that a builder starts has a new
-    context, so it is registered at its start. Other code waits for the template.
+    context, so its start registers it. Other code waits for the template.
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,7 @@ def unknown_connection(
         )
         # A name without its server would allow other databases too.
         if UNNAMED not in description:
-            fix += f"; or, if tests may reach this one:\narena_allow = {description}"
+            fix += f". Or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
     return UnknownDatabaseError(what, why=why, cause=who_connects(), fix=fix)
 

@@ -515,7 +515,7 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
         transaction.rollback()  # sends nothing: the database has not begun it
     if level is not None and not holder.dialect.is_async:
         # This opens a connection with the isolation level. An async connection would have to be
-        # awaited, so it is opened later, with the engine's level.
+        # awaited. It opens later, with the engine's level.
         holder.execution_options(isolation_level=level)
     return is_inside
 

@@ -182,4 +182,4 @@ def _allowing(target: ServerTarget) -> str:
     pattern = target.name
     if len(target.names) > 1:
         pattern = f"{target.product}://*/{target.database}"
-    return f"; or, if tests may reach it:\narena_allow = {pattern}"
+    return f". Or, if tests may reach it:\narena_allow = {pattern}"

@@ -50,7 +50,7 @@ class Apps:
         self._current = current
         self._watcher = watcher
         self.named: object = None  # the object that `arena_app` names
-        # `named` again if it is a factory. The check costs 50 µs, so it is done once.
+        # `named` again if it is a factory. Checked once, because the check costs 50 µs.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         # The state that a lifespan for the whole session gives to requests.

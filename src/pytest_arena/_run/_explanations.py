@@ -383,7 +383,7 @@ _BOUND_TO_LOOP = """\
 {0} belongs to the event loop that used it first, most often an earlier test's
 {1} uses it in another loop"""
 _OF_SESSION_LIFESPAN = """\
-arena_lifespan = session runs the lifespan in a loop of its own, and each test answers in another
+arena_lifespan = session runs the lifespan in a separate loop, and each test answers in another
 next: arena_lifespan = on"""
 _MAKE_IN_LIFESPAN = """\
 next: make it in the app's lifespan: app.state.name = asyncio.{0}()

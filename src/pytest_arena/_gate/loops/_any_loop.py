@@ -229,7 +229,7 @@ class AnyLoopQueue(QueueCommon[_T]):
                 waiter.renew()
                 waiters.sleeping.appendleft(waiter.turn)
             try:
-                # The waiter stays registered, so it is woken for the next item.
+                # The waiter stays registered, so the next item wakes it.
                 item = self.get_nowait()
             except Empty:
                 if waiter.is_late:

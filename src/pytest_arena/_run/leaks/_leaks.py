@@ -318,13 +318,13 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
         "fixture's tear-down"
     )
     if _sessions_on(leaks):
-        fix += "; for a scoped_session: Session.remove()"
+        fix += ". For a scoped_session: Session.remove()"
     this_thread = threading.get_ident()
     elsewhere = [leak.work for leak in leaks if leak.thread != this_thread]
     if any(isinstance(work, LateWork) for work in elsewhere):
-        fix += "; for a job that a request has begun: await arena.settled()"
+        fix += ". For a job that a request has begun: await arena.settled()"
     if any(isinstance(work, OwnWork) for work in elsewhere):
-        fix += "; for a thread that the test has begun: thread.join()"
+        fix += ". For a thread that the test has begun: thread.join()"
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock, or lose the connection from the app's pool",
