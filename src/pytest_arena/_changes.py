@@ -179,7 +179,6 @@ class Change:
 
 
 def _differ(old: object, new: object) -> bool:
-    """Return whether two values differ in the database, such as 1.0 and 1.00."""
     return _content([old]) != _content([new])
 
 
@@ -383,12 +382,9 @@ def _by_content(rows: TableRows) -> list[_Pair]:
     old = [(_content(row), row) for row in rows.removed]
     new = [(_content(row), row) for row in rows.added]
     removed, added = net(old, new)
-    pairs: list[_Pair] = []
-    for row in removed:
-        pairs.append((row, None))
-    for row in added:
-        pairs.append((None, row))
-    return pairs
+    of_removed: list[_Pair] = [(row, None) for row in removed]
+    of_added: list[_Pair] = [(None, row) for row in added]
+    return of_removed + of_added
 
 
 def _content(row: Iterable[object]) -> Hashable:
@@ -492,7 +488,6 @@ def _as_line(change: Change) -> str:
 
 
 def _as_update(change: Change) -> str:
-    """Return the old and the new value of each changed column."""
     steps = []
     for name in change.columns:
         before = _shown_of(change, change.before, name)

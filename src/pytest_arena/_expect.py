@@ -169,9 +169,8 @@ class _ExpectedTable:
         self._rows = list(changes)
         # By the index of a row: the index of the expectation for which it counts.
         self._owners: dict[int, int] = {}
-        self._missing = []
-        for place in range(len(self._parts)):
-            self._missing.append(self._give_rows_to(place))
+        places = range(len(self._parts))
+        self._missing = [*map(self._give_rows_to, places)]
 
     def _give_rows_to(self, place: int) -> int:
         """Give rows to an expectation, free rows first. Return the number of missing rows."""

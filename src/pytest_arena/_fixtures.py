@@ -251,8 +251,6 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
 def _client_maker(
     new_client: Callable[..., object], client_options: dict[str, object]
 ) -> Callable[..., Any]:
-    """Return the value of the fixtures `client_as` and `test_client_as`."""
-
     def new_client_as(role: str, **options: object) -> object:
         __tracebackhide__ = True
         return new_client(role=role, options={**client_options, **options})

@@ -153,10 +153,12 @@ def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
 
 
 def _load_config(config: pytest.Config) -> Config:
-    flags = {}
-    for name, value in vars(config.known_args_namespace).items():
-        if name.startswith("arena_"):
-            flags[name.removeprefix("arena_")] = value
+    arguments = vars(config.known_args_namespace).items()
+    flags = {
+        name.removeprefix("arena_"): value
+        for name, value in arguments
+        if name.startswith("arena_")
+    }
     attributes = vars(config)
     return load_config(
         flags=flags,
@@ -171,13 +173,11 @@ def _load_config(config: pytest.Config) -> Config:
 
 
 def _write_late_faults(config: pytest.Config) -> None:
-    """Write refusals and changed files since the summary to stderr."""
     for text in dict.fromkeys(_late_faults(config)):
         sys.stderr.write(f"arena: {text}\n")
 
 
 def _late_faults(config: pytest.Config) -> list[str]:
-    """Return the refusals and the changed files since the summary."""
     run = RUNS[config]
     texts = [str(error) for error in run.ledger.unreported("")]
     if FACTS in config.stash:
@@ -257,7 +257,6 @@ def pytest_collection_modifyitems(
 
 
 def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
-    """Note that markers `scenario` have no effect without `arena_specs`."""
     marked = [item for item in items if item.get_closest_marker("scenario")]
     subject = f"{len(marked)} tests with pytest.mark.scenario prove"
     if len(marked) == 1:
@@ -524,7 +523,6 @@ def _show_causes(
 def _show_story(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
-    """Show the changes of a failed test, and its instances with old values."""
     parts = run.story()
     excinfo = call.excinfo
     if excinfo is not None and isinstance(excinfo.value, AssertionError):
@@ -538,7 +536,6 @@ def _explain_error(
     report: pytest.TestReport,
     excinfo: pytest.ExceptionInfo[BaseException],
 ) -> None:
-    """Shorten the traceback of a failed phase, and explain its error."""
     run = RUNS[item.config]
     error = excinfo.value
     option = item.config.option
@@ -557,7 +554,6 @@ def _explain_error(
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
-    """Return the user's statements in a traceback, each with its local variables."""
     statements: list[Statement] = []
     for entry in excinfo.traceback:
         if not is_library(str(entry.path)):
@@ -589,7 +585,6 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
-    """Rebuild the templates that the test has built. Return the errors."""
     if not run.databases.provision.filled_in_test:
         return []
     with _others.hidden_from_test(item.config):

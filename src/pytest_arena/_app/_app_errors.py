@@ -269,7 +269,6 @@ def _inner(error: BaseException | None) -> ArenaError | None:
 
 
 def _inner_fix(error: BaseException | None) -> str:
-    """Return the next step of that error of pytest-arena, or ""."""
     inner = _inner(error)
     return "" if inner is None else inner.fix
 

@@ -230,10 +230,10 @@ class AppRun:
 
     def note_starter(self, fixture: object) -> None:
         """Note a wide fixture as the starter of each new lifespan."""
-        starters = {}
-        for lifespan in self._lifespans_of_fixtures():
-            starters[lifespan] = self._starters.get(lifespan, fixture)
-        self._starters = starters
+        self._starters = {
+            lifespan: self._starters.get(lifespan, fixture)
+            for lifespan in self._lifespans_of_fixtures()
+        }
 
     def close_lifespans_of_tests(self) -> None:
         """Shut the app down if a request of a test has started it."""
@@ -243,10 +243,11 @@ class AppRun:
     def close_lifespans_of(self, fixture: object) -> None:
         """Shut the app down if this fixture has started it. A later request starts it again."""
         self.note_starter(fixture)
-        others = []
-        for lifespan, starter in self._starters.items():
-            if starter is not fixture:
-                others.append(lifespan)
+        others = [
+            lifespan
+            for lifespan, starter in self._starters.items()
+            if starter is not fixture
+        ]
         if self._lifespan:
             self._lifespan.close(others)
 

@@ -217,7 +217,6 @@ class AppState:
 
 
 def _schemas_of(apps: list[object]) -> list[tuple[dict[str, Any], Any]]:
-    """Return the attributes of each FastAPI app, and its OpenAPI schema."""
     schemas = []
     for app in apps:
         attributes = getattr(app, "__dict__", {})
@@ -315,7 +314,6 @@ _VALUE_MODULES = {
 
 
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:
-    """Yield the containers in which an app keeps its state."""
     # Starlette's and Litestar's State keep their attributes in `_state`. No public method replaces
     # all of them.
     state = getattr(app, "state", None)

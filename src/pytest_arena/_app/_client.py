@@ -430,7 +430,6 @@ def _noting(
 
 
 def _note_app_error(hooks: Hooks, request: str, error: Exception) -> None:
-    """Note that the app raised instead of answering."""
     hops = HOPS.get(None)
     if hops:
         note_raised(hops[-1], error)
@@ -953,7 +952,6 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
 
 
 def _begin_foreign(scope: Scope, send: Send) -> Send:
-    """Record a call of the app by a client of another framework."""
     method = scope["method"]
     path = scope["path"]
     query = scope["query_string"]

@@ -264,7 +264,6 @@ def is_sibling(app: object, other: object) -> bool:
 
 
 def _endpoints(app: object) -> set[object]:
-    """Return the first lines of an app's endpoints in the user's code."""
     functions: list[object] = []
     for part in apps_of(app):
         views = getattr(part, "view_functions", None)  # Flask's

@@ -260,7 +260,6 @@ class Lifespan:
             self._task.cancel()
 
     async def _outlasts(self, seconds: float) -> bool:
-        """Return whether the app still runs after so many seconds."""
         _, pending = await wait_for_tasks({self._task}, timeout=seconds)
         return bool(pending)
 

@@ -253,7 +253,6 @@ def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
 
 @functools.cache
 def _starlette_client_class() -> type[Any]:
-    """Return a class of Starlette's test client that uses the portal of pytest-arena."""
     try:
         with warnings.catch_warnings():
             # Starlette warns if only httpx is installed. No test can avoid that.
@@ -282,7 +281,6 @@ def _starlette_client_class() -> type[Any]:
 
 @functools.cache
 def _litestar_client_class() -> type[Any]:
-    """Return a class of Litestar's test client that uses the portal of pytest-arena."""
     try:
         from litestar.testing import TestClient as LitestarClient
     except ImportError as error:

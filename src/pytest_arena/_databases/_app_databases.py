@@ -295,7 +295,6 @@ _CLOCK_STEP = 0.02  # seconds
 
 
 def _is_database(file: str) -> bool:
-    """Return whether a file begins with the header of a database."""
     try:
         # `as_own`: otherwise the audit hook would refuse this read during a test.
         with as_own(), Path(file).open("rb") as opened:
@@ -344,7 +343,6 @@ def real(file: str) -> str:
 
 
 def _named_by_engines() -> Iterator[str]:
-    """Yield the files in the URLs of all engines, connected or not."""
     for database in requested_by_engines(known_engines.find()):
         if database.product in FILE_PRODUCTS and database.name:
             yield database.name
@@ -498,7 +496,6 @@ class KnownDatabases:
         )
 
     def _free_name(self, tails: tuple[str, ...]) -> str:
-        """Return the shortest name that no other database has."""
         used = {database.name for database in self.by_key.values()}
         for name in reversed(tails):
             if name not in used:
@@ -614,10 +611,8 @@ class KnownDatabases:
                 first = "" if "" in names else names[0]
                 self.primary = self._expected(first)
             return self.primary
-        matching = []
-        for database in [*self.by_key.values()]:
-            if name in database.tails:
-                matching.append(database)
+        databases = [*self.by_key.values()]
+        matching = [database for database in databases if name in database.tails]
         if len(matching) > 1:
             raise _several_named(name, matching)
         if matching:
@@ -625,7 +620,7 @@ class KnownDatabases:
         options = self.named_by_options()
         if name in options:
             return self._expected(name)
-        known = {database.name for database in [*self.by_key.values()]}
+        known = {database.name for database in databases}
         known.update(options)
         raise _none_named(name, sorted(known - {""}))
 
@@ -846,7 +841,6 @@ class Environment:
         return None
 
     def _inside(self, text: str, url: URL) -> str:
-        """Return the new value of a variable."""
         new = self._new_url(url)
         if new is url:
             return text

@@ -50,7 +50,6 @@ def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[object]:
 
 
 def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
-    """Return the statements that create the schemas of tables, types and sequences."""
     items: list[object] = [*metadata.tables.values(), *metadata._sequences.values()]  # noqa: SLF001 - there is no public way
     for table in metadata.tables.values():
         for column in table.columns:

@@ -176,7 +176,6 @@ class _CommandLines:
 
 
 def _simple_commands(text: str) -> Iterator[list[str]]:
-    """Split a shell's command line into commands, without redirections."""
     lexer = shlex.shlex(re.sub(r"[\n`]", ";", text), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = ""

@@ -191,7 +191,6 @@ class Children:
         )
 
     def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
-        """Refuse a client program unless its database is the tests' or allowed."""
         if self._config.drivers == "off" or not program.is_client:
             return
         connections = product_package(CLIENTS[program.name]).connections
@@ -369,7 +368,6 @@ class _NamedDatabases:
         return tuple(name for name in self._servers if "://" in name)
 
     def _is_outside(self, database: RequestedDatabase) -> bool:
-        """Return whether a database on a server is neither pytest-arena's nor allowed."""
         if NOWHERE in database.name or UNNAMED in database.name:
             return False
         if self._config.drivers == "off":

@@ -58,7 +58,6 @@ def first_other_version(known: Mapping[str, str]) -> str:
 
 
 def _folders() -> dict[str, Path]:
-    """Return the metadata folders of the installed libraries, by the libraries' names."""
     folders: dict[str, Path] = {}
     for place in dict.fromkeys(sys.path):
         for entry in _entries(place):

@@ -750,7 +750,6 @@ def _first_value(values: Mapping[str, str], names: list[str]) -> str:
 
 
 def _start_of_day() -> float:
-    """Return the time of the last midnight on this machine."""
     today = time.localtime()
     return time.mktime((today.tm_year, today.tm_mon, today.tm_mday, 0, 0, 0, 0, 0, -1))
 

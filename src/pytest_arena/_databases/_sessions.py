@@ -10,6 +10,7 @@ import warnings
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import (
@@ -445,9 +446,9 @@ class Sessions:
     def remember(self) -> Memory:
         """Return the instances of the sessions. Call this without pending work."""
         of_sync = {session: LoadedInstances(session) for session in self._sync}
-        of_async = {}
-        for session in self._async:
-            of_async[session] = LoadedInstances(session.sync_session)
+        of_async = {
+            session: LoadedInstances(session.sync_session) for session in self._async
+        }
         return of_sync, of_async
 
     async def arestore(self, memory: Memory) -> None:
@@ -479,10 +480,7 @@ class Sessions:
 
     def held(self) -> set[InstanceState[object]]:
         """Return the states of the instances in the sessions."""
-        states: set[InstanceState[object]] = set()
-        for session in self._all():
-            states.update(map(inspect, session))
-        return states
+        return set(map(inspect, chain.from_iterable(self._all())))
 
     def reads(self) -> int:
         """Return the number of statements of the sessions."""
@@ -586,7 +584,6 @@ class Engines:
         return database.file or url.render_as_string()
 
     def _names_beside(self, database: Database) -> list[str]:
-        """Return the names of the app's other databases."""
         databases = [*self._databases.known.by_key.values()]
         return [other.name for other in databases if other is not database]
 
@@ -676,12 +673,10 @@ class Engines:
         return self._async[key]
 
     def _url(self, database: Database) -> URL:
-        """Return the URL of a database for a program with the app's driver."""
         self._databases.ensure(database)
         return database.product.url(database, driver_of(database))
 
     def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:
-        """Return the app's oldest engine on this database, sync or async."""
         known = self._databases.known
         for engine in known_engines.find():
             requested = requested_by_engine(engine)

@@ -68,7 +68,6 @@ def imported_by(start: Iterable[Path]) -> Imported:
 
 
 def _possible_paths(name: str) -> Iterator[str]:
-    """Yield the possible paths of a module that is not loaded."""
     parent, _, child = name.rpartition(".")
     package = sys.modules.get(parent)
     if hasattr(package, child):  # an attribute, not a module

@@ -127,7 +127,6 @@ class StageBuild(Generic[ContentT]):
         return digest("\n".join(parts))[:32]
 
     def _compared_migrations(self) -> AlembicBuilder | None:
-        """Return the migrations to compare with the models, or None."""
         builder = self.builder()
         if self.compares and isinstance(builder, AlembicBuilder):
             return builder
@@ -196,7 +195,6 @@ class StageBuild(Generic[ContentT]):
         )
 
     def _home(self) -> str:
-        """Return the place of the builder's function, for an error without a line."""
         function = getattr(self.builder(), "function", None)
         return str(home_of(function) or self.option)
 
@@ -219,7 +217,6 @@ class StageBuild(Generic[ContentT]):
         return step
 
     def _add_table(self) -> str:
-        """Return the next step for a seed whose table is missing."""
         if self.recipe.schema:
             return f"create the table by arena_schema = {self.recipe.schema}"
         likely = suggested_schema(self.root) or _EXAMPLE
@@ -400,11 +397,9 @@ class Store(Generic[ContentT]):
 
     @property
     def _project(self) -> str:
-        """A digest of the project's folder. Templates of other projects share the cache."""
         return digest(str(self.root.resolve()))[:16]
 
     def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
-        """Return why this project's last template is unusable, "" without such a template."""
         for template in self.template_store.templates(fingerprint):
             if template.manifest.project != self._project:
                 continue
@@ -575,10 +570,8 @@ class RunningBuild:
         Raises:
             TemplateError: the builder created tables in one of them.
         """
-        written = []
-        for other, target in self.others.items():
-            if target.has_tables():
-                written.append(other.name)
+        others = self.others.items()
+        written = [other.name for other, target in others if target.has_tables()]
         for target in self.others.values():
             target.remove()
         if not written:

@@ -205,7 +205,6 @@ def _different(before: Content | None, after: Content | None) -> list[str]:
 
 
 def _shown(different: list[str]) -> str:
-    """Return the first differences, and the number of the others."""
     shown = ", ".join(different[:_MOST])
     hidden = len(different) - _MOST
     if hidden > 0:

@@ -341,9 +341,7 @@ def _named_files(child: Child) -> Iterator[str]:
 def watching(templates: Path | None, began: float) -> Iterator[Watch]:
     """Record how a block uses files, because a seed may read data files."""
     watch = Watch(templates and templates.resolve(), began)
-    listeners = {}
-    for event, record in _EVENTS.items():
-        listeners[event] = partial(record, watch)
+    listeners = {event: partial(record, watch) for event, record in _EVENTS.items()}
     for event in CHILD_EVENTS:
         listeners[event] = partial(watch.child_started, event)
     end_events = on_audit_events(listeners)
@@ -365,9 +363,9 @@ def watch_imports() -> Callable[[], None]:
     Return a function that ends the recording. Until then opening a file takes some microseconds
     longer.
     """
-    listeners = {}
-    for event, record in _EVENTS.items():
-        listeners[event] = partial(_record_at_import, record)
+    listeners = {
+        event: partial(_record_at_import, record) for event, record in _EVENTS.items()
+    }
     end_events = on_audit_events(listeners)
     end_stat = on_stat(_check_at_import)
 
@@ -416,7 +414,6 @@ def _callers() -> Iterator[FrameType]:
 
 
 def _is_by_import() -> bool:
-    """Return whether an import lists a folder of sys.path."""
     for frame in _callers():
         if not _is_of_arena(frame):
             return frame.f_code.co_filename.startswith("<frozen importlib")

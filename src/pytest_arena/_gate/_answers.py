@@ -175,7 +175,6 @@ class RequestAnswer:
                 self.lines_in_sessions_of_tests.append(line)
 
     def _other_sessions(self) -> list[Session]:
-        """Return further sessions to which the request has added an object."""
         sessions = []
         for number in self.lines_of_adds:
             session = _sessions.get(number)

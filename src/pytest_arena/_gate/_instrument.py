@@ -153,8 +153,6 @@ def _roll_back(
 
 
 def _close_in_loop(close: OneConnection) -> OneConnection:
-    """Close a connection that belongs to an event loop."""
-
     def closed(dbapi_connection: Any) -> None:
         connection = dbapi_connection.driver_connection
         transport = transport_of(connection)

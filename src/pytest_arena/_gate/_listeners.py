@@ -427,9 +427,9 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     arguments = [command] if isinstance(command, str | bytes) else command
     environment: Any = os.environ
     if variables is not None:
-        environment = {}
-        for key in variables:
-            environment[os.fsdecode(key)] = os.fsdecode(variables[key])
+        environment = {
+            os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()
+        }
     texts = tuple(map(os.fsdecode, arguments))
     return Child(texts, os.fsdecode(folder or ""), environment)
 

@@ -151,7 +151,6 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
 
 
 def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
-    """Return the error for a connection in a process that multiprocessing has spawned."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
         why="the test had no such database when the process started, so pytest-arena cannot "

@@ -83,7 +83,6 @@ class ServerDatabases:
             yield SweepResult(registry)
 
     def _reason(self, row: RegistryRow) -> str:
-        """Return why a database was left."""
         if row.alive:
             return f"a living run's: {row.project}, {row.host} {row.pid}"
         other_owner = self._other_owner(row.owner)

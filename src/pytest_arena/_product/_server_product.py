@@ -83,7 +83,6 @@ class ServerProduct(Generic[RegistryT]):
             return self._own
 
     def _project(self) -> str:
-        """Return the name of the user's project in a registry."""
         root = self._config.root
         return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
 

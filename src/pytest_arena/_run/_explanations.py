@@ -232,7 +232,6 @@ def _rows(
 
 
 def _is_set(column: str, table: str, part: StoryPart) -> bool:
-    """Return whether a request sent an UPDATE of this column."""
     for statement in part.statements:
         update = _UPDATE.search(statement)
         if update is None or table not in re.findall(r"\w+", update["head"]):
@@ -250,7 +249,6 @@ _UPDATE = re.compile(
 def _updates(
     state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[tuple[str, Change]]:
-    """Yield the updates of an instance's row, each with its request."""
     for part in parts:
         if not part.request:
             continue
@@ -266,7 +264,6 @@ def _is_row_of(
     row: Values,
     dialect: Dialect,
 ) -> bool:
-    """Return whether a change concerns the row of an instance."""
     # With several databases a table is called analytics/visits, with schemas audit.log.
     name_in_database = change.table.rpartition("/")[2]
     name_in_schema = name_in_database.rpartition(".")[2]
@@ -295,7 +292,6 @@ def _loaded(
 
 
 def _bound(column: ColumnElement[object], value: object, dialect: Dialect) -> object:
-    """Convert a value for the driver."""
     try:
         process = column.type.dialect_impl(dialect).bind_processor(dialect)
         return value if process is None else process(value)

@@ -136,7 +136,6 @@ class FixtureLevels:
             raise interruption
 
     def _has_used_anything(self, test: RunningTest) -> bool:
-        """Return whether a test may have used an app or a database."""
         return bool(
             test.sessions.is_used
             or test.app_runs
@@ -261,7 +260,6 @@ class FixtureLevels:
             )
 
     def _forget_rows(self, level: Level, before: HeldByFixtures) -> None:
-        """Expunge the rows of a level from sessions that are older than it."""
         if before.sessions:
             self.long_sessions.leave(before, level.name)
 

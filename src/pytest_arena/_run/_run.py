@@ -425,7 +425,6 @@ class ArenaRun:
         return texts
 
     def _keep_used(self) -> Iterator[str]:
-        """Copy each database that has content. Yield a line for each copy."""
         used = self.databases.provisioned()
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""

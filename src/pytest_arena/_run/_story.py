@@ -64,7 +64,6 @@ def story_parts(
 
 
 def _parts_of(notes: Mapping[str, Sequence[str]]) -> Iterator[StoryPart]:
-    """Yield a part for each title with lines."""
     for title, lines in notes.items():
         if lines:
             yield StoryPart(title, None, notes=tuple(lines))
@@ -191,12 +190,11 @@ class _StoryReader:
         statements: list[str] = []
         for record in turn.records:
             statements += record.statements
-        notes = [*map(lost_words, turn.lost), *_hints(turn, self._test.askers)]
         name = _name_of(turn) if turn.records else ""
         return StoryPart(
             _requests(turn, self._used),
             changes,
-            notes=tuple(notes),
+            notes=(*map(lost_words, turn.lost), *_hints(turn, self._test.askers)),
             request=name,
             statements=tuple(statements),
         )
@@ -349,7 +347,6 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[s
 
 
 def _raised_words(record: Request) -> str:
-    """Return the app's exception that caused an answer, or ""."""
     status = record.status or 0
     failure = record.answer.failure if record.answer is not None else ""
     if record.raised:
@@ -484,7 +481,6 @@ def _old_reads(test: RunningTest) -> list[str]:
 
 
 def _lost_by_test(lost: LostWork) -> str:
-    """Return words for work that a session of the test has lost."""
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"

@@ -91,7 +91,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 
 
 def _changed_on_servers(databases: Databases) -> Iterator[str]:
-    """Yield the app's databases on servers that another program has changed."""
     for product in databases.products.opened.values():
         yield from product.changed_by_others()
 

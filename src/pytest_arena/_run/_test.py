@@ -182,15 +182,6 @@ class Turn:
         """Count only changes after this moment."""
         self.before = before
 
-    def note_open_work(self, held: set[PendingWrites], reads: list[OpenRead]) -> None:
-        """Note the test's uncommitted writes and its open reads."""
-        self.held = held
-        self.open_reads = reads
-
-    def note_unflushed(self, objects: list[PendingObjects]) -> None:
-        """Note the test's unflushed objects."""
-        self.unflushed = objects
-
     def note_updated(self, classes: set[str]) -> None:
         """Note the classes of instances that the commit of db_session has updated."""
         self.updated = classes
@@ -502,12 +493,10 @@ class RunningTest(Hooks):
             checkouts=registry.checkouts,
             is_quiet=is_quiet,
             lost_before=lost_before,
+            held=set() if is_quiet else self.own_writes(),
+            unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
+            open_reads=[] if is_quiet else self._open_reads(),
         )
-        # Most turns have none of these, and each search takes time.
-        if not is_quiet:
-            turn.note_open_work(self.own_writes(), self._open_reads())
-        if ADDS_OF_TESTS:
-            turn.note_unflushed(unflushed_by_tests())
         if self.sessions.updated:
             turn.note_updated(self.sessions.take_updated())
         self.turns.append(turn)
@@ -679,7 +668,6 @@ class RunningTest(Hooks):
         return writes
 
     def _open_reads(self) -> list[OpenRead]:
-        """Return the transactions of the test that have read from a snapshot."""
         reads = []
         for checkout in self.gate.registry.checked_out():
             snapshot = checkout.handle.snapshot if checkout.handle is not None else None
@@ -726,7 +714,6 @@ class RunningTest(Hooks):
 
 
 def _is_among(errors: list[Exception], raised: BaseException) -> bool:
-    """Return whether one of the errors is the raised one, or its cause."""
     known = set(map(id, errors))
     return any(id(cause) in known for cause in causes(raised))
 

@@ -200,7 +200,6 @@ class AnyLoopQueue(QueueCommon[_T]):
             waiter.close()
 
     def _wake_waiters(self) -> None:
-        """Wake one waiter of each loop."""
         with self._guard:
             closed = [loop for loop in tuple(self._waiters) if loop.is_closed()]
             abandoned = [self._waiters.pop(loop, None) for loop in closed]

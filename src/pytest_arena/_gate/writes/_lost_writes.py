@@ -11,6 +11,7 @@ from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import AdaptedConnection, Connection, event
@@ -154,10 +155,7 @@ class LostWrites:
 
     def of_fixtures(self) -> list[LostWork]:
         """Return the lost work of all existing wider fixtures."""
-        lost: list[LostWork] = []
-        for losses in self._of_fixtures.values():
-            lost += losses
-        return lost
+        return [*chain.from_iterable(self._of_fixtures.values())]
 
     def of_fixture(self, serial: int) -> list[LostWork]:
         """Return the lost work of the wider fixture whose level has this serial."""
@@ -421,7 +419,6 @@ class LostWrites:
             self._add(self._core.serial(), lost)
 
     def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
-        """Look for lost writes before SQLAlchemy rolls a transaction back to close it."""
         writes = pooled.pending_writes
         if writes is None:
             self._look_for_unnamed(pooled, proxied)
@@ -523,7 +520,6 @@ class LostWrites:
         self._core.ledger.note(note)
 
     def _may_lose(self, pooled: PooledConnection) -> bool:
-        """Return whether the open writes of a connection belong to the current level."""
         writes = pooled.pending_writes
         if writes is None or pooled.target is None or not writes.writes:
             return False
@@ -609,7 +605,6 @@ class LostWrites:
         return ""
 
     def _has_idle_transaction(self, own: PooledConnection | None) -> bool:
-        """Return whether another connection is in its pool, with an open transaction."""
         for pooled in self._registry.idle():
             if (
                 pooled is not own
@@ -807,7 +802,6 @@ def _note_making(session: Session) -> None:
 
 
 def _is_same_call(call: Call) -> bool:
-    """Return whether a test's call into the app still runs."""
     return bool(call) and call == call_of_test()
 
 
@@ -915,8 +909,6 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
 def _closing(
     close: Callable[[Session], None], gates: Sequence[WatchingGate]
 ) -> Callable[[Session], None]:
-    """Wrap a method that closes a session."""
-
     @wraps(close)
     def closing(self: Session) -> None:
         _give_up(self)

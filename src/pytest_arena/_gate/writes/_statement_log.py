@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -187,10 +188,8 @@ class StatementLog:
 
     def joined(self) -> list[TableWrite]:
         """Return earlier uncommitted writes on the connections that this log also used."""
-        writes: list[TableWrite] = []
-        for pooled in self.reused:
-            writes += self.pending[pooled]
-        return writes
+        pending = map(self.pending.__getitem__, self.reused)
+        return [*chain.from_iterable(pending)]
 
     def note_statement(self, statement: str, context: object) -> None:
         """Note a statement that has run."""

@@ -275,7 +275,6 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         self._run(folder, programs)
 
     def _run(self, folder: ServerFolder, programs: ProgramsT) -> None:
-        """Start the server and wait until it answers."""
         folder.beside("log").unlink(missing_ok=True)
         keeper = folder.beside("keeper")
         # Wait until the keeper of a dead server has ended.

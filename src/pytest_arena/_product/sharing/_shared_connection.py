@@ -198,7 +198,6 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
             session.end_connection(self.lost_text)
 
     def _note_other_writer(self, session: SessionT) -> None:
-        """Note a statement that may read uncommitted rows of another session."""
         if self.writers() - {session.pid}:
             session.note("a transaction sees uncommitted rows of another transaction")
 

@@ -320,7 +320,8 @@ class LateWork:
 
         A due callback or the end of a task may begin another task, so it looks again.
         """
-        end = self._end_of_wait(patience)
+        limit = self._patience if patience is None else patience
+        end = seconds() + limit
         has_waited = True
         passes = _PASSES if patience is not None else _PASSES_AT_END
         while has_waited:
@@ -330,11 +331,6 @@ class LateWork:
             for _ in self.waiting(patience):
                 has_waited = seconds() < end
                 await async_rest(0)
-
-    def _end_of_wait(self, patience: float | None) -> float:
-        if patience is None:
-            patience = self._patience
-        return seconds() + patience
 
     def pausing(self, counts: TaskFilter | None = None) -> Iterator[None]:
         """Yield after a short pause while work runs, at most for ``arena_settle`` seconds.
@@ -362,7 +358,8 @@ class LateWork:
         """
         is_end_of_test = patience is None
         endless = self._endless if is_end_of_test else set()
-        end = self._end_of_wait(patience)
+        limit = self._patience if patience is None else patience
+        end = seconds() + limit
         lines = self.lines()
         while not endless.issuperset(lines) and seconds() < end:
             rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
@@ -409,7 +406,6 @@ def threads_at_work() -> dict[int, list[FrameType]]:
 
 
 def _idle_threads() -> set[int]:
-    """Return the threads that wait for the next job of an app's queue."""
     threads: set[int] = set()
     if not IDLE_WORKERS:
         return threads

@@ -127,5 +127,4 @@ class Tasks:
 
 
 def _thread_without_loop() -> int | None:
-    """Return this thread, None if a loop runs in it."""
     return None if running_loop() else threading.get_ident()
