@@ -225,7 +225,6 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
 
 
 def _number_of_rows(digest: str) -> str:
-    """Return the number of rows in a digest, as `3 rows`, or ""."""
     number, comma, _ = digest.partition(" rows, ")
     if not comma:
         return ""
