@@ -91,17 +91,16 @@ def created_temporary_table(statement: str) -> str:
 
 def _plain_name(name: str) -> str:
     """Return a table's name without quotes, and without a default schema."""
-    parts = [_unquoted(part) for part in _PART.findall(name)]
+    parts = []
+    for part in _PART.findall(name):
+        if part[0] in '"`[':
+            quote = part[-1]
+            parts.append(part[1:-1].replace(quote * 2, quote))
+        else:
+            parts.append(part)
     if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS:
         parts = parts[1:]
     return ".".join(parts)
-
-
-def _unquoted(name: str) -> str:
-    if name[0] not in '"`[':
-        return name
-    quote = name[-1]
-    return name[1:-1].replace(quote * 2, quote)
 
 
 def ends_transaction(statement: str) -> bool:
