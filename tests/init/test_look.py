@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING
 
 from pytest_arena._cli.init._look import parse_project
@@ -134,6 +135,25 @@ def test_scripts_that_make_tables_are_found(tmp_path: Path) -> None:
     project = parse_project(tmp_path)
     assert project.scripts == [tmp_path / "db" / "schema.sql"]
     assert project.is_library
+
+
+def test_a_migration_has_no_tables_and_no_engine(tmp_path: Path) -> None:
+    """It describes the past. Only its variables `revision` and `down_revision` are sure."""
+    (tmp_path / "3f_notes.py").write_text(
+        "from sqlalchemy import create_engine, orm\n"
+        "revision = '3f'\ndown_revision: str | None = None\n"
+        "class SqlAlchemyBase(orm.DeclarativeBase): ...\n"
+        "engine = create_engine('sqlite:///old.db')\n"
+    )
+    assert parse_project(tmp_path).definitions == []
+
+
+def test_an_escape_sequence_that_is_none_is_not_reported(tmp_path: Path) -> None:
+    """Python would report it as `<unknown>:1`, in the middle of the command's output."""
+    (tmp_path / "app.py").write_text("digits = '\\d'\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_project(tmp_path).unread == []
 
 
 def test_flask_sqlalchemy_has_the_tables(tmp_path: Path) -> None:

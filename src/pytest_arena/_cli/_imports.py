@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 _TOOL_FOLDER = re.compile(
     r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env)$"
 )
+
+
+def parsed(text: str) -> ast.Module:
+    """Parse a file without warnings, such as those about an invalid escape sequence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
 
 
 def files_below(folder: Path) -> Iterator[Path]:

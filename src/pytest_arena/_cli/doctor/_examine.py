@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._imports import files_below
+from pytest_arena._cli._imports import files_below, parsed
 from pytest_arena._cli.doctor import _rules_app, _rules_database, _rules_proof
 from pytest_arena._cli.doctor._code import Code
 from pytest_arena._cli.doctor._rule import RULES, Fault, Finding, Findings, rule
@@ -164,7 +164,7 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
         return [_file_fault(file, "ARD002", reason)]
     try:
         with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(text)
+            tree = parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         major, minor, *_ = sys.version_info
         problem = getattr(error, "msg", error)

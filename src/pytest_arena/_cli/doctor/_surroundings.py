@@ -12,7 +12,7 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._imports import absolute, imported_paths
+from pytest_arena._cli._imports import absolute, imported_paths, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,7 +160,7 @@ class Surroundings:
 def _paths_behind(module: Module) -> list[str]:
     """Return the absolute dotted paths that a module imports."""
     try:
-        tree = ast.parse(module.text)
+        tree = parsed(module.text)
     except SyntaxError:
         return []
     paths = imported_paths(ast.walk(tree))

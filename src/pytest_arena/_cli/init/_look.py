@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._imports import absolute, files_below, imported_names
+from pytest_arena._cli._imports import absolute, files_below, imported_names, parsed
 from pytest_arena._databases._builders import is_alembic
 from pytest_arena.errors import redact
 
@@ -255,7 +255,7 @@ class _Module:
 
     def __init__(self, folder: Path, file: Path) -> None:
         self._text = file.read_text(encoding="utf-8-sig", errors="replace")
-        self._body = ast.parse(self._text).body
+        self._body = parsed(self._text).body
         # In the order of the statements, so that the last assignment to a name counts.
         self._nodes: list[ast.AST] = []
         for statement in self._body:
@@ -289,6 +289,8 @@ class _Module:
 
     def definitions(self, assigned: dict[str, ast.expr]) -> Iterator[Definition]:
         """Yield the definitions. ``assigned`` has the values of the names in all files."""
+        if "down_revision" in self.assigned:
+            return  # Alembic's migrations define tables of the past
         if _TEST_FILE.match(self.path):
             yield from self._tests()
             yield from self._async_tests()
