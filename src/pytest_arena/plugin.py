@@ -731,6 +731,14 @@ def pytest_keyboard_interrupt() -> None:
     interrupted.set()
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Compare the databases with their first content before a later hook drops the tables."""
+    result = yield
+    RUNS[session.config].databases.provision.compare_with_first_contents()
+    return result
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the summary, leave the levels and close the gate. A worker sends its facts."""

@@ -177,6 +177,28 @@ def test_a_row_that_copy_leaves_fails_the_run(example: Example, options: str) ->
     run.says("dev is not as it was before the first test", difference, "pytest --arena-verify")
 
 
+DROPS = """
+import asyncio
+
+from app import Base, engine
+
+
+async def drop():
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+
+
+def pytest_sessionfinish():
+    asyncio.run(drop())
+"""
+
+
+def test_a_hook_that_drops_the_tables_after_the_last_test(example: Example) -> None:
+    """A suite's own clean-up in ``pytest_sessionfinish`` is no change that a restore missed."""
+    run = example.with_files(test_it=ONE_TEST, conftest=DROPS).run(env=ONLY_AT_THE_END)
+    run.expect(0, passed=1)
+
+
 @pytest.mark.slow
 def test_a_row_that_undo_leaves_fails_the_run(example: Example) -> None:
     """Likewise."""

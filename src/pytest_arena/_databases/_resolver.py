@@ -24,6 +24,7 @@ from pytest_arena._databases._verified import (
     Content,
     EarlyChanges,
     Verified,
+    differences_at_the_end,
     first_content,
 )
 from pytest_arena._gate import _gate_notes
@@ -534,6 +535,7 @@ class Provision:
         # Databases whose template the running test has built.
         self.filled_in_test: dict[Database, None] = {}
         self.first_contents: dict[Database, Content | None] = {}
+        self.differences: list[str] = []
         # `--arena-rebuild` ignores templates that are older than the run. Workers inherit the time
         # of the first process, so that only one of them builds each template.
         self._newer_than = 0.0
@@ -652,6 +654,10 @@ class Provision:
             cause="the test's marker, @pytest.mark.arena",
             fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
         )
+
+    def compare_with_first_contents(self) -> None:
+        """Note each database whose content differs after the last test."""
+        self.differences = [*differences_at_the_end(self.first_contents)]
 
     def _enter(self, isolation: Isolation, database: Database) -> None:
         if database not in self.first_contents and not isolation.depth:

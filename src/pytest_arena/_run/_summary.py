@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
 from pytest_arena._databases._builders import candidates, suggested_schema
-from pytest_arena._databases._verified import differences_at_the_end
 from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
@@ -48,7 +47,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         notes += store.notes
         reasons += filter(None, store.reasons)
     notes += _unread(databases)
-    failures += differences_at_the_end(databases.provision.first_contents)
+    failures += databases.provision.differences
     if config.migrations == "fail":
         for line in _migration_lines(config, databases):
             failures.append(f"{line} (arena_migrations = fail)")
