@@ -24,7 +24,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, make_transient, make_transient_to_detached, undefer
+from sqlalchemy.orm import (
+    Session,
+    make_transient,
+    make_transient_to_detached,
+    object_mapper,
+    undefer,
+)
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
@@ -47,7 +54,7 @@ from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine import URL, Engine, Result
     from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
@@ -91,6 +98,7 @@ class FreshSession(Session):
     wrote = False
     may_be_connected = False
     reads = 0  # the number of statements, each of which may have read a row again
+    last_load = 0  # SQLAlchemy's number of the last load before the query that runs
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
     is_flushing = False
@@ -119,6 +127,16 @@ class FreshSession(Session):
         self.reads += 1
         if may_write:
             self.wrote = True
+
+    def note_query(self) -> None:
+        """Note that a query is about to be executed that is no eager load."""
+        self.last_load = max(map(_number_of_load, self), default=0)
+
+    def read_by_query(self) -> list[Any]:
+        """Return the instances that the query has read."""
+        return [
+            instance for instance in self if _number_of_load(instance) > self.last_load
+        ]
 
     def end_transaction(self) -> None:
         """Note the end of the transaction: the session has no write and no connection now."""
@@ -206,8 +224,8 @@ class FreshSession(Session):
         super().close()
 
 
-def _read_again(state: ORMExecuteState) -> None:
-    """Make a statement of the session overwrite loaded values."""
+def _read_again(state: ORMExecuteState) -> Result[Any] | None:
+    """Let a statement of the session read from the database."""
     session = cast("FreshSession", state.session)
     # A text counts as a write. It may be a SELECT, but an extra commit costs little.
     writing = Insert | Update | Delete | TextClause
@@ -215,11 +233,37 @@ def _read_again(state: ORMExecuteState) -> None:
     is_flushed_before = state.execution_options.get("autoflush", True)
     if state.is_select:
         is_flushed_before = getattr(state.load_options, "_autoflush", True)
-    if session.may_overwrite(is_flushed_before=is_flushed_before):
-        state.update_execution_options(populate_existing=True)
-        if isinstance(state.statement, Select) and not state.is_column_load:
-            options = _undeferring(session, state.statement)
-            state.statement = state.statement.options(*options)
+    if not session.may_overwrite(is_flushed_before=is_flushed_before):
+        return None
+    state.update_execution_options(populate_existing=True)
+    if isinstance(state.statement, Select) and not state.is_column_load:
+        options = _undeferring(session, state.statement)
+        state.statement = state.statement.options(*options)
+    if state.is_relationship_load and not state.lazy_loaded_from:
+        return _load_eagerly(session, state)
+    session.note_query()
+    return None
+
+
+def _number_of_load(instance: object) -> int:
+    """Return SQLAlchemy's number of the load that read an instance last. Later loads have more."""
+    return cast("InstanceState[Any]", inspect(instance)).runid or 0
+
+
+def _load_eagerly(session: FreshSession, state: ORMExecuteState) -> Result[Any]:
+    """Execute an eager load, such as that of ``selectinload()``.
+
+    It may read instances again that the same query has read, as the team of a member. SQLAlchemy
+    then unloads their relationships. Set these again.
+    """
+    values = [(instance, dict(vars(instance))) for instance in session.read_by_query()]
+    rows_now = {"prebuffer_rows": True}
+    result = state.invoke_statement(execution_options=rows_now)
+    for instance, before in values:
+        relationships = object_mapper(instance).relationships.keys()
+        for key in before.keys() & relationships - vars(instance).keys():
+            set_committed_value(instance, key, before[key])
+    return result
 
 
 def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:

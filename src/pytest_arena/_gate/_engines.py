@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def listen_to_sessions(
-    kind: type[Session], name: str, listener: Callable[..., None]
+    kind: type[Session], name: str, listener: Callable[..., object]
 ) -> None:
     """Call a listener at an event of SQLAlchemy in sessions of a class."""
     event.listen(kind, name, listener)
