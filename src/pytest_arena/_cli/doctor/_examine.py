@@ -8,7 +8,6 @@ import io
 import re
 import sys
 import tokenize
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import chain
@@ -163,8 +162,7 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
             )
         return [_file_fault(file, "ARD002", reason)]
     try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = parsed(text)
+        tree = parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         major, minor, *_ = sys.version_info
         problem = getattr(error, "msg", error)
