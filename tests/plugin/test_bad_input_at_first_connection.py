@@ -154,7 +154,9 @@ def test_a_function_that_returns_a_metadata_is_told_so(example: Example, name: s
     project = example.with_files(schema=RETURNS, test_one="def test_one(arena): arena.url")
     project = project.change("pytest.ini", "app:Base", f"schema:{name}")
     run = project.run()
-    run.expect(1, failed=1).says(f"{name}() returned a MetaData", "name that in arena_schema")
+    run.expect(1, failed=1).says(
+        f"{name}() returned a MetaData", "name the MetaData in arena_schema"
+    )
 
 
 KEEPING = """

@@ -447,7 +447,9 @@ def test_a_scoped_session_of_a_wide_fixture_goes_on_pitfall_146(
     tmp_path: Path, isolation: str
 ) -> None:
     """It has only read in the test: in the next one it is on that one's database."""
-    run_of(tmp_path, isolation, WIDE).expect(passed=3).never_says("a fixture holds a connection")
+    run_of(tmp_path, isolation, WIDE).expect(passed=3).never_says(
+        "a fixture keeps a transaction open"
+    )
 
 
 def test_what_is_pending_in_a_scoped_session_goes_with_its_test_pitfall_146(tmp_path: Path) -> None:

@@ -406,5 +406,5 @@ def test_a_refused_fixture_that_makes_a_test_database_is_to_be_deleted(example: 
         conftest=MAKES_BY_A_DRIVER, test_it="def test_it(): pass"
     )
     run = project.run("-q").expect(1, errors=1)
-    run.says("refused: a connection to", "makes a test database here is not needed: delete it")
+    run.says("refused: a connection to", "creates a test database here is not needed: delete it")
     run.never_says("arena_allow")

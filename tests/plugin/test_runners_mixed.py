@@ -296,4 +296,4 @@ def test_runners_that_are_no_asyncio_loop(example: Example) -> None:
     run = project.run().expect(1, passed=1, failed=2, errors=1)
     run.says("under trio uses a fixture of pytest-arena", "next: @pytest.fixture", "[A101]")
     run.never_says("RuntimeError")
-    assert run.output.count("its clients and sessions need an asyncio loop") == 3
+    assert run.output.count("sessions of pytest-arena need an asyncio loop") == 3

@@ -237,7 +237,7 @@ def test_an_error_of_the_commit_before_a_request_ends_at_the_tests_line(example:
     assert run.output.count("# the user's line") == 2
     assert len(re.findall(f"(?m)^{FOLDED}$", run.output)) == 2, run.output
     assert len(re.findall(r"(?m)^E {3}sqlalchemy.exc.IntegrityError: ", run.output)) == 2
-    run.says("pytest-arena commits the pending changes of db_session before each request")
+    run.says("commits the test's pending changes of db_session before each request")
     files.run("--full-trace").expect(1, failed=2).says("sqlalchemy/orm/session.py")
 
 

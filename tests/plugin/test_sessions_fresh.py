@@ -165,10 +165,10 @@ async def test_a_sync_request_with_pending_async_work(db_session, test_client):
     assert len(list(await db_session.scalars(select(Dancer)))) == 1
     assert test_client.get("/dancers").json() == ["Sand"]
     db_session.add(Dancer(name="pending"))
-    with pytest.raises(PendingWorkError, match="not committed"):
+    with pytest.raises(PendingWorkError, match="uncommitted work"):
         test_client.get("/dancers")
     await db_session.flush()
-    with pytest.raises(PendingWorkError, match="not committed"):
+    with pytest.raises(PendingWorkError, match="uncommitted work"):
         test_client.get("/dancers")
     await db_session.commit()
     assert test_client.get("/dancers").json() == ["Sand", "pending"]
