@@ -88,9 +88,8 @@ class AppRun:
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
-        self.by_socket: list[
-            Any
-        ] = []  # clients of the live server, of the HTTP library
+        # Clients of the live server, of the HTTP library.
+        self.by_socket: list[Any] = []
         self._is_closed = False
 
     @property

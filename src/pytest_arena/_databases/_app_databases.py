@@ -94,15 +94,13 @@ class AllowedFiles:
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         self.of_app: set[str] = set()  # real paths of files that engines name
         self.names: tuple[str, ...] = ()  # the names of those files without folders
-        self._by_inode: dict[
-            tuple[int, int], str
-        ] = {}  # those files by device and inode
+        # The known files by device and inode.
+        self._by_inode: dict[tuple[int, int], str] = {}
         # The first state of each file, by real path. A controller of pytest-xdist sends them to its
         # workers.
         self.first_seen: FileStates = {}
-        self._unsearched = [
-            config.root
-        ]  # folders that `register_present` has to search
+        # Folders that `register_present` has to search.
+        self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's temporary folder, if it exists
         self._began = time.time()
 
@@ -248,9 +246,8 @@ class AllowedFiles:
         except (OSError, ValueError):
             return Path(file).is_symlink() and self.is_replaced(real(file))
         known = self._by_inode.get(inode)
-        if known is None or not _is_same(
-            known, file
-        ):  # another file may reuse the inode
+        # Another file may reuse the inode.
+        if known is None or not _is_same(known, file):
             return False
         return not self.is_free(known) and not self.is_free(file)
 

@@ -198,9 +198,8 @@ class RawWrites:
     """The open transaction of a connection that no engine has opened."""
 
     def __init__(self) -> None:
-        self.statements: list[
-            RawStatement
-        ] = []  # statements that may write, and savepoints
+        # Statements that may write, and savepoints.
+        self.statements: list[RawStatement] = []
         # The request of the first statement, and the id of the error that it was handling.
         self.request: object = None
         self.handled_error = 0

@@ -226,9 +226,8 @@ class FactsOfProcesses:
         self._next = 0  # the number of the first test that is not attached to a report
         self._sent: set[int] = set()
         self._sent_notes = 0
-        self._late: dict[
-            str, None
-        ] = {}  # lines about child processes after the summary
+        # Lines about child processes after the summary.
+        self._late: dict[str, None] = {}
         # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         is_shared = self._output is not None or config.getoption("dist", "no") != "no"

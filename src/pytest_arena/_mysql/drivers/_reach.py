@@ -218,9 +218,8 @@ def _qualifiers(tokens: list[str]) -> list[str]:
     possible: list[str] = []
     tables: set[str] = set()
     is_list = False  # of tables
-    outer: list[
-        tuple[bool, str]
-    ] = []  # `is_list`, and the word before each open bracket
+    # `is_list`, and the word before each open bracket
+    outer: list[tuple[bool, str]] = []
     before = ""
     for position, token in enumerate(tokens):
         word = token.upper()
