@@ -526,7 +526,7 @@ def test_each_verb_says_its_exit_statuses(arena: Arena, verb: str) -> None:
     """In its help."""
     status, output, _ = arena(verb, "--help")
     assert status == 0
-    assert "exit status: 0; 1 if" in output
+    assert "exit status: 0, 1 if" in output
 
 
 @pytest.mark.slow

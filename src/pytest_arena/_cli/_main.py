@@ -160,7 +160,7 @@ def _add(
         name,
         help=about,
         description=text,
-        epilog=f"exit status: 0; {fails}; 2 for wrong options",
+        epilog=f"exit status: 0, {fails}, or 2 for wrong options",
         usage=usage,
         **_PARSER_OPTIONS,
     )
@@ -266,7 +266,7 @@ def _add_explain(commands: Commands) -> None:
         "explain",
         help="print the page for coding agents, or the page of an error",
         description=_EXPLAIN,
-        epilog="exit status: 0; 2 if no error has the code",
+        epilog="exit status: 0, or 2 if no error has the code",
         **_PARSER_OPTIONS,
     )
     parser.set_defaults(do=_do_explain, parser=parser)

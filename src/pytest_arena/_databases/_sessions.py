@@ -31,7 +31,7 @@ from sqlalchemy.orm import (
     object_mapper,
     undefer,
 )
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
 from sqlalchemy.util.concurrency import in_greenlet
@@ -131,12 +131,6 @@ class FreshSession(Session):
     def note_query(self) -> None:
         """Note that a query is about to be executed that is no eager load."""
         self.last_load = max(map(_number_of_load, self), default=0)
-
-    def read_by_query(self) -> list[Any]:
-        """Return the instances that the query has read."""
-        return [
-            instance for instance in self if _number_of_load(instance) > self.last_load
-        ]
 
     def end_transaction(self) -> None:
         """Note the end of the transaction: the session has no write and no connection now."""
@@ -247,7 +241,7 @@ def _read_again(state: ORMExecuteState) -> Result[Any] | None:
 
 def _number_of_load(instance: object) -> int:
     """Return SQLAlchemy's number of the load that read an instance last. Later loads have more."""
-    return cast("InstanceState[Any]", inspect(instance)).runid or 0
+    return instance_state(instance).runid or 0
 
 
 def _load_eagerly(session: FreshSession, state: ORMExecuteState) -> Result[Any]:
@@ -256,9 +250,11 @@ def _load_eagerly(session: FreshSession, state: ORMExecuteState) -> Result[Any]:
     It may read instances again that the same query has read, as the team of a member. SQLAlchemy
     then unloads their relationships. Set these again.
     """
-    values = [(instance, dict(vars(instance))) for instance in session.read_by_query()]
-    rows_now = {"prebuffer_rows": True}
-    result = state.invoke_statement(execution_options=rows_now)
+    values = []
+    for instance in session:
+        if _number_of_load(instance) > session.last_load:
+            values.append((instance, dict(vars(instance))))
+    result = state.invoke_statement(execution_options={"prebuffer_rows": True})
     for instance, before in values:
         relationships = object_mapper(instance).relationships.keys()
         for key in before.keys() & relationships - vars(instance).keys():
@@ -401,9 +397,8 @@ class Sessions:
     has_committed: bool = False  # whether a commit before a request had work
     # The classes of changed instances in the commit before the next request.
     updated: set[str] = field(default_factory=set)
-    starter: Starter | None = (
-        None  # starts the app before the first use of a connection
-    )
+    # Starts the app before the first use of a connection.
+    starter: Starter | None = None
     # Errors of commits before requests.
     failures: list[Exception] = field(default_factory=list)
     _sync: list[FreshSession] = field(default_factory=list)

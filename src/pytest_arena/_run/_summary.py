@@ -32,12 +32,12 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     known = databases.known
-    of_engines = []
-    names_of_engines = set(chain.from_iterable(known.ended.values()))
-    for database in known.by_key.values():
-        if database.key.kind != "expected":
-            of_engines.append(database)
-            names_of_engines.update(database.tails)
+    of_engines = [
+        database
+        for database in known.by_key.values()
+        if database.key.kind != "expected"
+    ]
+    requested = _requested_names(known, of_engines)
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
@@ -48,11 +48,11 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         reasons += filter(None, store.reasons)
     notes += _unread(databases)
     failures += databases.provision.differences
+    migration_lines = _migration_lines(config, databases)
     if config.migrations == "fail":
-        for line in _migration_lines(config, databases):
-            failures.append(f"{line} (arena_migrations = fail)")
+        failures += [f"{line} (arena_migrations = fail)" for line in migration_lines]
     else:
-        notes += _migration_lines(config, databases)
+        notes += migration_lines
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
     has_template = _has_template(named, used, known)
@@ -71,7 +71,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         table_seconds=table_seconds,
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
-        unasked=tuple(name for name in named if name and name not in names_of_engines),
+        unasked=tuple(name for name in named if name and name not in requested),
         unused=tuple(_unused(config, [*of_engines, *used], databases)),
         suggestion=suggestion,
         spoiled=(*databases.files.changed(), *_changed_on_servers(databases)),
@@ -87,6 +87,12 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[str]:
+    """Return the names of the databases that engines have requested."""
+    tails = [database.tails for database in of_engines]
+    return {*chain(*known.ended.values(), *tails)}
 
 
 def _changed_on_servers(databases: Databases) -> Iterator[str]:

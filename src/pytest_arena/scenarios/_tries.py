@@ -289,7 +289,7 @@ def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
         return True
     if not isinstance(excinfo.value, NotImplementedError) or not excinfo.traceback:
         return False
-    # An app may raise NotImplementedError as well.
+    # The same error of the app does not make the test a stub.
     return Path(str(excinfo.traceback[-1].path)) == file
 
 

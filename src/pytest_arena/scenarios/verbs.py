@@ -84,7 +84,7 @@ def _add_verb(
         help=about,
         description=text,
         usage=usage,
-        epilog=f"exit status: 0; 1 if {fails}; 2 for wrong options or files",
+        epilog=f"exit status: 0, 1 if {fails}, or 2 for wrong options or files",
         **_SHAPE,
     )
     parser.set_defaults(do=partial(_do, name), parser=parser)

@@ -449,14 +449,15 @@ class Client(ServedConnection):
         self._complete("ROLLBACK")
 
     def _set_mode(self, statement: Statement) -> None:
+        session = self._session
         if statement.is_of_all_transactions:
             value = "on" if statement.is_read_only else "off"
-            self._session.set("default_transaction_read_only", value)
-        elif self._session.in_block and statement.is_read_only:
-            if self._session.first_write or self._session.savepoints:
+            session.set("default_transaction_read_only", value)
+        elif session.in_block and statement.is_read_only:
+            if session.first_write or session.savepoints:
                 self._fail(_TOO_LATE)
                 return
-            self._session.forbid_writes()
+            session.forbid_writes()
         self._complete("SET")
 
     def _refuse(self, statement: Statement) -> None:
