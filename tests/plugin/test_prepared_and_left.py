@@ -60,3 +60,23 @@ def test_connections_left_open_do_not_keep_the_process_pitfall_073(example: Exam
     """Each aiosqlite connection has a thread that Python waits for: the run ends all the same."""
     run = example.with_files(test_left=LEFT).run()
     run.expect(1, passed=3, errors=3).says("a connection that was not returned")
+
+
+STOPPED = """
+import asyncio
+import aiosqlite
+
+async def test_a_close_is_cancelled_after_the_thread_was_stopped():
+    connection = await aiosqlite.connect(":memory:")
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)
+    connection.stop()  # SQLAlchemy does this to the connection of a cancelled task
+    closing.cancel()
+    done, _ = await asyncio.wait([closing], timeout=10)
+    assert closing in done
+"""
+
+
+def test_a_cancelled_close_ends_after_the_thread_was_stopped(example: Example) -> None:
+    """Otherwise the task waits forever, and `asyncio.run` with it as it cancels all tasks."""
+    example.with_files(test_stopped=STOPPED).run().expect(passed=1)

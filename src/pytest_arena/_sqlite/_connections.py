@@ -356,6 +356,23 @@ def _guard_aiosqlite(core: Callable[[], Core | None], module: Any) -> None:
         # Private, and each call of a connection goes through them.
         original = getattr(module.Connection, name)
         setattr(module.Connection, name, make(core, original))
+    if hasattr(module.Connection, "stop"):  # since 0.22.1
+        module.Connection.stop = _stopping(module.Connection.stop)
+
+
+def _stopping(original: Any) -> Any:
+    """Send the order to stop once. By a second order the thread has ended, and nobody answers it.
+
+    SQLAlchemy stops a cancelled connection while a task closes it. The task would wait forever.
+    """
+
+    @wraps(original)
+    def stop(connection: Any) -> Any:
+        if not hasattr(connection, "arena_stopped"):
+            connection.arena_stopped = original(connection)
+        return connection.arena_stopped
+
+    return stop
 
 
 def _executing(core: Callable[[], Core | None], original: Any) -> Any:

@@ -432,7 +432,7 @@ def _threads_of_others() -> frozenset[int]:
     return frozenset(threads)
 
 
-# SQLAlchemy stops the thread of a cancelled aiosqlite connection, and a task waits for it in vain.
+# SQLAlchemy closes a cancelled connection of aiosqlite in a task that outlives the cancelled one.
 # anyio's pytest plugin has a task that waits for the test or the fixture. The first stream of
 # sse-starlette begins a task that waits until the server shuts down.
 _NOT_OF_USERS = {
