@@ -352,25 +352,28 @@ def _watch_aiosqlite(core: Callable[[], Core | None]) -> None:
 
 def _guard_aiosqlite(core: Callable[[], Core | None], module: Any) -> None:
     """Refuse late work before aiosqlite's thread does it: the thread does not know whose it is."""
-    for name, make in (("_execute", _executing), ("_connect", _connecting)):
-        # Private, and each call of a connection goes through them.
-        original = getattr(module.Connection, name)
-        setattr(module.Connection, name, make(core, original))
-    if hasattr(module.Connection, "stop"):  # since 0.22.1
-        module.Connection.stop = _stopping(module.Connection.stop)
+    for name, make in (
+        ("_execute", _executing),
+        ("_connect", _connecting),
+        ("stop", _stopping),
+    ):
+        # The first two are private, and each call of a connection goes through them.
+        original = getattr(module.Connection, name, None)
+        if original is not None:  # `stop` is new in 0.22.1
+            setattr(module.Connection, name, make(core, original))
 
 
-def _stopping(original: Any) -> Any:
+def _stopping(_: object, original: Any) -> Any:
     """Send the order to stop once. By a second order the thread has ended, and nobody answers it.
 
     SQLAlchemy stops a cancelled connection while a task closes it. The task would wait forever.
     """
 
     @wraps(original)
-    def stop(connection: Any) -> Any:
-        if not hasattr(connection, "arena_stopped"):
-            connection.arena_stopped = original(connection)
-        return connection.arena_stopped
+    def stop(self: Any) -> Any:
+        if not hasattr(self, "arena_stopped"):
+            self.arena_stopped = original(self)
+        return self.arena_stopped
 
     return stop
 

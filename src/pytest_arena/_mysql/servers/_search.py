@@ -7,7 +7,6 @@ private server of installed programs.
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,16 @@ from pytest_arena._mysql.servers._mysql_programs import (
     read_version,
 )
 from pytest_arena._product._server_targets import is_here, os_user
-from pytest_arena._product.servers import Server, Unavailable
+from pytest_arena._product.servers import (
+    Server,
+    Unavailable,
+    check_system,
+    first_usable,
+    foreign_host,
+    named_unusable,
+)
 from pytest_arena._values import Address
-from pytest_arena.errors import ServerError, redact, redact_url
+from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +47,10 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControl
     from pytest_arena._mysql.servers._mysql_programs import MySQLPrograms
 
-_WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
 _FORM = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
-_USUAL_USER = "root"
+_FIX = f"apt install mariadb-server   # or mysql-server\nor {_FORM}"
 _SOCKETS = (
     "/run/mysqld/mysqld.sock",
-    "/var/run/mysqld/mysqld.sock",
     "/var/lib/mysql/mysql.sock",
     "/tmp/mysql.sock",  # noqa: S108 - the servers' default files
 )
@@ -67,22 +71,11 @@ def find_server(config: Config) -> Server:
     """
     if config.server_url:
         return _named_server(config)
-    reasons: list[str] = []
-    sources = (
-        ("a local service", local_service),
-        ("a private server", private_server),
-    )
-    for name, find in sources:
-        try:
-            return find(config)
-        except Unavailable as reason:
-            reasons.append(f"{name}: {' '.join(str(reason).split())}")
-    raise ServerError(
-        "there is no MySQL or MariaDB for the tests",
-        why=_WHY,
-        cause="\n".join(reasons),
-        fix=f"apt install mariadb-server   # or mysql-server\nor {_FORM}",
-    )
+    sources = {
+        "a local service": local_service,
+        "a private server": private_server,
+    }
+    return first_usable("MySQL or MariaDB", sources, config, fix=_FIX)
 
 
 def local_service(config: Config) -> Server:
@@ -93,16 +86,9 @@ def local_service(config: Config) -> Server:
     Raises:
         Unavailable: there is none, or ``arena_database = own``.
     """
-    if config.database == "own":
-        raise Unavailable("not asked for, a private server is")
-    reasons: list[str] = []
-    host = os.environ.get("MYSQL_HOST", "")
-    if host and not is_here(host):
-        reasons.append(
-            f"MYSQL_HOST={host} is another machine, which is used only if arena_database names it"
-        )
+    reasons = foreign_host(config, "MYSQL_HOST")
     for place, port in _local_places():
-        for user in filter(None, dict.fromkeys((os_user(), _USUAL_USER))):
+        for user in filter(None, dict.fromkeys((os_user(), "root"))):
             password = os.environ.get("MYSQL_PWD", "")
             address = Address(
                 "mysql", place, port, user, "", password, config.turn_timeout
@@ -126,8 +112,7 @@ def private_server(config: Config) -> Server:
     Raises:
         Unavailable: with the reason of each.
     """
-    if sys.platform == "win32":
-        raise Unavailable("a private server listens on a socket alone: not for Windows")
+    check_system()
     from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not on Windows
 
     reasons: list[str] = []
@@ -165,12 +150,7 @@ def _named_server(config: Config) -> Server:
         address = read_url(config.server_url, config.turn_timeout)
         return enter(address, f" on {address.server}, from {config.places['database']}")
     except Unavailable as reason:
-        raise ServerError(
-            f"the server for the tests cannot be used: {reason}",
-            why=_WHY,
-            cause=f"{redact_url(config.server_url)} in {config.places['database']}",
-            fix=reason.fix or _FORM,
-        ) from reason
+        raise named_unusable(config, reason, _FORM) from reason
 
 
 def read_url(text: str, patience: float = 0.0) -> Address:

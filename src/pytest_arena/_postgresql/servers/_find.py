@@ -7,7 +7,6 @@ private server of installed programs or of a wheel.
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,19 +29,25 @@ from pytest_arena._postgresql.servers._programs import (
     read_programs,
 )
 from pytest_arena._product._server_targets import is_here, os_user
-from pytest_arena._product.servers import Server, Unavailable
+from pytest_arena._product.servers import (
+    Server,
+    Unavailable,
+    check_system,
+    first_usable,
+    foreign_host,
+    named_unusable,
+)
 from pytest_arena._values import Address
-from pytest_arena.errors import ServerError, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
 
 
-_WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
 _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
+_FIX = f"pip install 'pytest-arena[postgresql]'\nor {_FORM}"
 _PORT = 5432
 _USUAL_USER = "postgres"
 # A URL without a database has "".
@@ -59,28 +64,17 @@ def find_server(config: Config) -> Server:
     """
     if config.server_url:
         return _named_server(config)
-    reasons: list[str] = []
-    sources: tuple[tuple[str, Callable[[Config], Server]], ...] = (
-        ("a local service", local_service),
-        ("local binaries", installed_server),
-        ("a wheel", wheel_server),
-    )
-    for name, find in sources:
-        try:
-            return find(config)
-        except Unavailable as reason:
-            reasons.append(f"{name}: {' '.join(str(reason).split())}")
-    raise ServerError(
-        "there is no PostgreSQL for the tests",
-        why=_WHY,
-        cause="\n".join(reasons),
-        fix=f"pip install 'pytest-arena[postgresql]'\nor {_FORM}",
-    )
+    sources = {
+        "a local service": local_service,
+        "local binaries": installed_server,
+        "a wheel": wheel_server,
+    }
+    return first_usable("PostgreSQL", sources, config, fix=_FIX)
 
 
 def installed_server(config: Config) -> Server:
     """Return a private cluster of the first installed PostgreSQL that works."""
-    _check_system()
+    check_system()
     reasons: list[str] = []
     for folder in folders():
         try:
@@ -96,13 +90,8 @@ def installed_server(config: Config) -> Server:
 
 def wheel_server(config: Config) -> Server:
     """Return a private cluster of the programs in a Python package."""
-    _check_system()
+    check_system()
     return _private_server(programs_of_wheel(), config)
-
-
-def _check_system() -> None:
-    if sys.platform == "win32":
-        raise Unavailable("a private server listens on a socket alone: not for Windows")
 
 
 def _private_server(programs: PostgreSQLPrograms, config: Config) -> Server:
@@ -119,14 +108,7 @@ def local_service(config: Config) -> Server:
     Raises:
         Unavailable: there is none, or ``arena_database = own``.
     """
-    if config.database == "own":
-        raise Unavailable("not asked for, a private server is")
-    reasons: list[str] = []
-    host = os.environ.get("PGHOST", "")
-    if host and not is_here(host):
-        reasons.append(
-            f"PGHOST={host} is another machine, which is used only if arena_database names it"
-        )
+    reasons = foreign_host(config, "PGHOST")
     for host, port in _local_places():
         try:
             return _service(host, port, config.turn_timeout)
@@ -192,12 +174,7 @@ def _named_server(config: Config) -> Server:
             reason.suggest_rollback()
     except Unavailable as reason:
         refused = reason
-    raise ServerError(
-        f"the server for the tests cannot be used: {refused}",
-        why=_WHY,
-        cause=f"{redact_url(config.server_url)} in {config.places['database']}",
-        fix=refused.fix or _FORM,
-    ) from refused
+    raise named_unusable(config, refused, _FORM) from refused
 
 
 def _enter_by_any(named: Address, config: Config) -> Server:
