@@ -219,6 +219,15 @@ def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example)
 
 
 @pytest.mark.slow
+def test_the_configuration_of_flask_migrate_names_the_way_out(example: Example) -> None:
+    """It has no `script_location`, because Flask-Migrate's commands set it."""
+    project = with_migrations(example, SYNC_ENV)
+    project = project.change("alembic.ini", "script_location = %(here)s/migrations\n", "")
+    run = project.run().expect(status=4)
+    run.says("<script_location>/env.py", "flask_migrate.upgrade() in the context of the app")
+
+
+@pytest.mark.slow
 def test_migrations_may_lie_in_a_folder_of_a_package_s_folder(example: Example) -> None:
     """As Prefect has them: ``prefect:server:database:_migrations``."""
     files = {

@@ -323,7 +323,9 @@ class AlembicBuilder:
         """Return the folder of ``env.py`` and the migrations."""
         from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
 
-        location = Config(str(self.ini)).get_main_option("script_location") or ""
+        config = Config(str(self.ini))
+        # The error for a folder that does not exist shows the default.
+        location = config.get_main_option("script_location", "<script_location>")
         # Alembic's form is package:folder:folder.
         if ":" in location and not Path(location).is_absolute():
             package, *folders = location.split(":")
@@ -400,7 +402,9 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
             f"arena_schema = {ini.name}: there is no {folder / 'env.py'}",
             why="env.py runs the migrations, which create the tables",
             cause=f"script_location in {ini}",
-            fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section",
+            fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section\n"
+            "or, with Flask-Migrate, arena_schema = <module>:<function>   which calls "
+            "flask_migrate.upgrade() in the context of the app",
         )
     return builder
 
