@@ -128,4 +128,4 @@ def test_a_required_plugin_ends_a_run_that_does_not_load_it(tmp_path: Path) -> N
         assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
         run.says("Missing required plugins: pytest-arena")
         loaded = project.run("-p", "arena", "test_it.py", plugin=False)
-    loaded.never_says("Missing required plugins").says("1 of 1 tests had a database")
+    loaded.never_says("Missing required plugins").says("1 of 1 tests had a separate database")
