@@ -17,7 +17,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, MethodType
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -516,11 +516,10 @@ class _ThreadRun:
     Without this class, a thread of aiosqlite would then belong to its first test forever.
     """
 
-    def __init__(self, thread: Thread) -> None:
-        self.thread = thread
-        self.run: Callable[[], object] = thread.run
+    def __init__(self, run: Callable[[], object]) -> None:
+        self.run = run
 
-    def __call__(self) -> object:
+    def __call__(self, thread: Thread) -> object:
         context = copy_context()
         of_arena = {name for name in context if name.name.startswith("arena")}
         try:
@@ -533,8 +532,8 @@ class _ThreadRun:
             return own_context.run(self.run)
         finally:
             # From now on the thread has the method of its class, and no reference cycle.
-            vars(self.thread).pop("run", None)
-            del self.thread, self.run
+            vars(thread).pop("run", None)
+            del self.run
 
 
 def _end_at_user_line(error: BaseException) -> None:
@@ -741,8 +740,9 @@ def _watch_threads(undo: ExitStack) -> None:
     @wraps(initialize)
     def watched_init(thread: Any, *args: Any, **kwargs: Any) -> None:
         initialize(thread, *args, **kwargs)
-        thread.arena_run = _ThreadRun(thread)
-        thread.run = thread.arena_run
+        thread.arena_run = _ThreadRun(thread.run)
+        # Sentry calls `thread.run.__func__` with the thread.
+        thread.run = MethodType(thread.arena_run, thread)
 
     def watched_start(thread: Any) -> None:
         own: Any = getattr(thread, "arena_run", thread)

@@ -457,3 +457,43 @@ def test_threads_that_inherit_a_context_serve_every_test(example: Example) -> No
     project = project.with_paths({"site-packages/inheriting.py": INHERITING})
     run = project.with_files(test_threads=INHERITED).run("-p", "inheriting", "-p", "no:randomly")
     run.expect(passed=6).never_says("was cut off")
+
+
+# As sentry_sdk patches it when the app is imported.
+SENTRY = """
+import threading
+
+start = threading.Thread.start
+
+
+def sentry_start(thread):
+    function = getattr(thread.run, "__func__", thread.run)
+    thread.run = lambda: function(threading.current_thread())
+    start(thread)
+
+
+threading.Thread.start = sentry_start
+"""
+TRACED_BY_SENTRY = """
+import threading
+
+import sentry
+
+
+def test_a_thread_runs():
+    seen = []
+    thread = threading.Thread(target=seen.append, args=("ran",))
+    thread.start()
+    thread.join()
+    assert seen == ["ran"]
+
+
+def test_an_app_with_threads(test_client):
+    assert test_client.post("/dancers/Ada").status_code == 201
+"""
+
+
+def test_threads_run_if_sentry_traces_them(example: Example) -> None:
+    """Otherwise ``asyncio.to_thread`` waits forever."""
+    run = example.with_files(sentry=SENTRY, test_sentry=TRACED_BY_SENTRY).run("-x")
+    run.expect(passed=2).never_says("TypeError")
