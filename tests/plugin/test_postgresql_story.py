@@ -187,6 +187,32 @@ def test_transactions_that_tests_leave_open_are_named_and_ended(example: Example
     run.says("the test ended with an open transaction", "a connection that was not returned")
 
 
+DROPS = """
+from sqlalchemy import text
+from app import engine
+
+left = []
+
+
+async def test_drops_a_table_with_a_sequence():
+    connection = await engine.connect()
+    await connection.execute(text("DROP TABLE dancers"))
+    left.append(connection)
+
+
+async def test_the_next_one(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+@pytest.mark.slow
+def test_clone_does_not_wait_for_a_sequence_that_a_test_locks(example: Example) -> None:
+    """pytest-arena reads the sequences while the connection that locks one is still open."""
+    run = on_postgresql(example, test_it=DROPS).run("--arena-isolation=clone")
+    run.expect(1, passed=2, errors=1)
+    run.says("the test ended with an open transaction", "test_it.py:9")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "option,says",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
+READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _NOTHING: Archive = []
 _SHOWN = 3  # so many marks are named in a line
 _LOCKED = "55P03"
@@ -75,7 +76,9 @@ class LiveDatabase(ABC):
             False  # pytest-arena has changed it, so that a copy replaces it
         )
         # Kept open to read content: a new connection takes three times as long.
-        self.reader = Reconnecting(lambda: open_control(self.address), self._lost)
+        self.reader = Reconnecting(
+            lambda: open_control(self.address, READ_SETTINGS), self._lost
+        )
 
     @property
     def address(self) -> Address:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._rows import read_rows
 from pytest_arena._postgresql._session_functions import session_functions
+from pytest_arena._postgresql.isolation._live import READ_SETTINGS
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.journal._server import Look, Restoration
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     _Reader: TypeAlias = Callable[[Callable[[Control], object]], Any]
 
 _ENDED = "the connection that all connections share has ended"
-_READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 
 
 class Uncommitted(RowsLost):
@@ -318,7 +318,7 @@ class RolledBackDatabase(PlainDatabase):
             return super()._reader_of(moment, snapshot, stack)
         # Nothing was committed there.
         address = self.own.address_of(self.name)
-        control = stack.enter_context(closing(open_control(address, _READ_SETTINGS)))
+        control = stack.enter_context(closing(open_control(address, READ_SETTINGS)))
         return lambda question: question(control)
 
     def start_of(self, levels: Levels, number: int) -> ReadContent | None:
