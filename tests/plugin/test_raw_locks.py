@@ -111,3 +111,29 @@ def test_transactions_that_are_over_are_not_named(locking: Example) -> None:
     """One was committed, one has ended with its connection, and one is on a replaced file."""
     run = locking.run("-p", "no:randomly", "-k", "left_open or over").expect(1, passed=1, failed=1)
     run.says("a result that was not read to its end").never_says("is in a transaction")
+
+
+CLOSED = """
+import sqlite3
+
+KEPT = []
+
+
+def test_closed(arena, test_client):
+    connection = sqlite3.connect(arena.url.partition("///")[2])
+    connection.execute("INSERT INTO dancers (name) VALUES ('Flow')")
+    rows = connection.execute("SELECT 1 UNION SELECT 2")
+    next(rows)
+    KEPT.append(rows)
+    connection.close()
+    assert test_client.post("/dancers/Ruby").status_code == 201
+"""
+
+
+@pytest.mark.parametrize("isolation", ["copy", "rollback"])
+def test_a_closed_connection_holds_no_lock_while_a_cursor_exists(
+    locking: Example, isolation: str
+) -> None:
+    """SQLite alone keeps the transaction, for example of a request that was cancelled."""
+    run = locking.with_files(test_it=CLOSED).run(f"--arena-isolation={isolation}")
+    run.expect(passed=1)

@@ -118,7 +118,6 @@ class GuardedConnection(sqlite3.Connection):
 
     commit = _in_turn(sqlite3.Connection.commit)
     rollback = _in_turn(sqlite3.Connection.rollback)
-    close = _in_turn(sqlite3.Connection.close)
     create_function = _noting_change(sqlite3.Connection.create_function)
     create_aggregate = _noting_change(sqlite3.Connection.create_aggregate)
     create_window_function = _noting_change(sqlite3.Connection.create_window_function)
@@ -129,6 +128,13 @@ class GuardedConnection(sqlite3.Connection):
     # Past the overrides of an app's class.
     arena_roll_back = sqlite3.Connection.rollback
     arena_close = sqlite3.Connection.close
+
+    @_in_turn
+    def close(self) -> None:
+        """Roll back and close. If a cursor still exists, SQLite alone would keep the locks."""
+        with suppress(sqlite3.Error):
+            self.arena_roll_back()
+        self.arena_close()
 
     def arena_watch_writes(self, file: str) -> None:
         """Note the writes of each transaction from now on. ``file`` is the test's file.

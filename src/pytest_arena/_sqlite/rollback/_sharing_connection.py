@@ -595,10 +595,6 @@ class SharingConnection(GuardedConnection):
         if getattr(self, "autocommit", None) is not True:
             self.arena_roll_back()
 
-    def close(self) -> None:
-        """As ``sqlite3.Connection.close``."""
-        self.arena_close()
-
     def arena_roll_back(self) -> None:
         """Roll back past the overrides of an app's class."""
         self.arena_check_open()
