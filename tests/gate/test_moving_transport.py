@@ -325,14 +325,14 @@ class TestTransport:
         much = bytes(range(256)) * 40_000
 
         async def write() -> None:
-            transport.board(asyncio.get_running_loop())
+            transport.attach(asyncio.get_running_loop())
             transport.write(much)
             transport.writelines([b"the", b"end"])
             assert transport._unsent
-            transport.leave()
+            transport.detach()
 
         async def read() -> bytes:
-            transport.board(asyncio.get_running_loop())
+            transport.attach(asyncio.get_running_loop())
             theirs.settimeout(0)
             found = b""
             while not found.endswith(b"theend"):
@@ -352,7 +352,7 @@ class TestTransport:
 
         async def old() -> None:
             loop = asyncio.get_running_loop()
-            transport.board(loop)
+            transport.attach(loop)
             boarded.set()
             await asyncio.to_thread(left.wait)
             await asyncio.sleep(0)  # Python 3.14 may not have turned: the wait was over already
@@ -360,7 +360,7 @@ class TestTransport:
             await asyncio.to_thread(over.wait)
 
         async def new() -> None:
-            transport.board(asyncio.get_running_loop())
+            transport.attach(asyncio.get_running_loop())
             left.set()
             theirs.sendall(b"here")
             while heard.data != b"here":  # noqa: ASYNC110 - the protocol's calls are the events
@@ -382,12 +382,12 @@ class TestTransport:
         theirs.sendall(b"late")
 
         async def wait() -> None:
-            transport.board(asyncio.get_running_loop())
+            transport.attach(asyncio.get_running_loop())
             transport.pause_reading()
             for _ in range(3):
                 await asyncio.sleep(0)
-            transport.leave()
-            transport.board(asyncio.get_running_loop())
+            transport.detach()
+            transport.attach(asyncio.get_running_loop())
             for _ in range(3):
                 await asyncio.sleep(0)
             assert not heard.data
@@ -407,7 +407,7 @@ class TestTransport:
         theirs.shutdown(socket.SHUT_WR)
 
         async def ask() -> None:
-            transport.board(asyncio.get_running_loop())
+            transport.attach(asyncio.get_running_loop())
             transport.write(b"anybody there?")
             while not heard.lost:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0)

@@ -320,7 +320,7 @@ def test_undo_that_is_asked_for_where_it_cannot_be(
     own: ServerRegistry, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its name it is an error, else there is a line and clones."""
-    monkeypatch.setattr(f"{choosing.__name__}.templates.lacking", lambda _: "the moon is full")
+    monkeypatch.setattr(f"{choosing.__name__}.templates.why_no_undo", lambda _: "the moon is full")
     with pytest.raises(ConfigError, match="the moon is full"):
         Switching(own, template, "undo")
     made = Switching(own, template, "auto")

@@ -483,9 +483,9 @@ def test_a_dropped_journal_with_a_wide_fixtures_rows(world: ServerWorld) -> None
     world.isolation.enter()
     [(schema,)] = hand.execute(SCHEMAS).fetchall()
     hand.execute(f"DROP SCHEMA {schema} CASCADE")
-    with pytest.raises(IsolationError, match="what wider fixtures have written is lost"):
+    with pytest.raises(IsolationError, match="rows that wider fixtures wrote are lost"):
         world.isolation.leave()
-    with pytest.raises(IsolationError, match="is lost"):
+    with pytest.raises(IsolationError, match="are lost"):
         world.isolation.leave_by_force()
     assert hand.dump() == before
     hand.execute("DELETE FROM plain")
@@ -546,7 +546,7 @@ def test_what_has_nothing_to_do_with_the_schema_does_not_freeze_it(
     live, generation = world.isolation.live.address, world.isolation.generation
     with monkeypatch.context() as patched:
         patched.setattr(ServerJournal, "enter", refuse)
-        with pytest.raises(ArenaError, match="the change journal cannot go on: no"):
+        with pytest.raises(ArenaError, match="the change journal cannot continue: no"):
             world.isolation.enter()
     is_usable_as_it_was(world, hand)
     assert (world.isolation.live.address, world.isolation.generation) == (live, generation)

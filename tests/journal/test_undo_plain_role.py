@@ -10,7 +10,7 @@ import pytest
 
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql.journal._capture import install
-from pytest_arena._postgresql.journal._journal_templates import lacking
+from pytest_arena._postgresql.journal._journal_templates import why_no_undo
 from pytest_arena._postgresql.journal._server import Restoration, ServerJournal
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena.errors import ServerError
@@ -248,9 +248,9 @@ def test_a_server_that_is_full_is_not_taken_for_a_lack_of_rights(fresh: ServerRe
     """Nothing follows from it for the rest of the run."""
     run(f"ALTER ROLE {FRESH} CONNECTION LIMIT 1")
     with pytest.raises(ServerError, match="too many connections"):
-        lacking(fresh)
+        why_no_undo(fresh)
     run(f"ALTER ROLE {FRESH} CONNECTION LIMIT -1")
-    assert lacking(fresh).startswith(f"the role {FRESH} may not: permission denied")
+    assert why_no_undo(fresh).startswith(f"the role {FRESH} may not: permission denied")
 
 
 def test_changes_are_told_without_event_triggers_pitfall_029(worlds: Worlds) -> None:

@@ -342,7 +342,7 @@ def test_a_fixture_that_makes_a_test_database(server: StoryMySQLServer, tmp_path
     url = server.developers_url("mysql+pymysql").set(database="")
     story = FIXTURE.format(url=url.render_as_string(hide_password=False))
     run = shop(server, tmp_path).with_files(test_story=story).run("-q")
-    run.expect(passed=1).says("a fixture makes or drops a test database")
+    run.expect(passed=1).says("a fixture creates or drops a test database")
 
 
 CLIENT = """

@@ -166,8 +166,8 @@ def test_a_global_async_pool_of_psycopg_names_its_cause_and_cure(tmp_path: Path)
     run = project.run("-p", "no:randomly", "-q").expect(1, passed=1, failed=3)
     assert run.output.count("next: open the pool in the app's lifespan, and close it there") == 3
     run.says(
-        "pytest-arena ends each connection that a driver opens without\n"
-        "an engine with the test in which it was opened. A pool that the app keeps in a global"
+        "If a driver opens a connection without an engine,\n"
+        "pytest-arena ends it at the end of the test. A pool that the app keeps in a global"
     )
 
 
@@ -184,6 +184,6 @@ def test_a_global_pool_of_asyncpg_names_its_cause_and_cure(tmp_path: Path) -> No
     """Its event loop ends with the test."""
     run = example_of(tmp_path, ASYNCPG).run("-p", "no:randomly", "-q")
     run.expect(1, passed=1, failed=3)
-    words = "a pool of asyncpg belongs to the event loop in which it was made: "
+    words = "this pool of asyncpg works only in the event loop that created it"
     assert run.output.count(words) == 3
-    run.says("next: make the pool in the app's lifespan")
+    run.says("next: create the pool in the app's lifespan")

@@ -93,5 +93,5 @@ def test_a_global_connection_of_asyncpg_of_an_earlier_loop_is_named(example: Exa
         "app.py", "sqlite+aiosqlite:///dev.db", "postgresql+asyncpg://me@db.example.org/shop"
     )
     run = project.run("-p", "no:randomly", env=server).expect(1, passed=1, failed=1)
-    run.says("a connection of asyncpg belongs to the event loop in which it was opened")
+    run.says("this connection of asyncpg works only in the event loop that opened it")
     run.says("next: open it in the app's lifespan, and keep it on app.state")

@@ -77,12 +77,12 @@ def test_a_fixture_that_makes_the_test_database_is_answered(example: Example, sc
     """Nothing is made on the server: the engine on it is led to the test's database anyway."""
     run = suite(example, scope, test_it=USES_IT).run("-v").expect(passed=2)
     run.says(
-        "a fixture makes or drops a test database:",
+        "a fixture creates or drops a test database:",
         "conftest.py:12  connection.execute(text(statement)).",
-        "pytest-arena did not send it",
+        "pytest-arena did not send the statement",
         "a line `shop-test = <module>:<Base>` in arena_schema",
     )
-    assert run.output.count("a fixture makes or drops") == 1
+    assert run.output.count("a fixture creates or drops") == 1
 
 
 # A public suite's: its block is around the tests, and its statements are sent past its connection.
@@ -188,7 +188,7 @@ def test_such_a_fixture_by_any_driver(example: Example) -> None:
     """Where `arena_drivers = redirect` has led it into the arena."""
     project = on_postgresql(example, test_it=BY_DRIVERS)
     run = project.run("--arena-drivers=redirect").expect(passed=1)
-    assert run.output.count("a fixture makes or drops") == 1
+    assert run.output.count("a fixture creates or drops") == 1
 
 
 IN_A_TRANSACTION = """
@@ -307,10 +307,10 @@ def test_several(several):
     "ALTER DATABASE shop_real SET x.y = '1'": "in a migration or in arena_schema",
     "GRANT ALL ON DATABASE shop_real TO PUBLIC": "in a migration or in arena_schema",
     "REASSIGN OWNED BY me TO me": "name each object",
-    "ALTER ROLE me SET work_mem = '1MB'": "a role's default",
+    "ALTER ROLE me SET work_mem = '1MB'": "set the role's default in this database alone",
     "SELECT dblink('dbname=shop_real', 'SELECT 1')": "through an engine",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity": "WHERE datname = current_database()",
-    "SELECT pg_reload_conf()": "by hand, before the tests",
+    "SELECT pg_reload_conf()": "by hand before the tests",
 }.items())
 def test_what_to_do(arena, statement, instead):
     with arena.expect_refusal() as refused:
@@ -375,7 +375,9 @@ def test_the_advice_is_for_the_database_that_the_fixture_makes(example: Example)
     followed = followed.change("conftest.py", "autouse=True", "").change(
         "conftest.py", "session(database)", "session()"
     )
-    followed.run().expect(passed=2).never_says("starts with the tables", "a fixture makes or drops")
+    followed.run().expect(passed=2).never_says(
+        "starts with the tables", "a fixture creates or drops"
+    )
 
 
 @pytest.mark.slow

@@ -557,8 +557,8 @@ def test_rows_of_wider_fixtures_are_lost_in_a_crash(
         env = project.env({"VICTIM": str(control.pid), "ARENA_VERIFY": "0"})
         run = project.built().with_files(test_it=WIDE).run("test_it.py", env=env)
     run.expect(1, passed=1, errors=1)
-    run.says("what wider fixtures have written is lost: the database server has crashed")
-    run.says("the server's log says why it has crashed", "[A501]")
+    run.says("rows that wider fixtures wrote are lost: the database server has crashed")
+    run.says("The server's log says why the server has crashed", "[A501]")
 
 
 UNLOGGED = """

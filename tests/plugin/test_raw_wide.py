@@ -372,4 +372,4 @@ async def test_pool(pool, turn):
 def test_an_async_pool_of_psycopg_keeps_the_tasks_of_its_fixture(raw: Example, how: str) -> None:
     """Its scheduler waits in no line of the suite, and begins tasks while a test runs."""
     run = raw.with_files(test_it=ASYNC_POOL).run("-q", f"--arena-isolation={how}")
-    run.expect(passed=3).never_says("task running", "not looked at", "not watched")
+    run.expect(passed=3).never_says("task running", "does not check the statements", "not watched")

@@ -133,7 +133,7 @@ def test_a_sequence_that_the_role_may_not_set_is_named(named: Named) -> None:
     test = FOUND.partition("    assert await db_session")[0].replace('"Sand", ', "")
     ran = named.of(test).run("--arena-schema=", "--arena-seed=", env=named.env)
     ran.expect(passed=1).says(
-        f"rollback: sequences keep the numbers that tests take, since role {named.name} may not "
+        f"rollback: sequences stay where tests have moved them, since role {named.name} may not "
         "set them: public.dancers_id_seq. Next: GRANT SELECT, UPDATE ON SEQUENCE"
     )
 
@@ -370,7 +370,7 @@ def test_a_build_that_needs_a_commit_says_so(named: Named) -> None:
     named = replace(named, example=named.example.with_files(tables=COMMITS))
     ran = named.test(ONE, "--arena-schema=tables:build").expect(1, failed=1)
     ran.says("CREATE INDEX CONCURRENTLY cannot run inside a transaction block", "tables.py:9")
-    advice = "leave out the statement, which needs a commit, or: ALTER ROLE"
+    advice = "delete the statement, which needs a commit, or: ALTER ROLE"
     ran.says(advice)
     script = "CREATE TABLE dancers (id serial, name text);\nVACUUM dancers;\n"
     named = replace(named, example=named.example.with_paths({"tables.sql": script}))

@@ -75,8 +75,8 @@ async def test_after_both(crew, client):
 def test_a_wide_fixture_lives_as_long_as_its_savepoint(example: Example) -> None:
     """What it has written is in no copy, so that a test that needs a copy is refused."""
     ran = run(example, WIDE, "--arena-keep=failed").expect(1, passed=5, failed=1, errors=1)
-    ran.says("what wider fixtures have written cannot be copied: a copy of the database is needed")
-    ran.says("with rollback it is never committed")
+    ran.says("rows that wider fixtures wrote cannot be copied: a copy of the database is needed")
+    ran.says("rollback never commits them")
     ran.says("test_that_fails: not kept: ")
 
 

@@ -407,7 +407,7 @@ def test_a_registry_of_somebody_elses_is_not_touched_pitfall_138() -> None:
     with own_registry() as name:
         run(f"CREATE DATABASE {name}")
         run("CREATE TABLE precious (a int)", database=name)
-        with pytest.raises(ServerError, match="is not arena's"):
+        with pytest.raises(ServerError, match="is not pytest-arena's"):
             ServerRegistry(address(), registry=name)
         assert rows("SELECT count(*) FROM precious", name) == [(0,)]
 

@@ -102,7 +102,7 @@ class MySQLIsolation:
         self._unrestored: MySQLLevel | None = None
         frozen = self._template(template)
         self._plan = own.plan_of(template)
-        with own.saying("no database for the first test"):
+        with own.reporting("no database for the first test"):
             self.live = frozen.copy()
             base = self._new_base(isolation, frozen, self.live)
         self._bases = [base]
@@ -192,7 +192,7 @@ class MySQLIsolation:
             return True
         base = self._bases[-1]
         journal = base.journal
-        with self._own.saying("the live database cannot be compared"):
+        with self._own.reporting("the live database cannot be compared"):
             if isinstance(journal, KeyJournal):
                 return not journal.is_untouched() or journal.has_moved_counters()
             return base.frozen.content() != self._live_content()
@@ -221,7 +221,7 @@ class MySQLIsolation:
         if isolation == "rollback":
             return "rollback is for all tests of a run"
         if isolation == "undo" and self.name != "undo":
-            with self._own.saying("the schema cannot be read"):
+            with self._own.reporting("the schema cannot be read"):
                 reason = why_unfit(self._own, self.live)
             if reason:
                 return reason
@@ -264,7 +264,7 @@ class MySQLIsolation:
 
     def _enter_base(self, *, is_used: bool) -> None:
         """Open a level in the journal. If that is impossible, open it above a snapshot."""
-        with self._own.saying("the level cannot be entered"):
+        with self._own.reporting("the level cannot be entered"):
             try:
                 self._bases[-1].journal.enter(is_used=is_used)
             except SchemaChanged:
@@ -274,7 +274,7 @@ class MySQLIsolation:
     def _change_isolation(self, isolation: str) -> None:
         """Give the top level another isolation. The level below it is restored by a copy."""
         try:
-            with self._own.saying("the level cannot be entered"):
+            with self._own.reporting("the level cannot be entered"):
                 base = self._snapshot(isolation)
         except BaseException:
             self._pop()
@@ -426,7 +426,7 @@ class MySQLIsolation:
             self._drop(self._bases.pop())
         with self._uses.alone():
             self.generation += 1  # connections end, also if this fails
-            with self._own.saying("the live database cannot be replaced"):
+            with self._own.reporting("the live database cannot be replaced"):
                 live = level.base.frozen.copy()
                 try:
                     self._reinstall(level.base.journal, live)
@@ -455,7 +455,7 @@ class MySQLIsolation:
     def replace(self, content: str | None) -> None:
         """Replace the current state by a template's content, or by an empty database."""
         frozen = self._template(content)
-        with self._own.saying("the content cannot be replaced"), self._uses.alone():
+        with self._own.reporting("the content cannot be replaced"), self._uses.alone():
             base = self._moved_to(frozen, self.name)
         self._add(base)
         self._is_written = False
@@ -535,7 +535,7 @@ class MySQLIsolation:
         """End a connection to a live or replaced database, or cancel only its statement."""
         control = self._own.control
         command = "KILL QUERY" if cancel else "KILL"
-        with self._own.saying("a connection cannot be ended"):
+        with self._own.reporting("a connection cannot be ended"):
             try:
                 control.run(f"{command} {pid}")
             except MySQLFailure as error:
@@ -570,7 +570,7 @@ class MySQLIsolation:
         Cost: nothing if no statement may have written since the last moment.
         """
         journal = self._bases[-1].journal
-        with self._own.saying(_UNREADABLE):
+        with self._own.reporting(_UNREADABLE):
             if isinstance(journal, NoJournal):
                 return self._live_rows() if exact else None
             with suppress(SchemaChanged):
@@ -614,7 +614,7 @@ class MySQLIsolation:
         if number < 0:
             return []
         level = self._stack[number]
-        with self._own.saying("the databases cannot be compared"):
+        with self._own.reporting("the databases cannot be compared"):
             if depth:
                 return self._compared(level, self._stack[number + 1], limit)
             base, inner = level.start
@@ -649,7 +649,7 @@ class MySQLIsolation:
         Raises:
             IsolationError: the database was dropped.
         """
-        with self._own.saying("the live database cannot be read"):
+        with self._own.reporting("the live database cannot be read"):
             try:
                 return self._live_content()
             except MySQLFailure as error:

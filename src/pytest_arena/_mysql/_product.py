@@ -64,7 +64,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
             lock_timeout=self._config.lock_timeout,
             source=source,
         )
-        with registry.saying("the server's settings cannot be read"):
+        with registry.reporting("the server's settings cannot be read"):
             self._note_settings(registry.control)
             self._changed_databases = ChangedDatabases(registry.control, server.address)
         self.users = Accounts(self._core, registry)
@@ -78,7 +78,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
 
     def _names_of_databases(self, registry: MySQLRegistry) -> list[str]:
         """Return the names of the server's databases, and of those in the app's URLs."""
-        with registry.saying("the server's databases cannot be listed"):
+        with registry.reporting("the server's databases cannot be listed"):
             on_server = [name for (name,) in registry.control.rows("SHOW DATABASES")]
         requested, _ = self._core.requested()
         return on_server + [name.rpartition("/")[2] for name in requested]
@@ -143,7 +143,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         isolation = isolation_named(self._config, _ISOLATIONS, self.shown)
         asked_for = self._config.isolation
         if isolation == "undo":
-            with own.saying("the schema cannot be read"):
+            with own.reporting("the schema cannot be read"):
                 reason = why_unfit(own, content or own.name)
             if reason and asked_for == "undo":
                 raise self._unfit(reason)

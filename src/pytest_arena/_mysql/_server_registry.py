@@ -178,7 +178,7 @@ class MySQLRegistry:
         self.control = MySQLControlLine(self._connect_as_run)
         self._dropping_control = MySQLControlLine(self._connect)
         self._dropping_thread = Background(at_end=self._dropping_control.close)
-        with self.saying("pytest-arena's databases cannot be made"):
+        with self.reporting("pytest-arena's databases cannot be made"):
             self.sweep()
 
     def address_of(self, name: str = "") -> Address:
@@ -287,7 +287,7 @@ class MySQLRegistry:
         what = f"no copy of {template}" if template else "no new database"
         self._databases[name] = kind
         try:
-            with self.saying(what):
+            with self.reporting(what):
                 self.control.run(self._insert_row(name, kind))
                 if template:
                     self._copy_grants(template, name)
@@ -349,7 +349,7 @@ class MySQLRegistry:
         self, name: str, *, fingerprint: str, manifest: str, title: str
     ) -> str:
         """Make a database a template, in one statement. Return its name."""
-        with self.saying(f"{name} cannot be made a template"):
+        with self.reporting(f"{name} cannot be made a template"):
             self._take_grants(name)
             self.control.run(
                 f"UPDATE made SET kind = 'template', run = NULL, shelf = {literal(fingerprint)}, "
@@ -363,7 +363,7 @@ class MySQLRegistry:
 
     def keep(self, name: str, title: str) -> None:
         """Keep a database for inspection. The newest twenty stay."""
-        with self.saying(f"{name} cannot be kept"):
+        with self.reporting(f"{name} cannot be kept"):
             self.control.run(
                 f"UPDATE made SET kind = 'kept', run = NULL, title = {literal(title)}, "
                 f"created = UTC_TIMESTAMP(6) WHERE name = {literal(name)}"
@@ -378,7 +378,7 @@ class MySQLRegistry:
 
     def templates(self, fingerprint: str) -> list[tuple[str, str]]:
         """Return the names and manifests of finished templates, the newest first."""
-        with self.saying("the templates cannot be listed"):
+        with self.reporting("the templates cannot be listed"):
             return self.control.rows(
                 "SELECT m.name, m.manifest FROM made m JOIN information_schema.schemata s "
                 "ON s.schema_name = m.name WHERE m.kind = 'template' "
@@ -388,7 +388,7 @@ class MySQLRegistry:
 
     def used(self, name: str) -> None:
         """Record that this run uses a template. No sweep drops it while the run lives."""
-        with self.saying(f"{name} cannot be used"):
+        with self.reporting(f"{name} cannot be used"):
             self.control.run(
                 "INSERT IGNORE INTO used_by (template, run) SELECT name, "
                 f"{self._number} FROM made WHERE name = {literal(name)} AND kind = 'template'; "
@@ -405,10 +405,10 @@ class MySQLRegistry:
         """
         name = literal(f"{self.name}.{fingerprint}")
         # On a separate connection, so that waiting blocks no other statement.
-        with self.saying("no connection for a lock"):
+        with self.reporting("no connection for a lock"):
             control = self._connect()
         with closing(control):
-            with self.saying("a lock cannot be had"):
+            with self.reporting("a lock cannot be had"):
                 [(is_locked,)] = control.rows(f"SELECT GET_LOCK({name}, {seconds})")
             if not is_locked:
                 raise TimeoutError(f"{fingerprint}: locked for {seconds} s")
@@ -416,7 +416,7 @@ class MySQLRegistry:
 
     def listed(self) -> list[RegistryRow]:
         """Return the registry's rows, the oldest database first."""
-        with self.saying("the databases cannot be listed"):
+        with self.reporting("the databases cannot be listed"):
             return self.control.call(lambda control: _listed(control, self.name))
 
     # Grants and accounts
@@ -694,7 +694,7 @@ class MySQLRegistry:
         return len(self._databases)
 
     @contextmanager
-    def saying(self, what: str) -> Iterator[None]:
+    def reporting(self, what: str) -> Iterator[None]:
         """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
         try:
             yield

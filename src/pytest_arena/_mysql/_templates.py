@@ -131,7 +131,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
         del fingerprint
-        with self.own.saying("what dead runs have left cannot be swept"):
+        with self.own.reporting("what dead runs have left cannot be swept"):
             self.own.sweep()
 
     def _build(self, address: Address) -> MySQLBuild:
@@ -141,7 +141,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """End all sessions of the database, and register it as a template."""
         name = cast("MySQLBuild", target).address.database
-        with self.own.saying(f"{name} cannot be made a template"):
+        with self.own.reporting(f"{name} cannot be made a template"):
             self.own.end_sessions(name)
         return self.own.finish_template(
             name,

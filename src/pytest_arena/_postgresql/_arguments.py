@@ -140,7 +140,7 @@ def session_arguments(
 
 
 def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
-    """Return whether the arguments were redirected, and the app has not changed them since."""
+    """Return whether pytest-arena redirected the arguments and the app left them unchanged."""
     host = kwargs.get("host")
     if not isinstance(host, RedirectedHost):
         return False
@@ -150,7 +150,7 @@ def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
 
 
 def _host_of(address: Address) -> RedirectedHost:
-    # Drivers write a folder without the slash.
+    # A driver reports the folder of a socket without a slash at its end.
     return RedirectedHost.to(address, address.host.rstrip("/"))
 
 
@@ -295,7 +295,7 @@ _LIBPQ_SESSION = {
 }
 # Arguments that only the drivers have.
 _DRIVER_ONLY = {"database", "dsn", "conninfo"}
-# Explicit values, so that libpq reads no variable of the environment: PGHOSTADDR, PGOPTIONS, …
+# With these explicit values libpq ignores variables such as PGHOSTADDR and PGOPTIONS.
 _EXPLICIT = {
     "hostaddr": "",
     "options": "",
@@ -384,7 +384,7 @@ def _libpq_settings(
 
 
 def _parse(driver: str, text: object) -> dict[str, object]:
-    """Parse a libpq string by libpq itself. The driver is imported, because the app calls it."""
+    """Parse a libpq string with the driver's libpq. The app has imported the driver."""
     if driver == "psycopg":
         return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))
     return dict(sys.modules["psycopg2.extensions"].parse_dsn(text))
@@ -404,17 +404,19 @@ def _knows(driver: str, keyword: str) -> bool:
 
 
 def _libpq_hosts(settings: dict[str, object]) -> tuple[tuple[str, str], ...]:
-    names = _split(settings.get("host"))
-    numbers = _split(settings.get("hostaddr"))
+    hosts = _split(settings.get("host"))
+    addresses = _split(settings.get("hostaddr"))
     ports = _split(settings.get("port"))
-    count = max(len(names), len(numbers))
+    count = max(len(hosts), len(addresses))
     if len(ports) == 1:
         ports *= count
-    hosts = []
-    for name, number, port in zip_longest(names, numbers, ports[:count], fillvalue=""):
-        # libpq connects to the number, and uses the name beside it for certificates.
-        hosts.append((number or name or "localhost", port or _PORT))
-    return tuple(hosts)
+    servers = []
+    for host, address, port in zip_longest(
+        hosts, addresses, ports[:count], fillvalue=""
+    ):
+        # libpq connects to `hostaddr`, and checks the certificate against `host`.
+        servers.append((address or host or "localhost", port or _PORT))
+    return tuple(servers)
 
 
 def _split(value: object) -> list[str]:

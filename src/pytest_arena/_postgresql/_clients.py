@@ -66,8 +66,8 @@ _KEYS = {
     "d": "dbname",
     "l": "dbname",  # of pg_dumpall
 }
-_ONLY_TELLS = {"--version", "-V", "--help", "-?"}
-# In a script of psql: `\connect shop`, which `pg_dump --create` writes.
+_INFORMATION_ONLY = {"--version", "-V", "--help", "-?"}
+# A line of a psql script such as `\connect shop`, which `pg_dump --create` writes.
 _CONNECT = re.compile(r"\s*\\c(?:onnect)?\s+(?:-reuse-previous=\S+\s+)?(.+)")
 _SETTING = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
 
@@ -75,8 +75,8 @@ _SETTING = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
 def client_target(
     program: str, arguments: Sequence[str], variables: Mapping[str, str]
 ) -> ServerTarget | None:
-    """Return the database that a program would connect to. None: it connects to none."""
-    if _ONLY_TELLS.intersection(arguments):
+    """Return the database that a program would connect to, None if it connects to no database."""
+    if _INFORMATION_ONLY.intersection(arguments):
         return None
     pairs, names = _read(arguments, _TAKE_VALUES[program])
     options = dict(pairs)
@@ -100,7 +100,7 @@ def client_target(
 def _connected_databases(options: Iterable[tuple[str, str]]) -> Iterator[str]:
     r"""Yield the databases to which the commands and files of psql switch by ``\connect``.
 
-    Files that such a file includes are not read, nor is psql's standard input.
+    pytest-arena reads neither files that such a file includes nor psql's standard input.
     """
     for name, value in options:
         lines: Iterable[str] = ()
@@ -131,7 +131,10 @@ def _lines_of(script: Path) -> list[str]:
 def _database(
     program: str, options: Mapping[str, str], names: Sequence[str]
 ) -> str | None:
-    """Return the database's name or connection string, "" for the default, None for none."""
+    """Return the database's name or connection string, "" for the default database.
+
+    None: the program connects to no database.
+    """
     first = names[0] if names else ""
     if program in {"createdb", "dropdb"}:
         return first

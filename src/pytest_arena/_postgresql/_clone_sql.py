@@ -16,11 +16,12 @@ COPY = identifier(_COPY)  # the copy's name in the statements of `source`
 
 
 def source(name: str) -> str:
-    """Write the query of a database's size, of fsync, and of the statements for a copy.
+    """Write the query for a database's size, for fsync, and for the statements that adapt a copy.
 
     PostgreSQL does not copy the limit of connections, the rights and the settings of a database.
-    The statements give them to the copy. They are None if there is nothing to give. As in pg_dump,
-    the values of some settings are lists of quoted names. In a copy no commit waits for the disk.
+    The statements set them in the copy. They also switch off ``synchronous_commit``, so that no
+    commit in the copy waits for the disk. The column is NULL if the copy needs no statement. As
+    in pg_dump, the values of some settings are lists of quoted names.
     """
     return f"""
 WITH d AS (SELECT * FROM pg_database WHERE datname = {literal(name)}),
@@ -72,9 +73,9 @@ def end_backends(name: str) -> str:
 
 
 def clients_inside(name: str) -> str:
-    """Write the query of the clients inside a transaction, which have a virtual id.
+    """Write the query for the clients inside a transaction, also without a write.
 
-    A transaction counts even if it has not written.
+    Each transaction has a virtual id.
     """
     return (
         "SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) "
@@ -84,9 +85,9 @@ def clients_inside(name: str) -> str:
 
 
 def without_policies(tables: Iterable[str]) -> str:
-    """Write the statement that disables the policies of tables. It waits a second for locks.
+    """Write the statement that disables the policies of tables.
 
-    The journal does not note it as a change of the schema.
+    It waits one second for locks. The change journal does not record it as a change of the schema.
     """
     changes = " ".join(
         f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;" for table in tables

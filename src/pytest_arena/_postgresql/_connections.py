@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.isolation import ServerIsolation
     from pytest_arena._product._raw_connections import RawConnection
 
-# With one of these arguments the app may open another connection than the arguments name.
+# With one of these arguments the app's code opens the connection, perhaps to another database.
 _FACTORIES = ("connection_factory", "connection_class")
 
 
@@ -85,12 +85,15 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         cargs: list[Any],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Lead a connection to the target. asyncpg's may move between loops from here on."""
+        """Redirect a connection to the target.
+
+        A connection of asyncpg can move between event loops afterwards.
+        """
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = address_for(target, login)
             arguments.redirect(dialect.driver, address, cargs, cparams)
-            # The build of a template waits for locks as long as it needs to.
+            # The build of a template has no limit, and no database of a test.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
             prepare(dialect, cparams, tell=core.ledger.note)
@@ -111,12 +114,12 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         return opened
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
-        """Ask the server for its identity and the database, without regard to their names."""
+        """Ask the server for its identity and its database. Names in arguments may differ."""
         connection = driver_connection(dbapi_connection)
         record = self.records.known(connection)
         admission = record.admission if record is not None else None
         if admission is not None and admission.address is None:
-            return OpenConnection()  # arena_allow admits it
+            return OpenConnection()  # `arena_allow` has admitted it
         own_identity = identity(dbapi_connection)
         if own_identity is None:
             return None
@@ -149,7 +152,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         record = raw.record
         if serial is None:
             return ""
-        if _knows_names(record, serial):
+        if _must_be_replaced(record, serial):
             return "it set a custom setting"
         if serial not in record.altered:
             return ""
@@ -230,7 +233,7 @@ connections = PostgreSQLConnections()
 
 def open_product(core: Core, config: Config) -> Product:
     """Return the product of a run."""
-    # To import a driver does not import the product.
+    # An import of the driver does not import the product.
     from pytest_arena._postgresql._product import PostgreSQL  # noqa: PLC0415 - see above
 
     return PostgreSQL(core, config)
@@ -239,7 +242,13 @@ def open_product(core: Core, config: Config) -> Product:
 class PostgreSQLHandle(ServerHandle["DriverConnection"]):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = ("_core", "_has_numbers", "_has_old_numbers", "_pid", "_states")
+    __slots__ = (
+        "_core",
+        "_has_old_sequence_values",
+        "_has_sequence_values",
+        "_pid",
+        "_session_changes",
+    )
     reads_statements = True
 
     def __init__(
@@ -248,9 +257,13 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         super().__init__(target, dbapi_connection, drivers.RECORDS)
         self._core = core
         self._pid = drivers.pid_of(driver_connection(dbapi_connection))
-        self._states = 0  # how many statements have changed the session
-        self._has_numbers = False  # the session may hold values of sequences
-        self._has_old_numbers = False  # these values may be of an earlier level
+        self._session_changes = (
+            0  # the number of statements that have changed the session
+        )
+        self._has_sequence_values = (
+            False  # `currval` may return a value in this session
+        )
+        self._has_old_sequence_values = False  # the value may be of an earlier level
 
     @property
     def in_transaction(self) -> bool:
@@ -292,10 +305,10 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         return has_written(dbapi_connection)
 
     def note_checkout(self, *, is_first: bool) -> int:
-        """Note a checkout. The session may have numbers of sequences of the level before."""
+        """Note a checkout. The session may have values of sequences from an earlier level."""
         self._record.note_idle(None)
         if is_first:
-            self._has_old_numbers = self._has_numbers
+            self._has_old_sequence_values = self._has_sequence_values
         return 0  # see `changes`
 
     def before_execute(self, statement: str, connection: Connection) -> str:
@@ -304,11 +317,11 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         effects = drivers.session_effects(statement)
         calls_changing = self._calls_changing(statement)
         if effects.alters or calls_changing:
-            self._states += 1
-        if effects.is_numbered:
-            if self._has_old_numbers:
-                self._forget_numbers(connection)
-            self._has_numbers = True
+            self._session_changes += 1
+        if effects.reads_sequence:
+            if self._has_old_sequence_values:
+                self._discard_sequences(connection)
+            self._has_sequence_values = True
         return drivers.statement_to_send(self._core, self._target, statement)
 
     def _calls_changing(self, statement: str) -> bool:
@@ -324,27 +337,27 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
             self._record.note_setting_name()
         return functions.changing is not None and bool(functions.changing.search(bare))
 
-    def _forget_numbers(self, connection: Connection) -> None:
-        """Discard the numbers of sequences that the session has."""
-        self._has_old_numbers = False
+    def _discard_sequences(self, connection: Connection) -> None:
+        """Discard the session's values of sequences, which ``currval`` returns."""
+        self._has_old_sequence_values = False
         # If the connection is lost, the next statement fails, and SQLAlchemy handles that.
         with suppress(Exception), closing(connection.connection.cursor()) as cursor:
             cursor.execute("DISCARD SEQUENCES")
 
     def note_checkin(self) -> None:
-        """Note the return to the pool. The socket leaves the loop, if it can move."""
+        """Note the return to the pool. A connection that can move leaves its event loop."""
         self._record.note_idle(self._target.key)
         at_checkin(self._reference())
 
     def session(self, dbapi_connection: object) -> object:
-        """Return the number of changes of the session by any interface, and the driver's state."""
+        """Return how often the session was changed, by any interface, and the driver's state."""
         driver = self._reference()
         if driver is None:
             return None
         state = describe_driver(dbapi_connection, driver)
         if state is None:
             return None
-        return self._states + self._record.session_changes, state
+        return self._session_changes + self._record.session_changes, state
 
     @property
     def has_leftovers(self) -> bool:
@@ -367,11 +380,11 @@ def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
             isolation.end(pid, target.address.database, cancel=cancel)
 
 
-def _knows_names(record: DriverConnection, serial: int) -> bool:
+def _must_be_replaced(record: DriverConnection, serial: int) -> bool:
     """Return whether a pool has to replace a connection because it set a custom setting.
 
-    A pool is not asked to replace one that a wider fixture has changed. A connection without a pool
-    cannot be replaced.
+    pytest-arena keeps a connection that a wider fixture has changed. Only a pool can replace a
+    connection.
     """
     if not (record.is_pooled and record.names_settings and found_reader.is_set()):
         return False

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def content(control: Control) -> dict[str, str]:
     """Return a digest of each object in the connection's database.
 
-    Equal digests mean equal content. For a table that is the multiset of its rows, for a sequence
-    its number, for any other object its definition, with its rights and its comment. The change
-    journal, temporary objects, foreign rows, objects that the login may not read, and numbers of
-    sequences that it may not set are left out.
+    Equal digests mean equal content. The content of a table is the multiset of its rows. The
+    content of a sequence is its value. The content of any other object is its definition, with its
+    rights and its comment. The digests omit the change journal, temporary objects, foreign rows,
+    and objects that the login may not read. They also omit sequences that it may not set.
 
     Cost: PostgreSQL reads all rows and catalogs, some ms, and 1 s for each million rows.
 
@@ -80,8 +80,8 @@ LIKE_THE_APP = """
 SET LOCAL search_path TO DEFAULT;
 SELECT pg_catalog.set_config('search_path', pg_catalog.rtrim(pg_catalog.concat(
     'pg_catalog, ', pg_catalog.current_setting('search_path')), ', '), true)"""
-# One snapshot. Equal values have equal texts, without regard to the settings of login, database and
-# connection.
+# With these settings equal values have equal texts. Settings of the login, of the database and of
+# the connection have no effect.
 _BEGIN_READING = """
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL search_path = pg_catalog;
@@ -103,12 +103,15 @@ KEY = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
         WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
         ORDER BY k.place)"""
 
-_AT_ONCE = 50  # a batch is one statement, which is planned as a whole
+_AT_ONCE = 50  # queries in one statement, which PostgreSQL plans as a whole
 
 
 @contextmanager
 def one_snapshot(control: Control, begin: str = _BEGIN_READING) -> Iterator[None]:
-    """Read in one transaction. By default times have the zone of the database."""
+    """Read the same snapshot in all queries of the block, in one transaction.
+
+    By default times have the database's time zone.
+    """
     control.run(begin)
     try:
         yield
@@ -118,7 +121,10 @@ def one_snapshot(control: Control, begin: str = _BEGIN_READING) -> Iterator[None
 
 
 def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of many queries, in few round trips. The search_path stays the app's."""
+    """Yield the rows of many queries, in few round trips.
+
+    The transaction has the app's search_path from here on.
+    """
     control.run(LIKE_THE_APP)
     for start in range(0, len(queries), _AT_ONCE):
         yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
@@ -319,7 +325,7 @@ _PARTS = (
     """,
 )
 
-_WORDS = """
+_KINDS_IN_WORDS = """
     CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'f' THEN 'foreign table'
         WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
         ELSE 'type' END
@@ -330,7 +336,7 @@ _LINES = " UNION ALL ".join(_PARTS)
 # One line for each object, and one for the settings of the database. Roles belong to the server.
 _DEFINITIONS = f"""
     WITH space AS ({_SPACES}), relation AS (
-        SELECT c.*, {_WORDS} || ' ' || s.prefix || c.relname AS key
+        SELECT c.*, {_KINDS_IN_WORDS} || ' ' || s.prefix || c.relname AS key
         FROM pg_class c JOIN space s ON s.oid = c.relnamespace
         WHERE c.relpersistence <> 't' AND c.relkind NOT IN ('i', 'I', 't')
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10
 APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
-# libpq reports a refused login by the server's words, without its code.
+# For a refused login libpq reports the server's text, without the SQLSTATE.
 TOO_MANY_CLIENTS = re.compile(
     "too many (clients|connections)|connection slots are reserved"
 )
@@ -43,8 +43,8 @@ TOO_MANY_CONNECTIONS = "53300"
 _OUT_OF_MEMORY = "53200"  # for one more lock
 _CROWDED = (TOO_MANY_CONNECTIONS, _OUT_OF_MEMORY)
 WAITED = (
-    "the server had no connection to spare for a while, and this run waited for its turn: "
-    "pytest -n 2, a smaller pool_size, or a larger max_connections there"
+    "the server had no free connection for a while, and pytest-arena waited for one. Next: "
+    "pytest -n 2, a smaller pool_size, or a larger max_connections of the server"
 )
 # Classes of SQLSTATE: no answer, connection, resources, operator, system.
 _ELSEWHERE = ("", "08", "53", "57", "58")
@@ -87,13 +87,13 @@ class ControlFailure(ServerFailure):
         return self.sqlstate == _OUT_OF_MEMORY
 
     @property
-    def is_elsewhere(self) -> bool:
+    def is_of_server(self) -> bool:
         """Whether the cause is the connection or the server, not the statement."""
         return self.sqlstate[:2] in _ELSEWHERE
 
 
 class Control:
-    """A connection in autocommit mode. Any thread may use it; a second thread waits.
+    """A connection in autocommit mode. Several threads may use it, one after the other.
 
     Raises:
         ControlFailure: no server answers, or it refuses the login or a setting.
@@ -143,8 +143,8 @@ class Control:
     def ask(self, sql: str) -> str | None:
         """Execute one short statement and return its only value, a text.
 
-        Raises as ``run`` does. Cost: half of what ``rows`` costs, because libpq waits for the
-        answer. Ctrl-C acts after the answer.
+        Raises as ``run`` does. It costs half as much as ``rows``, because libpq waits for the
+        answer. Ctrl-C has an effect only after the answer.
         """
         with self._lock:
             try:
@@ -157,7 +157,7 @@ class Control:
         return None if text is None else text.decode()
 
     def copy_socket(self) -> socket.socket:
-        """Return the connection's socket. From here on no other method but ``close`` may run."""
+        """Return the connection's socket. After that, callers may call only ``close``."""
         return socket.socket(fileno=os.dup(self._connection.pgconn.socket))
 
     def statuses(self, names: Iterable[str]) -> dict[str, str]:
@@ -189,7 +189,7 @@ class Control:
                 raise ControlFailure(str(error).strip(), sqlstate) from error
 
 
-controls: WeakSet[Control] = WeakSet()  # those that this process has opened
+controls: WeakSet[Control] = WeakSet()  # the connections of this process
 
 
 def open_control(
@@ -202,9 +202,9 @@ def open_control(
 
     If the server has no free connection, this waits for one for ``address.patience`` seconds.
 
-    ``settings`` are the server's (``lock_timeout``, …). They hold from the login on. libpq's
-    variables in the environment (PGOPTIONS, PGSERVICE, …) have no effect. ``is_plain``: without
-    TLS, so that the socket has the messages themselves.
+    ``settings`` are settings of the session, such as ``lock_timeout``, from the login on. libpq's
+    environment variables, such as PGOPTIONS, have no effect. ``is_plain`` disables TLS, so that
+    the socket carries readable messages.
 
     Raises:
         ControlFailure: no server answers, or it refuses the login or a setting.
@@ -245,7 +245,7 @@ def _import_psycopg() -> ModuleType:
 
 @contextmanager
 def _without_service() -> Iterator[None]:
-    # No argument overrides PGSERVICE: libpq fails if its file does not have the name.
+    # No argument overrides PGSERVICE. libpq fails if its service file has no such service.
     service = os.environ.pop("PGSERVICE", None)
     try:
         yield

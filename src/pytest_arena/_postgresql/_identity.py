@@ -39,7 +39,7 @@ def identity_of_control(control: Control) -> Identity:
 
 
 def identity(dbapi_connection: object) -> Identity | None:
-    """Ask an app's connection, as an engine's pool has it. None: the driver is not known.
+    """Ask a connection of an engine's pool. Return None for an unknown driver.
 
     Raises as ``_ask`` does.
     """
@@ -50,7 +50,7 @@ def identity(dbapi_connection: object) -> Identity | None:
 def name_of(dbapi_connection: object, identity: Identity) -> str:
     """Return the name in the form of ``arena_allow``, with ``UNNAMED`` for an unknown server."""
     connection = driver_connection(dbapi_connection)
-    place = _place(connection)
+    place = _server_of(connection)
     if place is not None:
         return PostgreSQLTarget((place,), identity.database).name
     driver = type(connection).__module__.partition(".")[0]
@@ -60,7 +60,7 @@ def name_of(dbapi_connection: object, identity: Identity) -> str:
     return name
 
 
-def _place(connection: object) -> tuple[str, str] | None:
+def _server_of(connection: object) -> tuple[str, str] | None:
     info = getattr(connection, "info", None)
     if info is not None:  # psycopg, psycopg2
         return _host_of_libpq(info), str(info.port)
@@ -74,25 +74,25 @@ def _place(connection: object) -> tuple[str, str] | None:
 
 
 def _host_of_libpq(info: Any) -> str:
-    """Return the name of the host, or its number if the name does not lead there.
+    """Return the name of the host, or its IP address if the name has another address.
 
-    libpq connects to the number, and uses the name beside it for certificates.
+    libpq connects to ``hostaddr``, and checks the certificate against ``host``.
     """
     name = str(info.host or "")
     try:
-        number = str(info.hostaddr or "")
+        address = str(info.hostaddr or "")
     except Exception:  # noqa: BLE001 - the driver's, if its libpq is too old
-        number = str(info.dsn_parameters.get("hostaddr", ""))
-    if not number or name.startswith("/"):
+        address = str(info.dsn_parameters.get("hostaddr", ""))
+    if not address or name.startswith("/"):
         return name
     try:
-        numbers = [str(entry[4][0]) for entry in socket.getaddrinfo(name, None)]
+        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(name, None)]
     except OSError:
-        return number
-    return name if number in numbers else number
+        return address
+    return name if address in addresses else address
 
 
-# Any role may read it. A transaction gets a number at its first write.
+# A transaction gets its id at its first write. Any role may read the id.
 _HAS_WRITTEN = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text"
 
 
@@ -103,10 +103,10 @@ def has_written(dbapi_connection: object) -> bool:
 
 
 def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
-    """Read one row of texts over an app's connection. None: the driver is not known.
+    """Read one row of texts over an app's connection. Return None for an unknown driver.
 
-    It does not begin or end a transaction. One round trip, for an async connection inside
-    SQLAlchemy's greenlet.
+    The app's transaction stays as it is. The query takes one round trip. The caller of an async
+    connection is in SQLAlchemy's greenlet.
 
     Raises:
         Exception: the driver's, if the connection is closed or busy.
@@ -147,7 +147,7 @@ def _ask_libpq(pgconn: Any, question: str) -> tuple[str, ...]:
 def _ask_psycopg2(connection: Any, question: str) -> tuple[object, ...]:
     library = sys.modules["psycopg2.extensions"]  # the app has imported it
     was_idle = connection.info.transaction_status == library.TRANSACTION_STATUS_IDLE
-    # The driver's class: the app's cursor class may return rows of any kind.
+    # The driver's cursor class returns tuples. The app's cursor class may return any rows.
     try:
         with library.cursor(connection) as cursor:
             cursor.execute(question)

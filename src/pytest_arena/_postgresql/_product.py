@@ -11,7 +11,7 @@ from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
 from pytest_arena._postgresql.isolation import ServerIsolation, isolate
-from pytest_arena._postgresql.journal._journal_templates import lacking
+from pytest_arena._postgresql.journal._journal_templates import why_no_undo
 from pytest_arena._postgresql.named._named_build import NamedTemplates
 from pytest_arena._postgresql.named._named_isolation import NamedIsolation
 from pytest_arena._postgresql.named._named_server import NamedServer
@@ -62,7 +62,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             self._refuse_apps_database()
         self._server = server
         registry = self._open_registry(server)
-        with registry.saying("the server's statistics cannot be read"):
+        with registry.reporting("the server's statistics cannot be read"):
             self._others_writes = OthersWrites(registry.control, server.address)
         self.users = Roles(self._core, registry, is_private=server.is_private)
         return registry
@@ -133,7 +133,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         return cast("Isolation", isolation)
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Return why a level cannot have an isolation. ``undo`` needs rights."""
+        """Choose the isolation of the next level, or return why the level cannot have it."""
         if name not in ISOLATIONS:
             return f"{self.shown} is isolated by undo, clone or rollback"
         missing = ""
@@ -141,7 +141,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         if isinstance(own, NamedServer):
             missing = "" if name == "rollback" else own.cause
         elif name == "undo":
-            missing = lacking(own)
+            missing = why_no_undo(own)
         if not missing:
             cast("ServerIsolation", isolation).ask_for(name)
         return missing
@@ -152,7 +152,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             return
         if own.control.rows("SHOW fsync") == [("on",)]:
             self._core.ledger.note(
-                f"{server.shown} writes each new or dropped database to the disk. That is faster "
+                f"{server.shown} writes each new or dropped database to the disk. Tests are faster "
                 "with fsync = off, or on a private server: arena_database = own"
             )
 

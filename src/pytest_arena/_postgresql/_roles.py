@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Roles:
-    """The roles of one server as which the app's connections work.
+    """The roles that the app's connections use on one server.
 
     On a private server pytest-arena creates the roles that the app's engines name, and keeps them.
     On any other server it uses the existing ones.
@@ -90,14 +90,14 @@ class Roles:
                 f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
                 f"IF {exists} THEN ALTER {role}; ELSE CREATE {role}; END IF; END"
             )
-            with self._own.writes.one():
+            with self._own.writes.count():
                 self._own.control.run(f"DO {literal(body)}")
         elif self._own.control.rows(f"SELECT {exists}") != [(True,)]:
             where = f"{self._address.server} (arena_database = own would create it)"
             raise ControlFailure(f"there is no role {name} on {where}")
 
     def _usable(self, login: _Login) -> _Login:
-        """Return a login by which the app can work as its role, None for pytest-arena's."""
+        """Return a login for the app's role, or None if the app must use pytest-arena's login."""
         if login is None or self._is_off:
             return None
         if login.user in {self._address.user, PAST_POLICIES}:
@@ -159,7 +159,7 @@ class Roles:
         question = _HAS_RIGHTS.format(
             database=literal(database), which=which.format(user=literal(user))
         )
-        with self._own.saying("grants cannot be read"):
+        with self._own.reporting("grants cannot be read"):
             return self._own.control.rows(question) == [(True,)]
 
     # Connections
@@ -204,7 +204,9 @@ class Roles:
     def note_inactive_rights(self, login: _Login, live: Address) -> None:
         """Note the policies and grants that do not act for a login of the app."""
         user = (self._usable(login) or self._address).user
-        _, reason = self._logins.get(login.user, (None, "")) if login else (None, "")
+        reason = ""
+        if login:
+            _, reason = self._logins.get(login.user, (None, ""))
         notes = []
         tables, fault = self._inactive_policies(user, live)
         if tables:
@@ -231,11 +233,11 @@ class Roles:
 
     def _inactive_policies(self, user: str, live: Address) -> tuple[str, str]:
         """Return the tables whose policies act for no login of the app, and why for ``user``."""
-        saying = self._own.saying("the policies cannot be read")
-        with saying, closing(open_control(live)) as control:
+        reporting = self._own.reporting("the policies cannot be read")
+        with reporting, closing(open_control(live)) as control:
             inactive = control.rows(_INACTIVE.format(users=literal(user)))
             if inactive:
-                # An administrator's engine may pass the policies by, beside the app's own.
+                # An engine of an administrator may bypass policies that limit another engine.
                 limited = control.rows(_LIMITED.format(users=self._users_of_app()))
                 inactive = [row for row in inactive if row[:1] not in limited]
         if not inactive:
@@ -244,14 +246,14 @@ class Roles:
         return names, inactive[0][1]
 
     def _users_of_app(self) -> str:
-        """Write the roles as which the app's engines work, also those that have not connected."""
+        """Write the roles of the app's engines, also of engines that have not connected."""
         _, logins = self._core.requested()
         usable = [self._usable(login) for login in (None, *logins.values())]
         return ", ".join(literal((login or self._address).user) for login in usable)
 
 
 _USE_ROLE = "arena_database = own, or the URL of a superuser"
-# Conditions for the roles to which a schema gives rights. A superuser has the rights of all roles.
+# Conditions for the roles to which a schema grants rights. A superuser has the rights of all roles.
 _ITSELF = "r.rolname = {user}"
 _WITH_GROUPS = """pg_catalog.pg_has_role(
     (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = {user}), r.oid, 'USAGE')"""
@@ -271,7 +273,7 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname IN ({users}) 
 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND
 """
 _ACTIVE = f"SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free ORDER BY 1"
-# Of tables that the role may use: it reads or writes some of their columns.
+# Only tables that the role may use: it may read or write some of their columns.
 _LIMITED = f"""
 SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free
 AND pg_catalog.has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _CatalogTable(NamedTuple):
-    """A table of the app, as the catalog has it."""
+    """A table of the app, by PostgreSQL's catalog."""
 
     name: str  # with its schema, if that is not public
     columns: list[str]
@@ -51,10 +51,10 @@ def read_digests(control: Control) -> ReadContent:
 def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadContent:
     """Read the rows of all tables, or of those that differ from another database's.
 
-    Rows on foreign servers, temporary tables, the change journal, and tables that the login may
-    not read are left out. If the driver has no type for a value, the values of its table are texts.
+    It omits rows on foreign servers, temporary tables, the change journal, and tables that the
+    login may not read. If the driver has no type for a value, the values of its table are texts.
 
-    Cost: the server reads all rows, 1 s for some million. Python gets the requested ones.
+    Cost: the server reads all rows, some million in a second. Python gets the requested rows.
 
     Raises:
         ControlFailure: another session locks a table (``55P03``), or the server does not answer.

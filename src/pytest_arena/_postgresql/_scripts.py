@@ -42,7 +42,7 @@ _INCLUDES = {r"\i", r"\ir", r"\include", r"\include_relative"}
 def run_script(control: _Runner, script: str) -> None:
     """Run a script as ``psql`` does: each statement separately, in a transaction if it begins one.
 
-    No statement is run if one reaches beyond the database, as ``DROP DATABASE`` does.
+    If a statement reaches beyond the database, as ``DROP DATABASE`` does, no statement is run.
 
     Raises:
         ScriptError: a statement was refused or has failed. ``fix`` is "" if it is not known.
@@ -59,11 +59,11 @@ def _check(statement: _Statement) -> None:
         if _HARMLESS.match(statement.sql):
             return
         name = statement.sql.split(maxsplit=1)[0]
-        fix = f"write as SQL what {name} does, or delete the line"
+        fix = f"replace {name} by SQL, or delete the line"
         if name in _CONNECTS:
             fix = f"delete the line with {name}: the database exists, and is connected"
         elif name in _INCLUDES:
-            fix = "put the statements of that file in the place of this line"
+            fix = "replace this line by the statements of that file"
         raise ScriptError(
             f"{name} is a command of psql, which pytest-arena does not run",
             line=statement.line,
@@ -112,7 +112,7 @@ def _line_of(error: ControlFailure, statement: _Statement) -> int:
     return statement.line + statement.sql[: int(position) - 1].count("\n")
 
 
-# The rows of a COPY. Drivers differ in COPY, so that pytest-arena sends INSERT.
+# pytest-arena sends the rows of a COPY as INSERT, because drivers differ in COPY.
 
 _COPY = re.compile(r"(?is)COPY\s.*\sFROM\s+STDIN\b")
 _PLAIN_COPY = re.compile(
@@ -201,7 +201,7 @@ def _split(script: str) -> Iterator[_Statement]:
 
 
 def statements_of(text: str) -> Iterator[str]:
-    """Split a text that a driver sends. It has no commands of psql."""
+    """Split a text that a driver sends. The text has no commands of psql."""
     position = _start(text, 0)
     while position < len(text):
         end = _end(text, position)
@@ -258,7 +258,7 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
 def _after_comment(text: str, position: int) -> int:
-    """Return the end of a comment, which may have others inside."""
+    """Return the end of a comment. PostgreSQL's comments can be nested."""
     depth = 0
     for edge in _COMMENT_EDGE.finditer(text, position):
         depth += 1 if edge[0] == "/*" else -1

@@ -33,7 +33,8 @@ _ALTERING_STATEMENT = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|LOAD|"
     r"CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?)\b"
 )
-# A statement begins a body, follows another one or a word of PL/pgSQL, or is a text to execute.
+# A statement is at the start of a body, after another statement, after a word of PL/pgSQL, or at
+# the start of a text that the function executes.
 _ALTERS = re.compile(
     rf"{ALTERING_CALLS}|(?:\A|;|'|\b(?:BEGIN|THEN|ELSE|LOOP)\b){START}{_ALTERING_STATEMENT}",
     re.IGNORECASE | re.DOTALL,
@@ -54,8 +55,9 @@ JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND n.nspname !~ '^pg_'
 AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
 """
-# A policy, view, rule, default, check or trigger condition. An index cannot read a setting: the
-# function is not immutable. Objects of the app have these numbers.
+# The expressions of policies, views, rules, defaults, checks and trigger conditions. An index
+# cannot read a setting, because the function is not immutable. PostgreSQL's objects have oids
+# below 16384.
 _EXPRESSIONS = """
 SELECT text FROM (
     SELECT pg_catalog.pg_get_expr(polqual, polrelid) AS text FROM pg_catalog.pg_policy
@@ -74,11 +76,11 @@ _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
 
 
 class SessionFunctions(NamedTuple):
-    """Patterns of the statements that call such functions. None if there is no such function."""
+    """Patterns of the statements that call such functions, None if the database has none."""
 
     changing: re.Pattern[str] | None
     naming: re.Pattern[str] | None
-    setting: re.Pattern[str] | None  # also until the end of a transaction only
+    setting: re.Pattern[str] | None  # also with SET LOCAL
     sources: tuple[str, ...]  # the texts of all functions
 
 
@@ -112,22 +114,24 @@ def _callers(
 ) -> re.Pattern[str] | None:
     """Return a pattern of the statements that call a function whose text matches.
 
-    The pattern also finds calls of a function that calls one. If a trigger calls one, each
-    statement that writes counts. If an operator, aggregate, cast, check, default, view or policy
-    calls one, each statement counts.
+    The pattern also matches calls of functions that call such a function. If a trigger calls such
+    a function, the pattern matches each statement that writes. If an operator, aggregate, cast,
+    check, default, view or policy calls such a function, it matches each statement.
     """
-    names = {each.name for each in functions if pattern.search(each.source)}
+    names = {function.name for function in functions if pattern.search(function.source)}
     while True:
         calls = _calls(names)
         if calls is None:
             return None
-        callers = {each.name for each in functions if calls.search(each.source)}
+        callers = {
+            function.name for function in functions if calls.search(function.source)
+        }
         if callers <= names:
             break
         names |= callers
-    if any(each.is_used and each.name in names for each in functions):
+    if any(function.is_used and function.name in names for function in functions):
         return _ANY_STATEMENT
-    if any(each.is_trigger and each.name in names for each in functions):
+    if any(function.is_trigger and function.name in names for function in functions):
         return re.compile(f"{calls.pattern}|{_WRITES}", re.IGNORECASE)
     return calls
 

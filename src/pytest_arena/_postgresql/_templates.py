@@ -44,14 +44,14 @@ SELECT EXISTS (
                       WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                         AND d.deptype = 'e'))
 """
-# A transaction gets a number at its first write. The backend type excludes autovacuum.
+# A transaction gets its id at its first write. The backend type excludes autovacuum.
 _IS_BEING_WRITTEN = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
                AND backend_type = 'client backend')
     OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
 """
-# PostgreSQL empties unlogged tables after a crash. If one of its processes has died, the postmaster
-# stays and starts the others again.
+# PostgreSQL empties unlogged tables after a crash. If a backend crashes, the postmaster stays, and
+# starts the other processes again.
 _SERVER_START = """
 SELECT concat_ws(' ', pg_postmaster_start_time(),
     (SELECT max(backend_start) FROM pg_stat_activity WHERE backend_type = 'checkpointer'))
@@ -79,9 +79,9 @@ def url_of(address: Address, driver: str) -> URL:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTarget(ServerBuild[ServerRegistry]):
-    """The database that a build fills, by the app's drivers."""
+    """The database that a build fills with the app's drivers."""
 
-    sync_driver: str  # "" if there is none
+    sync_driver: str  # "" if the app has no sync driver
     async_driver: str
     product: str = "PostgreSQL"
     has_schemas: bool = True
@@ -97,7 +97,7 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
         return url_of(self.address, self.async_driver)
 
     def run_script(self, script: str) -> None:
-        """Run a script on a separate connection, with which its settings end."""
+        """Run a script on a separate connection, so that the script's settings end with it."""
         with contextlib.closing(open_control(self.address)) as control:
             try:
                 run_script(control, script)
@@ -120,7 +120,7 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
 class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     """The templates of a server, with their manifests in the registry.
 
-    Several machines share them. ``dialect`` is the app's. None: psycopg builds.
+    Several machines share them. ``dialect`` is the app's dialect. If it is None, psycopg builds.
     """
 
     dialect: Dialect | None
@@ -138,7 +138,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
         """Yield the finished templates of a fingerprint, as the registry lists them."""
         for template in super().templates(fingerprint):
-            # After a crash of the server its unlogged tables are empty.
+            # A crash of the server empties the template's unlogged tables.
             if template.manifest.server_start in ("", self._server_start):
                 yield template
 
@@ -156,7 +156,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
         return DatabaseTarget(self.own, address, *drivers_of(self.dialect))
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
-        """Freeze the database: nothing can connect to it, so that it can be copied."""
+        """Freeze the database: no session can connect, so that PostgreSQL can copy it."""
         address = cast("DatabaseTarget", target).address
         name = address.database
         with contextlib.closing(open_control(address)) as control:
@@ -182,10 +182,10 @@ def derived(
     fingerprint: str,
     change: Callable[[Address], str],
 ) -> str:
-    """Return a changed copy of a template, or of an empty database, which is a template itself.
+    """Return the template that ``change`` makes of a copy of a template or of an empty database.
 
-    It is built once for all runs and workers on a server. That costs a copy of the database, later
-    one or two round trips. ``change`` returns its manifest.
+    pytest-arena builds it once for all runs and workers on a server. The build costs a copy of the
+    database. Later calls cost one or two round trips. ``change`` returns the manifest.
 
     Raises:
         TemplateError: another process builds it for too long.
@@ -200,7 +200,7 @@ def derived(
             return existing
         name = own.create("building", template=template)
         try:
-            with own.saying(f"no template {fingerprint}"):
+            with own.reporting(f"no template {fingerprint}"):
                 manifest = change(own.address_of(name))
             own.freeze(name)
             return own.finish_template(
@@ -267,7 +267,7 @@ def _next_step(error: BaseException | None) -> str:
         return _BYPASS
     subject = kind.removeprefix("no ")
     if subject in {"extension", "role"} and subject not in text:
-        return ""  # these codes have other meanings, too
+        return ""  # the SQLSTATE has another meaning in this error
     quoted = re.search(r'"([^"]+)"', text)
     name = quoted[1] if quoted else "…"
     return _STEPS.get(kind, "").format(name=name)
@@ -314,8 +314,8 @@ _STEPS = {
     "extension": "apt-get install postgresql-contrib   (or the package of the extension, on the "
     "server)",
     "role": "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
-    "(a role belongs to the server, and exists since the build before)",
+    "(a role belongs to the server, so an earlier build has created it)",
     "no role": "arena_roles = {name}   (created on a private server; must exist on any other)\n"
-    "or, of a dump: pg_dump --no-owner --no-privileges …",
+    "or, for a dump: pg_dump --no-owner --no-privileges …",
     "rights": _OWN,
 }

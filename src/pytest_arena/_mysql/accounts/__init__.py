@@ -21,7 +21,7 @@ class AccountRegistry(Protocol):
     def address_of(self, name: str = "") -> Address:
         """Return the address of a database."""
 
-    def saying(self, what: str) -> AbstractContextManager[None]:
+    def reporting(self, what: str) -> AbstractContextManager[None]:
         """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
 
     def create_account(self) -> tuple[ServerLogin, str]:

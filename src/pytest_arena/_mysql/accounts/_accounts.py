@@ -105,7 +105,7 @@ class Accounts:
         """
         _, logins = self._core.requested()
         self._created_users |= {*logins}
-        with self._own.saying("the app's users cannot be created"):
+        with self._own.reporting("the app's users cannot be created"):
             for user in sorted(logins):
                 account = account_shown(user, "%")
                 self._own.control.run(f"CREATE USER IF NOT EXISTS {account}")
@@ -134,14 +134,14 @@ class Accounts:
         with self._lock:
             key = database, login.user
             if key not in self._accounts:
-                with self._own.saying("no user for the app's connections"):
+                with self._own.reporting("no user for the app's connections"):
                     self._accounts[key] = self._create(database, login.user, live)
                     self._note_names_of_users(login.user, live)
             account = self._accounts[key]
             if account is None:
                 return None
             # Another live database may have replaced the last one.
-            with self._own.saying("no rights for the app's connections"):
+            with self._own.reporting("no rights for the app's connections"):
                 account.give(self._own.control, live)
             return account.login
 

@@ -36,7 +36,7 @@ class MySQLDatabases(ServerDatabases):
         run = MySQLRegistry(
             self._address, project="arena databases", registry=self._registry
         )
-        with closing(run), run.saying("the databases cannot be swept"):
+        with closing(run), run.reporting("the databases cannot be swept"):
             run.sweep(everything=everything)
         return run.left
 

@@ -308,7 +308,7 @@ def _replacement(
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(_NOT_SENT in note for note in core.ledger.notes):
         core.ledger.note(
-            f"a fixture makes or drops a test database: {who_connects()}. {_NOT_SENT} "
+            f"a fixture creates or drops a test database: {who_connects()}. {_NOT_SENT} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
     return _NOTHING

@@ -93,7 +93,7 @@ class RollbackIsolation(MySQLIsolation):
             if self._proxy is not None and self._proxy.database != self.live:
                 self._close_proxy()
             if self._proxy is None:
-                with self._own.saying("the shared connection cannot be opened"):
+                with self._own.reporting("the shared connection cannot be opened"):
                     self._proxy = MySQLProxy(
                         self._own.address_of(self.live),
                         self._names_that_write,
@@ -169,7 +169,7 @@ class RollbackIsolation(MySQLIsolation):
                 fix="pytest …   # once more\nor arena_isolation = auto",
             )
         with (
-            self._own.saying("the live database cannot be replaced"),
+            self._own.reporting("the live database cannot be replaced"),
             self._uses.alone(),
         ):
             self._go_to(self._bases[-1].frozen.copy())
@@ -178,7 +178,7 @@ class RollbackIsolation(MySQLIsolation):
         """Return a copy of the live database, with all that the app has committed."""
         if self._is_direct:
             return super()._snapshot("clone")
-        with self._own.saying("what a wide fixture has written cannot be committed"):
+        with self._own.reporting("what a wide fixture has written cannot be committed"):
             self._commit_all()
         base = super()._snapshot("clone")
         self.proxy.note_copied()
@@ -279,7 +279,7 @@ class RollbackIsolation(MySQLIsolation):
     def _read_unrestorable(self, snapshot: FrozenDatabase) -> tuple[str, ...]:
         if snapshot.name is None:
             return ()
-        with self._own.saying("the tables of the template cannot be read"):
+        with self._own.reporting("the tables of the template cannot be read"):
             rows = self._own.control.rows(
                 "SELECT CONCAT(table_name, ' (', IF(table_type = 'SEQUENCE', 'sequence', engine), "
                 f"')') FROM information_schema.tables WHERE table_schema = "
@@ -293,7 +293,7 @@ class RollbackIsolation(MySQLIsolation):
     def save(self, title: str) -> str:
         """Commit, and keep a copy of the current state for inspection."""
         if not self._is_direct:
-            with self._own.saying("the test's database cannot be kept"):
+            with self._own.reporting("the test's database cannot be kept"):
                 self._commit_all()
         return super().save(title)
 

@@ -31,12 +31,12 @@ def place_kinds(
         return [], []
     # The tests of pytest-arena set this variable, to use separate registries.
     registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
-    # The server is first, because an unusable server that was named ends the command.
+    # The server is first, because the command ends if the user named an unusable server.
     kinds = _server(config, registry)
     is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
     if sys.platform != "win32" and not is_named:
         from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not for Windows
-        from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - as above
+        from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - not for Windows
 
         databases_on = partial(PostgreSQLDatabases, shown="", registry=registry)
         kinds.append(
@@ -51,7 +51,7 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
     try:
         server = find_server(config) if config.server_url else local_service(config)
     except (Unavailable, ConfigError) as error:
-        # A missing driver is a mistake of configuration only in a run of the tests.
+        # A missing driver is a `ConfigError` only in a run of the tests.
         if config.server_url and isinstance(error, ConfigError):
             raise ServerError(
                 error.what, why=error.why, cause=error.cause, fix=error.fix

@@ -32,7 +32,7 @@ _WHY = "the mark is in the comment of the database, which only its owner may wri
 def mark(
     url: str, *, is_agreed: bool, say: Callable[..., None], ask: Callable[..., bool]
 ) -> int:
-    """Mark a database after a yes. Return the exit status.
+    """Mark a database if the user agrees. Return the exit status.
 
     Raises:
         ConfigError: the URL names no database, or one in which tests never run.

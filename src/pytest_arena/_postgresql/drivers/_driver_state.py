@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-# Drivers have some of these each. SQLAlchemy begins asyncpg's transactions, so the connection that
-# it adapts has their settings.
+# Each driver has some of these attributes. SQLAlchemy begins asyncpg's transactions, so its
+# adapted connection has the settings of transactions.
 _TRANSACTIONS = ("autocommit", "read_only", "readonly", "deferrable")
 _VALUES = (
     "row_factory",
@@ -25,13 +25,13 @@ _CONTAINERS = (
     "_query_loggers",
     "_termination_listeners",
 )
-# SQLAlchemy resets the isolation level of a checkout to the server's default by its name. A new
+# At a checkin SQLAlchemy resets the isolation level to the name of the server's default. A new
 # connection has None. psycopg2's number for READ COMMITTED is 1.
 _DEFAULT_LEVELS = {None, 1, "READ_COMMITTED", "read_committed"}
 
 
 def describe_driver(dbapi_connection: object, driver: object) -> object:
-    """Return a value that changes with the state of a connection, None for a closed one.
+    """Return a value that changes with the state of a connection, None if it is closed.
 
     Costs 11 µs.
     """
@@ -52,7 +52,7 @@ def describe_driver(dbapi_connection: object, driver: object) -> object:
             for name in _CONTAINERS:
                 container = getattr(connection, name, None)
                 state.append(container.copy() if container else None)
-    except Exception:  # noqa: BLE001 - psycopg2's, which is not imported here: it is closed
+    except Exception:  # noqa: BLE001 - psycopg2's class, which is not imported: the connection is closed
         return None
     return state
 
@@ -60,9 +60,10 @@ def describe_driver(dbapi_connection: object, driver: object) -> object:
 def _describe_adapters(driver: Any) -> tuple[object, ...]:
     """Return psycopg's dumpers and loaders of a connection, as they are now.
 
-    The copy shares the dictionaries with the connection, which copies one before it changes it.
+    The copy shares dictionaries with the connection. psycopg copies a dictionary before it changes
+    it.
     """
-    # Until its first cursor a connection uses psycopg's for all connections.
+    # Before its first cursor a connection uses the adapters of the module.
     adapters = driver._adapters or sys.modules["psycopg"].adapters  # noqa: SLF001 - `adapters` would copy them now
     copy = type(adapters)(adapters)
     return copy._dumpers, copy._dumpers_by_oid, copy._loaders  # noqa: SLF001 - they have no public names

@@ -36,7 +36,7 @@ def explain(error: BaseException, ended: Sequence[str]) -> str:
     if isinstance(error, SQLAlchemyError):
         return ""
     if ended:
-        # A block of psycopg2's connection that cannot roll back raises another error in its place.
+        # If a `with` block of psycopg2's connection cannot roll back, it raises another error.
         for cause in (error, error.__context__):
             is_of_driver = type(cause).__module__.partition(".")[0] in FACTS.drivers
             if is_of_driver and any(sign in str(cause) for sign in _SIGNS_OF_END):
@@ -52,7 +52,7 @@ def explain(error: BaseException, ended: Sequence[str]) -> str:
     is_of_an_engine = any(module.startswith("sqlalchemy.") for module in modules)
     is_of_asyncpg = bool(modules & {"asyncpg.pool", "asyncpg.connection"})
     may_explain = is_of_asyncpg and not is_of_an_engine
-    # `str` is called last, because the `str` of a user's error may fail.
+    # `str` is last, because the `__str__` of an app's error may raise.
     if may_explain and any(sign in str(error) for sign in _OF_ANOTHER_LOOP):
         is_of_pool = "asyncpg.pool" in modules
         return _POOL_OF_ASYNCPG if is_of_pool else _CONNECTION_OF_ASYNCPG
@@ -78,9 +78,9 @@ next: open the pool in the app's lifespan, and close it there"""
 
 
 def _has_lost_psycopg2(error: BaseException) -> bool:
-    """Whether a statement of psycopg2 lost its connection. It reports no SQLSTATE for that.
+    """Whether a statement of psycopg2 lost its connection. psycopg2 reports no SQLSTATE for that.
 
-    A block of the connection that cannot roll back raises another error in its place.
+    If a ``with`` block of the connection cannot roll back, it raises another error.
     """
     for cause in (error, error.__context__):
         kind = type(cause)
@@ -95,8 +95,8 @@ def _has_lost_psycopg2(error: BaseException) -> bool:
 
 _ENDED_BY_ADMINISTRATOR = "57P01"
 _POOL_OF_PSYCOPG = """\
-the server has ended this connection. pytest-arena ends each connection that a driver opens without
-an engine with the test in which it was opened. A pool that the app keeps in a global still has it
+the server has ended this connection. If a driver opens a connection without an engine,
+pytest-arena ends it at the end of the test. A pool that the app keeps in a global still has it
 next: open the pool in the app's lifespan, and close it there"""
 _OF_ANOTHER_LOOP = (
     "another operation is in progress",
@@ -104,11 +104,11 @@ _OF_ANOTHER_LOOP = (
     "Event loop is closed",
 )
 _POOL_OF_ASYNCPG = """\
-a pool of asyncpg belongs to the event loop in which it was made: the loop of an earlier test
-next: make the pool in the app's lifespan (`async with asyncpg.create_pool(…) as pool:`), and keep
+this pool of asyncpg works only in the event loop that created it, which was an earlier test's
+next: create the pool in the app's lifespan (`async with asyncpg.create_pool(…) as pool:`), and keep
 it on app.state, not in a global that outlives the app"""
 
 
 _CONNECTION_OF_ASYNCPG = """\
-a connection of asyncpg belongs to the event loop in which it was opened, of an earlier test
+this connection of asyncpg works only in the event loop that opened it, which was an earlier test's
 next: open it in the app's lifespan, and keep it on app.state, not in a global"""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The function that cancels the statement of a pid, by the folder of a proxy's socket.
+# For the folder of a proxy's socket, the function that cancels the statement of a pid.
 interrupts: dict[str, Callable[[int], None]] = {}
 
 

@@ -1,7 +1,7 @@
 """Refuses or redirects connections that no engine opens.
 
-pytest-arena replaces the drivers' functions that open every connection. Engines call them, too: a
-connection that the gate has redirected passes if its arguments are still the gate's.
+pytest-arena replaces the drivers' functions that open every connection. Engines call these
+functions, too. The guard admits a connection if it still has the arguments that the gate has set.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._postgresql.drivers._statements import (
     SEAMS,
     guard_cursors,
-    noting_connection,
     record_of,
     record_opened,
     replace_function,
+    watching_class,
 )
 from pytest_arena._process import when_imported
 from pytest_arena._product._admission import (
@@ -53,13 +53,13 @@ class _Guard:
 
     def __init__(self, find_core: FindCore) -> None:
         self._find_core = find_core
-        # Pools of drivers, with the serial of the level in which each was opened last.
+        # For each pool of a driver, the serial of the level that opened it last.
         self._pools: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
     def admit(
         self, dialect: str, args: list[object], kwargs: dict[str, Any]
     ) -> Admission | None:
-        """Refuse, redirect or admit a connection. Return None if nothing watches it later.
+        """Refuse, redirect or admit a connection. Return None if the guard ignores it afterwards.
 
         Raises:
             RefusedError: the connection may not be opened.
@@ -86,8 +86,12 @@ class _Guard:
     def admit_inner(
         self, dialect: str, text: object
     ) -> tuple[Admission | None, object]:
-        """Do the same for an inner function of psycopg or psycopg2, which has one text."""
-        if _looked_at.get() == dialect.removesuffix("_async"):
+        """Do as ``admit`` for an inner function of psycopg or psycopg2. Return the text to send.
+
+        The function gets one connection string. If an outer function has checked it, nothing is
+        done.
+        """
+        if _checked_driver.get() == dialect.removesuffix("_async"):
             return None, text
         positional = [text]
         keywords: dict[str, object] = {}
@@ -103,16 +107,16 @@ class _Guard:
     def refuse_outside(
         self, dialect: str, args: list[object], kwargs: dict[str, object]
     ) -> None:
-        """Refuse arguments whose connection would be refused."""
+        """Refuse the arguments of a pool if connections without an engine are refused."""
         core = self._find_core()
         if core is not None and core.config.drivers == "refuse":
             self.admit(dialect, args, kwargs)
 
     def open_pool(self, dialect: str, pool: Any) -> None:
-        """Let an app open a pool again that an earlier test has closed.
+        """Allow an app to reopen a pool that an earlier test has closed.
 
-        In production the app starts once in a process, and in tests once for each test. A pool that
-        is opened twice in the same test fails, as in production.
+        In production the app starts once in a process. In tests it starts once for each test. If
+        one test opens a pool twice, the pool raises its error, as in production.
 
         Raises:
             ConfigError: the pool's event loop is not the loop of the tests.
@@ -123,9 +127,9 @@ class _Guard:
         if dialect == "psycopg_async" and IN_SESSION_LIFESPAN.get():
             raise _pool_of_another_loop(pool)
         serial = core.serial()
-        # psycopg_pool has no public way: a closed pool cannot be opened.
+        # psycopg_pool has no public method that reopens a closed pool.
         if self._pools.get(pool, serial) != serial:
-            pool._opened = False  # noqa: SLF001 - see above
+            pool._opened = False  # noqa: SLF001 - it has no public name
             pool._nconns = pool._nconns_min = pool.min_size  # noqa: SLF001 - as in a new pool
             pool._growing = False  # noqa: SLF001 - as in a new pool
             if dialect == "psycopg_async":
@@ -150,7 +154,7 @@ class _Guard:
     def opened(
         self, dialect: str, admission: Admission | None, connection: Any
     ) -> None:
-        """Record an admitted connection. Watch its cursors if it leads to a test's database.
+        """Record an admitted connection. Watch its cursors if it is open on a test's database.
 
         Raises:
             RefusedError: a class or a factory of the app has opened another connection.
@@ -159,12 +163,12 @@ class _Guard:
         if admission is None or core is None:
             return
         if admission.address is not None:
-            other = _other_target(admission.address, connection)
+            other = _changed_target(admission.address, connection)
             if other is not None:
                 connection.close()
                 raise core.ledger.refused(_opened_by_factory(other))
         record_opened(core, admission, connection, pool_serial=_pool_serial.get())
-        # A pool of psycopg2 hands out a connection that has ended.
+        # A pool of psycopg2 does not replace a connection that has ended.
         if _pool_serial.get() and dialect != "psycopg2":
             record_of(connection).join_drivers_pool()
         if dialect == "psycopg2" and admission.address is not None:
@@ -173,18 +177,18 @@ class _Guard:
             )
 
     def noting(self, factory: object) -> object:
-        """Return a class for connections of psycopg2 that notes lost writes.
+        """Return a class for connections of psycopg2 that records lost writes.
 
-        A factory of the app that is a function is left alone.
+        If the app's factory is a function, return the function.
         """
         kind = factory or sys.modules["psycopg2.extensions"].connection
-        return (
-            noting_connection(self._find_core, kind) if isinstance(kind, type) else kind
-        )
+        if isinstance(kind, type):
+            return watching_class(self._find_core, kind)
+        return kind
 
 
 class _SpawnedGuard(_Guard):
-    """Decides in a process that multiprocessing has spawned, which has no core."""
+    """Decides in a process that multiprocessing has spawned. The process has no core."""
 
     def __init__(self, spawned: SpawnedConnections) -> None:
         super().__init__(lambda: None)
@@ -205,8 +209,8 @@ class _SpawnedGuard(_Guard):
             arguments.redirect(driver, address, args, kwargs)
 
 
-def _other_target(address: Address, connection: object) -> ServerTarget | None:
-    """Return the database of a libpq connection if it is not the redirected one."""
+def _changed_target(address: Address, connection: object) -> ServerTarget | None:
+    """Return the database of a libpq connection if it is not the database of an address."""
     info = getattr(connection, "info", None)
     if info is None or info.dbname == address.database:
         return None
@@ -215,42 +219,44 @@ def _other_target(address: Address, connection: object) -> ServerTarget | None:
 
 # The replaced functions
 
-# The driver whose outer function has checked the arguments and calls the inner one now. The inner
-# function checks them itself if the app kept the driver's outer function from before the guard.
-_looked_at: ContextVar[str] = ContextVar("arena_looked_at", default="")
+# The driver whose outer function has checked the arguments and calls the inner function now. If the
+# app kept the driver's original outer function, the inner function checks the arguments.
+_checked_driver: ContextVar[str] = ContextVar("arena_looked_at", default="")
 
-# The serial of the level of the pool that opens a connection now, 0 without a pool.
+# The serial of the level whose pool opens a connection now, 0 if no pool does.
 _pool_serial: ContextVar[int] = ContextVar("arena_pool_serial", default=0)
 
 
 @contextmanager
 def _inside(dialect: str) -> Iterator[None]:
-    _looked_at.set(dialect.removesuffix("_async"))
+    _checked_driver.set(dialect.removesuffix("_async"))
     try:
         yield
     finally:
-        _looked_at.set("")  # no token: a coroutine may be closed in another context
+        _checked_driver.set(
+            ""
+        )  # no token: a coroutine may be closed in another context
 
 
-def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
+def _outer(guard: _Guard, dialect: str, original: Any, *, skipped: int = 0) -> Any:
     """Return a function that checks the arguments, connects and records the connection.
 
-    The first ``own`` arguments (``cls``) are no arguments of the connection.
+    The first ``skipped`` arguments (``cls``) are no arguments of the connection.
     """
 
     def connect(*args: object, **kwargs: object) -> object:
-        positional = list(args[own:])
+        positional = list(args[skipped:])
         admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
-            connection = original(*args[:own], *positional, **kwargs)
+            connection = original(*args[:skipped], *positional, **kwargs)
         guard.opened(dialect, admission, connection)
         return connection
 
     async def aconnect(*args: object, **kwargs: object) -> object:
-        positional = list(args[own:])
+        positional = list(args[skipped:])
         admission = guard.admit(dialect, positional, kwargs)
         with _inside(dialect):
-            connection = await original(*args[:own], *positional, **kwargs)
+            connection = await original(*args[:skipped], *positional, **kwargs)
         guard.opened(dialect, admission, connection)
         return connection
 
@@ -258,25 +264,25 @@ def _outer(guard: _Guard, dialect: str, original: Any, *, own: int = 0) -> Any:
 
 
 def _guard_asyncpg(guard: _Guard, module: ModuleType) -> None:
-    # Private, and the only function that both connect() and pools call.
+    # `connect` and pools both call this private function.
     replace_function(module, "_connect", partial(_outer, guard, "asyncpg"))
 
 
 def _guard_psycopg(guard: _Guard, module: ModuleType) -> None:
     _guard_inner_psycopg(guard, module.Connection)
     replace_function(
-        module.Connection, "connect", partial(_outer, guard, "psycopg", own=1)
+        module.Connection, "connect", partial(_outer, guard, "psycopg", skipped=1)
     )
     _renew("psycopg", "connect", module.Connection.connect)
 
 
 def _guard_async_psycopg(guard: _Guard, module: ModuleType) -> None:
-    make = partial(_outer, guard, "psycopg_async", own=1)
+    make = partial(_outer, guard, "psycopg_async", skipped=1)
     replace_function(module.AsyncConnection, "connect", make)
 
 
 def _guard_inner_psycopg(guard: _Guard, kind: object) -> None:
-    """Guard the inner function of both classes, for an outer one that the app kept from before."""
+    """Guard the inner function of both classes, in case the app kept an original outer function."""
 
     def make(original: Callable[..., Any]) -> Callable[..., object]:
         def _connect_gen(
@@ -310,9 +316,8 @@ def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
     def make_inner(original: Callable[..., Any]) -> Callable[..., object]:
         def connect(dsn: str = "", *args: object, **kwargs: object) -> object:
             admission, text = guard.admit_inner("psycopg2", dsn)
-            _looked_at.set(
-                ""
-            )  # a connection_factory of the app may open other connections
+            # The app's `connection_factory` may open other connections.
+            _checked_driver.set("")
             kwargs["connection_factory"] = guard.noting(
                 kwargs.get("connection_factory")
             )
@@ -328,27 +333,27 @@ def _guard_psycopg2(guard: _Guard, module: ModuleType) -> None:
 
 
 def _renew(package: str, name: str, function: object) -> None:
-    """Replace the function in a package that was imported before the guard."""
+    """Replace the function in a package that imported the original before the guard."""
     module = sys.modules.get(package)
     if module is not None and name in vars(module):
         vars(module)[name] = function
 
 
 def _guard_pools(guard: _Guard, module: ModuleType) -> None:
-    """Refuse when a pool is opened: its threads and tasks would try to connect for minutes."""
+    """Refuse when the app opens a pool: the pool's workers would try to connect for minutes."""
     for name, dialect in (
         ("ConnectionPool", "psycopg"),
         ("AsyncConnectionPool", "psycopg_async"),
     ):
         owner = vars(module).get(name)
         if owner is not None and owner.__module__ in {module.__name__, "psycopg_pool"}:
-            # Both open() and `open=True` call it.
+            # `open()` and `open=True` both call `_open`.
             replace_function(owner, "_open", partial(_refusing_open, guard, dialect))
             replace_function(owner, "_connect", partial(_note_growth, guard))
 
 
 def _watch_growth(guard: _Guard, pool_type: Any, name: str) -> None:
-    """Note the levels that make pools, and which pool opens a connection by method ``name``."""
+    """Note which level creates a pool, and which pool opens a connection by method ``name``."""
 
     def make(original: Callable[..., Any]) -> Callable[..., object]:
         def __init__(pool: object, *args: object, **kwargs: object) -> None:  # noqa: N807 - replaces it
@@ -362,7 +367,7 @@ def _watch_growth(guard: _Guard, pool_type: Any, name: str) -> None:
 
 
 def _note_growth(guard: _Guard, original: Callable[..., Any]) -> Callable[..., object]:
-    """Return a pool's method that notes which pool opens a connection."""
+    """Return a pool's ``connect`` that notes which pool opens the connection."""
 
     def connect(pool: object, *args: object, **kwargs: object) -> object:
         with guard.growing(pool):
@@ -380,7 +385,7 @@ def _guard_psycopg2_pools(guard: _Guard, module: ModuleType) -> None:
 
 
 def _guard_asyncpg_pools(guard: _Guard, module: ModuleType) -> None:
-    """Refuse a pool of the app's start-up that runs in another loop than the tests."""
+    """Refuse a pool if the app's start-up creates it in another event loop than the tests'."""
 
     def make(original: Callable[..., Any]) -> Callable[..., object]:
         async def _async__init__(pool: object) -> object:
@@ -390,7 +395,7 @@ def _guard_asyncpg_pools(guard: _Guard, module: ModuleType) -> None:
 
         return _async__init__
 
-    # `await pool` and `async with pool` call it.
+    # `await pool` and `async with pool` both call `_async__init__`.
     replace_function(module.Pool, "_async__init__", make)
     # A pool has a holder for each connection. The pool itself allows no weak references.
     _watch_growth(guard, module.PoolConnectionHolder, "connect")
@@ -402,7 +407,7 @@ def _refusing_open(
     def _open(pool: Any) -> Any:
         text = pool.conninfo
         options = pool.kwargs or {}
-        # Either may be a function that the pool calls for each connection.
+        # Each of the two may be a function that the pool calls for each connection.
         if isinstance(text, str) and isinstance(options, dict):
             guard.refuse_outside(dialect, [text], dict(options))
         if pool.closed:
@@ -451,7 +456,7 @@ def watch_spawned(
         when_imported(module, partial(change, guard))
 
 
-_UNREAD = "statements that {} sends without an engine are not looked at"
+_UNREAD = "pytest-arena does not check the statements that {} sends without an engine"
 
 # The guard's messages
 
@@ -472,8 +477,8 @@ def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
     """Return the error for a connection that a factory opened to another database."""
     return UnknownDatabaseError(
         f"refused: a connection to {target.name}, which is no test database",
-        why="a connection_factory got the dsn of the test's database and connected to another one. "
-        "Its writes would stay there",
+        why="a connection_factory got the dsn of the test's database, and connected to another "
+        "database. Its writes would stay there",
         cause=who_connects(),
         fix="let the factory connect to the dsn that it gets",
     )

@@ -10,13 +10,13 @@ from threading import Event
 
 from pytest_arena._values import STATEMENT_START as START
 
-# `set_config(…, true)` has an effect until the transaction ends. Apps with row security call it in
-# each transaction.
+# `set_config(…, true)` ends with the transaction. Apps with row security call it in each
+# transaction.
 ALTERING_CALLS = (
     r"set_config(?!\"?\s*\([^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
     r"\bsetseed\b|\bset_limit\b|\bdblink_connect|\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s|"
     r"\bUPDATE\b[^;]*\bpg_settings\b|"
-    r'\bU&"'  # a name with escaped letters: it may be any of these
+    r'\bU&"'  # a name with escaped letters may be any of these names
 )
 # Settings, roles, listeners, locks, prepared statements. pytest-arena sends DISCARD SEQUENCES.
 _ALTERING = (
@@ -27,15 +27,15 @@ _ALTERING = (
 _ALTERS = re.compile(START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _ALTERS_LATER = re.compile(";" + START + _ALTERING, re.IGNORECASE | re.DOTALL)
 _CALLS = re.compile(ALTERING_CALLS, re.IGNORECASE)
-# A custom setting such as app.tenant is NULL in a new session. After the first SET it is '' until
-# the session ends. RESET, ROLLBACK and the end of a SET LOCAL do not change that. PostgreSQL's own
-# settings have no dot in their names. A name that is no literal may have one.
+# A custom setting such as app.tenant is NULL in a new session. After the first SET it is never NULL
+# again in this session: RESET, ROLLBACK and the end of a SET LOCAL make it ''. PostgreSQL's
+# settings have no dot in their names. An expression for a name may have a dot in its value.
 NAMES = re.compile(
     r"\bset_config\"?\s*\((?!\s*'\w*'\s*,)|"
     r"\bSET\s+(?:LOCAL\s+|SESSION\s+)?[\w\"]+\s*\.\s*[\w\"]+\s*(?:=|TO\b)",
     re.IGNORECASE,
 )
-# nullif(current_setting('app.tenant', true), '') is NULL in both sessions.
+# nullif(current_setting('app.tenant', true), '') is NULL in a new and in a used session.
 _READS = re.compile(
     r"(?P<nullif>\bNULLIF\s*\(\s*(?:pg_catalog\s*\.\s*)?\"?current_setting\"?\s*"
     r"\((?:[^(),]|\(\w+\))+,(?:[^(),]|\(\w+\))+\)(?:\s*::\s*\w+)?\s*,(?!\s*'[^']))|"

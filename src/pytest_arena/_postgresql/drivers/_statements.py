@@ -45,18 +45,18 @@ class DriverConnection(ConnectionRecord):
     def __init__(self) -> None:
         super().__init__()
         self.names_settings = False  # the session may know custom settings by name
-        # The attributes below are set for a connection that no engine has opened.
-        self.is_ended = False  # by pytest-arena
+        # Only for a connection that no engine has opened:
+        self.is_ended = False  # pytest-arena has ended it
         self.is_pooled = False  # a pool of its driver has opened it
         self.has_temporary = False  # the session may have a temporary table
 
     def end(self) -> None:
-        """Note that pytest-arena has ended it: no level ends it again."""
+        """Note that pytest-arena has ended the connection, so that no level ends it again."""
         self.is_ended = True
         self.join_pool()
 
     def note_session(self, statement: str) -> _SessionEffects:
-        """Note how a statement changes the session. An engine's pool may have the connection."""
+        """Note how a statement changes the session, also for a connection of an engine's pool."""
         effects = session_effects(statement)
         self.session_changes += effects.alters
         self.names_settings |= effects.names
@@ -71,11 +71,11 @@ class DriverConnection(ConnectionRecord):
         self.session_changes += 1
 
     def note_setting_name(self) -> None:
-        """Note a statement that sets a custom setting. The session knows the name until it ends."""
+        """Note that a statement sets a custom setting. The session keeps the name until it ends."""
         self.names_settings = True
 
     def join_drivers_pool(self) -> None:
-        """Note that a pool of its driver has opened it. The pool can replace it."""
+        """Note that a pool of the driver has opened the connection, and can replace it."""
         self.is_pooled = True
 
     def begin(self) -> None:
@@ -91,7 +91,7 @@ class DriverConnection(ConnectionRecord):
             self.begin()
         self.writes.note(statement, serial)
         if statement.startswith(_ENDINGS[1]) and "RESET ALL" in statement:
-            # asyncpg's pool sends this. Temporary tables stay.
+            # asyncpg's pool resets the session. Temporary tables stay.
             if not self.has_temporary:
                 self.altered.pop(serial, None)
             return
@@ -107,14 +107,14 @@ class DriverConnection(ConnectionRecord):
 class _SessionEffects(NamedTuple):
     alters: bool
     names: bool  # sets a custom setting
-    reads: bool  # reads one without nullif
+    reads: bool  # reads a custom setting without nullif
     copies: bool  # is a COPY, in either direction
-    is_numbered: bool  # may return a number of a sequence
+    reads_sequence: bool  # may return a value of a sequence
 
 
 def session_effects(statement: str) -> _SessionEffects:
-    """Return how a statement changes its session. Results are kept for short statements."""
-    return (_kept_effects if len(statement) < _SHORT else _effects)(statement)
+    """Return how a statement changes its session. Results for short statements are cached."""
+    return (_cached_effects if len(statement) < _SHORT else _effects)(statement)
 
 
 def _effects(statement: str) -> _SessionEffects:
@@ -124,15 +124,15 @@ def _effects(statement: str) -> _SessionEffects:
         names=NAMES.search(bare) is not None,
         reads=reads_setting(bare),
         copies=bare.lstrip().upper().startswith("COPY"),
-        is_numbered=not _KNOWS_NO_NUMBER.match(bare),
+        reads_sequence=not _READS_NO_SEQUENCE.match(bare),
     )
 
 
-_kept_effects = lru_cache(maxsize=1024)(_effects)
+_cached_effects = lru_cache(maxsize=1024)(_effects)
 
-# Statements that cannot return a number of a sequence. Before these pytest-arena may not send its
-# statement: SET TRANSACTION must be the first of its transaction, and LOCK precedes its snapshot.
-_KNOWS_NO_NUMBER = re.compile(
+# Statements that cannot return a value of a sequence. pytest-arena sends no statement before them:
+# SET TRANSACTION must be the first in its transaction, and LOCK must precede the snapshot.
+_READS_NO_SEQUENCE = re.compile(
     START + r"(?:SET\b|(?:SELECT|SHOW|LOCK)\b[^(]*\Z)", re.IGNORECASE
 )
 
@@ -153,8 +153,8 @@ def record_opened(
 ) -> None:
     """Record an admitted connection. Count a test's database as used.
 
-    ``pool_serial`` is the serial of the level that opened its pool, 0 without a pool. A connection
-    of a wider fixture's pool lives as long as the pool.
+    ``pool_serial`` is the serial of the level that opened the connection's pool, 0 without a pool.
+    A connection of a wider fixture's pool stays open as long as the pool.
     """
     serial = pool_serial if pool_serial < 0 else core.serial()
     record = record_of(connection)
@@ -164,12 +164,12 @@ def record_opened(
         core.opened_raw(admission.target.key)
 
 
-# The records of asyncpg's connections that no engine has opened, by their protocols.
+# By protocol, the records of asyncpg's connections that no engine has opened.
 _by_protocol: dict[object, DriverConnection] = {}
 
 
 def _keep_until_end(record: DriverConnection, connection: Any) -> None:
-    """Keep a record where the end of its connection finds it.
+    """Keep a record until its connection ends.
 
     The garbage collector clears weak references to a cycle before it calls ``__del__``.
     """
@@ -190,14 +190,14 @@ def _record_at_end(connection: Any) -> DriverConnection | None:
     )
 
 
-# Sent by a pool before it hands out a connection (pool_pre_ping).
+# A pool sends one of these statements at a checkout (pool_pre_ping).
 _PINGS = {"", "SELECT 1"}
 
 
 def _note_kept(core: Core | None, key: Key, statement: str) -> None:
     """Count the database as used if an idle connection of a pool sends a statement.
 
-    The suite has kept the driver's connection or its cursor, and uses it without the pool.
+    The suite has kept the driver's connection or a cursor, and uses it without a checkout.
     """
     if core is not None and statement.strip(" ;").upper() not in _PINGS:
         core.opened_raw(key)
@@ -233,7 +233,7 @@ def has_written(target: ConnectTarget, connection: object) -> bool:
         return False
     if not is_in_transaction(connection):
         return False
-    # A `ServerIsolation`, which imports this package.
+    # A `ServerIsolation`, whose module imports this package.
     isolation: Any = database.isolation
     with suppress(ArenaError):  # `leave` reports a server that does not answer
         return pid_of(connection) in isolation.writers()
@@ -286,10 +286,12 @@ _BEYOND = re.compile(
     | pg_replication_origin_(?:create|drop|advance) \s* \(
     )"""
 )
-_ENDS_OTHERS = re.compile(
+_ENDS_SESSIONS_OF_OTHERS = re.compile(
     r"(?is)\b(?P<function>pg_(?:terminate|cancel)_backend)\b.*\bpg_stat_activity\b"
 )
-_OWN_ONLY = re.compile(r"(?i)\bcurrent_database\s*\(|\bpid\s*=\s*pg_backend_pid\s*\(")
+_ENDS_OWN_SESSIONS = re.compile(
+    r"(?i)\bcurrent_database\s*\(|\bpid\s*=\s*pg_backend_pid\s*\("
+)
 _QUOTED = re.compile(QUOTED, re.DOTALL)
 # The words between the semicolon before a DO and the text of its block.
 _DO = re.compile(r"(?i)\s*DO(?:\s+LANGUAGE\s+\S+)?\s*(?:U&)?")
@@ -299,10 +301,10 @@ _DO_TEXT = re.compile(
 # The words before a text that a DO block sends as a statement.
 _EXECUTE = re.compile(r"(?i)\bEXECUTE\s*\(?\s*(?:format\s*\(\s*)?$")
 _EXECUTE_LENGTH = 40
-# A name that format() fills in, as that of the test's database. Another text follows.
+# A place that format() fills, such as the name of the test's database.
 _HAS_PARTS = re.compile(r"%(?:\d+\$)?-?\d*[Is]")
 _CONTINUES = re.compile(r"\s*\|\|")
-# Quoted names of functions and tables that _BEYOND knows.
+# Quoted names of functions and tables that `_BEYOND` may match.
 _SERVER_NAME = re.compile(r'"(?:pg_|dblink)\w*"')
 
 
@@ -319,7 +321,7 @@ _ESCAPES = re.compile(
 
 
 def _unescaped(statement: str) -> str:
-    """Return a statement whose escaped texts and names are plain ones."""
+    """Return a statement with its escapes in texts and names decoded."""
     lowered = statement.lower()
     if "u&" in lowered or ("\\" in lowered and "e'" in lowered):
         return _ESCAPED.sub(_plain, statement)
@@ -335,7 +337,7 @@ def _plain(escaped: re.Match[str]) -> str:
 
 
 def _character(code: re.Match[str]) -> str:
-    """Return the character of a code as a text has it: a quote is written twice."""
+    """Return the character of an escape. A quote is doubled, as SQL requires."""
     codes = code.groupdict()
     character = codes.get("other")
     if not character:
@@ -345,21 +347,22 @@ def _character(code: re.Match[str]) -> str:
     return character * 2 if character in {"'", '"'} else character
 
 
-# Results are kept for short statements, of which an app has a few hundred. Longer ones have data.
+# Results for short statements are cached, because an app has a few hundred of them. Longer
+# statements contain data.
 _SHORT = 4096
 
 
 def reaches_beyond(statement: str) -> str:
     """Return what a statement does to other databases or the whole server, "" for nothing.
 
-    Each of several statements is read, the body of a ``DO``, and whole texts that it executes.
-    Bodies of functions, and SQL that is built from parts, are not. ``CREATE ROLE`` is allowed,
-    because apps need their roles. Costs some microseconds, once for each short statement.
+    It reads each of several statements, the body of a ``DO``, and whole texts that the body
+    executes. It does not read bodies of functions, nor SQL that is built from parts. It allows
+    ``CREATE ROLE``, because apps need their roles. A short statement costs some microseconds once.
 
     >>> reaches_beyond("SELECT 1; drop database shop")
     'DROP DATABASE'
     """
-    return (_remembered if len(statement) < _SHORT else _beyond)(statement)
+    return (_cached_beyond if len(statement) < _SHORT else _beyond)(statement)
 
 
 def _bare(statement: str) -> str:
@@ -404,15 +407,15 @@ def _beyond(statement: str) -> str:
     beyond = _BEYOND.search(bare)
     if beyond is not None:
         return " ".join(beyond[0].upper().rstrip("(").split())
-    ends = _ENDS_OTHERS.search(bare)
-    if ends is not None and not _OWN_ONLY.search(bare):
+    ends = _ENDS_SESSIONS_OF_OTHERS.search(bare)
+    if ends is not None and not _ENDS_OWN_SESSIONS.search(bare):
         return f"{ends['function'].upper()} of other databases' sessions"
     return ""
 
 
-_remembered = lru_cache(maxsize=1024)(_beyond)
+_cached_beyond = lru_cache(maxsize=1024)(_beyond)
 
-_STAYS = re.compile(
+_ROLE_CHANGE = re.compile(
     r"""(?ix) \b(?:
       (?P<made> CREATE \s+ (?:ROLE|USER|GROUP)) \s+ (?!MAPPING\b)
     | (?P<granted> GRANT|REVOKE) \s+ (?:(?!\bON\b)[^;])+? \s (?:TO|FROM) \b
@@ -420,22 +423,22 @@ _STAYS = re.compile(
 )
 
 
-def stays_on_server(statement: str) -> str:
-    """Return what a statement does to roles, which no isolation undoes. "" for nothing.
+def role_change(statement: str) -> str:
+    """Return how a statement changes roles, which no isolation undoes. "" if it does not.
 
-    >>> stays_on_server("CREATE ROLE clerk")
+    >>> role_change("CREATE ROLE clerk")
     'CREATE ROLE'
-    >>> stays_on_server("GRANT clerk TO me"), stays_on_server("GRANT SELECT ON t TO me")
+    >>> role_change("GRANT clerk TO me"), role_change("GRANT SELECT ON t TO me")
     ('GRANT of a role', '')
     """
-    return (_remembered_roles if len(statement) < _SHORT else _staying)(statement)
+    return (_cached_role_change if len(statement) < _SHORT else _role_change)(statement)
 
 
-def _staying(statement: str) -> str:
+def _role_change(statement: str) -> str:
     lowered = statement.lower()
     if not any(word in lowered for word in ("create", "grant", "revoke")):
         return ""
-    match = _STAYS.search(_bare(statement))
+    match = _ROLE_CHANGE.search(_bare(statement))
     if match is None:
         return ""
     if match["made"]:
@@ -443,12 +446,12 @@ def _staying(statement: str) -> str:
     return f"{match['granted'].upper()} of a role"
 
 
-_remembered_roles = lru_cache(maxsize=1024)(_staying)
+_cached_role_change = lru_cache(maxsize=1024)(_role_change)
 
 
-def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
-    """Note a role that a test or a fixture creates or grants. A template's builder may do so."""
-    does = stays_on_server(statement)
+def _note_role_change(core: Core, target: ConnectTarget | None, statement: str) -> None:
+    """Note that a test or a fixture creates or grants a role. A template's builder may do so."""
+    does = role_change(statement)
     if not does or core.serial() == 0:
         return
     if target is None or target.database is None:
@@ -460,38 +463,38 @@ def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> N
     )
 
 
-_ANSWERED = (
-    "pytest-arena did not send it: engines on any database reach the "
-    "test's. Delete the fixture, and name what fills the database, by"
+_REPLACED = (
+    "pytest-arena did not send the statement, because an engine on any database reaches the test's "
+    "database. Delete the fixture, and name the source of the tables by"
 )
 
 
 def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) -> str:
-    """Return the statement to send. A fixture's statement that sets up a test database is replaced.
+    """Return the statement to send. Replace a fixture's statement that sets up a test database.
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database for another purpose.
     """
     beyond = reaches_beyond(statement)
     if not beyond or is_replacement(statement):
-        _note_staying(core, target, statement)
+        _note_role_change(core, target, statement)
         return statement
     name = made_or_dropped(statement)
     key = target.key if target else None
     if not name or not core.is_set_up_by_fixture(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
-    if not any(_ANSWERED in note for note in core.ledger.notes):
+    if not any(_REPLACED in note for note in core.ledger.notes):
         core.ledger.note(
-            f"a fixture makes or drops a test database: {who_connects()}. {_ANSWERED} "
+            f"a fixture creates or drops a test database: {who_connects()}. {_REPLACED} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
     return replacement(statement)
 
 
-def _to_send(core: FindCore, connection: object, statement: str | bytes) -> str | bytes:
-    """Return the statement that a connection to a test's database may send.
+def _checked(core: FindCore, connection: object, statement: str | bytes) -> str | bytes:
+    """Check a statement of a connection to a test's database. Return the statement to send.
 
-    Connections of ``arena_allow`` and pytest-arena's may send anything.
+    pytest-arena's connections, and those that ``arena_allow`` admits, may send any statement.
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database.
@@ -537,14 +540,14 @@ def _note_rows(connection: object, rows: int) -> None:
         known.writes.ran(rows)
 
 
-# Drivers and pools send these statements to end work that was refused.
+# Drivers and pools send these statements after pytest-arena has refused work.
 _ENDINGS = ("ROLLBACK", "SELECT pg_advisory_unlock_all()")
 
 _DEFAULT = (
-    "a role's default, in this database alone:\n"
+    "set the role's default in this database alone:\n"
     "DO $$ BEGIN EXECUTE format('ALTER ROLE … IN DATABASE %I SET …', current_database()); END $$"
 )
-# The statements to send instead.
+# For a refused statement, what to send instead.
 INSTEAD = {"ALTER ROLE": _DEFAULT, "ALTER USER": _DEFAULT}
 _FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"
@@ -564,7 +567,7 @@ _OWN_SESSIONS = (
 _ANOTHER_ENGINE = (
     "read the other database through an engine: each test has a database for it"
 )
-_LEAVE_OUT = "send it by hand, before the tests; leave it out while tests run"
+_LEAVE_OUT = "send it by hand before the tests, and not while tests run"
 _NEXT_STEPS = {
     "(CREATE|DROP) DATABASE": _FILL,
     ".* DATABASE": _IN_SCHEMA,
@@ -600,7 +603,7 @@ def replace_function(
     name: str,
     make: Callable[[Callable[..., Any]], Callable[..., object]],
 ) -> None:
-    """Replace a driver's function by the one that ``make`` returns, once.
+    """Replace a driver's function, once, by the function that ``make`` returns.
 
     ``owner`` is a module, or a class that may inherit the function.
 
@@ -623,16 +626,16 @@ def replace_function(
 
 def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
     def make(original: Callable[..., Any]) -> Callable[..., object]:
-        async def ask_first(
+        async def send_checked(
             connection: object, query: str, *args: object, **kwargs: object
         ) -> object:
-            sent = _to_send(core, connection, query)
+            sent = _checked(core, connection, query)
             answer = await original(connection, sent, *args, **kwargs)
             if isinstance(answer, str) and answer.endswith(" 0"):  # as "UPDATE 0"
                 _note_rows(connection, 0)
             return answer
 
-        return ask_first
+        return send_checked
 
     def note_copy(original: Callable[..., Any]) -> Callable[..., object]:
         async def copy_records_to_table(
@@ -640,7 +643,7 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
         ) -> object:
             schema = kwargs.get("schema_name")
             table = f"{schema}.{table_name}" if schema else table_name
-            _to_send(core, connection, f"COPY {table} FROM STDIN")
+            _checked(core, connection, f"COPY {table} FROM STDIN")
             answer = await original(connection, table_name, **kwargs)
             if answer == "COPY 0":
                 _note_rows(connection, 0)
@@ -648,21 +651,21 @@ def _guard_asyncpg(core: FindCore, module: ModuleType) -> None:
 
         return copy_records_to_table
 
-    # For statements without parameters, other statements, COPY of a query and into a table.
+    # These four methods send statements without parameters, other statements, and COPY.
     for name in ("execute", "_get_statement", "_copy_out", "_copy_in"):
         replace_function(module.Connection, name, make)
-    # asyncpg makes its statement of names and of a `where`.
+    # asyncpg builds this method's statement from its arguments.
     replace_function(module.Connection, "copy_records_to_table", note_copy)
-    replace_function(module.Connection, "close", partial(_giving_up, core))
-    replace_function(module.Connection, "terminate", partial(_giving_up, core))
-    collected = partial(_giving_up, core, is_collected=True)
+    replace_function(module.Connection, "close", partial(_noting_lost_writes, core))
+    replace_function(module.Connection, "terminate", partial(_noting_lost_writes, core))
+    collected = partial(_noting_lost_writes, core, is_collected=True)
     replace_function(module.Connection, "__del__", collected)
-    replace_function(module.Connection, "_cleanup", _forgetting)
+    replace_function(module.Connection, "_cleanup", _forgetting_record)
     for name in _OF_CONNECTION:
         replace_function(module.Connection, name, _noting_change)
 
 
-# asyncpg's methods whose effect on a connection no simple attribute shows.
+# No simple attribute of a connection shows the effect of these methods of asyncpg.
 _OF_CONNECTION = (
     "set_type_codec",
     "reset_type_codec",
@@ -672,7 +675,7 @@ _OF_CONNECTION = (
 
 
 def _noting_change(original: Callable[..., Any]) -> Callable[..., object]:
-    """Return a method that changes the connection, and notes that."""
+    """Return a method that notes that it changes the connection."""
 
     async def change(connection: object, *args: object, **kwargs: object) -> object:
         record_of(connection).note_change()
@@ -682,12 +685,12 @@ def _noting_change(original: Callable[..., Any]) -> Callable[..., object]:
 
 
 def _guard_asyncpg_pools(core: FindCore, module: ModuleType) -> None:
-    make = partial(_giving_up, core, find=lambda holder, *_, **__: holder._con)  # noqa: SLF001 - it has no public name
+    make = partial(_noting_lost_writes, core, find=lambda holder, *_, **__: holder._con)  # noqa: SLF001 - it has no public name
     replace_function(module.PoolConnectionHolder, "release", make)
 
 
-def _forgetting(original: Callable[[Any], object]) -> Callable[..., object]:
-    """Return asyncpg's method that each end of a connection calls."""
+def _forgetting_record(original: Callable[[Any], object]) -> Callable[..., object]:
+    """Return asyncpg's method for the end of a connection. It also discards the record."""
 
     def _cleanup(connection: Any) -> object:
         _by_protocol.pop(connection._protocol, None)  # noqa: SLF001 - see `_keep_until_end`
@@ -696,14 +699,14 @@ def _forgetting(original: Callable[[Any], object]) -> Callable[..., object]:
     return _cleanup
 
 
-def _giving_up(
+def _noting_lost_writes(
     core: FindCore,
     original: Callable[..., Any],
     *,
     find: Callable[..., object] = lambda connection, *_, **__: connection,
     is_collected: bool = False,
 ) -> Callable[..., object]:
-    """Return a method that ends a connection. It first notes the writes that are lost.
+    """Return a method that ends a connection, and first notes the writes that are lost.
 
     ``find`` returns the connection from the arguments of the method.
     """
@@ -718,8 +721,8 @@ def _giving_up(
 def give_up(core: FindCore, connection: object, *, is_collected: bool = False) -> None:
     """Note the writes of an open transaction whose connection is about to end.
 
-    The server is asked whether it has written. The garbage collector may run in the midst of
-    another question to the server, so then only the statements count.
+    pytest-arena asks the server whether the transaction has written. The garbage collector may run
+    while pytest-arena waits for the server. Then only the statements count.
     """
     known = _record_at_end(connection)
     if known is None or known.admission is None or not known.writes.statements:
@@ -738,7 +741,7 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
     def make(original: Any) -> Any:
         def _convert_query(cursor: Any, *args: object, **kwargs: object) -> Any:
             converted = original(cursor, *args, **kwargs)
-            sent = _to_send(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
+            sent = _checked(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
             return converted if sent is converted.query else original(cursor, sent)
 
         return _convert_query
@@ -746,18 +749,18 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
     def count(original: Any) -> Any:
         def _set_results(cursor: Any, results: Any) -> None:
             original(cursor, results)
-            if cursor._execmany_returning is None:  # noqa: SLF001 - else these are not all rows
-                _note_rows(cursor._conn, cursor.rowcount)  # noqa: SLF001 - as above
+            if cursor._execmany_returning is None:  # noqa: SLF001 - otherwise these are not all rows
+                _note_rows(cursor._conn, cursor.rowcount)  # noqa: SLF001 - `connection` is slower
 
         return _set_results
 
-    # All cursors and COPY call it, sync and async.
+    # All cursors and COPY call these methods, sync and async.
     replace_function(module.Cursor, "_convert_query", make)
     replace_function(module.Cursor, "_set_results", count)
 
 
 def _guard_psycopg_ends(core: FindCore, module: ModuleType, *, kind: str) -> None:
-    """Note the ends of connections, and the begin of each transaction."""
+    """Note the end of each connection, and the start of each transaction."""
 
     def make(original: Callable[..., Any]) -> Callable[..., object]:
         def _start_query(connection: Any) -> object:
@@ -769,10 +772,12 @@ def _guard_psycopg_ends(core: FindCore, module: ModuleType, *, kind: str) -> Non
         return _start_query
 
     owner = vars(module)[kind]
-    # It begins a transaction, before `_convert_query` is called.
+    # `_start_query` begins a transaction, before psycopg calls `_convert_query`.
     replace_function(owner, "_start_query", make)
-    replace_function(owner, "close", partial(_giving_up, core))
-    replace_function(owner, "__del__", partial(_giving_up, core, is_collected=True))
+    replace_function(owner, "close", partial(_noting_lost_writes, core))
+    replace_function(
+        owner, "__del__", partial(_noting_lost_writes, core, is_collected=True)
+    )
 
 
 def _guard_psycopg_savepoints(core: FindCore, module: ModuleType) -> None:
@@ -806,7 +811,7 @@ def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> No
             connection = await original(pool, patience)
             while _is_ended(connection) and not _has_lost_its_loop(pool):
                 connection.pgconn.finish()
-                await pool._putconn(connection, from_getconn=True)  # noqa: SLF001 - as above
+                await pool._putconn(connection, from_getconn=True)  # noqa: SLF001 - `putconn` counts it as used
                 connection = await original(pool, patience)
             return connection
 
@@ -814,13 +819,13 @@ def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> No
         return _agetconn_unchecked if is_async else _getconn_unchecked
 
     owner = vars(module)[kind]
-    make = partial(_giving_up, core, find=lambda _pool, conn: conn)
+    make = partial(_noting_lost_writes, core, find=lambda _pool, conn: conn)
     replace_function(owner, "putconn", make)
     replace_function(owner, "_getconn_unchecked", skip)
 
 
 def _is_ended(connection: object) -> bool:
-    """Return whether pytest-arena has ended a connection. Its pool has not noticed that."""
+    """Return whether pytest-arena has ended a connection that its pool still has."""
     known = _connections.get(connection)
     return known is not None and known.is_ended
 
@@ -832,7 +837,7 @@ def _has_lost_its_loop(pool: Any) -> bool:
 
 
 @cache
-def noting_connection(core: FindCore, kind: Any) -> Any:
+def watching_class(core: FindCore, kind: Any) -> Any:
     """Return a subclass of a connection class of psycopg2, which is written in C."""
 
     def close(self: Any) -> None:
@@ -862,8 +867,8 @@ def noting_connection(core: FindCore, kind: Any) -> Any:
 def guard_cursors(core: FindCore, extensions: Any, connection: Any) -> None:
     """Make a psycopg2 connection create cursors that check their statements.
 
-    psycopg2's cursor class is written in C and cannot be changed. A connection class with its own
-    ``cursor`` method is left alone.
+    psycopg2's cursor class is written in C and cannot be changed. A connection whose class defines
+    a ``cursor`` method stays as it is.
     """
     factory = connection.cursor_factory
     if factory is None:
@@ -888,14 +893,14 @@ def _checking_cursor(core: FindCore, kind: Any) -> Any:
     """Return a subclass of the app's cursor class."""
 
     def make(name: str, parameter: str) -> object:
-        def ask_first(self: Any, *args: Any, **kwargs: Any) -> object:
+        def send_checked(self: Any, *args: Any, **kwargs: Any) -> object:
             sent = args[0] if args else kwargs.get(parameter, "")
             if name == "callproc":
                 sent = f"{sent}("
             elif not isinstance(sent, str | bytes):
-                # A composed statement of psycopg2.sql.
+                # A statement that psycopg2.sql has composed.
                 sent = sent.as_string(self)
-            to_send = _to_send(core, self.connection, sent)
+            to_send = _checked(core, self.connection, sent)
             if to_send is not sent:
                 return super(asking, self).execute(to_send)
             answer = getattr(super(asking, self), name)(*args, **kwargs)
@@ -903,12 +908,12 @@ def _checking_cursor(core: FindCore, kind: Any) -> Any:
                 _note_rows(self.connection, self.rowcount)
             return answer
 
-        return ask_first
+        return send_checked
 
     def copy_from(
         self: Any, file: object, table: str, *args: object, **kwargs: object
     ) -> object:
-        _to_send(core, self.connection, f"COPY {table} FROM STDIN")
+        _checked(core, self.connection, f"COPY {table} FROM STDIN")
         return super(asking, self).copy_from(file, table, *args, **kwargs)
 
     methods: dict[str, object] = {"copy_from": copy_from}

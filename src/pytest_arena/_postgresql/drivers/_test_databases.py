@@ -11,7 +11,7 @@ from pytest_arena._postgresql import STANDARD_DATABASES
 from pytest_arena._values import without_comments
 
 _NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
-# PostgreSQL refuses it inside a transaction block, as it refuses each statement that it replaces.
+# Like the statements that it replaces, PostgreSQL refuses it inside a transaction block.
 _NO_DATABASE = 'DROP DATABASE IF EXISTS "pytest-arena: no database"'
 _MAKES = re.compile(
     r"""(?isx) \s* (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
@@ -25,7 +25,7 @@ _ENDS_SESSIONS = re.compile(
 
 
 def made_or_dropped(statement: str) -> str:
-    """Return the test database that a statement makes, drops or empties of sessions, or "".
+    """Return the test database that a statement creates, drops or ends the sessions of, or "".
 
     >>> made_or_dropped('CREATE DATABASE "shop-test" TEMPLATE template1')
     'shop-test'
@@ -46,9 +46,9 @@ def made_or_dropped(statement: str) -> str:
 
 
 def replacement(statement: str) -> str:
-    """Return the statement that is sent in the place of one that ``made_or_dropped`` knows.
+    """Return the statement that replaces a statement of ``made_or_dropped``.
 
-    It does nothing. It fails where the other one would fail because a transaction is open.
+    The replacement has no effect. In an open transaction it fails, as the original would.
     """
     makes = _MAKES.match(without_comments(statement))
     if makes is None:
@@ -57,7 +57,7 @@ def replacement(statement: str) -> str:
 
 
 def is_replacement(statement: str) -> bool:
-    """Return whether pytest-arena has put this statement in the place of another one."""
+    """Return whether this statement is the replacement of another statement."""
     return statement.removeprefix(_SENT_IN_PLACE) in {
         "CREATE DATABASE",
         "DROP DATABASE",

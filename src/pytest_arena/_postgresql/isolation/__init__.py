@@ -31,9 +31,10 @@ def isolate(
 ) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.
 
-    ``auto`` is undo. If undo does not work here, it is clone, and a line says why. ``with_rights``
-    returns the template with the rights and objects of the app's role. ``shown`` is the server in
-    messages, ``place`` the line of ``arena_isolation``. ``tell`` gets lines for the summary.
+    ``auto`` is undo. If undo does not work here, it is clone, and the summary says why.
+    ``with_rights`` returns the template with the rights and objects of the app's role. ``shown`` is
+    the server in messages. ``place`` is the line that sets ``arena_isolation``. ``add_note`` gets
+    lines for the summary.
 
     Raises:
         ConfigError: ``asked_for`` is undo or rollback, which does not work here.
@@ -55,13 +56,13 @@ def isolate(
     if asked_for in {"clone", "rollback"}:
         return create(asked_for)
     try:
-        reason = templates.lacking(own)
+        reason = templates.why_no_undo(own)
         if not reason:
             undo = create("undo")
             for remark in templates.remarks(own, with_rights(template)):
                 tell(f"undo: {remark}")
             return undo
-        fix = templates.what_would_do(own)
+        fix = templates.fix_for_undo(own)
         line = f"{reason}. For undo: {fix}"
     except templates.Unjournaled as error:
         reason = error.reason

@@ -53,20 +53,22 @@ def as_built(template: str | None) -> str | None:
 class ServerIsolation:
     """The isolation for databases on a server.
 
-    Each level has a live database, whose class restores it: ``undo`` takes changes back in place,
-    ``clone`` replaces the database by a copy, ``rollback`` rolls back to a savepoint. If no
-    connection has used the database since the last level, the server is not asked (``uses``).
+    The class of a level's live database restores it: ``undo`` undoes changes in place, ``clone``
+    replaces the database by a copy, ``rollback`` rolls back to a savepoint. If no connection has
+    used the database since the last level, pytest-arena does not ask the server (``uses``).
 
-    ``ask_for`` chooses the isolation of the next level. If it is not the one in use, the live
-    database is copied, and the level is entered on the copy. No connection reaches the database
-    below until the level is left. The copy is kept for the next such level, until a connection
-    uses the database below or a level is entered or left there.
+    ``ask_for`` chooses the isolation of the next level. If another isolation is in use,
+    pytest-arena copies the live database and enters the level in the copy. No connection reaches
+    the original database until the level is left. The copy stays for the next such level, until a
+    connection uses the original database, or a level is entered or left there.
 
-    Cost of enter and leave: nothing if no connection used the database. ``undo``: two round trips
-    and the time of the changes. ``clone``: one round trip, or two with sequences, if nothing was
-    written, else three, and new connections. ``rollback``: nothing without a write, else one round
-    trip. A level of another isolation costs two copies of the live database and new connections,
-    unless a copy is kept.
+    Cost of enter and leave: nothing if no connection used the database.
+
+    - ``undo``: two round trips and the time of the changes.
+    - ``clone``: one round trip without writes, or two with sequences. After writes it costs three
+      round trips and new connections.
+    - ``rollback``: nothing without a write, one round trip after a write.
+    - Another isolation: two copies of the live database and new connections, unless a copy exists.
     """
 
     def __init__(
@@ -81,20 +83,20 @@ class ServerIsolation:
         may_clone: bool = False,
     ) -> None:
         self._own = own
-        # A level is a clone if a wider fixture makes what no journal can restore.
+        # A level may be a clone if a wider fixture creates content that no journal can restore.
         self._may_clone = may_clone
         self._with_rights = with_rights
         self._uses = uses
         self._tell = tell
         self._check: Callable[[], None] = nothing
         self._next_isolation = ""
-        self._snapshots: list[Snapshot] = []  # frozen here, and dropped here
-        # The last left level of another isolation, and the number of uses at that time.
+        self._snapshots: list[Snapshot] = []  # this isolation freezes and drops them
+        # The level of another isolation that was left last, and the number of uses at that time.
         self._spare: tuple[_Level, int] | None = None
         live = self._new_live(isolation)
         first = Snapshot(own, live.template(with_rights(template)))
         self._templates = {(isolation, template): first}
-        with own.saying("no database for the first test"):
+        with own.reporting("no database for the first test"):
             live.put(first)
             with closing(open_control(live.address)) as control:
                 self.session_functions = session_functions(control)
@@ -137,11 +139,11 @@ class ServerIsolation:
     def enter(self) -> None:
         """Open a level above the current state.
 
-        If that needs a copy, or the schema was changed, a snapshot is taken and all connections
+        If the level needs a copy, or the schema was changed, this takes a snapshot. All connections
         end.
 
         Raises:
-            Held: an open transaction prevents a copy. Nothing was done.
+            Held: an open transaction prevents a copy. The database is unchanged.
             IsolationError: the disk is full, or the other isolation does not work here.
         """
         level = self._stack[-1]
@@ -149,16 +151,16 @@ class ServerIsolation:
         self._next_isolation = ""
         isolation = asked_for or level.live.isolation
         level.live.close_moments(are_over=False)
-        if level.owed:
-            self._restore_copy(level.owed)
+        if level.unrestored:
+            self._restore_copy(level.unrestored)
         if isolation == level.live.isolation:
             may_clone = self._may_clone and not asked_for
-            if not self._may_go_on(level, may_clone=may_clone):
+            if not self._can_nest(level, may_clone=may_clone):
                 isolation = "clone"
         if isolation != level.live.isolation:
             _check_for_writers(self)
             with self._uses.alone():
-                self._stack.append(self._elsewhere(isolation))
+                self._stack.append(self._level_in_copy(isolation))
                 self.generation += 1
         else:
             self.generation += level.live.was_lost()
@@ -166,11 +168,11 @@ class ServerIsolation:
             self._stack.append(ServerLevel(level.live))
         self._tidy()
 
-    def _may_go_on(self, level: _Level, *, may_clone: bool) -> bool:
-        """Return whether a level can have the isolation of the one below. Take a snapshot for it.
+    def _can_nest(self, level: _Level, *, may_clone: bool) -> bool:
+        """Return whether a new level can have the isolation of ``level``. Take a snapshot for it.
 
         Raises:
-            IsolationError: it cannot, and may not be a clone.
+            IsolationError: the new level cannot, and may not be a clone.
         """
         live = level.live
         try:
@@ -202,41 +204,43 @@ class ServerIsolation:
         live = level.live
         live.close_moments(are_over=True)
         was_changed = False
-        if level.is_elsewhere or not level.is_in_place:
+        if level.is_in_other_database or not level.is_in_place:
             was_changed = self._leave_copy(level)
         elif level.is_written or live.may_have_changed:
             restoration = live.leave(depth)
             was_changed = restoration.was_changed
             if restoration.marks:
                 self._restore_copy(level)
-                live.tell_of(restoration.marks)
+                live.report_marks(restoration.marks)
         self._stack.pop()
-        self.generation += level.is_elsewhere or live.was_lost()
+        self.generation += level.is_in_other_database or live.was_lost()
         try:
             self._check()
         except BaseException:
-            # The level stays, and is left by force.
+            # The level stays open. `leave_by_force` leaves it.
             self._stack.append(level)
-            self.generation += level.is_elsewhere
+            self.generation += level.is_in_other_database
             level.mark_wrong()
             raise
-        self._tidy(level if level.is_elsewhere else None)
+        self._tidy(level if level.is_in_other_database else None)
         return was_changed
 
     def _leave_copy(self, level: _Level) -> bool:
         """Leave a level that is not restored in place. Return whether it had changed."""
         _check_for_writers(self)
-        if level.is_elsewhere:
+        if level.is_in_other_database:
             return not self.is_clean()
         self._restore_copy(level)
         return True
 
     def _restore_copy(self, level: _Level) -> None:
-        """Replace the database by a copy in the state of a level's start: the top one, or one owed.
+        """Replace the database by a copy in the state of a level's start.
+
+        The level is the top level, or a level that was left and is not restored yet.
 
         Raises:
-            RowsLost: rows of the levels below cannot be read. Nothing was done; but the state of
-                an owed level is restored without these rows.
+            RowsLost: rows of the levels below cannot be read. The start of the top level was not
+                restored. The start of a left level was restored without these rows.
         """
         top = self._stack[-1]
         live = level.live
@@ -244,16 +248,16 @@ class ServerIsolation:
         number = len(levels) - 1
         archive = live.archive(levels)
         if not isinstance(archive, RowsLost):
-            # Kept for a second attempt: the live database may be dropped then.
+            # A second attempt may find the live database dropped, and needs the archive.
             level.keep_archive(archive)
         with self._uses.alone():
             try:
                 live.put(level.snapshot, level.base, number, archive)
-                top.owe(None)
+                top.note_unrestored(None)
             except RowsLost:
                 if level is not top:
                     live.put(level.snapshot, level.base, number, [])
-                    top.owe(None)
+                    top.note_unrestored(None)
                 raise
             finally:
                 self.generation += 1
@@ -262,11 +266,11 @@ class ServerIsolation:
         """Restore the top level's start, and end all connections first."""
         level = self._stack[-1]
         live = level.live
-        if level.is_elsewhere:
+        if level.is_in_other_database:
             self.forget()
             return
         live.close_moments(are_over=True)
-        # A connection that cannot be ended ends with its database.
+        # If a connection cannot be ended here, the drop of its database ends it.
         with suppress(ControlFailure, ArenaError):
             live.end_clients()
         self.generation += 1
@@ -274,7 +278,7 @@ class ServerIsolation:
         self._stack.pop()
         try:
             if not is_left:
-                self._stack[-1].owe(level)
+                self._stack[-1].note_unrestored(level)
                 self._restore_copy(level)
         finally:
             self._tidy()
@@ -283,7 +287,7 @@ class ServerIsolation:
         """Close the top level and keep its changes. With ``is_undone`` restore its sequences."""
         level = self._stack[-1]
         live = level.live
-        if level.is_elsewhere:
+        if level.is_in_other_database:
             self._stack.pop()
             self.generation += 1
             live.give_up()
@@ -291,7 +295,7 @@ class ServerIsolation:
             live.close_moments(are_over=False)
             live.forget(self._stack, is_undone=is_undone and level.is_in_place)
             self._stack.pop()
-            live.cut_base(self.depth)
+            live.limit_base(self.depth)
         self._tidy()
 
     def replace(self, content: str | None) -> None:
@@ -305,7 +309,7 @@ class ServerIsolation:
             self._templates[key] = Snapshot(self._own, template)
         start = self._templates[key]
         if isinstance(archive, Uncommitted):
-            self._begin_beside(start)
+            self._begin_in_other_database(start)
             return
         with self._uses.alone():
             live.put(start, self.depth, self.depth, [])
@@ -313,13 +317,13 @@ class ServerIsolation:
         self._stack[-1].begin_with(start, archive)
         self._tidy()
 
-    def _begin_beside(self, start: Snapshot) -> None:
-        """Begin with other content in another database. The one below keeps what it has."""
+    def _begin_in_other_database(self, start: Snapshot) -> None:
+        """Begin with other content in another database. The current database stays unchanged."""
         live = self._new_live(self.live.isolation)
         with self._uses.alone():
             self.generation += 1
             live.put(start, self.depth, self.depth)
-            level = ServerLevel(live, is_elsewhere=True)
+            level = ServerLevel(live, is_in_other_database=True)
             level.mark_wrong()  # no later level begins with this content
             self._stack[-1] = level
             self.generation += 1
@@ -327,7 +331,7 @@ class ServerIsolation:
 
     # A level of another isolation
 
-    def _elsewhere(self, isolation: str) -> _Level:
+    def _level_in_copy(self, isolation: str) -> _Level:
         """Return a level in a copy of the live database, for another isolation."""
         spare = self._spare
         self._spare = None
@@ -335,13 +339,13 @@ class ServerIsolation:
             level, uses = spare
             is_same = level.live.isolation == isolation and uses == self._uses()
             if is_same and level.is_in_place and self._is_restored(level):
-                return ServerLevel(level.live, is_elsewhere=True)
+                return ServerLevel(level.live, is_in_other_database=True)
             level.live.give_up()
         self.generation += 1  # connections end, also if this fails
         source = self.live.copied()
         live = self._new_live(isolation)
         try:
-            with self._own.saying(f"no copy for isolation={isolation!r}"):
+            with self._own.reporting(f"no copy for isolation={isolation!r}"):
                 live.prepare(source)
             self._own.freeze(source)
             live.put(Snapshot(self._own, source, is_ours=True), len(self._stack))
@@ -349,12 +353,13 @@ class ServerIsolation:
             self._own.drop_later(source)
             raise
         self._snapshots.append(live.snapshot)
-        return ServerLevel(live, is_elsewhere=True)
+        return ServerLevel(live, is_in_other_database=True)
 
     def _is_restored(self, spare: _Level) -> bool:
         """Restore a spare level's start. Return whether that worked."""
-        self._stack.append(spare)  # if this is interrupted, the level is left by force
-        # Held, ArenaError: a connection still works in it.
+        # After an interrupt the level is on the stack, so that `leave_by_force` leaves it.
+        self._stack.append(spare)
+        # Held, ArenaError: a connection still uses the database.
         with suppress(Held, ArenaError):
             if spare.live.leave(self.depth).marks:
                 self._restore_copy(spare)
@@ -372,7 +377,7 @@ class ServerIsolation:
         if last_spare is not None:
             last_spare[0].live.give_up()
         levels = [*self._stack]
-        levels += [level.owed for level in self._stack if level.owed]
+        levels += [level.unrestored for level in self._stack if level.unrestored]
         if spare:
             levels.append(spare)
         used: set[Snapshot] = set()
@@ -387,11 +392,11 @@ class ServerIsolation:
     def save(self, title: str) -> str:
         """Keep the current state for inspection, without its journal. Return the database's name.
 
-        A copy is kept. If a session is inside a transaction, which a copy would end, the live
-        database is kept when it is replaced.
+        This keeps a copy. A copy would end the transaction of a session. If a transaction is open,
+        the live database itself is kept when another database replaces it.
         """
         live = self.live
-        with self._own.saying("the database cannot be kept"):
+        with self._own.reporting("the database cannot be kept"):
             can_copy = live.is_copyable and not live.clients_inside()
             if live.kept_as is None and can_copy:
                 with self._uses.alone():
@@ -411,7 +416,7 @@ class ServerIsolation:
     # Questions
 
     def is_free(self) -> bool:
-        """Whether no client is inside a transaction, and so has no locks."""
+        """Whether no client is inside a transaction, so that no client holds locks."""
         try:
             return not self.live.clients_inside()
         except (ControlFailure, ArenaError):
@@ -457,7 +462,7 @@ class ServerIsolation:
             f"AND datname = {literal(database)} AND pid <> pg_backend_pid()"
         )
         control = self._own.control
-        with self._own.saying("a connection cannot be ended"):
+        with self._own.reporting("a connection cannot be ended"):
             is_ended = bool(control.rows(f"SELECT {function}(pid) {backend}"))
             if is_ended and not cancel:
                 # A backend keeps its advisory locks until it has exited.
@@ -468,7 +473,7 @@ class ServerIsolation:
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time for ``rows_changed``.
 
-        ``clone`` has only ``exact`` ones, which read the rows of all tables.
+        Under ``clone`` only ``exact`` moments exist, which read the rows of all tables.
         """
         return self._stack[-1].live.moment(self._stack, exact=exact)
 
@@ -493,7 +498,7 @@ class ServerIsolation:
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""
-        with self._own.saying("the live database cannot be read"):
+        with self._own.reporting("the live database cannot be read"):
             return self.live.reader.call(content)
 
 

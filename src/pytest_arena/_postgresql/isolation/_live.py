@@ -1,4 +1,4 @@
-"""The database that tests use (live), and its subclass for ``undo``."""
+"""The live database, which tests use, and its subclass for ``undo``."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
 READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _NOTHING: Archive = []
-_SHOWN = 3  # so many marks are named in a line
+_SHOWN = 3  # the most marks that a line of the summary names
 _LOCKED = "55P03"
 _UNANSWERED = "the change journal cannot be asked"
-# A terminated backend may take so many seconds to end. After that the database is replaced.
+# The seconds to wait for terminated backends. After that a copy replaces the database.
 _PATIENCE = 1.0
 _STEP = 0.002
-_ROWS_KEPT = 50  # rows of each table that are reported of levels below a snapshot
+_ROWS_KEPT = 50  # the most rows of a table that a report has of levels below a snapshot
 
 
 class LiveDatabase(ABC):
-    """The database on which tests work: a copy of a snapshot. Any thread may use it.
+    """The database that tests use: a copy of a snapshot. Any thread may use this object.
 
-    Subclasses know how a level is left. Here a level is left by a new copy of its snapshot, which
-    has all rows of the levels below. A test may end all connections to it, also pytest-arena's,
-    which are opened again.
+    Here a level is left by a new copy of its snapshot, which has all rows of the levels below.
+    Subclasses leave a level in other ways. If a test ends pytest-arena's connections,
+    pytest-arena opens them again.
     """
 
     isolation: ClassVar[str]  # as the configuration and markers name it
-    restores_schema: ClassVar[bool] = False  # leaving a level takes back DDL
+    restores_schema: ClassVar[bool] = False  # leaving a level undoes DDL
 
     def __init__(
         self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
@@ -70,7 +70,7 @@ class LiveDatabase(ABC):
         self.base = 0  # levels below this one are in the snapshot
         self.clean_uses = NEVER  # the number of uses when the top level had no changes
         self.is_altered = False  # the journal is new, and no snapshot has it yet
-        self.kept_as: tuple[str, str] | None = None  # its name and title in `give_up`
+        self.kept_as: tuple[str, str] | None = None  # the name and title for `give_up`
         self.is_lost = False
         self.is_spoiled = (
             False  # pytest-arena has changed it, so that a copy replaces it
@@ -95,7 +95,10 @@ class LiveDatabase(ABC):
         self.clients_inside()  # waits for a restarted server
 
     def was_lost(self) -> bool:
-        """Whether the connection was lost since the last call: probably the app's, too."""
+        """Whether pytest-arena's connection was lost since the last call.
+
+        Then the app has probably lost its connections, too.
+        """
         was_lost = self.is_lost
         self.is_lost = False
         return was_lost
@@ -110,7 +113,7 @@ class LiveDatabase(ABC):
         """Note the number of uses at which the top level had no changes, or `NEVER`."""
         self.clean_uses = uses
 
-    def cut_base(self, depth: int) -> None:
+    def limit_base(self, depth: int) -> None:
         """Note that the levels above this depth have ended."""
         self.base = min(self.base, depth)
 
@@ -128,7 +131,7 @@ class LiveDatabase(ABC):
         self.own.control.rows(sql.end_backends(self.name))
 
     def end_client(self, pid: int, *, cancel: bool) -> bool:
-        """Return False: the server ends a connection, or cancels its statement."""
+        """Return False: the caller has to ask the server."""
         del pid, cancel
         return False
 
@@ -137,11 +140,11 @@ class LiveDatabase(ABC):
 
         ``is_off`` switches their policies off until the top level is left.
         """
-        with self.own.saying("the policies cannot be read, or switched off"):
+        with self.own.reporting("the policies cannot be read, or switched off"):
             rows = self.reader.call(lambda control: control.rows(question))
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
-                # Before the change, which may fail halfway.
+                # This is set before the change, because the change may fail halfway.
                 self.is_spoiled = not self.restores_schema
                 self.reader.call(
                     lambda control: control.run(sql.without_policies(tables))
@@ -173,7 +176,7 @@ class LiveDatabase(ABC):
         opened = self.opened(name, number, archive)
         if not is_first:
             self.give_up()
-        self.go_to(name, snapshot, opened, known)
+        self.switch_to(name, snapshot, opened, known)
         self.base = base
         self.is_spoiled = False
 
@@ -189,7 +192,7 @@ class LiveDatabase(ABC):
             self.own.thaw(frozen)
             raise
         self.kept_as = None  # the test continues in the copy
-        self.go_to(name, Snapshot(self.own, frozen, is_ours=True), opened, known)
+        self.switch_to(name, Snapshot(self.own, frozen, is_ours=True), opened, known)
         self.base = base
 
     def copied(self) -> str:
@@ -205,15 +208,15 @@ class LiveDatabase(ABC):
         self.own.freeze(self.name)
 
     def known(self) -> object:
-        """Return the number of uses before the next copy, by which later uses are noticed."""
+        """Return the number of uses before the next copy. A larger number means a later use."""
         return self.uses()
 
     @abstractmethod
     def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> object:
-        """Prepare a copy, before any other connection to it."""
+        """Prepare a copy. No other connection to it is open yet."""
 
     @abstractmethod
-    def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
+    def switch_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
         """Make a prepared copy the live database."""
 
     def give_up(self) -> None:
@@ -253,7 +256,7 @@ class LiveDatabase(ABC):
         """Check that a copy may replace the database when the top level ends.
 
         Raises:
-            RowsLost: no copy would have the rows of the levels below.
+            RowsLost: the copy would lack rows of the levels below.
         """
         del levels
 
@@ -272,12 +275,12 @@ class LiveDatabase(ABC):
         del levels, is_undone
 
     def end_prepared(self, names: Sequence[str]) -> None:
-        """Roll back prepared transactions, and say so in a line of the summary.
+        """Roll back prepared transactions, and report them in a line of the summary.
 
-        They have no session, and their names are the whole server's.
+        They have no session. Their names are unique on the server.
         """
-        saying = self.own.saying("prepared transactions cannot be ended")
-        with saying, closing(open_control(self.address)) as control:
+        reporting = self.own.reporting("prepared transactions cannot be ended")
+        with reporting, closing(open_control(self.address)) as control:
             for name in names:
                 control.run(sql.rollback_prepared(name))
         shown = ", ".join(names)
@@ -285,36 +288,35 @@ class LiveDatabase(ABC):
             f"{self.isolation}: {{test}} has left prepared transactions, rolled back: {shown}"
         )
 
-    def tell_of(self, marks: tuple[str, ...]) -> None:
+    def report_marks(self, marks: tuple[str, ...]) -> None:
         """Report why ``undo`` had to replace the database."""
         del marks
 
     def close_moments(self, *, are_over: bool) -> None:
-        """Finish the top level's moments. ``are_over``: the level ends, and with it the moments."""
+        """Finish the top level's moments. ``are_over``: the level ends, and its moments with it."""
         del are_over
 
 
 @dataclass(eq=False, slots=True)
 class ServerLevel(Generic[LiveT]):
-    """A level. The first one is the state below the first entered level.
+    """A level. The first level is the state before any level is entered.
 
-    ``live`` restores its start: in place, or by a copy of ``snapshot``. If ``undo`` needs a copy,
-    the copy gets the rows that the levels from ``base`` on have written.
+    ``live`` restores the level's start in place or by a copy of ``snapshot``. If ``undo`` needs a
+    copy, the copy gets the rows that the levels from ``base`` on have written.
     """
 
     live: LiveT
-    is_elsewhere: bool = False  # in a copy of the database below, of another isolation
+    is_in_other_database: bool = False  # the level below has another database
     snapshot: Snapshot = field(init=False)
     base: int = field(init=False)
     start: Snapshot = field(init=False)  # not `snapshot` after `begin_with`
     is_written: bool = False  # the journal may have changes from before a level above
     is_wrong: bool = False  # a check has failed after the level was left
-    owed: ServerLevel[LiveT] | None = (
-        None  # a left level, whose start is not restored yet
-    )
-    # Rows of the levels below that the live journal does not have any more.
+    # A level that was left, and whose start is not restored yet.
+    unrestored: ServerLevel[LiveT] | None = None
+    # Rows of the levels below that the live journal has no longer.
     archive: Archive | None = None
-    # Changes of this level that the live journal does not have any more.
+    # Changes of this level that the live journal has no longer.
     reported: list[TableRows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -329,11 +331,11 @@ class ServerLevel(Generic[LiveT]):
         self.reported = []
 
     def begin_in_snapshot(self) -> None:
-        """Note that a new snapshot has its changes, and the journal of its copy has none."""
+        """Note that a new snapshot has the level's changes, and the copy's journal is empty."""
         self.is_written = False
 
     def note_writes(self) -> None:
-        """Note that the journal may have its changes."""
+        """Note that the journal may have changes of the level."""
         self.is_written = True
 
     def keep_archive(self, archive: Archive) -> None:
@@ -341,17 +343,17 @@ class ServerLevel(Generic[LiveT]):
         self.archive = archive
 
     def keep_report(self, rows: list[TableRows]) -> None:
-        """Keep its changes, which the live journal loses."""
+        """Keep the level's changes, which the live journal loses."""
         self.reported = rows
 
     def add(self, upper: ServerLevel[Any]) -> None:
-        """Add what the level above has kept: its changes are of this level from here on."""
+        """Add the archive and the report of the level above, which becomes part of this level."""
         self.archive = self.archive or upper.archive
         self.reported = _joined(self.reported, upper.reported)
 
-    def owe(self, level: ServerLevel[LiveT] | None) -> None:
-        """Note a left level whose start is not restored yet. None: it is restored."""
-        self.owed = level
+    def note_unrestored(self, level: ServerLevel[LiveT] | None) -> None:
+        """Note a left level whose start is not restored yet. None: its start is restored."""
+        self.unrestored = level
 
     def mark_wrong(self) -> None:
         """Note that a check has failed after the level was left."""
@@ -359,22 +361,23 @@ class ServerLevel(Generic[LiveT]):
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the live database is the one of ``enter``, and can be restored in place."""
+        """Whether the live database is still the database of ``enter``, restorable in place."""
         is_same = self.archive is None and self.snapshot is self.live.snapshot
         is_given_up = self.live.kept_as or self.live.is_spoiled
-        return is_same and not (is_given_up or self.owed or self.is_wrong)
+        return is_same and not (is_given_up or self.unrestored or self.is_wrong)
 
 
 class JournaledDatabase(LiveDatabase):
-    """``undo``: changes are read from a change journal, and taken back in place.
+    """``undo``: pytest-arena reads changes from a change journal, and undoes them in place.
 
     Triggers write each inserted and deleted row into a journal in the same database. Leaving a
-    level deletes the inserted rows and inserts the deleted ones. The database and all connections
+    level deletes the inserted rows and inserts the deleted rows. The database and all connections
     stay.
 
-    The journal notices changes that it cannot take back, such as DDL. Then a copy of the level's
-    snapshot replaces the database, with the rows of the levels between. If a wider fixture has
-    changed the schema, its level becomes a snapshot when another level is entered above it.
+    The journal notices changes that it cannot undo, such as DDL. Then a copy of the level's
+    snapshot replaces the database. The copy gets the rows of the levels after the snapshot. If a
+    wider fixture has changed the schema, its level becomes a snapshot when the next level is
+    entered.
     """
 
     isolation = "undo"
@@ -384,7 +387,7 @@ class JournaledDatabase(LiveDatabase):
     ) -> None:
         super().__init__(own, uses, tell)
         self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
-        # The last moment, and the number of uses at that time.
+        # The number of uses at the last moment, and the moment.
         self._moment: tuple[int, ServerMoment] | None = None
 
     def template(self, content: str | None) -> str:
@@ -398,7 +401,7 @@ class JournaledDatabase(LiveDatabase):
     def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
         """Open the journal of a copy, which records the start of its sequences."""
         try:
-            with self.own.saying("a copy cannot be connected to"):
+            with self.own.reporting("a copy cannot be connected to"):
                 journal = ServerJournal(self.own.address_of(name))
             try:
                 self._prepare_journal(journal, number, rows)
@@ -413,8 +416,8 @@ class JournaledDatabase(LiveDatabase):
     def _prepare_journal(
         self, journal: ServerJournal, number: int, rows: _Rows
     ) -> None:
-        with self.own.saying("a copy cannot be connected to"):
-            # The server has crashed, and has emptied the snapshot's journal.
+        with self.own.reporting("a copy cannot be connected to"):
+            # A mark: the server has crashed, and has emptied the snapshot's journal.
             if journal.look().marks:
                 journal.install()
         try:
@@ -423,7 +426,7 @@ class JournaledDatabase(LiveDatabase):
         except ControlFailure as error:
             raise RowsLost(error) from error
 
-    def go_to(
+    def switch_to(
         self, name: str, snapshot: Snapshot, opened: ServerJournal, known: int
     ) -> None:
         """Make a copy the live database, with its open journal."""
@@ -441,16 +444,18 @@ class JournaledDatabase(LiveDatabase):
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a database for inspection, without its journal. Return its name."""
-        # Backends may have locks on the journal.
+        # Other sessions may hold locks on the journal.
         self.own.control.rows(sql.end_backends(name))
-        with suppress(ControlFailure):  # it can be inspected with its journal, too
+        with suppress(
+            ControlFailure
+        ):  # a database with a journal can be inspected, too
             uninstall(self.own.address_of(name))
         return super().keep(name, title, called=called)
 
     def _ask(
         self, question: Callable[..., _Answer], *args: object, **options: object
     ) -> _Answer:
-        with self.own.saying(_UNANSWERED):
+        with self.own.reporting(_UNANSWERED):
             return self._line.call(question, *args, **options)
 
     def look(self, number: int) -> Look:
@@ -464,10 +469,10 @@ class JournaledDatabase(LiveDatabase):
     # Levels
 
     def needs_snapshot(self, levels: Levels) -> bool:
-        """Begin another level. Return whether the journal lacks changes of the top one.
+        """Begin another level. Return whether the journal lacks changes of the top level.
 
-        Then a new journal is installed for the current schema. The levels keep their rows of the
-        old journal.
+        If it does, this installs a new journal for the current schema. The levels keep their rows
+        of the old journal.
 
         Raises:
             ArenaError: another session holds a lock, the server does not answer, or the schema
@@ -491,7 +496,7 @@ class JournaledDatabase(LiveDatabase):
         for number, level in enumerate(levels):
             if level.live is not self:
                 continue
-            # Without these rows a report is shorter, and nothing is wrong.
+            # Without these rows a report is only shorter.
             with suppress(ArenaError):
                 reported[number] = self.rows_changed(
                     levels, number, (None, None), _ROWS_KEPT
@@ -502,9 +507,9 @@ class JournaledDatabase(LiveDatabase):
         try:
             has_marks = bool(self._line.call(ServerJournal.enter, number + 1))
         except ControlFailure as error:
-            if error.sqlstate == _LOCKED or error.is_elsewhere:
+            if error.sqlstate == _LOCKED or error.is_of_server:
                 raise self.own.failed(
-                    "the change journal cannot go on", error
+                    "the change journal cannot continue", error
                 ) from error
             has_marks = True
         if has_marks:
@@ -513,7 +518,7 @@ class JournaledDatabase(LiveDatabase):
         look = self.look(number)
         if look.is_changed:
             level.note_writes()
-        return bool(look.marks)  # large objects, which another copy would not have
+        return bool(look.marks)  # changed large objects, which another copy would lack
 
     def archive(self, levels: Levels) -> Archive:
         """Return the rows that only the journal has."""
@@ -529,15 +534,15 @@ class JournaledDatabase(LiveDatabase):
             return RowsLost(error)
 
     def leave(self, number: int) -> Restoration:
-        """Take back the changes of the top level. If there are marks, nothing was done.
+        """Undo the changes of the top level. If the result has marks, the database is unchanged.
 
         Raises:
             Held: an open transaction prevents it.
             ArenaError: the server does not answer.
         """
         uses = self.uses()
-        # The number moves while a connection is out of its pool. A statement that runs now has no
-        # lock yet, and would be committed to the level below.
+        # The number changes at each call while a connection is checked out. A running statement
+        # may have no lock yet, and would commit into the level below.
         if self.uses() != uses:
             at_work = self._ask(ServerJournal.at_work)
             if at_work:
@@ -550,13 +555,13 @@ class JournaledDatabase(LiveDatabase):
             self.clean_uses = uses
             return restoration
         self.clean_uses = NEVER
-        with suppress(ArenaError):  # the line of the summary names no table then
-            marks = self._ask(ServerJournal.naming_tables, restoration.marks)
+        with suppress(ArenaError):  # otherwise the summary does not name the table
+            marks = self._ask(ServerJournal.with_table_names, restoration.marks)
             restoration = replace(restoration, marks=marks)
         return restoration
 
     def _left_after(self, error: ControlFailure, number: int) -> Restoration:
-        """Return a mark if the journal fails. If locks prevent it, roll back what has no session.
+        """Return a mark if the journal fails. If only prepared transactions hold locks, retry.
 
         Raises:
             Held: an open transaction has the locks.
@@ -572,13 +577,13 @@ class JournaledDatabase(LiveDatabase):
         look = self.look(number)
         if look.writers or not look.prepared:
             raise held_by(look.writers or self.clients_inside(), self.name)
-        # Only prepared transactions, which have no session.
+        # Only prepared transactions hold locks.
         self.end_prepared(look.prepared)
         return self.leave(number)
 
-    def tell_of(self, marks: tuple[str, ...]) -> None:
+    def report_marks(self, marks: tuple[str, ...]) -> None:
         """Report the marks in a line of the summary. The ledger replaces ``{test}``."""
-        # Tables before their indexes and sequences: the test's code has the table.
+        # Tables precede their indexes and sequences, because the test's code names the table.
         tables_first = sorted(marks, key=lambda mark: " TABLE " not in mark)
         shown = ", ".join(tables_first[:_SHOWN])
         if len(marks) > _SHOWN:
@@ -586,7 +591,7 @@ class JournaledDatabase(LiveDatabase):
         self.tell("undo: {test}: its database was replaced: " + shown)
 
     def leave_ended(self, number: int) -> bool:
-        """Leave a level as soon as its connections have ended. Return whether that worked."""
+        """Wait until the level's connections have ended, and leave it. Return whether it worked."""
         end = _process.seconds() + _PATIENCE
         with suppress(ArenaError):
             while _process.seconds() <= end:
@@ -612,8 +617,8 @@ class JournaledDatabase(LiveDatabase):
     def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
         """Return a point in time.
 
-        While no connection uses the database, this is the same moment. The server is asked for its
-        name before the next connection uses the database, and never if none does.
+        Two calls return the same moment if no connection uses the database between them.
+        pytest-arena asks the server for the moment's name before the next use of the database.
 
         Without event triggers, only an ``exact`` moment shows earlier changes of the schema.
 
@@ -637,7 +642,7 @@ class JournaledDatabase(LiveDatabase):
         return moment
 
     def close_moments(self, *, are_over: bool) -> None:
-        """Ask the server for the last moment, unless its level ends."""
+        """Ask the server for the name of the last moment, unless the level ends."""
         last = self._moment
         self._moment = None
         if last is None:
@@ -655,7 +660,7 @@ class JournaledDatabase(LiveDatabase):
         moments: tuple[object, object],
         limit: int | None,
     ) -> list[TableRows]:
-        """Return a level's rows of the journal, and those of an earlier journal."""
+        """Return a level's rows in the journal and in an earlier journal."""
         since, until = map(_name_of, moments)
         if until == "":
             return []
@@ -675,7 +680,7 @@ def _name_of(moment: object) -> str | None:
 
 
 def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:
-    """Join two lists of changes. A row that changed in both is in the result twice."""
+    """Join two lists of changes. If a row is in both lists, it is in the result twice."""
     joined: dict[tuple[str, tuple[str, ...]], TableRows] = {}
     for rows in (*first, *second):
         key = rows.table, rows.columns

@@ -1,4 +1,4 @@
-"""The database that tests use, with ``clone``."""
+"""The live database under ``clone``."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     _Reader: TypeAlias = Callable[[Callable[[Control], object]], Any]
 
 _XIDS = 2**32
-# At most so many statements of pytest-arena may have ended without being counted yet: of a caller,
-# of the copies ahead, of drops.
+# The most statements of pytest-arena that may have ended and are not counted yet. They come from a
+# caller, from copies that are made ahead, and from drops.
 _AT_ONCE = 10
-# In the background a copy may be made, or a database dropped. To wait for it costs less than to
-# replace a database that has not changed.
+# A background thread may copy or drop a database. Waiting for it costs less than replacing a
+# database that has not changed.
 _PATIENCE = 0.03
 _STEP = 0.0003
-# A digest of the numbers of all sequences: "" if there is none, NULL if the role may not read them.
-# ``nextval`` takes 31 of 32 numbers without a transaction id and without a record in the log.
+# A digest of the values of all sequences: "" without sequences, NULL if the role may not read them.
+# ``nextval`` takes 31 of 32 values without a transaction id and without a record in the log.
 _SEQUENCES = """
 SELECT CASE WHEN bool_and(v.can_read) IS NOT FALSE THEN coalesce(md5(string_agg(
     c.oid || ':' || coalesce(v.number, ''), ',' ORDER BY c.oid)), '') END
@@ -54,13 +54,13 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't'
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The transactions of a database at one time, and the statements of pytest-arena."""
+    """The open transactions of a database, and pytest-arena's statements, at one time."""
 
     horizon: int  # all transactions with a smaller id have ended or are `open`
     # Sessions of this database, each with the id of its open transaction.
     open: frozenset[tuple[int, int]] = frozenset()
     held: frozenset[str] = frozenset()  # advisory locks, prepared transactions, slots
-    own: int = 0  # the number of ids that pytest-arena has used since the mark
+    arenas_ids: int = 0  # the number of ids that pytest-arena has used since the mark
     writes: int = 0
     connects: int = 0
 
@@ -73,9 +73,9 @@ class _Facts:
 class PlainDatabase(LiveDatabase):
     """``clone``: a copy of the snapshot replaces the database if a level has written.
 
-    Writes are noticed by the server's transaction ids, without those that pytest-arena has used.
-    No write is missed. On a server with other writers most levels count as changed. Sequences move
-    without an id, so that a second query compares them.
+    pytest-arena notices writes by the server's transaction ids, and subtracts the ids that it has
+    used itself. It misses no write. On a server with other writers most levels count as changed.
+    Sequences move without an id, so a second query compares them.
     """
 
     isolation = "clone"
@@ -85,14 +85,14 @@ class PlainDatabase(LiveDatabase):
     ) -> None:
         super().__init__(own, uses, tell)
         self._mark = _Facts(0)
-        self._latest: _Facts | None = None  # by which a change was found
+        self._latest: _Facts | None = None  # the facts that showed a change
 
     def template(self, content: str | None) -> str | None:
         """Return the template unchanged."""
         return content
 
     def prepare(self, name: str) -> None:
-        """Take the journal out of a copy of a database that has one."""
+        """Remove the journal from a copy, if it has a journal."""
         uninstall(self.own.address_of(name))
 
     def known(self) -> Any:
@@ -104,7 +104,7 @@ class PlainDatabase(LiveDatabase):
     def opened(self, name: str, number: int = 0, rows: object = ()) -> Any:
         """Do nothing: a copy needs no preparation."""
 
-    def go_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
+    def switch_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
         """Make a copy the live database. The ids before the copy are its mark."""
         del opened
         self.release()
@@ -120,12 +120,12 @@ class PlainDatabase(LiveDatabase):
     # Levels
 
     def needs_snapshot(self, levels: Levels) -> bool:
-        """Return whether a level above needs a snapshot: something was written."""
+        """Return whether a level above needs a snapshot, because a transaction has written."""
         del levels
         return self._has_changed(with_locks=False)
 
     def leave(self, number: int) -> Restoration:
-        """Return a mark if the level has written: a copy replaces the database then."""
+        """Return a mark if the level has written. Then a copy replaces the database."""
         del number
         was_changed = self._has_changed(with_locks=True)
         if was_changed and self._latest is not None:
@@ -136,7 +136,7 @@ class PlainDatabase(LiveDatabase):
         return Restoration(was_changed, changed)
 
     def _end_prepared_since_mark(self, facts: _Facts) -> None:
-        """Roll back prepared transactions: the replaced database is dropped later than this."""
+        """Roll back prepared transactions, which would prevent the later drop of the database."""
         names = []
         for lock in sorted(facts.held - self._mark.held):
             kind, _, name = lock.partition(" ")
@@ -175,7 +175,7 @@ class PlainDatabase(LiveDatabase):
             self.clean_uses = NEVER
 
     def _facts(self) -> _Facts:
-        """Read the ids. Read again while a statement of pytest-arena may explain new ones."""
+        """Read the ids. Read them again while a statement of pytest-arena may explain new ids."""
         facts = _Facts(0)
 
         def are_explained() -> bool:
@@ -194,15 +194,15 @@ class PlainDatabase(LiveDatabase):
         still_open = sum(
             (xid - self._mark.horizon) % _XIDS < used for _, xid in facts.open
         )
-        return used - still_open - facts.own
+        return used - still_open - facts.arenas_ids
 
     def _read_facts(self) -> _Facts:
         writes = self.own.writes
         control = self.own.control
-        # A statement of pytest-arena that has ended has an id below the horizon. A later one has a
-        # larger id. A running one is not counted.
-        own = writes.since(self._mark.writes)
-        with self.own.saying("the live database cannot be looked at"):
+        # If a statement of pytest-arena has ended, its id is below the horizon. A later statement
+        # has a larger id. A running statement is not counted.
+        arenas_ids = writes.since(self._mark.writes)
+        with self.own.reporting("the live database's transactions cannot be read"):
             [(inside, held, horizon)] = control.rows(
                 f"SELECT open, held, horizon FROM arena.facts({literal(self.name)})"
             )
@@ -211,7 +211,7 @@ class PlainDatabase(LiveDatabase):
             horizon=int(horizon),
             open=frozenset((int(pid), int(xid)) for pid, xid in pairs),
             held=frozenset(held),
-            own=own,
+            arenas_ids=arenas_ids,
             writes=writes.mark(),
             connects=control.connects,
         )
@@ -241,11 +241,11 @@ class PlainDatabase(LiveDatabase):
     # Rows, without a journal
 
     def moment(self, levels: Levels, *, exact: bool) -> ReadContent | None:
-        """Return None: a database has no history. With ``exact``, read all rows instead."""
+        """Return None, or all rows with ``exact``. A database without a journal has no history."""
         del levels
         if not exact:
             return None
-        with self.own.saying("the live database cannot be read"):
+        with self.own.reporting("the live database cannot be read"):
             return self.reader.call(read_rows)
 
     def rows_changed(
@@ -257,7 +257,8 @@ class PlainDatabase(LiveDatabase):
     ) -> list[TableRows]:
         """Compare the current rows with a copy of the level's start, or with a moment.
 
-        The server computes digests of all tables. pytest-arena reads the rows of those that differ.
+        The server computes a digest of each table. pytest-arena reads the rows of tables whose
+        digests differ.
         """
         end = None
         last = moments[1]
@@ -265,7 +266,10 @@ class PlainDatabase(LiveDatabase):
             end = levels[number + 1].snapshot
             last = self.start_of(levels, number + 1) or last
         first = moments[0] or self.start_of(levels, number)
-        with ExitStack() as stack, self.own.saying("the databases cannot be compared"):
+        with (
+            ExitStack() as stack,
+            self.own.reporting("the databases cannot be compared"),
+        ):
             before = self._reader_of(first, levels[number].start, stack)
             after = self._reader_of(last, end, stack)
             digests = before(read_digests)

@@ -1,4 +1,4 @@
-"""The database that tests use, with ``rollback``."""
+"""The live database under ``rollback``."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _ENDED = "the connection that all connections share has ended"
 
 
 class Uncommitted(RowsLost):
-    """The rows of wider fixtures are in the shared transaction, and in no copy."""
+    """Only the shared transaction has the rows of wider fixtures. A copy would lack them."""
 
     def __init__(self, reason: str) -> None:
         IsolationError.__init__(
             self,
-            f"what wider fixtures have written cannot be copied: {reason}",
-            why="with rollback it is never committed, so that no copy of the database has it",
+            f"rows that wider fixtures wrote cannot be copied: {reason}",
+            why="rollback never commits them, so that no copy of the database has them",
             cause="arena_isolation = rollback, and a wider fixture that has written",
-            fix="arena_isolation = undo   # or a fixture of the test's own scope",
+            fix="arena_isolation = undo   # or a fixture of scope function",
         )
 
 
 def open_proxy(
     address: Address, *, note: Callable[[str], None], lock_timeout: float
 ) -> Proxy:
-    """Open a proxy before a database.
+    """Open a proxy between the app and a database.
 
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
@@ -76,16 +76,16 @@ def _demands_tls(error: ControlFailure) -> ConfigError:
         why="pytest-arena reads the messages of the connection that all connections share, and "
         "TLS encrypts them",
         cause=error.first_line,
-        fix="in the server's pg_hba.conf, host instead of hostssl for this machine\n"
+        fix="in the server's pg_hba.conf, write host instead of hostssl for this machine\n"
         "or arena_isolation = auto",
     )
 
 
 def watch_functions(proxy: Proxy) -> None:
-    """Have a proxy watch the functions of its database that change settings.
+    """Make a proxy watch the functions of its database that change settings.
 
     Raises:
-        ControlFailure: they cannot be read.
+        ControlFailure: the functions cannot be read.
     """
     with closing(open_control(proxy.address)) as control:
         functions = session_functions(control)
@@ -98,8 +98,9 @@ def watch_functions(proxy: Proxy) -> None:
 class RolledBackDatabase(PlainDatabase):
     """``rollback``: all connections share one transaction, which is never committed.
 
-    Connections reach the database through a proxy. Each level is a savepoint, opened at the first
-    write. Rows are compared with the database itself, which has what the tests began with.
+    Connections reach the database through a proxy. Each level is a savepoint, which the proxy opens
+    at the first write. The database itself keeps the content before all tests. pytest-arena
+    compares rows with it.
     """
 
     isolation = "rollback"
@@ -110,18 +111,18 @@ class RolledBackDatabase(PlainDatabase):
     ) -> None:
         super().__init__(own, uses, tell)
         self._proxy: Proxy | None = None
-        # The rows at the start of levels above others that have changes, and their version.
+        # For each level above a changed level, the version and the rows at its start.
         self._starts: dict[int, tuple[object, ReadContent]] = {}
 
     @property
     def proxy(self) -> Proxy:
-        """The proxy before the database."""
+        """The proxy between the app and the database."""
         if self._proxy is None:
             self._proxy = self._open(self.name)
         return self._proxy
 
     def _open(self, name: str) -> Proxy:
-        with self.own.saying("the shared connection cannot be opened"):
+        with self.own.reporting("the shared connection cannot be opened"):
             address = self.own.address_of(name)
             proxy = open_proxy(
                 address, note=self.tell, lock_timeout=self.own.lock_timeout
@@ -136,22 +137,22 @@ class RolledBackDatabase(PlainDatabase):
 
     @property
     def may_have_changed(self) -> bool:
-        """Whether a level has to be left."""
+        """Return True, so that each level is left."""
         return True
 
     def known(self) -> Any:
-        """Return nothing: the proxy knows what has changed."""
+        """Return None: the proxy knows the changes."""
         return None
 
     def opened(self, name: str, number: int = 0, rows: object = ()) -> Proxy:
-        """Open the shared connection to a copy, and its levels."""
+        """Open the shared connection to a copy, with ``number`` levels."""
         del rows
         proxy = self._open(name)
         for _ in range(number):
             proxy.enter()
         return proxy
 
-    def go_to(
+    def switch_to(
         self, name: str, snapshot: Snapshot, opened: Proxy, known: object
     ) -> None:
         """Make a copy the live database."""
@@ -179,7 +180,7 @@ class RolledBackDatabase(PlainDatabase):
         """Return the name of a copy.
 
         Raises:
-            RowsLost: something was written.
+            RowsLost: the shared transaction has written.
         """
         if self.proxy.has_changes(below=self.proxy.depth + 1):
             raise self._not_copied("a copy of the database is needed")
@@ -215,7 +216,7 @@ class RolledBackDatabase(PlainDatabase):
     def begin_level(self, number: int) -> None:
         """Open a level, whose savepoint is opened at the first write."""
         if self.kept_as is not None:
-            # The level at whose end it was to be committed goes on.
+            # A wider level goes on with this database, so that it cannot be kept now.
             self.tell(f"{self.kept_as[1]}: not kept: a wider fixture still needs it")
             self.kept_as = None
         self.proxy.leave_to(number - 1)
@@ -223,11 +224,11 @@ class RolledBackDatabase(PlainDatabase):
         if self.proxy.has_changes(below=number):
             start = self._starts.get(number)
             if start is None or start[0] != version:
-                with self.own.saying("the live database cannot be read"):
+                with self.own.reporting("the live database cannot be read"):
                     self._starts[number] = (version, self.reader.call(read_rows))
         else:
             self._starts.pop(number, None)
-        with self.own.saying("the shared connection cannot be opened"):
+        with self.own.reporting("the shared connection cannot be opened"):
             self.proxy.enter()
 
     def needs_snapshot(self, levels: Levels) -> bool:
@@ -257,19 +258,19 @@ class RolledBackDatabase(PlainDatabase):
             raise held_by(holders, self.name)
 
     def check_replaceable(self, levels: Levels) -> None:
-        """Refuse to keep the database if wider fixtures have written: later tests need them."""
+        """Refuse to keep the database if later tests need rows of wider fixtures in it."""
         archive = self.archive(levels)
         if isinstance(archive, RowsLost):
             raise archive
 
     def archive(self, levels: Levels) -> Archive:
-        """Return nothing if a snapshot has all rows of the levels below."""
+        """Return no rows if a snapshot has all rows of the levels below, otherwise an error."""
         if self.proxy.has_changes(below=len(levels) - 1):
             return self._not_copied("the database has to be replaced")
         return []
 
     def _not_copied(self, reason: str) -> RowsLost:
-        """Return the error about changes that are in no copy."""
+        """Return the error for rows that no copy would have."""
         return Uncommitted(reason)
 
     def leave(self, number: int) -> Restoration:
@@ -281,7 +282,7 @@ class RolledBackDatabase(PlainDatabase):
         writers = self.proxy.writers()
         if writers:
             raise held_by(writers, self.name)
-        # Prepared statements of the app return the columns of a changed schema.
+        # Prepared statements of the app would return columns of the changed schema.
         self.is_lost |= self.proxy.has_ddl()
         try:
             return Restoration(was_changed=self.proxy.leave_to(number - 1))
@@ -289,7 +290,7 @@ class RolledBackDatabase(PlainDatabase):
             mark = f"{_ENDED} {error}".strip()
             return Restoration(was_changed=True, marks=(mark,))
 
-    def tell_of(self, marks: tuple[str, ...]) -> None:
+    def report_marks(self, marks: tuple[str, ...]) -> None:
         """Report that the shared connection has ended."""
         self.tell(f"rollback: {{test}}: its database was replaced: {marks[0]}")
 
@@ -303,7 +304,7 @@ class RolledBackDatabase(PlainDatabase):
         self.proxy.forget_level()
 
     def look(self, number: int) -> Look:
-        """Return what the proxy knows."""
+        """Return the changes and the open transactions, which the proxy knows."""
         del number
         has_rows = self.proxy.is_changed()
         writers = frozenset(self.proxy.writers())
@@ -316,13 +317,13 @@ class RolledBackDatabase(PlainDatabase):
         """Return a function that reads a moment, the start of all tests, or the live database."""
         if isinstance(moment, ReadContent) or snapshot is None:
             return super()._reader_of(moment, snapshot, stack)
-        # Nothing was committed there.
+        # The database itself is unchanged, because the proxy commits nothing.
         address = self.own.address_of(self.name)
         control = stack.enter_context(closing(open_control(address, READ_SETTINGS)))
         return lambda question: question(control)
 
     def start_of(self, levels: Levels, number: int) -> ReadContent | None:
-        """Return the rows at the start of a level, None if that is the database itself."""
+        """Return the rows at the start of a level, None if the database itself has them."""
         del levels
         start = self._starts.get(number)
         return start[1] if start is not None else None

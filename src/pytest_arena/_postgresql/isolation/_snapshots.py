@@ -18,8 +18,8 @@ _MOST = 2
 class Snapshot:
     """A frozen database, and copies of it that are made ahead in the background.
 
-    The first ``take`` starts the copies. One is enough if a test takes longer than a copy. After a
-    ``take`` has waited, there are two.
+    The first ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
+    than a copy. After a ``take`` has waited, two copies are made ahead.
     """
 
     def __init__(
@@ -27,15 +27,15 @@ class Snapshot:
     ) -> None:
         self._own = own
         self.name = name
-        self.is_ours = is_ours  # this isolation has frozen it and drops it
-        # A digest of its sequences: "" if there are none, None if the role may not read them.
+        self.is_ours = is_ours  # the isolation has frozen the database, and drops it
+        # A digest of the sequences: "" without sequences, None if the role may not read them.
         self.sequences: str | None = None
         self.knows_sequences = False
         self._ahead: list[Future[str]] = []
         self._wanted = 1
 
     def note_sequences(self, digest: str | None) -> None:
-        """Note the digest of its sequences."""
+        """Note the digest of the sequences."""
         self.sequences = digest
         self.knows_sequences = True
 
@@ -78,7 +78,7 @@ class Snapshot:
 
 
 class RowsLost(IsolationError):
-    """Rows of wider fixtures cannot be carried into another database."""
+    """Rows of wider fixtures cannot be copied into another database."""
 
     def __init__(self, error: Exception) -> None:
         lines = str(error).splitlines()
@@ -86,19 +86,19 @@ class RowsLost(IsolationError):
         why = "the test's database had to be replaced, and only its journal had these rows"
         if reason == CRASHED:
             super().__init__(
-                "what wider fixtures have written is lost: the database server has crashed",
+                "rows that wider fixtures wrote are lost: the database server has crashed",
                 why=why,
                 cause="PostgreSQL empties the change journal if it restarts after a crash",
-                fix="pytest …   # once more; the server's log says why it has crashed",
+                fix="pytest …   # again. The server's log says why the server has crashed",
             )
             return
         super().__init__(
-            "what wider fixtures have written is lost: the change journal cannot be read",
+            "rows that wider fixtures wrote are lost: the change journal cannot be read",
             why=why,
-            cause=f"{reason}\n(a test that dropped the journal's schema)",
+            cause=f"{reason}\n(for example, a test dropped the journal's schema)",
             fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
         )
 
 
-# Rows that levels have written, as the journal returns them, or why it cannot.
+# Rows that levels have written, as the journal returns them, or the error that prevents it.
 Archive = list[tuple[object, ...]] | RowsLost

@@ -1,9 +1,9 @@
 """Writes the function that restores the rows of all tables.
 
-Its statements are static: each is planned once, and no name is composed at run time. A binary tree
-of IFs leads to the statements of a table. The function first cancels equal images of old and new
-rows, as multisets, so that the order of the changes does not matter. Then it deletes the remaining
-new rows of a table and inserts the remaining old ones.
+The function's statements are static, so PostgreSQL plans each of them once. A binary tree of IFs
+leads to the statements of a table. The function first cancels equal images of old and new rows, as
+multisets, so that the order of the changes does not matter. Then it deletes the remaining new rows
+of a table and inserts the remaining old rows.
 """
 
 # ruff: noqa: S608 - names are written by identifier() alone
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.journal._tables import JournalTable
 
 
-# The functions run with the app's search_path: names of PostgreSQL need their schema.
+# The functions run with the app's search_path, so PostgreSQL's names need their schema.
 _EQUALS = "OPERATOR(pg_catalog.=)"
 CONTRADICTION = "AR001"  # the SQLSTATE of a journal that contradicts its table
 
-# An image that was added as often as removed is left out.
+# The query omits an image that was added as often as removed.
 _NET = """
         SELECT n.rel,
             EXISTS (SELECT FROM {s}.tables e WHERE e.oid = n.rel AND e.was_empty)
@@ -46,11 +46,11 @@ _NET = """
 
 
 def apply_function(schema: str, tables: Sequence[JournalTable]) -> str:
-    """Write the function that takes back the journaled changes of all tables.
+    """Write the function that undoes the journaled changes of all tables.
 
     ``with_j`` includes ``j``. ``lowest`` and ``highest`` are the levels in ``jold``. ``begun`` is
-    the level whose start is restored, or NULL. A table that was empty at that start is emptied,
-    without regard to its entries.
+    the level whose start is restored, or NULL. If a table was empty at that start, the function
+    empties it and ignores its entries.
     """
     known = sorted(tables, key=lambda table: table.oid)
     return f"""
@@ -110,7 +110,7 @@ END IF;"""
 
 
 def _only(table: JournalTable) -> str:
-    """Return the table without the rows of tables that inherit from it. Partitions count."""
+    """Return the table for FROM, with its partitions, without tables that inherit from it."""
     return f"ONLY {table.quoted}" if table.is_inherited else table.quoted
 
 
@@ -154,8 +154,8 @@ def _insert(table: JournalTable) -> str:
 def taking_function(schema: str, table: JournalTable) -> str:
     """Write the function that deletes given numbers of equal rows, for a table without a key.
 
-    It reads the whole table, and therefore allows plans that the connection switches off. Its
-    parameters have no names: a name could be that of a column.
+    It reads the whole table, so it allows plans that the connection switches off. Its parameters
+    have no names, because a column could have the same name.
     """
     path = "SET search_path FROM CURRENT"
     if table.has_names:
@@ -182,8 +182,8 @@ $arena$;
 def _join_with_images(table: JournalTable) -> str:
     """Write the right side of a join: the images in ``$1``, their counts in ``$2``, and ``ON``.
 
-    Two rows are equal if their images are. PostgreSQL can use a hash join because plain columns,
-    whose equal values have equal texts, are compared first.
+    Two rows are equal if their images are equal. The join compares plain columns first, so that
+    PostgreSQL can use a hash join. Equal values of plain columns have equal texts.
     """
     conditions = []
     names = ["image", "times"]

@@ -49,18 +49,18 @@ if TYPE_CHECKING:
 def install(address: Address) -> list[JournalGap]:
     """Install a journal in a database, or adapt it to a changed schema.
 
-    From then on the journal records each change of a row, and each change of the schema leaves a
-    mark. It is empty: the current content is level 0. Cost: 1 to 2 ms for each table at the first
-    installation. Up to some hundreds of tables this is one transaction.
+    From then on the journal records each change of a row, and a mark for each change of the schema.
+    The current content is level 0. The first installation costs 1 to 2 ms for each table. Up to
+    some hundreds of tables this is one transaction.
 
     Returns:
-        The gaps: what the journal cannot see or undo. If a gap is fatal, the journal was not
-            installed. If there are many hundreds of tables, some may have triggers. The database
-            cannot be used then.
+        The gaps: changes that the journal cannot see or undo. If a gap is fatal, the journal was
+            not installed. With many hundreds of tables, some tables may have triggers then, and the
+            database cannot be used.
 
     Raises:
-        ControlFailure: the role lacks rights, or another session locks a table for a second. If
-            there are some hundreds of tables, some may have triggers.
+        ControlFailure: the role lacks rights, or another session locks a table for a second. With
+            some hundreds of tables, some tables may have triggers then.
     """
     with closing(open_control(address)) as control:
         schema = find_schema(control)
@@ -72,7 +72,7 @@ def install(address: Address) -> list[JournalGap]:
             with _transaction(control):
                 _install_in(control, schema, gaps)
         except ControlFailure as error:
-            # An extension may have tables that accept no such triggers.
+            # Tables of an extension may not accept such triggers.
             if error.sqlstate not in _UNSUPPORTED:
                 raise
             gaps.append(JournalGap(str(error), is_fatal=True))
@@ -95,16 +95,16 @@ def _install_in(control: Control, schema: str, gaps: list[JournalGap]) -> None:
 
 
 def _refuse_unnoticed_refreshes(control: Control) -> None:
-    """Refuse a view that can be refreshed CONCURRENTLY if there are no event triggers.
+    """Refuse a view that can be refreshed CONCURRENTLY if no event triggers are installed.
 
     Raises:
-        ControlFailure: there is such a view. Its refresh changes rows that have no triggers, and
-            nothing in the catalog.
+        ControlFailure: the database has such a view. Its refresh changes rows that have no
+            triggers, and leaves the catalog unchanged.
     """
     for (name,) in control.rows(_REFRESHED_IN_PLACE):
         raise ControlFailure(
             f"the materialized view {name} can be refreshed CONCURRENTLY, which only event "
-            "triggers notice, and this role may not make them",
+            "triggers notice, and this role may not create them",
             _FEATURE_NOT_SUPPORTED,
         )
 
@@ -112,15 +112,15 @@ def _refuse_unnoticed_refreshes(control: Control) -> None:
 def capture_new(control: Control, schema: str) -> list[str]:
     """Journal the tables that were created since the journal was installed.
 
-    Existing rows are journaled as inserts, because the table was created in this level. The level
-    has marks, so that the database is replaced and nothing else needs to be undone.
+    pytest-arena journals existing rows as inserts, because the table was created in this level. The
+    level has marks, so a copy replaces the database and no other change has to be undone.
 
     ``control`` has the settings of the images. Cost: some round trips and 1 to 2 ms for each new
     table, and a copy of its rows.
 
     Returns:
-        The names of the tables that could not get triggers: another session writes to them, or the
-            role does not own them.
+        The names of the tables that could not get triggers, because another session writes to
+            them, or because the role does not own them.
 
     Raises:
         ControlFailure: the server does not answer.
@@ -166,13 +166,13 @@ def uninstall(address: Address) -> None:
 
 _FEATURE_NOT_SUPPORTED = "0A000"
 _UNSUPPORTED = (_FEATURE_NOT_SUPPORTED, "42809")
-# The app's event triggers might forbid the statements, or note them.
+# With this the app's event triggers cannot forbid or record the statements.
 _UNNOTICED = "SET LOCAL session_replication_role = replica; SET LOCAL arena.undo = 1"
 _BEGIN = (
     f"BEGIN; {_UNNOTICED}; SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off; "
     f"{LIKE_THE_APP}"
 )
-# A request may wait for the result. A locked table is tried again after the next request.
+# A request may wait for the result. The next call tries a locked table again.
 _BRIEFLY = "SET LOCAL lock_timeout = '50ms'"
 _BEGIN_READING = "BEGIN; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on"
 
@@ -189,14 +189,15 @@ def _transaction(control: Control, begin: str = _BEGIN) -> Iterator[None]:
 
 
 def _run_all(control: Control, statements: Sequence[str], *, at_once: int) -> None:
-    """Run statements in several transactions: each holds a lock on every table that it names."""
+    """Run statements in several transactions, to limit the locks that one transaction holds."""
     for start in range(0, len(statements), at_once):
         if start:
             control.run(f"COMMIT; {_BEGIN}")
         control.run("".join(statements[start : start + at_once]))
 
 
-# Schema and name of the table, names of the trigger and its function, whether it is for each row.
+# The schema and name of the table, the names of the trigger and its function, and whether it fires
+# for each row.
 _TriggerKey: TypeAlias = tuple[str, str, str, str, bool]
 
 
@@ -206,7 +207,7 @@ def _triggers(
     tables: Sequence[JournalTable],
     settings: Sequence[Setting],
 ) -> list[str]:
-    """Write the statements that replace the existing triggers by those for the current tables."""
+    """Write the statements that adapt the existing triggers to the current tables."""
     wanted = [
         capture for table in tables for capture in captures(table, schema, settings)
     ]
@@ -226,7 +227,7 @@ def _triggers(
 def _replacing(
     schema: str, existing: set[_TriggerKey], wanted: list[Capture], stale: list[Capture]
 ) -> Iterator[str]:
-    """Write the functions of ``stale``, and the difference between the triggers."""
+    """Write the statements for the functions of ``stale``, and for missing and extra triggers."""
     for capture in stale:
         yield capture.create_function(schema)
     for space, name, trigger, *_ in existing - set(map(_key, wanted)):
@@ -251,17 +252,17 @@ class _ExistingTriggers(NamedTuple):
     """The journal's triggers in a schema that has changed."""
 
     keys: set[_TriggerKey]
-    installed: set[int]  # the tables at the installation of the journal
+    installed: set[int]  # the oids of the tables at the installation of the journal
 
     def are_missing_on(self, table: JournalTable) -> bool:
-        """Return whether a table is new, has a new partition, or is inherited since."""
+        """Return whether a table or partition is new, or another table now inherits from it."""
         keys = self._keys_of(table)
         if table.by_row:
             for *_, trigger, _, is_row in keys:
                 if not is_row and trigger != _ON_TRUNCATE:
-                    return True  # it would journal the rows of children twice
+                    return True  # this trigger would journal the rows of children twice
         watched = {key[:2] for key in keys}
-        # If a test has dropped the triggers of an installed table, its rows are not new.
+        # If a test has dropped the triggers of an installed table, the table's rows are not new.
         return any(
             (relation.schema, relation.name) not in watched
             and relation.oid not in self.installed
@@ -277,7 +278,7 @@ class _ExistingTriggers(NamedTuple):
     ) -> str:
         """Write the script that creates a table's missing triggers and journals its new rows.
 
-        New rows are those of a new table, and those of a new partition if the triggers are for
+        All rows of a new table are new. So are the rows of a new partition if the triggers fire for
         each row.
         """
         keys = self._keys_of(table)
@@ -305,7 +306,7 @@ _BODIES = """
 SELECT proname::text, prosrc FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n
 ON n.oid = p.pronamespace WHERE n.nspname = {schema} AND proname ~ '^[iudt][0-9]+$'
 """
-# A disabled trigger has no function's name here: it is dropped, and created again.
+# A disabled trigger gets the function name '', so that it is dropped and created again.
 _EXISTING = """
 SELECT m.nspname::text, c.relname::text, t.tgname::text,
     CASE WHEN t.tgenabled = 'A' THEN p.proname::text ELSE '' END, t.tgtype::int4 & 1 = 1
@@ -317,9 +318,8 @@ WHERE n.nspname = {schema}
 """
 
 
-# Gaps. A fatal gap would give wrong results without a sign. Any other gap concerns data outside the
-# database, or pytest-arena notices it at the latest when it undoes the change: it replaces the
-# database then.
+# Gaps. A fatal gap would silently give wrong results. Any other gap concerns data outside the
+# database, or pytest-arena notices it when it undoes the change. Then a copy replaces the database.
 
 _BIG = 16 * 1024 * 1024
 
@@ -329,7 +329,7 @@ def _find_gaps(
     tables: Sequence[JournalTable],
     sequences: Sequence[tuple[int, str]],
 ) -> list[JournalGap]:
-    """Look for gaps in a schema and its rows, in a few round trips.
+    """Return the gaps of a schema and its rows, in a few round trips.
 
     Raises:
         ControlFailure: the server does not answer, or hides its catalog.
@@ -338,21 +338,21 @@ def _find_gaps(
     gaps += [JournalGap(*row) for row in control.rows(_GAPS)]
     gaps += unsteady_values(control)
     uncallable = list(_uncallable(control, tables))
-    # To read the rows of a table may call such a function, too.
+    # Reading the rows of a table may call such a function, too.
     gaps += uncallable or _violated(control)
     gaps += _without_key(control, tables)
     if len(sequences) > EXACT_SEQUENCES:
         gaps.append(
             JournalGap(
                 f"{len(sequences)} sequences are too many to be read one by one: "
-                "setval(…, false) on one that was never used is not seen"
+                "pytest-arena does not see setval(…, false) on a sequence that was never used"
             )
         )
     return gaps
 
 
 def _inner_xml(tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
-    """Yield a gap for each column with inner xml, whose text loses its declared encoding."""
+    """Yield a gap for each column with xml inside a value, whose text loses its encoding."""
     for table in tables:
         for column in table.columns:
             if column.has_inner_xml:
@@ -366,10 +366,10 @@ def _inner_xml(tables: Sequence[JournalTable]) -> Iterator[JournalGap]:
 def _uncallable(
     control: Control, tables: Sequence[JournalTable]
 ) -> Iterator[JournalGap]:
-    """Try the functions that PostgreSQL calls when a row is restored.
+    """Yield a gap for each function that PostgreSQL cannot call when a row is restored.
 
-    They may name objects without a schema. Images of names are written and read without a
-    search_path, and so are the tables that have them.
+    A function may name objects without a schema. If a table has images of names, pytest-arena reads
+    and writes it without a search_path.
     """
     path = LIKE_THE_APP
     if any(table.has_names for table in tables):
@@ -389,7 +389,7 @@ def _uncallable(
 
 
 def _violated(control: Control) -> Iterator[JournalGap]:
-    """Yield a gap for each NOT VALID constraint that rows violate: they cannot be restored."""
+    """Yield a gap for each NOT VALID constraint that rows violate. They cannot be restored."""
     for schema, table, constraint, condition in control.rows(_NOT_VALID):
         name = f"{identifier(schema)}.{identifier(table)}"
         if control.rows(f"SELECT FROM ONLY {name} WHERE NOT ({condition}) LIMIT 1"):
@@ -407,7 +407,7 @@ def _without_key(
         if not table.key and not has_plain and _size(control, table) > _BIG:
             yield JournalGap(
                 f"{table.schema}.{table.name} has neither a key nor a column that is NOT NULL: "
-                "to undo any change of it, all its rows are read"
+                "to undo a change of it, PostgreSQL reads all its rows"
             )
 
 
@@ -472,10 +472,10 @@ _GAPS = " UNION ALL ".join(
     f"(SELECT gap.reason, {ask in _FATAL} FROM ({ask}) gap(reason))"
     for ask in (*_FATAL, *_OTHERS)
 )
-# The codes for an unknown function, table, type or setting, and schema.
+# The SQLSTATEs for an unknown function, table, type or setting, and schema.
 _UNKNOWN_NAMES = ("42883", "42P01", "42704", "3F000")
-# The functions that PostgreSQL calls when a row is restored, in a language that names objects. With
-# values for their arguments.
+# The functions that PostgreSQL calls when a row is restored, with values for their arguments. Only
+# functions in a language that names objects count.
 _CALLED = """
 SELECT p.pronamespace::regnamespace || '.' || quote_ident(p.proname), array_to_string(ARRAY(
     SELECT CASE t.typcategory WHEN 'S' THEN '''''' WHEN 'N' THEN '0' WHEN 'A' THEN '''{}'''

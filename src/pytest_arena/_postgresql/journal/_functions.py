@@ -1,15 +1,15 @@
 """Writes the functions that enter, leave and forget a level.
 
-They are in the journal's schema, so that each call is one round trip. Their argument is the number
-of the level. These tables hold all state:
+The functions are in the journal's schema, so that each call is one round trip. Their argument is
+the number of the level. These tables hold all state:
 
 - ``j``: the changes of the top level.
-- ``jold``: the changes of the levels below, and those of the top level before a level above it was
-  entered.
-- ``ddl``: marks, which name changes that the journal cannot take back. If there is a mark, the
-  functions do nothing.
-- ``state``: what triggers do not see, as it was when a level began. The row of a level stays until
-  a level below is entered or left, so that a level can be left twice.
+- ``jold``: the changes of the levels below, and the changes of the top level before a level above
+  it was entered.
+- ``ddl``: marks, which name changes that the journal cannot undo. If it has a mark, the functions
+  do nothing.
+- ``state``: the state that triggers do not see, at the start of a level. The row of a level stays
+  until a level below is entered or left, so that a level can be left twice.
 - ``filled``: the tables that were empty in level 0, and the level that has filled them.
 """
 
@@ -37,7 +37,7 @@ _UNSEEN = {
     "settings": "settings of the database were changed",
     "shape": ALTERED,
 }
-# The mark of a DROP that no event trigger has noted.
+# The mark of a DROP that no event trigger has recorded.
 DROPPED = "a table or a sequence was dropped"
 # The state at the start of the level, and the current state.
 _WAS_AND_NOW = """
@@ -48,21 +48,21 @@ _WAS_AND_NOW = """
         was.shape AS was_shape,
         now.*
     INTO k FROM ({was}) was, ({now}) now"""
-# A larger journal is taken back in parts that fit into memory.
+# A larger journal is undone in parts that fit into memory.
 _LARGE = 2 * 1024 * 1024
 _PART_ROWS = 20_000
 _PART_BYTES = 32 * 1024 * 1024
-# To delete more rows costs more than a TRUNCATE, which invalidates all plans.
+# For more rows a DELETE costs more than a TRUNCATE, although a TRUNCATE invalidates all plans.
 _MANY = 200_000
 
 
 def undo_script(
     schema: str, tables: Sequence[JournalTable], sequences: Sequence[tuple[int, str]]
 ) -> str:
-    """Write the functions that take levels back, for the existing tables and sequences.
+    """Write the functions that undo levels, for the existing tables and sequences.
 
-    The script runs last in the transaction that creates the journal's tables and triggers. The
-    current content is the start of level 0, and earlier entries of the journal are deleted.
+    The script runs last in the transaction that creates the journal's tables and triggers. It
+    deletes earlier entries of the journal, so that the current content is the start of level 0.
     """
     text = {
         "s": schema,
@@ -107,7 +107,7 @@ def _unseen() -> str:
     return f"pg_catalog.array_remove(ARRAY[{', '.join(marks)}], NULL)"
 
 
-# The table of large images. A constant, because to look for it doubles the cost of a size.
+# The table of large images is a constant, because its search doubles the cost of a size.
 _TOAST = """
 DO $arena_do$ BEGIN
 EXECUTE format('CREATE OR REPLACE FUNCTION {s}.toast() RETURNS pg_catalog.regclass LANGUAGE sql '
@@ -115,7 +115,7 @@ EXECUTE format('CREATE OR REPLACE FUNCTION {s}.toast() RETURNS pg_catalog.regcla
     WHERE c.oid = '{s}.j'::pg_catalog.regclass) || '::pg_catalog.oid::pg_catalog.regclass');
 END $arena_do$;
 """
-# The net changes are stored in parts, as levels below 0: all deletes before the first insert.
+# The net changes are stored in parts, as levels below 0. All deletes precede the first insert.
 _APPLY_LARGE = """
 CREATE OR REPLACE FUNCTION {s}.apply_large(
     with_j bool, lowest int, highest int, begun int, direction int)
@@ -147,8 +147,8 @@ BEGIN
 END
 $arena$;
 """
-# One statement moves the entries. A change that another session commits meanwhile belongs to the
-# new level.
+# One statement moves the entries. If another session commits a change meanwhile, the change belongs
+# to the new level.
 _ENTER = """
 CREATE OR REPLACE FUNCTION {s}.enter(top int) RETURNS text[] LANGUAGE plpgsql AS $arena$
 DECLARE
@@ -291,8 +291,8 @@ BEGIN
 END
 $arena$;
 """
-# The functions take no lock, so that they can run beside writers. A running statement locks its
-# table at its start. It locks the journal, and gets a transaction number, at its first row.
+# The functions take no lock, so that writers can run at the same time. A statement locks its table
+# at its start. At its first row it locks the journal and gets a transaction id.
 _LOOK = """
 CREATE OR REPLACE FUNCTION {s}.at_work() RETURNS int[] LANGUAGE sql STABLE AS $arena$
     SELECT ARRAY(
@@ -343,7 +343,7 @@ BEGIN
 END
 $arena$;
 """
-# For a copy of the template that has the archived entries of the levels below.
+# Called in a copy of the template, after the archived entries of the levels below were inserted.
 _REDO = """
 CREATE OR REPLACE FUNCTION {s}.redo(top int) RETURNS void LANGUAGE plpgsql AS $arena$
 DECLARE

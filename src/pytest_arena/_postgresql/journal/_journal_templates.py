@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 _GRANT_SINCE = 15  # a version of PostgreSQL
 _NO_LOCK = "53200"  # no memory for another lock
-_WHOSE = "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
-# Tries whether a trigger records a replica's write, on a temporary table.
+_ROLE_AND_VERSION = (
+    "SELECT current_user::text, current_setting('server_version_num')::int / 10000"
+)
+# Checks on a temporary table whether a trigger records a write under session_replication_role.
 _TRIAL = """
 CREATE TEMP TABLE arena_trial (n int) ON COMMIT DROP;
 CREATE FUNCTION pg_temp.arena_catch() RETURNS trigger LANGUAGE plpgsql AS $catch$
@@ -50,14 +52,14 @@ END $check$
 class Unjournaled(IsolationError):
     """A change journal cannot restore this database, but a clone can.
 
-    It is not in ``errors.py``, because ``auto`` catches it. Users see an IsolationError.
+    The class is not in ``errors.py``, because ``auto`` catches it. Users see an IsolationError.
     """
 
     is_of_the_server = False  # a setting of the server prevents undo, not the schema
 
     @property
     def reason(self) -> str:
-        """The first thing in the schema or in the server that prevents undo."""
+        """The first property of the schema or of the server that prevents undo."""
         return self.cause.partition("\n")[0]
 
 
@@ -68,9 +70,9 @@ class _TooManyTables(Unjournaled):
 
 
 def journaled(own: ServerRegistry, template: str | None) -> str:
-    """Return the copy of a template, or of an empty database, that has a journal.
+    """Return the template that is a copy of a template, or of an empty database, with a journal.
 
-    Cost: a derived template, and the installation of the journal, 3 ms a table.
+    Cost: a derived template, and 3 ms a table for the installation of the journal.
 
     Raises:
         Unjournaled: the database has content that no journal can restore.
@@ -79,7 +81,7 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
     """
 
     def change(address: Address) -> str:
-        with own.saying("the change journal cannot be installed"):
+        with own.reporting("the change journal cannot be installed"):
             try:
                 gaps = install(address)
             except ControlFailure as error:
@@ -93,7 +95,7 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
 
 
 def remarks(own: ServerRegistry, template: str | None) -> list[str]:
-    """Return what the journal of such a template does not see, or is slow to restore."""
+    """Return the gaps that the manifest of a journaled template lists."""
     for _, text in own.templates(_fingerprint(template)):
         return [str(reason) for reason in json.loads(text)]
     return []
@@ -103,20 +105,20 @@ def check_fit(gaps: list[JournalGap]) -> None:
     """Raise an error if a gap makes the journal useless.
 
     Raises:
-        Unjournaled: with each reason.
+        Unjournaled: a gap is fatal. The error lists the first five reasons.
     """
     fatal = [gap.reason for gap in gaps if gap.is_fatal]
     if fatal:
         raise Unjournaled(
             f"undo is not possible for this database: {fatal[0]}",
-            why="the change journal would miss changes of a test, or could not take them back",
+            why="the change journal would miss changes of a test, or could not undo them",
             cause="\n".join(fatal[:5]),
             fix='ARENA_ISOLATION=clone pytest …   or: @pytest.mark.arena(isolation="clone")',
         )
 
 
 def _too_many_tables(own: ServerRegistry) -> Unjournaled:
-    """Return the error that says which setting of the server is too small."""
+    """Return the error that names the setting of the server that is too small."""
     [(limit,)] = own.control.rows("SHOW max_locks_per_transaction")
     return _TooManyTables(
         "undo is not possible for this database: the server has no space for the locks",
@@ -143,8 +145,8 @@ def _layout() -> str:
 
 
 @cache
-def lacking(own: ServerRegistry) -> str:
-    """Return what prevents the role of a run from undoing tests, "" if nothing does.
+def why_no_undo(own: ServerRegistry) -> str:
+    """Return why the role of a run cannot undo tests, "" if it can.
 
     pytest-arena tries a connection with the journal's settings and a trigger on a temporary table.
     Cost: one connection and one round trip (some 5 ms), once a run.
@@ -152,23 +154,23 @@ def lacking(own: ServerRegistry) -> str:
     Raises:
         ArenaError: the server does not answer, or has no free connection.
     """
-    with own.saying("whether tests can be undone cannot be tried"):
-        [(role, _)] = own.control.rows(_WHOSE)
+    with own.reporting("the rights for undo cannot be checked"):
+        [(role, _)] = own.control.rows(_ROLE_AND_VERSION)
         try:
-            with closing(open_control(own.address_of())) as control, own.writes.one():
+            with closing(open_control(own.address_of())) as control, own.writes.count():
                 control.run(BE_REPLICA)
                 control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
         except ControlFailure as error:
-            if error.is_elsewhere:  # the next call tries again
+            if error.is_of_server:  # the next call tries again
                 raise
             return f"the role {role} may not: {error.first_line}"
         return ""
 
 
-def what_would_do(own: ServerRegistry) -> str:
+def fix_for_undo(own: ServerRegistry) -> str:
     """Return the statement or option that gives the role of a run the rights."""
-    [(role, version)] = own.control.rows(_WHOSE)
-    if version >= _GRANT_SINCE and "session_replication_role" in lacking(own):
+    [(role, version)] = own.control.rows(_ROLE_AND_VERSION)
+    if version >= _GRANT_SINCE and "session_replication_role" in why_no_undo(own):
         parameter = "GRANT SET ON PARAMETER session_replication_role"
         return f"{parameter} TO {identifier(role)};   -- as a superuser"
-    return "the URL of a server where arena may be a superuser, or arena_database = own"
+    return "the URL of a superuser in arena_database, or arena_database = own"

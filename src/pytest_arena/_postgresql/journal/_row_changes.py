@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 _DEFAULT = "public"
 _RAW = ("row",)
-_LOST = ("08", "57")  # classes of codes: the connection, the operator
+_LOST = ("08", "57")  # classes of SQLSTATE: connection, operator
 _MARK = ("changed",)
 
 
 class Entries(NamedTuple):
-    """The requested entries of the journal."""
+    """A selection of the journal's entries."""
 
-    schema: str  # of the journal
+    schema: str  # the journal's schema
     level: int
     is_top: bool
     since: str = ""  # a moment, "" for the level's start
     until: str = ""  # a moment, "" for now
 
     def write(self) -> str:
-        """Write the query of the entries: rel, op, r."""
+        """Write the query for the entries: rel, op, r."""
         old = f"SELECT rel, op, r FROM {self.schema}.jold WHERE level = {self.level}"
         if not self.is_top:
             return old
@@ -63,17 +63,17 @@ def is_before(moment: str) -> str:
 
 
 class _ChangedTable(NamedTuple):
-    """A table with changes, as the catalog has it now. A dropped table has no name."""
+    """A table with changes, by the current catalog. A dropped table has no name."""
 
     oid: int
     schema: str | None
     name: str | None
     columns: list[str]
-    width: int  # the number of columns, with virtual ones
+    width: int  # the number of columns, also virtual columns
     key: list[str]
-    # A column was dropped since the journal was installed: an image does not name its columns.
+    # Whether a column was dropped since the installation. An image does not name its columns.
     has_lost_columns: bool
-    number: int
+    number: int  # of changed rows
     removed: list[str]
     added: list[str]
 
@@ -96,7 +96,7 @@ class _ChangedTable(NamedTuple):
 
 def _padded(image: str, width: int) -> str:
     """Add NULLs to an image for columns that were added later."""
-    # A quote in a value is doubled: each second part is inside quotes, and has no separator.
+    # A quote in a value is doubled. So each second part is inside quotes, and has no separator.
     outside_quotes = image.split('"')[::2]
     fields = 1 + sum(part.count(",") for part in outside_quotes)
     nulls = "," * max(0, width - fields)
@@ -110,10 +110,10 @@ def rows_changed(
 
     ``control`` has the settings of the images. Values have the current types of the columns. If
     the driver has no type for a column, all values of the table are texts. If the table was dropped
-    or has lost a column, its rows have one column, "row", with their text. A dropped table that was
-    created after the journal is left out, and so is each virtual column.
+    or has lost a column, its rows have one column, "row", with their text. This omits virtual
+    columns, and a dropped table that was created after the journal.
 
-    The marks of the top level are last: rows of "the schema" with one column, "changed".
+    The last entry has the marks of the top level: rows of "the schema" with the column "changed".
 
     Cost: two round trips, and another for each changed table.
 
@@ -175,15 +175,15 @@ def _cast(
     images: list[tuple[object, ...]] = [(image,) for image in table.images()]
     if table.name is None or table.has_lost_columns:
         return _RAW, images
-    # A domain's check may need the app's search_path, which costs a transaction. The first attempt
-    # does without.
+    # A domain's check may need the app's search_path, which costs a transaction. The first attempts
+    # have no transaction.
     for begin, to in product(("", f"BEGIN; {LIKE_THE_APP}"), ("", "::pg_catalog.text")):
         try:
             with one_snapshot(control, begin) if begin else nullcontext():
                 return tuple(table.columns), control.rows(table.write_cast(to=to))
         except ControlFailure as error:
-            # An error without a code: the driver has no Python type for a value, or the connection
-            # is lost. The query for texts shows which.
+            # Without an SQLSTATE, the driver has no Python type for a value, or the connection is
+            # lost. The query for texts shows the cause.
             if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
                 raise
     return _RAW, images

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 _BUSY = "55P03"
 _DEADLOCK = "40P01"
 _UNDEFINED_TABLE = "42P01"
-# PostgreSQL scans so many bytes of dead entries in no time. A larger journal is vacuumed. That is
-# rare, because afterwards every session plans the statements of its triggers again.
+# PostgreSQL scans so many bytes of dead entries fast. pytest-arena vacuums only a larger journal,
+# because after a vacuum every session plans the statements of its triggers again.
 _BYTES = 48 * 8192
 _ANY_LEVEL = 2**31 - 1
 _CARRIED_BYTES = 1_000_000
-# For a connection that restores rows: neither foreign keys nor the app's triggers act. This is a
-# statement, because some hosters refuse the setting as an option of a login.
+# With this setting foreign keys and the app's triggers have no effect while rows are restored. It
+# is a statement, because some hosts refuse the setting as an option of a login.
 BE_REPLICA = "SET session_replication_role = replica"
-# Each statement is planned once, for few rows, so that no table is read whole without need. The
-# connection keeps these settings: a change of the role `replica` invalidates all plans.
+# PostgreSQL plans each statement once, for few rows, so that it reads no whole table without need.
+# The connection keeps these settings, because a change of `replica` invalidates all plans.
 _SETTINGS = {
     "arena.undo": "1",
     "plan_cache_mode": "force_generic_plan",
@@ -66,7 +66,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """The result of leaving a level. If there are marks, nothing was taken back."""
+    """The result of leaving a level. If it has marks, nothing was undone."""
 
     was_changed: bool
     marks: tuple[str, ...] = ()
@@ -77,19 +77,19 @@ class Look:
     """The changes of a level, and the transactions that may change more."""
 
     is_changed: bool = False
-    # Committed rows, or marks. Without them only a sequence has moved.
+    # Whether rows were committed, or marks exist. If not, a change is only of a sequence.
     has_rows: bool = False
     marks: tuple[str, ...] = ()
-    # Pids of sessions inside a transaction that has written, or is writing.
+    # The pids of sessions inside a transaction that has written or is writing.
     writers: frozenset[int] = frozenset()
     prepared: tuple[str, ...] = ()  # transactions prepared for a second phase
-    # `clone` only: a session has taken an advisory lock, which ends with the database. The gate
-    # closes such a connection under `undo`.
+    # Only with `clone`: a session has taken an advisory lock, which ends with the database. With
+    # `undo` the gate closes such a connection.
     locks: bool = False
 
 
 class ServerMoment:
-    """A point in time. Its name is read from the server at the first use.
+    """A point in time. pytest-arena reads its name from the server at the first use.
 
     The name of a level's start is "".
     """
@@ -120,13 +120,13 @@ class ServerMoment:
                 self.failure = error
 
     def end(self) -> None:
-        """Do not read the name any more, because its level is about to be left."""
+        """Never read the name, because the level is about to be left."""
         with self._lock:
             self._read_name = None
 
     @property
     def name(self) -> str:
-        """The server's name of the moment: a snapshot of transactions.
+        """The server's name for the moment: a snapshot of transactions.
 
         Raises:
             ArenaError: the server did not answer.
@@ -142,13 +142,13 @@ class ServerMoment:
 class ServerJournal:
     """The change journal of one live database, over a separate connection.
 
-    Level 0 is the database as it was copied. The journal does not count levels: each method gets
-    the number of a level, and levels without changes may be left out. Every method but
-    ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round trip. Each method may be
-    repeated after a lost connection.
+    Level 0 is the state of the copy before any change. The journal does not count levels. Each
+    method gets the number of a level, and callers may skip levels without changes. Every method
+    except ``install``, ``archive``, ``restore`` and ``rows_changed`` is one round trip. After a
+    lost connection a caller may repeat each method.
 
-    A mark is a line that names a change which the journal cannot take back: of the schema, of a
-    large object, or a crash of the server.
+    A mark is a line that names a change that the journal cannot undo: of the schema, of a large
+    object, or a crash of the server.
 
     Example::
 
@@ -185,9 +185,9 @@ class ServerJournal:
 
     def _use(self) -> None:
         schema = self._schema
-        # The settings of images: libpq takes some of them from variables of the environment, and
-        # ignores the options of a login. Then the timeouts that a database may have for all its
-        # sessions, if this version of PostgreSQL has them.
+        # The query sets the settings of images again, because libpq takes some of them from the
+        # environment. Then it switches off timeouts that the database may have for all sessions, if
+        # this version of PostgreSQL has them.
         self._control.rows(
             f"SELECT pg_catalog.set_config(c.name, c.value, false) FROM {schema}.canon c "
             "UNION ALL SELECT pg_catalog.set_config(n, '0', false) "
@@ -214,7 +214,7 @@ class ServerJournal:
         An open transaction belongs to the level in which it commits.
 
         Returns:
-            The marks. If there are any, nothing was done.
+            The marks. If the journal has marks, no level was opened.
 
         Raises:
             ControlFailure: the server does not answer.
@@ -226,14 +226,14 @@ class ServerJournal:
         return self._vacuumed(answer)
 
     def leave(self, level: int) -> Restoration:
-        """Take back all committed changes of the top level, in one transaction.
+        """Undo all committed changes of the top level, in one transaction.
 
-        Rows and sequences are restored exactly, the physical order of rows is not.
+        Rows and sequences are restored exactly. The physical order of rows may differ.
 
         Raises:
             ControlFailure: an open transaction has written, or holds locks on rows that must be
-                changed (``55P03``). The journal waits half a second for row locks and for no other
-                lock. Or the server does not answer.
+                changed (``55P03``). The journal waits half a second for row locks, and does not
+                wait for other locks. Or the server does not answer.
         """
         try:
             answer = _parse(self._control.ask(f"EXECUTE leave({level})"))
@@ -247,7 +247,7 @@ class ServerJournal:
             raise ControlFailure(
                 f"{error.first_line}: {self._holders()}", _BUSY
             ) from error
-        if error.is_elsewhere:
+        if error.is_of_server:
             raise error
         with suppress(ControlFailure):
             marks = self._control.rows(f"SELECT DISTINCT what FROM {self._schema}.ddl")
@@ -257,8 +257,8 @@ class ServerJournal:
             return (f"{DROPPED} ({error.first_line})",)
         return (error.first_line,)
 
-    def naming_tables(self, marks: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the marks with the tables that were changed, if no event trigger has noted them.
+    def with_table_names(self, marks: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the marks with the names of changed tables that no event trigger has recorded.
 
         Raises:
             ControlFailure: the server does not answer.
@@ -284,8 +284,8 @@ class ServerJournal:
         if int(size) > self._most_bytes:
             with suppress(ControlFailure):  # the level was entered or left
                 self._control.run(f"VACUUM {self._schema}.j, {self._schema}.jold")
-                # An old snapshot of a session may keep dead entries. Then the limit is raised, so
-                # that not each level vacuums.
+                # An old snapshot of a session may keep dead entries. A higher limit prevents a
+                # vacuum in each level.
                 [(left,)] = self._control.rows(f"SELECT {self._schema}.size()")
                 self._most_bytes = max(_BYTES, 2 * left)
         return tuple(marks)
@@ -293,8 +293,8 @@ class ServerJournal:
     def rewind(self, level: int) -> None:
         """Restore the sequences of the top level's start, and nothing else.
 
-        This waits for no transaction's lock. A session that has cached numbers of a sequence
-        continues with them.
+        It does not wait for locks of transactions. If a session has cached values of a sequence, it
+        continues with these values.
 
         Raises:
             ControlFailure: the server does not answer.
@@ -314,8 +314,8 @@ class ServerJournal:
     def look(self, level: int | None = None) -> Look:
         """Return the committed changes of the top level, and the open transactions.
 
-        Without ``level``: the changes since a level was last entered or left. This takes no lock
-        and waits for none.
+        Without ``level``, return the changes since a level was last entered or left. The query
+        takes no lock and waits for no lock.
 
         Raises:
             ControlFailure: the server does not answer.
@@ -335,7 +335,7 @@ class ServerJournal:
         )
 
     def at_work(self) -> frozenset[int]:
-        """Return the sessions that run a statement now, whose writes are not journaled yet.
+        """Return the sessions that run a statement now. Its writes may not be journaled yet.
 
         Raises:
             ControlFailure: the server does not answer.
@@ -346,8 +346,8 @@ class ServerJournal:
         """Return a point in time for ``rows_changed``.
 
         If the schema was changed since the last moment, pytest-arena journals new tables from here
-        on, and their rows as inserts. That costs some round trips, and 1 to 2 ms for each table. A
-        table that a session writes to is tried again at the next moment, and gets a mark.
+        on, and their rows as inserts. That costs some round trips, and 1 to 2 ms for each table. If
+        a session is writing to a new table, the table gets a mark, and the next moment tries again.
 
         Raises:
             ControlFailure: the server does not answer.
@@ -362,23 +362,25 @@ class ServerJournal:
         """Journal changes of the tables that were created in the level."""
         before = self._missed
         self._missed = capture_new(self._control, self._schema)
-        # The rows of a table that was missed are journaled later than written. Both moments get a
-        # mark.
+        # Rows of a missed table are journaled at a later moment than they were written. Both
+        # moments get a mark.
         for table in {*before, *self._missed}:
-            self._note(f"not all rows of {table} are listed: it could not be locked")
+            self._note(
+                f"some rows of {table} are not listed, because it could not be locked"
+            )
         if not self._missed:
             self._alterations = alterations
 
     def note_schema(self, level: int) -> None:
         """Write a mark if the schema has changed since the last call or the level's start.
 
-        Event triggers write such marks themselves. Cost: two round trips, and some ms without event
-        triggers.
+        Event triggers write such marks themselves. Cost: two round trips, and some ms if no event
+        triggers are installed.
 
         Raises:
             ControlFailure: the server does not answer.
         """
-        self.moment()  # it may create triggers, which change the schema
+        self.moment()  # this may create triggers, which change the schema
         shapes = (
             f"SELECT {self._schema}.shape(), was.shape "
             f"FROM ({state_at_start(self._schema, str(level))}) was"
@@ -401,11 +403,11 @@ class ServerJournal:
         limit: int | None = None,
         is_top: bool = False,
     ) -> list[TableRows]:
-        """Return the net committed changes.
+        """Return the net committed changes of a level.
 
-        Of the top level (``is_top``) between two moments, by default from its start to now. Of a
-        level below, the changes before the next level was entered. ``limit`` is the greatest number
-        of rows of a table. Marks do not prevent it. They are rows of "the schema".
+        For the top level (``is_top``) these are the changes between two moments, by default from
+        its start to now. For a level below, they are the changes before the next level was entered.
+        ``limit`` is the greatest number of rows of a table. Marks are rows of "the schema".
 
         Cost: four round trips, and another for each changed table.
 
@@ -420,14 +422,14 @@ class ServerJournal:
     # From one database to another
 
     def archive(self, below: int) -> list[tuple[object, ...]]:
-        """Return the changes of the levels below one, for another copy of the template.
+        """Return the changes of the levels below ``below``, for another copy of the template.
 
         Cost: the changes are in memory.
 
         Raises:
             ControlFailure: the server has crashed and has lost the journal. Or a level below has
-                created large objects, or changed the database's settings or schema (``0A000``),
-                which cannot be copied.
+                changes that cannot be copied (``0A000``): large objects, or the database's settings
+                or schema.
         """
         states, kinds = self._control.rows(
             "SELECT count(*), count(DISTINCT (a.objects, a.settings, a.shape)) "
@@ -437,14 +439,14 @@ class ServerJournal:
             raise ControlFailure(CRASHED, "0A000")
         if kinds > 1:
             raise ControlFailure(
-                "a wide level has created large objects, or changed settings or schema",
+                "a wider fixture has created large objects, or changed settings or the schema",
                 "0A000",
             )
         archived = _ARCHIVED.format(s=self._schema, below=below, bytes=_CARRIED_BYTES)
         return self._control.rows(archived)
 
     def restore(self, archived: list[tuple[Any, ...]], level: int) -> None:
-        """Give a fresh copy of the template the content at the start of a level.
+        """Restore the content at the start of a level in a fresh copy of the template.
 
         Raises:
             ControlFailure: the archived changes do not fit the copy, or the server does not answer.
@@ -460,10 +462,11 @@ class ServerJournal:
     # The journal itself
 
     def install(self) -> list[JournalGap]:
-        """Install the journal, also after a change of the schema. The content now is level 0.
+        """Install the journal, also after a change of the schema. The current content is level 0.
 
         Returns:
-            The gaps: what the journal cannot see or undo. If one is fatal, nothing was done.
+            The gaps: changes that the journal cannot see or undo. If a gap is fatal, no journal was
+                installed.
 
         Raises:
             ControlFailure: another session locks a table, or the server does not answer.
@@ -496,7 +499,7 @@ def _parse(answer: str | None) -> list[str]:
 
 def _altered_tables(schema: str) -> str:
     """Write the query of tables with columns or indexes that are newer than the journal."""
-    # A row of the catalog has the number of the transaction that wrote it.
+    # A row of the catalog has the id of the transaction that wrote it.
     return f"""
 SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_attribute a
 LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = a.attrelid
@@ -511,7 +514,7 @@ ORDER BY 1
 """
 
 
-# The sessions that may hold locks, in words: first those that have written.
+# Descriptions of the sessions that may hold locks. Sessions that have written are first.
 _HOLDERS = """
 SELECT 'inside a transaction with changes: backend ' || h.pid FROM (
     SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
@@ -526,7 +529,7 @@ UNION ALL
 SELECT 'inside a transaction: backend ' || a.pid FROM pg_catalog.pg_stat_activity a
 WHERE a.datname = current_database() AND a.state ~ '^idle in transaction'
 """
-# The entries of `jold` are in parts that fit into memory.
+# The query returns the entries of `jold` in parts that fit into memory.
 _ARCHIVED = """
 SELECT 'state', json_agg(a)::text FROM {s}.state a WHERE a.level BETWEEN 1 AND {below}
 HAVING count(*) > 0
@@ -538,7 +541,7 @@ SELECT 'jold', json_agg(p.entry)::text FROM (
     FROM {s}.jold o WHERE o.level < {below}) p
 GROUP BY p.part
 """
-# The level began with its state, and without entries. The copy has the other parts of a state.
+# A level begins with its state and without entries. The copy has the other parts of its state.
 _RESTORED = {
     "state": """
 INSERT INTO {s}.state

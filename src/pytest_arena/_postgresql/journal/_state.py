@@ -1,9 +1,9 @@
-"""Writes the journal's tables, and queries of unrecorded changes.
+"""Writes the journal's tables, and queries for changes that triggers do not record.
 
-That is sequences, large objects, event triggers, settings and the schema. The table ``state``
-holds what they were when a level began. It has a row for a level only if something differed from
-the level below. Level 0 always has a row. If that row is missing, the server has crashed: a crash
-empties unlogged tables.
+These are changes of sequences, large objects, event triggers, settings and the schema. The table
+``state`` has their state at the start of a level. A level has a row only if its state differed from
+the level below. Level 0 always has a row. If that row is missing, the server has crashed, because a
+crash empties unlogged tables.
 """
 
 # ruff: noqa: S608 - names are written by identifier() and literal() alone
@@ -24,17 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# Up to this number each sequence is read, which takes 2 µs. If there are more, the number of an
-# unused sequence is not known: `setval(…, false)` on it is not noticed.
+# Up to this number pytest-arena reads each sequence, which takes 2 µs. With more sequences it does
+# not know the value of an unused sequence, and does not notice `setval(…, false)` on it.
 EXACT_SEQUENCES = 100
 
 
 def state_script(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
     """Write the script that creates ``state``, with the current state as the start of level 0.
 
-    A copy of the database starts at level 0 as well: a crash may have emptied its unlogged tables,
-    and a copy does not have the database's settings. Each first connection to a copy calls
-    ``settle``.
+    A copy of the database starts at level 0 as well. A crash may have emptied its unlogged tables,
+    and a copy lacks the database's settings. The first connection to a copy calls ``settle``.
     """
     return f"""
 DROP TABLE IF EXISTS {schema}.state, {schema}.home;
@@ -88,7 +87,7 @@ def current_state(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
     FROM ({_numbers(sequences)}) v"""
 
 
-# Each change of a row writes a new version of it, with the number of its transaction.
+# Each change of a row writes a new version of the row, with the id of the transaction.
 _OBJECT_VERSIONS = """(
                 SELECT coalesce(sum(pg_catalog.hashint8extended(o.xmin::text::int8, 0)), 0)::text
                 FROM pg_catalog.{catalog} o)"""
@@ -97,13 +96,13 @@ _OBJECT_VERSIONS = """(
 def _objects(schema: str) -> str:
     """Write an expression for the versions of large objects and event triggers.
 
-    Only a superuser may read the content of large objects. Without that right no journal is
-    installed beside them. No event trigger fires for a change of an event trigger.
+    Only a superuser may read the content of large objects. Without that right pytest-arena installs
+    no journal if large objects exist. No event trigger fires for a change of an event trigger.
     """
     versions = _OBJECT_VERSIONS.format(catalog="pg_largeobject_metadata")
     if schema == HIDDEN_SCHEMA:
         versions += " || ' ' || " + _OBJECT_VERSIONS.format(catalog="pg_largeobject")
-    # Most databases have no large object. The sums are skipped there.
+    # Most databases have no large object, so the query skips the sums.
     return f"""
         CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
             THEN {versions}
@@ -114,8 +113,8 @@ def _objects(schema: str) -> str:
 def _settings(schema: str) -> str:
     """Write an expression for the settings of the database.
 
-    The rows have the order of their index, and ``settle`` has recorded the database's id: the query
-    neither sorts nor searches.
+    The rows have the order of their index, and ``settle`` has recorded the database's oid. So the
+    query neither sorts nor searches.
     """
     return f"""
         ARRAY(
@@ -144,9 +143,9 @@ def _oids(sequences: Sequence[tuple[int, str]]) -> str:
 
 
 def restart_function(schema: str) -> str:
-    """Write the function that sets a sequence and discards the numbers that sessions have cached.
+    """Write the function that sets a sequence and discards the values that sessions have cached.
 
-    A session caches ``CACHE`` numbers of a sequence. Only an ALTER discards them.
+    A session caches ``CACHE`` values of a sequence. Only an ALTER discards them.
     """
     return f"""
 CREATE OR REPLACE FUNCTION {schema}.restart(which oid, number int8, called bool)
@@ -170,9 +169,9 @@ def restore_sequences(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
 
 
 def discard_cached_numbers(schema: str, sequences: Sequence[tuple[int, str]]) -> str:
-    """Write the statement that discards the numbers that sessions have cached, by ``k``.
+    """Write the statement that discards the values that sessions have cached, by ``k``.
 
-    A sequence does not move if a session uses a cached number.
+    A sequence does not move if a session uses a cached value.
     """
     return f"""
             PERFORM {schema}.restart(x.oid, x.number, x.called)
@@ -186,9 +185,9 @@ _CACHE = "(SELECT q.seqcache FROM pg_catalog.pg_sequence q WHERE q.seqrelid = x.
 def _moved(sequences: Sequence[tuple[int, str]], to: str) -> str:
     """Write the query of the sequences that have moved: oid, number, called.
 
-    ``to`` is "was" for the numbers at the start of the level, "now" for the current ones.
+    ``to`` is "was" for the values at the start of the level, "now" for the current values.
     """
-    # unnest in FROM would store all rows first.
+    # An `unnest` in FROM would store all rows first.
     numbers = f"""
                 unnest({_oids(sequences)}) AS oid,
                 unnest(k.was_number) AS was,
@@ -200,7 +199,7 @@ def _moved(sequences: Sequence[tuple[int, str]], to: str) -> str:
                 unnest(k.was_called) AS was_called,
                 unnest(k.called) AS now_called) e
             WHERE e.was <> e.now OR e.was_called <> e.now_called"""
-    # The number of an unused sequence was not read. It starts where it was created to start.
+    # The value of an unused sequence was not read. Such a sequence has its start value.
     start = "(SELECT q.seqstart FROM pg_catalog.pg_sequence q WHERE q.seqrelid = e.oid)"
     return f"""
             SELECT e.oid, coalesce(e.{to}, {start}) AS number, e.{to} IS NOT NULL AS called
@@ -210,8 +209,8 @@ def _moved(sequences: Sequence[tuple[int, str]], to: str) -> str:
 
 # The journal's tables
 
-# Autovacuum of the journal and writers would wait for each other. A long image is not compressed,
-# and is stored in its row as long as possible: this is two to four times as fast.
+# Autovacuum of the journal and writers would wait for each other. PostgreSQL does not compress long
+# images, and stores them in the row as long as possible. This is two to four times as fast.
 _IMAGES = (
     "WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false, "
     "toast_tuple_target = 8160)"
@@ -272,7 +271,7 @@ def recorded_facts(
     for table in tables:
         only = "ONLY" if table.is_leaf else ""
         name = literal(f"{table.schema}.{table.name}")
-        # A statement for each table: to plan them as parts of one takes three times as long.
+        # One statement with all tables would take three times as long to plan.
         statements.append(f"""
             INSERT INTO {schema}.tables
             SELECT {table.oid}, {name}, NOT EXISTS (SELECT FROM {only} {table.quoted}), (
@@ -284,11 +283,10 @@ def recorded_facts(
 # The schema, if the role may create event triggers
 
 _EVENT_TRIGGERS = ("!arena_changed", "!arena_dropped")
-# ADD COLUMN IF NOT EXISTS writes nothing if the column exists: each change of a catalog needs a
-# transaction number. If wal_level is above minimal, a lock of a table needs one as well, and counts
-# as a change.
+# Each change of a catalog needs a transaction id. ADD COLUMN IF NOT EXISTS gets none if the column
+# exists. If wal_level is above minimal, LOCK TABLE gets a transaction id, and counts as a change.
 _NOTHING_WRITTEN = "pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
-# Only the name of a trigger or a policy shows that its table is temporary.
+# For a trigger or a policy, only the name shows that its table is temporary.
 _IS_LASTING = (
     "{name} IS NULL OR {name} !~ '(^| on | for |\\.)\"?pg_temp(_[0-9]+)?\"?\\.'"
 )
@@ -302,7 +300,7 @@ _CHANGED = f"""
         AND NOT in_extension
         AND ({_IS_LASTING.format(name="object_identity")})
 """
-# A dropped column is noted by its ALTER TABLE.
+# The event of ALTER TABLE already records a dropped column.
 _DROPPED = f"""
         SELECT DISTINCT 'DROP ' || upper(object_type) || coalesce(' ' || object_identity, '')
         FROM pg_catalog.pg_event_trigger_dropped_objects()
@@ -312,9 +310,10 @@ _DROPPED = f"""
 
 
 def event_triggers(schema: str) -> str:
-    """Write the script that creates the event triggers. They note each changed object as a mark.
+    """Write the script that creates the event triggers, which write a mark for each changed object.
 
-    A role that may not create event triggers gets none. The catalog shows whether they exist.
+    If the role may not create event triggers, the script has no effect. The catalog shows whether
+    the triggers exist.
     """
     changed, dropped = _EVENT_TRIGGERS
     return f"""
@@ -342,18 +341,18 @@ def _event_trigger(schema: str, name: str, event: str, marks: str) -> str:
 
 # The schema, if the role may not create event triggers
 
-# Each change of a row in a catalog writes a new version of it, with its transaction's number. The
-# numbers are compared. An app that writes rows changes none of these catalogs.
+# Each change of a row in a catalog writes a new version, with the id of its transaction.
+# pytest-arena compares the ids. An app that writes rows changes none of these catalogs.
 _NOT_COMPARED = (
-    "pg_class",  # TRUNCATE changes rows of it: its values are read
-    "pg_sequence",  # RESTART changes rows of it: its values are read
+    "pg_class",  # TRUNCATE changes its rows, so pytest-arena compares values
+    "pg_sequence",  # RESTART changes its rows, so pytest-arena compares values
     "pg_statistic",  # ANALYZE changes it
     "pg_statistic_ext_data",
     "pg_largeobject",  # part of `objects`
     "pg_largeobject_metadata",
 )
-# A session's temporary objects and the journal's functions are not part of the schema. An id below
-# 16384 is PostgreSQL's.
+# A session's temporary objects and the journal's functions are not part of the schema. PostgreSQL's
+# objects have oids below 16384.
 _OF_TEMPORARY = "= ANY (own.temporary)"
 _IN_ANOTHER = "= ANY (own.other_schemas)"
 _COMPARED = {
@@ -377,13 +376,13 @@ _COMPARED = {
     "pg_amop": "t.oid >= 16384",
     "pg_amproc": "t.oid >= 16384",
     "pg_cast": "t.oid >= 16384",
-    # The owners of sequences, and the members of extensions. Other catalogs have all else.
+    # Only the owners of sequences and the members of extensions. Other catalogs have the rest.
     "pg_depend": "t.refclassid = 'pg_catalog.pg_extension'::regclass OR t.objid >= 16384 "
     f"AND t.classid = 'pg_catalog.pg_class'::regclass AND NOT t.objid {_OF_TEMPORARY}",
-    # 2200 is the schema public.
+    # 2200 is the oid of the schema public.
     "pg_description": f"(t.objoid >= 16384 OR t.objoid = 2200) AND NOT t.objoid {_OF_TEMPORARY}",
 }
-# Columns of pg_class that VACUUM, ANALYZE and TRUNCATE change, and hints that are set late.
+# Columns of pg_class that VACUUM, ANALYZE and TRUNCATE change, and hints that PostgreSQL sets late.
 _NOT_READ = (
     "relpages",
     "reltuples",
@@ -404,9 +403,9 @@ def shape_function(schema: str) -> str:
     """Write the script that creates the functions ``shape`` and ``alterations``.
 
     ``shape`` returns a text that changes with the schema. ``alterations`` returns a number that
-    changes if a table may have been created. If there are event triggers, both cost nothing.
-    Otherwise ``shape`` reads all catalogs, which takes some ms. It reads them only if a transaction
-    of the server has ended since the last call.
+    changes if a table may have been created. With event triggers both are cheap. Without them
+    ``shape`` reads all catalogs, which takes some ms, if a transaction of the server has ended
+    since the last call.
     """
     names = ", ".join(map(literal, _EVENT_TRIGGERS))
     return f"""
@@ -427,8 +426,8 @@ END $arena_do$;
 """
 
 
-# PL/pgSQL keeps the plan. A digest is valid as long as the snapshot is the same: no transaction
-# that has written has ended since then.
+# PL/pgSQL keeps the plan. A digest is valid as long as the snapshot is the same, because then no
+# transaction with a write has ended.
 _SHAPE = """
 CREATE OR REPLACE FUNCTION {s}.shape() RETURNS text LANGUAGE plpgsql STABLE AS $arena$
 DECLARE
@@ -452,7 +451,7 @@ $arena$"""
 
 
 def _digest_queries() -> str:
-    """Write a query that returns the text of a query: it computes a digest of each catalog.
+    """Write a query that returns the text of another query, for a digest of each catalog.
 
     PostgreSQL writes that text, because its versions differ in catalogs and columns.
     """

@@ -1,9 +1,9 @@
 """Finds stored values that may change when restored.
 
-PostgreSQL stores what a function returns in indexes, in generated columns and in the choice of a
+PostgreSQL stores results of functions in indexes, in generated columns and in the choice of a
 partition. It trusts the word IMMUTABLE. When the journal restores a row, PostgreSQL calls the
-function again: in another session, and at another time. A function that reads the time zone or a
-table may return another value then, and no trigger sees that.
+function again, in another session and at another time. A function that reads the time zone or a
+table may return another value then. No trigger sees that.
 """
 
 # ruff: noqa: S608 - names are written by literal(), conditions are constants
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 def unsteady_values(control: Control) -> Iterator[JournalGap]:
     """Yield a gap for each function whose stored values may depend on more than its arguments.
 
-    In the text of a function in SQL or PL/pgSQL, everything counts that is not known to be
-    harmless. Functions in C and those of the server are trusted. Cost: one round trip, and two more
-    for each function that is stored.
+    A function in SQL or PL/pgSQL must contain only harmless words. pytest-arena trusts functions
+    in C and PostgreSQL's functions. Cost: one round trip, and two more for each such function.
     """
     for holder, name, language, definition in control.rows(_STORED):
         reason = _FunctionReader(control).doubt(language, definition)
@@ -44,10 +43,10 @@ class _FunctionReader:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._names: set[str] = set()  # of functions that were read, or are about to be
+        self._names: set[str] = set()  # the functions that were read or will be read
 
     def doubt(self, language: str, definition: str) -> str:
-        """Return the first thing in a function that may differ between sessions, or ""."""
+        """Return the first word of a function whose value may differ between sessions, or ""."""
         if language not in {"sql", "plpgsql"}:
             return f"it is written in {language}"
         text = _COMMENT.sub(" ", definition)
@@ -83,19 +82,20 @@ class _FunctionReader:
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _DISTINCT = re.compile(r"\bDISTINCT\s+FROM\b", re.IGNORECASE)
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
-# With a configuration in its first argument it depends on nothing else.
+# With a configuration as the first argument, the result depends only on the arguments.
 _NAMED_CONFIGURATION = re.compile(
     r"\b(?:to_tsvector|(?:plain|phrase|websearch_)?to_tsquery)\s*\(\s*'\w+'",
     re.IGNORECASE,
 )
-# A table, a time, a setting. A FROM without a table, as in extract(… FROM …), mostly reads a time.
+# Words for a table, a time or a setting. A FROM as in extract(… FROM …) usually reads a time.
 _DEPENDENT = re.compile(
     r"\b(?:from|join|table|using|execute|perform|into|timestamp\w*|time|timetz|date|interval|zone|"
     r"money|current_\w+|session_user|system_user|localtime\w*|reg(?:class|proc|type|role)\w*)\b",
     re.IGNORECASE,
 )
 _CALL = re.compile(r"([a-z_][\w$]*)\"?\s*\(")
-# Not all of these are IMMUTABLE: an argument might be a time, or the database's encoding counts.
+# The result of these functions depends on the arguments alone. Some are not IMMUTABLE, because an
+# argument might be a time, or because of the database's encoding.
 _OF_ARGUMENTS = {
     "array_to_string",
     "concat",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pytest_arena._postgresql._control import Control, identifier, literal
 
-# Reflection and alembic skip a schema of such a name. Only a superuser may create it.
+# Reflection and Alembic skip a schema whose name begins with pg_. Only a superuser may create it.
 HIDDEN_SCHEMA = "pg_arena"
 PLAIN_SCHEMA = "arena_journal"
 # True while pytest-arena writes: triggers record nothing, and event triggers note no change.
@@ -25,7 +25,7 @@ _MOST_COLUMNS = 1664  # of a query
 
 @dataclass(frozen=True, slots=True)
 class JournalGap:
-    """A change that the journal cannot see or take back."""
+    """A change that the journal cannot see or undo."""
 
     reason: str
     is_fatal: bool = False  # no journal can be installed
@@ -33,15 +33,15 @@ class JournalGap:
 
 @dataclass(frozen=True, slots=True)
 class JournalColumn:
-    """A column that was not dropped, as the root of the partitions has it."""
+    """A column of a table, or of the root of partitions. Dropped columns are omitted."""
 
     name: str
     not_null: bool
     generated: bool
     is_plain: bool  # equal values have the same text
-    is_virtual: bool = False  # computed at each read: a trigger's rows do not have it
+    is_virtual: bool = False  # computed at each read, and absent in a trigger's rows
     is_xml: bool = False
-    has_inner_xml: bool = False  # in an array or composite value
+    has_inner_xml: bool = False  # has xml inside an array or composite value
     varies: bool = False  # its text depends on settings of the session
     has_names: bool = False  # its text depends on the search_path
 
@@ -51,7 +51,7 @@ class JournalColumn:
             return "NULL"
         value = f"{alias}.{name or identifier(self.name)}"
         if self.is_xml:
-            # As a part of a row, xml would lose its declaration of an encoding.
+            # Inside a row, xml would lose its declaration of an encoding.
             return f"{value}::pg_catalog.text"
         return value
 
@@ -63,8 +63,8 @@ class Relation:
     oid: int
     schema: str
     name: str
-    is_leaf: bool  # it has rows itself
-    # The names of its columns in their order, if the root's have another order.
+    is_leaf: bool  # it stores rows
+    # The names of the columns, if their order differs from the root's.
     order: tuple[str, ...] = ()
 
     @property
@@ -81,7 +81,7 @@ class JournalTable(Relation):
     key: tuple[str, ...]  # the columns of a unique key, or ()
     partitions: tuple[Relation, ...]  # with the root, or ()
     is_inherited: bool
-    by_row: bool  # a statement's trigger would get wrong rows, or not all
+    by_row: bool  # has triggers for each row, because a statement's trigger would get wrong rows
 
     @property
     def relations(self) -> tuple[Relation, ...]:
@@ -101,7 +101,7 @@ class JournalTable(Relation):
         if not self.is_whole_row:
             values = ", ".join(column.value(alias) for column in self.columns)
             return f"ROW({values})::pg_catalog.text"
-        # alias::text would be a column, if one has the alias as its name.
+        # `alias::text` would be a column if a column has the alias as its name.
         return f"({alias}.*)::pg_catalog.text"
 
     @property
@@ -112,7 +112,7 @@ class JournalTable(Relation):
     def image_in_trigger(self, alias: str, order: tuple[str, ...]) -> str:
         """Write the image of a row whose columns have this order, () for the table's.
 
-        It names no column, so that a test may rename or drop one.
+        The expression names no column, so that a test may rename or drop columns.
         """
         if self.is_whole_row and not order:
             return self.image(alias)
@@ -120,7 +120,7 @@ class JournalTable(Relation):
         for place, name in enumerate(order or [column.name for column in self.columns]):
             places[name] = f"c{place}"
         values = [column.value("x", places[column.name]) for column in self.columns]
-        # NULL takes the place of a column that a test has dropped.
+        # NULL replaces a column that a test has dropped.
         missing = ", NULL" * min(len(places), _MOST_COLUMNS - len(places))
         return (
             f"(SELECT ROW({', '.join(values)})::pg_catalog.text "
@@ -133,11 +133,11 @@ class Setting(NamedTuple):
 
     name: str
     value: str
-    same: tuple[str, ...] = ()  # other values that give the same texts
-    is_of_names: bool = False  # only the texts of names depend on it
+    same: tuple[str, ...] = ()  # other values of the setting that give the same texts
+    is_of_names: bool = False  # only the texts of names depend on the setting
 
 
-# The order of day and month has no effect on the texts of ISO.
+# With ISO, the order of day and month has no effect on texts.
 _FIXED = (
     Setting("DateStyle", "ISO, MDY", ("ISO, DMY", "ISO, YMD")),
     Setting("IntervalStyle", "postgres"),
@@ -166,8 +166,8 @@ _OF_NAMES = (
 def read_canon(control: Control, of_database: str = _NOW) -> tuple[Setting, ...]:
     """Return all settings that an image depends on.
 
-    The time zone is the database's, which the sessions of most apps have. ``of_database`` may be
-    the journal's table of settings: later images must have the settings of the first ones.
+    The time zone is the database's, which the sessions of most apps use. ``of_database`` may be
+    the journal's table of settings, because later images must have the settings of the first image.
     """
     names = ", ".join(map(literal, _OF_DATABASE))
     rows = control.rows(
@@ -181,7 +181,7 @@ def read_canon(control: Control, of_database: str = _NOW) -> tuple[Setting, ...]
 
 
 def find_schema(control: Control) -> str:
-    """Return the schema of the installed journal, "" if there is none."""
+    """Return the schema of the installed journal, "" without a journal."""
     rows = control.rows(
         "SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
         f"ON n.oid = c.relnamespace WHERE n.nspname IN ('{HIDDEN_SCHEMA}', '{PLAIN_SCHEMA}') "
@@ -191,9 +191,9 @@ def find_schema(control: Control) -> str:
 
 
 def read_tables(control: Control) -> list[JournalTable]:
-    """Read all tables whose rows can be journaled, in the order of their oids. Four round trips.
+    """Read all tables whose rows can be journaled, in the order of their oids.
 
-    Temporary tables, foreign tables and those of the journal are left out.
+    It omits temporary tables, foreign tables and the journal's tables. Cost: four round trips.
 
     Raises:
         ControlFailure: the server does not answer, or hides its catalog.
@@ -233,9 +233,9 @@ APPS_OWN = (
     "n.nspname !~ '^pg_' AND n.nspname <> ALL ('{arena_journal,information_schema}') "
     "AND c.relpersistence <> 't'"
 )
-# MERGE (PostgreSQL 15) may move a row to another partition. Then it does not show the triggers of
-# the statement the old row, and nothing contradicts the key. If it also inserts rows, some minor
-# versions show an inserted row in place of an updated one. Triggers for each row see all rows.
+# MERGE (PostgreSQL 15) may move a row to another partition. Then a statement's trigger does not get
+# the old row, and no key shows the error. If MERGE also inserts rows, in some minor versions the
+# trigger gets an inserted row in place of an updated row. Triggers for each row get all rows.
 _TABLES = f"""
 SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind = 'r',
     c.relkind = 'r' AND EXISTS (
@@ -266,8 +266,8 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind = 'S' AND {APPS_OWN}
 ORDER BY c.oid
 """
-# Types whose equal values have one text, and types whose text no setting changes. The text of any
-# other type, such as an extension's, is taken to vary.
+# Equal values of the first types have one text. No setting changes the text of the second types.
+# pytest-arena assumes that the text of any other type varies, such as an extension's type.
 _PLAIN = (
     "{bool,int2,int4,int8,oid,text,varchar,name,char,uuid,bytea,"
     "date,time,timestamp,timestamptz}"

@@ -25,10 +25,10 @@ class Capture:
 
     relation: Relation
     trigger: str
-    function: str  # its name, without the schema
+    function: str  # the function's name, without the schema
     body: str
     event: str
-    referencing: str = ""  # the clause of a trigger for statements, else ""
+    referencing: str = ""  # the REFERENCING clause of a statement's trigger
     is_row: bool = False
     options: str = ""  # of the function
 
@@ -42,7 +42,7 @@ class Capture:
     def create_trigger(self, schema: str) -> str:
         """Write the statements that create the trigger.
 
-        It fires with every session_replication_role.
+        The trigger fires with every session_replication_role.
         """
         trigger = identifier(self.trigger)
         each = "ROW" if self.is_row else "STATEMENT"
@@ -69,7 +69,7 @@ def existing_rows(
 ) -> str:
     """Write the statement that journals the existing rows of a table, or of its partition.
 
-    As inserts by default, with an ``operation`` of -1 as deletes.
+    It journals them as inserts. With an ``operation`` of -1 it journals them as deletes.
     """
     entry = _entry(table, operation, table.image_in_trigger("r", relation.order))
     return f"INSERT INTO {schema}.j {entry} FROM ONLY {relation.quoted} AS r"
@@ -78,8 +78,8 @@ def existing_rows(
 def _of_changes(
     table: JournalTable, relation: Relation, schema: str, settings: Sequence[Setting]
 ) -> Iterator[Capture]:
-    # A statement's trigger on the parent of an INHERITS tree gets only the parent's columns.
-    # PostgreSQL refuses one on a tree with a foreign partition, and some get wrong rows.
+    # A statement's trigger on the parent of an INHERITS tree gets only the parent's columns. On a
+    # tree with a foreign partition PostgreSQL refuses such a trigger. MERGE gives it wrong rows.
     if table.by_row and not relation.is_leaf:
         return
     for event, rows in _EVENTS.items():
@@ -109,7 +109,7 @@ def _of_changes(
         )
 
 
-# The operation of each row: -1 for a removed one, 1 for an added one.
+# The operation of each row: -1 for a removed row, 1 for an added row.
 _EVENTS = {
     "INSERT": [(1, "NEW")],
     "UPDATE": [(-1, "OLD"), (1, "NEW")],
@@ -125,8 +125,7 @@ def _body(insert: str, settings: Sequence[Setting]) -> str:
     """Write the body of a trigger's function.
 
     Two sessions of an app may have different formats of dates and numbers, but equal rows must have
-    equal images. The function sets the settings for the duration of its insert, if the session's
-    differ.
+    equal images. If the session's settings differ, the function changes them for its insert.
     """
     if not settings:
         return f"""
@@ -164,11 +163,11 @@ def _of_truncate(
 
     It runs with the rights of pytest-arena's role, because the right to TRUNCATE does not include
     the right to read. It copies the rows that the transaction sees, but TRUNCATE removes all rows.
-    If the transaction keeps its snapshot, another one may have committed rows since, so that the
-    trigger writes a mark.
+    If the transaction keeps its snapshot, another transaction may have committed rows since. Then
+    the trigger writes a mark.
     """
     name = f"{relation.schema}.{relation.name}"
-    # Settings of a function are slow, but a TRUNCATE is rare.
+    # Settings make a function slow, but a TRUNCATE is rare.
     values = {"row_security": "off"}
     values |= {setting.name: setting.value for setting in settings}
     fixed = "".join(

@@ -1,7 +1,7 @@
 """Moves asyncpg's open connections between event loops.
 
-The connections of an async driver belong to the loop in which they were opened. If each test has a
-loop, they would be useless in the next test. pytest-arena moves asyncpg's connections to the
-running loop. If that is not possible, it drops the connection, and SQLAlchemy opens a new one.
+A connection of an async driver belongs to the event loop that opened it. If each test has its loop,
+the next test could not use the connection. pytest-arena moves asyncpg's connections to the running
+loop. If that is not possible, it drops the connection, and SQLAlchemy opens a new connection.
 Connections of psycopg and aiosqlite work in any loop.
 """

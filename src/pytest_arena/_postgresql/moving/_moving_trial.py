@@ -1,4 +1,4 @@
-"""Prepares new connections of asyncpg to move, and tries it once."""
+"""Prepares new connections of asyncpg for moving, and tests once whether they can move."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def prepare(
 ) -> None:
     """Change the arguments of a connect call so that the connection can move between loops.
 
-    Called when an engine connects. If a connection has to stay in its loop, ``tell`` gets a line
-    for the summary. The first call in each class of loops tries asyncpg, which takes about 2 ms.
+    An engine's connect calls this. If a connection has to stay in its loop, ``add_note`` gets a
+    line for the summary. The first call for each class of loops runs a trial of about 2 ms.
     """
     if isinstance(cparams.get("async_creator_fn"), MovingConnect):
-        # SQLAlchemy uses the dictionary of an earlier connection again.
+        # SQLAlchemy reuses the dictionary of an earlier connection.
         del cparams["async_creator_fn"]
     loop = running_loop()
     if loop is None or not dialect.is_async or dialect.driver != "asyncpg":
@@ -62,7 +62,7 @@ def prepare(
 def _stays(reason: str) -> str:
     return (
         "each event loop opens new connections of asyncpg, which takes some milliseconds "
-        f"a test: they cannot move between loops ({reason})"
+        f"a test. The connections cannot move between loops ({reason})"
     )
 
 
@@ -72,7 +72,7 @@ def why_not(connect: Callable[..., Any], kind: type[AbstractEventLoop]) -> str:
     A thread connects to the other end of a socket pair, uses the connection in two loops, and
     closes it outside of any loop. This takes about 2 ms, and opens nothing outside of the process.
     """
-    # In a thread, because a loop runs in this one.
+    # The trial needs a thread, because a loop runs in this thread.
     with ThreadPoolExecutor(1) as thread:
         error = thread.submit(_try_out, connect, kind).exception()
     if error is None:

@@ -1,6 +1,7 @@
 """A loop and a transport that let an open connection change its event loop.
 
-The loop forwards to the running loop. The transport reads its socket in the loop that it boarded.
+The loop forwards to the running loop. The transport reads its socket in the loop to which it is
+attached.
 """
 
 from __future__ import annotations
@@ -25,22 +26,23 @@ if TYPE_CHECKING:
 
 _READ_BYTES: Final = 256 * 1024  # as asyncio's transports read at once
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
-# The server has hung up, though unread bytes may be left. poll() always reports POLLHUP, POLLERR.
+# The server has closed the connection. Unread bytes may be left. poll() always reports POLLHUP and
+# POLLERR.
 _HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)
 
 
 @final
 class MovingTransport(asyncio.Transport):
-    """A socket that is read in the loop that it has boarded last, and in no loop when idle.
+    """A socket that is read in one event loop, and in no loop while the connection is idle.
 
-    - It may move at any time. Bytes of the server wait in the socket. Unsent bytes are sent in the
-      next loop.
+    - It may change its loop at any time. Bytes of the server wait in the socket. The next loop
+      sends unsent bytes.
     - Any thread may close it, in any loop or in none. The server sees the end at once.
-    - A loop that it has left has no reader, writer or timer of it.
-    - The protocol is called under a lock, by one thread at a time.
+    - After ``detach`` the loop has no reader, writer or timer for the socket.
+    - Only one thread at a time calls the protocol, under a lock.
 
-    To board and leave costs about 10 µs, most of it for the selector. A write costs less than with
-    asyncio's transport.
+    An ``attach`` and a ``detach`` cost about 10 µs, most of it for the selector. A write costs less
+    than with asyncio's transport.
 
     There is no flow control for writes: the protocol would wait for an `asyncio.Event`, which
     belongs to the first loop that waits for it. Bytes that the socket does not take stay in memory.
@@ -64,39 +66,39 @@ class MovingTransport(asyncio.Transport):
         self._watch: TimerHandle | None = None
         self._poll = select.poll()
         self._poll.register(self._number, _HUNG_UP)
-        # Held while the protocol is fed: after the socket has moved, no thread may read it in the
-        # old loop. Reentrant, because the protocol calls the transport.
+        # Held while the protocol gets bytes, so that no thread reads the socket in the old loop
+        # after a move. Reentrant, because the protocol calls the transport.
         self._guard = threading.RLock()
         self._is_paused = False
         self._is_over = False
 
     # -- loops
 
-    def board(self, loop: AbstractEventLoop) -> None:
-        """Read and write in this loop, which runs in this thread, and leave the last one."""
+    def attach(self, loop: AbstractEventLoop) -> None:
+        """Read and write in this loop, which runs in this thread. Leave the last loop."""
         with self._guard:
             if self.loop is loop or self._is_over:
                 return
-            self._let_go()
+            self._detach()
             self.loop = loop
             if not self._is_paused:
                 loop.add_reader(self._number, self._read, loop)
             if self._unsent:
                 loop.add_writer(self._number, self._write, loop)
             if not isinstance(loop, asyncio.SelectorEventLoop):
-                # libuv stops polling a socket that is reset, without a callback.
+                # libuv stops polling a reset socket without a callback.
                 self._watch = loop.call_later(_SECONDS_BETWEEN_LOOKS, self._look, loop)
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Leave the loop, from any thread. Bytes of the server wait in the socket."""
         with self._guard:
-            self._let_go()
+            self._detach()
 
     def stay(self) -> None:
         """Keep the connection in its present loop until it ends."""
         self.moves_between_loops = False
 
-    def _let_go(self, *, close: bool = False) -> None:
+    def _detach(self, *, close: bool = False) -> None:
         left = self.loop
         watch = self._watch
         has_writer = bool(self._unsent)
@@ -107,12 +109,14 @@ class MovingTransport(asyncio.Transport):
             if left is not None and not left.is_closed():
                 if watch is not None:
                     watch.cancel()
-                if self.loop is not left:  # it may have boarded the loop again
+                if (
+                    self.loop is not left
+                ):  # the transport may be attached to the loop again
                     left.remove_reader(self._number)
                     if has_writer:
                         left.remove_writer(self._number)
             if close:
-                # After that the next socket may get the number.
+                # After the close another socket may get the same number.
                 self._socket.close()
 
         if left is None or left is running_loop() or not left.is_running():
@@ -125,13 +129,13 @@ class MovingTransport(asyncio.Transport):
         # No other thread may change a running loop's readers.
         try:
             left.call_soon_threadsafe(forget)
-        except RuntimeError:  # the loop was closed meanwhile
+        except RuntimeError:  # another thread has closed the loop
             forget()
 
     # -- reading
 
     def _read(self, loop: AbstractEventLoop) -> bool:
-        """Give received bytes to the protocol. Return whether there were any."""
+        """Give received bytes to the protocol. Return whether the socket had any."""
         with self._guard:
             if loop is not self.loop or self._is_paused:
                 return False  # the socket has left this loop
@@ -179,7 +183,8 @@ class MovingTransport(asyncio.Transport):
         if self._is_over:
             return
         if self.loop is not None and self._poll.poll(0):
-            # The server has hung up. It would answer with a reset, and its last message is lost.
+            # The server has closed the connection. It would answer with a reset, and its last
+            # message would be lost.
             self.loop.call_soon(self._drain, self.loop)
             return
         sent = 0
@@ -211,10 +216,10 @@ class MovingTransport(asyncio.Transport):
     # -- the end
 
     def abort(self) -> None:
-        """Close the socket now. The protocol is called in the running loop, or now if none runs."""
+        """Close the socket now. Call the protocol in the running loop, or now if no loop runs."""
         self._lose_soon(None)
 
-    close = abort  # asyncpg has sent its last message before
+    close = abort  # asyncpg sends its last message before `close`
 
     def is_closing(self) -> bool:
         """Return whether the transport has ended."""
@@ -244,13 +249,13 @@ class MovingTransport(asyncio.Transport):
 
     def _end(self, *, close: bool) -> None:
         self._is_over = True
-        self._let_go(close=close)
+        self._detach(close=close)
         self._ended(self)
 
     # -- other methods that asyncpg calls
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """Return the open socket. asyncpg asks for nothing else."""
+        """Return the open socket, the only item that asyncpg requests."""
         if name == "socket" and not self._is_over:
             return self._socket
         return default
@@ -261,32 +266,32 @@ class MovingTransport(asyncio.Transport):
 
 
 def at_checkin(driver_connection: Any) -> None:
-    """Take an idle connection out of its loop. Called when a pool gets the connection back.
+    """Detach an idle connection from its loop when it returns to its pool.
 
     A connection with listeners stays in its loop, so that it receives notifications while idle. A
-    connection that cancels a statement stays, too: asyncpg waits for the answer in this loop only.
+    connection that cancels a statement stays, because asyncpg waits for the answer in this loop.
     """
     transport = getattr(driver_connection, "_transport", None)  # asyncpg's
     if not isinstance(transport, MovingTransport):
         return
     protocol = driver_connection._protocol  # noqa: SLF001 - the trial has checked this name
     if protocol is None:  # the connection was terminated
-        transport.leave()
+        transport.detach()
     elif protocol._is_cancelling():  # noqa: SLF001 - as above
         transport.stay()
     elif not driver_connection._listeners:  # noqa: SLF001 - as above
-        transport.leave()
+        transport.detach()
 
 
 class RunningLoop:
     """The ``loop`` argument of an asyncpg connection. It forwards to the running loop.
 
-    asyncpg creates a future at the start of each operation. The connection's sockets board the
-    running loop then.
+    asyncpg creates a future at the start of each operation. At that time the connection's sockets
+    are attached to the running loop.
     """
 
     def __init__(self, on_tls: Callable[[], None] = nothing) -> None:
-        # Several while hosts are tried or a statement is cancelled.
+        # Several transports exist while asyncpg tries hosts or cancels a statement.
         self._transports: list[MovingTransport] = []
         self._on_tls = on_tls
 
@@ -295,7 +300,7 @@ class RunningLoop:
         loop = get_running_loop()
         for transport in tuple(self._transports):
             if transport.loop is not loop:
-                transport.board(loop)
+                transport.attach(loop)
         return loop.create_future()
 
     async def create_connection(
@@ -348,7 +353,7 @@ class RunningLoop:
         return made
 
     def is_closed(self) -> bool:
-        """Return False: asyncpg asks whether it can close a connection, and it always can."""
+        """Return False, so that asyncpg always closes the connection."""
         return False
 
     def __getattr__(self, name: str) -> Any:
@@ -367,7 +372,7 @@ class RunningLoop:
     def _feed(self, protocol: Any, sock: socket.socket) -> Made:
         transport = MovingTransport(sock, protocol, self._transports.remove)
         self._transports.append(transport)
-        transport.board(get_running_loop())
+        transport.attach(get_running_loop())
         protocol.connection_made(transport)
         return transport, protocol
 
@@ -376,8 +381,8 @@ class RunningLoop:
 class MovingConnect:
     """``asyncpg.connect`` with a new `RunningLoop` for each connection.
 
-    SQLAlchemy before 2.0.57 has one dictionary of arguments for all connections of an engine, so
-    that several threads may call this at the same time.
+    SQLAlchemy before 2.0.57 has one dictionary of arguments for all connections of an engine.
+    Several threads may call this at the same time.
     """
 
     def __init__(
@@ -387,7 +392,7 @@ class MovingConnect:
         self._on_tls = on_tls
 
     def __call__(self, *arguments: object, **options: object) -> object:
-        # A lifetime gives each cached statement a timer in its loop. Other threads would cancel
+        # With a lifetime each cached statement has a timer in its loop. Another thread would cancel
         # the timer later, which uvloop does not allow.
         options["max_cached_statement_lifetime"] = 0
         return self._connect(*arguments, **options, loop=RunningLoop(self._on_tls))

@@ -1,8 +1,8 @@
 """The mark by which an owner lets tests run in a database that is not empty.
 
-It is in the comment of the database. Only the owner can write the comment, and the mark adds no
-object to the database. A copy by ``TEMPLATE`` has no comment. ``pg_dump --create`` copies comments,
-so the mark has the number of the database.
+The mark is in the comment of the database. Only the owner can write the comment, and the mark adds
+no object to the database. A copy by ``TEMPLATE`` has no comment. ``pg_dump --create`` copies
+comments, so the mark contains the oid of the database.
 """
 
 # ruff: noqa: S608 - names and texts are written by identifier(), literal() and format() alone
@@ -43,7 +43,7 @@ SELECT pg_catalog.format('%I.%I', n.nspname, o.relname)
 FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
 WHERE o.relkind IN ('r', 'f') AND {_OF_USER} ORDER BY 1
 """
-_MOST_ROWS = 1_000_000  # that are counted in a table
+_MOST_ROWS = 1_000_000  # the most rows that are counted in a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class DatabaseState:
 
     @property
     def is_marked(self) -> bool:
-        """Whether its owner lets tests run in it."""
+        """Whether the owner lets tests run in the database."""
         return self.mark in self.comment
 
     @property
     def refusal(self) -> str:
-        """Why tests never run in it, "" if they may."""
+        """Why tests never run in the database, "" if they may."""
         if self.name in NAMES_NO_TEST_DATABASE or self.is_template:
             return "new databases are copied from it, or tools connect to it"
         if is_own_name(self.name) or self.name.startswith("arena_registry"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.named._named_server import NamedServer
     from pytest_arena._product import BuildTarget, Manifest
 
-# Codes of statements that need a commit: CREATE INDEX CONCURRENTLY, a new value of an enum.
+# SQLSTATEs of statements that need a commit: CREATE INDEX CONCURRENTLY, a new value of an enum.
 _NEED_COMMIT = ("25001", "2D000", "55P04")
 
 
@@ -53,7 +53,7 @@ class NamedTarget(DatabaseTarget):
 
 @dataclass(frozen=True)
 class NamedTemplates(DatabaseTemplates):
-    """The stages that this run has built. Each run builds them again, because none is committed."""
+    """The stages that this run has built. Each run builds them, because no run commits them."""
 
     built: dict[str, Template[str]] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ class NamedTemplates(DatabaseTemplates):
     def words(self) -> str:
         """The summary's text about the content."""
         if not self.built:
-            return "as it was found" if self.has_schema else ""
+            return "unchanged" if self.has_schema else ""
         return "schema or seed built in this run, and never committed"
 
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
@@ -79,12 +79,12 @@ class NamedTemplates(DatabaseTemplates):
             yield self.built[fingerprint]
 
     def is_whole(self, template: Template[str]) -> bool:
-        """Return True: the transaction has it."""
+        """Return True: the transaction has the stage."""
         del template
         return True
 
     def used(self, template: Template[str]) -> None:
-        """Do nothing: no other run can use it."""
+        """Do nothing: no other run can use the stage."""
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
@@ -93,12 +93,12 @@ class NamedTemplates(DatabaseTemplates):
         yield now()
 
     def clear(self, fingerprint: str) -> None:
-        """Do nothing: there are no old builds."""
+        """Do nothing: no earlier build exists."""
 
     def begin(self, fingerprint: str, below: Template[str] | None) -> NamedTarget:
         """Return the transaction, which has the stage below.
 
-        What was built inside a test is built again, in another transaction.
+        If a test has built the stage, roll that transaction back and begin another.
         """
         if fingerprint in self.built:
             self._server.end_transaction()
@@ -109,11 +109,11 @@ class NamedTemplates(DatabaseTemplates):
         return NamedTarget(self.own, address, *drivers_of(self.dialect))
 
     def scratch(self) -> NamedTarget:
-        """Raise an IsolationError: there is no other database."""
+        """Raise an IsolationError: no other database exists."""
         raise self._server.not_copied()
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
-        """Note the stage. It is never committed."""
+        """Note the stage, which is never committed."""
         del target
         name = self._server.name
         self.built[fingerprint] = Template(name, fingerprint, manifest)
@@ -129,6 +129,6 @@ def _advice(error: BaseException | None, user: str) -> str:
     if sqlstate_of(error) not in _NEED_COMMIT:
         return ""
     return (
-        "leave out the statement, which needs a commit, or: "
+        "delete the statement, which needs a commit, or: "
         f"ALTER ROLE {identifier(user)} CREATEDB"
     )

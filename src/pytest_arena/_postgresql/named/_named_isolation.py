@@ -34,20 +34,20 @@ class NamedDatabase(RolledBackDatabase):
         """Begin, or begin again after the shared connection has ended.
 
         Raises:
-            RowsLost: the connection had what was built. Nothing was done.
+            RowsLost: the connection has ended, and the schema and the seed are lost with it.
         """
         if isinstance(archive, RowsLost):
             raise archive
         if self.name:
             self.release()
         name = self._server.name
-        self.go_to(name, snapshot, self.opened(name, number), None)
+        self.switch_to(name, snapshot, self.opened(name, number), None)
         self.base = base
         self.is_spoiled = False
 
     def _open(self, name: str) -> Proxy:
         proxy = self._server.transaction()
-        with self.own.saying(f"the functions of {name} cannot be read"):
+        with self.own.reporting(f"the functions of {name} cannot be read"):
             watch_functions(proxy)
         return proxy
 
@@ -65,17 +65,17 @@ class NamedDatabase(RolledBackDatabase):
 
 
 class NamedIsolation(ServerIsolation):
-    """``rollback`` in the named database. There is no other database, and no copy."""
+    """``rollback`` in the named database, without copies."""
 
     def _new_live(self, isolation: str) -> NamedDatabase:
         del isolation
         return NamedDatabase(self._own, self._uses, self._tell)
 
     def replace(self, content: str | None) -> None:
-        """Begin with what was built again, outside of all levels.
+        """Begin with a new build, outside of all levels.
 
         Raises:
-            IsolationError: a level needs other content, and so another database.
+            IsolationError: a level needs other content, which needs another database.
         """
         del content
         if self.depth:

@@ -1,4 +1,4 @@
-"""A server on which the role may create no databases, with the one database that tests use."""
+"""A server whose role may not create databases, and the database on it that tests use."""
 
 # ruff: noqa: S608 - the numbers are constants
 
@@ -57,31 +57,31 @@ AND CASE WHEN c.relkind = 'S' THEN has_schema_privilege(n.oid, 'USAGE') AND NOT 
     has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE')) END
 ORDER BY 1
 """
-_MOST_NAMES = 3  # in the note
+_MOST_NAMES = 3  # the most sequences that the note names
 _WORKERS = "PYTEST_XDIST_WORKER_COUNT"
 
 
 class BuildLost(RowsLost):
-    """The shared connection has ended, and with it what was built and never committed."""
+    """The shared connection has ended, and the uncommitted schema and seed are lost."""
 
     def __init__(self, cause: str) -> None:
         IsolationError.__init__(
             self,
             "the schema and the rows of all tests are lost: the shared connection has ended",
-            why="they were never committed, so that no test of this run can begin any more",
+            why="pytest-arena never commits them, so that no test of this run can begin",
             cause=f"a test has ended the connection, or the server has restarted\n{cause}",
-            fix="pytest …   # once more",
+            fix="pytest …   # again",
         )
 
 
 class NamedServer(ServerRegistry):
     """The database that ``arena_database`` names, in which tests share one transaction.
 
-    No transaction commits there. There is no registry, and no other database. An advisory lock
-    excludes other runs, because numbers of sequences are not a part of a transaction.
+    No transaction commits in it. There is no registry and no other database. An advisory lock
+    excludes other runs, because values of sequences are not part of a transaction.
 
     Raises:
-        ConfigError: an option or the workers of pytest-xdist do not fit.
+        ConfigError: an option, or several workers of pytest-xdist, cannot be used with it.
         ServerError: the database is neither empty nor marked, or another run uses it.
     """
 
@@ -102,10 +102,10 @@ class NamedServer(ServerRegistry):
         )
         self._check_options(config)
         self.control = ControlLine(self._connect, patience=self._address.patience)
-        with self.saying(f"tests cannot use the database {self.name}"):
+        with self.reporting(f"tests cannot use the database {self.name}"):
             self._check_database()
-            self._tell_of_sequences()
-            self._restoring = self._restoring_sequences()
+            self._note_sequences_without_rights()
+            self._sequences_statement = self._write_sequences_statement()
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ class NamedServer(ServerRegistry):
         return f"the database {self.name} on {self._address.server}"
 
     def address_of(self, name: str = "") -> Address:
-        """Return the address of the database, past the shared transaction."""
+        """Return the address of the database itself, not of the proxy."""
         del name
         return self._address
 
@@ -128,9 +128,9 @@ class NamedServer(ServerRegistry):
         if number != "1":
             raise ConfigError(
                 f"{number} workers of pytest-xdist cannot share {self._where}",
-                why="each worker needs a transaction, and would wait for the locks of the others",
+                why="each worker needs a transaction, and would wait for locks of other workers",
                 cause=self.cause,
-                fix=f"pytest -n 0 …\nor {self._give_right()}",
+                fix=f"pytest -n 0 …\nor {self._grant_createdb()}",
             )
         option = ""
         if config.drivers == "off":
@@ -140,9 +140,9 @@ class NamedServer(ServerRegistry):
         if option:
             raise ConfigError(
                 f"arena_{option} lets connections reach {self._where} directly",
-                why="they would commit there, and tests share one transaction that never commits",
+                why="such connections would commit, but the tests' one transaction never commits",
                 cause=f"{config.places[option]}\n{self.cause}",
-                fix=f"remove the value from arena_{option}, or {self._give_right()}",
+                fix=f"remove the value from arena_{option}, or {self._grant_createdb()}",
             )
 
     def _is_allowed_by(self, pattern: str) -> bool:
@@ -159,24 +159,24 @@ class NamedServer(ServerRegistry):
             problem = "it is not empty, and has no mark"
         else:
             self.has_schema = not state.is_empty
-            self._tell_of_database()
+            self._note_database()
             return
         raise ServerError(
             f"tests cannot use {self._where}: {problem}",
             why="tests lock its tables and move its sequences, which other users would notice",
             cause=self.cause,
-            fix=f"an empty database in arena_database, or {self._give_right()}\n"
+            fix=f"an empty database in arena_database, or {self._grant_createdb()}\n"
             "or, for a test database: arena databases mark postgresql://owner@host/name",
         )
 
-    def _tell_of_database(self) -> None:
+    def _note_database(self) -> None:
         role = self._address.user
         note = f"tests use {self._where} itself, since role {role} may not create databases"
         if self.has_schema:
             note += ". It is not empty, so that arena_schema is not built"
         self._tell(f"rollback: {note}")
 
-    def _tell_of_sequences(self) -> None:
+    def _note_sequences_without_rights(self) -> None:
         names = [name for (name,) in self.control.rows(_SEQUENCES_WITHOUT_RIGHTS)]
         if not names:
             return
@@ -185,12 +185,12 @@ class NamedServer(ServerRegistry):
             shown += f" and {len(names) - _MOST_NAMES} more"
         role = self._address.user
         self._tell(
-            f"rollback: sequences keep the numbers that tests take, since role {role} may not set "
+            f"rollback: sequences stay where tests have moved them, since role {role} may not set "
             f"them: {shown}. Next: GRANT SELECT, UPDATE ON SEQUENCE {names[0]} TO "
             f"{identifier(role)}"
         )
 
-    def _give_right(self) -> str:
+    def _grant_createdb(self) -> str:
         return f"ALTER ROLE {identifier(self._address.user)} CREATEDB"
 
     def _connect(self) -> Control:
@@ -206,15 +206,15 @@ class NamedServer(ServerRegistry):
             with closing(control):
                 if error.sqlstate != "55P03":
                     raise
-                raise self._is_used(control) from error
+                raise self._used_by_other_run(control) from error
         return control
 
-    def _is_used(self, control: Control) -> ServerError:
+    def _used_by_other_run(self, control: Control) -> ServerError:
         holders = ", ".join(str(holder) for (holder,) in control.rows(_HOLDER))
         return ServerError(
             f"another run uses {self._where}: {holders}",
-            why="numbers of sequences are not a part of a transaction, so that runs would "
-            "change each other's",
+            why="values of sequences are not part of a transaction, so two runs would change each "
+            "other's values",
             cause=self.cause,
             fix="wait until the other run has ended, or use a database for each run",
         )
@@ -225,7 +225,7 @@ class NamedServer(ServerRegistry):
         """Return the transaction that tests share. Begin it at the first call, or if it is lost.
 
         Raises:
-            BuildLost: it is lost, and had what was built.
+            BuildLost: it is lost, with the schema and the seed.
         """
         lost = self.build_lost()
         if lost is not None:
@@ -233,49 +233,49 @@ class NamedServer(ServerRegistry):
         if self._transaction is not None and self._transaction.is_lost:
             self.end_transaction()
         if self._transaction is None:
-            with self.saying("the shared connection cannot be opened"):
+            with self.reporting("the shared connection cannot be opened"):
                 self._transaction = open_proxy(
                     self._address, note=self._tell, lock_timeout=self.lock_timeout
                 )
         return self._transaction
 
     def build_lost(self) -> BuildLost | None:
-        """Return the error if the transaction is lost, and had what was built."""
+        """Return an error if the transaction is lost, with the schema and the seed."""
         lost = self._transaction
         if lost is None or not lost.is_lost or not lost.has_changes(below=1):
             return None
         return BuildLost(self.cause)
 
     def end_transaction(self) -> None:
-        """Roll back all that the run has written. A fork leaves that to its parent."""
+        """Roll back all writes of the run. A forked child does nothing."""
         if self._transaction is None or self._process != os.getpid():
             return
         self._transaction.close()
         self._transaction = None
-        with self.saying("sequences cannot be restored"):
-            # Where no level has restored them.
-            if self._restoring:
-                self.control.rows(self._restoring)
+        with self.reporting("sequences cannot be restored"):
+            # No level restores sequences that the build has moved.
+            if self._sequences_statement:
+                self.control.rows(self._sequences_statement)
 
     def take(self, database: Database | None = None) -> None:
-        """Note which database of the app is in the named database.
+        """Assign the named database to a database of the app.
 
-        Without a database, only check that none is there.
+        Without ``database``, only check that it is not assigned.
 
         Raises:
-            ConfigError: another one is there.
+            ConfigError: it is assigned to another database of the app.
         """
         if self._taken_by not in {None, database}:
             raise ConfigError(
                 f"the app uses more than one database, and {self._where} is only one",
                 why="each database of the app has its own tables and rows",
                 cause=self.cause,
-                fix=self._give_right(),
+                fix=self._grant_createdb(),
             )
         self._taken_by = database
 
-    def _restoring_sequences(self) -> str:
-        """Return the statement that restores the sequences which the role may set."""
+    def _write_sequences_statement(self) -> str:
+        """Return the statement that restores the sequences that the role may set."""
         [(sequences,)] = self.control.rows(SEQUENCES)
         if not sequences:
             return ""
@@ -298,12 +298,12 @@ class NamedServer(ServerRegistry):
         """Do nothing: the database is not pytest-arena's."""
 
     def not_copied(self) -> IsolationError:
-        """Return the error for what needs a second database."""
+        """Return the error for an operation that needs a second database."""
         return IsolationError(
             f"another database is needed beside {self._where}",
-            why="with rollback there, only one database and one transaction exist",
+            why="with rollback in this database, tests have only one database and one transaction",
             cause=self.cause,
-            fix=self._give_right(),
+            fix=self._grant_createdb(),
         )
 
     def close(self) -> int:

@@ -55,7 +55,7 @@ KEPT_STAY = 20
 TEMPLATE_DAYS = 14
 TEMPLATES_STAY = 2
 _END_SECONDS = 10.0
-# So many databases are dropped at the same time, on a connection each. Each drop waits for a
+# So many databases are dropped at the same time, each over its connection. Each drop waits for a
 # checkpoint of the server. Concurrent drops wait for the same checkpoint.
 _CONCURRENT_DROPS = 8
 _MOST_WAITING = (
@@ -98,7 +98,7 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
             return RegistryContent(others=others)
         with closing(open_control(replace(address, database=registry))) as control:
             if state_of_registry(control) != "made":
-                # Another owner's database of that name, or another run is making it.
+                # Another owner has a database of that name, or another run is creating it.
                 return RegistryContent(others=others)
             [(size,)] = control.rows("SELECT pg_database_size(current_database())")
             rows = tuple(RegistryRow(*row) for row in control.rows(_LISTED))
@@ -107,20 +107,20 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
             )
     except ControlFailure as error:
         raise messages.failed(
-            "arena's databases cannot be listed", error, address
+            "pytest-arena's databases cannot be listed", error, address
         ) from error
 
 
 class ServerRegistry:
-    """The databases on a server that pytest-arena has made, and may drop.
+    """The databases on a server that pytest-arena has created and may drop.
 
-    A small database, ``arena_registry_…``, has a row for each. The row is committed before the
-    database is created, and deleted after it was dropped. A database without a row, with a row of
-    another role, or with another owner is left alone. A run is alive while its control connection
-    holds its advisory lock in the registry.
+    A small database, ``arena_registry_…``, has a row for each. pytest-arena commits the row before
+    it creates the database, and deletes the row after the drop. It never drops a database without a
+    row, with a row of another role, or with another owner. A run is alive while its control
+    connection holds its advisory lock in the registry.
 
-    Two threads have a connection each: one makes copies ahead, one drops and sweeps. A forked
-    child may read, and leaves the rest to its parent.
+    Two threads have a connection each. One makes copies ahead, the other drops and sweeps. A forked
+    child may only read.
 
     Raises:
         ServerError: no server answers, it is too old, or the role may not create databases.
@@ -139,42 +139,46 @@ class ServerRegistry:
         self._address = address
         self._process = os.getpid()
         self._run = RegistryRun(address, project, registry, tell)
-        self.control = self._run.control  # for short statements; any thread may use it
+        self.control = self._run.control  # for short statements of any thread
         self.writes = self._run.writes
-        self.left: list[str] = []  # databases that the last sweep left alone, and why
+        self.left: list[
+            str
+        ] = []  # the databases that the last sweep did not drop, and why
         self._is_closed = False
         self._creating_control = ControlLine(self._run.connect)
         self._dropping_control = ControlLine(self._run.connect)
         self._creating_thread = Background(at_end=self._creating_control.close)
         self._dropping_thread = Background(at_end=self._dropping_control.close)
         self._to_drop: list[str] = []
-        with self.saying("pytest-arena's databases cannot be made"):
+        with self.reporting("pytest-arena's databases cannot be created"):
             if self.control.rows(_select_dead(self._run.number)):
                 self._dropping_thread.do(partial(self._sweep, self._dropping_control))
 
     def address_of(self, name: str = "") -> Address:
-        """Return the address of a database; without a name, of the registry."""
+        """Return the address of a database. Without a name, return the registry's address."""
         return replace(self._address, database=name or self._run.name)
 
     # Create
 
     def create(self, kind: str, *, template: str | None = None) -> str:
-        """Create a database with a new, unique name: a copy of a template, or empty.
+        """Create a copy of a template, or an empty database. Return its new, unique name.
 
         Raises:
             IsolationError: the disk is full, or a client is connected to the template.
-            ServerError: the server does not answer, is full of connections, or refuses.
+            ServerError: the server does not answer, has no free connection, or refuses.
         """
         return self._create(kind, template, self.control)
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
-        """Create a database in the background. ``close`` cancels what has not begun."""
+        """Create a database in the background. ``close`` cancels a job that has not begun."""
         job = partial(self._create, kind, template, self._creating_control)
         return self._creating_thread.do(job)
 
     def _create(self, kind: str, template: str | None, control: ControlLine) -> str:
         name = new_name(kind)
-        with self.saying(f"no copy of {template}" if template else "no new database"):
+        with self.reporting(
+            f"no copy of {template}" if template else "no new database"
+        ):
             try:
                 self._run.make(name, kind, template, control)
             except ControlFailure as error:
@@ -187,9 +191,9 @@ class ServerRegistry:
     # Freeze and rename
 
     def freeze(self, name: str) -> None:
-        """Refuse new connections to a database and end the others, so that it can be copied."""
-        with self.saying(f"{name} cannot be frozen"):
-            with self.writes.one():
+        """Refuse new connections to a database and end its connections, for a copy of it."""
+        with self.reporting(f"{name} cannot be frozen"):
+            with self.writes.count():
                 self.control.run(clone_sql.allow_connections(name, allowed=False))
             ended = clone_sql.end_backends(name)
             if not until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS):
@@ -204,7 +208,7 @@ class ServerRegistry:
 
     def thaw(self, name: str) -> None:
         """Allow new connections to a frozen database."""
-        with self.saying(f"{name} cannot be opened"), self.writes.one():
+        with self.reporting(f"{name} cannot be opened"), self.writes.count():
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
     def finish_template(
@@ -219,7 +223,7 @@ class ServerRegistry:
             f"kind = 'template', shelf = {literal(fingerprint)}, "
             f"manifest = {literal(manifest)}, title = {literal(title)}"
         )
-        with self.saying(f"{name} cannot be made a template"):
+        with self.reporting(f"{name} cannot be made a template"):
             self._rename(name, final, "WITH IS_TEMPLATE true", columns)
         self.used(final)
         return final
@@ -227,14 +231,14 @@ class ServerRegistry:
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a database for inspection, and end its connections. Return its new name.
 
-        The newest twenty stay. ``called`` is a name by ``new_name``.
+        The newest twenty kept databases stay. ``called`` is a name by ``new_name``.
         """
         final = called or new_name("kept")
         self.freeze(name)
-        with self.saying(f"{name} cannot be kept"):
+        with self.reporting(f"{name} cannot be kept"):
             columns = f"kind = 'kept', title = {literal(title)}"
             self._rename(name, final, "WITH ALLOW_CONNECTIONS true", columns)
-            # If this run dies before they are dropped, the next one drops them.
+            # If this run dies before it drops them, the next run drops them.
             dropped = self.control.rows(
                 f"UPDATE arena.database SET kind = 'condemned', run = {self._run.number} "
                 "WHERE name IN (SELECT name FROM arena.database WHERE kind = 'kept' "
@@ -247,7 +251,7 @@ class ServerRegistry:
 
     def _rename(self, name: str, final: str, option: str, columns: str) -> None:
         """Rename a frozen database so that it outlives this run, in one transaction."""
-        with self.writes.one():
+        with self.writes.count():
             self.control.run(
                 f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
                 f"ALTER DATABASE {identifier(final)} {option}; "
@@ -266,13 +270,13 @@ class ServerRegistry:
             f"AND d.shelf = {literal(fingerprint)} AND b.datistemplate AND NOT b.datallowconn "
             "ORDER BY d.created DESC, d.name"
         )
-        with self.saying("the templates cannot be listed"):
+        with self.reporting("the templates cannot be listed"):
             return [(name, manifest) for name, manifest in self.control.rows(question)]
 
     def used(self, name: str) -> None:
-        """Record that this run uses a template. No sweep drops it while the run lives."""
+        """Record that this run uses a template, so that no sweep drops it while the run lives."""
         which = f"WHERE name = {literal(name)} AND kind = 'template'"
-        with self.saying(f"{name} cannot be used"):
+        with self.reporting(f"{name} cannot be used"):
             # The lock excludes a sweep that condemns the template.
             self.control.run(
                 f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
@@ -291,8 +295,8 @@ class ServerRegistry:
         """
         patience = max(1, round(seconds * 1000))
         take_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(fingerprint)}, {TURNS}))"
-        # On a separate connection, so that waiting blocks no other statement.
-        with self.saying("no connection for a lock"):
+        # A separate connection, so that waiting blocks no other statement.
+        with self.reporting("no connection for a lock"):
             control = self._run.connect(patience=self._address.patience)
         with closing(control):
             try:
@@ -300,7 +304,7 @@ class ServerRegistry:
                 control.rows(take_lock)
             except ControlFailure as error:
                 if error.sqlstate != "55P03":
-                    raise self.failed("a lock cannot be had", error) from error
+                    raise self.failed("a lock cannot be acquired", error) from error
                 raise TimeoutError(
                     f"{fingerprint}: locked for {seconds:g} s"
                 ) from error
@@ -308,7 +312,7 @@ class ServerRegistry:
 
     def listed(self) -> list[RegistryRow]:
         """Return the registry's rows, the oldest database first."""
-        with self.saying("the databases cannot be listed"):
+        with self.reporting("the databases cannot be listed"):
             return [RegistryRow(*row) for row in self.control.rows(_LISTED)]
 
     # Drop
@@ -318,17 +322,17 @@ class ServerRegistry:
         self._drop(_is_named(names), self.control)
 
     def drop_later(self, name: str) -> None:
-        """End a database's connections in the background, and drop it there together with others.
+        """End a database's connections in the background, and drop it there with other databases.
 
-        If many databases wait already, wait until there are fewer, so that the disk does not fill.
-        Ctrl-C ends this wait. ``close`` drops those that are left.
+        If many databases already wait for their drop, wait until fewer do, so that the disk does
+        not fill. Ctrl-C ends this wait. ``close`` drops the remaining databases.
         """
         self._dropping_thread.do(partial(self._collect, name))
         if not self._is_closed and self._process == os.getpid():
             self._dropping_thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
-        """Wait until both threads have done their jobs. Return whether they did in time."""
+        """Wait until both threads have done their jobs. Return whether they were in time."""
         has_created = self._creating_thread.wait_for_jobs(
             seconds
         )  # its jobs may add a drop
@@ -349,15 +353,15 @@ class ServerRegistry:
         self._drop(_is_named(names), self._dropping_control)
 
     def _drop(self, which: str, control: ControlLine) -> list[str]:
-        """Drop the databases of this role whose rows ``d`` fulfil a condition. Return their names.
+        """Drop the databases of this role whose rows ``d`` meet a condition. Return their names.
 
-        ``left`` has the reasons of those that are not dropped.
+        ``left`` gets the other databases, with reasons.
         """
         rows: list[DroppedRow] = []
         with suppress(ControlFailure, ArenaError):  # a later run sweeps them
             dropped = control.rows(
                 "SELECT d.name::text, d.kind, b.oid IS NOT NULL, CASE WHEN d.kind = 'template' "
-                "THEN 'a template, which is collected by its age alone' "
+                "THEN 'a template, which only its age makes obsolete' "
                 "WHEN pg_get_userbyid(b.datdba) <> current_user "
                 "THEN 'another role has become its owner' ELSE '' END "
                 "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
@@ -369,7 +373,7 @@ class ServerRegistry:
             jobs = [
                 partial(self._drop_share, share, control) for share in shares if share
             ]
-            # RuntimeError: the interpreter ends, and starts no more threads.
+            # RuntimeError: the interpreter is shutting down, and starts no thread.
             with suppress(RuntimeError):
                 return list(chain(*run_concurrently(jobs)))
         return self._drop_rows(rows, control)
@@ -400,10 +404,10 @@ class ServerRegistry:
     def sweep(self, *, everything: bool = False) -> list[str]:
         """Drop databases of dead runs, and old templates that no living run uses.
 
-        With ``everything``, also all templates, kept databases, and the registry if it is empty
-        then. Return the names. ``left`` has the reasons of those that are not dropped.
+        With ``everything``, also drop all templates, kept databases, and the registry if it is then
+        empty. Return the names. ``left`` gets the other databases, with reasons.
         """
-        with self.saying("what dead runs have left cannot be swept"):
+        with self.reporting("databases of dead runs cannot be dropped"):
             return self._sweep(self.control, everything=everything)
 
     def _sweep(self, control: ControlLine, *, everything: bool = False) -> list[str]:
@@ -420,7 +424,7 @@ class ServerRegistry:
             elif is_ours and run != own_run:
                 dead_runs.add(run)
         dropped: list[str] = []
-        # Templates that were derived from a dropped one are old then, so look again.
+        # After the drop of a template, the templates that were derived from it are old, too.
         while has_old_templates:
             control.run(_condemn(own_run, everything=everything))
             condemned = self._drop(
@@ -429,7 +433,7 @@ class ServerRegistry:
             dropped += condemned
             has_old_templates = bool(condemned)
         for run in sorted(dead_runs):
-            # The lock of a dead run: one process alone cleans up after it.
+            # With the lock of a dead run, only one process cleans up after the run.
             lock = control.rows(f"SELECT pg_try_advisory_lock({RUNS}, {run})")
             if lock != [(True,)]:
                 continue
@@ -445,7 +449,7 @@ class ServerRegistry:
         return dropped
 
     def _drop_registry(self) -> None:
-        """Drop the registry if it is empty. A later run makes it again."""
+        """Drop the registry if it is empty. A later run creates it again."""
         self.rest()
         is_alone = (
             "SELECT NOT EXISTS (SELECT FROM arena.database) "
@@ -464,9 +468,9 @@ class ServerRegistry:
     # End
 
     def close(self) -> int:
-        """Drop this run's databases, except templates and kept ones, and end the run.
+        """Drop this run's databases, except templates and kept databases, and end the run.
 
-        After Ctrl-C this takes at most three seconds. A server that syncs takes seconds for each
+        After Ctrl-C this takes at most three seconds. A server with fsync takes seconds for each
         database. Return the number of databases that are left. The next run drops them.
         """
         if self._is_closed or self._process != os.getpid():
@@ -478,7 +482,7 @@ class ServerRegistry:
         self._creating_thread.close(patience)
         self._dropping_thread.close(patience)
         with suppress(ControlFailure, ArenaError):
-            # If neither holds, another run has swept the registry, and this run from it.
+            # Without databases and connection, another run may have dropped the registry.
             if is_in_time and (self._run.databases or self.control.is_open):
                 self.drop(*self._run.databases)
                 self._run.end()
@@ -488,7 +492,7 @@ class ServerRegistry:
     def _drop_within(self, patience: float) -> bool:
         """Drop this run's databases in the background. Return whether all are dropped in time."""
         end = seconds() + patience
-        # A copy that is being made has a row, and no database yet.
+        # An unfinished copy has a row, and no database yet.
         if not self._creating_thread.close(patience):
             return False
         self._to_drop += self._run.databases
@@ -497,7 +501,7 @@ class ServerRegistry:
         return has_finished and not self._run.databases
 
     @contextmanager
-    def saying(self, what: str) -> Iterator[None]:
+    def reporting(self, what: str) -> Iterator[None]:
         """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
         try:
             yield
@@ -511,8 +515,8 @@ class ServerRegistry:
         return messages.failed(what, error, self._address)
 
 
-# Templates that no run has used for long, those with newer ones of the same title, and those that
-# were derived from a template that was dropped.
+# The old templates: not used for long, older than others of the same title, or derived from a
+# dropped template.
 _OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
     SELECT o.name FROM (
         SELECT t.name, row_number() OVER (PARTITION BY project, title ORDER BY used DESC) AS place
@@ -522,9 +526,10 @@ _OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.na
 
 
 def _select_dead(run: int) -> str:
-    """Select what a sweep drops: run (NULL for old templates), name, owner, whether it is ours.
+    """Write the query for a sweep: run (NULL for old templates), name, owner, whether it is ours.
 
-    Also databases that this run has condemned and could not drop, and runs without databases.
+    It also returns databases that this run has condemned and could not drop, and runs without
+    databases.
     """
     return f"""
         WITH living AS MATERIALIZED ({LIVING})
@@ -541,7 +546,7 @@ def _select_dead(run: int) -> str:
 
 
 def _condemn(run: int, *, everything: bool) -> str:
-    """Give templates that no living run uses to this run, which drops them."""
+    """Write the statements that assign templates without a living user to this run for a drop."""
     which = f"d.kind = 'template' AND {_OLD}"
     if everything:
         which = "d.kind IN ('template', 'kept')"

@@ -19,8 +19,8 @@ _ResultT = TypeVar("_ResultT")
 class Writes:
     """Counts pytest-arena's transactions that have written, since a mark.
 
-    The count is a lower bound: a statement counts when it has succeeded, and takes at least one
-    transaction id. ``clone`` subtracts these from the ids that a server has given out.
+    The count is a lower bound. A statement counts when it has succeeded, and uses at least one
+    transaction id. ``clone`` subtracts the count from the ids that the server has assigned.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Writes:
         self._ended: list[int] = []
 
     def mark(self) -> int:
-        """Return a mark. Only statements that begin after it are counted."""
+        """Return a mark for ``since``, which counts only statements that begin later."""
         with self._lock:
             return self._begun
 
@@ -45,7 +45,7 @@ class Writes:
             return self._open > 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def count(self) -> Iterator[None]:
         """Count the statement of this block if it succeeds."""
         with self._lock:
             self._begun += 1

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._control import ControlFailure
     from pytest_arena._values import Address
 
-# Lines to paste.
+# Statements that a user can paste.
 _GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
-_RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if it may have another name'
+_RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if you can rename it'
 ANOTHER = (
-    "ARENA_DATABASE=own pytest …   # starts a private server; a URL names another one"
+    "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 )
 
 
@@ -28,26 +28,26 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     "53100": FULL,
     "53200": (
         ServerError,
-        "the server has no room for one more lock: many tables, or many runs at once",
+        "the server has no memory for another lock: many tables, or many runs at once",
         "pytest -n 2 …   # or a larger max_locks_per_transaction on the server",
     ),
     "53300": CROWDED,
     "55006": (
         IsolationError,
-        "a client is connected to a database of pytest-arena, and this role may not end that",
-        "close the tool that is connected to it, or use `arena_database = own`",
+        "a client is connected to a database of pytest-arena, and this role may not disconnect it",
+        "close the tool that is connected to the database, or use `arena_database = own`",
     ),
     "55P03": (
         IsolationError,
-        "another session holds a lock there, and has not released it in time",
-        "look into pg_stat_activity for sessions in databases named arena_…",
+        "another session holds a lock, and has not released it in time",
+        "search pg_stat_activity for sessions in databases named arena_…",
     ),
     "3D000": DROPPED,
 }
 
 
 def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
-    """Return the error for a refused statement. ``what`` is what pytest-arena could not do."""
+    """Return the error for a refused statement. ``what`` names the operation that failed."""
     cause = "no server answers"
     if error.sqlstate:
         cause = f"the server's answer {error.sqlstate}"
@@ -63,8 +63,8 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
 def foreign_registry(address: Address, name: str) -> ServerError:
     """Return the error for another owner's database of the registry's name."""
     return ServerError(
-        f"{address.server}: the database {name!r} there is not arena's",
-        why="pytest-arena records in it which databases it may drop, and drops no others",
-        cause="it has tables and not pytest-arena's comment, or another owner",
+        f"{address.server}: the database {name!r} is not pytest-arena's",
+        why="pytest-arena records in this database which databases it may drop",
+        cause="it has tables without pytest-arena's comment, or another owner",
         fix=_RENAME.format(name=name),
     )

@@ -259,7 +259,7 @@ class RegistryRun:
             f"SELECT id, {values} FROM locked WHERE had RETURNING id"
         )
         end = seconds() + self._address.patience
-        with self.writes.one():
+        with self.writes.count():
             ids = control.rows(f"{_IN_TURN}, {begin}")
             while not ids and seconds() < end:
                 self._tell(WAITED)
@@ -296,7 +296,7 @@ class RegistryRun:
         """
         self.databases[name] = kind
         run = self.number
-        with self.writes.one():
+        with self.writes.count():
             control.run(self._insert_row(name, kind))
         if run != self.number:  # another run took this one for dead meanwhile
             control.run(self._insert_row(name, kind))
@@ -308,7 +308,7 @@ class RegistryRun:
             return
         self._copy(statement, control)
         if settings:
-            with self.writes.one():
+            with self.writes.count():
                 control.run(settings.replace(clone_sql.COPY, identifier(name)))
 
     def _create_empty(self, statement: str, control: ControlLine) -> None:
@@ -338,7 +338,7 @@ class RegistryRun:
         that happens only if the connection was lost in the statement.
         """
         try:
-            with self.writes.one():
+            with self.writes.count():
                 control.run(statement)
         except ControlFailure as error:
             if error.sqlstate != done:
@@ -385,7 +385,7 @@ class RegistryRun:
 
     def _delete_row(self, name: str, control: ControlLine) -> None:
         # ValueError: no row was deleted, so no transaction is counted.
-        with suppress(ValueError), self.writes.one():
+        with suppress(ValueError), self.writes.count():
             [_] = control.rows(
                 f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
                 f"(SELECT FROM pg_database WHERE datname = {literal(name)}) RETURNING name"

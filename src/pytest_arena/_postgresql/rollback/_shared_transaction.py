@@ -172,7 +172,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         self._is_restart_due = False
         # What restores the sequences, if no statement has written since a level did so.
         self._restoring: str | None = None
-        self._knows_names = False  # of custom settings
+        self._knows_setting_names = False  # of custom settings
         self.connections = (
             1  # how many real connections were opened, one after the other
         )
@@ -251,7 +251,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     def _execute(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements with the session's settings."""
         data = wire.data_of(packet.messages)
-        self._knows_names |= any(map(self._names_setting, packet.statements))
+        self._knows_setting_names |= any(map(self._names_setting, packet.statements))
         try:
             self._backend.use_settings(session.values)
             answer = self._backend.exchange(data, packet.copy_rows)
@@ -360,7 +360,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             has_levels = any(map(self._is_open, self._levels))
             is_used = self._holder is not None or self._levels[0].changes > 0
             self._is_restart_due = not has_levels and not is_used
-            if self._knows_names and found_reader.is_set():
+            if self._knows_setting_names and found_reader.is_set():
                 self._forget_names()
             self._levels.append(_Level(f"arena_level_{next(self._level_numbers)}"))
 
@@ -371,7 +371,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             return
         self._backend.reconnect()
         self.connections += 1
-        self._knows_names = False
+        self._knows_setting_names = False
 
     def _is_open(self, level: _Level) -> bool:
         """Return whether the backend has the savepoint of a level."""
