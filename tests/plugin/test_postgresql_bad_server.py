@@ -123,7 +123,7 @@ def test_no_connection_is_free_pitfall_091(example: Example, untouched: Crowded)
     finally:
         for control in taken:
             control.close()
-    run.says("has no connection free", "max_connections")
+    run.says("has no free connection", "max_connections")
 
 
 CROWD = """

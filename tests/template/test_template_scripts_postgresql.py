@@ -93,7 +93,7 @@ def test_a_command_that_includes_a_file_is_not_simply_deleted() -> None:
     """Its statements would be missing."""
     with pytest.raises(ScriptError) as caught:
         run_script(Heard(), "\\ir tables.sql")
-    assert caught.value.fix == "put the statements of that file in the place of this line"
+    assert caught.value.fix == "replace this line by the statements of that file"
 
 
 BEYOND = (

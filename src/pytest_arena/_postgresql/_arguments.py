@@ -74,7 +74,9 @@ def _section(file: Path, service: str) -> dict[str, str]:
         parser.read(file)
     except (configparser.Error, UnicodeDecodeError, OSError):
         return {}  # the driver reports the error
-    return dict(parser[service]) if service in parser else {}
+    if service in parser:
+        return dict(parser[service])
+    return {}
 
 
 def _login(user: Any, password: object) -> ServerLogin | None:
@@ -345,7 +347,7 @@ def _redirect_libpq(
     for key, value in _EXPLICIT.items():
         if _knows(driver, key):
             kwargs[key] = value
-    # After `_EXPLICIT`: the app's own `options` replace the default ones.
+    # The app's `options` replace the value in `_EXPLICIT`.
     kwargs |= session
     kwargs |= {
         "host": _host_of(address),

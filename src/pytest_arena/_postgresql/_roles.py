@@ -45,7 +45,7 @@ class Roles:
         self._address = own.address_of()
         self._names = core.config.roles
         self._is_off = self._names == ("off",)
-        # The login of each user, and the reason if there is none.
+        # The login of each user, or None and the reason.
         self._logins: dict[str, tuple[_Login, str]] = {}
         self._first: dict[Database, _Login] = {}
         self._others: dict[tuple[Database, str], _Login] = {}

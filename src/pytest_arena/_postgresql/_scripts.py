@@ -236,7 +236,9 @@ def _end(text: str, start: int) -> int:
         position = token.end()
         if token.lastgroup == "command":
             # A statement without a semicolon ends before a command.
-            return position if token.start() == start else token.start()
+            if token.start() == start:
+                return position
+            return token.start()
         if token.lastgroup == "dollar":
             position = _after(text, token[0], position)
         elif token[0] == "/*":
@@ -251,7 +253,9 @@ def _end(text: str, start: int) -> int:
 
 def _after(text: str, mark: str, position: int) -> int:
     end = text.find(mark, position)
-    return len(text) if end < 0 else end + len(mark)
+    if end < 0:
+        return len(text)
+    return end + len(mark)
 
 
 _COMMENT_EDGE = re.compile(r"/\*|\*/")

@@ -89,7 +89,9 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
     @property
     def sync_url(self) -> URL | None:
         """The URL for the sync driver, None with asyncpg."""
-        return url_of(self.address, self.sync_driver) if self.sync_driver else None
+        if self.sync_driver:
+            return url_of(self.address, self.sync_driver)
+        return None
 
     @property
     def async_url(self) -> URL:

@@ -28,4 +28,6 @@ class PostgreSQLDatabases(ServerDatabases):
         return run.left
 
     def _other_owner(self, owner: str) -> str:
-        return "" if owner == self._address.user else f"the role {owner}"
+        if owner == self._address.user:
+            return ""
+        return f"the role {owner}"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial, wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._postgresql.drivers._interrupts import cancelling
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pytest_arena._product._admission import Admission, FindCore
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+_Result = TypeVar("_Result")
 
 
 class DriverConnection(ConnectionRecord):
@@ -112,12 +114,26 @@ class _SessionEffects(NamedTuple):
     reads_sequence: bool  # may return a value of a sequence
 
 
+# Longer statements contain data.
+_SHORT = 4096
+
+
+def _cached_if_short(function: Callable[[str], _Result]) -> Callable[[str], _Result]:
+    """Cache the results for short statements, of which an app has a few hundred."""
+    cached = lru_cache(maxsize=1024)(function)
+
+    @wraps(function)
+    def call(statement: str) -> _Result:
+        if len(statement) < _SHORT:
+            return cached(statement)
+        return function(statement)
+
+    return call
+
+
+@_cached_if_short
 def session_effects(statement: str) -> _SessionEffects:
-    """Return how a statement changes its session. Results for short statements are cached."""
-    return (_cached_effects if len(statement) < _SHORT else _effects)(statement)
-
-
-def _effects(statement: str) -> _SessionEffects:
+    """Return how a statement changes its session."""
     bare = without_comments(statement)
     return _SessionEffects(
         alters=alters_session(bare),
@@ -127,8 +143,6 @@ def _effects(statement: str) -> _SessionEffects:
         reads_sequence=not _READS_NO_SEQUENCE.match(bare),
     )
 
-
-_cached_effects = lru_cache(maxsize=1024)(_effects)
 
 # Statements that cannot return a value of a sequence. pytest-arena sends no statement before them:
 # SET TRANSACTION must be the first in its transaction, and LOCK must precede the snapshot.
@@ -347,11 +361,7 @@ def _character(code: re.Match[str]) -> str:
     return character * 2 if character in {"'", '"'} else character
 
 
-# Results for short statements are cached, because an app has a few hundred of them. Longer
-# statements contain data.
-_SHORT = 4096
-
-
+@_cached_if_short
 def reaches_beyond(statement: str) -> str:
     """Return what a statement does to other databases or the whole server, "" for nothing.
 
@@ -362,7 +372,18 @@ def reaches_beyond(statement: str) -> str:
     >>> reaches_beyond("SELECT 1; drop database shop")
     'DROP DATABASE'
     """
-    return (_cached_beyond if len(statement) < _SHORT else _beyond)(statement)
+    statement = _unescaped(statement)
+    lowered = statement.lower()
+    if not any(word in lowered for word in _WORDS):
+        return ""
+    bare = _bare(statement)
+    beyond = _BEYOND.search(bare)
+    if beyond is not None:
+        return " ".join(beyond[0].upper().rstrip("(").split())
+    ends = _ENDS_SESSIONS_OF_OTHERS.search(bare)
+    if ends is not None and not _ENDS_OWN_SESSIONS.search(bare):
+        return f"{ends['function'].upper()} of other databases' sessions"
+    return ""
 
 
 def _bare(statement: str) -> str:
@@ -398,23 +419,6 @@ def _is_executed(quoted: re.Match[str]) -> bool:
     return not _HAS_PARTS.search(quoted[0])
 
 
-def _beyond(statement: str) -> str:
-    statement = _unescaped(statement)
-    lowered = statement.lower()
-    if not any(word in lowered for word in _WORDS):
-        return ""
-    bare = _bare(statement)
-    beyond = _BEYOND.search(bare)
-    if beyond is not None:
-        return " ".join(beyond[0].upper().rstrip("(").split())
-    ends = _ENDS_SESSIONS_OF_OTHERS.search(bare)
-    if ends is not None and not _ENDS_OWN_SESSIONS.search(bare):
-        return f"{ends['function'].upper()} of other databases' sessions"
-    return ""
-
-
-_cached_beyond = lru_cache(maxsize=1024)(_beyond)
-
 _ROLE_CHANGE = re.compile(
     r"""(?ix) \b(?:
       (?P<made> CREATE \s+ (?:ROLE|USER|GROUP)) \s+ (?!MAPPING\b)
@@ -423,6 +427,7 @@ _ROLE_CHANGE = re.compile(
 )
 
 
+@_cached_if_short
 def role_change(statement: str) -> str:
     """Return how a statement changes roles, which no isolation undoes. "" if it does not.
 
@@ -431,10 +436,6 @@ def role_change(statement: str) -> str:
     >>> role_change("GRANT clerk TO me"), role_change("GRANT SELECT ON t TO me")
     ('GRANT of a role', '')
     """
-    return (_cached_role_change if len(statement) < _SHORT else _role_change)(statement)
-
-
-def _role_change(statement: str) -> str:
     lowered = statement.lower()
     if not any(word in lowered for word in ("create", "grant", "revoke")):
         return ""
@@ -444,9 +445,6 @@ def _role_change(statement: str) -> str:
     if match["made"]:
         return " ".join(match["made"].upper().split())
     return f"{match['granted'].upper()} of a role"
-
-
-_cached_role_change = lru_cache(maxsize=1024)(_role_change)
 
 
 def _note_role_change(core: Core, target: ConnectTarget | None, statement: str) -> None:
@@ -742,7 +740,9 @@ def _guard_psycopg(core: FindCore, module: ModuleType) -> None:
         def _convert_query(cursor: Any, *args: object, **kwargs: object) -> Any:
             converted = original(cursor, *args, **kwargs)
             sent = _checked(core, cursor._conn, converted.query)  # noqa: SLF001 - `connection` is the same, slower
-            return converted if sent is converted.query else original(cursor, sent)
+            if sent is converted.query:
+                return converted
+            return original(cursor, sent)
 
         return _convert_query
 

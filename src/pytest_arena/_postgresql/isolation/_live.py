@@ -672,7 +672,9 @@ class JournaledDatabase(LiveDatabase):
             is_top=number == len(levels) - 1,
             limit=limit,
         )
-        return rows if since else _joined(levels[number].reported, rows)
+        if since:
+            return rows
+        return _joined(levels[number].reported, rows)
 
 
 def _name_of(moment: object) -> str | None:

@@ -216,7 +216,7 @@ class RolledBackDatabase(PlainDatabase):
     def begin_level(self, number: int) -> None:
         """Open a level, whose savepoint is opened at the first write."""
         if self.kept_as is not None:
-            # A wider level goes on with this database, so that it cannot be kept now.
+            # A wider level still uses this database, so it cannot be kept now.
             self.tell(f"{self.kept_as[1]}: not kept: a wider fixture still needs it")
             self.kept_as = None
         self.proxy.leave_to(number - 1)

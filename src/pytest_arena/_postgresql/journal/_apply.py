@@ -111,7 +111,9 @@ END IF;"""
 
 def _only(table: JournalTable) -> str:
     """Return the table for FROM, with its partitions, without tables that inherit from it."""
-    return f"ONLY {table.quoted}" if table.is_inherited else table.quoted
+    if table.is_inherited:
+        return f"ONLY {table.quoted}"
+    return table.quoted
 
 
 def _delete(schema: str, table: JournalTable) -> str:

@@ -278,8 +278,8 @@ class _ExistingTriggers(NamedTuple):
     ) -> str:
         """Write the script that creates a table's missing triggers and journals its new rows.
 
-        All rows of a new table are new. So are the rows of a new partition if the triggers fire for
-        each row.
+        All rows of a new table are new. If the triggers fire for each row, the rows of a new
+        partition are new, too.
         """
         keys = self._keys_of(table)
         wanted = list(captures(table, schema, settings))

@@ -55,7 +55,7 @@ class MovingTransport(asyncio.Transport):
         ended: Callable[[MovingTransport], None],
     ) -> None:
         super().__init__()
-        # True tells the gate that the connection belongs to no loop.
+        # If this is true, the gate assigns the connection to no loop.
         self.moves_between_loops = True
         self.loop: AbstractEventLoop | None = None
         self._socket = sock

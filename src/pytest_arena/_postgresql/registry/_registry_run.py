@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # The first numbers of advisory locks in the registry.
 RUNS = 7_264_001
 TURNS = 7_264_002
-# A run takes its lock before it writes its row. A row without a lock is of a dead run.
+# A run takes its lock before it writes its row. If a row has no lock, its run is dead.
 LIVING = (
     "SELECT l.objid::bigint FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database r "
     "ON r.oid = l.database WHERE r.datname = pg_catalog.current_database() "
@@ -62,16 +62,16 @@ _SMALL_BYTES = 16 * 1024 * 1024
 _CREATION_SECONDS = 2.0
 _MARK = "pytest-arena: which databases of this server are arena's own, and whose"
 
-# Nothing hangs, and a client that died without a word is noticed. Rows need not be on disk at once:
-# CREATE DATABASE and DROP DATABASE flush all that was committed before them.
+# No statement hangs, and the server notices a client that died silently. Rows do not have to be on
+# disk at once, because CREATE DATABASE and DROP DATABASE flush earlier commits.
 _SESSION = (
     "SET lock_timeout = '10s'; SET statement_timeout = '10min'; SET search_path = pg_catalog; "
     "SET idle_in_transaction_session_timeout = '1min'; SET synchronous_commit = off; "
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; "
     "SET tcp_keepalives_count = 3"
 )
-# "new" is an empty database of this role, which a run is about to fill. "" is an empty database
-# that a run of another role has just created.
+# "new" is an empty database of this role, which a run fills next. "" is an empty database that a
+# run of another role has just created.
 _STATE = f"""
 SELECT CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') = {literal(_MARK)} THEN 'made'
     WHEN EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n
@@ -80,8 +80,8 @@ SELECT CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') = {literal(_
     WHEN pg_catalog.pg_has_role(d.datdba, 'MEMBER') THEN 'new' ELSE '' END
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
-# The open transactions are read before the horizon, which a commit in between moves. In the other
-# order both would miss that commit. Every role may read locks, but not backend_xid.
+# The function reads open transactions before the horizon, which a commit in between moves. In the
+# other order both would miss that commit. Every role may read locks, but not backend_xid.
 _FACTS = """
 BEGIN
     open := ARRAY(
@@ -135,25 +135,25 @@ _MAKE = f"""DO $layout$ BEGIN
     EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), {literal(_MARK)});
 END $layout$
 """
-# The database's name. Versions of arena with other tables do not meet.
+# The database's name. Versions of pytest-arena with other tables use another database.
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 
 
 class DroppedRow(NamedTuple):
-    """A database that is to be dropped, by its row in the registry."""
+    """A database to drop, by its row in the registry."""
 
     name: str
     kind: str
     exists: bool
-    reason: str  # not to drop it, "" for none
+    reason: str  # why it must not be dropped, ""  if it may be
 
 
 class RegistryRun:
-    """A run, as the registry knows it. Creates and drops the run's databases.
+    """A run in the registry. Creates and drops the run's databases.
 
-    The run lives as long as the session of ``control`` holds its advisory lock: the lock ends with
-    the process. If the connection was lost, another run may have cleaned this one up as dead. So
-    this run acquires its lock again, and writes the rows of its databases again.
+    The run lives as long as the session of ``control`` holds its advisory lock, which ends with the
+    process. If the connection was lost, another run may have cleaned up after this run. So this run
+    acquires its lock again, and writes the rows of its databases again.
     """
 
     def __init__(
@@ -165,18 +165,18 @@ class RegistryRun:
         self._tell = tell
         self._server_version = 0  # until it is connected
         self.number = 0  # until it is connected
-        self.databases: dict[str, str] = {}  # of the run: the kind by the name
+        self.databases: dict[str, str] = {}  # the kinds of the run's databases, by name
         self.writes = Writes()
         self._pid = os.getpid()
         self._clone_failed = False
-        # By the name of a source: the strategy of a copy, and the statement for its settings.
+        # For each source, the strategy of a copy, and the statement for the copy's settings.
         self._copy_plans: dict[str, tuple[str, str | None]] = {}
         self.control = ControlLine(self._connect_as_run, patience=address.patience)
 
     # Connect
 
     def connect(self, *, patience: float = 0.0) -> Control:
-        """Connect to the registry; create it if it does not exist.
+        """Connect to the registry. Create it if it does not exist.
 
         If the server has no free connection, wait for one for ``patience`` seconds.
 
@@ -188,7 +188,7 @@ class RegistryRun:
         try:
             control = open_control(inside)
         except ControlFailure as error:
-            # libpq reports no code for a refused login.
+            # libpq reports no SQLSTATE for a refused login.
             if "does not exist" not in str(error):
                 raise
             self._create()
@@ -208,7 +208,7 @@ class RegistryRun:
                     f"CREATE DATABASE {identifier(self.name)} TEMPLATE template0"
                 )
             except ControlFailure as error:
-                # Another process has created it, with 23505 at the same moment.
+                # Another process has created it. At the same moment the SQLSTATE is 23505.
                 if error.sqlstate not in ("42P04", "23505"):
                     raise
 
@@ -218,7 +218,7 @@ class RegistryRun:
             "SELECT current_setting('server_version_num')::int"
         )
         state = until(lambda: state_of_registry(control), within=_CREATION_SECONDS)
-        if state == "foreign":  # another process may have committed while it was read
+        if state == "foreign":  # another process may have committed during the query
             state = state_of_registry(control)
         if state == "new":
             control.run(_MAKE)
@@ -230,7 +230,7 @@ class RegistryRun:
     def _connect_as_run(self) -> Control:
         control = self.connect(patience=self._address.patience)
         if self._pid != os.getpid():
-            return control  # a forked child only reads; the run is its parent's
+            return control  # a forked child only reads
         try:
             if not self.number:
                 self._begin(control)
@@ -270,7 +270,7 @@ class RegistryRun:
             [(self.number,)] = ids
 
     def end(self) -> None:
-        """Delete the run's row if the run has no database left. Else the next run cleans up."""
+        """Delete the run's row if no database is left. If one is left, the next run cleans up."""
         self.control.run(
             f"DELETE FROM arena.use WHERE run = {self.number}; "
             f"DELETE FROM arena.run WHERE id = {self.number} "
@@ -289,7 +289,7 @@ class RegistryRun:
     def make(
         self, name: str, kind: str, template: str | None, control: ControlLine
     ) -> None:
-        """Commit a database's row, then create it, with the settings that the server does not copy.
+        """Commit a database's row, create the database, and set what PostgreSQL does not copy.
 
         Raises:
             ControlFailure: the disk is full, or a client is connected to the template.
@@ -298,7 +298,7 @@ class RegistryRun:
         run = self.number
         with self.writes.count():
             control.run(self._insert_row(name, kind))
-        if run != self.number:  # another run took this one for dead meanwhile
+        if run != self.number:  # the connection was lost, and this run has a new number
             control.run(self._insert_row(name, kind))
         source = template or "template0"
         strategy, settings = self._source(source, control)
@@ -334,8 +334,8 @@ class RegistryRun:
     def _write(self, statement: str, control: ControlLine, *, done: str) -> None:
         """Create or drop a database.
 
-        ``done`` is the server's code if the statement has taken effect before. Names are unique, so
-        that happens only if the connection was lost in the statement.
+        ``done`` is the SQLSTATE if the statement has already taken effect. Names are unique, so
+        this happens only if the connection was lost during the statement.
         """
         try:
             with self.writes.count():
@@ -348,7 +348,7 @@ class RegistryRun:
         return self._server_version >= _WITH_METHOD and not self._clone_failed
 
     def _source(self, name: str, control: ControlLine) -> tuple[str, str | None]:
-        """Return the fastest strategy to copy a database, and statements for a copy's settings."""
+        """Return the fastest strategy for a copy, and the statements for the copy's settings."""
         if name not in self._copy_plans:
             [(size, is_synced, settings)] = control.rows(clone_sql.source(name))
             strategy = ""
@@ -359,7 +359,7 @@ class RegistryRun:
         return self._copy_plans[name]
 
     def remove(self, row: DroppedRow, control: ControlLine) -> str:
-        """Drop a database, end its connections, and delete its row. Return why not, "" if done."""
+        """Drop a database, end its connections, and delete its row. Return "", or why it failed."""
         if row.reason:
             return row.reason
         try:
@@ -393,7 +393,7 @@ class RegistryRun:
             self.databases.pop(name, None)
 
     def _end_prepared(self, name: str, control: ControlLine) -> None:
-        """Roll back prepared transactions: they keep the database, and have no session to end."""
+        """Roll back prepared transactions, which prevent the drop and have no session to end."""
         control.run(clone_sql.allow_connections(name, allowed=True))
         with closing(open_control(replace(self._address, database=name))) as inside:
             for (gid,) in inside.rows(
@@ -404,6 +404,6 @@ class RegistryRun:
 
 
 def state_of_registry(control: Control) -> str:
-    """Return the state of the connection's database: made, new, foreign, or "" if not yet known."""
+    """Return the state of the connection's database: made, new, foreign, or "" if unknown."""
     [(state,)] = control.rows(_STATE)
     return str(state)

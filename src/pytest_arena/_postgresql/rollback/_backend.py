@@ -44,11 +44,11 @@ _REPORTED = (
     "search_path",
 )
 _READING = "arena_reading"  # the savepoint in which statements only read
-# The connection's role may change all settings, so these are the last ones. The user decides which
-# roles are possible.
+# These settings are the last, because the connection's first role may change all settings. The
+# session's user must precede its role.
 _LAST = {"session_authorization": 1, "role": 2}
 _RESET_ALL = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
-# Each sequence with its number. The connection's role may read them all, or none is restored.
+# A query for the value of each sequence, if the role may read and set the sequence.
 SEQUENCES = """
 SELECT coalesce(string_agg(format(
     'SELECT %1$s AS oid, %2$L AS name, last_value, is_called FROM %2$s',
@@ -58,13 +58,14 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't'
 AND CASE WHEN c.relkind = 'S' THEN has_schema_privilege(n.oid, 'USAGE')
     AND has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE') END
 """
-# The statement that gives these sequences their present numbers again. Its rows are those moved.
+# A query for the statement that restores the current values. It returns a row for each sequence
+# that has moved.
 RESTORING = """
 SELECT string_agg(format('SELECT setval(%1$s::regclass, %2$s, %3$L) FROM %4$s '
     'WHERE last_value <> %2$s OR is_called <> %3$L', oid, last_value, is_called, name),
     ' UNION ALL ') FROM ({}) sequences
 """
-# The statements that check deferrable constraints, and defer those that are deferred at first.
+# A query for the statements that check deferrable constraints, and defer them again.
 _CHECKS = """
 SELECT CASE count(*) WHEN 0 THEN '' ELSE 'SET CONSTRAINTS ALL IMMEDIATE' END || coalesce(
     '; SET CONSTRAINTS ' || string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ')
@@ -84,21 +85,21 @@ class BackendFailure(Exception):
 
 @dataclass(slots=True)
 class BackendAnswer:
-    """The messages with which the backend answers, without ReadyForQuery, and the error in it."""
+    """The backend's answer: its messages without ReadyForQuery, and the error among them."""
 
     messages: list[Message]
     error: Message | None
 
     @property
     def sqlstate(self) -> str:
-        """The code of the error, "" for none."""
+        """The SQLSTATE of the error, "" without an error."""
         if self.error is None:
             return ""
         return wire.fields_of(self.error.body).get("C", "")
 
     @property
     def tags(self) -> list[str]:
-        """The tags of the commands that are complete, such as INSERT 0 1."""
+        """The tags of completed commands, such as INSERT 0 1."""
         return [
             wire.first_string(message.body)[0]
             for message in self.messages
@@ -118,7 +119,7 @@ class BackendAnswer:
 class Backend(SavepointStack):
     """A connection to the real database, inside a transaction. One thread at a time may use it.
 
-    It knows the savepoints of the transaction, and the settings that a rollback to each restores.
+    It knows the transaction's savepoints, and for each the settings that a rollback restores.
 
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
@@ -145,11 +146,11 @@ class Backend(SavepointStack):
         self._pending = []
         self._settings = {}
         self._savepoints = {}
-        self._prepared = ""  # the last restored sequences: each level has the same ones
+        self._prepared = ""  # the prepared statement that restores sequences
         self.query("BEGIN")
 
     def send(self, data: bytes) -> None:
-        """Send a packet. Read meanwhile, because the server may wait for that."""
+        """Send a packet. If the socket is full, read, because the server may wait for that."""
         rest = memoryview(data)
         try:
             while rest:
@@ -158,7 +159,7 @@ class Backend(SavepointStack):
                     rest = rest[sent:]
                 except BlockingIOError:
                     self._read_until_writable()
-        except (OSError, ValueError) as error:  # another thread has closed it
+        except (OSError, ValueError) as error:  # another thread has closed the socket
             raise Disconnected from error
 
     def _read_until_writable(self) -> None:
@@ -170,7 +171,7 @@ class Backend(SavepointStack):
     def answer(
         self, copy_rows: Callable[[list[Message]], Iterable[Message]] | None = None
     ) -> BackendAnswer:
-        """Read until ReadyForQuery. When the server waits for rows, send those of ``copy_rows``."""
+        """Read until ReadyForQuery. If the server waits for rows, send those of ``copy_rows``."""
         messages: list[Message] = []
         error = None
         while True:
@@ -188,7 +189,7 @@ class Backend(SavepointStack):
                 messages = []
 
     def release(self, name: str) -> None:
-        """Keep what was done since a savepoint."""
+        """Release a savepoint, and keep the changes since then."""
         if name != _READING:
             self.end_reading()
         super().release(name)
@@ -203,18 +204,18 @@ class Backend(SavepointStack):
     def undo_failed(self) -> None:
         """Roll back to the last savepoint, as the server demands after an error."""
         if self.has(_READING):
-            self.end_reading()  # a rollback to it alone would allow to write
+            self.end_reading()  # a rollback to this savepoint alone would allow writes
         else:
             self.roll_back_to(self.last_savepoint)
 
     def begin_reading(self) -> None:
-        """Open the savepoint of statements that only read."""
+        """Open the savepoint for statements that only read."""
         if not self.has(_READING):
             self.set_savepoint(_READING)
             self.be_read_only()
 
     def be_read_only(self) -> None:
-        """Refuse to write until a rollback to the last savepoint."""
+        """Refuse writes until a rollback to the last savepoint."""
         self.execute_later("SET LOCAL transaction_read_only = on")
 
     def end_reading(self) -> None:
@@ -225,7 +226,7 @@ class Backend(SavepointStack):
     def use_settings(self, settings: Mapping[str, str]) -> None:
         """Give the connection these settings and no others. The server may refuse a value.
 
-        Without settings it has its own role and rights.
+        Without settings the connection has pytest-arena's role and rights.
         """
         if settings == self._settings:
             return
@@ -243,7 +244,7 @@ class Backend(SavepointStack):
         self._settings = settings
 
     def note_settings(self, settings: Mapping[str, str]) -> None:
-        """Note the settings that a client's statements have left."""
+        """Note the settings after a client's statements."""
         self._settings = settings
 
     def exchange(
@@ -251,7 +252,7 @@ class Backend(SavepointStack):
         data: bytes,
         copy_rows: Callable[[list[Message]], Iterable[Message]] | None = None,
     ) -> BackendAnswer:
-        """Execute the statements that wait, and those of a packet. Return the packet's answer."""
+        """Execute the pending statements and a packet. Return the packet's answer."""
         pending = self._pending_query()
         self.send(pending + data)
         error = self.answer().error if pending else None
@@ -261,7 +262,7 @@ class Backend(SavepointStack):
         return answer
 
     def execute_pending(self) -> None:
-        """Execute the statements that wait for the next one."""
+        """Execute the pending statements."""
         self.query("")
 
     def query(self, sql: str) -> BackendAnswer:
@@ -289,13 +290,13 @@ class Backend(SavepointStack):
         self.answer()
 
     def note_ddl(self) -> None:
-        """Forget what a change of the schema may have changed."""
+        """Note a change of the schema. Discard cached queries of sequences and constraints."""
         self.has_ddl = True
         self._sequences = None
         self._checks = None
 
     def forget_ddl(self) -> None:
-        """Note that all changes of the schema were rolled back, or are no level's."""
+        """Note that no open level has changed the schema."""
         self.has_ddl = False
 
     def check_constraints(self) -> None:
@@ -306,10 +307,7 @@ class Backend(SavepointStack):
             self.query(self._checks)
 
     def restoring(self) -> str:
-        """Return the statement that gives all sequences their present numbers again.
-
-        "" if there is no sequence.
-        """
+        """Return the statement that restores the current values of all sequences, or ""."""
         if self._sequences is None:
             [[self._sequences]] = self.query(SEQUENCES).rows
         if not self._sequences:
@@ -320,7 +318,7 @@ class Backend(SavepointStack):
     def restore_sequences(self, restoring: str) -> bool:
         """Execute the statement of ``restoring()``. Return whether a sequence had moved.
 
-        Afterwards currval() has no value in the session, although setval() has given it one.
+        ``setval()`` gives ``currval()`` a value in the session. This discards that value.
         """
         if not restoring:
             self.query("DISCARD SEQUENCES")
@@ -335,7 +333,7 @@ class Backend(SavepointStack):
     def reset_session_later(self) -> None:
         """Release the session's advisory locks and seed ``random()``, before the next statement.
 
-        A rollback does neither.
+        A rollback changes neither of them.
         """
         seed = SystemRandom().uniform(-1, 1)
         self.execute_later(
@@ -343,7 +341,7 @@ class Backend(SavepointStack):
         )
 
     def restart(self) -> None:
-        """Begin another transaction. It has another time."""
+        """Begin another transaction, so that ``now()`` has a new value."""
         self._pending += ["ROLLBACK", "BEGIN"]
         self._savepoints = {}
         self._settings = {}
@@ -358,7 +356,7 @@ class Backend(SavepointStack):
         self._connect()
 
     def commit(self) -> None:
-        """Commit. The database is about to be kept, and has no other use."""
+        """Commit, because the database is kept for inspection."""
         self.query("COMMIT AND CHAIN")
         self._savepoints = {}
 
@@ -370,5 +368,7 @@ class Backend(SavepointStack):
         """Close the connection, which rolls back."""
         self._control.close()
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # another thread may read it
+            self._socket.shutdown(
+                socket.SHUT_RDWR
+            )  # wakes a thread that reads the socket
         self._socket.close()

@@ -1,4 +1,4 @@
-"""Serves one connection of an app in PostgreSQL's protocol, as a server does."""
+"""Serves a connection of the app in PostgreSQL's protocol, as a server does."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _NO_FUNCTION_CALL = wire.error(
 
 
 class Client(ServedConnection):
-    """One connection to the proxy, served by a thread of its own.
+    """A connection to the proxy, with a thread that serves it.
 
-    In the extended protocol the server parses a statement that the proxy executes itself as an
-    empty one. It binds and executes none of them.
+    The proxy itself executes some statements. In the extended protocol the server parses an empty
+    statement in their place, and does not bind or execute it.
     """
 
     def __init__(
@@ -59,14 +59,16 @@ class Client(ServedConnection):
         self._shared = shared
         self._reader = Reader(connection)
         self._session = Session(number, self._note, self.end)
-        # Prepared statements with the Parse of each, and portals.
+        # The prepared statements, each with its Parse message, and the portals.
         self._statements: dict[str, tuple[Statement, Message]] = {}
         self._portals: dict[str, Statement] = {}
-        self._cursors: set[str] = set()  # and portals, which end with the transaction
-        # The names of those that the present real connection does not have.
+        self._cursors: set[str] = (
+            set()
+        )  # cursors and portals, which end with the transaction
+        # The names of the prepared statements that the real connection does not have.
         self._unprepared: set[str] = set()
         self._connections = shared.connections
-        self._has_failed = False  # messages are skipped until Sync
+        self._has_failed = False  # skip messages until Sync
         self._packet = Packet()
         self._answers: list[Message] = []
         self._collectors = {
@@ -96,20 +98,20 @@ class Client(ServedConnection):
     def end(self, message: str) -> None:
         """End the connection with an error."""
         with suppress(OSError):
-            # A client that reads no answers must not keep the test waiting.
+            # The test must not wait for a client that reads no answers.
             self._socket.settimeout(0)
             self._send([wire.error(_TERMINATED, message, severity="FATAL")])
         self._close_socket()
 
     def _note(self, remark: str) -> None:
-        """Report what this isolation cannot show, unless pytest-arena itself is the client."""
+        """Report a limit of this isolation, unless pytest-arena itself is the client."""
         if self._session.startup.get("application_name") != APPLICATION_NAME:
             self._shared.note(remark)
 
     # The connection
 
     def _forget(self) -> None:
-        """Roll back what the client has left. Close its prepared statements."""
+        """Roll back the client's open transaction. Close its prepared statements."""
         self._deallocate(self._statements)
         self._shared.forget(self._session)
 
@@ -143,7 +145,7 @@ class Client(ServedConnection):
         self._answers = []
 
     def _answer_next(self) -> bool:
-        """Answer the next message. Return whether the client goes on."""
+        """Answer the next message. Return whether the client stays connected."""
         message = self._reader.message()
         kind = message.kind
         if kind == b"Q":
@@ -164,7 +166,7 @@ class Client(ServedConnection):
         return kind != b"X"
 
     def _end_packet(self) -> None:
-        """End a transaction that the app has not begun, and answer that all is done."""
+        """End an implicit transaction, and answer with ReadyForQuery."""
         session = self._session
         if session.is_implicit:
             self._end_transaction(is_committed=not self._has_failed)
@@ -181,7 +183,7 @@ class Client(ServedConnection):
         self._session.fail()
 
     def _run_packet(self) -> None:
-        """Execute the messages of the extended protocol that were collected."""
+        """Execute the collected messages of the extended protocol."""
         packet = self._packet
         self._packet = Packet()
         if packet.messages and not self._has_failed:
@@ -236,7 +238,7 @@ class Client(ServedConnection):
     # The extended protocol
 
     def _collect(self, message: Message) -> None:
-        """Add a message to those that go to the server at the next Sync or Flush."""
+        """Collect a message for the server until the next Sync or Flush."""
         handler = self._collectors.get(message.kind)
         if handler is not None:
             handler(message)
@@ -246,7 +248,7 @@ class Client(ServedConnection):
         text, position = wire.first_string(message.body, position)
         statements = sql.parsed(text)
         statement = statements[0]
-        # The server refuses several statements.
+        # The server refuses several statements in one Parse.
         if statement.is_control and len(statements) == 1:
             text = ""
         named = wire.packed(self._own_name(name)) + wire.packed(text)
@@ -255,19 +257,22 @@ class Client(ServedConnection):
         self._packet.add(parse)
 
     def _answer(self, answer: Message) -> None:
-        """Answer a message without the server, when it has answered those before."""
+        """Answer a message without the server, after the server has answered earlier messages."""
         self._run_packet()
         if not self._has_failed:
             self._answers.append(answer)
 
     def _own_name(self, name: str) -> str:
         """Return the server's name of a prepared statement of this client."""
-        return f"c{self._session.number}_{name}" if name else ""
+        if name:
+            return f"c{self._session.number}_{name}"
+        return ""
 
     def _statement(self, name: str) -> Statement | None:
-        """Return a prepared statement. The last packet of another client ends one without a name.
+        """Return a prepared statement.
 
-        A new real connection has none. The server then parses it again.
+        A packet of another client ends a statement without a name, and a new real connection has no
+        statements. In both cases the server parses the statement again.
         """
         if name not in self._statements:
             return None
@@ -320,7 +325,7 @@ class Client(ServedConnection):
         portal, _ = wire.first_string(message.body)
         statement = self._portals.get(portal)
         if statement is None:
-            # A cursor that DECLARE has opened. Its packet must not be rolled back.
+            # DECLARE has opened this cursor. Its packet must not be rolled back.
             self._packet.pin()
             self._packet.add(message)
             return
@@ -337,7 +342,7 @@ class Client(ServedConnection):
             self._packet.add(message)
 
     def _copied_rows(self, answers: Sequence[Message]) -> Iterator[Message]:
-        """Have the client send the rows of a COPY. Return them, and the message that ends them."""
+        """Send the answers so far, and yield the client's rows of a COPY with their end message."""
         self._answers += answers
         self._send_answers()
         message = wire.message(b"d")
@@ -345,7 +350,7 @@ class Client(ServedConnection):
             try:
                 message = self._reader.message()
             except Disconnected:
-                message = wire.message(b"f", wire.packed("the client is gone"))
+                message = wire.message(b"f", wire.packed("the client has disconnected"))
             if message.kind in {b"d", b"c", b"f"}:
                 yield message
 
@@ -421,7 +426,7 @@ class Client(ServedConnection):
         return self._session.in_block
 
     def _find_savepoint(self, statement: Statement, verb: str) -> Savepoint | None:
-        """Return the last savepoint of a name. Without one answer with an error."""
+        """Return the last savepoint of a name. If none exists, answer with an error."""
         if not self._is_in_block(f"{verb} SAVEPOINT"):
             return None
         savepoint = self._session.find_savepoint(statement.name)
@@ -482,7 +487,7 @@ class Client(ServedConnection):
         self._complete("DISCARD ALL")
 
     def _do_nothing(self, statement: Statement) -> None:
-        """Answer as PostgreSQL does. There is nothing to close or discard, and no channel."""
+        """Answer as PostgreSQL does, without effect on the connection that clients share."""
         self._complete(" ".join(statement.sql.rstrip(" ;*").upper().split()))
 
     def _deallocate_statement(self, statement: Statement) -> None:

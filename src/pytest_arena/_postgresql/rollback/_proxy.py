@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
-_PORT = 5432  # only the name of the socket's file has it
+_PORT = 5432  # only a part of the socket's file name
 
 
 @cache
 def _cancel_without_a_connection() -> None:
-    """Have psycopg's ``cancel`` call the proxy directly."""
+    """Make psycopg's ``cancel`` call the proxy directly."""
     from psycopg._connection_base import BaseConnection  # noqa: PLC0415 - an extra
 
     connection_class: Any = BaseConnection
@@ -30,7 +30,7 @@ def _cancel_without_a_connection() -> None:
 
 
 class Proxy(SharedTransaction):
-    """A proxy before one database.
+    """A proxy between the app and one database.
 
     Example::
 

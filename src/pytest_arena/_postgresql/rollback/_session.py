@@ -1,4 +1,4 @@
-"""One connection of an app, and its settings."""
+"""A connection of the app to the proxy, and its settings."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def _with_value(values: dict[str, str], name: str, value: str | None) -> dict[st
 
 @dataclass(eq=False, slots=True)
 class Session(SharingSession):
-    """One connection of the app, with its settings."""
+    """A connection of the app, with its settings."""
 
-    # Settings: with which it connected, now, and after a COMMIT, which ends those of SET LOCAL.
+    # The settings at the login, now, and after a COMMIT, which ends SET LOCAL.
     startup: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     _lasting: dict[str, str] = field(default_factory=dict, init=False)
     _before: dict[str, str] = field(default_factory=dict, init=False)
-    has_failed: bool = False  # its transaction
+    has_failed: bool = False  # a statement of the transaction has failed
 
     @property
     def state(self) -> str:
-        """The state as in ReadyForQuery: idle, in a transaction, in a failed one."""
+        """The state for ReadyForQuery: idle, in a transaction, or in a failed transaction."""
         if not self.is_begun:
             return "I"
         return "E" if self.has_failed else "T"
@@ -44,7 +44,7 @@ class Session(SharingSession):
     # Settings
 
     def start(self, parameters: Mapping[str, str]) -> None:
-        """Note the settings with which it connects."""
+        """Note the settings of the login."""
         for name, value in _OPTION.findall(parameters.get("options", "")):
             unescaped = re.sub(r"\\(.)", r"\1", value)
             self.startup[setting_name(name.replace("-", "_"))] = unescaped
@@ -55,12 +55,12 @@ class Session(SharingSession):
         self.reset_all()
 
     def add_defaults(self, settings: Mapping[str, str]) -> None:
-        """Note settings with which it connects, unless it has set them itself."""
+        """Note further settings of the login. Settings that the client has set precede them."""
         self.startup = {**settings, **self.startup}
         self.reset_all()
 
     def lock_timeout(self, default: float | None) -> float | None:
-        """Return the seconds to wait for another transaction. None: without a limit."""
+        """Return the seconds to wait for another transaction, None for no limit."""
         match = _DURATION.fullmatch(self.values.get("lock_timeout", ""))
         if match is None:
             return default
@@ -69,18 +69,18 @@ class Session(SharingSession):
     def set(self, name: str, value: str | None, *, is_local: bool = False) -> None:
         """Note the value that a statement has given to a setting."""
         if name == "session_authorization":
-            # Only a superuser may be another user, and such an app connects without this setting.
+            # Only a superuser may change the user. Such an app connects without this setting.
             value = self.startup.get(name, value)
         self.values = _with_value(self.values, name, value)
         if not is_local:
             self._lasting = _with_value(self._lasting, name, value)
 
     def reset(self, name: str) -> None:
-        """Give a setting the value with which it connected."""
+        """Reset a setting to its value at the login."""
         self.set(name, self.startup.get(name))
 
     def reset_all(self, *, keeps_role: bool = False) -> None:
-        """Give all settings the values with which it connected."""
+        """Reset all settings to their values at the login."""
         role = self.values.get("role")
         self.values = self.startup
         self._lasting = self.startup
@@ -90,7 +90,7 @@ class Session(SharingSession):
     # The transaction
 
     def begin(self, *, is_implicit: bool = False, is_read_only: bool = False) -> None:
-        """Begin a transaction. The messages so far are part of it."""
+        """Begin a transaction, or turn an implicit transaction into a block."""
         if not self.is_begun:
             self._before = self.values
         default = self.values.get("default_transaction_read_only", "off")
@@ -110,7 +110,7 @@ class Session(SharingSession):
         SharingSession.end(self, is_committed=is_committed)
 
     def cut_off(self) -> None:
-        """Note that the level of its transaction was left: its next statements fail."""
+        """Note that the level of the transaction was left. Its next statements fail."""
         was_begun = self.is_begun
         was_implicit = self.is_implicit
         self.end(is_committed=False)
@@ -120,10 +120,10 @@ class Session(SharingSession):
         self.has_failed = was_begun
 
     def saved_settings(self) -> object:
-        """Return the settings now, and those after a COMMIT."""
+        """Return the current settings, and the settings after a COMMIT."""
         return self.values, self._lasting
 
     def restore_settings(self, settings: Any) -> None:
-        """Give the session the settings of a savepoint. Its transaction has no error any more."""
+        """Restore the settings of a savepoint, and clear the failure of the transaction."""
         self.values, self._lasting = settings
         self.has_failed = False

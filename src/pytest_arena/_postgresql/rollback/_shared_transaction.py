@@ -1,11 +1,12 @@
 """The transaction that all connections of a test share. It is never committed.
 
-Each transaction of the app is a savepoint in it, and so is each level. The statements that only
-read share one savepoint, which is rolled back before the next write: PostgreSQL itself refuses a
-write there, and the statement is executed again as one that writes. So a transaction that has only
-read keeps no savepoint. Savepoints are a stack: a second transaction that writes waits for the
-first one. An error rolls back to the last savepoint of its transaction, because the app has to do
-the same next.
+Each transaction of the app, and each level, is a savepoint in the shared transaction. Statements
+that only read share one savepoint, which is rolled back before the next write. If such a statement
+writes after all, PostgreSQL refuses it, and the proxy executes it again as a write. So a
+transaction that has only read keeps no savepoint.
+
+Savepoints are a stack, so a second transaction that writes waits for the first. After an error the
+proxy rolls back to the last savepoint of the transaction, because the app has to do the same next.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ _READ_ONLY = "25006"
 _IN_BLOCK = ("25001", "2D000", "55P04")
 _NO_LOCK = "55P03"
 _CANCELLED = "57014"
-# Those for the database come last. What the login may not set is left out.
+# The role's settings, and last its settings for the database. The query omits settings that the
+# login may not change.
 _ROLE_SETTINGS = """
 SELECT split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
 FROM pg_catalog.pg_roles r
@@ -58,7 +60,7 @@ WHERE r.rolname = {user} AND (coalesce(p.context, 'user') = 'user'
     OR p.context = 'superuser' AND current_setting('is_superuser') = 'on')
 ORDER BY s.setdatabase
 """
-# Tags of commands that have changed nothing which another transaction sees.
+# Tags of commands without a change that another transaction could see.
 _NO_CHANGE = re.compile(
     r"(?:INSERT 0|UPDATE|DELETE|MERGE|COPY) 0\Z"
     r"|(?:DECLARE|FETCH|MOVE|CLOSE|SET|LOCK|DEALLOCATE|NOTIFY|LISTEN|SHOW|EXPLAIN)\b"
@@ -70,8 +72,8 @@ _LOST = (
     'If this test ends it: @pytest.mark.arena(isolation="clone")'
 )
 _EMPTY_SETTING = (
-    "a custom setting that an earlier test or a wide fixture has set is '' instead of NULL, since "
-    "a wide fixture has written. Write nullif(current_setting('app.tenant', true), '')"
+    "a custom setting that an earlier test or a wider fixture has set is '' instead of NULL, "
+    "since a wider fixture has written. Write nullif(current_setting('app.tenant', true), '')"
 )
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
@@ -80,30 +82,32 @@ _NO_BLOCK_HINT = (
 
 
 def _no_rows(_answers: list[Message]) -> Iterable[Message]:
-    """Fail a COPY in the extended protocol, which no driver of Python uses for it."""
+    """Fail a COPY in the extended protocol. No driver of Python sends such a COPY."""
     text = "arena_isolation = rollback takes the rows of COPY in a simple query only"
     return [wire.message(b"f", wire.packed(text)), wire.SYNC]
 
 
 @dataclass(slots=True)
 class Packet:
-    """Messages of a client that go to the backend in one packet.
+    """Messages of a client that the proxy sends to the backend in one packet.
 
-    ``copy_rows`` gives the client the answers before the rows of a COPY, and returns its rows.
+    ``copy_rows`` sends the client the answers before the rows of a COPY, and returns its rows.
     """
 
     messages: list[Message] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     copy_rows: Callable[[list[Message]], Iterable[Message]] = _no_rows
     is_pinned: bool = False  # a portal must outlive the packet
-    parsed_again: int = 0  # the first messages are Parses of earlier packets
+    parsed_again: int = (
+        0  # the number of first messages that are Parses of earlier packets
+    )
 
     def add(self, message: Message) -> None:
         """Add a message of the client."""
         self.messages.append(message)
 
     def parse_again(self, parse: Message) -> None:
-        """Begin with a Parse of an earlier packet."""
+        """Insert a Parse of an earlier packet at the start."""
         self.messages.insert(0, parse)
         self.parsed_again += 1
 
@@ -113,26 +117,26 @@ class Packet:
 
     @property
     def is_read(self) -> bool:
-        """Whether all statements seem to change nothing."""
+        """Whether no statement seems to write."""
         return not self.is_pinned and not self.writes
 
     @property
     def writes(self) -> bool:
-        """Whether a statement seems to change something."""
+        """Whether a statement seems to write."""
         return any(statement.kind != "read" for statement in self.statements)
 
 
 @dataclass(slots=True)
 class _Level:
-    """A savepoint to which the backend goes back when the level is left."""
+    """A level, and the savepoint to which the backend rolls back when the level is left."""
 
     savepoint: str
-    changes: int = 0  # how many times something was changed in it
-    restoring: str = ""  # the statement that restores the numbers of sequences
-    has_ddl: bool = False  # the schema was changed in it
+    changes: int = 0  # the number of statements that have changed data in the level
+    restoring: str = ""  # the statement that restores the values of sequences
+    has_ddl: bool = False  # the schema was changed in the level
 
     def note_restoring(self, restoring: str) -> None:
-        """Note the statement that restores the numbers of sequences."""
+        """Note the statement that restores the values of sequences."""
         self.restoring = restoring
 
     def add_changes(self, number: int) -> None:
@@ -145,7 +149,7 @@ class _Level:
 
 
 class SharedTransaction(SharedConnection["Session", Backend]):
-    """The transaction, and the turns of the sessions that use it. Any thread may use it.
+    """The shared transaction, which sessions use in turn. Any thread may call its methods.
 
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
@@ -168,11 +172,11 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         self._callers: re.Pattern[str] | None = None
         self._function_settings: list[SettingChange] = []
         self._level_numbers = count()
-        self._levels = [_Level("")]  # the first one has no savepoint
+        self._levels = [_Level("")]  # the first level has no savepoint
         self._is_restart_due = False
-        # What restores the sequences, if no statement has written since a level did so.
+        # The statement that restores the current values of sequences, None if it is outdated.
         self._restoring: str | None = None
-        self._knows_setting_names = False  # of custom settings
+        self._knows_setting_names = False  # a client has set a custom setting
         self.connections = (
             1  # how many real connections were opened, one after the other
         )
@@ -187,7 +191,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     # Sessions
 
     def begin_session(self, session: Session, user: str) -> None:
-        """Note a connection of the app. Give it the rights of its user, and the user's settings."""
+        """Register a connection of the app, with the rights and settings of its user."""
         self.register(session)
         if user not in {"", self._login}:
             with self._turn(session):
@@ -203,7 +207,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             self._backend.close_statements(names)
 
     def close_cursors(self, session: Session, names: Iterable[str]) -> None:
-        """Close cursors and portals, some of which may be closed already."""
+        """Close cursors and portals. Some of them may already be closed."""
         with self._turn(session):
             self._backend.close_cursors(names)
 
@@ -226,7 +230,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             return BackendAnswer([failure.answer], failure.answer)
 
     def _read(self, session: Session, packet: Packet) -> BackendAnswer:
-        """Execute statements that change nothing."""
+        """Execute statements that only read."""
         self._restart_if_due()
         if any(statement.reads_rows for statement in packet.statements):
             self._note_other_writer(session)
@@ -278,7 +282,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     # Transactions
 
     def commit(self, session: Session) -> Message | None:
-        """Keep a session's transaction. Return the error of a constraint that it violates."""
+        """Keep the changes of a session's transaction, or return the error of a constraint."""
         if self._holder is not session:
             return None
         with self._turn(session):
@@ -299,18 +303,18 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     # Settings
 
     def _note_settings(self, session: Session, packet: Packet) -> None:
-        """Note the values that a client's statements have given to settings."""
+        """Note the values of the settings that a client's statements have changed."""
         changes = self._changed_settings(packet)
         if not changes:
             return
-        calls = [f"current_setting({literal(each.name)}, true)" for each in changes]
+        calls = [f"current_setting({literal(change.name)}, true)" for change in changes]
         [values] = self._backend.query(f"SELECT {', '.join(calls)}").rows
         present = {}
         for change, value in zip(changes, values, strict=True):
             session.set(change.name, value, is_local=change.is_local)
             if value is not None:
                 present[change.name] = value
-        # A session that keeps its value gets it back before its next statement.
+        # If the session has another value, `use_settings` sets it before the next statement.
         self._backend.note_settings({**session.values, **present})
 
     def _changed_settings(self, packet: Packet) -> list[SettingChange]:
@@ -334,13 +338,13 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     # Levels
 
     def _restart_if_due(self) -> None:
-        """Begin another transaction if nothing is in this one, so that its time is the test's."""
+        """Begin another transaction if this one is empty, so that ``now()`` is in the test."""
         if self._is_restart_due:
             self._backend.restart()
             self._is_restart_due = False
 
     def _open_levels(self) -> None:
-        """Open the savepoints of levels, before something is written."""
+        """Open the savepoints of levels before a write."""
         for level in self._levels[1:]:
             if not self._backend.has(level.savepoint):
                 if self._restoring is None:
@@ -348,13 +352,13 @@ class SharedTransaction(SharedConnection["Session", Backend]):
                     self._restoring = self._backend.restoring()
                 level.note_restoring(self._restoring)
                 self._backend.set_savepoint(level.savepoint)
-        self._restoring = None  # the statement may move them
+        self._restoring = None  # the write may move sequences
 
     def enter(self) -> None:
-        """Open a level. The backend gets its savepoint at the first write.
+        """Open a level. The backend opens its savepoint at the first write.
 
         Raises:
-            ControlFailure: a new real connection is needed, and the server refuses it.
+            ControlFailure: the server refuses a new real connection.
         """
         with self._turn(None):
             has_levels = any(map(self._is_open, self._levels))
@@ -365,7 +369,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             self._levels.append(_Level(f"arena_level_{next(self._level_numbers)}"))
 
     def _forget_names(self) -> None:
-        """Open a new real connection: in the present one, custom settings are '', not NULL."""
+        """Open a new real connection, in which custom settings are NULL again, not ''."""
         if not self._is_restart_due:
             self.note(_EMPTY_SETTING)
             return
@@ -388,7 +392,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         return tuple(level.changes for level in self._levels)
 
     def leave_to(self, depth: int) -> bool:
-        """Leave levels until so many are open. Return whether one had changed."""
+        """Leave levels until only ``depth`` are open. Return whether one of them had changed."""
         was_changed = False
         while self.depth > depth:
             was_changed |= self.leave()
@@ -397,7 +401,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed.
 
-        Transactions that are open are rolled back.
+        Open transactions are rolled back.
         """
         with self._turn(None):
             level = self._levels[-1]
@@ -421,7 +425,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         return has_moved
 
     def forget_level(self) -> None:
-        """Drop the top level, and keep its content."""
+        """Close the top level, and keep its changes."""
         with self._turn(None):
             level = self._levels.pop()
             below = self._levels[-1]
@@ -433,7 +437,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
                 below.add_changes(level.changes)
 
     def commit_all(self) -> None:
-        """Commit everything: the database is about to be kept."""
+        """Commit all changes, because the database is kept for inspection."""
         with self._turn(None):
             self._cut_off()
             self._backend.end_reading()
@@ -442,7 +446,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     # Questions
 
     def has_moved_numbers(self) -> bool:
-        """Return whether a sequence has another number than at the top level's start."""
+        """Return whether a sequence has moved since the top level's start."""
         with self._turn(None):
             level = self._levels[-1]
             if not self._is_open(level):
@@ -459,7 +463,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         return self._levels[-1].changes > 0
 
     def has_changes(self, *, below: int) -> bool:
-        """Return whether a level below this one has changes."""
+        """Return whether one of the first ``below`` levels has changes."""
         return any(level.changes for level in self._levels[:below])
 
 

@@ -1,4 +1,4 @@
-"""Finds out what a statement means for the transaction that all clients share."""
+"""Classifies statements by their effect on the transaction that all clients share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pytest_arena._postgresql._scripts import statements_of
 from pytest_arena._postgresql.drivers._session_state import NAMES
 from pytest_arena._values import without_comments
 
-# Longer texts contain data, so their statements are not kept.
+# Longer texts contain data, so their statements are not cached.
 _LONG = 10_000
 _NAME = r"""(?P<name>"(?:[^"]|"")+"|[^\W\d][\w$]*)"""
-# With these of a client the server would end the connection that all clients share.
+# With a client's values of these settings the server would end the connection that clients share.
 ENDING_TIMEOUTS = {
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
@@ -46,7 +46,7 @@ _CONTROLS = {
 _READS = re.compile(
     r"(?is)(?:SELECT|SHOW|VALUES|TABLE|EXPLAIN|WITH)\b|COPY\b.*\bTO\s+STDOUT\b|\(|\Z"
 )
-# PostgreSQL allows these in a transaction that only reads.
+# PostgreSQL allows these writes in a read-only transaction.
 _WRITES = re.compile(r"\bINTO\b|\blo_\w+\s*\(", re.IGNORECASE)
 _SETS = re.compile(
     r"""(?isx) SET\s+(?:SESSION\s+(?!AUTHORIZATION)|(?P<local>LOCAL)\s+)?
@@ -67,7 +67,7 @@ _SETS_IN_DO = re.compile(
 _SETS_INSIDE = re.compile(
     r"(?is)\bSET\s+(?:SESSION\s+|(?P<local>LOCAL)\s+)?(?P<name>\w+\.\w+)\s*(?:=|TO\b)"
 )
-# PostgreSQL executes these in a transaction block alone.
+# PostgreSQL executes these commands only in a transaction block.
 _OF_BLOCKS = {
     "LOCK TABLE": re.compile(r"(?is)LOCK\b"),
     "DECLARE CURSOR": re.compile(rf"(?is)DECLARE\s+{_NAME}(?!.*\bWITH\s+HOLD\b)"),
@@ -83,7 +83,7 @@ _READ_ONLY = re.compile(r"(?is)\bREAD\s+ONLY\b")
 _CHARACTERISTICS = re.compile(r"(?is)\bSESSION\s+CHARACTERISTICS\b.*\bREAD\b")
 _CHAINS = re.compile(r"(?is)\bAND\s+CHAIN\b")
 _BEGINS_AS = r"(?is)(?:BEGIN|START|SET)\b.*\bISOLATION\s+LEVEL\s+"
-# Statements that the shared transaction cannot show, and their names in messages.
+# Statements that act differently in the shared transaction, and the notes about them.
 _NOT_SHOWN = {
     re.compile(pattern): words
     for pattern, words in {
@@ -93,7 +93,7 @@ _NOT_SHOWN = {
         "same locks",
         r"(?is).*\bpg_(?:try_)?advisory_(?!unlock)": "advisory locks exclude no other connection",
         r"(?is)LOCK\b": "LOCK TABLE excludes no other connection",
-        # The name is neither a literal nor a parameter. CREATE FUNCTION does not call it.
+        # The name is neither a literal nor a parameter. A CREATE FUNCTION calls no set_config.
         r"(?is)(?!CREATE\b).*\bset_config\"?\s*\(\s*+"
         r"(?!'[\w.]+'\s*,|\$\d+\s*(?:::\s*[\w ]+)?,)": "set_config with a computed name "
         "changes the setting for all connections",
@@ -113,56 +113,56 @@ class SettingChange:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement, and what it means for the transaction.
+    """A statement, and its effect on the transaction.
 
-    ``kind`` is read, write, or that of a statement which the proxy executes itself: begin, commit,
-    rollback, savepoint, and so on. ``name`` is of a savepoint, prepared statement, setting or
-    cursor.
+    ``kind`` is read, write, or the kind of a statement that the proxy executes itself: begin,
+    commit, rollback, savepoint, and so on. ``name`` is the name of a savepoint, prepared statement,
+    setting or cursor.
     """
 
     sql: str
     kind: str
     name: str = ""
     settings: tuple[SettingChange, ...] = ()
-    remark: str = ""  # what this isolation cannot show
-    unnamed_setting: SettingChange | None = None  # its name is a parameter
-    names_setting: bool = False  # it sets a custom setting
-    command_of_blocks: str = ""  # its name, if it needs a transaction block
+    remark: str = ""  # how the statement acts differently in the shared transaction
+    unnamed_setting: SettingChange | None = None  # a setting whose name is a parameter
+    names_setting: bool = False  # the statement sets a custom setting
+    command_of_blocks: str = ""  # the command, if it needs a transaction block
 
     @property
     def is_control(self) -> bool:
-        """Whether the proxy executes it."""
+        """Whether the proxy executes the statement itself."""
         return self.kind in _CONTROLS
 
     @property
     def ends_failed_transaction(self) -> bool:
-        """Whether PostgreSQL executes it in a transaction that has failed."""
+        """Whether PostgreSQL executes the statement in a failed transaction."""
         return self.kind in {"commit", "rollback", "rollback_to"}
 
     @property
     def is_read_only(self) -> bool:
-        """Whether its transaction may not write."""
+        """Whether the statement makes a transaction read-only."""
         return _READ_ONLY.search(self.sql) is not None
 
     @property
     def is_of_all_transactions(self) -> bool:
-        """Whether it gives later transactions of the session a mode, too."""
+        """Whether the statement also sets the mode of the session's later transactions."""
         return _CHARACTERISTICS.search(self.sql) is not None
 
     @property
     def is_chained(self) -> bool:
-        """Whether another transaction begins at once."""
+        """Whether the statement begins the next transaction at once."""
         return _CHAINS.search(self.sql) is not None
 
     @property
     def reads_rows(self) -> bool:
-        """Whether it may read rows of the app."""
+        """Whether the statement may read rows of the app."""
         return _READS_ROWS.search(self.sql) is not None
 
     def settings_named_by(self, parameters: bytes) -> list[SettingChange]:
         """Return the settings that ``set_config`` may change if a parameter is the name.
 
-        ``parameters`` is a message with their values. Each word in it may be the name.
+        ``parameters`` is a message with the parameters. Each word in it may be the name.
         """
         if self.unnamed_setting is None:
             return []
@@ -254,6 +254,6 @@ def setting_name(name: str) -> str:
 
 
 def settings_in(source: str) -> list[SettingChange]:
-    """Return the custom settings, and those of ``set_config``, that a function changes."""
+    """Return the custom settings that a function changes, and the settings of ``set_config``."""
     matches = [*_SET_CONFIG.finditer(source), *_SETS_INSIDE.finditer(source)]
     return [_change(match) for match in matches]

@@ -24,7 +24,7 @@ _CHUNK = 65536
 
 
 class Message(NamedTuple):
-    """A message: its type, and all of it as it is sent."""
+    """A message: its type, and all its bytes."""
 
     kind: bytes
     data: bytes
@@ -50,7 +50,7 @@ class Reader:
     def __init__(self, source: socket.socket) -> None:
         self._source = source
         self._buffer = bytearray()
-        self._position = 0  # of the next message
+        self._position = 0  # the start of the next message
 
     def message(self) -> Message:
         """Wait for the next message."""
@@ -61,7 +61,7 @@ class Reader:
         return received
 
     def buffered_message(self) -> Message | None:
-        """Return the next message, None if it has not arrived completely."""
+        """Return the next message, None if it is incomplete."""
         start = self._position
         if len(self._buffer) < start + _HEADER.size:
             return None
@@ -87,7 +87,7 @@ class Reader:
             self.feed()
 
     def feed(self) -> None:
-        """Read what has arrived into the buffer."""
+        """Wait for bytes, and read them into the buffer."""
         try:
             chunk = self._source.recv(_CHUNK)
         except OSError as error:
@@ -100,12 +100,12 @@ class Reader:
 
 
 def data_of(messages: Iterable[Message]) -> bytes:
-    """Return messages as they are sent."""
+    """Return the bytes of messages."""
     return b"".join([message.data for message in messages])
 
 
 def strings(body: bytes) -> list[str]:
-    """Return the texts of a body that has nothing else, such as a startup packet's."""
+    """Return the texts of a body that consists of texts, such as a startup packet's."""
     return [text.decode(errors="surrogateescape") for text in body.split(b"\0")]
 
 
@@ -116,7 +116,7 @@ def first_string(body: bytes, start: int = 0) -> tuple[str, int]:
 
 
 def packed(text: str) -> bytes:
-    """Return a text as messages have it."""
+    """Encode a text for a message."""
     return text.encode(errors="surrogateescape") + b"\0"
 
 
@@ -132,12 +132,12 @@ SYNC = message(b"S")
 
 
 def close_statement(name: str) -> Message:
-    """Return the message that closes a prepared statement. It is no error if there is none."""
+    """Return the message that closes a prepared statement. The server ignores unknown names."""
     return message(b"C", b"S" + packed(name))
 
 
 def close_portal(name: str) -> Message:
-    """Return the message that closes a portal or a cursor. It is no error if there is none."""
+    """Return the message that closes a portal or a cursor. The server ignores unknown names."""
     return message(b"C", b"P" + packed(name))
 
 
@@ -159,7 +159,7 @@ def complete(tag: str) -> Message:
 
 
 def backend_key(pid: int) -> Message:
-    """Return BackendKeyData. A client needs no secret: it has reached a private socket."""
+    """Return BackendKeyData. The socket is private, so a client needs no secret."""
     return message(b"K", _KEY.pack(pid, 0))
 
 

@@ -36,7 +36,7 @@ _SETTINGS = {
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    # The log is in memory, as the data.
+    # The log is in memory, like the data.
     "max_wal_size": "128MB",
     "min_wal_size": "16MB",
     "max_connections": "200",
@@ -45,12 +45,13 @@ _SETTINGS = {
     "max_locks_per_transaction": "128",
     # PREPARE TRANSACTION fails with 0, the default.
     "max_prepared_transactions": "16",
-    # In the data folder: a killed server would leave it in /dev/shm, where containers have 64 MB.
+    # This is in the data folder. In /dev/shm, where containers have 64 MB, a killed server would
+    # leave it behind.
     "dynamic_shared_memory_type": "mmap",
     "jit": "off",
-    # Its workers connect to databases that are being copied, and take locks during tests.
+    # Autovacuum connects to databases that are being copied, and takes locks during tests.
     "autovacuum": "off",
-    # The log has the server's own errors, not those of the app's statements.
+    # The log has errors of the server, not errors of the app's statements.
     "log_min_messages": "fatal",
     "log_checkpoints": "off",
 }
@@ -84,9 +85,9 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
         return f"PostgreSQL {version}"
 
     def answers(self, folder: ServerFolder) -> bool:
-        """Return whether the server has started, also if it has no free connection."""
+        """Return whether the server has started. It may have no free connection."""
         knocked = knock(self.address_of(folder), seconds=_KNOCK_SECONDS)
-        # A server that starts or stops has other codes.
+        # A server that starts or stops has other SQLSTATEs.
         is_full = knocked.sqlstate == TOO_MANY_CONNECTIONS
         return is_full or knocked.answer is Answer.OPEN
 
@@ -95,7 +96,7 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
         return wire.clients(str(folder.socket))
 
     def server_pid(self, folder: ServerFolder) -> int:
-        """Return the server's process id, as its file has it."""
+        """Return the server's process id, by its file postmaster.pid."""
         lines = (folder.data / "postmaster.pid").read_text("utf-8").splitlines()
         if lines[1] != str(folder.data):
             raise OSError(f"{folder.data}/postmaster.pid is another server's")
@@ -106,17 +107,18 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
         command = [str(programs.server), "-D", str(folder.data)]
         for name, text in _SETTINGS.items():
             command += ["-c", f"{name}={text}"]
-        # In quotes: a comma in it would begin another folder.
+        # The folder is in quotes, because a comma would begin another folder.
         command += ["-c", f'unix_socket_directories="{folder.socket_folder}"']
         return command
 
     def is_last_word(self, line: str) -> bool:
-        """Return whether a line of the log says why the server ended."""
+        """Return whether a line of the log names the reason why the server ended."""
         return "FATAL" in line
 
     def make_data(self, folder: ServerFolder, programs: PostgreSQLPrograms) -> None:
         """Fill the folder with the data of a fresh cluster, by initdb."""
-        # Text is sorted by bytes, and upper() knows all of Unicode. macOS may not have C.UTF-8.
+        # PostgreSQL sorts texts by bytes, and upper() works for all of Unicode. macOS may lack
+        # C.UTF-8.
         locales = [["--locale=C.UTF-8"], ["--locale=C"]]
         if programs.major >= _BUILTIN_LOCALES:
             locales = [
@@ -141,7 +143,7 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
                 run_as(folder.account, [*command, *locale], cwd=folder.data)
             except subprocess.CalledProcessError as error:
                 lines = error.stderr.decode(errors="replace").strip().splitlines()
-                reason = lines[-1] if lines else "it gave no reason"
+                reason = lines[-1] if lines else "initdb gave no reason"
             except (OSError, subprocess.SubprocessError) as error:
                 reason = str(error)
             else:
@@ -173,12 +175,12 @@ CLUSTERS = Clusters()
 
 
 def home_of_programs(folder: ServerFolder) -> Path:
-    """Return the folder of a copy. Docker mounts /dev/shm so that no program in it runs."""
+    """Return the folder for a copy of the programs. Docker allows no programs in /dev/shm."""
     return Path("/var/tmp", *folder.path.parts[-2:], "programs")  # noqa: S108 - no other user enters the folder in it
 
 
 def _copy(programs: Path, home: Path, account: Account) -> Path:
-    """Copy a wheel's ``package/pginstall`` and ``package.libs``, the libraries beside it."""
+    """Copy a wheel's ``package/pginstall``, and the libraries in ``package.libs``."""
     installed = programs.parent
     package = installed.parent
     target = home / package.name / installed.name

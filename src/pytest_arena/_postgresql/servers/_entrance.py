@@ -44,15 +44,15 @@ class Answer(Enum):
 
     OPEN = "logged in without a password"
     PASSWORD = "asks for a password"  # noqa: S105 - an answer, not a password
-    REFUSED = "says no"
-    FOREIGN = "what answers on {0.server} is not PostgreSQL"
+    REFUSED = "refuses the login"
+    FOREIGN = "the server on {0.server} is not PostgreSQL"
     SILENT = "nothing answers on {0.server}"
-    NO_HOST = "there is no host {0.host}"
+    NO_HOST = "the host {0.host} does not exist"
 
 
 @dataclass(frozen=True, slots=True)
 class Knocked:
-    """An answer, with PostgreSQL's code and message if it refused."""
+    """An answer. If PostgreSQL refused, it has the SQLSTATE and the message."""
 
     answer: Answer
     sqlstate: str = ""
@@ -73,7 +73,7 @@ def knock(address: Address, *, seconds: float) -> Knocked:
         return _read(*wire.receive())
     except TimeoutError:
         # Another product waits for a message of its protocol.
-        return Knocked(Answer.FOREIGN, text="it says nothing")
+        return Knocked(Answer.FOREIGN, text="it sends no message")
     except (NotPostgreSQL, OSError):
         return Knocked(Answer.FOREIGN)
     finally:
@@ -105,7 +105,7 @@ def _read(kind: bytes, body: bytes) -> Knocked:
 
 
 class Elsewhere(Unavailable):
-    """The server cannot be used, whichever database and role log in."""
+    """The server cannot be used with any database and role."""
 
 
 class CreatesNone(Unavailable):
@@ -120,7 +120,7 @@ class CreatesNone(Unavailable):
         self.server = server
 
     def suggest_rollback(self) -> None:
-        """Add to the next step that tests may use the database itself."""
+        """Add to the next step that tests may use the named database."""
         name = self.server.address.database
         self.fix += (
             "\nor arena_isolation = rollback   "
@@ -132,7 +132,7 @@ def enter(address: Address, where: str) -> Server:
     """Log in and check the server, without changing it. ``where`` follows its version.
 
     Raises:
-        Unavailable: with the reason why pytest-arena cannot use it.
+        Unavailable: pytest-arena cannot use the server.
     """
     try:
         with closing(open_control(address)) as control:
@@ -166,19 +166,19 @@ def _checked(control: Control, address: Address) -> tuple[str, bool]:
 
 
 def refusal(address: Address, knocked: Knocked, error: ControlFailure) -> Unavailable:
-    """Return why a login failed. libpq reports no code: ``knocked`` has it."""
+    """Return why a login failed. libpq reports no SQLSTATE, but ``knocked`` has it."""
     if knocked.answer in {Answer.FOREIGN, Answer.SILENT, Answer.NO_HOST}:
         text = f" ({knocked.text})" if knocked.text else ""
         return Elsewhere(knocked.answer.value.format(address) + text)
     state = error.sqlstate or knocked.sqlstate
     if state == TOO_MANY_CONNECTIONS:
         return Elsewhere(
-            f"the server on {address.server} has no connection free: {_words(knocked, error)}",
+            f"the server on {address.server} has no free connection: {_words(knocked, error)}",
             fix="close other clients, or raise max_connections in its postgresql.conf",
         )
     if state == _NO_DATABASE:
         return Unavailable(
-            f'there is no database "{address.database}" on {address.server}'
+            f'the database "{address.database}" does not exist on {address.server}'
         )
     if knocked.answer is not Answer.PASSWORD or state not in {"", "28P01"}:
         reason = (

