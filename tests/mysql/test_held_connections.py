@@ -177,7 +177,7 @@ def test_tables_that_the_app_locks(server: StoryMySQLServer, tmp_path: Path) -> 
     example = shop(server, tmp_path, "mysql+asyncmy").with_files(test_locked=LOCKED)
     run = example.run("-q", "--arena-isolation=undo")
     run.expect(1, passed=2, failed=1)
-    run.says("undo cannot restore what a test writes under LOCK TABLES item WRITE")
+    run.says("undo cannot restore rows that a test writes under LOCK TABLES item WRITE")
     run.says('next: @pytest.mark.arena(isolation="clone")')
     assert "locked by a connection" not in run.output
 

@@ -65,7 +65,7 @@ def test_a_foreign_database_of_the_registrys_name(address: Address, registry: st
     """It is refused, and not touched."""
     with closing(open_control(address)) as control:
         control.run(f"CREATE DATABASE {registry}; CREATE TABLE {registry}.mine (a INT)")
-        with pytest.raises(ServerError, match="is not arena's"):
+        with pytest.raises(ServerError, match="is not pytest-arena's"):
             MySQLRegistry(address, registry=registry)
         assert control.rows(f"SELECT COUNT(*) FROM {registry}.mine") == [(0,)]
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # In the order of preference if no engine shows the app's driver.
 ASYNC_DRIVERS = ("asyncmy", "aiomysql")
 DRIVERS = (*ASYNC_DRIVERS, "pymysql", "mysqldb")
-PACKAGES = {"mysqldb": "MySQLdb"}  # the others have the names of their drivers
+PACKAGES = {"mysqldb": "MySQLdb"}  # other packages have the name of the driver
 PORT = 3306
-# The database of a connection whose arguments name none.
+# The database of a connection whose arguments name no database.
 _NO_NAME = FACTS.maintenance_database
 
 
@@ -114,7 +114,7 @@ _OF_SERVER = (
 def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Replace server, database and login with those of an address. Keep settings of the session.
 
-    An option file names the app's server, so the driver does not read it.
+    The driver does not read an option file, because it names the app's server.
     """
     charset = _file_settings(kwargs).get("default-character-set")
     keeps_tls = address.tls == () and _asks_for_tls(kwargs)
@@ -137,7 +137,7 @@ def _tls_arguments(driver: str, options: tuple[tuple[str, str], ...]) -> dict[st
     context = tls_context(options)
     if driver != "mysqldb":
         return {"ssl": context}
-    # mysqlclient would encrypt by a context, and not verify the server.
+    # With a context, mysqlclient would encrypt but not verify the server.
     mode = "REQUIRED"
     if context.check_hostname:
         mode = "VERIFY_IDENTITY"
@@ -174,13 +174,13 @@ def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None
 
 
 def redirected_to(kwargs: dict[str, Any]) -> Address | None:
-    """Return the address to which the arguments were redirected, None if they were not."""
+    """Return the address to which pytest-arena redirected the arguments, or None."""
     host = kwargs.get("host")
     return host.address if isinstance(host, RedirectedHost) else None
 
 
 def are_unchanged(kwargs: dict[str, Any], address: Address) -> bool:
-    """Return whether the app has not changed redirected arguments since."""
+    """Return whether the app has left redirected arguments unchanged."""
     named = _named(kwargs)
     socket = address.host if address.is_socket else ""
     is_same_database = named.get("database") == address.database
@@ -190,7 +190,7 @@ def are_unchanged(kwargs: dict[str, Any], address: Address) -> bool:
 def bound_locks(seconds: float, kwargs: dict[str, Any]) -> None:
     """Limit the time that a statement waits for a lock, unless the app's settings limit it.
 
-    The server counts in whole seconds. A command of the app that is no SET is left alone.
+    The server counts in whole seconds. If the app's command is no SET, it stays unchanged.
     """
     command = str(kwargs.get("init_command") or "")
     if "lock_wait_timeout" in command:

@@ -10,7 +10,7 @@ from pytest_arena._mysql._arguments import MySQLTarget, option_file, target
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# The program prints something and ends.
+# With these options the program prints a text and ends.
 _WITHOUT_CONNECTION = {"--help", "--version", "-V", "-?"}
 _SHORT = {"h": "host", "P": "port", "u": "user", "S": "socket", "D": "database"}
 _TAKE_VALUES = {
@@ -22,14 +22,14 @@ _TAKE_VALUES = {
     "execute",
     "defaults-file",
 }
-# Their first word is the name of a database.
+# The first word of these programs is the name of a database.
 _NAME_FIRST = {*FACTS.clients} - {*FACTS.creating_clients, "mysqlslap", "mariadb-slap"}
 
 
 def client_target(
     program: str, arguments: Sequence[str], variables: Mapping[str, str]
 ) -> MySQLTarget | None:
-    """Return the database that a program would connect to. None: it connects to none."""
+    """Return the database that a program would connect to, None if it connects to no database."""
     if _WITHOUT_CONNECTION.intersection(arguments):
         return None
     settings: dict[str, str] = {}

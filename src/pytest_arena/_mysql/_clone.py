@@ -1,4 +1,4 @@
-"""Copies a database on its server, by the statements that the server shows for its objects."""
+"""Copies a database on its server, by the statements of SHOW CREATE."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -32,7 +32,7 @@ _GENERATED = "COALESCE(generation_expression, '') <> ''"
 class CopyPlan:
     """The statements that copy a database that does not change.
 
-    Each statement runs in the copy. The name of the source in them is replaced by the copy's.
+    Each statement runs in the copy, with the copy's name in place of the source's name.
     """
 
     source: str
@@ -46,7 +46,7 @@ class CopyPlan:
     changes_sessions: bool = False  # a routine or a trigger changes the session
 
     def run(self, control: MySQLControl, copy: str) -> None:
-        """Create the copy. A part that exists already is dropped first.
+        """Create the copy. If a part of it exists already, drop that first.
 
         Raises:
             MySQLFailure: the server refused a statement, or the connection is lost.
@@ -94,10 +94,10 @@ EMPTY_PLAN = CopyPlan("", "")
 
 
 def read_plan(control: MySQLControl, source: str) -> CopyPlan:
-    """Read the plan of a database that does not change meanwhile.
+    """Read the plan of a database that does not change during the reading.
 
     Raises:
-        MySQLFailure: there is no such database, or the server refuses.
+        MySQLFailure: the database does not exist, or the server refuses.
     """
     names: dict[str, list[str]] = {"VIEW": [], "SEQUENCE": [], "TABLE": []}
     for name, kind in control.rows(
@@ -154,10 +154,10 @@ _CACHE = re.compile(r"\bcache \d+ (?=(?:no)?cycle ENGINE=)")
 
 
 def _sequence(control: MySQLControl, source: str, name: str) -> list[str]:
-    """Return the statements for a sequence of MariaDB, with its next number.
+    """Return the statements for a sequence of MariaDB, with its next value.
 
-    A copy caches no numbers, because its copies would skip them. Those of a template are skipped,
-    in each copy alike.
+    A copy caches no values, because a copy of it would skip them. Each copy of a template skips the
+    values that the template has cached.
     """
     create = _shown(control, "SEQUENCE", source, name)[1]
     create = _CACHE.sub("nocache ", create)
@@ -171,7 +171,7 @@ def _sequence(control: MySQLControl, source: str, name: str) -> list[str]:
 def columns_of(
     control: MySQLControl, database: str
 ) -> dict[str, list[tuple[str, str]]]:
-    """Return the columns of each table, with their types. Generated columns are left out."""
+    """Return the columns of each table with their types, without generated columns."""
     columns: dict[str, list[tuple[str, str]]] = {}
     for table, column, kind in control.rows(
         "SELECT table_name, column_name, data_type FROM information_schema.columns "
@@ -183,7 +183,7 @@ def columns_of(
 
 
 def _rows(control: MySQLControl, source: str, tables: list[str]) -> Iterator[str]:
-    """Yield a statement for each table that has rows, which copies them."""
+    """Yield the statement that copies the rows, for each table that has rows."""
     columns = columns_of(control, source)
     for name in _with_rows(control, source, tables):
         names = ", ".join(identifier(column) for column, _ in columns[name])
@@ -208,7 +208,7 @@ def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> lis
 def _programs(control: MySQLControl, source: str) -> Iterator[str]:
     """Yield the statements for routines, triggers and events, each with its settings.
 
-    The triggers of a journal are not copied.
+    It omits the triggers of a journal.
     """
     schema = literal(source)
     routines = control.rows(
@@ -245,7 +245,7 @@ def _programs(control: MySQLControl, source: str) -> Iterator[str]:
 
 def _with_settings(create: str, mode: str, charset: str, collation: str) -> str:
     """Return a statement that keeps the settings with which its program was created."""
-    # Another character set would be that of this very statement, which is UTF-8.
+    # The statement itself is UTF-8, so another character set would corrupt it.
     names = ""
     if charset.startswith("utf8"):
         names = f"SET NAMES {charset} COLLATE {collation};\n"

@@ -72,16 +72,16 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         cargs: list[Any],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Lead a connection to the target."""
+        """Redirect a connection to the target."""
         del cargs
         if target is not None and target.address is not None:
             login = arguments.target(cparams).login
             address = address_for(target, login)
             arguments.redirect(dialect.driver, address, cparams)
-            # The build of a template waits for locks as long as it needs to.
+            # The build of a template has no limit, and no database of a test.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(core.config.lock_timeout, cparams)
-            # SQLAlchemy reads it from its first connection, and qualifies names with it.
+            # SQLAlchemy reads this name from its first connection, and qualifies names with it.
             dialect.default_schema_name = target.address.database
         # A later listener of the app may open another connection.
         is_last = len(dialect.dispatch.do_connect) == 1
@@ -97,17 +97,19 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         return opened
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
-        """Look for the connection's database by its name, which is unique."""
+        """Find the connection's database by its unique name."""
         driver = driver_connection(dbapi_connection)
         if facts_of_driver(driver) is not FACTS:
             return None
         record = records.known_record(driver)
         admission = record.admission if record is not None else None
         if admission is not None and admission.address is None:
-            return OpenConnection()  # arena_allow admits it
+            return OpenConnection()  # `arena_allow` has admitted it
         name = _database_of(driver)
         if not name and admission is not None and admission.address is not None:
-            name = admission.address.database  # an older mysqlclient does not show it
+            name = (
+                admission.address.database
+            )  # an older mysqlclient does not report the name
         for database in self._databases(core):
             target = database.target
             if target.address is not None and target.address.database == name:
@@ -117,7 +119,7 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         return OpenConnection(outside=f"mysql://{host}:{port}/{name}")
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch the constructors of the drivers' connections, and their statements."""
+        """Watch the constructors and the statements of the drivers' connections."""
         watch_drivers(core)
 
     def _is_in_transaction(self, driver: Any) -> bool:
@@ -139,7 +141,7 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         raw.record.join_pool()
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Explain a missing right, and an error of a connection that pytest-arena has ended."""
+        """Explain a missing right, or an error of a connection that pytest-arena has ended."""
         original = getattr(error, "orig", None) or error
         if facts_of_driver(original) is not FACTS:
             return ""
@@ -186,7 +188,9 @@ def _attribute(connection: object, name: str) -> Any:
 
 def _database_of(connection: object) -> str:
     name = _attribute(connection, "db") or ""
-    return name.decode() if isinstance(name, bytes) else str(name)
+    if isinstance(name, bytes):
+        return name.decode()
+    return str(name)
 
 
 connections = MySQLConnections()
@@ -194,7 +198,7 @@ connections = MySQLConnections()
 
 def open_product(core: Core, config: Config) -> Product:
     """Return the product of a run."""
-    # To import a driver does not import the product.
+    # An import of the driver does not import the product.
     from pytest_arena._mysql._product import MySQL  # noqa: PLC0415 - see above
 
     return MySQL(core, config)
@@ -204,7 +208,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
     __slots__ = ("_dialect",)
-    reads_statements = False  # the guard of the driver reads them
+    reads_statements = False  # the guard of the driver reads the statements
 
     def __init__(
         self,
@@ -233,14 +237,14 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
 
     @property
     def snapshot(self) -> ReadSnapshot | None:
-        """The snapshot of the open transaction. Other levels than REPEATABLE READ have none."""
+        """The snapshot of the open transaction, None without REPEATABLE READ."""
         default = getattr(self._dialect, "default_isolation_level", None)
         level = self._record.isolation_level or default
         has_snapshot = level == "REPEATABLE READ" and self.is_begun
         return self._record.snapshot if has_snapshot else None
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:
-        """Return whether the open transaction has changed rows. No round trip."""
+        """Return whether the open transaction has changed rows, without a round trip."""
         del dbapi_connection, since
         return self.in_transaction
 
@@ -266,7 +270,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         return 0  # see `changes`
 
     def before_execute(self, statement: str, connection: Connection) -> str:
-        """Return the statement: the guard of the driver checks it."""
+        """Return the statement unchanged: the guard of the driver checks it."""
         del connection
         return statement
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _AT_ONCE = 50  # tables in one statement
-# Types whose texts are exact. FLOAT is shown with six digits, and with all as DOUBLE.
+# Types whose texts are exact. The text of a FLOAT has six digits, and as DOUBLE all digits.
 _WITH_EXACT_TEXT = {
     "tinyint",
     "smallint",
@@ -42,8 +42,8 @@ class _MeasuredTable:
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    image: str  # the expression of a row's text
-    place: str  # its quoted name
+    image: str  # the expression for a row's text
+    place: str  # the quoted name
 
     def digest(self) -> str:
         """Write the query of the number of rows and the sum of their hashes."""
@@ -66,11 +66,11 @@ def read_rows(
     unlike: ReadContent | None = None,
     only_digests: bool = False,
 ) -> ReadContent:
-    """Read the rows of all tables, or of those that differ from another database's.
+    """Read the rows of all tables, or of the tables that differ from another database's.
 
-    ``tables`` are read in the place of the database's tables of these names.
+    ``tables`` names other tables to read in place of the database's tables.
 
-    Cost: the server reads all rows. Python gets the requested ones.
+    Cost: the server reads all rows. Python gets the requested rows.
 
     Raises:
         MySQLFailure: the server does not answer, or the database was dropped.
@@ -106,8 +106,10 @@ def _tables(
         if name not in names:
             continue
         names_of_columns = tuple(column for column, _ in columns)
-        # The key of a system-versioned table has a column that no query shows.
-        key = tuple(each for each in keys.get(name, ()) if each in names_of_columns)
+        # The key of a system-versioned table has a column that no query returns.
+        key = tuple(
+            column for column in keys.get(name, ()) if column in names_of_columns
+        )
         parts = ", ',', ".join(_text(column, kind) for column, kind in columns)
         place = f"{identifier(database)}.{identifier(name)}"
         table = _MeasuredTable(
@@ -122,7 +124,7 @@ def _tables(
 
 
 def _text(column: str, kind: str) -> str:
-    """Write the expression of a value's text, without regard to its character set."""
+    """Write the expression for a value's text. The value's character set has no effect."""
     name = identifier(column)
     text = f"HEX({name})"
     if kind.lower() == "float":
@@ -153,8 +155,9 @@ def _read(control: MySQLControl, table: _MeasuredTable) -> ReadTable:
 def content(control: MySQLControl, database: str) -> dict[str, str]:
     """Return a digest of each object in a database.
 
-    Equal digests mean equal content. For a table that is the multiset of its rows, for any other
-    object its definition. The definition of a table has its next AUTO_INCREMENT number.
+    Equal digests mean equal content. The content of a table is the multiset of its rows. The
+    content of any other object is its definition. The definition of a table contains its next
+    AUTO_INCREMENT value.
 
     Cost: the server reads all rows and definitions.
 

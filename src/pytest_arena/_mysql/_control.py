@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 10
 PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
-# The server's numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
+# The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
 TOO_MANY_CONNECTIONS = 1040
-NO_PLUGIN = 2061  # the client's number: it cannot send the password
-# MariaDB has no other number than 1045 for a login that needs TLS.
+NO_PLUGIN = 2061  # the client's number if it cannot send the password
+# MariaDB reports 1045 for a login that needs TLS.
 _MAY_NEED_TLS = (1045, 3159, NO_PLUGIN)
 _OF_THE_USER = (1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
-# The client's numbers: it cannot connect, or it has lost the connection.
+# The client's numbers if it cannot connect, or has lost the connection.
 _NO_SOCKET = 2002
 _NO_ANSWER = (0, _NO_SOCKET, 2003, 2005, 2055)
 _LOST = (*_NO_ANSWER, 1053, 1927, 2006, 2013, 4031)
 
-# Explicit settings, so that a server's defaults have no effect. 0 is a value of an AUTO_INCREMENT
-# column. A copy may have dates that a strict mode refuses. A lock of a run ends with its session,
-# so the session does not time out.
+# With explicit settings the server's defaults have no effect. An AUTO_INCREMENT column may have the
+# value 0. A copy may have dates that a strict mode refuses. A run's lock ends with its session, so
+# the session must not time out.
 SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 _SESSION = (
     f"SET SESSION sql_mode = '{SQL_MODE}', SESSION foreign_key_checks = 0, "
     "SESSION lock_wait_timeout = 10, SESSION innodb_lock_wait_timeout = 10, "
     "SESSION wait_timeout = 2147483, SESSION group_concat_max_len = 1048576 "
-    # MySQL keeps numbers of tables for a day. MariaDB ignores comments of these versions.
+    # MySQL caches statistics of tables for a day. MariaDB ignores comments of these versions.
     "/*!80000 , SESSION information_schema_stats_expiry = 0 */"
     # A table may have rows that are older than its constraint.
     "/*M! , SESSION check_constraint_checks = 0 */"
@@ -68,7 +68,7 @@ TLS_OPTIONS = (
 class MySQLFailure(ServerFailure):
     """The server refused a statement or a login, or no server answers.
 
-    ``number`` is the server's or the client's number of the error.
+    ``number`` is the error number of the server or the client.
     """
 
     def __init__(self, message: str, number: int = 0) -> None:
@@ -97,7 +97,7 @@ class MySQLFailure(ServerFailure):
 
 
 class MySQLControl:
-    """A connection in autocommit mode. Any thread may use it; a second thread waits.
+    """A connection in autocommit mode. Several threads may use it, one after the other.
 
     Raises:
         MySQLFailure: no server answers, or it refuses the login.
@@ -122,8 +122,7 @@ class MySQLControl:
             "connect_timeout": math.ceil(timeout),
             "init_command": _SESSION,
             "program_name": PROGRAM_NAME,
-            # A password is never sent in the clear: without TLS the server's plugin hashes or
-            # encrypts it.
+            # Without TLS the server's plugin hashes or encrypts the password.
             "ssl_disabled": needs_no_tls(address),
             "ssl": tls,
             **place_of(address),
@@ -131,7 +130,7 @@ class MySQLControl:
         self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
         try:
             if address.is_socket:
-                # As PyMySQL sets it for a socket that it opens.
+                # PyMySQL sets this attribute for a socket that it opens itself.
                 self._connection._secure = True  # noqa: SLF001 - no public name
                 self._connection.connect(_socket_file(address, timeout))
             else:
@@ -147,13 +146,13 @@ class MySQLControl:
 
     @property
     def socket(self) -> socket.socket:
-        """The socket, for statements that do not go through PyMySQL."""
+        """The socket, for statements that pytest-arena sends without PyMySQL."""
         connection: socket.socket = self._connection._sock  # noqa: SLF001 - PyMySQL has no other name
         return connection
 
     @property
     def version(self) -> str:
-        """The version, as the server greets a client."""
+        """The version in the server's greeting."""
         return str(self._connection.get_server_info())
 
     def run(self, sql: str) -> None:
@@ -165,7 +164,7 @@ class MySQLControl:
         self.rows(sql)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute one statement, or several. Return the rows of the last one.
+        """Execute one statement, or several. Return the rows of the last statement.
 
         Raises as ``run`` does.
         """
@@ -180,16 +179,16 @@ class MySQLControl:
             return rows
 
     def close(self) -> None:
-        """Close the connection. Idempotent; never raises."""
+        """Close the connection. Idempotent, and never raises."""
         with suppress(Exception):
             self._connection.close()
 
 
 def _socket_file(address: Address, timeout: float) -> socket.socket:
-    """Connect to a socket's file. PyMySQL does not close its socket if that fails.
+    """Connect to a socket's file. If PyMySQL fails to connect, it does not close its socket.
 
     Raises:
-        MySQLFailure: no server listens there.
+        MySQLFailure: no server listens on the socket.
     """
     file = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -219,7 +218,8 @@ def open_control(
 ) -> MySQLControl:
     """Connect by PyMySQL. Wait ``patience`` seconds while the server has no free connection.
 
-    ``abilities`` are those of the client, several statements at once if it is 0.
+    ``abilities`` are the client's capabilities. With 0, the client may send several statements at
+    once.
 
     Raises:
         MySQLFailure: no server answers, or it refuses the login.
@@ -234,9 +234,10 @@ def open_control(
 
 @cache
 def tls_context(options: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Return the context for options of a URL. All drivers take it. It costs 20 ms.
+    """Return the context for the options of a URL, for all drivers. Cost: 20 ms.
 
-    Without a certificate of an authority a connection is encrypted, and the server is not verified.
+    Without a certificate of an authority the connection is encrypted, but the server is not
+    verified.
 
     Raises:
         OSError: a file cannot be read, or has no certificate.
@@ -258,14 +259,14 @@ def tls_context(options: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
 
 
 def place_of(address: Address) -> dict[str, Any]:
-    """Return the arguments that name a server, for each driver: a socket's file, or a host."""
+    """Return the arguments of a driver that name a server: a socket's file, or a host."""
     if address.is_socket:
         return {"unix_socket": address.host}
     return {"host": address.host, "port": address.port}
 
 
 def needs_no_tls(address: Address) -> bool:
-    """Return whether PyMySQL may log in without TLS, which is so on this machine alone."""
+    """Return whether PyMySQL may log in without TLS, which it may only on this machine."""
     return address.tls is None and is_here(address.host)
 
 

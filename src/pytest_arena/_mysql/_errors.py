@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLFailure
     from pytest_arena._values import Address
 
-# Lines to paste.
+# Statements that a user can paste.
 GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
 GRANT_ACCOUNTS = (
     "GRANT CREATE USER, PROCESS, {admin} ON *.* TO {user}; GRANT SELECT ON mysql.* TO "
     "{user}; GRANT ALL ON `arena\\_%`.* TO {user} WITH GRANT OPTION"
 )
-_ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # names another server"
+_ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
 
 _NO_RIGHTS = (
     ServerError,
@@ -34,15 +34,15 @@ TRUST = "SET GLOBAL log_bin_trust_function_creators = 1;   -- by an administrato
 _NO_TRUST = (
     ServerError,
     (
-        "the server writes a binary log, and the login {user}{source} has not the right SUPER, "
-        "which the schema's triggers and functions need there"
+        "the server writes a binary log, and the login {user}{source} lacks the right SUPER, "
+        "which the schema's triggers and functions need on such a server"
     ),
     TRUST,
 )
 _LOCKED = (
     IsolationError,
-    "another session holds a lock there, and has not released it in time",
-    "look into SHOW PROCESSLIST for sessions in databases named arena_…",
+    "another session holds a lock, and has not released it in time",
+    "search SHOW PROCESSLIST for sessions in databases named arena_…",
 )
 _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
     1044: _NO_RIGHTS,
@@ -65,7 +65,7 @@ _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
 def failed(
     what: str, error: MySQLFailure, address: Address, source: str = ""
 ) -> ArenaError:
-    """Return the error for a refused statement. ``what`` is what pytest-arena could not do.
+    """Return the error for a refused statement. ``what`` names the operation that failed.
 
     ``source`` is the place of the option that names the server.
     """
@@ -83,7 +83,7 @@ def failed(
 
 
 def step_for(number: int, user: str) -> str:
-    """Return the next step if a statement of a schema was refused with a number, or ""."""
+    """Return the next step after the server has refused a statement of a schema, or ""."""
     if number in _STEPS:
         return _STEPS[number]
     _, _, fix = _KNOWN.get(number, (None, "", ""))
@@ -93,15 +93,15 @@ def step_for(number: int, user: str) -> str:
 _STEPS = {
     1146: "create that table first: import all models, or sort the statements",
     1227: "create programs without DEFINER = another user",
-    1133: "CREATE USER …;   -- on this server, by an administrator: GRANT creates no user",
+    1133: "CREATE USER …;   -- on this server, by an administrator, because GRANT creates no user",
 }
 
 
 def foreign_registry(address: Address, name: str) -> ServerError:
     """Return the error for another owner's database of the registry's name."""
     return ServerError(
-        f"{address.server}: the database {name!r} there is not arena's",
-        why="pytest-arena records in it which databases it may drop, and drops no others",
-        cause="it has tables, and none with pytest-arena's comment",
-        fix=f"DROP DATABASE `{name}`;   -- if nobody needs it",
+        f"{address.server}: the database {name!r} is not pytest-arena's",
+        why="pytest-arena records in this database which databases it may drop",
+        cause="it has tables, but no table with pytest-arena's comment",
+        fix=f"DROP DATABASE `{name}`;   -- if you do not need it",
     )

@@ -1,4 +1,4 @@
-"""Databases on the server that do not change, and what the live database has changed since."""
+"""Frozen databases on the server, and the levels of changes since then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FrozenDatabase:
     ) -> None:
         self._own = own
         self.name = name
-        self._is_ours = is_ours  # this isolation has made it
+        self._is_ours = is_ours  # the isolation has created the database
         self._content: dict[str, str] | None = None
 
     def copy(self) -> str:
@@ -44,9 +44,9 @@ class FrozenDatabase:
         *,
         unlike: ReadContent | None = None,
     ) -> ReadContent:
-        """Return the digests of its tables, or with ``unlike`` the rows of those that differ.
+        """Return the digests of its tables, or with ``unlike`` the rows of tables that differ.
 
-        ``tables`` are read in the place of its tables of these names.
+        ``tables`` names other tables to read in place of the database's tables.
 
         Raises:
             MySQLFailure: the server does not answer.
@@ -61,7 +61,7 @@ class FrozenDatabase:
         )
 
     def content(self) -> dict[str, str] | None:
-        """Return digests of its content, None if it is empty.
+        """Return digests of its content, None without a database.
 
         Raises:
             MySQLFailure: the server does not answer.
@@ -74,13 +74,13 @@ class FrozenDatabase:
         return self._content
 
     def drop(self) -> None:
-        """Drop the database if this isolation has made it."""
+        """Drop the database if the isolation has created it."""
         if self._is_ours and self.name:
             self._own.drop_later(self.name)
 
 
 class NoJournal:
-    """The levels of a live database without a journal. A changed level is replaced by a copy."""
+    """The levels of a live database without a journal. A copy restores a changed level."""
 
     isolation = "clone"
 
@@ -88,7 +88,7 @@ class NoJournal:
         self.depth = 0
 
     def enter(self, *, is_used: bool) -> None:
-        """Open a level above an unchanged one.
+        """Open a level above an unchanged level.
 
         Raises:
             SchemaChanged: the level below may have changed.
@@ -102,21 +102,21 @@ class NoJournal:
         raise SchemaChanged
 
     def forget(self) -> None:
-        """Drop the top level."""
+        """Close the top level."""
         self.depth -= 1
 
     def reinstall(self, database: str) -> None:
-        """Go on in another copy."""
+        """Do nothing: another copy needs no journal."""
 
     def start_tables(self, number: int) -> Mapping[str, str]:
-        """Return nothing: each level begins with the rows of the frozen database."""
+        """Return no tables: each level begins with the rows of the frozen database."""
         del number
         return _NO_TABLES
 
 
 @dataclass(slots=True, eq=False)
 class LevelBase:
-    """A frozen database that the live one was a copy of, and the journal of changes since then.
+    """A frozen database equal to an earlier state of the live database, and the journal since then.
 
     ``side`` is the name of the journal's database.
     """
@@ -134,25 +134,25 @@ class LevelBase:
 class MySQLLevel:
     """A level: its base, and its number in the base's journal.
 
-    ``start`` is the same of the content with which it began. They differ after ``replace``.
+    ``start`` is the base and the number of its first content. They differ after ``replace``.
     """
 
     base: LevelBase
     number: int
     start: tuple[LevelBase, int]
-    is_written: bool = False  # before another level was entered above it
+    is_written: bool = False  # it had changed before a level above it was entered
     is_spoiled: bool = False  # only a copy restores it
 
     def note_written(self) -> None:
-        """Note that it may have changed."""
+        """Note that the level may have changed."""
         self.is_written = True
 
     def spoil(self) -> None:
-        """Note that the live database has neither its start nor its changes."""
+        """Note that only a copy can restore the level."""
         self.is_spoiled = True
         self.is_written = True
 
     def begin_with(self, base: LevelBase) -> None:
-        """Note that its content was replaced."""
+        """Note that other content replaced the level's content."""
         self.start = (base, 0)
         self.is_written = True

@@ -56,20 +56,20 @@ class _LastMoment(NamedTuple):
 class MySQLIsolation:
     """The isolation for databases on MySQL and MariaDB: ``undo`` or ``clone``.
 
-    ``undo`` restores the rows in place by a key journal. If the journal cannot restore a level, as
-    after DDL, a copy replaces the database. ``clone`` replaces it in each level that may have
-    written.
+    ``undo`` restores the rows in place by a key journal. If the journal cannot restore a level,
+    for example after DDL, a copy replaces the database. With ``clone`` a copy replaces the database
+    after each level that may have written.
 
-    If a level has changed what the journal cannot restore, and another level is entered above it, a
-    snapshot of the database is taken: a ``LevelBase``, whose journal has the levels above.
+    If the journal cannot restore a level, and another level is entered above it, pytest-arena takes
+    a snapshot of the database: a ``LevelBase``, whose journal has the levels above.
 
-    The driver's statements show whether a level may have written: a level that has only sent
-    SELECT and the like is left without a query. If another process may use the database, the
-    journal or a comparison decides.
+    The driver's statements show whether a level may have written. After a level with only SELECT
+    and similar statements, no query is needed. If another process may use the database, the journal
+    or a comparison decides.
 
     Cost of enter and leave: nothing if no statement may have written. ``undo``: some round trips,
     and the time of the changes. ``clone``: a copy and new connections, and another copy for a level
-    above a changed one.
+    above a changed level.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class MySQLIsolation:
         self._reader = own.control
         self._uses = uses
         self._tell = tell
-        # A level is a clone if a wider fixture makes what no journal can restore.
+        # A level may be a clone if a wider fixture creates content that no journal can restore.
         self._may_clone = may_clone
         self._check: Callable[[], None] = nothing
         self._templates: dict[str | None, FrozenDatabase] = {}
@@ -96,9 +96,9 @@ class MySQLIsolation:
         self._is_written = False
         self._number_of_writes = 0
         self._last_moment: _LastMoment | None = None
-        # The names of prepared XA transactions, as the app writes them.
+        # The names of prepared XA transactions, in the app's spelling.
         self._prepared: set[str] = set()
-        # The last left level, if its start could not be restored.
+        # The level that was left last, if its start is not restored.
         self._unrestored: MySQLLevel | None = None
         frozen = self._template(template)
         self._plan = own.plan_of(template)
@@ -147,10 +147,10 @@ class MySQLIsolation:
         return len(self._stack) - 1
 
     def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
-        """Note a statement that a connection of this process is about to send.
+        """Note a statement before a connection of this process sends it.
 
         Raises:
-            IsolationError: the triggers of the journal would fail after it.
+            IsolationError: the triggers of the journal would fail after this statement.
         """
         _, number = generation
         if number != self.generation:
@@ -175,14 +175,11 @@ class MySQLIsolation:
         self._is_written = True
 
     def _has_changed(self) -> bool:
-        """Return whether a statement or another process may have written.
-
-        That is since the last level was entered or left.
-        """
+        """Return whether a statement or another process may have written in the top level."""
         if self._plan.has_events:
             self._note_write()
-        # The number changes at each call if a connection is checked out, or if the database may be
-        # used without a checkout, as by another process, whose statements are not noted.
+        # The number changes at each call if a connection is checked out. It also does if another
+        # process may use the database, because its statements are not noted.
         if self._uses() != self._uses() and self._may_differ():
             self._note_write()
         return self._is_written
@@ -217,7 +214,7 @@ class MySQLIsolation:
         self._check = check
 
     def ask_for(self, isolation: str) -> str:
-        """Choose the isolation of the next level. Return why it cannot have it, else ""."""
+        """Choose the isolation of the next level. Return "", or why the level cannot have it."""
         if isolation == "rollback":
             return "rollback is for all tests of a run"
         if isolation == "undo" and self.name != "undo":
@@ -231,12 +228,12 @@ class MySQLIsolation:
     def enter(self) -> None:
         """Open a level above the current state.
 
-        If the journal cannot restore what the level below has changed, a snapshot is taken.
+        If the journal cannot restore the changes of the level below, this takes a snapshot.
 
         Raises:
-            Held: an open transaction prevents it. Nothing was done.
-            IsolationError: the disk is full, or the level below has made what no journal can
-                restore.
+            Held: an open transaction prevents it. The database is unchanged.
+            IsolationError: the disk is full, or no journal can restore the changes of the level
+                below.
         """
         if self._unrestored is not None:
             self._finish_leave(self._unrestored)
@@ -288,7 +285,7 @@ class MySQLIsolation:
         self._plan = self._own.plan_of(base.frozen.name)
 
     def _is_only_uncommitted(self) -> bool:
-        """Return whether open transactions have written, and nothing was committed.
+        """Return whether open transactions have written, and no transaction has committed.
 
         Some suites undo each test by savepoints in a transaction of a wider fixture.
         """
@@ -306,9 +303,9 @@ class MySQLIsolation:
             name = self._own.copy_now("frozen", self.live)
             frozen = FrozenDatabase(self._own, name, is_ours=True)
             try:
-                # A transaction that reads would prevent new triggers.
+                # An open transaction that has read would block the creation of triggers.
                 is_in_the_way = isolation == "undo" and sessions_inside(self.live)
-                # A copy has no triggers of the journal. `clone` has to work where they fail.
+                # `clone` must work where the triggers of the journal fail. A copy has no triggers.
                 has_old_triggers = isolation == "clone" and self.name == "undo"
                 if is_in_the_way or has_old_triggers:
                     return self._moved_to(frozen, isolation)
@@ -318,7 +315,7 @@ class MySQLIsolation:
                 raise
 
     def _moved_to(self, frozen: FrozenDatabase, isolation: str) -> LevelBase:
-        """Make a copy of a frozen database the live one, and drop the last one."""
+        """Replace the live database by a copy of a frozen database, and drop the old one."""
         live = frozen.copy()
         try:
             base = self._new_base(isolation, frozen, live)
@@ -329,7 +326,7 @@ class MySQLIsolation:
         return base
 
     def _go_to(self, live: str) -> None:
-        """Make another database the live one. Connections to the last one are stale."""
+        """Make another database the live database. Connections to the old one become stale."""
         last = self.live
         self.generation += 1
         self.live = live
@@ -340,8 +337,8 @@ class MySQLIsolation:
         """Restore the state of the matching ``enter``. Return whether it may have changed.
 
         Raises:
-            Held: a transaction has uncommitted rows or locks. Nothing was done.
-            IsolationError: no copy can be made. The level still exists.
+            Held: a transaction has uncommitted rows or locks. The database is unchanged.
+            IsolationError: no copy can be made. The level is still open.
         """
         if not self.depth:
             raise impossible("a level was left that had not been entered")
@@ -355,7 +352,7 @@ class MySQLIsolation:
         try:
             self._check()
         except BaseException:
-            # The level stays, and is left by force.
+            # The level stays open. `leave_by_force` leaves it.
             level.spoil()
             raise
         self._pop()
@@ -381,7 +378,7 @@ class MySQLIsolation:
                 reason = f"{', '.join(change.args)} has changed"
         except Held:
             self._is_written = True
-            # A transaction that only reads prevents that a counter is restored.
+            # A transaction that has only read prevents the ALTER TABLE that restores a counter.
             if self.writers() or not sessions_inside(self.live):
                 raise
         except MySQLFailure as error:
@@ -396,7 +393,7 @@ class MySQLIsolation:
         """Restore the top level's start by a copy, and end all connections first."""
         level = self._stack.pop()
         level.spoil()
-        # A session that cannot be ended ends with its database.
+        # If a session cannot be ended here, the drop of its database ends it.
         with suppress(MySQLFailure, ArenaError):
             self._own.end_sessions(self.live)
         self._roll_back_prepared()
@@ -420,7 +417,7 @@ class MySQLIsolation:
             self._unrestored = None
 
     def _replace_by_copy(self, level: MySQLLevel) -> None:
-        """Replace the live database by a copy that has the start of a base's top level."""
+        """Replace the live database by a copy in the state of a level's start."""
         level.spoil()
         while self._bases[-1] is not level.base:
             self._drop(self._bases.pop())
@@ -440,13 +437,13 @@ class MySQLIsolation:
     def _reinstall(self, journal: KeyJournal | NoJournal, live: str) -> None:
         """Let a journal continue in the copy ``live``, which replaces the live database."""
         if isinstance(journal, KeyJournal):
-            # An open transaction may hold locks on entries of the journal, also if its UPDATE
+            # An open transaction may hold locks on entries of the journal, even if its UPDATE
             # has changed no row.
             self._own.end_sessions(self.live)
         journal.reinstall(live)
 
     def forget(self, *, is_undone: bool = False) -> None:
-        """Close the top level and keep its changes. Counters keep their numbers."""
+        """Close the top level and keep its changes. Counters keep their values."""
         del is_undone
         if self._stack[-1].is_written:
             self._stack[-2].note_written()
@@ -504,11 +501,11 @@ class MySQLIsolation:
     # Questions
 
     def is_free(self) -> bool:
-        """Return whether no client of this process is inside a transaction, and so has no locks."""
+        """Return whether no client of this process is inside a transaction and holds locks."""
         return not sessions_inside(self.live)
 
     def is_untouched(self) -> bool:
-        """Return whether no row was committed in the top level."""
+        """Return whether no transaction has committed rows in the top level."""
         level = self._stack[-1]
         if self.is_clean():
             return True
@@ -541,7 +538,7 @@ class MySQLIsolation:
             except MySQLFailure as error:
                 if error.is_lost:
                     raise
-                return  # no such session: it has ended
+                return  # the session has ended
             if not cancel:
                 # A session keeps its locks until it has rolled back.
                 processes = "information_schema.processlist"
@@ -563,9 +560,9 @@ class MySQLIsolation:
         return self._reader.call(lambda control: content(control, self.live))
 
     def moment(self, *, exact: bool = False) -> JournalMoment | ReadContent | None:
-        """Return the present changes by the journal.
+        """Return the current changes by the journal.
 
-        Without a journal return None, or with ``exact`` all rows.
+        Without a journal, return None, or all rows with ``exact``.
 
         Cost: nothing if no statement may have written since the last moment.
         """
@@ -587,7 +584,7 @@ class MySQLIsolation:
         if last is not None and is_known and not exact:
             return last.moment
         moment = journal.moment(exact=exact)
-        # The commit of an open transaction is a statement that does not write.
+        # A COMMIT of an open transaction does not count as a write, so this moment is not cached.
         is_settled = not sessions_inside(self.live)
         self._last_moment = None
         if is_settled:
@@ -604,8 +601,8 @@ class MySQLIsolation:
     ) -> list[TableRows]:
         """Return the changes by the journal, or by a comparison with the level's start.
 
-        For a comparison the server computes digests of all tables. pytest-arena reads the rows of
-        those that differ. The changes of a level below another one are always compared.
+        For a comparison the server computes a digest of each table. pytest-arena reads the rows of
+        tables whose digests differ. For a level below another level it always compares.
 
         Raises:
             IsolationError: the schema has changed since a moment.
@@ -638,7 +635,7 @@ class MySQLIsolation:
     def _compared(
         self, level: MySQLLevel, above: MySQLLevel, limit: int | None
     ) -> list[TableRows]:
-        """Compare the content at the start of a level with that of the level above."""
+        """Compare the contents at the start of a level and of the level above."""
         start, number = level.start
         after = above.base.rows(above.number, unlike=start.rows(number))
         return compared(start.rows(number, unlike=after), after, limit=limit)
@@ -659,7 +656,7 @@ class MySQLIsolation:
                     f"the test's database {self.live} was dropped",
                     why="its content cannot be compared",
                     cause="a program outside of the tests has dropped it",
-                    fix="pytest …   # once more",
+                    fix="pytest …   # again",
                 ) from error
 
 
@@ -679,9 +676,9 @@ def _changed_schema() -> IsolationError:
 
 def _refused_lock(statement: str) -> IsolationError:
     return IsolationError(
-        f"undo cannot restore what a test writes under {statement.strip()}",
-        why="the triggers of undo write down the changed rows, and MariaDB refuses the second "
-        "write of a trigger while LOCK TABLES holds (error 1442)",
+        f"undo cannot restore rows that a test writes under {statement.strip()}",
+        why="the triggers of undo record the changed rows, and MariaDB refuses the second "
+        "write of a trigger under LOCK TABLES (error 1442)",
         cause=str(user_line() or "a statement LOCK TABLES"),
         fix='@pytest.mark.arena(isolation="clone")',
     )
@@ -697,8 +694,8 @@ def why_unfit(own: MySQLRegistry, database: str) -> str:
 
 def _unfit_level(reason: str) -> IsolationError:
     return IsolationError(
-        f"a fixture has made what undo cannot restore: {reason}",
+        f"a fixture has created content that undo cannot restore: {reason}",
         why="the tests above this fixture change rows that only a copy would restore",
         cause="the set-up of a fixture with a wide scope",
-        fix="arena_isolation = auto   (these tests are isolated by clone then)",
+        fix="arena_isolation = auto   (with auto these tests are isolated by clone)",
     )

@@ -77,21 +77,21 @@ class MySQL(ServerProduct[MySQLRegistry]):
         return registry
 
     def _names_of_databases(self, registry: MySQLRegistry) -> list[str]:
-        """Return the names of the server's databases, and of those in the app's URLs."""
+        """Return the names of the databases on the server and in the app's URLs."""
         with registry.reporting("the server's databases cannot be listed"):
             on_server = [name for (name,) in registry.control.rows("SHOW DATABASES")]
         requested, _ = self._core.requested()
         return on_server + [name.rpartition("/")[2] for name in requested]
 
     def _note_settings(self, control: MySQLControlLine) -> None:
-        """Note settings of the server with which a test may pass wrongly."""
+        """Note settings of the server that can let a test pass wrongly."""
         [(mode, lowers_names)] = control.rows(
             "SELECT @@GLOBAL.sql_mode, @@lower_case_table_names"
         )
         if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & {*mode.split(",")}:
             self._core.ledger.note(
-                "the server's sql_mode is not strict: it stores a part of a value that does not "
-                "fit, without an error. Next, if production is strict: "
+                "the server's sql_mode is not strict. If a value does not fit, the server stores "
+                "a part of it without an error. Next, if production is strict: "
                 "SET GLOBAL sql_mode = CONCAT(@@GLOBAL.sql_mode, ',STRICT_TRANS_TABLES')"
             )
         if lowers_names == 1:
@@ -108,7 +108,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
             raise ConfigError(
                 f"arena_database names a database that the tests use: {name}",
                 why="pytest-arena creates its databases on that server, and needs no database of "
-                "the app there",
+                "the app",
                 cause=self._config.places["database"],
                 fix=f"ARENA_DATABASE={shown} pytest …",
             )
@@ -131,9 +131,9 @@ class MySQL(ServerProduct[MySQLRegistry]):
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database that the option names.
+        """Return the isolation of a database, by the option.
 
-        ``auto`` is undo. If undo cannot restore the schema, it is clone, and a line says why.
+        ``auto`` is undo. If undo cannot restore the schema, it is clone, and the summary says why.
 
         Raises:
             ConfigError: the option names undo, which does not work here.
@@ -176,7 +176,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         )
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Return why a level cannot have an isolation, else ""."""
+        """Choose the isolation of the next level, or return why the level cannot have it."""
         if name not in _ISOLATIONS:
             return f"{self.shown} is isolated by undo, clone or rollback"
         live = cast("MySQLIsolation", isolation)
@@ -185,7 +185,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         return live.ask_for(_ISOLATIONS[name])
 
     def url(self, database: Database, driver: str) -> URL:
-        """Return the URL with the login of the app's first engine, which has the app's rights."""
+        """Return the URL with the login of the app's first engine, so with the app's rights."""
         target = self.target(database)
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
@@ -201,10 +201,10 @@ class MySQL(ServerProduct[MySQLRegistry]):
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database. The client takes no URL.
 
-        It logs in as pytest-arena does: a user of the app ends with the run.
+        It uses pytest-arena's login, because a user of the app ends with the run.
         """
         url = make_url(where)
-        # Without the protocol, `-h localhost` is the usual socket, of perhaps another server.
+        # Without the protocol, `-h localhost` means the usual socket, perhaps of another server.
         place = ["--protocol=tcp", "-h", str(url.host), "-P", str(url.port or PORT)]
         if "unix_socket" in url.query:
             place = ["-S", str(url.query["unix_socket"])]

@@ -26,7 +26,7 @@ class _ScriptStatement:
 _COMMAND = re.compile(
     r"(?i)(?P<name>DELIMITER|SOURCE|\\\.|\\u|SYSTEM|\\!)\s+(?P<rest>.*)"
 )
-# A text, a name, or a comment. A comment with `!` has statements, so it is no comment here.
+# A text, a name, or a comment. A comment with `!` has statements, so it does not match.
 _PART = re.compile(
     r"""(?s)'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`"""
     r"|(?P<comment>--(?:[ \t][^\n]*)?(?=\n|\Z)|\#[^\n]*|/\*(?!M?!).*?\*/)"
@@ -36,7 +36,7 @@ _PART = re.compile(
 def run_script(control: MySQLControl, script: str, database: str) -> None:
     """Run a script: each statement separately.
 
-    No statement is run if one reaches beyond the database, as ``DROP DATABASE`` does.
+    If a statement reaches beyond the database, as ``DROP DATABASE`` does, no statement is run.
 
     Raises:
         ScriptError: a statement was refused or has failed. ``fix`` is "" if it is not known.
@@ -60,7 +60,7 @@ def run_script(control: MySQLControl, script: str, database: str) -> None:
 def split_statements(text: str) -> list[str]:
     """Return the statements of a text that a driver sends, without comments at their edges.
 
-    A text with a command of the client ``mysql`` is returned whole: the server refuses it.
+    If a text has a command of the client ``mysql``, return the text. The server refuses it.
     """
     try:
         return [statement.sql for statement in _split(text)]
@@ -69,7 +69,7 @@ def split_statements(text: str) -> list[str]:
 
 
 def _split(script: str) -> Iterator[_ScriptStatement]:
-    """Yield the statements of a script. ``DELIMITER`` changes what ends one."""
+    """Yield the statements of a script. ``DELIMITER`` changes the end mark of statements."""
     delimiter = ";"
     position = 0
     start = 0
@@ -111,7 +111,7 @@ def _command(script: str, position: int) -> re.Match[str] | None:
         raise ScriptError(
             f"{command['name']} is a command of mysql, which pytest-arena does not run",
             line=script.count("\n", 0, command.start()) + 1,
-            fix="put the statements of that file in the place of this line",
+            fix="replace this line by the statements of that file",
         )
     return command
 

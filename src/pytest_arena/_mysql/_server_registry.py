@@ -65,10 +65,10 @@ CREATE TABLE IF NOT EXISTS made (
 CREATE TABLE IF NOT EXISTS used_by (
     template VARCHAR(64), run INT, PRIMARY KEY (template, run)) ENGINE = InnoDB
 """
-# The database's name. Versions of arena with other tables do not meet.
+# The database's name. Versions of pytest-arena with other tables use another database.
 REGISTRY = f"arena_registry_{sha256(_MAKE.encode()).hexdigest()[:8]}"
 _PREFIX = "arena_registry_"
-# MySQL cannot rename a database, so a database has a template's name while it is built.
+# MySQL cannot rename a database, so a template has its final name during the build.
 _KIND_IN_NAME = {"building": "template"}
 
 
@@ -93,7 +93,7 @@ def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
             )
     except MySQLFailure as error:
         raise messages.failed(
-            "arena's databases cannot be listed", error, address
+            "pytest-arena's databases cannot be listed", error, address
         ) from error
 
 
@@ -101,7 +101,7 @@ def _is_made(control: MySQLControl, registry: str) -> bool:
     """Return whether a database has pytest-arena's mark.
 
     Raises:
-        ValueError: it has tables, and not the mark.
+        ValueError: it has tables without the mark.
     """
     rows = control.rows(
         "SELECT table_name, table_comment FROM information_schema.tables "
@@ -113,7 +113,7 @@ def _is_made(control: MySQLControl, registry: str) -> bool:
 
 
 def _living(registry: str) -> str:
-    """Return the condition that a run of the table ``r`` lives: its session holds its lock."""
+    """Write the condition that a run of the table ``r`` is alive: its session holds its lock."""
     return f"IS_USED_LOCK(CONCAT({literal(f'{registry}.run.')}, r.id)) IS NOT NULL"
 
 
@@ -141,13 +141,13 @@ def _listed(control: MySQLControl, registry: str) -> list[RegistryRow]:
 
 
 class MySQLRegistry:
-    """The databases on a server that pytest-arena has made, and may drop.
+    """The databases on a server that pytest-arena has created and may drop.
 
-    A small database, ``arena_registry_…``, has a row for each. The row is committed before the
-    database is created, and deleted after it was dropped. A database without a row, or with a row
-    of another login, is left alone. A run is alive while its control connection holds its lock.
+    A small database, ``arena_registry_…``, has a row for each. pytest-arena commits the row before
+    it creates the database, and deletes the row after the drop. It never drops a database without a
+    row, or with a row of another login. A run is alive while its control connection holds its lock.
 
-    A thread drops databases in the background, on a connection of its own.
+    A background thread with a separate connection drops databases.
 
     Raises:
         ServerError: no server answers, or the login may not create databases.
@@ -167,22 +167,26 @@ class MySQLRegistry:
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
         self.tell = tell
         self.name = registry
-        self.left: list[str] = []  # databases that the last sweep left alone, and why
+        self.left: list[
+            str
+        ] = []  # the databases that the last sweep did not drop, and why
         self._address = address
         self._project = project[:255]
         self._process = os.getpid()
-        self._number = 0  # of the run, until it is connected
-        self._databases: dict[str, str] = {}  # of the run: the kind by the name
+        self._number = 0  # the run's number, 0 before the first connection
+        self._databases: dict[
+            str, str
+        ] = {}  # the kinds of the run's databases, by name
         self._plans: dict[str, CopyPlan] = {}
         self._is_closed = False
         self.control = MySQLControlLine(self._connect_as_run)
         self._dropping_control = MySQLControlLine(self._connect)
         self._dropping_thread = Background(at_end=self._dropping_control.close)
-        with self.reporting("pytest-arena's databases cannot be made"):
+        with self.reporting("pytest-arena's databases cannot be created"):
             self.sweep()
 
     def address_of(self, name: str = "") -> Address:
-        """Return the address of a database; without a name, of the registry."""
+        """Return the address of a database. Without a name, return the registry's address."""
         return replace(self._address, database=name or self.name)
 
     # Connect
@@ -228,7 +232,7 @@ class MySQLRegistry:
     def _connect_as_run(self) -> MySQLControl:
         control = self._connect()
         if self._process != os.getpid():
-            return control  # a forked child only reads; the run is its parent's
+            return control  # a forked child only reads
         try:
             self._begin(control)
         except BaseException:
@@ -239,7 +243,7 @@ class MySQLRegistry:
     def _begin(self, control: MySQLControl) -> None:
         """Take the lock of the run. Insert its row, and the rows of its databases.
 
-        If the connection was lost, another run may have cleaned this one up as dead.
+        If the connection was lost, another run may have cleaned up after this run.
         """
         row = (
             f"CURRENT_USER(), {literal(self._project)}, {literal(platform.node())}, "
@@ -277,11 +281,11 @@ class MySQLRegistry:
     # Create
 
     def create(self, kind: str, *, template: str | None = None) -> str:
-        """Create a database with a new, unique name: a copy of a template, or empty.
+        """Create a copy of a template, or an empty database. Return its new, unique name.
 
         Raises:
             IsolationError: the disk is full, or the template was dropped.
-            ServerError: the server does not answer, is full of connections, or refuses.
+            ServerError: the server does not answer, has no free connection, or refuses.
         """
         name = new_name(kind)
         what = f"no copy of {template}" if template else "no new database"
@@ -299,7 +303,7 @@ class MySQLRegistry:
         return name
 
     def in_registry(self, function: Callable[[MySQLControl], None]) -> None:
-        """Call a function that may use another database. Use the registry again afterwards.
+        """Call a function that may change the current database, and then change it back.
 
         Raises:
             MySQLFailure: the server refused a statement, or cannot be reached.
@@ -316,7 +320,7 @@ class MySQLRegistry:
         self.control.call(call)
 
     def plan_of(self, name: str | None) -> CopyPlan:
-        """Return the plan of a database that does not change from here on. None: an empty one.
+        """Return the plan of a database that never changes again, or of an empty database (None).
 
         Raises:
             MySQLFailure: the server does not answer, or refuses.
@@ -362,7 +366,7 @@ class MySQLRegistry:
         return name
 
     def keep(self, name: str, title: str) -> None:
-        """Keep a database for inspection. The newest twenty stay."""
+        """Keep a database for inspection. The newest twenty kept databases stay."""
         with self.reporting(f"{name} cannot be kept"):
             self.control.run(
                 f"UPDATE made SET kind = 'kept', run = NULL, title = {literal(title)}, "
@@ -387,7 +391,7 @@ class MySQLRegistry:
             )
 
     def used(self, name: str) -> None:
-        """Record that this run uses a template. No sweep drops it while the run lives."""
+        """Record that this run uses a template, so that no sweep drops it while the run lives."""
         with self.reporting(f"{name} cannot be used"):
             self.control.run(
                 "INSERT IGNORE INTO used_by (template, run) SELECT name, "
@@ -404,11 +408,11 @@ class MySQLRegistry:
             TimeoutError: another process has not released the lock in time.
         """
         name = literal(f"{self.name}.{fingerprint}")
-        # On a separate connection, so that waiting blocks no other statement.
+        # A separate connection, so that waiting blocks no other statement.
         with self.reporting("no connection for a lock"):
             control = self._connect()
         with closing(control):
-            with self.reporting("a lock cannot be had"):
+            with self.reporting("a lock cannot be acquired"):
                 [(is_locked,)] = control.rows(f"SELECT GET_LOCK({name}, {seconds})")
             if not is_locked:
                 raise TimeoutError(f"{fingerprint}: locked for {seconds} s")
@@ -428,7 +432,7 @@ class MySQLRegistry:
         )
 
     def _take_grants(self, name: str) -> None:
-        """Store what the builder of a database has granted, and revoke it from the real users."""
+        """Store the grants that the builder has made on a database, and revoke them."""
         grants = self.grants_of(name)
         for user, line in self._revoke_grants(name):
             place = identifier(ANY_DATABASE)
@@ -440,9 +444,9 @@ class MySQLRegistry:
             )
 
     def grants_of(self, name: str) -> dict[str, list[str]]:
-        """Return what the schema of a database grants, by users.
+        """Return the grants of the schema of a database, by users.
 
-        These are lines of SHOW GRANTS, with ``ANY_DATABASE`` in the place of the database.
+        These are lines of SHOW GRANTS, with ``ANY_DATABASE`` in place of the database.
 
         Raises:
             MySQLFailure: the server does not answer.
@@ -455,9 +459,10 @@ class MySQLRegistry:
         return grants
 
     def _revoke_grants(self, name: str) -> list[tuple[str, str]]:
-        """Revoke all grants on a database. Return them, with their users.
+        """Revoke all grants on a database. Return them with their users.
 
-        A dropped database keeps its grants. A login that may not read them has made none.
+        MySQL keeps the grants of a dropped database. If the login may not read grants, it has made
+        none.
         """
         pattern = name.replace("_", r"\_")
         places = f"{literal(name)}, {literal(pattern)}"
@@ -490,7 +495,7 @@ class MySQLRegistry:
             MySQLFailure: the server refuses.
         """
         name = f"{ACCOUNT_PREFIX}{secrets.token_hex(6)}"
-        # Plugins of servers ask for letters, digits and other signs.
+        # Password plugins require letters, digits and other characters.
         password = f"aA1!{secrets.token_hex(16)}"
         self._databases[name] = "account"
         self.control.run(self._insert_row(name, "account"))
@@ -519,14 +524,14 @@ class MySQLRegistry:
             self._drop(name, self.control)
 
     def drop_later(self, name: str) -> None:
-        """Drop a database in the background. ``close`` drops those that are left."""
+        """Drop a database in the background. ``close`` drops the remaining databases."""
         if self._is_closed or self._process != os.getpid():
             return
         self._plans.pop(name, None)
         self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
 
     def _drop(self, name: str, control: MySQLControlLine) -> str:
-        """Drop a database of this login that has a row. Return why not, "" if done."""
+        """Drop a database of this login that has a row. Return "", or why it failed."""
         quoted = literal(name)
         try:
             [*rows] = control.rows(
@@ -559,14 +564,14 @@ class MySQLRegistry:
         """
         control = control or self.control
         for (pid,) in self.sessions(name, control):
-            with suppress(MySQLFailure):  # it has ended
+            with suppress(MySQLFailure):  # the session has ended
                 control.run(f"KILL {pid}")
         until(lambda: not self.sessions(name, control), within=_END_SECONDS)
 
     def sessions(
         self, name: str, control: MySQLControlLine | None = None
     ) -> list[tuple[int]]:
-        """Return the ids of the sessions whose database this is, without pytest-arena's own."""
+        """Return the ids of the sessions whose database this is, without this session."""
         control = control or self.control
         return control.rows(
             f"SELECT id FROM information_schema.processlist WHERE db = {literal(name)} "
@@ -578,8 +583,8 @@ class MySQLRegistry:
     def sweep(self, *, everything: bool = False) -> list[str]:
         """Drop databases of dead runs, and old templates that no living run uses.
 
-        With ``everything``, also all templates, kept databases, and the registry if it is empty
-        then. Return the names. ``left`` has the reasons of those that are not dropped.
+        With ``everything``, also drop all templates, kept databases, and the registry if it is then
+        empty. Return the names. ``left`` gets the other databases, with reasons.
 
         Raises:
             MySQLFailure: the server does not answer, or refuses.
@@ -588,7 +593,7 @@ class MySQLRegistry:
         dropped: list[str] = []
         for run in self._dead_runs():
             lock = self._lock_of(run)
-            # The lock of a dead run: one process alone cleans up after it.
+            # With the lock of a dead run, only one process cleans up after the run.
             if self.control.rows(f"SELECT GET_LOCK({lock}, 0)") != [(1,)]:
                 continue
             try:
@@ -603,7 +608,7 @@ class MySQLRegistry:
         return dropped
 
     def _delete_run(self, run: int) -> None:
-        """Delete the row of a run, unless it has databases that were not dropped."""
+        """Delete the row of a run if no database of the run is left."""
         self.control.run(
             f"DELETE FROM used_by WHERE run = {run}; DELETE FROM run WHERE id = {run} "
             f"AND NOT EXISTS (SELECT 1 FROM made WHERE made.run = {run})"
@@ -627,9 +632,9 @@ class MySQLRegistry:
         return dropped
 
     def _condemned(self, *, everything: bool) -> list[str]:
-        """Return the templates that are old, or all, and that no living run uses.
+        """Condemn templates that no living run uses, and return them: the old ones, or all.
 
-        They get to this run, which drops them.
+        This run then drops them.
         """
         which = "m.kind IN ('template', 'kept')"
         if not everything:
@@ -645,7 +650,7 @@ class MySQLRegistry:
             f"WHERE u.template = m.name AND {_living(self.name)})"
         )
         for (name,) in rows:
-            # Another run may have begun to use it: its row in `used_by` decides.
+            # Another run may have begun to use the template. Its row in `used_by` decides.
             self.control.run(
                 f"UPDATE made SET kind = 'condemned', run = {self._number} "
                 f"WHERE name = {literal(name)} AND kind IN ('template', 'kept') "
@@ -658,7 +663,7 @@ class MySQLRegistry:
         return [name for (name,) in condemned]
 
     def _drop_registry(self) -> None:
-        """Drop the registry if it is empty. A later run makes it again."""
+        """Drop the registry if it is empty. A later run creates it again."""
         [(number,)] = self.control.rows(
             "SELECT (SELECT COUNT(*) FROM made) + "
             f"(SELECT COUNT(*) FROM run WHERE id <> {self._number})"
@@ -671,7 +676,7 @@ class MySQLRegistry:
     # End
 
     def close(self) -> int:
-        """Drop this run's databases, except templates and kept ones, and end the run.
+        """Drop this run's databases, except templates and kept databases, and end the run.
 
         After Ctrl-C this takes at most three seconds. Return the number of databases that are
         left. The next run drops them.

@@ -60,16 +60,16 @@ def url_of(address: Address, dialect: str, driver: str) -> URL:
 
 @dataclass(frozen=True, slots=True)
 class MySQLBuild(ServerBuild[MySQLRegistry]):
-    """The database that a build fills, by the app's drivers."""
+    """The database that a build fills with the app's drivers."""
 
     dialect: str  # mysql or mariadb
-    async_driver: str  # "" if there is none
+    async_driver: str  # "" if no async driver is installed
     product: str = "MySQL"
     has_schemas: bool = False
 
     @property
     def sync_url(self) -> URL:
-        """The URL for PyMySQL. The async drivers convert values as it does."""
+        """The URL for PyMySQL, which converts values like the async drivers."""
         return url_of(self.address, self.dialect, _SYNC)
 
     @property
@@ -80,12 +80,12 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
                 "no async driver for MySQL is installed",
                 why="the function that builds the template is async",
                 cause="neither asyncmy nor aiomysql can be imported",
-                fix="pip install asyncmy   (or make the function a sync one)",
+                fix="pip install asyncmy   (or make the function sync)",
             )
         return url_of(self.address, self.dialect, self.async_driver)
 
     def run_script(self, script: str) -> None:
-        """Run a script on a separate connection, with which its settings end."""
+        """Run a script on a separate connection, so that the script's settings end with it."""
         with contextlib.closing(open_control(self.address)) as control:
             control.run(
                 "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1 "
@@ -120,7 +120,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     product = "mysql"
     # The server's version, character set and SQL mode.
     question = _DESCRIBED
-    fix_if_down = "pytest …   # once more, when the server answers"
+    fix_if_down = "pytest …   # again, when the server answers"
 
     @property
     def ddl(self) -> Dialect:
@@ -131,7 +131,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
         del fingerprint
-        with self.own.reporting("what dead runs have left cannot be swept"):
+        with self.own.reporting("databases of dead runs cannot be dropped"):
             self.own.sweep()
 
     def _build(self, address: Address) -> MySQLBuild:
@@ -151,14 +151,16 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         )
 
     def advice(self, error: BaseException) -> str:
-        """Return the next step by the server's number of the error."""
+        """Return the next step by the server's error number."""
         original = getattr(error, "orig", None) or error
         number = re.match(r"\((\d+),", str(original))
-        return step_for(int(number[1]), self.own.address_of().user) if number else ""
+        if number:
+            return step_for(int(number[1]), self.own.address_of().user)
+        return ""
 
 
 def async_driver_for(dialect: Dialect) -> str:
-    """Return the app's driver if it is async, else the first installed one, or ""."""
+    """Return the app's driver if it is async, or the first installed async driver, or ""."""
     if dialect.is_async:
         return dialect.driver
     for driver in ASYNC_DRIVERS:

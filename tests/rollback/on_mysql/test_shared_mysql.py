@@ -196,7 +196,7 @@ def test_a_deadlock_rolls_back_the_whole_transaction(shared: SharedDatabase) -> 
         ask(connection, "UPDATE dancer SET name = 'Dust' WHERE id = 1")
         thread = threading.Thread(target=wait_for_first, args=(outside,))
         thread.start()
-        with pytest.raises(pymysql.OperationalError, match="rolled back all that this test"):
+        with pytest.raises(pymysql.OperationalError, match="rolled back all rows of this test"):
             ask(connection, "UPDATE dancer SET name = 'x' WHERE name = 'outside 0'")
         thread.join(10)
         outside.rollback()

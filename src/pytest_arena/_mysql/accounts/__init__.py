@@ -1,4 +1,4 @@
-"""The users of the server as which the app connects, and their grants."""
+"""The server's users for the app's connections, and their grants."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._values import Address, ServerLogin
 
-ACCOUNT_PREFIX = "arena_user_"  # of the names of users that pytest-arena creates
+ACCOUNT_PREFIX = (
+    "arena_user_"  # the names of users that pytest-arena creates begin with this
+)
 
 
 class AccountRegistry(Protocol):
-    """The registry of a server, as far as it is about users."""
+    """The methods of a server's registry for users."""
 
     control: MySQLControlLine
 
@@ -31,7 +33,7 @@ class AccountRegistry(Protocol):
         """Drop databases and users."""
 
     def grants_of(self, name: str) -> dict[str, list[str]]:
-        """Return what the schema of a database grants, by users."""
+        """Return the grants of the schema of a database, by users."""
 
     def hosts_of(self, user: str) -> list[str]:
         """Return the hosts of the accounts that have a user's name."""

@@ -1,4 +1,4 @@
-"""The users of the server as which the app connects."""
+"""The server's users for the app's connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _NO_PROGRAM = 1305  # a procedure or a function that the schema does not have
-# To end the sessions of another user, pytest-arena must see them.
+# PROCESS, because pytest-arena must see the sessions of another user to end them.
 _NEEDED = (
     {"CREATE USER"},
     {"PROCESS"},
@@ -58,18 +58,18 @@ class _Account:
     """A user that pytest-arena has created for a database and a user of the app."""
 
     login: ServerLogin
-    shown: str  # as a statement names it
+    shown: str  # the account's name in a statement
     grants: list[Grant]
-    database: str = ""  # the live database on which it has the rights
+    database: str = ""  # the live database on which the user has rights
 
     def give(self, control: MySQLControlLine, live: str) -> None:
-        """Give it its rights on a database, and none on the last one. Raises as ``run`` does."""
+        """Grant the rights on a live database, and revoke the earlier ones. Raises as ``run``."""
         if self.database == live:
             return
         if self.database:
             control.run(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {self.shown}")
         for grant in self.grants:
-            # The developer's database may have tables and programs that the schema has not.
+            # The developer's database may have tables and programs that the schema lacks.
             try:
                 control.run(grant.statement(live, self.shown))
             except MySQLFailure as error:
@@ -81,9 +81,9 @@ class _Account:
 class Accounts:
     """Users that pytest-arena creates, one for each database and user of the app's engines.
 
-    Such a user has the rights on the live database that the app's user has on its database, and no
-    right on anything else. They are, in this order: what the schema grants, what the app's user
-    has on this server, or all rights.
+    Such a user has rights only on the live database, like the app's user on its database. The
+    rights are the schema's grants, or else the rights of the app's user on this server, or else all
+    rights.
     """
 
     def __init__(self, core: Core, own: AccountRegistry) -> None:
@@ -93,12 +93,12 @@ class Accounts:
         self._lock = threading.RLock()
         self._missing: str | None = None  # why no user can be created
         self._accounts: dict[tuple[Database, str], _Account | None] = {}
-        self._created_users: set[str] = set()  # for the schema's grants alone
+        self._created_users: set[str] = set()  # only the schema's grants need them
 
     def create_users_of_app(self) -> None:
         """Create the users of the app's engines on a private server. A schema may name them.
 
-        They have no password: only this user of the system can enter the server's folder.
+        They have no password, because only this user of the system can enter the server's folder.
 
         Raises:
             ServerError: the server does not answer.
@@ -113,9 +113,9 @@ class Accounts:
     def login_of(
         self, database: Database, login: ServerLogin | None, address: Address
     ) -> ServerLogin | None:
-        """Return the login for an engine with a login of the app. None: pytest-arena's login.
+        """Return the login for an engine with a login of the app, None for pytest-arena's login.
 
-        An engine without a login, as of a session, has that of the app's first engine.
+        An engine without a login, such as a session's, gets the login of the app's first engine.
 
         Raises:
             ServerError: the server does not answer.
@@ -140,7 +140,7 @@ class Accounts:
             account = self._accounts[key]
             if account is None:
                 return None
-            # Another live database may have replaced the last one.
+            # Another live database may have replaced the earlier one.
             with self._own.reporting("no rights for the app's connections"):
                 account.give(self._own.control, live)
             return account.login
@@ -190,7 +190,7 @@ class Accounts:
         return GRANT_ACCOUNTS.format(user=self._address.user, admin=admin)
 
     def _missing_right(self) -> str:
-        """Return a right that pytest-arena's login lacks, "" if it can create and end users."""
+        """Return which right pytest-arena's login lacks to create users, or ""."""
         if self._missing is None:
             rights = {str(right) for (right,) in self._own.control.rows(_OWN_RIGHTS)}
             lacking = [
@@ -204,13 +204,13 @@ class Accounts:
     def _grants_for(
         self, database: Database, user: str, live: str
     ) -> tuple[list[Grant], str]:
-        """Return the rights of a user of the app, and why they are unknown, or ""."""
+        """Return the rights of a user of the app, and "", or why the rights are unknown."""
         of_schema = self._own.grants_of(live).get(user, [])
         if of_schema:
             return grants_on(ANY_DATABASE, of_schema), ""
         host = self._host_of(user)
         if host is None:
-            # As for most apps: their user may do everything in their database.
+            # The user of most apps may do everything in the app's database.
             return [ALL], ""
         rows = self._own.control.rows(f"SHOW GRANTS FOR {account_shown(user, host)}")
         name = database.key.name.partition("/")[2]
@@ -221,7 +221,7 @@ class Accounts:
         if not grants and user in self._created_users:
             return [ALL], ""
         if not grants:
-            return [ALL], f"it has none on {name} on this server"
+            return [ALL], f"the user has no grants on {name} on this server"
         return grants, ""
 
     def _host_of(self, user: str) -> str | None:
@@ -246,7 +246,7 @@ class Accounts:
             raise
 
     def _note_names_of_users(self, user: str, live: str) -> None:
-        """Note views and programs that read the name of the user, which differs in tests."""
+        """Note views and programs that read the user's name, which differs in tests."""
         question = _NAMES_USER.format(database=literal(live), calls=_CALLS_USER)
         names = [name for (name,) in self._own.control.rows(question)]
         if names:

@@ -1,4 +1,4 @@
-"""Reads grants of a user on one database, to give them on another one."""
+"""Reads a user's grants on one database, for the same grants on another database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_arena._mysql._control import identifier, literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# The rights that a database can have. Of a grant on the whole server, these alone are given.
+# Rights on a database. Of a grant on the whole server, pytest-arena gives only these rights.
 _OF_DATABASES = frozenset(
     {
         "ALL PRIVILEGES",
@@ -37,13 +37,13 @@ _OF_DATABASES = frozenset(
     }
 )
 _WHOLE_DATABASE = "*"
-ANY_DATABASE = "?"  # in a stored grant, in the place of a database's name
+ANY_DATABASE = "?"  # in a stored grant, in place of a database's name
 _NAME = r"`(?:[^`]|``)+`"
 _GRANT = re.compile(
     rf"GRANT (?P<rights>.+) ON (?P<kind>PROCEDURE |FUNCTION |PACKAGE BODY |PACKAGE |TABLE )?"
     rf"(?P<database>\*|{_NAME})\.(?P<name>\*|{_NAME}) TO (?P<account>\S+)"
 )
-# They give no right on a database.
+# These grants give no right on a database.
 _WITHOUT_RIGHTS = re.compile(r"GRANT (?:USAGE|PROXY) ON ")
 
 
@@ -52,15 +52,15 @@ class Grant:
     """Rights on a database, or on one of its objects."""
 
     rights: str
-    kind: str = ""  # "PROCEDURE " and others; "" for a table
-    name: str = _WHOLE_DATABASE  # of the object
+    kind: str = ""  # the kind of object, such as "PROCEDURE ", or "" for a table
+    name: str = _WHOLE_DATABASE  # the name of the object
 
     def statement(self, database: str, account: str) -> str:
         """Write the statement that gives the rights on another database."""
         place = identifier(database)
         name = self.name
         if name == _WHOLE_DATABASE:
-            place = place.replace("_", r"\_")  # a name is a pattern here
+            place = place.replace("_", r"\_")  # GRANT reads the name as a pattern
         else:
             name = identifier(name)
         return f"GRANT {self.rights} ON {self.kind}{place}.{name} TO {account}"
@@ -70,13 +70,13 @@ ALL = Grant("ALL PRIVILEGES")
 
 
 class UnreadableGrantError(Exception):
-    """A grant of a form that cannot be given on another database, such as a role."""
+    """A grant that cannot be given on another database, such as a role."""
 
 
 def grants_on(database: str, lines: Iterable[str]) -> list[Grant]:
     """Return the grants on a database among the lines of SHOW GRANTS for one user.
 
-    Of the grants whose names are patterns the server uses the one with the longest beginning.
+    If several patterns match, the server uses the pattern with the longest start before a wildcard.
 
     Raises:
         UnreadableGrantError: a line has a role, or revokes a part of a grant.
@@ -109,11 +109,13 @@ def _of_server(grant: Grant) -> list[Grant]:
     rights = [
         right for right in grant.rights.split(", ") if right.upper() in _OF_DATABASES
     ]
-    return [Grant(", ".join(rights))] if rights else []
+    if rights:
+        return [Grant(", ".join(rights))]
+    return []
 
 
 def _matches(pattern: str, database: str) -> bool:
-    """Return whether a name in a grant, in which ``_`` and ``%`` are wildcards, is a database's."""
+    """Return whether a pattern of a grant, with the wildcards ``_`` and ``%``, matches a name."""
     parts = []
     for part in re.findall(r"\\.|.", pattern):
         wildcard = {"_": ".", "%": ".*"}.get(part)
@@ -124,11 +126,13 @@ def _matches(pattern: str, database: str) -> bool:
 def _beginning(pattern: str) -> int:
     """Return the number of characters before the first wildcard."""
     wildcard = re.search(r"(?<!\\)[_%]", pattern)
-    return wildcard.start() if wildcard else len(pattern) + 1
+    if wildcard:
+        return wildcard.start()
+    return len(pattern) + 1
 
 
 def revoke(line: str) -> str:
-    """Return the statement that takes back what a line of SHOW GRANTS shows."""
+    """Return the statement that revokes the grant in a line of SHOW GRANTS."""
     match = _GRANT.match(line)
     if match is None:
         return ""
@@ -138,7 +142,9 @@ def revoke(line: str) -> str:
 
 def unquoted(name: str) -> str:
     """Return a name without its quotes."""
-    return name[1:-1].replace("``", "`") if name.startswith("`") else name
+    if name.startswith("`"):
+        return name[1:-1].replace("``", "`")
+    return name
 
 
 def account_shown(user: str, host: str) -> str:

@@ -36,7 +36,7 @@ class MySQLDatabases(ServerDatabases):
         run = MySQLRegistry(
             self._address, project="arena databases", registry=self._registry
         )
-        with closing(run), run.reporting("the databases cannot be swept"):
+        with closing(run), run.reporting("the databases cannot be dropped"):
             run.sweep(everything=everything)
         return run.left
 
@@ -58,7 +58,7 @@ def place_kinds(
     is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
     if sys.platform != "win32" and not is_named:
         from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not for Windows
-        from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - as above
+        from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - not for Windows
 
         # Most projects have no server of this product.
         if is_of_product or PRIVATE_SERVERS.parents(config.cache):
@@ -85,5 +85,5 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
     if not (is_asked_for or look(server.address, registry=registry).is_found):
-        return []  # most projects have nothing on this server
+        return []  # most projects have no databases on this server
     return [MySQLDatabases(server.address, server.shown, registry=registry)]

@@ -1,1 +1,1 @@
-"""Connections to MySQL and MariaDB that no engine opens, and the statements of all connections."""
+"""Guards connections that no engine opens, and the statements of all connections."""

@@ -1,8 +1,8 @@
 """Refuses or redirects connections that no engine opens.
 
-pytest-arena replaces the constructor of each driver's connections, and the method that sends each
-statement. Engines call them, too: a connection that the gate has redirected passes if its arguments
-are still the gate's.
+pytest-arena replaces the constructor of each driver's connections, and the method that sends
+statements. Engines call them, too. The guard admits a connection if it still has the arguments that
+the gate has set.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _DriverGuard:
         self.find_core = find_core
 
     def admit(self, driver: str, kwargs: dict[str, Any]) -> Admission | None:
-        """Refuse, redirect or admit a connection. Return None if nothing watches it later.
+        """Refuse, redirect or admit a connection. Return None if the guard ignores it afterwards.
 
         Raises:
             RefusedError: the connection may not be opened.
@@ -93,7 +93,7 @@ class _DriverGuard:
     def check_first_statement(
         self, admission: Admission | None, kwargs: dict[str, Any]
     ) -> None:
-        """Check ``init_command``, which the driver sends while it connects.
+        """Check ``init_command``, the statement that the driver sends while it connects.
 
         Raises:
             ProductionDatabaseError: the statement reaches beyond its database.
@@ -110,7 +110,7 @@ class _DriverGuard:
     def ask_first(
         self, connection: object, sql: object, *args: object, **options: object
     ) -> _Arguments:
-        """Return the arguments of ``query``, with the statement that the driver may send."""
+        """Return the arguments of ``query`` with the statement to send."""
         replacement = to_send(self.find_core, connection, sql)
         return (replacement or sql, *args), options
 
@@ -137,7 +137,7 @@ class _DriverGuard:
 
 
 class _SpawnedDriverGuard(_DriverGuard):
-    """Decides on connections in a process that multiprocessing has spawned, which has no core."""
+    """Decides in a process that multiprocessing has spawned. The process has no core."""
 
     def __init__(self, spawned: SpawnedConnections) -> None:
         super().__init__(lambda: None)
@@ -150,7 +150,9 @@ class _SpawnedDriverGuard(_DriverGuard):
             UnknownDatabaseError: no engine of the test's process had that database.
         """
         named = arguments.target(kwargs)
-        server = replace(named, login=None)  # each user works as the app's first one
+        server = replace(
+            named, login=None
+        )  # all users get the login of the app's first user
         address = self._spawned.address_of(server)
         if address is not None:
             arguments.redirect(driver, address, kwargs)
@@ -160,7 +162,7 @@ class _SpawnedDriverGuard(_DriverGuard):
 
 
 def _do_nothing(connection: object) -> None:
-    """Serve as the method ``__del__``, which a class in C does not have."""
+    """Replace the method ``__del__``, which a class in C lacks."""
 
 
 def replace_method(
@@ -169,7 +171,7 @@ def replace_method(
     make: Callable[[Callable[..., Any]], Callable[..., object]],
     missing: Callable[..., Any] | None = None,
 ) -> None:
-    """Replace a method of a driver's class by the one that ``make`` returns, once.
+    """Replace a method of a driver's class, once, by the method that ``make`` returns.
 
     Raises:
         AttributeError: this version of the driver has no such method, and ``missing`` is None.
@@ -236,7 +238,7 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
 
 
 def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
-    """Replace the functions that mysqlclient has beside those of the other drivers."""
+    """Replace the functions that only mysqlclient has."""
     replace_method(kind, "autocommit", partial(_around, after=_note_end))
     for name in ("change_user", "send_query", "shutdown"):
         replace_method(kind, name, partial(_refused_method, guard, name))
@@ -275,7 +277,7 @@ def _guarding_init(
 
 
 def _is_async(method: Any) -> bool:
-    # asyncmy is compiled: its coroutine functions are no Python functions.
+    # asyncmy is compiled, so its coroutine functions are no Python functions.
     module = str(getattr(method, "__module__", ""))
     return iscoroutinefunction(method) or module.startswith("asyncmy")
 
@@ -297,10 +299,10 @@ def _around(
     before: Callable[..., _Arguments] = _keep_arguments,
     after: Callable[[object, Sequence[object], object], None] = _ignore_answer,
 ) -> Callable[..., object]:
-    """Return a driver's method that calls a function before it and another one after it.
+    """Return a driver's method that calls ``before`` before it, and ``after`` after it.
 
-    ``before`` returns the arguments for the driver. ``after`` gets the positional ones, and the
-    driver's answer.
+    ``before`` returns the arguments for the driver. ``after`` gets the positional arguments, and
+    the driver's answer.
     """
 
     def method(connection: object, *args: object, **options: object) -> object:
@@ -321,7 +323,7 @@ def _around(
 def _asking_first(
     guard: _DriverGuard, original: Callable[..., Any]
 ) -> Callable[..., object]:
-    """Return a driver's method that sends a statement, and asks pytest-arena first."""
+    """Return a driver's ``query`` that first checks the statement."""
     send: Any = _around(original, before=guard.ask_first, after=_note_rows)
 
     def query(
@@ -354,7 +356,7 @@ def _asking_first(
 
 
 def _note_pid(connection: object, _args: object, _answer: object) -> None:
-    """Note the session of a driver that has connected or reconnected."""
+    """Note the session's id after the driver has connected or reconnected."""
     record = known_record(connection)
     if record is not None:
         record.note_pid(pid_of(connection))
@@ -363,9 +365,9 @@ def _note_pid(connection: object, _args: object, _answer: object) -> None:
 def _preparing(
     guard: _DriverGuard, original: Callable[..., Any]
 ) -> Callable[..., object]:
-    """Return asyncmy's method that prepares a statement. Count its database as used.
+    """Return asyncmy's ``prepare``, which checks the statement and counts its database as used.
 
-    asyncmy executes a prepared statement without `query`.
+    asyncmy executes a prepared statement without ``query``.
     """
 
     async def prepare(connection: object, query: object) -> object:
@@ -400,7 +402,7 @@ def _note_end(connection: object, _args: object, _answer: object) -> None:
 def _giving_up(
     guard: _DriverGuard, original: Callable[..., Any], *, is_collected: bool = False
 ) -> Callable[..., object]:
-    """Return a method that ends a connection. It first notes the writes that are lost."""
+    """Return a method that ends a connection, and first notes the writes that are lost."""
 
     def end(connection: object) -> object:
         give_up(guard.find_core, connection, is_collected=is_collected)

@@ -1,7 +1,7 @@
 """Fetches the id that MariaDB does not report if the table has triggers.
 
-`UPDATE number SET id = LAST_INSERT_ID(id + 1)` sets the id of the answer, which is the driver's
-``cursor.lastrowid``. The triggers of ``undo`` make it 0. The session has the right id.
+`UPDATE number SET id = LAST_INSERT_ID(id + 1)` sets the id in the answer, which is the driver's
+``cursor.lastrowid``. The triggers of ``undo`` set it to 0. The session keeps the right id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ID_QUERY = "SELECT LAST_INSERT_ID()"
-_NO_ROW = "matched: 0 "  # in the answer to an UPDATE, which then has set no id
+_NO_ROW = "matched: 0 "  # in the answer to an UPDATE without a row, which sets no id
 
 
 def _lacks_id(connection: object, insert_id: int, message: object) -> bool:
@@ -26,25 +26,25 @@ def _lacks_id(connection: object, insert_id: int, message: object) -> bool:
 
 
 def answer_without_id(connection: Any) -> Any:
-    """Return a driver's last answer if it lacks the id that the statement has set, else None."""
+    """Return a driver's last answer if it lacks the id that the statement has set, or None."""
     if hasattr(connection, "store_result"):
-        return None  # mysqlclient has no object for it: see `with_missing_id`
+        return None  # mysqlclient has no object for the answer, see `with_missing_id`
     answer = connection._result  # noqa: SLF001 - the drivers have no public name
     is_missing = _lacks_id(connection, answer.insert_id, answer.message)
     return answer if is_missing else None
 
 
 def add_id(connection: Any, answer: Any) -> None:
-    """Add the value of the last answer to an earlier one, which is the last one then."""
+    """Add the value of the last answer to an earlier answer, and make that the last answer."""
     answer.insert_id = value_of(connection)
-    connection._result = answer  # noqa: SLF001 - as above
-    connection._affected_rows = answer.affected_rows  # noqa: SLF001 - as above
+    connection._result = answer  # noqa: SLF001 - the drivers have no public name
+    connection._affected_rows = answer.affected_rows  # noqa: SLF001 - the drivers have no public name
 
 
 def with_missing_id(
     query: Callable[..., object], original: Callable[..., Any]
 ) -> Callable[..., object]:
-    """Return mysqlclient's method ``insert_id``. A cursor calls it after each statement.
+    """Return mysqlclient's method ``insert_id``, which a cursor calls after each statement.
 
     ``query`` sends a statement.
     """

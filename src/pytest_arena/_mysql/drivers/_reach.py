@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Texts, names, comments and numbers. A comment with `!` has statements that the server executes.
-# `"` quotes a text, unless the app sets ANSI_QUOTES. Each begins with a fixed character, which is
-# what makes the search quick.
+# `"` quotes a text, unless the app sets ANSI_QUOTES. The search is fast because each alternative
+# begins with a fixed character.
 _PART = re.compile(
     r"""(?sx) '[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+' | "[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+"
     | `[^`]*+(?:``[^`]*+)*+` | --(?=\s|\Z)[^\n]* | \#[^\n]* | /\*M?!\d* | /\*.*?\*/ | \*/
@@ -22,15 +22,14 @@ _PART = re.compile(
 _EQUAL_ROWS = re.compile(r"(?P<row>\([^()]*\))(?:\s*,\s*(?P=row))+")
 # MariaDB's settings for one statement: SET STATEMENT max_statement_time = 100 FOR DELETE FROM t
 _SET_FOR_ONE = re.compile(r"(?i)(?<![^;])\s*SET\s+STATEMENT\b[^;(]*?\bFOR\b\s*")
-_SHORT = (
-    4096  # characters. Longer statements contain data, so their results are not kept.
-)
+# Characters. Longer statements contain data, so their results are not cached.
+_SHORT = 4096
 
 
 def bare(statement: str) -> str:
     """Return a statement without comments, with '' for each text and 0 for each number.
 
-    The drivers send values as a part of the statement. Without them an app has some hundred.
+    The drivers send values inside the statement. Without values an app has some hundred statements.
 
     >>> bare("UPDATE `a` SET b2 = 'x; y', c = 17 -- all")
     "UPDATE `a` SET b2 = '', c = 0  "
@@ -46,7 +45,9 @@ def _bare(statement: str) -> str:
 
 
 _bare_kept = lru_cache(maxsize=1024)(_bare)
-_bare_last = lru_cache(maxsize=2)(_bare)  # several functions ask for it in turn
+_bare_last = lru_cache(maxsize=2)(
+    _bare
+)  # several functions need the same result in turn
 
 
 def _without(match: re.Match[str]) -> str:
@@ -62,7 +63,9 @@ def _without(match: re.Match[str]) -> str:
     if not first.isdigit():
         return " "
     before = match.string[max(0, match.start() - 1) : match.start()]
-    return text if before.isalnum() or before in {"_", "$"} else "0"
+    if before.isalnum() or before in {"_", "$"}:
+        return text
+    return "0"
 
 
 _NAME = r"(?:`(?:[^`]|``)+`|[\w$]+)"
@@ -91,11 +94,11 @@ _SYSTEM = {"information_schema", "performance_schema", "sys"}
 _READS_MYSQL = re.compile(r"(?i)\s*(?:SELECT|SHOW|DESC|DESCRIBE)\b[^;]*\Z")
 _SENDS = rf"(?i:\bEXECUTE\s+IMMEDIATE\b|\bPREPARE\s+{_NAME}\s+FROM\b)"
 _SENDS_TEXT = re.compile(_SENDS)
-# Of MariaDB and MySQL: PREPARE s FROM @text, and of MariaDB: EXECUTE IMMEDIATE @text
+# MariaDB and MySQL have PREPARE s FROM @text. MariaDB also has EXECUTE IMMEDIATE @text.
 _SENDS_VARIABLE = re.compile(rf"{_SENDS}\s*(?P<variable>@{_NAME})")
 _TEXT = re.compile(r"""(?s)'((?:[^'\\]|\\.|'')*)'|"((?:[^"\\]|\\.|"")*)\"""")
 
-# A name, or another character.
+# A name, or a character that is no part of a name.
 _TOKEN = re.compile(rf"{_NAME}|\S")
 # Tables follow these words, until one of the words that end a list.
 _BEFORE_TABLES = frozenset(
@@ -104,7 +107,7 @@ _BEFORE_TABLES = frozenset(
 _AFTER_TABLES = frozenset(
     ["SELECT", "WHERE", "SET", "GROUP", "ORDER", "HAVING", "LIMIT", ";"]
 )
-# A name after one of these words is a column, and no alias of the word.
+# A name after one of these words is a column, and not an alias.
 _BEFORE_COLUMN = frozenset(
     [
         "ON",
@@ -136,7 +139,7 @@ def reaches_beyond(
     """Return what a statement does to other databases or the whole server, "" for nothing.
 
     ``is_database`` returns whether the server or a URL of the app has a database, by its name in
-    lower case. Texts of variables are not read: see `variables_sent`.
+    lower case. Texts in variables are not checked here, see `variables_sent`.
 
     >>> reaches_beyond("DROP DATABASE shop", "arena_live_1", {"shop"}.__contains__)
     'DROP DATABASE'
@@ -178,7 +181,7 @@ def _variables(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """The names of a statement that may be those of other databases, and what it does to them."""
+    """How a statement may reach other databases, and the names in it that may be databases."""
 
     beyond: str = ""
     used: str = ""  # by USE
@@ -211,14 +214,14 @@ def _reach(text: str) -> _Reach:
 def _qualifiers(tokens: list[str]) -> list[str]:
     """Return the names before a dot that are no tables or aliases of the statement.
 
-    Directly after FROM, JOIN, INTO, UPDATE or TABLE, and in a call, a name before a dot is always
-    that of a database.
+    Directly after FROM, JOIN, INTO, UPDATE or TABLE, and in a call, a name before a dot is always a
+    database.
     """
     certain: list[str] = []
     possible: list[str] = []
     tables: set[str] = set()
     is_list = False  # of tables
-    # `is_list`, and the word before each open bracket
+    # For each open bracket, `is_list` and the word before it.
     outer: list[tuple[bool, str]] = []
     before = ""
     for position, token in enumerate(tokens):
@@ -256,7 +259,7 @@ def _may_precede_table(word: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """Return a name as it is compared. A grant escapes ``_``, which is a pattern there."""
+    """Return a name for comparison. A grant escapes ``_``, which is a wildcard in its patterns."""
     return _unquoted(name).replace(r"\_", "_").lower()
 
 
@@ -287,8 +290,8 @@ def _is_plain_read(text: str) -> bool:
 def may_write(statement: str, names_that_write: tuple[str, ...]) -> bool:
     """Return whether a statement may change rows or definitions.
 
-    ``names_that_write`` are the functions and sequences of the database. Costs 1 µs if the
-    statement was seen before.
+    ``names_that_write`` are the functions and sequences of the database. Costs 1 µs if the result
+    is cached.
 
     >>> may_write("SELECT * FROM t", ()), may_write("SELECT f(1)", ("f",))
     (False, True)
@@ -323,7 +326,7 @@ _SETS_ID = re.compile(
 
 
 def sets_id(statement: str) -> bool:
-    """Return whether a single statement has LAST_INSERT_ID(n), and returns no rows.
+    """Return whether a text is one statement with LAST_INSERT_ID(n) that returns no rows.
 
     >>> sets_id("UPDATE number SET id = LAST_INSERT_ID(id + 1)")
     True
@@ -346,7 +349,7 @@ _OPENS_NO_TABLE = re.compile(
 
 
 def begins_transaction(statement: str, *, autocommits: bool) -> bool | None:
-    """Return whether a transaction is open after a statement, None if that has not changed.
+    """Return whether a transaction is open after a statement, None if that does not change.
 
     >>> begins_transaction("INSERT INTO t VALUES (1)", autocommits=False)
     True
@@ -373,7 +376,7 @@ _STAYS = re.compile(
 
 
 def stays_on_server(statement: str) -> str:
-    """Return what a statement does to users, which no isolation undoes. "" for nothing.
+    """Return how a statement changes users, which no isolation undoes. "" if it does not.
 
     >>> stays_on_server("CREATE USER clerk"), stays_on_server("SELECT 'GRANT'")
     ('CREATE USER', '')
@@ -384,7 +387,9 @@ def stays_on_server(statement: str) -> str:
 @lru_cache(maxsize=1024)
 def _staying(text: str) -> str:
     stays = _STAYS.search(text)
-    return " ".join(stays["what"].upper().split()) if stays else ""
+    if stays:
+        return " ".join(stays["what"].upper().split())
+    return ""
 
 
 _MAKES = re.compile(
@@ -394,7 +399,7 @@ _MAKES = re.compile(
 
 
 def made_or_dropped(statement: str) -> str:
-    """Return the test database that a statement makes or drops, or "".
+    """Return the test database that a statement creates or drops, or "".
 
     >>> made_or_dropped("CREATE DATABASE `shop-test` CHARACTER SET = 'utf8mb4'")
     'shop-test'

@@ -39,36 +39,40 @@ class MySQLConnection(ConnectionRecord):
 
     def __init__(self) -> None:
         super().__init__()
-        # Set for each connection to a test's database.
+        # The target of each connection to a test's database.
         self.target: ConnectTarget | None = None
         self.pid = 0  # the server's id of the session
         self.process = os.getpid()
-        # Whether a transaction may be open that the driver's status does not show. PyMySQL and
-        # aiomysql do not read the status that follows rows.
+        # Whether a transaction may be open although the driver's status does not show it. PyMySQL
+        # and aiomysql do not read the status that follows rows.
         self.is_begun = False
-        self.changed_rows = 0  # of the open transaction
+        self.changed_rows = (
+            0  # the number of rows that the open transaction has changed
+        )
         self.sets_id = False  # the last statement has LAST_INSERT_ID(n)
         self._savepoints: dict[str, int] = {}
-        self.isolation_level = ""  # that a statement has set
-        self.snapshot: ReadSnapshot | None = None  # of the last transaction
-        self.is_killed = False  # the driver may not know it yet
-        # Whether it was closed while a transaction had changed rows, as when its loop was closed.
+        self.isolation_level = ""  # the isolation level that a statement has set
+        self.snapshot: ReadSnapshot | None = (
+            None  # the snapshot of the last transaction
+        )
+        self.is_killed = False  # pytest-arena has ended the session
+        # Whether the driver closed it in a transaction with changed rows, as when its loop ended.
         self.was_lost = False
 
     def admit(self, admission: Admission) -> None:
-        """Note why it was admitted."""
+        """Note why the connection was admitted."""
         super().admit(admission)
         if admission.target is not None:
             self.target = admission.target
 
     def lead_to(self, target: ConnectTarget, pid: int) -> None:
-        """Note the test's database to which an engine's connection leads."""
+        """Note the test's database on which an engine's connection is open."""
         self.target = target
         self.pid = pid
         self.join_pool()
 
     def note_pid(self, pid: int) -> None:
-        """Note the server's id of a new session. A driver may replace one that was ended."""
+        """Note the server's id of a new session. A driver may replace an ended session."""
         self.pid = pid
         self.is_killed = False
 
@@ -78,11 +82,11 @@ class MySQLConnection(ConnectionRecord):
         self.was_lost = False
 
     def close(self, *, has_written: bool) -> None:
-        """Note that the driver closes it."""
+        """Note that the driver closes the connection."""
         self.was_lost = has_written
 
     def sending(self, core: Core | None, statement: str, *, is_begun: bool) -> None:
-        """Note a statement that is about to be sent."""
+        """Note a statement before the driver sends it."""
         if not is_begun:
             self.changed_rows = 0
             self._savepoints.clear()
@@ -101,7 +105,7 @@ class MySQLConnection(ConnectionRecord):
         self.sets_id = sets_id(statement)
         changes_session = alters_session(statement)
         if self.target is not None and self.target.database is not None:
-            # A `MySQLIsolation`, which imports this package.
+            # A `MySQLIsolation`, whose module imports this package.
             isolation: Any = self.target.database.isolation
             if isolation is not None:
                 isolation.note_statement(statement, self.target.generation)
@@ -114,14 +118,14 @@ class MySQLConnection(ConnectionRecord):
                 self.altered[serial] = user_line()
 
     def answered(self, *, has_rows: bool, autocommits: bool) -> None:
-        """Note whether the last answer has rows. Drivers read the status of one without rows."""
+        """Note whether the last answer has rows. Drivers read the status only if it has no rows."""
         if not has_rows:
             self.is_begun = False
         elif not autocommits:
             self.is_begun = True
 
     def note_transaction(self, *, is_begun: bool) -> None:
-        """Note whether a transaction is open, for a driver that does not show it."""
+        """Note whether a transaction is open, for a driver that has no status."""
         self.is_begun = is_begun
 
     def sent(self, statement: str, rows: object) -> None:
@@ -180,13 +184,13 @@ def _connections_to(database: str) -> Iterator[tuple[object, MySQLConnection]]:
 
 def pid_of(connection: Any) -> int:
     """Return the server's id of a connection's session, 0 if it is not connected."""
-    with suppress(Exception):  # a driver's: it is not connected yet
+    with suppress(Exception):  # the driver's error, if it is not connected yet
         return int(connection.thread_id())
     return 0
 
 
 def is_in_transaction(connection: Any) -> bool:
-    """Return whether a transaction is open, by the server's last answers. No round trip."""
+    """Return whether a transaction is open, by the server's last answers, without a round trip."""
     if is_closed(connection):
         return False
     status = getattr(connection, "server_status", 0) or 0
@@ -199,7 +203,9 @@ def is_in_transaction(connection: Any) -> bool:
 
 def changed_rows_of(connection: Any) -> int:
     """Return the number of rows that mysqlclient's last statement has changed."""
-    if connection.field_count():  # INSERT … RETURNING, whose rows are not fetched yet
+    if (
+        connection.field_count()
+    ):  # the rows of an INSERT … RETURNING are not fetched yet
         return 1
     return int(connection.affected_rows())
 
@@ -237,26 +243,26 @@ def has_lost(connection: object) -> bool:
     return record is not None and record.was_lost
 
 
-# Sent by a pool before it hands out a connection, or after it took one back.
+# A pool sends these statements at a checkout or a checkin.
 _OF_POOLS = {"", "SELECT 1", "ROLLBACK", "COMMIT"}
 _ENDINGS = ("ROLLBACK",)
 _NOT_SENT = (
-    "pytest-arena did not send it: engines on any database reach the "
-    "test's. Delete the fixture, and name what fills the database, by"
+    "pytest-arena did not send the statement, because an engine on any database reaches the test's "
+    "database. Delete the fixture, and name the source of the tables by"
 )
 
 
 def text_of(statement: object) -> str:
-    """Return the text of a statement as a driver takes it."""
+    """Return the text of a statement that a driver gets."""
     if isinstance(statement, bytes | bytearray):
         return bytes(statement).decode(errors="surrogateescape")
     return str(statement)
 
 
 def to_send(find_core: FindCore, connection: object, statement: object) -> str | None:
-    """Return the statement that replaces one, None if the driver may send the statement itself.
+    """Return a replacement for a statement, None if the driver may send the statement itself.
 
-    Connections of ``arena_allow`` and of pytest-arena may send any statement.
+    pytest-arena's connections, and those that ``arena_allow`` admits, may send any statement.
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database.
@@ -278,7 +284,7 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
         _note_staying(core, record.target, text)
     is_of_pool = text.strip(" ;").upper() in _OF_POOLS
     if core is not None and record.idle_key is not None and not is_of_pool:
-        # The suite has kept the driver's connection, and uses it without the pool.
+        # The suite has kept the driver's connection, and uses it without a checkout.
         core.opened_raw(record.idle_key)
     record.sending(core, text, is_begun=is_in_transaction(connection))
     return None
@@ -290,7 +296,7 @@ def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> N
     if change and core.serial() and target is not None and target.database is not None:
         core.ledger.note(
             f"{{test}} sends {change}, which stays on the server for later tests and runs: "
-            f"{who_connects()}. Next: send it in the schema, or by hand"
+            f"{who_connects()}. Next: send the statement in the schema, or by hand"
         )
 
 
@@ -316,7 +322,7 @@ def _replacement(
 
 def refused_beyond(statement: str) -> ProductionDatabaseError:
     """Return the error for a statement that would change another database or the server."""
-    fix = "send it by hand, before the tests; leave it out while tests run"
+    fix = "send it by hand before the tests, and not while tests run"
     if "DATABASE" in statement or "SCHEMA" in statement:
         fix = (
             "delete the fixture that creates a test database, and name the source of its tables:\n"
@@ -324,7 +330,7 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         )
     elif statement.startswith(("a ", "USE")):
         fix = "use an engine for the other database: each test has a database for it"
-        if is_own_name(statement.rsplit(maxsplit=1)[-1]):  # one of pytest-arena's
+        if is_own_name(statement.rsplit(maxsplit=1)[-1]):  # a database of pytest-arena
             fix = (
                 "if Alembic compares with include_schemas=True, pass to context.configure():\n"
                 'include_name=lambda name, kind, _: kind != "schema" or name is None'
@@ -352,5 +358,5 @@ def give_up(
     if core is None or admission is None or admission.target is None or not is_lost:
         return
     writes = record.writes
-    record.sending(core, "", is_begun=False)  # the transaction ends, too
+    record.sending(core, "", is_begun=False)  # the transaction ends with the connection
     core.lost_raw(writes, is_collected=is_collected)

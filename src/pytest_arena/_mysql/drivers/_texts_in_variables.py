@@ -43,7 +43,7 @@ def check_answer(find_core: FindCore, connection: object) -> None:
 
 
 def database_of(connection: object) -> str:
-    """Return the test's database of a connection, "" for a connection that is not checked."""
+    """Return the test's database of a connection, "" if the guard does not check the connection."""
     record = known_record(connection)
     if record is None:
         return ""

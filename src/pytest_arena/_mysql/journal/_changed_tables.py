@@ -1,4 +1,4 @@
-"""Finds the tables that have changed, from the journal's entries and by foreign keys."""
+"""Finds the changed tables by the journal's entries and by foreign keys."""
 
 # ruff: noqa: S608 - names are written by identifier() alone
 
@@ -40,7 +40,7 @@ class ChangedTables:
             self._by_number[table.number] = name
 
     def entries(self, *, is_locking: bool = False) -> dict[str, bool]:
-        """Return the tables with entries, and whether a cascade may have begun there.
+        """Return the tables with entries, and whether a cascade may have begun in the table.
 
         ``is_locking`` waits for transactions that have written. Cost: one round trip.
         """
@@ -63,8 +63,8 @@ class ChangedTables:
     ) -> dict[str, bool]:
         """Return the tables with entries, and those that a cascade may have reached.
 
-        True means that the whole table is restored. ``bases`` have the rows at the time when the
-        journals were emptied last.
+        True means that the whole table is restored. ``bases`` have the rows from the time when the
+        journals were last emptied.
         """
         touched: dict[str, bool] = {}
         parents: list[str] = []
@@ -124,7 +124,7 @@ class ChangedTables:
             sources.append((parent.live, child.live))
         is_new = False
         for source in sources:
-            # In one message, because other threads use the connection, too.
+            # Both statements are in one message, because other threads use the connection, too.
             record = parent.record_cascaded(child, key, source)
             [(number,)] = self._control.rows(f"{record}; SELECT ROW_COUNT()")
             is_new = is_new or int(number) > 0

@@ -1,7 +1,7 @@
-"""Notices what row triggers do not see: TRUNCATE, changes of the schema, and moved counters.
+"""Notices changes that fire no row trigger: TRUNCATE, changes of the schema, and moved counters.
 
-InnoDB gives a table a new id when it is truncated or rebuilt. On MySQL the id is that of the
-table's own tablespace, because the view of the tables waits for the locks of all databases.
+InnoDB gives a table a new id when it is truncated or rebuilt. On MySQL this uses the id of the
+table's tablespace, because the view of the tables waits for locks of all databases.
 
 The server counts statements that change a schema, of all connections and databases. If the count
 has moved, the witness compares a digest of this database's schema.
@@ -33,13 +33,15 @@ _PARTITION = re.compile("#p#(?:(?!#p#).)*$", re.IGNORECASE | re.DOTALL)
 class SchemaState:
     """Numbers of the server that change with a database's schema. They are cheap to read."""
 
-    ids: dict[int, str]  # names of tables, by InnoDB's ids of them and their partitions
-    counters: dict[str, int]  # the next AUTO_INCREMENT, by the names of tables
-    alters: int  # of all databases: ALTER TABLE
-    other_ddl: int
+    ids: dict[
+        int, str
+    ]  # the tables, by InnoDB's ids of the tables and of their partitions
+    counters: dict[str, int]  # the next AUTO_INCREMENT values, by table
+    alters: int  # the number of ALTER TABLE statements in all databases
+    other_ddl: int  # the number of other statements that change a schema
 
     def is_same_schema(self, other: SchemaState) -> bool:
-        """Return whether no statement has changed a schema or truncated a table in between."""
+        """Return whether no statement between both states changed a schema or truncated a table."""
         return (
             self.ids == other.ids
             and self.alters == other.alters
@@ -93,7 +95,7 @@ def may_read_counters(control: MySQLControlLine) -> bool:
 def table_ids(control: MySQLControlLine, database: str) -> dict[int, str]:
     """Return the names of a database's tables by the ids of InnoDB."""
     if is_mariadb(control):
-        # InnoDB's names have the character set of file names. A driver would convert it.
+        # InnoDB's names have the character set of file names, which a driver would convert.
         names = control.rows(f"""
             SELECT TABLE_NAME, CAST(CONCAT(
                 CAST(CONVERT(TABLE_SCHEMA USING filename) AS BINARY), '/',
@@ -103,8 +105,8 @@ def table_ids(control: MySQLControlLine, database: str) -> dict[int, str]:
             "SELECT TABLE_ID, NAME, NAME FROM information_schema.INNODB_SYS_TABLES"
         )
     else:
-        # MySQL cannot convert to that character set. The name of a tablespace does not have it, but
-        # its path has.
+        # MySQL cannot convert to the character set of file names. The path of a tablespace has it,
+        # and its name does not.
         names = control.rows(f"""
             SELECT TABLE_NAME, CONCAT(TABLE_SCHEMA, '/', TABLE_NAME)
             FROM information_schema.TABLES WHERE TABLE_SCHEMA = {literal(database)}""")
@@ -112,7 +114,7 @@ def table_ids(control: MySQLControlLine, database: str) -> dict[int, str]:
             f"SELECT SPACE, PATH, NAME FROM information_schema.{_TABLESPACES} "
             f"WHERE {_is_tablespace_of(database)}"
         )
-    # On macOS and Windows InnoDB's names have small letters.
+    # On macOS and Windows InnoDB's names are in lower case.
     tables = {inner.casefold(): name for name, inner in names}
     tables.update((inner, name) for name, inner in names)
     ids: dict[int, str] = {}
@@ -135,7 +137,7 @@ def tables_without_id(control: MySQLControlLine, database: str) -> list[str]:
 
 
 def _is_tablespace_of(database: str) -> str:
-    """Write the condition for tablespaces of a database's tables. MySQL finds them by an index."""
+    """Write the condition for tablespaces of a database's tables. MySQL uses an index for it."""
     after_slash = chr(ord("/") + 1)
     return (
         f"NAME > {literal(database + '/')} AND NAME < {literal(database + after_slash)}"
@@ -148,7 +150,7 @@ def _table_of(
     """Return the name of a table, by InnoDB's name of the table or of a partition."""
     if is_partition:
         inner = _PARTITION.sub("", inner)
-    # The name of a subpartition or of a partition may contain the mark.
+    # The name of a partition may itself contain `#p#`.
     while inner not in tables and _PARTITION.search(inner):
         inner = _PARTITION.sub("", inner)
     return tables.get(inner)
@@ -157,7 +159,7 @@ def _table_of(
 class DdlWitness:
     """Reads the state of a database's schema.
 
-    ``counted`` are the tables with an AUTO_INCREMENT.
+    ``counted`` are the tables with an AUTO_INCREMENT column.
     """
 
     def __init__(
@@ -173,12 +175,12 @@ class DdlWitness:
             raise MySQLFailure(f"InnoDB does not list the tables {unknown}", 0)
 
     def read(self) -> SchemaState:
-        """Return the state now. Cost: one round trip, on MySQL three. 0.8 ms for 20 tables."""
+        """Return the current state. Cost: one round trip, on MySQL three, 0.8 ms for 20 tables."""
         state = self._read()
         if state.ids != self._ids:
             self._ids = table_ids(self._control, self._database)
             state = self._read()
-        # MariaDB reports 0 for a table that it has not opened, or has closed.
+        # MariaDB reports 0 for a table that is not open.
         closed = [name for name, counter in state.counters.items() if counter == 0]
         for name in closed:
             self._control.rows(f"SELECT 1 FROM {self._quoted(name)} LIMIT 0")
@@ -222,7 +224,7 @@ class DdlWitness:
         ):
             ids[int(number)] = self._ids[int(number)]
         counters: dict[str, int] = {}
-        # The server shows no counter that is 1.
+        # The server reports NULL for a counter of 1.
         for name, counter in self._control.rows(
             "SELECT TABLE_NAME, COALESCE(AUTO_INCREMENT, 1) FROM information_schema.TABLES "
             f"WHERE TABLE_SCHEMA = {literal(self._database)}"

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class JournalLevel:
-    """A level. ``bases`` are the tables with the rows at its start, by the names of tables."""
+    """A level. ``bases`` has, for each table, the table with the rows at the level's start."""
 
     bases: dict[str, str]
     counters: dict[str, int]
-    # Tables that changed before a level above was entered. They are restored whole.
+    # Tables that had changed when a level above was entered. They are restored whole.
     replaced: set[str] = field(default_factory=set)
-    # Their rows when a level above was entered last.
+    # Copies of these tables, with their rows when a level above was last entered.
     copies: dict[str, str] = field(default_factory=dict)
 
     def replace(self, names: Iterable[str]) -> list[str]:
-        """Note tables that are restored whole. Return the copies that are not valid any more."""
+        """Note tables that are restored whole. Return their copies, which are outdated."""
         stale: list[str] = []
         for name in names:
             self.replaced.add(name)
@@ -31,16 +31,16 @@ class JournalLevel:
         return stale
 
     def begin_again(self) -> list[str]:
-        """Note that the rows are those at its start. Return the copies, which are not valid."""
+        """Note that the level's start is restored. Return the copies, which are outdated."""
         stale = [*self.copies.values()]
         self.replaced.clear()
         self.copies.clear()
         return stale
 
     def missing_copies(self) -> list[str]:
-        """Return the changed tables whose rows are not in a copy."""
+        """Return the changed tables without a copy."""
         return sorted(self.replaced - self.copies.keys())
 
     def bases_above(self) -> dict[str, str]:
-        """Return the tables with the rows at the time when the journals were emptied last."""
+        """Return the tables with the rows from the time when the journals were last emptied."""
         return {**self.bases, **self.copies}

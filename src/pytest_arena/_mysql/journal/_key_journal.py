@@ -31,21 +31,23 @@ if TYPE_CHECKING:
 
 
 class SchemaChanged(Exception):
-    """The schema has changed, so that the database must be replaced. ``args`` say what."""
+    """The schema has changed, so that the database must be replaced. ``args`` name the changes."""
 
 
 class KeyJournal:
-    """The journal of a copy of a template. Both are databases of one server.
+    """The journal of a copy of a template. Both are databases on one server.
 
     Triggers record the keys of changed rows. At the end of a level the server replaces the rows
-    with these keys by those at the level's start: rows of the template, or of copies of tables that
-    a wider level has changed. The journals and the copies are in the database ``side``.
+    with these keys by the rows at the level's start. These are rows of the template, or of copies
+    of tables that a wider level has changed. The journals and the copies are in the database
+    ``side``.
 
-    The cost follows the number of changed rows and tables. For a table without a usable key, or one
-    that a wider level has changed and is then left, it follows the size of the table.
+    The cost depends on the number of changed rows and tables. For a table without a usable key, it
+    depends on the size of the table. So it does when a wider level that has changed the table is
+    left.
 
-    ``side`` is the name of an empty database, which the caller drops later. Triggers of an earlier
-    journal of the copy are dropped.
+    ``side`` is the name of an empty database, which the caller drops later. The constructor drops
+    triggers of an earlier journal.
     """
 
     isolation = "undo"
@@ -86,9 +88,9 @@ class KeyJournal:
 
     @property
     def fails_under_lock_tables(self) -> bool:
-        """Whether its triggers fail in a session that has locked tables to write, as on MariaDB.
+        """Whether the triggers fail in a session that has locked tables to write, as on MariaDB.
 
-        A statement that has used the journal before makes MariaDB refuse the trigger's INSERT.
+        If a statement has used the journal before, MariaDB refuses the trigger's INSERT.
         """
         return self._witness.is_mariadb
 
@@ -101,13 +103,14 @@ class KeyJournal:
         """Open a level above the current rows.
 
         ``is_used``: a connection may have been used since the level below was entered, or since a
-        level above it was left. Otherwise there is no cost.
+        level above it was left.
 
-        Cost: two round trips, and a copy of each table that the level below has changed.
+        Cost: nothing without ``is_used``. Otherwise two round trips, and a copy of each table that
+        the level below has changed.
 
         Raises:
             SchemaChanged: the level below has changed the schema.
-            Held: a transaction holds locks. The level does not exist.
+            Held: a transaction holds locks. No level was opened.
         """
         below = self._levels[-1]
         if is_used:
@@ -119,7 +122,7 @@ class KeyJournal:
         self._levels.append(JournalLevel(below.bases_above(), self._known.counters))
 
     def _end_journal(self, level: JournalLevel) -> None:
-        """Empty the journals. The changed tables of the level are restored whole."""
+        """Empty the journals. From now on the level's changed tables are restored whole."""
         touched = self._changed.touched(level.bases_above(), is_locking=True)
         if touched:
             self._execute(self._changed.deleting_entries(touched))
@@ -137,11 +140,11 @@ class KeyJournal:
 
         The level stays open.
 
-        Cost: two round trips, and another if there is a change.
+        Cost: two round trips, and another if rows changed.
 
         Raises:
-            SchemaChanged: nothing was done. The caller replaces the database by a new copy of the
-                template, and calls ``reinstall``.
+            SchemaChanged: the rows are unchanged. The caller replaces the database by a new copy of
+                the template, and calls ``reinstall``.
             Held: a transaction holds locks.
         """
         level = self._levels[-1]
@@ -153,7 +156,7 @@ class KeyJournal:
         return bool(touched)
 
     def forget(self) -> None:
-        """Drop the top level, and keep the current rows. There is no cost after ``rewind``."""
+        """Close the top level, and keep the current rows. After ``rewind`` this costs nothing."""
         level = self._levels[-1]
         below = self._levels[-2]
         self._replace(below, level.replaced)
@@ -161,7 +164,7 @@ class KeyJournal:
         self._drop(level.copies.values())
 
     def reinstall(self, database: str) -> None:
-        """Go on in another copy of the template.
+        """Continue in another copy of the template.
 
         The copy gets triggers, and the rows and counters at the start of the top level.
         """
@@ -180,11 +183,14 @@ class KeyJournal:
         self._drop(level.begin_again())
 
     def start_tables(self, number: int) -> Mapping[str, str]:
-        """Return the tables with the rows at the start of a level, by the names of tables."""
+        """Return, for each table, the table that has the rows at the start of a level."""
         return self._levels[number].bases
 
     def is_untouched(self) -> bool:
-        """Return whether no row was committed in the top level. Cost: two round trips."""
+        """Return whether no transaction has committed rows in the top level.
+
+        Cost: two round trips.
+        """
         level = self._levels[-1]
         try:
             self._note_truncated(level)
@@ -193,7 +199,10 @@ class KeyJournal:
         return not level.replaced and not self._changed.entries()
 
     def has_moved_counters(self) -> bool:
-        """Return whether a counter had moved at the last question. A rollback restores none."""
+        """Return whether a counter had moved when the state was last read.
+
+        A rollback restores no counter.
+        """
         return bool(self._moved_counters(self._levels[-1]))
 
     def _note_truncated(self, level: JournalLevel) -> None:
@@ -205,7 +214,7 @@ class KeyJournal:
         known = self._known
         state = self._witness.read()
         if not state.is_same_schema(known):
-            # Each worker on the server alters tables to restore counters.
+            # Other workers on the server alter tables to restore counters.
             tables_only = state.other_ddl == known.other_ddl
             digest = self._witness.digest(tables_only=tables_only)
             kinds = [
@@ -224,7 +233,7 @@ class KeyJournal:
             statements += table.restore(level.bases[name], is_whole=is_whole)
         statements += self._changed.deleting_entries(touched)
         for name, counter in self._moved_counters(level):
-            # ALTER TABLE commits the rows first.
+            # ALTER TABLE first commits the rows.
             self._known.add_alter()
             live = self._changed.tables[name].live
             statements.append(f"ALTER TABLE {live} AUTO_INCREMENT = {counter}")
@@ -278,7 +287,7 @@ class KeyJournal:
             raise held_by(self.lock_holders(), self._database) from error
 
     def lock_holders(self) -> list[int]:
-        """Return the connections to the database that are inside a transaction.
+        """Return the ids of the database's connections that are inside a transaction.
 
         A prepared XA transaction has no connection.
         """
@@ -289,13 +298,13 @@ class KeyJournal:
         return [int(number) for (number,) in holders]
 
     def moment(self, *, exact: bool = False) -> JournalMoment:
-        """Return the changes of the top level now, for ``rows_changed``.
+        """Return the current changes of the top level, for ``rows_changed``.
 
-        Cost: a round trip, and two for each changed table, which read the changed rows. A TRUNCATE
-        is noticed only by an ``exact`` moment.
+        Cost: a round trip, and two for each changed table, which read the changed rows. Only an
+        ``exact`` moment notices a TRUNCATE.
 
         Raises:
-            SchemaChanged: the schema has changed, and the moment is to be ``exact``.
+            SchemaChanged: the schema has changed, and the moment must be ``exact``.
         """
         level = self._levels[-1]
         if exact:
@@ -319,10 +328,11 @@ class KeyJournal:
     ) -> list[TableRows]:
         """Return the net committed changes of the top level, at most ``limit`` rows of a table.
 
-        They are from the level's start or a moment to a moment or now.
+        The changes begin at the moment ``since`` or at the level's start, and end at the moment
+        ``until`` or now.
 
         Raises:
-            SchemaChanged: the schema has changed, and no moment ends the changes.
+            SchemaChanged: the schema has changed, and ``until`` is None.
         """
         until = until or self.moment(exact=True)
         earlier = since.tables if since is not None else {}

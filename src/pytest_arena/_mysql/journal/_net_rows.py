@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChangedRows:
-    """Rows of a table that may have changed: at the start of a level and at a moment.
+    """Rows of a table that may have changed, at the start of a level and at a moment.
 
-    Each has its text: to Python 1.0 and 1.00 are equal, and a driver's values may be lists.
+    Each row has its text, because in Python 1.0 and 1.00 are equal, and values may be lists.
     """
 
     before: list[tuple[str, Row]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class ChangedRows:
         )
 
     def since(self, earlier: ChangedRows) -> ChangedRows:
-        """Return the changes after those of an earlier moment."""
+        """Return the changes since an earlier moment."""
         return ChangedRows(self.before + earlier.after, self.after + earlier.before)
 
     def table_rows(self, table: AppTable, limit: int | None) -> TableRows:
@@ -50,6 +50,6 @@ class ChangedRows:
 
 @dataclass(frozen=True, slots=True)
 class JournalMoment:
-    """The changes of a level at a point in time, by the names of tables."""
+    """The changes of a level at a point in time, by table."""
 
     tables: dict[str, ChangedRows] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Writes the statements that read and restore the rows whose keys are in a journal."""
+"""Writes the statements that read and restore rows whose keys are in a journal."""
 
 # ruff: noqa: S608 - names are written by identifier() alone
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def in_transaction(statements: Iterable[str]) -> str:
     """Return a text that makes the server execute statements in one transaction and round trip.
 
-    Under REPEATABLE READ the first statement that reads a journal keeps new entries out of it.
+    Under REPEATABLE READ, statements do not see entries that are newer than the first read.
     """
     isolation = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     return ";\n".join([isolation, "START TRANSACTION", *statements, "COMMIT"])
@@ -27,7 +27,7 @@ def in_transaction(statements: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class JournaledTable:
-    """A table of the app, and its journal. Names of tables are quoted."""
+    """A table of the app, and its journal. The names of the tables are quoted."""
 
     table: AppTable
     live: str
@@ -35,7 +35,7 @@ class JournaledTable:
 
     def _keys(self) -> str:
         """Write the query of the journaled keys."""
-        # A key is recorded at each change of its row.
+        # DISTINCT, because each change of a row records its key.
         names = ", ".join(f"k{n}" for n, _ in enumerate(self.table.key))
         return (
             f"SELECT DISTINCT {names} FROM {self.journal} WHERE t = {self.table.number}"
@@ -50,8 +50,8 @@ class JournaledTable:
         return " AND ".join(terms)
 
     def _journaled_rows(self, source: str) -> str:
-        """Write the FROM clause of the rows of a table that have journaled keys."""
-        # The journal is read first: the server does not know that it is short.
+        """Write the FROM clause for a table's rows that have journaled keys."""
+        # STRAIGHT_JOIN reads the journal first. The server does not know that it is short.
         return (
             f"FROM ({self._keys()}) j "
             f"STRAIGHT_JOIN {source} ON {self._is_key_of(source, 'j')}"
@@ -68,7 +68,7 @@ class JournaledTable:
         """Return the statements that replace rows by those of ``base``."""
         delete = f"DELETE FROM {self.live}"
         if not is_whole:
-            # A key may have several entries: they delete its row once.
+            # If a key has several entries, the first one deletes the row.
             delete = (
                 f"DELETE {self.live} FROM {self.journal} j STRAIGHT_JOIN {self.live} "
                 f"ON {self._is_key_of(self.live, 'j')} WHERE j.t = {self.table.number}"
@@ -84,16 +84,16 @@ class JournaledTable:
     ) -> str:
         """Write the statement that records the rows of a child that a cascade may have changed.
 
-        ``sources`` have the rows of this table and of the child: at the start of the level, or now.
-        A row of the child that refers to another parent than it did was updated, so that it has an
-        entry. A row whose key a cascade has changed is found by both.
+        ``sources`` have the rows of this table and of the child, at the start of the level or now.
+        If a row of the child has got another parent, an update has made an entry for it. If a
+        cascade has changed the row's key, both sources find the row.
         """
         parents, children = sources
         join = f"STRAIGHT_JOIN {parents} p ON {self._is_key_of('p', 'j')}"
         place = {column.name: f"j.k{n}" for n, column in enumerate(self.table.key)}
         referenced = [place.get(column, "") for _, column in key.columns]
         if all(referenced):
-            # The parent's row is not needed, and may not exist: a child may be an orphan.
+            # The parent's row is not needed. It may not exist, because a child may be an orphan.
             join = ""
         else:
             referenced = [f"p.{identifier(column)}" for _, column in key.columns]

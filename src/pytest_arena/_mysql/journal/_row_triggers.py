@@ -1,7 +1,7 @@
-"""Writes the journal's tables, its triggers, and guards for the app's triggers.
+"""Writes the journal's tables and triggers, and guards for the app's triggers.
 
-The triggers write the key of each changed row, not its values. The server restores the values from
-the template, so no value is converted to a text and back.
+The triggers record the key of each changed row, not its values. The server restores the values from
+the template, so it never converts a value to a text and back.
 """
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._mysql.journal._schema_facts import AppTable, SchemaFacts
 
-# Kinds of entries. A cascade fires no trigger. So an entry says whether one may have happened.
+# Kinds of entries. A cascade fires no trigger, so an entry says whether a cascade may follow.
 PLAIN = 0
 MAY_CASCADE = 1
 CASCADED = 2
@@ -94,10 +94,10 @@ def _values(table: AppTable, row: str) -> str:
 
 
 def guard_app_triggers(control: MySQLControlLine, database: str) -> None:
-    """Replace each trigger of the app by one that does nothing on a control connection.
+    """Replace each trigger of the app by a trigger without effect on a control connection.
 
-    Otherwise the app's triggers would fire when rows are restored. Their order stays the same. The
-    triggers of an earlier journal are dropped.
+    Otherwise the app's triggers would fire when rows are restored. Their order stays the same. This
+    also drops the triggers of an earlier journal.
     """
     triggers = control.rows(f"""
         SELECT TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, EVENT_OBJECT_TABLE,

@@ -1,4 +1,4 @@
-"""Reads the tables, keys and foreign keys of a database, and finds what cannot be restored."""
+"""Reads tables, keys and foreign keys of a database. Finds tables that cannot be restored."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
@@ -23,15 +23,15 @@ class KeyColumn:
     """A column of the key that identifies a row."""
 
     name: str
-    definition: str  # its type, with character set and collation
+    definition: str  # the type, with character set and collation
 
 
 @dataclass(frozen=True, slots=True)
 class AppTable:
     """A table of the app.
 
-    ``key`` has the columns of the primary key, or of another unique index without NULLs. () means
-    that the table is always restored whole. ``columns`` leaves out generated columns.
+    ``key`` has the columns of the primary key, or of another unique index without NULLs. If it is
+    (), the table is always restored whole. ``columns`` has no generated columns.
     """
 
     number: int
@@ -58,7 +58,7 @@ class CascadingKey:
 
     child: str
     parent: str
-    columns: tuple[tuple[str, str], ...]  # of the child and of the parent
+    columns: tuple[tuple[str, str], ...]  # pairs of a child's and a parent's column
     on_delete: bool
     on_update: bool
 
@@ -91,7 +91,7 @@ def find_unfit(control: MySQLControlLine, database: str) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if not may_read_counters(control):
         reasons[""] = (
-            "the login has no right PROCESS, so that a TRUNCATE is not noticed "
+            "the login lacks the right PROCESS, so that pytest-arena does not notice a TRUNCATE "
             "(GRANT PROCESS ON *.* TO ...)"
         )
     elif control.rows(_LACKS_SUPER) == [(1,)]:
@@ -172,7 +172,7 @@ def read_schema(control: MySQLControlLine, database: str) -> SchemaFacts:
 def _read_keys(
     control: MySQLControlLine, database: str, definitions: dict[tuple[str, str], str]
 ) -> dict[str, tuple[str, tuple[KeyColumn, ...]]]:
-    """Return the index and the key of each table that has one, the primary key if possible."""
+    """Return, for each table with a key, its index and columns, the primary key if possible."""
     indexes: dict[tuple[str, str], list[KeyColumn]] = defaultdict(list)
     unusable: set[tuple[str, str]] = set()
     read = control.rows(f"""

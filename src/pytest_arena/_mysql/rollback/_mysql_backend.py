@@ -1,4 +1,4 @@
-"""The real connection, whose transaction is committed only if it has to be copied."""
+"""The real connection. Its transaction is committed only before a copy of the database."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _TRACK = "SET SESSION session_track_system_variables = '*'"
 _BEGIN = "START TRANSACTION READ WRITE"
-# The server reports these, and they are not a client's. MySQL counts statements by the last one.
+# The server reports these settings, but they are not a client's. MySQL counts statements by the
+# last one.
 _OWN_SETTINGS = {"autocommit", "session_track_system_variables", "statement_id"}
 COLLATION = "collation_connection"
-# The server does not report the collation that it changes with this setting.
+# This setting also changes the collation, which the server does not report.
 _WITH_COLLATION = "character_set_connection"
 LAST_ID = "last_insert_id"
 _PROBE = "arena_probe"
@@ -50,13 +51,13 @@ class MySQLBackend(SavepointStack):
     def __init__(self, address: Address) -> None:
         super().__init__()
         self._address = address
-        # SQLAlchemy's drivers count the rows that an UPDATE has found.
+        # SQLAlchemy's drivers count the rows that an UPDATE has matched.
         self._control = open_control(
             address, abilities=packets.FOUND_ROWS | packets.SESSION_TRACK
         )
         self.version = self._control.version
         self._stream = PacketStream(self._control.socket)
-        self.is_begun = False  # the server is in the transaction
+        self.is_begun = False  # the server is inside the transaction
         [(size,)] = self._control.rows("SELECT @@max_allowed_packet")
         self.largest_packet = int(size)
         self.restart()
@@ -64,7 +65,7 @@ class MySQLBackend(SavepointStack):
     def restart(self) -> None:
         """Roll back, and begin another transaction in a new session.
 
-        The server drops temporary tables, and forgets variables, locks by name and settings.
+        The server drops temporary tables, and discards variables, named locks and settings.
         """
         self._stream.command(packets.RESET)
         answer = read_answer(self._stream)
@@ -76,7 +77,7 @@ class MySQLBackend(SavepointStack):
         self.begin()
 
     def begin(self) -> None:
-        """Begin a transaction: there is none."""
+        """Begin a transaction. No transaction is open."""
         self._savepoints = {}
         self._pending = []
         self.query(_BEGIN)
@@ -87,7 +88,7 @@ class MySQLBackend(SavepointStack):
         self.begin()
 
     def execute_pending(self) -> None:
-        """Execute the statements that wait for the next one."""
+        """Execute the pending statements."""
         self.query("DO 0")
 
     def query(self, sql: str) -> ServerAnswer:
@@ -98,7 +99,7 @@ class MySQLBackend(SavepointStack):
         return answer
 
     def exchange(self, sql: str) -> ServerAnswer:
-        """Execute a statement of a client, and those that wait for it. Return its answer."""
+        """Execute the pending statements, and then a client's statement. Return its answer."""
         pending = self._pending
         self._pending = []
         for statement in (*pending, sql):
@@ -116,7 +117,7 @@ class MySQLBackend(SavepointStack):
         return answer
 
     def _note_status(self, answer: ServerAnswer) -> None:
-        """Note whether the transaction is open. An error does not tell."""
+        """Note whether the transaction is open. An error has no status, so ask again after it."""
         status = answer.status
         if answer.error:
             self._stream.command(packets.QUERY, b"DO 0")
@@ -124,7 +125,7 @@ class MySQLBackend(SavepointStack):
         self.is_begun = bool(status & packets.IN_TRANSACTION)
 
     def exchange_program(self, sql: str) -> ServerAnswer:
-        """Execute a statement that may end the transaction, and begin another one."""
+        """Execute a statement that may end the transaction and begin another transaction."""
         self.execute_later(f"SAVEPOINT {_PROBE}")
         answer = self.exchange(sql)
         try:
@@ -136,7 +137,7 @@ class MySQLBackend(SavepointStack):
     # Settings
 
     def use_settings(self, settings: Mapping[str, str]) -> None:
-        """Give the session these settings, and the server's values to all others."""
+        """Give the session these settings. All other settings get the server's values."""
         if settings == self._settings:
             return
         before = self._settings
@@ -174,7 +175,7 @@ class MySQLBackend(SavepointStack):
         return changed
 
     def note_settings(self, settings: Mapping[str, str]) -> None:
-        """Note the settings that a client's statements have left."""
+        """Note the settings after a client's statements."""
         self._settings = settings
 
     # The end

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MySQLProxy(SharedMySQL):
-    """A proxy before one database.
+    """A proxy between the app and one database.
 
     Raises:
         MySQLFailure: the server does not answer, or refuses the login.

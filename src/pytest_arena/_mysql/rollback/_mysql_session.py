@@ -1,4 +1,4 @@
-"""One connection of an app, and its settings."""
+"""A connection of the app to the proxy, and its settings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ON = {"1", "ON"}
 
 @dataclass(eq=False, slots=True)
 class MySQLSession(SharingSession):
-    """One connection of the app. Its settings are no part of a transaction."""
+    """A connection of the app. A rollback does not change its settings."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     autocommits: bool = True
 
     @property
     def status(self) -> int:
-        """The status in the answers of a server."""
+        """The status for the server's answers."""
         status = AUTOCOMMIT if self.autocommits else 0
         if self.in_block:
             status |= IN_TRANSACTION
@@ -44,14 +44,14 @@ class MySQLSession(SharingSession):
         SharingSession.begin(self, is_implicit=is_implicit, is_read_only=is_read_only)
 
     def add_savepoint(self, name: str) -> None:
-        """Note a new savepoint, which replaces an earlier one of its name."""
+        """Note a new savepoint, which replaces an earlier savepoint of the same name."""
         earlier = self.find_savepoint(name)
         if earlier is not None:
             earlier.forget_name()
         SharingSession.add_savepoint(self, name)
 
     def use_autocommit(self, *, is_on: bool) -> None:
-        """Note whether each statement is committed."""
+        """Note whether the session commits each statement."""
         self.autocommits = is_on
 
     def note_settings(self, changed: Mapping[str, str]) -> None:

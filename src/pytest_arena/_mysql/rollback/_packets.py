@@ -33,16 +33,16 @@ QUERY = 3
 PING = 14
 RESET = 31
 
-# Abilities of a client or a server.
+# Capabilities of a client or a server.
 FOUND_ROWS = 1 << 1
 WITH_DATABASE = 1 << 3
 MULTI_STATEMENTS = 1 << 16
 _LENGTH_ENCODED_PASSWORD = 1 << 21
 SESSION_TRACK = 1 << 23
-# Without TLS, compression, files of the client, and OK packets in the place of EOF.
+# Without TLS, compression, files of the client, and OK packets in place of EOF.
 _OFFERED = 0x1FA20F | _LENGTH_ENCODED_PASSWORD
 _LATIN1 = 8
-_SCRAMBLE = b"pytest-arena--------"  # each password is right
+_SCRAMBLE = b"pytest-arena--------"  # the proxy accepts each password
 
 
 class PacketStream:
@@ -55,7 +55,7 @@ class PacketStream:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = bytearray()
-        self._last = 0  # the number of the last part that was read
+        self._last = 0  # the number of the last received part
 
     def read(self) -> bytes:
         """Wait for the next packet."""
@@ -72,7 +72,10 @@ class PacketStream:
         while len(self._buffer) < size:
             try:
                 chunk = self._socket.recv(max(_CHUNK, size - len(self._buffer)))
-            except (OSError, ValueError) as error:  # another thread has closed it
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # another thread has closed the socket
                 raise Disconnected from error
             if not chunk:
                 raise Disconnected
@@ -86,7 +89,7 @@ class PacketStream:
         self._write([bytes([kind]) + argument], 0)
 
     def answer(self, bodies: Iterable[bytes]) -> None:
-        """Send packets that answer the last one."""
+        """Send packets that answer the last received packet."""
         self._write(bodies, self._last + 1)
 
     def greet(self, body: bytes) -> None:
@@ -114,7 +117,7 @@ class PacketStream:
 
 @dataclass(frozen=True, slots=True)
 class OkPacket:
-    """The end of a statement without rows. ``settings`` are those that it has changed."""
+    """The end of a statement without rows. ``settings`` are the settings that it has changed."""
 
     affected_rows: int = 0
     insert_id: int = 0
@@ -156,7 +159,7 @@ class ServerAnswer:
 
     @property
     def error(self) -> int:
-        """The number of the error with which it ends, 0 for none."""
+        """The number of the error at the end, 0 without an error."""
         last = self.packets[-1]
         if not isinstance(last, bytes) or last[0] != _ERROR:
             return 0
@@ -166,11 +169,13 @@ class ServerAnswer:
     def error_text(self) -> str:
         """The text of the error."""
         last = self.packets[-1]
-        return last[9:].decode(errors="replace") if isinstance(last, bytes) else ""
+        if isinstance(last, bytes):
+            return last[9:].decode(errors="replace")
+        return ""
 
     @property
     def status(self) -> int:
-        """The last status of the server. An error has none."""
+        """The server's last status, 0 after an error."""
         last = self.packets[-1]
         return 0 if isinstance(last, bytes) else last.status
 
@@ -181,7 +186,7 @@ class ServerAnswer:
 
     @property
     def affected_rows(self) -> int:
-        """How many rows were changed, as far as the server says so."""
+        """The number of changed rows that the server has reported."""
         return sum(end.affected_rows for end in self.ends)
 
     @property
@@ -194,13 +199,13 @@ class ServerAnswer:
 
     def data(self, status: int, *, is_last: bool) -> list[bytes]:
         """Return the packets for a client whose session has this status."""
-        own = IN_TRANSACTION | AUTOCOMMIT
+        of_session = IN_TRANSACTION | AUTOCOMMIT
         packets: list[bytes] = []
         for number, packet in enumerate(self.packets, 1):
             if isinstance(packet, bytes):
                 packets.append(packet)
                 continue
-            new = packet.status & ~own | status
+            new = packet.status & ~of_session | status
             if number == len(self.packets) and not is_last:
                 new |= MORE_RESULTS
             packets.append(replace(packet, status=new).data())
@@ -301,7 +306,7 @@ def error(number: int, sqlstate: str, text: str) -> bytes:
 
 
 def greeting(version: str, pid: int) -> bytes:
-    """Return the packet with which a server greets a client."""
+    """Return the server's first packet to a client."""
     low = _OFFERED & 0xFFFF
     high = _OFFERED >> 16
     return b"".join(
@@ -320,7 +325,7 @@ def greeting(version: str, pid: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ClientLogin:
-    """The packet with which a client logs in."""
+    """A client's packet for the login."""
 
     abilities: int
     collation: int

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from pytest_arena._product import Usage
     from pytest_arena._values import Address
 
-_MOST_NAMES = 3  # in a line of the summary
-# An ALTER TABLE waits for a session that uses the table. The database is replaced in its place.
+_MOST_NAMES = 3  # the most names in a line of the summary
+# If a session uses a table, pytest-arena does not wait for the ALTER TABLE. It replaces the
+# database.
 _HURRIED = "SET SESSION lock_wait_timeout = 1"
 _PATIENT = "SET SESSION lock_wait_timeout = 10"
 
@@ -46,15 +47,15 @@ class _SharedLevels(NoJournal):
 class RollbackIsolation(MySQLIsolation):
     """``rollback``: all connections share one transaction, in a copy of the level below.
 
-    Connections reach the database through a proxy. A test's level is left by a rollback. The
-    database is replaced by another copy if the server has committed something, as CREATE TABLE
-    does, or if it has tables without transactions. What a wide fixture has written is committed
-    before the level above is entered, in a database that pytest-arena has created.
+    Connections reach the database through a proxy. A test's level is left by a rollback. If a
+    statement such as CREATE TABLE has committed, or the database has tables without transactions,
+    another copy replaces the database. pytest-arena commits the rows of a wider fixture in its copy
+    before it enters a level above the fixture.
 
-    Cost of enter and leave: two statements, and one ALTER TABLE for each AUTO_INCREMENT number that
-    has moved. A level above a changed one costs a copy.
+    Cost of enter and leave: two statements, and one ALTER TABLE for each AUTO_INCREMENT value that
+    has moved. A level above a changed level costs a copy.
 
-    A test's marker may ask for ``clone``. Connections then reach another copy directly.
+    A test's marker may choose ``clone``. Then connections reach another copy directly.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class RollbackIsolation(MySQLIsolation):
     ) -> None:
         self._proxy: MySQLProxy | None = None
         self._opening = threading.RLock()
-        # By the names of frozen databases: sequences and tables without transactions, and counters.
+        # For each frozen database: sequences and tables without transactions, and counters.
         self._unrestorable: dict[str | None, tuple[str, ...]] = {}
         self._counters: dict[str, dict[str, int]] = {}
         super().__init__(
             own, template, "rollback", uses=uses, tell=tell, may_clone=True
         )
-        # Its connection goes through the proxy, and so sees the shared transaction.
+        # The reader connects through the proxy, so that it sees the shared transaction.
         self._reader = MySQLControlLine(lambda: open_control(self.address))
 
     def _new_base(self, isolation: str, frozen: FrozenDatabase, live: str) -> LevelBase:
@@ -88,7 +89,7 @@ class RollbackIsolation(MySQLIsolation):
 
     @property
     def proxy(self) -> MySQLProxy:
-        """The proxy before the live database."""
+        """The proxy between the app and the live database."""
         with self._opening:
             if self._proxy is not None and self._proxy.database != self.live:
                 self._close_proxy()
@@ -114,8 +115,10 @@ class RollbackIsolation(MySQLIsolation):
 
     @property
     def address(self) -> Address:
-        """The address of the proxy, or in a level by ``clone`` of the live database."""
-        return super().address if self._is_direct else self.proxy.address
+        """The address of the proxy. In a level with ``clone``, the address of the live database."""
+        if self._is_direct:
+            return super().address
+        return self.proxy.address
 
     def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
         """Do nothing: the proxy notes the statements of all processes."""
@@ -129,7 +132,7 @@ class RollbackIsolation(MySQLIsolation):
     # Levels
 
     def ask_for(self, isolation: str) -> str:
-        """Choose the isolation of the next level. Return why it cannot have it, else ""."""
+        """Choose the isolation of the next level. Return "", or why the level cannot have it."""
         if isolation not in {"rollback", "clone"}:
             return "beside rollback there is only clone"
         self._next_isolation = isolation
@@ -141,10 +144,10 @@ class RollbackIsolation(MySQLIsolation):
         self.generation += 1
 
     def enter(self) -> None:
-        """Open a level. Commit and copy what a wide fixture has written.
+        """Open a level. First commit and copy the rows of a wider fixture.
 
         Raises:
-            Held: an open transaction has written. Nothing was done.
+            Held: an open transaction has written. The database is unchanged.
             IsolationError: the disk is full, or the shared connection has ended.
         """
         if not self._is_direct:
@@ -163,10 +166,10 @@ class RollbackIsolation(MySQLIsolation):
         """Begin again after the shared connection has ended between two tests."""
         if was_changed:
             raise IsolationError(
-                "what wider fixtures have written is lost: the shared connection has ended",
-                why="with rollback it is committed only before the next test begins",
+                "rows that wider fixtures wrote are lost: the shared connection has ended",
+                why="rollback commits them only before the next test begins",
                 cause="KILL, a timeout, or a restart of the server",
-                fix="pytest …   # once more\nor arena_isolation = auto",
+                fix="pytest …   # again\nor arena_isolation = auto",
             )
         with (
             self._own.reporting("the live database cannot be replaced"),
@@ -175,10 +178,10 @@ class RollbackIsolation(MySQLIsolation):
             self._go_to(self._bases[-1].frozen.copy())
 
     def _snapshot(self, isolation: str) -> LevelBase:
-        """Return a copy of the live database, with all that the app has committed."""
+        """Return a copy of the live database, with all rows that the app has committed."""
         if self._is_direct:
             return super()._snapshot("clone")
-        with self._own.reporting("what a wide fixture has written cannot be committed"):
+        with self._own.reporting("the rows of a wider fixture cannot be committed"):
             self._commit_all()
         base = super()._snapshot("clone")
         self.proxy.note_copied()
@@ -233,7 +236,7 @@ class RollbackIsolation(MySQLIsolation):
         return True
 
     def _restore_counters(self, control: MySQLControl, frozen: FrozenDatabase) -> None:
-        """Give the live tables the AUTO_INCREMENT numbers of a frozen database.
+        """Give the live tables the AUTO_INCREMENT values of a frozen database.
 
         Raises:
             MySQLFailure: another session uses a table, or the connection is lost.
@@ -262,7 +265,7 @@ class RollbackIsolation(MySQLIsolation):
         super()._go_to(live)
 
     def _is_unrestorable(self, snapshot: FrozenDatabase) -> bool:
-        """Return whether a rollback leaves something of this database. Report it once."""
+        """Return whether a rollback cannot restore this database. Report the reason once."""
         if snapshot.name not in self._unrestorable:
             names = self._read_unrestorable(snapshot)
             is_first = not any(self._unrestorable.values())
@@ -271,8 +274,8 @@ class RollbackIsolation(MySQLIsolation):
                 more = ", …" if len(names) > _MOST_NAMES else ""
                 shown = ", ".join(names[:_MOST_NAMES]) + more
                 self._tell(
-                    "rollback: each test that has written gets a new copy of the database, since "
-                    f"the server does not roll these back: {shown}"
+                    "rollback: a new copy replaces the database after each test that has written, "
+                    f"since the server cannot roll back {shown}"
                 )
         return bool(self._unrestorable[snapshot.name]) or self._plan.has_events
 
@@ -306,11 +309,15 @@ class RollbackIsolation(MySQLIsolation):
 
     def is_free(self) -> bool:
         """Return whether no client is inside a transaction."""
-        return super().is_free() if self._is_direct else not self.proxy.inside()
+        if self._is_direct:
+            return super().is_free()
+        return not self.proxy.inside()
 
     def writers(self) -> set[int]:
-        """Return the client that has uncommitted rows."""
-        return super().writers() if self._is_direct else self.proxy.writers()
+        """Return the clients that have uncommitted rows."""
+        if self._is_direct:
+            return super().writers()
+        return self.proxy.writers()
 
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection, or cancel only its statement."""
@@ -327,7 +334,7 @@ class RollbackIsolation(MySQLIsolation):
 
 
 def _counters_of(control: MySQLControl, database: str) -> dict[str, int]:
-    """Return the next AUTO_INCREMENT number of each table that has one."""
+    """Return the next AUTO_INCREMENT value of each table that has such a column."""
     rows = control.rows(
         "SELECT table_name, auto_increment FROM information_schema.tables "
         f"WHERE table_schema = {literal(database)} AND auto_increment IS NOT NULL"

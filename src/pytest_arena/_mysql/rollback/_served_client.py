@@ -1,4 +1,4 @@
-"""Serves one connection of an app in the protocol of MySQL, as a server does."""
+"""Serves a connection of the app in MySQL's protocol, as a server does."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _CAUSES = {
 
 
 class MySQLClient(ServedConnection):
-    """One connection to the proxy, served by a thread of its own."""
+    """A connection to the proxy, with a thread that serves it."""
 
     def __init__(
         self, shared: SharedMySQL, connection: socket.socket, number: int
@@ -85,13 +85,13 @@ class MySQLClient(ServedConnection):
     def end(self, message: str) -> None:
         """End the connection with an error."""
         with suppress(Disconnected, OSError):
-            # A client that reads no answers must not keep the test waiting.
+            # The test must not wait for a client that reads no answers.
             self._socket.settimeout(0)
             self._stream.answer([packets.error(1927, "70100", message)])
         self._close_socket()
 
     def _note(self, remark: str) -> None:
-        """Report what this isolation cannot show, unless pytest-arena itself is the client."""
+        """Report a limit of this isolation, unless pytest-arena itself is the client."""
         if PROGRAM_NAME.encode() not in self._login.body:
             self._shared.note(remark)
 
@@ -132,7 +132,7 @@ class MySQLClient(ServedConnection):
         return True
 
     def _query(self, text: str) -> None:
-        """Answer a text with one statement or several. An error ends it."""
+        """Answer a text with one statement or several. The first error ends the answer."""
         statements = statements_in(text)
         if not self._login.abilities & packets.MULTI_STATEMENTS and len(statements) > 1:
             statements = (read_statement(text),)
@@ -220,7 +220,7 @@ class MySQLClient(ServedConnection):
         return _DONE
 
     def _set_autocommit(self, statement: MySQLStatement) -> ServerAnswer:
-        """Change autocommit for this session alone. To switch it on commits."""
+        """Change autocommit for this session. Switching it on commits the transaction."""
         session = self._session
         if statement.autocommits and not session.autocommits:
             self._end_transaction(is_committed=True)
@@ -230,7 +230,7 @@ class MySQLClient(ServedConnection):
         return _DONE
 
     def _set_next(self, statement: MySQLStatement) -> ServerAnswer:
-        """Answer SET TRANSACTION, whose isolation level does not act."""
+        """Answer SET TRANSACTION. Its isolation level has no effect."""
         del statement
         if self._session.in_block:
             return _failure(
@@ -241,7 +241,7 @@ class MySQLClient(ServedConnection):
         return _DONE
 
     def _lock(self, statement: MySQLStatement) -> ServerAnswer:
-        """Answer LOCK TABLES, which commits. The locks would shut out the other connections."""
+        """Answer LOCK TABLES, which commits. Its locks have no effect between connections."""
         del statement
         self._end_transaction(is_committed=True)
         return _DONE
@@ -280,7 +280,7 @@ def _with_cause(answer: ServerAnswer) -> ServerAnswer:
 
 
 def _with_changed_rows(answer: ServerAnswer) -> ServerAnswer:
-    """Count the changed rows of an UPDATE in the place of those that it has found."""
+    """Report the changed rows of an UPDATE in place of the matched rows."""
     packets = [*answer.packets]
     for number, packet in enumerate(packets):
         if isinstance(packet, OkPacket):

@@ -1,9 +1,9 @@
 """The transaction that all connections of a test share.
 
-Each transaction of the app is a savepoint in it. A statement that the app sends outside of a
-transaction needs none, because the server itself rolls back a failed statement. A statement that
-commits by itself, such as CREATE TABLE, commits the shared transaction. The database then has to be
-replaced.
+Each transaction of the app is a savepoint in the shared transaction. A statement outside of a
+transaction needs no savepoint, because the server itself rolls back a failed statement. A statement
+that commits, such as CREATE TABLE, commits the shared transaction. Then a copy has to replace the
+database.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ _LOST = (
     "restart of the server"
 )
 _ROLLED_BACK = (
-    "{}: the server has rolled back all that this test has written, because all connections share "
-    f"one transaction. {CLONE}"
+    "{}: the server has rolled back all rows of this test, because all connections share one "
+    f"transaction. {CLONE}"
 )
 _ENDED = f"{{}} has ended the transaction that all connections share. {CLONE}"
-# The server rolls back the whole transaction: a deadlock, and a lock timeout if it is set so.
+# Errors after which the server rolls back the whole transaction: a deadlock, and by a setting also
+# a lock timeout.
 _OF_TRANSACTION = {1205, 1213, 1614}
 _READ_ONLY = packets.error(
     1792, "25006", "Cannot execute statement in a READ ONLY transaction."
@@ -51,7 +52,7 @@ _CANCELLED = packets.error(1317, "70100", "Query execution was interrupted")
 
 
 class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
-    """The transaction, and the turns of the sessions that use it. Any thread may use it.
+    """The shared transaction, which sessions use in turn. Any thread may call its methods.
 
     Raises:
         MySQLFailure: the server does not answer, or refuses the login.
@@ -73,27 +74,27 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
         self.largest_packet = self._backend.largest_packet
         self.database = address.database
         self._names_that_write = names_that_write
-        self._is_used = False  # since the last restart
+        self._is_used = False  # a client has sent a statement since the last restart
         self.may_have_written = False
-        # Whether the app has committed rows, which the shared transaction has.
+        # Whether the app has committed rows into the shared transaction.
         self.has_committed_rows = False
-        # Whether the database itself has rows or objects that no rollback restores.
+        # Whether the server has really committed, so that no rollback restores the database.
         self.is_committed = False
 
     def begin_session(self, session: MySQLSession, collation: int) -> None:
-        """Note a connection of the app, with the character set of its login."""
+        """Register a connection of the app, with the character set of its login."""
         from pymysql.charset import charset_by_id  # noqa: PLC0415 - an extra
 
         self.register(session)
         try:
             charset = charset_by_id(collation)
         except KeyError:
-            return  # newer than PyMySQL: the driver names it by SET NAMES, too
+            return  # a collation that PyMySQL does not know. The driver also sends SET NAMES
         with self._turn(session):
             self._backend.use_settings({})
             names = f"SET NAMES {charset.name}"
             answer = self._backend.exchange(f"{names} COLLATE {charset.collation}")
-            if answer.error:  # the server has no such collation, and takes its own
+            if answer.error:  # the server lacks the collation, so it uses its default
                 answer = self._backend.exchange(names)
             self._note_settings(session, answer)
 
@@ -160,7 +161,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
         """Note that the server has ended the real transaction.
 
         Raises:
-            Disconnected: what it had cannot be known, or is lost.
+            Disconnected: the rows of the transaction are lost, or unknown.
         """
         if answer.error in _OF_TRANSACTION:
             self._end_by(_ROLLED_BACK.format(answer.error_text))
@@ -181,7 +182,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
     # Transactions
 
     def commit(self, session: MySQLSession) -> None:
-        """Keep a session's transaction."""
+        """Keep the changes of a session's transaction."""
         if self._holder is session:
             with self._turn(session):
                 self._commit_holder(session)
@@ -192,7 +193,7 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
     # Levels
 
     def restart(self) -> None:
-        """Roll back everything that was not really committed.
+        """Roll back all changes that the server has not really committed.
 
         Raises:
             Disconnected: the server has ended the connection.
@@ -206,19 +207,19 @@ class SharedMySQL(SharedConnection[MySQLSession, MySQLBackend]):
             self.has_committed_rows = False
 
     def refresh(self) -> None:
-        """Give the next level a new session of the server, unless an open transaction needs it."""
+        """Start a new session of the server for the next level, if no open transaction has rows."""
         if self._holder is None and not self.is_lost and not self.may_have_written:
             self.restart()
 
     def commit_all(self) -> None:
-        """Commit what the app has committed. The database is about to be copied."""
+        """Really commit the app's committed rows, before a copy of the database."""
         with self._turn(None):
             self._cut_off()
             self._backend.commit()
             self.is_committed = True
 
     def note_copied(self) -> None:
-        """Note that a copy has all that was committed."""
+        """Note that a copy has all committed rows."""
         self.is_committed = False
         self.may_have_written = False
         self.has_committed_rows = False

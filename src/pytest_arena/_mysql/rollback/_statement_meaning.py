@@ -1,4 +1,4 @@
-"""Finds out what a statement means for the transaction that all connections share."""
+"""Classifies statements by their effect on the transaction that all connections share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from pytest_arena._mysql._scripts import split_statements
 from pytest_arena._mysql.drivers._reach import bare
 
-_LONG = 10_000  # characters. Longer texts contain data, so they are not kept.
+_LONG = 10_000  # characters. Longer texts contain data, so they are not cached.
 _NAME = r"(?P<name>`(?:[^`]|``)+`|[\w$]+)"
 # Statements that the proxy executes itself, in the order in which they are tried.
 _CONTROLS = {
@@ -37,14 +37,14 @@ _ON = {"1", "on", "true", "default"}
 _LOCKS = re.compile(r"(?i)\bFOR\s+(?:UPDATE|SHARE)\b|\bIN\s+SHARE\s+MODE\b")
 _READS_ROWS = re.compile(r"(?i)\b(?:FROM|TABLE|JOIN)\b")
 _ROWS_ONLY = re.compile(r"(?i)\s*(?:INSERT|REPLACE|UPDATE|DELETE|SELECT|WITH|LOAD)\b")
-# They may end the transaction, and the server's answer does not show it.
+# These statements may end the transaction, and the server's answer does not show that.
 _PROGRAM = re.compile(r"(?i)\s*(?:CALL|EXECUTE|BEGIN\s+NOT)\b")
 _HAS_BODY = re.compile(
     r"(?i)\s*(?:BEGIN\b|CREATE\b.*\b(?:PROCEDURE|FUNCTION|TRIGGER|EVENT|PACKAGE)\b)"
 )
 _READ_ONLY = re.compile(r"(?i)\bREAD\s+ONLY\b")
 _CHAINS = re.compile(r"(?i)\bAND\s+CHAIN\b")
-# Statements that the shared transaction cannot show, and their names in messages.
+# Statements that act differently in the shared transaction, and the notes about them.
 _NOT_SHOWN = {
     re.compile(rf"(?i){pattern}"): words
     for pattern, words in {
@@ -58,29 +58,29 @@ _NOT_SHOWN = {
 
 @dataclass(frozen=True, slots=True)
 class MySQLStatement:
-    """A statement, and what it means for the transaction.
+    """A statement, and its effect on the transaction.
 
-    ``kind`` is that of a statement which the proxy executes itself, else "".
+    ``kind`` is the kind of a statement that the proxy executes itself, or "".
     """
 
     sql: str
     kind: str = ""
-    name: str = ""  # of a savepoint or a database
-    remark: str = ""  # what this isolation cannot show
+    name: str = ""  # the name of a savepoint or a database
+    remark: str = ""  # how the statement acts differently in the shared transaction
     locks: bool = False
     reads_rows: bool = False
     is_program: bool = False
-    # It may change something for which the server counts no rows.
+    # Whether the statement may change data for which the server counts no rows.
     is_more_than_rows: bool = False
 
     @property
     def is_read_only(self) -> bool:
-        """Whether the transaction that it begins may not write."""
+        """Whether the statement begins a read-only transaction."""
         return _READ_ONLY.search(self.sql) is not None
 
     @property
     def is_chained(self) -> bool:
-        """Whether another transaction begins at once."""
+        """Whether the statement begins the next transaction at once."""
         return _CHAINS.search(self.sql) is not None
 
     @property
@@ -91,7 +91,7 @@ class MySQLStatement:
 
     @property
     def without_autocommit(self) -> str:
-        """The other settings of a SET, "" for none."""
+        """The SET without AUTOCOMMIT, "" if it sets nothing else."""
         rest = _AUTOCOMMIT.sub("", self.sql).strip(" \t\r\n,;")
         return "" if rest.upper() == "SET" else rest
 
@@ -114,7 +114,7 @@ _parse_short = lru_cache(maxsize=1000)(_parse)
 
 
 def read_statement(sql: str) -> MySQLStatement:
-    """Return what one statement means."""
+    """Classify one statement."""
     shape = bare(sql)
     remark = ""
     for pattern, words in _NOT_SHOWN.items():

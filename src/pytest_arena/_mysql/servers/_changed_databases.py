@@ -18,7 +18,7 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class ChangedDatabases:
-    """Compares the times of the last changes of tables with the start of the run.
+    """Compares the times of the tables' last changes with the start of the run.
 
     The server keeps these times in seconds. The comparison misses a change in the first second of
     the run, and a dropped table. It also misses databases on which pytest-arena's login has no
@@ -38,9 +38,7 @@ class ChangedDatabases:
         self._port = str(port)
 
     def changed(self, names: Iterable[str]) -> list[str]:
-        """Return those of the databases that have changed.
-
-        Their names have the form ``mysql://host:port/database``.
+        """Return the names (``mysql://host:port/database``) of databases that have changed.
 
         Raises as the constructor does.
         """

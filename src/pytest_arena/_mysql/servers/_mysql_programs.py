@@ -33,10 +33,10 @@ _USUAL = (
 
 @dataclass(frozen=True, slots=True)
 class MySQLPrograms(Programs):
-    """A server's program, and for MariaDB the program that makes its data."""
+    """A server's program, and for MariaDB the program that creates its data."""
 
     product: str  # MySQL or MariaDB
-    name: str  # the file's
+    name: str  # the name of the server's file
 
     @property
     def server(self) -> Path:
@@ -45,10 +45,10 @@ class MySQLPrograms(Programs):
 
     @property
     def installer(self) -> Path:
-        """The program that makes MariaDB's data.
+        """The program that creates MariaDB's data.
 
         Raises:
-            Unavailable: it is not installed.
+            Unavailable: the program is not installed.
         """
         for name in _INSTALLERS:
             for folder in (self.folder, self.folder.parent / "bin"):
@@ -62,7 +62,7 @@ class MySQLPrograms(Programs):
 
 
 def installed() -> list[Path]:
-    """Return the servers' programs of this machine, those on PATH first."""
+    """Return the servers' programs on this machine. Programs on PATH are first."""
     programs: dict[Path, None] = {}
     for folder in _folders():
         for name in _SERVERS:
@@ -110,7 +110,7 @@ def check_version(product: str, version: str, where: str) -> None:
     """Check that pytest-arena can use a server.
 
     Raises:
-        Unavailable: it is too old.
+        Unavailable: the server is too old.
     """
     major, minor, *_ = version.split(".")
     oldest = OLDEST[product]

@@ -1,6 +1,6 @@
 """The few messages of MySQL's protocol that pytest-arena needs without a driver.
 
-The process beside a private server loads this file. It has Python's standard library alone.
+The keeper process of a private server loads this file, which needs only the standard library.
 https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html
 """
 
@@ -12,7 +12,7 @@ import struct
 
 USER = "root"
 _ANSWER_SECONDS = 5.0
-# Parts of the 4.1 protocol, and a method of authentication by name.
+# Capabilities: the 4.1 protocol, and a named method of authentication.
 _ABILITIES = 0x200 | 0x8000 | 0x80000
 _LONGEST = 1 << 24
 _CHARACTER_SET = 45  # utf8mb4
@@ -24,7 +24,8 @@ _ERROR = 0xFF
 _TOO_MANY_CONNECTIONS = (1040).to_bytes(2, "little")
 _CONNECTED = b"SHOW GLOBAL STATUS LIKE 'Threads_connected'"
 
-# Kept at import: a plugin may replace `socket.socket` by a class that refuses to connect.
+# The class at import, because a plugin may replace `socket.socket` by a class that refuses to
+# connect.
 _Socket = socket.socket
 
 
@@ -77,7 +78,7 @@ class MySQLWire:
         for _ in range(3):  # both columns, and the end of the columns
             self._receive()
         row = self._checked(self._receive())
-        # Each value has its length first.
+        # Each value begins with its length.
         value = row[row[0] + 2 :]
         return int(value) - 1
 
@@ -118,7 +119,7 @@ class MySQLWire:
 
 
 def answers(path: str) -> bool:
-    """Return whether a private server has started, also if it has no free connection."""
+    """Return whether a private server has started. It may have no free connection."""
     try:
         wire = MySQLWire(path)
     except OSError:
@@ -137,7 +138,7 @@ def answers(path: str) -> bool:
 def clients(path: str) -> int:
     """Return how many clients are connected to a private server, by the path of its socket.
 
-    1 if the server is full, or too busy to answer.
+    Return 1 if the server is full or too busy to answer.
 
     Raises:
         ConnectionError: the server does not run.

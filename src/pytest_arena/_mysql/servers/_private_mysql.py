@@ -17,15 +17,15 @@ from pytest_arena._values import Address
 if TYPE_CHECKING:
     from pytest_arena._product.servers._places import ServerFolder
 
-# The package of Ubuntu allows its server no other folder for data.
+# Ubuntu's package allows its server only one folder for data.
 _APPARMOR = Path("/etc/apparmor.d/usr.sbin.mysqld")
 
-# Errors after the one that matters.
+# Words of errors that follow the error with the reason.
 _ENDINGS = ("Aborting", "is unusable")
 
 # A server does not have to survive a crash of the machine.
 _SETTINGS = (
-    "--no-defaults",  # first
+    "--no-defaults",  # must be the first option
     "--character-set-server=utf8mb4",
     "--skip-networking",
     "--skip-name-resolve",
@@ -33,7 +33,7 @@ _SETTINGS = (
     "--innodb-flush-method=nosync",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-doublewrite=OFF",
-    "--innodb-stats-persistent=OFF",  # each ALTER TABLE would write them
+    "--innodb-stats-persistent=OFF",  # each ALTER TABLE would write the statistics
     "--innodb-buffer-pool-size=64M",
     "--innodb-buffer-pool-dump-at-shutdown=OFF",
     "--innodb-buffer-pool-load-at-startup=OFF",
@@ -77,7 +77,7 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
         return f"{product} {version}"
 
     def answers(self, folder: ServerFolder) -> bool:
-        """Return whether the server has started, also if it has no free connection."""
+        """Return whether the server has started. It may have no free connection."""
         return wire.answers(str(folder.socket))
 
     def clients(self, folder: ServerFolder) -> int:
@@ -85,7 +85,7 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
         return wire.clients(str(folder.socket))
 
     def server_pid(self, folder: ServerFolder) -> int:
-        """Return the server's process id, as its file has it."""
+        """Return the server's process id, by its file server.pid."""
         return int((folder.data / "server.pid").read_text("ascii"))
 
     def command(self, folder: ServerFolder, programs: MySQLPrograms) -> list[str]:
@@ -98,7 +98,7 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
         ]
 
     def is_last_word(self, line: str) -> bool:
-        """Return whether a line of the log says why the server ended."""
+        """Return whether a line of the log names the reason why the server ended."""
         return "[ERROR]" in line and not any(words in line for words in _ENDINGS)
 
     def make_data(self, folder: ServerFolder, programs: MySQLPrograms) -> None:
@@ -134,7 +134,8 @@ def _settings(folder: ServerFolder, programs: MySQLPrograms) -> list[str]:
         *_OF_PRODUCT[programs.product],
         f"--basedir={programs.folder.parent}",
         f"--datadir={folder.data}",
-        # A server that starts deletes the temporary tables of others in its folder. They crash.
+        # At its start a server deletes temporary tables in the folder, also of other servers, which
+        # then crash.
         f"--tmpdir={_temporary(folder)}",
     ]
     if programs.product == "MySQL":

@@ -1,7 +1,7 @@
 """Finds the server for the test databases.
 
-``arena_database`` may name it by a URL. If not, it is a local service of this machine, or else a
-private server of installed programs.
+``arena_database`` may name the server by a URL. Without a URL, the server is a local service of
+this machine. If no service can be used, it is a private server of installed programs.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ SELECT COUNT(*) FROM (
 
 
 def find_server(config: Config) -> Server:
-    """Return the server that ``arena_database`` names, or the first that can be used.
+    """Return the server that ``arena_database`` names, or the first usable server.
 
     Raises:
-        ServerError: with each source that was tried, and why it failed.
+        ServerError: no server can be used. The error lists each source and the reason.
     """
     if config.server_url:
         return _named_server(config)
@@ -84,7 +84,7 @@ def local_service(config: Config) -> Server:
     The logins are the user of the system and ``root``. Sockets are tried before TCP.
 
     Raises:
-        Unavailable: there is none, or ``arena_database = own``.
+        Unavailable: no such server exists, or ``arena_database = own``.
     """
     reasons = foreign_host(config, "MYSQL_HOST")
     for place, port in _local_places():
@@ -110,7 +110,7 @@ def private_server(config: Config) -> Server:
     Programs of the product that ``arena_database`` names are tried first.
 
     Raises:
-        Unavailable: with the reason of each.
+        Unavailable: no program works. The error lists the reasons.
     """
     check_system()
     from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not on Windows
@@ -166,7 +166,7 @@ def read_url(text: str, patience: float = 0.0) -> Address:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
         raise Unavailable(
-            "the URL cannot be read; pytest-arena needs a URL of one server"
+            "the URL cannot be read. pytest-arena needs a URL of one server"
         ) from error
     if url.get_backend_name() not in {"mysql", "mariadb"}:
         raise Unavailable(f"{url.get_backend_name()} is not MySQL's")
@@ -179,7 +179,7 @@ def read_url(text: str, patience: float = 0.0) -> Address:
 
 
 def _tls_options(url: URL) -> tuple[tuple[str, str], ...] | None:
-    """Return the options for TLS in a URL, None if there are none."""
+    """Return the options for TLS in a URL, None if the URL has no such option."""
     options = []
     for name, value in sorted(url.query.items()):
         if name in TLS_OPTIONS:
@@ -202,7 +202,7 @@ def enter(address: Address, where: str, *, timeout: float = 10) -> Server:
     """Log in and check the server, without changing it. ``where`` follows its version.
 
     Raises:
-        Unavailable: with the reason why pytest-arena cannot use it.
+        Unavailable: pytest-arena cannot use the server.
     """
     try:
         return _entered(address, where, timeout)
@@ -230,7 +230,7 @@ def _reason(address: Address, error: MySQLFailure) -> str:
     if error.has_no_answer:
         return f"nothing answers on {address.server} ({text})"
     if error.is_crowded:
-        return f"the server on {address.server} has no connection free: {text}"
+        return f"the server on {address.server} has no free connection: {text}"
     return f"{address.server} refuses {address.user}: {text}"
 
 
