@@ -388,7 +388,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}, 5.0 kB\n1 removed, 5.0 kB.\n"
     told = arena("sweep", "--all", "--database", "own")
-    assert told == f"left     {alive_name}: a living run works in it\nNothing to remove.\n"
+    assert told == f"left     {alive_name}: a living run uses it\nNothing to remove.\n"
     killed(alive)
     arena("sweep", "--all", "--database", "own")
     assert [path.name for path in home.iterdir()] == ["run-notes"]
@@ -441,7 +441,9 @@ def test_a_broken_build_goes_and_one_under_way_stays(
     assert [one["what"] for one in listed("own").values()] == ["building"]
     with FileLock(shelf / "lock"):
         assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
-        assert "a living run builds there" in arena("sweep", "--all", "--database", "own")
+        assert "a living run builds a template in it" in arena(
+            "sweep", "--all", "--database", "own"
+        )
     assert "removed  building" in arena("sweep", "--database", "own")
     arena("sweep", "--all", "--database", "own")
     assert not shelf.exists()

@@ -169,7 +169,7 @@ def test_a_full_disk_is_said_and_mended_when_there_is_room(
         patched.setattr(_copy, "shutil", SimpleNamespace(copyfile=full))
         with pytest.raises(IsolationError) as said:
             world.isolation.leave_by_force()
-        assert said.value.cause == f"no more room in {world.live.parent}"
+        assert said.value.cause == f"the disk of {world.live.parent} is full"
         for _ in range(2):
             with pytest.raises(IsolationError, match="No space left"):
                 world.isolation.enter()
@@ -326,5 +326,5 @@ def test_the_next_test_is_whole_and_the_run_ends_as_it_should(tmp_path: Path) ->
     run.says("ERROR test_story.py::test_07_no_more_room - Failed: IsolationError")
     run.says("ERROR test_story.py::test_08_still_none - IsolationError")
     run.says("dev: locked by a connection that pytest-arena does not know or cannot end")
-    run.says("its file was deleted or replaced; a new file was put in its place.")
-    run.says("those of sqlite3 itself and of other processes keep using the old file")
+    run.says("the file was deleted or replaced; a new file has replaced it.")
+    run.says("Connections of sqlite3 itself and of other processes keep using the old file")

@@ -237,7 +237,9 @@ def test_an_app_in_wal_mode_that_copies_and_a_test_that_empties_its_file(tmp_pat
     """All tests see one database, and the summary says what a new file was for."""
     run = fastapi_example(tmp_path).with_files(test_story=STORY).run().expect(status=0, passed=5)
     run.says("its log (-wal, -shm) was removed, or the file overwritten, while connections were")
-    run.says("VACUUM INTO copies a database whose connections stay open); a new file was put")
+    run.says(
+        "VACUUM INTO copies a database whose connections stay open); a new file has replaced it"
+    )
 
 
 RESTORES = """

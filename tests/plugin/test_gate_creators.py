@@ -341,7 +341,7 @@ def test_after_it():
 def test_the_journal_mode_is_taken_back_pitfall_132(tmp_path: Path) -> None:
     """What a test has switched is as it was, also where each connection sets it."""
     run = small_example(tmp_path, test_switched=SWITCHED).run("-p", "no:randomly")
-    run.expect(passed=7).never_says("a new file was put")
+    run.expect(passed=7).never_says("a new file has replaced it")
 
 
 AT_START_UP = """
@@ -379,7 +379,7 @@ def test_a_lifespan_turns_the_log_on(tmp_path: Path) -> None:
     """A pooled connection that has not read the log yet leaves none beside the next file."""
     example = small_example(tmp_path, test_log=AT_START_UP)
     run = example.run("-p", "no:randomly", "--arena-app=test_log:app")
-    run.expect(passed=3).never_says("a new file was put")
+    run.expect(passed=3).never_says("a new file has replaced it")
 
 
 FORK = """

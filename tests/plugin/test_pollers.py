@@ -485,7 +485,7 @@ def test_aiosqlite_answers_before_its_loop_is_closed(example: Example, task: str
 def test_a_transaction_at_each_boundary_pitfall_141(example: Example) -> None:
     """P2: its end is waited for, and so is a reader's."""
     run = example.with_files(test_it=SLOW).run()
-    run.expect(passed=10).never_says("a new file was put")
+    run.expect(passed=10).never_says("a new file has replaced it")
 
 
 @pytest.mark.slow
@@ -494,14 +494,14 @@ def test_a_transaction_of_a_wider_fixtures_task(example: Example, scope: str) ->
     """P2: its end is waited for, and the task goes on in the next test."""
     test = TASK.replace("{0}", scope)
     run = example.with_files(test_it=test).run().expect(passed=3)
-    run.never_says("cut off", "was ended", "a new file was put")
+    run.never_says("cut off", "was ended", "a new file has replaced it")
 
 
 def test_a_poller_that_is_not_seen_is_waited_for_pitfall_141(example: Example) -> None:
     """P2: it has no connection when others look, and has one when the level is left."""
     files = {"test_it": SLOW.replace("range(5)", "range(10)"), "conftest": UNSEEN}
     run = example.with_files(**files).run()
-    run.expect(passed=20).never_says("a new file was put")
+    run.expect(passed=20).never_says("a new file has replaced it")
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_a_lock_that_outlives_its_test_is_named_in_the_summary(locking: Example)
     run = locking.run("-p", "no:randomly", "-k", "left_open or next").expect(passed=2)
     run.says(
         "test_it.py::test_left_open: dev: locked by a connection that no engine has opened "
-        f"({place('left open')}); a new file was put in its place"
+        f"({place('left open')}); a new file has replaced it"
     )
     run.never_says("does not know or cannot end")
 

@@ -416,7 +416,8 @@ def test_an_error_after_the_commit_before_a_request_explains_itself(example: Exa
         "`Dancer.name` (dancers id=1) is not loaded",
         "next: await db_session.rollback()   after the flush that failed",
         "next: await db_session.get(…)   before you change the row: a request may have deleted it",
-        "no open transaction of this process holds it: a result that was not read to its end may",
+        "no open transaction of this process holds the lock. A result that was not read to its "
+        "end may",
     )
 
 

@@ -78,6 +78,6 @@ def test_the_mode_of_the_log_is_for_a_sole_connection(tmp_path: Path) -> None:
     run = (
         small_example(tmp_path, test_it=LOG_MODE).run("-W", "ignore").expect(1, passed=1, failed=1)
     )
-    run.says("SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too")
+    run.says("SQLite changes the mode WAL only if no other connection is open", "has one open")
     run.says("next: set journal_mode in a `connect` listener of the engine")
     run.never_says("a result that was not read to its end")

@@ -3,11 +3,11 @@
 from pytest_arena._values import FileFormat, ProductFacts
 
 _MODE_NOT_CHANGED = """
-SQLite leaves the mode WAL only for a sole connection, and pytest-arena has one too
+SQLite changes the mode WAL only if no other connection is open, and pytest-arena has one open
 next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
 _NO_HOLDER = """
-no open transaction of this process holds it: a result that was not read to its end may
-next: read it to its end before the request: session.scalars(…).all()"""
+no open transaction of this process holds the lock. A result that was not read to its end may
+next: read the result to its end before the request: session.scalars(…).all()"""
 
 FACTS = ProductFacts(
     name="sqlite",

@@ -1,4 +1,4 @@
-"""Replaces the file of a connect call."""
+"""Replaces the file in a connect call, and describes open connections."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SQLiteHandle:
 
     @classmethod
     def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
-        """Return a handle with a weak reference, if the connection's class allows that."""
+        """Return a handle, with a weak reference if the connection's class allows that."""
         try:
             return cls(weakref.ref(raw))
         except TypeError:  # only subclasses of sqlite3's class have weak references
@@ -70,30 +70,33 @@ class SQLiteHandle:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it has begun to write, or a statement does not end. A SELECT begins nothing."""
+        """Whether a transaction has begun to write, or a statement does not end.
+
+        A SELECT begins no transaction.
+        """
         return self._call(_in_transaction, otherwise=False, busy=True)
 
     is_begun = in_transaction
     snapshot = None  # a SELECT begins no transaction
 
     def changes(self) -> int:
-        """Return SQLite's count of changed rows, with those that triggers have changed."""
+        """Return SQLite's count of changed rows, also of rows that triggers have changed."""
         return self._call(_total_changes, otherwise=0, busy=0)
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - SQLite counts
-        """Return whether rows were changed since."""
+        """Return whether rows were changed since the count ``since``."""
         return self.changes() != since
 
     def interrupt(self) -> None:
-        """End its statement, from another thread."""
+        """Interrupt the running statement, from another thread."""
         raw = self.reference()
-        with suppress(sqlite3.Error):  # closed meanwhile
+        with suppress(sqlite3.Error):  # another thread has closed the connection
             if raw is not None:
                 raw.interrupt()
 
     @contextmanager
     def alone(self, seconds: float = 0) -> Iterator[bool]:
-        """Hold the lock that each call of the app holds, in any thread."""
+        """Hold the connection's lock, which each call of the app holds, in any thread."""
         turn = _turn_of(self.reference())
         is_alone = turn.acquire(timeout=seconds)
         try:
@@ -103,19 +106,19 @@ class SQLiteHandle:
                 turn.release()
 
     def roll_back(self) -> None:
-        """End its transaction. A connection that is bound to another thread keeps its lock."""
+        """End the transaction. If the connection is bound to another thread, it keeps its lock."""
         self._call(_roll_back, otherwise=None, busy=None)
 
     def end(self) -> None:
-        """Close it. A connection that is bound to another thread ends with that thread."""
+        """Close the connection. If it is bound to another thread, it ends with that thread."""
         self._call(_close, otherwise=None, busy=None)
 
     def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return the test's databases that it has attached."""
+        """Return the test's databases that the connection has attached."""
         return getattr(self.reference(), "arena_targets", ())
 
     def note_checkout(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
-        """Return the count of changed rows. The file shows the writes of all connections."""
+        """Return the count of changed rows."""
         return self.changes()
 
     def before_execute(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
@@ -127,11 +130,11 @@ class SQLiteHandle:
 
     @property
     def has_leftovers(self) -> bool:
-        """Whether a `connect` listener has made something. It has to make it again."""
+        """Whether a `connect` listener has created a table, which it has to create again."""
         return getattr(self.reference(), "arena_has_made", False)
 
     def session(self, dbapi_connection: object) -> object:  # noqa: ARG002 - the seam's signature
-        """Return its settings, temporary tables, attached files and the driver's state."""
+        """Return the settings, temporary tables, attached files and the driver's state."""
         return self._call(sql.describe_session, otherwise=None, busy=None)
 
     def _call(
@@ -144,8 +147,8 @@ class SQLiteHandle:
         """Call a function with the connection, while no other thread uses it.
 
         Return ``busy`` if a statement does not end, and ``otherwise`` if the connection is closed.
-        Without the lock SQLite would wait for the statement while Python holds the GIL. A function
-        of the app in that statement needs the GIL to end.
+        Without the lock, SQLite would wait for the statement while this thread holds the GIL. A
+        statement that calls a function of the app needs the GIL to end.
         """
         raw = self.reference()
         if raw is None:
@@ -162,7 +165,7 @@ class SQLiteHandle:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    """Roll back past the overrides of an app's class."""
+    """Roll back. Methods that an app's class overrides are not called."""
     if isinstance(connection, GuardedConnection):
         connection.arena_roll_back()
     else:
@@ -170,7 +173,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _close(connection: sqlite3.Connection) -> None:
-    """Close past the overrides of an app's class."""
+    """Close. Methods that an app's class overrides are not called."""
     if isinstance(connection, GuardedConnection):
         connection.arena_close()
     else:
@@ -178,12 +181,12 @@ def _close(connection: sqlite3.Connection) -> None:
 
 
 def _turn_of(connection: sqlite3.Connection | None) -> threading.RLock:
-    """Return the lock of a guarded connection, a free one for any other."""
+    """Return the lock of a guarded connection, or a new lock for any other connection."""
     return getattr(connection, "arena_turn", None) or threading.RLock()
 
 
 def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
-    """Return the ``sqlite3`` connection of a driver's connection, None for another product."""
+    """Return the ``sqlite3`` connection inside a driver's connection, None for another product."""
     adapted = getattr(dbapi_connection, "driver_connection", None)
     of_aiosqlite = getattr(adapted, "_connection", None)
     for connection in (dbapi_connection, of_aiosqlite):
@@ -215,7 +218,7 @@ class SQLiteConnections:
     def session_arguments(
         self, dialect: Dialect, cargs: object, cparams: object
     ) -> dict[str, object]:
-        """Return nothing: a file has no sessions with settings."""
+        """Return no arguments: a file has no sessions with settings."""
         del dialect, cargs, cparams
         return {}
 
@@ -259,8 +262,8 @@ class SQLiteConnections:
             # `uri` stays, because the app may attach a URI.
             cargs[:1] = [sql.renamed(database, target.file, uri=uri)]
         if dialect.is_async:
-            # aiosqlite has a thread for each connection. The test's thread reads the connection's
-            # settings after the test.
+            # aiosqlite has a thread for each connection, but the test's thread reads the
+            # connection's settings after the test.
             cparams["check_same_thread"] = False
         return opened
 
@@ -280,12 +283,12 @@ class SQLiteConnections:
         )
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch each ``sqlite3.connect``, and what the app sends to threads of aiosqlite."""
+        """Watch each ``sqlite3.connect``, and the calls to aiosqlite's threads."""
         watch_raw_connections(core)
         _watch_aiosqlite(core)
 
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
-        """Do nothing: the file is restored under raw connections."""
+        """Do nothing: raw connections can stay open while the file is restored."""
         del core, serial
         return []
 
@@ -301,19 +304,19 @@ class SQLiteConnections:
     def named_by_client(
         self, program: str, words: Sequence[str], variables: Mapping[str, str]
     ) -> tuple[str, ...]:
-        """Return nothing: a client program of SQLite has a path as argument, as any program may."""
+        """Return no names: a client program gets a path, which is checked as for any program."""
         del program, words, variables
         return ()
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Return "": a driver's connection outlives its test."""
+        """Return "": pytest-arena ends no connection of SQLite."""
         del error, ended
         return ""
 
     def in_spawned(
         self, core: Core, engines: Sequence[RequestedDatabase]
     ) -> SpawnedFiles | None:
-        """Return the test's files by the real paths of the app's."""
+        """Return the test's files, by the real paths of the app's files."""
         del engines
         files: dict[str, str] = {}
         for database in core.provisioned():
@@ -329,9 +332,8 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     return os.fsdecode(database), bool(cparams.get("uri"))
 
 
-_THREAD_SECONDS = (
-    1.0  # how long a cancelled connection waits until its thread has opened a file
-)
+# The seconds that a cancelled connection waits until its thread has opened a file.
+_THREAD_SECONDS = 1.0
 
 # Methods by which aiosqlite's thread sends a statement, also for its `execute_insert` and
 # `execute_fetchall`.
@@ -351,22 +353,23 @@ def _watch_aiosqlite(core: Callable[[], Core | None]) -> None:
 
 
 def _guard_aiosqlite(core: Callable[[], Core | None], module: Any) -> None:
-    """Refuse late work before aiosqlite's thread does it: the thread does not know whose it is."""
+    """Refuse late work before aiosqlite's thread does it. The thread does not know the caller."""
     for name, make in (
         ("_execute", _executing),
         ("_connect", _connecting),
         ("stop", _stopping),
     ):
-        # The first two are private, and each call of a connection goes through them.
+        # `_execute` and `_connect` are private. Each call of a connection uses one of them.
         original = getattr(module.Connection, name, None)
         if original is not None:  # `stop` is new in 0.22.1
             setattr(module.Connection, name, make(core, original))
 
 
 def _stopping(_: object, original: Any) -> Any:
-    """Send the order to stop once. By a second order the thread has ended, and nobody answers it.
+    """Return aiosqlite's ``stop``, which stops the thread only once.
 
-    SQLAlchemy stops a cancelled connection while a task closes it. The task would wait forever.
+    SQLAlchemy stops a cancelled connection while a task closes it. After the first stop the thread
+    has ended, so the task would wait forever for an answer to the second.
     """
 
     @wraps(original)
@@ -379,7 +382,7 @@ def _stopping(_: object, original: Any) -> Any:
 
 
 def _executing(core: Callable[[], Core | None], original: Any) -> Any:
-    # Not async: each statement of an engine would need one more coroutine.
+    # The function is not async, because each statement would need another coroutine.
     @wraps(original)
     def execute(connection: Any, function: Any, *args: object, **kwargs: object) -> Any:
         name = getattr(function, "__name__", "")
@@ -389,7 +392,7 @@ def _executing(core: Callable[[], Core | None], original: Any) -> Any:
         if getattr(raw, "arena_notes_writes", False):
             raw.arena_serve_request(REQUEST.get())
             if name == "close":
-                raw.arena_give_up()  # here the error is known that closes it
+                raw.arena_give_up()  # only this thread has the error that closes the connection
         return original(connection, function, *args, **kwargs)
 
     return execute
@@ -402,7 +405,7 @@ def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
             try:
                 _refuse_late(core())
             except LateWorkError:
-                connection.stop()  # its thread has started
+                connection.stop()  # ends the connection's thread
                 raise
         return _finishing(connection, original(connection))
 
@@ -410,11 +413,11 @@ def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
 
 
 async def _finishing(connection: Any, connecting: Awaitable[object]) -> object:
-    """Wait until aiosqlite has connected. If the task is cancelled, wait until its thread ends."""
+    """Wait until aiosqlite has connected. If the task is cancelled, wait for the thread's end."""
     try:
         return await connecting
     except CancelledError:
-        # The thread calls this loop, which may be closed next.
+        # The thread calls this loop, which may be closed soon.
         connection._thread.join(_THREAD_SECONDS)  # noqa: SLF001 - no public name
         raise
 
@@ -433,7 +436,7 @@ connections = SQLiteConnections()
 
 
 def open_product(core: Core, config: Config) -> Product:
-    """Return the product of a run. It is imported here, so that watching alone does not need it."""
+    """Return the product of a run. Its import is here, because watching does not need it."""
     from pytest_arena._sqlite._product import SQLite  # noqa: PLC0415 - as said
 
     return SQLite(core, config)

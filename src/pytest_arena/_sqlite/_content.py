@@ -1,6 +1,6 @@
 """Digests of a database, and rows that differ.
 
-Both read a database by SQL. The restore methods read and write bytes, so these check them.
+Both read a database by SQL. The restore methods read and write bytes, so digests can check them.
 """
 
 # ruff: noqa: S608 - names are written by _quoted() alone
@@ -32,14 +32,14 @@ _AFTER = "after"
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")  # a column of the same name hides one
 _COLLATION = re.compile(r"\bCOLLATE\s+([\"'`\[]?)(\w+)", re.IGNORECASE)
 _BUILT_IN_COLLATIONS = frozenset({"binary", "nocase", "rtrim"})
-# Values of table_xinfo's column `hidden`. `SELECT *` leaves the first kind out.
+# Values of table_xinfo's column `hidden`. `SELECT *` omits columns of the first kind.
 _HIDDEN = 1
 _GENERATED = 2
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Moment:
-    """A point in time, to compare with a later one.
+    """A point in time, for a comparison with a later moment.
 
     ``version`` is ``Restorer.state_number`` and the data version of the file at this time.
     """
@@ -54,12 +54,12 @@ def _quoted(name: str) -> str:
 
 
 def content(file: Path) -> dict[str, str]:
-    """Return a digest of each thing in a database, as a new connection reads it.
+    """Return a digest of each object in a database, read by a new connection.
 
-    Equal digests mean equal content. A table's digest covers its rows as a multiset, with their
-    ``rowid`` and the types of their values. The digest of AUTOINCREMENT is its number. All other
-    things have the digest of their definition. If only the app's functions or modules can read a
-    table, its definition counts, and for a virtual table the rows of its shadow tables.
+    Equal digests mean equal content. A table's digest covers the multiset of its rows, with their
+    ``rowid`` and the types of their values. The digest of AUTOINCREMENT is its value. All other
+    objects have the digest of their definition. If only the app's functions or modules can read a
+    table, it has the digest of its definition. The rows of its shadow tables have digests, too.
 
     Cost: it reads all rows, 1 s for a million.
 
@@ -75,7 +75,7 @@ def content(file: Path) -> dict[str, str]:
     """
     try:
         with closing(sql.open_control(file)) as connection, connection.reading():
-            # Text as it is stored, which need not be UTF-8. The tuple is never equal to a blob.
+            # A text may not be UTF-8, so its bytes are read. The tuple is never equal to a blob.
             connection.text_factory = lambda raw: ("text", raw)
             return dict(_digests(connection.cursor().execute))
     except sqlite3.DatabaseError as error:
@@ -85,7 +85,7 @@ def content(file: Path) -> dict[str, str]:
 def _digests(execute: Execute) -> Iterator[tuple[str, str]]:
     for pragma in ("user_version", "application_id"):
         number = execute(f"PRAGMA {pragma}").fetchone()[0]
-        if number:  # 0 is left out, so that an empty file equals a missing one
+        if number:  # without 0, an empty file equals a missing file
             yield pragma, str(number)
     schema = execute(
         "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
@@ -150,8 +150,8 @@ def changed_rows(
 ) -> list[TableRows]:
     """Compare two files that no connection writes to. Return the net changes of each table.
 
-    A virtual table is compared by the rows that it shows. If its extension is not loaded here, its
-    shadow tables are compared instead. Columns that a function of the app generates are left out.
+    For a virtual table this compares the rows of a SELECT. If the table's extension is not loaded
+    here, it compares the shadow tables. It omits columns that a function of the app generates.
     Changes of the schema are last: rows of "the schema" with one column, "changed".
     Cost: SQLite reads both files. Python reads the rows that differ, and whole virtual tables.
 
@@ -180,7 +180,7 @@ def changed_rows(
 
 
 def _schema_changes(connection: OwnConnection) -> Iterator[str]:
-    """Yield what differs between the schemas, such as ``CREATE INDEX by_name``."""
+    """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
     old = _definitions(connection, _BEFORE)
     new = _definitions(connection, _AFTER)
     for kind, name in sorted({*old, *new}):
@@ -199,7 +199,7 @@ def _schema_changes(connection: OwnConnection) -> Iterator[str]:
 
 
 def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], str]:
-    """Return the definitions in a file by kind and name. SQLite's own tables are left out."""
+    """Return the definitions in a file by kind and name, without SQLite's internal tables."""
     shadows, _ = _listed_tables(connection, side)
     rows = connection.execute(
         f"SELECT type, name, sql FROM {side}.sqlite_master "
@@ -213,9 +213,9 @@ def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], 
 
 
 def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
-    """Return the tables of a file by their names.
+    """Return the tables of a file by name.
 
-    SQLite 3.37 and later list the shadow tables, which are left out. Earlier versions do not.
+    SQLite 3.37 and later list the shadow tables, which this omits. Earlier versions do not.
     """
     shadows, without_rowid = _listed_tables(connection, side)
     definitions = connection.execute(
@@ -226,7 +226,7 @@ def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
     for name, definition in definitions.fetchall():
         if name in shadows:
             continue
-        # A generated column may use a collation, so these are defined first.
+        # A generated column may use a collation, so collations are defined first.
         collations = _app_collations(connection, definition)
         columns, key = _columns_and_key(connection, side, name)
         tables[name] = _Table(
@@ -253,10 +253,10 @@ def _listed_tables(connection: OwnConnection, side: str) -> tuple[set[str], set[
 
 
 def _app_collations(connection: OwnConnection, definition: str) -> frozenset[str]:
-    """Return the collations of the app that a table uses, and define each on a connection.
+    """Return the app's collations in a table, and define them on a connection.
 
-    SQLite cannot read an index without its collation. The collations that this function defines
-    find all texts equal, so that SQLite finds each row.
+    SQLite cannot read an index without its collation. With the collations that this function
+    defines, all texts are equal, so that SQLite finds each row.
     """
     used = {match[2].lower() for match in _COLLATION.finditer(definition)}
     collations = used - _BUILT_IN_COLLATIONS
@@ -268,7 +268,7 @@ def _app_collations(connection: OwnConnection, definition: str) -> frozenset[str
 def _columns_and_key(
     connection: OwnConnection, side: str, table: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the columns of a table that can be read, and those of its primary key."""
+    """Return the readable columns of a table, and the columns of its primary key."""
     columns = []
     key = {}
     try:
@@ -319,7 +319,7 @@ def _changed_rows_of(
 
 
 def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
-    """Pair each row with its identity, which has the types: to Python, 1 equals 1.0."""
+    """Pair each row with an identity that contains the types, because 1 equals 1.0 in Python."""
     identities = [(*row, *map(type, row)) for row in rows]
     return list(zip(identities, rows, strict=True))
 
@@ -327,9 +327,9 @@ def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
 def _differing_rows(
     connection: OwnConnection, name: str, table: _Table
 ) -> list[list[Row]] | None:
-    """Return the rows without an equal row at their place in the other file, of both files.
+    """Return, for each file, the rows that differ from the row at the same place in the other file.
 
-    None if no index finds the place of a row.
+    Return None if no index finds the place of a row.
     """
     same_place = _same_place(table)
     if not same_place:
@@ -338,8 +338,8 @@ def _differing_rows(
     conditions = [same_place]
     for column in map(_quoted, table.columns):
         shown.append(f"x.{column}")
-        # Bytes and types are compared: the app's collation may find other texts equal, and 1 is
-        # 1.0.
+        # This compares bytes and types. For the app's collation different texts may be equal, and
+        # for SQLite 1 equals 1.0.
         conditions.append(
             f"x.{column} IS y.{column} COLLATE BINARY "
             f"AND typeof(x.{column}) = typeof(y.{column})"
@@ -356,7 +356,7 @@ def _differing_rows(
 
 
 def _same_place(table: _Table) -> str:
-    """Return the condition that finds a row's place in the other file by an index, "" if none."""
+    """Return the condition that finds a row's place in the other file by an index, or ""."""
     if table.has_rowid:
         columns = {column.lower() for column in table.columns}
         for name in _ROWID_NAMES:
@@ -376,12 +376,12 @@ def _all_rows(
     table: _Table,
     columns: tuple[str, ...],
 ) -> list[Row]:
-    """Return all rows of a table, with None for a column that this file has not."""
+    """Return all rows of a table, with None for a column that this file lacks."""
     if not table.columns:
         return []
     shown = []
     for column in columns:
-        # SQLite takes an unknown name in quotes for a text, so NULL is in its place.
+        # SQLite reads an unknown name in quotes as a text, so the query has NULL in its place.
         shown.append(_quoted(column) if column in table.columns else "NULL")
     query = f"SELECT {', '.join(shown)} FROM {side}.{_quoted(name)}"
     return connection.execute(query).fetchall()

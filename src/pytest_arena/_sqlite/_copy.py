@@ -1,4 +1,4 @@
-"""``copy``: one file that keeps its path, restored in place."""
+"""The isolation ``copy``: one file that keeps its path, and is restored in place."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _SMALL = 1024 * 1024
 class Copy:
     """The isolation for SQLite: connections, engines and other processes stay connected.
 
-    Each level keeps a snapshot of the content at its start. Levels share a snapshot if nothing was
-    written between them. ``leave`` restores it by the first of the ``fast`` methods that can. If
-    none can, it uses SQLite's online backup. ``tell`` receives a line if a fast method fails its
+    Each level keeps a snapshot of the content at its start. Levels without a write between them
+    share a snapshot. ``leave`` restores it by the first of the ``fast`` methods that works now. If
+    none works, it uses SQLite's online backup. ``add_note`` gets a line if a fast method fails its
     trial.
 
-    Cost of enter and leave: 40 µs if nothing wrote to the file, otherwise the cost of the method.
+    Cost of enter and leave: 40 µs without a write to the file, otherwise the cost of the method.
     """
 
     name = "copy"
@@ -63,24 +63,25 @@ class Copy:
         self.live = live
         self._check_after_leave: Callable[[], None] = nothing
         self._tell = tell
-        # Moments that are in use. To iterate over a `WeakSet` costs ten times as much.
+        # Moments that are in use. Iterating over a `WeakSet` costs ten times as much.
         self._moments: weakref.WeakKeyDictionary[Moment, None] = (
             weakref.WeakKeyDictionary()
         )
         self._last_moment: Moment | None = None
-        # A snapshot that was not restored, because the file was lost or locked. It is restored
-        # before the next level.
+        # A snapshot that was not restored, because the file was lost or locked. The next `enter`
+        # restores it.
         self._failed_restore: FileSnapshot | None = None
-        # How often a level began or ended without a file. Connections to a deleted file are stale.
+        # The number of times that a level began or ended without a file. Connections to a deleted
+        # file are stale.
         self._times_without_file = 0
-        # The file is opened when its content is needed. Most databases that replace memory end
-        # with their tests before that.
+        # pytest-arena opens the file when it needs the content. For most databases that replace a
+        # memory database this never happens.
         self._open_restorer: Restorer | None = None
         # For each open level, the snapshot that `leave` restores.
         self._levels: list[FileSnapshot] = []
-        # For each open level, the content with which its changes are compared. `replace` changes
-        # it. The first item is the content before the first level. A signal between two steps of
-        # `enter` or `leave` may leave an item too many.
+        # For each open level, the content that its changes are compared with, and first the content
+        # before all levels. `replace` changes an item. After a signal between two steps of `enter`
+        # or `leave`, the list may have an item too many.
         self._starts: list[FileSnapshot]
         with self._isolation_errors():
             if base is not None:
@@ -92,7 +93,9 @@ class Copy:
                 self._open_restorer = Restorer(live, start, self.fast, tell)
                 self._open_restorer.start_from_current()
                 self._starts = [self._open_restorer.current]
-        self._is_overwritten = False  # by Python, in the open level
+        self._is_overwritten = (
+            False  # whether Python has opened the file for writing in this level
+        )
         self._end_watching = on_audit_events(
             {"open": self._note_opening, "os.truncate": self._note_truncation}
         )
@@ -105,19 +108,19 @@ class Copy:
 
     @property
     def depth(self) -> int:
-        """How many levels are open."""
+        """The number of open levels."""
         return len(self._levels)
 
     @property
     def generation(self) -> int:
-        """How often connections to the file became stale."""
+        """The number of times that connections to the file became stale."""
         if self._open_restorer is None:
             return self._times_without_file
         return self._times_without_file + self._open_restorer.generation
 
     @property
     def restored(self) -> Counter[str]:
-        """How often each method has restored the file."""
+        """The number of restores by each method."""
         if self._open_restorer is None:
             return Counter()
         return self._open_restorer.restored
@@ -140,7 +143,7 @@ class Copy:
         self._check_after_leave = check
 
     def enter(self) -> None:
-        """Open a level above the present content."""
+        """Open a level above the current content."""
         with self._isolation_errors():
             snapshot = self._snapshot_for_level()
         self._starts[self.depth + 1 :] = [snapshot]
@@ -154,7 +157,7 @@ class Copy:
             self._times_without_file += 1
             return self._starts[0]
         elif self._restorer.live_file.is_replaced():
-            # A wider fixture has created its file again. The levels above begin with that file.
+            # A wider fixture has created the file again. The levels above begin with that file.
             self._restorer.reopen()
         is_overwritten = self._is_overwritten
         self._is_overwritten = False
@@ -180,8 +183,8 @@ class Copy:
             else:
                 self._restorer.check_place()
                 if has_other_journal_mode or is_overwritten:
-                    # No connection can set the journal mode of a file that others have open. The
-                    # change counter of an overwritten file may be that of the old one.
+                    # A connection cannot set the journal mode while other connections have the file
+                    # open. An overwritten file may have the change counter of the old file.
                     self._restorer.put_in_place(snapshot)
                     is_changed = True
                 else:
@@ -194,8 +197,8 @@ class Copy:
     def leave_by_force(self) -> None:
         """Leave a level by replacing the locked file.
 
-        Costs a file copy, and a new connection for each user. Connections that the gate does not
-        know (of other processes, of ``sqlite3`` itself) keep using the old, unlinked file.
+        Cost: a file copy, and a new connection for each user. Connections that the gate does not
+        know, of other processes or of ``sqlite3`` itself, keep using the old, unlinked file.
         """
         snapshot = self._levels.pop()
         self._failed_restore = snapshot
@@ -208,21 +211,21 @@ class Copy:
         self._remove_unused()
 
     def is_free(self) -> bool:
-        """Return whether no lock would keep the next test from writing."""
+        """Return whether no lock prevents the next test from writing."""
         try:
             with self._restorer.control.alone():
                 return True
         except sql.Busy:
             return False
         except sql.FileFailure:
-            return True  # no lock; `leave` reports the failure
+            return True  # `leave` reports the failure
 
     def is_untouched(self) -> bool:
-        """Return whether nothing was committed in the top level."""
+        """Return whether no transaction has committed in the top level."""
         return self._is_at_start(lambda restorer: restorer.control.data_version())
 
     def is_clean(self) -> bool:
-        """Return whether nothing was committed in the top level, and no transaction writes."""
+        """Return whether no transaction has committed or is writing in the top level."""
         return self._is_at_start(Restorer.version_without_writers)
 
     def _is_at_start(self, version: Callable[[Restorer], int]) -> bool:
@@ -240,12 +243,12 @@ class Copy:
             return False
 
     def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - SQLite has no sequences to reset
-        """Drop the top level, and keep the present content."""
+        """Close the top level, and keep the current content."""
         self._levels.pop()
         self._remove_unused()
 
     def replace(self, file: Path | None) -> None:
-        """Give the present level another content."""
+        """Replace the current content by a file's content, or by an empty database."""
         source = sql.open_snapshot(file) if file else sql.open_memory()
         with closing(source), self._isolation_errors():
             self._restorer.overwrite(source)
@@ -253,22 +256,22 @@ class Copy:
         self._starts[self.depth] = self._restorer.current
 
     def save(self, file: Path) -> None:
-        """Copy the present content into a file."""
+        """Copy the current content into a file."""
         with self._isolation_errors():
             sql.finish_file(self.live, file)
 
     def content(self) -> dict[str, str]:
-        """Return digests of the present content, as a new connection reads it."""
+        """Return digests of the current content, read by a new connection."""
         with self._isolation_errors():
             file = self._starts[0].file() if self._has_no_file_yet else self.live
             return content(file) if file.exists() else {}
 
     def moment(self, *, exact: bool = False) -> Moment | None:
-        """Return this point in time, for ``rows_changed``, or None if that is not cheap.
+        """Return the current moment for ``rows_changed``, or None if that is expensive.
 
-        If nothing was committed since the last moment, return that one, in 7 µs. With a write-ahead
-        log a new moment takes 0.2 ms. A file without a log is read into memory in 0.1 ms if it has
-        at most a megabyte. ``exact`` never returns None, and copies a file of any size.
+        Without a commit since the last moment, return the last moment, in 7 µs. With a write-ahead
+        log a new moment takes 0.2 ms. Without a log, a file of at most a megabyte is read into
+        memory in 0.1 ms. With ``exact``, copy a file of any size, and never return None.
 
         Raises:
             IsolationError: ``exact``, and the file is lost or locked, or the disk is full.
@@ -286,7 +289,7 @@ class Copy:
         # The version is read before the content, as in `Restorer.take`.
         data_version = restorer.control.data_version()
         version = (restorer.state_number, data_version)
-        # A local variable would keep the last moment alive, and with it a snapshot.
+        # A local variable would keep the last moment and its snapshot alive.
         if self._last_moment is None or self._last_moment.version != version:
             snapshot = restorer.peek(data_version, exact=exact)
             if snapshot is None:
@@ -306,10 +309,10 @@ class Copy:
     ) -> list[TableRows]:
         """Return the net changes of the committed rows, in the top level or between two moments.
 
-        ``depth`` selects a lower level: 1 is the level below the top one. The changes of a lower
-        level end where the next level began. A depth that equals the number of levels selects the
-        changes before the first one. SQLite compares the two states. The live file is not written
-        to, and no lock stays.
+        ``depth`` selects a lower level: 1 is the level below the top level. The changes of a lower
+        level end at the start of the next level. A depth that equals the number of levels selects
+        the changes before the first level. SQLite compares the two states. This does not write to
+        the live file, and keeps no lock.
 
         Raises:
             IsolationError: the file is lost or locked, or the disk is full.
@@ -330,7 +333,7 @@ class Copy:
         return self._read(compare)
 
     def _read(self, read: Callable[[], _Answer]) -> _Answer:
-        """Retry until no commit is under way."""
+        """Call ``read`` until no commit prevents it."""
         end = _process.seconds() + _PATIENCE
         while True:
             try:
@@ -340,9 +343,9 @@ class Copy:
                 if _process.seconds() > end:
                     raise IsolationError(
                         f"the database {self.live.stem!r} cannot be read now: {error}",
-                        why="what a test has changed is read from the file",
-                        cause="an open transaction has the file to itself",
-                        fix="commit, or roll back, before asking what has changed",
+                        why="pytest-arena reads the changes of a test from the file",
+                        cause="an open transaction has locked the file",
+                        fix="commit or roll back before arena.changes()",
                     ) from error
             _process.rest(_STEP)
 
@@ -353,7 +356,7 @@ class Copy:
             self._open_restorer.close()
 
     def _remove_unused(self) -> None:
-        """Remove the snapshots that no level and no moment uses."""
+        """Remove the snapshots that neither a level nor a moment uses."""
         if self._open_restorer is None:
             return
         del self._starts[self.depth + 1 :]
@@ -379,9 +382,9 @@ class Copy:
 class Restorer:
     """Takes snapshots of one live file and restores them.
 
-    The file has the content of ``current`` at the data version ``version``. ``state_number`` is
-    raised each time that this pair is set, and ``generation`` each time that the file is opened
-    again. Methods raise ``Busy``, ``FileFailure`` and ``OSError``.
+    The file has the content of ``current`` at the data version ``version``. ``state_number``
+    increases whenever this pair is set, and ``generation`` whenever the file is opened again.
+    Methods raise ``Busy``, ``FileFailure`` and ``OSError``.
     """
 
     def __init__(
@@ -400,7 +403,7 @@ class Restorer:
         self._owned: list[FileSnapshot] = []  # snapshots that this object removes
         self._passed: set[str] = set()  # methods that have passed their trials
         self._open()
-        # The app may have written to the file before it was opened, so the version is unknown.
+        # The app may have written to the file before this opened it, so the version is unknown.
         self.current = start or self._own(self._backup.take())
         self.version = NEVER
 
@@ -420,24 +423,24 @@ class Restorer:
             snapshot.remove()
 
     def reopen(self) -> None:
-        """Open the file that is at the path now."""
+        """Open the file at the path again."""
         self.live_file.close()
         self._open()
         self._set_current(self.current, NEVER)
         self.generation += 1
 
     def start_from_current(self) -> None:
-        """Note that the file has the current snapshot's content now."""
+        """Note that the file now has the content of the current snapshot."""
         self._start_from(self.current, self.control.data_version())
 
     def check_place(self) -> None:
-        """Raise ``FileNotFoundError`` if the file or its log is not the one that was opened."""
+        """Raise ``FileNotFoundError`` if another file or log is at the path."""
         if self.live_file.is_replaced():
-            raise FileNotFoundError("its file was deleted or replaced")
+            raise FileNotFoundError("the file was deleted or replaced")
         self.live_file.check_log()
 
     def is_at(self, snapshot: FileSnapshot) -> bool:
-        """Return whether the file had this content last, and only commits wrote to it since."""
+        """Return whether only commits have written to the file since it had this content."""
         for method in self._methods:
             if method.is_written_past_log():
                 return False
@@ -446,16 +449,16 @@ class Restorer:
     def version_without_writers(self) -> int:
         """Return the data version, under the write lock.
 
-        The lock proves for all processes that no transaction has written without a commit. Such a
-        transaction has not moved the version, and would commit into the next test.
+        The lock proves that no transaction of any process has uncommitted writes. Such writes do
+        not change the version, and would be committed into the next test.
         """
         with self.control.writing():
             return self.control.data_version()
 
     def take(self) -> FileSnapshot:
-        """Return a snapshot of the present content: the current one if nothing was committed."""
-        # The version is read before the content. A commit between the two steps costs one snapshot
-        # too many. In the other order it would be missed.
+        """Return a snapshot of the current content: ``current`` if no transaction has committed."""
+        # The version is read before the content. A commit between both steps costs an unnecessary
+        # snapshot. In the other order the commit would be missed.
         version = self.control.data_version()
         if version == self.version and self.is_at(self.current):
             return self.current
@@ -470,9 +473,9 @@ class Restorer:
         return snapshot
 
     def peek(self, version: int, *, exact: bool) -> FileSnapshot | None:
-        """Return a snapshot that is compared and never restored.
+        """Return a snapshot for a comparison, which is never restored.
 
-        None if that is not cheap, and need not be exact.
+        Return None if that is expensive, unless it is ``exact``.
         """
         if version == self.version:
             return self.current
@@ -489,9 +492,9 @@ class Restorer:
         return None
 
     def restore(self, snapshot: FileSnapshot) -> bool:
-        """Restore a snapshot. Return whether there was a change."""
-        # Writes of pytest-arena do not move the version. A version from before the restore makes
-        # a commit right after it count as a change. A later one would hide that commit.
+        """Restore a snapshot. Return whether the content had changed."""
+        # Writes of pytest-arena do not change the version. The version is read before the restore,
+        # so that a commit right after the restore counts as a change.
         version = self.control.data_version()
         if version == self.version and self.is_at(snapshot):
             version = self.version_without_writers()
@@ -507,7 +510,7 @@ class Restorer:
         try:
             restored_version = self._backup.restore(snapshot, version)
         except sql.FileFailure as error:
-            # No backup can write to a file that has a log and a new page size:
+            # A backup cannot write to a file that has a log and a new page size:
             # https://sqlite.org/c3ref/backup_finish.html
             if not sql.is_refused(error):
                 raise
@@ -520,7 +523,7 @@ class Restorer:
     def put_in_place(self, snapshot: FileSnapshot) -> None:
         """Replace the file by a new one with a snapshot's content."""
         with sql.whole_or_none(self.live_file.new_snapshot_path()) as file:
-            # The copy may fail. pytest-arena makes it before it closes the old file.
+            # The copy may fail, so it precedes the close of the old file.
             shutil.copyfile(snapshot.file(), file)
             self.live_file.close()
             for ending in ("-wal", "-shm", "-journal"):
@@ -537,7 +540,7 @@ class Restorer:
         self._start_from(snapshot, version)
 
     def remove_unused(self, used: Iterable[FileSnapshot | None]) -> None:
-        """Remove the owned snapshots that are neither in use nor parents of those in use."""
+        """Remove the owned snapshots that are neither in use nor parents of snapshots in use."""
         parents_of_methods = [method.parent for method in self._methods]
         kept: set[FileSnapshot] = set()
         for in_use in (self.current, *used, *parents_of_methods):
@@ -569,7 +572,7 @@ class Restorer:
         passed = works(type(method), self.live.parent)
         if passed:
             self._passed.add(method.name)
-        elif passed is False:  # None means that the disk has no room for a trial
+        elif passed is False:  # None: the disk is too full for a trial
             self._methods.remove(method)
             self._tell(
                 f"{self.live.name}: the restore method {method.name!r} failed its trial on SQLite "
@@ -584,7 +587,7 @@ class Restorer:
         self.state_number += 1
 
     def _start_from(self, snapshot: FileSnapshot, version: int) -> None:
-        """Note the content that SQLite itself, and no fast method, gave the file."""
+        """Note the content of the file after SQLite itself, and no fast method, has written it."""
         for method in self._methods:
             method.start_from(snapshot, version)
         self._set_current(snapshot, version)

@@ -38,8 +38,8 @@ _BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factor
 class EngineFactory:
     """The ``factory`` of an engine's connections. It checks the file, then opens it.
 
-    ``base`` is the app's own ``factory``. ``target`` is the engine's database, None if it keeps its
-    own. ``made`` receives each new connection.
+    ``base`` is the app's ``factory``. ``target`` is the test's database for the engine, None if the
+    engine keeps its database. ``made`` gets each new connection.
     """
 
     core: Core
@@ -53,7 +53,7 @@ class EngineFactory:
         """Open the file.
 
         Raises:
-            RefusedError: it is not the test's.
+            RefusedError: the file is not the test's.
         """
         core = self.core
         file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
@@ -85,8 +85,8 @@ def _target_of_attached(
 def _guard(core: Core, connection: sqlite3.Connection) -> None:
     """Guard the statements of an open connection.
 
-    A connection of a class that is not guarded may attach no file, because its statements cannot be
-    read. The app gets SQLite's error, and the report names the refusal.
+    A connection of another class may attach no file, because pytest-arena cannot read its
+    statements. The app gets SQLite's error, and the report names the refusal.
     """
     if isinstance(connection, GuardedConnection):
         connection.arena_guard(core)
@@ -107,9 +107,9 @@ def _guard(core: Core, connection: sqlite3.Connection) -> None:
 def watch_raw_connections(core: Callable[[], Core | None]) -> None:
     """Watch ``sqlite3.connect`` until the process ends.
 
-    An audit hook sees a file before it is opened, and can refuse it. No code can remove the hook:
-    https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is also
-    wrapped, because a hook cannot guard the connection that is about to be made.
+    An audit hook gets each file before SQLite opens it, and can refuse it. No code can remove the
+    hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is also
+    wrapped, because a hook cannot guard the connection that does not exist yet.
     """
     _process.on_audit_events({"sqlite3.connect": partial(_admit, core)})
     connect = _guarded_connect(core)
@@ -126,7 +126,7 @@ def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., object]:
         factory = kwargs.get("factory", GuardedConnection)
         if isinstance(factory, EngineFactory):
             return connect(*args, **kwargs)
-        # A caller that asks for sqlite3's class gets it.
+        # If a caller passes sqlite3's class, the connection has that class.
         if len(args) <= _BEFORE_FACTORY and factory is not sqlite3.Connection:
             database = args[0] if args else kwargs.get("database")
             kwargs["factory"] = connection_class(factory, _shown_file(database))
@@ -142,7 +142,7 @@ def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., object]:
 
 
 def _place(core: Core, connection: GuardedConnection, database: object) -> None:
-    """Set the file of a raw connection."""
+    """Note the file that a raw connection has opened."""
     file = _raw_file(database)
     if not file:
         return
@@ -156,7 +156,7 @@ def _place(core: Core, connection: GuardedConnection, database: object) -> None:
 
 
 def _shown_file(database: object) -> str:
-    """Return the file of a raw connection, "" if SQLite is about to raise an error."""
+    """Return the file of a raw connection, "" if SQLite will raise an error."""
     if isinstance(database, str | bytes | os.PathLike):
         return _raw_file(database)
     return ""
@@ -171,7 +171,7 @@ def _admit(core: Callable[[], Core | None], database: object, *_: object) -> Non
     """Refuse a raw connection to a file of the app.
 
     Raises:
-        RefusedError: it is one.
+        RefusedError: the file belongs to the app.
     """
     now = core()
     if now is None or not isinstance(database, str | bytes | os.PathLike):
@@ -188,7 +188,7 @@ def _admit(core: Callable[[], Core | None], database: object, *_: object) -> Non
 
 
 def _is_opened_by_engine() -> bool:
-    """Return whether a pool opens the connection, by a creator of the app."""
+    """Return whether a pool opens the connection with the app's ``creator``."""
     inner: FrameType | None = None
     for frame in frames():
         is_pool = _module(frame) == "sqlalchemy.pool.base"
@@ -201,10 +201,10 @@ def _is_opened_by_engine() -> bool:
 
 
 def _is_beside_creator(frame: FrameType) -> bool:
-    """Return whether the code that a pool calls here opens a connection for itself.
+    """Return whether a pool calls other code than a ``creator`` here.
 
-    That is a handler of its log, a listener, or a ``do_connect`` listener before the engine's own
-    connection is opened. ``EngineFactory`` checks that one.
+    Such code is a handler of its log, a listener, or a ``do_connect`` listener.
+    ``EngineFactory`` checks the engine's connection.
     """
     module = _module(frame)
     if module == "sqlalchemy.engine.create":

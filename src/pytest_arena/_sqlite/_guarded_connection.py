@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import RefusedError
 
-    Parameters = (
-        object  # what the app passes: a sequence, a mapping, or what its cursor takes
-    )
+    # A sequence, a mapping, or another object for the app's cursor class.
+    Parameters = object
     Run = Callable[..., object]
     Runner = Callable[
         ["GuardedConnection", Run, tuple[object, ...], dict[str, object]], object
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _MOST_ATTACHED = 125  # SQLite uses its own maximum if that is lower
-# An app sends a few statements often. A script with data in it is not cached.
+# An app repeats a few statements. A long statement contains data, so it is not cached.
 _CACHED_STATEMENTS = 500
 _LONG_STATEMENT = 5_000
 
@@ -59,8 +58,8 @@ _ATTACH = re.compile(
 def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
     """Lock the connection during a call. Costs 0.2 µs.
 
-    SQLite has a lock for statements. But if one thread closes a connection while another is about
-    to use it, the process crashes.
+    SQLite locks statements itself. But if one thread closes a connection just before another thread
+    uses it, the process crashes.
     """
     turn_of = attrgetter(turn)
 
@@ -73,7 +72,7 @@ def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
 
 
 def _noting_change(method: Callable[..., object]) -> Any:
-    """Return a method that changes the connection, which no attribute shows, and notes that."""
+    """Return a method that also notes a change of the connection that no attribute shows."""
 
     @wraps(method)
     def change(self: GuardedConnection, *args: object, **kwargs: object) -> object:
@@ -84,36 +83,33 @@ def _noting_change(method: Callable[..., object]) -> Any:
 
 
 class GuardedConnection(sqlite3.Connection):
-    """A connection as ``sqlite3.connect`` returns it. Its cursors read each statement.
+    """The connection that ``sqlite3.connect`` returns. Its cursors read each statement.
 
-    On an engine's connection, ATTACH of a file attaches the test's file. On other connections,
-    ATTACH of a file of the app is refused. A statement that does not pass through these cursors
-    finds SQLite's limit of attached files at 0.
+    On an engine's connection, ATTACH attaches the test's file in place of the app's file. On other
+    connections, pytest-arena refuses ATTACH of a file of the app. A statement of another cursor
+    cannot attach files, because SQLite's limit of attached files is 0.
     """
 
-    # The values of a connection that was made before the gate.
+    # The defaults are for a connection that was opened before the gate.
     arena_core: Core | None = None
-    arena_turn = (
-        threading.RLock()
-    )  # held during each call; each connection gets its own
-    # The real path of a file that no engine meant when the connection was opened.
+    # A lock that is held during each call. `arena_guard` sets one for each connection.
+    arena_turn = threading.RLock()
+    # The real path of a file that no engine used when the connection was opened.
     arena_outside: str | None = None
     arena_made_table: Callable[[float, float], None] | None = None
-    # Returns the database of the test that replaces a file.
+    # Returns the test's database that replaces a file.
     arena_find: Callable[[str], ConnectTarget | None] | None = None
-    arena_targets: tuple[
-        ConnectTarget, ...
-    ] = ()  # the test's databases that it has attached
-    arena_authorizer: Callable[..., int] | None = None  # the app's own
-    # Rare settings as last read. None: the connection is new. (): a statement may have set one.
+    arena_targets: tuple[ConnectTarget, ...] = ()  # the attached databases of the test
+    arena_authorizer: Callable[..., int] | None = None  # the app's callback
+    # Rare settings when last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
 
-    # How many functions, callbacks, limits and unreadable settings the app has set.
+    # The number of functions, callbacks, limits and unreadable settings that the app has set.
     arena_changes = 0
-    arena_has_made = False  # a `connect` listener has made a table
+    arena_has_made = False  # a `connect` listener has created a table
 
     arena_notes_writes = False
-    # The line that began the open transaction, if the writes are noted.
+    # The line that began the open transaction, if pytest-arena notes the writes.
     arena_begun: CodeLine | None = None
 
     commit = _in_turn(sqlite3.Connection.commit)
@@ -125,7 +121,7 @@ class GuardedConnection(sqlite3.Connection):
     set_trace_callback = _noting_change(sqlite3.Connection.set_trace_callback)
     set_progress_handler = _noting_change(sqlite3.Connection.set_progress_handler)
     setlimit = _noting_change(sqlite3.Connection.setlimit)
-    # Past the overrides of an app's class.
+    # These do not call methods that an app's class overrides.
     arena_roll_back = sqlite3.Connection.rollback
     arena_close = sqlite3.Connection.close
 
@@ -139,7 +135,7 @@ class GuardedConnection(sqlite3.Connection):
     def arena_watch_writes(self, file: str) -> None:
         """Note the writes of each transaction from now on. ``file`` is the test's file.
 
-        The connection gets another class, so that an engine's connection pays nothing for it.
+        The connection gets another class, so that this costs nothing for an engine's connection.
         """
         kind: Any = type(self)
         self.__class__ = _noting_class(kind)
@@ -156,16 +152,16 @@ class GuardedConnection(sqlite3.Connection):
         find: Callable[[str], ConnectTarget | None],
         made_table: Callable[[float, float], None] | None = None,
     ) -> None:
-        """Attach the test's files, because the connection is open on one."""
+        """Attach the test's files from now on. The connection is open on a test's file."""
         self.arena_find = find
         self.arena_made_table = made_table
 
     def arena_attach(self, target: ConnectTarget) -> None:
-        """Note a database of the test that it is about to attach."""
+        """Note a database of the test before the connection attaches it."""
         self.arena_targets = (*self.arena_targets, target)
 
     def arena_note_settings(self, settings: tuple[object, ...]) -> None:
-        """Note the rare settings as read now, (): a statement may have set one."""
+        """Note the rare settings that were read now. (): a statement may have set one."""
         self.arena_settings = settings
 
     def arena_note_change(self) -> None:
@@ -173,20 +169,20 @@ class GuardedConnection(sqlite3.Connection):
         self.arena_changes += 1
 
     def arena_note_made(self) -> None:
-        """Note a statement that makes a table. Only those of a `connect` listener count."""
+        """Note a statement that creates a table, if a `connect` listener sends it."""
         if self.arena_settings is None:
             self.arena_has_made = True
 
     def arena_watch(self, file: str) -> None:
-        """Refuse statements as soon as an engine means this file."""
+        """Refuse statements as soon as an engine uses this file."""
         self.arena_outside = file
 
     def arena_check(self) -> None:
-        """Raise if the connection may not send a statement any more.
+        """Raise an error if the connection may no longer send a statement.
 
         Raises:
             LateWorkError: the caller works for a test that has ended.
-            RefusedError: the file belongs to the app. An engine has meant it since it was opened.
+            RefusedError: the file belongs to the app. An engine has used it since it was opened.
         """
         core = self.arena_core
         if core is None:
@@ -203,7 +199,7 @@ class GuardedConnection(sqlite3.Connection):
             factory = _guarded_cursor(factory)
         return super().cursor(factory)
 
-    # sqlite3's versions of these three make a cursor without `cursor()`.
+    # In sqlite3 these three methods create a cursor without `cursor()`.
 
     def execute(self, *args: object, **kwargs: object) -> Any:
         """As ``sqlite3.Connection.execute``."""
@@ -233,16 +229,16 @@ class GuardedConnection(sqlite3.Connection):
 
 
 class _NotingConnection(GuardedConnection):
-    """A connection to a test's file that no engine has opened. Writes that it loses are noted."""
+    """A connection to a test's file that no engine has opened. It notes writes that it loses."""
 
     arena_notes_writes = True
-    # The request whose statement comes next from a thread of aiosqlite.
+    # The request that sends the next statement to a thread of aiosqlite.
     arena_request: object = None
     _rows_before = 0  # SQLite's count of changed rows before the first write
 
     @cached_property
     def _writes(self) -> RawWrites:
-        """Return what the open transaction has written."""
+        """Return the writes of the open transaction."""
         return RawWrites()
 
     def commit(self) -> None:
@@ -267,35 +263,35 @@ class _NotingConnection(GuardedConnection):
         super().close()
 
     def __del__(self) -> None:
-        """As a connection that the garbage collector deletes."""
+        """Note lost writes when the garbage collector deletes the connection."""
         self.arena_give_up(is_collected=True)
         finalize = getattr(super(), "__del__", None)  # Python has it since 3.13
         if finalize is not None:
             finalize()
 
     def arena_serve_request(self, request: object) -> None:
-        """Note the request whose statement comes next from a thread of aiosqlite."""
+        """Note the request that sends the next statement to a thread of aiosqlite."""
         self.arena_request = request
 
     def arena_note_statement(self, statement: str) -> None:
-        """Note a statement that is about to run, and may write."""
+        """Note a statement that may write, before it runs."""
         if not self.in_transaction:
             self._end_writes()
             self.arena_begun = user_line()
         self._note(statement)
 
     def arena_note_script(self, script: str) -> None:
-        """Note the statements of a script. Python commits the open transaction before it."""
+        """Note the statements of a script. Python first commits the open transaction."""
         self._end_writes()
         self.arena_begun = user_line()
         for statement in split_script(script):
             self._note(statement)
 
     def arena_give_up(self, *, is_collected: bool = False) -> None:
-        """Note what an open transaction has written, because the connection is about to close."""
+        """Note the writes of an open transaction, before the connection closes."""
         if self.arena_core is None or not self._writes.statements:
             return
-        # A connection that is closed already has no transaction.
+        # A closed connection has no transaction.
         with suppress(sqlite3.ProgrammingError):
             if self.in_transaction and self.total_changes != self._rows_before:
                 self.arena_core.lost_raw(self._writes, is_collected=is_collected)
@@ -309,11 +305,11 @@ class _NotingConnection(GuardedConnection):
         self._writes.note(statement, self.arena_core.serial(), self.arena_request)
 
     def _end_writes(self) -> None:
-        """Forget the writes of a transaction that is over."""
+        """Forget the writes of a transaction that has ended."""
         self._writes.statements.clear()
 
 
-# Connections that no engine has opened, each with the test's file and the number of its inode.
+# Connections that no engine has opened, each with the test's file and its inode number.
 _noting_connections: WeakKeyDictionary[GuardedConnection, tuple[str, int]] = (
     WeakKeyDictionary()
 )
@@ -322,12 +318,12 @@ _noting_connections: WeakKeyDictionary[GuardedConnection, tuple[str, int]] = (
 def raw_transactions() -> list[str]:
     """Return the lines that began the open transactions of connections without an engine.
 
-    A connection to a file that was replaced since locks nothing.
+    A connection to a file that another file has replaced holds no lock on the new file.
     """
     lines = []
     for connection in _process.alive(_noting_connections):
         file, inode = _noting_connections[connection]
-        # The connection may be closed, or the file gone.
+        # The connection may be closed, or the file deleted.
         with suppress(sqlite3.Error, OSError):
             is_live = os.stat(file).st_ino == inode  # noqa: PTH116 - pathlib is slower
             if is_live and connection.in_transaction:
@@ -338,7 +334,7 @@ def raw_transactions() -> list[str]:
 
 @cache
 def _noting_class(kind: Any) -> Any:
-    """Return a subclass that notes writes. The overrides of an app's class stay in use."""
+    """Return a subclass that notes writes. It keeps the methods of an app's class."""
     return type(
         kind.__name__, (_NotingConnection, kind), {"__module__": kind.__module__}
     )
@@ -346,7 +342,7 @@ def _noting_class(kind: Any) -> Any:
 
 @cache
 def guarded_class(factory: Any) -> Any:
-    """Return a guarded subclass of an app's connection class. The app's overrides stay in use."""
+    """Return a guarded subclass of an app's connection class. It keeps the app's methods."""
     is_class = isinstance(factory, type) and issubclass(factory, sqlite3.Connection)
     if not is_class or issubclass(factory, GuardedConnection):
         return factory
@@ -357,12 +353,12 @@ def guarded_class(factory: Any) -> Any:
     return type(factory.__name__, bases, {"__module__": factory.__module__})
 
 
-# Return the classes of connections to some files. By their paths.
+# By path, a function that returns the class of connections to the file.
 class_makers: dict[str, Callable[[object], Any]] = {}
 
 
 def connection_class(factory: object, file: str) -> Any:
-    """Return the class of a connection to a file. The overrides of an app's class stay in use."""
+    """Return the class of a connection to a file. It keeps the methods of an app's class."""
     make = class_makers.get(file, guarded_class)
     return make(factory)
 
@@ -370,7 +366,7 @@ def connection_class(factory: object, file: str) -> Any:
 class _GuardedCursor:
     """A cursor of a guarded connection. Costs 1-2 µs a statement.
 
-    A cursor class of the app may take any parameters, so all are passed on unchanged.
+    A cursor class of the app may take any parameters, so this passes all of them on.
     """
 
     connection: Any  # a guarded connection
@@ -443,7 +439,7 @@ _cached_runner = lru_cache(_CACHED_STATEMENTS)(_find_runner)
 def _run_making(
     connection: GuardedConnection, run: Run, args: Any, kwargs: Any
 ) -> object:
-    """Run a statement that makes a table or an index, and report its time."""
+    """Run a statement that creates a table or an index, and report its time."""
     connection.arena_note_made()
     started = _process.seconds()
     try:
@@ -457,7 +453,7 @@ def _run_making(
 def _run_setting(
     connection: GuardedConnection, run: Run, args: Any, kwargs: Any
 ) -> object:
-    """Run a statement that may change a setting. Those of a new connection are the app's."""
+    """Run a statement that may change a setting, and note that unless the connection is new."""
     if connection.arena_settings is not None:
         statement = _statement(args, kwargs)
         connection.arena_note_settings(())
@@ -499,8 +495,8 @@ def _run_attaching(
 class _Attaching:
     """One execution of statements that may attach files.
 
-    It replaces the files of the ATTACH statements that it can read. SQLite's authorizer then names
-    each file that is about to be attached, also the one that VACUUM INTO writes.
+    It replaces the files in ATTACH statements that it can read. Then SQLite's authorizer gets each
+    file before SQLite attaches it, also the file that VACUUM INTO writes.
     """
 
     def __init__(self, core: Core, connection: GuardedConnection) -> None:
@@ -513,7 +509,7 @@ class _Attaching:
     def replace_files(
         self, args: tuple[object, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[object, ...], dict[str, object]]:
-        """Return the arguments of ``execute``, with the names of other files."""
+        """Return the arguments of ``execute``, with the test's files in place of the app's."""
         values = [*args, *kwargs.values()]
         parameters = values[1] if len(values) > 1 else ()
         self._is_vacuum = not _ATTACH_WORD.search(values[0])
@@ -527,10 +523,10 @@ class _Attaching:
         return tuple(values[: len(args)]), named
 
     def _replace(self, name: str) -> str:
-        """Return the name of the file to attach in place of another one.
+        """Return the name of the file to attach in place of ``name``.
 
         Raises:
-            RefusedError: it is a file of the app, which no file of the test replaces.
+            RefusedError: the file belongs to the app, and no file of the test replaces it.
         """
         file = sql.file_of(name)
         find = self._connection.arena_find
@@ -544,14 +540,16 @@ class _Attaching:
         return name
 
     def authorize(self, action: int, name: str | None, *rest: object) -> int:
-        """Deny SQLite to attach a file outside. Otherwise call the app's authorizer."""
+        """Forbid SQLite to attach a file outside. Otherwise call the app's authorizer."""
         if action == sqlite3.SQLITE_ATTACH:
             refusal = self._refusal_of(name)
             if refusal is not None:
                 self.refusal = self._core.ledger.refused(refusal)
                 return sqlite3.SQLITE_DENY
         own = self._connection.arena_authorizer
-        return own(action, name, *rest) if own else sqlite3.SQLITE_OK
+        if own:
+            return own(action, name, *rest)
+        return sqlite3.SQLITE_OK
 
     def _refusal_of(self, name: str | None) -> RefusedError | None:
         if name is None:  # an expression, which SQLite has not evaluated yet
@@ -569,11 +567,13 @@ class _Attaching:
         is_engines = self._connection.arena_find is not None
         if self._is_vacuum or not is_engines or name in self._replaced:
             return None
-        return messages.attached_unread() if is_outside(self._core, file) else None
+        if is_outside(self._core, file):
+            return messages.attached_unread()
+        return None
 
 
 def split_script(script: str) -> Iterator[str]:
-    """Split a script into its statements. A function of SQLite finds their ends."""
+    """Split a script into its statements. SQLite finds their ends."""
     statement = ""
     for part in re.findall(r"[^;]*;|[^;]+", script):
         statement += part
@@ -586,9 +586,9 @@ def split_script(script: str) -> Iterator[str]:
 def replace_attached(
     statement: str, parameters: Parameters, replace: Callable[[str], str]
 ) -> str:
-    """Return an ATTACH statement with another file as a literal. Other statements stay.
+    """Return an ATTACH statement with another file as a literal. Return other statements unchanged.
 
-    A statement also stays if its file cannot be evaluated. The authorizer then refuses it.
+    If the file cannot be evaluated, return the statement unchanged. Then the authorizer refuses it.
     """
     body = statement.rstrip().removesuffix(";")
     match = _ATTACH.fullmatch(body)
@@ -610,7 +610,7 @@ def replace_attached(
 
 
 def is_outside(core: Core, file: str) -> bool:
-    """Return whether a file is neither a test's database nor one that tests may open."""
+    """Return whether a file is neither a test's database nor another file that tests may open."""
     return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
 
 

@@ -20,8 +20,8 @@ from pytest_arena.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Files in memory save the syncs of the app's commits (3 ms a test on ext4). Containers often give
-# 64 MB. With less than this the memory could become full.
+# Files in memory save the syncs of the app's commits (3 ms a test on ext4). In a container
+# /dev/shm often has 64 MB, and could become full.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
 _ROOM_NEEDED = 512 * 1024 * 1024
 _KEPT_FILES = 50
@@ -31,15 +31,15 @@ _LONGEST_NAME = 100
 class Home:
     """The folder of this process for live files. Other users cannot enter it.
 
-    The process holds a lock beside it. When a run begins or ends, it removes the folders without a
-    held lock, which ``kill -9`` has left.
+    The process holds a lock beside the folder. A run that was killed leaves its folder. When a run
+    begins or ends, it removes the folders without a held lock.
     """
 
     def __init__(self, chosen: Path | None) -> None:
         parent = _parent(chosen)
         _sweep(parent)
         name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        # The lock is made first, so that no other run takes the folder for a dead run's.
+        # The lock precedes the folder, so that no other run removes the folder as a dead run's.
         self._lock = FileLock(parent / f"{name}.lock")
         self._lock.acquire()
         self.path = parent / name
@@ -50,7 +50,7 @@ class Home:
         if self._lock.is_locked:
             self._lock.release()
             remove_dead_run(self.path)
-            _sweep(self.path.parent)  # folders of this run's workers that were killed
+            _sweep(self.path.parent)  # removes folders of this run's killed workers
 
 
 def homes() -> list[Path]:
@@ -82,7 +82,7 @@ def _parent(chosen: Path | None) -> Path:
 
 
 def _parents(chosen: Path | None) -> list[Path]:
-    """Return where this user's run folders may be, the best place first."""
+    """Return the possible parents of this user's run folders, the best first."""
     user = os.environ.get("USERNAME", "user")
     if hasattr(os, "getuid"):
         user = str(os.getuid())
@@ -98,7 +98,7 @@ def _has_room(folder: Path) -> bool:
 
 
 def _is_own(folder: Path) -> bool:
-    # All users may write to the parent, so another user may have made this folder.
+    # All users may write to the parent, so another user may have created this folder.
     return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
 
 
@@ -126,7 +126,7 @@ def lock_of(folder: Path) -> Path:
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Try to take a lock, and yield whether it is taken. A missing lock file is not created."""
+    """Try to take a lock, and yield whether that worked. Create no lock file."""
     lock = FileLock(path, timeout=0)
     if path.exists():
         with suppress(OSError):  # filelock's Timeout is one
@@ -138,7 +138,7 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def kept_file(cache: Path, test: str, database: str) -> Path:
-    """Return the path for a copy of a test's database. Old copies are removed, fifty stay."""
+    """Return the path for a copy of a test's database. Remove all but the newest fifty copies."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)
@@ -154,7 +154,7 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
 
 
 def written_at(file: Path) -> float:
-    """Return when a file was written, in seconds since the epoch, 0 for a missing file."""
+    """Return the time of the last write in seconds since the epoch, 0 for a missing file."""
     try:
         return file.stat().st_mtime
     except OSError:

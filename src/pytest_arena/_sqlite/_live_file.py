@@ -1,7 +1,7 @@
 """Reads and writes a live file and its write-ahead log.
 
 The offsets come from https://sqlite.org/fileformat.html and https://sqlite.org/walformat.html.
-This needs Linux: on other systems no lock belongs to a descriptor.
+This needs Linux, because on other systems no lock belongs to a descriptor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADER = struct.Struct(">16sH2s4xII8xI56x")
 _MAGIC = b"SQLite format 3\0"
 _MODE_OFFSET = 18
 _WAL_MODE = b"\2\2"
-_LARGEST_PAGE = 65536  # two bytes cannot hold this size, so SQLite writes 1
+_LARGEST_PAGE = 65536  # this size does not fit into two bytes, so SQLite writes 1
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process
 # SQLite's lock bytes in the file: https://sqlite.org/fileformat.html#the_lock_byte_page
@@ -46,7 +46,7 @@ _INDEX_HEADER = struct.Struct("=16xI12x8s8x")  # number of frames, salts
 _WAL_HEADER_SIZE = 32
 _FRAME_HEADER_SIZE = 24
 
-_SEALED = 1_000_000_000  # a modification time that no clock gives
+_SEALED = 1_000_000_000  # a modification time in the past
 
 _LOG_IS_LOST = (
     "its log (-wal, -shm) was removed, or the file overwritten, while connections were open "
@@ -67,7 +67,7 @@ class Header:
 
     @classmethod
     def parse(cls, raw: bytes) -> Header | None:
-        """Return the header in a file's first bytes, None if they are no database."""
+        """Return the header in a file's first bytes, None if the file is no database."""
         if len(raw) < _HEADER.size:
             return None
         magic, page_size, mode, counter, pages, cookie = _HEADER.unpack_from(raw)
@@ -79,7 +79,7 @@ class Header:
 
 
 def is_whole(file: Path) -> bool:
-    """Return whether a closed file has the length that its header names."""
+    """Return whether a closed file has the length in its header."""
     with file.open("rb") as stream:
         header = Header.parse(stream.read(_HEADER.size))
     if header is None:
@@ -100,11 +100,11 @@ def is_supported() -> bool:
 
 
 class LiveFile:
-    """A database file: a connection of pytest-arena to it, and its bytes.
+    """A database file: pytest-arena's connection to it, and its bytes.
 
-    The descriptors stay open until ``close``. Closing any descriptor of a file drops all locks that
-    the process has on it (https://sqlite.org/howtocorrupt.html, 2.2). The file is never mapped
-    either, because ``mmap`` duplicates a descriptor and closes it.
+    The descriptors stay open until ``close``. Closing any descriptor of a file drops all locks of
+    the process on the file (https://sqlite.org/howtocorrupt.html, 2.2). For this reason the file is
+    never mapped: ``mmap`` duplicates a descriptor and closes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +120,7 @@ class LiveFile:
         self._identity = sql.identity(path)
 
     def close(self) -> None:
-        """Close the connection, then the descriptors: SQLite needs its locks. Idempotent."""
+        """Close the connection, and then the descriptors, because SQLite needs its locks."""
         self.control.close()
         for descriptor in (self.descriptor, self._shm_descriptor):
             if descriptor >= 0:
@@ -134,7 +134,7 @@ class LiveFile:
         return self.path.with_name(f"{self.path.name}.level-{next(_snapshot_numbers)}")
 
     def header(self) -> Header | None:
-        """Return the file's header, or None before the first write. Costs 3 µs."""
+        """Return the file's header, None before the first write. Costs 3 µs."""
         return Header.parse(os.pread(self.descriptor, _HEADER.size, 0))
 
     def read(self) -> bytes:
@@ -154,11 +154,11 @@ class LiveFile:
         copy_start(self.descriptor, target, os.fstat(self.descriptor).st_size)
 
     def is_in_place(self) -> bool:
-        """Return whether open connections and the path mean the same file and the same log."""
+        """Return whether the path has the same file and log as open connections."""
         return not self.is_replaced() and not self.has_lost_log()
 
     def is_replaced(self) -> bool:
-        """Return whether another file, or none, is at the path."""
+        """Return whether the path has another file or no file."""
         return sql.identity(self.path) != self._identity
 
     def check_log(self) -> None:
@@ -169,8 +169,8 @@ class LiveFile:
     def has_lost_log(self) -> bool:
         """Return whether the log was removed, or the database overwritten. Costs 1 µs.
 
-        If the log was removed, open connections continue to use a file that no other process can
-        open. An overwritten database is noticed if the new file is not in WAL mode.
+        If the log was removed, open connections keep using a file that no other process can open.
+        An overwritten database is noticed only if the new file is not in WAL mode.
         """
         if self._shm_descriptor >= 0:
             number_of_names = os.fstat(self._shm_descriptor).st_nlink
@@ -182,7 +182,9 @@ class LiveFile:
         return mode != _WAL_MODE
 
     def keep_log(self) -> None:
-        """Keep the log of a file in WAL mode from now on. The control connection has read the file.
+        """Keep the log of a file in WAL mode from now on.
+
+        The caller has read the file with the control connection.
 
         Raises:
             FileNotFoundError: the log was removed while connections used it.
@@ -201,11 +203,12 @@ class LiveFile:
         """Open the log's index, and keep the log. Return the descriptor, which stays open.
 
         A process that closes the database removes the log if no other process has a lock on the
-        file. SQLite's locks are not enough: an app that copies its file with ``shutil.copy``
-        drops them. An open file description lock (OFD) stays. Some kernels have no such locks.
+        file. SQLite's locks are not enough, because an app that copies its file with
+        ``shutil.copy`` drops them. An open file description lock (OFD) stays. Some kernels have no
+        such locks.
 
         Raises:
-            OSError: there is no log.
+            OSError: no log exists.
         """
         if self._shm_descriptor < 0:
             self._shm_descriptor = os.open(f"{self.path}-shm", os.O_RDWR)
@@ -218,7 +221,7 @@ class LiveFile:
 
 @dataclass(frozen=True, slots=True)
 class LogIndex:
-    """The last commit, as the index of the log has it."""
+    """The last commit in the index of the log."""
 
     frames: int
     salts: bytes
@@ -234,9 +237,10 @@ class LiveLog:
         self.path = Path(f"{live.path}-wal")
 
     def seal_file(self) -> None:
-        """Make the next write to the file visible. A write to the log does not count.
+        """Set a modification time, by which ``is_file_sealed`` notices the next write to the file.
 
-        A checkpoint changes neither the file's header nor its size.
+        A checkpoint changes neither the file's header nor its size. A write to the log does not
+        count.
         """
         os.utime(self._live.descriptor, ns=(_SEALED, _SEALED))
 
@@ -248,7 +252,7 @@ class LiveLog:
         """Read the index.
 
         Raises:
-            Busy: a connection writes the index, or none has written it since it was cleared.
+            Busy: a connection is writing the index, or has to rebuild it.
         """
         raw = os.pread(self._live.open_log_index(), _INDEX.size, 0)
         if len(raw) == _INDEX.size:
@@ -260,10 +264,10 @@ class LiveLog:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock out readers, writers, checkpoints and recovery, of this process too.
+        """Lock out readers, writers, checkpoints and recovery, also of this process.
 
         Raises:
-            Busy: a connection of any process does one of these.
+            Busy: a connection of any process reads, writes, checkpoints or recovers.
         """
         index = self._live.open_log_index()
         _lock(index, fcntl.F_WRLCK, _INDEX_LOCKS, _INDEX_LOCKS_SIZE)
@@ -274,7 +278,7 @@ class LiveLog:
 
     @staticmethod
     def size_of(frames: int, page_size: int) -> int:
-        """Return the size of a log with so many frames."""
+        """Return the size of a log with this number of frames."""
         return _WAL_HEADER_SIZE + frames * (_FRAME_HEADER_SIZE + page_size)
 
     def copy_to(self, target: Path, size: int) -> None:
@@ -287,7 +291,7 @@ class LiveLog:
         os.truncate(self.path, size)
 
     def clear_index(self) -> None:
-        """Write a header of zeros. SQLite then rebuilds the index, as it does after a crash."""
+        """Write a header of zeros. Then SQLite rebuilds the index, as after a crash."""
         zeros = bytes(2 * _INDEX_HEADER.size)
         os.pwrite(self._live.open_log_index(), zeros, 0)
 
@@ -304,10 +308,10 @@ def _lock(descriptor: int, kind: int, start: int, size: int) -> None:
     """Lock or unlock bytes of a file. The lock belongs to the descriptor.
 
     Raises:
-        Busy: another descriptor, or another process, has locked some of them.
+        Busy: another descriptor, or another process, has locked some of these bytes.
     """
     lock = struct.pack(_FLOCK, kind, os.SEEK_SET, start, size, 0)
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
     except OSError as error:
-        raise sql.Busy("a reader or a writer holds a lock on it") from error
+        raise sql.Busy("a reader or a writer holds a lock on the file") from error

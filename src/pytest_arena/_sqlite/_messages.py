@@ -1,4 +1,4 @@
-"""The texts about files that are not the test's."""
+"""The texts of errors and notes about SQLite files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def production_file(file: str) -> RefusedError:
 
 
 def attached(file: str) -> RefusedError:
-    """Return the error for an ATTACH of the app's file on a connection that is no engine's."""
+    """Return the error for an ATTACH of the app's file on a connection without an engine."""
     return _refused(
         f"ATTACH of {file}, which is no test database",
         "pytest-arena replaces the files that the app's engine attaches. This connection is not "
@@ -42,7 +42,7 @@ def attached(file: str) -> RefusedError:
 def attached_unseen(file: str) -> RefusedError:
     """Return the error for an ATTACH on a connection whose statements cannot be read."""
     return _refused(
-        f"ATTACH of {file or 'a file'}, on a connection that a function as factory= has made",
+        f"ATTACH of {file or 'a file'}, on a connection that a function as factory= has opened",
         "pytest-arena cannot read the statements of this connection, so it cannot attach the "
         "test's file instead. The changes would stay in the app's data",
         "give sqlite3.connect or the engine a class as factory=, not a function",
@@ -62,13 +62,13 @@ def vacuumed_into(file: str) -> RefusedError:
     """Return the error for a VACUUM INTO that would write a file of the app."""
     return _refused(
         f"VACUUM INTO {file}, a database file of the app",
-        "the file has the app's data, or will have it",
+        "the file has or will have the app's data",
         "write a file in tmp_path instead",
     )
 
 
 def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
-    """Return the error for an engine whose creator or listener opens a file outside."""
+    """Return the error for an engine whose creator or listener opens another file."""
     return _refused(
         f"an engine's connection to {file}, which is no test database",
         "the engine's creator=, async_creator=, pool= or do_connect listener opened it. "
@@ -90,14 +90,14 @@ def kept_memory() -> str:
 def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
     """Return the error for a live file that was removed or replaced, or for a full disk."""
     folder = live.parent
-    cause = f"what was done to {live}"
-    fix = "leave the file where it is: `metadata.drop_all(engine)` empties it in place"
+    cause = f"a test or the app has removed, replaced or locked {live}"
+    fix = "do not remove or replace the file: `metadata.drop_all(engine)` empties it in place"
     if is_full:
-        cause = f"no more room in {folder}"
-        fix = f"df -h {folder}   # make room there, or have tests write less"
+        cause = f"the disk of {folder} is full"
+        fix = f"df -h {folder}   # free some space, or let tests write less"
     return IsolationError(
         f"the database {live.stem!r} cannot be read or written: {error}",
-        why="each test starts on the database as it was before the last test",
+        why="pytest-arena restores the database before each test",
         cause=cause,
         fix=fix,
     )
@@ -105,18 +105,18 @@ def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
 
 _COPY = "arena_isolation = copy"
 TEMPORARY_TABLE = (
-    "under rollback a temporary table of one connection is seen by the others. If that matters: "
+    "under rollback all connections see the temporary table of one connection. If that matters: "
     + _COPY
 )
 NO_VACUUM = (
-    "VACUUM was left out: under rollback all statements run in one transaction. If a test needs "
+    "VACUUM was skipped: under rollback all statements run in one transaction. If a test needs "
     f"it: {_COPY}"
 )
 
 
 OTHER_PROCESS = (
-    "{test} started a process that may use the database. Under rollback another process sees the "
-    f"database as it was before the first test, and cannot write. If a test needs it: {_COPY}"
+    "{test} started a process that may use the database. Under rollback another process sees only "
+    f"the content before the first test, and cannot write. If a test needs it: {_COPY}"
 )
 
 
@@ -131,22 +131,22 @@ def opened_for_writing(live: Path) -> IsolationError:
 
 
 def dirty_read(line: str) -> str:
-    """Return the note about a reader that may see rows which are not committed."""
+    """Return the note about a reader that may see uncommitted rows."""
     return (
-        "under rollback a connection may read rows that another one has not committed: the other "
-        f"one wrote at {line}. If a test depends on that: {_COPY}"
+        "under rollback a connection may read uncommitted rows of another connection, which were "
+        f"written at {line}. If a test depends on that: {_COPY}"
     )
 
 
 def not_shared(name: str, reason: str) -> sqlite3.NotSupportedError:
-    """Return the error for what a shared connection cannot do."""
+    """Return the error for a feature that a shared connection lacks."""
     return sqlite3.NotSupportedError(
-        f"{name} does not exist under rollback: {reason}. Next: {_COPY}"
+        f"{name} does not work under rollback: {reason}. Next: {_COPY}"
     )
 
 
 def cut_off() -> sqlite3.OperationalError:
-    """Return the error for a statement in a transaction that its test's end has rolled back."""
+    """Return the error for a statement in a transaction that the end of its test rolled back."""
     return sqlite3.OperationalError(
         "the transaction was rolled back at the end of the test or fixture in which it began. "
         "Next: connection.rollback()"
@@ -154,10 +154,10 @@ def cut_off() -> sqlite3.OperationalError:
 
 
 def lost_by_rollback(name: str) -> str:
-    """Return the note about a statement that has rolled back all that its test has written."""
+    """Return the note about a statement that has rolled back all rows of its test."""
     return (
-        f"{{test}}: {name}: a statement rolled back everything that the test had written: OR "
-        f"ROLLBACK, RAISE(ROLLBACK), or a write that was interrupted. Next: {_COPY}"
+        f"{{test}}: {name}: a statement rolled back all rows of the test: OR ROLLBACK, "
+        f"RAISE(ROLLBACK), or an interrupted write. Next: {_COPY}"
     )
 
 

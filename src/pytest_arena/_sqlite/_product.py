@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 class SQLite:
-    """Each database is a live file; templates are files in the user's cache."""
+    """SQLite in a run. Each database is a live file. Templates are files in the user's cache."""
 
     name = "sqlite"
     forced = (
-        "a new file was put in its place. SQLAlchemy's connections are opened again; "
-        "those of sqlite3 itself and of other processes keep using the old file"
+        "a new file has replaced it. SQLAlchemy opens its connections again. Connections "
+        "of sqlite3 itself and of other processes keep using the old file"
     )
 
     def __init__(self, core: Core, config: Config) -> None:
@@ -56,7 +56,7 @@ class SQLite:
         return f"SQLite {sqlite3.sqlite_version}"
 
     def drivers(self) -> tuple[str, ...]:
-        """Return the installed drivers. Python's own is always there."""
+        """Return the installed drivers. The driver of the standard library is ""."""
         if find_spec("aiosqlite"):
             return ("aiosqlite", "")
         return ("",)
@@ -64,10 +64,10 @@ class SQLite:
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key of a requested database, and the names that an option may give it.
+        """Return the key of a requested database, and the names by which an option may name it.
 
         A file's names are its path without the ending, from the whole path to its last part. A
-        memory database without a name belongs to its engine alone, and has no key.
+        memory database without a name belongs to one engine, and has no key.
         """
         if requested.memory:
             return Key("shared memory", requested.memory), ()
@@ -86,8 +86,8 @@ class SQLite:
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """Return an unused path for a database.
 
-        Its name has simple letters, because URLs contain the path, and room for the endings of
-        side files. Some file systems do not distinguish A from a.
+        The name has simple letters, because URLs contain the path. It is short enough for the
+        endings of side files. Some file systems do not distinguish A from a.
         """
         simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         while simple.lower() in taken:
@@ -108,7 +108,7 @@ class SQLite:
         return isolation
 
     def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Return why a database cannot have another isolation, "" if it has this one."""
+        """Return why a database cannot have an isolation, "" if it has this isolation."""
         if name == isolation.name:
             return ""
         return f"{self.shown} is isolated by {isolation.name} in this run"
@@ -169,7 +169,7 @@ class SQLite:
         return []
 
     def close(self) -> str:
-        """Remove the folder, which takes no time."""
+        """Remove the folder. Return "", because that takes no time."""
         self._home.close()
         return ""
 

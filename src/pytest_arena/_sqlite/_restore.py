@@ -1,8 +1,8 @@
-"""Three ways to restore a live file: backup, pages, log.
+"""Three methods that restore a live file: backup, pages, log.
 
 ``Backup`` works on each system and in each journal mode. ``Pages`` needs a rollback journal,
-``Wal`` a write-ahead log. ``works`` tries these two in a scratch file before their first use.
-``Backup`` alone would take 7 to 200 times as long for a file of 37 MB (docs/explanation/speed.md).
+``Wal`` a write-ahead log. ``works`` tries both in a scratch file before their first use. For a file
+of 37 MB, ``Backup`` alone would take 7 to 200 times as long (docs/explanation/speed.md).
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 
 NEVER = -1  # a data version that no file has
 _CHUNK = 256 * 1024  # a multiple of each page size, and less than a processor's cache
-_WORD = 0xFFFFFFFF  # the numbers in a file's header have 32 bits
-_COUNTER_STEP = 1 << 16  # more commits than a test makes
+_WORD = 0xFFFFFFFF  # numbers in a file's header have 32 bits
+_COUNTER_STEP = 1 << 16  # a test commits less often
 _LARGEST_SIGNED = 0x7FFFFFFF
 
 # Offsets in the first page: https://sqlite.org/fileformat.html#the_database_header
 _COUNTER = 24
 _PAGES = 28
 _COOKIE = 40
-_VALID_FOR = 92  # SQLite trusts the number of pages if this field has the counter
+_VALID_FOR = 92  # the number of pages is valid if this field equals the change counter
 
 
 class Inapplicable(Exception):
-    """This method cannot work now. It has changed nothing, so another method can."""
+    """This method cannot work now. It has changed nothing, so another method may."""
 
 
 class FileSnapshot:
     """The content of a database at one time, in a file that no connection writes to.
 
-    A snapshot with a ``parent`` keeps only what differs from it, and makes its file on demand.
+    A snapshot with a ``parent`` keeps only the differences, and creates its file on demand.
     """
 
     def __init__(self, file: Path, parent: FileSnapshot | None = None) -> None:
         self._file = file
         self.parent = parent
-        # The schema cookie of the live file while it had this content. None: not known.
+        # The schema cookie of the live file while it had this content, None if unknown.
         self.cookie: int | None = None
         self._mapped: mmap.mmap | None = None
 
@@ -65,7 +65,7 @@ class FileSnapshot:
         self.cookie = cookie
 
     def mapped(self) -> mmap.mmap:
-        """Return the content of the file, which is mapped into memory once.
+        """Return the content of the file. It is mapped into memory at the first call.
 
         Raises:
             Inapplicable: the file is empty.
@@ -89,7 +89,7 @@ class FileSnapshot:
 
 
 class MemorySnapshot(FileSnapshot):
-    """A snapshot of a small file, kept in memory. It makes its file on demand."""
+    """A snapshot of a small file in memory. It creates its file on demand."""
 
     def __init__(self, file: Path, content: bytes) -> None:
         super().__init__(file)
@@ -111,7 +111,7 @@ class MemorySnapshot(FileSnapshot):
 
 
 class WalSnapshot(FileSnapshot):
-    """The beginning of a log. The parent's file with this log is the whole content."""
+    """The start of a log. The parent's file and this log together are the whole content."""
 
     def __init__(self, file: Path, parent: FileSnapshot, log: Path) -> None:
         super().__init__(file, parent)
@@ -146,13 +146,13 @@ class RestoreMethod(ABC):
     """Takes snapshots of a live file and restores them.
 
     After ``restore`` the file has the snapshot's content, and each open connection of each process
-    reads it. Methods raise ``Inapplicable`` or ``OSError`` if another method must do the work,
-    ``Busy`` if a lock keeps out all methods, and ``FileFailure`` if SQLite cannot read or write.
+    reads it. Methods raise ``Inapplicable`` or ``OSError`` if only another method can work,
+    ``Busy`` if a lock prevents all methods, and ``FileFailure`` if SQLite cannot read or write.
     """
 
     name: ClassVar[str]
-    has_wal: ClassVar[bool]  # whether it needs a write-ahead log, or a rollback journal
-    parent: FileSnapshot | None = None  # the parent of its next snapshots
+    has_wal: ClassVar[bool]  # needs a write-ahead log if true, else a rollback journal
+    parent: FileSnapshot | None = None  # the parent of the next snapshots
 
     def __init__(self, live: LiveFile) -> None:
         self._live = live
@@ -160,25 +160,25 @@ class RestoreMethod(ABC):
 
     @abstractmethod
     def start_from(self, snapshot: FileSnapshot, version: int) -> None:
-        """Take later snapshots on top of this one, which the file has at this data version."""
+        """Take later snapshots relative to this one. The file has it at this data version."""
 
     def is_written_past_log(self) -> bool:
-        """Return whether the file itself was written since ``start_from``. No commit shows that."""
+        """Return whether the file itself was written since ``start_from``, without a commit."""
         return False
 
     @abstractmethod
     def take(self) -> FileSnapshot:
-        """Return a snapshot of the present content."""
+        """Return a snapshot of the current content."""
 
     def peek(self) -> FileSnapshot:
-        """Return a snapshot that is compared and never restored."""
+        """Return a snapshot for a comparison, which is never restored."""
         return self.take()
 
     @abstractmethod
     def restore(self, snapshot: FileSnapshot, version: int) -> int:
-        """Restore a snapshot. The file has changed up to this data version.
+        """Restore a snapshot. ``version`` is the file's data version before the restore.
 
-        Returns the data version at which the file has this content, ``NEVER`` if a connection
+        Return the data version at which the file has this content, or ``NEVER`` if a connection
         has committed since.
         """
 
@@ -186,8 +186,8 @@ class RestoreMethod(ABC):
 class Backup(RestoreMethod):
     """SQLite's online backup into the live file. It uses public functions only.
 
-    The backup raises the change counter and the schema cookie beyond all earlier values, so that
-    open connections drop their caches. Cost: 0.1-0.2 ms at 0.2 MB, 1.5 ms a MB beyond.
+    The backup sets the change counter and the schema cookie higher than all earlier values, so that
+    open connections drop their caches. Cost: 0.1-0.2 ms for 0.2 MB, and 1.5 ms for each further MB.
     """
 
     name = "backup"
@@ -202,14 +202,14 @@ class Backup(RestoreMethod):
         return FileSnapshot(file)
 
     def restore(self, snapshot: FileSnapshot, version: int) -> int:
-        """Copy the snapshot into the live file. The control connection's writes move no version."""
+        """Copy the snapshot into the live file. These writes do not change the data version."""
         with closing(sql.open_snapshot(snapshot.file())) as source:
             source.copy_into(self._control)
         return version
 
 
 class Pages(RestoreMethod):
-    """Write back the pages that differ, in a file with a rollback journal.
+    """Writes changed pages back into a file with a rollback journal.
 
     Cost of a restore: the changed pages, and a scan of 0.1-0.2 ms a MB. Cost of a snapshot: a copy
     of the file.
@@ -237,7 +237,7 @@ class Pages(RestoreMethod):
         return snapshot
 
     def peek(self) -> FileSnapshot:
-        """Read the file into memory: 0.04 ms at 0.1 MB, where a copy takes 0.1 ms."""
+        """Read the file into memory. For 0.1 MB this takes 0.04 ms, and a copy takes 0.1 ms."""
         with self._control.reading():
             content = self._live.read()
         _without_log(Header.parse(content))
@@ -252,9 +252,9 @@ class Pages(RestoreMethod):
             if wanted is None or wanted.page_size != header.page_size:
                 raise Inapplicable
             self._write_changed_pages(memoryview(content), header.page_size)
-            # A connection that was idle during the test compares these two numbers with those that
-            # it knows. An earlier value would let it use its cached pages, or its cached schema.
-            # A test may have put an older file there, whose counter is lower than theirs.
+            # An idle connection compares the change counter and the schema cookie with its last
+            # values. With an earlier value it would use its cached pages or its cached schema. A
+            # test may have put an older file in place, whose counter is lower.
             counter = (max(header.counter, self._counter) + _COUNTER_STEP) & _WORD
             self._counter = counter
             cookie = header.cookie
@@ -269,20 +269,20 @@ class Pages(RestoreMethod):
         return version
 
     def _write_changed_pages(self, content: memoryview, page_size: int) -> None:
-        """Write all changed pages except the first, and give the file its length."""
-        present = bytearray(min(_CHUNK, len(content)))
+        """Write all changed pages except the first, and cut the file to its length."""
+        current = bytearray(min(_CHUNK, len(content)))
         for start in range(0, len(content), _CHUNK):
             chunk = content[start : start + _CHUNK]
-            size = os.preadv(self._live.descriptor, [present], start)
-            # The last chunk is shorter, and the file may be.
-            del present[min(size, len(chunk)) :]
-            # The bytearray comes first: a memoryview would compare number by number.
-            if present == chunk:
+            size = os.preadv(self._live.descriptor, [current], start)
+            # The last chunk is shorter, and the file may be shorter, too.
+            del current[min(size, len(chunk)) :]
+            # The bytearray is on the left, because a memoryview compares each number.
+            if current == chunk:
                 continue
             for offset in range(0, len(chunk), page_size):
                 page = chunk[offset : offset + page_size]
                 is_first = start + offset == 0
-                if not is_first and present[offset : offset + page_size] != page:
+                if not is_first and current[offset : offset + page_size] != page:
                     self._live.write(page, start + offset)
         self._live.truncate(len(content))
 
@@ -314,7 +314,7 @@ def _without_log(header: Header | None) -> Header:
 
 
 class Mark(NamedTuple):
-    """The end of the log when the file had a snapshot's content, and the schema cookie then."""
+    """The end of the log, and the schema cookie, when the file had a snapshot's content."""
 
     frames: int
     salts: bytes
@@ -322,9 +322,9 @@ class Mark(NamedTuple):
 
 
 class Wal(RestoreMethod):
-    """Cut the write-ahead log back to its length at the snapshot.
+    """Cuts the write-ahead log back to its length at the snapshot.
 
-    Cost: 0.2 ms at any size, until a checkpoint copies the log into the file.
+    Cost: 0.2 ms for any size, until a checkpoint copies the log into the file.
     """
 
     name = "wal"
@@ -361,8 +361,8 @@ class Wal(RestoreMethod):
         is_blocked = self._control.number("PRAGMA wal_checkpoint(TRUNCATE)")
         if is_blocked:  # by a reader
             return None
-        # All empty logs look alike. A commit that changes nothing gives this log random salts, by
-        # which idle connections notice the checkpoint.
+        # A commit without a change gives the empty log random salts. By the salts idle connections
+        # notice the checkpoint.
         with self._control.writing():
             number = self._control.number("PRAGMA user_version")
             self._control.execute(f"PRAGMA user_version = {number}")
@@ -375,7 +375,7 @@ class Wal(RestoreMethod):
             return Mark(1, index.salts, header.cookie)
 
     def is_written_past_log(self) -> bool:
-        """Return whether a checkpoint, or a program other than SQLite, wrote the file."""
+        """Return whether a checkpoint, or another program than SQLite, has written the file."""
         return self.parent is not None and not self._log.is_file_sealed()
 
     def take(self) -> FileSnapshot:
@@ -399,12 +399,12 @@ class Wal(RestoreMethod):
         try:
             self._cut_back(mark)
         except sql.Busy as error:
-            # A reader keeps its state of the log. A backup leaves that state alone.
+            # A reader needs its part of the log, which a backup does not change.
             raise Inapplicable from error
-        version = self._control.data_version()  # this makes SQLite rebuild the index
+        version = self._control.data_version()  # makes SQLite rebuild the index
         frames = mark.frames
         if self._highest_cookie != mark.cookie:
-            # The next test's changes must not lead to a cookie that a connection already knows.
+            # A change of the next test must not produce a cookie that a connection has cached.
             self._raise_cookie()
             frames += 1
         index = self._log.index()
@@ -433,7 +433,7 @@ class Wal(RestoreMethod):
         self._control.execute(f"PRAGMA schema_version = {signed}")
 
     def _checked_size(self, index: LogIndex, frames: int) -> int:
-        """Return the size of so many frames, if the log alone has all changes."""
+        """Return the size of this number of frames, if the log has all changes."""
         header = self._live.header()
         has_all_changes = not index.copied and self._log.is_file_sealed()
         if header is not None and header.is_wal and has_all_changes:
@@ -442,8 +442,8 @@ class Wal(RestoreMethod):
         raise Inapplicable
 
 
-# The trial: a fast method restores a scratch file before its first use. The methods rely on the
-# time at which SQLite's connections read the file again, which is not documented.
+# The trial: a fast method restores a scratch file before its first use. The methods depend on when
+# SQLite's connections read the file again, which is not documented.
 
 _CONTENT = """
 BEGIN;
@@ -465,9 +465,9 @@ _results: dict[tuple[type[RestoreMethod], Path], bool] = {}
 
 
 def works(method: type[RestoreMethod], folder: Path) -> bool | None:
-    """Return whether a method passes its trial, made once for each folder. Costs 5 ms.
+    """Return whether a method passes its trial, which runs once for each folder. Costs 5 ms.
 
-    None if there is no room for a trial. The next call tries again.
+    Return None if the disk is too full for a trial. The next call tries again.
     """
     result = _results.get((method, folder))
     if result is not None:
@@ -486,7 +486,7 @@ def works(method: type[RestoreMethod], folder: Path) -> bool | None:
 
 
 class _Trial:
-    """Tables and an index in a file, a connection that writes, and one that only reads."""
+    """A file with tables and an index, a connection that writes, and a connection that reads."""
 
     def __init__(
         self, method: type[RestoreMethod], file: Path, stack: ExitStack
@@ -520,8 +520,8 @@ class _Trial:
     def _restores(self, snapshot: FileSnapshot, contents: list[object]) -> bool:
         """Change and restore three times. The reader is idle during each restore.
 
-        A number in the header that a restore puts back wrongly has an old value again in the third
-        round at the latest.
+        If a restore writes a wrong number into the header, the number has an old value again in the
+        third round at the latest.
         """
         for _ in range(3):
             self._change()
@@ -544,12 +544,12 @@ class _Trial:
         self._method.restore(snapshot, self._live.control.data_version())
 
     def _change(self) -> None:
-        """Change rows and the schema, each time in another way."""
+        """Change rows and the schema, in another way each time."""
         self._changes += 1
         self._writer.executescript(_CHANGE.format(self._changes))
 
     def _contents(self) -> list[object]:
-        """Return the content as the writer reads it, and as the reader reads it."""
+        """Return the content that the writer reads, and the content that the reader reads."""
         return [_content(self._writer), _content(self._reader)]
 
 
@@ -564,7 +564,7 @@ def _content(connection: sql.OwnConnection) -> object:
     content = []
     for query in _QUERIES:
         cursor = connection.execute(query)
-        # A stale schema may have as many columns, but under other names.
+        # A stale schema may have the same number of columns, but with other names.
         names = [column[0] for column in cursor.description]
         content.append((names, cursor.fetchall()))
     return content

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SpawnedFiles:
-    """Redirects the connections of the process that unpickles it.
+    """Redirects the connections of the process that unpickles this object.
 
     ``files`` maps the real path of each database file of the app to the test's file.
     """
@@ -24,12 +24,12 @@ class SpawnedFiles:
     files: Mapping[str, str]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the call that acts in the new process."""
+        """Return the call that unpickling makes in the new process."""
         return install, (self.files,)
 
 
 def install(files: Mapping[str, str]) -> SpawnedFiles:
-    """Redirect the connections of this process, and of those that it spawns."""
+    """Redirect the connections of this process, and of processes that it spawns."""
     spawned = SpawnedFiles(files)
     when_imported("sqlite3", partial(_replace_connect, files))
     send_to_spawned(lambda: [spawned])
@@ -37,7 +37,7 @@ def install(files: Mapping[str, str]) -> SpawnedFiles:
 
 
 def _replace_connect(files: Mapping[str, str], module: ModuleType) -> None:
-    """Have ``sqlite3.connect`` open the test's files in place of the app's."""
+    """Make ``sqlite3.connect`` open the test's files in place of the app's."""
     from pytest_arena._sqlite import _sql as sql  # noqa: PLC0415 - most spawned processes need no database
 
     connect: Any = vars(module)["connect"]

@@ -31,7 +31,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 def opens_for_writing(name: object, flags: int | None, live: Path) -> bool:
     """Return whether an audit event shows that Python opens a live file for writing.
 
-    SQLite itself raises no such event. Opening by pytest-arena does not count.
+    SQLite itself raises no such event. Files that pytest-arena opens do not count.
     """
     if not (flags or 0) & (os.O_WRONLY | os.O_RDWR) or is_own():
         return False
@@ -43,7 +43,7 @@ def opens_for_writing(name: object, flags: int | None, live: Path) -> bool:
 
 
 def file_of(database: str, *, uri: bool = True) -> str:
-    """Return the absolute file that a ``database`` argument means, or "" for a memory database."""
+    """Return the absolute path in a ``database`` argument, "" for a memory database."""
     path, query = _split(database, uri=uri)
     if path in {"", MEMORY} or _is_memory(query):
         return ""
@@ -53,7 +53,9 @@ def file_of(database: str, *, uri: bool = True) -> str:
 @lru_cache
 def _absolute(path: str) -> str:
     """Return an absolute path in its normal form, "" for a relative path."""
-    return str(Path(path)) if Path(path).is_absolute() else ""
+    if Path(path).is_absolute():
+        return str(Path(path))
+    return ""
 
 
 def memory_of(database: str, *, uri: bool) -> str:
@@ -64,13 +66,13 @@ def memory_of(database: str, *, uri: bool) -> str:
 
 
 def is_read_only(database: str, *, uri: bool) -> bool:
-    """Return whether a ``database`` argument asks for a connection that cannot write."""
+    """Return whether a ``database`` argument opens a read-only connection."""
     _, query = _split(database, uri=uri)
     return query.get("mode") == "ro" or query.get("immutable") == "1"
 
 
 def renamed(database: str, file: str, *, uri: bool) -> str:
-    """Return another file's name, in the form and with the rights of a ``database`` argument."""
+    """Return a ``database`` argument for another file, with the same form and the same rights."""
     if not uri:
         return file
     mode = "?mode=ro" if is_read_only(database, uri=uri) else ""
@@ -95,7 +97,7 @@ def _split(database: str, *, uri: bool) -> tuple[str, Mapping[str, str]]:
 
 @contextmanager
 def whole_or_none(file: Path) -> Iterator[Path]:
-    """Yield a path at which the block writes a file. If the block fails, remove the file."""
+    """Yield the path for a file that the block writes. If the block fails, remove the file."""
     try:
         yield file
     except BaseException:
@@ -104,7 +106,7 @@ def whole_or_none(file: Path) -> Iterator[Path]:
 
 
 def identity(file: Path) -> tuple[int, int] | None:
-    """Return which file is at a path now, None for no file. Costs 1-2 µs."""
+    """Return the device and inode of the file at a path, None without a file. Costs 1-2 µs."""
     try:
         status = os.stat(file)  # noqa: PTH116 - called for each level: a third of Path's time
     except OSError:
@@ -124,7 +126,7 @@ class Busy(Exception):
 
 
 class FileFailure(Exception):
-    """SQLite cannot read or write the file: the disk is full, the file deleted or no database."""
+    """SQLite cannot read or write the file: a full disk, a deleted file, or no database."""
 
 
 class OwnConnection(sqlite3.Connection):
@@ -134,10 +136,10 @@ class OwnConnection(sqlite3.Connection):
     """
 
     def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """As ``sqlite3.Connection.execute``.
+        """Execute a statement, as ``sqlite3.Connection.execute`` does.
 
         Raises:
-            Busy: another connection holds a lock. The call does not wait for it.
+            Busy: another connection holds a lock. This does not wait for the lock.
             FileFailure: any other error.
         """
         try:
@@ -157,7 +159,7 @@ class OwnConnection(sqlite3.Connection):
         https://sqlite.org/pragma.html#pragma_data_version
 
         Raises:
-            Busy: a writer is in the middle of a commit.
+            Busy: a writer is committing.
         """
         version: int = self.execute("PRAGMA data_version").fetchone()[0]
         return version
@@ -166,18 +168,18 @@ class OwnConnection(sqlite3.Connection):
         """Return the schema cookie, by which a connection knows whether its schema is stale.
 
         Raises:
-            Busy: a writer is in the middle of a commit.
+            Busy: a writer is committing.
         """
         return self.number("PRAGMA schema_version") & 0xFFFFFFFF
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the write lock. No other connection has an open write transaction meanwhile.
+        """Hold the write lock, so that no other connection has an open write transaction.
 
         The block ends with COMMIT, because ROLLBACK drops the page cache.
 
         Raises:
-            Busy: another connection has one.
+            Busy: another connection holds the write lock.
         """
         self.execute("BEGIN IMMEDIATE")
         try:
@@ -192,9 +194,9 @@ class OwnConnection(sqlite3.Connection):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other connections from reading and writing a file without a log.
+        """Prevent other connections from reading and writing a file without a log.
 
-        The block ends with ROLLBACK, because the caller may have changed the file beside SQLite.
+        The block ends with ROLLBACK, because the caller may have changed the file without SQLite.
 
         Raises:
             Busy: another connection reads or writes.
@@ -210,7 +212,7 @@ class OwnConnection(sqlite3.Connection):
         """Keep a read transaction open, so that no commit changes the content.
 
         Raises:
-            Busy: a writer is in the middle of a commit.
+            Busy: a writer is committing.
         """
         self.execute("BEGIN")
         try:
@@ -220,9 +222,9 @@ class OwnConnection(sqlite3.Connection):
             self.execute("COMMIT")
 
     def copy_into(self, target: OwnConnection) -> None:
-        """Make the target's file equal to this one, in place, for every open connection.
+        """Replace the content of the target's file, in place, for every open connection.
 
-        SQLite's online backup raises the change counter and the schema cookie, so that other
+        SQLite's online backup increases the change counter and the schema cookie, so that other
         connections drop their caches.
 
         Raises:
@@ -243,8 +245,8 @@ class OwnConnection(sqlite3.Connection):
         """Copy a database into one file without side files, in any journal mode.
 
         Raises:
-            Busy: a writer commits now.
-            FileFailure: no copy was made, for example because the disk is full.
+            Busy: a writer is committing.
+            FileFailure: the copy failed, for example because the disk is full.
         """
         with whole_or_none(file), closing(open_control(file)) as single:
             self.copy_into(single)
@@ -252,7 +254,7 @@ class OwnConnection(sqlite3.Connection):
 
 
 def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
-    """Return the error that means a lock of another connection, or any other failure."""
+    """Return ``Busy`` for a lock of another connection, ``FileFailure`` for another error."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     kind = Busy if code & 0xFF in _LOCKS else FileFailure
     return kind(str(error))
@@ -269,7 +271,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_refused(error: FileFailure) -> bool:
-    """Return whether SQLite refuses to write to the file, though no connection locks it."""
+    """Return whether SQLite refuses to write to the file although no connection locks it."""
     return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
 
 
@@ -284,12 +286,12 @@ def open_control(path: Path) -> OwnConnection:
 def open_writable(path: Path, kind: type[_Own]) -> _Own:
     """Open a connection of pytest-arena to a live file.
 
-    It does not wait for locks, because a lock after a test is a leak. It does not sync, because no
-    test database has to survive a power cut.
+    The connection does not wait for locks, because a lock after a test is a leak. It does not sync,
+    because no test database has to survive a power cut.
 
     Raises:
         Busy: another connection has locked the whole file.
-        FileFailure: SQLite cannot open the file, or it is no database.
+        FileFailure: SQLite cannot open the file, or the file is no database.
     """
     try:
         control = kind(path, isolation_level=None, timeout=0, check_same_thread=False)
@@ -322,7 +324,7 @@ def open_memory() -> OwnConnection:
 
 @cache
 def write_nothing(folder: Path) -> Path:
-    """Return an empty database file, with which each engine in memory begins."""
+    """Return an empty database file, the first content of each memory database."""
     file = folder / "~nothing"  # no other database has this name
     with closing(open_memory()) as memory:
         memory.copy_to_file(file)
@@ -330,15 +332,15 @@ def write_nothing(folder: Path) -> Path:
 
 
 def leave_wal_alone(connection: sqlite3.Connection) -> None:
-    """Make a connection never copy the log into the file by itself: no method undoes that fast.
+    """Make a connection never copy the log into the file, which no fast method can undo.
 
-    Without a log this does nothing. It takes no lock. The app may set another value later.
+    Without a log this has no effect. It takes no lock. The app may set another value later.
     """
     sqlite3.Connection.execute(connection, "PRAGMA wal_autocheckpoint = 0").close()
 
 
 def be_as_in_memory(connection: sqlite3.Connection) -> None:
-    """Keep a connection's journal in memory, as a memory database does. Halves a commit's cost."""
+    """Keep a connection's journal in memory, as in a memory database. Halves a commit's cost."""
     sqlite3.Connection.execute(connection, "PRAGMA journal_mode = MEMORY").close()
 
 
@@ -349,7 +351,7 @@ def finish_file(source: Path, target: Path) -> None:
 
 
 def main_file(dbapi_connection: Any) -> str:
-    """Return the file of a live connection (sync, or adapted async), "" for memory."""
+    """Return the file of an open connection (sync, or adapted async), "" for memory."""
     with closing(dbapi_connection.cursor()) as cursor:
         cursor.execute("PRAGMA database_list")
         main = cursor.fetchall()[0]
@@ -365,7 +367,7 @@ _SETTINGS = (
     "recursive_triggers",
     "locking_mode",  # an exclusive connection would lock out the next test
 )
-# Read from a new connection, and again after a PRAGMA.
+# These are read from a new connection, and again after a PRAGMA.
 _RARE_SETTINGS = (
     "busy_timeout",
     "synchronous",
@@ -395,7 +397,7 @@ _NOT_READ = ("not read",)
 _TEMP = 1  # the number of the database that has the temporary tables
 
 
-# Files whose journal mode a statement may have set, on a connection that was not new.
+# The files whose journal mode a statement may have set. Statements of new connections do not count.
 _switched: set[str] = set()
 
 
@@ -415,14 +417,14 @@ def take_switched(file: Path) -> bool:
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     """Return the state that a pooled connection keeps from one test to the next. Costs 25 µs.
 
-    Temporary tables hide real ones. Attached files and settings change what a statement does.
-    If another connection locks the file, the state equals no other. This call never waits for the
-    lock: a coroutine of the same event loop may hold it.
+    Temporary tables hide real tables. Attached files and settings change the effect of statements.
+    If another connection locks the file, return a state that differs from all others. This never
+    waits for the lock, because a coroutine of the same event loop may hold it.
     """
     authorizer = getattr(connection, "arena_authorizer", None)
     if authorizer is None:
         return _describe(connection)
-    # It may deny the statements below.
+    # The app's authorizer may deny the statements below.
     sqlite3.Connection.set_authorizer(connection, None)
     try:
         return _describe(connection)
@@ -431,17 +433,16 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
 
 
 def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
-    execute = sqlite3.Cursor(
-        connection
-    ).execute  # a cursor without the app's row_factory
-    # pytest-arena does not see a statement of a connection of sqlite3's class that changes one of
-    # the rare settings, so it never reads these.
+    # This cursor does not use the app's row_factory.
+    execute = sqlite3.Cursor(connection).execute
+    # If the connection has sqlite3's class, pytest-arena does not see statements that change a rare
+    # setting, so it never reads these settings.
     rare_settings = getattr(connection, "arena_settings", _NOT_READ)
     [busy_timeout] = execute("PRAGMA busy_timeout").fetchone()
     execute("PRAGMA busy_timeout = 0")
     try:
-        # This reads the schema again if a restore has changed it. Otherwise SQLite would check the
-        # next statement against the old schema ("table a has 4 columns but 3 values").
+        # If a restore has changed the schema, this makes SQLite read it again. Otherwise SQLite
+        # would check the next statement against the old schema.
         execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
@@ -452,7 +453,7 @@ def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
     try:
         if not rare_settings:
             rare_settings = _values(execute, _RARE_SETTINGS)
-            connection.arena_note_settings(rare_settings)  # type: ignore[attr-defined]  # on a guarded one
+            connection.arena_note_settings(rare_settings)  # type: ignore[attr-defined]  # of a guarded one
         databases = execute("PRAGMA database_list").fetchall()
         return (
             rare_settings,

@@ -43,7 +43,7 @@ _LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 @dataclass(frozen=True, slots=True)
 class FileTarget:
-    """The file of a build. The first connection makes it."""
+    """The file of a build. The first connection creates it."""
 
     path: Path
     product: str = "SQLite"
@@ -51,18 +51,18 @@ class FileTarget:
 
     @property
     def connect_target(self) -> ConnectTarget:
-        """The target of connections to it."""
+        """The target of connections to the file."""
         file = str(self.path)
         return ConnectTarget(Key("building", file), file, (0, 0))
 
     @property
     def sync_url(self) -> URL:
-        """Its URL for the driver of the standard library."""
+        """The URL for the driver of the standard library."""
         return URL.create("sqlite", database=str(self.path))
 
     @property
     def async_url(self) -> URL:
-        """Its URL for aiosqlite."""
+        """The URL for aiosqlite."""
         return URL.create("sqlite+aiosqlite", database=str(self.path))
 
     def run_script(self, script: str) -> None:
@@ -81,7 +81,7 @@ class FileTarget:
                 raise ScriptError(text, line=_failing_line(script), fix="") from error
 
     def has_tables(self) -> bool:
-        """Return whether the build has made a table."""
+        """Return whether the build has created a table."""
         if not self.path.exists():
             return False
         with closing(sql.open_control(self.path)) as control:
@@ -104,9 +104,10 @@ class FileTarget:
 
 
 def _failing_line(script: str) -> int:
-    """Return the line where the first failing statement begins, 0 if none fails alone.
+    """Return the line where the first failing statement begins, 0 if no statement fails alone.
 
-    SQLite does not report the line. So the script runs again in memory, statement by statement.
+    SQLite does not report the line. So this runs the script again in memory, statement by
+    statement.
     """
     start = 0
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
@@ -125,7 +126,7 @@ def _failing_line(script: str) -> int:
 class FileTemplates:
     """Templates in folders. A template is a file and a manifest.
 
-    The manifest is written last, by a rename, so that an interrupted build is no template.
+    The manifest is written last, with a rename, so that an interrupted build is no template.
     """
 
     folder: Path
@@ -133,7 +134,7 @@ class FileTemplates:
 
     @property
     def has_schema(self) -> bool:
-        """Return False: a template of the seed has a copy of the schema's template."""
+        """Return False: a build with a seed copies the schema's template."""
         return False
 
     @property
@@ -143,18 +144,18 @@ class FileTemplates:
 
     @property
     def ddl(self) -> Dialect:
-        """The dialect in which tables are compiled."""
+        """The dialect that compiles the statements for tables."""
         return SQLiteDialect_pysqlite()
 
     def identity(self) -> str:
-        """Return the product and the version of its library."""
+        """Return the product and the library's version."""
         return f"sqlite {sqlite3.sqlite_version}"
 
     def templates(self, fingerprint: str) -> list[Template[Path]]:
         """Return the templates that have a manifest and a file, the newest first."""
         templates = []
         for file in (self.folder / fingerprint).glob("*.json"):
-            with suppress(OSError):  # another process removes it now
+            with suppress(OSError):  # another process may be removing the template
                 content = file.with_suffix(".sqlite")
                 manifest = read_manifest(file.read_text(encoding="utf-8"))
                 if manifest is not None and content.is_file():
@@ -166,7 +167,7 @@ class FileTemplates:
         return is_whole(template.content)
 
     def used(self, template: Template[Path]) -> None:
-        """Note that a template is in use, by its manifest's time."""
+        """Note the use of a template by its manifest's modification time."""
         with suppress(OSError):  # a read-only cache
             template.content.with_suffix(".json").touch()
 
@@ -175,7 +176,7 @@ class FileTemplates:
         """Hold a folder's lock. Yield the time of the lock file, which no test can change.
 
         Raises:
-            TemplateError: another process holds it for too long.
+            TemplateError: another process holds the lock for too long.
         """
         file = self.folder / fingerprint / "lock"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -186,9 +187,9 @@ class FileTemplates:
         except Timeout:
             raise TemplateError(
                 f"another process has been building a template for {_LOCK_SECONDS} s",
-                why="a template is built once for all processes, so that this one waits",
+                why="one process builds a template for all processes, so this process waits",
                 cause=f"the process that holds {file}",
-                fix="end that process, which frees its lock at once",
+                fix="end that process, which releases its lock at once",
             ) from None
         try:
             yield written_at(file)
@@ -201,7 +202,7 @@ class FileTemplates:
         _remove_unfinished(self.folder / fingerprint)
 
     def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
-        """Return an unused file for a build, with the content of the template below it."""
+        """Return an unused file for a build, with the content of the template ``below``."""
         target = FileTarget(
             self.folder / fingerprint / f"building-{uuid.uuid4().hex}.sqlite"
         )
@@ -232,12 +233,12 @@ class FileTemplates:
         return ""
 
     def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a folder that is not writable, or a full disk."""
+        """Return the error for a folder that is not writable, or for a full disk."""
         if not isinstance(error, OSError):
             return None
         return TemplateError(
             f"the template cannot be stored: {error}",
-            why="tests use copies of a file into which schema and seed are built once",
+            why="pytest-arena builds schema and seed once into a file, and tests use copies of it",
             cause=f"the folder {self.folder}, or a full disk",
             fix="ARENA_CACHE=<a folder that you can write to> pytest …",
         )
@@ -252,7 +253,7 @@ def _collect_unused(folder: Path, *, now: float) -> None:
     for fingerprint in folder.glob("*"):
         for manifest in list(fingerprint.glob("*.json")):
             if written_at(manifest) < old:
-                # The manifest first: a file without one is no template.
+                # The manifest is removed first. A file without a manifest is no template.
                 manifest.unlink(missing_ok=True)
                 manifest.with_suffix(".sqlite").unlink(missing_ok=True)
         used = max(written_at(fingerprint), written_at(fingerprint / "lock"))

@@ -189,7 +189,7 @@ def test_a_large_database(isolation: Rollback, told: list[str]) -> None:
     assert isolation.moment() is None
     writer.execute("INSERT INTO items (name) VALUES ('x')")
     assert hand.execute(NAMES).fetchall() == [("one",), ("two",), ("x",)]
-    assert "may read rows that another one has not committed" in told[0]
+    assert "may read uncommitted rows of another connection" in told[0]
     with pytest.raises(IsolationError, match="cannot be read now"):
         isolation.rows_changed()
     writer.rollback()

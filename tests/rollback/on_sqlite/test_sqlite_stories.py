@@ -286,7 +286,7 @@ def test_what_one_connection_cannot_do_is_named(example: Example) -> None:
     limits = """
 async def test_attach():
     async with engine.connect() as connection:
-        with pytest.raises(Exception, match="ATTACH does not exist under rollback"):
+        with pytest.raises(Exception, match="ATTACH does not work under rollback"):
             await connection.execute(text("ATTACH ':memory:' AS other"))
 
 
@@ -312,11 +312,11 @@ async def test_temporary_tables():
 
 def test_converters():
     parses = sqlalchemy.create_engine(SYNC, connect_args={"detect_types": 1})
-    with pytest.raises(Exception, match="detect_types does not exist under rollback"):
+    with pytest.raises(Exception, match="detect_types does not work under rollback"):
         parses.connect()
 """
     run = ran(example, limits).expect(passed=5)
-    run.says("VACUUM was left out", "a temporary table of one connection is seen by the others")
+    run.says("VACUUM was skipped", "all connections see the temporary table of one connection")
 
 
 @pytest.mark.slow

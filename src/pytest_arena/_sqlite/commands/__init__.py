@@ -34,8 +34,8 @@ _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATES = "templates"
 _KEPT = "kept"
-# ARENA_CACHE may name a folder that also has other files. These patterns match pytest-arena's: the
-# folder of one project's templates, and the description of one template.
+# ARENA_CACHE may name a folder with other files. These patterns match pytest-arena's names: a
+# folder of templates, and a manifest.
 _TEMPLATE_FOLDER = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
 _ENDINGS = ("", "-wal", "-shm", "-journal")  # of a database file and its side files
@@ -67,12 +67,12 @@ class LiveFiles:
             for folder in _folders(home):
                 yield from _remove_run(folder, everything=everything)
             if everything:
-                with suppress(OSError):  # it is not empty
+                with suppress(OSError):  # the folder is not empty
                     home.rmdir()
 
 
 def _folders(home: Path) -> list[Path]:
-    """Return the folders of all runs. Of some runs only the lock exists."""
+    """Return the folders of all runs. For some runs only the lock exists."""
     names = {path.name.removesuffix(".lock") for path in home.glob("run-*")}
     folders = []
     for name in sorted(names):
@@ -119,11 +119,11 @@ def _remove_run(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
     if is_removed and existed:
         yield SweepResult(run)
     elif everything and not is_removed:
-        yield SweepResult(run, "a living run works in it")
+        yield SweepResult(run, "a living run uses it")
 
 
 class CachedFiles:
-    """The templates and kept databases in the cache. Other files are never touched."""
+    """The templates and kept databases in the cache. Other files stay unchanged."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -141,13 +141,13 @@ class CachedFiles:
             things=tuple(templates),
         )
         yield Place(
-            shown="SQLite databases kept for a look",
+            shown="SQLite databases kept for inspection",
             where=str(self._cache / _KEPT),
             things=tuple(kept),
         )
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove broken builds. ``everything`` also removes what no living run may use."""
+        """Remove unfinished builds. ``everything`` also removes databases that no run may use."""
         for folder in self._template_folders():
             yield from _sweep_templates(folder, everything=everything)
         if everything:
@@ -155,7 +155,7 @@ class CachedFiles:
                 yield _remove(thing, files)
             cache = self._cache
             for folder in (cache / _TEMPLATES, cache / _KEPT, cache):
-                with suppress(OSError):  # it does not exist, or is not empty
+                with suppress(OSError):  # the folder does not exist, or is not empty
                     folder.rmdir()
 
     def _template_folders(self) -> list[Path]:
@@ -192,8 +192,8 @@ def _finished(folder: Path) -> Iterator[DatabaseFiles]:
         try:
             built = json.loads(manifest.read_text(encoding="utf-8"))["built"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # another program's file
-        # The manifest is removed first: without it there is no template.
+            continue  # a file of another program
+        # The manifest is removed first. A file without a manifest is no template.
         files = [manifest, manifest.with_suffix(".sqlite")]
         name = f"{folder.name[:8]}/{manifest.stem}"
         thing = _thing(name, "template", manifest)
@@ -211,20 +211,20 @@ def _unfinished(folder: Path) -> Iterator[DatabaseFiles]:
 
 
 def _sweep_templates(folder: Path, *, everything: bool) -> Iterator[SweepResult]:
-    """Remove the unfinished templates. ``everything`` also removes those that no run can use."""
+    """Remove unfinished templates. ``everything`` also removes templates that no run may use."""
     lock = folder / "lock"
     with try_lock(lock) as is_ours:
         if not is_ours:
             if everything:
                 thing = _thing(folder.name[:8], "template", folder)
-                yield SweepResult(thing, "a living run builds there")
+                yield SweepResult(thing, "a living run builds a template in it")
             return
         for thing, files in _unfinished(folder):
             yield _remove(thing, files)
         if not everything:
             return
-        # A run does not lock the templates that it uses. So each template stays that was used
-        # since the oldest living run began.
+        # A run does not lock the templates that it uses. So a template stays if it was used since
+        # the oldest living run began.
         start = _start_of_oldest_run() or datetime.max.replace(tzinfo=UTC)
         for thing, files in _finished(folder):
             if thing.used and thing.used >= start:

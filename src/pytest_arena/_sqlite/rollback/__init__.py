@@ -1,4 +1,4 @@
 """The isolation ``rollback``: all connections of this process share one real connection.
 
-It is in one transaction, which pytest-arena never commits.
+The real connection is inside one transaction, which pytest-arena never commits.
 """

@@ -38,8 +38,8 @@ _PATIENCE = 1.0  # seconds to wait for the statement of another thread
 class Rollback:
     """The isolation by one shared connection.
 
-    Cost of enter and leave: one SAVEPOINT, ROLLBACK TO and RELEASE. A level above rows of a wider
-    fixture reads the database once more when these rows have changed.
+    Cost of enter and leave: one SAVEPOINT, ROLLBACK TO and RELEASE. If rows of a wider fixture have
+    changed, the next level also reads the database.
     """
 
     name = "rollback"
@@ -59,7 +59,7 @@ class Rollback:
                 start = FileSnapshot(sql.write_nothing(live.parent))
         self._shared = SharedDatabase(live, start, tell)
         self._lock = _Lock(self._shared)
-        # For the base and for each level, the content with which its changes are compared.
+        # For the base and for each level, the content that its changes are compared with.
         self._starts = [start]
         share(self._shared)
         class_makers[str(live)] = self._class_of
@@ -78,7 +78,7 @@ class Rollback:
 
     @property
     def generation(self) -> int:
-        """How often a level was left by force."""
+        """The number of levels that were left by force."""
         return self._forced
 
     @property
@@ -87,7 +87,7 @@ class Rollback:
         return len(self._shared.levels)
 
     def _class_of(self, factory: object) -> object:
-        """Return the class of a connection. A forked process gets one to the file itself."""
+        """Return the class of a connection. In a forked process it opens the file itself."""
         if self._shared.is_of_this_process:
             return sharing_class(factory)
         return guarded_class(factory)
@@ -103,7 +103,7 @@ class Rollback:
     def _on_process(
         self, program: Any, arguments: Any, _folder: object, variables: Any
     ) -> None:
-        """Note a process that the live file is named to, or a Python that inherits its name."""
+        """Note a process that gets the live file's path by its arguments or by its variables."""
         if not self.depth or is_own():
             return
         words = [arguments] if isinstance(arguments, str | bytes) else [*arguments]
@@ -113,10 +113,10 @@ class Rollback:
             self._tell(messages.OTHER_PROCESS)
 
     def enter(self) -> None:
-        """Open a savepoint.
+        """Open a level, and its savepoint.
 
-        While a transaction of a wider fixture has written, there is none. The level is restored by
-        its snapshot then.
+        If a transaction of a wider fixture has uncommitted writes, the level has no savepoint. Then
+        its snapshot restores the level.
         """
         with self._lock as shared:
             snapshot = shared.snapshot()
@@ -137,7 +137,7 @@ class Rollback:
         level = shared.levels[-1]
         is_changed = shared.state != level.state
         shared.leave(level)
-        # If the check raises, the level is left again by its snapshot.
+        # If the check raises an error, a second call leaves the level by its snapshot.
         self._check_after_leave()
         shared.levels.pop()
         del self._starts[self.depth + 1 :]
@@ -163,27 +163,27 @@ class Rollback:
             shared.lock.release()
 
     def is_free(self) -> bool:
-        """Return whether no transaction has written."""
+        """Return whether no open transaction has written."""
         with self._lock as shared:
             return shared.open_writer() is None
 
     def is_untouched(self) -> bool:
-        """Return whether nothing was committed in the top level."""
+        """Return whether no transaction has committed in the top level."""
         shared = self._shared
         return shared.state == shared.levels[-1].state
 
     def is_clean(self) -> bool:
-        """Return whether nothing was committed in the top level, and no transaction writes."""
+        """Return whether no transaction has committed or is writing in the top level."""
         return self.is_free() and self.is_untouched()
 
     def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - SQLite has no sequences to reset
-        """Drop the top level, and keep the present content."""
+        """Close the top level, and keep the current content."""
         with self._lock as shared:
             shared.forget(shared.levels.pop())
             del self._starts[self.depth + 1 :]
 
     def moment(self, *, exact: bool = False) -> Moment | None:
-        """Return this point in time, or None if a database of more than a megabyte has changed."""
+        """Return the current moment, or None if a database of more than a megabyte has changed."""
         with self._lock as shared:
             snapshot = self._committed(shared) if exact else shared.peek()
             if snapshot is None:
@@ -199,10 +199,10 @@ class Rollback:
         except Held as error:
             raise IsolationError(
                 f"the database {self.live.stem!r} cannot be read now: {error}",
-                why="under rollback all connections share one transaction, which has the "
-                "uncommitted rows too",
+                why="under rollback all connections share one transaction, which also has the "
+                "uncommitted rows",
                 cause="an open transaction has written",
-                fix="commit, or roll back, before asking what has changed",
+                fix="commit or roll back before arena.changes()",
             ) from error
 
     def rows_changed(
@@ -234,7 +234,7 @@ class Rollback:
             return content(self._committed(shared).file())
 
     def replace(self, file: Path | None) -> None:
-        """Give the present level another content."""
+        """Replace the current content by a file's content, or by an empty database."""
         with self._lock as shared:
             self._starts[self.depth] = shared.overwrite(file)
 
@@ -256,7 +256,7 @@ class _Lock:
     """A block in which no other thread uses the real connection.
 
     Raises:
-        Held: a statement of another thread does not end, or a lock is held.
+        Held: a statement of another thread does not end, or a connection holds a lock.
         IsolationError: SQLite cannot read or write the file.
     """
 

@@ -32,7 +32,7 @@ _WRITER = "arena_writer"  # the savepoint of the transaction that writes
 _JOURNAL_MODES = frozenset({"delete", "truncate", "persist", "memory", "wal", "off"})
 
 
-# The arguments that remove what a connection of the app has set. SQLite keeps functions.
+# The methods and arguments that remove a callback of the app. SQLite keeps functions.
 RESETS: dict[str, tuple[Any, ...]] = {
     "set_progress_handler": (None, 1),
     "set_trace_callback": (None,),
@@ -40,7 +40,7 @@ RESETS: dict[str, tuple[Any, ...]] = {
 
 
 class _Image(MemorySnapshot):
-    """A snapshot in memory. Its file, if a comparison has made one, ends with it."""
+    """A snapshot in memory. If a comparison has created its file, the file ends with it."""
 
     def __del__(self) -> None:
         self.remove()
@@ -50,17 +50,17 @@ class _Image(MemorySnapshot):
 class Writer:
     """A transaction of the app that may have written.
 
-    It does not keep its connection alive. The garbage collector may delete that one in any thread,
-    so it only marks its transaction as abandoned.
+    This object does not keep its connection alive. The garbage collector may delete the connection
+    in any thread. Then the connection only marks this transaction as abandoned.
     """
 
-    line: CodeLine | None  # that began to write
+    line: CodeLine | None  # the line that began to write
     is_abandoned: bool = False
-    is_cut_off: bool = False  # rolled back with its level
+    is_cut_off: bool = False  # it was rolled back with its level
 
     @property
     def shown(self) -> str:
-        """The line that began to write, in words."""
+        """The line that began to write, for messages."""
         return str(self.line or "a line that cannot be seen")
 
     def abandon(self) -> None:
@@ -68,7 +68,7 @@ class Writer:
         self.is_abandoned = True
 
     def cut_off(self) -> None:
-        """Note that it was rolled back with its level."""
+        """Note that the transaction was rolled back with its level."""
         self.is_cut_off = True
 
 
@@ -79,7 +79,7 @@ class SharedLevel:
     name: str
     state: int
     snapshot: FileSnapshot
-    journal_mode: str  # "" if it is not known yet
+    journal_mode: str  # "" if it is still unknown
 
     def start_with_mode(self, journal_mode: str) -> None:
         """Note the journal mode in which the level began."""
@@ -87,17 +87,17 @@ class SharedLevel:
 
 
 class RealConnection(sql.OwnConnection):
-    """A connection to the content, with the functions of one connection of the app."""
+    """A connection to the database, which has the functions of one connection of the app."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._user: object = None  # identifies that connection
+        self._user: object = None  # identifies the app's connection
         self._functions: dict[object, Register] = {}
 
     def arena_apply(
         self, user: object, functions: Mapping[object, Register], text_factory: Any
     ) -> None:
-        """Use the functions of a connection of the app from now on."""
+        """Use the functions and the ``text_factory`` of a connection of the app from now on."""
         self.text_factory = text_factory
         if self._user is user:
             return
@@ -114,8 +114,8 @@ class RealConnection(sql.OwnConnection):
 class SharedDatabase:
     """One real connection to a database, and the transaction that pytest-arena never commits.
 
-    ``state`` identifies the committed content: each commit of the app gives it a new number, and
-    leaving a level gives it the earlier number again. All methods need the ``lock``.
+    ``state`` is a number that identifies the committed content. Each commit of the app sets a new
+    number. Leaving a level sets the earlier number again. Callers of all methods hold the ``lock``.
     """
 
     def __init__(
@@ -128,23 +128,23 @@ class SharedDatabase:
         self.writer: Writer | None = None
         self.journal_mode = ""
         self.state = 0
-        # Those whose savepoint the real transaction has.
+        # The levels whose savepoints are open in the real transaction.
         self._levels_with_savepoint: set[SharedLevel] = set()
         self.has_foreign_keys = False
         self._process = os.getpid()
         self._is_closed = False
         self._states = count(1)
-        self._file_state = 0  # the content of the file itself
-        self._page_size = 0  # of the file. No transaction can change it.
+        self._file_state = 0  # the state that the file itself has
+        self._page_size = 0  # the file's page size, which no transaction can change
         self._real: RealConnection | None = None
-        # To the committed content, and its state.
+        # A connection to the committed content, and the state of that content.
         self._view: RealConnection | None = None
         self._view_state = 0
         self._snapshots: dict[int, FileSnapshot] = {0: base}
 
     @property
     def is_of_this_process(self) -> bool:
-        """Whether this process has opened the real connection. A fork must not use it."""
+        """Whether this process may use the real connection. A forked child must not."""
         return self._process == os.getpid()
 
     @property
@@ -168,7 +168,7 @@ class SharedDatabase:
             if not level.journal_mode:
                 level.start_with_mode(self.journal_mode)
         self._page_size = real.number("PRAGMA page_size")
-        # No page reaches the file. A rollback reads the memory.
+        # With these settings SQLite writes no page to the file, and rolls back from memory.
         real.execute("PRAGMA journal_mode = MEMORY").close()
         real.execute("PRAGMA cache_spill = OFF").close()
         if hasattr(real, "enable_load_extension"):
@@ -194,7 +194,7 @@ class SharedDatabase:
             self._levels_with_savepoint.add(level)
 
     def use_foreign_keys(self, is_on: bool) -> None:  # noqa: FBT001 - one value
-        """Check foreign keys from now on, or no longer. SQLite allows it outside a transaction."""
+        """Switch the check of foreign keys on or off. SQLite allows that outside a transaction."""
         if is_on == self.has_foreign_keys:
             return
         real = self.real
@@ -208,9 +208,9 @@ class SharedDatabase:
             self.rebuild(self.snapshot(), self.state)
 
     def use_journal_mode(self, mode: str | None, *, is_new: bool) -> str:
-        """Note a journal mode that the app has asked for. Return the present one.
+        """Note the journal mode that the app sets. Return the current mode.
 
-        ``is_new``: a `connect` listener has asked for it, so that no level takes it back.
+        ``is_new``: a `connect` listener sets the mode, so that no level restores an earlier mode.
         """
         if mode in _JOURNAL_MODES:
             self.journal_mode = str(mode)
@@ -222,7 +222,7 @@ class SharedDatabase:
         """Return the committed content.
 
         Raises:
-            Held: an open transaction has written. SQLite has no older content to read.
+            Held: an open transaction has written, so SQLite no longer has the committed content.
         """
         known = self._snapshots.get(self.state)
         if known is not None:
@@ -237,13 +237,13 @@ class SharedDatabase:
         return taken
 
     def image(self) -> bytes:
-        """Return the file that the content makes, with the rows of open transactions."""
+        """Return the content as the bytes of a file, with the rows of open transactions."""
         if not self.real.number("PRAGMA page_count"):
-            return self.empty_image()  # SQLite does not serialize it
+            return self.empty_image()  # SQLite does not serialize an empty database
         return self.real.serialize()
 
     def empty_image(self) -> bytes:
-        """Return the file of a database without tables."""
+        """Return the bytes of an empty database's file."""
         return sql.write_nothing(self.live.parent).read_bytes()
 
     def peek(self) -> FileSnapshot | None:
@@ -258,9 +258,9 @@ class SharedDatabase:
         return self.snapshot()
 
     def committed_view(self) -> RealConnection | None:
-        """Return a connection to the committed content, while a transaction has written.
+        """Return a connection to the committed content, for reads beside an open write transaction.
 
-        None: the database is not small, or there are temporary tables, which only the real
+        Return None if the database is large, or has temporary tables, which only the real
         connection has.
         """
         snapshot = self._snapshots.get(self.state)
@@ -290,20 +290,20 @@ class SharedDatabase:
         return self.writer
 
     def begin_writer(self, line: CodeLine | None) -> Writer:
-        """Open the savepoint of a transaction that is about to write."""
+        """Open the savepoint of a transaction before it writes."""
         self.real.execute(f"SAVEPOINT {_WRITER}")
         self.writer = Writer(line)
         return self.writer
 
     def commit_writer(self, *, is_changed: bool) -> None:
-        """Keep what the transaction has written."""
+        """Keep the writes of the transaction."""
         self.real.execute(f"RELEASE {_WRITER}")
         if is_changed:
             self.state = next(self._states)
         self.end_writer()
 
     def roll_back_writer(self) -> None:
-        """Roll back what the transaction has written."""
+        """Roll back the writes of the transaction."""
         self.real.execute(f"ROLLBACK TO {_WRITER}")
         self.real.execute(f"RELEASE {_WRITER}")
         self.end_writer()
@@ -322,7 +322,7 @@ class SharedDatabase:
             )
 
     def leave(self, level: SharedLevel) -> None:
-        """Restore the content with which a level began."""
+        """Restore the content at the start of a level."""
         if level in self._levels_with_savepoint:
             self._levels_with_savepoint.remove(level)
             self.real.execute(f"ROLLBACK TO {level.name}")
@@ -334,13 +334,13 @@ class SharedDatabase:
 
     def forget(self, level: SharedLevel) -> None:
         """Release the savepoint of a level, and keep its content."""
-        # Above the savepoint may be one of a writer.
+        # A writer's savepoint may be open above the level's savepoint.
         if level in self._levels_with_savepoint and self.open_writer() is None:
             self._levels_with_savepoint.remove(level)
             self.real.execute(f"RELEASE {level.name}")
 
     def rebuild(self, snapshot: FileSnapshot, state: int) -> None:
-        """Put a new file with this content in place, and open it."""
+        """Replace the file by a new file with this content, and open it."""
         self._snapshots[state] = snapshot
         with sql.whole_or_none(self.live.with_name(f"{self.live.name}.new")) as file:
             shutil.copyfile(snapshot.file(), file)
@@ -360,7 +360,7 @@ class SharedDatabase:
     def recover(self) -> None:
         """Continue after a statement has rolled back the whole transaction.
 
-        ``INSERT OR ROLLBACK``, ``RAISE(ROLLBACK)`` and an interrupted statement do that.
+        ``INSERT OR ROLLBACK``, ``RAISE(ROLLBACK)`` and an interrupted write do that.
         """
         snapshot = self._snapshots.get(self.state)
         state = self.state
@@ -390,11 +390,11 @@ class SharedDatabase:
         self._close_view()
 
 
-_shared: dict[str, SharedDatabase] = {}  # by the paths of live files
+_shared: dict[str, SharedDatabase] = {}  # by the path of the live file
 
 
 def share(shared: SharedDatabase) -> None:
-    """Have connections to this path share the database."""
+    """Make connections to the database's path share it."""
     _shared[str(shared.live)] = shared
 
 
@@ -404,7 +404,7 @@ def unshare(shared: SharedDatabase) -> None:
 
 
 def find_shared(file: str) -> SharedDatabase | None:
-    """Return the shared database at this path, None if there is none in this process."""
+    """Return the shared database of this process at a path, or None."""
     shared = _shared.get(file)
     if shared is not None and shared.is_of_this_process:
         return shared

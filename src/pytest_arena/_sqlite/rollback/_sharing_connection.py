@@ -1,8 +1,8 @@
 """The connections that the app gets under ``rollback``. They share one real connection.
 
-BEGIN and COMMIT of the app become a savepoint, which is opened at the first write. One transaction
-of the app writes at a time. Others wait for it, as they do for SQLite's write lock. Readers do not
-wait. Rows are fetched at once, because a rollback would end a reader.
+BEGIN and COMMIT of the app become a savepoint, which is opened at the first write. Only one
+transaction of the app writes at a time. Other writers wait for it, as for SQLite's write lock.
+Readers do not wait. Rows are fetched at once, because a rollback would end a reader.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ _FORMS = {
     keyword: re.compile(form, re.IGNORECASE | re.DOTALL)
     for keyword, form in {**_CONTROL, "PRAGMA": _PRAGMA}.items()
 }
-# Python begins a transaction before these.
+# Python begins a transaction before these statements.
 _DML = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE"})
-_COUNTED = _DML | {"WITH"}  # SQLite counts the rows that they change
+_COUNTED = _DML | {"WITH"}  # SQLite counts the rows that these statements change
 _INSERTS = frozenset({"INSERT", "REPLACE", "WITH"})
 _READS = frozenset({"SELECT", "VALUES", "EXPLAIN", ""})
 _WRITES_IN_WITH = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
-# Settings of a connection or a file, which change how SQLite works and not what it answers.
+# Settings of a connection or a file that do not change the results of statements.
 _WITHOUT_EFFECT = frozenset(
     {
         "analysis_limit",
@@ -95,7 +95,7 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 _NUMBERS = frozenset({"application_id", "schema_version", "user_version"})
-# Settings of a connection that change what a statement answers.
+# Settings of a connection that change the results of statements.
 _OF_ONE_CONNECTION = frozenset(
     {
         "case_sensitive_like",
@@ -115,28 +115,28 @@ _DEFERRED = "SELECT 1 FROM sqlite_master WHERE sql LIKE '%INITIALLY%DEFERRED%' L
 _INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
 _TEMPORARY = re.compile(r"\bCREATE\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
 _LOCKING = frozenset({"immediate", "exclusive"})  # modes of BEGIN
-_NOTHING = "PRAGMA arena_nothing"  # an unknown PRAGMA does nothing
+_NOTHING = "PRAGMA arena_nothing"  # an unknown PRAGMA has no effect
 _LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
-_STEP = 0.1  # seconds between two looks for an interruption
+_STEP = 0.1  # seconds between two checks for an interruption
 _ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
 _OWN_CHANGES: Any = sqlite3.Connection.total_changes.__get__
-# Why a method does not exist on a shared connection.
+# The reasons why a feature does not work on a shared connection.
 _DETECT_TYPES = "all connections of the database have the same converters"
-_ATTACH = "the other file has a transaction of its own"
+_ATTACH = "the other file would have a separate transaction"
 _WHOLE = "it would replace the database of all connections"
 _BLOB = "pytest-arena does not see when the blob is written"
-_AUTHORIZER = "it would judge the savepoints of all connections"
+_AUTHORIZER = "the callback would get the savepoints of all connections"
 _SETTING = "all connections have the same setting"
 
 
 class ParsedStatement(NamedTuple):
-    """What pytest-arena reads in a statement."""
+    """The parts of a statement that pytest-arena needs."""
 
     keyword: str
     may_write: bool
-    # In lower case: the mode of a BEGIN, a savepoint, or a PRAGMA.
+    # The mode of a BEGIN, or the name of a savepoint or a PRAGMA, in lower case.
     name: str = ""
-    value: str | None = None  # of a PRAGMA, in lower case
+    value: str | None = None  # the value of a PRAGMA, in lower case
 
 
 def _parse(text: str) -> ParsedStatement:
@@ -166,16 +166,18 @@ _LONG = 5_000
 
 
 def read_statement(text: object) -> ParsedStatement:
-    """Read a statement. A long one has data in it, and is not cached."""
+    """Read a statement. Results for long statements, which contain data, are not cached."""
     if not isinstance(text, str):
         return ParsedStatement("", may_write=False)  # sqlite3 raises its own error
-    return _parse(text) if len(text) > _LONG else _parsed(text)
+    if len(text) > _LONG:
+        return _parse(text)
+    return _parsed(text)
 
 
 def _error(
     text: str, name: str, kind: type[sqlite3.Error] = sqlite3.OperationalError
 ) -> sqlite3.Error:
-    """Return an error as SQLite raises it."""
+    """Return an error with SQLite's name and code."""
     error = kind(text)
     error.sqlite_errorname = name
     error.sqlite_errorcode = getattr(sqlite3, name)
@@ -203,14 +205,14 @@ def _registering(method: str, names: int = 0) -> Any:
 
 
 class SharingConnection(GuardedConnection):
-    """A connection of the app that shares the real one.
+    """A connection of the app that shares the real connection.
 
-    It is open on an empty database in memory, which keeps the connection's settings: threads,
-    ``isolation_level``, ``row_factory``, PRAGMAs without an effect.
+    It is open on an empty memory database, which keeps the connection's settings: threads,
+    ``isolation_level``, ``row_factory``, PRAGMAs without an effect on results.
     """
 
     arena_shared: SharedDatabase
-    arena_last_row: int | None = 0  # that it has inserted
+    arena_last_row: int | None = 0  # the id of the last inserted row
 
     def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
         shared = find_shared(_file_of(database))
@@ -229,7 +231,9 @@ class SharingConnection(GuardedConnection):
         self._running: RealConnection | None = None
         self._changes = 0
         self._changes_before = 0
-        self._has_changed_more = False  # what SQLite does not count: the schema
+        self._has_changed_more = (
+            False  # has changed the schema, which SQLite does not count
+        )
         self._functions: dict[object, Register] = {}
         self._violations: set[object] = set()
         super().__init__(sql.MEMORY, *args, **kwargs)
@@ -243,11 +247,11 @@ class SharingConnection(GuardedConnection):
         return self._writer is not None and self._writer.is_cut_off
 
     def arena_check_open(self) -> None:
-        """Raise sqlite3's error if it is closed, or belongs to another thread."""
+        """Raise sqlite3's error if the connection is closed or belongs to another thread."""
         sqlite3.Connection.getlimit(self, sqlite3.SQLITE_LIMIT_LENGTH)
 
     def arena_note_row(self, number: int | None) -> None:
-        """Note the last row that it has inserted."""
+        """Note the id of the last inserted row."""
         self.arena_last_row = number
 
     # The transaction of the app.
@@ -255,8 +259,8 @@ class SharingConnection(GuardedConnection):
     def _run_control(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
         """Run a statement about transactions or savepoints.
 
-        The database in memory runs it first: it knows whether a transaction is open, and refuses a
-        statement that is wrong.
+        The memory database runs it first. It knows whether a transaction is open, and refuses a
+        wrong statement.
         """
         keyword = statement.keyword
         name = statement.name
@@ -299,7 +303,7 @@ class SharingConnection(GuardedConnection):
             self.arena_shared.real.execute(statement)
 
     def _become_writer(self) -> None:
-        """Wait until no other transaction writes, and open the savepoints of this one.
+        """Wait until no other transaction writes, and open the savepoints of this transaction.
 
         Raises:
             sqlite3.OperationalError: another transaction has written, and does not end.
@@ -322,7 +326,7 @@ class SharingConnection(GuardedConnection):
             self._violations = self._foreign_key_violations()
 
     def _setting(self, name: str) -> int:
-        """Return a setting of this connection, which its database in memory has."""
+        """Return a setting of this connection, which its memory database has."""
         with closing(_PlainCursor(self)) as cursor:
             value: int = cursor.execute(f"PRAGMA {name}").fetchone()[0]
         return value
@@ -339,7 +343,7 @@ class SharingConnection(GuardedConnection):
             if left <= 0:
                 raise _error(
                     f"database is locked: {user_line() or 'a statement'} waits for the transaction "
-                    f"that has begun to write at {writer.shown}",
+                    f"that began to write at {writer.shown}",
                     "SQLITE_BUSY",
                 )
             shared.lock.wait(min(left, _STEP))
@@ -354,7 +358,7 @@ class SharingConnection(GuardedConnection):
             self._check_foreign_keys()
 
     def _commit_writer(self) -> None:
-        """Keep what the transaction has written."""
+        """Keep the writes of the transaction."""
         if self._is_writer:
             is_counted = self._changes != self._changes_before
             is_changed = is_counted or self._has_changed_more
@@ -362,7 +366,7 @@ class SharingConnection(GuardedConnection):
         self._forget_transaction()
 
     def _roll_back_writer(self) -> None:
-        """Roll back what the transaction has written."""
+        """Roll back the writes of the transaction."""
         if self._is_writer:
             self.arena_shared.roll_back_writer()
         self._forget_transaction()
@@ -372,14 +376,14 @@ class SharingConnection(GuardedConnection):
         self._savepoints.clear()
 
     def _checks_at_commit(self) -> bool:
-        """Return whether a COMMIT may find that a foreign key is violated."""
+        """Return whether a COMMIT may fail because of a violated foreign key."""
         shared = self.arena_shared
         if not shared.has_foreign_keys:
             return False
         return shared.real.execute(_DEFERRED).fetchone() is not None
 
     def _check_foreign_keys(self) -> None:
-        """Raise the error of a COMMIT that leaves a foreign key violated."""
+        """Raise the error of a COMMIT if the transaction violates a foreign key."""
         if self._foreign_key_violations() <= self._violations:
             return
         raise _error(
@@ -398,8 +402,8 @@ class SharingConnection(GuardedConnection):
     ) -> None:
         """Run a statement of a cursor.
 
-        ``may_begin``: Python begins a transaction before a statement that changes rows, as
-        ``isolation_level`` says.
+        ``may_begin``: Python begins a transaction before a statement that changes rows, depending
+        on ``isolation_level``.
         """
         self.arena_check_open()
         with self.arena_shared.lock:
@@ -438,7 +442,7 @@ class SharingConnection(GuardedConnection):
         )
 
     def _readable(self, statement: ParsedStatement) -> RealConnection:
-        """Return the connection for a read: another transaction may have written."""
+        """Return the connection for a read. Another transaction may have uncommitted writes."""
         shared = self.arena_shared
         writer = shared.open_writer()
         is_of_real = statement.keyword == "" or statement.name == "database_list"
@@ -451,7 +455,7 @@ class SharingConnection(GuardedConnection):
         return view
 
     def _write(self, statement: ParsedStatement, cursor: SharingCursor) -> None:
-        """Run a statement that may write, in a transaction of its own if none is open."""
+        """Run a statement that may write. If no transaction is open, run it in a new one."""
         is_alone = not self.in_transaction
         self._become_writer()
         if statement.keyword not in _COUNTED:
@@ -503,7 +507,7 @@ class SharingConnection(GuardedConnection):
         elif name == "wal_checkpoint":
             cursor.arena_answer("SELECT 0 AS busy, 0 AS log, 0 AS checkpointed")
         elif name == "auto_vacuum" and value is not None:
-            # SQLite ignores it until a VACUUM if tables exist. Under rollback VACUUM does nothing.
+            # If tables exist, SQLite ignores it until a VACUUM, which has no effect here.
             cursor.arena_answer(_NOTHING)
         elif name in _WITHOUT_EFFECT:
             cursor.arena_send(self)
@@ -513,10 +517,10 @@ class SharingConnection(GuardedConnection):
             self._use(cursor.arena_send, self._readable(statement))
 
     def _run_vacuum(self, cursor: SharingCursor) -> None:
-        """Write a copy for VACUUM INTO. A VACUUM in place changes no row, and is left out."""
+        """Write a copy for VACUUM INTO. Skip a VACUUM in place, which changes no row."""
         is_copy = _INTO.search(cursor.arena_statement) is not None
         if is_copy and not self.in_transaction:
-            # The guard's authorizer is set on the database in memory.
+            # The guard's authorizer is set on the memory database.
             sqlite3.Connection.deserialize(self, self.arena_shared.image())
         try:
             cursor.arena_send(self)
@@ -532,7 +536,7 @@ class SharingConnection(GuardedConnection):
     @property
     def total_changes(self) -> int:
         """As ``sqlite3.Connection.total_changes``."""
-        _OWN_CHANGES(self)  # raises if it is closed
+        _OWN_CHANGES(self)  # raises an error if the connection is closed
         return self._changes
 
     @property
@@ -579,14 +583,14 @@ class SharingConnection(GuardedConnection):
                 self._commit_writer()
 
     def _end_own(self, verb: str) -> None:
-        """End the transaction of the database in memory. With autocommit=False it has another."""
+        """End the memory database's transaction. With autocommit=False begin the next one."""
         if self.in_transaction:
             self._run_own(verb)
         if getattr(self, "autocommit", None) is False:
             self._run_own("BEGIN")
 
     def _run_own(self, statement: str) -> None:
-        """Run a statement on the database in memory."""
+        """Run a statement on the memory database."""
         with closing(_PlainCursor(self)) as cursor:
             cursor.execute(statement)
 
@@ -596,14 +600,14 @@ class SharingConnection(GuardedConnection):
             self.arena_roll_back()
 
     def arena_roll_back(self) -> None:
-        """Roll back past the overrides of an app's class."""
+        """Roll back. Methods that an app's class overrides are not called."""
         self.arena_check_open()
         with self.arena_turn, self.arena_shared.lock:
             self._end_own("ROLLBACK")
             self._roll_back_writer()
 
     def arena_close(self) -> None:
-        """Close past the overrides of an app's class."""
+        """Close. Methods that an app's class overrides are not called."""
         with self.arena_turn, self.arena_shared.lock:
             self._roll_back_writer()
             sqlite3.Connection.close(self)
@@ -621,7 +625,7 @@ class SharingConnection(GuardedConnection):
         return False
 
     def __del__(self) -> None:
-        """As a connection that the garbage collector deletes."""
+        """Abandon the transaction when the garbage collector deletes the connection."""
         writer = getattr(self, "_writer", None)
         if writer is not None:
             writer.abandon()
@@ -651,7 +655,7 @@ class SharingConnection(GuardedConnection):
             raise messages.not_shared("set_authorizer()", _AUTHORIZER)
 
     def arena_register(self, key: object, register: Register) -> None:
-        """Note a function that only this connection has. It is applied at the next statement."""
+        """Note a function that only this connection has. The next statement registers it."""
         self._functions[key] = register
         self.arena_note_change()
         self._identity = object()
@@ -681,7 +685,7 @@ class SharingConnection(GuardedConnection):
 
 
 class _PlainCursor(sqlite3.Cursor):
-    """A cursor whose rows are tuples, whatever the app has asked for."""
+    """A cursor whose rows are tuples. The app's ``row_factory`` has no effect."""
 
     def __init__(self, connection: sqlite3.Connection, /) -> None:
         super().__init__(connection)
@@ -689,7 +693,7 @@ class _PlainCursor(sqlite3.Cursor):
 
 
 class SharingCursor(sqlite3.Cursor):
-    """A cursor of the real connection. It has fetched all rows when ``execute`` returns."""
+    """A cursor of the real connection. ``execute`` fetches all rows before it returns."""
 
     def __init__(self, connection: SharingConnection, /) -> None:
         self._sharing = connection
@@ -713,7 +717,7 @@ class SharingCursor(sqlite3.Cursor):
         return self.arena_arguments[0]
 
     def _bind(self, real: sqlite3.Connection) -> None:
-        """Use a connection to the content. A restore may have opened it again."""
+        """Make the cursor use ``real``. A restore may have opened the real connection again."""
         if self._real is real:
             return
         factory = self.row_factory
@@ -783,7 +787,7 @@ class SharingCursor(sqlite3.Cursor):
 
     @property
     def lastrowid(self) -> Any:
-        """As ``sqlite3.Cursor.lastrowid``. The real connection knows the rows of all others too."""
+        """As ``sqlite3.Cursor.lastrowid``, for this connection alone."""
         return self._lastrowid
 
     def _check_open(self) -> None:
@@ -827,7 +831,7 @@ class SharingCursor(sqlite3.Cursor):
 
 @cache
 def _sharing_cursor(base: Any) -> Any:
-    """Return a cursor class that shares. The overrides of an app's class stay in use."""
+    """Return a cursor class for the real connection. It keeps the methods of an app's class."""
     if issubclass(base, SharingCursor):
         return base
     bases: tuple[Any, ...] = (base, SharingCursor)
@@ -840,7 +844,7 @@ def _sharing_cursor(base: Any) -> Any:
 def sharing_class(base: Any) -> Any:
     """Return a subclass of an app's connection class that shares the real connection.
 
-    A function as ``factory`` is replaced by sqlite3's class.
+    If the app's ``factory`` is a function, the result is a subclass of sqlite3's class.
     """
     is_class = isinstance(base, type) and issubclass(base, sqlite3.Connection)
     if not is_class or base in {sqlite3.Connection, GuardedConnection}:
