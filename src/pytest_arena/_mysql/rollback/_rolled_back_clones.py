@@ -181,7 +181,7 @@ class RollbackIsolation(MySQLIsolation):
         """Return a copy of the live database, with all rows that the app has committed."""
         if self._is_direct:
             return super()._snapshot("clone")
-        with self._own.reporting("the rows of a wider fixture cannot be committed"):
+        with self._own.reporting("the rows of a wide fixture cannot be committed"):
             self._commit_all()
         base = super()._snapshot("clone")
         self.proxy.note_copied()

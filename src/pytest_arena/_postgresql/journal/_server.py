@@ -439,7 +439,7 @@ class ServerJournal:
             raise ControlFailure(CRASHED, "0A000")
         if kinds > 1:
             raise ControlFailure(
-                "a wider fixture has created large objects, or changed settings or the schema",
+                "a wide fixture has created large objects, or changed settings or the schema",
                 "0A000",
             )
         archived = _ARCHIVED.format(s=self._schema, below=below, bytes=_CARRIED_BYTES)

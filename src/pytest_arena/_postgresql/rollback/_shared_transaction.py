@@ -72,8 +72,8 @@ _LOST = (
     'If this test ends it: @pytest.mark.arena(isolation="clone")'
 )
 _EMPTY_SETTING = (
-    "a custom setting that an earlier test or a wider fixture has set is '' instead of NULL, "
-    "since a wider fixture has written. Write nullif(current_setting('app.tenant', true), '')"
+    "a custom setting that an earlier test or a wide fixture has set is '' instead of NULL, "
+    "since a wide fixture has written. Write nullif(current_setting('app.tenant', true), '')"
 )
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
