@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,10 +99,22 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
     creates the app later, or reports the failure.
     """
     test = RUNS[request.config].current.running()
-    if test.plan.starts_app and not test.app_runs:
-        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            use_app_of(request)
-            test.start_early()
+    if test.plan.starts_app and not test.app_runs and _try_app(request):
+        test.start_early()
+
+
+def _try_app(request: pytest.FixtureRequest) -> bool:
+    """Create the test's app, and return whether `arena_app` could be set up now."""
+    fixtures: dict[str, object] = getattr(request, "_fixture_defs", {})
+    before = {**fixtures}
+    try:
+        use_app_of(request)
+    except (pytest.fail.Exception, pytest.FixtureLookupError):
+        # If an override fails, pytest keeps the fixture that it overrides for the rest of the test.
+        fixtures.clear()
+        fixtures.update(before)
+        return False
+    return True
 
 
 def use_app_of(request: pytest.FixtureRequest) -> None:
@@ -133,8 +144,7 @@ def db_session(
     test = run.current.running()
     # The app may create the engines.
     if not run.databases.known.find_engines():
-        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            use_app_of(request)
+        _try_app(request)
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async
     )

@@ -316,3 +316,38 @@ def test_the_app_runs_in_the_loop_of_the_test(example: Example) -> None:
     """Also where a fixture's loop is another one: the app is started again, and both are ended."""
     project = example.change("app.py", "app = FastAPI()\n", WORKER).with_files(test_loops=LOOPS)
     project.run("-p", "no:randomly").expect(passed=2)
+
+
+# The autouse fixture sets `db_session` up first, so that `arena_app` cannot be set up early.
+WAITING = """
+import app as module
+import pytest
+from app import Dancer
+
+@pytest.fixture(autouse=True)
+def patched(db_session):
+    pass
+
+@pytest.fixture
+def dancer(db_session):
+    db_session.add(Dancer(name="Ada"))
+
+@pytest.fixture
+def arena_app(arena_app, dancer):
+    arena_app.dependency_overrides[module.get_db] = lambda: "overridden"
+    return arena_app
+
+async def test_the_override(client):
+    assert (await client.get("/db")).json() == "overridden"
+"""
+DB = """
+@app.get("/db")
+async def db(db=Depends(get_db)):
+    return str(db)
+"""
+
+
+def test_an_override_of_the_app_that_needs_a_session_is_used(example: Example) -> None:
+    """The first attempt to set it up fails, because it needs the fixture that is being set up."""
+    project = example.with_paths({"app.py": example.files["app.py"] + DB})
+    project.with_files(test_waiting=WAITING).run().expect(passed=1)
