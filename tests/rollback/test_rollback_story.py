@@ -272,3 +272,35 @@ async def test_after_it():
 def test_the_next_test_prepares_its_statements_again(example: Example) -> None:
     """The server refuses a prepared statement whose columns have changed, and asyncpg keeps it."""
     run(example, SCHEMAS).expect(0, passed=3)
+
+
+NO_THREAD = """
+import threading
+from unittest.mock import MagicMock
+
+import pytest
+import sqlalchemy
+
+
+def connected(arena):
+    url = arena.url.replace("+asyncpg", "+psycopg") + "?connect_timeout=20"
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        return connection.scalar(sqlalchemy.text("SELECT 1"))
+
+
+def test_no_thread_can_start(arena, monkeypatch):
+    assert connected(arena) == 1
+    monkeypatch.setattr(threading, "Event", MagicMock())
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="closed the connection"):
+        connected(arena)
+
+
+def test_a_later_connection(arena):
+    assert connected(arena) == 1
+"""
+
+
+def test_a_connection_without_a_thread_is_closed(example: Example) -> None:
+    """Otherwise it waits forever, and so does each later one."""
+    run(example, NO_THREAD).expect(passed=2)

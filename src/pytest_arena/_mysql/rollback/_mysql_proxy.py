@@ -10,7 +10,6 @@ from pytest_arena._mysql.rollback._shared_mysql import SharedMySQL
 from pytest_arena._product.sharing._sockets import ProxySocket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from pytest_arena._values import Address
@@ -34,14 +33,16 @@ class MySQLProxy(SharedMySQL):
         super().__init__(
             address, names_that_write, note=note, lock_timeout=lock_timeout
         )
-        self._entrance = ProxySocket("mysqld.sock", self._serve)
+        self._entrance = ProxySocket(
+            "mysqld.sock",
+            lambda connection, number: MySQLClient(
+                self, connection, number
+            ).start_thread(number),
+        )
         self.address = replace(
             address, host=str(self._entrance.path), password="", patience=0.0
         )
         self._entrance.start()
-
-    def _serve(self, connection: socket.socket, number: int) -> None:
-        MySQLClient(self, connection, number).start_thread(number)
 
     def close(self) -> None:
         """End all connections. The server rolls back."""

@@ -12,7 +12,6 @@ from pytest_arena._postgresql.rollback._shared_transaction import SharedTransact
 from pytest_arena._product.sharing._sockets import ProxySocket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from pytest_arena._values import Address
@@ -53,7 +52,12 @@ class Proxy(SharedTransaction):
         lock_timeout: float = 0.0,
     ) -> None:
         super().__init__(address, note=note, lock_timeout=lock_timeout)
-        self._entrance = ProxySocket(f".s.PGSQL.{_PORT}", self._serve)
+        self._entrance = ProxySocket(
+            f".s.PGSQL.{_PORT}",
+            lambda connection, number: Client(self, connection, number).start_thread(
+                number
+            ),
+        )
         folder = str(self._entrance.folder)
         self.address = replace(
             address, host=folder, port=_PORT, password="", patience=0.0
@@ -61,9 +65,6 @@ class Proxy(SharedTransaction):
         interrupts[folder] = self.interrupt
         _cancel_without_a_connection()
         self._entrance.start()
-
-    def _serve(self, connection: socket.socket, number: int) -> None:
-        Client(self, connection, number).start_thread(number)
 
     def close(self) -> None:
         """End all connections. The server rolls back."""

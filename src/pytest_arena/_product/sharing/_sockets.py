@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import traceback
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from itertools import count
@@ -64,7 +65,12 @@ class ProxySocket:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._serve(connection, number)
+            try:
+                self._serve(connection, number)
+            except RuntimeError:
+                # No thread can start now. The client gets an error, and later ones are served.
+                traceback.print_exc()
+                connection.close()
 
     def close(self) -> None:
         """Accept no more connections."""
