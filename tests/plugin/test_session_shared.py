@@ -60,6 +60,14 @@ def committed(db: Session = Depends(get_db)) -> None:
     db.commit()
 
 
+@app.post("/logged")
+def logged(db: Session = Depends(get_db)) -> None:
+    log = Session(db.connection())
+    log.add(Item(name="log"))
+    log.flush()
+    db.commit()
+
+
 @app.post("/refused")
 def refused(db: Session = Depends(get_db)) -> None:
     db.add(Item(name="Rake"))
@@ -145,6 +153,25 @@ def test_a_commit_that_the_test_session_makes_for_the_app_is_named_once(example:
 def test_an_app_that_commits_in_the_test_session_is_not_named(example: Example) -> None:
     """Nor what the test itself has written, a read, or a request that was refused."""
     _in_project(example, COMMITS).run("-q").expect(passed=2).never_says(NOTE)
+
+
+LOGS = """
+from app import app
+from fastapi.testclient import TestClient
+
+
+def test_it():
+    client = TestClient(app)
+    assert client.post("/logged").status_code == 200
+    assert client.get("/items").json() == 1
+"""
+
+
+def test_a_session_that_the_app_leaves_on_a_closed_connection_is_not_named(
+    example: Example,
+) -> None:
+    """SQLAlchemy-Continuum makes such a session for each transaction of the app."""
+    _in_project(example, LOGS).run("-q").expect(passed=1).never_says(NOTE)
 
 
 FLUSHES = """

@@ -157,7 +157,8 @@ class RequestAnswer:
         if self.lines_of_adds:
             sessions += self._other_sessions()
         for session in sessions:
-            is_on_tests_connection = isinstance(session.bind, Connection)
+            bind = session.bind
+            is_on_tests_connection = isinstance(bind, Connection) and not bind.closed
             if not (is_of_arena(session) or is_on_tests_connection):
                 continue
             number = session.hash_key

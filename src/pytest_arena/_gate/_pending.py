@@ -78,12 +78,16 @@ def pending_objects(session: Session) -> PendingObjects:
 
 
 def connections_of(session: Session) -> list[Connection]:
-    """Return the connections of the session's transaction. SQLAlchemy has no public way to them."""
+    """Return the open connections of the session's transaction.
+
+    SQLAlchemy has no public way to them. The owner of a connection may have closed it before the
+    end of a session's transaction on it.
+    """
     transaction = session.get_transaction()
     if transaction is None:
         return []
     entries = set(transaction._connections.values())  # noqa: SLF001 - as above
-    return [connection for connection, *_ in entries]
+    return [connection for connection, *_ in entries if not connection.closed]
 
 
 def is_of_arena(session: Session) -> bool:
