@@ -105,14 +105,11 @@ def use_app_early(request: pytest.FixtureRequest) -> None:
 
 def _try_app(request: pytest.FixtureRequest) -> bool:
     """Create the test's app, and return whether `arena_app` could be set up now."""
-    fixtures: dict[str, object] = getattr(request, "_fixture_defs", {})
-    before = {**fixtures}
     try:
         use_app_of(request)
     except (pytest.fail.Exception, pytest.FixtureLookupError):
-        # If an override fails, pytest keeps the fixture that it overrides for the rest of the test.
-        fixtures.clear()
-        fixtures.update(before)
+        # pytest would keep the fixture that a failed override has requested.
+        getattr(request, "_fixture_defs", {}).pop("arena_app", None)
         return False
     return True
 

@@ -15,6 +15,13 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_arena._product.sharing._sockets import ServedConnection
+
+
+def no_client(_connection: socket.socket, _number: int) -> ServedConnection:
+    """Serve nobody, because nobody connects."""
+    raise AssertionError
+
 
 def test_an_operating_system_without_unix_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the option."""
@@ -33,9 +40,9 @@ def test_the_folder_of_a_killed_run_is_removed(
     left.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(left / "name.sock"))
-    first = ProxySocket("name.sock", lambda _connection, _number: None)
+    first = ProxySocket("name.sock", no_client)
     assert not left.exists()
-    second = ProxySocket("name.sock", lambda _connection, _number: None)
+    second = ProxySocket("name.sock", no_client)
     assert first.path.exists()
     first.close()
     second.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql.rollback._served_client import MySQLClient
@@ -35,9 +36,7 @@ class MySQLProxy(SharedMySQL):
         )
         self._entrance = ProxySocket(
             "mysqld.sock",
-            lambda connection, number: MySQLClient(
-                self, connection, number
-            ).start_thread(number),
+            partial(MySQLClient, self),
         )
         self.address = replace(
             address, host=str(self._entrance.path), password="", patience=0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql.drivers._interrupts import cancelling, interrupts
@@ -54,9 +54,7 @@ class Proxy(SharedTransaction):
         super().__init__(address, note=note, lock_timeout=lock_timeout)
         self._entrance = ProxySocket(
             f".s.PGSQL.{_PORT}",
-            lambda connection, number: Client(self, connection, number).start_thread(
-                number
-            ),
+            partial(Client, self),
         )
         folder = str(self._entrance.folder)
         self.address = replace(

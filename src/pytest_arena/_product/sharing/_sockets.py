@@ -41,14 +41,16 @@ def check_for_sockets(place: str) -> None:
 class ProxySocket:
     """A socket in a folder that only this user can enter.
 
-    ``serve`` is called with each connection and its number.
+    ``client`` returns the object that serves a connection, by its number.
     """
 
-    def __init__(self, name: str, serve: Callable[[socket.socket, int], None]) -> None:
+    def __init__(
+        self, name: str, client: Callable[[socket.socket, int], ServedConnection]
+    ) -> None:
         _remove_folders_of_killed_runs(name)
         self.folder = Path(tempfile.mkdtemp(prefix=PROXY_FOLDER))
         self.path = self.folder / name
-        self._serve = serve
+        self._client = client
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self.folder / "new"))
         self._listener.listen(_CONNECTIONS)
@@ -66,7 +68,7 @@ class ProxySocket:
             except OSError:
                 return
             try:
-                self._serve(connection, number)
+                self._client(connection, number).start_thread(number)
             except RuntimeError:
                 # No thread can start now. The client gets an error, and later ones are served.
                 traceback.print_exc()
