@@ -78,7 +78,7 @@ def keep_real_files() -> None:
 
 
 # Functions that tests mock, and that pytest-arena calls while it builds, copies or restores.
-_MOCKED: list[tuple[object, tuple[str, ...]]] = [
+_MOCKED = [
     (asyncio, ("create_task", "gather", "run", "sleep", "to_thread", "wait_for")),
     (builtins, ("open",)),
     (json, ("dumps", "load", "loads")),
