@@ -275,20 +275,20 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
         (inserted(2), ["unexpected: - orders id=9  total='z'"]),
         (
             inserted(3) & deleted(),
-            ["missing:    orders: 3 inserted rows; there are only 2"],
+            ["missing:    orders: 3 inserted rows (there are only 2)"],
         ),
         (
             inserted(2, total="a") & deleted(),
             [
                 "unexpected: + orders id=2  total='b'",
-                "missing:    orders: 2 inserted rows with total='a'; there is only 1",
+                "missing:    orders: 2 inserted rows with total='a' (there is only 1)",
             ],
         ),
         (
             inserted(2) & deleted(1, totl="z"),
             [
                 "unexpected: - orders id=9  total='z'",
-                "missing:    orders: 1 deleted row with totl='z'; it has no column totl",
+                "missing:    orders: 1 deleted row with totl='z' (the table has no column totl)",
             ],
         ),
     ],
@@ -323,7 +323,7 @@ def test_values_of_other_types_are_named(stored: object, expected: object, words
     """They may look alike. NULL has no type."""
     changes = Changes.of([rows(added=((1, stored), (2, stored)))])
     text = difference(changes, {"orders": inserted(1, id=1, total=expected) & inserted()})
-    assert text.splitlines()[-2].endswith(f"; {words}")
+    assert text.splitlines()[-2].endswith(f" ({words})")
     assert "of type" not in difference(changes, {"orders": inserted(1, total=stored, id=3)})
     empty = Changes.of([rows(added=((1, None),))])
     assert "of type" not in difference(empty, {"orders": inserted(1, total=expected)})

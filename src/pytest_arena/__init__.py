@@ -1,8 +1,8 @@
 """pytest-arena: end-to-end tests of web apps. Each test gets a separate database.
 
-The plugin registers itself with pytest, so a test needs no import. The names here are for type
-annotations (:class:`Arena`, :class:`AsyncClient`, :class:`Changes` and the like), for the changes
-that a test expects of a block, and for code that catches an error by its class.
+The plugin registers itself with pytest, so a test needs no import. This module has the names for
+type annotations, such as :class:`Arena`, :class:`AsyncClient` and :class:`Changes`. It also has the
+functions for expected changes, and the classes of errors.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ __all__ = [
     "updated",
 ]
 
-# Imported when it is asked for: the command `arena` comes by here, and needs no SQLAlchemy.
-_ROOMS = {
+# The modules of lazy imports. The command `arena` imports this package, and needs no SQLAlchemy.
+_MODULES = {
     "Arena": "_run._facade",
     "AsyncClient": "_app._client",
     "ClientAs": "_app._client",
@@ -66,6 +66,7 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    module = import_module(f"{__name__}.{_MODULES[name]}")
+    return getattr(module, name)

@@ -43,7 +43,7 @@ class Mask:
     patterns: tuple[str, ...] = ()
 
     def hides(self, table: str, column: str) -> bool:
-        """Return whether a column's values are shown as ``***``."""
+        """Return whether a report shows the values of a column as ``***``."""
         if _SECRET.search(column):
             return True
         # A report about several databases calls a table analytics/visits.
@@ -77,8 +77,8 @@ class Mask:
     def without_values(self, text: str) -> str:
         """Replace the values of hidden columns in the text of a database's error.
 
-        All parameters are replaced if the statement names a hidden column. The values of a failing
-        row of PostgreSQL are always replaced, because the text does not name their columns.
+        Replace all parameters if the statement names a hidden column. Always replace the values of
+        a failing row of PostgreSQL, because the text does not name their columns.
         """
         text = _PARAMETERS.sub(self._without_parameters, text)
         text = _KEY.sub(self._without_key, text)
@@ -129,8 +129,8 @@ class Change:
     """An inserted, updated or deleted row: its values before and after.
 
     ``before`` and ``after`` have the values of the database's driver by the names of the columns.
-    ``before`` is empty for an inserted row, ``after`` for a deleted one. A row that was inserted
-    and deleted again is no change. Neither is a value that was changed and changed back.
+    ``before`` is empty for an inserted row, and ``after`` for a deleted row. A row that was
+    inserted and deleted again is no change. A value that was changed and changed back is no change.
 
     ``str(change)`` is one line and shows the values of secret columns as ``***``. The attributes
     have the real values.
@@ -144,7 +144,7 @@ class Change:
     __module__ = "pytest_arena"
 
     table: str
-    """The table's name, with its schema if that is not the default: ``audit.log``."""
+    """The name of the table, with the schema unless it is the default: ``audit.log``."""
     kind: Kind
     before: Mapping[str, object]
     after: Mapping[str, object]
@@ -209,7 +209,7 @@ class Changes:
 
     @classmethod
     def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
-        """Return the changes that these removed and added rows amount to."""
+        """Return the changes in these removed and added rows."""
         mask = mask or Mask()
         changes: list[Change] = []
         more = {}
@@ -217,8 +217,8 @@ class Changes:
             if not rows.more:
                 changes += _paired(rows, mask)
                 continue
-            # Only count them: if the limit has cut off one row of an update, the other row would
-            # look like a deletion or an insertion.
+            # Only count these rows. If the limit has cut off one row of an update, the other row
+            # would look like a deletion or an insertion.
             known = len(rows.removed) + len(rows.added)
             more[rows.table] = known + rows.more
         return cls(changes, mask, more)
@@ -318,7 +318,7 @@ class Changes:
         for table in self.tables:
             rows = self._of_table(table)
             hidden = 0
-            # Show a single further row: the line that counts it would be no shorter.
+            # Show a single further row, because the line with its count would be no shorter.
             if most is not None and len(rows) > most + 1:
                 hidden = len(rows) - most
                 rows = rows[:most]
@@ -348,13 +348,13 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
 Row = tuple[object, ...]
 # A value that identifies equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-# A removed row and the added row of the same key, either of them None.
+# A removed row and the added row of the same key. One of them may be None.
 _Pair = tuple[Row | None, Row | None]
 _RowsByKey = defaultdict["Hashable", list[Row]]
 
 
 def _pairs(rows: TableRows) -> list[_Pair]:
-    """Pair removed and added rows of the same key. Without a key, each row is alone."""
+    """Pair removed and added rows of the same key. Without a key, pair each row with None."""
     if not rows.key:
         return _by_content(rows)
     places = [rows.columns.index(name) for name in rows.key]
@@ -382,9 +382,9 @@ def _by_content(rows: TableRows) -> list[_Pair]:
     old = [(_content(row), row) for row in rows.removed]
     new = [(_content(row), row) for row in rows.added]
     removed, added = net(old, new)
-    of_removed: list[_Pair] = [(row, None) for row in removed]
-    of_added: list[_Pair] = [(None, row) for row in added]
-    return of_removed + of_added
+    deletions: list[_Pair] = [(row, None) for row in removed]
+    insertions: list[_Pair] = [(None, row) for row in added]
+    return deletions + insertions
 
 
 def _content(row: Iterable[object]) -> Hashable:
@@ -427,7 +427,7 @@ def net(
 ) -> tuple[list[Row], list[Row]]:
     """Return the removed and the added rows without the rows that are in both.
 
-    A row that is twice in one list and once in the other is returned once.
+    Of a row that is twice in one list and once in the other, one row is returned.
     """
     before = Counter(identity for identity, _ in removed)
     after = Counter(identity for identity, _ in added)
@@ -437,17 +437,17 @@ def net(
 
 def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
     """Return the rows without as many of each identity as ``both`` counts. Change ``both``."""
-    left = []
+    remaining = []
     for identity, row in rows:
         if both[identity] > 0:
             both[identity] -= 1
         else:
-            left.append(row)
-    return left
+            remaining.append(row)
+    return remaining
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
-    """Return the first rows, up to a limit, and both rows of an update or none."""
+    """Return the first rows up to a limit. An update counts as two rows, and is not split."""
     number = len(rows.removed) + len(rows.added)
     if limit is None or number <= limit:
         return rows
@@ -497,7 +497,7 @@ def _as_update(change: Change) -> str:
 
 
 def _as_row(change: Change) -> str:
-    """Return the values of the row without its key, and then its columns with NULL."""
+    """Return the values of the row without its key, then the columns with NULL."""
     parts = []
     empty = []
     for name, value in change.row.items():
@@ -524,7 +524,7 @@ _RAW = ("row",)
 
 
 def _fitting(parts: list[str], between: str) -> str:
-    """Join the parts that fit into a line, at least one, and add the number of the others."""
+    """Join the parts that fit into a line, at least one. Add the number of the other parts."""
     text = parts[0] if parts else ""
     for number, part in enumerate(parts[1:], start=1):
         longer = f"{text}{between}{part}"

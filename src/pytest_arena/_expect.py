@@ -33,15 +33,17 @@ class ExpectedRows:
         return True
 
     def other_types(self, change: Change) -> str:
-        """Return words for each column whose value has another type than the expected value."""
-        words = ""
+        """Return a text about the columns whose values have another type than expected, or ""."""
+        texts = []
         for name, value in self.values.items():
             present = change.row[name]
             kind = _type_of(present)
             expected = _type_of(value)
             if present is not None and present != value and kind != expected:
-                words += f"; {name} is of type {kind} in the database, not {expected}"
-        return words
+                texts.append(
+                    f"{name} is of type {kind} in the database, not {expected}"
+                )
+        return ", ".join(texts)
 
     def text(self, table: str, mask: Mask) -> str:
         """Return words such as ``1 inserted row with item='chair'``."""
@@ -131,8 +133,8 @@ def difference(
 ) -> str:
     """Return lines about unexpected and missing rows, or "".
 
-    ``ignore`` has names or patterns of tables whose changes do not count, unless the table has an
-    expectation.
+    ``ignore`` has names or patterns of tables. Changes of these tables do not count, except of
+    tables with an expectation.
     """
     patterns = (ignore,) if isinstance(ignore, str) else ignore
     names = set(expected)
@@ -157,7 +159,7 @@ class _ExpectedTable:
     """The changed rows of one table, and its expectations. Each row counts for one expectation.
 
     A row may match several expectations. The algorithm finds a maximum matching by augmenting
-    paths: an expectation gives a row to another one if it can get another row.
+    paths: an expectation gives up a row if it can get another row.
     """
 
     def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
@@ -167,7 +169,7 @@ class _ExpectedTable:
         # The expectations with the most values get their rows first.
         self._parts.sort(key=lambda part: len(part.values), reverse=True)
         self._rows = list(changes)
-        # By the index of a row: the index of the expectation for which it counts.
+        # The index of the expectation for which a row counts, by the index of the row.
         self._owners: dict[int, int] = {}
         places = range(len(self._parts))
         self._missing = [*map(self._give_rows_to, places)]
@@ -193,7 +195,7 @@ class _ExpectedTable:
                 yield number
 
     def _give_one_more_to(self, place: int, visited: set[int]) -> bool:
-        """Give an expectation a free row, or a row whose owner can get another one."""
+        """Give an expectation a free row, or a row whose owner can get another row."""
         for row in self._matching(place):
             owner = self._owners.get(row)
             is_free = owner is None
@@ -216,18 +218,21 @@ class _ExpectedTable:
         for part, missing in zip(self._parts, self._missing, strict=True):
             if missing:
                 text = part.text(self._name, self._changes.mask)
+                line = f"  missing:    {self._name}: {text}"
                 why = self._why_missing(part, part.number - missing)
-                lines.append(f"  missing:    {self._name}: {text}{why}")
+                if why:
+                    line += f" ({why})"
+                lines.append(line)
         return lines
 
     def _why_missing(self, part: ExpectedRows, number: int) -> str:
-        """Return why rows are missing: unknown columns, other types, or too few rows."""
+        """Return why rows are missing: unknown columns, other types or too few rows. Or ""."""
         if self._rows:
             columns = self._rows[0].row
             unknown = [name for name in part.values if name not in columns]
             if unknown:
-                return f"; it has no column {', '.join(unknown)}"
+                return f"the table has no column {', '.join(unknown)}"
         if not number:
             return next(filter(None, map(part.other_types, self._rows)), "")
         verb = "is" if number == 1 else "are"
-        return f"; there {verb} only {number:,}"
+        return f"there {verb} only {number:,}"

@@ -37,13 +37,13 @@ __all__ = [
     "test_client_as",
 ]
 
-# Faster than a stash of pytest, which each test would read six times. Functions of `atexit` need it
-# after the session.
+# This dictionary is faster than a stash of pytest, which each test would read six times. Functions
+# of `atexit` need it after the session.
 RUNS: dict[pytest.Config, ArenaRun] = {}
 
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
-    """Return `session` if one lifespan serves all tests, else `function`."""
+    """Return `session` if one lifespan serves all tests, or else `function`."""
     return "session" if RUNS[config].config.lifespan == "session" else "function"
 
 
@@ -61,7 +61,7 @@ def arena_app(request: pytest.FixtureRequest) -> Any:
         return RUNS[request.config].apps.build()
     except ArenaError as error:
         message = str(error)
-    # Outside of the `except` block, where pytest would show the error twice.
+    # In the `except` block pytest would show the error twice.
     pytest.fail(message, pytrace=False)
 
 
@@ -83,7 +83,7 @@ def arena_lifespan(
 def _app_run(
     run: ArenaRun, test: RunningTest, request: pytest.FixtureRequest, arena_app: Any
 ) -> AppRun:
-    """Return the app's run in this test. It is no fixture, which would cost 330 calls in pytest."""
+    """Return the app's run in this test. A fixture would take 330 calls in pytest."""
     if test.app_runs:
         return run.apps.running()
     if run.config.lifespan == "session":
@@ -95,7 +95,7 @@ def _app_run(
 def use_app_early(request: pytest.FixtureRequest) -> None:
     """Create the test's app now, so that it starts before the test writes its first row.
 
-    If `arena_app` needs the fixture that pytest is setting up, or fails, do nothing. Then a client
+    Do nothing if `arena_app` fails, or needs the fixture that pytest is setting up. Then a client
     creates the app later, or reports the failure.
     """
     test = RUNS[request.config].current.running()
@@ -221,7 +221,7 @@ def _started_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRu
 
 
 def _start_before_the_test(test: RunningTest, client: TestClient | None = None) -> None:
-    """Start the app of a sync test now, and that of an async test in its loop.
+    """Start the app of a sync test now, and the app of an async test in the test's loop.
 
     Under Hypothesis the first request of each example starts the app.
     """

@@ -29,22 +29,22 @@ class Request:
     """
 
     method: str
-    """As sent; ``WEBSOCKET`` for the opening of a websocket."""
+    """The method that was sent. ``WEBSOCKET`` for the opening of a websocket."""
     path: str
-    """The path without the query, which may hold secrets."""
+    """The path without the query, because a query may contain secrets."""
     role: str | None = None
     """The role with which the client is logged in."""
     status: int | None = None
-    """The status of the answer, 101 of an accepted websocket, None after an error."""
+    """The status of the answer, 101 for an accepted websocket, None after an error."""
     error: str | None = None
     """The error in place of an answer, as ``Type: text`` without passwords."""
     seconds: float = 0.0
-    """The time from the call to the answer, with the app's background tasks. A stream and a
-    websocket last until they are closed."""
+    """The time from the call to the end of the app's background tasks. A stream and a websocket
+    last until they are closed."""
     statements: list[str] = field(default_factory=list, repr=False)
     """The statements that the app's engines sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
-    # The `RequestAnswer`: when the answer was sent, and its late commits.
+    # The `RequestAnswer`: the time of the answer, and the commits after it.
     answer: Any = field(default=None, repr=False)
     # An exception that the app raised, with the app's line.
     raised: str = field(default="", repr=False)
@@ -57,14 +57,14 @@ class Request:
     # True while the client reads the answer.
     is_open: bool = field(default=False, repr=False)
     is_login: bool = field(default=False, repr=False)
-    """Whether a client sent it while it logged in."""
+    """Whether a client sent it to log in."""
 
     def begin(self, now: float) -> None:
-        """Note when it was sent."""
+        """Note the time of sending."""
         self.began = now
 
     def begin_answer(self, answer: Any, *, is_login: bool) -> None:
-        """Note that the app begins to answer. The answer has the list of its statements."""
+        """Note that the app begins to answer. The answer has the list of statements."""
         self.answer = answer
         self.statements = answer.statements
         self.is_login = is_login
@@ -74,7 +74,7 @@ class Request:
         self.status = status
 
     def note_open(self, *, is_open: bool) -> None:
-        """Note whether its answer is still read."""
+        """Note whether the client still reads the answer."""
         self.is_open = is_open
 
     def fail(self, error: str) -> None:
@@ -83,7 +83,7 @@ class Request:
         self.status = None
 
     def end(self, now: float) -> None:
-        """Note that its answer was read to the end."""
+        """Note that the client has read the whole answer."""
         self.seconds = now - self.began
         self.is_open = False
 
@@ -112,7 +112,7 @@ class TestFacts(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """The facts of a run. Any thread adds facts. No fact is changed."""
+    """The facts of a run. Any thread may add facts. Facts do not change."""
 
     test: str = ""  # the running test, "" outside of tests
     tests: list[TestFacts] = field(default_factory=list)
@@ -120,26 +120,26 @@ class Ledger:
     requests: list[Request] = field(default_factory=list)
     # Errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
-    # Lines for the summary, each with a test, as keys. The test is "" if the line names no test.
+    # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
-    # The reasons why connections of wider fixtures ended, which no engine had opened.
+    # Why connections of wider fixtures ended that no engine had opened.
     ended_connections: list[str] = field(default_factory=list)
-    # Restored parts of the app, and removed attributes of its state, with the test that set each.
+    # Restored parts of the app and removed attributes of its state, each with the changing test.
     restored: dict[str, str] = field(default_factory=dict)
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
-    # The time in which the app made tables, by test, "" outside of any test.
+    # The time in which the app made tables, by test. The test is "" outside of tests.
     table_seconds: dict[str, float] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     verified: int = 0
     verified_seconds: float = 0.0
     _last_table_at: float = 0.0
-    # The ids of reported errors, which `refusals` keeps alive.
+    # The ids of reported errors. `refusals` keeps these errors alive.
     _reported: set[int] = field(default_factory=set)
 
     def begin(self, test: str) -> None:
-        """Begin a test: from now on facts belong to it."""
+        """Begin a test. Later facts belong to this test."""
         self.test = test
         self.requests = []
         self.isolation_seconds = 0.0
@@ -152,7 +152,7 @@ class Ledger:
             self.tests.append(facts)
 
     def add_isolation(self, seconds: float) -> None:
-        """Add time that pytest-arena has needed to enter or to leave levels."""
+        """Add time that pytest-arena took to enter or leave levels."""
         self.isolation_seconds += seconds
 
     def keep(self, texts: list[str]) -> None:
@@ -178,22 +178,22 @@ class Ledger:
         return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
-        """Record that the user sees these errors: they failed a test, or were expected."""
-        # Python may use the id of an error again, except of errors that `refusals` keeps alive.
+        """Record that these errors failed a test or were expected, so that the user sees them."""
+        # Python may reuse the id of an error, except of errors that `refusals` keeps alive.
         kept = {id(error) for error, _ in self.refusals}
         self._reported |= kept.intersection(map(id, errors))
 
     def unreported(self, test: str) -> list[ArenaError]:
-        """Return the unreported refusals of a test, "" for those outside of any test."""
+        """Return the unreported refusals of a test. "" means outside of any test."""
         errors = []
-        for error, where in self.refusals:
-            if where == test and id(error) not in self._reported:
+        for error, refused_test in self.refusals:
+            if refused_test == test and id(error) not in self._reported:
                 errors.append(error)
         return errors
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Empty the ledger for a block. The facts of the block are forgotten at its end."""
+        """Empty the ledger for a block. Forget the facts of the block at its end."""
         kept = copy(self)
         _copy_fields(Ledger(), self)
         try:
@@ -202,7 +202,7 @@ class Ledger:
             _copy_fields(kept, self)
 
     def made_table(self, started: float, ended: float) -> None:
-        """Record that the app made a table. A short pause since the last table counts too."""
+        """Record that the app made a table. A short pause after the last table counts too."""
         if started - self._last_table_at < _PAUSE_OF_CREATE_ALL:
             started = self._last_table_at
         seconds = self.table_seconds.get(self.test, 0.0)
@@ -217,7 +217,7 @@ class Ledger:
     def note(self, line: str) -> None:
         """Record a line for the summary, once.
 
-        The summary replaces ``{test}`` in the line by the first test, and counts and names others.
+        The summary replaces ``{test}`` in the line by the first test. It counts and names others.
         """
         test = self.test if _TEST in line else ""
         self.noted[line, test] = None
@@ -238,7 +238,8 @@ def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
         text = line.replace(_TEST, tests[0] or "outside of any test")
         more = len(tests) - 1
         if more:
-            text += f"; so in {more:,} more: {', '.join(tests[1:_NAMED])}"
+            names = ", ".join(tests[1:_NAMED])
+            text += f", also in {more:,} more: {names}"
         if len(tests) > _NAMED:
             text += ", …"
         lines.append(text)

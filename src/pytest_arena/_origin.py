@@ -62,7 +62,7 @@ def line_that_pytest_called() -> CodeLine | None:
     return line
 
 
-# The modules that see an audit event before the system acts.
+# The modules that handle audit events.
 _AUDITING = {
     "pytest_arena._process",
     "pytest_arena._origin",
@@ -72,10 +72,11 @@ _FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy", "sqlalchemy_utils", "sqlmodel
 
 
 def call_of_test() -> Call:
-    """Return the lines of tests' files that have called the code of the app that led here.
+    """Return the lines of test files whose call into the app led to this call.
 
-    They are empty if the test's file itself led here, or if no test's file is among the callers. A
-    ``with`` in a test's file that enters or leaves a block of the app led here itself.
+    Return no lines if a test file led to this call without the app, or if no test file is among the
+    callers. A ``with`` in a test file that enters or leaves a block of the app counts as a call
+    without the app.
     """
     called: CodeType | None = None
     lines = []
@@ -114,37 +115,37 @@ _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
 
 
 def is_called_by_user() -> bool:
-    """Return whether neither pytest-arena nor a library called the present function for itself.
+    """Return whether the user's code, not pytest-arena or a library, called the present function.
 
-    The standard library does not count, nor do SQLAlchemy and SQLAlchemy-Utils, whose
-    ``drop_database`` removes a file for its caller.
+    The standard library, SQLAlchemy and SQLAlchemy-Utils act for their callers, so they do not
+    count. For example, ``drop_database`` removes a file for its caller.
     """
     callers = (
         frame for frame in frames() if frame.f_globals.get("__name__") not in _AUDITING
     )
-    # No frame is left if atexit calls a function of the standard library.
+    # Without any frame left, atexit has called a function of the standard library.
     return not _first_library(callers, _FOR_A_CALLER - {"pytest_arena"})
 
 
 def calling_library() -> str:
-    """Return the library that called the present function for itself, "" for the user's code."""
+    """Return the library that called the present function. "" for the user's code."""
     return _first_library(frames(), _FOR_A_CALLER)
 
 
-def _first_library(callers: Iterable[FrameType], passed: Container[str]) -> str:
-    """Return the first package that is not passed, "" if the user's code comes before it."""
+def _first_library(callers: Iterable[FrameType], skipped: Container[str]) -> str:
+    """Return the first package that is not skipped. "" if the user's code precedes it."""
     for frame in callers:
         file = frame.f_code.co_filename
         if not _is_library(file):
             return ""
         package = package_of(file)
-        if package not in passed:
+        if package not in skipped:
             return package
     return ""
 
 
 def line_of_function(function: object) -> CodeLine | None:
-    """Return the first line of a function of the user's code, None for any other callable."""
+    """Return the first line of a function of the user's code. None for any other callable."""
     code = getattr(_unwrapped(function), "__code__", None)
     if not isinstance(code, CodeType) or _is_library(code.co_filename):
         return None
@@ -152,12 +153,12 @@ def line_of_function(function: object) -> CodeLine | None:
 
 
 def who_connects() -> str:
-    """Return the user's line as the cause in a message, or words if no such line exists."""
+    """Return the user's line as the cause in a message, or a text if no such line exists."""
     line = user_line()
     if line is not None:
         return str(line)
     return (
-        "no line of yours is on the stack: a pool's task, a thread or an extension module "
+        "no line of your code is on the stack: a pool's task, a thread or an extension module "
         "connects"
     )
 
@@ -172,10 +173,10 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
 
 
 def line_of_cut_off(coroutine: Any) -> CodeLine | None:
-    """Return the user's line at which a coroutine waits, if it has more to do. Otherwise None.
+    """Return the user's line at which a coroutine waits. None if it has nothing more to do.
 
     A coroutine has more to do if it has not begun, sleeps, or works in a database. A coroutine in
-    an endless loop has not: the app expects to cancel it.
+    an endless loop has nothing more to do, because the app expects to cancel it.
     """
     waiting = list(_awaited(coroutine))
     has_more = getattr(coroutine, "cr_await", coroutine) is None
@@ -197,7 +198,7 @@ _BEFORE_AN_INSTRUCTION = 6  # bytes: up to three EXTENDED_ARG
 
 
 def _is_in_endless_loop(frame: FrameType) -> bool:
-    """Return whether a frame of the user's code waits in another loop than a ``for``."""
+    """Return whether a frame of the user's code waits in a loop that is no ``for``."""
     if _is_library(frame.f_code.co_filename):
         return False
     here = frame.f_lasti
@@ -246,7 +247,7 @@ def line_of(frame: FrameType | None) -> CodeLine | None:
 
 
 def line_in_users_code(frame: FrameType) -> CodeLine | None:
-    """Return the present line of a frame, None if its code belongs to a library."""
+    """Return the present line of a frame. None if its code belongs to a library."""
     if _is_library(frame.f_code.co_filename):
         return None
     return line_of(frame)
@@ -271,8 +272,8 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         if frame is None:
             frame = waiting.pop()
             continue
-        # The file in the globals is read first, because reading a frame's code is an audit event,
-        # which calls all audit hooks. `module.get` would be one more call for each frame.
+        # The file in the globals is read first. Reading the code of a frame is an audit event,
+        # which calls all audit hooks. `module.get` would be a further call for each frame.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
         is_passed, has_handovers = _modules[file or "<"]
@@ -291,9 +292,9 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 def is_driven_here() -> bool:
     """Return whether a caller on this thread's stack runs a loop until the current task ends.
 
-    Such a caller is the running test, whatever test the task's context names: an
+    Such a caller is the running test, whatever test the context of the task names. An
     ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
-    context. uvloop shows no such frame. A thread or a job of an earlier test may call it too.
+    context. uvloop shows no such frame. In a thread or a job of an earlier test, return False.
     """
     piece = piece_here()
     work = getattr(piece, "work", None)
@@ -321,7 +322,7 @@ _WITH_HANDOVERS = (
 
 
 class _Modules(dict[str, tuple[bool, bool]]):
-    """For each file: whether it belongs to a library, and whether it defines a ``_HANDOVERS``."""
+    """Whether each file belongs to a library, and whether it defines one of ``_HANDOVERS``."""
 
     def __missing__(self, file: str) -> tuple[bool, bool]:
         path = file.replace("\\", "/")
@@ -337,9 +338,9 @@ _modules = _Modules()
 def _behind(frame: FrameType) -> Sequence[FrameType | None]:
     """Return the frames that wait for the work of this frame, the innermost last.
 
-    For ``greenlet_spawn``, SQLAlchemy's sync code waits. For a step of the loop, a task waits that
-    leaves a session's block, because the block ends in a separate, shielded task. For aiosqlite's
-    worker, the task waits that awaits the worker's answer.
+    SQLAlchemy's sync code waits for ``greenlet_spawn``. A task that leaves the block of a session
+    waits for a step of the loop, because the block ends in a separate, shielded task. The task that
+    awaits the answer waits for the worker of aiosqlite.
     """
     name = frame.f_code.co_name
     if name == "greenlet_spawn":
@@ -355,7 +356,7 @@ def _behind(frame: FrameType) -> Sequence[FrameType | None]:
     if not isinstance(future, asyncio.Future):
         return []
     tasks = all_tasks(future.get_loop())
-    # Only this private attribute shows which task waits. Without it the message has no line.
+    # Only this private attribute shows the waiting task. Without it the message has no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
     behind: list[FrameType] = []
     for task in waiting:
@@ -397,15 +398,15 @@ def _next(awaitable: object) -> object:
     for name in ("cr_await", "ag_await"):
         if hasattr(awaitable, name):
             return getattr(awaitable, name)
-    # Only the garbage collector knows what an object of `__await__` or `async with` refers to.
+    # Only the garbage collector knows the referents of an object of `__await__` or `async with`.
     for referent in gc.get_referents(awaitable):
         if isinstance(referent, CoroutineType | AsyncGeneratorType):
             return referent
     return None
 
 
-# True while pytest-arena itself opens a connection or starts a process. The guards, which watch
-# the drivers and child processes, let these pass.
+# True while pytest-arena itself opens a connection or starts a process. The guards of drivers and
+# child processes allow these.
 _opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
 
 
@@ -416,7 +417,7 @@ def is_own() -> bool:
 
 @contextmanager
 def as_own() -> Iterator[None]:
-    """Let the guards pass the connections and processes that this block opens."""
+    """Make the guards allow the connections and processes that this block opens."""
     token = _opening.set(True)
     try:
         yield
@@ -425,7 +426,7 @@ def as_own() -> Iterator[None]:
 
 
 class Work(Protocol):
-    """The work of one test: of its requests, or of the test itself."""
+    """The work of one test: the work of its requests, or of the test itself."""
 
     is_over: bool
     """Whether the test is over."""
@@ -440,20 +441,20 @@ class Work(Protocol):
         """Note that this work schedules a call in a loop. Return whether the test waits for it."""
 
 
-# The work of the test that the running code works for, in any thread, also after the test.
+# The `Work` to which the running code belongs, in any thread, also after the test.
 WORK: ContextVar[Work | None] = ContextVar(
     "arena: the work that this is a part of", default=None
 )
 
 
 # The logins that the current task or thread performs. A request of a login must not wait for the
-# login. There may be several: a login may use another client, which logs in first.
+# login. A login may use another client, which logs in first, so there may be several logins.
 LOGINS: ContextVar[tuple[object, ...]] = ContextVar(
     "arena: logins under way", default=()
 )
 
 
-# The `RequestAnswer` of the request that the running code works for, also after the answer.
+# The `RequestAnswer` of the request to which the running code belongs, also after the answer.
 REQUEST: ContextVar[Any] = ContextVar(
     "arena: the request that this is a part of", default=None
 )
@@ -493,14 +494,14 @@ class Piece:
         return bool(self.thread == thread)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Do the work. More work that it begins belongs to the same test."""
+        """Do the work. Work that it begins belongs to the same test."""
         self.thread = get_ident()
         token = WORK.set(self.work)
         request_token = REQUEST.set(self.request)
         try:
             return self._function(*args, **kwargs)
         except ArenaError as error:
-            _end_at_user_line(error)  # a thread's traceback is printed whole
+            _end_at_user_line(error)  # Python prints the whole traceback of a thread
             raise
         finally:
             REQUEST.reset(request_token)
@@ -531,7 +532,7 @@ class _ThreadRun:
                     own_context.run(variable.set, value)
             return own_context.run(self.run)
         finally:
-            # From now on the thread has the method of its class, and no reference cycle.
+            # Without this attribute, the thread has the method of its class and no reference cycle.
             vars(thread).pop("run", None)
             del self.run
 
@@ -557,7 +558,7 @@ IDLE_WORKERS: WeakKeyDictionary[object, None] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """A child process that knows the test's database, and the work that started it."""
+    """A child process that knows the test's database, with the work that started it."""
 
     work: Work
     line: CodeLine
@@ -569,7 +570,7 @@ CHILDREN: list[ChildProcess] = []
 
 
 def piece_here() -> Piece | None:
-    """Return the innermost piece that this thread or task does now, None without one."""
+    """Return the innermost piece that this thread or task does now. None without a piece."""
     here = get_ident()
     for piece in reversed(alive(PIECES)):
         if piece.is_done_in(here):
@@ -589,18 +590,18 @@ _IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
 
 
 def keep_for_wide_fixture(task: AnyTask) -> None:
-    """Note that a wider fixture started a task. The tasks that it starts later belong to it too."""
+    """Mark a task that a wider fixture started. Tasks that this task starts get the mark too."""
     context = context_of(task)
-    # A test runs in the task of anyio's runner too.
+    # The task of anyio's runner also runs tests.
     is_runner = getattr(task.get_coro(), "__name__", "") == "_run_tests_and_fixtures"
     if not is_runner and context.get(WORK) is None:
         is_marked = True
-        with suppress(RuntimeError):  # the task runs now: it is the caller
+        with suppress(RuntimeError):  # the task is the caller, so its context is in use
             context.run(_IN_TASK_OF_WIDE_FIXTURE.set, is_marked)
 
 
 def is_in_task_of_wide_fixture() -> bool:
-    """Return whether the running code belongs to a task of a wider fixture, not to a test's job."""
+    """Return whether the running code belongs to a task of a wider fixture, and to no test."""
     return _IN_TASK_OF_WIDE_FIXTURE.get() and WORK.get() is None
 
 
@@ -647,7 +648,7 @@ _UNKNOWN_START = ThreadStart()
 
 
 def start_of(thread: Thread) -> ThreadStart:
-    """Return who started a thread, as far as pytest-arena saw it."""
+    """Return the code that started a thread. Empty if pytest-arena did not see the start."""
     start: ThreadStart = getattr(thread, "arena_start", _UNKNOWN_START)
     return start
 
@@ -661,7 +662,7 @@ LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
 def lifespan_here() -> RunningLifespan | None:
     """Return the lifespan that started this task, thread or job, if the lifespan is up.
 
-    A job that its worker does for a request belongs to the request.
+    A job that a worker of the lifespan does for a request belongs to the request.
     """
     lifespan = _current_lifespan()
     if lifespan is None or not lifespan.is_up:
@@ -671,7 +672,7 @@ def lifespan_here() -> RunningLifespan | None:
     return lifespan if is_of_lifespan else None
 
 
-OUR_TASK = "pytest-arena: a task of its own"
+OUR_TASK = "pytest-arena: an internal task"
 SERVER_THREAD = "pytest-arena-live-server"
 # a2wsgi calls WSGI apps in threads of these names.
 A2WSGI_PREFIX = "WSGI"
@@ -681,24 +682,24 @@ SHARED_THREADS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
 def is_of(thread: int, others: Container[int]) -> bool:
-    """Return whether a thread is one of ``others``, or was started by one, as in a growing pool.
+    """Return whether a thread is one of ``others``, or one of them started it, as in a pool.
 
     Threads that the main thread or a test's request started belong to no other thread.
     """
     starters = {}
-    for each in all_threads():
-        starters[each.ident] = start_of(each).starter
+    for running_thread in all_threads():
+        starters[running_thread.ident] = start_of(running_thread).starter
     while thread and thread not in others:
-        # Each starter once: thread numbers are reused, so the starters may form a circle.
+        # Use each starter once. Python reuses thread numbers, so the starters may form a circle.
         thread = starters.pop(thread, 0)
     return bool(thread)
 
 
 def watch_what_is_begun(undo: ExitStack) -> None:
-    """Watch the work that the user's code gives to threads, to pools and to delayed calls.
+    """Watch the work that the user's code gives to threads, pools and delayed calls.
 
-    Threads and callbacks of libraries do not count. Outside of requests, this takes 0.1 µs.
-    ``undo`` restores the classes.
+    Threads and callbacks of libraries do not count. Outside of requests, a call takes 0.1 µs
+    longer. ``undo`` restores the classes.
     """
     _watch_threads(undo)
     loops: Any = asyncio.BaseEventLoop
@@ -713,7 +714,7 @@ def watch_what_is_begun(undo: ExitStack) -> None:
     ) -> object:
         work = WORK.get()
         if work is not None and work.note_call_into(loop):
-            # Nothing cancels this piece, because it may wake a task of the other loop.
+            # This piece is never cancelled, because it may wake a task of the other loop.
             callback = Piece(work, callback)
         return call_soon_threadsafe(loop, callback, *args, **kwargs)
 
@@ -772,7 +773,7 @@ _LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"
 
 
 def _current_lifespan() -> RunningLifespan | None:
-    """Return the lifespan that started this task, thread or job, also if the lifespan has ended."""
+    """Return the lifespan that started this task, thread or job, even if it has ended."""
     lifespan = LIFESPAN.get()
     if lifespan is None:
         lifespan = start_of(current_thread()).lifespan
@@ -805,7 +806,7 @@ def _run_for_lifespan(
 
 
 def watch_failures(undo: ExitStack) -> None:
-    """Note the errors of tasks and callbacks that no code retrieves: asyncio only logs them.
+    """Note the errors of tasks and callbacks that no code retrieves. asyncio only logs these.
 
     ``undo`` restores the class.
     """
@@ -815,7 +816,7 @@ def watch_failures(undo: ExitStack) -> None:
     def watched(loop: object, details: dict[str, object]) -> None:
         error = details.get("exception")
         source = details.get("task") or details.get("future") or details.get("handle")
-        # pytest-arena has reported its errors.
+        # pytest-arena has reported its errors elsewhere.
         if isinstance(error, Exception) and not isinstance(error, ArenaError):
             work = context_of(source).get(WORK)
             if work is not None:
@@ -828,7 +829,7 @@ def watch_failures(undo: ExitStack) -> None:
 def _watched(
     schedule: Callable[..., Any], position: int, *, is_clock: bool = False
 ) -> Callable[..., object]:
-    """Return a function like ``schedule`` that makes a piece of the argument at this position."""
+    """Return a function like ``schedule`` that turns the argument at this position into a piece."""
 
     def watched(*args: Any, **kwargs: object) -> object:
         if len(args) <= position:
@@ -840,10 +841,12 @@ def _watched(
             _lifespan_jobs.add(job)
             args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
-        if not work or (is_clock and line_of_function(args[position]) is None):
+        function = args[position]
+        if not work or (is_clock and line_of_function(function) is None):
             return schedule(*args, **kwargs)
-        piece = Piece(work, args[position], is_job=not is_clock)
-        scheduled = schedule(*args[:position], piece, *args[position + 1 :], **kwargs)
+        piece = Piece(work, function, is_job=not is_clock)
+        args = (*args[:position], piece, *args[position + 1 :])
+        scheduled = schedule(*args, **kwargs)
         piece.cancel_by(scheduled.cancel)
         return scheduled
 
@@ -851,5 +854,5 @@ def _watched(
 
 
 def _unwrapped(function: object) -> object:
-    """Return the function inside a ``partial`` or a wrapper of a decorator, else the function."""
+    """Return the function inside of a ``partial`` or a decorator's wrapper, or the function."""
     return getattr(function, "func", getattr(function, "__wrapped__", function))

@@ -19,7 +19,7 @@ _DATABASE_FIXTURES = "pytest_arena._fixtures"
 
 
 def own_function(item: object) -> tuple[object, str, Any]:
-    """Return where the test's function is: an object, its attribute, and the function.
+    """Return the object that has the test's function, the name of the attribute, and the function.
 
     Under Hypothesis' ``@given`` the attribute is ``inner_test``, which plugins may replace.
     """
@@ -32,7 +32,7 @@ def own_function(item: object) -> tuple[object, str, Any]:
 
 @contextmanager
 def replaced_function(item: Any, function: Callable[..., object]) -> Iterator[None]:
-    """Run another function in place of the test's in this block."""
+    """Replace the function of a test in this block."""
     original = item.obj
     item.obj = function
     try:
@@ -99,7 +99,7 @@ def _function_fixtures(item: Any) -> tuple[list[str], list[str]]:
 
 
 def _fixtures_of(item: object) -> dict[str, Any]:
-    """Return the fixtures of a test by their names. The last fixture of a name is used."""
+    """Return the fixtures of a test by their names. The test uses the last fixture of a name."""
     info = getattr(item, "_fixtureinfo", None)
     by_name: dict[str, object] = getattr(info, "name2fixturedefs", {})
     return {name: fixtures for name, fixtures in by_name.items() if fixtures}
@@ -118,10 +118,10 @@ def uses_our_fixture(item: object) -> bool:
 
 @contextmanager
 def hidden_from_test(config: Any) -> Iterator[None]:
-    """Keep warnings of the block away from the running test.
+    """Hide warnings of the block from the running test.
 
-    A filter that makes warnings errors does not act in the block. pytest's summary shows the
-    warnings, without a test.
+    Filters do not turn warnings of the block into errors. pytest's summary shows the warnings
+    without a test.
     """
     with warnings.catch_warnings(record=True) as recorded:
         filters: Any = warnings.filters
@@ -184,7 +184,7 @@ def overrides_app(item: Any) -> bool:
 _STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
 _STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
 
-# By the name of a fixture: the method of the fixture `arena` with the same result.
+# The method of the fixture `arena` that returns the same as a fixture, by the fixture's name.
 _METHODS = {
     "client": "client",
     "client_as": "client_as",

@@ -45,7 +45,7 @@ _Key = TypeVar("_Key")
 
 _LONGEST_STEP = 0.05
 
-# Set when the user has pressed Ctrl-C: a later run does what takes seconds.
+# Set after Ctrl-C. Then pytest-arena leaves slow clean-up to a later run.
 interrupted = threading.Event()
 
 # `time.perf_counter`, `time.sleep`, `asyncio.sleep` and `os.path.exists`, also if a test freezes
@@ -67,7 +67,7 @@ _NO_PAUSE: AbstractContextManager[object] = nullcontext()
 
 
 def keep_real_files() -> None:
-    """Have pyfakefs, which is imported, leave the modules of pytest-arena as they are.
+    """Exclude the modules of pytest-arena from pyfakefs. pyfakefs must be imported.
 
     Called before each set-up, because some modules are imported late.
     """
@@ -92,18 +92,18 @@ _MOCKED = [
     (time, ("monotonic", "sleep", "time")),
     (uuid, ("uuid4",)),
 ]
-# For each owner: its functions' names, a getter of them all, and the real functions.
+# For each owner: the names of its functions, a getter of all functions, and the real functions.
 _REAL: list[tuple[object, tuple[str, ...], _Getter, tuple[object, ...]]] = []
 for _owner, _names in _MOCKED:
-    # With the class there are two names at least, so that the getter returns a tuple.
+    # With the class the getter has at least two names, so that it returns a tuple.
     _getter: _Getter = attrgetter(*_names, "__class__")
     _REAL.append((_owner, _names, _getter, _getter(_owner)))
 
 
 def without_mocks() -> AbstractContextManager[object]:
-    """Call real functions in a block, also in other threads: neither mocks nor pyfakefs act.
+    """Remove mocks and pyfakefs from functions during a block, also for other threads.
 
-    A mocked ``open`` or ``Path.exists`` would leave a copy of a database empty.
+    With a mocked ``open`` or ``Path.exists``, a copy of a database would be empty.
     """
     mocked = []
     for owner, names, getter, functions in _REAL:
@@ -126,7 +126,7 @@ def _without(mocked: list[tuple[object, str, object]]) -> Iterator[None]:
 
 
 def _real_files() -> AbstractContextManager[object]:
-    """Pause the fake file system of pyfakefs in a block, for this and all other threads."""
+    """Pause the fake file system of pyfakefs in a block, for all threads."""
     if FAKE_FILES not in sys.modules:
         return _NO_PAUSE
     pyfakefs: Any = sys.modules[FAKE_FILES]
@@ -141,12 +141,12 @@ _collector_lock = threading.RLock()
 
 
 def innermost_frames() -> dict[int, FrameType]:
-    """Return the innermost frame of each thread by the thread's number, in 1 µs for each.
+    """Return the innermost frame of each thread by the thread's number. Takes 1 µs for each.
 
     Python 3.11 deadlocks if the collector runs during the call, and collects a
     ``threading.local``: https://github.com/python/cpython/issues/106883.
     """
-    # Without the lock, the second of two threads would find the collector switched off.
+    # Without the lock, a second thread would find the collector disabled, and leave it disabled.
     with _collector_lock:
         was_on = gc.isenabled()
         gc.disable()
@@ -210,7 +210,7 @@ def on_audit_events(
 ) -> Callable[[], None]:
     """Call ``listeners[event]`` with the arguments of each audit event of that name.
 
-    Return a function that removes the listeners. See
+    Return a function that removes the listeners. The events of Python:
     https://docs.python.org/3/library/audit_events.html
     """
     _install_hook()
@@ -221,15 +221,15 @@ def on_audit_events(
 
 def _remove_listeners(listeners: Mapping[str, Listener]) -> None:
     for event, removed in listeners.items():
-        kept = [each for each in _listeners[event] if each is not removed]
+        kept = [other for other in _listeners[event] if other is not removed]
         _listeners[event] = tuple(kept)
 
 
 @cache
 def _install_hook() -> None:
-    # One hook serves all listeners: Python cannot remove a hook, and calls it for each event of the
+    # One hook serves all listeners. Python cannot remove a hook, and calls it for each event of the
     # process, six times in an empty test.
-    # The method is bound here, because the interpreter may clear module globals at its end.
+    # The method is bound here, because the interpreter may clear module globals at its exit.
     listeners_of = _listeners.get
 
     def hook(event: str, args: tuple[object, ...]) -> None:
@@ -243,8 +243,8 @@ def _install_hook() -> None:
 def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
     """Call ``listener(path, exists=…)`` after each call of ``os.stat`` by Python code.
 
-    It has no audit event. ``os.path.exists`` and ``Path.exists`` call it, and imports do not.
-    Return a function that ends this.
+    ``os.stat`` has no audit event. ``os.path.exists`` and ``Path.exists`` call it. Imports do not.
+    Return a function that removes the listener.
     """
     real = os.stat
     is_on = True
@@ -266,7 +266,7 @@ def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
     def end() -> None:
         nonlocal is_on
         is_on = False
-        # Another library may have replaced it meanwhile.
+        # Another library may have replaced `os.stat` meanwhile.
         if os.stat is reporting_stat:
             os.stat = real
 
@@ -286,8 +286,8 @@ def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
 def when_imported(name: str, change: Change) -> None:
     """Call ``change`` with the module of this name: now if it is loaded, and at each later load.
 
-    Several changes of a module are called in the order in which they were registered. A reload is
-    a new load. So is an import after the module was removed from ``sys.modules``.
+    Several changes of a module are called in the order in which they were registered. A reload,
+    and an import after the removal from ``sys.modules``, are new loads.
     """
     _finder.changes.setdefault(name, []).append(change)
     # In front of all other finders, such as pytest's or a tracer's.
@@ -299,7 +299,7 @@ def when_imported(name: str, change: Change) -> None:
     package = name.partition(".")[0]
     is_incomplete = getattr(module.__spec__, "_initializing", False)
     if is_incomplete and package != name:
-        # Its import began before this call. It is complete when its package is imported.
+        # The import of the module began before. It ends when the package is imported.
         changes = _finder.changes.setdefault(package, [])
         changes.append(lambda _package: change(sys.modules[name]))
         return

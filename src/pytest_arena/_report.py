@@ -48,11 +48,11 @@ class Summary:
     table_seconds: tuple[float, ...] = ()
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
-    unused: tuple[str, ...] = ()  # messages: no engine used `arena_database`
-    suggestion: str = ""  # lines of arena_schema that make the tables; "" if unknown
+    unused: tuple[str, ...] = ()  # messages about an unused `arena_database`
+    suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     servers: tuple[str, ...] = ()  # the app's databases on servers
-    server_of_code: str = ""  # one of them that the app has from its code
+    server_of_code: str = ""  # a server database whose URL is in the app's code
     in_memory: int = 0  # databases in memory, which may have ended
     verified: int = 0  # how often a whole database was read and compared
     verified_seconds: float = 0.0
@@ -71,7 +71,7 @@ class Summary:
 
 
 def _added(value: object, other: Any) -> Any:
-    """Return each item of two tuples once, the sum of numbers, or the first true value."""
+    """Return the distinct items of two tuples, the sum of numbers, or the first true value."""
     if isinstance(value, tuple):
         return tuple(dict.fromkeys(value + other))
     if isinstance(value, bool | str):
@@ -80,7 +80,7 @@ def _added(value: object, other: Any) -> Any:
 
 
 def _unused_by_both(summary: Summary, other: Summary) -> tuple[str, ...]:
-    """Return the messages, or none if one of the processes used the database."""
+    """Return the messages. Empty if a process used the database."""
     for process in (summary, other):
         if process.products and not process.unused:
             return ()
@@ -100,7 +100,7 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
 
 
 def _problem_lines(summary: Summary) -> Iterator[str]:
-    """Yield the lines that report a problem: the only lines of the summary under ``-q``."""
+    """Yield the lines that report a problem. ``-q`` shows only these lines."""
     yield from summary.unused
     yield from noted_lines(summary.noted)
     yield from summary.notes
@@ -204,7 +204,7 @@ def _named_databases(summary: Summary) -> list[str]:
     """Return words for the databases with a name, and words for those in memory."""
     are_many = summary.in_memory > 1
     names = list(summary.databases)
-    if are_many:  # a suite may have one for each test, so they are only counted
+    if are_many:  # a suite may have a database in memory for each test
         names = [name for name in names if not _IN_MEMORY.fullmatch(name)]
     named = []
     if names:
@@ -214,7 +214,7 @@ def _named_databases(summary: Summary) -> list[str]:
         named.append(f"database {shown}")
     if are_many:
         named.append(f"{summary.in_memory:,} databases in memory")
-    return named or ["a database in memory"]  # which ended with its test
+    return named or ["a database in memory"]  # this database ended with its test
 
 
 def _lacks_template(summary: Summary) -> bool:
@@ -297,7 +297,7 @@ def _ms(seconds: float) -> str:
 
 
 def kept_notes(texts: list[str]) -> list[str]:
-    """Return the line that says where the kept databases of passed tests are."""
+    """Return the line with the place of the kept databases of passed tests."""
     if not texts:
         return []
     last = texts[-1]
@@ -334,14 +334,14 @@ class StoryPart:
     changes: Changes | None
     """None if they are unknown"""
     rows: int = 8
-    """the most rows of each table to show. 0 shows only their number"""
+    """the largest number of shown rows of each table. 0 shows only the count"""
     notes: tuple[str, ...] = ()
     request: str = ""
     """the method and the path, if a request made the changes"""
     statements: tuple[str, ...] = ()
     """the statements of the request"""
     is_whole: bool = False
-    """whether it is unknown which request made the changes"""
+    """whether the request that made the changes is unknown"""
 
 
 _WIDEST_TITLE = 48  # of titles in a column
@@ -349,9 +349,9 @@ _MOST_LINES = 40
 
 
 def story_lines(parts: list[StoryPart]) -> list[str]:
-    """Return a line for each part, with its rows below that line: about forty lines in all.
+    """Return about forty lines: a line for each part, with its rows below.
 
-    If there are too many rows, only the last parts show rows, because a test fails at its end.
+    With too many rows, only the last parts show rows, because a test fails at its end.
     """
     parts = list(_joined(parts))
     space = _MOST_LINES - len(parts)
@@ -401,7 +401,7 @@ def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
 
 
 def _rows_within(part: StoryPart, space: int) -> list[str]:
-    """Return at most ``space`` lines of a part's rows. The last one counts the rest."""
+    """Return at most ``space`` lines of a part's rows. The last line counts the other rows."""
     if part.changes is None or not part.rows:
         return []
     rows = part.changes.lines(part.rows)
@@ -445,7 +445,7 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
         entries = shown.reprtraceback.reprentries
         del entries[:-1]
         entries[0].lines[:] = [words]
-    # The name has no module, because pytest's summary cuts long lines.
+    # Remove the module from the name of the error, because pytest's summary cuts long lines.
     kind = type(error)
     short = f"{kind.__name__}: "
     long = f"{kind.__module__}.{short}"
@@ -465,7 +465,7 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
 
 
 def _wants_few_lines(option: Any) -> bool:
-    """Return whether no option of pytest asks for a whole traceback, a native one or none."""
+    """Return whether pytest's options want neither a whole, a native nor an empty traceback."""
     return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
@@ -474,8 +474,8 @@ def fold_library_frames(
 ) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
-    Called if a request of the test ended with an error of the app, or of pytest-arena's commit
-    before the request, and for an error of SQLAlchemy.
+    Called for an error of SQLAlchemy. Also called if a request of the test ended with an error of
+    the app, or of the commit that pytest-arena makes before the request.
     """
     if not _wants_few_lines(option) or isinstance(raised, ArenaError):
         return
@@ -546,8 +546,8 @@ def server_sections(
     """Return sections with the errors of the app that became a 500.
 
     ``app_errors`` has each error that the app raised instead of an answer, with its request.
-    Errors in the test's own report are left out. ``handled`` has the unexpected errors for which
-    the app sent an answer.
+    Errors that the report of the test already shows are left out. ``handled`` has the unexpected
+    errors for which the app sent an answer.
     """
     shown = {id(error) for error in causes(raised)}
     sections = []
@@ -576,7 +576,7 @@ def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
     texts = [f"{type(error).__name__}: {error}" for error in errors]
     text = "\n\n".join(texts)
     if report.passed:
-        head = "the app caught this error of pytest-arena and went on:\n\n"
+        head = "the app caught this error of pytest-arena and continued:\n\n"
         report.outcome = "failed"
         report.longrepr = head + text
     else:

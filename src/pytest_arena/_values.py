@@ -1,4 +1,4 @@
-"""Small values that packages exchange, and saved contents of dicts and other containers."""
+"""Small values that packages exchange, and copies of containers that can be restored."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# A pattern of the blanks and comments before a statement's first word. It matches in one way only:
-# if a comment could extend past its end, the regex would try many combinations.
+# A pattern of the blanks and comments before the first word of a statement. It matches in one way
+# only. Otherwise the regex would try many combinations.
 # PostgreSQL reads a comment inside of a comment. SQLite ends a comment at the first `*/`.
 _IN_COMMENT = r"[^*/]++|\*(?!/)|/(?!\*)"
 _COMMENT = rf"/\*(?>{_IN_COMMENT})*+\*/"
@@ -37,13 +37,12 @@ QUOTED = r"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+"
 |(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$""".replace("\n", "")
 _QUOTED_OR_COMMENT = re.compile(rf"(?s){QUOTED}|--[^\n\r]*|/\*")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_SHORT = (
-    4096  # characters. Longer statements contain data, so their results are not kept.
-)
+# Characters. A longer statement contains data, so its result is not cached.
+_SHORT = 4096
 
 
 def without_comments(statement: str) -> str:
-    """Return a statement with a blank for each comment, in 0.1 µs if it has no comment.
+    """Return a statement with a blank for each comment. Without a comment this takes 0.1 µs.
 
     >>> without_comments("UPDATE/* the /* whole */ stock */item SET note = '-- none' -- all")
     "UPDATE item SET note = '-- none'  "
@@ -76,7 +75,7 @@ _without_comments_kept = lru_cache(maxsize=1024)(_without_comments)
 
 
 def _comment_end(statement: str, start: int) -> int:
-    """Return where the comment ends that is open at ``start``, or -1 if it has no end."""
+    """Return the end of the comment that is open at ``start``, or -1 if it has no end."""
     depth = 1
     for edge in _COMMENT_EDGE.finditer(statement, start):
         depth += 1 if edge[0] == "/*" else -1
@@ -92,11 +91,11 @@ class FileFormat:
     """The files in which a product stores its databases."""
 
     header: bytes
-    """How a file begins."""
+    """The first bytes of a file."""
     name: str
     """A pattern of the name of such a file."""
     logs: tuple[str, str]
-    """The endings of the files beside it. The first log has what is not in the file yet."""
+    """The endings of the log files. The first log has changes that the file does not have yet."""
     opening: str
     """The audit event of a connect call."""
 
@@ -110,33 +109,33 @@ class ProductFacts:
     shown: str
     """The name in a message."""
     other_dialects: tuple[str, ...] = ()
-    """Other names of SQLAlchemy's dialects for it."""
+    """Other names of SQLAlchemy's dialects for the product."""
     isolations: tuple[str, ...]
-    """Its values of ``arena_isolation``."""
+    """The values of ``arena_isolation`` for the product."""
     drivers: tuple[str, ...]
-    """Packages whose connections are watched."""
+    """Packages whose connections pytest-arena guards."""
     file_format: FileFormat | None = None
     """None if a server stores the databases."""
     sqlstates: Mapping[str, str] = field(default_factory=dict)
-    """The kinds of its drivers' errors, by their SQLSTATEs."""
+    """The kinds of the drivers' errors, by SQLSTATE."""
     error_words: Mapping[str, str] = field(default_factory=dict)
     """The kinds of errors without a SQLSTATE, by words in their messages."""
     unseen_locks: Mapping[str, str] = field(default_factory=dict)
     """Explanations of a lock that no transaction holds, by words of the waiting statement."""
     is_default_of_own: bool = False
-    """Whether ``arena_database = own`` means this product if no engine shows another one."""
+    """Whether ``arena_database = own`` means this product unless an engine shows another one."""
     other_url: str = ""
-    """Another beginning of its URLs, which SQLAlchemy does not accept."""
+    """Another beginning of the product's URLs. SQLAlchemy does not accept it."""
     example_url: str
     """A URL for a message."""
     clients: tuple[str, ...] = ()
     """Programs that connect to a database."""
     creating_clients: tuple[str, ...] = ()
-    """Those that create or drop a database."""
+    """Programs that create or drop a database."""
     drivers_without_loop: tuple[str, ...] = ()
-    """Async drivers whose connections wait in the running loop, and belong to none."""
+    """Async drivers whose connections may be used in any event loop."""
     maintenance_database: str = ""
-    """The database that an engine names which only creates another one."""
+    """The database to which an engine connects that only creates another database."""
     named_types: Mapping[str, str] = field(default_factory=dict)
     """Types with a name in the database, each with the statement that creates it.
 
@@ -147,7 +146,7 @@ class ProductFacts:
     sql_for_other_databases: str = ""
     """The SQL of an app that changes another database, in words for a message."""
     counts_as_change: str = ""
-    """Deeds that change no row, and which the server records as a change of the database."""
+    """Actions without a changed row that the server records as a change of the database."""
 
 
 def sqlstate(error: object) -> object:
@@ -208,11 +207,16 @@ class Plan:
     keep: str
     stage: Stage
     is_async: bool
-    has_examples: bool = False  # whether Hypothesis runs it
-    starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
-    has_arena: bool = False  # whether `arena` is an argument of the test
-    hides_session: bool = False  # whether a fixture of the suite replaces `db_session`
-    needs_database: bool = False  # whether it uses a fixture of pytest-arena
+    has_examples: bool = False
+    """Whether Hypothesis runs the test."""
+    starts_app: bool = False
+    """Whether a fixture of pytest-arena starts the app first."""
+    has_arena: bool = False
+    """Whether `arena` is an argument of the test."""
+    hides_session: bool = False
+    """Whether a fixture of the suite replaces `db_session`."""
+    needs_database: bool = False
+    """Whether the test uses a fixture of pytest-arena."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +229,8 @@ class Child:
     is_fork: bool = False
 
 
-# A user in an engine's URL: the engine uses pytest-arena's login, to which no row-level security
-# policy of the app applies.
+# The user in the URL of an engine that uses pytest-arena's login. The row-level security policies
+# of the app do not apply to this login.
 PAST_POLICIES = "arena_past_policies"
 
 
@@ -238,7 +242,7 @@ class ServerLogin:
     password: str = field(default="", repr=False)
 
 
-# Begins the name of the folder in which a proxy of ``rollback`` has its socket.
+# The prefix of the folder in which a proxy of ``rollback`` has its socket.
 PROXY_FOLDER = "arena-proxy-"
 
 
@@ -246,8 +250,8 @@ PROXY_FOLDER = "arena-proxy-"
 class Address:
     """A database on a server, and the login for it. No message shows the password.
 
-    ``host`` is a name, a number, or an absolute path: of a socket (``….sock``), or of the folder
-    in which it is. The port is a part of its name in a folder.
+    ``host`` is a name, an IP address, the absolute path of a socket (``….sock``), or the folder of
+    a socket. In a folder, the port is a part of the socket's name.
     """
 
     product: str
@@ -260,7 +264,7 @@ class Address:
     patience: float = field(default=0.0, compare=False)
     # The log file of a private server, "" for any other server.
     log: str = field(default="", compare=False)
-    # Options of MySQL's TLS by the names in a URL. None: the product decides whether TLS is used.
+    # Options of MySQL's TLS by the names in a URL. With None the product decides about TLS.
     tls: tuple[tuple[str, str], ...] | None = field(default=None, compare=False)
 
     @property
@@ -279,20 +283,21 @@ class Address:
     def distinction(self) -> str:
         """The part that no address outside of the tests has.
 
-        A proxy may be before a database of the user's, whose name is not distinct. A URL quotes
-        the slashes of the proxy's path, so the last part of the path is the distinction.
+        Behind a proxy the database may be the user's, so its name does not distinguish it. A URL
+        quotes the slashes of the proxy's path, so the last part of the path is the distinction.
         """
         _, is_proxy, number = self.host.rpartition(PROXY_FOLDER)
-        return (
-            f"{PROXY_FOLDER}{number.partition('/')[0]}" if is_proxy else self.database
-        )
+        if not is_proxy:
+            return self.database
+        folder = number.partition("/")[0]
+        return f"{PROXY_FOLDER}{folder}"
 
     def as_(self, login: ServerLogin) -> Address:
         """Return the same database with another login."""
         return replace(self, user=login.user, password=login.password)
 
 
-# Changes of the schema are shown as rows of this table. A test that expects no change sees them.
+# Reports show changes of the schema as rows of this table. A test that expects no change sees them.
 SCHEMA = "the schema"
 
 
@@ -300,11 +305,11 @@ SCHEMA = "the schema"
 class TableRows:
     """The rows of one table that were removed and added between two moments, without an order.
 
-    An updated row is removed with its old values and added with its new values. A row that was
-    added and removed again is left out.
+    An updated row is a removed row with the old values and an added row with the new values. A row
+    that was added and removed again is left out.
     """
 
-    # The app's name of the table, with its schema if that is not the default schema.
+    # The app's name of the table, with the schema unless it is the default schema.
     table: str
     columns: tuple[str, ...]
     key: tuple[str, ...]  # columns of the primary key, or ()
@@ -325,16 +330,16 @@ PLAIN: set[type] = {
     deque,
     set,
 }
-_MOST_ITEMS = 10_000  # to copy a larger container takes longer than most tests
+_MOST_ITEMS = 10_000  # copying a larger container takes longer than most tests
 _MOST_CONTAINERS = 1_000
 
 
 class Contents:
     """A copy of a container, and of the containers and objects inside it.
 
-    ``is_restorable`` says whether an object of another class than the plain containers is copied:
-    its attributes, and its items if its class is a container. Without it none are. A copy of an
-    empty dict and the comparison with it take 2 µs.
+    ``is_restorable`` decides whether the attributes and items of an object of another class are
+    copied. Without it, only plain containers are copied. A copy of an empty dict and the comparison
+    with it take 2 µs.
     """
 
     __slots__ = ("_attributes", "_containers")
@@ -371,14 +376,14 @@ class Contents:
             for item in values:
                 kind = type(item)
                 if issubclass(kind, tuple) and len(values) <= _MOST_ITEMS:
-                    values.extend(tuple.__iter__(item))  # the loop reaches them too
+                    values.extend(tuple.__iter__(item))  # visited too
                 elif kind in PLAIN or (
                     is_restorable and kind not in _DATA and is_restorable(item)
                 ):
                     waiting.append(item)
 
     def is_changed(self) -> bool:
-        """Whether a container or an object has other objects now."""
+        """Return whether a container or an object has other objects now."""
         for container, before in self._containers:
             if _differ(container, before):
                 return True
@@ -399,17 +404,17 @@ class Contents:
 
 
 def holds_values(kind: type) -> bool:
-    """Whether objects of a class have attributes or items that `Contents` can restore."""
+    """Return whether `Contents` can restore attributes or items of objects of a class."""
     return bool(kind.__dictoffset__ or _slots(kind) or _container_class(kind))
 
 
-# A subclass may override a container's methods: to read an item may count it, to write one may
-# be refused. So the methods of the built-in class are called.
+# A subclass may override the methods of a container. Such a method may count reads or refuse
+# writes. So pytest-arena calls the methods of the built-in class.
 
 
 @lru_cache(maxsize=1024)
 def _container_class(kind: type) -> Any:
-    """Return the built-in class that keeps the items of a container, None of another object."""
+    """Return the built-in class that keeps the items of a container. None for other classes."""
     for container_class in (OrderedDict, dict, list, deque, set):
         if issubclass(kind, container_class):
             return container_class
@@ -467,7 +472,7 @@ def _slots(kind: type) -> dict[str, MemberDescriptorType]:
 
 
 def _attributes(value: object) -> dict[str, object]:
-    """Return the attributes of an object: its `__dict__` itself if its class has no slots."""
+    """Return the attributes of an object. Without slots this is its `__dict__` itself."""
     kind: type = type(value)
     attributes = vars(value) if kind.__dictoffset__ else {}
     slots = _slots(kind)
@@ -489,10 +494,10 @@ _MISSING = object()
 
 
 def _restore_attributes(value: object, before: dict[str, object]) -> bool:
-    """Put the former attributes of an object back. Return whether any were different.
+    """Restore the former attributes of an object. Return whether an attribute was different.
 
-    If one of them is no data, such as a connection, a thread or a client, all keep their values:
-    they belong together.
+    If a changed attribute is no data, such as a connection, a thread or a client, no attribute is
+    restored. The attributes belong together.
     """
     now = _attributes(value)
     changed = []
@@ -504,14 +509,14 @@ def _restore_attributes(value: object, before: dict[str, object]) -> bool:
         if not (_is_data(present) and _is_data(former)):
             return False
         changed.append(name)
-    # One by one: a thread may use the object meanwhile.
+    # Set single attributes, because a thread may use the object meanwhile.
     for name in changed:
         _set_attribute(value, name, before.get(name, _MISSING))
     return bool(changed)
 
 
 def _set_attribute(value: object, name: str, former: object) -> None:
-    """Set or delete an attribute. The `__setattr__` of a frozen class is not called."""
+    """Set or delete an attribute without the `__setattr__` of a frozen class."""
     kind: type = type(value)
     slot = _slots(kind).get(name)
     if slot is not None:

@@ -4,14 +4,14 @@
 
     ArenaError
     ├─ ConfigError                     A101  an option, a marker or a path is wrong
-    ├─ RefusedError                          the guard refused; nothing was touched
+    ├─ RefusedError                          the guard refused and touched nothing
     │   ├─ ProductionDatabaseError     A201  the app's own database
     │   ├─ UnknownDatabaseError        A202  a connection to no test database
     │   └─ AfterSessionError           A203  a connection after the test session
     ├─ ServerError                     A301  there is no place for the databases
     ├─ TemplateError                   A401  the schema or the seed could not be built
     ├─ IsolationError                  A501  a database cannot be given or restored
-    ├─ LeakError                             something was left behind
+    ├─ LeakError                             a test affects later tests
     │   ├─ ConnectionLeak              A602  a connection was not returned
     │   ├─ LostWriteError              A603  the app has written and never committed
     │   ├─ LateWorkError               A604  work of a request has outlived its test
@@ -21,10 +21,10 @@
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
     │   └─ LoginError                  A703  a client cannot log in
     ├─ ScenarioError                   A801  a specification, a marker or a step is wrong
-    └─ ArenaInternalError              A901  this should never happen
+    └─ ArenaInternalError              A901  a bug in pytest-arena
 
-Every message has the same four parts: what happened, why it matters, the likely cause in the
-user's code, the next step. It ends with a code, whose page is ``docs/reference/errors/<code>.md``.
+Each message has the same four parts: what happened, why it matters, the likely cause in the user's
+code, the next step. It ends with a code. The page about it is ``docs/reference/errors/<code>.md``.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ __all__ = [
 
 # SQLAlchemy hides the password of a URL in repr(url), but not a password in its query.
 _SECRETS = (
-    # user:password@host in any URL, up to the last @: a password may hold one itself.
+    # user:password@host in any URL, up to the last @, because a password may contain an @.
     (re.compile(r"(://[^\s:/@]*):[^\s'\"]*@"), r"\1:***@"),
-    # password=… in a query, a libpq string ('quoted words' too) or a call; "password": … in a dict.
+    # password=… in a query, a libpq string ('quoted words' too) or a call, and "password": … in a
+    # dict.
     (
         re.compile(
             r"""(?ix) ((?:(?<!empty_root_)password|passwd|passphrase|pwd|token|secret|api_?key)
@@ -88,12 +89,12 @@ def redact(text: str) -> str:
     return text
 
 
-# The text before the last @ of a text that should be a URL, with a slash or a quote too many.
+# The login before the last @ in a malformed URL, such as with a superfluous slash or quote.
 _LOGIN = re.compile(r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@")
 
 
 def redact_url(text: str) -> str:
-    """Return a text that is meant to be a URL without its password.
+    """Return a URL, which may be malformed, without its password.
 
     >>> redact_url("postgresql:/me:my secret@db/shop")
     'postgresql:/me:***@db/shop'
@@ -101,7 +102,7 @@ def redact_url(text: str) -> str:
     return redact(_LOGIN.sub(r"\1:***@", text))
 
 
-# A message is read in a terminal: it has at most twelve lines with its code.
+# Users read messages in a terminal, so a message with its code has at most twelve lines.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
 
@@ -110,10 +111,10 @@ class ArenaError(Exception):
     """The root of all errors of pytest-arena.
 
     Args:
-        what: what happened, with the values that matter (passwords are hidden here).
+        what: what happened, with the values that matter. This class hides passwords.
         why: why it matters.
-        cause: the likely cause in the user's code, ``file:line`` where there is one.
-        fix: the next step, as code to paste where that is possible.
+        cause: the likely cause in the user's code, with ``file:line`` if it is known.
+        fix: the next step, as code to paste if that is possible.
     """
 
     code: ClassVar[str] = "A000"
@@ -137,7 +138,7 @@ class ArenaError(Exception):
         return "\n".join([self.what, *lines, f"  [{self.code}]"])
 
     def first_report(self, test: str) -> str:
-        """Return the test whose report shows the error in full: this one if it is the first."""
+        """Return the first test that reports the error. Its report shows the error in full."""
         self._first_report = self._first_report or test
         return self._first_report
 
@@ -152,7 +153,9 @@ def _short(text: str, part: str) -> str:
     lines = [_cut(line) for line in redact(text).rstrip().splitlines()]
     allowed = _LINES[part]
     if len(lines) > allowed:
-        lines = [*lines[: allowed - 1], f"{lines[allowed - 1]} … ({len(lines)} lines)"]
+        total = len(lines)
+        lines = lines[:allowed]
+        lines[-1] += f" … ({total} lines)"
     return "\n".join(lines)
 
 
@@ -170,29 +173,29 @@ class ConfigError(ArenaError):
 
 
 class RefusedError(ArenaError):
-    """The guard refused. Nothing was opened or touched."""
+    """The guard refused an access. It opened and touched nothing."""
 
 
 class ProductionDatabaseError(RefusedError):
-    """A connection to the app's database went around SQLAlchemy's engine, and was refused."""
+    """The guard refused a connection to the app's database that no SQLAlchemy engine opened."""
 
     code = "A201"
 
 
 class UnknownDatabaseError(RefusedError):
-    """A connection leads to a database that the arena neither made nor was allowed to reach."""
+    """A connection leads to a database that pytest-arena neither created nor may use."""
 
     code = "A202"
 
 
 class AfterSessionError(RefusedError):
-    """An engine asked for a connection after the test session had finished."""
+    """An engine opened a connection after the test session had finished."""
 
     code = "A203"
 
 
 class ServerError(ArenaError):
-    """There is no place for the test databases. Names each place that was tried."""
+    """No server has a place for the test databases. The message names each tried place."""
 
     code = "A301"
 
@@ -204,17 +207,17 @@ class TemplateError(ArenaError):
 
 
 class IsolationError(ArenaError):
-    """A database cannot be given to a test, or cannot be restored. Names what holds it."""
+    """A database cannot be provided to a test, or cannot be restored. The message names why."""
 
     code = "A501"
 
 
 class LeakError(ArenaError):
-    """A test left something that would affect the next one."""
+    """A test left something that would affect the next test."""
 
 
 class ConnectionLeak(LeakError):
-    """A test ended with a connection that it had not given back, or inside a transaction."""
+    """A test ended with a connection that it had not returned, or inside a transaction."""
 
     code = "A602"
 
@@ -271,18 +274,18 @@ class NotWritten(ScenarioError):
     __module__ = "pytest_arena"
 
     def __str__(self) -> str:
-        """Return two lines: many tests may have this error."""
+        """Return only two lines, because many tests may have this error."""
         return f"{self.what}\n  next: {self.fix}"
 
 
 class ArenaInternalError(ArenaError):
-    """This should never happen: please report it."""
+    """A bug in pytest-arena. Please report it."""
 
     code = "A901"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of that, and so on. Each is yielded once."""
+    """Yield an error, its cause, the cause of its cause, and so on, each once."""
     yielded: list[BaseException] = []
     while error is not None and all(error is not other for other in yielded):
         yielded.append(error)

@@ -55,7 +55,7 @@ def scenario(pytestconfig: pytest.Config) -> Scenario:
     scenarios = pytestconfig.stash[SCENARIOS]
     if scenarios is None:
         return Scenario(None)
-    return Scenario(scenarios.instruments)
+    return Scenario(scenarios.recorder)
 
 
 PLAN = pytest.StashKey[Plan]()
@@ -376,7 +376,7 @@ def _use_app(item: pytest.Item) -> None:
 def _use_suites_app(item: object, request: Any) -> None:
     """Make ``arena.client()`` use an `arena_app` of the suite."""
     if _others.overrides_app(item):
-        # This fails in a fixture that the suite's `arena_app` requests.
+        # The call fails in a fixture that the suite's `arena_app` requests.
         with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
             _fixtures.use_app_of(request)
 
@@ -475,8 +475,8 @@ def pytest_runtest_makereport(
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
     report = yield
     run = RUNS[item.config]
-    if run.watcher is not None and run.watcher.is_rehearsing:
-        return report  # pytest does not show the report of a rehearsal
+    if run.watcher is not None and run.watcher.is_repeating:
+        return report  # pytest does not show the report of a repeated run
     facts = item.config.stash[FACTS]
     if report.when == "teardown" and facts.travel:
         facts.attach(report)
@@ -577,7 +577,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     if errors:
         _raise(errors)
     if (test is not None and test.is_used) or run.connections.has_used:
-        # `settle` has collected garbage of this test, whose warnings belong to this test.
+        # `settle` has collected garbage of this test. Warnings about it belong to this test.
         plugin = item.config.pluginmanager.get_plugin("unraisableexception")
         if plugin is not None:
             plugin.pytest_runtest_teardown(item)
@@ -592,7 +592,7 @@ def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
 
 
 def _raise(errors: list[Exception]) -> None:
-    """Raise one error with the texts of all, without a traceback if all are pytest-arena's."""
+    """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
     __tracebackhide__ = True
     if all(isinstance(error, ArenaError) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
@@ -639,7 +639,7 @@ def pytest_fixture_setup(
         raise
     finally:
         WORK.reset(token)
-    # pytest-asyncio has created the loop of a scope. It has no tasks yet.
+    # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.see(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
@@ -694,8 +694,8 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
             if is_frameworks_app(value):
                 fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))
             if owner.askers:
-                # The asker has called `getfixturevalue`, so pytest does not know that it depends on
-                # this fixture.
+                # The asking fixture has called `getfixturevalue`, so pytest does not know that it
+                # depends on this fixture.
                 fixturedef.addfinalizer(owner.askers[-1].finish)
 
 
@@ -711,7 +711,7 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail the run after a refusal, or a change of a file, since the summary."""
+    """Fail a run in which a refusal or a change of a file followed the summary."""
     status = yield
     has_passed = status == pytest.ExitCode.OK
     if has_passed and config in RUNS and _late_faults(config):
@@ -721,7 +721,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """Print that pytest-arena drops databases. Wait only briefly for each drop from now on."""
+    """Print that pytest-arena drops databases. Later drops wait only briefly."""
     for config, run in RUNS.items():
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         is_slow = any(not database.file for database in run.databases.provisioned())
@@ -772,11 +772,11 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker the first states of files, and the early child processes of the controller."""
+    """Send a worker the first states of files, and the controller's early child processes."""
     databases = RUNS[node.config].databases
     states = databases.files.first_seen
     node.workerinput["arena"] = {
-        # Names as bytes, because pytest-xdist refuses names that are not UTF-8.
+        # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
         "files": {os.fsencode(path): state for path, state in states.items()},
         "children": databases.children.early(),
     }

@@ -1,6 +1,6 @@
 """Runs a small project with the plugin in a separate process.
 
-The gate listens to every engine of a process and is never removed, so each run is a subprocess. An
+The gate listens to all engines of a process and is never removed, so each run is a subprocess. An
 example is immutable. A test makes a copy with another file or another line.
 """
 
@@ -34,7 +34,7 @@ filterwarnings = error
 pythonpath = .
 """
 
-# A usual app, with a global engine on the developer's file, and real commits.
+# A typical app with a global engine for the developer's file, and with real commits.
 APP = """
 import os
 from fastapi import Depends, FastAPI, HTTPException
@@ -219,7 +219,7 @@ class Example:
         )
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        # CI and BUILD_NUMBER: if they are set, pytest shows each failure a second time in full.
+        # With CI or BUILD_NUMBER, pytest shows each failure a second time in full.
         dropped = ("PYTEST_", "ARENA_", "DATABASE_URL", "COV_", "PG")
         alone = {"CI", "BUILD_NUMBER"}
         kept = {
@@ -242,6 +242,6 @@ def _pytest(args: tuple[str, ...], *, plugin: bool) -> tuple[str, ...]:
 
 
 def fastapi_example(folder: Path) -> Example:
-    """Return the usual starting point: a FastAPI app with a schema, one seeded row, a test file."""
+    """Return a typical project: a FastAPI app with a schema and a seeded row, and pytest.ini."""
     files = {"app.py": APP, "seed.py": SEED, "pytest.ini": CONFIG}
     return Example(folder / "project", files)

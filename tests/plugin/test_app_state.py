@@ -1149,5 +1149,5 @@ def test_settings_of_the_app_and_of_a_modules_client_end_with_the_test(example: 
     project = example.with_files(app=example.files["app.py"] + USER, test_state=SETTINGS)
     run = project.run("-p", "no:randomly").expect(passed=8)
     run.says(
-        "test_1_overrides left app.dependency_overrides; restored; so in 1 more: test_state.py::"
+        "test_1_overrides left app.dependency_overrides; restored, also in 1 more: test_state.py::"
     )

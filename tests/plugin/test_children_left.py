@@ -168,5 +168,5 @@ def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str
     assert run.output.count("has ended, and a process that it has begun still runs: ") == 4
     for kind in ("fork", "popen", "process", "variable"):
         run.says(f"arena: test_it.py::test_of_a_request[{kind}] has ended, and a process ")
-    assert run.output.count("; so in 1 more") == 4
+    assert run.output.count(", also in 1 more") == 4
     run.says("children.py:").never_says("test_waits", "test_a_stranger")

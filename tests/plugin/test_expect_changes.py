@@ -175,7 +175,7 @@ def test_text(arena, test_client):
 def test_a_value_of_another_type_is_named_with_both_types(example: Example) -> None:
     """``id=1`` and ``id='1'`` look alike."""
     run = shop(example, test_it=OTHER_TYPES).run("--tb=short").expect(1, failed=1)
-    run.says("1 inserted row with id='1' item='chair'; id is of type int in the database, not str")
+    run.says("1 inserted row with id='1' item='chair' (id is of type int in the database, not str)")
 
 
 LATER = """

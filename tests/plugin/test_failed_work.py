@@ -92,7 +92,7 @@ def test_work_that_fails_after_the_answer_is_named(example: Example) -> None:
     """Under -q too, and in the report of a failed test. No error that somebody handled."""
     project = example.with_files(test_it=TESTS + RED, app=example.files["app.py"] + APP)
     run = project.run("-q", "-p", "no:randomly").expect(1, passed=5, failed=1)
-    run.says(f"test_it.py::test_task {FAILED} {ERROR}", "; so in 1 more: test_it.py::test_timer")
+    run.says(f"test_it.py::test_task {FAILED} {ERROR}", ", also in 1 more: test_it.py::test_timer")
     run.says(f"test_it.py::test_background {FAILED} {ERROR}", "in POST /background")
     run.says(f"failed after the answer {ERROR}")
     run.never_says(f"test_expected {FAILED}", f"test_retrieved {FAILED}")

@@ -287,7 +287,7 @@ def test_a_swallowed_refusal_fails_its_test_once(tmp_path: Path) -> None:
     example = small_example(tmp_path, test_swallowed=SWALLOWED)
     with untouched(example):
         run = example.run("-rA").expect(1, failed=5, passed=3, errors=1)
-    run.says("the app caught this error of pytest-arena and went on", "test_swallowed.py:7")
+    run.says("the app caught this error of pytest-arena and continued", "test_swallowed.py:7")
     run.never_says("outside of any test: refused")
     run.never_says("arena: refused")
     assert run.output.count("swallowed_in_tear_down") == 3, run.output

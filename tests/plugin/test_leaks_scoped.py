@@ -455,7 +455,7 @@ def test_a_scoped_session_of_a_wide_fixture_goes_on_pitfall_146(
 def test_what_is_pending_in_a_scoped_session_goes_with_its_test_pitfall_146(tmp_path: Path) -> None:
     """Told once for a class, and where a test fails: what has not been written may be why."""
     run = run_of(tmp_path, "copy", PENDING).expect(1, passed=8, failed=1, errors=1)
-    run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}", "fixture; so in 2 more")
+    run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}", "fixture, also in 2 more")
     run.says(NOT_COMMITTED, "test_8_leaves_a_transaction")
     run.never_says("permanently closed")
 

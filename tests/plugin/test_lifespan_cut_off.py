@@ -95,7 +95,7 @@ def test_a_task_with_more_to_do_is_named(example: Example, task: str, line: str)
     output = _run(example, f"app.state.task = asyncio.create_task({task}())")
     assert output.count(WORDS) == 1
     assert line in output
-    assert "; so in 1 more" in output
+    assert ", also in 1 more" in output
 
 
 @pytest.mark.slow

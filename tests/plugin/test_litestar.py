@@ -194,7 +194,7 @@ def test_what_a_request_has_begun_is_waited_for_or_named(example: Example) -> No
     run = tests.run("-q", "--arena-settle=0.05", "-p", "no:threadexception")
     run.expect(passed=5)
     told = "has ended, and work that a request had begun was cut off:"
-    run.says(f"test_leaves_a_thread[test_client] {told}", "GATE.wait(60); so in 1 more")
+    run.says(f"test_leaves_a_thread[test_client] {told}", "GATE.wait(60), also in 1 more")
 
 
 EMITS = """

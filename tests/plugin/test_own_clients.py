@@ -513,7 +513,7 @@ def test_a_task_that_the_end_of_their_loop_cancels_is_named(example: Example) ->
     run = project.run("-q").expect(passed=3)
     run.says(
         "test_entered[late] has ended, and work that a request had begun was cut off: app.py:",
-        "await asyncio.sleep(60); so in 1 more",
+        "await asyncio.sleep(60), also in 1 more",
     )
     project.run("-q", "-o", "arena_late=fail").expect(1, passed=3, errors=2)
 

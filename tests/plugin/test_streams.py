@@ -250,7 +250,7 @@ def test_what_is_open_at_the_end_is_closed_and_named(example: Example) -> None:
     run.says(f"test_it.py::test_left_by_the_sync_client {cut_off}")
     run.says("WEBSOCKET /orders was open: with client.websocket_connect(…)")
     run.says(f"test_it.py::test_left_stream_by_the_sync_client {cut_off}")
-    run.says("; so in 1 more: test_it.py::test_left_stream[1]")
+    run.says(", also in 1 more: test_it.py::test_left_stream[1]")
     run.never_says("test_left_stream[1] has", "test_that_fails has", "test_a_fixture")
     run = left.run("-q", "--arena-late=fail", "-k", "left_websocket").expect(1, passed=1, errors=1)
     run.says("LateWorkError: test_it.py::test_left_websocket has ended", "why:", "next:", "[A604]")

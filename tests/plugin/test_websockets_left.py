@@ -124,6 +124,6 @@ def test_the_handler_of_a_websocket_ends_before_its_block_or_is_named(example: E
     run = project.with_files(app=APP, test_it=TESTS).run("-q").expect(passed=11)
     run.says(
         "test_relay[ours] has ended, and work that a request had begun was cut off",
-        "await asyncio.Event().wait()   WEBSOCKET /relay: its client had left; so in 2 more",
+        "await asyncio.Event().wait()   WEBSOCKET /relay: its client had left, also in 2 more",
     )
     assert run.output.count("was cut off") == 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena.scenarios._breakage import emptied, failed
+from pytest_arena.scenarios._sabotaged_run import emptied, failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

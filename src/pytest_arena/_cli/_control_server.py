@@ -31,7 +31,7 @@ Reply = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request to the control interface. Its HTTP thread waits for the reply."""
+    """A request to the control interface. The thread of the HTTP server waits for the reply."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Command:
     reply: Future[Reply] = field(default_factory=Future)
 
     def answer(self, status: int, content: object) -> None:
-        """Send the reply, if none was sent. Values that JSON lacks become text.
+        """Send the reply, unless a reply was sent. Values that JSON lacks become texts.
 
         Raises:
             TypeError: JSON cannot represent the content.
@@ -52,7 +52,7 @@ class Command:
 class ControlServer(socketserver.ThreadingTCPServer):
     """Receives commands on a port of this machine.
 
-    A client without the token gets no information. The server stops when the parent process ends.
+    Clients without the token get no information. The server stops when the parent process ends.
 
     Raises:
         ConfigError: another program uses the port.
@@ -95,7 +95,7 @@ class ControlServer(socketserver.ThreadingTCPServer):
         self._commands.put(None)
 
     def service_actions(self) -> None:
-        """Stop if the parent process has ended. ``serve_forever`` calls this twice a second."""
+        """Stop if the parent process has ended. ``serve_forever`` calls this method regularly."""
         if os.getppid() != self._parent:
             self._parent = os.getppid()
             self.stop()

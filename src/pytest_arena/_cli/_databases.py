@@ -28,9 +28,9 @@ _FAILED = 1
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
-    """List the databases, or remove what may be removed. Returns the exit status.
+    """List the databases, or remove unused databases. Return the exit status.
 
-    If one place fails, its error is printed after the other places.
+    The error of a place that fails follows the other places.
 
     Raises:
         ConfigError: an option has a wrong value.
@@ -47,7 +47,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
 
 
 def _look(kinds: list[PlaceKind]) -> tuple[list[Place], list[ArenaError]]:
-    """Return the places, and an error for each that cannot be read."""
+    """Return the places, and the errors of places that cannot be read."""
     places: list[Place] = []
     failures: list[ArenaError] = []
     for kind in kinds:
@@ -65,7 +65,7 @@ def _table(places: list[Place]) -> str:
 
 def _sweep(kinds: list[PlaceKind], *, everything: bool, is_agreed: bool) -> int:
     if everything and not is_agreed:
-        # A place that fails here fails again below, and is reported there.
+        # A place that fails here also fails in the sweep, which reports it.
         places, _ = _look(kinds)
         if any(place.things for place in places):
             lines.say(_table(places), "")
@@ -97,7 +97,7 @@ def _status(failures: list[ArenaError]) -> int:
 
 
 def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
-    """Return the places to look at, in the order in which they are shown."""
+    """Return the kinds of places in the order of the output."""
     places: list[PlaceKind] = []
     caches: list[PlaceKind] = []
     for product in SUPPORTED:

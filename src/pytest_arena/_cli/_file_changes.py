@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """The content of a file before and after. A new file has no ``before``."""
+    """The content of a file before and after a change. ``before`` is None for a new file."""
 
     path: Path
     before: bytes | None
@@ -43,7 +43,7 @@ def _lines(content: bytes) -> list[str]:
 
 
 def write_all(changes: list[FileChange]) -> None:
-    """Write all files or none. Each content is written to a file beside the old one, then moved.
+    """Write all files or none. A temporary file with the new content replaces each file.
 
     Raises:
         ConfigError: a file cannot be written, or has changed since it was read.
@@ -52,7 +52,7 @@ def write_all(changes: list[FileChange]) -> None:
     moved: list[FileChange] = []
     try:
         for change in changes:
-            path = change.path.resolve()  # a symbolic link is kept
+            path = change.path.resolve()  # a symbolic link stays
             if _content(path) != change.before:
                 raise OSError("it has changed since it was read")  # noqa: TRY301 - as an error of a write
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +84,6 @@ def write_all(changes: list[FileChange]) -> None:
 def _content(path: Path) -> bytes | None:
     if not path.exists():
         return None
-    # Opened for writing, so that a read-only file is an error: a move would replace it.
+    # Opening for writing fails for a read-only file, which a move would replace.
     with path.open("r+b") as file:
         return file.read()

@@ -19,14 +19,14 @@ _TOOL_FOLDER = re.compile(
 
 
 def parsed(text: str) -> ast.Module:
-    """Parse a file without warnings, such as those about an invalid escape sequence."""
+    """Parse a text without warnings, such as about an invalid escape sequence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(text)
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder in a fixed order, without those in folders of tools."""
+    """Yield the files below a folder in a fixed order. Folders of tools are skipped."""
     for path, folders, names in os.walk(folder):
         if "pyvenv.cfg" in names:
             folders.clear()  # os.walk skips the folders that are removed from its list

@@ -33,7 +33,7 @@ _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def say(*lines: str) -> None:
-    """Print lines, and flush them because the next step may take long."""
+    """Print lines at once, because the next step may take long."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -42,7 +42,7 @@ def say(*lines: str) -> None:
 def ask(question: str, *, is_agreed: bool, refusal: str, command: str) -> bool:
     """Ask for a yes, unless ``--yes`` has agreed. Return whether the user agrees.
 
-    Without a yes, print ``refusal``. Without a terminal, also print the command that needs no yes.
+    Without a yes, print ``refusal``. Without a terminal, also print the command with ``--yes``.
     """
     if is_agreed:
         return True
@@ -58,7 +58,7 @@ def ask(question: str, *, is_agreed: bool, refusal: str, command: str) -> bool:
 
 
 def as_lines(places: Sequence[Place], *, now: datetime) -> Iterator[str]:
-    """Yield a table for each place with things, then the places without."""
+    """Yield a table for each place with things, then the places without things."""
     empty = []
     for place in places:
         line = place.headline
@@ -92,7 +92,7 @@ def as_json(places: Sequence[Place]) -> str:
 
 
 def sweep_line(result: SweepResult) -> str:
-    """Return the line about a thing that was removed, or left for a reason."""
+    """Return the line about a thing that was removed or left."""
     thing = result.thing
     if result.reason:
         return f"left     {thing.name}: {result.reason}"
@@ -127,7 +127,7 @@ def format_size(count: int) -> str:
 
 
 def _sort_key(thing: Thing) -> tuple[str, int, datetime, str]:
-    kind = len(_KINDS)  # what only one product has is last
+    kind = len(_KINDS)  # a kind that only one product has is last
     if thing.what in _KINDS:
         kind = _KINDS.index(thing.what)
     created = thing.created or datetime.min.replace(tzinfo=UTC)
@@ -182,7 +182,7 @@ def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
 def _age(when: datetime | None, now: datetime) -> str:
     if when is None:
         return ""
-    # Negative if another machine's clock is ahead.
+    # Negative if the clock of another machine is ahead.
     seconds = int((now - when).total_seconds())
     for size, unit in _AGES:
         if seconds >= size:
@@ -191,7 +191,7 @@ def _age(when: datetime | None, now: datetime) -> str:
 
 
 def _shorten(text: str, width: int) -> str:
-    """Return a text of at most ``width`` characters: a longer one without its middle."""
+    """Return a text of at most ``width`` characters. A longer text loses its middle."""
     if len(text) <= width:
         return text
     start = width // 2 - 1

@@ -15,8 +15,8 @@ from pytest_arena.scenarios import verbs as scenarios
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    # argparse has no public name for what add_subparsers() returns.
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - see above
+    # argparse has no public name for the result of add_subparsers().
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - no public name
     Options = argparse.Namespace
 
 _FAILED = 1
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _STOPPED
     except BrokenPipeError:
-        # A reader such as `head` has ended. Python flushes stdout again at its exit.
+        # A reader such as `head` has ended. At its exit Python would flush stdout again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         return _FAILED

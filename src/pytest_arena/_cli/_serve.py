@@ -58,7 +58,7 @@ _STATUS: dict[int, int] = {
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve until a signal. Returns the exit status: 1 if a level had a problem.
+    """Serve until a signal. Return the exit status, which is 1 if a level had a problem.
 
     Raises:
         ConfigError: there is no token, or another program uses a port.
@@ -82,9 +82,9 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def run_without_tests(options: Sequence[str], plugin: object) -> int:
-    """Run pytest for a command, and return its exit status.
+    """Run pytest for a command, and return the exit status.
 
-    The suite's options for its tests (coverage, workers, a time limit) do not apply.
+    The options of the suite for its tests (coverage, workers, a time limit) do not apply.
     """
     plugins = [plugin, _NoTimeLimit()]
     return int(pytest.main([*_WITHOUT_TESTS, *options], plugins=plugins))
@@ -94,13 +94,13 @@ class _NoTimeLimit:
     """A plugin of pytest that switches pytest-timeout off, but not for child programs."""
 
     def __init__(self) -> None:
-        # With `-p no:timeout` the setting `timeout` would be unknown, which may be an error.
+        # With `-p no:timeout` pytest may refuse the unknown setting `timeout`.
         self._former = os.environ.get(_TIME_LIMIT)
         os.environ[_TIME_LIMIT] = "0"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Restore the variable, which pytest-timeout has read."""
+        """Restore the variable. pytest-timeout has read it."""
         os.environ.pop(_TIME_LIMIT)
         if self._former is not None:
             os.environ[_TIME_LIMIT] = self._former
@@ -196,7 +196,7 @@ class LevelServer:
                 _refuse(command, "no level has begun. POST /level/enter begins one")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the problems of a level. The command that leaves it returns them."""
+        """Keep the problems of a level. The command that leaves the level returns them."""
         if report.failed or report.skipped:
             self._problems.append(redact(report.longreprtext))
 
@@ -205,7 +205,7 @@ class LevelServer:
         commands = _LevelCommands(RUNS[session.config], self._seeds)
         earlier_problems = self._problems
         self._problems = []
-        # The command that ended the level, or None if the server stops. Empty if no level began.
+        # The command that ended the level, or None if the server stops. Empty without a level.
         endings: list[Command | None] = []
 
         def level(request: pytest.FixtureRequest, arena_app: object) -> None:
@@ -351,7 +351,7 @@ class _LevelCommands:
 
 
 def _refuse(command: Command, reason: str) -> None:
-    """Refuse a command: its path or its method is wrong, or ``reason`` makes it impossible now."""
+    """Refuse a command with a wrong path or a wrong method, or for this reason."""
     path = command.path
     method = _METHODS.get(path)
     if path.startswith(_SEED):

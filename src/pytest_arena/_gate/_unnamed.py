@@ -16,36 +16,37 @@ WRITES = "writes"
 NOTIFIES = "notifies"
 
 
-def _at_start(pattern: str) -> re.Pattern[str]:
+def at_start(pattern: str) -> re.Pattern[str]:
+    """Return a pattern that matches at the first word of a statement."""
     return re.compile(START + pattern, re.IGNORECASE | re.DOTALL)
 
 
 _DEFINES = r"(?:CREATE|ALTER|DROP)\b"
 _KINDS = (
     (
-        _at_start(
+        at_start(
             r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b"
         ),
         TEMPORARY,
     ),
-    (_at_start(rf"{_DEFINES}[^;]*?\bIF\s+(?:NOT\s+)?EXISTS\b"), MAY_WRITE),
+    (at_start(rf"{_DEFINES}[^;]*?\bIF\s+(?:NOT\s+)?EXISTS\b"), MAY_WRITE),
     (
-        _at_start(rf"(?:{_DEFINES}|(?:TRUNCATE|COMMENT|GRANT|REVOKE|REFRESH)\b)"),
+        at_start(rf"(?:{_DEFINES}|(?:TRUNCATE|COMMENT|GRANT|REVOKE|REFRESH)\b)"),
         WRITES,
     ),
     (
-        _at_start(
+        at_start(
             r"SELECT\b[^;'\"]*?\bINTO\b(?!\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?\b)"
         ),
         WRITES,
     ),
-    (_at_start(r"COPY\s[^()]*(?:\([^()]*\)\s*)?FROM\b"), WRITES),
-    (_at_start(r"NOTIFY\b"), NOTIFIES),
-    (_at_start(r"(?:DO|CALL|EXECUTE)\b"), MAY_WRITE),
-    (_at_start(r"LOCK\b"), LOCKS),
+    (at_start(r"COPY\s[^()]*(?:\([^()]*\)\s*)?FROM\b"), WRITES),
+    (at_start(r"NOTIFY\b"), NOTIFIES),
+    (at_start(r"(?:DO|CALL|EXECUTE)\b"), MAY_WRITE),
+    (at_start(r"LOCK\b"), LOCKS),
 )
-_FIRST_WORDS = _at_start(r"(?P<words>DO\b|[\w.\"]+(?:\s+[\w.\"]+){0,2})")
-_QUERY = _at_start(r"(?:SELECT|WITH|VALUES)\b")
+_FIRST_WORDS = at_start(r"(?P<words>DO\b|[\w.\"]+(?:\s+[\w.\"]+){0,2})")
+_QUERY = at_start(r"(?:SELECT|WITH|VALUES)\b")
 _TEXT = re.compile(r"'(?:[^']|'')*'")
 _LOCKS = re.compile(
     r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b"

@@ -52,7 +52,7 @@ class Watcher(Protocol):
         """The object whose methods are called around each request to an app."""
 
     @property
-    def is_rehearsing(self) -> bool:
+    def is_repeating(self) -> bool:
         """Whether the test runs again. Its outcome is not reported then."""
 
     def uses_app(self, app: object) -> None:

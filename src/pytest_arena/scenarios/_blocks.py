@@ -23,21 +23,21 @@ from pytest_arena.scenarios.specs._specification import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_arena.scenarios._instruments import Instruments
+    from pytest_arena.scenarios._recorder import EvidenceRecorder
 
 _MOST_SCENARIOS = 3
-_LIKE = 0.4
-"""The similarity of texts from which a step is proposed."""
+_MIN_SIMILARITY = 0.4
+"""The similarity that a proposed step needs."""
 _WHY = "a step block must name a step of the scenario"
 
 
 class Scenario:
     """The scenario that a test proves. Its blocks mark the steps of the test.
 
-    The fixture ``scenario`` returns it. Blocks are optional. If a test has a block, each When and
-    Then needs one, and the report shows what the test seeded, requested and asserted in each step.
-    Blocks are plain ``with`` blocks, also in async tests. Without ``arena_specs`` they have no
-    effect.
+    The fixture ``scenario`` returns this object. Blocks are optional. If a test has a block, each
+    When and each Then needs a block. The report shows what the test seeded, requested and asserted
+    in each step. Blocks are plain ``with`` blocks, also in async tests. Without ``arena_specs``
+    they have no effect.
 
     Example::
 
@@ -53,9 +53,9 @@ class Scenario:
 
     __module__ = "pytest_arena"
 
-    # Any: the type of the instruments is not public.
-    def __init__(self, instruments: Any) -> None:
-        self._instruments: Instruments | None = instruments
+    # Any: the type of the recorder is not public.
+    def __init__(self, recorder: Any) -> None:
+        self._recorder: EvidenceRecorder | None = recorder
 
     def given(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Given step, or of an And after one.
@@ -65,8 +65,8 @@ class Scenario:
                 placeholders, or the values of a row.
 
         Raises:
-            ScenarioError: the scenario has no such step, or it precedes a step whose block has
-                begun, or the test names no scenario.
+            ScenarioError: the test names no scenario, the scenario has no such step, or the step
+                precedes a step whose block has begun.
         """
         __tracebackhide__ = True
         return self._block("given", text)
@@ -82,13 +82,13 @@ class Scenario:
         return self._block("then", text)
 
     def todo(self, text: str = "") -> NoReturn:
-        """Fail, because the test is not written yet. Its scenario is a STUB.
+        """Fail a test that is not written yet. The status of its scenario is STUB.
 
         Raises:
             NotWritten: always.
         """
         __tracebackhide__ = True
-        log = self._instruments.log if self._instruments else None
+        log = self._recorder.log if self._recorder else None
         what = "this test is not written yet"
         if text:
             what += f": {text}"
@@ -105,25 +105,25 @@ class Scenario:
     @contextmanager
     def _block(self, kind: Kind, text: str) -> Iterator[None]:
         __tracebackhide__ = True
-        instruments = self._instruments
-        if instruments is None or instruments.specification is None:
+        recorder = self._recorder
+        if recorder is None or recorder.specification is None:
             yield
             return
-        specification = instruments.specification
-        log = instruments.log
+        specification = recorder.specification
+        log = recorder.log
         if log is None or not log.scenarios:
             raise _unnamed(kind, text, specification)
         steps = _Steps(log, specification.problems)
         block = Block(kind, steps.places_of(kind, text))
         log.blocks.append(block)
-        written_before = instruments.written_by_test()
+        written_before = recorder.written_by_test()
         assertions_before = log.assertions
         requests_before = len(log.requests)
         try:
             yield
         finally:
             block.close()
-            written = instruments.written_by_test() - written_before
+            written = recorder.written_by_test() - written_before
             requests = range(requests_before, len(log.requests))
             for key, place in block.places:
                 log.steps.append(
@@ -139,7 +139,7 @@ class Scenario:
 
 @dataclass(slots=True)
 class _Steps:
-    """The steps of a test's scenarios, and which of them were done."""
+    """Finds the steps of a test's scenarios by the texts of its blocks."""
 
     log: Log
     problems: Sequence[Problem]
@@ -150,14 +150,14 @@ class _Steps:
         kind: Kind,
         text: str,
     ) -> tuple[tuple[str, int], ...]:
-        """Return the place of the step to do next, in each scenario that has its text.
+        """Return the number of the step that a block names, in each scenario that has the step.
 
         Raises:
             ScenarioError: no scenario has the step, or it precedes the last step in each scenario.
         """
         __tracebackhide__ = True
         next_places = []
-        passed = None
+        order_error = None
         for scenario in self.log.scenarios:
             places = _places(scenario, kind, canonical(text))
             if not places:
@@ -165,14 +165,14 @@ class _Steps:
             place = self._next(scenario.key, places)
             if place is not None:
                 next_places.append((scenario.key, place))
-            elif passed is None:
-                passed = self._out_of_order(text, scenario, places)
+            elif order_error is None:
+                order_error = self._out_of_order(text, scenario, places)
         if next_places:
             return tuple(next_places)
-        raise passed or self._unknown(kind, text)
+        raise order_error or self._unknown(kind, text)
 
     def _next(self, key: str, places: list[int]) -> int | None:
-        """Return the first place after the last step, or the last step again, as in a loop."""
+        """Return the first place after the last block's step, or that step again in a loop."""
         last = max(self._done(key), default=-1)
         for place in places:
             if place > last:
@@ -198,23 +198,23 @@ class _Steps:
             for step in scenario.steps:
                 known[canonical(step.text)] = (scenario, step)
         wanted = canonical(text)
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=_LIKE)
+        near = difflib.get_close_matches(wanted, known, n=1, cutoff=_MIN_SIMILARITY)
         place = ""
         if near:
             scenario, step = known[near[0]]
             place = f"{scenario.spec}:{step.line}"
-        wrong = self._misread(text, place)
-        if wrong:
-            fix = f"correct {wrong.place}"
-            if wrong.hint:
-                fix = f"{wrong.place}: {wrong.hint}"
+        problem = self._misread(text, place)
+        if problem:
+            fix = f"correct {problem.place}"
+            if problem.hint:
+                fix = f"{problem.place}: {problem.hint}"
             why = "the specification has an error, which may hide the step"
             return _no_step(
                 kind,
                 text,
                 why,
                 fix,
-                f"\n{wrong.place}  {wrong.what}",
+                f"\n{problem.place}  {problem.what}",
             )
         if not near:
             why = f"{_WHY}. No step is like it"
@@ -271,7 +271,7 @@ def _places(
     kind: Kind,
     text: str,
 ) -> list[int]:
-    """Return the places of a text among the steps. Steps of an Outline also have rows' texts."""
+    """Return the places of a step's text. The text may have placeholders, or a row's values."""
     variants = [scenario.steps, *(row.steps for row in scenario.rows)]
     places = set()
     for steps in variants:
@@ -290,7 +290,7 @@ def _unnamed(
     text: str,
     specification: Specification,
 ) -> ScenarioError:
-    """Return the error of a test without a scenario. It proposes scenarios with this step."""
+    """Return the error of a test that names no scenario. Propose the scenarios with this step."""
     likely = [
         scenario
         for scenario in specification.scenarios

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pytest_arena._config._project import read_project, read_setting
+from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios import FORMS
 from pytest_arena.scenarios.evidence._agreed import Lock, baseline_text
@@ -20,7 +21,6 @@ from pytest_arena.scenarios.evidence._document import Document, as_json, from_js
 from pytest_arena.scenarios.evidence._judge import listed, merged
 from pytest_arena.scenarios.evidence._verdicts import NO_TEST
 from pytest_arena.scenarios.outputs import _terminal as terminal
-from pytest_arena.scenarios.outputs._phrases import counted
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
 from pytest_arena.scenarios.outputs._targets import (
     OutputTarget,
@@ -62,7 +62,7 @@ def do_list(options: argparse.Namespace) -> int:
         nothing = error
         problems = tuple(problem for problem in problems if problem.what != error.what)
     if options.json:
-        if nothing:  # for readers of the JSON alone
+        if nothing:  # readers of the JSON do not see the error
             problem = Problem(
                 spec="",
                 line=0,
@@ -70,8 +70,7 @@ def do_list(options: argparse.Namespace) -> int:
                 hint=nothing.fix,
             )
             problems = (*problems, problem)
-        # JSON is UTF-8, whatever the terminal is:
-        # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+        # JSON is always UTF-8: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8")
         document = listed(replace(specification, problems=problems))
@@ -90,7 +89,7 @@ def do_list(options: argparse.Namespace) -> int:
 
 
 def do_check(options: argparse.Namespace) -> int:
-    """Collect the tests, and report the scenarios without one."""
+    """Collect the tests, and report the scenarios without a test."""
     names_files = any(
         argument.startswith("--arena-specs") or not argument.startswith("-")
         for argument in options.others
@@ -108,7 +107,7 @@ def do_check(options: argparse.Namespace) -> int:
 
 
 def do_stubs(options: argparse.Namespace) -> int:
-    """Write, or print, tests for the scenarios without one."""
+    """Write or print a stub for each scenario without a test."""
     project = read_project()
     root = project.root
     named = [str(Path.cwd() / path) for path in options.paths]
@@ -117,7 +116,7 @@ def do_stubs(options: argparse.Namespace) -> int:
     )
     wanted = reader.read(wanted_patterns, root)
     reader.require_scenarios(wanted, wanted_patterns)
-    # A marker's name must be unique in all specifications.
+    # The name in a marker must be unique in all specifications.
     patterns = (*project.specs, *named)
     known = reader.read(patterns, root) if named and project.specs else wanted
     index = Index(known)
@@ -133,7 +132,7 @@ def do_stubs(options: argparse.Namespace) -> int:
     existing = [
         path for test_folder in test_folders for path in reader.files_in(test_folder)
     ]
-    # Python identifies a module outside of packages by its name alone.
+    # Outside of packages Python identifies a module by its name alone.
     elsewhere = set()
     for path in existing:
         is_in_package = (path.parent / "__init__.py").exists()
@@ -176,7 +175,7 @@ def _mapped(
 ) -> set[str]:
     """Return the keys of the scenarios that a test names, also by a former name."""
     keys = {judged.scenario.key for judged in document.scenarios if judged.tests}
-    # The hint of a wrong marker shows the marker that it must mean.
+    # The hint of a wrong marker shows the correct marker.
     hints = "\n".join(problem.hint for problem in document.problems)
     for scenario in wanted.scenarios:
         if index.marker(scenario)[:-1] in hints:
@@ -217,7 +216,7 @@ def _are_sync(files: Iterable[Path]) -> bool:
 
 
 def _runner() -> str:
-    """Return the marker that async tests of the project need, or "" without one."""
+    """Return the marker that async tests of the project need, or "" if they need none."""
     modes = {
         *read_setting("asyncio_mode"),
         *read_setting("anyio_mode"),
@@ -232,7 +231,7 @@ def _runner() -> str:
 
 
 def _write_stub(file: StubFile, options: argparse.Namespace) -> str:
-    """Write a file if the options say so. Return what to print."""
+    """Write a file with --write. Return the text to print."""
     path = file.path.as_posix()
     tests = counted(file.tests, "test")
     if options.check:
@@ -253,7 +252,7 @@ def _write_stub(file: StubFile, options: argparse.Namespace) -> str:
 
 
 def do_accept(options: argparse.Namespace) -> int:
-    """Write the current steps of scenarios, or of all with a test, to the lock file."""
+    """Write the current steps of scenarios to the lock file."""
     config = read_project()
     path = config.root / config.scenario_lock
     document = _all_collected(folder=_configured()[0])
@@ -282,7 +281,7 @@ def _outdated(
 ) -> Iterator[str]:
     """Yield each marker that names an older version, with the marker to paste.
 
-    The lock file has no effect on it. The scenario stays DRIFTED.
+    The lock file has no effect on such a marker. The scenario stays DRIFTED.
     """
     for judged in document.scenarios:
         scenario = judged.scenario
@@ -323,7 +322,7 @@ def do_explain(options: argparse.Namespace) -> int:
 
 def do_merge(options: argparse.Namespace) -> int:
     """Judge several runs as one."""
-    outputs = targets(options.out, _OUT)  # first, because it may raise an error
+    outputs = targets(options.out, _OUT)  # a wrong option fails before the judgement
     documents = [_document(path) for path in options.documents]
     strict = ""
     shards: list[str] = []
@@ -332,7 +331,7 @@ def do_merge(options: argparse.Namespace) -> int:
         strict = "--strict"
         if any(document.partial for document in documents):
             shards = options.documents
-            # The file of the shard that has the test may be missing.
+            # The file of the shard with the test may be missing.
             without_test = "no test of the merged runs names it"
     document = merged(
         documents,
@@ -404,7 +403,7 @@ def _write_baseline(path: Path, document: Document) -> None:
     _print([f"baseline written to {path}"])
 
 
-# Helpers of several verbs.
+# Helpers of several commands.
 
 
 def _specs_to_name(document: Document) -> Sequence[str]:

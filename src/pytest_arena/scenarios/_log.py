@@ -13,9 +13,9 @@ from pytest_arena.scenarios.requests._record import RequestRecord
 from pytest_arena.scenarios.specs._specification import Kind, ScenarioSpec
 
 PLAIN = (str, int, float, Decimal, date, time, Enum, UUID)
-"""Types whose text shows their value. The text of others may be long, or query a database."""
+"""Types whose text shows their value. ``str`` of another object may query a database."""
 
-# Other objects are not kept, because the log must not prolong their lives.
+# The log keeps no other objects, because it must not prolong their lives.
 _KEPT = (*PLAIN, dict, list, tuple, set)
 _LONGEST_TEXT = 160
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -30,7 +30,7 @@ class Block:
 
     kind: Kind
     places: tuple[tuple[str, int], ...]
-    """The keys of the scenarios that have the step, each with the step's place."""
+    """The keys of the scenarios that have the step, each with the step's number."""
     is_open: bool = True
 
     def close(self) -> None:
@@ -50,18 +50,18 @@ class Log:
     has_late_requests: bool = False
     """Whether the tear-down has sent a request."""
     has_written_late: bool = False
-    """Whether one of them may write. After it, the tear-down cleans up."""
+    """Whether the tear-down has sent a request that may write. Then it only cleans up."""
     requests: list[RequestRecord] = field(default_factory=list)
     logins: list[RequestRecord] = field(default_factory=list)
     answered: int = 0
     """How many requests have been answered."""
     reads: int = -1
-    """How often sessions of the test had read when its first own request began."""
-    heard: dict[AssertionKey, Asserted] = field(default_factory=dict)
+    """How often sessions of the test had read when the first request after Given began."""
+    passed_assertions: dict[AssertionKey, Asserted] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    """The assertions whose last run failed: place and text."""
+    """The texts of the assertions that failed at their last evaluation, by place."""
     values: dict[AssertionKey, list[object]] = field(default_factory=dict)
-    """The values at each assertion in its last passed run."""
+    """The values of the variables when each assertion last passed."""
     assertions: int = 0
     """How many assertions passed that could have failed."""
     blocks: list[Block] = field(default_factory=list)
@@ -69,8 +69,8 @@ class Log:
     off: dict[str, str] = field(default_factory=dict)
     """The kinds of evidence that could not be recorded, each with the reason."""
     lost: list[str] = field(default_factory=list)
-    """The writes of its requests that the app never committed."""
-    has_asked_another: bool = False
+    """The writes of the requests that the app never committed."""
+    has_requested_other_app: bool = False
     """Whether a request reached an app that is not under test."""
 
     @property
@@ -82,7 +82,7 @@ class Log:
 
     @property
     def first(self) -> int:
-        """The place of the first request that is not preparation, or 0."""
+        """The number of the first request that is not preparation, or 0."""
         for place, request in enumerate(self.requests):
             if not request.is_preparation:
                 return place
@@ -91,7 +91,7 @@ class Log:
     @property
     def has_asserted(self) -> bool:
         """Whether an assertion that could fail has passed since the last request."""
-        for asserted in self.heard.values():
+        for asserted in self.passed_assertions.values():
             if asserted.after >= len(self.requests) and not asserted.is_constant:
                 return True
         return False
@@ -101,17 +101,17 @@ class Log:
         self.in_call = True
 
     def begin_teardown(self) -> None:
-        """Note that the tear-down begins. Assertions of the call have been read."""
-        self.heard = {}
+        """Note that the tear-down begins, and forget the assertions of the call."""
+        self.passed_assertions = {}
         self.in_teardown = True
 
     @property
-    def is_listening(self) -> bool:
+    def is_recording(self) -> bool:
         """Whether an assertion that passes now counts."""
         return self.in_call or (self.in_teardown and not self.has_written_late)
 
     def end_call(self, fixture_names: Iterable[str]) -> None:
-        """Note that the test's function has ended, and which fixtures it requested meanwhile."""
+        """Note that the test's function has ended. Add the fixtures that it requested."""
         self.in_call = False
         self.fixture_names |= frozenset(fixture_names)
 
@@ -135,12 +135,12 @@ class Log:
         self.requests.append(request)
 
     def count_answer(self) -> None:
-        """Note that one more request has been answered."""
+        """Count an answered request."""
         self.answered += 1
 
     def note_other_app(self) -> None:
         """Note that a request reached an app that is not under test."""
-        self.has_asked_another = True
+        self.has_requested_other_app = True
 
     def passed(
         self,
@@ -161,7 +161,7 @@ class Log:
         self.failures.pop(place, None)
         key = (place, text)
         is_idle = is_idle or is_constant(text)
-        asserted = self.heard.get(key)
+        asserted = self.passed_assertions.get(key)
         if asserted is None:
             asserted = Asserted(
                 place=place,
@@ -170,7 +170,7 @@ class Log:
                 is_constant=is_idle,
                 times=0,
             )
-            self.heard[key] = asserted
+            self.passed_assertions[key] = asserted
         asserted.pass_again(self.answered, is_constant=is_idle)
         self.values[key] = [value for value in values if isinstance(value, _KEPT)]
         if not is_idle:
@@ -181,31 +181,31 @@ class Log:
         self.failures[place] = _shortened(text)
 
     def forget_values(self) -> None:
-        """Drop the values of assertions, because the log must not prolong their lives."""
+        """Drop the values at assertions, because the log must not prolong their lives."""
         self.values = {}
 
     def restore_point(self) -> Callable[[], None]:
-        """Return a function that removes all assertions, and later records of other kinds."""
+        """Return a function that removes all assertions and the records made after this call."""
         requests = len(self.requests)
         blocks = len(self.blocks)
         steps = len(self.steps)
         answered = self.answered
 
-        def go_back() -> None:
+        def restore() -> None:
             del self.requests[requests:]
             del self.blocks[blocks:]
             del self.steps[steps:]
             self.answered = answered
-            self.heard = {}
+            self.passed_assertions = {}
             self.failures = {}
             self.values = {}
             self.assertions = 0
 
-        return go_back
+        return restore
 
 
 def holds_answer(value: object, depth: int = 2) -> bool:
-    """Return whether a value is an answer of an HTTP client, or a container of one."""
+    """Return whether a value is an answer of an HTTP client, or contains such an answer."""
     kind = type(value)
     if hasattr(kind, "raise_for_status") or hasattr(kind, "status_code"):
         return True

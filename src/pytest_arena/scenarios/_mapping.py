@@ -56,19 +56,19 @@ class Mapped:
     """One test, with the scenarios that its markers name."""
 
     item: pytest.Item
-    """Referenced, so that its identity stays unique."""
+    """This reference keeps the item alive, so that its identity stays unique."""
     test: str
-    """Its node id at collection. A plugin may change it later."""
+    """The node id at collection. A plugin may change the item's node id later."""
     mappings: tuple[Mapping, ...]
     scenarios: tuple[ScenarioSpec, ...]
     errors: tuple[tuple[str, ScenarioError], ...]
-    """Problems of markers that name no scenario, or no row of the scenario with this key."""
+    """The errors of markers. The key is "" if the marker names no scenario."""
     markers: int
-    """How many markers it had when it was mapped."""
+    """How many markers the test had when it was mapped."""
 
 
 class Mapper:
-    """Reads the markers of tests. Tests of pytest-bdd need none."""
+    """Reads the markers of tests. Tests of pytest-bdd need no marker."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Mapper:
         mappings.setdefault(mapping, scenario)
 
     def _keys_named(self) -> frozenset[str]:
-        """Return the keys of the scenarios that markers name. Needed only if a marker is wrong."""
+        """Return the keys of the scenarios that markers name. Called only for a wrong marker."""
         if self._named is not None:
             return self._named
         named = set()
@@ -194,7 +194,7 @@ def _line_of_bdd(path: Path) -> int:
 
 
 def _parameters(item: pytest.Item) -> dict[str, object]:
-    """Return the parameters of a test, with those in a row of pytest-bdd."""
+    """Return the parameters of a test, and the values of its row in pytest-bdd."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return {}
@@ -208,7 +208,7 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 def _hash_of(item: pytest.Item) -> str:
     """Return the hash of a test's code, ``1:9f3c01aa``, or "" without code of the project.
 
-    The test's name, decorators, annotations, docstring, comments and layout do not change it.
+    The hash does not include name, decorators, annotations, docstring, comments and layout.
     """
     function = own_function(item)[2]
     if function is None:
@@ -235,8 +235,8 @@ _DYNAMIC = {"locals", "request"}
 def _unused_columns(item: Any, scenario: ScenarioSpec, row: Pairs) -> tuple[str, ...]:
     """Return the columns whose values a test gets and ignores.
 
-    The test has an argument or a loop's variable of that name, which neither the test nor a
-    fixture reads. Columns that no step names do not count.
+    The test has an argument or a loop variable with the name of the column. Neither the test nor a
+    fixture reads it. Columns that no step names do not count.
     """
     code = getattr(inspect.unwrap(own_function(item)[2]), "__code__", None)
     if code is None or not row:
@@ -257,7 +257,7 @@ def _unused_columns(item: Any, scenario: ScenarioSpec, row: Pairs) -> tuple[str,
 
 
 def _read_names(function: ast.AST) -> set[str]:
-    """Return the variables that a function reads, except only to print or assert them alone."""
+    """Return the variables that a function reads, except to print them or assert them alone."""
     idle: set[ast.AST] = set()
     for node in ast.walk(function):
         if _is_idle(node):
@@ -291,7 +291,7 @@ def _template_of(item: pytest.Item) -> tuple[str, Path] | None:
     """Return the scenario from which pytest-bdd made a test, and its file.
 
     The name includes feature and rule: ``Battles :: The rule :: It starts``. The registry is
-    private to pytest-bdd, so any error means that there is no scenario.
+    private to pytest-bdd. After an error in it the function returns None.
     """
     module = sys.modules.get(_BDD)
     registry: Any = getattr(module, "scenario_wrapper_template_registry", None)
@@ -306,11 +306,11 @@ def _template_of(item: pytest.Item) -> tuple[str, Path] | None:
         return None
 
 
-class Unawaited:
-    """The coroutines that steps returned. pytest-bdd calls the steps, but does not await them.
+class UnawaitedSteps:
+    """The coroutines that steps of pytest-bdd returned. pytest-bdd does not await them.
 
-    A step may return its coroutine as a fixture, and another step may run it. So the coroutines are
-    checked when the test has ended.
+    A step may return its coroutine as a fixture, and another step may await it. pytest-arena checks
+    the coroutines when the test has ended.
     """
 
     def __init__(self) -> None:
@@ -319,7 +319,7 @@ class Unawaited:
         self._is_watching = False
 
     def watch(self) -> str:
-        """Begin to record what steps return. Return why that is impossible, or ""."""
+        """Begin to record the coroutines of steps. Return why that is impossible, or ""."""
         module = sys.modules.get(_BDD)
         if module is None or self._is_watching:
             return ""
@@ -371,31 +371,33 @@ class Unawaited:
 
 def _never_ran(result: Any) -> bool:
     if inspect.isasyncgen(result):
-        # A generator that began is suspended or has ended. pytest-bdd never continues a generator.
+        # pytest-bdd may begin a generator, but never continues it.
         return not result.ag_running and result.ag_frame is not None
     if inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
         return False
-    result.close()  # or Python warns of it when it is garbage-collected
+    result.close()  # otherwise Python warns at garbage collection
     return True
 
 
-# The collection of all processes.
+# The collections of all processes.
 
 
 class Mappings:
-    """The mappings, wrong markers and names of tests of all processes.
+    """The mappings, wrong markers and test names that all processes collected.
 
     Each worker collects all tests and sends the same mappings.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
-        """The node ids of mappings by the node ids of reports, which plugins may have changed."""
+        """The node ids of mappings by the node ids of reports. Plugins may change the latter."""
         self.collectors = 0
         """How many processes have sent their collection."""
         self.problems: dict[Problem, None] = {}
         """Wrong markers, and files that were not collected."""
-        self._is_deselected: dict[Mapping, bool] = {}  # in all processes
+        self._is_deselected: dict[
+            Mapping, bool
+        ] = {}  # True if all processes deselected it
 
     def all(self) -> list[Mapping]:
         """Return the mappings."""
@@ -435,8 +437,8 @@ class Mappings:
             self.problems[_wrong_marker(item, error)] = None
 
     def _add(self, mapping: Mapping, *, is_deselected: bool) -> None:
-        is_so_elsewhere = self._is_deselected.get(mapping, True)
-        self._is_deselected[mapping] = is_so_elsewhere and is_deselected
+        others_deselected = self._is_deselected.get(mapping, True)
+        self._is_deselected[mapping] = others_deselected and is_deselected
 
     def plain(self) -> dict[str, object]:
         """Return the collection as plain values, for another process."""
@@ -471,7 +473,7 @@ def _wrong_marker(item: pytest.Item, error: ScenarioError, key: str = "") -> Pro
     )
 
 
-# Was it the whole run?
+# Did the run include all tests?
 
 
 def what_is_left_out(
@@ -479,9 +481,9 @@ def what_is_left_out(
     mappings: Mappings,
     broken: list[str],
 ) -> str:
-    """Return why not all tests of scenarios were run, or "" if all were.
+    """Return why the run left out tests of scenarios, or "" if it left out none.
 
-    An option that left out none of them does not count. With ``-m "not slow"`` a run may be whole.
+    An option such as ``-m "not slow"`` does not count if it left out no test of a scenario.
     """
     config = session.config
     reasons = list(_narrowed(config))
@@ -495,8 +497,8 @@ def what_is_left_out(
 
 
 def _narrowed(config: pytest.Config) -> Iterator[str]:
-    """Yield the options that made pytest collect only a part."""
-    # Without paths, a call outside of the root collects its folder.
+    """Yield the options that made pytest collect only a part of the tests."""
+    # Without paths, pytest collects the folder in which it was called.
     source = getattr(config.args_source, "name", "")
     args = []
     if source in {"ARGS", "INVOCATION_DIR"}:
@@ -557,7 +559,7 @@ _CHOICES = (
     ("-m", "markexpr"),
     ("--deselect", "deselect"),
     ("--scenario", "arena_scenario"),
-    ("--group", "group"),  # of pytest-split: a shard
+    ("--group", "group"),  # the shard of pytest-split
 )
 
 
@@ -585,8 +587,8 @@ def _deselected(config: pytest.Config, mappings: Mappings) -> Iterator[str]:
 
 def _stopped(session: pytest.Session) -> Iterator[str]:
     distributed = session.config.pluginmanager.get_plugin("dsession")
-    elsewhere = getattr(distributed, "shouldstop", "")
-    reason = session.shouldfail or session.shouldstop or elsewhere
+    xdist_reason = getattr(distributed, "shouldstop", "")
+    reason = session.shouldfail or session.shouldstop or xdist_reason
     if reason:
         yield str(reason)
     elif session.exitstatus == _INTERRUPTED:
@@ -610,9 +612,9 @@ def uncollected(report: Any) -> Problem:
 
 
 def check_agreed(wanted: Config, *, lists_only: bool) -> None:
-    """Check that the baseline and the lock file of the options exist.
+    """Check that the baseline and the lock file that options name exist.
 
-    A list needs neither, because users write the first ones with it.
+    A list needs no such file, because users write the first files with it.
 
     Raises:
         ConfigError: a file does not exist.

@@ -13,16 +13,16 @@ import pluggy
 
 from pytest_arena._config._project import read_project
 from pytest_arena.errors import ArenaError, ConfigError
-from pytest_arena.scenarios._instruments import Instruments
 from pytest_arena.scenarios._mapping import (
     Mapped,
     Mapper,
     Mappings,
-    Unawaited,
+    UnawaitedSteps,
     check_agreed,
     uncollected,
     what_is_left_out,
 )
+from pytest_arena.scenarios._recorder import EvidenceRecorder
 from pytest_arena.scenarios._sabotage import SabotagePasses
 from pytest_arena.scenarios._tries import (
     SENT,
@@ -33,8 +33,8 @@ from pytest_arena.scenarios._tries import (
 )
 from pytest_arena.scenarios.assertions._assertions import (
     enable,
-    heard,
-    heard_in_teardown,
+    record_assertions,
+    record_teardown_assertions,
 )
 from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._agreed import (
@@ -61,11 +61,11 @@ if TYPE_CHECKING:
 
 hook = pluggy.HookimplMarker("pytest")
 
-_OUTPUT = "arena_scenarios"  # what a worker sends to pytest-xdist's controller
+_OUTPUT = "arena_scenarios"  # the key of the values that a worker of pytest-xdist sends
 _LISTS = ("collectonly", "setuponly", "setupplan")
 _FAILED = 1  # pytest's exit statuses
 _USAGE = 4
-_BROKEN = (3, 4)  # an internal error, and a usage error
+_BROKEN = (3, 4)  # an internal error, a usage error
 
 
 class Scenarios:
@@ -75,31 +75,31 @@ class Scenarios:
     controller receives all reports, and judges the scenarios.
     """
 
-    instruments: Instruments
+    recorder: EvidenceRecorder
 
     def __init__(self, config: pytest.Config, wanted: Config) -> None:
         self.document: Document | None = None
         self._config = config
         self._wanted = wanted
         self._tests: dict[int, Mapped] = {}  # by the identity of their items
-        self._unawaited = Unawaited()
+        self._unawaited = UnawaitedSteps()
         self._mappings = Mappings()
         self._tries = Tries()
         self._broken: dict[str, None] = {}  # files that could not be collected
         self._failed: set[str] = set()  # tests that failed at least once here
-        self._is_again = False  # whether the running test is one of them
+        self._is_again = False  # whether the running test has failed before
         self._lines: list[str] = []
         self._is_run = False
 
     # Before the tests.
 
-    def watch(self, run: ArenaRun) -> Instruments:
+    def watch(self, run: ArenaRun) -> EvidenceRecorder:
         """Return the watcher of a run. Called before any test file is imported."""
-        self.instruments = Instruments(run)
+        self.recorder = EvidenceRecorder(run)
         why = enable(self._config)
         if why:
-            self.instruments.off["asserted"] = why
-        return self.instruments
+            self.recorder.off["asserted"] = why
+        return self.recorder
 
     def more_plugins(self) -> list[tuple[str, object]]:
         """Return further plugins of this run, with their names."""
@@ -107,7 +107,7 @@ class Scenarios:
             return []
         passes = SabotagePasses(
             self._config,
-            self.instruments,
+            self.recorder,
             self._tries,
             self._tests,
             self._wanted.scenario_evidence,
@@ -144,7 +144,7 @@ class Scenarios:
             index,
             wanted.root,
         )
-        self.instruments.read_steps_of(self._specification)
+        self.recorder.read_steps_of(self._specification)
 
     def _read_rules(self) -> Rules:
         wanted = self._wanted
@@ -180,12 +180,12 @@ class Scenarios:
             self._deselect(items)
         note = self._unawaited.watch()
         if note:
-            self.instruments.run.ledger.note(note)
+            self.recorder.run.ledger.note(note)
 
     def _map(self, items: list[pytest.Item]) -> None:
         for mapped in self._mapper.all_of(items):
             self._tests[id(mapped.item)] = mapped
-            # JUnit's XML shows strings. A skipped test has them as well.
+            # JUnit's XML shows these strings, also for a skipped test.
             keys = [("arena_scenario", each.key) for each in mapped.scenarios]
             revs = [("arena_scenario_rev", each.rev) for each in mapped.scenarios]
             mapped.item.user_properties.extend(keys + revs)
@@ -211,7 +211,7 @@ class Scenarios:
 
     @hook
     def pytest_collectreport(self, report: Any) -> None:
-        """Record a file that was not collected, which may have tests of any scenario."""
+        """Record a file that was not collected. It may have tests of any scenario."""
         if report.failed:
             self._broken[report.nodeid] = None
         if not report.passed:
@@ -221,15 +221,15 @@ class Scenarios:
     def pytest_runtestloop(self) -> None:
         """Note that tests will run. ``--fixtures`` and similar options run none."""
         self._is_run = True
-        self.instruments.expect()
+        self.recorder.start_watching()
 
     # One test.
 
     def begin(self, item: pytest.Item) -> None:
-        """Begin to record a test that the arena has opened.
+        """Begin to record a test whose level exists.
 
         Raises:
-            ScenarioError: its marker names no scenario. The test does not run.
+            ScenarioError: a marker of the test names no scenario. The test does not run.
         """
         mapped = self._tests.get(id(item))
         if mapped is None:
@@ -239,23 +239,25 @@ class Scenarios:
             raise error
         names = frozenset(getattr(item, "fixturenames", ()))
         rows = frozenset(mapping.row for mapping in mapped.mappings)
-        self.instruments.begin_test(mapped.scenarios, names, rows=rows)
+        self.recorder.begin_test(mapped.scenarios, names, rows=rows)
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Record assertions while the test's function runs."""
-        is_recorded = id(item) in self._tests and not self.instruments.is_rehearsing
+        is_recorded = id(item) in self._tests and not self.recorder.is_repeating
         try:
-            with heard(self.instruments, item) if is_recorded else nullcontext():
+            with (
+                record_assertions(self.recorder, item) if is_recorded else nullcontext()
+            ):
                 result = yield
         except BaseException as error:
-            forgotten = self._unawaited.take()
-            if forgotten:
-                error.add_note(str(forgotten))
+            unawaited = self._unawaited.take()
+            if unawaited:
+                error.add_note(str(unawaited))
             raise
-        forgotten = self._unawaited.take()
-        if forgotten:
-            raise forgotten
+        unawaited = self._unawaited.take()
+        if unawaited:
+            raise unawaited
         return result
 
     @hook(wrapper=True)
@@ -265,9 +267,9 @@ class Scenarios:
         """Record assertions in the tear-down of the test's fixtures."""
         mapped = self._tests.get(id(item))
         self._mappings.note_late_marker(item, mapped)
-        if mapped is None or self.instruments.is_rehearsing:
+        if mapped is None or self.recorder.is_repeating:
             return (yield)
-        with heard_in_teardown(self.instruments, item):
+        with record_teardown_assertions(self.recorder, item):
             return (yield)
 
     @hook(wrapper=True, tryfirst=True)
@@ -277,7 +279,7 @@ class Scenarios:
         """Add facts to the report, after all other plugins."""
         report = yield
         mapped = self._tests.get(id(item))
-        if mapped is None or self.instruments.is_rehearsing:
+        if mapped is None or self.recorder.is_repeating:
             return report
         if report.when == "setup":
             self._is_again = mapped.test in self._failed
@@ -285,13 +287,13 @@ class Scenarios:
             report,
             call.excinfo,
             item,
-            self.instruments.mask,
+            self.recorder.mask,
         )
         sent["again"] = self._is_again
         if report.failed:
             self._failed.add(mapped.test)
         if report.when == "teardown":
-            facts = self.instruments.take()
+            facts = self.recorder.take()
             if facts:
                 # The report may go to another process.
                 sent["facts"] = plain_facts(facts)
@@ -320,7 +322,7 @@ class Scenarios:
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge, write the outputs, and fail a strict run. A worker sends its part instead."""
+        """Judge the scenarios, write the outputs, fail a strict run. A worker sends its part."""
         self._unawaited.unwatch()
         output = getattr(self._config, "workeroutput", None)
         if output is not None:

@@ -29,7 +29,7 @@ from pytest_arena.scenarios.specs._specification import grouped_by
 
 _MOST_PLACES = 20  # of assertions
 
-# The limits of the search for literals: depth, values of one container, characters of one text.
+# The limits of the search for literals: depth, values of a container, characters of a text.
 _DEEPEST = 4
 _MOST_VALUES = 100
 _LONGEST_TEXT = 2_000
@@ -45,14 +45,14 @@ class NotKnown(Exception):
 class Reading:
     """Reads the facts from a log while the test's level exists. Never fails a test.
 
-    The reader counts rows by the recorded statements. If these are not enough, it compares the
-    databases. Cost: microseconds, and one comparison of two states for each such question.
+    The reader counts rows by the recorded statements. If the statements do not show the rows, it
+    compares two states of the databases. Without a comparison it takes microseconds.
     """
 
     run: ArenaRun
     log: Log
     statement_logs: Mapping[Level, StatementLog]
-    """The statements in each existing level, outside of requests."""
+    """The statements outside of requests, in each existing level."""
     literals: tuple[str, ...]
     wide_rows: dict[Level, Counter[str]]
     """The rows of wide fixtures that were already counted. This reading adds to them."""
@@ -108,10 +108,10 @@ class Reading:
         kind: str,
         count: Callable[[], Counter[str]],
     ) -> Counts | None:
-        """Return the count of a function, or None if it is unknown."""
+        """Return the rows that a function counts, or None if it cannot count them."""
         try:
             rows = count()
-        except Exception as error:  # noqa: BLE001 - a database's, too: the facts stay unknown
+        except Exception as error:  # noqa: BLE001 - also of a database: the rows stay unknown
             if kind == "seeded" or not isinstance(error, NotKnown):
                 self.off[kind] = _why(error)
             return None
@@ -131,7 +131,7 @@ class Reading:
         return False
 
     def _rows_inserted(self, table: str, count: int) -> list[Row]:
-        """Return the rows of a table as they were inserted, or none unless all are known."""
+        """Return the rows that were inserted into a table. Empty unless all are known."""
         requests = [request.statement_log for request in self.log.requests]
         sources = [*self.statement_logs.values(), *requests]
         before_first = sources[: len(self.statement_logs) + self.log.first]
@@ -178,7 +178,7 @@ class Reading:
         return self.wide_rows[level]
 
     def _net_rows(self, statement_log: StatementLog) -> Counter[str] | None:
-        """Return how many rows statements wrote, or None if the statements do not show it."""
+        """Return how many rows the statements wrote, or None if they do not show it."""
         if statement_log.is_unsure or self.run.connections.has_raw:
             return None
         return _net_rows(statement_log.written)
@@ -192,9 +192,9 @@ class Reading:
             request = self.log.requests[self.log.first]
             until = request.before
             written = written[: request.written_before.get(statement_log)]
-            # Uncommitted rows of the test, in a transaction that the request took part in.
+            # Uncommitted rows of the test, in a transaction that the request joined.
             uncommitted = _all_rows(request.statement_log.joined())
-        if depth == 0:  # requests of the preparation write into the topmost level
+        if depth == 0:  # requests that prepare write into the topmost level
             for earlier in self.log.requests[: self.log.first]:
                 sources.append(earlier.statement_log)
                 written = [*written, *earlier.statement_log.written]
@@ -202,7 +202,7 @@ class Reading:
         rows = _net_rows(written)
         if has_raw or any(source.is_unsure for source in sources):
             rows = None
-        # A driver may have written without a statement of SQLAlchemy, by COPY for instance.
+        # A driver may have written without a statement of SQLAlchemy, such as by COPY.
         if not rows:
             try:
                 rows = self._compare_in_test(statement_log, until, depth)
@@ -211,7 +211,8 @@ class Reading:
                     raise
         if not rows and not self.log.requests:
             # A job may have deleted the rows that the test inserted. They count as seeded.
-            rows = _all_rows(part for part in written if part[2])  # the inserts
+            inserts = [part for part in written if part[2]]
+            rows = _all_rows(inserts)
         return uncommitted + rows
 
     def _has_unseen_rows(self, statement_log: StatementLog, depth: int) -> bool:
@@ -236,10 +237,10 @@ class Reading:
         until: StoryMoment | None,
         depth: int,
     ) -> Counter[str]:
-        # Moments belong to the topmost level. An example's level is above this one.
+        # Moments belong to the topmost level. The level of an example is above this level.
         if depth:
             return self._compare(depth=depth) - _rows_of_app(statement_log)
-        # The comparison includes what the app wrote at its start, and while clients logged in.
+        # The comparison also shows the rows that the app wrote at its start and in logins.
         by_app = _rows_of_app(statement_log)
         for login in self.log.logins:
             by_app += _all_rows(login.statement_log.written)
@@ -310,7 +311,7 @@ class Reading:
             if not moment.knows(database):
                 raise NotKnown(_no_history(database))
         if until and database not in until.times:
-            return Changes.of([])  # no connection to it had been opened
+            return Changes.of([])  # no connection to this database was open until then
         start = since.time_of(database) if since else None
         end = until.time_of(database) if until else None
         rows = moments.rows(
@@ -327,7 +328,7 @@ class Reading:
     def _literals_seen(self) -> tuple[str, ...]:
         """Return the literals that occur as whole words in rows, requests or assertions.
 
-        The most likely places are searched first. The search ends when all literals were seen.
+        The search begins in the most likely places, and ends when it has seen all literals.
         """
         missing = {literal.lower() for literal in self.literals}
         for text in self._texts():
@@ -356,9 +357,13 @@ class Reading:
 
 
 def assertions_of(log: Log, mask: Callable[[str], str]) -> tuple[Asserted, ...]:
-    """Return the assertions that passed, the most informative ones first."""
+    """Return the passed assertions: those that could fail first, the latest first."""
     asserted = sorted(
-        [check for check in log.heard.values() if check.place not in log.failures],
+        [
+            check
+            for check in log.passed_assertions.values()
+            if check.place not in log.failures
+        ],
         key=lambda check: (check.is_constant, -check.after),
     )
     return tuple(
@@ -367,7 +372,7 @@ def assertions_of(log: Log, mask: Callable[[str], str]) -> tuple[Asserted, ...]:
 
 
 def with_late_rows(facts: Facts, records: Sequence[RequestRecord]) -> Facts:
-    """Add the rows that work of the requests has committed since the facts were read."""
+    """Add the rows that late work of the requests has committed since the facts were read."""
     requests = [*facts.requests]
     for place, record in enumerate(records[: len(requests)]):
         request = requests[place]
@@ -383,12 +388,12 @@ def _no_history(database: Database) -> str:
     shown = [facts.shown for facts in SUPPORTED.values() if "undo" in facts.isolations]
     return (
         f"with isolation {isolation} pytest-arena records no rows at that time, and no statement "
-        f"of SQLAlchemy shows them. On {' or '.join(shown)} arena_isolation = undo records them"
+        f"of SQLAlchemy shows the rows. On {' or '.join(shown)} arena_isolation = undo records them"
     )
 
 
 def unknown(error: Exception) -> Facts:
-    """Return the facts of a test if none could be read."""
+    """Return the facts of a test whose log could not be read."""
     why = _why(error)
     return Facts(
         seeded=None,
@@ -397,7 +402,7 @@ def unknown(error: Exception) -> Facts:
 
 
 def better(facts: Facts, other: Facts | None) -> Facts:
-    """Return the facts of the example with more evidence, or the first if both are equal."""
+    """Return the facts with more evidence, or the first if both have the same."""
     if other is None or _evidence(facts) >= _evidence(other):
         return facts
     return other
@@ -415,7 +420,7 @@ def _why(error: Exception) -> str:
 def _net_rows(parts: Sequence[TableWrite]) -> Counter[str] | None:
     """Return how many rows of each table were written, or None if statements do not show it.
 
-    Statements show it if a table was written to by inserts only, or by one statement only.
+    Statements show the number if only inserts wrote to the table, or only one statement.
     """
     counts: Counter[str] = Counter()
     for table, writes in grouped_by(parts, lambda part: part[0]).items():
@@ -444,7 +449,7 @@ def _rows_of_app(statement_log: StatementLog) -> Counter[str]:
 
 def _has_word(text: str, *, word: str) -> bool:
     """Return whether a text contains a word, with no letter or digit beside it."""
-    # A compiled pattern for each literal would cost more than everything else.
+    # Compiling a pattern for each literal would take most of the time.
     place = text.find(word)
     while place >= 0:
         end = place + len(word)
@@ -460,7 +465,7 @@ def _texts_in(
     values: Iterable[object],
     depth: int = _DEEPEST,
 ) -> Iterator[str]:
-    """Yield the texts of plain values, also of those in nested containers."""
+    """Yield the texts of plain values, also in nested containers."""
     for value in islice(values, _MOST_VALUES):
         if isinstance(value, PLAIN):
             yield str(value)[:_LONGEST_TEXT]

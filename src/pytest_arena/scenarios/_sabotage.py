@@ -18,8 +18,9 @@ import pluggy
 
 from pytest_arena import _process
 from pytest_arena._others import replaced_function
+from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._breakage import Breaking, policed, to_break
+from pytest_arena.scenarios._sabotaged_run import SabotagedRun, policed, sabotage_plan
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
 from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._claim import Claim
@@ -30,7 +31,6 @@ from pytest_arena.scenarios.evidence._document import (
     SabotageResult,
     Status,
 )
-from pytest_arena.scenarios.outputs._phrases import counted
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_arena.scenarios._instruments import Instruments
     from pytest_arena.scenarios._mapping import Mapped
+    from pytest_arena.scenarios._recorder import EvidenceRecorder
 
 hook = pluggy.HookimplMarker("pytest")
 
-_OUTPUT = "arena_sabotage"  # what a worker sends to pytest-xdist's controller
+_OUTPUT = "arena_sabotage"  # the key of the values that a worker of pytest-xdist sends
 
-# A fault may make a test wait for ever. It gets so many times its former time, and so many seconds
-# more.
-_TIMES = 10
-_MORE = 10.0
-_PATIENCE = 2.0  # seconds until a coroutine that was ended must have ended
+# A fault may make a test wait for ever. The time limit of a test is its first duration multiplied
+# by the factor, with the extra seconds added.
+_TIME_FACTOR = 10
+_EXTRA_SECONDS = 10.0
+_GRACE_SECONDS = 2.0  # for a coroutine that was cancelled at the time limit
 
 _ENDLESS = "it waited too long, so pytest-arena ended it"
 _NOTHING_BROKEN: dict[SabotageKind, str] = {
@@ -69,46 +69,46 @@ class _Phase:
     error: BaseException | None
     reason: str
     is_by_evidence: bool
-    """Whether an assertion failed that passed in the first run, and counts as evidence."""
+    """Whether an assertion failed that is evidence of the first run."""
 
     @property
     def is_noticed(self) -> bool:
         """Whether the test failed, other than by an error of pytest-arena.
 
-        In the tear-down only assertions that are evidence count. A fixture may read its row again
-        there, whatever the test asserts.
+        In the tear-down only assertions that are evidence count. A fixture may read its row there,
+        whatever the test asserts.
         """
         if not self.report.failed:
             return False
         if self.report.when == "teardown":
             return self.is_by_evidence
-        # The login function is the user's.
+        # The login function belongs to the suite, so its error counts.
         return isinstance(self.error, LoginError) or not isinstance(
             self.error, ArenaError
         )
 
 
 class SabotagePasses:
-    """A plugin of each process of a run with sabotage.
+    """The plugin that each process of a run with sabotage registers.
 
-    After all tests it runs the tests that prove a scenario again, once for each kind of sabotage.
-    The reports of these runs are not shown, and do not change the cache of failures, JUnit's XML or
-    the exit status.
+    After all tests it repeats each test that proves a scenario, once for each kind of sabotage.
+    pytest does not show these runs. They do not change the cache of failures, JUnit's XML or the
+    exit status.
 
-    Cost: a run of the test for each kind, and one for comparison, with set-ups and tear-downs.
+    Cost: a run of the test without sabotage and a run for each kind, with set-ups and tear-downs.
     Wide fixtures are set up once more, because all runs of one test are consecutive.
     """
 
     def __init__(
         self,
         config: pytest.Config,
-        instruments: Instruments,
+        recorder: EvidenceRecorder,
         tries: Tries,
         tests: Mapping[int, Mapped],
         evidence: Sequence[str],
     ) -> None:
         self._config = config
-        self._instruments = instruments
+        self._recorder = recorder
         self._tries = tries
         self._tests = tests
         self._evidence = evidence
@@ -129,7 +129,7 @@ class SabotagePasses:
     ) -> Generator[None, Any, object]:
         """Record how long a test takes, or how a repeated test ended."""
         report = yield
-        if not self._instruments.is_rehearsing:
+        if not self._recorder.is_repeating:
             if call.when == "call":
                 self._seconds[item.nodeid] = call.duration
         elif report.when in {"setup", "call", "teardown"}:
@@ -138,7 +138,7 @@ class SabotagePasses:
                 report,
                 call.excinfo,
                 item,
-                self._instruments.mask,
+                self._recorder.mask,
             )
             self._phases.append(
                 _Phase(
@@ -172,7 +172,7 @@ class SabotagePasses:
     def pytest_runtestloop(
         self, session: pytest.Session
     ) -> Generator[None, object, object]:
-        """Run tests again after all tests. A stopped run (-x, Ctrl-C) raises before that."""
+        """Repeat tests after the last test. A stopped run (-x, Ctrl-C) raises before that."""
         result = yield
         self._why_not = _why_not(session)
         if not self._why_not:
@@ -199,10 +199,10 @@ class SabotagePasses:
                 self._places = {check.place for check in facts.checks}
                 sabotages = tuple(self._sabotages(item, facts, next_item))
                 self._tries.add_sabotages(item.nodeid, sabotages)
-        except Exception as error:  # noqa: BLE001 - of pytest.exit(), for one: earlier results stay
+        except Exception as error:  # noqa: BLE001 - such as pytest.exit(): earlier results stay
             why = f"ended early: {type(error).__name__}: {error}"
             self._why_not = why.partition("\n")[0]
-        # On pytest-xdist's controller the figures of the workers were added before.
+        # The controller of pytest-xdist has added the figures of its workers before.
         self._took += _process.seconds() - started
 
     def _may_prove(self, mapped: Mapped, facts: Facts) -> bool:
@@ -222,7 +222,7 @@ class SabotagePasses:
         next_item: pytest.Item | None,
     ) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""
-        plan = to_break(facts, has_policies=bool(policed(self._instruments.run)))
+        plan = sabotage_plan(facts, has_policies=bool(policed(self._recorder.run)))
         kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
         unknown = ""
         if kinds:
@@ -234,7 +234,8 @@ class SabotagePasses:
                 result = "not applicable"
                 why = planned
             elif not unknown:
-                # The test must be torn down before it is run again. Its parent need not.
+                # The next item of pytest's protocol. With the parent, pytest tears down the test
+                # but keeps its wider fixtures.
                 following: pytest.Item | pytest.Collector | None = item.parent
                 if kind is kinds[-1]:
                     following = next_item
@@ -258,7 +259,7 @@ class SabotagePasses:
         if item.nodeid in self._with_subtests:
             return "pytest would report its subtests again"
         self._tested += 1
-        # A test that fails in each second run does not fail because of the sabotage.
+        # A test may fail in a second run without any sabotage.
         self._run_again(item, None, None, item.parent)
         for phase in self._phases:
             if not phase.report.passed:
@@ -273,13 +274,13 @@ class SabotagePasses:
         number: int,
         following: pytest.Item | pytest.Collector | None,
     ) -> tuple[SabotageResult, str]:
-        breaking = self._run_again(item, kind, number, following)
-        if breaking.overlapped is not None:
-            number = breaking.overlapped
-            breaking = self._run_again(item, kind, number, following)
+        sabotaged_run = self._run_again(item, kind, number, following)
+        if sabotaged_run.overlapped is not None:
+            number = sabotaged_run.overlapped
+            sabotaged_run = self._run_again(item, kind, number, following)
         result, why = _judged(
             kind,
-            breaking,
+            sabotaged_run,
             self._phases,
         )
         return result, ADDRESS.sub("0x…", why)
@@ -290,34 +291,35 @@ class SabotagePasses:
         kind: SabotageKind | None,
         number: int | None,
         following: pytest.Item | pytest.Collector | None,
-    ) -> Breaking:
+    ) -> SabotagedRun:
         """Run a test with one fault. The facts of the run do not change."""
-        seconds = _TIMES * self._seconds.get(item.nodeid, 0.0) + _MORE
-        run = self._instruments.run
-        breaking = Breaking(run, kind, number=number, seconds=seconds)
+        first_duration = self._seconds.get(item.nodeid, 0.0)
+        seconds = _TIME_FACTOR * first_duration + _EXTRA_SECONDS
+        run = self._recorder.run
+        sabotaged_run = SabotagedRun(run, kind, number=number, seconds=seconds)
         self._phases = []
         self._runs += 1
         with run.ledger.aside(), _never_rerun(item):
-            self._instruments.rehearse(breaking)
+            self._recorder.set_sabotage(sabotaged_run)
             try:
                 # Tear down the fixtures that the previous test has left, as pytest's runner does.
-                item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - as said
+                item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - no public name
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             finally:
-                breaking.keep(run.ledger.since(0))
-                self._instruments.rehearse(None)
-        return breaking
+                sabotaged_run.keep(run.ledger.since(0))
+                self._recorder.set_sabotage(None)
+        return sabotaged_run
 
     @hook(tryfirst=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> object:
-        """Run a test unreported, before plugins that would run it again when it fails."""
-        if not self._instruments.is_rehearsing:
+        """Run a test without reports, before a plugin can rerun a failed test."""
+        if not self._recorder.is_repeating:
             return None
         # pytest registers the module of its runner by this name.
         runner: Any = self._config.pluginmanager.get_plugin("runner")
-        # Filters that turn warnings into errors stay.
+        # Warnings are not shown. Filters that turn them into errors stay.
         with warnings.catch_warnings(record=True):
             runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
@@ -325,14 +327,14 @@ class SabotagePasses:
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """End a test that waits because of the sabotage."""
-        breaking = self._instruments.breaking
-        if breaking is None:
+        sabotaged_run = self._recorder.sabotaged_run
+        if sabotaged_run is None:
             return (yield)
         try:
-            with _alarm(breaking), _limited(breaking, item):
+            with _alarm(sabotaged_run), _limited(sabotaged_run, item):
                 return (yield)
         finally:
-            breaking.end_call()
+            sabotaged_run.end_call()
 
     # The summary.
 
@@ -349,7 +351,7 @@ class SabotagePasses:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter
     ) -> None:
-        """Print one line. The lines of the scenarios have the results."""
+        """Print how many tests were repeated. The lines of the scenarios have the results."""
         line = "sabotage: no test to run again"
         if self._tested:
             tests = counted(self._tested, "test")
@@ -364,7 +366,7 @@ class SabotagePasses:
 
 
 def _why_not(session: pytest.Session) -> str:
-    """Return why no test is run again, or "" if tests are."""
+    """Return why pytest-arena repeats no test, or "" if it does."""
     option = session.config.option
     if option.collectonly or getattr(option, "setuponly", False):
         return "no test was run"
@@ -381,10 +383,10 @@ def _why_not(session: pytest.Session) -> str:
 
 @contextmanager
 def _never_rerun(item: pytest.Item) -> Iterator[None]:
-    """Hide a test from pytest-rerunfailures and pytest-retry.
+    """Keep pytest-rerunfailures and pytest-retry from rerunning a test.
 
-    The tear-down of pytest-rerunfailures would keep the wide fixtures of a failed test for the next
-    try. pytest-retry would run the test again without the fault.
+    pytest-rerunfailures would keep the wide fixtures of a failed test for the next try.
+    pytest-retry would run the test again without the fault.
     """
     values = vars(item)
     kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
@@ -398,8 +400,8 @@ def _never_rerun(item: pytest.Item) -> Iterator[None]:
 
 
 @contextmanager
-def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
-    """End a coroutine function in time, if its loop still runs."""
+def _limited(sabotaged_run: SabotagedRun, item: Any) -> Iterator[None]:
+    """Limit the time of an async test. The limit needs a running event loop."""
     function = getattr(item, "obj", None)
     if not inspect.iscoroutinefunction(function):
         yield
@@ -408,26 +410,26 @@ def _limited(breaking: Breaking, item: Any) -> Iterator[None]:
     @functools.wraps(function)
     async def limited(*args: object, **kwargs: object) -> None:
         __tracebackhide__ = True
-        await breaking.call_limited(function(*args, **kwargs))
+        await sabotaged_run.call_limited(function(*args, **kwargs))
 
     with replaced_function(item, limited):
         yield
 
 
 @contextmanager
-def _alarm(breaking: Breaking) -> Iterator[None]:
-    """End a test in time by SIGALRM, unless the signal is in use."""
+def _alarm(sabotaged_run: SabotagedRun) -> Iterator[None]:
+    """Limit the time of a test by SIGALRM, unless the process uses the signal."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
         yield
         return
 
-    def ring(*_: object) -> None:
-        breaking.time_out()
+    def end_test(*_: object) -> None:
+        sabotaged_run.time_out()
         raise TimeoutError("the test still waits after the sabotage")
 
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, breaking.seconds + _PATIENCE)
+    signal.signal(signal.SIGALRM, end_test)
+    signal.setitimer(signal.ITIMER_REAL, sabotaged_run.seconds + _GRACE_SECONDS)
     try:
         yield
     finally:
@@ -437,38 +439,38 @@ def _alarm(breaking: Breaking) -> Iterator[None]:
 
 def _judged(
     kind: SabotageKind,
-    breaking: Breaking,
+    sabotaged_run: SabotagedRun,
     phases: list[_Phase],
 ) -> tuple[SabotageResult, str]:
     """Return the result of one run, and the reason."""
     noticed = next((phase for phase in phases if phase.is_noticed), None)
-    is_refused = any(isinstance(error, RefusedError) for error in breaking.errors)
-    if noticed and breaking.is_applied and not is_refused:
-        if breaking.is_timed_out:
+    is_refused = any(isinstance(error, RefusedError) for error in sabotaged_run.errors)
+    if noticed and sabotaged_run.is_applied and not is_refused:
+        if sabotaged_run.is_timed_out:
             return "noticed", _ENDLESS
         return "noticed", noticed.reason
-    unknown = _why_unknown(breaking, phases, noticed)
+    unknown = _why_unknown(sabotaged_run, phases, noticed)
     if unknown:
         return "unknown", unknown.partition("\n")[0]
-    if kind == "policy" and breaking.touched:
-        return "survived", ", ".join(sorted(breaking.touched))
-    if kind != "policy" and breaking.is_applied:
+    if kind == "policy" and sabotaged_run.touched:
+        return "survived", ", ".join(sorted(sabotaged_run.touched))
+    if kind != "policy" and sabotaged_run.is_applied:
         return "survived", ""
     return "not applicable", _NOTHING_BROKEN[kind]
 
 
 def _why_unknown(
-    breaking: Breaking,
+    sabotaged_run: SabotagedRun,
     phases: list[_Phase],
     noticed: _Phase | None,
 ) -> str:
     """Return why a run has no result, or "" if it has one."""
-    if noticed and not breaking.is_applied and not breaking.errors:
+    if noticed and not sabotaged_run.is_applied and not sabotaged_run.errors:
         return f"it failed before the sabotage: {noticed.reason}"
-    reasons = [str(error) for error in breaking.errors]
+    reasons = [str(error) for error in sabotaged_run.errors]
     reasons += [phase.reason for phase in phases if not phase.report.passed]
     if any(hasattr(phase.report, "wasxfail") for phase in phases):
         reasons.append("it was expected to fail")
-    if not breaking.is_reached:
+    if not sabotaged_run.is_reached:
         reasons.append("in this run it did not send the request to sabotage")
     return next(filter(None, reasons), "")

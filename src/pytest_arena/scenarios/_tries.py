@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pytest
 
 SENT = "arena_scenario"
-"""The attribute of a report with which a test's process sends its part: plain values."""
+"""The attribute of a report in which the process of a test sends plain values."""
 
 _WORST_FIRST: tuple[Outcome, ...] = (
     "failed",
@@ -38,7 +38,7 @@ _WORST_FIRST: tuple[Outcome, ...] = (
 )
 _PHASES = ("setup", "call", "teardown")
 _DETAILS = ("reason", "place", "is_stub")
-"""The values of a report that only the worst phase of a try decides."""
+"""The values that a try takes from its worst phase."""
 
 TestKey = tuple[str, str]
 """The process of a test, and its node id."""
@@ -58,7 +58,7 @@ class _TryInProgress:
     """The facts, as JSON."""
     is_to_be_rerun: bool = False
     failed_first: str = ""
-    """Why the test failed before it passed, if one report covers both runs."""
+    """The reason of the first failure, if one report is about a failed and a passed run."""
 
     def add(self, report: Any, sent: Mapping[str, Any]) -> None:
         """Add the report of a phase, or of a subtest."""
@@ -74,14 +74,14 @@ class _TryInProgress:
 
 
 class Tries:
-    """The tries of this process and of others. Reports of other tests cost one lookup."""
+    """The tries of all processes. The report of a test without a scenario costs one lookup."""
 
     def __init__(self) -> None:
         self.sabotaged: dict[str, tuple[Sabotage, ...]] = {}
         """The sabotages by test."""
         self._in_progress: dict[TestKey, _TryInProgress] = {}
         self._last: dict[TestKey, _TryInProgress] = {}
-        self._to_be_rerun: set[str] = set()  # elsewhere, because their process died
+        self._to_be_rerun: set[str] = set()  # in another process, because theirs died
         self._ended: dict[str, list[Try]] = {}
 
     def see(self, report: Any) -> None:
@@ -109,7 +109,7 @@ class Tries:
         sent: Mapping[str, Any],
     ) -> _TryInProgress:
         last = self._last.get(key)
-        # If a plugin does not report a rerun, only the test's process knows of it.
+        # Some plugins do not report a rerun. Then the test's process sends this information.
         is_rerun = bool(sent.get("again")) if last is None else last.is_to_be_rerun
         is_rerun = is_rerun or key[1] in self._to_be_rerun
         attempt = _TryInProgress(is_rerun=is_rerun)
@@ -120,7 +120,7 @@ class Tries:
         attempt = self._in_progress.pop(key)
         self._last[key] = attempt
         if attempt.outcome == "passed" and not attempt.is_called:
-            return  # --setup-only: the test itself has not run
+            return  # --setup-only: the test's function has not run
         if attempt.failed_first:
             self._add(Try(test=key[1], outcome="failed", reason=attempt.failed_first))
         facts = None
@@ -202,7 +202,7 @@ def failure_of(
     item: pytest.Item,
     mask: Callable[[], Callable[[str], str]],
 ) -> dict[str, Any]:
-    """Return why a phase did not pass, in one line, and where. If it passed, return an empty dict.
+    """Return the reason and the place of a failed or skipped phase. Empty for a passed phase.
 
     Args:
         report: the report of the phase.
@@ -218,7 +218,7 @@ def failure_of(
         return {"reason": _one_line(skip_reason(report.longrepr))}
     root = item.config.rootpath
     if report.passed and excinfo is not None:
-        # pytest-retry has run the test again. One report is about both runs.
+        # pytest-retry has run the test again. This report is about both runs.
         return {"failed_first": _readable(mask()(_error_line(excinfo)), root)}
     reason = str(report.longrepr)
     place = ""
@@ -227,13 +227,12 @@ def failure_of(
         reason = _error_line(excinfo)
         place = _place(excinfo, item.path, root)
         is_stub = _is_stub(excinfo, item.path)
-        if not place and isinstance(
-            excinfo.value, ScenarioError
-        ):  # of a step's coroutine
-            code_line = str(excinfo.value.cause)
-            place = code_line.partition("  ")[0]
-        if isinstance(excinfo.value, NotWritten):
-            reason = excinfo.value.what  # the status already says that it is a stub
+        error = excinfo.value
+        if isinstance(error, ScenarioError) and not place:
+            # A step of pytest-bdd returned a coroutine that was not awaited.
+            place = error.cause.partition("  ")[0]
+        if isinstance(error, NotWritten):
+            reason = error.what  # the status already says that the test is a stub
     prefix = _PREFIXES.get(report.when, "")
     reason = prefix + _readable(mask()(reason), root)
     return {"reason": reason, "place": place, "is_stub": is_stub}
@@ -270,7 +269,7 @@ def _place(
     file: Path,
     root: Path,
 ) -> str:
-    """Return the last line in the test's file, or the last one outside of libraries."""
+    """Return the last place in the test's file, or else the last place outside of libraries."""
     in_test = ""
     in_project = ""
     for entry in excinfo.traceback:
@@ -284,12 +283,12 @@ def _place(
 
 
 def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
-    """Return whether the test itself says that it is a stub."""
+    """Return whether the test raised an error that marks it as a stub."""
     if isinstance(excinfo.value, NotWritten):
         return True
     if not isinstance(excinfo.value, NotImplementedError) or not excinfo.traceback:
         return False
-    # The same error of the app does not make the test a stub.
+    # A NotImplementedError of the app does not make the test a stub.
     return Path(str(excinfo.traceback[-1].path)) == file
 
 
@@ -317,5 +316,5 @@ def evidence_line(facts: Facts) -> str:
 
 
 def plain_facts(facts: Facts) -> str:
-    """Return the facts as JSON, with plain texts. Facts may contain a subclass of str."""
+    """Return the facts as JSON. Values of other types, such as subclasses of str, become texts."""
     return json.dumps(to_shape(facts), default=str)

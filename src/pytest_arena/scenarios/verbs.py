@@ -10,7 +10,7 @@ from pytest_arena.scenarios import FORMS, require_extra
 
 if TYPE_CHECKING:
     # argparse has no public name for the result of add_subparsers().
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - as above
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - no public name
 
 
 _ABOUT = """\

@@ -107,7 +107,7 @@ class ComparisonPlugin:
 
 
 def _page(ini: str, comparison: Comparison | None) -> str:
-    """Return the lines about one alembic.ini. ``comparison`` is None if nothing differs."""
+    """Return the lines about one alembic.ini. ``comparison`` is None without a difference."""
     if comparison is None:
         return f"{ini}: the migrations match the models\n"
     if comparison.failure:

@@ -29,7 +29,7 @@ _FAULTS = 1
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Check the suite as the command line says. Return 1 if there are faults."""
+    """Check the suite with the options of the command line. Return 1 if there are faults."""
     for code in (*options.select, *options.ignore):
         _check_code(code)
     if options.explain:
@@ -54,7 +54,7 @@ def doctor(options: argparse.Namespace) -> int:
     as_format = FORMATS[options.output_format]
     sys.stdout.write(as_format(faults))
     if options.output_format == "text":
-        sys.stdout.flush()  # the faults are first if both outputs go to one file
+        sys.stdout.flush()  # so that the faults precede the summary in a shared file
         sys.stderr.writelines(_summary(files, faults, repaired=len(changes)))
     return _FAULTS if faults else 0
 
@@ -117,7 +117,7 @@ def repairs(faults: Iterable[Fault]) -> list[FileChange]:
 
 
 def apply_edits(content: bytes, edits: set[Replacement]) -> bytes:
-    """Return a file's content with all edits, or unchanged if an edit does not find its text."""
+    """Return the content with all edits, or the old content if an edit does not find its text."""
     text = content.removeprefix(BOM_UTF8)
     lines = text.split(b"\n")
     for edit in sorted(edits, key=attrgetter("line", "column"), reverse=True):
@@ -131,7 +131,7 @@ def apply_edits(content: bytes, edits: set[Replacement]) -> bytes:
             return content
         lines[index] = before + edit.new.encode() + rest.removeprefix(old)
     new_text = b"\n".join(lines)
-    ast.parse(new_text)  # raises a SyntaxError, before the file is written
+    ast.parse(new_text)  # raises a SyntaxError, so that no broken file is written
     byte_order_mark = content.removesuffix(text)
     return byte_order_mark + new_text
 
@@ -153,5 +153,5 @@ def _summary(files: list[Path], faults: list[Fault], *, repaired: int) -> Iterat
         off = sorted(code for code, rule in RULES.items() if rule.solved_by_arena)
         yield (
             f"{len(off)} of {len(RULES)} rules are off, because the project has an arena_… option, "
-            f"and pytest-arena ends their problems:\n{', '.join(off)}\n"
+            f"and pytest-arena solves their problems:\n{', '.join(off)}\n"
         )

@@ -32,7 +32,7 @@ _WAIVER = re.compile(
     r"#\s*arena:\s*ignore(?P<file>-file)?\[(?P<codes>[\w\s,]*)\](?P<reason>.*)"
 )
 _QUOTED = 60  # characters of code in a message
-_ONE_PROCESS = 150  # files that one process checks as fast as several
+_ONE_PROCESS = 150  # files. With fewer files, several processes are not faster
 
 
 @rule("ARD001", "syntax-error")
@@ -137,7 +137,7 @@ def examine(files: list[Path], rules: list[Rule], *, processes: int) -> list[Fau
 
 
 def _without_duplicates(faults: Iterable[list[Fault]]) -> list[Fault]:
-    """Return each fault once. Several test files may import the app's module that has it."""
+    """Return the distinct faults. Several test files may import a module with a fault."""
     return list(dict.fromkeys(chain.from_iterable(faults)))
 
 
@@ -174,7 +174,7 @@ def _faults(file: Path, rules: list[Rule]) -> Iterable[Fault]:
     for selected_rule in rules:
         if not any(word in text for word in selected_rule.words):
             continue
-        if code is None:  # only if a selected_rule needs it: a `Code` is slow to create
+        if code is None:  # created only if a rule needs it, because this takes long
             code = Code(file, text, tree)
         if selected_rule.solved_by_arena and code.project.uses_arena:
             continue
@@ -206,7 +206,7 @@ def _fault(rule: Rule, code: Code, finding: Finding) -> Fault:
     quoted = " ".join(quoted.split())
     if len(quoted) > _QUOTED:
         quoted = f"{quoted[: _QUOTED - 1]}…"
-    # A node's column counts bytes. A fault's column counts characters from 1.
+    # The column of a node counts bytes. The column of a fault counts characters from 1.
     line = text.splitlines()[node.lineno - 1].encode()
     before = line[: node.col_offset].decode(errors="replace")
     return Fault(
@@ -221,7 +221,7 @@ def _fault(rule: Rule, code: Code, finding: Finding) -> Fault:
 
 
 def _display_path(path: Path) -> Path:
-    """Return a path as the user writes it: relative to the working folder, if it is inside."""
+    """Return the path relative to the working folder, or the whole path outside of it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -247,7 +247,7 @@ def _not_waived(
             if is_near and fault.code in codes:
                 not_waived.discard(fault)
                 unused.discard(fault.code)
-        # A code may be unused because its rule was not selected.
+        # The code of a rule that was not selected is unused, but not wrong.
         is_wrong = unused and (codes <= checked or unused - RULES.keys())
         if is_wrong or not waiver["reason"].strip(" :-"):
             comment = token.string.strip()

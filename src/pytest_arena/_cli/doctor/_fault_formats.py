@@ -38,7 +38,7 @@ def as_text(faults: list[Fault]) -> str:
 
 
 def _next_step(fault: Fault) -> str:
-    """Return the next step after a fault. The project's tables replace the example in its text."""
+    """Return the next step after a fault, with the project's tables in place of the example."""
     step = RULES[fault.code].step
     if _EXAMPLE not in step:
         return step
@@ -57,7 +57,7 @@ def _schema(root: Path) -> str:
 
 
 def as_json(faults: list[Fault]) -> str:
-    """Return a list of objects."""
+    """Return the faults as a JSON list of objects."""
     return _to_json([_json_fault(fault) for fault in faults])
 
 

@@ -1,8 +1,8 @@
 """The registry of the rules, and the faults that they find.
 
-A rule is a function. It takes a parsed file and yields a `Finding` for each wrong node. The rule's
-docstring is its documentation. It has a title, the reason, and three headings: `Instead:` has the
-next step, `Fails:` and `Passes:` have an example each. In an example, `# file: PATH` begins another
+A rule is a function. It gets a parsed file and yields a `Finding` for each wrong node. Its
+docstring documents the rule. It has a title, the reason, and three headings. `Instead:` has the
+next step. `Fails:` and `Passes:` have an example each. In an example, `# file: PATH` begins another
 file.
 """
 
@@ -38,7 +38,7 @@ class Finding:
 
     Attributes:
         quoted: the code that the message shows, "" for the whole node.
-        file: the file of the node, None if it is the checked one.
+        file: the file of the node, None for the checked file.
     """
 
     node: ast.expr | ast.stmt
@@ -74,7 +74,7 @@ class Rule:
         page: the whole docstring.
         title: the first paragraph of the docstring.
         why: the second paragraph.
-        step: what to write instead.
+        step: the text after ``Instead:``.
     """
 
     code: str
@@ -115,7 +115,7 @@ def rule(
 
 
 def selected_rules(select: list[str], ignore: list[str]) -> list[Rule]:
-    """Return the rules whose codes begin with a selected prefix and with no ignored one."""
+    """Return the rules whose codes begin with a selected prefix and with no ignored prefix."""
     rules = []
     selected = tuple(select or [""])  # "" is a prefix of each code
     ignored = tuple(ignore)

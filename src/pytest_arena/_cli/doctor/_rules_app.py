@@ -172,7 +172,7 @@ def session_given_to_the_app(code: Code) -> Findings:
 
 
 def _result(override: ast.expr, test: SuiteFunction) -> str:
-    """Return the name of the object that an override returns or yields, or ""."""
+    """Return the name of the object that an override returns or yields. "" without a name."""
     result: ast.expr | None = None
     if isinstance(override, ast.Lambda):
         result = override.body
@@ -190,7 +190,7 @@ def _result(override: ast.expr, test: SuiteFunction) -> str:
 
 
 def _with_lifespan(code: Code, *names: str) -> Iterator[ast.Call]:
-    """Yield the calls of these names whose app has a lifespan."""
+    """Yield the calls of functions with these names whose app has a lifespan."""
     for call in code.called(*names):
         app = argument(call, "app")
         if code.project.has_lifespan(code.origin(app)):
@@ -238,7 +238,7 @@ def client_without_lifespan(code: Code) -> Findings:
         if name and re.search(entered, code.text):
             continue
         yield Finding(call)
-        return  # once in a file, because one fixture repairs all places
+        return  # one finding for a file, because one fixture repairs all places
 
 
 @rule("ARD207", "client-app-argument", "AsyncClient(", "httpx.Client(")
@@ -277,7 +277,7 @@ def client_app_argument(code: Code) -> Findings:
 def _transport_edits(
     code: Code, call: ast.Call, app: ast.expr
 ) -> tuple[Replacement, ...]:
-    """Return the edits that replace `app=x` by a transport, or none if they are not safe."""
+    """Return the edits that replace `app=x` by a transport. Empty if they are not safe."""
     value = ast.get_source_segment(code.text, app) or ""
     if "\n" in value or keyword(call, "transport") is not None:
         return ()
@@ -348,7 +348,7 @@ def transport_without_lifespan(code: Code) -> Findings:
         return
     for call in _with_lifespan(code, "ASGITransport"):
         yield Finding(call)
-        return  # once in a file, because one fixture repairs all places
+        return  # one finding for a file, because one fixture repairs all places
 
 
 @rule("ARD209", "sync-client-in-async-test", "TestClient(", solved_by_arena=True)
@@ -525,7 +525,7 @@ def wide_async_engine(code: Code) -> Findings:
         is_wide = test and test.scope in {"session", "package", "module"}
         if not is_wide and not code.is_at_import(call):
             continue
-        # `**options` may set the pool. Its keyword is None.
+        # `**options` may set the pool. The name of its keyword is None.
         words = {word.arg for word in call.keywords}
         has_pool = words & {None, "poolclass", "pool"}
         url = code.url_of(call)

@@ -185,7 +185,8 @@ def _openings(code: Code) -> Iterator[ast.Call]:
 def _is_of_the_app(code: Code, node: ast.expr) -> bool:
     """Return whether an expression is an engine or a session maker of the app.
 
-    It is the imported object, the call of a function of the app, or a variable with its result.
+    Such an expression names an imported object, calls a function of the app, or names a variable
+    with the result of the call.
     """
     values = [node]
     if isinstance(node, ast.Name):
@@ -198,7 +199,7 @@ def _is_of_the_app(code: Code, node: ast.expr) -> bool:
             if target_of(statement) == node.id:
                 values.append(statement.value)
     for call in of_kind(ast.Call, values):
-        # A call with an argument may ask for another database.
+        # A call with an argument may mean another database.
         if arguments(call):
             continue
         if code.project.is_engine_function(code.origin(call)):
@@ -311,7 +312,9 @@ def url_set_after_import(code: Code) -> Findings:
     lines_of_imports = []
     for name, statement in code.import_lines.items():
         text, _ = code.project.defining(code.imports[name])
-        if text and code.is_at_import(statement):  # of a module of the app
+        if text and code.is_at_import(
+            statement
+        ):  # the statement imports a module of the app
             lines_of_imports.append(statement.lineno)
     if not lines_of_imports:
         return
@@ -323,7 +326,7 @@ def url_set_after_import(code: Code) -> Findings:
 
 
 def _changed_variables(code: Code) -> Iterator[tuple[ast.expr, str]]:
-    """Yield each change of the environment with the variable's name, "" if it is not a literal."""
+    """Yield each change of the environment with the variable's name. "" if it is no literal."""
     for node in code.nodes_of(ast.expr):
         match node:
             case ast.Subscript(value=value, slice=name, ctx=ast.Store()):
@@ -633,7 +636,7 @@ def emptied_by_hand(code: Code) -> Findings:
 
 
 def _empties(node: ast.AST) -> bool:
-    """Return whether a loop deletes from all tables, or a statement is a `TRUNCATE`."""
+    """Return whether a node is a loop that empties all tables, or sends a `TRUNCATE`."""
     match node:
         case ast.For(iter=tables):
             is_delete = re.search(r"(?i)delete|truncate", ast.unparse(node))
@@ -728,7 +731,7 @@ def commit_behind_yield(code: Code) -> Findings:
     for module in modules:
         for function in _late_functions(module.text):
             name = function.name
-            texts = "\n".join(each.text for each in modules)
+            texts = "\n".join(other.text for other in modules)
             depends = rf"\b(?:Depends|Security)\(\s*(?:\w+\.)*{name}\b"
             is_imported = (module.text, name) in imported
             is_dependency = is_imported or re.search(depends, texts)
@@ -757,7 +760,7 @@ def _ends_early(name: str, text: str) -> bool:
 def _commits_behind_yield(function: AnyFunction) -> bool:
     """Return whether a function yields a session and then commits.
 
-    The decorator of a function may change what its `yield` does, so such a function does not count.
+    A decorator may change the effect of `yield`, so a decorated function does not count.
     """
     if function.decorator_list:
         return False

@@ -171,7 +171,7 @@ def nothing_asserted(code: Code) -> Findings:
             continue
         if any(isinstance(node, ast.Assert | ast.Raise) for node in test.nodes):
             continue
-        # A helper that takes an answer may assert, and so may a mark or a decorator.
+        # A helper that gets an answer, a mark or a decorator may assert.
         passed: set[str] = set()
         for call in of_kind(ast.Call, test.nodes):
             passed |= names_in(*arguments(call))
@@ -289,11 +289,11 @@ def success_or_failure(code: Code) -> Findings:
         if not isinstance(condition, ast.Compare) or len(condition.ops) > 1:
             continue
         text = ast.unparse(condition)
-        if _takes_both(text):
+        if _accepts_both(text):
             yield Finding(node, text)
 
 
-def _takes_both(comparison: str) -> bool:
+def _accepts_both(comparison: str) -> bool:
     """Return whether a comparison of a status accepts a success and a failure."""
     if _BELOW_500.fullmatch(comparison):
         return True
@@ -375,7 +375,7 @@ def sleep(code: Code) -> Findings:
 
 
 def _is_loop_or_limit(node: ast.AST) -> bool:
-    """Return whether a sleep in this block is repeated, or is expected to be cancelled."""
+    """Return whether a block repeats its sleep, or expects the sleep to be cancelled."""
     if isinstance(node, AnyWith):
         entered = " ".join(map(ast.unparse, node.items))
         return bool(re.search(r"raises|cancel|shield|timeout|_after|deadline", entered))

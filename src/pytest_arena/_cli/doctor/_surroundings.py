@@ -1,6 +1,6 @@
 """The configuration and app of a test file.
 
-Modules are found as files and read as text. None is imported.
+This module reads the modules of the app as text, and imports none of them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _LIFESPAN = re.compile(
     r"\blifespan\s*=|\.on_event\(|\bon_startup\s*=|add_event_handler\("
 )
 _ARENA_APP = re.compile(r"""(?m)^\s*arena_app\s*=\s*["']?([\w.]+)""")
-_REEXPORTS = 3  # modules through which a name is followed
-_IMPORTS = 6  # modules through which imports are followed
+_REEXPORTS = 3  # the longest chain of modules that import a name from each other
+_IMPORTS = 6  # the longest chain of modules that import each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Surroundings:
         return modules
 
     def _module(self, module: str) -> Module | None:
-        """Return a module of the app, None for a test module and a module without text."""
+        """Return a module of the app. None for a test module and an empty module."""
         parts = module.split(".")
         is_test = parts[-1].startswith(("test_", "conftest"))
         if not parts[0] or is_test or TEST_FOLDERS.intersection(parts):

@@ -18,13 +18,13 @@ from pytest_arena._report import CHANGED
 from pytest_arena.errors import redact
 
 _FAILED = 1
-_FEW = 5  # differences of one suite have few causes
+_FEW = 5  # the number of shown differences, because a suite has few causes
 _HAS_RUN = (0, 1)  # pytest's exit statuses
 _MISSING_FIXTURE = re.compile(
     rf"fixture '({'|'.join((*FIXTURES, 'make', 'scenario'))})' not found"
 )
 _SCHEMA = "alembic.ini   or module:Base, which creates them"
-# The text of a failure with the plugin, the reason, and the next step.
+# A pattern of a failure with the plugin, the reason, and the next step.
 _CAUSES = (
     (
         r"no such table|relation .* does not exist",
@@ -108,7 +108,7 @@ def check(*, is_agreed: bool) -> int:
 
 
 def _databases(folder: Path) -> list[str]:
-    """Return the databases of the app's engines, which the first run wrote to files."""
+    """Return the databases of the app's engines. The first run wrote them to files."""
     databases: set[str] = set()
     for file in folder.glob(f"{DATABASES}*"):
         names = file.read_text(encoding="utf-8").splitlines()

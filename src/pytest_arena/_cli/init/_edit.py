@@ -27,7 +27,7 @@ _TABLES = {
 def with_values(path: Path, values: Values) -> FileChange:
     """Add values to a configuration file of pytest.
 
-    The new text is parsed. It must have the old values, the new values, and nothing else.
+    The function parses the new text. It must have the old values, the new values, and no others.
 
     Raises:
         ConfigError: the lines cannot be added safely. The error has the lines to paste.
@@ -76,7 +76,7 @@ def _parsed(text: str, *, is_toml: bool) -> dict[str, object] | None:
 
 
 def _merged(old: object, new: object) -> object:
-    """Return tables that have the values of both. A new value replaces an old one."""
+    """Return tables that have the values of both. A new value replaces an old value."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     both = dict(old)

@@ -1,7 +1,7 @@
-"""Imports the app while its databases are guarded, and sends requests.
+"""Imports the app and sends requests, while pytest-arena guards the user's databases.
 
-pytest-arena refuses connections to the user's databases meanwhile. The run is a separate process.
-It writes each fact to a file at once, so that a timeout loses no fact.
+The guard refuses connections to these databases. The run is a separate process. It writes each fact
+to a file at once, so that a timeout loses no fact.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from pytest_arena._databases._builders import Candidate
 
 Facts = dict[str, Any]
-"""The facts that a guarded run learned. The first three keys always exist.
+"""The facts that a guarded run reported. The first three keys always exist.
 
 - bases: the name of each declarative base or metadata, and the names of its tables
-- engines: of each engine the name, the dialect, the driver, and whether it is async
+- engines: the name, the dialect and the driver of each engine, and whether it is async
 - routes: a ``RouteAnswer`` for each path
 - installed: whether the app's package is installed
-- problem, error, unbuilt, fixture: lines that say why pytest, the app, the build of the tables or
-  a fixture of the suite failed
+- problem, error, unbuilt, fixture: lines about the failure of pytest, the app, the build of the
+  tables or a fixture of the suite
 - server: whether the build failed because no server was found
 - redirect: whether pytest-arena refused a driver's connection
 - program: the user's line whose program was not started
@@ -57,19 +57,19 @@ class RouteAnswer(NamedTuple):
 
     path: str
     status: int
-    """0 if there was no answer, or if two requests had different statuses"""
+    """0 without an answer, or if two requests had different statuses"""
     uses_database: bool
     problem: str
-    """why the status is missing"""
+    """why the status is 0"""
 
 
 _MODULE = "pytest_arena._cli.init._guarded"
 _OPTIONS = ("-q", "-p", "no:cacheprovider", "--override-ini=required_plugins=")
 _HEALTH = re.compile(r".*/(health|healthz|health-?check|ping|status|ready|live)/?")
-# Pages of the framework, routes that end a login, and paths with parameters.
+# Pages of the framework, routes that log out, and paths with parameters.
 _SKIPPED = re.compile(r"/schema|openapi\.json|/docs|redoc|oauth2|logout|callback|{")
 REDIRECT = "arena_drivers = redirect"
-"""the next step of an error that refuses a driver's connection"""
+"""the next step in an error about a refused connection of a driver"""
 _TIMED_OUT = -1
 _ROUTES = 6  # a request may have side effects
 _SHOWN = 8  # lines of pytest's output
@@ -108,12 +108,16 @@ def run_python(
 def guarded(
     folder: Path, question: Facts, arguments: list[str], *, seconds: float
 ) -> Facts:
-    """Run pytest with an ``AppProbe`` in a folder. Return the facts that the probe learned.
+    """Run pytest with an ``AppProbe`` in a folder. Return the facts that the probe reported.
 
-    ``question`` has the ``app`` ("" for a library), the ``module`` that defines the app or the
-    tables, the names of the likely ``bases``, and whether a ``server`` may have a database of the
-    app. If it has a ``schema`` too, the probe builds the tables and sends requests. ``arguments``
-    are arguments of pytest.
+    ``question`` has these keys. With a ``schema``, the probe builds the tables and sends requests.
+
+    - ``app``: the app, "" for a library
+    - ``module``: the module that defines the app or the tables
+    - ``bases``: the names of the likely bases
+    - ``server``: whether a server may have a database of the app
+
+    ``arguments`` are arguments of pytest.
 
     Raises:
         ConfigError: the user's code starts a Python program in a project with an SQLite file or a
@@ -257,12 +261,12 @@ class AppProbe:
         error = self._run_level(self._build)
         refused = [self._is_driver_refused]
         if error:
-            # An error of pytest-arena says more than the errors around it.
+            # Report the error of pytest-arena among the causes, because it explains the others.
             for cause in causes(error):
                 if isinstance(cause, ArenaError):
                     error = cause
                     break
-            # A ConfigError says that the app has no database.
+            # A ConfigError means that the app has no database.
             if not isinstance(error, ConfigError):
                 self._report("unbuilt", _lines_of(error))
                 self._report("server", isinstance(error, ServerError))
@@ -293,7 +297,7 @@ class AppProbe:
         self._run.databases.ensure(database)
 
     def _get(self, path: str, arena: Any) -> None:
-        """Send a request twice. The first may include the app's start, so the second counts."""
+        """Send a request twice. The second counts, because the first may start the app."""
         client = arena.test_client()
         first = client.get(path, follow_redirects=False).status_code
         self._run.connections.forget_uses()
@@ -371,7 +375,7 @@ def _route_paths(routes: Iterable[Any], prefix: str) -> Iterator[str]:
 
 
 def _rank(path: str) -> tuple[bool, int, str]:
-    """Return a key to sort by. It is lowest for the path that most likely answers."""
+    """Return a sort key. The path that most likely answers has the lowest key."""
     is_health_check = _HEALTH.fullmatch(path) is not None
     return not is_health_check, path.count("/"), path
 

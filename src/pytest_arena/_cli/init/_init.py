@@ -37,8 +37,8 @@ _REDIRECTED = "--arena-drivers=redirect"
 def init(app: str, *, is_agreed: bool, seconds: float) -> int:
     """Write the configuration and a first test of the project in this folder.
 
-    Returns the exit status: 1 if the user does not agree, or the app's import or the first test
-    fails.
+    Return the exit status. It is 1 if the user does not agree, or if the import of the app or the
+    first test fails.
 
     Raises:
         ConfigError: there is no app, there are several apps, or a file cannot be changed.
@@ -101,7 +101,7 @@ def _row(title: str, text: object) -> str:
 
 
 def _definition_lines(project: Project) -> Iterator[str]:
-    """Yield a line for each of the first definitions of a kind, and for each script."""
+    """Yield lines about the first definitions of each kind, and about scripts."""
     for kind in _KINDS:
         title = kind.removeprefix("test_")
         definitions = project.all(kind)
@@ -197,7 +197,7 @@ def _pytest_arguments(plan: Proposal) -> list[str]:
 def _try_schema(
     plan: Proposal, probe: Probe, question: Facts, words: list[str]
 ) -> Facts:
-    """Build the tables and send requests. Redirect drivers if one is refused."""
+    """Build the tables and send requests. Redirect drivers if the guard refuses a driver."""
     if plan.redirects:
         return probe(question, [*words, _REDIRECTED])
     facts = probe(question, words)
@@ -232,7 +232,7 @@ def _import_tables(plan: Proposal, probe: Probe) -> None:
 
 
 def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
-    """Choose a schema. Return False if its tables could not be built and another may work."""
+    """Choose a schema. Return False if its build failed and another schema may work."""
     failure = facts.get("unbuilt") or facts.get("error")
     problem = failure or facts.get("problem")
     if problem:
@@ -261,7 +261,7 @@ def _accept_schema(plan: Proposal, schema: str, facts: Facts) -> bool:
 
 
 def _run_first_test(here: Path, edits: list[FileChange]) -> int:
-    """Run the new test, if there is one. Return 1 if it fails."""
+    """Run the new test. Return 1 if it fails, or 0 without a new test."""
     for edit in edits:
         test = edit.path
         if test.suffix != ".py":

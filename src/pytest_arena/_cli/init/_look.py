@@ -41,7 +41,7 @@ FIXTURES = ("arena", "client", "client_as", "db_session", "live_server", "test_c
 # Folders whose programs are not the app.
 _OTHER_PROGRAMS = re.compile(r"(docs|docs_src|examples?|bench\w*|scripts)/")
 _TEST_FILE = re.compile(r"(.*/)?((tests?|testing)/|test_|conftest\.py)")
-# A marker of async tests, or a hook that may add one to all.
+# A marker of async tests, or a hook that may add such a marker to all tests.
 _ASYNC_MARK = re.compile(r"\bmark\.(?:asyncio|anyio|trio)\b|\badd_marker\b")
 _CREATES_TABLE = re.compile(rb"(?im)^\s*CREATE\s+(?:UNLOGGED\s+)?TABLE\b")
 _BYTES_OF_A_SCRIPT = 1_000_000  # a dump is long, and CREATE TABLE is near its beginning
@@ -69,7 +69,7 @@ class Definition:
 
     kind: str
     name: str
-    """apps and tables have the form of an option: ``module:attribute``"""
+    """the name, in the form ``module:attribute`` for apps and tables"""
     place: str
     """``file:line``"""
     detail: str = ""
@@ -89,7 +89,7 @@ class Project:
     scripts: list[Path]
     """SQL files that create tables"""
     roots: dict[str, Path]
-    """by module: the folder from which Python imports it"""
+    """the folder from which Python imports each module"""
 
     def all(self, *kinds: str) -> list[Definition]:
         """Return the definitions of these kinds, in the order of files and lines."""
@@ -110,13 +110,13 @@ class Project:
 
     @property
     def may_use_server(self) -> bool:
-        """Whether not all databases are known to be SQLite's."""
+        """Whether a database may be on a server. False if all known URLs are SQLite's."""
         urls = [engine.name for engine in self.all("engine")]
         return not urls or not all(url.startswith("sqlite") for url in urls)
 
     @property
     def first_test(self) -> Definition | None:
-        """The first test that uses a fixture of pytest-arena. The project may replace a fixture."""
+        """The first test with a fixture of pytest-arena that the project has not replaced."""
         for test in self.all("test"):
             for fixture in test.detail.split():
                 if not self.has_fixture(fixture):
@@ -179,7 +179,7 @@ def _definitions(
 
 
 def likely_schema(project: Project) -> str:
-    """Return the likely value of ``arena_schema``, or "" unless there is exactly one."""
+    """Return the likely value of ``arena_schema``, or "" if none or several are likely."""
     if project.migrations:
         file = project.migrations[0].relative_to(project.folder)
         return file.as_posix()
@@ -188,7 +188,7 @@ def likely_schema(project: Project) -> str:
 
 
 def public_names(definitions: list[Definition]) -> list[str]:
-    """Return the names of definitions: the public ones, or all if none is public."""
+    """Return the public names of definitions, or all names if none is public."""
     names = sorted({definition.name for definition in definitions})
     public = [name for name in names if not is_private(name)]
     return public or names
@@ -256,7 +256,7 @@ class _Module:
     def __init__(self, folder: Path, file: Path) -> None:
         self._text = file.read_text(encoding="utf-8-sig", errors="replace")
         self._body = parsed(self._text).body
-        # In the order of the statements, so that the last assignment to a name counts.
+        # The nodes have the order of the statements, so that the last assignment to a name counts.
         self._nodes: list[ast.AST] = []
         for statement in self._body:
             self._nodes += ast.walk(statement)
@@ -510,7 +510,7 @@ def _url_in(node: ast.expr, assigned: dict[str, ast.expr], depth: int = 3) -> st
 
 
 def _importable(root: Path, file: Path) -> Path:
-    """Return the root, or the last folder below it whose name no import statement can have."""
+    """Return the root, or the last folder below it whose name is no identifier."""
     for folder in file.parents:
         if folder == root or not folder.name.isidentifier():
             return folder
@@ -525,9 +525,9 @@ def _root(folder: Path, file: Path, imports: dict[str, str]) -> Path:
         root = root.parent
     if root != parent:
         return root
-    # The file is in no package. Its imports show the folder: one that has an imported module.
+    # The file is in no package. The folder of a module that the file imports is the root.
     modules = {origin.partition(".")[0] for origin in imports.values()}
-    modules.discard("")  # of a relative import
+    modules.discard("")  # a relative import
     for above in (parent, *parent.parents):
         if not above.is_relative_to(folder):
             break

@@ -1,7 +1,7 @@
 """A plugin that writes the outcome of each test to a file.
 
-If pytest-arena is off, the plugin also registers its options, hooks and markers, so that they are
-not errors.
+If pytest-arena is off, this plugin also registers the options, hooks and markers of pytest-arena.
+Otherwise pytest would refuse them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pytest_arena._config._options import FLAGS, OPTIONS
 FILE = "PYTEST_OUTCOMES_FILE"
 """the environment variable with the path of the outcomes' file"""
 DATABASES = "databases-"
-"""the prefix of a file beside it, in which a process lists the databases of the app's engines"""
+"""the prefix of the files in the same folder with the databases of the app's engines"""
 _outcomes: dict[str, tuple[str, str]] = {}
-"""by test: the outcome and the report of a failure"""
+"""the outcome and the failure's report of each test"""
 
 
 def _is_off(pluginmanager: Any) -> bool:

@@ -96,7 +96,7 @@ def chosen_app(project: Project, wanted: str) -> str:
     """Return the app to test, or "" for a library.
 
     Raises:
-        ConfigError: there is no app, or there are several. The error lists them.
+        ConfigError: there is no app, or there are several apps. The error lists them.
     """
     apps = [app.name for app in project.all("app", "factory")]
     candidates = [wanted] if wanted else apps
@@ -127,7 +127,7 @@ def chosen_app(project: Project, wanted: str) -> str:
 
 
 def _problem_of_choice(apps: list[str], wanted: str) -> str:
-    """Return why none of the apps can be chosen."""
+    """Return why no app can be chosen."""
     if wanted and not is_import_path(wanted):
         return f"--app {wanted} is not of the form module:attribute"
     if len(apps) == 1:
@@ -160,7 +160,7 @@ def schemas(plan: Proposal) -> Iterator[str]:
         yield bases[0]
     elif bases:
         plan.doubt("which of these has the tables:", bases)
-    # An SQL script: the only one, or the one named schema.
+    # An SQL script is likely if it is the only script, or if it is named schema.
     scripts = [plan.relative(script) for script in project.scripts]
     named = [name for name in scripts if Path(name).stem.startswith("schema")]
     if len(scripts) == 1:
@@ -173,7 +173,7 @@ def schemas(plan: Proposal) -> Iterator[str]:
 
 
 def _pairs(databases: list[str], bases: list[str]) -> dict[str, str]:
-    """Return the base of each database: the only one whose name contains the database's last word.
+    """Return the base of each database. Only its name contains the last word of the database.
 
     If one database and one base remain, they are a pair, too.
     """
@@ -215,9 +215,9 @@ def proposed(plan: Proposal) -> list[FileChange]:
 
 
 def _async_values(plan: Proposal) -> Values:
-    """Return the options by which async tests without a marker run.
+    """Return the options with which async tests without a marker run.
 
-    Tests that use anyio keep it: two plugins must not run the same tests.
+    Tests that use anyio keep it, because two plugins must not run the same tests.
     """
     project = plan.project
     tests = project.all("async_test")
@@ -258,7 +258,7 @@ def _values(plan: Proposal) -> Values:
 
 
 def _rank(answer: RouteAnswer) -> int:
-    """Return a number that is lowest for the answer that proves most about the app."""
+    """Return a sort key. The answer that proves most about the app has the lowest key."""
     status = answer.status
     if status in {401, 403}:
         return 3

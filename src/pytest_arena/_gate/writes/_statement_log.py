@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy.engine.default import DefaultExecutionContext
 
 from pytest_arena._gate._pooled import PooledConnection, TableWrite
-from pytest_arena._gate._unnamed import unnamed_write
+from pytest_arena._gate._unnamed import at_start, unnamed_write
 from pytest_arena._origin import REQUEST
-from pytest_arena._values import STATEMENT_START as START
 from pytest_arena._values import without_comments
 
 if TYPE_CHECKING:
@@ -32,28 +31,24 @@ _WRITES = (
 )
 
 
-def _at_start(pattern: str) -> re.Pattern[str]:
-    return re.compile(START + pattern, re.IGNORECASE | re.DOTALL)
-
-
 # EXPLAIN ANALYZE runs the statement.
 _EXPLAINS = r"""EXPLAIN\s*(?:\sANALY[SZ]E\b(?:\s*VERBOSE\b)?
 |\([^()]*\bANALY[SZ]E\b(?!\s+(?:FALSE|OFF|0))[^()]*\))\s*""".replace("\n", "")
-_WRITE = _at_start(rf"(?:{_EXPLAINS})?{_WRITES}")
-_ANY = _at_start(
+_WRITE = at_start(rf"(?:{_EXPLAINS})?{_WRITES}")
+_ANY = at_start(
     r"(?:INSERT|REPLACE|UPDATE|DELETE|MERGE|WITH|SAVEPOINT|ROLLBACK|COMMIT|END|ABORT|EXPLAIN)\b"
 )
-_COPY = _at_start(
+_COPY = at_start(
     rf"COPY(?=\s[^()]*(?:\([^()]*\)\s*)?FROM\b)\s+(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
 )
 _INSIDE = re.compile(rf"\b{_WRITES}", re.IGNORECASE)
-_WITH = _at_start(rf"(?:{_EXPLAINS})?WITH\b")
-_END = _at_start(r"(?:COMMIT|END|ROLLBACK|ABORT)\b")
-_SAVEPOINT = _at_start(
+_WITH = at_start(rf"(?:{_EXPLAINS})?WITH\b")
+_END = at_start(r"(?:COMMIT|END|ROLLBACK|ABORT)\b")
+_SAVEPOINT = at_start(
     r"(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
     rf"\s+(?P<name>{_NAME})"
 )
-_TEMPORARY_TABLE = _at_start(
+_TEMPORARY_TABLE = at_start(
     r"CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?"
     rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
 )

@@ -1,6 +1,6 @@
 """Finds the variables of a test that always have the answer to a request.
 
-Another variable may be None after another answer, such as a variable from ``next(…, None)``.
+Any other variable, such as one with ``next(…, None)``, may have None after another answer.
 """
 
 import ast
@@ -56,7 +56,7 @@ def is_always_answer(frame: FrameType, name: str, fixtures: Fixtures) -> bool:
 
 
 def is_request(node: ast.AST) -> bool:
-    """Return whether an expression sends a request and has its answer."""
+    """Return whether an expression sends a request and has the answer as its value."""
     if isinstance(node, ast.Await):
         node = node.value
     match node:
@@ -84,7 +84,7 @@ def _is_answered(function: Function, name: str, file: str) -> bool:
 
 
 def _is_answer(value: ast.expr, file: str) -> bool:
-    """Return whether an expression sends a request, itself or by a function of its module."""
+    """Return whether an expression sends a request, or calls a function that does."""
     if is_request(value):
         return True
     call = value.value if isinstance(value, ast.Await) else value
@@ -138,7 +138,8 @@ _TOOLS = re.compile(
 def is_tool(frame: FrameType, name: str, value: object, fixtures: Fixtures) -> bool:
     """Return whether a variable has a client, a session or an app, whatever the app answers.
 
-    It is a variable of the module, or a fixture, or the test binds it once to a new object.
+    It is a variable of the module, a fixture, or a variable that the test binds once to a new
+    object.
     """
     if not _is_tool_class_of(value):
         return False

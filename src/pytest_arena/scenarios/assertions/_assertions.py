@@ -50,17 +50,16 @@ if TYPE_CHECKING:
 
 _PassHook = Callable[[int, str, str], None]
 
-# pytest caches rewritten test files. The names of files with calls for passing assertions differ
-# from the names of files without.
+# pytest caches rewritten test files. Files with calls for passed assertions get another name.
 _CACHE_TAIL = "-arena.pyc"
 _HOOK_OPTION = "enable_assertion_pass_hook"
 
 
 def enable(early_config: Any) -> str:
-    """Make pytest report passing assertions, before any test file is imported.
+    """Make pytest report passed assertions. Called before any test file is imported.
 
-    The end of pytest's configuration undoes it. Cost: 0.1 µs an assertion in tests that prove
-    nothing, some 3 µs in others.
+    The clean-up of pytest's configuration undoes it. An assertion costs 3 µs in tests that prove a
+    scenario, and 0.1 µs in other tests.
 
     Returns:
         Why that is impossible, or "" if it is possible.
@@ -71,7 +70,7 @@ def enable(early_config: Any) -> str:
         return "--assert=plain: pytest does not see assertions"
     tail = rewriting.PYC_TAIL
     try:
-        early_config._inicache[_HOOK_OPTION] = True  # noqa: SLF001 - there is no public way this early
+        early_config._inicache[_HOOK_OPTION] = True  # noqa: SLF001 - no public way at this time
         rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}{_CACHE_TAIL}"
         early_config.add_cleanup(_wrap_others())
         _wrap_libraries(early_config)
@@ -128,7 +127,7 @@ class CallRecorder(Protocol):
     def begin_teardown(self) -> None:
         """Count assertions of the tear-down from now on."""
 
-    def note_unheard(self, reason: str) -> None:
+    def note_unrecorded(self, reason: str) -> None:
         """Note why assertions were not recorded, or "" if there is no reason."""
 
     def is_as_seeded(self, value: object) -> bool:
@@ -149,8 +148,8 @@ class CallRecorder(Protocol):
 
 
 @contextmanager
-def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
-    """Record each assertion of a test that passes in its call."""
+def record_assertions(recorder: CallRecorder, item: pytest.Item) -> Iterator[None]:
+    """Record each assertion that passes in the call of a test."""
     _wrap_libraries(item.config)
     is_unittest = issubclass(getattr(item, "cls", None) or object, unittest.TestCase)
     record = _call
@@ -158,19 +157,21 @@ def heard(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
         record = _method_alone
 
     def is_of_test(_: FrameType) -> bool:
-        # The `tearDown` of unittest, in the same phase, runs after each test of its class.
-        return not instruments.has_late_requests
+        # In unittest the call includes `tearDown`, which runs after each test of its class.
+        return not recorder.has_late_requests
 
-    with _listening(instruments, item, is_of_test), record(instruments, item):
+    with _listen(recorder, item, is_of_test), record(recorder, item):
         yield
 
 
 @contextmanager
-def heard_in_teardown(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
-    """Record assertions of fixtures that the test requests.
+def record_teardown_assertions(
+    recorder: CallRecorder, item: pytest.Item
+) -> Iterator[None]:
+    """Record the assertions in the tear-down of fixtures that the test requests.
 
-    Other fixtures run after each test, whatever the test is about. Their assertions count if they
-    are in the test's file and send no request.
+    An autouse fixture runs after each test, whatever the test is about. Its assertions count only
+    if the fixture is in the test's file and the tear-down sends no request.
     """
     names = item.session._fixturemanager._getautousenames(item)  # noqa: SLF001 - no public name
     autouse = frozenset(names)
@@ -189,24 +190,24 @@ def heard_in_teardown(instruments: CallRecorder, item: pytest.Item) -> Iterator[
                 return True
             is_in_file = is_in_file or frame.f_code.co_filename == file
             frame = frame.f_back
-        return is_in_file and not instruments.has_late_requests
+        return is_in_file and not recorder.has_late_requests
 
-    instruments.begin_teardown()
-    with _listening(instruments, item, is_of_test):
+    recorder.begin_teardown()
+    with _listen(recorder, item, is_of_test):
         yield
 
 
 @contextmanager
-def _listening(
-    instruments: CallRecorder,
+def _listen(
+    recorder: CallRecorder,
     item: pytest.Item,
     counts: Callable[[FrameType], bool],
 ) -> Iterator[None]:
-    """Record the assertions in frames that count."""
-    # The name is private to pytest. If it does not exist, `enable` has returned the reason.
+    """Record the assertions in the frames for which ``counts`` returns True."""
+    # pytest's private name may not exist. Then `enable` has returned the reason.
     former = getattr(asserting, "_assertion_pass", None)
     listener = _Listener(
-        instruments,
+        recorder,
         str(item.config.rootpath),
         former,
         counts,
@@ -225,16 +226,16 @@ def _listening(
 
 
 @contextmanager
-def _call(instruments: CallRecorder, item: pytest.Item) -> Iterator[None]:
-    instruments.begin_call()
+def _call(recorder: CallRecorder, item: pytest.Item) -> Iterator[None]:
+    recorder.begin_call()
     try:
         yield
     finally:
-        if instruments.lacks_assertions:
+        if recorder.lacks_assertions:
             with suppress(Exception):  # an object of the test may raise any error
-                instruments.note_unheard(unheard(item))
-        # Fixtures that the test got by `getfixturevalue` are not among its `fixturenames`.
-        instruments.end_call(_fixtures_of(item))
+                recorder.note_unrecorded(why_assertions_unrecorded(item))
+        # The `fixturenames` of an item do not include fixtures that `getfixturevalue` returned.
+        recorder.end_call(_fixtures_of(item))
 
 
 def _fixtures_of(item: pytest.Item) -> Fixtures:
@@ -245,26 +246,26 @@ def _fixtures_of(item: pytest.Item) -> Fixtures:
 
 
 @contextmanager
-def _method_alone(instruments: CallRecorder, item: Any) -> Iterator[None]:
-    """Record a test of unittest without ``setUp`` and ``tearDown``, which run in the call."""
+def _method_alone(recorder: CallRecorder, item: Any) -> Iterator[None]:
+    """Record the method of a unittest test. Its call includes ``setUp`` and ``tearDown``."""
     method = item.obj
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def recorded(*args: object, **kwargs: object) -> None:
-            with _call(instruments, item):
+            with _call(recorder, item):
                 await method(*args, **kwargs)
-            instruments.begin_teardown()
+            recorder.begin_teardown()
 
-        # unittest gets an async method from the instance.
+        # unittest reads an async method from the instance.
         with mock.patch.object(item.instance, item.name, recorded):
             yield
         return
 
     def recorded_method(*args: object, **kwargs: object) -> None:
-        with _call(instruments, item):
+        with _call(recorder, item):
             method(*args, **kwargs)
-        instruments.begin_teardown()
+        recorder.begin_teardown()
 
     with replaced_function(item, functools.wraps(method)(recorded_method)):
         yield
@@ -276,16 +277,15 @@ def _file(name: str, root: str) -> str:
 
 
 class _Listener:
-    """Records each assertion that passes. It replaces pytest's hook.
+    """Replaces pytest's hook for passed assertions, and records each of them.
 
-    pytest takes the truth value of the hook before it explains an assertion. An explanation costs
-    twenty times more than everything else, so ``__bool__`` records the assertion, from the frame of
-    its caller.
+    pytest calls ``bool()`` with the hook before it explains an assertion. An explanation takes
+    twenty times longer than a record. So ``__bool__`` records the assertion of the calling frame.
     """
 
     def __init__(
         self,
-        instruments: CallRecorder,
+        recorder: CallRecorder,
         root: str,
         former: _PassHook | None,
         counts: Callable[[FrameType], bool],
@@ -295,14 +295,13 @@ class _Listener:
     ) -> None:
         self._counts = counts
         self._fixtures = fixtures
-        self._instruments = instruments
+        self._recorder = recorder
         self._root = root
         self._former = former
         self._updates_snapshots = updates_snapshots
 
     def __bool__(self) -> bool:
-        # The caller's caller is the line that asserts.
-        self._record(sys._getframe(2))  # noqa: SLF001 - as said
+        self._record(sys._getframe(2))  # noqa: SLF001 - the line that asserts
         return self._former is not None
 
     def __call__(
@@ -315,25 +314,25 @@ class _Listener:
             self._former(line, text, explanation)
 
     def passed(self, frame: FrameType | None) -> None:
-        """Record another kind of assertion, called by the line of this frame."""
+        """Record the pass of an asserting call in this frame, or in a caller outside of tools."""
         while frame is not None and _is_tool(frame):
             frame = frame.f_back
         if frame is not None:
             self._record(frame)
 
     def explain(self, explanation: str) -> str:
-        """Explain an assertion, as pytest does, and record it if it failed."""
-        # If the project has the hook, pytest also explains passed assertions, without this word.
+        """Explain an assertion as pytest does, and record a failed assertion."""
+        # If the project has the hook, pytest also explains passed assertions, but without `assert`.
         if explanation.startswith("assert ") or "\n>assert " in explanation:
             self.failed(sys._getframe(1))  # noqa: SLF001 - the line that asserts
         return asserting.format_explanation(explanation)
 
     def failed(self, frame: FrameType) -> None:
-        """Record that the assertion of a frame has failed, if the failure is swallowed."""
+        """Record the failed assertion of a frame if the test swallows the failure."""
         try:
             if is_swallowed(frame):
                 text = statement(frame.f_code.co_filename, frame.f_lineno)
-                self._instruments.failed(self._place(frame), text)
+                self._recorder.failed(self._place(frame), text)
         except Exception as error:  # noqa: BLE001 - recording never fails a test
             self._note(error)
 
@@ -343,7 +342,7 @@ class _Listener:
     def _note(self, error: Exception) -> None:
         """Note an error of the recording."""
         reason = f"an assertion was not recorded: {type(error).__name__}"
-        self._instruments.note_unheard(reason)
+        self._recorder.note_unrecorded(reason)
 
     def _record(self, frame: FrameType) -> None:
         """Record the assertion that a frame executes."""
@@ -355,7 +354,7 @@ class _Listener:
             text = statement(code.co_filename, frame.f_lineno)
             place = self._place(frame)
             if self._updates_snapshots and has_snapshot(text, frame):
-                self._instruments.note_unheard(_UPDATED)
+                self._recorder.note_unrecorded(_UPDATED)
                 return
             try:
                 is_idle = depends_only_on_test_data(
@@ -363,17 +362,17 @@ class _Listener:
                     text,
                     variables,
                     self._fixtures,
-                    self._instruments.is_as_seeded,
+                    self._recorder.is_as_seeded,
                 )
                 is_idle = is_idle or passes_with_any_answer(
                     frame, text, variables, self._fixtures
                 )
                 is_idle = is_idle or is_uncalled_method(text, variables)
                 is_idle = is_idle or is_block_of_python(code, frame.f_lineno)
-            except Exception:  # noqa: BLE001 - then it counts as one that could have failed
+            except Exception:  # noqa: BLE001 - the assertion counts as able to fail
                 is_idle = False
             values = list(variables.values())
-            self._instruments.asserted(place, text, values, is_idle=is_idle)
+            self._recorder.asserted(place, text, values, is_idle=is_idle)
         except Exception as error:  # noqa: BLE001 - recording never fails a test
             self._note(error)
 
@@ -384,18 +383,18 @@ _UPDATED = (
 )
 _listeners: list[_Listener] = []
 
-_UNSHARED = 3  # references to a dict: of the frame, of `_variables`, of `getrefcount`
+_UNSHARED = 3  # references to a dict: from the frame, `_variables` and `getrefcount`
 
 
 def _variables(frame: FrameType) -> Mapping[str, object]:
-    """Return the variables of a function with their values."""
+    """Return the values of a function's variables by their names."""
     variables = frame.f_locals
     is_function = frame.f_code.co_flags & inspect.CO_OPTIMIZED
     if sys.version_info >= (3, 13) or not is_function:
         return variables
     copy = dict(variables)
-    # Before Python 3.13 the frame keeps the dict, so it keeps values that the test deletes.
-    if sys.getrefcount(variables) == _UNSHARED:  # the test did not call `locals()`
+    # Before Python 3.13 the frame keeps this dict, and with it values that the test deletes.
+    if sys.getrefcount(variables) == _UNSHARED:  # the test has not called `locals()`
         variables.clear()
     return copy
 
@@ -412,14 +411,14 @@ _TOOLS = ("_pytest.", "unittest.", "contextlib", "pytest_arena.", "pytest_check.
 
 
 def _wrap_others() -> Callable[[], None]:
-    """Record `pytest.raises`, unittest and mocks too. Return the function that undoes this."""
-    # These names are private. An ImportError makes `enable` return a reason.
-    from unittest.case import (  # noqa: PLC0415 - as said
+    """Record assertions of pytest.raises, unittest and mocks. Return a function that undoes it."""
+    # `enable` handles an ImportError of these private names.
+    from unittest.case import (  # noqa: PLC0415 - `enable` handles errors
         _AssertRaisesContext,
         _AssertWarnsContext,
     )
 
-    from _pytest import raises, recwarn  # noqa: PLC0415 - as said
+    from _pytest import raises, recwarn  # noqa: PLC0415 - `enable` handles errors
 
     patches = ExitStack()
     for kind in (
@@ -472,7 +471,7 @@ def _recording_exit(leave: Callable[..., object]) -> Callable[..., object]:
     def leave_and_record(self: object, kind: object, *details: object) -> object:
         __tracebackhide__ = True
         result = leave(self, kind, *details)
-        # An exception that ``__exit__`` does not suppress is not the expected one.
+        # The expected exception is suppressed.
         if _listeners and (kind is None or result):
             _listeners[-1].passed(sys._getframe(1))  # noqa: SLF001 - the line that asserts
         return result
@@ -508,11 +507,11 @@ def _recording_coroutine(check: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(check)
     def check_and_record(*args: object, **kwargs: object) -> object:
         __tracebackhide__ = True
-        # Read now, because a task that awaits the coroutine later is called by the event loop.
+        # The frame is read now. The event loop calls a task that awaits the coroutine later.
         caller = sys._getframe(1)  # noqa: SLF001 - the line that asserts
         call = functools.partial(check, *args, **kwargs)
         coroutine: Any = _await_and_record(call, caller)
-        # For Python's warning of a coroutine that is never awaited.
+        # Python's warning of a coroutine that is never awaited shows this name.
         coroutine.__qualname__ = check.__qualname__
         return coroutine
 
@@ -547,16 +546,13 @@ _CLASSES: dict[str, tuple[str, ...]] = {
 }
 _PREFIXES = ("to_", "not_to_", "check", "assert_")
 _SOFT = "pytest_check.check_functions"
-_SOFT_OTHERS = {
-    "assert_equal",
-    "check_func",
-    "fail",
-}  # they compare nothing by themselves
+# Functions of pytest-check that compare nothing.
+_SOFT_OTHERS = {"assert_equal", "check_func", "fail"}
 _wrapped_modules: set[str] = set()
 
 
 def _wrap_libraries(config: pytest.Config) -> None:
-    """Record each passing assertion of other libraries that are imported.
+    """Record the assertions of other imported libraries.
 
     Called before each test, because plugins, conftest files and test files may import them.
     """
@@ -580,7 +576,7 @@ def _unwrapped_modules() -> set[str]:
 
 
 def _wrap_soft_checks(patches: ExitStack, functions: ModuleType) -> None:
-    """Record the functions of pytest-check. The package and the object ``check`` have them too."""
+    """Record the functions of pytest-check, also in its package and its object ``check``."""
     package = sys.modules["pytest_check"]
     for name in set(functions.__all__) - _SOFT_OTHERS:
         recording = _recording_check(getattr(functions, name))
@@ -593,8 +589,8 @@ def _wrap_soft_checks(patches: ExitStack, functions: ModuleType) -> None:
 # The text of an assertion.
 
 _MOST_LINES = 30  # of one statement
-# An assertion without message, comment or second statement, and without brackets in texts. It ends
-# with its line if all brackets are closed there.
+# An assertion without message, comment or second statement, and without brackets in texts. Such an
+# assertion ends with its line if the line closes all brackets.
 _ONE_LINE = re.compile(
     r"""assert\s+(?!\()((?:[\w\s.()\[\]=!<>%*/+-]|"[^"\\()\[\]]*"|'[^'\\()\[\]]*')+)"""
 )
@@ -604,7 +600,7 @@ _ONE_LINE = re.compile(
 def statement(file: str, line: int) -> str:
     """Return the asserted expression of the ``assert`` that begins in this line.
 
-    Return any other statement whole. Costs up to 100 µs, once for each line, and 5 µs for most.
+    Any other statement is returned whole. The first call for a line takes 5 to 100 µs.
     """
     first = linecache.getline(file, line).strip()
     one_line = _ONE_LINE.fullmatch(first)
@@ -632,7 +628,7 @@ def _asserted(text: str) -> str | None:
         segments = [
             ast.get_source_segment(whole, node) or "" for node in _assertions_in(tree)
         ]
-        if len(segments) > 1:  # as one, whose parts are judged together
+        if len(segments) > 1:  # one assertion with several parts
             return " and ".join(f"({segment})" for segment in segments)
         return segments[0] if segments else text
     return None
@@ -642,7 +638,7 @@ _ASSERTING_CALL = re.compile(r"[\w.]+\.assert|(?:pytest_)?check\.\w+\(")
 
 
 def _assertions_in(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield the expressions of the ``assert`` statements of a line, and its asserting calls."""
+    """Yield the expressions of the ``assert`` statements in a line, and the asserting calls."""
     for node in ast.walk(tree):
         match node:
             case ast.Assert(test=test):
@@ -675,11 +671,11 @@ _PLAIN_ASSERT = {
 }
 
 
-def unheard(item: pytest.Item) -> str:
+def why_assertions_unrecorded(item: pytest.Item) -> str:
     """Return why assertions of a test may not have been recorded, or "" if they were.
 
-    pytest reports assertions in test files, conftest files and registered modules. Assertions of
-    other functions are found by the names that the test uses. Costs some 100 µs.
+    pytest reports assertions in test files, conftest files and registered modules. The names that
+    a test uses lead to the assertions of other functions. The search takes some 100 µs.
     """
     arguments = list(getattr(item, "funcargs", {}).values())
     values = _values_of_fixtures(item)
@@ -689,7 +685,7 @@ def unheard(item: pytest.Item) -> str:
     used = []
     for function in [own_function(item)[2], *steps]:
         plain = inspect.unwrap(function)
-        # A method of unittest is inside of the wrapper of `_method_alone`.
+        # `_method_alone` has wrapped a method of unittest.
         plain = getattr(plain, "__func__", plain)
         if isinstance(plain, FunctionType):
             used += [plain, *_used(plain, arguments, depth=_DEPTH)]
@@ -715,7 +711,7 @@ def unheard(item: pytest.Item) -> str:
 
 
 def _values_of_fixtures(item: pytest.Item) -> list[Any]:
-    """Return the values of all fixtures of a test, which include the steps of pytest-bdd."""
+    """Return the values of all fixtures of a test. The steps of pytest-bdd are fixtures."""
     fixtures = _fixtures_of(item)
     results = [fixture.cached_result for fixture in fixtures.values()]
     return [result[0] for result in results if result]
@@ -753,11 +749,8 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _has_unrecorded_asserts(code: CodeType) -> bool:
-    """Return whether this code has assertions for which pytest calls no hook.
-
-    The code of inner functions is not searched.
-    """
-    # pytest's rewritten assertions, with `enable_assertion_pass_hook` and without it.
+    """Return whether this code, without its inner functions, has unrecorded assertions."""
+    # The first name shows that pytest calls the hook. The second shows a rewritten assertion.
     if "_call_assertion_pass" in code.co_names:
         return False
     if "_format_explanation" in code.co_names:
@@ -774,7 +767,7 @@ def _used(
     *,
     depth: int,
 ) -> Iterator[FunctionType]:
-    """Yield the functions of the project that a function names, directly or indirectly."""
+    """Yield the functions of the project that a function names, and those that they name."""
     names = _names(function)
     values = [function.__globals__.get(name, sys.modules.get(name)) for name in names]
     for value in [*values, *arguments]:

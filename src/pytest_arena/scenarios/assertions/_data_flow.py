@@ -1,7 +1,7 @@
 """Finds the variables whose values a function made itself, only from literals.
 
-A value that other code gets or returns is foreign. All values computed from it are foreign too,
-and so are lists that other code may change.
+A value that other code gets or returns is foreign. All values that are computed from it, and lists
+that other code may change, are foreign too.
 """
 
 import ast
@@ -59,9 +59,9 @@ _CLOCK = frozenset({"now", "today", "utcnow"})
 
 @cache
 def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
-    """Return the variables that a function made itself, and constants of its module.
+    """Return the variables that a function made itself, and the constants of its module.
 
-    Costs 1 ms, once for each function.
+    The first call for a function takes 1 ms.
 
     Args:
         code: the code of the function.
@@ -92,7 +92,7 @@ def _own_in(
 def closed_helpers(file: str) -> _Names:
     """Return the functions of a module that read and change only their arguments.
 
-    A function that only calls such functions is among them.
+    Such a function may call other such functions.
     """
     helpers = helpers_in(file)
     closed = frozenset(helpers)
@@ -116,7 +116,7 @@ def is_closed(
     own_parameters: _Names,
     closed: _Names,
 ) -> bool:
-    """Return whether a function reads only these parameters and values that it makes itself."""
+    """Return whether a function reads only these parameters and the values that it makes."""
     own = _own_in(function, file, own_parameters, closed)
     for statement in function.body:
         match statement:
@@ -150,7 +150,7 @@ def is_kept_own(file: str, name: str) -> bool:
 
 
 def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
-    """Return the variables that an expression reads. "" among them means other sources.
+    """Return the variables that an expression reads. The variable "" means other sources.
 
     An attribute of the test's class is a variable: ``self.NAME``.
     """
@@ -182,9 +182,9 @@ class _Flow(NamedTuple):
     sources: _Names
     """The variables that the value is computed from."""
     conditions: _Names
-    """The variables that decide whether the flow happens."""
+    """The variables that decide whether the value flows."""
     kept: _Names
-    """The variables whose objects are part of the value."""
+    """The variables whose objects are parts of the value."""
     is_scalar: bool
     """Whether the value is immutable."""
     is_binding: bool
@@ -286,7 +286,7 @@ class _Flows(ast.NodeVisitor):
                 self._add(name, value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Note a value, and that several variables may share it."""
+        """Note the value of an assignment. Several variables may share it."""
         for target in node.targets:
             self._bind(target, node.value)
             for other in node.targets:
@@ -372,9 +372,8 @@ class _Flows(ast.NodeVisitor):
             self._change(node.func, values or [ast.Constant(None)])
         match node.func:
             case ast.Name(id=name) if name in self._harmless - PURE:
-                for (
-                    value
-                ) in values:  # a helper may fill one argument with values of the others
+                # A helper may fill an argument with the values of the others.
+                for value in values:
                     others = [other for other in values if other is not value]
                     self._change_argument(value, others)
         self.generic_visit(node)

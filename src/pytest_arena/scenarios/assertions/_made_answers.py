@@ -1,4 +1,4 @@
-"""Makes answers of an HTTP library that have the literals of an assertion, and others without."""
+"""Makes answers of an HTTP library with and without the literals of an assertion."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 from urllib.parse import quote
 
-# The first ones make most assertions fail.
+# Most assertions fail with one of the first statuses.
 _STATUSES = (
     500,
     404,
@@ -48,7 +48,7 @@ class Library(Protocol):
 def literals_in(expression: ast.expr) -> list[object]:
     """Return the values in an assertion that an app may send: numbers, texts, lists, dicts.
 
-    None is left out. An error is not ``null`` either, so ``is not None`` proves nothing.
+    None is left out. ``is not None`` also passes with an error, so it proves nothing.
     """
     values = []
     for node in ast.walk(expression):
@@ -87,7 +87,7 @@ def _can_be_sent(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers to one request that have the literals of an assertion, and answers without them."""
+    """Answers to one request, with and without the literals of an assertion."""
 
     library: Library
     request: Any
@@ -141,7 +141,7 @@ class Answers:
         yield from self._after_redirects()
 
     def _after_redirects(self) -> Iterator[object]:
-        """Yield answers of other URLs, to which a client was redirected."""
+        """Yield answers after a redirect to another URL."""
         late = timedelta(days=1)
         kind = self.library.Response
         redirect = kind(302, request=self.request)
@@ -190,7 +190,7 @@ class Answers:
 
 
 def _after(elapsed: timedelta, answer: Any) -> object:
-    """Return an answer with the time that only a client measures."""
+    """Return an answer with the duration of its request. Only a client measures it."""
     answer.elapsed = elapsed
     return answer
 

@@ -37,18 +37,18 @@ from pytest_arena.scenarios.assertions._test_files import (
     function_of,
 )
 
-# Functions without effects. An assertion that calls another function is not evaluated.
+# Functions without effects. Assertions that call other functions are not evaluated.
 _FUNCTION = re.compile(
     r"all|any|bool|bytes|callable|dict|float|frozenset|getattr|hasattr|id|int|isinstance"
     r"|issubclass|len|list|max|min|object|range|repr|reversed|set|sorted|str|sum|tuple|type|zip"
 )
 _OF_ANSWER = re.compile(r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)")
-# Responses of other libraries have other constructors.
+# Libraries with this constructor of a response.
 _PACKAGES = {"httpx", "httpx2"}
 _ANSWER_OF = "answer_of_"
 _ANSWERS_OF = "answers_of_"  # a function that returns the next answer
 _FIXED = "fixed_"
-_SELF = "self."  # begins the name of a variable that replaces an attribute of `self`
+_SELF = "self."  # prefix of the variables that replace attributes of `self`
 _PLAIN = (str, bytes, int, float, type(None), type, range)
 _COLLECTIONS = (list, tuple, set, frozenset)
 _results: dict[tuple[CodeType, str, str], bool] = {}
@@ -62,9 +62,9 @@ def passes_with_any_answer(
 ) -> bool:
     """Return whether an assertion also passes with each of many other answers.
 
-    Only assertions about answers of httpx, and about values that do not depend on an answer, are
-    evaluated. They must call no code of the project. Costs 100 µs for most texts, and 5 ms for
-    assertions that pass, once for each text.
+    pytest-arena evaluates assertions about answers of httpx, and about values that do not depend
+    on an answer. It evaluates none that calls code of the project. The first call for a text takes
+    100 µs, or 5 ms if the assertion passes with all answers.
 
     Args:
         frame: the frame of the function that asserts.
@@ -83,7 +83,7 @@ def passes_with_any_answer(
     if not all(answered.values()):
         return False
     if not answered:
-        return bool(fixed)  # it has passed, and the app does not affect it
+        return bool(fixed)  # the assertion has passed, and no answer affects it
     uncertain = frozenset(name for name in answered if reading.may_be_none(name))
     key = (frame.f_code, text, repr((own, sorted(uncertain))))
     if key not in _results:
@@ -123,16 +123,17 @@ class _Reading:
 
     def has_fixed(self, names: frozenset[str]) -> bool:
         """Return whether a variable has a class, a client or a similar object."""
-        return any(self._is_given(name, self._value(name)) for name in names)
+        return any(self._is_fixed(name, self._value(name)) for name in names)
 
     def fixed(self, expression: ast.expr) -> tuple[ast.expr, Mapping[str, object]]:
         """Replace classes, and clients of which only the identity or the class matters."""
-        fixing = _Fixing(self._value, self._is_given)
+        fixing = _Fixing(self._value, self._is_fixed)
         changed = fixing.truth(deepcopy(expression))
         changed = ast.fix_missing_locations(changed)
         return changed, fixing.values
 
-    def _is_given(self, name: str, value: object) -> bool:
+    def _is_fixed(self, name: str, value: object) -> bool:
+        """Return whether no answer can change the class or the identity of a value."""
         if name.startswith(_SELF):
             test = self._variables.get("self")
             return is_tool_of_set_up(test, name.removeprefix(_SELF))
@@ -176,16 +177,16 @@ def _is_plain(value: object) -> bool:
 class _Fixing(ast.NodeTransformer):
     """Replaces values that no answer changes by variables.
 
-    An object is replaced where only its truth, its identity or its class matters.
+    The visitor replaces an object if only its truth, its identity or its class matters.
     """
 
     def __init__(
         self,
         value_of: Callable[[str], object],
-        is_given: Callable[[str, object], bool],
+        is_fixed: Callable[[str, object], bool],
     ) -> None:
         self._value_of = value_of
-        self._is_given = is_given
+        self._is_fixed = is_fixed
         self.values: dict[str, object] = {}
 
     def truth(self, node: ast.expr) -> ast.expr:
@@ -200,7 +201,7 @@ class _Fixing(ast.NodeTransformer):
     def _object(self, node: ast.expr) -> ast.expr:
         if isinstance(node, ast.Name):
             value = self._value_of(node.id)
-            return self._fix(value) if self._is_given(node.id, value) else node
+            return self._fix(value) if self._is_fixed(node.id, value) else node
         return cast("ast.expr", self.visit(node))
 
     def _fix(self, value: object) -> ast.Name:
@@ -218,7 +219,7 @@ class _Fixing(ast.NodeTransformer):
         return ast.Compare(operands[0], node.ops, operands[1:])
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        """Replace the class, and the object, of ``isinstance`` and the like."""
+        """Replace the object and the class in a call such as ``isinstance``."""
         match node:
             case ast.Call(
                 func=ast.Name("isinstance" | "issubclass"), args=[value, kind]
@@ -244,7 +245,7 @@ class _Fixing(ast.NodeTransformer):
         match node:
             case ast.Name(id=name):
                 value = self._value_of(name)
-                return value if self._is_given(name, value) else None
+                return value if self._is_fixed(name, value) else None
             case ast.Attribute(value=owner, attr=attribute):
                 module = self._resolved(owner)
                 if isinstance(module, ModuleType):
@@ -264,7 +265,7 @@ def _of_response(response: object) -> tuple[Any, Any] | None:
 
 
 def _of_client(client: object) -> tuple[Any, Any] | None:
-    """Return the library of a client and some request, or None for another object."""
+    """Return the library of a client with a new request, or None for another object."""
     for base in type(client).__mro__:
         package = base.__module__.partition(".")[0]
         if package in _PACKAGES:
@@ -275,13 +276,13 @@ def _of_client(client: object) -> tuple[Any, Any] | None:
 
 @cache
 def _about_answer(code: CodeType, text: str) -> tuple[ast.expr, frozenset[str]]:
-    """Return an assertion with ``answer.json()`` in place of the variable that has its value.
+    """Return an assertion about answers, and the names that it reads.
 
-    A variable also replaces a request that the assertion itself sends. The names that the assertion
-    reads are returned too, with an unknown name for an assertion that is not evaluated.
+    ``answer.json()`` replaces the variable that has its value. A variable replaces a request that
+    the assertion itself sends. An assertion that is not evaluated reads the unknown name "".
     """
     expression = parsed(text)
-    # A list has the arguments of another method of unittest. A client sets `next_request`.
+    # `parsed` returns a list for other methods of unittest. Only a client sets `next_request`.
     if expression is None or isinstance(expression, ast.List) or "next_request" in text:
         return ast.Constant(None), frozenset({""})
     answering = _Answering("text")
@@ -319,7 +320,7 @@ class _Inlining(ast.NodeTransformer):
 class _Answering(ast.NodeTransformer):
     """Replaces ``await client.get("/orders")`` by a variable that has its answer.
 
-    In a comprehension it is replaced by a call that returns the next answer.
+    In a comprehension a call that returns the next answer replaces the request.
     """
 
     def __init__(self, place: str) -> None:
@@ -366,7 +367,7 @@ class _Answering(ast.NodeTransformer):
 
 
 def _is_of_request(node: ast.expr) -> bool:
-    """Return whether an expression is an answer, or is unpacked to answers."""
+    """Return whether an expression is an answer, or unpacks to answers."""
     match node:
         case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
             return name.startswith((_ANSWER_OF, _ANSWERS_OF))
@@ -390,9 +391,9 @@ _CONTAINERS = (
 def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
     """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
 
-    Containers that it makes of answers are among them, and lists to which it appends answers. Only
-    its assertions read these variables. Each variable is assigned once, outside of loops. The same
-    holds for each variable that its value names.
+    They include containers that the function makes of answers, and lists to which it appends
+    answers. Only assertions read these variables. The function assigns each of them once, outside
+    of loops, and so each variable that their values name.
     """
     function = function_of(code)
     if function is None:
@@ -445,9 +446,9 @@ class _Assigned(NamedTuple):
     """The values that statements assign to variables outside of branches."""
 
     values: dict[str, ast.expr]
-    """The values, by the names of the variables. A list also has its appended items."""
+    """The values by the names of the variables. A list includes its appended items."""
     appending: set[ast.AST]
-    """The nodes of the variables whose ``append`` is called: these calls do not read the list."""
+    """The nodes of the variables whose ``append`` is called. Such a call does not read the list."""
 
     def read(self, statements: Sequence[ast.stmt]) -> None:
         """Add the values of statements."""
@@ -462,7 +463,7 @@ class _Assigned(NamedTuple):
                 case ast.For(target=target, iter=items, body=body, orelse=[]):
                     self._append_in_loop(body, ast.comprehension(target, items, [], 0))
                 case ast.With(body=body) | ast.AsyncWith(body=body):
-                    # If an error is swallowed, an `append` of the block may not run.
+                    # In a block that swallows errors, an `append` may not run.
                     if not is_swallowing(statement):
                         self.read(body)
 
@@ -526,12 +527,12 @@ class _Evaluation(NamedTuple):
     """The variables that may have None instead."""
 
     def passes_always(self, answers: Answers) -> bool:
-        """Return whether the assertion is true with all answers, equal and different ones."""
+        """Return whether the assertion is true with all combinations of answers."""
         if not answers.are_possible:
             return False
         try:
             code = compile(ast.Expression(self.expression), "<assertion>", "eval")
-        except SyntaxError:  # it awaits something
+        except SyntaxError:  # the assertion has an `await`
             return False
         for name in self.uncertain:
             with_none: dict[str, object] = dict.fromkeys(self.answered, _Anything())
@@ -578,11 +579,11 @@ class _Evaluation(NamedTuple):
 
 
 class _Anything:
-    """Replaces the other answers if one is None."""
+    """The value of the other variables if a variable has None instead of an answer."""
 
 
 def _next_answer(name: str, answers: list[object], place: int, stride: int) -> object:
-    """Return an answer, or a function that returns the next one at each call."""
+    """Return an answer, or a function that returns the next answer at each call."""
     if not name.startswith(_ANSWERS_OF):
         return answers[place % len(answers)]
     places = count(place, stride)

@@ -1,6 +1,6 @@
 """Finds the parameters of a running function that have no values of the app.
 
-These are fixtures that return constants, and arguments that the caller of a helper made itself.
+These are fixtures that return constants, and arguments that only have values of the caller.
 """
 
 import ast
@@ -44,7 +44,7 @@ Fixtures = Mapping[str, Any]
 
 
 def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
-    """Return the parameters of a running function without foreign values.
+    """Return the parameters of a running function that have no foreign values.
 
     Args:
         frame: the frame of a test, or of a helper that it calls.
@@ -76,7 +76,7 @@ def own_attributes(code: CodeType, test: object) -> frozenset[str]:
 
     Args:
         code: the code of a method. Only the attributes that it names are returned.
-        test: the object that the method has as ``self``.
+        test: the object to which the method belongs.
     """
     constants = _constants_of_set_up(classes_of(test))
     names = set()
@@ -89,11 +89,11 @@ def own_attributes(code: CodeType, test: object) -> frozenset[str]:
 
 @cache
 def _constants_of_set_up(classes: Classes) -> Mapping[str, list[object]]:
-    """Return the attributes to which a set-up assigns only constants, with these constants."""
+    """Return the attributes to which a set-up assigns only constants, and these constants."""
     constants = {}
     for name, values in set_up_values(classes).items():
         if all(is_kept_attribute(classes, name, value) for value in values):
-            with suppress(ValueError):  # raised for a dict that has a variable as a key
+            with suppress(ValueError):  # a dict has a variable as a key
                 constants[name] = [ast.literal_eval(value) for value in values]
     return constants
 
@@ -140,7 +140,7 @@ def _is_of_test(frame: FrameType) -> bool:
 
 @cache
 def _call_at(code: CodeType, instruction: int) -> ast.Call | None:
-    """Return the call that an instruction of a function makes, or None for other instructions."""
+    """Return the call in a function that an instruction executes, or None without a call."""
     function = function_of(code)
     if function is None:
         return None
@@ -173,8 +173,8 @@ def _calls(call: ast.Call, frame: FrameType, caller: FrameType) -> bool:
 def _assigned_to(code: CodeType, name: str) -> frozenset[str]:
     """Return the names whose values a function assigns to a variable outside of branches.
 
-    If the function does not bind the variable, return the name of the variable. If the function
-    binds it in another way, return nothing.
+    Return the name of the variable if the function does not bind it. Return nothing if the function
+    binds it in another way.
     """
     function = function_of(code)
     if function is None:
@@ -192,7 +192,7 @@ def _assigned_to(code: CodeType, name: str) -> frozenset[str]:
 
 
 def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
-    """Return the arguments of a call by the parameters of a function. Empty for ``*args``."""
+    """Return the arguments of a call by the names of parameters. Empty for ``*args``."""
     names = [each.arg for each in [*function.args.posonlyargs, *function.args.args]]
     defaults = function.args.defaults
     arguments = dict(zip(reversed(names), reversed(defaults), strict=False))
@@ -209,7 +209,7 @@ def _arguments_of(call: ast.Call, function: Function) -> Mapping[str, ast.expr]:
 
 
 def _is_own_fixture(name: str, fixtures: Fixtures, file: str) -> bool:
-    """Return whether a fixture has a constant that neither another fixture nor a test can change.
+    """Return whether a fixture has a constant that no other fixture and no test can change.
 
     Args:
         name: the name of the fixture.

@@ -21,10 +21,10 @@ _SWALLOWS = re.compile(
 
 
 def is_swallowed(frame: FrameType | None) -> bool:
-    """Return whether the innermost code that catches the failure of a line ignores it.
+    """Return whether the innermost handler of a failed assertion ignores the failure.
 
-    ``contextlib.suppress`` does nothing, and so does an ``except`` that only passes, waits or
-    prints. If no code of the project catches the failure, it counts as swallowed.
+    ``contextlib.suppress`` ignores it. An ``except`` ignores it if it only passes, waits or prints.
+    If no code of the project catches the failure, it counts as ignored.
     """
     while frame is not None:
         file = frame.f_code.co_filename

@@ -14,19 +14,19 @@ PURE = frozenset(
     | {"int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed"}
     | {"round", "set", "sorted", "str", "sum", "tuple", "type", "zip"}
 )
-"""The functions of Python that change nothing and read only their arguments."""
+"""The builtin functions that change nothing and read only their arguments."""
 
 SENT = frozenset({"json", "data", "params", "headers", "content"})
 """The arguments of a request that a client serializes."""
 
-# So do the functions and classes of these modules. `pytest` is listed for `pytest.approx`.
+# The functions of these modules also read only their arguments. `pytest` has `pytest.approx`.
 _PURE_MODULES = frozenset(
     {"base64", "collections", "copy", "datetime", "decimal", "fractions", "hashlib"}
     | {"html", "itertools", "json", "math", "pytest", "re", "statistics", "string"}
     | {"textwrap", "types", "uuid"}
 )
 BINDING = ("arg", "name", "asname", "rest")
-"""The attributes of nodes that bind a name: arguments, functions, modules, exceptions."""
+"""The attributes of nodes that bind a name of an argument, function, module or exception."""
 
 _Names = frozenset[str]
 
@@ -45,7 +45,7 @@ def calls_in(function: Function) -> list[ast.Call | ast.Await]:
 
 @cache
 def _functions(file: str) -> dict[int, Function]:
-    """Return the functions in a file by their first lines, decorators included."""
+    """Return the functions in a file by their first lines. A decorator is a first line."""
     functions = {}
     for node in ast.walk(_tree(file)):
         if isinstance(node, Function):
@@ -85,7 +85,7 @@ def _bindings(file: str) -> Counter[str]:
 def helpers_in(file: str) -> Mapping[str, Sequence[ast.FunctionDef]]:
     """Return the plain functions to which each name of a module may refer.
 
-    A function has the name of its definition, and each name to which the module assigns it.
+    A function has the name in its definition, and each name that the module assigns it to.
     """
     helpers: dict[str, list[ast.FunctionDef]] = {}
     bindings = Counter[str]()
@@ -153,7 +153,7 @@ def _bindings_without_arguments(file: str) -> Counter[str]:
 def constants_of(file: str) -> _Names:
     """Return the constants of a module and of its test classes, as ``NAME`` and ``self.NAME``.
 
-    Each is bound once in the file, and no string names it, as in ``monkeypatch.setattr``.
+    The file binds each constant once. No string in the file names it for ``monkeypatch.setattr``.
     """
     names = set()
     for statement in _tree(file).body:
@@ -195,7 +195,7 @@ def set_up_values(classes: Classes) -> Mapping[str, Sequence[ast.expr]]:
 
 
 def _passes_self_on(file: str, name: str) -> bool:
-    """Return whether a class of a file uses ``self`` in another way than ``self.NAME``."""
+    """Return whether a class of a file uses ``self`` outside of ``self.NAME``."""
     for node in _tree(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             parts = list(ast.walk(node))
@@ -264,9 +264,7 @@ def _is_immutable(value: ast.AST) -> bool:
 def _is_plain(value: ast.AST) -> bool:
     """Return whether a value is a list, a set or a dict of values that cannot change."""
     match value:
-        case ast.List(elts=values) | ast.Set(elts=values):
-            return all(map(_is_immutable, values))
-        case ast.Dict(values=values):
+        case ast.List(elts=values) | ast.Set(elts=values) | ast.Dict(values=values):
             return all(map(_is_immutable, values))
     return False
 
@@ -298,20 +296,17 @@ def _is_only_read(file: str, name: str) -> bool:
     for parent, child in _parents_in(file):
         match child:
             case (
-                ast.Name(id=found, ctx=ast.Load())
-                | ast.Attribute(attr=found, ctx=ast.Load())
+                ast.Name(id=child_name, ctx=ast.Load())
+                | ast.Attribute(attr=child_name, ctx=ast.Load())
             ):
-                is_meant = found == name
-            case _:
-                is_meant = False
-        if is_meant and not _is_reading(parent, child):
-            return False
+                if child_name == name and not _is_reading(parent, child):
+                    return False
     return True
 
 
 @cache
 def _parents_in(file: str) -> list[tuple[ast.AST, ast.AST]]:
-    """Return the nodes of a module, each after the node that it is a part of."""
+    """Return each node of a module after its parent."""
     nodes = []
     for parent in ast.walk(_tree(file)):
         nodes += [(parent, child) for child in ast.iter_child_nodes(parent)]

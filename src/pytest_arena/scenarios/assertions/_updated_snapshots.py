@@ -32,7 +32,7 @@ def updates_snapshots(config: Any) -> bool:
 
 
 def has_snapshot(text: str, frame: FrameType) -> bool:
-    """Return whether an assertion names a snapshot, or a function that makes one.
+    """Return whether an assertion names a snapshot, or a function that makes snapshots.
 
     Args:
         text: the text of the assertion.

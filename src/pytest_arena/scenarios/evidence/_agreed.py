@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-# An edited scenario has a similarity of 0.99 to its former version, others have at most 0.38.
-_NEARLY = 0.8
-# A comparison of steps takes a millisecond. More pairs mean a missing file instead of renames.
+# An edited scenario has a similarity of 0.99 to its former version. Others have at most 0.38.
+_MIN_SIMILARITY = 0.8
+# A comparison of steps takes a millisecond. More pairs mean that a file is missing.
 _MOST_COMPARED = 1000
 _CONFLICT = re.compile(r"(<{7}|={7}|>{7}|\|{7})(\s.*)?")
 _LOCK_HEAD = """\
@@ -44,7 +44,7 @@ _LOCK_HEAD = """\
 
 
 def _agreed_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the numbered lines of a file that people edit and merge, or none without the file.
+    """Return the numbered lines of a file that people edit and merge. Empty without the file.
 
     Comments and blank lines are left out.
 
@@ -59,7 +59,7 @@ def _agreed_lines(path: Path) -> list[tuple[int, str]]:
         what = f"{path.name} cannot be read"
         raise _unreadable(what, str(error), "a text in UTF-8") from error
     lines = []
-    # splitlines() would split at U+2028 and others, which a doc string may hold.
+    # splitlines() would also split at U+2028, which a doc string may contain.
     for number, line in enumerate(text.split("\n"), 1):
         if _CONFLICT.fullmatch(line):
             raise ScenarioError(
@@ -98,11 +98,11 @@ class Locked:
     key: str
     rev: str
     steps: tuple[str, ...] = ()
-    """Their canonical text, to show changes."""
+    """The canonical texts of the steps. They show changes."""
     rows: tuple[str, ...] = ()
-    """The rows of an Outline, sorted: ``code=409, status=ACTIVE``."""
+    """The sorted rows of an Outline: ``code=409, status=ACTIVE``."""
     tests: Pairs = ()
-    """Node ids and the hashes of their code, sorted."""
+    """Sorted pairs of the node id of a test and the hash of its code."""
 
     @classmethod
     def of(cls, judged: JudgedScenario) -> Self:
@@ -118,10 +118,10 @@ class Locked:
         )
 
     def difference(self, old: Locked | None, place: str) -> Iterator[str]:
-        """Yield what changed since an older entry.
+        """Yield the changes since an older entry.
 
-        The lines are a new name, a diff of the steps and rows, and a line for each test that was
-        added, removed or changed. ``place`` labels the diff.
+        These are a new name, a diff of the steps and rows, and a line for each test that was added,
+        removed or changed. ``place`` labels the diff.
         """
         old_lines = []
         old_tests = {}
@@ -132,7 +132,7 @@ class Locked:
             old_label = f"{old.key}  {old.rev}"
             if old.key != self.key:
                 yield f"renamed: {old.key} -> {self.key}"
-            # Only the version of the hash has changed.
+            # Another version of the hash has the same steps.
             if old.steps == self.steps and old.rev != self.rev:
                 yield f"rev: {old.rev} -> {self.rev}  {self.key}"
         label = f"{self.key}  {self.rev}  {place}"
@@ -162,19 +162,21 @@ class Locked:
             is_changed = self.steps != steps
         if is_changed:
             return f"its steps differ from the accepted steps{_first_change(self.steps, steps)}"
-        # An additional row only lacks a test. A row that replaces another was edited.
+        # A row that was only added or removed is no drift. A row that replaces another is.
         rows = _row_lines(scenario)
-        if not set(self.rows) <= set(rows) and not set(rows) <= set(self.rows):
+        removed = set(self.rows) - set(rows)
+        added = set(rows) - set(self.rows)
+        if removed and added:
             return f"its rows differ from the accepted rows{_first_change(self.rows, rows)}"
         return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The lock file: a JSON object in a line for each scenario, sorted, with blank lines between.
+    """The lock file: sorted lines with a JSON object for each scenario, and blank lines between.
 
     The blank lines let git merge two branches that changed neighbours. ``merge=union`` in
-    ``.gitattributes`` lets it merge branches that added scenarios in the same place.
+    ``.gitattributes`` lets git merge branches that added scenarios in the same place.
     """
 
     entries: Mapping[str, Locked] = field(default_factory=dict)
@@ -219,7 +221,7 @@ class Lock:
         return text
 
     def former_names(self, scenarios: Sequence[ScenarioSpec]) -> dict[str, str]:
-        """Return the current key of each renamed scenario by the key that was accepted."""
+        """Return the current key of each renamed scenario by its accepted key."""
         missing = self._missing(scenario.key for scenario in scenarios)
         renames = self._renames(scenarios, missing)
         return {former.key: key for key, former in renames.items()}
@@ -257,15 +259,15 @@ class Lock:
             old = self.entries.get(new.key, former)
             if old or keys:
                 lines += new.difference(old, place)
-            else:  # the steps of many new scenarios would be too much to read
+            else:  # the steps of many new scenarios would be too long
                 lines.append(f"new: {new.key}  {new.rev}  {place}")
             entries[new.key] = new
             if former:
                 del entries[former.key]
                 del missing[former.key]
         if not keys:
-            # A renamed scenario keeps its entry if its tests still have the old name. The entry
-            # leads a run to the new name.
+            # The entry of a renamed scenario stays while its tests have the old name. With the
+            # entry a run finds the new name.
             scenarios = [each.scenario for each in document.scenarios]
             for key, former in self._renames(scenarios, missing).items():
                 del missing[former.key]
@@ -280,20 +282,20 @@ class Lock:
     def problems(self, scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
         """Yield a problem for each entry whose scenario was renamed or removed.
 
-        It is an error if the steps changed with the name, because these were not accepted.
+        If the steps changed with the name, the problem is an error. No user has accepted them.
         """
         missing = self._missing(scenario.key for scenario in scenarios)
         by_key = {scenario.key: scenario for scenario in scenarios}
         for key, former in self._renames(scenarios, missing).items():
             del missing[former.key]
             scenario = by_key[key]
-            has = "has nearly the same steps"
+            steps = "nearly the same steps"
             if former.rev == scenario.rev:
-                has = "has the same steps"
+                steps = "the same steps"
             yield Problem(
                 spec=self.place,
                 line=0,
-                what=f"{former.key!r} was accepted, but now {key!r} ({scenario.place}) {has}",
+                what=f"{former.key!r} was accepted, but now {key!r} ({scenario.place}) has {steps}",
                 hint=f"arena scenarios accept {key!r}, and use that name in the markers",
                 is_error=former.rev != scenario.rev,
             )
@@ -316,25 +318,27 @@ class Lock:
     ) -> dict[str, Locked]:
         """Return the former entry of each renamed scenario by its new key.
 
-        This is the only missing entry with the same steps, or the only one with nearly the same
-        steps. If there are too many to compare, only the same steps count.
+        This is the only missing entry with the same steps, or else the only missing entry with
+        nearly the same steps. With too many pairs to compare, only the same steps count.
         """
-        left = dict(missing)
+        candidates = dict(missing)
         renames: dict[str, Locked] = {}
-        if not left:
+        if not candidates:
             return renames
         new = [scenario for scenario in scenarios if scenario.key not in self.entries]
         for scenario in new:
-            alike = [entry for entry in left.values() if entry.rev == scenario.rev]
-            if not alike and len(left) * len(new) <= _MOST_COMPARED:
+            alike = [
+                entry for entry in candidates.values() if entry.rev == scenario.rev
+            ]
+            if not alike and len(candidates) * len(new) <= _MOST_COMPARED:
                 lines = step_lines(scenario)
                 alike = [
                     entry
-                    for entry in left.values()
-                    if similarity(entry.steps, lines) >= _NEARLY
+                    for entry in candidates.values()
+                    if similarity(entry.steps, lines) >= _MIN_SIMILARITY
                 ]
             if len(alike) == 1:
-                renames[scenario.key] = left.pop(alike[0].key)
+                renames[scenario.key] = candidates.pop(alike[0].key)
         return renames
 
 
@@ -385,10 +389,10 @@ class AgreedGap:
     """The key of a scenario. A waiver may also name a tag."""
     status: Status | None = None
     until: date = date.max
-    """The last day on which a waiver holds."""
+    """The last day of a waiver."""
     reason: str = ""
     spec: str = ""
-    """The name of the file that has it."""
+    """The name of the file that has the line."""
     line: int = 0
 
     def covers(self, scenario: ScenarioSpec) -> bool:
@@ -402,7 +406,7 @@ class AgreedGap:
 
 
 def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
-    """Read the lines ``HOLLOW  Feature :: Scenario``, or none without the file.
+    """Read the lines ``HOLLOW  Feature :: Scenario``. Empty without the file.
 
     Raises:
         ScenarioError: the file cannot be read, or has the marks of a merge conflict, an invalid
@@ -431,9 +435,9 @@ def read_baseline(path: Path) -> tuple[AgreedGap, ...]:
 
 
 def baseline_text(path: Path, document: Document) -> str:
-    """Return the text of the baseline after this run: fewer lines, and better statuses.
+    """Return the text of the baseline after this run. It has fewer lines and better statuses.
 
-    Without the file, each scenario that is neither proven nor waived gets a line.
+    Without an existing file, each scenario that is neither proven nor waived gets a line.
 
     Raises:
         ScenarioError: the existing file is not a baseline.
@@ -457,7 +461,7 @@ def _improved(
     document: Document,
     statuses: Mapping[str, Status],
 ) -> dict[str, Status]:
-    """Return the better status, of baseline and run, of each scenario of the baseline."""
+    """Return the better status, in the baseline or the run, for each scenario of the baseline."""
     keys = {judged.scenario.key for judged in document.scenarios}
     improved = {}
     for gap in read_baseline(path):
@@ -516,7 +520,7 @@ def _no_waiver(line: str, place: str, what: str) -> ConfigError:
 
 
 def _place_of_waiver(place: str, waiver: str) -> tuple[str, int]:
-    """Return the name of the file, without its folders, and the waiver's line."""
+    """Return the name of the file, without its folders, and the number of the waiver's line."""
     file, _, line = place.partition("  ")[0].rpartition(":")
     if not line.isdecimal():
         return "", 0

@@ -26,7 +26,7 @@ from pytest_arena.scenarios.specs._specification import (
     row_text,
 )
 
-NO_SEED = "@no-seed"  # every database already holds what the Given needs
+NO_SEED = "@no-seed"  # each test finds the data of the Given without seeding
 NO_REQUEST = "@no-request"  # the scenario is about a command, a batch, a file
 BROKEN = {
     "seed": "its seed removed",
@@ -57,7 +57,7 @@ _PLACEHOLDER = re.compile(r"\{[^{}/]*\}|<[^<>/]*>")
 
 @dataclass(frozen=True, slots=True)
 class StatusReason:
-    """A status that applies, the reason, and the line in the tests that the reason is about."""
+    """A status that applies, the reason, and the line of a test that the reason is about."""
 
     status: Status
     reason: str = ""
@@ -65,7 +65,7 @@ class StatusReason:
 
 
 def worst(flags: Iterable[StatusReason]) -> StatusReason:
-    """Return the worst status with the reasons of all its flags. Without flags return PROVEN."""
+    """Return the worst status with the reasons of all its flags, or PROVEN without flags."""
     ordered = sorted(flags, key=lambda flag: flag.status.rank)
     if not ordered:
         return StatusReason(Status.PROVEN)
@@ -84,23 +84,23 @@ def worst(flags: Iterable[StatusReason]) -> StatusReason:
 
 def other_statuses(
     statuses: Iterable[Status],
-    but: Status,
+    excluded: Status,
 ) -> tuple[Status, ...]:
-    """Return each status once, the worst first, without PROVEN and one other status."""
-    others = set(statuses) - {but, Status.PROVEN}
+    """Return the distinct statuses, the worst first, without PROVEN and the excluded status."""
+    others = set(statuses) - {excluded, Status.PROVEN}
     return tuple(sorted(others, key=lambda status: status.rank))
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The claim of one test that it proves one scenario, or a row of it."""
+    """The claim of one test to prove one scenario, or one row of it."""
 
     scenario: ScenarioSpec
     mapping: Mapping
     evidence: Sequence[str]
     """The evidence that a passed test needs."""
     is_sabotaged: bool
-    """Whether tests were run again with something broken."""
+    """Whether passed tests were run again under sabotage."""
 
     @property
     def proven(self) -> ScenarioSpec | Row:
@@ -121,7 +121,7 @@ class Claim:
         return paths(self.scenario, self.mapping.row)
 
     def needs_seed(self, facts: Facts) -> bool:
-        """Return whether a Given needs rows from the test."""
+        """Return whether a Given needs rows that the test writes."""
         if NO_SEED in self.tags:
             return False
         for step in self.proven.steps:
@@ -175,7 +175,7 @@ class Claim:
             return "no row was seeded"
         text = "no row was seeded before its first request"
         own = facts.requests[facts.first :]
-        if len(own) > 1 and own[0].changed:  # the test may seed by the app's requests
+        if len(own) > 1 and own[0].changed:  # the test may seed by a request to the app
             request = f"{own[0].method} {own[0].path}"
             text += f" (if {request} is preparation, send it in scenario.given(…) or in a fixture)"
         return text
@@ -193,7 +193,7 @@ class Claim:
         return "no request reached the app"
 
     def _missed_routes(self, requests: Sequence[Requested]) -> str:
-        """Return a sentence if all requests had misspelt paths, and no step names the path."""
+        """Return a sentence if the app has no route for any request and no step names a path."""
         for request in requests:
             is_named = any(_is_hit(verb, path, request) for verb, path in self.paths)
             if request.route != NO_ROUTE or request.status != _NOT_FOUND or is_named:
@@ -223,7 +223,7 @@ class Claim:
         return f"no assertion after {last.method} {last.path}{hint}"
 
     def unnoticed(self, sabotages: Iterable[Sabotage]) -> Iterator[StatusReason]:
-        """Yield HOLLOW for each survived sabotage, and UNKNOWN for each sabotage without result.
+        """Yield HOLLOW for each survived sabotage, and UNKNOWN for each without result.
 
         A tag on the scenario excuses one kind: ``@survives-seed`` (and ``@no-seed``),
         ``@survives-commit``, ``@survives-policy``, ``@survives-empty``, ``@survives-500``.
@@ -243,11 +243,11 @@ class Claim:
                 yield self.flag(Status.UNKNOWN, unknown)
 
     def judged_steps(self, facts: Facts) -> tuple[JudgedStep, ...]:
-        """Return a verdict on each step by the blocks of the test. Without blocks return none.
+        """Return a verdict on each step by the blocks of the test.
 
-        A Then needs an assertion in its block. The Whens together need one request. The Givens
-        together need an effect, or rows that fixtures seeded. If the test has a block, each When
-        and Then needs one. A Given needs none, because a fixture may prepare it.
+        If the test has a block, each When and each Then needs a block. A Given needs none, because
+        a fixture may prepare it. A Then needs an assertion in its block. The Whens together need
+        one request. The Givens together need an effect, or rows that fixtures seeded.
         """
         own = [block for block in facts.steps if block.scenario == self.scenario.key]
         blocks = grouped_by(own, lambda block: block.step)
@@ -275,7 +275,7 @@ class Claim:
         all_blocks: list[StepFacts],
         facts: Facts,
     ) -> bool:
-        """Return whether the test did nothing that a step needs.
+        """Return whether the test lacks the effect that a step needs.
 
         Args:
             kind: the kind of the step.
@@ -315,7 +315,7 @@ class Claim:
         )
 
     def warnings(self, facts: Facts) -> tuple[str, ...]:
-        """Return a sentence for each odd thing that the test did. They do not fail a run.
+        """Return the warnings about a test. They do not fail a run.
 
         Kinds of evidence that pytest-arena could not record cause no warning.
         """
@@ -382,15 +382,15 @@ def _is_hit(
     path: str,
     request: Requested,
 ) -> bool:
-    """Return whether a request is the one that a step names.
+    """Return whether a request has the verb and the path that a step names.
 
-    The step names a template or a real path. Prefixes of the app may be missing from it.
+    The step names a template or a real path. The path may lack prefixes of the app.
     """
     if verb and verb != request.method.upper():
         return False
     named = unquote(path).rstrip("/")
     sent = unquote(request.path.partition("?")[0]).rstrip("/")
-    if not named:  # each path ends with an empty text
+    if not named:  # the step names "/", and each path ends with ""
         return not sent or request.route == "/"
     template = _PLACEHOLDER.sub("{}", named)
     for route in (request.route.rstrip("/"), sent):

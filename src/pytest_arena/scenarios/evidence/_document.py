@@ -1,7 +1,7 @@
 """The document of a run, also as JSON.
 
-A document is read from JSON by the types of its fields. They must exist at run time, so this
-module imports no name for the type checker only.
+The types of the fields decide how JSON is read. They must exist at run time, so this module
+imports no name for the type checker only.
 """
 
 import json
@@ -32,16 +32,16 @@ class Requested:
     method: str
     path: str
     route: str
-    """The template, ``/battles/{battle_id}``. Empty if the framework has none.
+    """The template, ``/battles/{battle_id}``. Empty if the framework has no template.
 
     ``(no route)`` if the app has no route for the path.
     """
     status: int | None
     role: str = ""
     changed: Counts | None = ()
-    """The changed rows by table, sorted. None if unknown."""
+    """The numbers of changed rows by table, sorted. None if unknown."""
     read: tuple[str, ...] | None = ()
-    """The tables with rows of the test that it read. None if unknown."""
+    """The tables with rows of the test that the request read. None if unknown."""
     observed: bool | None = None
     """Whether the test looked at the answer. None if unknown."""
 
@@ -51,17 +51,17 @@ class Asserted:
     """One assertion that passed in the test's call, once or several times."""
 
     place: str
-    """File and line, from the root folder: ``tests/test_x.py:31``."""
+    """The file, from the root folder, and the line: ``tests/test_x.py:31``."""
     text: str
-    """The code of the assertion, shortened."""
+    """The shortened code of the assertion."""
     after: int
-    """How many requests were answered before it. An accepted websocket counts as answered."""
+    """How many requests were answered before. An accepted websocket counts as answered."""
     is_constant: bool = False
-    """Whether it could not have failed: ``assert True``, ``assert x == x``."""
+    """Whether the assertion could not have failed: ``assert True``, ``assert x == x``."""
     times: int = 1
 
     def pass_again(self, answered: int, *, is_constant: bool) -> None:
-        """Count one more pass. A pass that could have failed counts more than one that could not.
+        """Count one more pass. A pass that could have failed replaces a pass that could not.
 
         Args:
             answered: how many requests have been answered.
@@ -80,11 +80,11 @@ class StepFacts:
     scenario: str
     """The scenario's key."""
     step: int
-    """The step's place in the scenario."""
+    """The number of the step in the scenario, from 0."""
     wrote: int
-    """How many rows the test wrote or has pending, and how many clients it logged in."""
+    """The sum of the written rows, the pending rows and the logins of clients."""
     requests: tuple[int, ...]
-    """Places in ``Facts.requests``."""
+    """The numbers of the requests in ``Facts.requests``."""
     assertions: int
     """How many assertions passed that could have failed."""
 
@@ -94,24 +94,24 @@ class Facts:
     """The recorded facts of one try."""
 
     seeded: Counts | None = ()
-    """The rows by table, sorted, that the test and its fixtures wrote before its first request.
+    """The numbers of rows by table, sorted, that the test and its fixtures wrote first.
 
-    None if they could not be read."""
+    Rows before the first request count. None if the rows could not be read."""
     has_base: bool = False
     """Whether ``arena_seed`` wrote rows that the test began with."""
     requests: tuple[Requested, ...] = ()
     first: int = 0
-    """The place in ``requests`` of the first that is not preparation.
+    """The number of the first request that is not preparation.
 
     Requests of fixtures and of Given blocks prepare. Rows written before it count as seeded."""
     late: tuple[str, ...] = ()
-    """Requests of the tear-down, which do not count as evidence: ``GET /battles``."""
+    """The requests of the tear-down: ``GET /battles``. They do not count as evidence."""
     asserted: tuple[Asserted, ...] = ()
-    """At most 20 places. Assertions after the last request precede the others."""
+    """At most 20 assertions. Those after the last request precede the others."""
     swallowed: Pairs = ()
-    """The assertions whose last run failed, but that did not fail the test: place and code."""
+    """The place and code of each assertion that failed last without failing the test."""
     lost: tuple[str, ...] = ()
-    """The writes of its requests that the app never committed, in words."""
+    """The writes of the requests that the app never committed, in words."""
     steps: tuple[StepFacts, ...] = ()
     seen: tuple[str, ...] = ()
     """The literals of the steps that occurred in rows, requests or assertions."""
@@ -127,18 +127,18 @@ class Facts:
 
     @property
     def checks_at_the_end(self) -> list[Asserted]:
-        """The assertions that could fail, and passed after the last request had ended."""
+        """The assertions that could fail and passed after the last request."""
         return [check for check in self.checks if check.after >= len(self.requests)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sabotage:
-    """The result of a test that was run again with something broken."""
+    """The result of a test that was run again under one kind of sabotage."""
 
     kind: SabotageKind
     result: SabotageResult
     why: str = ""
-    """The failure's first line, the tables of survived policies, or another reason."""
+    """The first line of the failure, the tables of survived policies, or another reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,27 +148,27 @@ class Try:
     test: str
     """The node id."""
     outcome: Outcome
-    """The outcome of set-up, call and tear-down together. Unfinished if its process died."""
+    """The worst outcome of set-up, call and tear-down. Unfinished if the process died."""
     reason: str = ""
-    """The reason of a skip or an xfail, or the first line of a failure, with its phase."""
+    """The reason of a skip or an xfail, or the first line of a failure with its phase."""
     place: str = ""
     """The line that failed, or the first line of the test: ``tests/test_x.py:31``."""
     facts: Facts | None = None
     is_stub: bool = False
-    """Whether it failed because the test is not written yet."""
+    """Whether the test failed because it is not written yet."""
     is_rerun: bool = False
     """Whether an earlier try in the same process failed."""
     sabotages: tuple[Sabotage, ...] = ()
 
     @property
     def has_failed(self) -> bool:
-        """Whether it failed, or its process died."""
+        """Whether the test failed or its process died."""
         return self.outcome in {"failed", "unfinished"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Mapping:
-    """The claim of a test that it proves a scenario. Ordered by the test, then by the row."""
+    """The claim of a test to prove a scenario. Ordered by the test, then by the row."""
 
     test: str
     """The node id."""
@@ -188,7 +188,7 @@ class Mapping:
 
 
 class Status(Enum):
-    """The status of a test or a scenario, the worst first. WAIVED is outside of the order."""
+    """The status of a test or a scenario. The first is the worst. WAIVED has no rank."""
 
     MALFORMED = "MALFORMED"
     UNMAPPED = "UNMAPPED"
@@ -208,7 +208,7 @@ class Status(Enum):
 
     @property
     def rank(self) -> int:
-        """Its place in the order: 0 is the worst."""
+        """The number in the order. 0 is the worst status."""
         return _RANKS[self]
 
 
@@ -236,9 +236,9 @@ class JudgedTest:
     """Further statuses that apply, the worst first."""
     warnings: tuple[str, ...] = ()
     rev: str = ""
-    """The reviewed version that its marker names."""
+    """The reviewed version that the marker names."""
     source: str = ""
-    """The hash of its code."""
+    """The hash of the test's code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,20 +252,20 @@ class JudgedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """The facts about a scenario without its tests. With the tests they give the verdict."""
+    """The facts about a scenario, without its tests, that decide the verdict."""
 
     malformed: str = ""
     drifted: str = ""
     drifted_place: str = ""
-    """The line in the tests that names the older version, if one does."""
+    """The line of a test that names an older version, or ""."""
     waived: str = ""
-    """Its valid waiver: ``until 2027-03-31: bought in May``."""
+    """The valid waiver: ``until 2027-03-31: bought in May``."""
     expired: str = ""
-    """Its expired waiver."""
+    """The expired waiver."""
     misfit: str = ""
-    """The place of a test that names the scenario with values that no row has, and why."""
+    """The place of a test with values that no row has, and the error."""
     known: Status | None = None
-    """Its status in the baseline."""
+    """The status in the baseline."""
     known_place: str = ""
     """The line of the baseline: ``scenarios.baseline:3``."""
     warnings: tuple[str, ...] = ()
@@ -278,25 +278,25 @@ class JudgedScenario:
     scenario: ScenarioSpec
     status: Status
     reason: str = ""
-    """Why it is not PROVEN. Empty if it is."""
+    """Why the scenario is not PROVEN. Empty for a proven scenario."""
     place: str = ""
-    """The line in the tests that the reason is about."""
+    """The line of a test that the reason is about."""
     also: tuple[Status, ...] = ()
     """Further statuses that apply, the worst first."""
     warnings: tuple[str, ...] = ()
     is_excused: bool = False
-    """Whether the baseline has it, so that it does not fail a strict run."""
+    """Whether the baseline excuses the scenario, so that it does not fail a strict run."""
     tests: tuple[JudgedTest, ...] = ()
     steps: tuple[JudgedStep, ...] = ()
-    """One for each step of the scenario."""
+    """The verdict on each step of the scenario."""
     standing: Standing = Standing()
     is_judged: bool = True
-    """Whether a strict run requires it. In a partial run this needs that all its tests ran."""
+    """Whether the verdict counts in a strict run. In a partial run all tests must have run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """The result of a run. The order of its tests does not change it."""
+    """The result of a run. It does not depend on the order of the tests."""
 
     scenarios: tuple[JudgedScenario, ...] = ()
     """The scenarios, sorted by path and line."""
@@ -305,7 +305,7 @@ class Document:
     gaps: tuple[str, ...] = ()
     """A line for each reason why a strict run fails."""
     partial: str = ""
-    """Why not all tests were run, ``-k start``. Empty if all were."""
+    """Why the run left out tests, such as ``-k start``. Empty for a whole run."""
     is_sabotaged: bool = False
     is_list: bool = False
     """Whether the command ran no test: --collect-only, arena scenarios check and list."""
@@ -322,7 +322,7 @@ class Document:
 
 
 _SCHEMA = 1
-"""The version of the JSON. It increases when a name gets another meaning, or is removed."""
+"""The version of the JSON. It increases when a name is removed or gets another meaning."""
 
 _line = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -331,7 +331,7 @@ def as_json(document: Document) -> str:
     """Return the document as JSON with one line for each scenario. Equal documents give equal JSON.
 
     The JSON has no time, and only paths relative to the root folder. Values that equal the default
-    are left out, except for the names that every reader needs.
+    are left out, except for the names that each reader needs.
     """
     counts = {status.value: count for status, count in document.counts().items()}
     problems = [{"spec": "", **to_shape(problem)} for problem in document.problems]
@@ -341,10 +341,10 @@ def as_json(document: Document) -> str:
         _array("problems", problems),
         f'"counts": {_line(counts)}',
     ]
-    for name, value in to_shape(document, but=("scenarios", "problems")).items():
+    for name, value in to_shape(document, without=("scenarios", "problems")).items():
         parts.append(f'"{name}": {_line(value)}')
     text = "{" + ",\n".join(parts) + "}\n"
-    # A failure's message may have half of a surrogate pair, which UTF-8 cannot encode.
+    # The message of a failure may have half of a surrogate pair, which UTF-8 cannot encode.
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -363,7 +363,7 @@ def from_json(text: str, *, where: str) -> Document:
         schema = raw["schema"]
         cause = f"the file has schema {schema!r}, but this pytest-arena reads schema {_SCHEMA}"
         if schema == _SCHEMA:
-            # The JSON has the scenario and the verdict on it in one object.
+            # In the JSON, one object has the scenario and its verdict.
             for judged in raw["scenarios"]:
                 judged["scenario"] = {**judged, "rule": judged["gherkin_rule"]}
             document: Document = from_shape(Document, raw)
@@ -386,7 +386,7 @@ def _array(name: str, values: Iterable[object]) -> str:
 
 
 def _scenario(judged: JudgedScenario) -> dict[str, object]:
-    """Return the scenario and its verdict in one object, with the most needed names first."""
+    """Return the scenario and its verdict as one object, with the most needed names first."""
     scenario = judged.scenario
     passed = []
     tests = []
@@ -409,12 +409,12 @@ def _scenario(judged: JudgedScenario) -> dict[str, object]:
         "evidence": _evidence(passed),
         "gherkin_rule": scenario.rule,
     }
-    rest = to_shape(scenario, but=("steps", *first))
-    return first | rest | to_shape(judged, but=("scenario", *first))
+    rest = to_shape(scenario, without=("steps", *first))
+    return first | rest | to_shape(judged, without=("scenario", *first))
 
 
 def _steps(judged: JudgedScenario) -> list[dict[str, object]]:
-    """Return the steps, each with the verdict on it."""
+    """Return the steps with their verdicts."""
     shapes = [to_shape(step) for step in judged.scenario.steps]
     for shape, verdict in zip(shapes, judged.steps, strict=False):
         if verdict.status is not None:
@@ -423,7 +423,7 @@ def _steps(judged: JudgedScenario) -> list[dict[str, object]]:
 
 
 def _evidence(passed: list[Facts]) -> dict[str, object]:
-    """Return what the passed tests did together, for readers of the JSON."""
+    """Return the joined facts of the passed tests, for readers of the JSON."""
     if not passed:
         return {}
     seeded: dict[str, int] = {}
@@ -447,7 +447,7 @@ def _evidence(passed: list[Facts]) -> dict[str, object]:
 def to_shape(
     value: object,
     *,
-    but: Container[str] = (),
+    without: Container[str] = (),
 ) -> dict[str, object]:
     """Return a dataclass as a dict of JSON values, without fields that have their default.
 
@@ -455,24 +455,24 @@ def to_shape(
 
     Args:
         value: an instance of a dataclass of this module, or of the specifications.
-        but: the names of fields to leave out.
+        without: the names of fields to leave out.
     """
     shape: dict[str, object] = {}
     kind: Any = type(value)
     for name, hint, default in _fields(kind):
-        held = getattr(value, name)
-        if name not in but and held != default:
-            shape[name] = _written(hint, held)
+        field_value = getattr(value, name)
+        if name not in without and field_value != default:
+            shape[name] = _written(hint, field_value)
     return shape
 
 
 def from_shape(kind: Any, raw: object) -> Any:
-    """Return the instance of a dataclass that ``to_shape`` wrote.
+    """Return the instance of a dataclass from the result of ``to_shape``.
 
     Raises:
         KeyError: a field without default is missing.
         TypeError: a value has another type.
-        ValueError: a value is not among the allowed ones.
+        ValueError: a value is not allowed.
     """
     shape = _checked(raw, dict)
     values = {
@@ -485,7 +485,7 @@ def from_shape(kind: Any, raw: object) -> Any:
 
 @cache
 def _fields(kind: Any) -> tuple[tuple[str, object, object], ...]:
-    """Return name, type and default of each field."""
+    """Return the name, the type and the default of each field."""
     hints = get_type_hints(kind)
     return tuple(
         (field.name, hints[field.name], field.default) for field in fields(kind)

@@ -36,7 +36,7 @@ from pytest_arena.scenarios.specs._specification import (
 EVIDENCE = ("seeded", "requested", "asserted")
 """The kinds of evidence, in the order in which they happen."""
 
-_ALIKE = 0.85  # tags that are one or two letters apart
+_MIN_SIMILARITY = 0.85  # one or two letters of a tag differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +62,19 @@ def judge(
     problems: Iterable[Problem] = (),
     is_sabotaged: bool = False,
 ) -> Document:
-    """Judge every scenario of a specification by its tests.
+    """Judge each scenario of a specification by its tests.
 
-    The order of mappings, tries and problems does not matter. Judging takes about 0.1 ms a
-    scenario.
+    The result does not depend on the order of mappings, tries and problems. A scenario takes about
+    0.1 ms.
 
     Args:
         specification: the content of the files.
         mappings: the claims of tests to prove scenarios. A mapping may occur several times.
         tries: the tries of all tests. Tests without a mapping are ignored.
         rules: the requirements and agreements.
-        partial: why not all tests were run, or empty if all were.
-        problems: faults found earlier: invalid markers, modules that could not be collected.
-        is_sabotaged: whether each passed test was run again with the app broken on purpose.
+        partial: why the run left out tests, or "" for a whole run.
+        problems: problems of the collection, such as invalid markers.
+        is_sabotaged: whether each passed test was run again under sabotage.
     """
     mappings = sorted(set(mappings))
     problems = _sorted(problems)
@@ -87,7 +87,7 @@ def judge(
     judged = []
     for scenario, malformed in _with_errors(specification):
         own = mappings_of[scenario.key]
-        # A mapping may occur twice: from two processes, or from two markers of one test.
+        # Two processes, or two markers of one test, may have the same mapping.
         mapping_by_test: dict[tuple[str, Pairs], Mapping] = {}
         for mapping in own:
             mapping_by_test.setdefault((mapping.test, mapping.row), mapping)
@@ -160,7 +160,7 @@ def _with_errors(specification: Specification) -> Iterator[tuple[ScenarioSpec, s
     errors_of = grouped_by(errors, lambda problem: problem.scenario)
     for scenario in sorted(specification.scenarios, key=_scenario_order):
         problems = errors_of[scenario.key]
-        # Two scenarios may have one key: each has the problem at its line.
+        # If two scenarios have one key, each has the problem at its line.
         own = [problem for problem in problems if problem.place == scenario.place]
         reasons: dict[str, None] = {}
         for problem in own or problems:
@@ -220,7 +220,7 @@ def _drift(
     mappings: Sequence[Mapping],
     lock: Lock,
 ) -> tuple[str, str]:
-    """Return how a scenario differs from its reviewed version, and the place that names that."""
+    """Return how a scenario differs from its reviewed version, and the place of the marker."""
     revs = {scenario.rev, *(row.rev for row in scenario.rows)}
     for mapping in mappings:
         if mapping.rev and mapping.rev not in revs:
@@ -241,7 +241,7 @@ def _changed_tests(
     mappings: Sequence[Mapping],
     lock: Lock,
 ) -> Iterator[str]:
-    """Yield a warning for each test that was changed since the scenario was accepted."""
+    """Yield a warning for each test that has changed since the scenario was accepted."""
     locked = lock.entries.get(scenario.key)
     if locked:
         accepted = dict(locked.tests)
@@ -275,7 +275,7 @@ def _agreement_problems(
 
 
 def _misspelt_tags(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
-    """Yield tags that resemble an excuse but have no effect, each once for a file."""
+    """Yield the misspelt tags of excuses, each once for a file."""
     lines: dict[tuple[str, str], int] = {}
     for scenario in scenarios:
         for tag in scenario.tags:
@@ -285,7 +285,7 @@ def _misspelt_tags(scenarios: Sequence[ScenarioSpec]) -> Iterator[Problem]:
             tag.lower(),
             EXCUSES,
             n=1,
-            cutoff=_ALIKE,
+            cutoff=_MIN_SIMILARITY,
         )
         if near and tag not in EXCUSES:
             yield Problem(
@@ -306,16 +306,16 @@ def merged(
     is_complete: bool = False,
     without_test: str = NO_TEST,
 ) -> Document:
-    """Judge several documents as one run. Their order is irrelevant.
+    """Judge several documents as one run. The result does not depend on their order.
 
-    If a test ran in several of them, the worst result counts. The documents contain verdicts, so
-    the baseline, waivers, lock and required evidence of their runs apply.
+    If a test ran in several runs, the worst result counts. The documents contain verdicts, so the
+    baseline, waivers, lock and required evidence of their runs apply.
 
     Args:
-        documents: the documents of runs on the same specifications, or on different ones.
-        is_complete: whether they are all shards. If so, a scenario that no shard ran or mapped is
-            a gap, and so is a test of a scenario that no shard ran. Otherwise, a scenario is a gap
-            only if each document is of a complete run.
+        documents: the documents of runs on the same or on different specifications.
+        is_complete: whether the documents are all shards of a run. Then a scenario or a test of a
+            scenario that ran in no shard is a gap. Otherwise it is a gap only if each document is
+            of a whole run.
         without_test: the reason of a scenario that no test names.
 
     Raises:
@@ -362,10 +362,10 @@ def merged(
 
 
 def _never_run(scenarios: Iterable[JudgedScenario]) -> Iterator[Problem]:
-    """Yield an error for each test that no shard ran, although another one proves its scenario."""
+    """Yield an error for each test of a proven scenario that ran in no shard."""
     for judged in scenarios:
         if judged.status is not Status.PROVEN:
-            continue  # its reason names the test
+            continue  # the reason of an unproven scenario names the test
         for test in judged.tests:
             if test.status is Status.NOT_RUN:
                 key = judged.scenario.key
@@ -405,7 +405,7 @@ def _joined(
 
 
 def _joined_standing(standings: Sequence[Standing]) -> Standing:
-    """Return the facts of all shards. One shard may not have collected a marker with ``rev``."""
+    """Return the facts of all shards. A shard may not have collected a marker with ``rev``."""
     joined = standings[0]
     for each in fields(Standing):
         values = [getattr(standing, each.name) for standing in standings]
@@ -420,10 +420,10 @@ _Version = set[tuple[int, str, str]]
 
 
 def _refuse_other_versions(documents: Sequence[Document]) -> None:
-    """Check that all documents have read the same version of each file.
+    """Check that all runs have read the same version of each file.
 
     Raises:
-        ScenarioError: two documents have read different versions.
+        ScenarioError: two runs have read different versions.
     """
     first_versions: dict[str, _Version] = {}
     for document in documents:
@@ -439,7 +439,7 @@ def _refuse_other_versions(documents: Sequence[Document]) -> None:
 
 
 def _versions(document: Document) -> dict[str, _Version]:
-    """Return the content of each file that a document has read: line, key, revision and rows."""
+    """Return the content of each file of a run: line, key, revision and rows."""
     versions: dict[str, _Version] = {spec: set() for spec in document.specs}
     for judged in document.scenarios:
         scenario = judged.scenario
@@ -456,10 +456,9 @@ def _unmergeable(
     *,
     cause: str = "the named documents",
 ) -> ScenarioError:
-    why = "a verdict on one version of a specification says nothing about another"
     return ScenarioError(
         what,
-        why=why,
+        why="a verdict on one version of a specification says nothing about another",
         cause=cause,
         fix=fix,
     )

@@ -40,7 +40,7 @@ _ENDINGS: dict[Outcome, tuple[Status, str]] = {
 NO_TEST = "no test names it"
 """The reason of a scenario without a test."""
 
-# In a run of some tests, the other tests may map a scenario, run, or prove its other rows.
+# Tests that a partial run left out may change these statuses.
 UNKNOWN_IN_PARTIAL_RUN = frozenset({Status.UNMAPPED, Status.NOT_RUN, Status.PARTIAL})
 _MOST_ROWS = 3  # as many as fit into a line
 
@@ -48,9 +48,9 @@ _MOST_ROWS = 3  # as many as fit into a line
 
 
 def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
-    """Judge one test by its tries. Their order is irrelevant.
+    """Judge one test by its tries. The result does not depend on their order.
 
-    A test that failed and passed in a rerun is FLAKY. If several processes ran it, the worst
+    A test that failed and passed in a rerun is FLAKY. If several processes ran the test, the worst
     result counts.
     """
     failed = []
@@ -58,15 +58,15 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
     failures = []
     flags = []
     for attempt in sorted(tries, key=repr):
-        of_try = _try_flags(claim, attempt)
+        try_flags = _try_flags(claim, attempt)
         if attempt.has_failed:
-            failed.append((attempt, of_try))
-            failures += of_try
+            failed.append((attempt, try_flags))
+            failures += try_flags
         else:
-            ended.append((attempt, of_try))
-            flags += of_try
-    # Each process that begins the test makes one first try. Reruns end with the first success.
-    # If there are fewer successes than processes, all tries of one process have failed.
+            ended.append((attempt, try_flags))
+            flags += try_flags
+    # Each process makes one first try, and reruns the test until its first success. With fewer
+    # successes than processes, all tries of one process have failed.
     processes = sum(not attempt.is_rerun for attempt in tries)
     is_failed = len(ended) < max(1, processes)
     if not tries:
@@ -135,11 +135,12 @@ def judged_scenario(
     is_list: bool = False,
     without_test: str = NO_TEST,
 ) -> JudgedScenario:
-    """Judge a scenario by its tests: FAILED if one failed, PROVEN if one proves it, or the worst.
+    """Judge a scenario by its tests.
 
+    It is FAILED if a test failed, PROVEN if a test proves it, and otherwise has the worst status.
     Each row of a Scenario Outline with several rows needs a test: a parameter set, or ``row=`` in
-    the marker. A test of the whole Outline makes it PARTIAL. In a list of tests that were not run,
-    a row without a test makes it PARTIAL.
+    the marker. A test of the whole Outline makes the scenario PARTIAL. In a list of tests, a row
+    without a test makes it PARTIAL.
     """
     flags = []
     if standing.malformed:
@@ -199,7 +200,7 @@ def _why_unmapped(standing: Standing, without_test: str) -> str:
 def best_steps(
     scenario: ScenarioSpec, steps_of_tests: Iterable[tuple[JudgedStep, ...]]
 ) -> tuple[JudgedStep, ...]:
-    """Return the best verdict on each step among several tests. Their order is irrelevant."""
+    """Return the best verdict of several tests on each step."""
     best = [JudgedStep()] * len(scenario.steps)
     for steps in steps_of_tests:
         for number, step in enumerate(steps):
@@ -216,8 +217,8 @@ def _step_order(step: JudgedStep) -> tuple[int, str]:
 def row_verdict(judged: JudgedScenario, row: Row) -> tuple[Status, str]:
     """Return the status of one row of an Outline by its tests, and why it is not proven.
 
-    FAILED if one failed, PROVEN if a test of this row proves it, or the worst. A test of the
-    whole Outline proves a row only if the Outline has no other.
+    The row is FAILED if a test failed, PROVEN if a test of this row proves it, and otherwise has
+    the worst status. A test of the whole Outline proves a row only if the Outline has no other.
     """
     tests = [test for test in judged.tests if test.row in {(), row.values}]
     if not tests:
@@ -238,7 +239,7 @@ def _failed(tests: Sequence[JudgedTest]) -> list[JudgedTest]:
 
 
 def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
-    """Return the flag of tests that prove the same. None without tests, or if one proves it."""
+    """Return the flag of tests of which one must prove. Empty without tests, or if one proves."""
     failed = _failed(tests)
     if not tests:
         return []
@@ -248,7 +249,7 @@ def _alternatives(tests: Sequence[JudgedTest]) -> list[StatusReason]:
 
 
 def _worst_test(tests: Sequence[JudgedTest]) -> StatusReason:
-    """Return the flag of the worst test. Among equals, take the first by place and name."""
+    """Return the flag of the worst test. Of equal tests, take the first by place and name."""
     test = min(
         tests, key=lambda test: (test.status.rank, test.place, test.test, test.row)
     )
@@ -265,16 +266,16 @@ def _row_flags(
     tests_by_row = grouped_by(tests, lambda test: test.row)
     own = {row.values: tests_by_row[row.values] for row in rows}
     whole = []
-    for values, of_row in tests_by_row.items():
+    for values, row_tests in tests_by_row.items():
         if values not in own:
-            whole += of_row
+            whole += row_tests
     flags = _alternatives(whole)
     unproven = []
     flags_of_rows = []
-    for values, of_row in own.items():
-        row_flags = _alternatives(of_row)
+    for values, row_tests in own.items():
+        row_flags = _alternatives(row_tests)
         flags_of_rows += [(flag, values) for flag in row_flags]
-        if row_flags or not of_row:
+        if row_flags or not row_tests:
             unproven.append(values)
     if not unproven:
         return []
@@ -302,7 +303,7 @@ def _with_rows(
 
 
 def _rows_without_test(rows: Sequence[Row], tests: Sequence[JudgedTest]) -> str:
-    """Return which rows have no test, or "" if no test names a row, or if there is one row."""
+    """Return a text about the rows without a test. "" if no test names a row, or for one row."""
     named = {test.row for test in tests}
     untested = [row.values for row in rows if row.values not in named]
     if not named or len(rows) <= 1 or not untested:
@@ -335,7 +336,7 @@ def _warnings(
         if status is Status.PROVEN and not is_silent:
             verdict = f"{test.test} is {test.status.value}"
             yield f"{verdict}, but another test proves the scenario: {test.reason}"
-    # A warning holds for a row, or for the scenario, if it holds for each of its passed tests.
+    # Show a warning of a row or a scenario only if each of its passed tests has it.
     passed = [test for test in tests if test.status in PASSED]
     shown: dict[str, None] = {}
     for test in passed:
@@ -354,7 +355,7 @@ def _warnings(
 def gaps(document: Document) -> tuple[str, ...]:
     """Return a line for each reason why a strict run fails.
 
-    In a partial run only verdicts on tests that ran, and errors in specifications, count.
+    In a partial run, only verdicts on tests that ran and errors in specifications count.
     """
     return tuple(dict.fromkeys([*_problem_gaps(document), *_scenario_gaps(document)]))
 
@@ -392,7 +393,7 @@ def _scenario_gaps(document: Document) -> Iterator[str]:
             now = f"{scenario.key} is {status} ({scenario.place})"
             yield f"{place}: remove this line, because {now} and no longer {known.value}"
         elif judged.status not in exempt and not judged.is_excused:
-            place = ""
+            gap = f"{scenario.place}: {status}: {scenario.name}: {judged.reason}"
             if judged.place:
-                place = f" ({judged.place})"
-            yield f"{scenario.place}: {status}: {scenario.name}: {judged.reason}{place}"
+                gap += f" ({judged.place})"
+            yield gap

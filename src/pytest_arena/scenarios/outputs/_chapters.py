@@ -1,6 +1,6 @@
 """Classifies the lines of a specification for the HTML page.
 
-The kinds of lines are taken from the parser, because keywords are words of 80 languages.
+The results of the parser decide the kinds of lines, because keywords are words of 80 languages.
 """
 
 import re
@@ -40,7 +40,7 @@ _RESERVED_IDS = ("main", "filters", "summary", "contents")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line, and its kind. The number is 0 if no file has it."""
+    """One line and its kind. The number is 0 if no file has the line."""
 
     number: int
     text: str
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A feature, a rule or a scenario, with the tags and comments above it and its lines."""
+    """A feature, a rule or a scenario, with the tags and comments above and the lines below."""
 
     above: list[Line]
     line: Line
@@ -57,7 +57,7 @@ class Part:
 
 
 def title(text: str) -> tuple[str, str]:
-    """Return keyword and name of a line such as ``Scenario: a name``, or "" and the line."""
+    """Return the keyword and the name of a line ``Scenario: a name``, or "" and the line."""
     match = _TITLE.match(text)
     keyword, name = match.groups() if match else ("", text)
     return keyword.strip(), " ".join(name.split())
@@ -69,18 +69,18 @@ class Anchors:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def take(self, wish: str) -> str:
-        """Return the wanted id, with a number if it is taken."""
-        if wish not in self._counts:
-            self._counts[wish] = 0
-            return wish
-        self._counts[wish] += 1
-        return self.take(f"{wish}-{self._counts[wish]}")
+    def take(self, name: str) -> str:
+        """Return the name as a new id, with a number if the id is in use."""
+        if name not in self._counts:
+            self._counts[name] = 0
+            return name
+        self._counts[name] += 1
+        return self.take(f"{name}-{self._counts[name]}")
 
 
 @dataclass(kw_only=True)
 class Chapter:
-    """One file: its text, its scenarios, and which of them have been shown already."""
+    """One file on the page: its text, its scenarios, and the ids of the shown scenarios."""
 
     path: str
     anchor: str
@@ -93,7 +93,7 @@ class Chapter:
     shown: set[str] = field(default_factory=set)
     """The ids of the scenarios that have been shown."""
     headings: dict[str, str] = field(default_factory=dict)
-    """The ids of headings by the names that forges give them."""
+    """The ids of headings by the ids that GitHub gives them."""
 
     @cached_property
     def scenarios(self) -> list[ScenarioSpec]:
@@ -102,7 +102,7 @@ class Chapter:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines of its text, as editors count them. A form feed does not end a line."""
+        """The lines of the text, as editors count them. A form feed does not end a line."""
         return re.split(r"\r\n|\r|\n", (self.text or "").removeprefix("\ufeff"))
 
     @cached_property
@@ -119,7 +119,7 @@ class Chapter:
 
     @cached_property
     def is_as_read(self) -> bool:
-        """Whether the text still has the scenarios and steps at their lines."""
+        """Whether the text has the scenarios and steps at the lines where they were read."""
         if self.text is None:
             return False
         expected = [(scenario.line, scenario.name) for scenario in self.scenarios]
@@ -148,7 +148,7 @@ class Chapter:
         ]
 
     def show(self, line: int) -> str | None:
-        """Return the id of the scenario that begins in a line, if it was not shown before."""
+        """Return the id of the scenario that begins in a line. None if it was shown before."""
         anchor = self.ids.get(line)
         if anchor is None or anchor in self.shown:
             return None
@@ -158,7 +158,7 @@ class Chapter:
     def classified(self, lines: Iterable[tuple[int, str]]) -> list[Line]:
         """Return numbered lines with their kinds."""
         classified = list(self._classified(lines))
-        # "Examples:" and "Background:" are known by the kind of the next line.
+        # The kind of the next line shows "Examples:" and "Background:".
         next_kind = "blank"
         for place, line in reversed(list(enumerate(classified))):
             kind = line.kind
@@ -203,7 +203,7 @@ class Chapter:
         lines: list[Line],
         kind: Kind,
     ) -> tuple[list[Line], list[Part]]:
-        """Return the lines before the first line of a kind, and a part for each line of it.
+        """Return the lines before the first line of a kind, and a part for each such line.
 
         A part begins with the tags and the comments above its line.
         """
@@ -259,7 +259,7 @@ def chapters(
 
 
 def lines_as_read(scenarios: Iterable[ScenarioSpec]) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines with the content that was read from a file."""
+    """Yield numbered lines with the scenarios as they were read."""
     last_feature = ""
     for (feature, rule), same in groupby(
         scenarios, key=lambda scenario: (scenario.feature, scenario.rule)

@@ -1,4 +1,4 @@
-"""A job's summary, and GitHub's messages."""
+"""Writes the summary of a CI job, and commands for GitHub."""
 
 import os
 import re
@@ -23,9 +23,9 @@ _TABLE_HEAD = (
 
 
 def summary(document: Document) -> str:
-    """Return the totals, the gaps, and a table: rule, scenario, status, tests.
+    """Return the totals, the gaps, and a table of the scenarios.
 
-    A summary has at most 1 MB. If it would be larger, proven scenarios are left out first.
+    A summary has at most 1 MB. A larger summary first loses the proven scenarios.
     """
     head = "\n".join(_head(document))
     room = _MOST_BYTES - len(head.encode())
@@ -52,7 +52,7 @@ def _size(row: str) -> int:
 
 
 def _rows(document: Document) -> list[tuple[Status, str]]:
-    """Return the rows of the table. Only the first row of a group has its heading."""
+    """Return the rows of the table. Only the first row of a group has the heading."""
     rows = []
     for title, same in phrases.grouped(document.scenarios).items():
         cell = _escaped(title)
@@ -94,8 +94,9 @@ def _row(judged: JudgedScenario, title: str) -> str:
     more = len(judged.tests) - _MOST_TESTS
     if more > 0:
         tests.append(f"and {more} more")
+    test_names = "<br>".join(tests)
     reason = _escaped(phrases.reason(judged))
-    return f"| {title} | {name} | {status} | {'<br>'.join(tests)} | {reason} |"
+    return f"| {title} | {name} | {status} | {test_names} | {reason} |"
 
 
 def _escaped(text: str) -> str:
@@ -104,7 +105,7 @@ def _escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    # A pipe ends a cell even inside of code. GitHub reads \| there.
+    # A pipe would end a cell, even inside of code. GitHub accepts \| there.
     text = phrases.one_line(text).replace("|", "\\|")
     if "`" in text:
         return f"`` {text} ``"
@@ -122,7 +123,7 @@ def workflow_commands(
 ) -> list[str]:
     """Return a workflow command for each problem and each reported scenario, the worst first.
 
-    At most ten errors and ten warnings. Gaps of the baseline and waived scenarios are left out.
+    There are at most ten errors and ten warnings. Excused and waived scenarios are left out.
 
     Args:
         document: the judged scenarios.
@@ -181,11 +182,12 @@ def _command(
 ) -> str:
     # https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
     pairs = []
-    for name, text in properties.items():
-        if text:
-            value = _escaped_data(text).replace(":", "%3A").replace(",", "%2C")
-            pairs.append(f"{name}={value}")
-    return f"::{level} {','.join(pairs)}::{_escaped_data(phrases.one_line(message))}"
+    for name, value in properties.items():
+        if value:
+            escaped = _escaped_data(value).replace(":", "%3A").replace(",", "%2C")
+            pairs.append(f"{name}={escaped}")
+    text = _escaped_data(phrases.one_line(message))
+    return f"::{level} {','.join(pairs)}::{text}"
 
 
 def _escaped_data(text: str) -> str:

@@ -1,10 +1,10 @@
 """Writes a document as Cucumber Messages.
 
-Each line is a JSON object that ``@cucumber/html-formatter`` and other readers take:
+Each line is a JSON object for ``@cucumber/html-formatter`` and other readers:
 https://github.com/cucumber/messages. A pickle is a scenario, or a row of an Outline. A step has a
-result if the test has a block for it. Otherwise it is ``UNKNOWN``, so a step that pytest-arena did
-not observe never passes. The scenario's result is the result of a hook at the end, with the
-evidence attached as JSON.
+result if the test has a block for it. Any other step is ``UNKNOWN``, so a step that pytest-arena
+did not observe never passes. A hook at the end has the result of the scenario, and the evidence as
+JSON.
 """
 
 import json
@@ -37,8 +37,8 @@ from pytest_arena.scenarios.specs._specification import Row, ScenarioSpec
 
 Message = dict[str, Any]
 
-# A scenario whose test passed without proving it is PENDING, which fails a strict run of Cucumber.
-# UNDEFINED is for steps only: the formatter fails on an undefined hook.
+# A scenario whose test passed without proving it is PENDING. This fails a strict run of Cucumber.
+# Only steps are UNDEFINED, because the formatter fails on an undefined hook.
 _RESULTS = {
     **dict.fromkeys(Status, "PENDING"),
     **dict.fromkeys((Status.MALFORMED, Status.FAILED, Status.XPASS), "FAILED"),
@@ -58,9 +58,9 @@ _NO_TIME = {"seconds": 0, "nanos": 0}
 def messages(document: Document, sources: Mapping[str, str]) -> str:
     """Return the messages of a document.
 
-    The same document gives the same messages except for their time. This is the present time, or
-    ``SOURCE_DATE_EPOCH``. The trees are the parser's. If a file was changed or removed, the trees
-    of its scenarios are made from the read steps, with ``*`` before each step.
+    The same document gives the same messages except for their time. The time is the present, or
+    ``SOURCE_DATE_EPOCH``. The parser makes the trees. For a file that was changed or removed it
+    parses the steps that were read, with ``*`` before each step.
 
     Args:
         document: the judged scenarios.
@@ -99,7 +99,7 @@ class _Case:
 
     @property
     def tests(self) -> list[JudgedTest]:
-        """The tests of the scenario. A row also has the tests of the whole Outline."""
+        """The tests of the scenario, or of the row and the whole Outline."""
         if self.row is None:
             return list(self.judged.tests)
         rows = ((), self.row.values)
@@ -113,7 +113,7 @@ class _Case:
         return row_verdict(self.judged, self.row)
 
     def step_result(self, number: int) -> tuple[str, str]:
-        """Return the result of a step and its message. UNKNOWN if no test has a block for it."""
+        """Return the result and the message of a step. UNKNOWN if no test has its block."""
         if self.verdict[0] is Status.UNMAPPED:
             return "UNDEFINED", ""
         step = JudgedStep()
@@ -149,7 +149,7 @@ class _Case:
 
 
 class _Writer:
-    """Makes the messages: first the features, then the results of their cases."""
+    """Makes the messages of the features, then the messages of the results."""
 
     def __init__(self, timestamp: Message) -> None:
         self._ids = map(str, count(1))
@@ -157,7 +157,7 @@ class _Writer:
         self._cases: list[_Case] = []
 
     def get_next_id(self) -> str:
-        """Return a new id. The compiler of pickles calls it."""
+        """Return a new id. The compiler of pickles calls this method."""
         return next(self._ids)
 
     # Features.
@@ -166,12 +166,10 @@ class _Writer:
         self, scenarios: Sequence[JudgedScenario], sources: Mapping[str, str]
     ) -> Iterator[Message]:
         """Yield source, tree and pickles of each feature. A file may have several features."""
-        for spec, of_spec in groupby(
-            scenarios, key=lambda judged: judged.scenario.spec
-        ):
+        for spec, same in groupby(scenarios, key=lambda judged: judged.scenario.spec):
             trees = self._trees_of(
                 spec,
-                list(of_spec),
+                list(same),
                 sources.get(spec, ""),
             )
             for tree, judged in trees:
@@ -190,7 +188,7 @@ class _Writer:
         text: str,
     ) -> list[tuple[Message, dict[str, JudgedScenario]]]:
         """Return the trees of a file, each with its scenarios by the ids of their nodes."""
-        left = {judged.scenario: judged for judged in scenarios}
+        remaining = {judged.scenario: judged for judged in scenarios}
         content = parse(text, spec)
         by_line = {
             scenario.line: scenario
@@ -203,12 +201,12 @@ class _Writer:
             judged = {}
             for node in _nodes(tree):
                 scenario_read = by_line.get(node["location"]["line"])
-                if scenario_read in left:
-                    judged[node["id"]] = left.pop(scenario_read)
+                if scenario_read in remaining:
+                    judged[node["id"]] = remaining.pop(scenario_read)
             if judged:
                 trees.append((tree, judged))
         for _, same in groupby(
-            left.values(), key=lambda judged: judged.scenario.feature
+            remaining.values(), key=lambda judged: judged.scenario.feature
         ):
             trees.append(self._tree_as_read(list(same)))
         return trees
@@ -247,7 +245,7 @@ class _Writer:
                 yield {"pickle": pickle}
 
     def _renumbered(self, value: object) -> Any:
-        """Return a copy with unique ids, because the parser begins at the same id for each text."""
+        """Return a copy with unique ids. The parser uses the same ids for each text."""
         if isinstance(value, list):
             return [self._renumbered(item) for item in value]
         if not isinstance(value, dict):
@@ -355,7 +353,7 @@ def _source(
 
 
 def _with_escaped_columns(tree: Message) -> Message:
-    """Return a copy for the compiler, which uses the name of a column as a pattern."""
+    """Return a copy for the compiler. The compiler reads the name of a column as a pattern."""
     tree = deepcopy(tree)
     for node in _nodes(tree):
         for table in node["examples"]:
@@ -365,7 +363,7 @@ def _with_escaped_columns(tree: Message) -> Message:
 
 
 def _nodes(tree: Message) -> list[Message]:
-    """Return the nodes of a tree's scenarios, in their order."""
+    """Return the nodes of the scenarios in a tree, in their order."""
     children = []
     for child in tree["feature"]["children"]:
         if "rule" in child:

@@ -20,6 +20,7 @@ from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 from markupsafe import Markup
 
+from pytest_arena._values import counted
 from pytest_arena.scenarios.evidence._claim import BROKEN
 from pytest_arena.scenarios.evidence._document import (
     Document,
@@ -34,7 +35,7 @@ from pytest_arena.scenarios.outputs._chapters import (
     lines_as_read,
     title,
 )
-from pytest_arena.scenarios.outputs._phrases import counted, judged_count, other_tests
+from pytest_arena.scenarios.outputs._phrases import judged_count, other_tests
 from pytest_arena.scenarios.specs._fences import (
     is_gherkin,
     language_of,
@@ -44,7 +45,7 @@ from pytest_arena.scenarios.specs._gherkin import cells
 from pytest_arena.scenarios.specs._specification import Row, literals
 
 _UNDER_A_HEAD = re.compile(r"[\s|:-]*-[\s|:-]*")  # of a table in Markdown
-# With raw HTML, so that a fence in a comment is ignored, as by the reader of scenarios.
+# With raw HTML, the parser ignores a fence in a comment, as the reader of scenarios does.
 _MARKDOWN = {"html": True, "xhtmlOut": False}
 _MARK = re.compile(r"^\s*(?:#+|[*+-])\s+")
 _PLACE = re.compile(r"([^\s:]+:\d+)")
@@ -53,13 +54,13 @@ _PLACE = re.compile(r"([^\s:]+:\d+)")
 def page(document: Document, sources: Mapping[str, str]) -> str:
     """Return the specification as one HTML file, with its verdicts.
 
-    The same arguments give the same page. It loads no font, image or script. If the browser runs no
-    scripts, the page shows everything, without filters. 2,000 scenarios take about two seconds.
+    The same arguments give the same page. It loads no font, image or script. Without scripts the
+    page shows everything, but no filters. 2,000 scenarios take about two seconds.
 
     Args:
         document: the scenarios with their verdicts.
-        sources: the text of each file by its path, as in ``Scenario.spec``. If a file was removed
-            or changed, its scenarios are shown as they were read.
+        sources: the text of each file by its path, as in ``ScenarioSpec.spec``. If a file was
+            removed or changed, the page shows its scenarios as they were read.
     """
     all_chapters = chapters(document, sources)
     by_path = {chapter.path: chapter for chapter in all_chapters}
@@ -79,25 +80,37 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
         }
     )
     for name, macro in macros.by_token.items():
-        parser.add_render_rule(
-            name,
-            lambda _, tokens, at, *more, render=macro: str(render(tokens[at], more[1])),
-        )
+        parser.add_render_rule(name, _render_rule(macro))
     html = str(macros.page([_shown(chapter, parser) for chapter in all_chapters]))
-    # HTML allows no zero byte, and UTF-8 no half of a surrogate pair.
+    # HTML allows no zero byte. UTF-8 cannot encode half of a surrogate pair.
     return html.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _render_rule(macro: Any) -> Callable[..., str]:
+    """Return a rule of the Markdown renderer that calls a macro of the template."""
+
+    def render(
+        _renderer: object,
+        tokens: Sequence[Token],
+        index: int,
+        _options: object,
+        env: object,
+    ) -> str:
+        return str(macro(tokens[index], env))
+
+    return render
 
 
 def _linked(
     places: Mapping[str, str],
     text: str,
 ) -> list[tuple[str, str | None]]:
-    """Return the parts of a text, each place with the id of its scenario."""
+    """Return the parts of a text. A place has the id of its scenario, and other parts None."""
     return [(part, places.get(part)) for part in _PLACE.split(text)]
 
 
 def _shown(chapter: Chapter, parser: MarkdownIt) -> dict[str, Any]:
-    """Return the content of one file: its lines of Gherkin, or the title and blocks of Markdown."""
+    """Return the content of one file: lines of Gherkin, or the title and blocks of Markdown."""
     blocks = []
     lines = []
     title = Markup("")
@@ -150,7 +163,7 @@ def _template() -> Template:
         "title": title,
     }
     environment.globals.update(names)
-    # The line ends and the indentation are for readers of the template.
+    # The page needs no line ends and indentation of the template.
     lines = _file("page.html").splitlines()
     return environment.from_string("".join(map(str.strip, lines)))
 
@@ -159,7 +172,7 @@ def _groups(
     values: Iterable[object], key: Callable[[object], object]
 ) -> list[tuple[object, list[object]]]:
     """Return groups of neighbours with the same key."""
-    return [(name, list(of_name)) for name, of_name in groupby(values, key)]
+    return [(name, list(group)) for name, group in groupby(values, key)]
 
 
 def _rule(judged: JudgedScenario) -> str:
@@ -168,7 +181,7 @@ def _rule(judged: JudgedScenario) -> str:
 
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
-    """Return the rows whose status is shown, of an Outline with a test."""
+    """Return the rows of an Outline with a test by their lines. The page shows their statuses."""
     rows: dict[int, Row] = {}
     if judged and judged.tests:
         for row in judged.scenario.rows:
@@ -188,7 +201,7 @@ def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
 
 
 def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
-    """Return the blocks of a file. Headings get their ids and their levels."""
+    """Return the blocks of a file. Headings have ids and levels."""
     text = without_front_matter("\n".join(chapter.lines))
     blocks = SyntaxTreeNode(parser.parse(text)).children
     slugs = Anchors()
@@ -196,7 +209,7 @@ def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
     for block in blocks:
         if block.type != "heading":
             continue
-        # A link inside of the file names a heading as forges do: "#4-business-rules".
+        # Links inside of the file use the ids of GitHub: "#4-business-rules".
         words = re.sub(r"[^\w\- ]", "", block.children[0].content.lower())
         slug = slugs.take(words.replace(" ", "-"))
         anchor = chapter.anchors.take(f"{chapter.anchor}--{slug}")
@@ -208,7 +221,10 @@ def _blocks(chapter: Chapter, parser: MarkdownIt) -> list[SyntaxTreeNode]:
 
 
 def _levels(chapter: Chapter) -> dict[int, str]:
-    """Return the levels of lines: a scenario is below all headings, and no heading is in it."""
+    """Return the levels of headings by line. A scenario is below other headings.
+
+    A line inside of a scenario is no heading.
+    """
     levels = dict.fromkeys(chapter.ids, "h6")
     for scenario in chapter.scenarios:
         steps = [step.line for step in scenario.steps]
@@ -250,7 +266,7 @@ def _rendered(
     chapter: Chapter,
     depth: int = 0,
 ) -> Markup:
-    """Return a node as markup. ``depth`` is the depth of the headings in it."""
+    """Return a node as markup. ``depth`` is the depth of the node's headings."""
     env = {"chapter": chapter, "depth": depth}
     return Markup(parser.renderer.render(node.to_tokens(), parser.options, env))  # noqa: S704 - the library escapes, and so do the macros
 
@@ -265,7 +281,7 @@ def _anchor_of(
     href: str,
     chapter: Chapter,
 ) -> str | None:
-    """Return the id of a link's target if this page has it."""
+    """Return the id of a link's target, or None if the page does not have the target."""
     path, _, heading = unquote(href).partition("#")
     if not path:
         return chapter.headings.get(heading)

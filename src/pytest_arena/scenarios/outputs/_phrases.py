@@ -9,7 +9,7 @@ from pytest_arena.scenarios.specs._specification import (
     grouped_by,
 )
 
-# Statuses that a run of some tests does not decide.
+# Statuses that a partial run does not decide.
 _NOT_JUDGED = frozenset({Status.NOT_RUN, Status.UNMAPPED})
 _UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
 
@@ -21,7 +21,7 @@ WHAT_TO_ASSERT = (
 
 
 def lacks_assertion(judged: JudgedScenario) -> bool:
-    """Return whether a test of a scenario has passed without any assertion after its requests."""
+    """Return whether a passed test of a scenario has no assertion after its requests."""
     for test in judged.tests:
         is_empty = test.facts is not None and not test.facts.asserted
         if test.status is Status.HOLLOW and is_empty and "no assertion" in test.reason:
@@ -35,24 +35,13 @@ def one_line(text: str) -> str:
     return " ".join("".join(letters).split())
 
 
-def counted(count: int, thing: str) -> str:
-    """Return a number of things in words.
-
-    >>> counted(1, "row"), counted(2, "request")
-    ('1 row', '2 requests')
-    """
-    ending = "s"
-    if count == 1:
-        ending = ""
-    return f"{count:,} {thing}{ending}"
-
-
 def middle_cut(text: str, width: int) -> str:
-    """Return a text without its middle if it is longer than a width."""
+    """Return a text of at most this width. A longer text loses its middle."""
     if len(text) <= width:
         return text
     half = width // 2
-    return f"{text[: width - half - 1]}…{text[-half:]}"
+    beginning = text[: width - half - 1]
+    return f"{beginning}…{text[-half:]}"
 
 
 def heading(scenario: ScenarioSpec) -> str:
@@ -62,19 +51,19 @@ def heading(scenario: ScenarioSpec) -> str:
 
 
 def grouped(scenarios: Iterable[JudgedScenario]) -> dict[str, list[JudgedScenario]]:
-    """Return the scenarios by their headings. Headings of one business rule are neighbours."""
+    """Return the scenarios by heading. The headings of one business rule are neighbours."""
     by_rule = grouped_by(
         scenarios,
         lambda judged: judged.scenario.requirement or heading(judged.scenario),
     )
     groups: dict[str, list[JudgedScenario]] = {}
-    for of_rule in by_rule.values():
-        groups |= grouped_by(of_rule, lambda judged: heading(judged.scenario))
+    for rule_scenarios in by_rule.values():
+        groups |= grouped_by(rule_scenarios, lambda judged: heading(judged.scenario))
     return groups
 
 
 def reason(judged: JudgedScenario) -> str:
-    """Return why a scenario is not proven, with the line in the tests and further statuses."""
+    """Return why a scenario is not proven, with the line of a test and further statuses."""
     parts = [judged.reason]
     if judged.place and judged.place not in judged.reason:
         parts.append(f"({judged.place})")
@@ -87,24 +76,25 @@ def reason(judged: JudgedScenario) -> str:
 
 
 def other_tests(judged: JudgedScenario) -> dict[Status, str]:
-    """Return how many tests have each status other than PROVEN and the scenario's."""
+    """Return texts about the tests with other statuses than PROVEN and the scenario's status."""
     statuses = [test.status for test in judged.tests]
     others: dict[Status, str] = {}
     if len(statuses) == 1:
         return others
-    unsaid = set(statuses) - {judged.status, Status.PROVEN}
-    for status in sorted(unsaid, key=lambda status: status.rank):
+    total = len(statuses)
+    unreported = set(statuses) - {judged.status, Status.PROVEN}
+    for status in sorted(unreported, key=lambda status: status.rank):
         count = statuses.count(status)
         verb = "are"
         if count == 1:
             verb = "is"
         name = status.value.lower().replace("-", " ")
-        others[status] = f"{count:,} of {len(statuses):,} tests {verb} {name}"
+        others[status] = f"{count:,} of {total:,} tests {verb} {name}"
     return others
 
 
 def problem_line(problem: Problem) -> str:
-    """Return a problem as compilers print one: place, level, problem, advice."""
+    """Return a problem in the form of compilers: place, level, problem, advice."""
     level = "warning"
     if problem.is_error:
         level = ""
@@ -114,8 +104,8 @@ def problem_line(problem: Problem) -> str:
 def is_open(judged: JudgedScenario, document: Document) -> bool:
     """Return whether a scenario is reported.
 
-    A run of some tests does not report scenarios of other tests. A list of tests does not report
-    scenarios whose tests have not run.
+    A partial run does not report scenarios whose tests it left out. A list of tests does not
+    report scenarios whose tests have not run.
     """
     if judged.status is Status.PROVEN:
         return False
@@ -127,8 +117,8 @@ def is_open(judged: JudgedScenario, document: Document) -> bool:
 def totals(document: Document) -> str:
     """Return how many scenarios have each status: ``38 of 40 proven, 2 hollow``.
 
-    A run of some tests leaves out the scenarios that it does not judge. The text says so if
-    proven scenarios were not tried under sabotage.
+    A partial run leaves out the scenarios that it does not judge. The text says if the proven
+    scenarios were tried under sabotage.
     """
     counts = document.counts()
     if document.partial and not document.is_list:
@@ -154,7 +144,7 @@ def totals(document: Document) -> str:
 def judged_count(document: Document) -> str:
     """Return how many scenarios a partial run judges: ``all tests of 12 of 40 scenarios ran``.
 
-    Another scenario may be proven by one of its tests, but the others did not run.
+    A test may prove another scenario although not all its tests ran.
     """
     count = 0
     for judged in document.scenarios:
@@ -179,7 +169,7 @@ def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
 
 
 def unsaid_gaps(document: Document) -> list[str]:
-    """Return the gaps that are neither a problem nor the line of a reported scenario."""
+    """Return the gaps that are neither a problem nor a reported scenario."""
     problems = {str(problem) for problem in document.problems}
     places = {
         judged.scenario.place

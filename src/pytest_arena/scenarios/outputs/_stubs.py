@@ -55,16 +55,16 @@ def stubs(
 ) -> list[StubFile]:
     """Return a file for each feature, with a test for each scenario that has none.
 
-    The files are not written yet. Tests are added at the end of a feature's file. If that is
-    impossible, they are added to a file with a number.
+    This function writes no file. New tests follow the tests in the file of a feature. If that is
+    impossible, they get a file with a number.
 
     Args:
         scenarios: all scenarios. They decide the names of files.
-        index: names the scenarios in markers.
+        index: finds the names of scenarios for markers.
         mapped: the keys of the scenarios that have a test.
         folder: the folder of the test files, or None for an empty folder.
-        runner: the marker that async tests need: ``asyncio``, ``anyio`` or "" for none. None if
-            the project's tests are plain functions.
+        runner: the marker that async tests need: ``asyncio``, ``anyio`` or "" for no marker. None
+            if the tests of the project are plain functions.
         elsewhere: the names of test modules in other folders.
     """
     names: dict[str, str] = {}  # of files, by feature
@@ -79,11 +79,11 @@ def stubs(
         if scenario.key not in mapped:
             missing.setdefault(names[feature], []).append(scenario)
     files = []
-    for name, of_feature in missing.items():
+    for name, feature_scenarios in missing.items():
         module = _TestModule(Path(f"test_{name}.py"))
         if folder is not None:
             module = _find_module(folder, name, elsewhere)
-        files.append(_stub_file(module, of_feature, index, runner))
+        files.append(_stub_file(module, feature_scenarios, index, runner))
     return files
 
 
@@ -99,13 +99,13 @@ def _stub_file(
     ]
     text = "\n\n".join(tests)
     if module.text:
-        # The line ends that are missing for two blank lines.
-        former = module.text.replace("\r\n", "\n")
-        line_ends = len(former) - len(former.rstrip("\n"))
+        # Add line ends for two blank lines before the new tests.
+        existing_text = module.text.replace("\r\n", "\n")
+        line_ends = len(existing_text) - len(existing_text.rstrip("\n"))
         text = "\n" * max(0, 3 - line_ends) + text
     else:
         feature = in_triple_quotes(_feature(scenarios[0]))
-        # As isort formats it: two blank lines after imports, but one before a value.
+        # isort puts two blank lines between imports and a function, but one before a value.
         gap = "\n"
         if text.startswith("@"):
             gap = "\n\n"
@@ -123,14 +123,14 @@ def _stub_file(
 
 
 def _feature(scenario: ScenarioSpec) -> str:
-    """Return the name of the feature. Features of one name share a file of tests."""
+    """Return the name of the feature. Features with the same name share a test file."""
     name = " ".join(unicodedata.normalize("NFC", scenario.feature).split())
     return name or PurePosixPath(scenario.spec).stem
 
 
 @dataclass(frozen=True, slots=True)
 class _TestModule:
-    """A file for tests: the names that it defines, and its text."""
+    """A test file with its text and the names that it uses."""
 
     path: Path
     is_new: bool = True
@@ -143,9 +143,9 @@ def _find_module(
     name: str,
     elsewhere: Collection[str],
 ) -> _TestModule:
-    """Return ``test_<name>.py``, or the first with a number to which tests can be added.
+    """Return ``test_<name>.py``, or the first such file with a number that can get tests.
 
-    Outside of packages Python would treat two modules of one name as the same.
+    Outside of packages Python would treat two modules with the same name as one module.
     """
     is_package = (folder / "__init__.py").exists()
     path = folder / f"test_{name}.py"
@@ -159,12 +159,12 @@ def _find_module(
 
 
 def _read_module(path: Path) -> _TestModule | None:
-    """Return a file that does not exist, or that is UTF-8 and imports pytest. None otherwise."""
+    """Return a new file, or an existing file in UTF-8 that imports pytest. None for others."""
     if not path.exists():
         return _TestModule(path)
     try:
         code = path.read_bytes()
-        # A byte order mark changes the encoding, so appended text would not be read.
+        # With a byte order mark, the encoding is not "utf-8".
         encoding, _ = tokenize.detect_encoding(io.BytesIO(code).readline)
         text = code.decode()
         tree = ast.parse(code)
@@ -225,7 +225,7 @@ def _test(
     index: Index,
     runner: str | None,
 ) -> str:
-    """Return the code of a test. Its names are free, and are added to the taken names."""
+    """Return the code of a test. Its new names are added to the taken names."""
     name = _free(f"test_{slug(scenario.name).removeprefix('test_')}", taken)
     parameters, columns = _columns(scenario)
     lines: list[str] = []
@@ -233,9 +233,9 @@ def _test(
     for step in scenario.steps:
         text = ""
         if step.doc_string is not None:
-            # A constant before the test, so that the lines keep their indentation.
-            wish = f"{name.removeprefix('test_')}_text".upper().lstrip("0123456789_")
-            text = _free(wish, taken)
+            # In a constant before the test, the lines keep their indentation.
+            constant = f"{name.removeprefix('test_')}_text".upper()
+            text = _free(constant.lstrip("0123456789_"), taken)
             content = in_triple_quotes(step.doc_string)
             lines += [f'{text} = """\\', f'{content}"""', "", ""]
             text += _replacements(step.doc_string, columns)
@@ -275,8 +275,8 @@ def _fixtures(scenario: ScenarioSpec, *, is_async: bool) -> list[str]:
 def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the parameters for the rows of an Outline, and the code for each column.
 
-    Each column is a parameter of its name, from which pytest-arena finds the row that a test
-    proves. If the name cannot be a parameter, the whole row is one parameter.
+    Each column is a parameter, so that pytest-arena finds the row that a test proves. If the name
+    of a column cannot be a parameter, the whole row is one parameter.
     """
     columns = []
     if scenario.rows:
@@ -352,7 +352,8 @@ def _table(
 ) -> Iterator[str]:
     """Yield a list of dicts, or a list of lists if the first row cannot be names."""
     first, *rest = table
-    has_names = bool(rest) and all(first) and len(set(first)) == len(first)
+    are_distinct = len(set(first)) == len(first)
+    has_names = bool(rest) and all(first) and are_distinct
     if not has_names:
         rest = [*table]
     yield "    table = ["
@@ -373,7 +374,7 @@ def _bracketed(
     *,
     indent: int = 0,
 ) -> list[str]:
-    """Return the items in one line if they fit. Otherwise each has a line, as formatters do it."""
+    """Return the items in one line if they fit. Otherwise each item has a line."""
     items = [*items]
     margin = " " * indent
     line = f"{margin}{opening}{', '.join(items)}{closing}"
@@ -391,14 +392,15 @@ def _pairs(
 
 
 def _filled(text: str, columns: Mapping[str, str]) -> str:
-    """Return the code for a text with an Outline's placeholders."""
-    if text.startswith("<") and text.endswith(">") and text[1:-1] in columns:
-        return columns[text[1:-1]]
+    """Return the code for a text with placeholders of an Outline."""
+    column = text[1:-1]
+    if text == f"<{column}>" and column in columns:
+        return columns[column]
     return quoted(text) + _replacements(text, columns)
 
 
 def _replacements(text: str, columns: Mapping[str, str]) -> str:
-    """Return the calls that replace the placeholders by a row's values."""
+    """Return the code that replaces the placeholders by the values of a row."""
     calls = ""
     for column, code in columns.items():
         placeholder = f"<{column}>"
@@ -408,7 +410,7 @@ def _replacements(text: str, columns: Mapping[str, str]) -> str:
 
 
 def in_triple_quotes(text: str) -> str:
-    """Return the code for a text between triple quotes, with as many lines as it has."""
+    """Return the code for a text between triple quotes, with the same lines."""
     lines = []
     for line in text.split("\n"):
         code = printable(line.replace("\\", r"\\"))
@@ -419,12 +421,12 @@ def in_triple_quotes(text: str) -> str:
 def slug(text: str) -> str:
     """Return small ASCII words, joined by ``_``, for the name of a file or a function.
 
-    If letters are lost, a hash of the text is added, so that two names in another alphabet stay
-    different: ``Ein Käse`` is ``ein_kase``, ``Битва 1`` is ``1_e8334cae``.
+    A text that loses letters gets its hash. So names in another alphabet stay different:
+    ``Ein Käse`` is ``ein_kase``, ``Битва 1`` is ``1_e8334cae``.
     """
     text = " ".join(unicodedata.normalize("NFC", text).split())
     plain = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text))
-    plain = re.sub(r"[^\w\s]|_", " ", plain)  # the loss of signs needs no hash
+    plain = re.sub(r"[^\w\s]|_", " ", plain)  # a text that loses signs needs no hash
     words = "_".join(re.findall(r"[a-z0-9]+", plain.lower()))
     if words and plain.isascii() and len(words) <= _LONGEST_NAME:
         return words
@@ -441,7 +443,7 @@ def slug_with_hash(words: str, text: str) -> str:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return the name, with a number if it is taken. Mark the result as taken."""
+    """Return the name, with a number if it is taken, and add it to the taken names."""
     free = name
     number = 1
     while free in taken:

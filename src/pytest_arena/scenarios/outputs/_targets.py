@@ -1,4 +1,4 @@
-"""Decides which outputs are written, and to which files."""
+"""Reads the options for outputs, and writes the outputs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,12 +16,12 @@ _OF_PYTEST = "--scenarios-out="
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """One output: its format, and its file."""
+    """The format and the file of one output."""
 
     form: str
     path: str
     option: str = _OF_PYTEST
-    """The option that names it, as messages write it."""
+    """The option that names the output, as messages write it."""
 
 
 def targets(
@@ -76,9 +76,9 @@ def write(
 
     Args:
         targets: the outputs.
-        document: their content.
+        document: the content of the outputs.
         root: the folder that paths of specifications are relative to.
-        folder: the folder that paths of outputs are relative to; ``root`` by default.
+        folder: the folder that paths of outputs are relative to. ``root`` by default.
 
     Returns:
         A line for each output, with its file.
@@ -124,7 +124,7 @@ def writing(
     cause: str,
     fix: str,
 ) -> Iterator[None]:
-    """Raise an OSError of the block with the path and what to do.
+    """Turn an OSError of the block into an error with the path and the advice.
 
     Raises:
         ConfigError: the block could not write the file.
@@ -132,9 +132,8 @@ def writing(
     try:
         yield
     except OSError as error:
-        what = f"{path} cannot be written: {error.strerror or error}"
         raise ConfigError(
-            what,
+            f"{path} cannot be written: {error.strerror or error}",
             why=why,
             cause=cause,
             fix=fix,
@@ -146,7 +145,7 @@ def _text(
     document: Document,
     root: Path,
 ) -> str:
-    """Return one output. Only the slow modules of its format are imported."""
+    """Return one output. Import the slow modules only if its format needs them."""
     if form == "json":
         return as_json(document)
     if form == "md":

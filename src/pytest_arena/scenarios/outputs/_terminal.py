@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from itertools import groupby, zip_longest
 
+from pytest_arena._values import counted
 from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Counts,
@@ -23,7 +24,7 @@ from pytest_arena.scenarios.specs._specification import (
     row_text,
 )
 
-# The widest columns: a wide terminal still shows the beginning of the reason.
+# The largest widths of columns. A wide terminal also shows the beginning of the reason.
 _PLACE = 40
 _STATUS = 9
 _NAME = 48
@@ -64,9 +65,8 @@ def lines(
 ) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
 
-    ``-q`` (a verbosity of -1) leaves out the scenarios that a strict run lets pass. ``-qq`` leaves
-    the totals only, unless the run fails by its gaps. ``-v`` adds proven scenarios, tests and
-    warnings.
+    ``-q`` (a verbosity of -1) leaves out the scenarios that a strict run accepts. ``-qq`` shows
+    the totals only, unless gaps fail the run. ``-v`` adds proven scenarios, tests and warnings.
 
     Args:
         document: the judged scenarios.
@@ -78,7 +78,7 @@ def lines(
     totals = _totals_line(document, strict)
     if verbosity < _QUIETER and not (strict and document.gaps):
         if document.problems:
-            problems = phrases.counted(len(document.problems), "problem")
+            problems = counted(len(document.problems), "problem")
             totals += f"; {problems} (shown without -qq)"
         return [totals]
     text = [*_reported_lines(document, verbosity)]
@@ -140,9 +140,9 @@ def _totals_line(document: Document, strict: str) -> str:
     line = f"scenarios: {phrases.totals(document)}"
     warnings = sum(len(judged.warnings) for judged in document.scenarios)
     if warnings:
-        line += f"; {phrases.counted(warnings, 'warning')}: -v"
+        line += f"; {counted(warnings, 'warning')}: -v"
     if document.gaps:
-        line += f"; {phrases.counted(len(document.gaps), 'gap')}"
+        line += f"; {counted(len(document.gaps), 'gap')}"
         if strict:
             line += f": this run fails ({strict})"
         else:
@@ -155,7 +155,7 @@ def _next_lines(
     specs: Sequence[str],
     shards: Sequence[str],
 ) -> Iterator[str]:
-    """Yield the next steps that no reason names, each once."""
+    """Yield the distinct next steps that no reason names."""
     reported = [
         judged
         for judged in document.scenarios
@@ -187,7 +187,7 @@ def explained(
     marker: str,
     is_list: bool = False,
 ) -> list[str]:
-    """Return the steps of a scenario, the verdict, what each test did, the next step.
+    """Return the steps of a scenario, the verdict, the facts of each test, the next step.
 
     Args:
         judged: the scenario.
@@ -198,8 +198,11 @@ def explained(
     tests = judged.tests
     verdict = _with_reason(judged.status, phrases.reason(judged))
     if is_list and judged.status is Status.NOT_RUN:
-        has = f"has {phrases.counted(len(tests), 'test')}"
-        verdict = f"{has}. This command runs no test. --json FILE shows what they did in a run"
+        count = counted(len(tests), "test")
+        verdict = (
+            f"has {count}. This command runs no test. "
+            "--json FILE shows what they did in a run"
+        )
     text = [
         phrases.one_line(scenario.name),
         f"  {scenario.place}  {phrases.heading(scenario)}",
@@ -209,7 +212,7 @@ def explained(
     if scenario.tags:
         text.append(f"  tags  {' '.join(scenario.tags)}")
     text += ["", verdict, "", *_step_lines(judged)]
-    # The tests of the whole Outline first, then those of its rows.
+    # The tests of the whole Outline precede the tests of its rows.
     order = {row.values: number for number, row in enumerate(scenario.rows)}
     for test in sorted(tests, key=lambda test: order.get(test.row, -1)):
         text += _test_lines(test)
@@ -341,24 +344,24 @@ def listing(specification: Specification) -> list[str]:
         text.append(phrases.one_line(f"Feature: {feature}"))
         text += [_listed(scenario, width) for scenario in same]
     text += map(phrases.problem_line, problems)
-    # The steps of an Outline count once, however many rows it has.
+    # The steps of an Outline count once, not for each row.
     steps = sum(len(scenario.steps) for scenario in scenarios)
     counts = [
-        phrases.counted(len(specification.features), "feature"),
-        phrases.counted(len(scenarios), "scenario"),
-        phrases.counted(steps, "step"),
+        counted(len(specification.features), "feature"),
+        counted(len(scenarios), "scenario"),
+        counted(steps, "step"),
     ]
-    files = phrases.counted(len(specification.files), "file")
+    files = counted(len(specification.files), "file")
     total = f"{', '.join(counts)} in {files}"
     if problems:
-        total += f"; {phrases.counted(len(problems), 'problem')}"
+        total += f"; {counted(len(problems), 'problem')}"
     return [*text, total]
 
 
 def _listed(scenario: ScenarioSpec, width: int) -> str:
-    counts = phrases.counted(len(scenario.steps), "step")
+    counts = counted(len(scenario.steps), "step")
     if scenario.is_outline:
-        counts += f", {phrases.counted(len(scenario.rows), 'row')}"
+        counts += f", {counted(len(scenario.rows), 'row')}"
     rules = []
     if scenario.requirement:
         rules.append(scenario.requirement)

@@ -48,7 +48,7 @@ def read_of(
     return tuple(sorted(table for table in tables if _words_of_name(table) <= words))
 
 
-# An app has a limited number of statements, and each test runs them again.
+# Each test runs the same limited number of statements again.
 @lru_cache(maxsize=5_000)
 def _words(statement: str) -> frozenset[str]:
     rest, inserts = _INSERTS_INTO.subn(" ", statement)
@@ -69,7 +69,7 @@ def bare(table: str) -> str:
 
 @dataclass(slots=True, eq=False)
 class RowsRead:
-    """The rows that the queries of one request returned, as far as cursors show them."""
+    """The rows that the queries of one request fetched from plain cursors."""
 
     by_statement: dict[str, list[Mapping[str, Row]]] = field(default_factory=dict)
     """The unchanged column values of each fetched row, by table."""
@@ -79,7 +79,7 @@ class RowsRead:
         if not isinstance(context, DefaultExecutionContext):
             return
         if type(context.cursor_fetch_strategy) is not CursorFetchStrategy:
-            return  # its rows are not read from a cursor
+            return  # SQLAlchemy does not fetch the rows from the cursor
         if context.is_crud or _STREAMED & context.execution_options.keys():
             return
         columns = _plain_columns(context.compiled)
@@ -119,7 +119,7 @@ class RowsRead:
 
 
 class _RecordingStrategy(CursorFetchStrategy):
-    """Fetches as SQLAlchemy does, and records the rows."""
+    """Fetches rows as SQLAlchemy does, and records them."""
 
     __slots__ = ("_record",)
 
@@ -151,13 +151,12 @@ def _plain_columns(compiled: Any) -> _PlainColumns:
     if not isinstance(getattr(compiled, "statement", None), Select):
         return ()  # a text, a union
     columns = []
-    # `_result_columns` is private: SQLAlchemy has no public attribute for them.
-    for place, entry in enumerate(compiled._result_columns):  # noqa: SLF001 - as said
+    for place, entry in enumerate(compiled._result_columns):  # noqa: SLF001 - no public name
         column = _plain_column(entry.objects)
         if column is not None:
             columns.append((place, column))
     if len({column for _, column in columns}) < len(columns):
-        return ()  # a table that is joined with itself
+        return ()  # a self-join
     return tuple(
         (place, bare(column.table.name), column.key) for place, column in columns
     )
@@ -176,7 +175,7 @@ def _plain_column(objects: Iterable[object]) -> Column[Any] | None:
 
 
 def _keeps_text(kind: TypeEngine[object]) -> bool:
-    """Return whether a value of this type is read with the text that was written."""
+    """Return whether a value of this type has the same text when it is written and read."""
     if isinstance(kind, TypeDecorator):
         is_changed = (
             type(kind).process_bind_param is not TypeDecorator.process_bind_param
@@ -194,5 +193,5 @@ def _may_be_same(row: Row, seeded: Row) -> bool:
 
 
 def _comparable(value: object) -> str:
-    """Return a text without the changes of products: SQLite drops hyphens, PostgreSQL pads CHAR."""
+    """Return a text to compare. SQLite drops hyphens of UUIDs, and PostgreSQL pads CHAR."""
     return str(value).replace("-", "").rstrip()

@@ -18,16 +18,16 @@ _FORBIDDEN = 403
 
 @dataclass(slots=True, eq=False)
 class RequestRecord:
-    """One request to the app under test, and what the app did in it."""
+    """One request to the app under test, with the work of the app in it."""
 
     request: Request
     query: str
     is_login: bool
-    """A client sent it while it logged in."""
+    """Whether a client sent it to log in."""
     is_by_browser: bool
-    """A browser sent it for an icon or an image, without a script."""
+    """Whether a browser sent it by itself, such as for an icon or an image."""
     number: int = -1
-    """Its place among the requests of the test, or -1 if it does not count as evidence."""
+    """The number among the requests of the test, or -1 if it does not count as evidence."""
     route: str = ""
     body: bytes = b""
     rows_read: RowsRead = field(default_factory=RowsRead)
@@ -35,11 +35,11 @@ class RequestRecord:
     written_before: Mapping[StatementLog, int] = field(default_factory=dict)
     """How many writes each level of the test had when the request began."""
     is_preparation: bool = False
-    """It was sent in set-up or in a Given block."""
+    """Whether it was sent in set-up or in a Given block."""
     is_concurrent: bool = False
-    """Another request ran at the same time."""
+    """Whether another request ran at the same time."""
     is_foreign: bool = False
-    """It is running, and no client of the test that pytest-arena knows has sent it."""
+    """Whether it runs, and a client that pytest-arena does not know has sent it."""
     is_answered: bool = False
     is_over: bool = False
     is_observed: bool | None = None
@@ -47,16 +47,16 @@ class RequestRecord:
     turn: Turn | None = None
     """The requests of the test that ran at the same time."""
     since: StoryMoment | None = None
-    """When it began, if it followed a redirect in the same turn."""
+    """The moment of its beginning, if it followed a redirect in the same turn."""
     until: StoryMoment | None = None
-    """When it ended, if a redirect followed it in the same turn."""
+    """The moment of its end, if a redirect followed it in the same turn."""
 
     def __post_init__(self) -> None:
         self.statement_log = StatementLog(row_listener=self.rows_read)
 
     @property
     def is_counted(self) -> bool:
-        """Whether it counts as evidence. Requests of a login, or of a browser by itself, do not."""
+        """Whether it counts as evidence. Requests of a login or of a browser by itself do not."""
         return not self.is_login and not self.is_by_browser
 
     @property
@@ -111,7 +111,7 @@ class RequestRecord:
         return True
 
     def note_body(self, message: Mapping[str, Any]) -> None:
-        """Keep the part of the body that an ASGI message has."""
+        """Add the part of the body in an ASGI message."""
         text = message.get("text") or ""
         part = message.get("body") or message.get("bytes") or text.encode()
         self.body = (self.body + part)[:_MOST_BYTES]
@@ -122,7 +122,7 @@ class RequestRecord:
             self.request.note_status(_status(message))
 
     def note_answered(self) -> bool:
-        """Note that the answer is about to be sent. Return False if it is already known."""
+        """Note that the app is about to answer. Return False if this was already noted."""
         is_first = not self.is_answered
         self.is_answered = True
         return is_first

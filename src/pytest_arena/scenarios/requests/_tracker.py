@@ -22,9 +22,8 @@ from pytest_arena._run._apps import Apps
 from pytest_arena.scenarios.evidence._document import NO_ROUTE
 from pytest_arena.scenarios.requests._record import RequestRecord
 
-__tracebackhide__ = (
-    True  # a traceback of the app or of a test ends at a line of the app or the test
-)
+# A traceback of the app or of a test ends at a line of the app or the test.
+__tracebackhide__ = True
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -67,7 +66,7 @@ _PARTS_OF_A_PAGE = frozenset(
     }
 )
 
-# The attributes of a response by which a test looks at the answer.
+# The attributes of a response that show the answer to a test.
 _LOOKS = frozenset(
     {
         "status_code",
@@ -100,7 +99,7 @@ _LOOKS = frozenset(
 
 
 class RequestListener(Protocol):
-    """Is called at each request. Its methods run inside the app's request and never raise."""
+    """Receives the events of each request. Its methods run inside the app, and never raise."""
 
     wants_bodies: bool
 
@@ -108,7 +107,7 @@ class RequestListener(Protocol):
         """Return whether requests to this app are tracked now."""
 
     def begins(self, request: RequestRecord) -> None:
-        """Called before the app answers. Pending work of the test is committed."""
+        """Called before the app answers. pytest-arena has committed pending work of the test."""
 
     def sending(self, request: RequestRecord, send: Send) -> Send:
         """Return the ``send`` that the app is to call."""
@@ -120,7 +119,7 @@ class RequestListener(Protocol):
         """Called when the app has returned without an error, before ``ends``."""
 
     def ends(self, request: RequestRecord) -> None:
-        """Called when the app has returned, its background tasks included."""
+        """Called when the app has returned and its background tasks have ended."""
 
 
 _request: ContextVar[RequestRecord | None] = ContextVar(
@@ -140,28 +139,28 @@ def request_now() -> RequestRecord | None:
         if request.is_over:
             return None
         return request
-    requests = list(_under_way)  # another thread may end a request meanwhile
+    requests = list(_under_way)  # a copy, because other threads end requests
     if len(requests) == 1:
         return requests[0]
     return None
 
 
 def request_of(task: asyncio.Task[object]) -> RequestRecord | None:
-    """Return the request whose code has begun a task."""
+    """Return the request in which a task was begun."""
     return context_of(task).get(_request)
 
 
 def is_in_lifespan() -> bool:
-    """Return whether the calling code is the app's lifespan, or was started by it."""
+    """Return whether the app's lifespan, or work that it began, calls this function."""
     return _in_lifespan.get()
 
 
 class RequestTracker:
-    """Reports each request to the app under test to a listener, whichever client sends it.
+    """Reports each request of any client to the app under test.
 
     It wraps ``__call__`` of the app's class, because a foreign client calls the app directly.
-    The app under test is the one that ``arena_app`` names or that the fixture ``arena_app``
-    returned. Apps inside its middleware, and each app that the factory made, count as well.
+    ``arena_app`` names the app under test, or the fixture ``arena_app`` returned it. Apps inside
+    its middleware, and each app that the factory made, count as well.
 
     Cost of a request: some microseconds, and the time of the listener.
     """
@@ -179,7 +178,7 @@ class RequestTracker:
     # Apps.
 
     def open(self) -> None:
-        """Track the apps of all imported frameworks. Idempotent."""
+        """Track the apps of all imported frameworks. A further call has no effect."""
         factory = self._apps().factory
         for kind in _imported_frameworks():
             self._wrap_call(kind)
@@ -231,8 +230,8 @@ class RequestTracker:
             **options: object,
         ) -> None:
             original(app, *args, **options)
-            # Only the stack says whether the factory makes this app.
-            if not _is_on_stack(factory_code, sys._getframe(1)):  # noqa: SLF001 - as said
+            # Only the stack shows whether the factory makes this app.
+            if not _is_on_stack(factory_code, sys._getframe(1)):  # noqa: SLF001 - the caller
                 return
             try:
                 self._made_apps.add(app)
@@ -257,8 +256,8 @@ class RequestTracker:
             return True
         return any(app is made for made in self._last_made_apps)
 
-    def doubt(self, *, has_asked_another: bool) -> str:
-        """Return why pytest-arena may have missed requests of a test, or "" if it cannot have.
+    def doubt(self, *, has_requested_other_app: bool) -> str:
+        """Return why pytest-arena may have missed requests of a test, or "" without doubt.
 
         Called only after a test without a recorded request.
         """
@@ -272,7 +271,7 @@ class RequestTracker:
             has_app = (
                 self._made_apps or self._last_made_apps or apps.fixture_app is not None
             )
-            if has_app and not has_asked_another:
+            if has_app and not has_requested_other_app:
                 return ""
             return _UNSEEN
         return ""
@@ -295,7 +294,7 @@ class RequestTracker:
         receive: Receive,
         send: Send,
     ) -> None:
-        """Call an app. Report the request if this is the first app that it passes."""
+        """Call an app. Report the request unless an outer app has reported it."""
         kind = scope.get("type")
         if kind == "lifespan":
             token = _in_lifespan.set(True)
@@ -364,7 +363,7 @@ class RequestTracker:
         record = self._records.get(response.extensions.get("arena"))
         if record is None or record.number < 0:
             return
-        self._listener.answers(record)  # a stream is read before its answer has ended
+        self._listener.answers(record)  # a test may read a stream before its end
         if record.request.method == "WEBSOCKET":
             return
         record.note_observed(is_observed=False)
@@ -372,7 +371,7 @@ class RequestTracker:
             kind: Any = type(response)
             response.extensions[_TRACKED] = record
             response.__class__ = _observing(kind)
-        except TypeError:  # this class cannot be replaced
+        except TypeError:  # the class of this response cannot be replaced
             record.note_observed(is_observed=None)
 
 
@@ -392,9 +391,9 @@ def _imported_frameworks() -> list[type[object]]:
 
 
 def _is_trackable(app: object) -> bool:
-    """Return whether calls of an app use an attribute of its class.
+    """Return whether calls of an app use ``__call__`` of its class.
 
-    Calls of a function do not. A WSGI app is called through a wrapper, which is tracked.
+    Calls of a function do not. A WSGI app has a wrapper, which is tracked.
     """
     if is_wsgi(app) or type(app).__module__ == "builtins":
         return False
@@ -416,9 +415,9 @@ def _is_on_stack(code: CodeType | None, frame: FrameType | None) -> bool:
 
 
 def _is_by_browser(scope: Scope) -> bool:
-    """Return whether a browser sends this request itself: for an icon, an image, a prefetch.
+    """Return whether a browser sends this request by itself, such as for an icon or a prefetch.
 
-    A page, a form and the fetches of a script are requests of the test.
+    Requests for a page, of a form and of a script are requests of the test.
     """
     headers = dict(scope.get("headers", ()))
     if b"sec-purpose" in headers:
@@ -445,7 +444,7 @@ def _noting_status(
         kind = message["type"]
         is_body = kind.endswith("http.response.body")
         is_last_part = is_body and not message.get("more_body")
-        # Called before the message is sent, because a client that waits for it may continue first.
+        # The listener is called first, because a waiting client may continue before `send` returns.
         if is_last_part or kind == "websocket.accept":
             listener.answers(record)
         await send(message)
@@ -456,7 +455,7 @@ def _noting_status(
 def _route(app: object, scope: Scope) -> str:
     """Return the template of the path, ``/battles/{battle_id}``, or "" if the framework has none.
 
-    ``NO_ROUTE`` means that the router of Starlette or Litestar has no route for the path.
+    ``NO_ROUTE`` if the router of Starlette or Litestar has no route for the path.
     """
     litestar_template = scope.get("path_template")
     if litestar_template:

@@ -16,7 +16,7 @@ from pytest_arena.scenarios.specs._specification import (
     rev_of,
 )
 
-# BR-TEST-001, REQ-12, SHOP-7. The hyphen is required: OAUTH2, IPV6 and ES6 are names.
+# BR-TEST-001, REQ-12, SHOP-7. An id has a hyphen, because OAUTH2, IPV6 and ES6 are names.
 _ID = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b(?![-.]\d)")
 _NAMES = re.compile(
     r"(?:AES|ASCII|CP|CVE|EC|ES|HTTP|IEC|IEEE|ISO|LATIN|PEP|RFC|RSA|SHA|TLS|UTF|WINDOWS)-"
@@ -39,7 +39,7 @@ def requirement_in(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioNode:
-    """One scenario, with the parser's node of it."""
+    """One scenario, with its node of the parser."""
 
     node: Node
     scenario: ScenarioSpec
@@ -55,7 +55,7 @@ class _Context:
     rule: str = ""
     tags: tuple[str, ...] = ()
     texts: str = ""
-    """The names and descriptions, the innermost first: they may name a business rule."""
+    """The names and descriptions, the innermost first. They may name a business rule."""
     steps: tuple[Step, ...] = ()
 
 
@@ -67,7 +67,7 @@ def feature_of(
     """Return the feature of a block, and its scenarios in the order of their lines."""
     name = _name(node)
     texts = _text(node)
-    # An untitled block has the Markdown heading as its name: the text below is nearer.
+    # The name of an untitled block is the Markdown heading. The text below has priority.
     if not block.is_untitled:
         texts = f"{name}\n{texts}"
     context = _Context(
@@ -120,7 +120,7 @@ def _scenario(node: Node, context: _Context) -> ScenarioSpec:
     names = [context.feature, context.rule, name or f"(line {line})"]
     key = " :: ".join(filter(None, names))
     for tag in reversed(own_tags):
-        # ``@BTL-3`` names a scenario, ``@BR-TEST-001`` a business rule.
+        # ``@BTL-3`` names a scenario. ``@BR-TEST-001`` names a business rule.
         if _TAG.match(tag) and not _RULE_TAG.match(tag):
             key = tag
     return ScenarioSpec(
@@ -141,12 +141,12 @@ def _scenario(node: Node, context: _Context) -> ScenarioSpec:
 
 
 def _requirement(own_tags: tuple[str, ...], context: _Context) -> str:
-    """Return the business rule: of a tag, the rule, the feature, or the heading above."""
+    """Return the id of the business rule in a tag, the rule, the feature or the heading above."""
     for tag in (*own_tags, *context.tags):
         if _RULE_TAG.match(tag):
             return tag[1:]
-    # On a scenario any other id is the scenario's. On a feature or a rule it is a business
-    # rule's.
+    # Any other id tag of a scenario is the id of the scenario. Such a tag of a feature or a rule
+    # is the id of a business rule.
     for tag in context.tags:
         if _TAG.match(tag):
             return tag[1:]

@@ -34,7 +34,7 @@ _LANGUAGE = re.compile(
     r"^[ \t]*#[ \t]*language[ \t]*:[ \t]*([a-zA-Z\-_]+)[ \t]*$", re.MULTILINE
 )
 _LINKS_AND_MARKS = re.compile(r"[*`]|\[([^\]]*)\]\([^)]*\)")
-# Their code blocks are not read. In these files a fence of Markdown would be text of the page.
+# Code blocks in these files are not read. A fence of Markdown would be text of the page.
 _OTHER_MARKUP = (".rst", ".adoc", ".asciidoc", ".org")
 _MOST_SUSPECTS = 5
 _LIST_MARKS = " \t-*+_>#`"
@@ -46,18 +46,18 @@ def fences(
 ) -> tuple[list[GherkinText], list[Problem]]:
     """Return the Gherkin of a Markdown file, and the problems of its fences.
 
-    In a file without Gherkin, only a few words are searched for.
+    A file without Gherkin takes little time, because it is not parsed.
 
     Args:
-        text: the file's lines, ended by line feeds.
-        spec: its path.
+        text: the text of the file, with line feeds as line ends.
+        spec: the path of the file.
     """
     suspects = _suspects(text)
     if not suspects and not _MARKED.search(text):
         return [], []
     lines = without_front_matter(text).split("\n")
     page = _Page(spec=spec, lines=lines)
-    # Nothing inside of paragraphs is needed, and parsing it would take most of the time.
+    # Parsing the inside of paragraphs would take most of the time, and is not needed.
     tokens = MarkdownIt("commonmark").disable("inline").parse("\n".join(lines))
     problems: list[Problem] = []
     for token in tokens:
@@ -83,7 +83,7 @@ def advice(spec: str, advice_for_markdown: str) -> str:
 
 
 def without_front_matter(text: str) -> str:
-    """Return a text with blank lines instead of its front matter, which is not Markdown."""
+    """Return a text with blank lines instead of its front matter. That is not Markdown."""
     front = _FRONT_MATTER.match(text)
     if front is None:
         return text
@@ -91,7 +91,7 @@ def without_front_matter(text: str) -> str:
 
 
 def _span(token: Token) -> range:
-    """Return the lines of a token, from 0, with its marks."""
+    """Return the numbers of a token's lines from 0, with the lines of its marks."""
     begin, end = token.map or (0, 0)
     return range(begin, end)
 
@@ -131,8 +131,8 @@ class _Page:
     def blocks(self, tokens: Sequence[Token]) -> Iterator[GherkinText]:
         """Yield the text of each fence of Gherkin.
 
-        Its business rule is the last one above it in its section: in a quote, a bold line or the
-        heading. Without one, the sections around it are searched.
+        The business rule of a fence is the last rule above in its section: in a quote, a bold line
+        or the heading. A section without a rule has the rule of the section around it.
         """
         sections = [_Section(0, "", "")]
         quotes = 0
@@ -162,7 +162,7 @@ class _Page:
                 yield self._block(token, sections)
 
     def _block(self, token: Token, sections: list[_Section]) -> GherkinText:
-        """Return the text of a fence. A missing ``Feature:`` takes the line of its opening mark."""
+        """Return the text of a fence. A missing ``Feature:`` replaces the opening mark."""
         rules = [section.rule for section in sections if section.rule]
         content = token.content
         if token.info.lstrip().startswith("{"):
@@ -173,8 +173,8 @@ class _Page:
             first_line=_span(token).start + 2,
             requirement=rules[-1] if rules else "",
         )
-        spoken = language_of(content)
-        if _is_titled(content, spoken):
+        language = language_of(content)
+        if _is_titled(content, language):
             return block
         # An underlined heading may have several lines.
         title = " ".join(sections[-1].heading.split())
@@ -182,9 +182,9 @@ class _Page:
             title = PurePosixPath(self.spec).stem
         return replace(
             block,
-            text=f"{spoken.title('feature')} {title}\n{content}",
+            text=f"{language.title('feature')} {title}\n{content}",
             first_line=block.first_line - 1,
-            language=spoken.code,
+            language=language.code,
             is_untitled=True,
         )
 
@@ -236,13 +236,13 @@ class _Page:
         return self.lines[place].lstrip(" >\t")
 
     def _closed_early(self, token: Token) -> Iterator[Problem]:
-        """Yield a problem if a doc string's ``` closed the fence before the scenario's end."""
+        """Yield a problem if the ``` of a doc string closed the fence too early."""
         span = _span(token)
-        spoken = language_of(token.content)
+        language = language_of(token.content)
         below = list(takewhile(str.strip, self.lines[span.stop :]))
         opening = self.lines[span.start].find(token.markup)
         closing = self.lines[span.stop - 1].find(token.markup)
-        has_step = any(_is_step(line, (spoken,)) for line in below)
+        has_step = any(_is_step(line, (language,)) for line in below)
         if has_step or (below and closing > opening):
             yield self._problem(
                 span.stop - 1,
@@ -251,16 +251,16 @@ class _Page:
             )
 
     def _unknown_language(self, token: Token) -> Iterator[Problem]:
-        """Yield a problem of an untitled block, because the parser does not see its comment."""
+        """Yield the unknown language of an untitled block. The parser does not see its comment."""
         content = token.content
         named = _LANGUAGE.search(content)
-        spoken = language_of(content)
-        if named and named[1] not in LANGUAGES and not _is_titled(content, spoken):
+        language = language_of(content)
+        if named and named[1] not in LANGUAGES and not _is_titled(content, language):
             lines_above = content.count("\n", 0, named.start(1))
             yield self._problem(
                 _span(token).start + 1 + lines_above,
                 f"Gherkin does not know the language {named[1]!r}",
-                f"did you mean `# language: {spoken.code}`?",
+                f"did you mean `# language: {language.code}`?",
             )
 
     def unread(self, suspects: Sequence[int]) -> Iterator[Problem]:
@@ -305,7 +305,7 @@ def _without_options(content: str) -> str:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line that is neither blank, nor a comment, nor a tag, or "" without."""
+    """Return the first line that is not blank, a comment or a tag, or "" without such a line."""
     for line in text.split("\n"):
         if line.strip() and not line.lstrip().startswith(("#", "@")):
             return line
@@ -313,7 +313,7 @@ def _first_line(text: str) -> str:
 
 
 def language_of(text: str) -> Language:
-    """Return the language that a comment before the first line names, or English."""
+    """Return the language that a comment at the beginning names, or English."""
     first_line = _first_line(text)
     comments = text.partition(first_line)[0] if first_line else text
     named = _LANGUAGE.search(comments)
@@ -325,10 +325,10 @@ def language_of(text: str) -> Language:
     return LANGUAGES.get(code, ENGLISH)
 
 
-def _is_titled(text: str, spoken: Language) -> bool:
+def _is_titled(text: str, language: Language) -> bool:
     """Return whether a text begins with ``Feature:``, or is empty."""
     line = _first_line(text)
-    slip = spoken.title_slip(line)
+    slip = language.title_slip(line)
     return not line or (slip is not None and slip.title == "feature")
 
 
@@ -352,41 +352,41 @@ def _suspects(text: str) -> list[int]:
 def _headings() -> dict[str, list[Language]]:
     """Return the languages of each word that begins a scenario, in small letters."""
     headings: dict[str, list[Language]] = {}
-    for known in LANGUAGES.values():
-        for word in (*known.words["scenario"], *known.words["scenarioOutline"]):
-            headings.setdefault(word.casefold(), []).append(known)
+    for language in LANGUAGES.values():
+        words = language.words
+        for word in (*words["scenario"], *words["scenarioOutline"]):
+            headings.setdefault(word.casefold(), []).append(language)
     return headings
 
 
 def _has_steps(below: list[str], word: str) -> bool:
-    """Return whether steps follow. `Example: …` needs two: prose may begin with When."""
-    spoken = _headings()[word]
+    """Return whether steps follow. `Example: …` needs two, because prose may begin with When."""
+    languages = _headings()[word]
     lines = [line for line in below if line.strip()]
-    if not lines or not _is_step(lines[0], spoken):
+    if not lines or not _is_step(lines[0], languages):
         return False
-    for known in spoken:
-        # The parser's words for a scenario are Example and Scenario, in that order in any
-        # language.
-        words = known.words["scenario"]
+    for language in languages:
+        # Each language has its words for Example and Scenario in this order.
+        words = language.words["scenario"]
         if len(words) == 1 or word != words[0].casefold():
             return True
-    return len(lines) > 1 and _is_step(lines[1], spoken, is_and=True)
+    return len(lines) > 1 and _is_step(lines[1], languages, is_and=True)
 
 
 def _is_step(
     line: str,
-    spoken: Sequence[Language],
+    languages: Sequence[Language],
     *,
     is_and: bool = False,
 ) -> bool:
     """Return whether a line begins with Given, When or Then. ``is_and`` allows And and But."""
     if line.strip(_LIST_MARKS)[:1].islower():  # prose
         return False
-    for known in spoken:
-        slip = known.step_slip(line)
+    for language in languages:
+        slip = language.step_slip(line)
         if slip is None or slip.kind == "letters":
             continue
-        if is_and or known.steps[slip.keyword]:
+        if is_and or language.steps[slip.keyword]:
             return True
     return False
 
@@ -402,8 +402,8 @@ _FENCE = re.compile(r'^\s*(`{3,}|~{3,}|""")')
 def headings_and_bullets(text: str, spec: str) -> GherkinText:
     """Return a ``*.feature.md`` as one block.
 
-    The parser takes the first line as the feature. So the lines before the first heading are left
-    out, except for tags.
+    The parser reads the first line as the feature. So the block begins at the first heading or
+    tag.
     """
     lines = text.split("\n")
     begin = 0
@@ -422,11 +422,11 @@ def headings_and_bullets(text: str, spec: str) -> GherkinText:
     )
 
 
-def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
-    """Yield the headings in lines with a tag: the parser reads only the tags."""
+def tagged_headings(block: GherkinText, language: Language) -> Iterator[Problem]:
+    """Yield the headings in lines with a tag. The parser reads only the tags."""
     for number, line in enumerate(block.lines, block.first_line):
         heading = _HEADING.match(line)
-        if heading and "`@" in line and spoken.title_slip(heading[1]):
+        if heading and "`@" in line and language.title_slip(heading[1]):
             what = (
                 f"{line.strip()!r} is read as a line of tags, so its heading is ignored"
             )
@@ -436,12 +436,12 @@ def tagged_headings(block: GherkinText, spoken: Language) -> Iterator[Problem]:
 
 def unread_marks(
     block: GherkinText,
-    spoken: Language,
+    language: Language,
     document: Node,
 ) -> Iterator[Problem]:
     """Yield the headings, bullets and rows that the parser does not read as Gherkin."""
     kinds = dict(_kinds_of_lines(document, ""))
-    marks = _Marks(spoken)
+    marks = _Marks(language)
     for number, line in enumerate(block.lines, block.first_line):
         fault = marks.fault_in(line, kinds.get(number, ""))
         if fault:
@@ -470,9 +470,9 @@ _Fault = tuple[str, str, bool]
 
 @dataclass(slots=True)
 class _Marks:
-    """Goes through the lines of a block from top to bottom."""
+    """Finds the unread marks of a block. Reads the lines from top to bottom."""
 
-    spoken: Language
+    language: Language
     fence: str = ""
     """The mark of the open fence."""
     above: str = ""
@@ -482,7 +482,7 @@ class _Marks:
     is_in_scenario: bool = False
 
     def fault_in(self, line: str, kind: str) -> _Fault | None:
-        """Return the fault of a line, or None. ``kind`` is of the node that the parser reads."""
+        """Return the fault of a line, or None. ``kind`` is the kind of the parser's node."""
         text = line.strip()
         mark = _FENCE.match(line)
         heading = _HEADING.match(line)
@@ -535,7 +535,7 @@ class _Marks:
             what = "`# language:` is a heading in Markdown, so it does not set the language"
             hint = "use a .feature file, or a fence marked as gherkin in an .md file"
             return what, hint, True
-        slip = self.spoken.title_slip(text)
+        slip = self.language.title_slip(text)
         if kind or slip is None or slip.title == "feature":
             return None
         if ":" not in text or "`@" in text:
@@ -548,7 +548,7 @@ class _Marks:
         if kind and self.is_prose:
             what = f"a bullet after prose is read as a step: {text!r}"
             return what, "begin it with another word if it is prose", False
-        slip = self.spoken.step_slip(text)
+        slip = self.language.step_slip(text)
         if kind or not self.is_in_scenario or slip is None or slip.kind == "exact":
             return None
         what = f"expected {slip.keyword}, but {text!r} is not read as a step"

@@ -1,7 +1,7 @@
 """Parses Gherkin, and describes its errors.
 
-Only this module imports ``gherkin-official``, because its major versions are frequent and change
-what it returns.
+Only this module imports ``gherkin-official``. This library has frequent major versions, which
+change its results.
 """
 
 import re
@@ -36,8 +36,8 @@ _ENDS = ":*_`,"
 _BLANKS = " \t\u00a0"
 _WIDE_COLON = "\uff1a"
 _LONGEST_QUOTE = 120
-_LIKE = 0.75  # one letter of four
-_LIKE_TITLE = 0.8
+_MIN_SIMILARITY = 0.75  # one letter of four differs
+_MIN_SIMILARITY_OF_TITLE = 0.8
 _LONG = 5  # letters: shorter words have too many neighbours
 
 
@@ -48,7 +48,7 @@ class Slip:
     keyword: str
     """The right spelling, with the colon of a title."""
     kind: SlipKind
-    """The mistake: "exact" is a keyword where the parser does not expect one."""
+    """The mistake. "exact": a correct keyword in a line where the parser expects no keyword."""
     title: str = ""
     """The kind of a title: scenario, scenarioOutline, background, examples, feature, rule."""
     text: str = ""
@@ -61,15 +61,15 @@ class Language:
 
     code: str
     words: Mapping[str, list[str]]
-    """The parser's keywords. Those of steps end with a blank if a blank must follow."""
+    """The parser's keywords. A step keyword ends with a blank if a blank must follow it."""
 
     @cached_property
     def kinds(self) -> dict[str, Kind | None]:
-        """The kind of step of each step keyword without ``*``, or None for And and But."""
+        """The kind of each step keyword except ``*``. None for And and But."""
         kinds: dict[str, Kind | None] = {}
         kinds |= dict.fromkeys(self.words["and"])
         kinds |= dict.fromkeys(self.words["but"])
-        # If a language had one word for two kinds, the first kind would count.
+        # If a language has one word for two kinds, the first kind counts.
         for kind in reversed(_KINDS):
             kinds |= dict.fromkeys(self.words[kind], kind)
         kinds.pop("* ", None)
@@ -86,13 +86,13 @@ class Language:
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:
-        """Like ``kinds``, without blanks, with the longest keyword first."""
+        """The ``kinds`` of keywords without blanks, the longest keyword first."""
         steps = {word.strip(): kind for word, kind in self.kinds.items()}
         return {word: steps[word] for word in sorted(steps, key=len, reverse=True)}
 
     def title(self, title: str) -> str:
         """Return the usual word for a title, with its colon: ``Scenario:``."""
-        # The words for a scenario are Example and Scenario, in that order in any language.
+        # Each language has its words for Example and Scenario in this order.
         place = 0
         if title == "scenario":
             place = -1
@@ -127,14 +127,14 @@ class Language:
         keywords = {
             word.casefold(): word for word in self.steps if f"{word} " in self.kinds
         }
-        for near in get_close_matches(first, keywords, n=1, cutoff=_LIKE):
+        for near in get_close_matches(first, keywords, n=1, cutoff=_MIN_SIMILARITY):
             return Slip(keyword=keywords[near], kind="letters")
         return None
 
     def title_slip(self, line: str) -> Slip | None:
-        """Return the slip in the title keyword of a line, such as ``Scenario:``.
+        """Return the title keyword, such as ``Scenario:``, that a line probably begins with.
 
-        None if the line begins with no title keyword, or with no probable one.
+        None if the line begins with no such keyword.
         """
         body = _MARKS.sub("", line)
         head, colon, _ = body.replace(_WIDE_COLON, ":").partition(":")
@@ -147,7 +147,7 @@ class Language:
         words = {word.casefold(): word for word in self.titles}
         if folded in words:
             return self._title(words[folded], "case", head)
-        matches = get_close_matches(folded, words, n=1, cutoff=_LIKE_TITLE)
+        matches = get_close_matches(folded, words, n=1, cutoff=_MIN_SIMILARITY_OF_TITLE)
         # A keyword in the plural is a heading in prose, such as "Backgrounds:".
         if not matches or folded == f"{matches[0]}s":
             return None
@@ -192,7 +192,7 @@ ENGLISH = LANGUAGES["en"]
 
 
 def nearest(code: str) -> str:
-    """Return the code of the language that was probably meant, or "" without one."""
+    """Return the code of the most similar language, or "" if no code is similar."""
     codes = {known.casefold(): known for known in LANGUAGES}
     wanted = code.casefold().replace("_", "-")
     for near in get_close_matches(wanted, codes, n=1):
@@ -210,14 +210,14 @@ def cells(text: str) -> list[str]:
 
 
 def line_of(node: Node) -> int:
-    """Return the line in the file that a node begins in."""
+    """Return the number of the line in which a node begins."""
     line: int = node["location"]["line"]
     return line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """The nodes of a text, and its errors."""
+    """The nodes and the errors of a text."""
 
     document: Node
     """The parser's ``GherkinDocument``, with the lines of the file."""
@@ -226,12 +226,12 @@ class Tree:
 
     @property
     def feature(self) -> Node | None:
-        """The feature, or None if the text has none or nothing of it could be read."""
+        """The feature. None if the text has no feature, or cannot be read."""
         return self.document.get("feature")
 
 
 def tree(block: GherkinText) -> Tree:
-    """Parse a text. The tree has each scenario without an error."""
+    """Parse a text. The tree has the scenarios without errors."""
     parser = _Parser()
     matcher = _Matcher(block.language)
     if block.is_markdown:
@@ -240,24 +240,24 @@ def tree(block: GherkinText) -> Tree:
     open_doc_string = matcher.open_doc_string
     document = parser.get_result()
     if errors and not document:
-        # The parser drops a text that ends too early. With an end its scenarios can be read.
+        # The parser returns nothing for a text that ends too early. With an end it can be read.
         _parse(parser, matcher, block, _ended(block, open_doc_string))
         document = parser.get_result()
     if not isinstance(document, dict):
         document = {}
     feature = document.get("feature") or {}
     code = feature.get("language") or matcher.dialect_name
-    spoken = LANGUAGES.get(code, ENGLISH)
-    faults = [_fault(error, block, spoken, open_doc_string) for error in errors]
+    language = LANGUAGES.get(code, ENGLISH)
+    faults = [_fault(error, block, language, open_doc_string) for error in errors]
     return Tree(
         document=document,
-        language=spoken,
+        language=language,
         faults=tuple(faults),
     )
 
 
 class _Matcher(TokenMatcher):
-    """Knows the line in which the open doc string begins."""
+    """Records the line in which the open doc string begins."""
 
     open_doc_string = 0
 
@@ -306,7 +306,10 @@ def _ended(block: GherkinText, open_doc_string: int) -> str:
     if open_doc_string:
         mark = block.line(open_doc_string).strip()[:3]
         return "\n".join([*lines, mark])
-    while lines and lines[-1].lstrip(" \t`")[:1] in {"@", "#", ""}:
+    while lines:
+        first_letter = lines[-1].lstrip(" \t`")[:1]
+        if first_letter not in {"@", "#", ""}:
+            break
         lines.pop()
     return "\n".join(lines)
 
@@ -327,7 +330,7 @@ def shown(text: str) -> str:
 def _fault(
     error: Exception,
     block: GherkinText,
-    spoken: Language,
+    language: Language,
     open_doc_string: int,
 ) -> Problem:
     """Return an error as a sentence that names the line and the expected text."""
@@ -337,12 +340,12 @@ def _fault(
     unknown = _LANGUAGE.search(message)
     if unknown:
         code = unknown[1]
-        meant = nearest(code)
-        return block.problem(
-            line,
-            f"Gherkin does not know the language {code!r}. Use a code such as en, fr or zh-CN",
-            f"did you mean `# language: {meant}`?" if meant else "",
-        )
+        similar = nearest(code)
+        hint = ""
+        if similar:
+            hint = f"did you mean `# language: {similar}`?"
+        what = f"Gherkin does not know the language {code!r}. Use a code such as en, fr or zh-CN"
+        return block.problem(line, what, hint)
     is_ended = "unexpected end of file" in message
     if open_doc_string and is_ended:
         what = "the doc string that begins here is never closed, so it contains all lines below"
@@ -355,15 +358,16 @@ def _fault(
             message = (
                 "this row does not have as many cells as the first row of its table"
             )
-        what = f"{message[:1].lower()}{message[1:]}: {shown(text)}"
+        first_letter = message[:1].lower()
+        what = f"{first_letter}{message[1:]}: {shown(text)}"
     elif is_ended and (text.startswith("@") or "`@" in text):
-        scenario = spoken.title("scenario")
+        scenario = language.title("scenario")
         what = f"{shown(text)} is read as tags, but no {scenario} follows"
     else:
-        awaited = _describe_tokens(expected[1].split(", "), spoken)
-        what = f"expected {awaited}, but found {shown(text)}"
+        tokens = _describe_tokens(expected[1].split(", "), language)
+        what = f"expected {tokens}, but found {shown(text)}"
         if is_ended:
-            what = f"expected {awaited}, but the text ends after {shown(text)}"
+            what = f"expected {tokens}, but the text ends after {shown(text)}"
     return block.problem(line, what)
 
 
@@ -373,12 +377,12 @@ _SECTIONS = ("feature", "background", "scenario", "examples", "rule")
 def _describe_tokens(tokens: list[str], language: Language) -> str:
     """Describe the tokens that the parser expected: ``Scenario: or a tag (@…)``.
 
-    Comments and empty lines are left out. The end of the text is named if nothing else is left.
+    Comments and empty lines are left out. Without other tokens, the end of the text was expected.
     """
     keywords = []
     for kind in (*_KINDS, "and", "but"):
         words = [word.strip() for word in language.words[kind] if word != "* "]
-        keywords.append(words[0])  # the usual one
+        keywords.append(words[0])  # the usual word
     phrase_of = {
         "#StepLine": f"a step ({', '.join(keywords)})",
         **{f"#{name.title()}Line": language.title(name) for name in _SECTIONS},

@@ -28,15 +28,15 @@ class Reference:
     name: str
     """A scenario's name, ``Feature :: Scenario``, ``Feature :: Rule :: Scenario`` or ``@ID``."""
     spec: str = ""
-    """The file, or the end of its path."""
+    """The path of the file, or the end of the path."""
     rev: str = ""
-    """The version that was reviewed."""
+    """The reviewed version."""
     row: Pairs = ()
-    """Pairs of column and value, sorted."""
+    """Sorted pairs of column and value."""
     place: str = ""
     """The first line of the test: ``tests/test_x.py:12``."""
     form: str = ""
-    """How to write a name in that place if it is not a marker: ``--scenario={}``."""
+    """The form of the name outside of a marker: ``--scenario={}``."""
 
 
 def reference(
@@ -45,10 +45,10 @@ def reference(
     *,
     place: str,
 ) -> Reference:
-    """Return the reference that the arguments of a marker make.
+    """Return the reference for the arguments of a marker.
 
     Raises:
-        ScenarioError: an argument is wrong. The message shows a correct one.
+        ScenarioError: an argument is wrong. The message shows a correct argument.
     """
     name = _name(args, place)
     for option, value in kwargs.items():
@@ -134,10 +134,10 @@ def row_proven(
     reference: Reference,
     params: Mapping[str, object],
 ) -> Pairs:
-    """Return the row that a test proves, or empty for the whole Outline.
+    """Return the values of the row that a test proves, or () for the whole Outline.
 
-    ``row=`` of the marker names it, or the parameters with the names of columns: ``battle_id``
-    for ``battle id``. Values are compared as texts, and numbers as numbers.
+    The row has the values of ``row=`` in the marker, or of the parameters with the names of
+    columns: ``battle_id`` for ``battle id``. Values are compared as texts, and numbers as numbers.
 
     Raises:
         ScenarioError: no row has the values, or several rows have them.
@@ -150,10 +150,10 @@ def row_proven(
     if len({row.values for row in rows}) == 1:
         return rows[0].values
     values = ", ".join(f"{column}={value!r}" for column, value in wanted.items())
-    where = f"{scenario.name!r} ({scenario.place})"
-    what = f"no row of {where} has {values}"
+    outline = f"{scenario.name!r} ({scenario.place})"
+    what = f"no row of {outline} has {values}"
     if rows:
-        what = f"{len(rows)} rows of {where} have {values}"
+        what = f"{len(rows)} rows of {outline} have {values}"
     what += _rows_instead(scenario, wanted, rows)
     if not scenario.rows:
         what = f"{scenario.name!r} has no rows, but the test names one: {values}"
@@ -186,7 +186,7 @@ def _rows_instead(
     wanted: Mapping[str, object],
     fitting: Sequence[Row],
 ) -> str:
-    """Return the values that no row has, and the first rows, or "" if rows fit."""
+    """Return a text with the values that no row has and the first rows, or "" if rows fit."""
     text = ""
     if fitting:
         return text
@@ -204,7 +204,7 @@ def _by_column(
     columns: set[str],
     params: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return the parameters that are columns. A parameter that is a whole row has all columns."""
+    """Return the values of the parameters by column. One parameter may be a whole row."""
     for row in params.values():
         if isinstance(row, Mapping) and row and set(map(str, row)) <= columns:
             return {str(column): value for column, value in row.items()}
@@ -223,7 +223,7 @@ def identifier(column: str) -> str:
 
 
 def _agreements(row: Row, wanted: Mapping[str, object]) -> int:
-    """Return how many of the values a row has."""
+    """Return how many of the wanted values a row has."""
     count = 0
     for column, cell in row.values:
         if column in wanted and _is_same(wanted[column], cell):
@@ -243,7 +243,7 @@ def _is_same(value: object, cell: str) -> bool:
 
 
 def _is_number(cell: str, value: float) -> bool:
-    for kind in (int, float):  # float alone would round a long id to its neighbour
+    for kind in (int, float):  # float alone would round a long id
         try:
             return kind(cell) == value
         except ValueError:
@@ -255,19 +255,19 @@ def _is_number(cell: str, value: float) -> bool:
 
 _CANDIDATES = 20
 _SHOWN = 3
-_NAMED_LIKE = 0.75
-"""The similarity from which a name is proposed."""
-_TYPED_LIKE = 0.9
-"""The similarity of a misspelt name. Below it, a scenario that has a test is not proposed."""
+_MIN_SIMILARITY = 0.75
+"""The similarity that a proposed name needs."""
+_TYPO_SIMILARITY = 0.9
+"""The similarity that a misspelt name has. A less similar scenario with a test is not proposed."""
 
 
 class Index:
     """Finds scenarios by the names that tests use.
 
     Args:
-        specification: all that was read.
-        former: returns the current keys of renamed scenarios by their former keys. It is called
-            for an unknown name only.
+        specification: the content of all files.
+        former: returns the current keys of renamed scenarios by their former keys. Called for an
+            unknown name only.
     """
 
     def __init__(
@@ -287,7 +287,7 @@ class Index:
                 self._by_name.setdefault(name, []).append(scenario)
 
     def only(self, reference: Reference) -> ScenarioSpec | None:
-        """Return the scenario of this name, or None if no scenario or several have it."""
+        """Return the only scenario with this name. None without one, or if several have it."""
         matches = self._matches(reference)
         if len(matches) == 1:
             return matches[0]
@@ -300,8 +300,8 @@ class Index:
 
         Args:
             reference: the name in the test.
-            named: returns the keys of the scenarios that other tests name. It is called only for an
-                unknown name, which more likely means one of the other scenarios.
+            named: returns the keys of the scenarios that other tests name. An unknown name probably
+                means another scenario. Called for an unknown name only.
 
         Raises:
             ScenarioError: no scenario has the name, or several have it. The message shows the text
@@ -324,7 +324,7 @@ class Index:
         rev: str = "",
         row: Pairs = (),
     ) -> str:
-        """Return the decorator to paste, with the shortest name that means only this scenario."""
+        """Return the decorator to paste, with the shortest name that only this scenario has."""
         name = self._shortest(scenario)
         arguments = [quoted(name or _names(scenario)[-1])]
         if not name:
@@ -343,7 +343,7 @@ class Index:
         return [match for match in matches if _is_in(match.spec, reference.spec)]
 
     def _of_name(self, name: str) -> list[ScenarioSpec]:
-        """Return the scenarios of this name. A whole name precedes one that omits the rule."""
+        """Return the scenarios with this name. A whole name has priority over a shortened name."""
         matches = self._by_name.get(name, [])
         whole = [match for match in matches if name in {match.key, _names(match)[-1]}]
         if len(whole) == 1:
@@ -374,12 +374,12 @@ class Index:
             fix = "rename one of them, or give each an id as a tag, such as @SHOP-1"
         else:
             fix = "\n".join(self._pasted(match, reference) for match in matches)
-        who = "the test proves"
+        meaning = "the test proves"
         if reference.form:
-            who = "you mean"
+            meaning = "you mean"
         return ScenarioError(
             f"{len(matches)} scenarios are {_called(reference)}",
-            why=f"pytest-arena does not know which of them {who}",
+            why=f"pytest-arena does not know which of them {meaning}",
             cause="\n".join(f"{match.place}  {match.key}" for match in matches),
             fix=fix,
         )
@@ -421,21 +421,21 @@ class Index:
         )
 
     def _unread(self, what: str, place: str) -> ScenarioError:
-        """Return the error for a name that may be in a part with an error."""
-        # An error outside of any scenario may hide a scenario.
-        wrong = min(self._errors, key=lambda problem: bool(problem.scenario))
-        fix = f"correct {wrong.place}"
-        if wrong.hint:
-            fix = f"{wrong.place}: {wrong.hint}"
+        """Return the error for a name that an unreadable part of a specification may have."""
+        # An error outside of scenarios may hide a scenario, so it has priority.
+        problem = min(self._errors, key=lambda problem: bool(problem.scenario))
+        fix = f"correct {problem.place}"
+        if problem.hint:
+            fix = f"{problem.place}: {problem.hint}"
         return ScenarioError(
             f"{what}, but a part of the specification cannot be read",
             why="the scenario may be in the part that cannot be read",
-            cause=f"{place}\n{wrong.place}  {wrong.what}",
+            cause=f"{place}\n{problem.place}  {problem.what}",
             fix=fix,
         )
 
     def _renamed(self, name: str) -> list[ScenarioSpec]:
-        """Return the scenarios that had this name when they were accepted."""
+        """Return the scenarios that were accepted with this name."""
         keys = {
             key
             for former, key in self._former().items()
@@ -457,7 +457,7 @@ class Index:
     def _nearest(
         self, reference: Reference, named: Collection[str]
     ) -> list[ScenarioSpec]:
-        """Return the scenarios of similar names. For a misspelt name, return only the best."""
+        """Return the scenarios with similar names. For a misspelt name, return only the best."""
         wanted = canonical(reference.name).casefold()
         folded: dict[str, list[ScenarioSpec]] = {}
         for name, scenarios in self._by_name.items():
@@ -467,25 +467,26 @@ class Index:
             wanted,
             folded,
             n=_CANDIDATES,
-            cutoff=_NAMED_LIKE,
+            cutoff=_MIN_SIMILARITY,
         ):
-            likeness = SequenceMatcher(None, name, wanted).ratio()
+            similarity = SequenceMatcher(None, name, wanted).ratio()
             for scenario in folded[name]:
-                is_likely = likeness >= _TYPED_LIKE or scenario.key not in named
+                is_likely = similarity >= _TYPO_SIMILARITY or scenario.key not in named
                 if is_likely and not self._is_double(scenario):
-                    rated.setdefault(scenario.key, (likeness, scenario))
+                    rated.setdefault(scenario.key, (similarity, scenario))
         if not rated:
             return []
-        highest = max(likeness for likeness, _ in rated.values())
+        highest = max(similarity for similarity, _ in rated.values())
         near = []
-        for key in sorted(rated, key=lambda key: (-rated[key][0], key))[:_SHOWN]:
-            likeness, scenario = rated[key]
-            if highest < _TYPED_LIKE or likeness == highest:
+        best = sorted(rated, key=lambda key: (-rated[key][0], key))
+        for key in best[:_SHOWN]:
+            similarity, scenario = rated[key]
+            if highest < _TYPO_SIMILARITY or similarity == highest:
                 near.append(scenario)
         return near
 
     def _is_double(self, scenario: ScenarioSpec) -> bool:
-        """Return whether another scenario has the same names. No marker can name it then."""
+        """Return whether another scenario has the same names, so that no marker can name it."""
         same = 0
         for other in self._by_name[_names(scenario)[-1]]:
             if other.key == scenario.key and other.spec == scenario.spec:
@@ -493,7 +494,7 @@ class Index:
         return same > 1
 
     def _shortest(self, scenario: ScenarioSpec) -> str:
-        """Return the shortest name that means only this scenario, or "" without one."""
+        """Return the shortest name that only this scenario has, or "" without such a name."""
         for name in _names(scenario):
             if self._of_name(name) == [scenario]:
                 return name
@@ -501,14 +502,14 @@ class Index:
 
 
 def _called(reference: Reference) -> str:
-    where = ""
+    called = f"called {reference.name!r}"
     if reference.spec:
-        where = f" in {reference.spec}"
-    return f"called {reference.name!r}{where}"
+        called += f" in {reference.spec}"
+    return called
 
 
 def _names(scenario: ScenarioSpec) -> list[str]:
-    """Return the names of a scenario, the shortest first, the whole name last."""
+    """Return the names of a scenario, from the shortest to the whole name."""
     name = scenario.name
     names = [
         name,
@@ -525,7 +526,7 @@ def _is_in(path: str, spec: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """Return a string literal, in double quotes unless these would need more backslashes."""
+    """Return a string literal. It has the quotes that need fewer backslashes."""
     quote = '"'
     if text.count('"') > text.count("'"):
         quote = "'"

@@ -17,8 +17,8 @@ from pytest_arena.scenarios.specs._specification import (
 
 # A column's name: no mark-up, no address, no comparison.
 _PLACEHOLDER = re.compile(r"<([^\W\d][\w .\-]*)>")
-_SHORT = 2  # letters: two other letters make another word
-_LIKE = 0.75
+_SHORT = 2  # letters: such a short name has too many neighbours
+_MIN_SIMILARITY = 0.75
 _RULER = re.compile(r":?-{3,}:?")
 _SURE = frozenset({"scenario", "scenarioOutline", "background"})
 
@@ -32,7 +32,7 @@ class _DescriptionLine:
     is_first: bool
     """Whether it is the first line of a paragraph."""
     is_last: bool
-    """Whether a step, or something else, follows without a blank line."""
+    """Whether a line outside of the description follows without a blank line."""
     follower: str
     """The next line that is neither blank nor a comment."""
 
@@ -47,7 +47,7 @@ class Lint:
     """The key of the checked scenario, or "" for a feature, a rule or a background."""
 
     def overlooked(self, parts: Sequence[ScenarioNode]) -> Iterator[Problem]:
-        """Yield scenarios inside of doc strings and behind comments."""
+        """Yield the scenarios that a doc string or a comment contains."""
         for part in parts:
             lint = replace(self, key=part.scenario.key)
             for step in part.node["steps"]:
@@ -63,7 +63,7 @@ class Lint:
     ) -> Iterator[Problem]:
         """Yield the problems of a feature, its rules, backgrounds and scenarios.
 
-        ``faulty`` scenarios already have errors, which would cause further problems.
+        ``faulty`` scenarios already have errors. These would cause further problems.
         """
         yield from self._group(feature, "feature", has_scenarios=bool(parts))
         for part in parts:
@@ -71,7 +71,10 @@ class Lint:
                 yield from replace(self, key=part.scenario.key).scenario(part)
 
     def in_doc_string(self, opening: int) -> Iterator[Problem]:
-        """Yield headings in a doc string, left of its marks: the doc string was closed too late."""
+        """Yield the headings in a doc string that are left of its marks.
+
+        They show that the doc string was closed too late.
+        """
         words = [
             *self.language.words["scenario"],
             *self.language.words["scenarioOutline"],
@@ -93,9 +96,9 @@ class Lint:
                 )
 
     def in_comments(self, part: ScenarioNode) -> Iterator[Problem]:
-        """Yield comments ``# Scenario:`` between two steps, if a Given follows.
+        """Yield the comments ``# Scenario:`` before a Given that follows another kind of step.
 
-        In a fence of Markdown, authors may mistake ``#`` for the mark of a heading.
+        In a fence of Markdown, authors may use ``#`` as the mark of a heading.
         """
         titles = (
             self.language.title("scenario"),
@@ -150,7 +153,7 @@ class Lint:
                 yield from self._group(rule, "rule", has_scenarios=is_filled)
 
     def _stray_steps(self, node: Node) -> Iterator[Problem]:
-        """Yield the first of several kinds of steps in a description."""
+        """Yield the first step in a description that has steps of several kinds."""
         stray = []
         kinds = set()
         for line in self._described(node):
@@ -168,7 +171,7 @@ class Lint:
             )
 
     def _lost_titles(self, node: Node, *, has_scenarios: bool) -> Iterator[Problem]:
-        """Yield the titles that are read as a part of a description."""
+        """Yield the titles that the parser reads as a part of a description."""
         for line in self._described(node):
             slip = self.language.title_slip(line.text)
             if slip is None or slip.title in {"feature", "examples"}:
@@ -236,7 +239,7 @@ class Lint:
                 )
 
     def _first_step(self, node: Node, missing: str) -> Iterator[Problem]:
-        """Yield the problem of a misspelt first step, which is read as a description."""
+        """Yield the problem of a misspelt first step. The parser reads it as a description."""
         for line in self._described(node):
             problem = self._lost_step(line, node["steps"])
             if problem:
@@ -299,7 +302,7 @@ class Lint:
                 yield self._warning(row.line, f"line {first} has the same row")
 
     def _columns(self, table: Node) -> Iterator[Problem]:
-        """Yield the columns that have the name of another."""
+        """Yield the names that two columns have."""
         header = table.get("tableHeader") or {"cells": ()}
         names = [cell["value"] for cell in header["cells"]]
         for name in sorted(set(names)):
@@ -319,7 +322,7 @@ class Lint:
                 if name in columns:
                     continue
                 hint = ""
-                near = get_close_matches(name, columns, n=1, cutoff=_LIKE)
+                near = get_close_matches(name, columns, n=1, cutoff=_MIN_SIMILARITY)
                 if near and len(name) > _SHORT:
                     hint = f"write `<{near[0]}>`"
                 # Only a misspelt column is an error, because any other name may be mark-up.
@@ -375,8 +378,8 @@ class Lint:
         what = (
             f"expected {slip.keyword}, but {shown(line.text)} is read as a description"
         )
-        strange = line.text.replace(" ", "")
-        for letter in strange:
+        without_blanks = line.text.replace(" ", "")
+        for letter in without_blanks:
             if letter.isspace() and slip.kind == "blank":
                 what += f" (the blank after it is U+{ord(letter):04X})"
                 break

@@ -10,6 +10,7 @@ from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
+from pytest_arena._values import counted
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios.specs import _fences
 from pytest_arena.scenarios.specs._features import feature_of
@@ -25,7 +26,7 @@ from pytest_arena.scenarios.specs._specification import (
 )
 
 MEGABYTES = 5
-"""The largest file that is read. A larger file is not a text that a person wrote."""
+"""The size of the largest file that is read. No person writes a larger specification."""
 
 _ENDINGS = (".feature", ".md")
 _READ = " or ".join(_ENDINGS)
@@ -41,15 +42,15 @@ _OTHER_TEXTS = (
 )
 _SCENARIO = re.compile(r"^[ \t]*Scenario(?: Outline)?:", re.MULTILINE)
 _MOST_PLACES = 3
-_MOST_FAULTS = 5  # of one scenario: most others follow from them
+_MOST_FAULTS = 5  # of one scenario: the first faults cause most others
 _NO_FILE = "no file matches "
 _INSTALLED = "node_modules"
 
 
 def read(patterns: Sequence[str], root: Path) -> Specification:
-    """Return the content of the files that some patterns match, in the order of their paths.
+    """Return the content of the files that the patterns match, in the order of their paths.
 
-    Errors in files, and scenarios of the same name, are ``problems``, and raise no exception.
+    Errors in files and scenarios of the same name do not raise an exception. They are ``problems``.
     10,000 scenarios in 500 files take a few seconds.
 
     Args:
@@ -57,7 +58,7 @@ def read(patterns: Sequence[str], root: Path) -> Specification:
             ``*.feature`` and ``*.md`` files are read. A named file is read whatever its ending.
         root: the folder that paths are relative to.
     """
-    named: dict[str, bool] = {}  # whether a pattern is the file itself
+    named: dict[str, bool] = {}  # whether a pattern is the path of the file
     problems: list[Problem] = []
     for pattern in patterns:
         matched = {relative(path, root) for path in _matched(pattern, root, problems)}
@@ -86,12 +87,12 @@ def require_scenarios(
     *,
     place: str = "",
 ) -> None:
-    """Check that a specification has a scenario. An empty one would always count as proven.
+    """Check that a specification has a scenario. An empty specification would count as proven.
 
     Args:
-        specification: what was read.
-        patterns: the patterns of its files.
-        place: the place of the patterns, if they are not on the command line.
+        specification: the content of the files.
+        patterns: the patterns of the files.
+        place: the place of the patterns, or "" for the command line.
 
     Raises:
         ScenarioError: a pattern matches no file, or the files have no scenario.
@@ -111,13 +112,11 @@ def require_scenarios(
             )
     if specification.scenarios:
         return
-    files = "file"
-    if len(specification.files) != 1:
-        files = "files"
+    files = counted(len(specification.files), "file")
     names = ", ".join(patterns) or "no path"
     errors = [str(problem) for problem in specification.problems if problem.is_error]
     raise ScenarioError(
-        f"no scenario in {len(specification.files)} {files} ({names})",
+        f"no scenario in {files} ({names})",
         why="a specification without scenarios would always count as proven",
         cause="\n".join(errors)
         or "no file has a line `Scenario:` or a fence marked as gherkin",
@@ -162,7 +161,7 @@ def _matched(
 
 
 def _unread(pattern: str, root: Path, named: Container[str]) -> Iterator[Problem]:
-    """Yield a warning for each file that a pattern seems to mean, and that is not read."""
+    """Yield a warning for each file that a pattern seems to mean but does not match."""
     folder, _, name = pattern.replace("\\", "/").rpartition("/")
     if (root / pattern).is_dir():
         for file in files_in(root / pattern):
@@ -213,7 +212,7 @@ def _globbed(
             if not (root / hit).is_dir():
                 yield root / hit
         return
-    # The library's ``**`` follows each link, and does not end if links lead to each other.
+    # ``glob`` follows each link for ``**``. Links that lead to each other would never end.
     fixed = tuple(takewhile(lambda part: not has_magic(part), parts))
     wanted = parts[len(fixed) :]
     start = root.joinpath(*fixed)
@@ -234,7 +233,7 @@ def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
 def files_in(
     folder: Path, failed: Callable[[OSError], object] | None = None
 ) -> Iterator[Path]:
-    """Yield the files of a folder and all below it. Links do not repeat a folder.
+    """Yield the files of a folder and its subfolders. Each folder is read once despite links.
 
     Hidden folders and installed packages are left out.
     """
@@ -260,7 +259,7 @@ def files_in(
 
 
 def _distinct(paths: Iterable[str], root: Path) -> list[str]:
-    """Return the paths in order, one for each file: links to it are left out."""
+    """Return the sorted paths without links to other paths."""
     real_root = Path(os.path.realpath(root))
     by_file = grouped_by(sorted(paths), lambda path: os.path.realpath(root / path))
     distinct = []
@@ -271,7 +270,7 @@ def _distinct(paths: Iterable[str], root: Path) -> list[str]:
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return a path from the root folder, with ``/``: the same on each machine."""
+    """Return the path from the root folder, with ``/`` on each operating system."""
     if path.is_absolute():
         with suppress(ValueError):  # Windows: on another drive
             path = Path(os.path.relpath(path, root))
@@ -411,8 +410,8 @@ def _parse_block(block: GherkinText) -> Specification:
     scenarios = tuple(part.scenario for part in parts)
     faults = [_problem(fault, gherkin, block, scenarios) for fault in gherkin.faults]
     problems = []
-    for of_scenario in grouped_by(faults, lambda fault: fault.scenario).values():
-        problems += of_scenario[:_MOST_FAULTS]
+    for scenario_faults in grouped_by(faults, lambda fault: fault.scenario).values():
+        problems += scenario_faults[:_MOST_FAULTS]
     faulty = {problem.scenario for problem in problems}
     lint = Lint(block=block, language=language)
     sources = [lint.overlooked(parts)]
@@ -429,7 +428,7 @@ def _parse_block(block: GherkinText) -> Specification:
         )
     )
     for source in sources:
-        # A line has the problems of the first source that finds any.
+        # If several sources find a problem in a line, only the first source counts.
         lines = {problem.line for problem in problems}
         problems += [problem for problem in source if problem.line not in lines]
     return Specification(
@@ -440,7 +439,7 @@ def _parse_block(block: GherkinText) -> Specification:
 
 
 def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
-    """Yield the first fault of a block without a feature. It causes all other faults."""
+    """Yield the first fault of a block without a feature. This fault causes all others."""
     if block.is_markdown:
         yield from _fences.tagged_headings(block, gherkin.language)
     if not gherkin.faults:
@@ -471,7 +470,7 @@ def _problem(
     block: GherkinText,
     scenarios: Sequence[ScenarioSpec],
 ) -> Problem:
-    """Return a fault with its scenario and a hint. A tag belongs to the scenario below it."""
+    """Return a fault with its scenario and a hint. A tag belongs to the scenario below."""
     line = block.line(fault.line)
     title = gherkin.language.title_slip(line)
     key = ""

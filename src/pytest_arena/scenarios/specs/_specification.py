@@ -23,10 +23,10 @@ class Step:
     keyword: str
     """The keyword as in the text, without blanks: ``Given``, ``And``, ``*``, ``Soit``."""
     kind: Kind
-    """And, But and ``*`` have the kind of the step before. As a first step they are a Given."""
+    """And, But and ``*`` have the kind of the step before. A first step of these is a Given."""
     text: str
     line: int
-    """The line in the file, from 1."""
+    """The number of the line in the file. The first line is 1."""
     doc_string: str | None = None
     media_type: str = ""
     table: tuple[tuple[str, ...], ...] = ()
@@ -41,7 +41,7 @@ class Row:
     """One row of a Scenario Outline's Examples."""
 
     values: Pairs
-    """Pairs of column and value, sorted. They identify the row."""
+    """Sorted pairs of column and value. They identify the row."""
     line: int
     name: str
     """The scenario's name with the placeholders filled in."""
@@ -59,25 +59,25 @@ class ScenarioSpec:
     rule: str
     """The name of its Gherkin ``Rule:``, or "" without one."""
     requirement: str
-    """The business rule's id, from the nearest heading or quote: ``BR-TEST-001``."""
+    """The id of the business rule in the nearest heading or quote: ``BR-TEST-001``."""
     spec: str
-    """The file, from the root folder, with ``/``."""
+    """The path of the file from the root folder, with ``/``."""
     line: int
     key: str
-    """Its id tag (``@BTL-3``), or the names of feature, rule and scenario, joined by `` :: ``."""
+    """The id tag (``@BTL-3``), or the names of feature, rule and scenario, joined by `` :: ``."""
     rev: str
-    """The hash of its steps, ``1:3265ea09``, without layout, names and tags."""
+    """The hash of the steps, ``1:3265ea09``, without layout, names and tags."""
     steps: tuple[Step, ...]
-    """The steps of the Backgrounds first. Steps of an Outline have placeholders."""
+    """The steps of the Backgrounds precede the others. Steps of an Outline have placeholders."""
     tags: tuple[str, ...] = ()
-    """With ``@``. The tags of the feature and the rule are included."""
+    """The tags with ``@``, also those of the feature and the rule."""
     rows: tuple[Row, ...] = ()
     is_outline: bool = False
     description: str = ""
 
     @property
     def place(self) -> str:
-        """Its file and line: ``docs/spec.md:180``."""
+        """The file and the line: ``docs/spec.md:180``."""
         return f"{self.spec}:{self.line}"
 
 
@@ -86,28 +86,28 @@ class Problem:
     """An error or a warning about a specification."""
 
     spec: str
-    """The file, from the root folder, or "" if the problem is not about a file."""
+    """The path of the file from the root folder, or "" if the problem is about no file."""
     line: int
-    """0 if it is about a whole file."""
+    """The number of the line, or 0 if the problem is about a whole file."""
     what: str
-    """One sentence: what the file has, and what was expected."""
+    """One sentence about the content of the file and the expected content."""
     hint: str = ""
     """The advice."""
     is_error: bool = True
-    """Whether it makes the scenario MALFORMED. Otherwise it is a warning."""
+    """Whether the problem makes the scenario MALFORMED. Otherwise it is a warning."""
     scenario: str = ""
-    """The key of the scenario that it is about."""
+    """The key of the scenario that the problem is about."""
 
     @property
     def place(self) -> str:
-        """File and line, ``docs/spec.md:180``, or only the file, or nothing."""
+        """The file and the line, ``docs/spec.md:180``, or only the file, or "" without a file."""
         if self.line:
             return f"{self.spec}:{self.line}"
         return self.spec
 
     @property
     def advice(self) -> str:
-        """The problem, and what to do about it."""
+        """The problem with the advice."""
         if self.hint:
             return f"{self.what} ({self.hint})"
         return self.what
@@ -146,23 +146,23 @@ class GherkinText:
     spec: str
     text: str
     first_line: int = 1
-    """The number of its first line in the file."""
+    """The number of the text's first line in the file."""
     language: str = "en"
-    """The language, unless the text names another."""
+    """The language, unless a comment of the text names another language."""
     requirement: str = ""
     """The id of the business rule that the heading above names."""
     is_markdown: bool = False
     """Whether keywords are headings and bullets."""
     is_untitled: bool = False
-    """Whether pytest-arena added its line ``Feature:``, from the heading above it."""
+    """Whether pytest-arena added the line ``Feature:``, from the heading above the text."""
 
     @cached_property
     def lines(self) -> Sequence[str]:
-        """Its lines, without line ends."""
+        """The lines of the text, without line ends."""
         return self.text.split("\n")
 
     def line(self, number: int) -> str:
-        """Return the line of this number in the file, or "" outside of this block."""
+        """Return the line with this number in the file, or "" outside of the text."""
         place = number - self.first_line
         if 0 <= place < len(self.lines):
             return self.lines[place]
@@ -189,7 +189,7 @@ class GherkinText:
 
     @property
     def last_line(self) -> int:
-        """The number of its last line that is not blank."""
+        """The number of the last line that is not blank."""
         return self.first_line + self.text.rstrip().count("\n")
 
 
@@ -200,28 +200,30 @@ Value = TypeVar("Value")
 def grouped_by(
     values: Iterable[Value], key: Callable[[Value], Key]
 ) -> defaultdict[Key, list[Value]]:
-    """Return the values of each key as a list. Any other key has an empty list."""
+    """Return the list of values for each key. Any other key has an empty list."""
     groups = defaultdict(list)
     for value in values:
         groups[key(value)].append(value)
     return groups
 
 
-# The version of `rev_of`. If the hash includes other things, the version must change: then all
-# scenarios must be reviewed again.
+# The version of `rev_of`. It must change if the hash includes other things. Then the users review
+# all scenarios again.
 _VERSION = "1"
 
 
 def canonical(text: str) -> str:
-    """Return a text in a form to compare: composed letters, single blanks."""
-    return " ".join((text if text.isascii() else normalize("NFC", text)).split())
+    """Return a text with composed letters and single blanks, for comparisons."""
+    if not text.isascii():
+        text = normalize("NFC", text)
+    return " ".join(text.split())
 
 
 def rev_of(steps: Iterable[Step]) -> str:
     """Return the version of steps, ``1:3265ea09``: a hash of their kinds, texts and arguments.
 
-    Indentation, comments, names, tags, descriptions, the language of keywords, and And in the
-    place of Given do not change it.
+    The hash does not include indentation, comments, names, tags, descriptions and keywords. An And
+    has the hash of its kind.
     """
     content = [_content(step) for step in steps]
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -246,12 +248,12 @@ def _composed(text: str) -> str:
 
 
 def row_text(values: Pairs) -> str:
-    """Return the values of a row in a line: ``code=409, status=ACTIVE``."""
+    """Return the values of a row in one line: ``code=409, status=ACTIVE``."""
     return ", ".join(f"{column}={value}" for column, value in values)
 
 
 def step_lines(scenario: ScenarioSpec) -> tuple[str, ...]:
-    """Return the steps as lines, with doc strings and tables. Equal versions have equal lines."""
+    """Return the lines of the steps, doc strings and tables. Equal versions have equal lines."""
     lines: list[str] = []
     for step in scenario.steps:
         lines += _lines(step)
@@ -272,18 +274,18 @@ def _lines(step: Step) -> Iterator[str]:
         yield f"  | {' | '.join(cells)} |"
 
 
-def similarity(these: Sequence[str], those: Sequence[str]) -> float:
-    """Return how similar two scenarios are by their ``step_lines``, from 0 to 1.
+def similarity(first: Sequence[str], second: Sequence[str]) -> float:
+    """Return how similar the ``step_lines`` of two scenarios are, from 0 to 1.
 
-    It is 0.9 or more if one word was changed, and below 0.5 for different scenarios. The call takes
-    about a millisecond.
+    After a change of one word it is 0.9 or more. Different scenarios have less than 0.5. The call
+    takes about a millisecond.
     """
-    one_text = "\n".join(these)
-    other_text = "\n".join(those)
-    return SequenceMatcher(None, one_text, other_text, autojunk=False).ratio()
+    first_text = "\n".join(first)
+    second_text = "\n".join(second)
+    return SequenceMatcher(None, first_text, second_text, autojunk=False).ratio()
 
 
-# Which values and paths do the steps name?
+# The values and the paths that steps name.
 
 _VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _VERB = re.compile(rf"\b({'|'.join(_VERBS)})\b")
@@ -314,8 +316,8 @@ def literals(
 
     Args:
         scenario: the scenario.
-        rows: the values of the rows to read, of an Outline. If it has none of them, all its rows
-            are read.
+        rows: the values of the rows to read. If the scenario has no such row, all its rows are
+            read.
 
     >>> literals(scenario)  # doctest: +SKIP
     ('Summer Battle 2024', 'PRESELECTION', '8')
@@ -326,7 +328,7 @@ def literals(
         steps = []
         for row in own_rows or scenario.rows:
             steps += row.steps
-    # All steps at once are quicker. No literal goes beyond the end of a line.
+    # One search in all steps is fast. No literal extends beyond a line.
     text = "\n".join(step.text for step in steps)
     return tuple(dict.fromkeys(_literals(text)))
 
@@ -355,7 +357,7 @@ def _blanked(match: re.Match[str]) -> str:
 
 
 def paths(scenario: ScenarioSpec, row: Pairs = ()) -> tuple[tuple[str, str], ...]:
-    """Return the paths of the steps, each with its verb in capitals or ``""``, each pair once.
+    """Return the distinct paths of the steps, each with its verb in capitals or ``""``.
 
     A value of the row replaces its placeholder. Other placeholders are written as in a route:
     ``/battles/{battle_id}/start``.
@@ -364,7 +366,7 @@ def paths(scenario: ScenarioSpec, row: Pairs = ()) -> tuple[tuple[str, str], ...
     for step in scenario.steps:
         text = step.text
         for column, value in row:
-            # Quoted, because a blank would end the path.
+            # A blank would end the path, so it is quoted.
             text = text.replace(f"<{column}>", quote(value, safe="/?#:"))
         pairs |= dict.fromkeys(_paths(text))
     return tuple(pairs)

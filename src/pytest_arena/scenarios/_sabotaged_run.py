@@ -1,4 +1,4 @@
-"""Sabotages one request of a test: its answer, or what it committed."""
+"""Sabotages one request of a test: the data before it, its commits or its answer."""
 
 import asyncio
 import threading
@@ -30,23 +30,23 @@ _BODY_HEADERS = frozenset(
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
-class Breaking:
-    """One fault around one request of a test. The request is known by its number.
+class SabotagedRun:
+    """One run of a test with one fault at one request. The number identifies the request.
 
     - ``seed``: before the request all databases get the content of their templates. Objects in
-      memory stay. Rows of wide fixtures return when the test's level is left. Without wide
-      fixtures the test's level is emptied.
-    - ``commit``: after the request and the work that it began, the commits of the app are removed,
-      with the commits of requests that ran at the same time. The answer stays. The fault also
-      affects repetitions of the request, because a test may send it again until it succeeds.
-    - ``policy``: before the request the row-level policies of all tables are disabled, until the
-      current level is left.
+      memory stay. Leaving the test's level restores the rows of wide fixtures. Without wide
+      fixtures pytest-arena empties the test's level.
+    - ``commit``: after the request and the work that it began, pytest-arena removes the commits of
+      the app and of concurrent requests. The answer stays. The fault also affects repetitions of
+      the request, because a test may send it again until it succeeds.
+    - ``policy``: before the request pytest-arena disables the row-level policies of all tables.
+      Leaving the current level enables them again.
     - ``empty``, ``500``: the answer has no body, or is a plain 500. The commits stay. The fault
       also affects repetitions.
-    - None: no fault. The other runs are compared with this run.
+    - None: no fault. This run shows whether the test passes twice.
 
-    Levels restore the databases, however the test ends. No error is raised into the test.
-    ``errors`` keeps the failures here, and the errors that pytest-arena reports for this run.
+    Levels restore the databases, however the test ends. This class raises no error into the test.
+    ``errors`` has the failures of the sabotage, and the errors that pytest-arena reports.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Breaking:
         """Whether the fault was applied."""
         self.is_timed_out = False
         self.overlapped: int | None = None
-        """The number of a request that had already begun, so that no fault could be applied."""
+        """The number of a concurrent request that prevented the fault."""
         self.policed: tuple[str, ...] = ()
         """The tables whose policies are disabled."""
         self.touched: set[str] = set()
-        """The tables among them that requests have read after that."""
+        """The tables with disabled policies that requests have read."""
         self.errors: list[Exception] = []
-        self._lock = threading.Lock()  # sync clients may be called in several threads
+        self._lock = threading.Lock()  # several threads may use sync clients
         self._under_way = 0
         self._first_under_way = 0
         self._level: Level | None = None
@@ -82,9 +82,9 @@ class Breaking:
         self._is_over = False  # whether the test's function has ended
 
     async def call_limited(self, call: Coroutine[object, object, None]) -> None:
-        """Await the test's coroutine for a limited time. A fault may make it wait for ever."""
+        """Await the test's coroutine for a limited time. With a fault it may wait for ever."""
         __tracebackhide__ = True
-        if running_loop() is None:  # a loop of another library
+        if running_loop() is None:  # the loop is not asyncio's
             await call
             return
         try:
@@ -95,11 +95,11 @@ class Breaking:
                 self.time_out()
 
     def time_out(self) -> None:
-        """Note that the test's call was ended."""
+        """Note that pytest-arena has ended the test's call."""
         self.is_timed_out = True
 
     def end_call(self) -> None:
-        """Note that the test's function has ended. The fault spares requests of the tear-down."""
+        """Note that the test's function has ended. Requests of the tear-down get no fault."""
         self._is_over = True
 
     def keep(self, errors: Iterable[Exception]) -> None:
@@ -113,7 +113,7 @@ class Breaking:
     # Called at each request.
 
     def begins(self, request: RequestRecord) -> None:
-        """Called before the app answers. Pending work of the test is committed."""
+        """Apply the fault if this is the request to break. Called before the app answers."""
         if not request.is_counted:
             return
         with self._lock:
@@ -124,14 +124,14 @@ class Breaking:
                 is_repetition = self.is_reached
                 self.is_reached = True
                 self._request = request
-                # A repetition beside other requests would remove their commits.
+                # A fault at a repetition would also remove the commits of concurrent requests.
                 if not is_repetition or self._under_way == 1:
                     self._change_databases(self._run.current.running())
 
     def _is_to_break(self, request: RequestRecord) -> bool:
-        """Return whether a request is the one to break, or repeats it before the tear-down.
+        """Return whether a request gets the fault: the planned request, or its repetition.
 
-        A helper that retries may send another body: a new id, or the time.
+        A helper that retries may send another body, such as a new id or the time.
         """
         if request.number == self._number:
             return True
@@ -182,7 +182,7 @@ class Breaking:
         serial: int,
         from_template: bool = False,
     ) -> None:
-        """Enter a level above the test's."""
+        """Enter a level above the level of the test."""
         name = f"{test.plan.name}, sabotaged"
         level = Level(
             self,
@@ -226,21 +226,18 @@ class Breaking:
                 self._level = None
                 changed = self._run.levels.leave(level)
                 self.is_applied |= bool(changed)
-                unfinished = self._unfinished()
+                late_work = self._run.current.running().late_work
+                unfinished = late_work.lines(self._is_begun_by_request)
                 if unfinished and not changed:
                     self.errors.append(_still_running(unfinished[0]))
 
-    def _unfinished(self) -> list[str]:
-        late_work = self._run.current.running().late_work
-        return late_work.lines(self._is_begun_by_request)
-
     def _is_begun_by_request(self, task: asyncio.Task[object]) -> bool:
-        """Return whether the request has begun a task. The client has tasks that wait for it."""
+        """Return whether the app began a task in the request. The client has tasks too."""
         return request_of(task) is self._request
 
     @contextmanager
     def _errors_kept(self) -> Iterator[None]:
-        """Keep an error. If it were raised into the app, it would become a 500."""
+        """Keep an error of the block. The app would turn a raised error into a 500."""
         try:
             yield
         except IsolationError as error:
@@ -253,7 +250,7 @@ class Breaking:
             )
             kept.__cause__ = error
             self.errors.append(kept)
-        except Exception as error:  # noqa: BLE001 - any error would become the app's
+        except Exception as error:  # noqa: BLE001 - the app would handle any error
             self.errors.append(error)
 
 
@@ -268,9 +265,9 @@ def _still_running(line: str) -> LateWorkError:
 
 
 def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
-    """Return the tables of all databases on which policies act for the app.
+    """Return the tables of all databases with policies that act for the app.
 
-    ``is_off`` switches the policies off.
+    ``is_off`` also disables these policies.
     """
     tables: list[str] = []
     for database in run.databases.provisioned():
@@ -278,12 +275,12 @@ def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
     return tuple(tables)
 
 
-def to_break(
+def sabotage_plan(
     facts: Facts,
     *,
     has_policies: bool,
 ) -> dict[SabotageKind, int | str]:
-    """Return for each kind the number of the request to break, or the reason for its absence.
+    """Return the number of the request to break for each kind, or why the kind does not apply.
 
     - ``seed``: the first request that is not preparation, if rows were written before it.
     - ``commit``: the last request that changed rows and is not preparation.
@@ -345,11 +342,10 @@ _NOTHING = {b"", b"null"}
 def emptied(send: Send, done: Callable[[], object]) -> Send:
     """Return a ``send`` that sends the status and the headers of an answer, and no body.
 
-    The headers about the body are corrected. An answer without a body, or with JSON's ``null``, is
-    sent unchanged. ``done`` is called for any other answer. Other messages, such as a websocket's,
-    are sent.
+    The headers fit the missing body. An answer without a body, or with JSON's ``null``, stays
+    unchanged. ``done`` is called for any other answer. Messages of a websocket stay unchanged.
     """
-    start = None  # held until it is known whether a body follows
+    start = None  # the first message, until a part of the body arrives
     text = b""
     is_over = False
 
@@ -377,8 +373,8 @@ def emptied(send: Send, done: Callable[[], object]) -> Send:
 def failed(send: Send, done: Callable[[], object]) -> Send:
     """Return a ``send`` that sends a plain 500 instead of the answer.
 
-    When the app answers, it has done its work. ``done`` is called when the answer begins. Other
-    messages, such as a websocket's, are sent.
+    The app has done its work when it answers. ``done`` is called when the answer begins. Messages
+    of a websocket stay unchanged.
     """
     is_over = False
 

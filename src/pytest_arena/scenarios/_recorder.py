@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._resolver import Level
     from pytest_arena._run._run import ArenaRun
-    from pytest_arena.scenarios._breakage import Breaking
+    from pytest_arena.scenarios._sabotaged_run import SabotagedRun
     from pytest_arena.scenarios.evidence._document import Facts
     from pytest_arena.scenarios.requests._record import RequestRecord
 
 
-class Instruments:
+class EvidenceRecorder:
     """Records the facts of tests that prove a scenario. Never fails a test.
 
     It is the ``Watcher`` of the run and the listener of the request tracker.
@@ -55,7 +55,7 @@ class Instruments:
         self.app_watcher = RequestTracker(lambda: run.apps, self)
         self.specification: Specification | None = None
         self.log: Log | None = None
-        self.breaking: Breaking | None = None
+        self.sabotaged_run: SabotagedRun | None = None
         """The sabotage of the repeated test."""
         self.wants_bodies = False
         """Whether the bodies of requests are searched for literals of the steps."""
@@ -66,55 +66,55 @@ class Instruments:
         self._literals: tuple[str, ...] = ()
         self._statement_logs: dict[Level, StatementLog] = {}
         self._before_teardown = (0, 0)
-        """Two numbers that grow with the reads and writes of the test until its tear-down."""
+        """The numbers of reads and writes of the test when its tear-down began."""
         self._stop_watching: Callable[[], None] | None = None
 
     def read_steps_of(self, specification: Specification) -> None:
-        """Note the specification whose steps ``scenario`` blocks name."""
+        """Keep the specification. The blocks of a test name its steps."""
         self.specification = specification
 
     # Called by the run.
 
     @property
-    def is_rehearsing(self) -> bool:
+    def is_repeating(self) -> bool:
         """Whether the running test is repeated, unreported, under sabotage."""
-        return self.breaking is not None
+        return self.sabotaged_run is not None
 
-    def rehearse(self, breaking: Breaking | None) -> None:
-        """Set the sabotage of the next test, or none."""
-        self.breaking = breaking
+    def set_sabotage(self, sabotaged_run: SabotagedRun | None) -> None:
+        """Set the sabotage of the next run of a test. None means no sabotage."""
+        self.sabotaged_run = sabotaged_run
 
     def note_lost(self, words: str) -> None:
-        """Keep a write of the test's requests that the app never committed."""
+        """Record a write that a request of the test made and the app never committed."""
         if self.log is not None:
             self.log.lost.append(words)
 
     def settled(self, errors: list[Exception]) -> list[Exception]:
-        """Take the errors of a settled test. Return the errors to report."""
-        if self.breaking is None:
+        """Return the errors to report for a settled test. A sabotaged run reports none."""
+        if self.sabotaged_run is None:
             return errors
-        self.breaking.keep(errors)
+        self.sabotaged_run.keep(errors)
         return []
 
     def uses_app(self, app: object) -> None:
-        """Called before clients send requests to this app."""
+        """Track an app. Called before clients send requests to it."""
         self.app_watcher.watch(app)
 
     def remember(self) -> Callable[[], object]:
-        """Return a function that ends an example of Hypothesis and prepares the next one.
+        """Return a function that ends an example of Hypothesis and prepares the next example.
 
-        Each example is a whole test. The facts of the best example are kept.
+        Each example is a whole test. The recorder keeps the facts of the best example.
         """
         log = self.log
         if log is None:
             return list
         requests = len(log.requests)
-        go_back = log.restore_point()
+        restore_log = log.restore_point()
 
         def restore() -> None:
             self._facts = self._read_facts(log)
             self.app_watcher.forget(log.requests[requests:])
-            go_back()
+            restore_log()
 
         return restore
 
@@ -128,10 +128,10 @@ class Instruments:
 
     # Called by the plugin.
 
-    def expect(self) -> None:
-        """Begin to record the apps that a factory makes, and the rows that wide fixtures write.
+    def start_watching(self) -> None:
+        """Begin to record the apps that a factory makes and the rows that wide fixtures write.
 
-        Called before the first test, which may set up a wide fixture and prove no scenario.
+        Called before the first test. That test may set up a wide fixture and prove no scenario.
         """
         if self._stop_watching is None:
             self._stop_watching = watch_statements(self._current_statement_log)
@@ -151,7 +151,7 @@ class Instruments:
             fixture_names: the fixtures that it requests.
             rows: the rows of a Scenario Outline that it proves, or empty for all rows.
         """
-        self.expect()
+        self.start_watching()
         levels = self.run.databases.levels
         self._statement_logs = {
             level: statement_log
@@ -177,7 +177,7 @@ class Instruments:
         """Whether the tear-down has sent a request."""
         return self.log is not None and self.log.has_late_requests
 
-    def note_unheard(self, reason: str) -> None:
+    def note_unrecorded(self, reason: str) -> None:
         """Note why assertions were not recorded, or "" if there is no reason."""
         if self.log is not None and reason:
             self.log.off["asserted"] = reason
@@ -207,7 +207,7 @@ class Instruments:
             self.log.begin_teardown()
 
     def _reads_and_writes(self) -> tuple[int, int]:
-        """Return two numbers, which grow when the test reads and when it writes."""
+        """Return how often the test has read, and how much it has written."""
         levels = [level for level in self.run.databases.levels if level.is_test]
         reads = self.run.test.sessions.reads() if self.run.test else 0
         for level in levels:
@@ -217,11 +217,11 @@ class Instruments:
     def _has_seen_late(self, values: Sequence[object]) -> bool:
         """Return whether an assertion of the tear-down may be about the work of the app.
 
-        It has an answer, or follows a request or a query. If the tear-down writes, it cleans up,
-        and its assertions do not count.
+        Such an assertion has an answer as a value, or follows a request or a query. A tear-down
+        that writes cleans up, so its assertions do not count.
         """
         if self.run.test is None or self.run.test.settled:
-            return False  # the tear-down of a wider fixture
+            return False  # a wider fixture is torn down
         reads, writes = self._reads_and_writes()
         reads_before, writes_before = self._before_teardown
         if writes != writes_before:
@@ -231,7 +231,7 @@ class Instruments:
         return any(map(holds_answer, values))
 
     def take(self) -> Facts | None:
-        """Return the facts of the test, once. None if its call was not reached."""
+        """Return the facts of the test, and forget them. None if its call was not reached."""
         facts = self._facts
         if facts and self.log:
             mask = self.mask()
@@ -266,7 +266,9 @@ class Instruments:
 
     def _read_facts(self, log: Log) -> Facts:
         if not log.requests:
-            doubt = self.app_watcher.doubt(has_asked_another=log.has_asked_another)
+            doubt = self.app_watcher.doubt(
+                has_requested_other_app=log.has_requested_other_app
+            )
             if doubt:
                 log.off.setdefault("requested", doubt)
         statement_logs = {
@@ -310,7 +312,7 @@ class Instruments:
             is_idle: whether no behaviour of the app could have made it fail.
         """
         log = self.log
-        if log is None or not log.is_listening or is_logging_in():
+        if log is None or not log.is_recording or is_logging_in():
             return
         if log.in_teardown and not self._has_seen_late(values):
             return
@@ -325,8 +327,8 @@ class Instruments:
     def is_as_seeded(self, value: object) -> bool:
         """Return whether a value is an ORM instance that still has the values of the test.
 
-        It belongs to a session of the test, which has read nothing since the first request. An app
-        may use that session too.
+        Such an instance belongs to a session of the test. No session of the test has read anything
+        since the first request. An app may use that session too.
         """
         test = self.run.test
         if test is None or self.log is None:
@@ -338,7 +340,7 @@ class Instruments:
         return test.sessions.reads() == self.log.reads
 
     def written_by_test(self) -> int:
-        """Return how many rows the test wrote or has pending, and how many clients logged in."""
+        """Return the sum of the written rows, the pending rows and the logins of clients."""
         test = self.run.test
         if test is None:
             return 0
@@ -350,7 +352,7 @@ class Instruments:
     # Called by the gate.
 
     def _current_statement_log(self) -> StatementLog | None:
-        """Return the log for a statement that runs now, or None if it is not recorded."""
+        """Return the log for a statement that runs now. None if the statement is not recorded."""
         request = request_now() or self._request_of_late_work()
         if request:
             return request.statement_log
@@ -358,14 +360,14 @@ class Instruments:
         if not levels or self.run.databases.build() is not None:
             return None  # a template is built
         if levels[-1].is_test and self.log is None:
-            return None  # the test proves no scenario
+            return None  # this test proves no scenario
         statement_log = self._statement_log_of(levels[-1])
         if is_in_lifespan():
             return statement_log.of_the_app()
         return statement_log
 
     def _request_of_late_work(self) -> RequestRecord | None:
-        """Return the request of this test that has begun the calling task, thread or job."""
+        """Return the request that has begun the calling task, thread or job."""
         answer = REQUEST.get()
         if answer is None or self.log is None:
             return None
@@ -382,8 +384,8 @@ class Instruments:
     # Called by the request tracker.
 
     def wants(self, app: object) -> bool:
-        """Return whether a watched test runs, and this is the app under test."""
-        # A request that a wide fixture sends does not count as a request of the test.
+        """Return whether a recorded test runs and this is the app under test."""
+        # A request of a wide fixture is no request of the test.
         if self.log is None or self.run.current.on_top() is None:
             return False
         is_under_test = self.app_watcher.is_under_test(app)
@@ -398,8 +400,8 @@ class Instruments:
         except Exception as error:  # noqa: BLE001 - recording never fails a request
             if self.log is not None:
                 self.log.off["requested"] = f"a request was not recorded: {error!r}"
-        if self.breaking is not None:
-            self.breaking.begins(request)
+        if self.sabotaged_run is not None:
+            self.sabotaged_run.begins(request)
 
     def _begin(self, request: RequestRecord) -> None:
         test = self.run.test
@@ -412,7 +414,7 @@ class Instruments:
             return
         previous = log.requests[-1] if log.requests else None
         log.add(request, reads=test.sessions.reads())
-        if not test.under_way:  # neither this test's client nor its transport sent it
+        if not test.under_way:  # no client or transport of this test sent the request
             request.begin_foreign(now())
             test.begin_request()
         request.join(test.turns[-1])
@@ -423,25 +425,25 @@ class Instruments:
 
     def sending(self, request: RequestRecord, send: Send) -> Send:
         """Return the ``send`` that the app is to call."""
-        if self.breaking is None:
+        if self.sabotaged_run is None:
             return send
-        return self.breaking.sending(request, send)
+        return self.sabotaged_run.sending(request, send)
 
     def answers(self, request: RequestRecord) -> None:
-        """Count an answer. Later assertions may be about it, also while a websocket is open."""
+        """Count an answer. Later assertions may be about it, even while a websocket is open."""
         log = self.log
         if log and request in log.requests and request.note_answered():
             log.count_answer()
 
     async def returned(self, request: RequestRecord) -> None:
-        """Wait for the work of a request whose commits are to be removed."""
-        if self.breaking is not None:
-            await self.breaking.returned(request)
+        """Wait for the work of a request whose commits the sabotage removes."""
+        if self.sabotaged_run is not None:
+            await self.sabotaged_run.returned(request)
 
     def ends(self, request: RequestRecord) -> None:
-        """Record that the app has returned, its background tasks included."""
-        if self.breaking is not None:
-            self.breaking.ends(request)
+        """Record that the app has returned and its background tasks have ended."""
+        if self.sabotaged_run is not None:
+            self.sabotaged_run.ends(request)
         self.answers(request)
         test = self.run.test
         log = self.log
