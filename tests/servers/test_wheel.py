@@ -146,7 +146,7 @@ def test_programs_that_are_too_old_or_do_not_run_are_named(
     with pytest.raises(Unavailable) as error:
         installed_server(config)
     assert f"{tmp_path}/usual/16/bin/postgres does not run" in str(error.value)
-    assert "has PostgreSQL 12.22, needed is 13 or newer" in str(error.value)
+    assert "has PostgreSQL 12.22, and pytest-arena needs 13 or newer" in str(error.value)
 
 
 def test_programs_that_are_open_to_all_are_not_copied(
