@@ -34,7 +34,7 @@ that is impossible."""
 _EXPLAIN = """\
 Print one scenario: its steps, its status with the reason, what each of its tests did,
 and what to do next. KEY is its name, Feature :: name, or @ID. Tests are only collected.
-What they did is read from the file of a run: --json FILE."""
+--json FILE has the file of a run, which records what its tests did."""
 _ACCEPT = """\
 Record that tests fit the present steps of their scenarios. The command shows the changed
 steps, and writes the steps to the lock file (arena_scenario_lock), which you commit. If a

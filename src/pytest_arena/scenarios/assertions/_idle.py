@@ -302,7 +302,7 @@ def _value_of(
 ) -> object:
     """Return the value of a variable, an item or ``answer.json()``. None for other expressions.
 
-    Other code may have effects, so it is not called.
+    The function calls no other code, because such code may have effects.
     """
     value: object = None
     match node:

@@ -366,7 +366,7 @@ def paths(scenario: ScenarioSpec, row: Pairs = ()) -> tuple[tuple[str, str], ...
     for step in scenario.steps:
         text = step.text
         for column, value in row:
-            # A blank would end the path, so it is quoted.
+            # The value is quoted, because a blank would end the path.
             text = text.replace(f"<{column}>", quote(value, safe="/?#:"))
         pairs |= dict.fromkeys(_paths(text))
     return tuple(pairs)
