@@ -23,9 +23,9 @@ class FrozenDatabase:
     """A database on the server that does not change. Without a name it is empty."""
 
     def __init__(
-        self, own: MySQLRegistry, name: str | None, *, is_ours: bool = False
+        self, registry: MySQLRegistry, name: str | None, *, is_ours: bool = False
     ) -> None:
-        self._own = own
+        self._registry = registry
         self.name = name
         self._is_ours = is_ours  # the isolation has created the database
         self._content: dict[str, str] | None = None
@@ -36,7 +36,7 @@ class FrozenDatabase:
         Raises:
             IsolationError: no copy can be made.
         """
-        return self._own.create("live", template=self.name)
+        return self._registry.create("live", template=self.name)
 
     def rows(
         self,
@@ -54,7 +54,7 @@ class FrozenDatabase:
         name = self.name
         if name is None:
             return ReadContent()
-        return self._own.control.call(
+        return self._registry.control.call(
             lambda control: read_rows(
                 control, name, tables, unlike=unlike, only_digests=unlike is None
             )
@@ -68,7 +68,7 @@ class FrozenDatabase:
         """
         name = self.name
         if self._content is None and name is not None:
-            self._content = self._own.control.call(
+            self._content = self._registry.control.call(
                 lambda control: content(control, name)
             )
         return self._content
@@ -76,7 +76,7 @@ class FrozenDatabase:
     def drop(self) -> None:
         """Drop the database if the isolation has created it."""
         if self._is_ours and self.name:
-            self._own.drop_later(self.name)
+            self._registry.drop_later(self.name)
 
 
 class NoJournal:

@@ -74,7 +74,7 @@ class MySQLIsolation:
 
     def __init__(
         self,
-        own: MySQLRegistry,
+        registry: MySQLRegistry,
         template: str | None,
         isolation: str,
         *,
@@ -82,8 +82,8 @@ class MySQLIsolation:
         tell: Callable[[str], None],
         may_clone: bool,
     ) -> None:
-        self._own = own
-        self._reader = own.control
+        self._registry = registry
+        self._reader = registry.control
         self._uses = uses
         self._tell = tell
         # A level may be a clone if a wider fixture creates content that no journal can restore.
@@ -101,19 +101,19 @@ class MySQLIsolation:
         # The level that was left last, if its start is not restored.
         self._unrestored: MySQLLevel | None = None
         frozen = self._template(template)
-        self._plan = own.plan_of(template)
-        with own.reporting("no database for the first test"):
+        self._plan = registry.plan_of(template)
+        with registry.reporting("no database for the first test"):
             self.live = frozen.copy()
             base = self._new_base(isolation, frozen, self.live)
         self._bases = [base]
         self._stack = [MySQLLevel(base, 0, (base, 0))]
 
     def _template(self, name: str | None) -> FrozenDatabase:
-        return self._templates.setdefault(name, FrozenDatabase(self._own, name))
+        return self._templates.setdefault(name, FrozenDatabase(self._registry, name))
 
     def _connect(self) -> MySQLControl:
         """Connect for the journal."""
-        address = self._own.address_of()
+        address = self._registry.address_of()
         control = open_control(address, patience=address.patience)
         for statement in SESSION:
             control.run(statement)
@@ -123,11 +123,11 @@ class MySQLIsolation:
         """Return the base of a live database that equals a frozen one."""
         if isolation == "clone":
             return LevelBase(frozen, NoJournal())
-        side = self._own.create("journal")
+        side = self._registry.create("journal")
         try:
             journal = KeyJournal(self._line, live, frozen.name or "", side)
         except BaseException:
-            self._own.drop_later(side)
+            self._registry.drop_later(side)
             raise
         return LevelBase(frozen, journal, side)
 
@@ -139,7 +139,7 @@ class MySQLIsolation:
     @property
     def address(self) -> Address:
         """The address of the live database."""
-        return self._own.address_of(self.live)
+        return self._registry.address_of(self.live)
 
     @property
     def depth(self) -> int:
@@ -189,7 +189,7 @@ class MySQLIsolation:
             return True
         base = self._bases[-1]
         journal = base.journal
-        with self._own.reporting("the live database cannot be compared"):
+        with self._registry.reporting("the live database cannot be compared"):
             if isinstance(journal, KeyJournal):
                 return not journal.is_untouched() or journal.has_moved_counters()
             return base.frozen.content() != self._live_content()
@@ -202,7 +202,7 @@ class MySQLIsolation:
         for name in sorted(self._prepared):
             # The server refuses if the transaction has ended, or if its session is open.
             with suppress(MySQLFailure):
-                self._own.control.run(f"XA ROLLBACK {name}")
+                self._registry.control.run(f"XA ROLLBACK {name}")
                 self._tell(
                     f"{self.name}: {{test}} has left the XA transaction {name}, rolled back"
                 )
@@ -218,8 +218,8 @@ class MySQLIsolation:
         if isolation == "rollback":
             return "rollback is for all tests of a run"
         if isolation == "undo" and self.name != "undo":
-            with self._own.reporting("the schema cannot be read"):
-                reason = why_unfit(self._own, self.live)
+            with self._registry.reporting("the schema cannot be read"):
+                reason = why_unfit(self._registry, self.live)
             if reason:
                 return reason
         self._next_isolation = isolation
@@ -261,7 +261,7 @@ class MySQLIsolation:
 
     def _enter_base(self, *, is_used: bool) -> None:
         """Open a level in the journal. If that is impossible, open it above a snapshot."""
-        with self._own.reporting("the level cannot be entered"):
+        with self._registry.reporting("the level cannot be entered"):
             try:
                 self._bases[-1].journal.enter(is_used=is_used)
             except SchemaChanged:
@@ -271,7 +271,7 @@ class MySQLIsolation:
     def _change_isolation(self, isolation: str) -> None:
         """Give the top level another isolation. The level below it is restored by a copy."""
         try:
-            with self._own.reporting("the level cannot be entered"):
+            with self._registry.reporting("the level cannot be entered"):
                 base = self._snapshot(isolation)
         except BaseException:
             self._pop()
@@ -282,7 +282,7 @@ class MySQLIsolation:
     def _add(self, base: LevelBase) -> None:
         """Note that the live database equals a new base."""
         self._bases.append(base)
-        self._plan = self._own.plan_of(base.frozen.name)
+        self._plan = self._registry.plan_of(base.frozen.name)
 
     def _is_only_uncommitted(self) -> bool:
         """Return whether open transactions have written, and no transaction has committed.
@@ -293,15 +293,15 @@ class MySQLIsolation:
 
     def _snapshot(self, isolation: str) -> LevelBase:
         """Return a new base: a copy of the live database."""
-        reason = "" if isolation == "clone" else why_unfit(self._own, self.live)
+        reason = "" if isolation == "clone" else why_unfit(self._registry, self.live)
         if reason and not self._may_clone:
             raise _unfit_level(reason)
         if reason:
             self._tell(f"{{test}} is isolated by clone, since {reason}")
             isolation = "clone"
         with self._uses.alone():
-            name = self._own.copy_now("frozen", self.live)
-            frozen = FrozenDatabase(self._own, name, is_ours=True)
+            name = self._registry.copy_now("frozen", self.live)
+            frozen = FrozenDatabase(self._registry, name, is_ours=True)
             try:
                 # An open transaction that has read would block the creation of triggers.
                 is_in_the_way = isolation == "undo" and sessions_inside(self.live)
@@ -320,7 +320,7 @@ class MySQLIsolation:
         try:
             base = self._new_base(isolation, frozen, live)
         except BaseException:
-            self._own.drop_later(live)
+            self._registry.drop_later(live)
             raise
         self._go_to(live)
         return base
@@ -331,7 +331,7 @@ class MySQLIsolation:
         self.generation += 1
         self.live = live
         self.generation += 1
-        self._own.drop_later(last)
+        self._registry.drop_later(last)
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it may have changed.
@@ -395,7 +395,7 @@ class MySQLIsolation:
         level.spoil()
         # If a session cannot be ended here, the drop of its database ends it.
         with suppress(MySQLFailure, ArenaError):
-            self._own.end_sessions(self.live)
+            self._registry.end_sessions(self.live)
         self._roll_back_prepared()
         self._prepared.clear()
         self._forget_unrestored()
@@ -423,14 +423,14 @@ class MySQLIsolation:
             self._drop(self._bases.pop())
         with self._uses.alone():
             self.generation += 1  # connections end, also if this fails
-            with self._own.reporting("the live database cannot be replaced"):
+            with self._registry.reporting("the live database cannot be replaced"):
                 live = level.base.frozen.copy()
                 try:
                     self._reinstall(level.base.journal, live)
                 except BaseException:
-                    self._own.drop_later(live)
+                    self._registry.drop_later(live)
                     raise
-            self._plan = self._own.plan_of(level.base.frozen.name)
+            self._plan = self._registry.plan_of(level.base.frozen.name)
             self._go_to(live)
             self._is_written = False
 
@@ -439,7 +439,7 @@ class MySQLIsolation:
         if isinstance(journal, KeyJournal):
             # An open transaction may hold locks on entries of the journal, even if its UPDATE
             # has changed no row.
-            self._own.end_sessions(self.live)
+            self._registry.end_sessions(self.live)
         journal.reinstall(live)
 
     def forget(self, *, is_undone: bool = False) -> None:
@@ -452,7 +452,10 @@ class MySQLIsolation:
     def replace(self, content: str | None) -> None:
         """Replace the current state by a template's content, or by an empty database."""
         frozen = self._template(content)
-        with self._own.reporting("the content cannot be replaced"), self._uses.alone():
+        with (
+            self._registry.reporting("the content cannot be replaced"),
+            self._uses.alone(),
+        ):
             base = self._moved_to(frozen, self.name)
         self._add(base)
         self._is_written = False
@@ -475,7 +478,7 @@ class MySQLIsolation:
     def _drop(self, base: LevelBase) -> None:
         base.frozen.drop()
         if base.side:
-            self._own.drop_later(base.side)
+            self._registry.drop_later(base.side)
 
     def _check_for_writers(self) -> None:
         writers = self.writers()
@@ -487,13 +490,13 @@ class MySQLIsolation:
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""
         with self._uses.alone():
-            name = self._own.copy_now("kept", self.live)
-        self._own.keep(name, title)
+            name = self._registry.copy_now("kept", self.live)
+        self._registry.keep(name, title)
         return name
 
     def close(self) -> None:
         """Drop the databases of this isolation, in the background."""
-        self._own.drop_later(self.live)
+        self._registry.drop_later(self.live)
         for base in self._bases:
             self._drop(base)
         self._line.close()
@@ -530,9 +533,9 @@ class MySQLIsolation:
 
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
-        control = self._own.control
+        control = self._registry.control
         command = "KILL QUERY" if cancel else "KILL"
-        with self._own.reporting("a connection cannot be ended"):
+        with self._registry.reporting("a connection cannot be ended"):
             try:
                 control.run(f"{command} {pid}")
             except MySQLFailure as error:
@@ -567,7 +570,7 @@ class MySQLIsolation:
         Cost: nothing if no statement may have written since the last moment.
         """
         journal = self._bases[-1].journal
-        with self._own.reporting(_UNREADABLE):
+        with self._registry.reporting(_UNREADABLE):
             if isinstance(journal, NoJournal):
                 return self._live_rows() if exact else None
             with suppress(SchemaChanged):
@@ -611,7 +614,7 @@ class MySQLIsolation:
         if number < 0:
             return []
         level = self._stack[number]
-        with self._own.reporting("the databases cannot be compared"):
+        with self._registry.reporting("the databases cannot be compared"):
             if depth:
                 return self._compared(level, self._stack[number + 1], limit)
             base, inner = level.start
@@ -646,7 +649,7 @@ class MySQLIsolation:
         Raises:
             IsolationError: the database was dropped.
         """
-        with self._own.reporting("the live database cannot be read"):
+        with self._registry.reporting("the live database cannot be read"):
             try:
                 return self._live_content()
             except MySQLFailure as error:
@@ -684,9 +687,9 @@ def _refused_lock(statement: str) -> IsolationError:
     )
 
 
-def why_unfit(own: MySQLRegistry, database: str) -> str:
+def why_unfit(registry: MySQLRegistry, database: str) -> str:
     """Return why a journal cannot restore a database, "" if it can."""
-    reasons = find_unfit(own.control, database)
+    reasons = find_unfit(registry.control, database)
     for name, reason in reasons.items():
         return f"{name}: {reason}" if name else reason
     return ""

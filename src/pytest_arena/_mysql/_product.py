@@ -139,12 +139,12 @@ class MySQL(ServerProduct[MySQLRegistry]):
             ConfigError: the option names undo, which does not work here.
         """
         del database
-        own = self._registry()
+        registry = self._registry()
         isolation = isolation_named(self._config, _ISOLATIONS, self.shown)
         asked_for = self._config.isolation
         if isolation == "undo":
-            with own.reporting("the schema cannot be read"):
-                reason = why_unfit(own, content or own.name)
+            with registry.reporting("the schema cannot be read"):
+                reason = why_unfit(registry, content or registry.name)
             if reason and asked_for == "undo":
                 raise self._unfit(reason)
             if reason:
@@ -155,10 +155,10 @@ class MySQL(ServerProduct[MySQLRegistry]):
         tell = self._core.ledger.note
         if isolation == "rollback":
             check_for_sockets(self._config.places["isolation"])
-            shared = RollbackIsolation(own, content, uses=uses, tell=tell)
+            shared = RollbackIsolation(registry, content, uses=uses, tell=tell)
             return cast("Isolation", shared)
         live = MySQLIsolation(
-            own,
+            registry,
             content,
             isolation,
             uses=uses,

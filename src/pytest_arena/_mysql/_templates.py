@@ -102,7 +102,7 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
         question = _HAS_TABLES.format(literal(self.address.database))
-        return self.own.control.rows(question) != [(0,)]
+        return self.registry.control.rows(question) != [(0,)]
 
     def is_being_written(self) -> bool:
         """Return whether a connection of this process has uncommitted rows in the database."""
@@ -131,19 +131,19 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
         del fingerprint
-        with self.own.reporting("databases of dead runs cannot be dropped"):
-            self.own.sweep()
+        with self.registry.reporting("databases of dead runs cannot be dropped"):
+            self.registry.sweep()
 
     def _build(self, address: Address) -> MySQLBuild:
         driver = async_driver_for(self.dialect)
-        return MySQLBuild(self.own, address, self.dialect.name, driver)
+        return MySQLBuild(self.registry, address, self.dialect.name, driver)
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """End all sessions of the database, and register it as a template."""
         name = cast("MySQLBuild", target).address.database
-        with self.own.reporting(f"{name} cannot be made a template"):
-            self.own.end_sessions(name)
-        return self.own.finish_template(
+        with self.registry.reporting(f"{name} cannot be made a template"):
+            self.registry.end_sessions(name)
+        return self.registry.finish_template(
             name,
             fingerprint=fingerprint,
             manifest=manifest.text(),
@@ -155,7 +155,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         original = getattr(error, "orig", None) or error
         number = re.match(r"\((\d+),", str(original))
         if number:
-            return step_for(int(number[1]), self.own.address_of().user)
+            return step_for(int(number[1]), self.registry.address_of().user)
         return ""
 
 

@@ -99,26 +99,28 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
         if dialect.driver not in self._stores:
-            own = self._registry()
-            is_named = isinstance(own, NamedServer)
+            registry = self._registry()
+            is_named = isinstance(registry, NamedServer)
             templates = NamedTemplates if is_named else DatabaseTemplates
-            self._stores[dialect.driver] = templates(own, dialect())
+            self._stores[dialect.driver] = templates(registry, dialect())
             self.users.prepare()
         return self._stores[dialect.driver]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
-        own = self._registry()
+        registry = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)
         tell = self._core.ledger.note
         with_rights = self.users.begin(database)
         isolation: ServerIsolation
-        if isinstance(own, NamedServer):
-            own.take(database)
-            isolation = NamedIsolation(own, content, "rollback", uses=uses, tell=tell)
+        if isinstance(registry, NamedServer):
+            registry.take(database)
+            isolation = NamedIsolation(
+                registry, content, "rollback", uses=uses, tell=tell
+            )
         else:
             isolation = isolate(
-                own,
+                registry,
                 self._config.isolation,
                 content,
                 with_rights=with_rights,
@@ -128,7 +130,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
                 tell=tell,
             )
         if isolation.name == "clone":
-            self._note_slow_disk(own)
+            self._note_slow_disk(registry)
         self.users.note_inactive_rights(database.login, isolation.address)
         return cast("Isolation", isolation)
 
@@ -137,20 +139,20 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         if name not in ISOLATIONS:
             return f"{self.shown} is isolated by undo, clone or rollback"
         missing = ""
-        own = self._registry()
-        if isinstance(own, NamedServer):
-            missing = "" if name == "rollback" else own.cause
+        registry = self._registry()
+        if isinstance(registry, NamedServer):
+            missing = "" if name == "rollback" else registry.cause
         elif name == "undo":
-            missing = why_no_undo(own)
+            missing = why_no_undo(registry)
         if not missing:
             cast("ServerIsolation", isolation).ask_for(name)
         return missing
 
-    def _note_slow_disk(self, own: ServerRegistry) -> None:
+    def _note_slow_disk(self, registry: ServerRegistry) -> None:
         server = self._server
         if server is None or server.is_private:
             return
-        if own.control.rows("SHOW fsync") == [("on",)]:
+        if registry.control.rows("SHOW fsync") == [("on",)]:
             self._core.ledger.note(
                 f"{server.shown} writes each new or dropped database to the disk. Tests are faster "
                 "with fsync = off, or on a private server: arena_database = own"
@@ -161,8 +163,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         target = self.target(database)
         if target.address is None or target.address.database != identity.database:
             return None
-        own = self._registry().control.call(identity_of_control)
-        return target if identity.server == own.server else None
+        registry = self._registry().control.call(identity_of_control)
+        return target if identity.server == registry.server else None
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the app's first login, which sees what the app sees."""
@@ -196,9 +198,9 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         if self._others_writes is None:
             return []
         requested, _ = self._core.requested()
-        if isinstance(self._own, NamedServer):
+        if isinstance(self._started_registry, NamedServer):
             # The run itself has moved the counters of this database.
-            end = f"/{self._own.name}"
+            end = f"/{self._started_registry.name}"
             requested = [name for name in requested if not name.endswith(end)]
         is_allowed = self._core.files.is_allowed
         names = [name for name in requested if not is_allowed(name)]

@@ -38,11 +38,13 @@ class Roles:
     be a member only for SET ROLE.
     """
 
-    def __init__(self, core: Core, own: ServerRegistry, *, is_private: bool) -> None:
+    def __init__(
+        self, core: Core, registry: ServerRegistry, *, is_private: bool
+    ) -> None:
         self._core = core
-        self._own = own
+        self._registry = registry
         self._is_private = is_private
-        self._address = own.address_of()
+        self._address = registry.address_of()
         self._names = core.config.roles
         self._is_off = self._names == ("off",)
         # The login of each user, or None and the reason.
@@ -90,9 +92,9 @@ class Roles:
                 f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
                 f"IF {exists} THEN ALTER {role}; ELSE CREATE {role}; END IF; END"
             )
-            with self._own.writes.count():
-                self._own.control.run(f"DO {literal(body)}")
-        elif self._own.control.rows(f"SELECT {exists}") != [(True,)]:
+            with self._registry.writes.count():
+                self._registry.control.run(f"DO {literal(body)}")
+        elif self._registry.control.rows(f"SELECT {exists}") != [(True,)]:
             where = f"{self._address.server} (arena_database = own would create it)"
             raise ControlFailure(f"there is no role {name} on {where}")
 
@@ -113,7 +115,7 @@ class Roles:
         self._ensure_role(login.user)
         if self._is_private:
             return ServerLogin(login.user)
-        if self._own.control.rows("SHOW is_superuser") != [("on",)]:
+        if self._registry.control.rows("SHOW is_superuser") != [("on",)]:
             raise ControlFailure(
                 f"{self._address.user} is no superuser, and cannot give it rights"
             )
@@ -152,15 +154,15 @@ class Roles:
             return ""
 
         fingerprint = f"given {login.user} {template or 'empty'}"
-        return derived(self._own, template, fingerprint, change_owner)
+        return derived(self._registry, template, fingerprint, change_owner)
 
     def _has_rights(self, user: str, database: str, which: str) -> bool:
         """Return whether a schema has grants, policies or objects of a role."""
         question = _HAS_RIGHTS.format(
             database=literal(database), which=which.format(user=literal(user))
         )
-        with self._own.reporting("grants cannot be read"):
-            return self._own.control.rows(question) == [(True,)]
+        with self._registry.reporting("grants cannot be read"):
+            return self._registry.control.rows(question) == [(True,)]
 
     # Connections
 
@@ -233,7 +235,7 @@ class Roles:
 
     def _inactive_policies(self, user: str, live: Address) -> tuple[str, str]:
         """Return the tables whose policies act for no login of the app, and why for ``user``."""
-        reporting = self._own.reporting("the policies cannot be read")
+        reporting = self._registry.reporting("the policies cannot be read")
         with reporting, closing(open_control(live)) as control:
             inactive = control.rows(_INACTIVE.format(users=literal(user)))
             if inactive:

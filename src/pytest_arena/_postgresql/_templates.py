@@ -115,7 +115,7 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
     def is_being_written(self) -> bool:
         """Return whether a transaction in the database has written."""
         question = _IS_BEING_WRITTEN.format(literal(self.address.database))
-        return self.own.control.rows(question) == [(True,)]
+        return self.registry.control.rows(question) == [(True,)]
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,16 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
 
     @cached_property
     def _server_start(self) -> str:
-        [(start,)] = self.own.control.rows(_SERVER_START)
+        [(start,)] = self.registry.control.rows(_SERVER_START)
         return str(start)
 
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
         del fingerprint
-        self.own.sweep()
+        self.registry.sweep()
 
     def _build(self, address: Address) -> DatabaseTarget:
-        return DatabaseTarget(self.own, address, *drivers_of(self.dialect))
+        return DatabaseTarget(self.registry, address, *drivers_of(self.dialect))
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Freeze the database: no session can connect, so that PostgreSQL can copy it."""
@@ -165,8 +165,8 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
             has_unlogged_rows = control.rows(_HAS_UNLOGGED_ROWS) == [(True,)]
         if has_unlogged_rows:
             manifest = replace(manifest, server_start=self._server_start)
-        self.own.freeze(name)
-        return self.own.finish_template(
+        self.registry.freeze(name)
+        return self.registry.finish_template(
             name,
             fingerprint=fingerprint,
             manifest=manifest.text(),
@@ -179,7 +179,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
 
 
 def derived(
-    own: ServerRegistry,
+    registry: ServerRegistry,
     template: str | None,
     fingerprint: str,
     change: Callable[[Address], str],
@@ -193,29 +193,29 @@ def derived(
         TemplateError: another process builds it for too long.
         IsolationError, ServerError: the template cannot be copied. Also the errors of ``change``.
     """
-    existing = _find_and_use(own, fingerprint)
+    existing = _find_and_use(registry, fingerprint)
     if existing:
         return existing
-    with DatabaseTemplates(own, None).locked(fingerprint):
-        existing = _find_and_use(own, fingerprint)
+    with DatabaseTemplates(registry, None).locked(fingerprint):
+        existing = _find_and_use(registry, fingerprint)
         if existing:
             return existing
-        name = own.create("building", template=template)
+        name = registry.create("building", template=template)
         try:
-            with own.reporting(f"no template {fingerprint}"):
-                manifest = change(own.address_of(name))
-            own.freeze(name)
-            return own.finish_template(
+            with registry.reporting(f"no template {fingerprint}"):
+                manifest = change(registry.address_of(name))
+            registry.freeze(name)
+            return registry.finish_template(
                 name, fingerprint=fingerprint, manifest=manifest, title=fingerprint
             )
         except BaseException:
-            own.drop_later(name)
+            registry.drop_later(name)
             raise
 
 
-def _find_and_use(own: ServerRegistry, fingerprint: str) -> str:
-    for name, _ in own.templates(fingerprint):
-        own.used(name)
+def _find_and_use(registry: ServerRegistry, fingerprint: str) -> str:
+    for name, _ in registry.templates(fingerprint):
+        registry.used(name)
         return name
     return ""
 

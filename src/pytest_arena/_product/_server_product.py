@@ -59,7 +59,7 @@ class ServerProduct(Generic[RegistryT]):
         self._core = core
         self._config = config
         self._server: Server | None = None
-        self._own: RegistryT | None = None
+        self._started_registry: RegistryT | None = None
         self._starting = threading.RLock()
         # By all names that the tests' databases have had in this run.
         self._databases_by_name: dict[str, Database] = {}
@@ -77,10 +77,10 @@ class ServerProduct(Generic[RegistryT]):
     def _registry(self) -> RegistryT:
         """Return the registry of the server. Find or start the server first."""
         with self._starting:
-            if self._own is None:
+            if self._started_registry is None:
                 with as_own():  # no test starts the server's programs
-                    self._own = self._start()
-            return self._own
+                    self._started_registry = self._start()
+            return self._started_registry
 
     def _project(self) -> str:
         root = self._config.root
@@ -151,8 +151,8 @@ class ServerProduct(Generic[RegistryT]):
     def close(self) -> str:
         """Drop the databases of this run. A private server runs until it is idle."""
         left = 0
-        if self._own is not None:
-            left = self._own.close()
+        if self._started_registry is not None:
+            left = self._started_registry.close()
         place = ""
         if self._server is not None:
             place = self._server.address.server

@@ -63,7 +63,7 @@ RegistryT = TypeVar("RegistryT", bound=TemplateRegistry)
 class ServerBuild(Generic[RegistryT]):
     """The database that a build fills, by the app's drivers."""
 
-    own: RegistryT
+    registry: RegistryT
     address: Address
 
     @property
@@ -74,7 +74,7 @@ class ServerBuild(Generic[RegistryT]):
 
     def remove(self) -> None:
         """Drop the database, even if a client is connected."""
-        self.own.drop(self.address.database)
+        self.registry.drop(self.address.database)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ServerTemplates(Generic[RegistryT]):
     ``question`` is the query for properties of the server that each new database has.
     """
 
-    own: RegistryT
+    registry: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
     fix_if_down: ClassVar[str]  # the next step if the server does not answer
@@ -110,12 +110,12 @@ class ServerTemplates(Generic[RegistryT]):
 
     @cached_property
     def _identity(self) -> str:
-        [values] = self.own.control.rows(self.question)
+        [values] = self.registry.control.rows(self.question)
         return " ".join(map(str, (self.product, *values)))
 
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
         """Yield the finished templates of a fingerprint, as the registry lists them."""
-        for name, text in self.own.templates(fingerprint):
+        for name, text in self.registry.templates(fingerprint):
             manifest = read_manifest(text)
             if manifest is not None:
                 yield Template(name, fingerprint, manifest)
@@ -124,8 +124,8 @@ class ServerTemplates(Generic[RegistryT]):
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
         del fingerprint  # `finish` registers it
         template = below.content if below else None
-        name = self.own.create("building", template=template)
-        return self._build(self.own.address_of(name))
+        name = self.registry.create("building", template=template)
+        return self._build(self.registry.address_of(name))
 
     @abstractmethod
     def _build(self, address: Address) -> BuildTarget:
@@ -142,7 +142,7 @@ class ServerTemplates(Generic[RegistryT]):
         return TemplateError(
             f"the template cannot be stored: {error}",
             why="tests use copies of a database into which schema and seed are built once",
-            cause=f"the server on {self.own.address_of().server} has stopped or refuses",
+            cause=f"the server on {self.registry.address_of().server} has stopped or refuses",
             fix=self.fix_if_down,
         )
 
@@ -150,19 +150,21 @@ class ServerTemplates(Generic[RegistryT]):
         """Return whether the template still exists. No client changes a template."""
         return any(
             name == template.content
-            for name, _ in self.own.templates(template.fingerprint)
+            for name, _ in self.registry.templates(template.fingerprint)
         )
 
     def used(self, template: Template[str]) -> None:
         """Record in the registry that this run uses the template."""
-        self.own.used(template.content)
+        self.registry.used(template.content)
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
         """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.own.lock(fingerprint, seconds=_LOCK_SECONDS))
+                stack.enter_context(
+                    self.registry.lock(fingerprint, seconds=_LOCK_SECONDS)
+                )
             except TimeoutError:
                 raise self._waited_too_long() from None
             yield now()
@@ -170,7 +172,7 @@ class ServerTemplates(Generic[RegistryT]):
     def _waited_too_long(self) -> TemplateError:
         builders = {
             f"process {row.pid} on {row.host}, {row.project}"
-            for row in self.own.listed()
+            for row in self.registry.listed()
             if row.kind == "building" and row.alive
         }
         return TemplateError(

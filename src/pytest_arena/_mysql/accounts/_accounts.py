@@ -86,10 +86,10 @@ class Accounts:
     rights.
     """
 
-    def __init__(self, core: Core, own: AccountRegistry) -> None:
+    def __init__(self, core: Core, registry: AccountRegistry) -> None:
         self._core = core
-        self._own = own
-        self._address = own.address_of()
+        self._registry = registry
+        self._address = registry.address_of()
         self._lock = threading.RLock()
         self._missing: str | None = None  # why no user can be created
         self._accounts: dict[tuple[Database, str], _Account | None] = {}
@@ -105,10 +105,10 @@ class Accounts:
         """
         _, logins = self._core.requested()
         self._created_users |= {*logins}
-        with self._own.reporting("the app's users cannot be created"):
+        with self._registry.reporting("the app's users cannot be created"):
             for user in sorted(logins):
                 account = account_shown(user, "%")
-                self._own.control.run(f"CREATE USER IF NOT EXISTS {account}")
+                self._registry.control.run(f"CREATE USER IF NOT EXISTS {account}")
 
     def login_of(
         self, database: Database, login: ServerLogin | None, address: Address
@@ -134,15 +134,15 @@ class Accounts:
         with self._lock:
             key = database, login.user
             if key not in self._accounts:
-                with self._own.reporting("no user for the app's connections"):
+                with self._registry.reporting("no user for the app's connections"):
                     self._accounts[key] = self._create(database, login.user, live)
                     self._note_names_of_users(login.user, live)
             account = self._accounts[key]
             if account is None:
                 return None
             # Another live database may have replaced the earlier one.
-            with self._own.reporting("no rights for the app's connections"):
-                account.give(self._own.control, live)
+            with self._registry.reporting("no rights for the app's connections"):
+                account.give(self._registry.control, live)
             return account.login
 
     def forget(self, database: Database) -> None:
@@ -151,7 +151,7 @@ class Accounts:
             for key in [key for key in self._accounts if key[0] is database]:
                 account = self._accounts.pop(key)
                 if account is not None:
-                    self._own.drop(account.login.user)
+                    self._registry.drop(account.login.user)
 
     # Create
 
@@ -185,14 +185,16 @@ class Accounts:
         return account
 
     def _grants_to_paste(self) -> str:
-        [(version,)] = self._own.control.rows("SELECT VERSION()")
+        [(version,)] = self._registry.control.rows("SELECT VERSION()")
         admin = "CONNECTION ADMIN" if "MariaDB" in version else "CONNECTION_ADMIN"
         return GRANT_ACCOUNTS.format(user=self._address.user, admin=admin)
 
     def _missing_right(self) -> str:
         """Return which right pytest-arena's login lacks to create users, or ""."""
         if self._missing is None:
-            rights = {str(right) for (right,) in self._own.control.rows(_OWN_RIGHTS)}
+            rights = {
+                str(right) for (right,) in self._registry.control.rows(_OWN_RIGHTS)
+            }
             lacking = [
                 " or ".join(sorted(names)) for names in _NEEDED if not names & rights
             ]
@@ -205,14 +207,16 @@ class Accounts:
         self, database: Database, user: str, live: str
     ) -> tuple[list[Grant], str]:
         """Return the rights of a user of the app, and "", or why the rights are unknown."""
-        of_schema = self._own.grants_of(live).get(user, [])
+        of_schema = self._registry.grants_of(live).get(user, [])
         if of_schema:
             return grants_on(ANY_DATABASE, of_schema), ""
         host = self._host_of(user)
         if host is None:
             # The user of most apps may do everything in the app's database.
             return [ALL], ""
-        rows = self._own.control.rows(f"SHOW GRANTS FOR {account_shown(user, host)}")
+        rows = self._registry.control.rows(
+            f"SHOW GRANTS FOR {account_shown(user, host)}"
+        )
         name = database.key.name.partition("/")[2]
         try:
             grants = grants_on(name, (line for (line,) in rows))
@@ -226,29 +230,29 @@ class Accounts:
 
     def _host_of(self, user: str) -> str | None:
         """Return the host of the account that the server would choose for this machine."""
-        hosts = self._own.hosts_of(user)
-        for host in (self._own.client_host(), "localhost", "%", *hosts):
+        hosts = self._registry.hosts_of(user)
+        for host in (self._registry.client_host(), "localhost", "%", *hosts):
             if host in hosts:
                 return host
         return None
 
     def _created(self, grants: list[Grant], live: str) -> _Account:
         """Create a user with rights, and log in once."""
-        login, shown = self._own.create_account()
+        login, shown = self._registry.create_account()
         try:
             account = _Account(login, shown, grants)
-            account.give(self._own.control, live)
+            account.give(self._registry.control, live)
             address = replace(self._address.as_(login), database="")
             with closing(open_control(address, patience=self._address.patience)):
                 return account
         except BaseException:
-            self._own.drop(login.user)
+            self._registry.drop(login.user)
             raise
 
     def _note_names_of_users(self, user: str, live: str) -> None:
         """Note views and programs that read the user's name, which differs in tests."""
         question = _NAMES_USER.format(database=literal(live), calls=_CALLS_USER)
-        names = [name for (name,) in self._own.control.rows(question)]
+        names = [name for (name,) in self._registry.control.rows(question)]
         if names:
             self._core.ledger.note(
                 f"USER() and CURRENT_USER() are not {user} in {', '.join(names)}: "

@@ -60,7 +60,7 @@ class RollbackIsolation(MySQLIsolation):
 
     def __init__(
         self,
-        own: MySQLRegistry,
+        registry: MySQLRegistry,
         template: str | None,
         *,
         uses: Usage,
@@ -72,7 +72,7 @@ class RollbackIsolation(MySQLIsolation):
         self._unrestorable: dict[str | None, tuple[str, ...]] = {}
         self._counters: dict[str, dict[str, int]] = {}
         super().__init__(
-            own, template, "rollback", uses=uses, tell=tell, may_clone=True
+            registry, template, "rollback", uses=uses, tell=tell, may_clone=True
         )
         # The reader connects through the proxy, so that it sees the shared transaction.
         self._reader = MySQLControlLine(lambda: open_control(self.address))
@@ -94,12 +94,12 @@ class RollbackIsolation(MySQLIsolation):
             if self._proxy is not None and self._proxy.database != self.live:
                 self._close_proxy()
             if self._proxy is None:
-                with self._own.reporting("the shared connection cannot be opened"):
+                with self._registry.reporting("the shared connection cannot be opened"):
                     self._proxy = MySQLProxy(
-                        self._own.address_of(self.live),
+                        self._registry.address_of(self.live),
                         self._names_that_write,
                         note=self._tell,
-                        lock_timeout=self._own.lock_timeout,
+                        lock_timeout=self._registry.lock_timeout,
                     )
             return self._proxy
 
@@ -172,7 +172,7 @@ class RollbackIsolation(MySQLIsolation):
                 fix="pytest …   # again\nor arena_isolation = auto",
             )
         with (
-            self._own.reporting("the live database cannot be replaced"),
+            self._registry.reporting("the live database cannot be replaced"),
             self._uses.alone(),
         ):
             self._go_to(self._bases[-1].frozen.copy())
@@ -181,7 +181,7 @@ class RollbackIsolation(MySQLIsolation):
         """Return a copy of the live database, with all rows that the app has committed."""
         if self._is_direct:
             return super()._snapshot("clone")
-        with self._own.reporting("the rows of a wide fixture cannot be committed"):
+        with self._registry.reporting("the rows of a wide fixture cannot be committed"):
             self._commit_all()
         base = super()._snapshot("clone")
         self.proxy.note_copied()
@@ -228,7 +228,7 @@ class RollbackIsolation(MySQLIsolation):
             return False
         try:
             proxy.restart()
-            self._own.in_registry(
+            self._registry.in_registry(
                 lambda control: self._restore_counters(control, frozen)
             )
         except (MySQLFailure, Disconnected, StatementRefused):
@@ -282,8 +282,8 @@ class RollbackIsolation(MySQLIsolation):
     def _read_unrestorable(self, snapshot: FrozenDatabase) -> tuple[str, ...]:
         if snapshot.name is None:
             return ()
-        with self._own.reporting("the tables of the template cannot be read"):
-            rows = self._own.control.rows(
+        with self._registry.reporting("the tables of the template cannot be read"):
+            rows = self._registry.control.rows(
                 "SELECT CONCAT(table_name, ' (', IF(table_type = 'SEQUENCE', 'sequence', engine), "
                 f"')') FROM information_schema.tables WHERE table_schema = "
                 f"{literal(snapshot.name)} AND (table_type = 'SEQUENCE' OR engine <> 'InnoDB') "
@@ -296,7 +296,7 @@ class RollbackIsolation(MySQLIsolation):
     def save(self, title: str) -> str:
         """Commit, and keep a copy of the current state for inspection."""
         if not self._is_direct:
-            with self._own.reporting("the test's database cannot be kept"):
+            with self._registry.reporting("the test's database cannot be kept"):
                 self._commit_all()
         return super().save(title)
 

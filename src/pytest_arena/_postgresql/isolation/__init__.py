@@ -19,7 +19,7 @@ __all__ = ["ServerIsolation", "isolate"]
 
 
 def isolate(
-    own: ServerRegistry,
+    registry: ServerRegistry,
     asked_for: str,
     template: str | None,
     *,
@@ -42,7 +42,7 @@ def isolate(
 
     def create(isolation: str) -> ServerIsolation:
         return ServerIsolation(
-            own,
+            registry,
             template,
             isolation,
             with_rights=with_rights,
@@ -56,13 +56,13 @@ def isolate(
     if asked_for in {"clone", "rollback"}:
         return create(asked_for)
     try:
-        reason = templates.why_no_undo(own)
+        reason = templates.why_no_undo(registry)
         if not reason:
             undo = create("undo")
-            for remark in templates.remarks(own, with_rights(template)):
+            for remark in templates.remarks(registry, with_rights(template)):
                 tell(f"undo: {remark}")
             return undo
-        fix = templates.fix_for_undo(own)
+        fix = templates.fix_for_undo(registry)
         line = f"{reason}. For undo: {fix}"
     except templates.Unjournaled as error:
         reason = error.reason

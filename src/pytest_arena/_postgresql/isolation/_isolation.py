@@ -73,7 +73,7 @@ class ServerIsolation:
 
     def __init__(
         self,
-        own: ServerRegistry,
+        registry: ServerRegistry,
         template: str | None,
         isolation: str,
         *,
@@ -82,7 +82,7 @@ class ServerIsolation:
         tell: Callable[[str], None],
         may_clone: bool = False,
     ) -> None:
-        self._own = own
+        self._registry = registry
         # A level may be a clone if a wider fixture creates content that no journal can restore.
         self._may_clone = may_clone
         self._with_rights = with_rights
@@ -94,9 +94,9 @@ class ServerIsolation:
         # The level of another isolation that was left last, and the number of uses at that time.
         self._spare: tuple[_Level, int] | None = None
         live = self._new_live(isolation)
-        first = Snapshot(own, live.template(with_rights(template)))
+        first = Snapshot(registry, live.template(with_rights(template)))
         self._templates = {(isolation, template): first}
-        with own.reporting("no database for the first test"):
+        with registry.reporting("no database for the first test"):
             live.put(first)
             with closing(open_control(live.address)) as control:
                 self.session_functions = session_functions(control)
@@ -104,7 +104,7 @@ class ServerIsolation:
         self._stack = [ServerLevel(live)]
 
     def _new_live(self, isolation: str) -> _Live:
-        return KINDS[isolation](self._own, self._uses, self._tell)
+        return KINDS[isolation](self._registry, self._uses, self._tell)
 
     @property
     def live(self) -> _Live:
@@ -306,7 +306,7 @@ class ServerIsolation:
         key = live.isolation, content
         if key not in self._templates:
             template = live.template(self._with_rights(content))
-            self._templates[key] = Snapshot(self._own, template)
+            self._templates[key] = Snapshot(self._registry, template)
         start = self._templates[key]
         if isinstance(archive, Uncommitted):
             self._begin_in_other_database(start)
@@ -345,12 +345,12 @@ class ServerIsolation:
         source = self.live.copied()
         live = self._new_live(isolation)
         try:
-            with self._own.reporting(f"no copy for isolation={isolation!r}"):
+            with self._registry.reporting(f"no copy for isolation={isolation!r}"):
                 live.prepare(source)
-            self._own.freeze(source)
-            live.put(Snapshot(self._own, source, is_ours=True), len(self._stack))
+            self._registry.freeze(source)
+            live.put(Snapshot(self._registry, source, is_ours=True), len(self._stack))
         except BaseException:
-            self._own.drop_later(source)
+            self._registry.drop_later(source)
             raise
         self._snapshots.append(live.snapshot)
         return ServerLevel(live, is_in_other_database=True)
@@ -396,7 +396,7 @@ class ServerIsolation:
         the live database itself is kept when another database replaces it.
         """
         live = self.live
-        with self._own.reporting("the database cannot be kept"):
+        with self._registry.reporting("the database cannot be kept"):
             can_copy = live.is_copyable and not live.clients_inside()
             if live.kept_as is None and can_copy:
                 with self._uses.alone():
@@ -461,8 +461,8 @@ class ServerIsolation:
             f"FROM pg_stat_activity WHERE pid = {pid} "
             f"AND datname = {literal(database)} AND pid <> pg_backend_pid()"
         )
-        control = self._own.control
-        with self._own.reporting("a connection cannot be ended"):
+        control = self._registry.control
+        with self._registry.reporting("a connection cannot be ended"):
             is_ended = bool(control.rows(f"SELECT {function}(pid) {backend}"))
             if is_ended and not cancel:
                 # A backend keeps its advisory locks until it has exited.
@@ -498,7 +498,7 @@ class ServerIsolation:
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""
-        with self._own.reporting("the live database cannot be read"):
+        with self._registry.reporting("the live database cannot be read"):
             return self.live.reader.call(content)
 
 

@@ -60,13 +60,13 @@ class LiveDatabase(ABC):
     restores_schema: ClassVar[bool] = False  # leaving a level undoes DDL
 
     def __init__(
-        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
-        self.own = own
+        self.registry = registry
         self.uses = uses
         self.tell = tell
         self.name = ""
-        self.snapshot = Snapshot(own, None)
+        self.snapshot = Snapshot(registry, None)
         self.base = 0  # levels below this one are in the snapshot
         self.clean_uses = NEVER  # the number of uses when the top level had no changes
         self.is_altered = False  # the journal is new, and no snapshot has it yet
@@ -83,7 +83,7 @@ class LiveDatabase(ABC):
     @property
     def address(self) -> Address:
         """Its address, with pytest-arena's login."""
-        return self.own.address_of(self.name)
+        return self.registry.address_of(self.name)
 
     @property
     def may_have_changed(self) -> bool:
@@ -119,7 +119,7 @@ class LiveDatabase(ABC):
 
     def clients_inside(self) -> set[int]:
         """Return the backends of clients inside a transaction, also without changes."""
-        rows = self.own.control.rows(sql.clients_inside(self.name))
+        rows = self.registry.control.rows(sql.clients_inside(self.name))
         return {int(pid) for (pid,) in rows}
 
     def end_clients(self) -> None:
@@ -128,7 +128,7 @@ class LiveDatabase(ABC):
         Raises:
             ControlFailure: the server does not answer.
         """
-        self.own.control.rows(sql.end_backends(self.name))
+        self.registry.control.rows(sql.end_backends(self.name))
 
     def end_client(self, pid: int, *, cancel: bool) -> bool:
         """Return False: the caller has to ask the server."""
@@ -140,7 +140,7 @@ class LiveDatabase(ABC):
 
         ``is_off`` switches their policies off until the top level is left.
         """
-        with self.own.reporting("the policies cannot be read, or switched off"):
+        with self.registry.reporting("the policies cannot be read, or switched off"):
             rows = self.reader.call(lambda control: control.rows(question))
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
@@ -186,26 +186,28 @@ class LiveDatabase(ABC):
         frozen = self.name
         self._freeze()
         try:
-            name = self.own.create("live", template=frozen)
+            name = self.registry.create("live", template=frozen)
             opened = self.opened(name)
         except BaseException:
-            self.own.thaw(frozen)
+            self.registry.thaw(frozen)
             raise
         self.kept_as = None  # the test continues in the copy
-        self.switch_to(name, Snapshot(self.own, frozen, is_ours=True), opened, known)
+        self.switch_to(
+            name, Snapshot(self.registry, frozen, is_ours=True), opened, known
+        )
         self.base = base
 
     def copied(self) -> str:
         """Return the name of a copy of the database. All connections end."""
         self._freeze()
         try:
-            return self.own.create("live", template=self.name)
+            return self.registry.create("live", template=self.name)
         finally:
-            self.own.thaw(self.name)
+            self.registry.thaw(self.name)
 
     def _freeze(self) -> None:
         self.release()
-        self.own.freeze(self.name)
+        self.registry.freeze(self.name)
 
     def known(self) -> object:
         """Return the number of uses before the next copy. A larger number means a later use."""
@@ -225,17 +227,17 @@ class LiveDatabase(ABC):
         kept = self.kept_as
         self.kept_as = None
         if kept is None:
-            self.own.drop_later(self.name)
+            self.registry.drop_later(self.name)
             return
         try:
             self.keep(self.name, kept[1], called=kept[0])
         except (ControlFailure, ArenaError) as error:
             self.tell(f"{kept[1]}: not kept: {error}")
-            self.own.drop_later(self.name)
+            self.registry.drop_later(self.name)
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a database for inspection. Return its name."""
-        return self.own.keep(name, title, called=called)
+        return self.registry.keep(name, title, called=called)
 
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
@@ -279,7 +281,7 @@ class LiveDatabase(ABC):
 
         They have no session. Their names are unique on the server.
         """
-        reporting = self.own.reporting("prepared transactions cannot be ended")
+        reporting = self.registry.reporting("prepared transactions cannot be ended")
         with reporting, closing(open_control(self.address)) as control:
             for name in names:
                 control.run(sql.rollback_prepared(name))
@@ -383,40 +385,40 @@ class JournaledDatabase(LiveDatabase):
     isolation = "undo"
 
     def __init__(
-        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
-        super().__init__(own, uses, tell)
+        super().__init__(registry, uses, tell)
         self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
         # The number of uses at the last moment, and the moment.
         self._moment: tuple[int, ServerMoment] | None = None
 
     def template(self, content: str | None) -> str:
         """Return the template with a journal in it."""
-        return journaled(self.own, content)
+        return journaled(self.registry, content)
 
     def prepare(self, name: str) -> None:
         """Install a journal in a copy of a database that has none."""
-        check_fit(install(self.own.address_of(name)))
+        check_fit(install(self.registry.address_of(name)))
 
     def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
         """Open the journal of a copy, which records the start of its sequences."""
         try:
-            with self.own.reporting("a copy cannot be connected to"):
-                journal = ServerJournal(self.own.address_of(name))
+            with self.registry.reporting("a copy cannot be connected to"):
+                journal = ServerJournal(self.registry.address_of(name))
             try:
                 self._prepare_journal(journal, number, rows)
             except BaseException:
                 journal.close()
                 raise
         except BaseException:
-            self.own.drop_later(name)
+            self.registry.drop_later(name)
             raise
         return journal
 
     def _prepare_journal(
         self, journal: ServerJournal, number: int, rows: _Rows
     ) -> None:
-        with self.own.reporting("a copy cannot be connected to"):
+        with self.registry.reporting("a copy cannot be connected to"):
             # A mark: the server has crashed, and has emptied the snapshot's journal.
             if journal.look().marks:
                 journal.install()
@@ -445,17 +447,17 @@ class JournaledDatabase(LiveDatabase):
     def keep(self, name: str, title: str, *, called: str = "") -> str:
         """Keep a database for inspection, without its journal. Return its name."""
         # Other sessions may hold locks on the journal.
-        self.own.control.rows(sql.end_backends(name))
+        self.registry.control.rows(sql.end_backends(name))
         with suppress(
             ControlFailure
         ):  # a database with a journal can be inspected, too
-            uninstall(self.own.address_of(name))
+            uninstall(self.registry.address_of(name))
         return super().keep(name, title, called=called)
 
     def _ask(
         self, question: Callable[..., _Answer], *args: object, **options: object
     ) -> _Answer:
-        with self.own.reporting(_UNANSWERED):
+        with self.registry.reporting(_UNANSWERED):
             return self._line.call(question, *args, **options)
 
     def look(self, number: int) -> Look:
@@ -508,7 +510,7 @@ class JournaledDatabase(LiveDatabase):
             has_marks = bool(self._line.call(ServerJournal.enter, number + 1))
         except ControlFailure as error:
             if error.sqlstate == _LOCKED or error.is_of_server:
-                raise self.own.failed(
+                raise self.registry.failed(
                     "the change journal cannot continue", error
                 ) from error
             has_marks = True
@@ -567,7 +569,7 @@ class JournaledDatabase(LiveDatabase):
             Held: an open transaction has the locks.
         """
         if error.is_lost:
-            raise self.own.failed(
+            raise self.registry.failed(
                 "the live database cannot be reached", error
             ) from error
         if error.sqlstate != _LOCKED:

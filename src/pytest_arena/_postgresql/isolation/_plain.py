@@ -81,9 +81,9 @@ class PlainDatabase(LiveDatabase):
     isolation = "clone"
 
     def __init__(
-        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
-        super().__init__(own, uses, tell)
+        super().__init__(registry, uses, tell)
         self._mark = _Facts(0)
         self._latest: _Facts | None = None  # the facts that showed a change
 
@@ -93,7 +93,7 @@ class PlainDatabase(LiveDatabase):
 
     def prepare(self, name: str) -> None:
         """Remove the journal from a copy, if it has a journal."""
-        uninstall(self.own.address_of(name))
+        uninstall(self.registry.address_of(name))
 
     def known(self) -> Any:
         """Read the ids before the copy, because copies that are made ahead use ids, too."""
@@ -180,9 +180,9 @@ class PlainDatabase(LiveDatabase):
 
         def are_explained() -> bool:
             nonlocal facts
-            is_busy = self.own.writes.is_under_way()
+            is_busy = self.registry.writes.is_under_way()
             facts = self._read_facts()
-            is_busy |= self.own.writes.is_under_way()
+            is_busy |= self.registry.writes.is_under_way()
             return not is_busy or not 0 < self._unexplained(facts) <= _AT_ONCE
 
         until(are_explained, within=_PATIENCE, step=_STEP)
@@ -197,12 +197,12 @@ class PlainDatabase(LiveDatabase):
         return used - still_open - facts.arenas_ids
 
     def _read_facts(self) -> _Facts:
-        writes = self.own.writes
-        control = self.own.control
+        writes = self.registry.writes
+        control = self.registry.control
         # If a statement of pytest-arena has ended, its id is below the horizon. A later statement
         # has a larger id. A running statement is not counted.
         arenas_ids = writes.since(self._mark.writes)
-        with self.own.reporting("the live database's transactions cannot be read"):
+        with self.registry.reporting("the live database's transactions cannot be read"):
             [(inside, held, horizon)] = control.rows(
                 f"SELECT open, held, horizon FROM arena.facts({literal(self.name)})"
             )
@@ -245,7 +245,7 @@ class PlainDatabase(LiveDatabase):
         del levels
         if not exact:
             return None
-        with self.own.reporting("the live database cannot be read"):
+        with self.registry.reporting("the live database cannot be read"):
             return self.reader.call(read_rows)
 
     def rows_changed(
@@ -268,7 +268,7 @@ class PlainDatabase(LiveDatabase):
         first = moments[0] or self.start_of(levels, number)
         with (
             ExitStack() as stack,
-            self.own.reporting("the databases cannot be compared"),
+            self.registry.reporting("the databases cannot be compared"),
         ):
             before = self._reader_of(first, levels[number].start, stack)
             after = self._reader_of(last, end, stack)
@@ -291,6 +291,8 @@ class PlainDatabase(LiveDatabase):
         if snapshot is None:
             return self.reader.call
         name = snapshot.take()
-        stack.callback(self.own.drop_later, name)
-        control = stack.enter_context(closing(open_control(self.own.address_of(name))))
+        stack.callback(self.registry.drop_later, name)
+        control = stack.enter_context(
+            closing(open_control(self.registry.address_of(name)))
+        )
         return lambda question: question(control)

@@ -107,9 +107,9 @@ class RolledBackDatabase(PlainDatabase):
     restores_schema = True
 
     def __init__(
-        self, own: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
     ) -> None:
-        super().__init__(own, uses, tell)
+        super().__init__(registry, uses, tell)
         self._proxy: Proxy | None = None
         # For each level above a changed level, the version and the rows at its start.
         self._starts: dict[int, tuple[object, ReadContent]] = {}
@@ -122,10 +122,10 @@ class RolledBackDatabase(PlainDatabase):
         return self._proxy
 
     def _open(self, name: str) -> Proxy:
-        with self.own.reporting("the shared connection cannot be opened"):
-            address = self.own.address_of(name)
+        with self.registry.reporting("the shared connection cannot be opened"):
+            address = self.registry.address_of(name)
             proxy = open_proxy(
-                address, note=self.tell, lock_timeout=self.own.lock_timeout
+                address, note=self.tell, lock_timeout=self.registry.lock_timeout
             )
             watch_functions(proxy)
         return proxy
@@ -184,7 +184,7 @@ class RolledBackDatabase(PlainDatabase):
         """
         if self.proxy.has_changes(below=self.proxy.depth + 1):
             raise self._not_copied("a copy of the database is needed")
-        return self.own.create("live", template=self.snapshot.name)
+        return self.registry.create("live", template=self.snapshot.name)
 
     @property
     def is_copyable(self) -> bool:
@@ -224,11 +224,11 @@ class RolledBackDatabase(PlainDatabase):
         if self.proxy.has_changes(below=number):
             start = self._starts.get(number)
             if start is None or start[0] != version:
-                with self.own.reporting("the live database cannot be read"):
+                with self.registry.reporting("the live database cannot be read"):
                     self._starts[number] = (version, self.reader.call(read_rows))
         else:
             self._starts.pop(number, None)
-        with self.own.reporting("the shared connection cannot be opened"):
+        with self.registry.reporting("the shared connection cannot be opened"):
             self.proxy.enter()
 
     def needs_snapshot(self, levels: Levels) -> bool:
@@ -318,7 +318,7 @@ class RolledBackDatabase(PlainDatabase):
         if isinstance(moment, ReadContent) or snapshot is None:
             return super()._reader_of(moment, snapshot, stack)
         # The database itself is unchanged, because the proxy commits nothing.
-        address = self.own.address_of(self.name)
+        address = self.registry.address_of(self.name)
         control = stack.enter_context(closing(open_control(address, READ_SETTINGS)))
         return lambda question: question(control)
 

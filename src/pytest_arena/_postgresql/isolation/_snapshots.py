@@ -23,9 +23,9 @@ class Snapshot:
     """
 
     def __init__(
-        self, own: ServerRegistry, name: str | None, *, is_ours: bool = False
+        self, registry: ServerRegistry, name: str | None, *, is_ours: bool = False
     ) -> None:
-        self._own = own
+        self._registry = registry
         self.name = name
         self.is_ours = is_ours  # the isolation has frozen the database, and drops it
         # A digest of the sequences: "" without sequences, None if the role may not read them.
@@ -41,7 +41,7 @@ class Snapshot:
 
     def copy(self) -> str:
         """Make a copy now and return its name. Raises as ``take`` does."""
-        return self._own.create("live", template=self.name)
+        return self._registry.create("live", template=self.name)
 
     def take(self) -> str:
         """Return the name of a copy that was made ahead, or of a new copy.
@@ -60,7 +60,7 @@ class Snapshot:
                     name = future.result()
         name = name or self.copy()
         while len(self._ahead) < self._wanted:
-            self._ahead.append(self._own.create_later("live", template=self.name))
+            self._ahead.append(self._registry.create_later("live", template=self.name))
         return name
 
     def drop(self) -> None:
@@ -70,11 +70,11 @@ class Snapshot:
                 future.add_done_callback(self._drop_copy)
         self._ahead.clear()
         if self.is_ours and self.name:
-            self._own.drop_later(self.name)
+            self._registry.drop_later(self.name)
 
     def _drop_copy(self, future: Future[str]) -> None:
         if not future.cancelled() and future.exception() is None:
-            self._own.drop_later(future.result())
+            self._registry.drop_later(future.result())
 
 
 class RowsLost(IsolationError):

@@ -69,7 +69,7 @@ class _TooManyTables(Unjournaled):
     is_of_the_server = True
 
 
-def journaled(own: ServerRegistry, template: str | None) -> str:
+def journaled(registry: ServerRegistry, template: str | None) -> str:
     """Return the template that is a copy of a template, or of an empty database, with a journal.
 
     Cost: a derived template, and 3 ms a table for the installation of the journal.
@@ -81,22 +81,22 @@ def journaled(own: ServerRegistry, template: str | None) -> str:
     """
 
     def change(address: Address) -> str:
-        with own.reporting("the change journal cannot be installed"):
+        with registry.reporting("the change journal cannot be installed"):
             try:
                 gaps = install(address)
             except ControlFailure as error:
                 if error.sqlstate != _NO_LOCK:
                     raise
-                raise _too_many_tables(own) from error
+                raise _too_many_tables(registry) from error
         check_fit(gaps)
         return json.dumps([gap.reason for gap in gaps])
 
-    return derived(own, template, _fingerprint(template), change)
+    return derived(registry, template, _fingerprint(template), change)
 
 
-def remarks(own: ServerRegistry, template: str | None) -> list[str]:
+def remarks(registry: ServerRegistry, template: str | None) -> list[str]:
     """Return the gaps that the manifest of a journaled template lists."""
-    for _, text in own.templates(_fingerprint(template)):
+    for _, text in registry.templates(_fingerprint(template)):
         return [str(reason) for reason in json.loads(text)]
     return []
 
@@ -117,9 +117,9 @@ def check_fit(gaps: list[JournalGap]) -> None:
         )
 
 
-def _too_many_tables(own: ServerRegistry) -> Unjournaled:
+def _too_many_tables(registry: ServerRegistry) -> Unjournaled:
     """Return the error that names the setting of the server that is too small."""
-    [(limit,)] = own.control.rows("SHOW max_locks_per_transaction")
+    [(limit,)] = registry.control.rows("SHOW max_locks_per_transaction")
     return _TooManyTables(
         "undo is not possible for this database: the server has no space for the locks",
         why="undo creates triggers on all tables in one transaction, which locks each table",
@@ -145,7 +145,7 @@ def _layout() -> str:
 
 
 @cache
-def why_no_undo(own: ServerRegistry) -> str:
+def why_no_undo(registry: ServerRegistry) -> str:
     """Return why the role of a run cannot undo tests, "" if it can.
 
     pytest-arena tries a connection with the journal's settings and a trigger on a temporary table.
@@ -154,10 +154,13 @@ def why_no_undo(own: ServerRegistry) -> str:
     Raises:
         ArenaError: the server does not answer, or has no free connection.
     """
-    with own.reporting("the rights for undo cannot be checked"):
-        [(role, _)] = own.control.rows(_ROLE_AND_VERSION)
+    with registry.reporting("the rights for undo cannot be checked"):
+        [(role, _)] = registry.control.rows(_ROLE_AND_VERSION)
         try:
-            with closing(open_control(own.address_of())) as control, own.writes.count():
+            with (
+                closing(open_control(registry.address_of())) as control,
+                registry.writes.count(),
+            ):
                 control.run(BE_REPLICA)
                 control.run(f"BEGIN; {_TRIAL}; ROLLBACK")
         except ControlFailure as error:
@@ -167,10 +170,10 @@ def why_no_undo(own: ServerRegistry) -> str:
         return ""
 
 
-def fix_for_undo(own: ServerRegistry) -> str:
+def fix_for_undo(registry: ServerRegistry) -> str:
     """Return the statement or option that gives the role of a run the rights."""
-    [(role, version)] = own.control.rows(_ROLE_AND_VERSION)
-    if version >= _GRANT_SINCE and "session_replication_role" in why_no_undo(own):
+    [(role, version)] = registry.control.rows(_ROLE_AND_VERSION)
+    if version >= _GRANT_SINCE and "session_replication_role" in why_no_undo(registry):
         parameter = "GRANT SET ON PARAMETER session_replication_role"
         return f"{parameter} TO {identifier(role)};   -- as a superuser"
     return "the URL of a superuser in arena_database, or arena_database = own"

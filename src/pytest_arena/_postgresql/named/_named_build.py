@@ -48,7 +48,7 @@ class NamedTarget(DatabaseTarget):
 
     @property
     def _server(self) -> NamedServer:
-        return cast("NamedServer", self.own)
+        return cast("NamedServer", self.registry)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class NamedTemplates(DatabaseTemplates):
 
     @property
     def _server(self) -> NamedServer:
-        return cast("NamedServer", self.own)
+        return cast("NamedServer", self.registry)
 
     @property
     def has_schema(self) -> bool:
@@ -106,7 +106,7 @@ class NamedTemplates(DatabaseTemplates):
         elif below is None:
             self._server.take()
         address = self._server.transaction().address
-        return NamedTarget(self.own, address, *drivers_of(self.dialect))
+        return NamedTarget(self.registry, address, *drivers_of(self.dialect))
 
     def scratch(self) -> NamedTarget:
         """Raise an IsolationError: no other database exists."""
@@ -121,7 +121,7 @@ class NamedTemplates(DatabaseTemplates):
 
     def advice(self, error: BaseException) -> str:
         """Return the next step. Some statements need a commit."""
-        user = self.own.address_of().user
+        user = self.registry.address_of().user
         return _advice(error, user) or super().advice(error)
 
 

@@ -22,7 +22,7 @@ class NamedDatabase(RolledBackDatabase):
 
     @property
     def _server(self) -> NamedServer:
-        return cast("NamedServer", self.own)
+        return cast("NamedServer", self.registry)
 
     def put(
         self,
@@ -47,7 +47,7 @@ class NamedDatabase(RolledBackDatabase):
 
     def _open(self, name: str) -> Proxy:
         proxy = self._server.transaction()
-        with self.own.reporting(f"the functions of {name} cannot be read"):
+        with self.registry.reporting(f"the functions of {name} cannot be read"):
             watch_functions(proxy)
         return proxy
 
@@ -69,7 +69,7 @@ class NamedIsolation(ServerIsolation):
 
     def _new_live(self, isolation: str) -> NamedDatabase:
         del isolation
-        return NamedDatabase(self._own, self._uses, self._tell)
+        return NamedDatabase(self._registry, self._uses, self._tell)
 
     def replace(self, content: str | None) -> None:
         """Begin with a new build, outside of all levels.
@@ -79,7 +79,7 @@ class NamedIsolation(ServerIsolation):
         """
         del content
         if self.depth:
-            raise cast("NamedServer", self._own).not_copied()
+            raise cast("NamedServer", self._registry).not_copied()
         with self._uses.alone():
             self.live.put(self.live.snapshot)
             self.generation += 1
@@ -87,4 +87,4 @@ class NamedIsolation(ServerIsolation):
     def save(self, title: str) -> NoReturn:
         """Raise an IsolationError: a kept database would be a copy."""
         del title
-        raise cast("NamedServer", self._own).not_copied()
+        raise cast("NamedServer", self._registry).not_copied()
