@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: dict[str, Any]) -> None:
-    _moving_trial.prepare(dialect, cparams, tell=print)
+    _moving_trial.prepare(dialect, cparams, note=print)
 
 
 def _connected(connection: Any, _entry: Any) -> None:

@@ -88,7 +88,7 @@ def run(connection: Any, sql: str) -> None:
 def undone(own: MySQLRegistry, template: str) -> Callable[[int], Taker]:
     """Restore by `undo`, as pytest-arena does. The bench notes the writes as the gate does."""
     uses = CountedUses()
-    isolation = MySQLIsolation(own, template, "undo", uses=uses, tell=print, may_clone=False)
+    isolation = MySQLIsolation(own, template, "undo", uses=uses, note=print, may_clone=False)
     app = connect(isolation.address)
     generation = isolation.generation
 

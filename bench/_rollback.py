@@ -127,7 +127,7 @@ def _on_postgresql(own: ServerRegistry, sequences: int) -> dict[str, Taker]:
             maker.execute(f"CREATE TABLE numbered_{number} (id serial)".encode())
     bare = connect(own.address_of(own.create("live", template=template)))
     own.freeze(template)
-    isolation = ServerIsolation(own, template, "rollback", uses=_Usage(), tell=print)
+    isolation = ServerIsolation(own, template, "rollback", uses=_Usage(), note=print)
     app = connect(isolation.live.address)
     return {
         f"postgresql-{sequences}-levels": around(app, isolation.enter, isolation.leave),

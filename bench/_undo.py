@@ -90,7 +90,7 @@ def _isolation(own: ServerRegistry, template: str) -> Callable[[int], Any]:
     source = own.create("live", template=template)
     own.freeze(source)
     usage = CountedUses()
-    isolation = ServerIsolation(own, source, "undo", uses=usage, tell=print)
+    isolation = ServerIsolation(own, source, "undo", uses=usage, note=print)
     app, generation = connect(isolation.live.address), isolation.generation
 
     def test(dirty: int) -> None:

@@ -186,7 +186,7 @@ def listening(notes: list[str]) -> Iterator[None]:
     """Do what the gate does with connections, for all engines."""
 
     def connecting(dialect: Any, _entry: Any, _cargs: Any, cparams: Any) -> None:
-        _moving_trial.prepare(dialect, cparams, tell=notes.append)
+        _moving_trial.prepare(dialect, cparams, note=notes.append)
 
     def connected(connection: Any, _entry: Any) -> None:
         _any_loop.free_locks(connection)

@@ -90,7 +90,7 @@ class TestAddresses:
         engine, cparams = setting.engine(), {"ssl": False}
 
         async def prepare() -> Any:
-            _moving_trial.prepare(engine.dialect, cparams, tell=setting.notes.append)
+            _moving_trial.prepare(engine.dialect, cparams, note=setting.notes.append)
             names: dict[str, Any] = {
                 "host": SERVER.host,
                 "port": SERVER.port,
@@ -112,7 +112,7 @@ class TestAddresses:
         for own in ("loop", "async_creator_fn"):
             given = {own: object()}
             cparams = dict(given)
-            _moving_trial.prepare(engine.dialect, cparams, tell=setting.notes.append)
+            _moving_trial.prepare(engine.dialect, cparams, note=setting.notes.append)
             assert cparams == given
 
 

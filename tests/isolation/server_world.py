@@ -165,7 +165,7 @@ class ServerWorld:
         """Make one from a template."""
         uses, told = Uses(), list[str]()
         usage = CountedUsage(uses.count)
-        isolation = ServerIsolation(own, template, kind, uses=usage, tell=told.append)
+        isolation = ServerIsolation(own, template, kind, uses=usage, note=told.append)
         return cls(own, isolation, uses, template, told)
 
     def connect(self) -> Hand:

@@ -484,7 +484,7 @@ def test_a_way_that_fails_its_trial_is_not_taken(
     assert works(lie.way, tmp_path) is not lie.is_of_sqlite
     if not lie.is_of_sqlite:
         return
-    make: Any = partial(Copy, tell=lines.append)
+    make: Any = partial(Copy, note=lines.append)
     with closing(new_world(make, tmp_path, lie.mode)) as world:
         conformance.nested_levels(world)
         assert isinstance(world.isolation, Copy)

@@ -27,7 +27,7 @@ class Database:
         self.uses = self.asked = 0
         self.waiting: list[Callable[[], None]] = []
         self.is_quiet = True
-        self.isolation = ServerIsolation(own, template, "undo", uses=self, tell=print)
+        self.isolation = ServerIsolation(own, template, "undo", uses=self, note=print)
 
     def __call__(self) -> int:
         """How often it was used."""

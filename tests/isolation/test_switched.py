@@ -41,7 +41,7 @@ class Switching:
             shown="here",
             place="the tests",
             uses=CountedUsage(lambda: self.uses),
-            tell=self.told.append,
+            note=self.told.append,
         )
         self.generations = [self.isolation.generation]
 

@@ -193,7 +193,7 @@ def sparing(
 ) -> Iterator[tuple[ServerIsolation, Callable[[], object]]]:
     """An isolation that is not used but by what inserts a row, and returns its number."""
     uses = [0]
-    undo = ServerIsolation(own, template, "undo", uses=CountedUsage(lambda: uses[0]), tell=print)
+    undo = ServerIsolation(own, template, "undo", uses=CountedUsage(lambda: uses[0]), note=print)
 
     def insert() -> object:
         uses[0] += 1
@@ -451,7 +451,7 @@ def test_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
     own.freeze(name)
     try:
         with pytest.raises(IsolationError, match="undo is not possible") as caught:
-            ServerIsolation(own, name, "undo", uses=CountedUsage(lambda: 0), tell=print)
+            ServerIsolation(own, name, "undo", uses=CountedUsage(lambda: 0), note=print)
         assert "clone" in caught.value.fix
         assert own.rest()
         assert [one for one in own.listed() if one.kind == "building" and one.name != name] == []

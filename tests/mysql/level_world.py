@@ -117,10 +117,10 @@ class LevelWorld:
         lines: list[str] = []
         usage = CountedUsage(uses.count)
         if kind == "rollback":
-            shared = RollbackIsolation(own, template, uses=usage, tell=lines.append)
+            shared = RollbackIsolation(own, template, uses=usage, note=lines.append)
             return cls(own, shared, uses, lines)
         isolation = MySQLIsolation(
-            own, template, kind, uses=usage, tell=lines.append, may_clone=True
+            own, template, kind, uses=usage, note=lines.append, may_clone=True
         )
         return cls(own, isolation, uses, lines)
 

@@ -79,13 +79,13 @@ class MySQLIsolation:
         isolation: str,
         *,
         uses: Usage,
-        tell: Callable[[str], None],
+        note: Callable[[str], None],
         may_clone: bool,
     ) -> None:
         self._registry = registry
         self._reader = registry.control
         self._uses = uses
-        self._tell = tell
+        self._note = note
         # A level may be a clone if a wider fixture creates content that no journal can restore.
         self._may_clone = may_clone
         self._check: Callable[[], None] = nothing
@@ -203,7 +203,7 @@ class MySQLIsolation:
             # The server refuses if the transaction has ended, or if its session is open.
             with suppress(MySQLFailure):
                 self._registry.control.run(f"XA ROLLBACK {name}")
-                self._tell(
+                self._note(
                     f"{self.name}: {{test}} has left the XA transaction {name}, rolled back"
                 )
 
@@ -297,7 +297,7 @@ class MySQLIsolation:
         if reason and not self._may_clone:
             raise _unfit_level(reason)
         if reason:
-            self._tell(f"{{test}} is isolated by clone, since {reason}")
+            self._note(f"{{test}} is isolated by clone, since {reason}")
             isolation = "clone"
         with self._uses.alone():
             name = self._registry.copy_now("frozen", self.live)
@@ -385,7 +385,7 @@ class MySQLIsolation:
             self._is_written = True
             reason = f"the key journal fails: {error}"
         if reason:
-            self._tell(f"undo: {{test}}: its database was replaced: {reason}")
+            self._note(f"undo: {{test}}: its database was replaced: {reason}")
         self._replace_by_copy(level)
         return True
 

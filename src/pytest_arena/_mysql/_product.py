@@ -60,7 +60,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
         registry = MySQLRegistry(
             server.address,
             project=self._project(),
-            tell=self._core.ledger.note,
+            note=self._core.ledger.note,
             lock_timeout=self._config.lock_timeout,
             source=source,
         )
@@ -152,17 +152,17 @@ class MySQL(ServerProduct[MySQLRegistry]):
                 self._core.ledger.note(
                     f"{self.shown}: tests are isolated by clone, since {reason}"
                 )
-        tell = self._core.ledger.note
+        note = self._core.ledger.note
         if isolation == "rollback":
             check_for_sockets(self._config.places["isolation"])
-            shared = RollbackIsolation(registry, content, uses=uses, tell=tell)
+            shared = RollbackIsolation(registry, content, uses=uses, note=note)
             return cast("Isolation", shared)
         live = MySQLIsolation(
             registry,
             content,
             isolation,
             uses=uses,
-            tell=tell,
+            note=note,
             may_clone=asked_for == "auto",
         )
         return cast("Isolation", live)

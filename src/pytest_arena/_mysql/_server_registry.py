@@ -159,13 +159,13 @@ class MySQLRegistry:
         *,
         project: str = "",
         registry: str = REGISTRY,
-        tell: Callable[[str], None] = discard,
+        note: Callable[[str], None] = discard,
         lock_timeout: float = 0.0,
         source: str = "",
     ) -> None:
         self._source = source  # the place of the option that names the server
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
-        self.tell = tell
+        self.note = note
         self.name = registry
         self.left: list[
             str

@@ -96,7 +96,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
             # The build of a template has no limit, and no database of a test.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
-            prepare(dialect, cparams, tell=core.ledger.note)
+            prepare(dialect, cparams, note=core.ledger.note)
             _wait_for_free_connection(dialect, core)
         # A later listener or a factory of the app may open another connection.
         has_factory = any(map(cparams.get, _FACTORIES))

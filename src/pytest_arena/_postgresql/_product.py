@@ -68,13 +68,13 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         return registry
 
     def _open_registry(self, server: Server) -> ServerRegistry:
-        tell = self._core.ledger.note
+        note = self._core.ledger.note
         if server.is_named:
-            return NamedServer(server, self._config, tell)
+            return NamedServer(server, self._config, note)
         return ServerRegistry(
             server.address,
             project=self._project(),
-            tell=tell,
+            note=note,
             lock_timeout=self._config.lock_timeout,
         )
 
@@ -110,13 +110,13 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         registry = self._registry()
         isolation_named(self._config, ISOLATIONS, self.shown)
-        tell = self._core.ledger.note
+        note = self._core.ledger.note
         with_rights = self.users.begin(database)
         isolation: ServerIsolation
         if isinstance(registry, NamedServer):
             registry.take(database)
             isolation = NamedIsolation(
-                registry, content, "rollback", uses=uses, tell=tell
+                registry, content, "rollback", uses=uses, note=note
             )
         else:
             isolation = isolate(
@@ -127,7 +127,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
                 shown=self.shown,
                 place=self._config.places["isolation"],
                 uses=uses,
-                tell=tell,
+                note=note,
             )
         if isolation.name == "clone":
             self._note_slow_disk(registry)

@@ -48,7 +48,7 @@ class Copy:
 
     Each level keeps a snapshot of the content at its start. Levels without a write between them
     share a snapshot. ``leave`` restores it by the first of the ``fast`` methods that works now. If
-    none works, it uses SQLite's online backup. ``add_note`` gets a line if a fast method fails its
+    none works, it uses SQLite's online backup. ``note`` gets a line if a fast method fails its
     trial.
 
     Cost of enter and leave: 40 µs without a write to the file, otherwise the cost of the method.
@@ -58,11 +58,11 @@ class Copy:
     fast: tuple[type[RestoreMethod], ...] = (Pages, Wal)
 
     def __init__(
-        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = discard
+        self, live: Path, base: Path | None, *, note: Callable[[str], None] = discard
     ) -> None:
         self.live = live
         self._check_after_leave: Callable[[], None] = nothing
-        self._tell = tell
+        self._note = note
         # Moments that are in use. Iterating over a `WeakSet` costs ten times as much.
         self._moments: weakref.WeakKeyDictionary[Moment, None] = (
             weakref.WeakKeyDictionary()
@@ -90,7 +90,7 @@ class Copy:
                 self._starts = [FileSnapshot(sql.write_nothing(live.parent))]
             else:
                 start = FileSnapshot(base) if base else None
-                self._open_restorer = Restorer(live, start, self.fast, tell)
+                self._open_restorer = Restorer(live, start, self.fast, note)
                 self._open_restorer.start_from_current()
                 self._starts = [self._open_restorer.current]
         self._is_overwritten = (
@@ -129,7 +129,7 @@ class Copy:
     def _restorer(self) -> Restorer:
         if self._open_restorer is None:
             self._open_restorer = Restorer(
-                self.live, self._starts[0], self.fast, self._tell
+                self.live, self._starts[0], self.fast, self._note
             )
         return self._open_restorer
 
@@ -392,14 +392,14 @@ class Restorer:
         live: Path,
         start: FileSnapshot | None,
         fast: tuple[type[RestoreMethod], ...],
-        tell: Callable[[str], None],
+        note: Callable[[str], None],
     ) -> None:
         self.live = live
         self.restored: Counter[str] = Counter()
         self.state_number = 0
         self.generation = 0
         self._fast = fast
-        self._tell = tell
+        self._note = note
         self._owned: list[FileSnapshot] = []  # snapshots that this object removes
         self._passed: set[str] = set()  # methods that have passed their trials
         self._open()
@@ -574,7 +574,7 @@ class Restorer:
             self._passed.add(method.name)
         elif passed is False:  # None: the disk is too full for a trial
             self._methods.remove(method)
-            self._tell(
+            self._note(
                 f"{self.live.name}: the restore method {method.name!r} failed its trial on SQLite "
                 f"{sqlite3.sqlite_version}. pytest-arena restores whole copies instead, which "
                 "takes longer"

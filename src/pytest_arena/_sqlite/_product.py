@@ -174,13 +174,13 @@ class SQLite:
         return ""
 
 
-def _copy(database: Database, content: Any, tell: Callable[[str], None]) -> Isolation:
-    return Copy(Path(database.file), content, tell=tell)
+def _copy(database: Database, content: Any, note: Callable[[str], None]) -> Isolation:
+    return Copy(Path(database.file), content, note=note)
 
 
 def _rollback(
-    database: Database, content: Any, tell: Callable[[str], None]
+    database: Database, content: Any, note: Callable[[str], None]
 ) -> Isolation:
     from pytest_arena._sqlite.rollback._rollback import Rollback  # noqa: PLC0415 - rarely used
 
-    return Rollback(Path(database.file), content, tell=tell)
+    return Rollback(Path(database.file), content, note=note)

@@ -38,7 +38,7 @@ def _told() -> list[str]:
 
 @pytest.fixture(name="isolation")
 def _isolation(base: Path, told: list[str]) -> Iterator[Rollback]:
-    isolation = Rollback(base.with_name("live.db"), base, tell=told.append)
+    isolation = Rollback(base.with_name("live.db"), base, note=told.append)
     isolation.enter()
     yield isolation
     isolation.close()

@@ -64,7 +64,7 @@ class RollbackIsolation(MySQLIsolation):
         template: str | None,
         *,
         uses: Usage,
-        tell: Callable[[str], None],
+        note: Callable[[str], None],
     ) -> None:
         self._proxy: MySQLProxy | None = None
         self._opening = threading.RLock()
@@ -72,7 +72,7 @@ class RollbackIsolation(MySQLIsolation):
         self._unrestorable: dict[str | None, tuple[str, ...]] = {}
         self._counters: dict[str, dict[str, int]] = {}
         super().__init__(
-            registry, template, "rollback", uses=uses, tell=tell, may_clone=True
+            registry, template, "rollback", uses=uses, note=note, may_clone=True
         )
         # The reader connects through the proxy, so that it sees the shared transaction.
         self._reader = MySQLControlLine(lambda: open_control(self.address))
@@ -98,7 +98,7 @@ class RollbackIsolation(MySQLIsolation):
                     self._proxy = MySQLProxy(
                         self._registry.address_of(self.live),
                         self._names_that_write,
-                        note=self._tell,
+                        note=self._note,
                         lock_timeout=self._registry.lock_timeout,
                     )
             return self._proxy
@@ -273,7 +273,7 @@ class RollbackIsolation(MySQLIsolation):
             if names and is_first:
                 more = ", …" if len(names) > _MOST_NAMES else ""
                 shown = ", ".join(names[:_MOST_NAMES]) + more
-                self._tell(
+                self._note(
                     "rollback: a new copy replaces the database after each test that has written, "
                     f"since the server cannot roll back {shown}"
                 )

@@ -27,13 +27,13 @@ def isolate(
     shown: str,
     place: str,
     uses: Usage,
-    tell: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.
 
     ``auto`` is undo. If undo does not work here, it is clone, and the summary says why.
     ``with_rights`` returns the template with the rights and objects of the app's role. ``shown`` is
-    the server in messages. ``place`` is the line that sets ``arena_isolation``. ``add_note`` gets
+    the server in messages. ``place`` is the line that sets ``arena_isolation``. ``note`` gets
     lines for the summary.
 
     Raises:
@@ -47,7 +47,7 @@ def isolate(
             isolation,
             with_rights=with_rights,
             uses=uses,
-            tell=tell,
+            note=note,
             may_clone=asked_for == "auto",
         )
 
@@ -60,7 +60,7 @@ def isolate(
         if not reason:
             undo = create("undo")
             for remark in templates.remarks(registry, with_rights(template)):
-                tell(f"undo: {remark}")
+                note(f"undo: {remark}")
             return undo
         fix = templates.fix_for_undo(registry)
         line = f"{reason}. For undo: {fix}"
@@ -75,5 +75,5 @@ def isolate(
             cause=place,
             fix=f"{fix}\nor arena_isolation = auto   (clone, as long as undo does not work)",
         )
-    tell(f"{shown}: tests are isolated by clone, since {line}")
+    note(f"{shown}: tests are isolated by clone, since {line}")
     return create("clone")

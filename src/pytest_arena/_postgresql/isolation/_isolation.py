@@ -79,7 +79,7 @@ class ServerIsolation:
         *,
         with_rights: Callable[[str | None], str | None] = as_built,
         uses: Usage,
-        tell: Callable[[str], None],
+        note: Callable[[str], None],
         may_clone: bool = False,
     ) -> None:
         self._registry = registry
@@ -87,7 +87,7 @@ class ServerIsolation:
         self._may_clone = may_clone
         self._with_rights = with_rights
         self._uses = uses
-        self._tell = tell
+        self._note = note
         self._check: Callable[[], None] = nothing
         self._next_isolation = ""
         self._snapshots: list[Snapshot] = []  # this isolation freezes and drops them
@@ -104,7 +104,7 @@ class ServerIsolation:
         self._stack = [ServerLevel(live)]
 
     def _new_live(self, isolation: str) -> _Live:
-        return KINDS[isolation](self._registry, self._uses, self._tell)
+        return KINDS[isolation](self._registry, self._uses, self._note)
 
     @property
     def live(self) -> _Live:
@@ -183,7 +183,7 @@ class ServerIsolation:
                 raise IsolationError(
                     error.what, why=error.why, cause=error.cause, fix=error.fix
                 ) from None
-            self._tell(f"{{test}} is isolated by clone, since {error.reason}")
+            self._note(f"{{test}} is isolated by clone, since {error.reason}")
             return False
         return True
 

@@ -60,11 +60,11 @@ class LiveDatabase(ABC):
     restores_schema: ClassVar[bool] = False  # leaving a level undoes DDL
 
     def __init__(
-        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
     ) -> None:
         self.registry = registry
         self.uses = uses
-        self.tell = tell
+        self.note = note
         self.name = ""
         self.snapshot = Snapshot(registry, None)
         self.base = 0  # levels below this one are in the snapshot
@@ -232,7 +232,7 @@ class LiveDatabase(ABC):
         try:
             self.keep(self.name, kept[1], called=kept[0])
         except (ControlFailure, ArenaError) as error:
-            self.tell(f"{kept[1]}: not kept: {error}")
+            self.note(f"{kept[1]}: not kept: {error}")
             self.registry.drop_later(self.name)
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
@@ -286,7 +286,7 @@ class LiveDatabase(ABC):
             for name in names:
                 control.run(sql.rollback_prepared(name))
         shown = ", ".join(names)
-        self.tell(
+        self.note(
             f"{self.isolation}: {{test}} has left prepared transactions, rolled back: {shown}"
         )
 
@@ -385,9 +385,9 @@ class JournaledDatabase(LiveDatabase):
     isolation = "undo"
 
     def __init__(
-        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
     ) -> None:
-        super().__init__(registry, uses, tell)
+        super().__init__(registry, uses, note)
         self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
         # The number of uses at the last moment, and the moment.
         self._moment: tuple[int, ServerMoment] | None = None
@@ -590,7 +590,7 @@ class JournaledDatabase(LiveDatabase):
         shown = ", ".join(tables_first[:_SHOWN])
         if len(marks) > _SHOWN:
             shown += f" and {len(marks) - _SHOWN} more"
-        self.tell("undo: {test}: its database was replaced: " + shown)
+        self.note("undo: {test}: its database was replaced: " + shown)
 
     def leave_ended(self, number: int) -> bool:
         """Wait until the level's connections have ended, and leave it. Return whether it worked."""

@@ -81,9 +81,9 @@ class PlainDatabase(LiveDatabase):
     isolation = "clone"
 
     def __init__(
-        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
     ) -> None:
-        super().__init__(registry, uses, tell)
+        super().__init__(registry, uses, note)
         self._mark = _Facts(0)
         self._latest: _Facts | None = None  # the facts that showed a change
 

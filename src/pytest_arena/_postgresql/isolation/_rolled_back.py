@@ -107,9 +107,9 @@ class RolledBackDatabase(PlainDatabase):
     restores_schema = True
 
     def __init__(
-        self, registry: ServerRegistry, uses: Usage, tell: Callable[[str], None]
+        self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
     ) -> None:
-        super().__init__(registry, uses, tell)
+        super().__init__(registry, uses, note)
         self._proxy: Proxy | None = None
         # For each level above a changed level, the version and the rows at its start.
         self._starts: dict[int, tuple[object, ReadContent]] = {}
@@ -125,7 +125,7 @@ class RolledBackDatabase(PlainDatabase):
         with self.registry.reporting("the shared connection cannot be opened"):
             address = self.registry.address_of(name)
             proxy = open_proxy(
-                address, note=self.tell, lock_timeout=self.registry.lock_timeout
+                address, note=self.note, lock_timeout=self.registry.lock_timeout
             )
             watch_functions(proxy)
         return proxy
@@ -217,7 +217,7 @@ class RolledBackDatabase(PlainDatabase):
         """Open a level, whose savepoint is opened at the first write."""
         if self.kept_as is not None:
             # A wider level still uses this database, so it cannot be kept now.
-            self.tell(f"{self.kept_as[1]}: not kept: a wider fixture still needs it")
+            self.note(f"{self.kept_as[1]}: not kept: a wider fixture still needs it")
             self.kept_as = None
         self.proxy.leave_to(number - 1)
         version = self.proxy.version
@@ -292,7 +292,7 @@ class RolledBackDatabase(PlainDatabase):
 
     def report_marks(self, marks: tuple[str, ...]) -> None:
         """Report that the shared connection has ended."""
-        self.tell(f"rollback: {{test}}: its database was replaced: {marks[0]}")
+        self.note(f"rollback: {{test}}: its database was replaced: {marks[0]}")
 
     def leave_ended(self, number: int) -> bool:
         """Leave a level whose connections were ended."""

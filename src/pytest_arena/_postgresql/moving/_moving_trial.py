@@ -32,11 +32,11 @@ _reasons: Final[dict[type[AbstractEventLoop], str]] = {}
 
 
 def prepare(
-    dialect: Dialect, cparams: dict[str, Any], *, tell: Callable[[str], None]
+    dialect: Dialect, cparams: dict[str, Any], *, note: Callable[[str], None]
 ) -> None:
     """Change the arguments of a connect call so that the connection can move between loops.
 
-    An engine's connect calls this. If a connection has to stay in its loop, ``add_note`` gets a
+    An engine's connect calls this. If a connection has to stay in its loop, ``note`` gets a
     line for the summary. The first call for each class of loops runs a trial of about 2 ms.
     """
     if isinstance(cparams.get("async_creator_fn"), MovingConnect):
@@ -53,9 +53,9 @@ def prepare(
         _reasons[kind] = why_not(driver.asyncpg.connect, kind)
     reason = _reasons[kind]
     if reason:
-        tell(_stays(f"this asyncpg, in a {kind.__name__}: {reason}"))
+        note(_stays(f"this asyncpg, in a {kind.__name__}: {reason}"))
         return
-    on_tls = partial(tell, _stays("TLS"))
+    on_tls = partial(note, _stays("TLS"))
     cparams["async_creator_fn"] = MovingConnect(driver.asyncpg.connect, on_tls)
 
 

@@ -69,7 +69,7 @@ class NamedIsolation(ServerIsolation):
 
     def _new_live(self, isolation: str) -> NamedDatabase:
         del isolation
-        return NamedDatabase(self._registry, self._uses, self._tell)
+        return NamedDatabase(self._registry, self._uses, self._note)
 
     def replace(self, content: str | None) -> None:
         """Begin with a new build, outside of all levels.

@@ -86,10 +86,10 @@ class NamedServer(ServerRegistry):
     """
 
     def __init__(  # the base class would create the registry
-        self, server: Server, config: Config, tell: Callable[[str], None]
+        self, server: Server, config: Config, note: Callable[[str], None]
     ) -> None:
         self._address = server.address
-        self._tell = tell
+        self._note = note
         self._process = os.getpid()
         self._is_closed = False
         self._taken_by: Database | None = None
@@ -174,7 +174,7 @@ class NamedServer(ServerRegistry):
         note = f"tests use {self._where} itself, since role {role} may not create databases"
         if self.has_schema:
             note += ". It is not empty, so that arena_schema is not built"
-        self._tell(f"rollback: {note}")
+        self._note(f"rollback: {note}")
 
     def _note_sequences_without_rights(self) -> None:
         names = [name for (name,) in self.control.rows(_SEQUENCES_WITHOUT_RIGHTS)]
@@ -184,7 +184,7 @@ class NamedServer(ServerRegistry):
         if len(names) > _MOST_NAMES:
             shown += f" and {len(names) - _MOST_NAMES} more"
         role = self._address.user
-        self._tell(
+        self._note(
             f"rollback: sequences stay where tests have moved them, since role {role} may not set "
             f"them: {shown}. Next: GRANT SELECT, UPDATE ON SEQUENCE {names[0]} TO "
             f"{identifier(role)}"
@@ -235,7 +235,7 @@ class NamedServer(ServerRegistry):
         if self._transaction is None:
             with self.reporting("the shared connection cannot be opened"):
                 self._transaction = open_proxy(
-                    self._address, note=self._tell, lock_timeout=self.lock_timeout
+                    self._address, note=self._note, lock_timeout=self.lock_timeout
                 )
         return self._transaction
 

@@ -132,13 +132,13 @@ class ServerRegistry:
         *,
         project: str = "",
         registry: str = REGISTRY,
-        tell: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
         lock_timeout: float = 0.0,
     ) -> None:
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
         self._address = address
         self._process = os.getpid()
-        self._run = RegistryRun(address, project, registry, tell)
+        self._run = RegistryRun(address, project, registry, note)
         self.control = self._run.control  # for short statements of any thread
         self.writes = self._run.writes
         self.left: list[

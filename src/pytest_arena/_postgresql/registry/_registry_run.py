@@ -157,12 +157,12 @@ class RegistryRun:
     """
 
     def __init__(
-        self, address: Address, project: str, name: str, tell: Callable[[str], None]
+        self, address: Address, project: str, name: str, note: Callable[[str], None]
     ) -> None:
         self._address = address
         self._project = project
         self.name = name
-        self._tell = tell
+        self._note = note
         self._server_version = 0  # until it is connected
         self.number = 0  # until it is connected
         self.databases: dict[str, str] = {}  # the kinds of the run's databases, by name
@@ -262,7 +262,7 @@ class RegistryRun:
         with self.writes.count():
             ids = control.rows(f"{_IN_TURN}, {begin}")
             while not ids and seconds() < end:
-                self._tell(WAITED)
+                self._note(WAITED)
                 rest(_STEP)
                 ids = control.rows(f"{_IN_TURN}, {begin}")
             if not ids:

@@ -45,7 +45,7 @@ class Rollback:
     name = "rollback"
 
     def __init__(
-        self, live: Path, base: Path | None, *, tell: Callable[[str], None] = discard
+        self, live: Path, base: Path | None, *, note: Callable[[str], None] = discard
     ) -> None:
         self.live = live
         self._check_after_leave: Callable[[], None] = nothing
@@ -57,13 +57,13 @@ class Rollback:
                 start = FileSnapshot(base)
             else:
                 start = FileSnapshot(sql.write_nothing(live.parent))
-        self._shared = SharedDatabase(live, start, tell)
+        self._shared = SharedDatabase(live, start, note)
         self._lock = _Lock(self._shared)
         # For the base and for each level, the content that its changes are compared with.
         self._starts = [start]
         share(self._shared)
         class_makers[str(live)] = self._class_of
-        self._tell = tell
+        self._note = note
         self._end_watching = _process.on_audit_events(
             {
                 "os.fork": self._on_fork,
@@ -94,7 +94,7 @@ class Rollback:
 
     def _on_fork(self) -> None:
         if self.depth and not is_own():
-            self._tell(messages.OTHER_PROCESS)
+            self._note(messages.OTHER_PROCESS)
 
     def _on_open(self, name: object, _mode: object, flags: int | None) -> None:
         if self.depth and sql.opens_for_writing(name, flags, self.live):
@@ -110,7 +110,7 @@ class Rollback:
         if "python" in Path(os.fsdecode(program or words[0])).name:
             words += (os.environ if variables is None else variables).values()
         if any(str(self.live) in os.fsdecode(word) for word in words):
-            self._tell(messages.OTHER_PROCESS)
+            self._note(messages.OTHER_PROCESS)
 
     def enter(self) -> None:
         """Open a level, and its savepoint.

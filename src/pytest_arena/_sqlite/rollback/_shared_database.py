@@ -119,10 +119,10 @@ class SharedDatabase:
     """
 
     def __init__(
-        self, live: Path, base: FileSnapshot, tell: Callable[[str], None]
+        self, live: Path, base: FileSnapshot, note: Callable[[str], None]
     ) -> None:
         self.live = live
-        self.tell = tell
+        self.note = note
         self.lock = threading.Condition(threading.RLock())
         self.levels: list[SharedLevel] = []
         self.writer: Writer | None = None
@@ -370,7 +370,7 @@ class SharedDatabase:
             if self.levels:
                 snapshot = self.levels[-1].snapshot
                 state = self.levels[-1].state
-            self.tell(messages.lost_by_rollback(self.live.name))
+            self.note(messages.lost_by_rollback(self.live.name))
         self.rebuild(snapshot, state)
 
     def overwrite(self, file: Path | None) -> FileSnapshot:

@@ -432,7 +432,7 @@ class SharingConnection(GuardedConnection):
                 self._become_writer()
             self._run_own(f"BEGIN {level}")
         if _TEMPORARY.search(cursor.arena_statement):
-            self.arena_shared.tell(messages.TEMPORARY_TABLE)
+            self.arena_shared.note(messages.TEMPORARY_TABLE)
         self._write(statement, cursor)
 
     def _begins_by_itself(self) -> bool:
@@ -450,7 +450,7 @@ class SharingConnection(GuardedConnection):
             return shared.real
         view = shared.committed_view()
         if view is None:
-            shared.tell(messages.dirty_read(writer.shown))
+            shared.note(messages.dirty_read(writer.shown))
             return shared.real
         return view
 
@@ -529,7 +529,7 @@ class SharingConnection(GuardedConnection):
                 empty = self.arena_shared.empty_image()
                 sqlite3.Connection.deserialize(self, empty)
         if not is_copy:
-            self.arena_shared.tell(messages.NO_VACUUM)
+            self.arena_shared.note(messages.NO_VACUUM)
 
     # The methods of sqlite3.Connection.
 
