@@ -53,6 +53,20 @@ def answers():
 async def test_of_its_file(client, storm, answers):
     answers.append(await client.get("/dancers"))
 
+class TestValue:
+    __slots__ = ()
+
+@pytest.fixture
+def answer_beside_slots(storm):
+    value = TestValue()
+    answers = []
+    yield answers
+    assert value and "Storm" in answers[0].json()
+
+@proves
+async def test_beside_slots(client, answer_beside_slots):
+    answer_beside_slots.append(await client.get("/dancers"))
+
 @proves
 async def test_of_the_conftest(client, storm, still_there):
     await client.get("/dancers")
@@ -156,6 +170,7 @@ async def test_by_a_wide_fixture(client, storm, module_answers):
 
 PROVEN = [
     "of_its_file",
+    "beside_slots",
     "of_the_conftest",
     "by_a_finalizer",
     "by_a_teardown_method",

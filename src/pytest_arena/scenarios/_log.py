@@ -215,7 +215,7 @@ def holds_answer(value: object, depth: int = 2) -> bool:
     elif isinstance(value, dict):
         inner = value.values()
     elif kind.__name__.startswith("Test"):  # the instance of a test's class
-        inner = vars(value).values()
+        inner = getattr(value, "__dict__", {}).values()
     return depth > 0 and any(holds_answer(each, depth - 1) for each in inner)
 
 
