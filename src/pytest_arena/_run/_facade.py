@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
-    from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
+    from typing_extensions import TypeVar  # it can have a default
 
     from pytest_arena._app._client import AsyncClient
     from pytest_arena._app._live_server import LiveServer

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Mark refusals outside of tests as reported."""
-    failures = [*databases.children.check_early(), *databases.early.lines()]
+    failures, notes = _failures_and_notes(config, databases)
     servers, server_of_code = databases.children.servers()
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
@@ -41,18 +41,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    notes: list[str] = []
-    reasons: list[str] = []
-    for store in stores:
-        notes += store.notes
-        reasons += filter(None, store.reasons)
-    notes += _unread(databases)
-    failures += databases.provision.differences
-    migration_lines = _migration_lines(config, databases)
-    if config.migrations == "fail":
-        failures += [f"{line} (arena_migrations = fail)" for line in migration_lines]
-    else:
-        notes += migration_lines
+    reasons = chain.from_iterable(store.reasons for store in stores)
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
     has_template = _has_template(named, used, known)
@@ -67,7 +56,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         noted=tuple(ledger.noted),
         failures=tuple(failures),
         has_template=has_template,
-        built_because=tuple(reasons),
+        built_because=tuple(filter(None, reasons)),
         table_seconds=table_seconds,
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
@@ -87,6 +76,24 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _failures_and_notes(
+    config: Config, databases: Databases
+) -> tuple[list[str], list[str]]:
+    """Return the lines that fail the run, and the notes."""
+    failures = [*databases.children.check_early(), *databases.early.lines()]
+    failures += databases.provision.differences
+    notes: list[str] = []
+    for store in databases.provision.stores.values():
+        notes += store.notes
+    notes += _unread(databases)
+    lines = _migration_lines(config, databases)
+    if config.migrations == "fail":
+        failures += [f"{line} (arena_migrations = fail)" for line in lines]
+    else:
+        notes += lines
+    return failures, notes
 
 
 def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[str]:

@@ -48,7 +48,7 @@ class ChangedTables:
         if not self.journals:
             return entries
         lock = "FOR UPDATE" if is_locking else ""
-        questions: list[str] = []
+        questions = []
         for journal in self.journals:
             questions.append(
                 f"(SELECT t, MAX(kind >= {MAY_CASCADE}) "
@@ -81,7 +81,7 @@ class ChangedTables:
         for name in names:
             journaled = self.tables[name]
             table_numbers[journaled.journal].append(str(journaled.table.number))
-        statements: list[str] = []
+        statements = []
         for journal, numbers in table_numbers.items():
             statements.append(
                 f"DELETE FROM {journal} WHERE t IN ({', '.join(numbers)})"

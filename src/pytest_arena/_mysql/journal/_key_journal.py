@@ -242,7 +242,7 @@ class KeyJournal:
         self._known.restore_counters(level.counters)
 
     def _moved_counters(self, level: JournalLevel) -> list[tuple[str, int]]:
-        moved: list[tuple[str, int]] = []
+        moved = []
         for name, counter in level.counters.items():
             if self._known.counters[name] != counter:
                 moved.append((name, counter))

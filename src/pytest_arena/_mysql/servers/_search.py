@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._control import MySQLControl
-    from pytest_arena._mysql.servers._mysql_programs import MySQLPrograms
 
 _FORM = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
 _FIX = f"apt install mariadb-server   # or mysql-server\nor {_FORM}"
@@ -115,8 +114,8 @@ def private_server(config: Config) -> Server:
     check_system()
     from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not on Windows
 
-    reasons: list[str] = []
-    usable: list[MySQLPrograms] = []
+    reasons = []
+    usable = []
     for program in installed():
         try:
             usable.append(read_programs(program))

@@ -75,7 +75,7 @@ def find_server(config: Config) -> Server:
 def installed_server(config: Config) -> Server:
     """Return a private cluster of the first installed PostgreSQL that works."""
     check_system()
-    reasons: list[str] = []
+    reasons = []
     for folder in folders():
         try:
             return _private_server(read_programs(folder, str(folder)), config)
@@ -137,7 +137,7 @@ def _socket_folders(port: int) -> list[str]:
 def _service(host: str, port: int, patience: float) -> Server:
     users = (os.environ.get("PGUSER", ""), os_user(), _USUAL_USER)
     password = os.environ.get("PGPASSWORD", "")
-    reasons: list[str] = []
+    reasons = []
     for user in filter(None, dict.fromkeys(users)):
         address = Address(
             "postgresql", host, port, user, "postgres", password, patience

@@ -56,7 +56,7 @@ def first_usable(
     Raises:
         ServerError: with each source that was tried, and why it failed.
     """
-    reasons: list[str] = []
+    reasons = []
     for name, find in sources.items():
         try:
             return find(config)
@@ -71,10 +71,12 @@ def first_usable(
 
 
 def foreign_host(config: Config, variable: str) -> list[str]:
-    """Return the reason why the host of a variable is not used, if it is another machine.
+    """Return why a local service cannot be at the host of a variable: it is another machine.
+
+    The list is empty if it may be there.
 
     Raises:
-        Unavailable: ``arena_database = own``.
+        Unavailable: ``arena_database = own`` wants a private server and no local service.
     """
     if config.database == "own":
         raise Unavailable("not asked for, a private server is")
