@@ -180,3 +180,51 @@ def test_a_thread_that_a_shutdown_does_not_join_writes_in_no_later_test(
         "app.py:28  with Session(engine) as session, session.begin():",
         "next: stop and join the thread in the lifespan's shutdown",
     )
+
+
+HOLDING_APP = LEFT_APP.replace(
+    "def work():\n",
+    """def work():
+    with suppress(Exception), Session(engine) as session:
+        session.add(Beat(by="thread"))
+        session.flush()
+        is_done.set()
+        turns.get()
+""",
+).replace("import asynccontextmanager", "import asynccontextmanager, suppress")
+HOLDING_TESTS = """
+import threading
+
+from app import Beat, is_done, turns
+from sqlalchemy import select
+
+ERRORS = []
+
+
+def test_first(test_client):
+    test_client.get("/nothing")
+    assert is_done.wait(30)
+
+
+def test_next(db_session, monkeypatch):
+    is_done.clear()
+    monkeypatch.setattr(
+        threading, "excepthook", lambda details: (ERRORS.append(details.exc_value), is_done.set())
+    )
+    turns.put(True)  # the thread leaves its first session
+    turns.put(True)
+    assert is_done.wait(30)
+    assert db_session.scalars(select(Beat.by)).all() == []
+    assert type(ERRORS[0]).__name__ == "LateWorkError"
+"""
+
+
+def test_nor_does_one_whose_open_transaction_failed_its_test(example: Example) -> None:
+    """pytest-arena ends that transaction, and refuses the thread's next connection."""
+    project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    files = project.with_files(app=HOLDING_APP, test_it=HOLDING_TESTS)
+    run = files.run("-q").expect(1, passed=2, errors=1)
+    run.says(
+        "ConnectionLeak: the test ended with an open transaction",
+        "refused: a connection for a thread that the lifespan of an earlier test had started",
+    )

@@ -238,15 +238,17 @@ class FixtureLevels:
 
     def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
         cancel_jobs = test.late_work.cancel_jobs
-        if level is not None and test.plan.has_examples:
-            for upper in self.levels.above(level):
-                if isinstance(upper.owner, Examples):
-                    self.levels.end_leaks(upper, upper.serial, cancel_jobs)
-        self.levels.end_leaks(level, test.serial, cancel_jobs)
-        # This comes last: a thread of an ended lifespan may be about to end its transaction.
-        registry = test.gate.registry
-        if threading.active_count() > 1 or registry.ended_lifespans:
-            registry.refuse_ended_lifespans()
+        try:
+            if level is not None and test.plan.has_examples:
+                for upper in self.levels.above(level):
+                    if isinstance(upper.owner, Examples):
+                        self.levels.end_leaks(upper, upper.serial, cancel_jobs)
+            self.levels.end_leaks(level, test.serial, cancel_jobs)
+        finally:
+            # A thread of an ended lifespan may end its transaction during `end_leaks`.
+            registry = test.gate.registry
+            if threading.active_count() > 1 or registry.ended_lifespans:
+                registry.refuse_ended_lifespans()
 
     def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
         kinds = empty_sessions(before)
