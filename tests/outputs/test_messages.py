@@ -250,6 +250,13 @@ def test_without_the_files_there_are_messages_all_the_same() -> None:
     assert len(of(found, "pickle")) == 3
 
 
+def test_without_the_files_a_doc_string_keeps_its_quotes() -> None:
+    """A doc string between ``` may have the other mark in a line of its own."""
+    text = 'Feature: f\n  Scenario: s\n    Given a text\n    ```\n    x\n    """\n    y\n    ```\n'
+    [pickle] = of(told(document_of(text, "texts.feature")), "pickle")
+    assert pickle["steps"][0]["argument"]["docString"]["content"] == 'x\n"""\ny'
+
+
 def test_a_scenario_without_steps_is_a_case() -> None:
     """It is malformed, and is not lost."""
     one = judged(Status.MALFORMED, "no steps", scenario=a_scenario("empty", steps=()))

@@ -346,6 +346,8 @@ def test_a_text_without_a_feature_says_how_much_is_lost() -> None:
     said = gherkin(f"Feture: x\n{SCENARIO}{STEPS}{SCENARIO}{STEPS}")
     assert errors(said) == [(1, "")]
     assert "2 scenarios could not be read" in problem(said).what
+    said = gherkin(f"Feture: x\n{SCENARIO}{STEPS}")
+    assert "1 scenario could not be read" in problem(said).what
 
 
 def test_the_asterisk_before_a_keyword() -> None:

@@ -268,20 +268,16 @@ class Registry:
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool entries whose Core connections were created in another level."""
-        entries = []
-        for holder in alive(self._holders):
-            if self._holders.get(holder) != serial:
-                entries.append(entry_of(holder))
-        return entries
+        return [
+            entry_of(holder)
+            for holder in alive(self._holders)
+            if self._holders.get(holder) != serial
+        ]
 
     # Connections that are in their pools.
 
     def _current(self) -> list[PooledConnection]:
-        current = []
-        for pooled in alive(self._connections):
-            if pooled.is_current:
-                current.append(pooled)
-        return current
+        return [pooled for pooled in alive(self._connections) if pooled.is_current]
 
     def idle(self) -> Iterator[PooledConnection]:
         """Yield the connections that are in their pools, each locked against other threads.

@@ -283,7 +283,8 @@ def _scenario_lines(scenario: ScenarioSpec) -> Iterator[tuple[int, str]]:
         for values in step.table:
             yield 0, _row(values)
         if step.doc_string is not None:
-            for line in ('"""', *step.doc_string.split("\n"), '"""'):
+            doc_string = step.doc_string.replace('"""', r"\"\"\"")
+            for line in ('"""', *doc_string.split("\n"), '"""'):
                 yield 0, line
     for columns, rows in groupby(
         scenario.rows, key=lambda row: [name for name, _ in row.values]

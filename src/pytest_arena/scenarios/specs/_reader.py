@@ -459,7 +459,7 @@ def _unreadable(gherkin: Tree, block: GherkinText) -> Iterator[Problem]:
         if slip and slip.title in {"scenario", "scenarioOutline"}:
             lost += 1
     if lost:
-        what = f"{problem.what}. {lost} scenarios could not be read"
+        what = f"{problem.what}. {counted(lost, 'scenario')} could not be read"
         problem = replace(problem, what=what)
     yield problem
 
