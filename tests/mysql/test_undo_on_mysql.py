@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,6 +142,66 @@ def test_the_story_of_a_failed_test(server: StoryMySQLServer, tmp_path: Path) ->
     run.expect(status=1, passed=1, failed=2)
     run.says("POST /items/apple 200  item +1", "POST /items/plum 200  item +1", "pear")
     run.says("the changes since a moment of this test are not known")
+
+
+MADE_IN_THE_TEST = """
+import pytest
+from hand import run
+
+
+@pytest.fixture
+async def tables(client):
+    await run("DROP TABLE line", "DROP TABLE item")
+    await run("CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50))")
+
+
+async def test_by_a_fixture(client, tables):
+    await client.post("/items/apple")
+    await client.post("/items/plum")
+    assert 0
+
+
+async def test_between_requests(client):
+    await client.post("/items/apple")
+    await run("CREATE TABLE late (id INT)", "INSERT INTO late VALUES (1)")
+    await client.post("/items/plum")
+    assert 0
+
+
+async def test_emptied(client):
+    await client.post("/items/apple")
+    await run("TRUNCATE line")
+    await client.post("/items/plum")
+    assert 0
+"""
+UNKNOWN = "in all (with undo it is not known which request changed what)"
+STORIES = [
+    f"""
+POST /items/apple 200
+POST /items/plum 200
+{UNKNOWN}  item +1 ~1, line -1
+""",
+    f"""
+POST /items/apple 200
+POST /items/plum 200
+{UNKNOWN}  item +2, late +1
+""",
+    """
+POST /items/apple 200  item +1
+then, outside of requests  line -1
+POST /items/plum 200  item +1
+""",
+]
+
+
+def test_the_story_of_a_test_that_makes_tables(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The journal does not see their rows: no request is said to have changed nothing."""
+    example = shop(server, tmp_path).with_paths({"hand.py": HAND})
+    run = example.with_files(test_made=MADE_IN_THE_TEST).run("-q", "--tb=short")
+    run.expect(status=1, failed=3)
+    output = re.sub("\n    [+~-] .*", "", run.output)  # without the rows
+    for story in STORIES:
+        assert story in re.sub("  +", "  ", output)
 
 
 UNFIT = """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._content import content, read_rows
 from pytest_arena._mysql._control import (
@@ -22,7 +22,7 @@ from pytest_arena._mysql._frozen import (
     MySQLLevel,
     NoJournal,
 )
-from pytest_arena._mysql.drivers._reach import may_write
+from pytest_arena._mysql.drivers._reach import bare, may_write
 from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
 from pytest_arena._mysql.journal._journal_control import SESSION
 from pytest_arena._mysql.journal._key_journal import KeyJournal, SchemaChanged
@@ -44,13 +44,9 @@ if TYPE_CHECKING:
 _END_SECONDS = 5.0
 _UNREADABLE = "the live database cannot be read"
 _LOCKS_TO_WRITE = re.compile(r"(?is)\s*LOCK\s+TABLES?\b.*\bWRITE\b")
+# Any other statement that may write may also change the schema, for example a CALL.
+_CHANGES_ROWS = re.compile(r"(?i)\s*(?:INSERT|UPDATE|DELETE|REPLACE)\b[^;]*\Z")
 _XA_PREPARE = re.compile(r"(?i)\s*XA\s+PREPARE\s+(?P<name>[^;]+)")
-
-
-class _LastMoment(NamedTuple):
-    level: MySQLLevel
-    number_of_writes: int
-    moment: JournalMoment
 
 
 class MySQLIsolation:
@@ -95,7 +91,11 @@ class MySQLIsolation:
         self._next_isolation = ""
         self._is_written = False
         self._number_of_writes = 0
-        self._last_moment: _LastMoment | None = None
+        # The last moment, by its level and the number of writes before it.
+        self._last_moment: dict[tuple[MySQLLevel, int], JournalMoment] = {}
+        # What statements of this process have done since the last level was entered.
+        self._may_have_ddl = False
+        self._has_new_schema = False
         # The names of prepared XA transactions, in the app's spelling.
         self._prepared: set[str] = set()
         # The level that was left last, if its start is not restored.
@@ -161,6 +161,8 @@ class MySQLIsolation:
             raise _refused_lock(statement)
         if may_write(statement, self._plan.names_that_write):
             self._note_write()
+            if not _CHANGES_ROWS.match(bare(statement)):
+                self._may_have_ddl = True
         prepare = _XA_PREPARE.match(statement)
         if prepare is not None:
             self._prepared.add(prepare["name"])
@@ -254,6 +256,8 @@ class MySQLIsolation:
             level.note_written()
         base = self._bases[-1]
         number = base.journal.depth
+        self._may_have_ddl = False
+        self._has_new_schema = False
         self._stack.append(MySQLLevel(base, number, (base, number)))
         if asked_for not in {"", self.name}:
             self._change_isolation(asked_for)
@@ -464,7 +468,7 @@ class MySQLIsolation:
 
     def _tidy(self) -> None:
         """Drop the bases that no level needs, except the top one."""
-        self._last_moment = None
+        self._last_moment.clear()
         if len(self._bases) == 1:
             return
         used = {self._bases[-1]}
@@ -565,33 +569,32 @@ class MySQLIsolation:
     def moment(self, *, exact: bool = False) -> JournalMoment | ReadContent | None:
         """Return the current changes by the journal.
 
-        Without a journal, return None, or all rows with ``exact``.
+        Without a journal, and after a change of the schema, return None, or all rows with
+        ``exact``.
 
         Cost: nothing if no statement may have written since the last moment.
         """
         journal = self._bases[-1].journal
+        has_journal = exact or not self._has_new_schema
         with self._registry.reporting(_UNREADABLE):
-            if isinstance(journal, NoJournal):
-                return self._live_rows() if exact else None
-            with suppress(SchemaChanged):
-                return self._journal_moment(journal, exact=exact)
-            return self._live_rows()
+            if has_journal and isinstance(journal, KeyJournal):
+                try:
+                    return self._journal_moment(journal, exact=exact)
+                except SchemaChanged:
+                    self._has_new_schema = True
+            return self._live_rows() if exact else None
 
     def _journal_moment(self, journal: KeyJournal, *, exact: bool) -> JournalMoment:
-        level = self._stack[-1]
         if self.is_clean():
             return JournalMoment()
-        last = self._last_moment
-        number = self._number_of_writes
-        is_known = last is not None and last[:2] == (level, number)
-        if last is not None and is_known and not exact:
-            return last.moment
-        moment = journal.moment(exact=exact)
+        key = (self._stack[-1], self._number_of_writes)
+        if key in self._last_moment and not exact:
+            return self._last_moment[key]
+        moment = journal.moment(exact=exact or self._may_have_ddl)
+        self._last_moment.clear()
         # A COMMIT of an open transaction does not count as a write, so this moment is not cached.
-        is_settled = not sessions_inside(self.live)
-        self._last_moment = None
-        if is_settled:
-            self._last_moment = _LastMoment(level, number, moment)
+        if not sessions_inside(self.live):
+            self._last_moment[key] = moment
         return moment
 
     def rows_changed(
@@ -619,14 +622,14 @@ class MySQLIsolation:
                 return self._compared(level, self._stack[number + 1], limit)
             base, inner = level.start
             journal = base.journal
-            are_contents = isinstance(since, ReadContent) or isinstance(
-                until, ReadContent
-            )
-            is_on_top = base is self._bases[-1] and not are_contents
-            if is_on_top and isinstance(journal, KeyJournal):
+            if (
+                base is self._bases[-1]
+                and isinstance(journal, KeyJournal)
+                and isinstance(since, JournalMoment | None)
+                and isinstance(until, JournalMoment | None)
+            ):
                 with suppress(SchemaChanged):
-                    first = _journaled(since)
-                    return journal.rows_changed(first, _journaled(until), limit=limit)
+                    return journal.rows_changed(since, until, limit=limit)
             if isinstance(since, JournalMoment) and since.tables:
                 raise _changed_schema()
             before = since if isinstance(since, ReadContent) else None
@@ -661,10 +664,6 @@ class MySQLIsolation:
                     cause="a program outside of the tests has dropped it",
                     fix="pytest …   # again",
                 ) from error
-
-
-def _journaled(moment: object) -> JournalMoment | None:
-    return moment if isinstance(moment, JournalMoment) else None
 
 
 def _changed_schema() -> IsolationError:
