@@ -23,7 +23,7 @@ from pytest_arena.scenarios.assertions._test_files import (
     function_of,
     functions_in,
     parameters_of,
-    set_up_values,
+    set_up_attributes,
 )
 
 METHODS = frozenset(
@@ -161,7 +161,7 @@ def is_tool_of_set_up(test: object, attribute: str) -> bool:
     """Return whether the set-up assigns a new client, session or app to an attribute."""
     if not _is_tool_class_of(getattr_static(test, attribute, None)):
         return False
-    values = set_up_values(classes_of(test)).get(attribute)
+    values = set_up_attributes(classes_of(test)).get(attribute)
     return values is not None and all(map(_makes_tool, values))
 
 

@@ -1,7 +1,8 @@
-"""Finds the variables whose values a function made itself, only from literals.
+"""Finds the variables of a function that have only values of the test, by a taint analysis.
 
-A value that other code gets or returns is foreign. All values that are computed from it, and lists
-that other code may change, are foreign too.
+A value is foreign (tainted) if other code returns it, gets it, or may change it. A value that is
+computed from a foreign value is foreign, too. A variable is own if all its values come from the
+literals and constants of the test file.
 """
 
 import ast
@@ -14,22 +15,22 @@ from types import CodeType
 from typing import NamedTuple
 
 from pytest_arena.scenarios.assertions._test_files import (
-    BINDING,
-    PURE,
-    SENT,
+    BINDING_FIELDS,
+    PURE_BUILTINS,
+    SERIALIZED_ARGUMENTS,
     Function,
     bindings_in,
     constants_of,
     function_of,
     functions_with_parameter,
     helpers_in,
-    names_in_texts,
+    names_in_string_literals,
     parameters_of,
     pure_imports,
 )
 
-_FOREIGN = ""  # the source of a value without a variable
-_TO_SCALARS = frozenset(
+_FOREIGN = ""  # among names of variables: any foreign value
+_SCALAR_FUNCTIONS = frozenset(
     {
         "all",
         "any",
@@ -43,125 +44,129 @@ _TO_SCALARS = frozenset(
         "str",
     }
 )
-_SCALARS = (ast.Constant, ast.JoinedStr, ast.Compare, ast.UnaryOp)
-_SCOPES = (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_UNKNOWN = (*_SCOPES, ast.Yield, ast.YieldFrom, ast.Import, ast.ImportFrom)
-_METHODS = frozenset({"get", "post", "put", "patch", "delete", "request", "stream"})
-_MOCKS = frozenset({"Mock", "MagicMock", "AsyncMock"})
-_SWALLOWING = re.compile(r"suppress|raises", re.IGNORECASE)
+_SCALAR_NODES = (ast.Constant, ast.JoinedStr, ast.Compare, ast.UnaryOp)
+_NESTED_SCOPES = (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_OPAQUE_NODES = (*_NESTED_SCOPES, ast.Yield, ast.YieldFrom, ast.Import, ast.ImportFrom)
+_REQUEST_METHODS = frozenset(
+    {"get", "post", "put", "patch", "delete", "request", "stream"}
+)
+_MOCK_CLASSES = frozenset({"Mock", "MagicMock", "AsyncMock"})
+_SUPPRESSING = re.compile(r"suppress|raises", re.IGNORECASE)
 
 _Names = frozenset[str]
 
 
 _NO_NAMES = _Names()
-_CLOCK = frozenset({"now", "today", "utcnow"})
+_CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
 
 
 @cache
 def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
-    """Return the variables that a function made itself, and the constants of its module.
+    """Return the own variables of a function, and the constants of its module.
 
     The first call for a function takes 1 ms.
 
     Args:
         code: the code of the function.
-        own_inputs: the parameters and attributes that have only values of the test. An attribute
-            of the test's class is called ``self.NAME``.
+        own_inputs: the parameters and attributes that are own. An attribute of the test's class is
+            called ``self.NAME``.
     """
     function = function_of(code)
     if function is None:
         return frozenset()
     file = code.co_filename
-    return _own_in(function, file, own_inputs, closed_helpers(file))
+    return _own_names_in(function, file, own_inputs, self_contained_helpers(file))
 
 
-def _own_in(
+def _own_names_in(
     function: Function,
     file: str,
     own_inputs: _Names,
-    closed: _Names,
+    self_contained: _Names,
 ) -> _Names:
-    harmless = PURE | pure_imports(file) | closed
-    harmless -= bindings_in([*ast.walk(function)]).keys()
-    flows = _Flows(function, own_inputs, harmless)
-    known = (constants_of(file) | harmless | own_inputs) - flows.bound
-    return flows.own(known) | known
+    # A trusted function keeps no argument, and computes its result only from its arguments.
+    trusted = PURE_BUILTINS | pure_imports(file) | self_contained
+    trusted -= bindings_in([*ast.walk(function)]).keys()
+    flows = _Flows(function, own_inputs, trusted)
+    # Own names that the function reads and does not bind.
+    unbound_own = (constants_of(file) | trusted | own_inputs) - flows.bound
+    return flows.own(unbound_own) | unbound_own
 
 
 @cache
-def closed_helpers(file: str) -> _Names:
+def self_contained_helpers(file: str) -> _Names:
     """Return the functions of a module that read and change only their arguments.
 
-    Such a function may call other such functions.
+    Such a function may call other self-contained functions.
     """
     helpers = helpers_in(file)
-    closed = frozenset(helpers)
+    self_contained = frozenset(helpers)
     while True:
         remaining = frozenset(
             name
-            for name in closed
+            for name in self_contained
             if all(
-                is_closed(helper, file, parameters_of(helper), closed)
+                is_self_contained(helper, file, parameters_of(helper), self_contained)
                 for helper in helpers[name]
             )
         )
-        if remaining == closed:
-            return closed
-        closed = remaining
+        if remaining == self_contained:
+            return self_contained
+        self_contained = remaining
 
 
-def is_closed(
+def is_self_contained(
     function: Function,
     file: str,
     own_parameters: _Names,
-    closed: _Names,
+    self_contained: _Names,
 ) -> bool:
-    """Return whether a function reads only these parameters and the values that it makes."""
-    own = _own_in(function, file, own_parameters, closed)
+    """Return whether a function reads only own names, if these parameters are own."""
+    own = _own_names_in(function, file, own_parameters, self_contained)
     for statement in function.body:
         match statement:
             case ast.Expr(value=ast.Yield(value=value)):
-                read = sources(value) if value else _NO_NAMES
+                read = names_read_by(value) if value else _NO_NAMES
             case _:
-                read = sources(statement)
+                read = names_read_by(statement)
         if not read <= own:
             return False
     return True
 
 
 @cache
-def is_kept_own(file: str, name: str) -> bool:
-    """Return whether a shared fixture keeps its own value in all functions of a file.
+def keeps_own_value(file: str, name: str) -> bool:
+    """Return whether the value of a shared fixture stays own in all functions of a file.
 
-    A function may not put foreign values into the fixture, or pass the fixture to other functions.
+    No function puts a foreign value into it, or passes it to a function that is not trusted.
 
     Args:
         file: the file whose tests share the fixture.
-        name: the name of the fixture, and of the parameters that have its value.
+        name: the name of the fixture, and of the parameters that receive it.
     """
     # `getfixturevalue("name")` gets the fixture without a parameter.
-    if name in names_in_texts(file):
+    if name in names_in_string_literals(file):
         return False
-    closed = closed_helpers(file)
+    self_contained = self_contained_helpers(file)
     return all(
-        name in _own_in(function, file, frozenset({name}), closed)
+        name in _own_names_in(function, file, frozenset({name}), self_contained)
         for function in functions_with_parameter(file, name)
     )
 
 
-def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
-    """Return the variables that an expression reads. The variable "" means other sources.
+def names_read_by(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
+    """Return the variables that an expression reads, and "" if it has another foreign value.
 
-    An attribute of the test's class is a variable: ``self.NAME``.
+    An attribute of the test's class is a variable called ``self.NAME``.
     """
     names = set()
     skipped = set(without)
     for part in ast.walk(node):
         if part in skipped:
             continue
-        if isinstance(part, ast.Call) and _is_mock(part.func):
+        if isinstance(part, ast.Call) and _makes_mock(part.func):
             skipped.update(ast.walk(part.func))
-        if isinstance(part, _UNKNOWN):
+        if isinstance(part, _OPAQUE_NODES):
             names.add(_FOREIGN)
         match part:
             case ast.Attribute(value=ast.Name(id=owner) as name, attr=attribute):
@@ -170,24 +175,26 @@ def sources(node: ast.AST, without: Iterable[ast.AST] = ()) -> _Names:
                     names.add(f"{owner}.{attribute}")
             case ast.Name(id=name):
                 names.add(name)
-        if isinstance(part, ast.Attribute) and part.attr in _CLOCK:
+        if isinstance(part, ast.Attribute) and part.attr in _CLOCK_METHODS:
             names.add(_FOREIGN)
     return frozenset(names)
 
 
 class _Flow(NamedTuple):
-    """The flow of a value into a variable, or into an object that the variable has."""
+    """The flow of a value into a variable, or into the object that the variable refers to."""
 
     target: str
     sources: _Names
     """The variables that the value is computed from."""
     conditions: _Names
-    """The variables that decide whether the value flows."""
-    kept: _Names
-    """The variables whose objects are parts of the value."""
+    """The variables of the conditions under which the statement runs."""
+    contained: _Names
+    """The variables whose objects the value contains. Other code may change them through it."""
     is_scalar: bool
     """Whether the value is immutable."""
-    is_binding: bool
+    is_binding: (
+        bool  # whether the value is assigned to the variable, not put into its object
+    )
 
 
 class _Flows(ast.NodeVisitor):
@@ -197,42 +204,43 @@ class _Flows(ast.NodeVisitor):
         self,
         function: Function,
         own_parameters: _Names,
-        harmless: _Names,
+        trusted: _Names,
     ) -> None:
-        self._harmless = harmless
+        self._trusted = trusted
         self._flows: list[_Flow] = []
         self._conditions: _Names = frozenset()
-        self._sent = frozenset(_sent_in(function))
+        self._serialized = frozenset(_serialized_in(function))
         parametrized = dict(_parametrized(function))
         for name, values in parametrized.items():
             self._bind(ast.Name(name), values)
         for statement in function.body:
             self.visit(statement)
-        for name, times in Counter(_bound_otherwise(function)).items():
+        for name, times in Counter(_names_bound_without_assignment(function)).items():
             if name in own_parameters and times == 1:
                 self._bind(ast.Name(name), ast.List([]))
             elif name not in parametrized:
                 self._add(name, None, is_binding=True)
         self.bound = frozenset(flow.target for flow in self._flows if flow.is_binding)
 
-    def own(self, constants: _Names) -> _Names:
-        """Return the variables without foreign values."""
-        unscalar = {
+    def own(self, unbound_own: _Names) -> _Names:
+        """Return the variables that the function binds and into which no foreign value flows."""
+        mutable = {
             flow.target
             for flow in self._flows
             if flow.is_binding and not flow.is_scalar
         }
         read = {name for flow in self._flows for name in flow.sources | flow.conditions}
         targets = {flow.target for flow in self._flows}
-        foreign = (read | targets) - self.bound - constants
+        foreign = (read | targets) - self.bound - unbound_own
         size = -1
+        # Repeat until no flow makes another variable foreign.
         while size != len(foreign):
             size = len(foreign)
             for flow in self._flows:
                 if (flow.sources | flow.conditions) & foreign:
                     foreign.add(flow.target)
                 if flow.target in foreign:
-                    foreign |= flow.kept & unscalar
+                    foreign |= flow.contained & mutable
         return self.bound - foreign
 
     def _add(
@@ -242,20 +250,20 @@ class _Flows(ast.NodeVisitor):
         *,
         is_binding: bool = False,
     ) -> None:
-        """Add the flow of a value. None is a foreign value."""
+        """Add the flow of a value into a variable. A value of None is foreign."""
         names = frozenset({_FOREIGN})
-        kept = frozenset[str]()
+        contained = frozenset[str]()
         is_scalar = False
         if value is not None:
-            names = sources(value)
+            names = names_read_by(value)
             is_scalar = _is_scalar(value)
             if not is_scalar:
-                kept = sources(value, self._sent)
+                contained = names_read_by(value, self._serialized)
         flow = _Flow(
             target,
             names,
             self._conditions,
-            kept,
+            contained,
             is_scalar,
             is_binding,
         )
@@ -277,27 +285,27 @@ class _Flows(ast.NodeVisitor):
             case ast.Starred(value=inner), _:
                 self._bind(inner, value)
             case _:
-                self._change(target, [value])
+                self._add_mutation(target, [value])
 
-    def _change(self, owner: ast.expr, values: Iterable[ast.AST]) -> None:
-        """Add the flows of values into the objects that an expression names."""
-        for name in sources(owner) - self._harmless:
+    def _add_mutation(self, owner: ast.expr, values: Iterable[ast.AST]) -> None:
+        """Add the flows of values into the objects of all variables that an expression reads."""
+        for name in names_read_by(owner) - self._trusted:
             for value in values:
                 self._add(name, value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Note the value of an assignment. Several variables may share it."""
+        """Note an assignment. The targets of ``a = b = []`` share one object."""
         for target in node.targets:
             self._bind(target, node.value)
             for other in node.targets:
                 if other is not target and not _is_scalar(node.value):
-                    self._change(target, [other])
+                    self._add_mutation(target, [other])
         self.generic_visit(node)
 
     def _visit_binding(
         self, node: ast.AugAssign | ast.AnnAssign | ast.NamedExpr
     ) -> None:
-        """Note the value of one variable."""
+        """Note an assignment to one target."""
         if node.value is not None:
             self._bind(node.target, node.value)
         self.generic_visit(node)
@@ -322,7 +330,7 @@ class _Flows(ast.NodeVisitor):
     def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         """Note the items of a loop, and the variables that decide how often it runs."""
         outer = self._conditions
-        self._conditions = outer | _deciders(node)
+        self._conditions = outer | _loop_conditions(node)
         self._bind_items(node.target, node.iter)
         self.generic_visit(node)
         self._conditions = outer
@@ -330,8 +338,8 @@ class _Flows(ast.NodeVisitor):
     visit_AsyncFor = visit_For  # noqa: N815 - as ast names it
 
     def _visit_branches(self, node: ast.AST) -> None:
-        """Note that a statement decides which of its parts run."""
-        self._visit_under(sources(node), node)
+        """Note that the parts of a branch depend on all variables that the branch reads."""
+        self._visit_conditionally(names_read_by(node), node)
 
     visit_If = _visit_branches  # noqa: N815 - as ast names it
     visit_IfExp = _visit_branches  # noqa: N815 - as ast names it
@@ -346,46 +354,51 @@ class _Flows(ast.NodeVisitor):
     visit_TryStar = _visit_branches  # noqa: N815 - as ast names it
 
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
-        """Note the variables of a ``with``.
+        """Note the variables that a ``with`` binds.
 
-        If it suppresses errors, the rest of its block may not run.
+        If the ``with`` suppresses errors, an error may skip the rest of its block.
         """
         for item in node.items:
             if item.optional_vars is not None:
                 self._bind(item.optional_vars, item.context_expr)
-        conditions = frozenset({_FOREIGN}) if is_swallowing(node) else _NO_NAMES
-        self._visit_under(conditions, node)
+        conditions = frozenset({_FOREIGN}) if suppresses_errors(node) else _NO_NAMES
+        self._visit_conditionally(conditions, node)
 
     visit_AsyncWith = visit_With  # noqa: N815 - as ast names it
 
-    def _visit_under(self, conditions: _Names, node: ast.AST) -> None:
+    def _visit_conditionally(self, conditions: _Names, node: ast.AST) -> None:
         outer = self._conditions
         self._conditions = outer | conditions
         self.generic_visit(node)
         self._conditions = outer
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Note that a call may pass its arguments to all objects that its function names."""
+        """Note that a call may put its arguments into other objects.
+
+        These are the objects that the expression of the called function reads.
+        """
         values = [*node.args, *node.keywords]
-        if not _is_mock(node.func) and not _is_check(node.func):
+        if not _makes_mock(node.func) and not _is_assertion_method(node.func):
             # A call without arguments, such as `names.pop()`, may change its object too.
-            self._change(node.func, values or [ast.Constant(None)])
+            self._add_mutation(node.func, values or [ast.Constant(None)])
         match node.func:
-            case ast.Name(id=name) if name in self._harmless - PURE:
-                # A helper may fill an argument with the values of the others.
+            case ast.Name(id=name) if name in self._trusted - PURE_BUILTINS:
+                # A helper of the module may put one argument into another.
                 for value in values:
                     others = [other for other in values if other is not value]
-                    self._change_argument(value, others)
+                    self._add_mutation_of_argument(value, others)
         self.generic_visit(node)
 
-    def _change_argument(self, argument: ast.AST, values: Iterable[ast.AST]) -> None:
+    def _add_mutation_of_argument(
+        self, argument: ast.AST, values: Iterable[ast.AST]
+    ) -> None:
         if isinstance(argument, ast.keyword | ast.Starred):
             argument = argument.value
         if isinstance(argument, ast.expr):
-            self._change(argument, values)
+            self._add_mutation(argument, values)
 
     def _visit_scope(self, node: ast.AST) -> None:
-        """Note that another function may change the objects that it names."""
+        """Note that a nested function may change the objects of the variables that it reads."""
         self._add(_FOREIGN, node)
         for part in ast.walk(node):
             if isinstance(part, ast.Nonlocal):
@@ -398,23 +411,23 @@ class _Flows(ast.NodeVisitor):
     visit_ClassDef = _visit_scope  # noqa: N815 - as ast names it
 
 
-def is_swallowing(node: ast.With | ast.AsyncWith) -> bool:
-    """Return whether a ``with`` may swallow an error of its block."""
+def suppresses_errors(node: ast.With | ast.AsyncWith) -> bool:
+    """Return whether a ``with`` may suppress an error of its block."""
     return any(
-        _SWALLOWING.search(ast.unparse(item.context_expr)) for item in node.items
+        _SUPPRESSING.search(ast.unparse(item.context_expr)) for item in node.items
     )
 
 
-def _is_mock(function: ast.expr) -> bool:
+def _makes_mock(function: ast.expr) -> bool:
     """Return whether a call of this function makes a mock."""
     match function:
         case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name in _MOCKS
+            return name in _MOCK_CLASSES
     return False
 
 
-def _is_check(function: ast.expr) -> bool:
-    """Return whether a function compares its arguments and keeps none of them."""
+def _is_assertion_method(function: ast.expr) -> bool:
+    """Return whether a function is an assertion method, which keeps none of its arguments."""
     match function:
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
             return name.startswith("assert")
@@ -424,47 +437,51 @@ def _is_check(function: ast.expr) -> bool:
 
 
 def _is_scalar(value: ast.AST) -> bool:
-    """Return whether a value has no parts that other code could change."""
+    """Return whether a value is immutable."""
     match value:
         case ast.Call(func=ast.Name(id=name)):
-            return name in _TO_SCALARS
+            return name in _SCALAR_FUNCTIONS
         case ast.List(elts=values) | ast.Tuple(elts=values):
             return isinstance(value, ast.Tuple) and all(map(_is_scalar, values))
-    return isinstance(value, _SCALARS)
+    return isinstance(value, _SCALAR_NODES)
 
 
-def _deciders(loop: ast.For | ast.AsyncFor) -> _Names:
+def _loop_conditions(loop: ast.For | ast.AsyncFor) -> _Names:
     """Return the variables that decide how often a loop runs."""
     for node in ast.walk(loop):
         if isinstance(node, ast.Break | ast.Continue):
-            return sources(loop)
-    return sources(loop.iter)
+            return names_read_by(loop)
+    return names_read_by(loop.iter)
 
 
-def _sent_in(function: Function) -> Iterator[ast.AST]:
-    """Yield the values that a function sends in requests. A client only serializes them."""
+def _serialized_in(function: Function) -> Iterator[ast.AST]:
+    """Yield the nodes of request arguments that a client serializes, and so does not change."""
     for node in ast.walk(function):
         match node:
-            case ast.Call(func=ast.Attribute(attr=method)) if method in _METHODS:
-                sent = [each for each in node.keywords if each.arg in SENT]
-                yield from chain.from_iterable(map(ast.walk, sent))
+            case ast.Call(func=ast.Attribute(attr=method)) if (
+                method in _REQUEST_METHODS
+            ):
+                serialized = [
+                    each for each in node.keywords if each.arg in SERIALIZED_ARGUMENTS
+                ]
+                yield from chain.from_iterable(map(ast.walk, serialized))
 
 
-def _bound_otherwise(function: Function) -> Iterator[str]:
+def _names_bound_without_assignment(function: Function) -> Iterator[str]:
     """Yield the names that a function binds without an assignment."""
     for node in ast.walk(function):
         if isinstance(node, ast.Global):
             yield from node.names
         if isinstance(node, ast.keyword):
             continue
-        for attribute in BINDING:
+        for attribute in BINDING_FIELDS:
             name = getattr(node, attribute, None)
             if isinstance(name, str):
                 yield name
 
 
 def _parametrized(function: Function) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the arguments that ``@pytest.mark.parametrize`` gives literals."""
+    """Yield the parameters of ``@pytest.mark.parametrize``, each with its list of values."""
     for decorator in function.decorator_list:
         match decorator:
             case ast.Call(

@@ -15,8 +15,8 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from pytest_arena.scenarios.assertions._data_flow import (
+    names_read_by,
     own_names,
-    sources,
 )
 from pytest_arena.scenarios.assertions._own_parameters import (
     Fixtures,
@@ -269,7 +269,7 @@ def _names_in(text: str) -> frozenset[str]:
     expression = parsed(text)
     if expression is None:
         return frozenset()
-    return sources(expression)
+    return names_read_by(expression)
 
 
 def _is_about_nothing(text: str, variables: Mapping[str, object]) -> bool:
@@ -361,7 +361,7 @@ def is_block_of_python(code: CodeType, line: int) -> bool:
     own = own_names(code) | _OF_PYTHON
     for node in ast.walk(function):
         if isinstance(node, ast.With | ast.AsyncWith) and node.lineno == line:
-            return all(sources(statement) <= own for statement in node.body)
+            return all(names_read_by(statement) <= own for statement in node.body)
     return False
 
 
@@ -375,6 +375,6 @@ def _foreign_names(
         return None
     own = own_names(code, own_inputs)
     for node in ast.walk(expression):
-        if isinstance(node, ast.Call) and not sources(node.func) <= own:
+        if isinstance(node, ast.Call) and not names_read_by(node.func) <= own:
             return None
     return _names_in(text) - own

@@ -1,7 +1,7 @@
 """Finds assertions about an answer that also pass with every other answer.
 
-Each assertion is evaluated with many other answers. Together they contain each status, text and
-number that the assertion names. An assertion that passes with all of them proves nothing.
+pytest-arena evaluates an assertion with many made answers. Together they contain each status, text
+and number that the assertion names. An assertion that passes with all of them proves nothing.
 """
 
 import ast
@@ -23,7 +23,7 @@ from pytest_arena.scenarios.assertions._answer_variables import (
     is_tool,
     is_tool_of_set_up,
 )
-from pytest_arena.scenarios.assertions._data_flow import is_swallowing, own_names
+from pytest_arena.scenarios.assertions._data_flow import own_names, suppresses_errors
 from pytest_arena.scenarios.assertions._idle import parsed
 from pytest_arena.scenarios.assertions._made_answers import (
     Answers,
@@ -38,20 +38,25 @@ from pytest_arena.scenarios.assertions._test_files import (
 )
 
 # Functions without effects. Assertions that call other functions are not evaluated.
-_FUNCTION = re.compile(
+_PURE_FUNCTION = re.compile(
     r"all|any|bool|bytes|callable|dict|float|frozenset|getattr|hasattr|id|int|isinstance"
     r"|issubclass|len|list|max|min|object|range|repr|reversed|set|sorted|str|sum|tuple|type|zip"
 )
-_OF_ANSWER = re.compile(r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)")
-# Libraries with this constructor of a response.
-_PACKAGES = {"httpx", "httpx2"}
-_ANSWER_OF = "answer_of_"
-_ANSWERS_OF = "answers_of_"  # a function that returns the next answer
-_FIXED = "fixed_"
-_SELF = "self."  # prefix of the variables that replace attributes of `self`
-_PLAIN = (str, bytes, int, float, type(None), type, range)
+_PART_OF_ANSWER = re.compile(
+    r"(\w+)\.(?:json\(\)|text|content|status_code|headers|cookies)"
+)
+# These libraries have the same constructor of a response.
+_HTTP_LIBRARIES = {"httpx", "httpx2"}
+# Prefixes of variables that replace parts of an assertion: a request, a request in a comprehension
+# (the variable is a function that returns another answer at each call), a value that no answer
+# changes, and an attribute of `self`.
+_ANSWER_PREFIX = "answer_of_"
+_NEXT_ANSWER_PREFIX = "answers_of_"
+_INVARIANT_PREFIX = "fixed_"
+_SELF_PREFIX = "self."
+_PLAIN_TYPES = (str, bytes, int, float, type(None), type, range)
 _COLLECTIONS = (list, tuple, set, frozenset)
-_results: dict[tuple[CodeType, str, str], bool] = {}
+_cached_results: dict[tuple[CodeType, str, str], bool] = {}
 
 
 def passes_with_any_answer(
@@ -62,9 +67,9 @@ def passes_with_any_answer(
 ) -> bool:
     """Return whether an assertion also passes with each of many other answers.
 
-    pytest-arena evaluates assertions about answers of httpx, and about values that do not depend
-    on an answer. It evaluates none that calls code of the project. The first call for a text takes
-    100 µs, or 5 ms if the assertion passes with all answers.
+    pytest-arena evaluates assertions about answers of httpx, and about values that do not depend on
+    an answer. It does not evaluate an assertion that calls code of the project. The first call for
+    a text takes 100 µs, or 5 ms if the assertion passes with all answers.
 
     Args:
         frame: the frame of the function that asserts.
@@ -72,36 +77,38 @@ def passes_with_any_answer(
         variables: the variables of the function, with their values.
         fixtures: the fixtures of the test.
     """
-    expression, names = _about_answer(frame.f_code, text)
-    reading = _Reading(frame, variables, fixtures)
-    fixed: Mapping[str, object] = {}
-    if reading.has_fixed(names):
-        expression, fixed = reading.fixed(expression)
-        names = _names_in(expression) - fixed.keys()
-    own = reading.own(names)
-    answered = {name: reading.answer(name) for name in names - own.keys()}
-    if not all(answered.values()):
+    expression, names = _with_answer_variables(frame.f_code, text)
+    operands = _Operands(frame, variables, fixtures)
+    invariants: Mapping[str, object] = {}
+    if operands.has_invariants(names):
+        expression, invariants = operands.replace_invariants(expression)
+        names = _names_in(expression) - invariants.keys()
+    own = operands.own(names)
+    answer_sources = {
+        name: operands.source_of_answer(name) for name in names - own.keys()
+    }
+    if not all(answer_sources.values()):
         return False
-    if not answered:
-        return bool(fixed)  # the assertion has passed, and no answer affects it
-    uncertain = frozenset(name for name in answered if reading.may_be_none(name))
-    key = (frame.f_code, text, repr((own, sorted(uncertain))))
-    if key not in _results:
-        library, request = next(filter(None, answered.values()))
+    if not answer_sources:
+        return bool(invariants)  # the assertion has passed, and no answer affects it
+    nullable = frozenset(name for name in answer_sources if operands.may_be_none(name))
+    key = (frame.f_code, text, repr((own, sorted(nullable))))
+    if key not in _cached_results:
+        library, request = next(filter(None, answer_sources.values()))
         answers = Answers(
             library=library,
             request=request,
             literals=[*literals_in(expression), *literals_of(own)],
         )
         evaluation = _Evaluation(
-            expression, {**own, **fixed}, tuple(sorted(answered)), uncertain
+            expression, {**own, **invariants}, tuple(sorted(answer_sources)), nullable
         )
-        _results[key] = evaluation.passes_always(answers)
-    return _results[key]
+        _cached_results[key] = evaluation.passes_with_all(answers)
+    return _cached_results[key]
 
 
-class _Reading:
-    """The values that an assertion reads."""
+class _Operands:
+    """The variables that an assertion reads, with their values."""
 
     def __init__(
         self,
@@ -116,33 +123,38 @@ class _Reading:
     def _value(self, name: str) -> object:
         if name in self._variables:
             return self._variables[name]
-        if name.startswith(_SELF):
+        if name.startswith(_SELF_PREFIX):
             test = self._variables.get("self")
-            return getattr_static(test, name.removeprefix(_SELF), None)
+            return getattr_static(test, name.removeprefix(_SELF_PREFIX), None)
         return self._frame.f_globals.get(name)
 
-    def has_fixed(self, names: frozenset[str]) -> bool:
-        """Return whether a variable has a class, a client or a similar object."""
-        return any(self._is_fixed(name, self._value(name)) for name in names)
+    def has_invariants(self, names: frozenset[str]) -> bool:
+        """Return whether a variable has a value that no answer changes, such as a client."""
+        return any(self._is_invariant(name, self._value(name)) for name in names)
 
-    def fixed(self, expression: ast.expr) -> tuple[ast.expr, Mapping[str, object]]:
-        """Replace classes, and clients of which only the identity or the class matters."""
-        fixing = _Fixing(self._value, self._is_fixed)
-        changed = fixing.truth(deepcopy(expression))
+    def replace_invariants(
+        self, expression: ast.expr
+    ) -> tuple[ast.expr, Mapping[str, object]]:
+        """Replace values that no answer changes by variables.
+
+        Return the new expression, and the values of these variables.
+        """
+        replacer = _InvariantReplacer(self._value, self._is_invariant)
+        changed = replacer.truth(deepcopy(expression))
         changed = ast.fix_missing_locations(changed)
-        return changed, fixing.values
+        return changed, replacer.values
 
-    def _is_fixed(self, name: str, value: object) -> bool:
-        """Return whether no answer can change the class or the identity of a value."""
-        if name.startswith(_SELF):
+    def _is_invariant(self, name: str, value: object) -> bool:
+        """Return whether the class and the identity of a value are the same after any answer."""
+        if name.startswith(_SELF_PREFIX):
             test = self._variables.get("self")
-            return is_tool_of_set_up(test, name.removeprefix(_SELF))
+            return is_tool_of_set_up(test, name.removeprefix(_SELF_PREFIX))
         if isinstance(value, type | ModuleType | FunctionType):
             return name not in self._variables
         return is_tool(self._frame, name, value, self._fixtures)
 
     def own(self, names: frozenset[str]) -> Mapping[str, object]:
-        """Return the plain values among these variables that the test itself made."""
+        """Return those of these variables whose values are plain and come only from the test."""
         plain = {name for name in names if _is_plain(self._variables.get(name, ...))}
         if not plain:
             return {}
@@ -152,12 +164,12 @@ class _Reading:
             own = own_names(code, own_parameters(self._frame, self._fixtures))
         return {name: deepcopy(self._variables[name]) for name in plain & own}
 
-    def answer(self, name: str) -> tuple[Any, Any] | None:
-        """Return the library and the request of an answer, or None for another value."""
+    def source_of_answer(self, name: str) -> tuple[Any, Any] | None:
+        """Return the HTTP library and the request of an answer, or None for another value."""
         if name in self._variables:
-            return _of_response(self._variables[name])
-        client = name.removeprefix(_ANSWER_OF).removeprefix(_ANSWERS_OF)
-        return _of_client(self._value(client.rpartition("_at_")[0]))
+            return _library_of_response(self._variables[name])
+        client = name.removeprefix(_ANSWER_PREFIX).removeprefix(_NEXT_ANSWER_PREFIX)
+        return _library_of_client(self._value(client.rpartition("_at_")[0]))
 
     def may_be_none(self, name: str) -> bool:
         """Return whether a variable may have None instead of an answer."""
@@ -167,26 +179,26 @@ class _Reading:
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, _PLAIN):
+    if isinstance(value, _PLAIN_TYPES):
         return True
     if type(value) is dict:
         return all(_is_plain(each) for pair in value.items() for each in pair)
     return type(value) in _COLLECTIONS and all(map(_is_plain, cast("Any", value)))
 
 
-class _Fixing(ast.NodeTransformer):
+class _InvariantReplacer(ast.NodeTransformer):
     """Replaces values that no answer changes by variables.
 
-    The visitor replaces an object if only its truth, its identity or its class matters.
+    These are classes, and objects of which the assertion reads only truth, identity or class.
     """
 
     def __init__(
         self,
         value_of: Callable[[str], object],
-        is_fixed: Callable[[str, object], bool],
+        is_invariant: Callable[[str, object], bool],
     ) -> None:
         self._value_of = value_of
-        self._is_fixed = is_fixed
+        self._is_invariant = is_invariant
         self.values: dict[str, object] = {}
 
     def truth(self, node: ast.expr) -> ast.expr:
@@ -201,11 +213,15 @@ class _Fixing(ast.NodeTransformer):
     def _object(self, node: ast.expr) -> ast.expr:
         if isinstance(node, ast.Name):
             value = self._value_of(node.id)
-            return self._fix(value) if self._is_fixed(node.id, value) else node
+            return (
+                self._variable_for(value)
+                if self._is_invariant(node.id, value)
+                else node
+            )
         return cast("ast.expr", self.visit(node))
 
-    def _fix(self, value: object) -> ast.Name:
-        name = f"{_FIXED}{len(self.values)}"
+    def _variable_for(self, value: object) -> ast.Name:
+        name = f"{_INVARIANT_PREFIX}{len(self.values)}"
         self.values[name] = value
         return ast.Name(name, ast.Load())
 
@@ -238,14 +254,18 @@ class _Fixing(ast.NodeTransformer):
             return ast.Tuple([self._class(each) for each in node.elts], ast.Load())
         value = self._resolved(node)
         is_builtin = getattr(value, "__module__", "builtins") == "builtins"
-        return self._fix(value) if isinstance(value, type) and not is_builtin else node
+        return (
+            self._variable_for(value)
+            if isinstance(value, type) and not is_builtin
+            else node
+        )
 
     def _resolved(self, node: ast.expr) -> object:
         """Return the value of a name or of an attribute of a module, or None."""
         match node:
             case ast.Name(id=name):
                 value = self._value_of(name)
-                return value if self._is_fixed(name, value) else None
+                return value if self._is_invariant(name, value) else None
             case ast.Attribute(value=owner, attr=attribute):
                 module = self._resolved(owner)
                 if isinstance(module, ModuleType):
@@ -253,10 +273,10 @@ class _Fixing(ast.NodeTransformer):
         return None
 
 
-def _of_response(response: object) -> tuple[Any, Any] | None:
+def _library_of_response(response: object) -> tuple[Any, Any] | None:
     """Return the library and the request of a response, or None for another object."""
     package = type(response).__module__.partition(".")[0]
-    if package not in _PACKAGES:
+    if package not in _HTTP_LIBRARIES:
         return None
     library: Any = sys.modules[package]
     if not isinstance(response, library.Response):
@@ -264,48 +284,51 @@ def _of_response(response: object) -> tuple[Any, Any] | None:
     return library, cast("Any", response).request
 
 
-def _of_client(client: object) -> tuple[Any, Any] | None:
+def _library_of_client(client: object) -> tuple[Any, Any] | None:
     """Return the library of a client with a new request, or None for another object."""
     for base in type(client).__mro__:
         package = base.__module__.partition(".")[0]
-        if package in _PACKAGES:
+        if package in _HTTP_LIBRARIES:
             library: Any = sys.modules[package]
             return library, library.Request("GET", "http://test/")
     return None
 
 
 @cache
-def _about_answer(code: CodeType, text: str) -> tuple[ast.expr, frozenset[str]]:
-    """Return an assertion about answers, and the names that it reads.
+def _with_answer_variables(
+    code: CodeType, text: str
+) -> tuple[ast.expr, frozenset[str]]:
+    """Return an assertion in terms of answers, and the names that it reads.
 
-    ``answer.json()`` replaces the variable that has its value. A variable replaces a request that
-    the assertion itself sends. An assertion that is not evaluated reads the unknown name "".
+    A variable that was assigned ``answer.json()`` is replaced by this expression. A request in the
+    assertion is replaced by a variable for its answer. If pytest-arena does not evaluate the
+    assertion, the only name is "", which no variable has.
     """
     expression = parsed(text)
     # `parsed` returns a list for other methods of unittest. Only a client sets `next_request`.
     if expression is None or isinstance(expression, ast.List) or "next_request" in text:
         return ast.Constant(None), frozenset({""})
-    answering = _Answering("text")
-    changed = answering.visit(_SelfAttributes().visit(deepcopy(expression)))
-    inlining = _Inlining(_values_by_name(code))
-    inlined = inlining.visit(changed)
+    replacer = _RequestReplacer("text")
+    changed = replacer.visit(_SelfAttributeReplacer().visit(deepcopy(expression)))
+    inliner = _VariableInliner(_parts_of_answers(code))
+    inlined = inliner.visit(changed)
     ast.fix_missing_locations(inlined)
     return cast("ast.expr", inlined), _names_in(inlined)
 
 
-class _SelfAttributes(ast.NodeTransformer):
+class _SelfAttributeReplacer(ast.NodeTransformer):
     """Replaces each attribute of ``self`` by a variable."""
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         """Return a variable called ``self.NAME``. Leave attributes of other objects as they are."""
         match node:
             case ast.Attribute(value=ast.Name(id="self"), attr=name):
-                return ast.Name(f"{_SELF}{name}", node.ctx)
+                return ast.Name(f"{_SELF_PREFIX}{name}", node.ctx)
         self.generic_visit(node)
         return node
 
 
-class _Inlining(ast.NodeTransformer):
+class _VariableInliner(ast.NodeTransformer):
     """Replaces variables by the expressions that were assigned to them."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
@@ -317,38 +340,38 @@ class _Inlining(ast.NodeTransformer):
         return deepcopy(value)
 
 
-class _Answering(ast.NodeTransformer):
+class _RequestReplacer(ast.NodeTransformer):
     """Replaces ``await client.get("/orders")`` by a variable that has its answer.
 
-    In a comprehension a call that returns the next answer replaces the request.
+    In a comprehension, the request becomes a call that returns the next answer.
     """
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
         self._loops = 0
         self._numbers = count()
 
     def visit_Await(self, node: ast.Await) -> ast.expr:
-        """Return the variable of the answer of an async client, or a list of such variables."""
+        """Replace an awaited request, or a ``gather`` of requests, by variables of answers."""
         match self.visit(node.value):
             case ast.Name() | ast.Call(func=ast.Name()) as answer:
-                if _is_of_request(answer):
+                if _is_answer(answer):
                     return cast("ast.expr", answer)
             case ast.Call(func=ast.Attribute(attr="gather"), args=answers, keywords=[]):
-                if all(map(_is_of_request, answers)):
+                if all(map(_is_answer, answers)):
                     return ast.List(answers, ast.Load())
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        """Return the variable of the answer of a sync client."""
+        """Replace a request by the variable of its answer."""
         match node.func:
             case ast.Attribute(value=ast.Name(id=client), attr=method):
                 if method in METHODS:
-                    place = f"{client}_at_{self._place}{next(self._numbers)}"
+                    request = f"{client}_at_{self._suffix}{next(self._numbers)}"
                     if not self._loops:
-                        return ast.Name(f"{_ANSWER_OF}{place}", ast.Load())
+                        return ast.Name(f"{_ANSWER_PREFIX}{request}", ast.Load())
                     return ast.Call(
-                        ast.Name(f"{_ANSWERS_OF}{place}", ast.Load()), [], []
+                        ast.Name(f"{_NEXT_ANSWER_PREFIX}{request}", ast.Load()), [], []
                     )
         self.generic_visit(node)
         return node
@@ -366,13 +389,13 @@ class _Answering(ast.NodeTransformer):
     visit_Lambda = _visit_loop  # noqa: N815 - as ast names it
 
 
-def _is_of_request(node: ast.expr) -> bool:
-    """Return whether an expression is an answer, or unpacks to answers."""
+def _is_answer(node: ast.expr) -> bool:
+    """Return whether an expression is the variable of an answer, or unpacks such variables."""
     match node:
         case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
-            return name.startswith((_ANSWER_OF, _ANSWERS_OF))
+            return name.startswith((_ANSWER_PREFIX, _NEXT_ANSWER_PREFIX))
         case ast.Starred(value=ast.GeneratorExp(elt=answer) | ast.ListComp(elt=answer)):
-            return _is_of_request(answer)
+            return _is_answer(answer)
     return False
 
 
@@ -388,67 +411,67 @@ _CONTAINERS = (
 
 
 @cache
-def _values_by_name(code: CodeType) -> Mapping[str, ast.expr]:
+def _parts_of_answers(code: CodeType) -> Mapping[str, ast.expr]:
     """Return the parts of answers that a function assigns to variables, such as ``answer.json()``.
 
-    They include containers that the function makes of answers, and lists to which it appends
-    answers. Only assertions read these variables. The function assigns each of them once, outside
-    of loops, and so each variable that their values name.
+    A part may also be a container of answers, or a list to which the function appends answers. Only
+    assertions read these variables. The function assigns each variable once, outside of loops. It
+    also assigns each variable in the assigned expression once.
     """
     function = function_of(code)
     if function is None:
         return {}
-    function = cast("Function", _SelfAttributes().visit(deepcopy(function)))
+    function = cast("Function", _SelfAttributeReplacer().visit(deepcopy(function)))
     nodes = list(ast.walk(function))
     bindings = bindings_in(nodes)
-    asserted: set[ast.AST] = set()
+    assertion_nodes: set[ast.AST] = set()
     for node in nodes:
         if isinstance(node, ast.Assert) or _is_unittest_assertion(node):
-            asserted.update(ast.walk(node))
-    assigned = _Assigned({}, set())
-    assigned.read(function.body)
-    asserted |= assigned.appending
-    shared = {
+            assertion_nodes.update(ast.walk(node))
+    assignments = _Assignments({}, set())
+    assignments.read(function.body)
+    assertion_nodes |= assignments.append_owners
+    read_elsewhere = {
         (node.id, type(node.ctx))
         for node in nodes
-        if isinstance(node, ast.Name) and node not in asserted
+        if isinstance(node, ast.Name) and node not in assertion_nodes
     }
     values = {}
-    for name, value in assigned.values.items():
-        is_part = _OF_ANSWER.fullmatch(ast.unparse(value))
+    for name, value in assignments.values.items():
+        is_part = _PART_OF_ANSWER.fullmatch(ast.unparse(value))
         if not is_part and not isinstance(value, _CONTAINERS):
             continue
-        if (name, ast.Load) in shared or bindings[name] != 1:
+        if (name, ast.Load) in read_elsewhere or bindings[name] != 1:
             continue
         names = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
         if all(bindings[each] <= 1 for each in names):
-            answering = _Answering(f"{name}_")
-            values[name] = answering.visit(deepcopy(value))
+            replacer = _RequestReplacer(f"{name}_")
+            values[name] = replacer.visit(deepcopy(value))
     return {name: value for name, value in values.items() if _is_inlined(value)}
 
 
 def _is_unittest_assertion(node: ast.AST) -> bool:
-    # _SelfAttributes has replaced the method by a variable, such as `self.assertEqual`.
+    # _SelfAttributeReplacer has replaced the method by a variable, such as `self.assertEqual`.
     match node:
         case ast.Call(func=ast.Name(id=name)):
-            return name.startswith(f"{_SELF}assert")
+            return name.startswith(f"{_SELF_PREFIX}assert")
     return False
 
 
 def _is_inlined(value: ast.expr) -> bool:
-    """Return whether a value is a part of the answer, or computed from it."""
+    """Return whether a value can replace its variable in an assertion."""
     if isinstance(value, ast.Name):
-        return not _is_of_request(value)
+        return not _is_answer(value)
     return not isinstance(value, ast.Await)
 
 
-class _Assigned(NamedTuple):
+class _Assignments(NamedTuple):
     """The values that statements assign to variables outside of branches."""
 
     values: dict[str, ast.expr]
     """The values by the names of the variables. A list includes its appended items."""
-    appending: set[ast.AST]
-    """The nodes of the variables whose ``append`` is called. Such a call does not read the list."""
+    append_owners: set[ast.AST]
+    """The lists in calls of ``append``, as syntax nodes. Such a call does not read its list."""
 
     def read(self, statements: Sequence[ast.stmt]) -> None:
         """Add the values of statements."""
@@ -464,11 +487,11 @@ class _Assigned(NamedTuple):
                     self._append_in_loop(body, ast.comprehension(target, items, [], 0))
                 case ast.With(body=body) | ast.AsyncWith(body=body):
                     # In a block that swallows errors, an `append` may not run.
-                    if not is_swallowing(statement):
+                    if not suppresses_errors(statement):
                         self.read(body)
 
     def _append(self, call: ast.expr, loop: ast.comprehension | None = None) -> None:
-        """Add the item of an ``append`` to its list. In a loop, add one item for each turn."""
+        """Add the item of an ``append`` to its list. In a loop, add one item per iteration."""
         match call:
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id=name) as owner, attr="append"),
@@ -480,7 +503,7 @@ class _Assigned(NamedTuple):
                 if loop is not None:
                     item = ast.Starred(ast.ListComp(item, [loop]), ast.Load())
                 appended_list.elts.append(item)
-                self.appending.add(owner)
+                self.append_owners.add(owner)
 
     def _append_in_loop(
         self, body: Sequence[ast.stmt], loop: ast.comprehension
@@ -496,18 +519,18 @@ class _Assigned(NamedTuple):
                 ast.Assign(targets=[ast.Name(id=name)], value=value),
                 ast.Expr(value=ast.Call(func=function, args=[item])),
             ]:
-                item = _Inlining({name: value}).visit(deepcopy(item))
+                item = _VariableInliner({name: value}).visit(deepcopy(item))
                 self._append(ast.Call(function, [item], []), loop)
 
 
 def _names_in(expression: ast.expr) -> frozenset[str]:
-    """Return the variables that an assertion reads, and the functions that it calls."""
+    """Return the names of variables and of functions with effects that an assertion reads."""
     read = set()
     bound = set()
     for node in ast.walk(expression):
         match node:
             case ast.Name(id=name, ctx=ast.Load()):
-                if not _FUNCTION.fullmatch(name):
+                if not _PURE_FUNCTION.fullmatch(name):
                     read.add(name)
             case ast.Name(id=name):
                 bound.add(name)
@@ -517,45 +540,45 @@ def _names_in(expression: ast.expr) -> frozenset[str]:
 
 
 class _Evaluation(NamedTuple):
-    """An assertion that is evaluated with other answers."""
+    """An assertion that pytest-arena evaluates with other answers."""
 
     expression: ast.expr
     values: Mapping[str, object]
-    answered: Sequence[str]
+    answer_names: Sequence[str]
     """The variables that have answers."""
-    uncertain: frozenset[str]
-    """The variables that may have None instead."""
+    nullable: frozenset[str]
+    """The variables among them that may have None instead."""
 
-    def passes_always(self, answers: Answers) -> bool:
-        """Return whether the assertion is true with all combinations of answers."""
+    def passes_with_all(self, answers: Answers) -> bool:
+        """Return whether the assertion passes with all combinations of answers."""
         if not answers.are_possible:
             return False
         try:
             code = compile(ast.Expression(self.expression), "<assertion>", "eval")
         except SyntaxError:  # the assertion has an `await`
             return False
-        for name in self.uncertain:
-            with_none: dict[str, object] = dict.fromkeys(self.answered, _Anything())
+        for name in self.nullable:
+            with_none: dict[str, object] = dict.fromkeys(self.answer_names, _NoAnswer())
             if not self._passes(code, with_none | {name: None}, is_error_ignored=True):
                 return False
         return all(self._passes(code, values) for values in self._combinations(answers))
 
     def _combinations(self, answers: Answers) -> Iterator[dict[str, object]]:
-        first, *others = self.answered
-        if not others and not first.startswith(_ANSWERS_OF):
+        first, *others = self.answer_names
+        if not others and not first.startswith(_NEXT_ANSWER_PREFIX):
             for answer in answers.all():
                 yield {first: answer}
             return
-        lists = [list(answers.all()) for _ in self.answered]
+        lists = [list(answers.all()) for _ in self.answer_names]
         total = len(lists[0])
-        per_body = len(answers.statuses)
-        # Two answers differ in the status, in the body, in both, or in nothing.
-        for stride in (per_body + 1, 1, per_body, 0):
+        statuses_per_body = len(answers.statuses)
+        # Two answers differ in body and status, in the status, in the body, or not at all.
+        for stride in (statuses_per_body + 1, 1, statuses_per_body, 0):
             for start in range(total):
                 values = {}
-                for number, name in enumerate(self.answered):
-                    place = start + number * stride
-                    values[name] = _next_answer(name, lists[number], place, stride)
+                for number, name in enumerate(self.answer_names):
+                    index = start + number * stride
+                    values[name] = _next_answer(name, lists[number], index, stride)
                 yield values
 
     def _passes(
@@ -573,18 +596,18 @@ class _Evaluation(NamedTuple):
         try:
             return bool(eval(code, variables))  # noqa: S307 - the test's own assertion
         except (json.JSONDecodeError, UnicodeDecodeError):
-            return True  # this body is not JSON, and only JSON bodies count
+            return True  # this body is not JSON: another body decides
         except Exception:  # noqa: BLE001 - any other error fails the test
             return is_error_ignored
 
 
-class _Anything:
-    """The value of the other variables if a variable has None instead of an answer."""
+class _NoAnswer:
+    """The value of the other answer variables while one of them has None."""
 
 
-def _next_answer(name: str, answers: list[object], place: int, stride: int) -> object:
+def _next_answer(name: str, answers: list[object], index: int, stride: int) -> object:
     """Return an answer, or a function that returns the next answer at each call."""
-    if not name.startswith(_ANSWERS_OF):
-        return answers[place % len(answers)]
-    places = count(place, stride)
-    return lambda: answers[next(places) % len(answers)]
+    if not name.startswith(_NEXT_ANSWER_PREFIX):
+        return answers[index % len(answers)]
+    indexes = count(index, stride)
+    return lambda: answers[next(indexes) % len(answers)]

@@ -19,11 +19,11 @@ from uuid import UUID
 from pytest_arena._config._load import is_library
 from pytest_arena._origin import is_of_tests
 from pytest_arena.scenarios.assertions._data_flow import (
-    closed_helpers,
-    is_closed,
-    is_kept_own,
+    is_self_contained,
+    keeps_own_value,
+    names_read_by,
     own_names,
-    sources,
+    self_contained_helpers,
 )
 from pytest_arena.scenarios.assertions._test_files import (
     Classes,
@@ -31,9 +31,9 @@ from pytest_arena.scenarios.assertions._test_files import (
     bindings_in,
     calls_in,
     function_of,
-    is_kept_attribute,
+    is_unchanged_attribute,
     parameters_of,
-    set_up_values,
+    set_up_attributes,
 )
 
 _IMMUTABLE = (str, bytes, int, float, type(None), Decimal, date, UUID)
@@ -64,11 +64,13 @@ def own_parameters(frame: FrameType, fixtures: Fixtures) -> frozenset[str]:
     arguments, caller = passed_to(frame)
     if caller is None:
         return _NOTHING
-    read = [sources(value) for value in arguments.values()]
+    read = [names_read_by(value) for value in arguments.values()]
     own = own_names(caller.f_code)
     if not all(names <= own for names in read):
         own = own_names(caller.f_code, own_parameters(caller, fixtures))
-    return frozenset(name for name, value in arguments.items() if sources(value) <= own)
+    return frozenset(
+        name for name, value in arguments.items() if names_read_by(value) <= own
+    )
 
 
 def own_attributes(code: CodeType, test: object) -> frozenset[str]:
@@ -91,8 +93,8 @@ def own_attributes(code: CodeType, test: object) -> frozenset[str]:
 def _constants_of_set_up(classes: Classes) -> Mapping[str, list[object]]:
     """Return the attributes to which a set-up assigns only constants, and these constants."""
     constants = {}
-    for name, values in set_up_values(classes).items():
-        if all(is_kept_attribute(classes, name, value) for value in values):
+    for name, values in set_up_attributes(classes).items():
+        if all(is_unchanged_attribute(classes, name, value) for value in values):
             with suppress(ValueError):  # a dict has a variable as a key
                 constants[name] = [ast.literal_eval(value) for value in values]
     return constants
@@ -228,7 +230,7 @@ def _is_own_fixture(name: str, fixtures: Fixtures, file: str) -> bool:
     if definition.scope == "function":
         return True
     defining_file = inspect.unwrap(definition.func).__code__.co_filename
-    return is_kept_own(file, name) and is_kept_own(defining_file, name)
+    return keeps_own_value(file, name) and keeps_own_value(defining_file, name)
 
 
 def _can_get(definition: Any, name: str) -> bool:
@@ -260,4 +262,6 @@ def _is_closed_fixture(code: CodeType) -> bool:
     file = code.co_filename
     if function is None:
         return False
-    return is_closed(function, file, parameters_of(function), closed_helpers(file))
+    return is_self_contained(
+        function, file, parameters_of(function), self_contained_helpers(file)
+    )

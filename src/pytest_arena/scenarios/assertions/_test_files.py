@@ -9,14 +9,14 @@ from types import CodeType
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-PURE = frozenset(
+PURE_BUILTINS = frozenset(
     {"abs", "all", "any", "bool", "dict", "enumerate", "float", "frozenset", "hasattr"}
     | {"int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed"}
     | {"round", "set", "sorted", "str", "sum", "tuple", "type", "zip"}
 )
 """The builtin functions that change nothing and read only their arguments."""
 
-SENT = frozenset({"json", "data", "params", "headers", "content"})
+SERIALIZED_ARGUMENTS = frozenset({"json", "data", "params", "headers", "content"})
 """The arguments of a request that a client serializes."""
 
 # The functions of these modules also read only their arguments. `pytest` has `pytest.approx`.
@@ -25,8 +25,8 @@ _PURE_MODULES = frozenset(
     | {"html", "itertools", "json", "math", "pytest", "re", "statistics", "string"}
     | {"textwrap", "types", "uuid"}
 )
-BINDING = ("arg", "name", "asname", "rest")
-"""The attributes of nodes that bind a name of an argument, function, module or exception."""
+BINDING_FIELDS = ("arg", "name", "asname", "rest")
+"""The fields of syntax nodes that bind a name: of an argument, a function or an import."""
 
 _Names = frozenset[str]
 
@@ -45,7 +45,7 @@ def calls_in(function: Function) -> list[ast.Call | ast.Await]:
 
 @cache
 def _functions(file: str) -> dict[int, Function]:
-    """Return the functions in a file by their first lines. A decorator is a first line."""
+    """Return the functions in a file by their first lines. Decorators precede ``def``."""
     functions = {}
     for node in ast.walk(_tree(file)):
         if isinstance(node, Function):
@@ -83,9 +83,10 @@ def _bindings(file: str) -> Counter[str]:
 
 @cache
 def helpers_in(file: str) -> Mapping[str, Sequence[ast.FunctionDef]]:
-    """Return the plain functions to which each name of a module may refer.
+    """Return the undecorated functions of a module, by each name that refers to them.
 
-    A function has the name in its definition, and each name that the module assigns it to.
+    A name may refer to several functions. An assignment ``alias = helper`` gives a helper another
+    name. A name that the module also binds in another way is left out.
     """
     helpers: dict[str, list[ast.FunctionDef]] = {}
     bindings = Counter[str]()
@@ -109,7 +110,7 @@ def helpers_in(file: str) -> Mapping[str, Sequence[ast.FunctionDef]]:
 
 @cache
 def functions_in(file: str) -> Mapping[str, Function]:
-    """Return the functions at the top of a module that are defined once, by their names."""
+    """Return a module's top-level functions by name. The module binds each name once."""
     functions = {}
     for node in _tree(file).body:
         if isinstance(node, Function) and _bindings(file)[node.name] == 1:
@@ -119,16 +120,16 @@ def functions_in(file: str) -> Mapping[str, Function]:
 
 @cache
 def pure_imports(file: str) -> _Names:
-    """Return the names that a module imports from modules without effects."""
+    """Return the names that a module imports from modules whose functions have no effects."""
     names = set()
     for node in _tree(file).body:
-        for name, module in _imported_by(node):
+        for name, module in _imports_of(node):
             if module in _PURE_MODULES and _bindings_without_arguments(file)[name] == 1:
                 names.add(name)
     return frozenset(names)
 
 
-def _imported_by(node: ast.stmt) -> Iterator[tuple[str, str]]:
+def _imports_of(node: ast.stmt) -> Iterator[tuple[str, str]]:
     """Yield the names that a statement imports, each with its module."""
     match node:
         case ast.Import(names=aliases):
@@ -153,16 +154,17 @@ def _bindings_without_arguments(file: str) -> Counter[str]:
 def constants_of(file: str) -> _Names:
     """Return the constants of a module and of its test classes, as ``NAME`` and ``self.NAME``.
 
-    The file binds each constant once. No string in the file names it for ``monkeypatch.setattr``.
+    The file binds each constant once. No string literal of the file has its name, because
+    ``monkeypatch.setattr`` may get such a string.
     """
     names = set()
     for statement in _tree(file).body:
         if isinstance(statement, ast.ClassDef):
-            inner = {_constant_in(part, file) for part in statement.body} - {""}
+            inner = {_constant_bound_by(part, file) for part in statement.body} - {""}
             names |= {f"self.{name}" for name in inner}
             names |= {f"{statement.name}.{name}" for name in inner}
         else:
-            names.add(_constant_in(statement, file))
+            names.add(_constant_bound_by(statement, file))
     return frozenset(names - {""})
 
 
@@ -171,31 +173,31 @@ Classes = frozenset[tuple[str, str]]
 
 
 @cache
-def set_up_values(classes: Classes) -> Mapping[str, Sequence[ast.expr]]:
+def set_up_attributes(classes: Classes) -> Mapping[str, Sequence[ast.expr]]:
     """Return the attributes that only the set-up of a test class assigns, with their values.
 
-    Return nothing if a method passes ``self`` on, because another function may assign attributes.
+    Return nothing if a method passes ``self`` to a function, because it may assign attributes.
     """
     if any(_passes_self_on(file, name) for file, name in classes):
         return {}
     values: dict[str, list[ast.expr]] = {}
     assignments = Counter[str]()
-    names_in_text = set[str]()
+    names_in_strings = set[str]()
     for file in {file for file, _ in classes}:
         assignments += _stored_attributes(file)
-        names_in_text |= names_in_texts(file)
-        for function in filter(_sets_up, _functions(file).values()):
-            for name, value in _attributes_in(function):
+        names_in_strings |= names_in_string_literals(file)
+        for function in filter(_is_set_up_method, _functions(file).values()):
+            for name, value in _attributes_assigned_in(function):
                 values.setdefault(name, []).append(value)
     return {
         name: assigned
         for name, assigned in values.items()
-        if len(assigned) == assignments[name] and name not in names_in_text
+        if len(assigned) == assignments[name] and name not in names_in_strings
     }
 
 
 def _passes_self_on(file: str, name: str) -> bool:
-    """Return whether a class of a file uses ``self`` outside of ``self.NAME``."""
+    """Return whether a class of a file uses ``self`` in another way than ``self.NAME``."""
     for node in _tree(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             parts = list(ast.walk(node))
@@ -206,17 +208,19 @@ def _passes_self_on(file: str, name: str) -> bool:
     return False
 
 
-_SET_UPS = frozenset(
+_SET_UP_METHODS = frozenset(
     {"setUp", "asyncSetUp", "setUpClass", "setup_method", "setup_class"}
 )
 
 
-def _sets_up(function: Function) -> bool:
+def _is_set_up_method(function: Function) -> bool:
     decorators = map(ast.unparse, function.decorator_list)
-    return function.name in _SET_UPS or any("fixture" in each for each in decorators)
+    return function.name in _SET_UP_METHODS or any(
+        "fixture" in each for each in decorators
+    )
 
 
-def _attributes_in(function: Function) -> Iterator[tuple[str, ast.expr]]:
+def _attributes_assigned_in(function: Function) -> Iterator[tuple[str, ast.expr]]:
     """Yield the attributes that a method assigns outside of branches, with their values."""
     for statement in function.body:
         match statement:
@@ -227,15 +231,15 @@ def _attributes_in(function: Function) -> Iterator[tuple[str, ast.expr]]:
                 yield name, value
 
 
-def is_kept_attribute(classes: Classes, name: str, value: ast.expr) -> bool:
+def is_unchanged_attribute(classes: Classes, name: str, value: ast.expr) -> bool:
     """Return whether no code changes the value of an attribute.
 
     The value is immutable, or the files of the classes only read it.
     """
-    return all(_is_kept(value, file, name) for file, _ in classes)
+    return all(_is_never_changed(value, file, name) for file, _ in classes)
 
 
-def _constant_in(statement: ast.stmt, file: str) -> str:
+def _constant_bound_by(statement: ast.stmt, file: str) -> str:
     """Return the name of the constant that a statement binds, or "" if it binds none."""
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -244,15 +248,23 @@ def _constant_in(statement: ast.stmt, file: str) -> str:
             pass
         case _:
             return ""
-    is_changed = name in names_in_texts(file) or name in _stored_attributes(file)
-    if _is_kept(value, file, name) and _bindings(file)[name] == 1 and not is_changed:
+    may_be_changed = name in names_in_string_literals(
+        file
+    ) or name in _stored_attributes(file)
+    if (
+        _is_never_changed(value, file, name)
+        and _bindings(file)[name] == 1
+        and not may_be_changed
+    ):
         return name
     return ""
 
 
-def _is_kept(value: ast.AST, file: str, name: str) -> bool:
-    """Return whether a value is immutable, or a module only reads the variable that has it."""
-    return _is_immutable(value) or (_is_plain(value) and _is_only_read(file, name))
+def _is_never_changed(value: ast.AST, file: str, name: str) -> bool:
+    """Return whether a value is immutable, or the module only reads the variable that holds it."""
+    return _is_immutable(value) or (
+        _is_flat_container(value) and _is_only_read(file, name)
+    )
 
 
 def _is_immutable(value: ast.AST) -> bool:
@@ -261,8 +273,8 @@ def _is_immutable(value: ast.AST) -> bool:
     return isinstance(value, ast.Constant)
 
 
-def _is_plain(value: ast.AST) -> bool:
-    """Return whether a value is a list, a set or a dict of values that cannot change."""
+def _is_flat_container(value: ast.AST) -> bool:
+    """Return whether a value is a list, a set or a dict of immutable values."""
     match value:
         case ast.List(elts=values) | ast.Set(elts=values) | ast.Dict(values=values):
             return all(map(_is_immutable, values))
@@ -270,8 +282,8 @@ def _is_plain(value: ast.AST) -> bool:
 
 
 @cache
-def names_in_texts(file: str) -> _Names:
-    """Return the names at the end of a module's string literals, as ``setattr`` gets them."""
+def names_in_string_literals(file: str) -> _Names:
+    """Return the last dotted part of each string literal, which ``setattr`` may get."""
     names = set()
     for node in ast.walk(_tree(file)):
         match node:
@@ -293,40 +305,40 @@ def _stored_attributes(file: str) -> Counter[str]:
 
 def _is_only_read(file: str, name: str) -> bool:
     """Return whether a module only compares, counts, sends or iterates over a variable."""
-    for parent, child in _parents_in(file):
+    for parent, child in _parent_child_pairs(file):
         match child:
             case (
                 ast.Name(id=child_name, ctx=ast.Load())
                 | ast.Attribute(attr=child_name, ctx=ast.Load())
             ):
-                if child_name == name and not _is_reading(parent, child):
+                if child_name == name and not _only_reads(parent, child):
                     return False
     return True
 
 
 @cache
-def _parents_in(file: str) -> list[tuple[ast.AST, ast.AST]]:
-    """Return each node of a module after its parent."""
+def _parent_child_pairs(file: str) -> list[tuple[ast.AST, ast.AST]]:
+    """Return pairs of a parent and a child, for all nodes of a module."""
     nodes = []
     for parent in ast.walk(_tree(file)):
         nodes += [(parent, child) for child in ast.iter_child_nodes(parent)]
     return nodes
 
 
-def _is_reading(parent: ast.AST, child: ast.AST) -> bool:
+def _only_reads(parent: ast.AST, child: ast.AST) -> bool:
     """Return whether a node only reads its child."""
     is_reading = False
     match parent:
         case ast.Compare() | ast.FormattedValue() | ast.Subscript(ctx=ast.Load()):
             is_reading = True
         case ast.Call(func=ast.Name(id=name)):
-            is_reading = name in PURE
+            is_reading = name in PURE_BUILTINS
         case ast.Call(func=ast.Attribute(attr=name)):
             is_reading = child is not parent.func and name.startswith("assert")
         case ast.For(iter=iterated) | ast.comprehension(iter=iterated):
             is_reading = iterated is child
         case ast.keyword(arg=name):
-            is_reading = name in SENT
+            is_reading = name in SERIALIZED_ARGUMENTS
     return is_reading
 
 
@@ -338,7 +350,7 @@ def bindings_in(nodes: Sequence[ast.AST]) -> Counter[str]:
             bindings[node.id] += 1
         elif isinstance(node, ast.Global):
             bindings.update(node.names)
-        for attribute in BINDING:
+        for attribute in BINDING_FIELDS:
             name = getattr(node, attribute, None)
             if isinstance(name, str):
                 bindings[name] += 1
