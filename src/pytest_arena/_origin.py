@@ -45,15 +45,15 @@ def user_line() -> CodeLine | None:
     the greenlet. In a worker thread of aiosqlite, it continues in the task that waits for the
     thread. The search takes some microseconds.
     """
-    for frame in frames(of_users=True):
+    for frame in logical_stack(of_users=True):
         return CodeLine(frame.f_code.co_filename, frame.f_lineno)
     return None
 
 
 def line_that_pytest_called() -> CodeLine | None:
-    """Return the present line of the user's hook, module or test that pytest has called."""
+    """Return the current line of the hook, module or test of the user that pytest called."""
     line = None
-    for frame in frames():
+    for frame in logical_stack():
         file = frame.f_code.co_filename
         if package_of(file) in {"_pytest", "pluggy"}:
             break
@@ -68,22 +68,27 @@ _AUDITING = {
     "pytest_arena._origin",
     "pytest_arena._gate._watched_files",
 }
-_FOR_A_CALLER = {"", "pytest_arena", "sqlalchemy", "sqlalchemy_utils", "sqlmodel"}
+_ACT_FOR_THEIR_CALLERS = {
+    "",
+    "pytest_arena",
+    "sqlalchemy",
+    "sqlalchemy_utils",
+    "sqlmodel",
+}
 
 
 def call_of_test() -> Call:
-    """Return the lines of test files whose call into the app led to this call.
+    """Return the lines of test files that led to this call by a call into the app.
 
-    Return no lines if a test file led to this call without the app, or if no test file is among the
-    callers. A ``with`` in a test file that enters or leaves a block of the app counts as a call
-    without the app.
+    Return no lines if no test file is on the stack, or if no app function is between the test file
+    and this call. Entering or leaving a context manager of the app is not a call into the app.
     """
     called: CodeType | None = None
     lines = []
-    for frame in frames(of_users=True):
+    for frame in logical_stack(of_users=True):
         code = frame.f_code
         if is_of_tests(code.co_filename):
-            if called is None or _is_of_block(called):
+            if called is None or _is_of_context_manager(called):
                 return ()
             lines.append(CodeLine(code.co_filename, frame.f_lineno))
         elif not lines:
@@ -94,21 +99,23 @@ def call_of_test() -> Call:
 Call = tuple[CodeLine, ...]
 
 
-def _is_of_block(code: CodeType) -> bool:
-    """Return whether a function is a part of a context manager, or a generator."""
+def _is_of_context_manager(code: CodeType) -> bool:
+    """Return whether a function is a method of a context manager, or a generator."""
     is_generator = code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
-    return bool(is_generator) or code.co_name in _OF_BLOCKS
+    return bool(is_generator) or code.co_name in _CONTEXT_MANAGER_METHODS
 
 
-_OF_BLOCKS = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__"})
+_CONTEXT_MANAGER_METHODS = frozenset(
+    {"__enter__", "__exit__", "__aenter__", "__aexit__"}
+)
 
 
 @cache
 def is_of_tests(file: str) -> bool:
     """Return whether a file has tests, fixtures or their helpers, by its path."""
     path = Path(file)
-    is_named_so = path.stem == "conftest" or "test" in path.stem.split("_")
-    return is_named_so or not _FOLDERS_OF_TESTS.isdisjoint(path.parent.parts)
+    is_test_module = path.stem == "conftest" or "test" in path.stem.split("_")
+    return is_test_module or not _FOLDERS_OF_TESTS.isdisjoint(path.parent.parts)
 
 
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
@@ -117,23 +124,25 @@ _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
 def is_called_by_user() -> bool:
     """Return whether the user's code, not pytest-arena or a library, called the present function.
 
-    The standard library, SQLAlchemy and SQLAlchemy-Utils act for their callers, so they do not
-    count. For example, ``drop_database`` removes a file for its caller.
+    The standard library, SQLAlchemy and SQLAlchemy-Utils are skipped, because they act for their
+    callers. For example, ``drop_database`` removes a file for its caller.
     """
     callers = (
-        frame for frame in frames() if frame.f_globals.get("__name__") not in _AUDITING
+        frame
+        for frame in logical_stack()
+        if frame.f_globals.get("__name__") not in _AUDITING
     )
-    # Without any frame left, atexit has called a function of the standard library.
-    return not _first_library(callers, _FOR_A_CALLER - {"pytest_arena"})
+    # If no frame is left, atexit has called a function of the standard library.
+    return not _first_library_in(callers, _ACT_FOR_THEIR_CALLERS - {"pytest_arena"})
 
 
 def calling_library() -> str:
     """Return the library that called the present function. "" for the user's code."""
-    return _first_library(frames(), _FOR_A_CALLER)
+    return _first_library_in(logical_stack(), _ACT_FOR_THEIR_CALLERS)
 
 
-def _first_library(callers: Iterable[FrameType], skipped: Container[str]) -> str:
-    """Return the first package that is not skipped. "" if the user's code precedes it."""
+def _first_library_in(callers: Iterable[FrameType], skipped: Container[str]) -> str:
+    """Return the innermost package that is not skipped. "" if the user's code is further in."""
     for frame in callers:
         file = frame.f_code.co_filename
         if not _is_library(file):
@@ -153,7 +162,7 @@ def line_of_function(function: object) -> CodeLine | None:
 
 
 def who_connects() -> str:
-    """Return the user's line as the cause in a message, or a text if no such line exists."""
+    """Return the cause for a message: the user's line, or a text if no such line exists."""
     line = user_line()
     if line is not None:
         return str(line)
@@ -173,20 +182,20 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
 
 
 def line_of_cut_off(coroutine: Any) -> CodeLine | None:
-    """Return the user's line at which a coroutine waits. None if it has nothing more to do.
+    """Return the user's line at which a coroutine waits. None if its cancellation loses no work.
 
-    A coroutine has more to do if it has not begun, sleeps, or works in a database. A coroutine in
-    an endless loop has nothing more to do, because the app expects to cancel it.
+    A coroutine has work left if it has not begun, sleeps, or works in a database. The cancellation
+    of an endless loop loses no work, because the app expects it.
     """
     waiting = list(_awaited(coroutine))
-    has_more = getattr(coroutine, "cr_await", coroutine) is None
+    has_work_left = getattr(coroutine, "cr_await", coroutine) is None
     for frame in waiting:
         if _is_in_endless_loop(frame):
             return None
         code = frame.f_code
         if code is _SLEEP or package_of(code.co_filename) == "sqlalchemy":
-            has_more = True
-    if not has_more:
+            has_work_left = True
+    if not has_work_left:
         return None
     return line_of_coroutine(coroutine)
 
@@ -198,7 +207,7 @@ _BEFORE_AN_INSTRUCTION = 6  # bytes: up to three EXTENDED_ARG
 
 
 def _is_in_endless_loop(frame: FrameType) -> bool:
-    """Return whether a frame of the user's code waits in a loop that is no ``for``."""
+    """Return whether a frame of the user's code waits in a ``while`` or ``async for`` loop."""
     if _is_library(frame.f_code.co_filename):
         return False
     here = frame.f_lasti
@@ -223,9 +232,9 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
     users = []
     while frame is not None:
-        # The file of the globals is checked first, for the reason in `frames`.
+        # The file of the globals is checked first, for the reason in `logical_stack`.
         module = frame.f_globals
-        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as in `frames`
+        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as in `logical_stack`
         if not _is_library(file or "<") and not _is_library(frame.f_code.co_filename):
             users.append(frame)
         frame = frame.f_back
@@ -233,7 +242,7 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
 
 
 def outermost(frame: FrameType) -> FrameType:
-    """Return the first frame of a thread's stack."""
+    """Return the outermost frame of the stack of a frame."""
     while frame.f_back is not None:
         frame = frame.f_back
     return frame
@@ -256,14 +265,16 @@ def line_in_users_code(frame: FrameType) -> CodeLine | None:
 _is_library = cache(is_library)
 
 
-def frames(*, of_users: bool = False) -> Iterator[FrameType]:
-    """Yield the frames that led to the caller, innermost first, across greenlets and tasks.
+def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
+    """Yield the frames of the logical call stack, innermost first.
 
-    With ``of_users``, yield only the user's frames. That is fast, because each checkout walks some
-    twenty frames.
+    Where the stack of a greenlet, a task or a worker thread ends, continue with the frames that
+    wait for it. With ``of_users``, yield only the frames of the user's code. That must be fast,
+    because each checkout of a connection walks some twenty frames.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
+    # The innermost frames of the other stacks. The last one comes next.
     waiting: list[FrameType | None] = []
     while current.parent is not None:
         current = current.parent
@@ -272,18 +283,18 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
         if frame is None:
             frame = waiting.pop()
             continue
-        # The file in the globals is read first. Reading the code of a frame is an audit event,
-        # which calls all audit hooks. `module.get` would be a further call for each frame.
+        # `f_code` is read only if `__file__` does not decide: reading it is an audit event, which
+        # calls all audit hooks. `module.get` would be one more call for each frame.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
-        is_passed, has_handovers = _modules[file or "<"]
-        if of_users and is_passed and not has_handovers:
+        is_of_library, has_stack_switches = _modules[file or "<"]
+        if of_users and is_of_library and not has_stack_switches:
             frame = frame.f_back
             continue
-        if not of_users or not (is_passed or _is_library(frame.f_code.co_filename)):
+        if not of_users or not (is_of_library or _is_library(frame.f_code.co_filename)):
             yield frame
-        if has_handovers and frame.f_code.co_name in _HANDOVERS:
-            waiting += [frame.f_back, *_behind(frame)]
+        if has_stack_switches and frame.f_code.co_name in _STACK_SWITCHES:
+            waiting += [frame.f_back, *_frames_waiting_for(frame)]
             frame = None
         else:
             frame = frame.f_back
@@ -292,16 +303,16 @@ def frames(*, of_users: bool = False) -> Iterator[FrameType]:
 def is_driven_here() -> bool:
     """Return whether a caller on this thread's stack runs a loop until the current task ends.
 
-    Such a caller is the running test, whatever test the context of the task names. An
+    Then the task belongs to the running test, even if its context names another test. An
     ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
-    context. uvloop shows no such frame. In a thread or a job of an earlier test, return False.
+    context. Return False with uvloop, and in a thread or a job of an earlier test.
     """
     piece = piece_here()
     work = getattr(piece, "work", None)
     if work is not None and work.is_over:
         return False
     task = current_task()
-    for frame in frames():
+    for frame in logical_stack():
         runs_loop = frame.f_code is _RUN_UNTIL_COMPLETE
         if runs_loop and frame.f_locals.get("future") is task:
             return True
@@ -310,10 +321,10 @@ def is_driven_here() -> bool:
 
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
 
-# Functions that run work for a frame on another stack: SQLAlchemy's call of sync code, a step of
-# asyncio's loop, and aiosqlite's worker, by its names since version 0.20.
-_HANDOVERS = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
-_WITH_HANDOVERS = (
+# The outermost functions of a stack whose work a frame of another stack waits for: SQLAlchemy's
+# call of sync code, a step of asyncio's loop, and aiosqlite's worker (two names since 0.20).
+_STACK_SWITCHES = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
+_FILES_WITH_STACK_SWITCHES = (
     "/sqlalchemy/util/concurrency.py",
     "/sqlalchemy/util/_concurrency_py3k.py",
     "/asyncio/events.py",
@@ -322,12 +333,12 @@ _WITH_HANDOVERS = (
 
 
 class _Modules(dict[str, tuple[bool, bool]]):
-    """Whether each file belongs to a library, and whether it defines one of ``_HANDOVERS``."""
+    """For each file, whether it belongs to a library, and whether it has a stack switch."""
 
     def __missing__(self, file: str) -> tuple[bool, bool]:
         path = file.replace("\\", "/")
-        has_handovers = path.endswith(_WITH_HANDOVERS)
-        facts = (is_library(file), has_handovers)
+        has_stack_switches = path.endswith(_FILES_WITH_STACK_SWITCHES)
+        facts = (is_library(file), has_stack_switches)
         self[file] = facts
         return facts
 
@@ -335,12 +346,13 @@ class _Modules(dict[str, tuple[bool, bool]]):
 _modules = _Modules()
 
 
-def _behind(frame: FrameType) -> Sequence[FrameType | None]:
-    """Return the frames that wait for the work of this frame, the innermost last.
+def _frames_waiting_for(frame: FrameType) -> Sequence[FrameType | None]:
+    """Return the frames of other stacks that wait for a frame, the innermost last.
 
-    SQLAlchemy's sync code waits for ``greenlet_spawn``. A task that leaves the block of a session
-    waits for a step of the loop, because the block ends in a separate, shielded task. The task that
-    awaits the answer waits for the worker of aiosqlite.
+    - ``greenlet_spawn``: the greenlet that called it.
+    - A step of the loop: the task that awaits its task through ``asyncio.shield``. SQLAlchemy
+      closes the session of an ``async with`` in such a task.
+    - aiosqlite's worker: the task that awaits its result.
     """
     name = frame.f_code.co_name
     if name == "greenlet_spawn":
@@ -349,27 +361,27 @@ def _behind(frame: FrameType) -> Sequence[FrameType | None]:
         loop = running_loop()
         if loop is None:
             return []
-        return _shielding(current_task(loop), all_tasks(loop))
+        return _frames_behind_shield(current_task(loop), all_tasks(loop))
     if frame.f_globals.get("__name__") != "aiosqlite.core":
         return []
     future = frame.f_locals.get("future")
     if not isinstance(future, asyncio.Future):
         return []
     tasks = all_tasks(future.get_loop())
-    # Only this private attribute shows the waiting task. Without it the message has no line.
+    # Only this private attribute shows which task waits. Without it, the message has no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
     behind: list[FrameType] = []
     for task in waiting:
-        behind += _shielding(task, tasks)
+        behind += _frames_behind_shield(task, tasks)
     for task in waiting:
         behind += _awaited(task.get_coro())
     return behind
 
 
-def _shielding(inner: object, tasks: Iterable[AnyTask]) -> list[FrameType]:
+def _frames_behind_shield(inner: object, tasks: Iterable[AnyTask]) -> list[FrameType]:
     """Return the frames that wait for a task through ``asyncio.shield``, the innermost last.
 
-    Only a callback of the future between the two tasks shows which task waits for which.
+    ``shield`` puts a future between two tasks. Only its callback refers to the inner task.
     """
     frames_of_waiters: list[FrameType] = []
     for task in tasks:
@@ -383,7 +395,7 @@ def _shielding(inner: object, tasks: Iterable[AnyTask]) -> list[FrameType]:
 
 
 def _awaited(awaitable: object) -> Iterator[FrameType]:
-    """Yield the frames of a coroutine and of the coroutines that it awaits, the outermost first."""
+    """Yield the frame of a coroutine, then the frames of the coroutines that it awaits."""
     while awaitable is not None:
         frame = getattr(awaitable, "cr_frame", None)
         if frame is None:
@@ -734,7 +746,7 @@ def watch_what_is_begun(undo: ExitStack) -> None:
 
 
 def _watch_threads(undo: ExitStack) -> None:
-    """Note the starter of each thread. Run a thread without the context of its starter's test."""
+    """Note the starter of each thread. Run each thread outside of its starter's test context."""
     initialize = Thread.__init__
     start = Thread.start
 

@@ -12,7 +12,14 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import CHILDREN, WORK, ChildProcess, frames, is_own, user_line
+from pytest_arena._origin import (
+    CHILDREN,
+    WORK,
+    ChildProcess,
+    is_own,
+    logical_stack,
+    user_line,
+)
 from pytest_arena._process import replace_attribute
 
 if TYPE_CHECKING:
@@ -83,7 +90,7 @@ def _starting_process(original: Callable[..., Any]) -> Callable[..., object]:
         # The processes of a pool outlive the test: they wait for jobs.
         is_of_executor = any(
             frame.f_globals.get("__name__") == "concurrent.futures.process"
-            for frame in frames()
+            for frame in logical_stack()
         )
         if not is_of_executor:
             _note(partial(_is_running, self.pid))

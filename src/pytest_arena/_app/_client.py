@@ -21,8 +21,8 @@ from pytest_arena._ledger import Request
 from pytest_arena._origin import (
     REQUEST,
     WORK,
-    frames,
     line_of_coroutine,
+    logical_stack,
     user_line,
     watch_failures,
     watch_what_is_begun,
@@ -916,7 +916,7 @@ def _watch_left_tasks(work: Work) -> None:
 def _note_cut_off(work: Work, line: str, task: AnyTask) -> None:
     if not task.cancelled() or work.is_over:
         return
-    if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in frames()):
+    if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in logical_stack()):
         work.cut([line])
 
 

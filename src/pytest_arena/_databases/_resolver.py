@@ -30,7 +30,7 @@ from pytest_arena._databases._verified import (
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._origin import WORK, frames, is_driven_here, user_line
+from pytest_arena._origin import WORK, is_driven_here, logical_stack, user_line
 from pytest_arena._product import (
     ConnectTarget,
     Database,
@@ -345,7 +345,7 @@ class Databases:
 
     def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture sets up a test database of this name, and not a test."""
-        callers = [frame.f_globals.get("__name__") for frame in frames()]
+        callers = [frame.f_globals.get("__name__") for frame in logical_stack()]
         if self.serial() > 0 and _FIXTURES not in callers:
             return False
         self.known.give_up_first(key, name)
@@ -380,7 +380,7 @@ class Databases:
             is_late = False
         thread = get_ident()
         frame = late_threads.get(thread)
-        if frame and frame not in frames(of_users=True):
+        if frame and frame not in logical_stack(of_users=True):
             # The late call has returned. The library's thread may work for another test now.
             del late_threads[thread]
         if not is_late:

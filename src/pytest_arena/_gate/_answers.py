@@ -24,7 +24,7 @@ from pytest_arena._gate._pending import (
     pending_objects,
 )
 from pytest_arena._gate._pooled import PendingWrites, PooledConnection
-from pytest_arena._origin import REQUEST, frames, user_line
+from pytest_arena._origin import REQUEST, logical_stack, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
 
@@ -223,7 +223,7 @@ class RequestAnswer:
 
     def _note_generator(self) -> None:
         """Note whether the user's function that commits is a generator, like a dependency."""
-        for frame in frames(of_users=True):
+        for frame in logical_stack(of_users=True):
             flags = frame.f_code.co_flags
             self.is_behind_yield = bool(flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
             return

@@ -26,7 +26,7 @@ from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, frames
+from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, logical_stack
 from pytest_arena._process import without_mocks
 from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
@@ -590,7 +590,8 @@ class ArenaRun:
         is_inside = gates.close(self.gate)
         # A test of a run without pytest-arena may have started this run in its process.
         if any(
-            frame.f_globals.get("__name__") == "_pytest.runner" for frame in frames()
+            frame.f_globals.get("__name__") == "_pytest.runner"
+            for frame in logical_stack()
         ):
             self.databases.become_guest()
             is_inside = True

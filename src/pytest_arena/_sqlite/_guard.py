@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import make_url
 
 from pytest_arena import _process
-from pytest_arena._origin import frames
+from pytest_arena._origin import logical_stack
 from pytest_arena._product import RequestedDatabase
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
@@ -190,7 +190,7 @@ def _admit(core: Callable[[], Core | None], database: object, *_: object) -> Non
 def _is_opened_by_engine() -> bool:
     """Return whether a pool opens the connection with the app's ``creator``."""
     inner: FrameType | None = None
-    for frame in frames():
+    for frame in logical_stack():
         is_pool = _module(frame) == "sqlalchemy.pool.base"
         if is_pool and frame.f_code.co_name == "__connect":
             return inner is not None and not _is_beside_creator(inner)
