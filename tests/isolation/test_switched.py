@@ -69,7 +69,7 @@ class Switching:
 
     def enter(self, name: str = "") -> None:
         """Enter a level, by an isolation that may be another."""
-        self.isolation.ask_for(name)
+        self.isolation.choose_next_isolation(name)
         self.isolation.enter()
         self.generations.append(self.isolation.generation)
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_arena._mysql.drivers._reach import (
     alters_session,
-    made_or_dropped,
+    created_or_dropped_database,
     may_write,
     reaches_beyond,
 )
@@ -212,8 +212,8 @@ def test_sessions_and_databases() -> None:
     assert alters_session("CREATE TEMPORARY TABLE t (a INT)")
     assert not alters_session("SET TRANSACTION READ ONLY")
     assert not alters_session("SELECT 'SET x = 1'")
-    assert made_or_dropped("CREATE DATABASE IF NOT EXISTS `shop-test`") == "shop-test"
-    assert made_or_dropped("DROP TABLE shop") == ""
+    assert created_or_dropped_database("CREATE DATABASE IF NOT EXISTS `shop-test`") == "shop-test"
+    assert created_or_dropped_database("DROP TABLE shop") == ""
 
 
 def test_the_next_step_for_a_database_of_another_run() -> None:

@@ -645,7 +645,7 @@ class Provision:
         """Choose the isolation of a level. Return the error if the database does not have it."""
         if level.isolation == "auto":  # no marker of the test names one
             return None
-        reason = database.product.ask_for(level.isolation, isolation)
+        reason = database.product.choose_next_isolation(level.isolation, isolation)
         if not reason:
             return None
         return ConfigError(

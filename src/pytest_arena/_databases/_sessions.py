@@ -651,7 +651,7 @@ class Engines:
         past_policies = past_policies and not database.file
         if past_policies:
             self._databases.ensure(database)
-            tables = database.product.policed_for_arena(database)
+            tables = database.product.tables_with_policies_for_arena(database)
             if tables:
                 raise _policed(tables)
         session: AsyncSession | FreshSession

@@ -71,7 +71,7 @@ def failed(
     """
     if error.is_lost:
         return server_is_down(what, error, address, _ANOTHER)
-    cause = f"the server's answer {error.number}"
+    cause = f"the server answered with error {error.number}"
     kind, cause, fix = _KNOWN.get(error.number, (ServerError, cause, _ANOTHER))
     of_source = f" of {source}" if source else ""
     return kind(

@@ -27,7 +27,7 @@ from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
 from pytest_arena._mysql.journal._journal_control import SESSION
 from pytest_arena._mysql.journal._key_journal import KeyJournal, SchemaChanged
 from pytest_arena._mysql.journal._net_rows import JournalMoment
-from pytest_arena._mysql.journal._schema_facts import find_unfit
+from pytest_arena._mysql.journal._schema_facts import find_reasons_against_undo
 from pytest_arena._origin import user_line
 from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing
@@ -147,7 +147,7 @@ class MySQLIsolation:
         return len(self._stack) - 1
 
     def note_statement(self, statement: str, generation: tuple[int, int]) -> None:
-        """Note a statement before a connection of this process sends it.
+        """Note a statement that a connection of this process is about to send.
 
         Raises:
             IsolationError: the triggers of the journal would fail after this statement.
@@ -180,8 +180,8 @@ class MySQLIsolation:
         """Return whether a statement or another process may have written in the top level."""
         if self._plan.has_events:
             self._note_write()
-        # The number changes at each call if a connection is checked out. It also does if another
-        # process may use the database, because its statements are not noted.
+        # The number changes at each call while a connection is checked out. It also does if another
+        # process may use the database, because pytest-arena does not see its statements.
         if self._uses() != self._uses() and self._may_differ():
             self._note_write()
         return self._is_written
@@ -197,9 +197,9 @@ class MySQLIsolation:
             return base.frozen.content() != self._live_content()
 
     def _roll_back_prepared(self) -> None:
-        """Roll back prepared XA transactions whose sessions have ended. Note it in the summary.
+        """Roll back prepared XA transactions whose sessions have ended, and report them.
 
-        Such a transaction keeps its locks, and no end of a session releases them.
+        Such a transaction keeps its locks after the end of its session.
         """
         for name in sorted(self._prepared):
             # The server refuses if the transaction has ended, or if its session is open.
@@ -215,13 +215,13 @@ class MySQLIsolation:
         """Call a function after each level is left. If it raises, the level stays."""
         self._check = check
 
-    def ask_for(self, isolation: str) -> str:
-        """Choose the isolation of the next level. Return "", or why the level cannot have it."""
+    def choose_next_isolation(self, isolation: str) -> str:
+        """Set the isolation of the next level. Return why the level cannot have it, or ""."""
         if isolation == "rollback":
-            return "rollback is for all tests of a run"
+            return "only all tests of a run can have rollback"
         if isolation == "undo" and self.name != "undo":
             with self._registry.reporting("the schema cannot be read"):
-                reason = why_unfit(self._registry, self.live)
+                reason = first_reason_against_undo(self._registry, self.live)
             if reason:
                 return reason
         self._next_isolation = isolation
@@ -240,7 +240,7 @@ class MySQLIsolation:
         if self._unrestored is not None:
             self._finish_leave(self._unrestored)
         level = self._stack[-1]
-        asked_for = self._next_isolation
+        requested = self._next_isolation
         self._next_isolation = ""
         has_changed = self._has_changed()
         is_used = has_changed and not self._is_only_uncommitted()
@@ -259,8 +259,8 @@ class MySQLIsolation:
         self._may_have_ddl = False
         self._has_new_schema = False
         self._stack.append(MySQLLevel(base, number, (base, number)))
-        if asked_for not in {"", self.name}:
-            self._change_isolation(asked_for)
+        if requested not in {"", self.name}:
+            self._change_isolation(requested)
         self._tidy()
 
     def _enter_base(self, *, is_used: bool) -> None:
@@ -273,7 +273,7 @@ class MySQLIsolation:
                 self._bases[-1].journal.enter(is_used=False)
 
     def _change_isolation(self, isolation: str) -> None:
-        """Give the top level another isolation. The level below it is restored by a copy."""
+        """Give the top level another isolation, on a new snapshot of the live database."""
         try:
             with self._registry.reporting("the level cannot be entered"):
                 base = self._snapshot(isolation)
@@ -284,22 +284,26 @@ class MySQLIsolation:
         self._stack[-1].begin_with(base)
 
     def _add(self, base: LevelBase) -> None:
-        """Note that the live database equals a new base."""
+        """Add a base, to which the live database is now equal."""
         self._bases.append(base)
         self._plan = self._registry.plan_of(base.frozen.name)
 
     def _is_only_uncommitted(self) -> bool:
         """Return whether open transactions have written, and no transaction has committed.
 
-        Some suites undo each test by savepoints in a transaction of a wider fixture.
+        Some suites undo each test by a savepoint in the transaction of a wider fixture.
         """
         return bool(self.writers()) and self.is_untouched()
 
     def _snapshot(self, isolation: str) -> LevelBase:
         """Return a new base: a copy of the live database."""
-        reason = "" if isolation == "clone" else why_unfit(self._registry, self.live)
+        reason = (
+            ""
+            if isolation == "clone"
+            else first_reason_against_undo(self._registry, self.live)
+        )
         if reason and not self._may_clone:
-            raise _unfit_level(reason)
+            raise _level_without_undo(reason)
         if reason:
             self._note(f"{{test}} is isolated by clone, since {reason}")
             isolation = "clone"
@@ -309,7 +313,7 @@ class MySQLIsolation:
             try:
                 # An open transaction that has read would block the creation of triggers.
                 is_in_the_way = isolation == "undo" and sessions_inside(self.live)
-                # `clone` must work where the triggers of the journal fail. A copy has no triggers.
+                # `clone` must also work if the journal's triggers fail. A copy has no triggers.
                 has_old_triggers = isolation == "clone" and self.name == "undo"
                 if is_in_the_way or has_old_triggers:
                     return self._moved_to(frozen, isolation)
@@ -686,15 +690,15 @@ def _refused_lock(statement: str) -> IsolationError:
     )
 
 
-def why_unfit(registry: MySQLRegistry, database: str) -> str:
-    """Return why a journal cannot restore a database, "" if it can."""
-    reasons = find_unfit(registry.control, database)
+def first_reason_against_undo(registry: MySQLRegistry, database: str) -> str:
+    """Return the first reason why undo cannot restore a database, "" if it can."""
+    reasons = find_reasons_against_undo(registry.control, database)
     for name, reason in reasons.items():
         return f"{name}: {reason}" if name else reason
     return ""
 
 
-def _unfit_level(reason: str) -> IsolationError:
+def _level_without_undo(reason: str) -> IsolationError:
     return IsolationError(
         f"a fixture has created content that undo cannot restore: {reason}",
         why="the tests above this fixture change rows that only a copy would restore",

@@ -11,7 +11,10 @@ from sqlalchemy.engine import make_url
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
 from pytest_arena._mysql._control import MySQLFailure
-from pytest_arena._mysql._mysql_isolation import MySQLIsolation, why_unfit
+from pytest_arena._mysql._mysql_isolation import (
+    MySQLIsolation,
+    first_reason_against_undo,
+)
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
@@ -141,12 +144,12 @@ class MySQL(ServerProduct[MySQLRegistry]):
         del database
         registry = self._registry()
         isolation = isolation_named(self._config, _ISOLATIONS, self.shown)
-        asked_for = self._config.isolation
+        requested = self._config.isolation
         if isolation == "undo":
             with registry.reporting("the schema cannot be read"):
-                reason = why_unfit(registry, content or registry.name)
-            if reason and asked_for == "undo":
-                raise self._unfit(reason)
+                reason = first_reason_against_undo(registry, content or registry.name)
+            if reason and requested == "undo":
+                raise self._undo_unavailable(reason)
             if reason:
                 isolation = "clone"
                 self._core.ledger.note(
@@ -163,11 +166,11 @@ class MySQL(ServerProduct[MySQLRegistry]):
             isolation,
             uses=uses,
             note=note,
-            may_clone=asked_for == "auto",
+            may_clone=requested == "auto",
         )
         return cast("Isolation", live)
 
-    def _unfit(self, reason: str) -> ConfigError:
+    def _undo_unavailable(self, reason: str) -> ConfigError:
         return ConfigError(
             f"arena_isolation = undo: {reason}",
             why="the tests would run with another isolation than the option names",
@@ -175,14 +178,14 @@ class MySQL(ServerProduct[MySQLRegistry]):
             fix="arena_isolation = auto   (clone, as long as undo does not work)",
         )
 
-    def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Choose the isolation of the next level, or return why the level cannot have it."""
+    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
+        """Set the isolation of the next level. Return why the level cannot have it, or ""."""
         if name not in _ISOLATIONS:
-            return f"{self.shown} is isolated by undo, clone or rollback"
+            return f"{self.shown} has only the isolations undo, clone and rollback"
         live = cast("MySQLIsolation", isolation)
         if name == "auto" and isinstance(live, RollbackIsolation):
             return ""
-        return live.ask_for(_ISOLATIONS[name])
+        return live.choose_next_isolation(_ISOLATIONS[name])
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the login of the app's first engine, so with the app's rights."""
@@ -214,12 +217,14 @@ class MySQL(ServerProduct[MySQLRegistry]):
             words.insert(1, "-p")
         return words
 
-    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
+    def tables_with_policies(
+        self, database: Database, *, is_off: bool = False
+    ) -> tuple[str, ...]:
         """Return no table: MySQL has no policies."""
         del database, is_off
         return ()
 
-    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
+    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return no table: MySQL has no policies."""
         del database
         return ()

@@ -134,10 +134,10 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users.note_inactive_rights(database.login, isolation.address)
         return cast("Isolation", isolation)
 
-    def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Choose the isolation of the next level, or return why the level cannot have it."""
+    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
+        """Set the isolation of the next level. Return why the level cannot have it, or ""."""
         if name not in ISOLATIONS:
-            return f"{self.shown} is isolated by undo, clone or rollback"
+            return f"{self.shown} has only the isolations undo, clone and rollback"
         missing = ""
         registry = self._registry()
         if isinstance(registry, NamedServer):
@@ -145,7 +145,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         elif name == "undo":
             missing = why_no_undo(registry)
         if not missing:
-            cast("ServerIsolation", isolation).ask_for(name)
+            cast("ServerIsolation", isolation).choose_next_isolation(name)
         return missing
 
     def _note_slow_disk(self, registry: ServerRegistry) -> None:
@@ -183,15 +183,21 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         """Return the words of the command that opens a database."""
         return ["psql", where]
 
-    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
-        """Return the tables on which policies act for the users of the app's engines."""
+    def tables_with_policies(
+        self, database: Database, *, is_off: bool = False
+    ) -> tuple[str, ...]:
+        """Return the tables with policies that limit the users of the app's engines."""
         live = cast("ServerIsolation", database.isolation).live
-        return live.policed(self.users.policed(database), is_off=is_off)
+        return live.tables_with_policies(
+            self.users.query_tables_with_policies(database), is_off=is_off
+        )
 
-    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return the tables that force policies on their owner, if the login is no superuser."""
+    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
+        """Return the tables with policies that limit pytest-arena's login."""
         live = cast("ServerIsolation", database.isolation).live
-        return live.policed(self.users.policed_for_arena(), is_off=False)
+        return live.tables_with_policies(
+            self.users.query_tables_with_policies_for_arena(), is_off=False
+        )
 
     def changed_by_others(self) -> list[str]:
         """Return the app's databases on this server that another program has changed."""

@@ -190,8 +190,8 @@ class Roles:
             return first
         return usable
 
-    def policed(self, database: Database) -> str:
-        """Write the query of the tables of a database on which policies act for the app."""
+    def query_tables_with_policies(self, database: Database) -> str:
+        """Return the query for a database's tables with policies that limit the app's roles."""
         logins = [self._first.get(database)]
         for (of_database, _), login in self._others.items():
             if of_database is database:
@@ -199,8 +199,8 @@ class Roles:
         users = ", ".join(literal((login or self._address).user) for login in logins)
         return _ACTIVE.format(users=users)
 
-    def policed_for_arena(self) -> str:
-        """Write the query of the tables whose policies limit pytest-arena's login."""
+    def query_tables_with_policies_for_arena(self) -> str:
+        """Return the query for the tables with policies that limit pytest-arena's login."""
         return _ACTIVE.format(users=literal(self._address.user))
 
     def note_inactive_rights(self, login: _Login, live: Address) -> None:

@@ -840,10 +840,10 @@ class Product(Protocol):
             ConfigError: the product does not have the requested isolation.
         """
 
-    def ask_for(self, name: str, isolation: Isolation) -> str:
-        """Choose the isolation of the database's next level, which a test's marker names.
+    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
+        """Set the isolation of the database's next level, which a test's marker names.
 
-        Return why that is impossible, "" if it is possible.
+        Return why the level cannot have it, or "".
         """
 
     def target(self, database: Database) -> ConnectTarget:
@@ -858,17 +858,19 @@ class Product(Protocol):
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a file or a URL."""
 
-    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
-        """Return the tables whose policies limit the app's roles.
+    def tables_with_policies(
+        self, database: Database, *, is_off: bool = False
+    ) -> tuple[str, ...]:
+        """Return the tables with policies that limit the app's roles.
 
-        With ``is_off`` the policies are disabled until the top level is left.
+        With ``is_off``, disable these policies until the top level is left.
 
         Raises:
             ArenaError: another session holds a lock on a table, or the server does not answer.
         """
 
-    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return the tables whose policies limit even pytest-arena's login."""
+    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
+        """Return the tables with policies that limit pytest-arena's login."""
 
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop the database and its snapshots."""

@@ -107,7 +107,7 @@ class SQLite:
         isolation: Isolation = make(database, content, self._core.ledger.note)
         return isolation
 
-    def ask_for(self, name: str, isolation: Isolation) -> str:
+    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Return why a database cannot have an isolation, "" if it has this isolation."""
         if name == isolation.name:
             return ""
@@ -147,12 +147,14 @@ class SQLite:
         """Return the words of the command that opens a database."""
         return ["sqlite3", where]
 
-    def policed(self, database: Database, *, is_off: bool = False) -> tuple[str, ...]:
+    def tables_with_policies(
+        self, database: Database, *, is_off: bool = False
+    ) -> tuple[str, ...]:
         """Return no table: SQLite has no policies."""
         del database, is_off
         return ()
 
-    def policed_for_arena(self, database: Database) -> tuple[str, ...]:
+    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return no table: SQLite has no policies."""
         del database
         return ()

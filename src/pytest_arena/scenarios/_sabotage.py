@@ -20,7 +20,11 @@ from pytest_arena import _process
 from pytest_arena._others import replaced_function
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, LoginError, RefusedError
-from pytest_arena.scenarios._sabotaged_run import SabotagedRun, policed, sabotage_plan
+from pytest_arena.scenarios._sabotaged_run import (
+    SabotagedRun,
+    sabotage_plan,
+    tables_with_policies,
+)
 from pytest_arena.scenarios._tries import ADDRESS, Tries, failure_of
 from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
 from pytest_arena.scenarios.evidence._claim import Claim
@@ -222,7 +226,9 @@ class SabotagePasses:
         next_item: pytest.Item | None,
     ) -> Iterator[Sabotage]:
         """Run a test once for each kind that applies to it."""
-        plan = sabotage_plan(facts, has_policies=bool(policed(self._recorder.run)))
+        plan = sabotage_plan(
+            facts, has_policies=bool(tables_with_policies(self._recorder.run))
+        )
         kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
         unknown = ""
         if kinds:

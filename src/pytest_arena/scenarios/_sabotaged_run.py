@@ -69,7 +69,7 @@ class SabotagedRun:
         self.is_timed_out = False
         self.overlapped: int | None = None
         """The number of a concurrent request that prevented the fault."""
-        self.policed: tuple[str, ...] = ()
+        self.tables_with_policies: tuple[str, ...] = ()
         """The tables whose policies are disabled."""
         self.touched: set[str] = set()
         """The tables with disabled policies that requests have read."""
@@ -172,8 +172,8 @@ class SabotagedRun:
         level = self._run.levels.find(test)
         if level is None or self._run.databases.levels[-1] is not level:
             self._enter(test, serial=test.serial)
-        self.policed = policed(self._run, is_off=True)
-        self.is_applied = bool(self.policed)
+        self.tables_with_policies = tables_with_policies(self._run, is_off=True)
+        self.is_applied = bool(self.tables_with_policies)
 
     def _enter(
         self,
@@ -219,7 +219,9 @@ class SabotagedRun:
         if not request.is_counted:
             return
         with self._lock, self._errors_kept():
-            self.touched.update(read_of(request.statement_log.statements, self.policed))
+            self.touched.update(
+                read_of(request.statement_log.statements, self.tables_with_policies)
+            )
             self._under_way -= 1
             level = self._level
             if self._kind == "commit" and level and not self._under_way:
@@ -264,14 +266,14 @@ def _still_running(line: str) -> LateWorkError:
     )
 
 
-def policed(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
-    """Return the tables of all databases with policies that act for the app.
+def tables_with_policies(run: ArenaRun, *, is_off: bool = False) -> tuple[str, ...]:
+    """Return the tables of all databases with policies that limit the app's roles.
 
     ``is_off`` also disables these policies.
     """
     tables: list[str] = []
     for database in run.databases.provisioned():
-        tables += database.product.policed(database, is_off=is_off)
+        tables += database.product.tables_with_policies(database, is_off=is_off)
     return tuple(tables)
 
 

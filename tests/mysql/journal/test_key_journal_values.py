@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._mysql.journal._schema_facts import find_unfit
+from pytest_arena._mysql.journal._schema_facts import find_reasons_against_undo
 
 if TYPE_CHECKING:
     from tests.mysql.journal.world import MySQLWorld
@@ -209,8 +209,12 @@ def test_what_cannot_be_restored_is_named(worlds: type[MySQLWorld]) -> None:
     world.run(
         f"CREATE TABLE away (id INT, FOREIGN KEY (id) REFERENCES `{world.template}`.fine (id))"
     )
-    reasons = find_unfit(world.control, world.database)
+    reasons = find_reasons_against_undo(world.control, world.database)
     assert reasons.keys() == {"my", "mem", *of_one_server, "away"}
     assert reasons["my"] == "the engine MyISAM has no transactions"
     assert world.template in reasons["away"]
-    assert find_unfit(world.control, world.template).keys() == {"my", "mem", *of_one_server}
+    assert find_reasons_against_undo(world.control, world.template).keys() == {
+        "my",
+        "mem",
+        *of_one_server,
+    }

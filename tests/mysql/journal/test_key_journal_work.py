@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._mysql.journal._key_journal import SchemaChanged
-from pytest_arena._mysql.journal._schema_facts import find_unfit, read_schema
+from pytest_arena._mysql.journal._schema_facts import find_reasons_against_undo, read_schema
 from pytest_arena._product import Held
 from tests.mysql.journal.world import LeftJournal
 from tests.mysql.server import connect
@@ -473,7 +473,7 @@ def test_the_journal_waits_for_no_lock_of_another_database(worlds: type[MySQLWor
             assert not dropped.done()
         LeftJournal(world.control, world.database, world.template, world.side)
         assert read_schema(world.control, world.database).tables.keys() == {"t"}
-        assert find_unfit(world.control, world.database) == {}
+        assert find_reasons_against_undo(world.control, world.database) == {}
         assert not dropped.done()
         other.run("COMMIT", connection=reader)
 

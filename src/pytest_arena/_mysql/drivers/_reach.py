@@ -370,39 +370,41 @@ def _begins(text: str, autocommits: bool) -> bool | None:  # noqa: FBT001 - a ke
     return True
 
 
-_STAYS = re.compile(
+_CHANGES_ACCOUNTS = re.compile(
     r"(?i)(?:\A|;)\s*(?P<what>CREATE\s+(?:OR\s+REPLACE\s+)?(?:USER|ROLE)|GRANT|REVOKE)\b"
 )
 
 
-def stays_on_server(statement: str) -> str:
-    """Return how a statement changes users, which no isolation undoes. "" if it does not.
+def account_change(statement: str) -> str:
+    """Return the verb of a statement that changes users or rights, or "".
 
-    >>> stays_on_server("CREATE USER clerk"), stays_on_server("SELECT 'GRANT'")
+    No isolation undoes such a change.
+
+    >>> account_change("CREATE USER clerk"), account_change("SELECT 'GRANT'")
     ('CREATE USER', '')
     """
-    return _staying(bare(statement))
+    return _account_change(bare(statement))
 
 
 @lru_cache(maxsize=1024)
-def _staying(text: str) -> str:
-    stays = _STAYS.search(text)
-    if stays:
-        return " ".join(stays["what"].upper().split())
+def _account_change(text: str) -> str:
+    change = _CHANGES_ACCOUNTS.search(text)
+    if change:
+        return " ".join(change["what"].upper().split())
     return ""
 
 
-_MAKES = re.compile(
+_CREATES_OR_DROPS = re.compile(
     rf"(?is)\s*(?P<verb>CREATE|DROP)\s+(?:DATABASE|SCHEMA)\s+"
     rf"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?P<name>{_NAME})[^;]*;?\s*\Z"
 )
 
 
-def made_or_dropped(statement: str) -> str:
-    """Return the test database that a statement creates or drops, or "".
+def created_or_dropped_database(statement: str) -> str:
+    """Return the name of the database that a statement creates or drops, or "".
 
-    >>> made_or_dropped("CREATE DATABASE `shop-test` CHARACTER SET = 'utf8mb4'")
+    >>> created_or_dropped_database("CREATE DATABASE `shop-test` CHARACTER SET = 'utf8mb4'")
     'shop-test'
     """
-    makes = _MAKES.match(bare(statement))
-    return _unquoted(makes["name"]) if makes is not None else ""
+    match = _CREATES_OR_DROPS.match(bare(statement))
+    return _unquoted(match["name"]) if match is not None else ""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import (
+    account_change,
     alters_session,
     begins_transaction,
-    made_or_dropped,
+    created_or_dropped_database,
     may_write,
     reaches_beyond,
     sets_id,
-    stays_on_server,
 )
 from pytest_arena._origin import WORK, user_line, who_connects
 from pytest_arena._product import RawWrites, ReadSnapshot
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which each answer of the server has
-_NOTHING = "DO 0"
+_STATEMENT_WITHOUT_EFFECT = "DO 0"
 
 
 class MySQLConnection(ConnectionRecord):
@@ -281,7 +281,7 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
         beyond = reaches_beyond(text, admission.address.database, other_databases.has)
         if beyond:
             return _replacement(core, record.target, text, beyond)
-        _note_staying(core, record.target, text)
+        _note_account_change(core, record.target, text)
     is_of_pool = text.strip(" ;").upper() in _OF_POOLS
     if core is not None and record.idle_key is not None and not is_of_pool:
         # The suite has kept the driver's connection, and uses it without a checkout.
@@ -290,9 +290,11 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
     return None
 
 
-def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> None:
-    """Note that a test creates a user, or grants a right. A template's builder may do so."""
-    change = stays_on_server(statement)
+def _note_account_change(
+    core: Core, target: ConnectTarget | None, statement: str
+) -> None:
+    """Note that a test changes users or rights. The builder of a template may change them."""
+    change = account_change(statement)
     if change and core.serial() and target is not None and target.database is not None:
         core.ledger.note(
             f"{{test}} sends {change}, which stays on the server for later tests and runs: "
@@ -303,12 +305,12 @@ def _note_staying(core: Core, target: ConnectTarget | None, statement: str) -> N
 def _replacement(
     core: Core, target: ConnectTarget | None, statement: str, beyond: str
 ) -> str:
-    """Return a statement without effect for a fixture that sets up a test database.
+    """Return a statement without effect, if a fixture sets up a test database.
 
     Raises:
         ProductionDatabaseError: the statement has another purpose.
     """
-    name = made_or_dropped(statement)
+    name = created_or_dropped_database(statement)
     key = target.key if target else None
     if not name or not core.is_set_up_by_fixture(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
@@ -317,7 +319,7 @@ def _replacement(
             f"a fixture creates or drops a test database: {who_connects()}. {_NOT_SENT} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
-    return _NOTHING
+    return _STATEMENT_WITHOUT_EFFECT
 
 
 def refused_beyond(statement: str) -> ProductionDatabaseError:
@@ -337,8 +339,8 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
             )
     return ProductionDatabaseError(
         f"refused: {statement}, which reaches beyond the test's database",
-        why="the server may have databases of yours. pytest-arena does not undo changes of these "
-        "databases and of the server",
+        why="the server may have databases of yours. pytest-arena does not undo changes to them "
+        "or to the server",
         cause=who_connects(),
         fix=fix,
     )

@@ -83,10 +83,12 @@ _LACKS_SUPER = """
             QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))))"""
 
 
-def find_unfit(control: MySQLControlLine, database: str) -> dict[str, str]:
-    """Return why the journal cannot restore a database, by the names of its tables.
+def find_reasons_against_undo(
+    control: MySQLControlLine, database: str
+) -> dict[str, str]:
+    """Return the reasons why undo cannot restore a database, by the names of its tables.
 
-    The name "" is for the whole database.
+    A reason of the whole database or server has the name "".
     """
     reasons: dict[str, str] = {}
     if not may_read_counters(control):

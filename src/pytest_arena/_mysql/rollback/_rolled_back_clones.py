@@ -131,10 +131,10 @@ class RollbackIsolation(MySQLIsolation):
 
     # Levels
 
-    def ask_for(self, isolation: str) -> str:
-        """Choose the isolation of the next level. Return "", or why the level cannot have it."""
+    def choose_next_isolation(self, isolation: str) -> str:
+        """Set the isolation of the next level. Return why the level cannot have it, or ""."""
         if isolation not in {"rollback", "clone"}:
-            return "beside rollback there is only clone"
+            return "in a run with rollback, a test can only have rollback or clone"
         self._next_isolation = isolation
         return ""
 

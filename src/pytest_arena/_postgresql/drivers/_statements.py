@@ -19,8 +19,8 @@ from pytest_arena._postgresql.drivers._session_state import (
     reads_setting,
 )
 from pytest_arena._postgresql.drivers._test_databases import (
+    created_or_dropped_database,
     is_replacement,
-    made_or_dropped,
     replacement,
 )
 from pytest_arena._product import RawWrites
@@ -477,7 +477,7 @@ def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) 
     if not beyond or is_replacement(statement):
         _note_role_change(core, target, statement)
         return statement
-    name = made_or_dropped(statement)
+    name = created_or_dropped_database(statement)
     key = target.key if target else None
     if not name or not core.is_set_up_by_fixture(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
@@ -589,8 +589,8 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
     """Return the error for a statement that would change another database or the server."""
     return ProductionDatabaseError(
         f"refused: {statement}, which reaches beyond the test's database",
-        why="the server may have databases of yours. pytest-arena does not undo changes of these "
-        "databases and of the server",
+        why="the server may have databases of yours. pytest-arena does not undo changes to them "
+        "or to the server",
         cause=who_connects(),
         fix=_next_step(statement),
     )

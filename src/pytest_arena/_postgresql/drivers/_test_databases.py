@@ -11,9 +11,9 @@ from pytest_arena._postgresql import STANDARD_DATABASES
 from pytest_arena._values import without_comments
 
 _NO_SESSION = "SELECT true AS pg_terminate_backend WHERE false"
-# Like the statements that it replaces, PostgreSQL refuses it inside a transaction block.
+# PostgreSQL refuses this statement in a transaction block, like the statements that it replaces.
 _NO_DATABASE = 'DROP DATABASE IF EXISTS "pytest-arena: no database"'
-_MAKES = re.compile(
+_CREATES_OR_DROPS = re.compile(
     r"""(?isx) \s* (?P<verb> CREATE|DROP) \s+ DATABASE \s+ (?:IF \s+ EXISTS \s+)?
     (?P<name> "(?:[^"]|"")+" | \w[\w$]* ) (?P<options> [^;]*) ;? \s* $"""
 )
@@ -24,36 +24,38 @@ _ENDS_SESSIONS = re.compile(
 )
 
 
-def made_or_dropped(statement: str) -> str:
-    """Return the test database that a statement creates, drops or ends the sessions of, or "".
+def created_or_dropped_database(statement: str) -> str:
+    """Return the name of the database that a statement creates or drops, or "".
 
-    >>> made_or_dropped('CREATE DATABASE "shop-test" TEMPLATE template1')
+    A statement that ends the sessions of a database also counts, because it prepares a drop.
+
+    >>> created_or_dropped_database('CREATE DATABASE "shop-test" TEMPLATE template1')
     'shop-test'
-    >>> made_or_dropped("CREATE DATABASE mine TEMPLATE real")
+    >>> created_or_dropped_database("CREATE DATABASE mine TEMPLATE real")
     ''
     """
     statement = without_comments(statement)
-    makes = _MAKES.match(statement)
-    if makes is not None and not _COPIES.search(makes["options"]):
-        name = makes["name"]
+    match = _CREATES_OR_DROPS.match(statement)
+    if match is not None and not _COPIES.search(match["options"]):
+        name = match["name"]
         is_quoted = name.startswith('"')
         name = name[1:-1].replace('""', '"') if is_quoted else name.lower()
         return "" if name in STANDARD_DATABASES else name
     ends = _ENDS_SESSIONS.search(statement)
-    if makes is None and ends is not None:
+    if match is None and ends is not None:
         return ends["name"]
     return ""
 
 
 def replacement(statement: str) -> str:
-    """Return the statement that replaces a statement of ``made_or_dropped``.
+    """Return the statement to send in place of one that creates or drops a database.
 
     The replacement has no effect. In an open transaction it fails, as the original would.
     """
-    makes = _MAKES.match(without_comments(statement))
-    if makes is None:
+    match = _CREATES_OR_DROPS.match(without_comments(statement))
+    if match is None:
         return _NO_SESSION
-    return f"{_SENT_IN_PLACE}{makes['verb'].upper()} DATABASE"
+    return f"{_SENT_IN_PLACE}{match['verb'].upper()} DATABASE"
 
 
 def is_replacement(statement: str) -> bool:

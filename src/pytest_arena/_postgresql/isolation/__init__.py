@@ -20,7 +20,7 @@ __all__ = ["ServerIsolation", "isolate"]
 
 def isolate(
     registry: ServerRegistry,
-    asked_for: str,
+    requested: str,
     template: str | None,
     *,
     with_rights: Callable[[str | None], str | None] = as_built,
@@ -37,7 +37,7 @@ def isolate(
     lines for the summary.
 
     Raises:
-        ConfigError: ``asked_for`` is undo or rollback, which does not work here.
+        ConfigError: ``requested`` is undo or rollback, which does not work here.
     """
 
     def create(isolation: str) -> ServerIsolation:
@@ -48,13 +48,13 @@ def isolate(
             with_rights=with_rights,
             uses=uses,
             note=note,
-            may_clone=asked_for == "auto",
+            may_clone=requested == "auto",
         )
 
-    if asked_for == "rollback":
+    if requested == "rollback":
         check_for_sockets(place)
-    if asked_for in {"clone", "rollback"}:
-        return create(asked_for)
+    if requested in {"clone", "rollback"}:
+        return create(requested)
     try:
         reason = templates.why_no_undo(registry)
         if not reason:
@@ -68,7 +68,7 @@ def isolate(
         reason = error.reason
         fix = error.fix
         line = f"{reason}. For undo: {fix}" if error.is_of_the_server else reason
-    if asked_for == "undo":
+    if requested == "undo":
         raise ConfigError(
             f"arena_isolation = undo: {reason}",
             why="the tests would run with another isolation than the option names",

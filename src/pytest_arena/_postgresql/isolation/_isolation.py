@@ -57,7 +57,7 @@ class ServerIsolation:
     replaces the database by a copy, ``rollback`` rolls back to a savepoint. If no connection has
     used the database since the last level, pytest-arena does not ask the server (``uses``).
 
-    ``ask_for`` chooses the isolation of the next level. If another isolation is in use,
+    ``choose_next_isolation`` sets the isolation of the next level. If another isolation is in use,
     pytest-arena copies the live database and enters the level in the copy. No connection reaches
     the original database until the level is left. The copy stays for the next such level, until a
     connection uses the original database, or a level is entered or left there.
@@ -97,7 +97,7 @@ class ServerIsolation:
         first = Snapshot(registry, live.template(with_rights(template)))
         self._templates = {(isolation, template): first}
         with registry.reporting("no database for the first test"):
-            live.put(first)
+            live.replace_by_copy(first)
             with closing(open_control(live.address)) as control:
                 self.session_functions = session_functions(control)
         self.generation = 1
@@ -132,8 +132,8 @@ class ServerIsolation:
         """Call a function after each level is left. If it raises, the level stays."""
         self._check = check
 
-    def ask_for(self, isolation: str) -> None:
-        """Choose the isolation of the next level."""
+    def choose_next_isolation(self, isolation: str) -> None:
+        """Set the isolation of the next level."""
         self._next_isolation = isolation
 
     def enter(self) -> None:
@@ -147,14 +147,14 @@ class ServerIsolation:
             IsolationError: the disk is full, or the other isolation does not work here.
         """
         level = self._stack[-1]
-        asked_for = self._next_isolation
+        requested = self._next_isolation
         self._next_isolation = ""
-        isolation = asked_for or level.live.isolation
+        isolation = requested or level.live.isolation
         level.live.close_moments(are_over=False)
         if level.unrestored:
             self._restore_copy(level.unrestored)
         if isolation == level.live.isolation:
-            may_clone = self._may_clone and not asked_for
+            may_clone = self._may_clone and not requested
             if not self._can_nest(level, may_clone=may_clone):
                 isolation = "clone"
         if isolation != level.live.isolation:
@@ -177,7 +177,7 @@ class ServerIsolation:
         live = level.live
         try:
             if live.may_have_changed and live.needs_snapshot(self._stack):
-                self._fork(level)
+                self._take_snapshot(level)
         except Unjournaled as error:
             if not may_clone:
                 raise IsolationError(
@@ -187,10 +187,10 @@ class ServerIsolation:
             return False
         return True
 
-    def _fork(self, level: _Level) -> None:
+    def _take_snapshot(self, level: _Level) -> None:
         with self._uses.alone():
-            self.generation += 1  # connections end, also if `fork` fails
-            level.live.fork(self.depth)
+            self.generation += 1  # connections end, also if `take_snapshot` fails
+            level.live.take_snapshot(self.depth)
             self._snapshots.append(level.live.snapshot)
             level.begin_in_snapshot()
             self.generation += 1
@@ -204,7 +204,7 @@ class ServerIsolation:
         live = level.live
         live.close_moments(are_over=True)
         was_changed = False
-        if level.is_in_other_database or not level.is_in_place:
+        if level.is_in_other_database or not level.is_restorable_in_place:
             was_changed = self._leave_copy(level)
         elif level.is_written or live.may_have_changed:
             restoration = live.leave(depth)
@@ -220,7 +220,7 @@ class ServerIsolation:
             # The level stays open. `leave_by_force` leaves it.
             self._stack.append(level)
             self.generation += level.is_in_other_database
-            level.mark_wrong()
+            level.require_copy()
             raise
         self._tidy(level if level.is_in_other_database else None)
         return was_changed
@@ -252,11 +252,11 @@ class ServerIsolation:
             level.keep_archive(archive)
         with self._uses.alone():
             try:
-                live.put(level.snapshot, level.base, number, archive)
+                live.replace_by_copy(level.snapshot, level.base, number, archive)
                 top.note_unrestored(None)
             except RowsLost:
                 if level is not top:
-                    live.put(level.snapshot, level.base, number, [])
+                    live.replace_by_copy(level.snapshot, level.base, number, [])
                     top.note_unrestored(None)
                 raise
             finally:
@@ -274,7 +274,9 @@ class ServerIsolation:
         with suppress(ControlFailure, ArenaError):
             live.end_clients()
         self.generation += 1
-        is_left = level.is_in_place and live.leave_ended(self.depth)
+        is_left = level.is_restorable_in_place and live.leave_after_clients_ended(
+            self.depth
+        )
         self._stack.pop()
         try:
             if not is_left:
@@ -290,10 +292,12 @@ class ServerIsolation:
         if level.is_in_other_database:
             self._stack.pop()
             self.generation += 1
-            live.give_up()
+            live.discard()
         else:
             live.close_moments(are_over=False)
-            live.forget(self._stack, is_undone=is_undone and level.is_in_place)
+            live.forget(
+                self._stack, is_undone=is_undone and level.is_restorable_in_place
+            )
             self._stack.pop()
             live.limit_base(self.depth)
         self._tidy()
@@ -312,7 +316,7 @@ class ServerIsolation:
             self._begin_in_other_database(start)
             return
         with self._uses.alone():
-            live.put(start, self.depth, self.depth, [])
+            live.replace_by_copy(start, self.depth, self.depth, [])
             self.generation += 1
         self._stack[-1].begin_with(start, archive)
         self._tidy()
@@ -322,9 +326,9 @@ class ServerIsolation:
         live = self._new_live(self.live.isolation)
         with self._uses.alone():
             self.generation += 1
-            live.put(start, self.depth, self.depth)
+            live.replace_by_copy(start, self.depth, self.depth)
             level = ServerLevel(live, is_in_other_database=True)
-            level.mark_wrong()  # no later level begins with this content
+            level.require_copy()  # no later level begins with this content
             self._stack[-1] = level
             self.generation += 1
         self._tidy()
@@ -338,17 +342,19 @@ class ServerIsolation:
         if spare is not None:
             level, uses = spare
             is_same = level.live.isolation == isolation and uses == self._uses()
-            if is_same and level.is_in_place and self._is_restored(level):
+            if is_same and level.is_restorable_in_place and self._is_restored(level):
                 return ServerLevel(level.live, is_in_other_database=True)
-            level.live.give_up()
+            level.live.discard()
         self.generation += 1  # connections end, also if this fails
-        source = self.live.copied()
+        source = self.live.make_copy()
         live = self._new_live(isolation)
         try:
             with self._registry.reporting(f"no copy for isolation={isolation!r}"):
                 live.prepare(source)
             self._registry.freeze(source)
-            live.put(Snapshot(self._registry, source, is_ours=True), len(self._stack))
+            live.replace_by_copy(
+                Snapshot(self._registry, source, is_ours=True), len(self._stack)
+            )
         except BaseException:
             self._registry.drop_later(source)
             raise
@@ -375,7 +381,7 @@ class ServerIsolation:
         last_spare = self._spare
         self._spare = (spare, self._uses()) if spare else None
         if last_spare is not None:
-            last_spare[0].live.give_up()
+            last_spare[0].live.discard()
         levels = [*self._stack]
         levels += [level.unrestored for level in self._stack if level.unrestored]
         if spare:
@@ -401,7 +407,7 @@ class ServerIsolation:
             if live.kept_as is None and can_copy:
                 with self._uses.alone():
                     self.generation += 1
-                    return live.keep(live.copied(), title)
+                    return live.keep(live.make_copy(), title)
             live.check_replaceable(self._stack)
         return live.keep_later(new_name("kept"), title)
 
@@ -409,7 +415,7 @@ class ServerIsolation:
         """Drop all databases and snapshots of this isolation, in the background."""
         self._tidy()
         for live in dict.fromkeys(level.live for level in reversed(self._stack)):
-            live.give_up()
+            live.discard()
         for snapshot in (*self._templates.values(), *self._snapshots):
             snapshot.drop()
 
@@ -435,7 +441,7 @@ class ServerIsolation:
     def _look(self) -> Look:
         level = self._stack[-1]
         live = level.live
-        if not level.is_in_place or level.is_written:
+        if not level.is_restorable_in_place or level.is_written:
             return _CHANGED
         if not live.may_have_changed:
             return _UNCHANGED

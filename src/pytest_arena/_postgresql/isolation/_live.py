@@ -39,9 +39,9 @@ LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
 READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _NOTHING: Archive = []
-_SHOWN = 3  # the most marks that a line of the summary names
-_LOCKED = "55P03"
-_UNANSWERED = "the change journal cannot be asked"
+_MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
+_LOCK_NOT_AVAILABLE = "55P03"
+_JOURNAL_UNREACHABLE = "the change journal cannot be asked"
 # The seconds to wait for terminated backends. After that a copy replaces the database.
 _PATIENCE = 1.0
 _STEP = 0.002
@@ -51,13 +51,13 @@ _ROWS_KEPT = 50  # the most rows of a table that a report has of levels below a 
 class LiveDatabase(ABC):
     """The database that tests use: a copy of a snapshot. Any thread may use this object.
 
-    Here a level is left by a new copy of its snapshot, which has all rows of the levels below.
-    Subclasses leave a level in other ways. If a test ends pytest-arena's connections,
-    pytest-arena opens them again.
+    When a level is left, this class replaces the database by a new copy of the level's snapshot.
+    The snapshot has all rows of the levels below. Subclasses restore the database in other ways.
+    If a test ends pytest-arena's connections, pytest-arena opens them again.
     """
 
     isolation: ClassVar[str]  # as the configuration and markers name it
-    restores_schema: ClassVar[bool] = False  # leaving a level undoes DDL
+    restores_schema: ClassVar[bool] = False  # whether leaving a level undoes DDL
 
     def __init__(
         self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
@@ -68,31 +68,32 @@ class LiveDatabase(ABC):
         self.name = ""
         self.snapshot = Snapshot(registry, None)
         self.base = 0  # levels below this one are in the snapshot
-        self.clean_uses = NEVER  # the number of uses when the top level had no changes
-        self.is_altered = False  # the journal is new, and no snapshot has it yet
-        self.kept_as: tuple[str, str] | None = None  # the name and title for `give_up`
-        self.is_lost = False
-        self.is_spoiled = (
-            False  # pytest-arena has changed it, so that a copy replaces it
+        self.uses_when_clean = (
+            NEVER  # the number of uses at which the top level had no changes
         )
+        self.has_new_journal = False  # no snapshot has the journal yet
+        self.kept_as: tuple[str, str] | None = None  # the name and title for `discard`
+        self.is_lost = False
+        self.must_be_replaced = False  # pytest-arena has changed the database itself
         # Kept open to read content: a new connection takes three times as long.
         self.reader = Reconnecting(
-            lambda: open_control(self.address, READ_SETTINGS), self._lost
+            lambda: open_control(self.address, READ_SETTINGS),
+            self._note_lost_connection,
         )
 
     @property
     def address(self) -> Address:
-        """Its address, with pytest-arena's login."""
+        """The address of the database, with pytest-arena's login."""
         return self.registry.address_of(self.name)
 
     @property
     def may_have_changed(self) -> bool:
-        """Whether a connection may have used it, or no snapshot has its current state."""
-        return self.is_altered or self.uses() != self.clean_uses
+        """Whether a connection may have changed it, or no snapshot has its journal."""
+        return self.has_new_journal or self.uses() != self.uses_when_clean
 
-    def _lost(self) -> None:
+    def _note_lost_connection(self) -> None:
         self.is_lost = True
-        self.clients_inside()  # waits for a restarted server
+        self.clients_inside()  # this query waits until a restarted server answers
 
     def was_lost(self) -> bool:
         """Whether pytest-arena's connection was lost since the last call.
@@ -111,14 +112,14 @@ class LiveDatabase(ABC):
 
     def note_clean(self, uses: int) -> None:
         """Note the number of uses at which the top level had no changes, or `NEVER`."""
-        self.clean_uses = uses
+        self.uses_when_clean = uses
 
     def limit_base(self, depth: int) -> None:
         """Note that the levels above this depth have ended."""
         self.base = min(self.base, depth)
 
     def clients_inside(self) -> set[int]:
-        """Return the backends of clients inside a transaction, also without changes."""
+        """Return the pids of backends inside a transaction, which may have changed nothing."""
         rows = self.registry.control.rows(sql.clients_inside(self.name))
         return {int(pid) for (pid,) in rows}
 
@@ -131,21 +132,21 @@ class LiveDatabase(ABC):
         self.registry.control.rows(sql.end_backends(self.name))
 
     def end_client(self, pid: int, *, cancel: bool) -> bool:
-        """Return False: the caller has to ask the server."""
+        """Return False: only the server can end the client."""
         del pid, cancel
         return False
 
-    def policed(self, question: str, *, is_off: bool) -> tuple[str, ...]:
-        """Return the tables that a query selects.
+    def tables_with_policies(self, question: str, *, is_off: bool) -> tuple[str, ...]:
+        """Return the tables with policies, by a query that selects them.
 
-        ``is_off`` switches their policies off until the top level is left.
+        ``is_off`` disables these policies until the top level is left.
         """
         with self.registry.reporting("the policies cannot be read, or switched off"):
             rows = self.reader.call(lambda control: control.rows(question))
             tables = tuple(name for (name,) in rows)
             if tables and is_off:
                 # This is set before the change, because the change may fail halfway.
-                self.is_spoiled = not self.restores_schema
+                self.must_be_replaced = not self.restores_schema
                 self.reader.call(
                     lambda control: control.run(sql.without_policies(tables))
                 )
@@ -153,16 +154,16 @@ class LiveDatabase(ABC):
 
     # Replace the database
 
-    def put(
+    def replace_by_copy(
         self,
         snapshot: Snapshot,
         base: int = 0,
         number: int = 0,
         archive: Archive = _NOTHING,
     ) -> None:
-        """Replace the database by a copy with the archived rows, in the state of level ``number``.
+        """Replace the database by a copy of a snapshot, and add the archived rows to the copy.
 
-        The levels below ``base`` are in the snapshot.
+        The copy has the state of level ``number``. The snapshot has the levels below ``base``.
 
         Raises:
             RowsLost: the archived rows cannot be read, or do not fit. The database is not replaced.
@@ -171,34 +172,34 @@ class LiveDatabase(ABC):
         if isinstance(archive, RowsLost):
             raise archive
         is_first = not self.name
-        known = self.known()
+        before = self.state_before_copy()
         name = snapshot.copy() if is_first else snapshot.take()
-        opened = self.opened(name, number, archive)
+        handle = self.open_copy(name, number, archive)
         if not is_first:
-            self.give_up()
-        self.switch_to(name, snapshot, opened, known)
+            self.discard()
+        self.switch_to(name, snapshot, handle, before)
         self.base = base
-        self.is_spoiled = False
+        self.must_be_replaced = False
 
-    def fork(self, base: int) -> None:
-        """Make the database a snapshot, and continue on a copy of it. All connections end."""
-        known = self.known()
+    def take_snapshot(self, base: int) -> None:
+        """Freeze the database as a snapshot, and give tests a copy. All connections end."""
+        before = self.state_before_copy()
         frozen = self.name
         self._freeze()
         try:
             name = self.registry.create("live", template=frozen)
-            opened = self.opened(name)
+            handle = self.open_copy(name)
         except BaseException:
             self.registry.thaw(frozen)
             raise
         self.kept_as = None  # the test continues in the copy
         self.switch_to(
-            name, Snapshot(self.registry, frozen, is_ours=True), opened, known
+            name, Snapshot(self.registry, frozen, is_ours=True), handle, before
         )
         self.base = base
 
-    def copied(self) -> str:
-        """Return the name of a copy of the database. All connections end."""
+    def make_copy(self) -> str:
+        """Copy the database. Return the name of the copy. All connections end."""
         self._freeze()
         try:
             return self.registry.create("live", template=self.name)
@@ -209,19 +210,21 @@ class LiveDatabase(ABC):
         self.release()
         self.registry.freeze(self.name)
 
-    def known(self) -> object:
-        """Return the number of uses before the next copy. A larger number means a later use."""
+    def state_before_copy(self) -> object:
+        """Return the number of uses before the next copy. Every later use increases it."""
         return self.uses()
 
     @abstractmethod
-    def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> object:
-        """Prepare a copy. No other connection to it is open yet."""
+    def open_copy(self, name: str, number: int = 0, rows: _Rows = ()) -> object:
+        """Open a new copy, to which no other connection is open. Return what `switch_to` needs."""
 
     @abstractmethod
-    def switch_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
-        """Make a prepared copy the live database."""
+    def switch_to(
+        self, name: str, snapshot: Snapshot, handle: Any, before: Any
+    ) -> None:
+        """Make an opened copy the live database."""
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Drop the database, or keep it for inspection."""
         self.release()
         kept = self.kept_as
@@ -258,28 +261,28 @@ class LiveDatabase(ABC):
         """Check that a copy may replace the database when the top level ends.
 
         Raises:
-            RowsLost: the copy would lack rows of the levels below.
+            RowsLost: the copy would not have all rows of the levels below.
         """
         del levels
 
     def archive(self, levels: Levels) -> Archive:
-        """Return the rows of the levels below the top one that its snapshot does not have."""
+        """Return the rows of the lower levels that the top level's snapshot does not have."""
         del levels
         return []
 
-    def leave_ended(self, number: int) -> bool:
-        """Leave a level whose connections are being ended. Return whether that worked."""
+    def leave_after_clients_ended(self, number: int) -> bool:
+        """Leave a level while its connections end. Return whether the level was restored."""
         del number
         return False
 
     def forget(self, levels: Levels, *, is_undone: bool) -> None:
-        """Add the top level's changes to the level below. ``is_undone`` restores its sequences."""
+        """Add the top level's changes to the level below. ``is_undone`` restores sequences."""
         del levels, is_undone
 
     def end_prepared(self, names: Sequence[str]) -> None:
         """Roll back prepared transactions, and report them in a line of the summary.
 
-        They have no session. Their names are unique on the server.
+        A prepared transaction has no session. Its name is unique on the server.
         """
         reporting = self.registry.reporting("prepared transactions cannot be ended")
         with reporting, closing(open_control(self.address)) as control:
@@ -295,7 +298,7 @@ class LiveDatabase(ABC):
         del marks
 
     def close_moments(self, *, are_over: bool) -> None:
-        """Finish the top level's moments. ``are_over``: the level ends, and its moments with it."""
+        """Read the name of the last moment. With ``are_over``, drop the moment: its level ends."""
         del are_over
 
 
@@ -303,8 +306,8 @@ class LiveDatabase(ABC):
 class ServerLevel(Generic[LiveT]):
     """A level. The first level is the state before any level is entered.
 
-    ``live`` restores the level's start in place or by a copy of ``snapshot``. If ``undo`` needs a
-    copy, the copy gets the rows that the levels from ``base`` on have written.
+    ``live`` restores the level's start in place, or by a copy of ``snapshot``. With ``undo``, the
+    copy also gets the rows that lower levels from ``base`` on have written.
     """
 
     live: LiveT
@@ -312,13 +315,13 @@ class ServerLevel(Generic[LiveT]):
     snapshot: Snapshot = field(init=False)
     base: int = field(init=False)
     start: Snapshot = field(init=False)  # not `snapshot` after `begin_with`
-    is_written: bool = False  # the journal may have changes from before a level above
-    is_wrong: bool = False  # a check has failed after the level was left
-    # A level that was left, and whose start is not restored yet.
+    is_written: bool = False  # the journal may have changes of this level
+    needs_copy: bool = False  # it cannot be restored in place
+    # The level above was left, but its start is not restored yet.
     unrestored: ServerLevel[LiveT] | None = None
-    # Rows of the levels below that the live journal has no longer.
+    # Rows of the levels below that the live journal has lost.
     archive: Archive | None = None
-    # Changes of this level that the live journal has no longer.
+    # Changes of this level that the live journal has lost.
     reported: list[TableRows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -333,7 +336,7 @@ class ServerLevel(Generic[LiveT]):
         self.reported = []
 
     def begin_in_snapshot(self) -> None:
-        """Note that a new snapshot has the level's changes, and the copy's journal is empty."""
+        """Note that a new snapshot has the level's changes, so the journal of its copy is empty."""
         self.is_written = False
 
     def note_writes(self) -> None:
@@ -354,19 +357,19 @@ class ServerLevel(Generic[LiveT]):
         self.reported = _joined(self.reported, upper.reported)
 
     def note_unrestored(self, level: ServerLevel[LiveT] | None) -> None:
-        """Note a left level whose start is not restored yet. None: its start is restored."""
+        """Note a level that was left, but not restored yet. None: it is restored."""
         self.unrestored = level
 
-    def mark_wrong(self) -> None:
-        """Note that a check has failed after the level was left."""
-        self.is_wrong = True
+    def require_copy(self) -> None:
+        """Note that the level cannot be restored in place, for example because a check failed."""
+        self.needs_copy = True
 
     @property
-    def is_in_place(self) -> bool:
-        """Whether the live database is still the database of ``enter``, restorable in place."""
+    def is_restorable_in_place(self) -> bool:
+        """Whether the live database can be restored in place to the level's start."""
         is_same = self.archive is None and self.snapshot is self.live.snapshot
-        is_given_up = self.live.kept_as or self.live.is_spoiled
-        return is_same and not (is_given_up or self.unrestored or self.is_wrong)
+        is_given_up = self.live.kept_as or self.live.must_be_replaced
+        return is_same and not (is_given_up or self.unrestored or self.needs_copy)
 
 
 class JournaledDatabase(LiveDatabase):
@@ -376,10 +379,10 @@ class JournaledDatabase(LiveDatabase):
     level deletes the inserted rows and inserts the deleted rows. The database and all connections
     stay.
 
-    The journal notices changes that it cannot undo, such as DDL. Then a copy of the level's
-    snapshot replaces the database. The copy gets the rows of the levels after the snapshot. If a
-    wider fixture has changed the schema, its level becomes a snapshot when the next level is
-    entered.
+    The journal has a mark for each change that it cannot undo, such as DDL. After such a change, a
+    copy of the level's snapshot replaces the database. The copy gets the rows of the levels after
+    the snapshot. If a wider fixture has changed the schema, the next level that is entered takes a
+    snapshot first.
     """
 
     isolation = "undo"
@@ -388,9 +391,11 @@ class JournaledDatabase(LiveDatabase):
         self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
     ) -> None:
         super().__init__(registry, uses, note)
-        self._line = Reconnecting(lambda: ServerJournal(self.address), self._lost)
+        self._line = Reconnecting(
+            lambda: ServerJournal(self.address), self._note_lost_connection
+        )
         # The number of uses at the last moment, and the moment.
-        self._moment: tuple[int, ServerMoment] | None = None
+        self._last_moment: tuple[int, ServerMoment] | None = None
 
     def template(self, content: str | None) -> str:
         """Return the template with a journal in it."""
@@ -400,8 +405,8 @@ class JournaledDatabase(LiveDatabase):
         """Install a journal in a copy of a database that has none."""
         check_fit(install(self.registry.address_of(name)))
 
-    def opened(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
-        """Open the journal of a copy, which records the start of its sequences."""
+    def open_copy(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
+        """Open the journal of a copy. The journal records the start of the copy's sequences."""
         try:
             with self.registry.reporting("a copy cannot be connected to"):
                 journal = ServerJournal(self.registry.address_of(name))
@@ -419,7 +424,7 @@ class JournaledDatabase(LiveDatabase):
         self, journal: ServerJournal, number: int, rows: _Rows
     ) -> None:
         with self.registry.reporting("a copy cannot be connected to"):
-            # A mark: the server has crashed, and has emptied the snapshot's journal.
+            # A mark here means that the server has crashed and emptied the snapshot's journal.
             if journal.look().marks:
                 journal.install()
         try:
@@ -429,18 +434,18 @@ class JournaledDatabase(LiveDatabase):
             raise RowsLost(error) from error
 
     def switch_to(
-        self, name: str, snapshot: Snapshot, opened: ServerJournal, known: int
+        self, name: str, snapshot: Snapshot, handle: ServerJournal, before: int
     ) -> None:
         """Make a copy the live database, with its open journal."""
         self.release()
         self.name = name
         self.snapshot = snapshot
-        self.clean_uses = known
-        self._line.use(opened)
-        self.is_altered = False
+        self.uses_when_clean = before
+        self._line.use(handle)
+        self.has_new_journal = False
 
     def release(self) -> None:
-        """Close the connections, also the journal's."""
+        """Close the connections, including the journal's connection."""
         super().release()
         self._line.close()
 
@@ -457,7 +462,7 @@ class JournaledDatabase(LiveDatabase):
     def _ask(
         self, question: Callable[..., _Answer], *args: object, **options: object
     ) -> _Answer:
-        with self.registry.reporting(_UNANSWERED):
+        with self.registry.reporting(_JOURNAL_UNREACHABLE):
             return self._line.call(question, *args, **options)
 
     def look(self, number: int) -> Look:
@@ -482,34 +487,36 @@ class JournaledDatabase(LiveDatabase):
         """
         uses = self.uses()
         number = len(levels) - 1
-        if not self.is_altered and self._is_beyond_the_journal(levels[-1], number):
+        if not self.has_new_journal and self._has_unjournaled_changes(
+            levels[-1], number
+        ):
             reported = self._rows_of_levels(levels)
             archive = self.archive(levels)
             check_fit(self._ask(ServerJournal.install))
-            self.is_altered = True
+            self.has_new_journal = True
             levels[-1].keep_archive(archive)
             for level, rows in zip(levels, reported, strict=True):
                 level.keep_report(rows)
-        self.clean_uses = uses
-        return self.is_altered
+        self.uses_when_clean = uses
+        return self.has_new_journal
 
     def _rows_of_levels(self, levels: Levels) -> list[list[TableRows]]:
         reported = [level.reported for level in levels]
         for number, level in enumerate(levels):
             if level.live is not self:
                 continue
-            # Without these rows a report is only shorter.
+            # Without these rows, a report is only shorter.
             with suppress(ArenaError):
                 reported[number] = self.rows_changed(
                     levels, number, (None, None), _ROWS_KEPT
                 )
         return reported
 
-    def _is_beyond_the_journal(self, level: ServerLevel[Any], number: int) -> bool:
+    def _has_unjournaled_changes(self, level: ServerLevel[Any], number: int) -> bool:
         try:
             has_marks = bool(self._line.call(ServerJournal.enter, number + 1))
         except ControlFailure as error:
-            if error.sqlstate == _LOCKED or error.is_of_server:
+            if error.sqlstate == _LOCK_NOT_AVAILABLE or error.is_of_server:
                 raise self.registry.failed(
                     "the change journal cannot continue", error
                 ) from error
@@ -543,8 +550,8 @@ class JournaledDatabase(LiveDatabase):
             ArenaError: the server does not answer.
         """
         uses = self.uses()
-        # The number changes at each call while a connection is checked out. A running statement
-        # may have no lock yet, and would commit into the level below.
+        # The number changes at each call while a connection is checked out. Its statement may have
+        # no lock yet, and would commit into the level below.
         if self.uses() != uses:
             at_work = self._ask(ServerJournal.at_work)
             if at_work:
@@ -552,28 +559,32 @@ class JournaledDatabase(LiveDatabase):
         try:
             restoration = self._line.call(ServerJournal.leave, number)
         except ControlFailure as error:
-            return self._left_after(error, number)
+            return self._leave_after_failure(error, number)
         if not restoration.marks:
-            self.clean_uses = uses
+            self.uses_when_clean = uses
             return restoration
-        self.clean_uses = NEVER
-        with suppress(ArenaError):  # otherwise the summary does not name the table
+        self.uses_when_clean = NEVER
+        with suppress(
+            ArenaError
+        ):  # after an error the summary only lacks the table's name
             marks = self._ask(ServerJournal.with_table_names, restoration.marks)
             restoration = replace(restoration, marks=marks)
         return restoration
 
-    def _left_after(self, error: ControlFailure, number: int) -> Restoration:
-        """Return a mark if the journal fails. If only prepared transactions hold locks, retry.
+    def _leave_after_failure(self, error: ControlFailure, number: int) -> Restoration:
+        """Roll back prepared transactions that hold locks, and leave again.
+
+        After another failure of the journal, return a mark.
 
         Raises:
-            Held: an open transaction has the locks.
+            Held: an open transaction holds the locks.
         """
         if error.is_lost:
             raise self.registry.failed(
                 "the live database cannot be reached", error
             ) from error
-        if error.sqlstate != _LOCKED:
-            self.clean_uses = NEVER
+        if error.sqlstate != _LOCK_NOT_AVAILABLE:
+            self.uses_when_clean = NEVER
             mark = f"the change journal cannot be read: {error}"
             return Restoration(was_changed=True, marks=(mark,))
         look = self.look(number)
@@ -585,15 +596,15 @@ class JournaledDatabase(LiveDatabase):
 
     def report_marks(self, marks: tuple[str, ...]) -> None:
         """Report the marks in a line of the summary. The ledger replaces ``{test}``."""
-        # Tables precede their indexes and sequences, because the test's code names the table.
+        # Tables come before their indexes and sequences, because the test's code names tables.
         tables_first = sorted(marks, key=lambda mark: " TABLE " not in mark)
-        shown = ", ".join(tables_first[:_SHOWN])
-        if len(marks) > _SHOWN:
-            shown += f" and {len(marks) - _SHOWN} more"
+        shown = ", ".join(tables_first[:_MOST_MARKS_SHOWN])
+        if len(marks) > _MOST_MARKS_SHOWN:
+            shown += f" and {len(marks) - _MOST_MARKS_SHOWN} more"
         self.note("undo: {test}: its database was replaced: " + shown)
 
-    def leave_ended(self, number: int) -> bool:
-        """Wait until the level's connections have ended, and leave it. Return whether it worked."""
+    def leave_after_clients_ended(self, number: int) -> bool:
+        """Retry until the level's connections have ended. Return whether it was restored."""
         end = _process.seconds() + _PATIENCE
         with suppress(ArenaError):
             while _process.seconds() <= end:
@@ -611,16 +622,16 @@ class JournaledDatabase(LiveDatabase):
             self._ask(ServerJournal.rewind, number)
         if top.is_written or (self.may_have_changed and self.look(number).is_changed):
             self._ask(ServerJournal.forget, number)
-            self.clean_uses = NEVER
+            self.uses_when_clean = NEVER
         below.add(top)
 
     # Moments and rows
 
     def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
-        """Return a point in time.
+        """Return the current moment.
 
         Two calls return the same moment if no connection uses the database between them.
-        pytest-arena asks the server for the moment's name before the next use of the database.
+        pytest-arena reads the moment's name from the server before the next use of the database.
 
         Without event triggers, only an ``exact`` moment shows earlier changes of the schema.
 
@@ -631,22 +642,24 @@ class JournaledDatabase(LiveDatabase):
             self._ask(ServerJournal.note_schema, len(levels) - 1)
         top = levels[-1]
         uses = self.uses()
-        if self._moment is not None and self._moment[0] == uses:
-            return self._moment[1]
-        is_start = uses == self.clean_uses and not top.is_written and not top.reported
+        if self._last_moment is not None and self._last_moment[0] == uses:
+            return self._last_moment[1]
+        is_start = (
+            uses == self.uses_when_clean and not top.is_written and not top.reported
+        )
         ask = None if is_start else partial(self._ask, ServerJournal.moment)
         moment = ServerMoment(ask)
         if not self.uses.before_next(moment.settle):
             moment.settle()
         if moment.failure is not None:
             raise moment.failure
-        self._moment = uses, moment
+        self._last_moment = uses, moment
         return moment
 
     def close_moments(self, *, are_over: bool) -> None:
-        """Ask the server for the name of the last moment, unless the level ends."""
-        last = self._moment
-        self._moment = None
+        """Read the name of the last moment from the server, unless the level ends."""
+        last = self._last_moment
+        self._last_moment = None
         if last is None:
             return
         _, moment = last
@@ -662,8 +675,8 @@ class JournaledDatabase(LiveDatabase):
         moments: tuple[object, object],
         limit: int | None,
     ) -> list[TableRows]:
-        """Return a level's rows in the journal and in an earlier journal."""
-        since, until = map(_name_of, moments)
+        """Return the rows that a level changed, from the journal and from an earlier journal."""
+        since, until = map(_name_of_moment, moments)
         if until == "":
             return []
         rows = self._ask(
@@ -679,12 +692,12 @@ class JournaledDatabase(LiveDatabase):
         return _joined(levels[number].reported, rows)
 
 
-def _name_of(moment: object) -> str | None:
+def _name_of_moment(moment: object) -> str | None:
     return moment.name if isinstance(moment, ServerMoment) else None
 
 
 def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:
-    """Join two lists of changes. If a row is in both lists, it is in the result twice."""
+    """Merge two lists of changes by table. A row of both lists is in the result twice."""
     joined: dict[tuple[str, tuple[str, ...]], TableRows] = {}
     for rows in (*first, *second):
         key = rows.table, rows.columns

@@ -95,23 +95,25 @@ class PlainDatabase(LiveDatabase):
         """Remove the journal from a copy, if it has a journal."""
         uninstall(self.registry.address_of(name))
 
-    def known(self) -> Any:
-        """Read the ids before the copy, because copies that are made ahead use ids, too."""
+    def state_before_copy(self) -> Any:
+        """Return the transaction ids before the copy. A copy that is made ahead uses ids, too."""
         mark = self._latest
         self._latest = None
         return mark or self._read_facts()
 
-    def opened(self, name: str, number: int = 0, rows: object = ()) -> Any:
+    def open_copy(self, name: str, number: int = 0, rows: object = ()) -> Any:
         """Do nothing: a copy needs no preparation."""
 
-    def switch_to(self, name: str, snapshot: Snapshot, opened: Any, known: Any) -> None:
+    def switch_to(
+        self, name: str, snapshot: Snapshot, handle: Any, before: Any
+    ) -> None:
         """Make a copy the live database. The ids before the copy are its mark."""
-        del opened
+        del handle
         self.release()
         self.name = name
         self.snapshot = snapshot
         self._mark_at(
-            _Facts(known.horizon, writes=known.writes, connects=known.connects),
+            _Facts(before.horizon, writes=before.writes, connects=before.connects),
             self.uses(),
         )
         if not snapshot.knows_sequences:
@@ -170,9 +172,9 @@ class PlainDatabase(LiveDatabase):
     def _mark_at(self, facts: _Facts, uses: int) -> None:
         self._mark = facts
         # An open transaction may commit without another checkout.
-        self.clean_uses = uses
+        self.uses_when_clean = uses
         if facts.open:
-            self.clean_uses = NEVER
+            self.uses_when_clean = NEVER
 
     def _facts(self) -> _Facts:
         """Read the ids. Read them again while a statement of pytest-arena may explain new ids."""

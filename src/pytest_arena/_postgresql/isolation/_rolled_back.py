@@ -140,11 +140,11 @@ class RolledBackDatabase(PlainDatabase):
         """Return True, so that each level is left."""
         return True
 
-    def known(self) -> Any:
+    def state_before_copy(self) -> Any:
         """Return None: the proxy knows the changes."""
         return None
 
-    def opened(self, name: str, number: int = 0, rows: object = ()) -> Proxy:
+    def open_copy(self, name: str, number: int = 0, rows: object = ()) -> Proxy:
         """Open the shared connection to a copy, with ``number`` levels."""
         del rows
         proxy = self._open(name)
@@ -153,12 +153,12 @@ class RolledBackDatabase(PlainDatabase):
         return proxy
 
     def switch_to(
-        self, name: str, snapshot: Snapshot, opened: Proxy, known: object
+        self, name: str, snapshot: Snapshot, handle: Proxy, before: object
     ) -> None:
         """Make a copy the live database."""
-        del known
+        del before
         self.release()
-        self._proxy = opened
+        self._proxy = handle
         self.name = name
         self.snapshot = snapshot
         self._starts = {}
@@ -170,13 +170,13 @@ class RolledBackDatabase(PlainDatabase):
             self._proxy.close()
             self._proxy = None
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Drop the database. Commit it first if it is kept for inspection."""
         if self.kept_as is not None and self._proxy is not None:
             self._proxy.commit_all()
-        super().give_up()
+        super().discard()
 
-    def copied(self) -> str:
+    def make_copy(self) -> str:
         """Return the name of a copy.
 
         Raises:
@@ -294,7 +294,7 @@ class RolledBackDatabase(PlainDatabase):
         """Report that the shared connection has ended."""
         self.note(f"rollback: {{test}}: its database was replaced: {marks[0]}")
 
-    def leave_ended(self, number: int) -> bool:
+    def leave_after_clients_ended(self, number: int) -> bool:
         """Leave a level whose connections were ended."""
         return not self.leave(number).marks
 

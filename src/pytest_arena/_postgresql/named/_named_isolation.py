@@ -24,7 +24,7 @@ class NamedDatabase(RolledBackDatabase):
     def _server(self) -> NamedServer:
         return cast("NamedServer", self.registry)
 
-    def put(
+    def replace_by_copy(
         self,
         snapshot: Snapshot,
         base: int = 0,
@@ -41,9 +41,9 @@ class NamedDatabase(RolledBackDatabase):
         if self.name:
             self.release()
         name = self._server.name
-        self.switch_to(name, snapshot, self.opened(name, number), None)
+        self.switch_to(name, snapshot, self.open_copy(name, number), None)
         self.base = base
-        self.is_spoiled = False
+        self.must_be_replaced = False
 
     def _open(self, name: str) -> Proxy:
         proxy = self._server.transaction()
@@ -59,7 +59,7 @@ class NamedDatabase(RolledBackDatabase):
         del name, title
         raise self._server.not_copied()
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Roll back."""
         self.release()
 
@@ -81,7 +81,7 @@ class NamedIsolation(ServerIsolation):
         if self.depth:
             raise cast("NamedServer", self._registry).not_copied()
         with self._uses.alone():
-            self.live.put(self.live.snapshot)
+            self.live.replace_by_copy(self.live.snapshot)
             self.generation += 1
 
     def save(self, title: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Errors of a server that refuses, or is down."""
+"""The errors for a server that refuses a statement or does not answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     "55P03": (
         IsolationError,
         "another session holds a lock, and has not released it in time",
-        "search pg_stat_activity for sessions in databases named arena_…",
+        "find sessions in databases named arena_… in pg_stat_activity, and end them",
     ),
     "3D000": DROPPED,
 }
@@ -50,7 +50,7 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
     """Return the error for a refused statement. ``what`` names the operation that failed."""
     cause = "no server answers"
     if error.sqlstate:
-        cause = f"the server's answer {error.sqlstate}"
+        cause = f"the server answered with SQLSTATE {error.sqlstate}"
     kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, cause, ANOTHER))
     return kind(
         f"{address.server}: {what}: {error.first_line}",
@@ -61,10 +61,10 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
 
 
 def foreign_registry(address: Address, name: str) -> ServerError:
-    """Return the error for another owner's database of the registry's name."""
+    """Return the error for a database that has the registry's name and is not the registry."""
     return ServerError(
         f"{address.server}: the database {name!r} is not pytest-arena's",
         why="pytest-arena records in this database which databases it may drop",
-        cause="it has tables without pytest-arena's comment, or another owner",
+        cause="it has tables and no comment of pytest-arena, or another role owns it",
         fix=_RENAME.format(name=name),
     )

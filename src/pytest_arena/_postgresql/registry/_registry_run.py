@@ -43,7 +43,7 @@ LIVING = (
 _STEP = 0.1  # seconds
 _ME = "me AS MATERIALIZED (SELECT nextval('arena.runs')::int AS id)"
 # A process takes about six connections: three of pytest-arena, and a small pool. A run begins if
-# the server has six for each living run and for this one, or if no other run lives.
+# the server has six connections for each living run and for this run, or if no other run lives.
 _IN_TURN = f"""
 WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock({TURNS}, 1) IS NOT NULL AS taken),
 living AS MATERIALIZED (SELECT (SELECT count(*) FROM ({LIVING}) AS one WHERE taken) FROM turn),
@@ -62,8 +62,8 @@ _SMALL_BYTES = 16 * 1024 * 1024
 _CREATION_SECONDS = 2.0
 _MARK = "pytest-arena: which databases of this server are arena's own, and whose"
 
-# No statement hangs, and the server notices a client that died silently. Rows do not have to be on
-# disk at once, because CREATE DATABASE and DROP DATABASE flush earlier commits.
+# With these settings no statement hangs, and the server detects a client that died silently. Rows
+# need not be on disk at once, because CREATE DATABASE and DROP DATABASE flush earlier commits.
 _SESSION = (
     "SET lock_timeout = '10s'; SET statement_timeout = '10min'; SET search_path = pg_catalog; "
     "SET idle_in_transaction_session_timeout = '1min'; SET synchronous_commit = off; "
@@ -80,8 +80,8 @@ SELECT CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') = {literal(_
     WHEN pg_catalog.pg_has_role(d.datdba, 'MEMBER') THEN 'new' ELSE '' END
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
-# The function reads open transactions before the horizon, which a commit in between moves. In the
-# other order both would miss that commit. Every role may read locks, but not backend_xid.
+# The function reads the open transactions first, then the horizon, which each commit moves. In the
+# other order, both would miss a commit in between. Any role may read locks, but not backend_xid.
 _FACTS = """
 BEGIN
     open := ARRAY(
@@ -145,15 +145,15 @@ class DroppedRow(NamedTuple):
     name: str
     kind: str
     exists: bool
-    reason: str  # why it must not be dropped, ""  if it may be
+    reason: str  # why it must not be dropped, "" if it may be dropped
 
 
 class RegistryRun:
     """A run in the registry. Creates and drops the run's databases.
 
-    The run lives as long as the session of ``control`` holds its advisory lock, which ends with the
-    process. If the connection was lost, another run may have cleaned up after this run. So this run
-    acquires its lock again, and writes the rows of its databases again.
+    The run lives as long as the session of ``control`` holds the run's advisory lock. The lock ends
+    with the process. After a lost connection, another run may already have removed this run's rows.
+    So this run acquires its lock and writes these rows again.
     """
 
     def __init__(
@@ -218,7 +218,9 @@ class RegistryRun:
             "SELECT current_setting('server_version_num')::int"
         )
         state = until(lambda: state_of_registry(control), within=_CREATION_SECONDS)
-        if state == "foreign":  # another process may have committed during the query
+        if (
+            state == "foreign"
+        ):  # another process may have committed the tables during the query
             state = state_of_registry(control)
         if state == "new":
             control.run(_MAKE)
@@ -270,7 +272,7 @@ class RegistryRun:
             [(self.number,)] = ids
 
     def end(self) -> None:
-        """Delete the run's row if no database is left. If one is left, the next run cleans up."""
+        """Delete the run's row, unless a database is left. Then the next run cleans up."""
         self.control.run(
             f"DELETE FROM arena.use WHERE run = {self.number}; "
             f"DELETE FROM arena.run WHERE id = {self.number} "
@@ -289,7 +291,9 @@ class RegistryRun:
     def make(
         self, name: str, kind: str, template: str | None, control: ControlLine
     ) -> None:
-        """Commit a database's row, create the database, and set what PostgreSQL does not copy.
+        """Commit a database's row, then create the database.
+
+        Also apply the settings of the template that PostgreSQL does not copy.
 
         Raises:
             ControlFailure: the disk is full, or a client is connected to the template.
@@ -348,7 +352,7 @@ class RegistryRun:
         return self._server_version >= _WITH_METHOD and not self._clone_failed
 
     def _source(self, name: str, control: ControlLine) -> tuple[str, str | None]:
-        """Return the fastest strategy for a copy, and the statements for the copy's settings."""
+        """Return the fastest strategy for a copy, and the statement for the copy's settings."""
         if name not in self._copy_plans:
             [(size, is_synced, settings)] = control.rows(clone_sql.source(name))
             strategy = ""
@@ -384,7 +388,7 @@ class RegistryRun:
             self._write(drop, control, done="3D000")
 
     def _delete_row(self, name: str, control: ControlLine) -> None:
-        # ValueError: no row was deleted, so no transaction is counted.
+        # ValueError: no row was deleted, so the block counts no write.
         with suppress(ValueError), self.writes.count():
             [_] = control.rows(
                 f"DELETE FROM arena.database WHERE name = {literal(name)} AND NOT EXISTS "
@@ -393,7 +397,7 @@ class RegistryRun:
             self.databases.pop(name, None)
 
     def _end_prepared(self, name: str, control: ControlLine) -> None:
-        """Roll back prepared transactions, which prevent the drop and have no session to end."""
+        """Roll back prepared transactions, which prevent a drop and have no session."""
         control.run(clone_sql.allow_connections(name, allowed=True))
         with closing(open_control(replace(self._address, database=name))) as inside:
             for (gid,) in inside.rows(
