@@ -320,7 +320,7 @@ class Forks:
         """Enter a level for the fork, and leave it also if the fork crashes."""
         if not _others.is_forked(item):
             return (yield)
-        with RUNS[item.config].fixtures.another_process(item.nodeid):
+        with RUNS[item.config].fixtures.forked_test(item.nodeid):
             return (yield)
 
 
@@ -677,7 +677,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         _name_of_fixture(fixturedef, request),
         partial(fixturedef.finish, request),
         tuple(run.current.being_set_up),
-        lasts_to_the_end=request.scope == "session",
+        lasts_whole_run=request.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner
     token = OF_WIDE_FIXTURE.set(True)
@@ -686,17 +686,17 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
             yield
     finally:
         OF_WIDE_FIXTURE.reset(token)
-        # Finalizers run in reverse order: first of dependent fixtures, then `ending`, then the
+        # Finalizers run in reverse order: of dependent fixtures, then `before_teardown`, then the
         # fixture's tear-down. They run only after a set-up, which another plugin may prevent.
         if fixturedef.cached_result is not None:
-            fixturedef.addfinalizer(partial(run.fixtures.ending, owner))
+            fixturedef.addfinalizer(partial(run.fixtures.before_teardown, owner))
             value = fixturedef.cached_result[0]
             if is_frameworks_app(value):
                 fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))
-            if owner.askers:
-                # The asking fixture has called `getfixturevalue`, so pytest does not know that it
+            if owner.requesters:
+                # The requester has called `getfixturevalue`, so pytest does not know that it
                 # depends on this fixture.
-                fixturedef.addfinalizer(owner.askers[-1].finish)
+                fixturedef.addfinalizer(owner.requesters[-1].finish)
 
 
 def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:

@@ -1,4 +1,4 @@
-"""Explains the error of a failed test: old values of instances, and errors of libraries."""
+"""Explains the errors of a failed test: stale instances, and errors of libraries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     State = InstanceState[object]
     Values = Mapping[str, object]
-    # The source of a statement on the way to the error, and the variables of its function.
+    # A statement of the traceback, as source text, and the variables of its function.
     Statement = tuple[str, Values]
 
 
@@ -54,17 +54,17 @@ def stale_lines(
     statements: Sequence[Statement],
     parts: Sequence[StoryPart],
     dialect: Callable[[], Dialect],
-    held: Container[State],
+    session_instances: Container[State],
     *,
     is_async: bool,
 ) -> list[str]:
-    """Return a line for each instance that a failed assertion names and that has old values.
+    """Return a line for each stale instance that a failed assertion names.
 
     Args:
-        statements: the user's statements in the traceback, the test's first.
-        parts: what the test changed, request by request.
+        statements: the user's statements of the traceback. The test's statement is the first.
+        parts: the changes of the test, by request.
         dialect: returns the dialect of the app's database, which converts values for the driver.
-        held: the instances in pytest-arena's sessions when the test failed.
+        session_instances: the instances in pytest-arena's sessions when the test failed.
         is_async: whether the test is a coroutine.
     """
     lines: dict[int, str] = {}
@@ -76,26 +76,26 @@ def stale_lines(
             stale = _stale_columns(state, parts, dialect())
             if stale is not None:
                 request, columns = stale
-                refresh = _refresh(
-                    expression, state, variables, held, is_async=is_async
+                statement = _refresh_statement(
+                    expression, state, variables, session_instances, is_async=is_async
                 )
                 lines[id(value)] = (
                     f"`{expression}` ({shown_row(state)}) was loaded before {request} changed its "
-                    f"{', '.join(columns)}: `{refresh}`"
+                    f"{', '.join(columns)}: `{statement}`"
                 )
     return list(lines.values())
 
 
-# The values that a statement names. Reading an attribute may load rows, so only `__dict__` is read.
+# The values that a statement names, read from `__dict__`: reading an attribute may load rows.
 
 
 def _values_in(source: str, variables: Values) -> Iterator[tuple[str, object]]:
-    """Yield the values that a statement names, each with its expression, and their members."""
-    for node in ast.walk(_parsed(source)):
+    """Yield the values that a statement names, and their members, each after its expression."""
+    for node in ast.walk(_syntax_tree(source)):
         if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
             continue
         value = None
-        with suppress(Exception):  # a proxy of the user may have no object now
+        with suppress(Exception):  # a proxy of the user may have lost its object
             value = _value_of(node, variables)
         if value is not None:
             expression = ast.unparse(node)
@@ -103,16 +103,16 @@ def _values_in(source: str, variables: Values) -> Iterator[tuple[str, object]]:
             yield from _members(expression, value)
 
 
-def _parsed(source: str) -> ast.AST:
+def _syntax_tree(source: str) -> ast.AST:
     text = dedent(source).strip()
-    for candidate in (text, f"{text} pass"):  # `with …:` is no statement without a body
+    for candidate in (text, f"{text} pass"):  # `with …:` needs a body
         with suppress(SyntaxError, ValueError):
             return ast.parse(candidate)
     return ast.Module([], [])
 
 
 def _value_of(node: ast.AST, variables: Values) -> object:
-    """Return the value of a name, an attribute or an item, None if it is not loaded."""
+    """Return the value of a name, an attribute or an item. None if it is not loaded."""
     if isinstance(node, ast.Name):
         return variables.get(node.id)
     if isinstance(node, ast.Constant):
@@ -137,18 +137,18 @@ def _items(container: object) -> Iterable[tuple[object, object]]:
     return container.items() if isinstance(container, dict) else ()
 
 
-_MOST_MEMBERS = 50  # of a container that a statement names
+_MOST_MEMBERS = 50  # the most members of a container that are examined
 
 
-def _refresh(
+def _refresh_statement(
     expression: str,
     state: State,
     variables: Values,
-    held: Container[State],
+    session_instances: Container[State],
     *,
     is_async: bool,
 ) -> str:
-    """Return the statement that loads an instance again, by its session if a variable has that."""
+    """Return the statement that reloads an instance, by a session in a variable of the test."""
     session_name = ""
     for name, session in _sessions_in(variables):
         if isinstance(session, FreshSession):
@@ -158,7 +158,7 @@ def _refresh(
             return f"{awaited}{name}.refresh({expression})"
     session_name = session_name or "db_session"
     awaited = "await " if is_async else ""
-    if state in held:
+    if state in session_instances:
         return f"{awaited}{session_name}.refresh({expression})"
     keys = tuple(state.identity or ())
     key = keys[0] if len(keys) == 1 else keys
@@ -168,7 +168,7 @@ def _refresh(
 
 
 def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
-    """Yield the sync sessions in the variables of a test and in the attributes of its instance."""
+    """Yield the sync sessions that variables of a test and attributes of ``self`` have."""
     named = dict(variables)
     attributes = getattr(variables.get("self"), "__dict__", {})
     for name, value in attributes.items():
@@ -186,8 +186,8 @@ def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
 def _stale_columns(
     state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> tuple[str, list[str]] | None:
-    """Return the first request that changed loaded values of an instance, and their columns."""
-    loaded = dict(_loaded(state, dialect))
+    """Return the first request that changed loaded values of an instance, with the columns."""
+    loaded = dict(_loaded_values(state, dialect))
     updates = list(_updates(state, parts, dialect))
     newest: dict[str, object] = {}
     for _, update in updates:
@@ -198,32 +198,32 @@ def _stale_columns(
             column
             for column in update.columns
             if column in loaded
-            and _is_among(update.before[column], loaded[column])
-            and not _is_among(newest[column], loaded[column])
+            and _equals_any(update.before[column], loaded[column])
+            and not _equals_any(newest[column], loaded[column])
         ]
         if stale:
             return request, stale
-    # pytest-arena may know only the changes of all requests together. The statements of a request
-    # show the columns that it wrote.
-    for row in _rows(state, parts, dialect):
+    # pytest-arena may know only the changes of all requests together. Then the SQL of each request
+    # shows which columns it wrote.
+    for row in _present_rows(state, parts, dialect):
         old = [
             column
             for column, values in loaded.items()
-            if column in row and not _is_among(row[column], values)
+            if column in row and not _equals_any(row[column], values)
         ]
         for part in parts:
             written = [
-                column for column in old if _is_set(column, table_of(state), part)
+                column for column in old if _sets_column(column, table_of(state), part)
             ]
             if written:
                 return part.request, written
     return None
 
 
-def _rows(
+def _present_rows(
     state: State, parts: Sequence[StoryPart], dialect: Dialect
 ) -> Iterator[Values]:
-    """Yield the present row of an instance, if the test has inserted or changed it."""
+    """Yield the current row of an instance, if the test has inserted or changed it."""
     for part in parts:
         for change in part.changes or ():
             exists = part.is_whole and change.kind != "deleted"
@@ -231,7 +231,7 @@ def _rows(
                 yield change.after
 
 
-def _is_set(column: str, table: str, part: StoryPart) -> bool:
+def _sets_column(column: str, table: str, part: StoryPart) -> bool:
     for statement in part.statements:
         update = _UPDATE.search(statement)
         if update is None or table not in re.findall(r"\w+", update["head"]):
@@ -264,23 +264,23 @@ def _is_row_of(
     row: Values,
     dialect: Dialect,
 ) -> bool:
-    # With several databases a table is called analytics/visits, with schemas audit.log.
+    # The table's name has a prefix for its database (analytics/visits) or schema (audit.log).
     name_in_database = change.table.rpartition("/")[2]
     name_in_schema = name_in_database.rpartition(".")[2]
     if name_in_schema != table_of(state):
         return False
     keys = zip(state.mapper.primary_key, state.identity or (), strict=False)
     for column, value in keys:
-        bound_value = _bound(column, value, dialect)
-        if not _is_among(row.get(column.name), (value, bound_value)):
+        driver_value = _driver_value(column, value, dialect)
+        if not _equals_any(row.get(column.name), (value, driver_value)):
             return False
     return True
 
 
-def _loaded(
+def _loaded_values(
     state: State, dialect: Dialect
 ) -> Iterator[tuple[str, tuple[object, object]]]:
-    """Yield each loaded and unchanged value of an instance: as it is, and as the driver has it."""
+    """Yield each loaded, unchanged value by its column: the Python value and the driver's value."""
     for attribute in state.mapper.column_attrs:
         column = attribute.columns[0]
         is_loaded = (
@@ -288,19 +288,21 @@ def _loaded(
         )
         if is_loaded and getattr(column, "table", None) is not None:
             value = state.dict[attribute.key]
-            yield column.name, (value, _bound(column, value, dialect))
+            yield column.name, (value, _driver_value(column, value, dialect))
 
 
-def _bound(column: ColumnElement[object], value: object, dialect: Dialect) -> object:
+def _driver_value(
+    column: ColumnElement[object], value: object, dialect: Dialect
+) -> object:
     try:
         process = column.type.dialect_impl(dialect).bind_processor(dialect)
         return value if process is None else process(value)
     except (SQLAlchemyError, TypeError, ValueError, LookupError, AttributeError):
-        return value  # a type of the user may take other values
+        return value  # a type of the user may refuse the value
 
 
-def _is_among(value: object, others: tuple[object, object]) -> bool:
-    """Return whether a value equals one of two, or cannot be compared with them."""
+def _equals_any(value: object, others: tuple[object, object]) -> bool:
+    """Return whether a value equals one of two others, or cannot be compared with them."""
     try:
         return any(str(value) == str(other) or bool(value == other) for other in others)
     except Exception:  # noqa: BLE001 - arrays, and types of the user that compare in another way
@@ -311,7 +313,7 @@ def _is_among(value: object, others: tuple[object, object]) -> bool:
 
 
 def ended_transaction(error: BaseException) -> str:
-    """Explain that a request committed the transaction of a block, a savepoint or a result.
+    """Explain that the commit before a request ended a transaction, a savepoint or a result.
 
     Call this only if pytest-arena has committed a session of the test before a request.
     """
@@ -322,20 +324,20 @@ def ended_transaction(error: BaseException) -> str:
             "closed transaction inside context manager" in str(error)
             or "This transaction is closed" in str(error)
         )
-    return _COMMITTED if is_ended else ""
+    return _ENDED_TRANSACTION if is_ended else ""
 
 
-_COMMITTED = """\
-pytest-arena commits `db_session` before each request. That ended the transaction of a block
+_ENDED_TRANSACTION = """\
+pytest-arena commits `db_session` before each request. The commit ended the transaction of a block
 (`db_session.begin()`), a savepoint (`begin_nested()`), or a result that was not read to its end
-next: make the request after the block, and read a result to its end before: `.all()`
+next: end the block, or read the whole result by `.all()`, before the request
 or use a session that is not committed: `arena.session(commit_before_requests=False)`"""
 
 
 def connection_of_earlier_test(error: BaseException, ended: Sequence[str]) -> str:
     """Explain an error of a driver's connection or pool that an earlier test has opened.
 
-    ``ended`` says which connections of wider fixtures pytest-arena has ended, and why.
+    ``ended`` has a line for each connection of a wider fixture that pytest-arena has ended.
     """
     for product in [*loaded.values()]:
         explanation = product.connections.explain(error, ended)
@@ -354,41 +356,41 @@ def bound_to_another_loop(error: BaseException, *, has_session_lifespan: bool) -
             bound_to_another_loop, has_session_lifespan=has_session_lifespan
         )
         return next(filter(None, map(explain, error.exceptions)), "")
-    if not (isinstance(error, RuntimeError) and _BOUND in str(error)):
+    if not (isinstance(error, RuntimeError) and _OTHER_LOOP in str(error)):
         return ""
-    bound = None
+    primitive = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_get_loop":
-            bound = frame.f_locals.get("self")
-    if bound is None:
+            primitive = frame.f_locals.get("self")
+    if primitive is None:
         return ""
-    kind = type(bound).__name__
+    kind = type(primitive).__name__
     line = blame(error)
     where = line.short if line is not None else "a library"
-    named = _global_name(bound)
-    of = f"`{named}` (asyncio.{kind})" if named else f"an asyncio.{kind}"
-    fact = _BOUND_TO_LOOP.format(of, where)
-    advice = _OF_SESSION_LIFESPAN
+    named = _global_name(primitive)
+    owner = f"`{named}` (asyncio.{kind})" if named else f"an asyncio.{kind}"
+    fact = _BOUND_TO_LOOP.format(owner, where)
+    advice = _SESSION_LIFESPAN_ADVICE
     if not has_session_lifespan:
-        advice = _MAKE_IN_LIFESPAN.format(kind)
+        advice = _CREATE_IN_LIFESPAN.format(kind)
     return f"{fact}\n{advice}"
 
 
-_BOUND = "is bound to a different event loop"
+_OTHER_LOOP = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 {0} belongs to the event loop that used it first, most often an earlier test's
 {1} uses it in another loop"""
-_OF_SESSION_LIFESPAN = """\
-arena_lifespan = session runs the lifespan in a separate loop, and each test answers in another
+_SESSION_LIFESPAN_ADVICE = """\
+arena_lifespan = session runs the lifespan in a separate loop, and requests run in the test's loop
 next: arena_lifespan = on"""
-_MAKE_IN_LIFESPAN = """\
+_CREATE_IN_LIFESPAN = """\
 next: make it in the app's lifespan: app.state.name = asyncio.{0}()
 or run all tests in one loop, in pytest's configuration (pytest-asyncio):
 asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
 
 
 def _global_name(value: object) -> str:
-    """Return the name of a global of the user's modules, as ``app.JOBS``, "" for another object."""
+    """Return the name of an object that is a global of the user, such as ``app.JOBS``, or ""."""
     for module, _ in project_modules():
         for name, member in [*vars(module).items()]:
             if member is value:
@@ -397,18 +399,18 @@ def _global_name(value: object) -> str:
 
 
 def no_connection_left(error: BaseException) -> str:
-    """Explain that the server has no free connection, "" for another error."""
-    return _CROWDED if kind_of_error(error) == "no connection" else ""
+    """Explain that the server has no free connection. Return "" for another error."""
+    return _NO_CONNECTION_LEFT if kind_of_error(error) == "no connection" else ""
 
 
-_CROWDED = """\
-all connections of the server are taken: each test process has the app's pools, two
-connections of pytest-arena, and one more of pytest-arena for each database of the app
+_NO_CONNECTION_LEFT = """\
+all connections of the server are taken. Each test process opens the app's pools, two
+connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
 def removed_from_state(error: BaseException, removed: Mapping[str, str]) -> str:
-    """Explain that pytest-arena removed an attribute of ``app.state``, "" for another error.
+    """Explain that pytest-arena removed an attribute of ``app.state``. Return "" for another error.
 
     ``removed`` has the names of removed attributes, each with the test that had set it.
     """
@@ -425,17 +427,17 @@ next: if not hasattr(app.state, "{0}"):   in place of the flag"""
 
 
 def not_loaded(error: BaseException) -> str:
-    """Explain that an async session cannot load an attribute when it is read."""
+    """Explain that an async session cannot load an attribute when code reads it, or return ""."""
     is_missing = isinstance(error, MissingGreenlet)
     if not is_missing and isinstance(error, StatementError):
         is_missing = isinstance(error.orig, MissingGreenlet)
     if not is_missing:
         return ""
-    for state, key in _read_attributes(error):
+    for state, key in _attributes_being_loaded(error):
         name = f"{state.class_.__name__}.{key}"
         words = _NOT_LOADED.format(name, shown_row(state), key)
         is_relationship = key in state.mapper.relationships
-        return words + _OPTION.format(name) if is_relationship else words
+        return words + _LOADER_OPTION.format(name) if is_relationship else words
     return ""
 
 
@@ -458,7 +460,7 @@ _FIXTURES = {
 
 
 def not_awaited(error: BaseException) -> str:
-    """Explain that a value is a coroutine that was not awaited, "" for another error."""
+    """Explain that a value is a coroutine that was not awaited. Return "" for another error."""
     is_about_type = isinstance(error, AttributeError | TypeError)
     if is_about_type and str(error).startswith("'coroutine' object "):
         return _NOT_AWAITED
@@ -466,14 +468,14 @@ def not_awaited(error: BaseException) -> str:
 
 
 def not_requested(error: BaseException) -> str:
-    """Explain that a fixture is missing from the arguments, "" for another error."""
+    """Explain that the test does not request a fixture. Return "" for another error."""
     if isinstance(error, NameError) and error.name in _FIXTURES:
         return _NOT_REQUESTED.format(error.name)
     return ""
 
 
-def _read_attributes(error: BaseException) -> Iterator[tuple[State, str]]:
-    """Yield the attributes that SQLAlchemy was loading, from the frames of the traceback."""
+def _attributes_being_loaded(error: BaseException) -> Iterator[tuple[State, str]]:
+    """Yield the attributes that SQLAlchemy was loading when the error occurred."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         state = frame.f_locals.get("state")
         key = frame.f_locals.get("key")
@@ -488,5 +490,5 @@ def _read_attributes(error: BaseException) -> Iterator[tuple[State, str]]:
 _NOT_LOADED = """\
 `{0}` ({1}) is not loaded, and an async session cannot load it when it is read
 next: `await session.refresh(instance, ["{2}"])`"""
-_OPTION = """, or load it by each query: `options(selectinload({0}))`
+_LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`
 A query by `db_session` reads a row again, and forgets a relationship that it does not load"""

@@ -51,12 +51,12 @@ class WideFixture:
 
     name: str
     finish: Callable[[], object]
-    # The fixtures whose set-up requested it by `getfixturevalue`, the innermost last.
-    askers: tuple[WideFixture, ...] = ()
-    # Identifies its levels. It may have two: its tear-down gets another one if the first was clean.
+    # The fixtures whose set-up requested this one by `getfixturevalue`, the innermost last.
+    requesters: tuple[WideFixture, ...] = ()
+    # Identifies the fixture's levels. If its first level was clean, its tear-down gets another one.
     serial: int = field(default_factory=count(-1, -1).__next__)
-    lasts_to_the_end: bool = False  # whether it lives until the end of the run
-    # The state of the app before its set-up, if its end restores that.
+    lasts_whole_run: bool = False  # whether the fixture lives until the end of the run
+    # The state of the app before the set-up, if the end of the fixture restores it.
     app_state: AppState | None = None
 
     def remember_app(self, state: AppState | None) -> None:
@@ -92,7 +92,7 @@ class FixtureLevels:
     # The test
 
     def enter_test(self) -> None:
-        """Enter the level of the test: before its first function fixture, else before its call."""
+        """Enter the level of the test, before its first function fixture or before its call."""
         test = self._current.test
         if test is None or test.settled or self.levels.find(test) is not None:
             return
@@ -101,11 +101,11 @@ class FixtureLevels:
             test, plan.name, test.serial, plan.stage, isolation=plan.isolation
         )
         self.levels.enter(level)
-        # Wider fixtures are set up, so the end of the test keeps their overrides.
+        # Wider fixtures are set up now, so the end of the test keeps their overrides.
         test.enter(self._apps.state())
 
     def settle_test(self) -> None:
-        """End a test after its fixtures: close, find leaks, restore. Idempotent."""
+        """End a test after its fixtures: close clients, find leaks, restore state. Idempotent."""
         test = self._current.test
         if test is None or test.settled:
             return
@@ -119,7 +119,7 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
-        test.take_lost()  # writes that late work has lost
+        test.take_lost()  # the writes that late work has lost
         try:
             if level is not None:
                 if test.is_used or self.levels.above(level):
@@ -152,15 +152,15 @@ class FixtureLevels:
     def _steps(
         self, test: RunningTest, level: Level | None
     ) -> list[Callable[[RunningTest], None]]:
-        """Return the steps that end a test. A test without app and database needs only two."""
+        """Return the steps that end a test. A test that used nothing needs only two."""
         if not test.is_used:
             test.late_work.finish()
-            return [self._name_children, self._restore_app_state]
-        # Restoring app.state would free a leaked connection that only app.state holds.
+            return [self._report_children, self._restore_app_state]
+        # Leaks are found first: restoring app.state frees a leaked connection that only it holds.
         return [
             self.end_processes,
             self._await_late_work,
-            self._name_children,
+            self._report_children,
             self._close_clients,
             self._end_tasks,
             partial(self._find_leaks, level),
@@ -201,8 +201,8 @@ class FixtureLevels:
         for line in lines:
             self._ledger.note(f"{{test}} {what}: {line}")
 
-    def _name_children(self, test: RunningTest) -> None:
-        """Note child processes that know the test's database and still run."""
+    def _report_children(self, test: RunningTest) -> None:
+        """Report child processes that know the test's database and still run."""
         for line in test.late_work.children_left():
             self._ledger.note(
                 f"{{test}} has ended, and a process that it has begun still runs: {line}. "
@@ -211,7 +211,7 @@ class FixtureLevels:
             )
 
     def _close_clients(self, test: RunningTest) -> None:
-        # The stack closes the last one first, and continues after a failure.
+        # The stack calls the last callback first, and continues after a failure.
         with ExitStack() as stack:
             if test.sessions.is_used:
                 stack.callback(test.sessions.close)
@@ -297,7 +297,7 @@ class FixtureLevels:
         levels = self.levels
         level = Level(owner, owner.name, owner.serial)
         with (
-            self._below_the_test(),
+            self._below_level_of_test(),
             self._tasks.of_a_wide_fixture(),
             self._set_up(owner),
         ):
@@ -308,7 +308,7 @@ class FixtureLevels:
                     self._remembering_app_state(owner),
                 ):
                     yield
-                self._note_lost(owner)
+                self._note_lost_writes(owner)
                 self._apps.note_starter(owner)
             except BaseException:
                 self.leave(owner)
@@ -316,7 +316,7 @@ class FixtureLevels:
             level.note_idle(is_idle=True)
             levels.drop_if_clean(level)
 
-    def _note_lost(self, owner: WideFixture) -> None:
+    def _note_lost_writes(self, owner: WideFixture) -> None:
         """Note the lost writes of a wider fixture's set-up, or raise their error."""
         for lost in self.levels.gate.lost.of_fixture(owner.serial):
             if self._config.lost_writes == "fail":
@@ -329,34 +329,40 @@ class FixtureLevels:
         """Record the state of the app before the set-up, if the set-up changes it."""
         test = self._current.test
         if test is not None and (
-            self.levels.find(test) is not None or _has_changed_app(test)
+            self.levels.find(test) is not None or _test_changed_app(test)
         ):
             yield  # the end of the test restores the app's state
             return
         owner.remember_app(self._apps.state())
-        askers = [asker for asker in owner.askers if not _has_changed(asker)]
+        requesters = [
+            requester
+            for requester in owner.requesters
+            if not _fixture_changed_app(requester)
+        ]
         try:
             yield
         finally:
-            self._keep_app_state(owner, askers)
+            self._keep_changed_app_state(owner, requesters)
 
-    def _keep_app_state(self, owner: WideFixture, askers: list[WideFixture]) -> None:
-        """Keep the state from before the set-up of a wider fixture, if the set-up changed it.
+    def _keep_changed_app_state(
+        self, owner: WideFixture, requesters: list[WideFixture]
+    ) -> None:
+        """Keep the recorded state of the app, if the set-up of a wider fixture changed the app.
 
-        The change outlives the fixture's ``askers``, so their end must not undo it.
+        The change outlives the fixture's ``requesters``, so their end must not undo it.
         """
-        if not _has_changed(owner):
+        if not _fixture_changed_app(owner):
             owner.remember_app(None)
             return
         self._app_changers.append(owner)
-        for asker in askers:
-            if asker.app_state is not None:
-                asker.remember_app(asker.app_state.record_again())
+        for requester in requesters:
+            if requester.app_state is not None:
+                requester.remember_app(requester.app_state.record_again())
 
-    def _restore_app_of(self, owner: object) -> None:
+    def _restore_app_state_of(self, owner: object) -> None:
         """Restore the state that the app had before a wider fixture.
 
-        If a fixture that was set up later has changed the state too, its end restores this state.
+        If a later fixture has changed the state too, the end of that fixture restores this state.
         """
         if not isinstance(owner, WideFixture) or owner not in self._app_changers:
             return
@@ -370,13 +376,13 @@ class FixtureLevels:
             self._app_changers[place].remember_app(state)
             return
         lines = self._restore(state, owner.name)
-        if not owner.lasts_to_the_end:
+        if not owner.lasts_whole_run:
             for line in lines:
                 self._ledger.note(f"{owner.name} {line}")
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Record that the set-up of this fixture runs: it may call ``getfixturevalue``."""
+        """Record that the set-up of this fixture runs, because it may call ``getfixturevalue``."""
         self._current.being_set_up.append(owner)
         try:
             yield
@@ -384,19 +390,19 @@ class FixtureLevels:
             self._current.being_set_up.pop()
 
     @contextmanager
-    def _below_the_test(self) -> Iterator[None]:
+    def _below_level_of_test(self) -> Iterator[None]:
         """Put the level of a wider fixture below the test's level, if the test has not written.
 
-        A test may request a fixture by ``getfixturevalue``. If the test has written before, the
-        fixture's level is above the test's and ends with it.
+        A test may request a wider fixture by ``getfixturevalue``. If the test has written before,
+        the fixture's level is above the test's level, and ends with it.
         """
         test = self._current.test
         levels = self.levels
         if test is None or test.plan.stage is not Stage.SEEDED:
             yield
             return
-        is_app_untouched = not _has_changed_app(test)
-        dropped = levels.drop_clean_ones_of_the_test()
+        is_app_untouched = not _test_changed_app(test)
+        dropped = levels.drop_clean_levels_of_test()
         try:
             yield
         finally:
@@ -405,20 +411,20 @@ class FixtureLevels:
             if is_app_untouched and any(level.owner is test for level in dropped):
                 test.remember_app(*(state.record_again() for state in test.app_states))
 
-    def ending(self, owner: WideFixture) -> None:
-        """Leave the levels above a wider fixture's level, before its tear-down."""
+    def before_teardown(self, owner: WideFixture) -> None:
+        """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
         if self._current.in_teardown:
             self.settle_test()
         level = self.levels.find(owner)
         if level is None:
             try:
-                # Its tear-down may write.
+                # The tear-down may write, so it needs a level.
                 self.levels.enter(Level(owner, owner.name, owner.serial))
             except ArenaError as error:
-                # pytest would keep a fixture that is half torn down, for all other tests.
+                # After an error here, pytest would keep a fixture that is half torn down.
                 self._ledger.note(error.what)
         else:
-            self.finish_above(level, asker=owner)
+            self.finish_above(level, requester=owner)
             level.note_idle(is_idle=False)
 
     def leave(self, owner: object) -> None:
@@ -427,7 +433,7 @@ class FixtureLevels:
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
-            self._restore_app_of(owner)
+            self._restore_app_state_of(owner)
             return
         try:
             self.finish_above(level)
@@ -436,8 +442,8 @@ class FixtureLevels:
             self._apps.close_of(owner)
             self._forget_rows(level, self.levels.held_before(level))
         finally:
-            self._restore_app_of(owner)
-            # After a failed set-up, a fixture that this one requested may have left the level.
+            self._restore_app_state_of(owner)
+            # After a failed set-up, a fixture that this one requested may already have left it.
             if self.levels.find(owner) is level:
                 # Levels may still be above it: Ctrl-C may have interrupted `finish_above`.
                 for upper in self.levels.above(level):
@@ -447,33 +453,33 @@ class FixtureLevels:
             empty_caches(level.serial)
 
     @contextmanager
-    def another_process(self, name: str) -> Iterator[None]:
-        """Enter a level around a test that runs in a fork. The fork may die and leave writes."""
+    def forked_test(self, name: str) -> Iterator[None]:
+        """Enter a level around a test that runs in a fork. A killed fork may leave writes."""
         level = Level(object(), name)
         self.levels.enter(level)
         try:
             yield
         finally:
-            # The end of a wider fixture below it has left this level, too.
+            # The end of a wider fixture may already have left this level.
             if self.levels.find(level.owner) is not None:
                 self.leave_unfinished(level)
 
     def finish_above(
-        self, level: Level | None, *, asker: WideFixture | None = None
+        self, level: Level | None, *, requester: WideFixture | None = None
     ) -> None:
-        """Tear down the fixtures whose levels are above. Their next use sets them up again.
+        """Tear down the fixtures whose levels are above ``level``. pytest sets them up again.
 
-        Without a level, tear down all fixtures that have one. Fixtures that ``asker`` requested
-        stay: its tear-down may need them.
+        If ``level`` is None, tear down all fixtures that have a level. Fixtures that ``requester``
+        requested stay, because its tear-down may need them.
         """
         for upper in self.levels.above(level):
             if self.levels.find(upper.owner) is not upper:
                 continue  # the end of another level has left it
             match upper.owner:
                 case RunningTest() as test:
-                    self._end_in_the_middle(test)
+                    self._end_running_test(test)
                 case WideFixture() as fixture:
-                    if asker not in fixture.askers:
+                    if requester not in fixture.requesters:
                         fixture.finish()
                         self.leave(fixture)
                 case _:  # an example, a fork
@@ -486,8 +492,8 @@ class FixtureLevels:
         if self._current.test is not None:
             self._current.test.note_changed(changed)
 
-    def _end_in_the_middle(self, test: RunningTest) -> None:
-        """End a test because a wider fixture below it ends: after Ctrl-C, or by hand."""
+    def _end_running_test(self, test: RunningTest) -> None:
+        """End a test whose wider fixture ends, after Ctrl-C or because code finishes it by hand."""
         self.settle_test()
         level = self.levels.find(test)
         if level is not None:  # Ctrl-C interrupted `settle_test`
@@ -503,17 +509,17 @@ class FixtureLevels:
 
 
 _UNRESTORED = (
-    "which pytest-arena does not restore, because its class is a library's or derives from one. "
+    "which pytest-arena does not restore, because a library defines its class or a base of it. "
     "Empty it in an autouse fixture"
 )
 
 
-def _has_changed(fixture: WideFixture) -> bool:
+def _fixture_changed_app(fixture: WideFixture) -> bool:
     """Return whether the app's state has changed since the fixture's set-up began."""
     return fixture.app_state is not None and fixture.app_state.is_changed()
 
 
-def _has_changed_app(test: RunningTest) -> bool:
+def _test_changed_app(test: RunningTest) -> bool:
     return any(state.is_changed() for state in test.app_states)
 
 
@@ -522,7 +528,7 @@ class Examples:
 
     For each example pytest-arena also restores the instances in sessions and the cookies of
     clients that fixtures have returned. The level of the last example stays until the test ends,
-    so that a user can examine the database of a failed example.
+    so that a user can inspect the database after a failed example.
 
     An example costs one enter and one leave of a level, and a query for each instance that a
     fixture has left in ``db_session``.
@@ -571,7 +577,7 @@ class Examples:
         """End an example that passed.
 
         Raises:
-            ConnectionLeak: it has left a transaction or a connection.
+            ConnectionLeak: the example has left a transaction or a connection open.
         """
         self._test.sessions.roll_back()
         if self._level is not None:
@@ -588,13 +594,13 @@ class Examples:
         self._restores += [state.record_again().restore for state in test.app_states]
         self._restores += [
             empty_caches,
-            partial(_close_since, test.app_runs, len(test.app_runs)),
-            partial(_cut, test.app_states, len(test.app_states)),
-            partial(_cut, test.ledger.requests, len(test.ledger.requests)),
+            partial(_close_app_runs_since, test.app_runs, len(test.app_runs)),
+            partial(_truncate, test.app_states, len(test.app_states)),
+            partial(_truncate, test.ledger.requests, len(test.ledger.requests)),
             partial(test.cut, len(test.turns)),
         ]
         if self._watcher is not None:
-            # The last one is called first.
+            # `_leave` calls the last callback first.
             self._restores.append(self._watcher.remember())
         return test.sessions.remember()
 
@@ -613,17 +619,17 @@ class Examples:
         level = self._levels.find(self)
         self._level = None
         if level is not None:
-            with suppress(ConnectionLeak):  # the failure of the example says more
+            with suppress(ConnectionLeak):  # the example's own failure is reported
                 self._levels.end_leaks(level, level.serial)
             empty_sessions(self._levels.held_before(level))
             self._fixtures.leave_unfinished(level)
 
 
-def _close_since(app_runs: list[AppRun], number: int) -> None:
+def _close_app_runs_since(app_runs: list[AppRun], number: int) -> None:
     for app_run in app_runs[number:]:
         app_run.close()
     del app_runs[number:]
 
 
-def _cut(things: list[Any], number: int) -> None:
+def _truncate(things: list[Any], number: int) -> None:
     del things[number:]

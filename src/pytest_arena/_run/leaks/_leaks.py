@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import inspect
 from sqlalchemy.orm.collections import collection_adapter
 
-# `close_all_sessions`, its public user, would close the sessions of fixtures too.
+# The public `close_all_sessions` would close the sessions of fixtures too.
 from sqlalchemy.orm.session import _sessions
 
 from pytest_arena._databases._sessions import FreshSession
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
 
-    # The instances of a session. Instances that pytest-arena's sessions have loaded are kept with
-    # the values of their attributes, others with None.
+    # The instances of a session. The value is the loaded attributes of an instance in a session of
+    # pytest-arena, and None for other instances.
     HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 # Seconds to wait for a thread that uses a leaked connection.
 _PATIENCE = 1.0
@@ -70,7 +70,7 @@ def held_instances(session: Session) -> HeldInstances:
 
 def loaded_values(state: InstanceState[object]) -> dict[str, object]:
     """Return the values of the attributes that an instance has loaded."""
-    names = state.mapper.attrs.keys()  # iterating a mapper's collection gives values
+    names = state.mapper.attrs.keys()  # iterating over `attrs` itself yields no names
     values = {name: state.dict[name] for name in names if name in state.dict}
     for relationship in state.mapper.relationships:
         if relationship.uselist and values.get(relationship.key) is not None:
@@ -85,9 +85,9 @@ def _members(collection: Any) -> list[object]:
 
 @dataclass(frozen=True, slots=True)
 class HeldByFixtures:
-    """Connections, sessions and threads of wider fixtures when a level was entered.
+    """The connections, sessions and threads of wider fixtures when a level was entered.
 
-    None of them is a leak of the test.
+    They are no leaks of the test.
     """
 
     transactions: list[Checkout] = field(default_factory=list)
@@ -100,15 +100,15 @@ class HeldByFixtures:
 
     @classmethod
     def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
-        """Return what is held now. Costs a microsecond for each open session.
+        """Return what wider fixtures hold now. Costs a microsecond for each open session.
 
-        ``sessions_of_tests`` are sessions that earlier tests have left open. They do not count.
+        ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
         """
         sessions = session_numbers()
         holds_nothing = not sessions and not gate.registry.checked_out()
         if holds_nothing and threading.active_count() == 1:
             return NOTHING_HELD
-        threads = _threads_of_others(
+        threads = _threads_held(
             threading.get_ident(), *map(_identity_of_thread, threading.enumerate())
         )
         if holds_nothing:
@@ -154,26 +154,26 @@ _number_of_writes = attrgetter("writes")
 
 
 @lru_cache(1)  # the threads rarely change between two calls
-def _threads_of_others(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
+def _threads_held(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
     numbers = {number or 0 for number, name in threads if name not in SHARED_THREADS}
     return HeldByFixtures(threads=frozenset(numbers - {here}))
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    """Return the connections that a test took and the transactions that it began."""
-    if not gate.registry.checked_out() or not _left_by(gate, serial, before):
+    """Return the connections that a test has not returned, and those with open transactions."""
+    if not gate.registry.checked_out() or not _leaks_of_test(gate, serial, before):
         return []
-    # A connection may be part of a reference cycle. Then the collector returns it to its pool.
+    # A connection in a reference cycle is no leak: the collector returns it to its pool.
     gc.collect()
-    return _left_by(gate, serial, before)
+    return _leaks_of_test(gate, serial, before)
 
 
-def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
+def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     transactions = []
     idle = []
     for checkout in gate.registry.checked_out():
-        # An old thread does not prove a fixture's work: a thread of the app's pool may run a job
-        # of the test.
+        # A thread from before the test may still work for the test, because it may run a job of the
+        # test in the app's pool.
         is_of_a_test = checkout.work is not None
         if not is_of_a_test and is_of(checkout.thread, before.threads):
             continue
@@ -192,7 +192,7 @@ def _left_by(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
 def _entries_of(numbers: Container[int]) -> list[object]:
     """Return the pool entries of the connections that sessions of these numbers hold.
 
-    A session of a wider fixture may take its connection in a test, and keeps it after a SELECT.
+    A session of a wider fixture may check out its connection in a test, and keep it.
     """
     return [
         entry_of(connection)
@@ -216,21 +216,30 @@ def open_transactions(gate: Gate) -> list[Checkout]:
     return [checkout for checkout in checkouts if checkout.in_transaction]
 
 
-def end_transactions(leaks: Iterable[Checkout], *, is_closed: bool = False) -> bool:
-    """Roll transactions back, so that no lock outlives the test.
+def end_transactions(
+    leaks: Iterable[Checkout], *, closes_connections: bool = False
+) -> bool:
+    """Roll transactions back, so that no lock outlives the test. Return whether all were.
 
-    pytest-arena cancels the running statement and waits for its end. It never touches a
-    connection in use. Return whether all transactions were rolled back.
+    pytest-arena cancels a running statement and waits for its end. It never touches a connection
+    in use. ``closes_connections`` also closes the connections.
     """
     for seconds in (0, _PATIENCE):
-        # In the first pass a thread may still wait for the lock of another transaction here.
+        # In the first pass, a thread may still wait for a lock that another of these leaks holds.
         leaks = [
-            leak for leak in leaks if not _is_ended(leak, seconds, is_closed=is_closed)
+            leak
+            for leak in leaks
+            if not _end_transaction(
+                leak, seconds, closes_connections=closes_connections
+            )
         ]
     return not leaks
 
 
-def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
+# Return False if a thread still uses the connection. Then its transaction is not rolled back.
+def _end_transaction(
+    leak: Checkout, seconds: float, *, closes_connections: bool
+) -> bool:
     handle = leak.handle
     guard: AbstractContextManager[bool] = nullcontext(enter_result=True)
     if handle is not None:
@@ -239,39 +248,39 @@ def _is_ended(leak: Checkout, seconds: float, *, is_closed: bool) -> bool:
     with guard as is_alone:
         if handle is not None and is_alone:
             handle.roll_back()
-        if is_closed and is_alone and leak.proxied is not None:
+        if closes_connections and is_alone and leak.proxied is not None:
             leak.proxied.invalidate()
     leak.entry.invalidate(soft=True)
     return is_alone
 
 
-def take_back(leaks: list[Checkout]) -> None:
+def close_leaked(leaks: list[Checkout]) -> None:
     """Close leaked connections and free their places in the pools.
 
     Otherwise the pools lack these connections, and the garbage collector warns in a later test.
-    Their sessions are reset, because they do not notice that their connection was closed.
+    pytest-arena also resets their sessions, which do not notice that the connection was closed.
     """
     sessions = _sessions_on(leaks)
-    if end_transactions(leaks, is_closed=True):
+    if end_transactions(leaks, closes_connections=True):
         for session in sessions:
-            with suppress(Exception):  # a thread of the test uses it
+            with suppress(Exception):  # a thread of the test uses the session
                 session.reset()
 
 
 def empty_sessions(before: HeldByFixtures) -> list[str]:
-    """Expunge objects that a test left unflushed in sessions that outlive it.
+    """Expunge the pending objects that a test left in sessions that outlive it.
 
-    Otherwise the next test would write them. Return the class of each object.
+    Otherwise the next test would write them. Return the name of each object's class.
     """
     emptied = []
     for session in sessions_in_use():
-        emptied += _emptied(session, before)
-        # Otherwise this variable keeps the last session alive, and the line below counts it.
+        emptied += _empty_session(session, before)
+        # Otherwise this variable keeps the last session alive, so that it counts as open below.
         del session
     return [kind for number, kind in emptied if number in _sessions]
 
 
-def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
+def _empty_session(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
     if _is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
         return []
     states_before = before.instances.get(session.hash_key)
@@ -292,7 +301,7 @@ def _emptied(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
 
 
 def _is_used_by_a_thread(session: Session) -> bool:
-    """Return whether a thread still works and has the session in a local variable."""
+    """Return whether a running thread has the session in a local variable."""
     for stack in threads_at_work().values():
         for frame in stack:
             if any(session is value for value in [*frame.f_locals.values()]):
@@ -301,7 +310,7 @@ def _is_used_by_a_thread(session: Session) -> bool:
 
 
 def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
-    """Return the error that names the lines of the writes, or of the checkouts.
+    """Return the error for leaks. It names the lines of the writes, or of the checkouts.
 
     ``raw`` has the lines of lost writes by connections that no engine has opened.
     """
@@ -327,14 +336,14 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
         fix += ". For a thread that the test has begun: thread.join()"
     return ConnectionLeak(
         what,
-        why="the next test would wait for its lock, or lose the connection from the app's pool",
+        why="the next test would wait for its lock, or the app's pool would lack the connection",
         cause=lines_of_error(lines),
         fix=fix,
     )
 
 
 def raw_leak_error(lines: list[str]) -> ConnectionLeak:
-    """Return the error that names uncommitted writes of connections that no engine has opened."""
+    """Return the error for uncommitted writes of connections that no engine has opened."""
     return ConnectionLeak(
         "the test ended with an open transaction, of a connection that no engine has opened",
         why="pytest-arena rolls it back, so that no other connection ever sees its rows",
@@ -343,15 +352,15 @@ def raw_leak_error(lines: list[str]) -> ConnectionLeak:
     )
 
 
-def held_error(gate: Gate, level: str) -> IsolationError:
-    """Return the error that names the open transactions of engines and of drivers."""
-    return lost_error(open_transactions(gate), level, raw_transactions())
+def error_of_open_transactions(gate: Gate, level: str) -> IsolationError:
+    """Return the error for the open transactions of engines and of drivers."""
+    return error_of_holders(open_transactions(gate), level, raw_transactions())
 
 
-def lost_error(
+def error_of_holders(
     holders: Iterable[Checkout], level: str, raw: Iterable[str] = ()
 ) -> IsolationError:
-    """Return the error that names the open transaction of a wider fixture.
+    """Return the error for the open transaction of a wider fixture.
 
     ``raw`` has the lines of connections that no engine has opened.
     """
@@ -368,9 +377,9 @@ def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[str]:
 
 
 def _line_to_blame(checkout: Checkout) -> str:
-    """Return the line of the first write in the open transaction, else the line of the checkout."""
+    """Return the line of the first write in the open transaction, or the line of the checkout."""
     writes = checkout.pending_writes
-    # The checkout may be older than this test: a session that outlives a test keeps it.
+    # A session that outlives a test keeps its connection, so the checkout may be of another test.
     if writes is not None and not writes.is_over and writes.line is not None:
         return str(writes.line)
     return str(checkout.line or "a line that cannot be seen")

@@ -106,7 +106,9 @@ class Levels:
                 if database.isolation.depth > depth:
                     database.isolation.forget()
             if isinstance(error, Held):
-                raise _leaks.held_error(self.gate, level.name) from error
+                raise _leaks.error_of_open_transactions(
+                    self.gate, level.name
+                ) from error
             raise
         except BaseException:  # a second Ctrl-C. No caller leaves this level
             self._cut_to(depth, self._participating_databases())
@@ -137,7 +139,7 @@ class Levels:
         if leaks:
             self._context.leaks_ended()
             error = _leaks.leak_error(leaks, lost)
-            _leaks.take_back([leak for leak in leaks if leak.serial == serial])
+            _leaks.close_leaked([leak for leak in leaks if leak.serial == serial])
             _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
             raise error
         if lost:
@@ -147,7 +149,7 @@ class Levels:
         """Return what wider fixtures held when a level was entered."""
         return self._context.held.get(level, _leaks.NOTHING_HELD)
 
-    def drop_clean_ones_of_the_test(self) -> dict[Level, _leaks.HeldByFixtures]:
+    def drop_clean_levels_of_test(self) -> dict[Level, _leaks.HeldByFixtures]:
         """Drop clean levels of the test and its example, from the top down.
 
         Return what the test held in each dropped level.
@@ -194,7 +196,7 @@ class Levels:
                 database.isolation.leave()
                 restored.append(database)
         except Held as error:
-            raise _leaks.held_error(self.gate, level.name) from error
+            raise _leaks.error_of_open_transactions(self.gate, level.name) from error
         finally:
             for database in restored:
                 self._databases.provision.enter(
@@ -233,7 +235,7 @@ class Levels:
                 self._ledger.add_isolation(_process.seconds() - started)
         lost = self._context.take_lost()
         if lost:
-            raise _leaks.lost_error(lost, level.name)
+            raise _leaks.error_of_holders(lost, level.name)
         if failures:
             raise failures[0]
         return changed
