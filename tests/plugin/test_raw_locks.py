@@ -103,14 +103,14 @@ def test_a_request_that_waits_for_such_a_lock_names_its_line(
         f"a connection that no engine has opened is in a transaction: {place(comment)}",
         "next: commit it first: connection.commit(), or close the connection",
     )
-    run.never_says("a result that was not read to its end")
+    run.never_says("A result that was not read to its end")
 
 
 @pytest.mark.slow
 def test_transactions_that_are_over_are_not_named(locking: Example) -> None:
     """One was committed, one has ended with its connection, and one is on a replaced file."""
     run = locking.run("-p", "no:randomly", "-k", "left_open or over").expect(1, passed=1, failed=1)
-    run.says("a result that was not read to its end").never_says("is in a transaction")
+    run.says("A result that was not read to its end").never_says("is in a transaction")
 
 
 CLOSED = """
