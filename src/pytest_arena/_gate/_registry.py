@@ -277,7 +277,11 @@ class Registry:
     # Connections that are in their pools.
 
     def _current(self) -> list[PooledConnection]:
-        return [pooled for pooled in alive(self._connections) if pooled.is_current]
+        current = []
+        for pooled in alive(self._connections):
+            if pooled.is_current:
+                current.append(pooled)
+        return current
 
     def idle(self) -> Iterator[PooledConnection]:
         """Yield the connections that are in their pools, each locked against other threads.

@@ -119,6 +119,11 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
+        # A thread of an ended lifespan may end its transaction during these steps.
+        registry = test.gate.registry
+        has_others = threading.active_count() > 1 or registry.ended_lifespans
+        if test.is_used and has_others:
+            registry.refuse_ended_lifespans()
         test.take_lost()  # the writes that late work has lost
         try:
             if level is not None:
@@ -128,8 +133,7 @@ class FixtureLevels:
                     self._empty_sessions(test, before)
                     self._forget_rows(level, before)
                 changed = self.levels.leave(level)
-                if changed:
-                    test.note_changed(changed)
+                test.note_changed(changed)
         except Exception as error:  # noqa: BLE001 - the report of the test has it
             test.errors.append(error)
         if interruption is not None:
@@ -238,17 +242,11 @@ class FixtureLevels:
 
     def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
         cancel_jobs = test.late_work.cancel_jobs
-        try:
-            if level is not None and test.plan.has_examples:
-                for upper in self.levels.above(level):
-                    if isinstance(upper.owner, Examples):
-                        self.levels.end_leaks(upper, upper.serial, cancel_jobs)
-            self.levels.end_leaks(level, test.serial, cancel_jobs)
-        finally:
-            # A thread of an ended lifespan may end its transaction during `end_leaks`.
-            registry = test.gate.registry
-            if threading.active_count() > 1 or registry.ended_lifespans:
-                registry.refuse_ended_lifespans()
+        if level is not None and test.plan.has_examples:
+            for upper in self.levels.above(level):
+                if isinstance(upper.owner, Examples):
+                    self.levels.end_leaks(upper, upper.serial, cancel_jobs)
+        self.levels.end_leaks(level, test.serial, cancel_jobs)
 
     def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
         kinds = empty_sessions(before)
