@@ -338,7 +338,7 @@ def test_it(test_client, turn):
 @pytest.mark.slow
 def test_too_few_locks_for_undo_and_many_tables(example: Example) -> None:
     """A copy needs none of them: `auto` takes clone, and says why; `undo` says what would do."""
-    tables = [f"CREATE TABLE t{number} (id serial PRIMARY KEY);" for number in range(300)]
+    tables = [f"CREATE TABLE t{number} (id serial PRIMARY KEY);" for number in range(700)]
     script = "\n".join([MANY_TABLES, *tables])
     project = on_postgresql(example, test_it=ADDS_A_ROW).with_paths({"schema.sql": script})
     project = project.change("pytest.ini", "arena_schema = app:Base", "arena_schema = schema.sql")
