@@ -290,6 +290,16 @@ def test_what_arena_allow_names_is_reached():
         raw = sqlite3.connect(file)
         assert raw.execute("SELECT count(*) FROM dancers").fetchone() == (3,)
         raw.close()
+
+KEPT = []
+
+def test_a_connection_to_an_allowed_database_may_outlive_its_test():
+    KEPT.append(create_engine("sqlite:///allowed.db").connect())
+    assert KEPT[0].exec_driver_sql("SELECT count(*) FROM dancers").scalar_one() > 0
+
+def test_it_is_still_open():
+    assert KEPT[0].exec_driver_sql("SELECT count(*) FROM dancers").scalar_one() > 0
+    KEPT.pop().close()
 """
 
 
@@ -303,4 +313,4 @@ def test_temporary_and_allowed_files_pass_and_links_to_the_apps_do_not(tmp_path:
         for name in ("allowed.db", "data/x-1.db"):
             with untouched(example, name):
                 pass
-        allowing.run().expect(passed=3)
+        allowing.run().expect(passed=5)

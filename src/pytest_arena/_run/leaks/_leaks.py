@@ -181,7 +181,8 @@ def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Chec
             continue
         if checkout.in_transaction and checkout not in before.transactions:
             transactions.append(checkout)
-        elif checkout.serial == serial:
+        # An idle connection to a database that is not the tests' holds up no test.
+        elif checkout.usages and checkout.serial == serial:
             idle.append(checkout)
     if not idle:
         return transactions
