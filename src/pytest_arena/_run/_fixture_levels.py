@@ -121,8 +121,7 @@ class FixtureLevels:
                 interruption = error
         # A thread of an ended lifespan may end its transaction during these steps.
         registry = test.gate.registry
-        has_others = threading.active_count() > 1 or registry.ended_lifespans
-        if test.is_used and has_others:
+        if test.is_used and (threading.active_count() > 1 or registry.ended_lifespans):
             registry.refuse_ended_lifespans()
         test.take_lost()  # the writes that late work has lost
         try:
