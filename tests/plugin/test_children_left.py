@@ -43,6 +43,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 from sqlalchemy import create_engine
 
@@ -81,6 +82,11 @@ def process(name, url):
     return KEPT[-1].join
 
 
+def pool(name, url):
+    KEPT.append(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")))
+    return KEPT[-1].submit(writer.write, url, name).result
+
+
 def variable(name, url):
     code = "import os, sys, writer; writer.write(os.environ['DATABASE_URL'], sys.argv[1])"
     variables = {**os.environ, "DATABASE_URL": url}
@@ -105,7 +111,7 @@ import pytest
 
 import children
 
-KINDS = ("fork", "popen", "process", "variable")
+KINDS = ("fork", "popen", "process", "pool", "variable")
 NAMES = [f"{who}_{kind}" for who in ("Request", "Test") for kind in KINDS]
 
 
@@ -155,7 +161,7 @@ def test_all_end():
 @pytest.mark.slow
 @EACH
 def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str) -> None:
-    """A fork, a program, a process of multiprocessing."""
+    """A fork, a program, a process of multiprocessing, a job of a pool of processes."""
     url, project = "sqlite:///dev.db", example
     if how != "copy":
         url, project = "postgresql+psycopg://me@db.example.org/shop", on_postgresql(example)
@@ -164,9 +170,9 @@ def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str
         children=APP.replace("SYNC_URL", url), test_it=TESTS.replace("SYNC_URL", url), writer=WRITER
     )
     run = project.run("-q", "--arena-settle=0.1", "-W", "ignore", *isolation(how))
-    run.expect(passed=14)
-    assert run.output.count("has ended, and a process that it has begun still runs: ") == 4
-    for kind in ("fork", "popen", "process", "variable"):
+    run.expect(passed=17)
+    assert run.output.count("has ended, and a process that it has begun still runs: ") == 5
+    for kind in ("fork", "popen", "process", "pool", "variable"):
         run.says(f"arena: test_it.py::test_of_a_request[{kind}] has ended, and a process ")
-    assert run.output.count(", also in 1 more") == 4
+    assert run.output.count(", also in 1 more") == 5
     run.says("children.py:").never_says("test_waits", "test_a_stranger")

@@ -8,18 +8,12 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import subprocess
+from concurrent.futures import ProcessPoolExecutor
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import (
-    CHILDREN,
-    WORK,
-    ChildProcess,
-    is_own,
-    logical_stack,
-    user_line,
-)
+from pytest_arena._origin import CHILDREN, WORK, ChildProcess, is_own, user_line
 from pytest_arena._process import replace_attribute
 
 if TYPE_CHECKING:
@@ -46,6 +40,7 @@ def watch_child_processes(
     watched: list[tuple[object, str, Callable[[Any], Any]]] = [
         (subprocess.Popen, "__init__", partial(_starting_program, leads_to_test)),
         (multiprocessing.process.BaseProcess, "start", _starting_process),
+        (ProcessPoolExecutor, "submit", _submitting),
     ]
     if hasattr(os, "fork"):
         watched.append((os, "fork", _forking))
@@ -87,15 +82,27 @@ def _starting_process(original: Callable[..., Any]) -> Callable[..., object]:
             original(self)
         finally:
             _in_multiprocessing.reset(token)
-        # The processes of a pool outlive the test: they wait for jobs.
-        is_of_executor = any(
-            frame.f_globals.get("__name__") == "concurrent.futures.process"
-            for frame in logical_stack()
-        )
-        if not is_of_executor:
-            _note(partial(_is_running, self.pid))
+        _note(partial(_is_running, self.pid))
 
     return start
+
+
+def _submitting(original: Any) -> Any:
+    def submit(self: Any, *job: Any, **named: Any) -> Any:
+        # The processes of a pool outlive the test, so only the job is noted.
+        token = WORK.set(None)
+        try:
+            future = original(self, *job, **named)
+        finally:
+            WORK.reset(token)
+
+        def is_running() -> bool:
+            return not future.done()
+
+        _note(is_running)
+        return future
+
+    return submit
 
 
 def _forking(original: Any) -> Any:

@@ -48,12 +48,10 @@ class ChangedTables:
         if not self.journals:
             return entries
         lock = "FOR UPDATE" if is_locking else ""
-        questions = []
-        for journal in self.journals:
-            questions.append(
-                f"(SELECT t, MAX(kind >= {MAY_CASCADE}) "
-                f"FROM {journal} GROUP BY t {lock})"
-            )
+        questions = [
+            f"(SELECT t, MAX(kind >= {MAY_CASCADE}) FROM {journal} GROUP BY t {lock})"
+            for journal in self.journals
+        ]
         for number, may_cascade in self._control.rows(" UNION ALL ".join(questions)):
             entries[self._by_number[int(number)]] = bool(may_cascade)
         return entries
@@ -81,12 +79,10 @@ class ChangedTables:
         for name in names:
             journaled = self.tables[name]
             table_numbers[journaled.journal].append(str(journaled.table.number))
-        statements = []
-        for journal, numbers in table_numbers.items():
-            statements.append(
-                f"DELETE FROM {journal} WHERE t IN ({', '.join(numbers)})"
-            )
-        return statements
+        return [
+            f"DELETE FROM {journal} WHERE t IN ({', '.join(numbers)})"
+            for journal, numbers in table_numbers.items()
+        ]
 
     def _follow_cascades(
         self, parents: list[str], bases: dict[str, str], touched: dict[str, bool]

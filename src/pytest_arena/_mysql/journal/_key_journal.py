@@ -63,9 +63,10 @@ class KeyJournal:
         for statement in journal_tables(side, journal_names(self._facts)):
             control.rows(statement)
         self._create_triggers()
-        bases: dict[str, str] = {}
-        for name in self._facts.tables:
-            bases[name] = f"{identifier(template)}.{identifier(name)}"
+        bases = {
+            name: f"{identifier(template)}.{identifier(name)}"
+            for name in self._facts.tables
+        }
         self._levels = [JournalLevel(bases, self._known.counters)]
         self._copy_number = 0
 
@@ -173,10 +174,9 @@ class KeyJournal:
         self._create_triggers()
         template = self._levels[0].bases
         level = self._levels[-1]
-        touched: dict[str, bool] = {}
-        for name, base in level.bases.items():
-            if base != template[name]:
-                touched[name] = True
+        touched = {
+            name: True for name, base in level.bases.items() if base != template[name]
+        }
         for journal in self._changed.journals:
             self._control.rows(f"DELETE FROM {journal}")
         self._restore(level, touched)
@@ -242,11 +242,11 @@ class KeyJournal:
         self._known.restore_counters(level.counters)
 
     def _moved_counters(self, level: JournalLevel) -> list[tuple[str, int]]:
-        moved = []
-        for name, counter in level.counters.items():
-            if self._known.counters[name] != counter:
-                moved.append((name, counter))
-        return moved
+        return [
+            (name, counter)
+            for name, counter in level.counters.items()
+            if self._known.counters[name] != counter
+        ]
 
     def _execute(self, statements: list[str]) -> None:
         try:
