@@ -554,11 +554,11 @@ def _explain_error(
 
 
 def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
-    statements: list[Statement] = []
-    for entry in excinfo.traceback:
-        if not is_library(str(entry.path)):
-            statements.append((str(entry.statement), entry.frame.f_locals))
-    return statements
+    return [
+        (str(entry.statement), entry.frame.f_locals)
+        for entry in excinfo.traceback
+        if not is_library(str(entry.path))
+    ]
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

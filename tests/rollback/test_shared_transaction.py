@@ -615,6 +615,22 @@ def test_prepared_statements_outlive_the_real_connection(
     asyncio.run(prepare())
 
 
+def test_a_new_real_connection_has_a_statement_that_it_prepares_first(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Psycopg prepares in one packet, and executes in the next."""
+    monkeypatch.setattr(found_reader, "is_set", lambda: True)
+    setting = "SELECT current_setting('app.tenant', true)"
+    with shared.psycopg(autocommit=True) as connection:
+        assert connection.execute(setting).fetchone() == (None,)
+        connection.execute("SET app.tenant = '7'")
+        assert connection.execute(setting).fetchone() == ("7",)
+        shared.proxy.leave()
+        shared.proxy.enter()
+        assert connection.execute(setting, prepare=True).fetchone() == ("7",)
+        assert connection.execute(setting, prepare=True).fetchone() == ("7",)
+
+
 def test_prepared_statements_belong_to_one_connection(shared: Shared) -> None:
     """Psycopg gives the first statement of each connection the same name."""
     with shared.psycopg(autocommit=True) as first, shared.psycopg(autocommit=True) as second:

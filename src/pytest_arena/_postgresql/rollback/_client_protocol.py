@@ -253,6 +253,7 @@ class Client(ServedConnection):
             text = ""
         named = wire.packed(self._own_name(name)) + wire.packed(text)
         parse = wire.message(b"P", named + message.body[position:])
+        self._note_new_connection()
         self._statements[name] = (statement, parse)
         self._packet.add(parse)
 
@@ -268,6 +269,12 @@ class Client(ServedConnection):
             return f"c{self._session.number}_{name}"
         return ""
 
+    def _note_new_connection(self) -> None:
+        """Note that a new real connection has none of the prepared statements."""
+        if self._connections != self._shared.connections:
+            self._connections = self._shared.connections
+            self._unprepared = {*self._statements}
+
     def _statement(self, name: str) -> Statement | None:
         """Return a prepared statement.
 
@@ -277,9 +284,7 @@ class Client(ServedConnection):
         if name not in self._statements:
             return None
         statement, parse = self._statements[name]
-        if self._connections != self._shared.connections:
-            self._connections = self._shared.connections
-            self._unprepared = {*self._statements}
+        self._note_new_connection()
         is_ended = not name or name in self._unprepared
         if is_ended and parse not in self._packet.messages:
             self._packet.parse_again(parse)
