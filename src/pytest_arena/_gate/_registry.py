@@ -58,9 +58,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.checkouts = 0  # the number of checkouts so far
-        self.has_raw = (
-            False  # whether a driver ever opened a connection without an engine
-        )
+        # Whether a driver ever opened a connection without an engine.
+        self.has_raw = False
         # Called when such a connection ends without a commit: with its writes, and whether the
         # garbage collector ends it.
         self.lost_raw: Callable[[RawWrites, bool], None] = _ignore

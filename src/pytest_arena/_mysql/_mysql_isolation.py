@@ -297,11 +297,9 @@ class MySQLIsolation:
 
     def _snapshot(self, isolation: str) -> LevelBase:
         """Return a new base: a copy of the live database."""
-        reason = (
-            ""
-            if isolation == "clone"
-            else first_reason_against_undo(self._registry, self.live)
-        )
+        reason = ""
+        if isolation != "clone":
+            reason = first_reason_against_undo(self._registry, self.live)
         if reason and not self._may_clone:
             raise _level_without_undo(reason)
         if reason:

@@ -46,15 +46,13 @@ class MySQLConnection(ConnectionRecord):
         # Whether a transaction may be open although the driver's status does not show it. PyMySQL
         # and aiomysql do not read the status that follows rows.
         self.is_begun = False
-        self.changed_rows = (
-            0  # the number of rows that the open transaction has changed
-        )
+        # The number of rows that the open transaction has changed.
+        self.changed_rows = 0
         self.sets_id = False  # the last statement has LAST_INSERT_ID(n)
         self._savepoints: dict[str, int] = {}
         self.isolation_level = ""  # the isolation level that a statement has set
-        self.snapshot: ReadSnapshot | None = (
-            None  # the snapshot of the last transaction
-        )
+        # The snapshot of the last transaction.
+        self.snapshot: ReadSnapshot | None = None
         self.is_killed = False  # pytest-arena has ended the session
         # Whether the driver closed it in a transaction with changed rows, as when its loop ended.
         self.was_lost = False

@@ -68,9 +68,8 @@ class LiveDatabase(ABC):
         self.name = ""
         self.snapshot = Snapshot(registry, None)
         self.base = 0  # levels below this one are in the snapshot
-        self.uses_when_clean = (
-            NEVER  # the number of uses at which the top level had no changes
-        )
+        # The number of uses at which the top level had no changes.
+        self.uses_when_clean = NEVER
         self.has_new_journal = False  # no snapshot has the journal yet
         self.kept_as: tuple[str, str] | None = None  # the name and title for `discard`
         self.is_lost = False

@@ -237,10 +237,10 @@ def end_transactions(
     return not leaks
 
 
-# Return False if a thread still uses the connection. Then its transaction is not rolled back.
 def _end_transaction(
     leak: Checkout, seconds: float, *, closes_connections: bool
 ) -> bool:
+    """Roll back a transaction. Return False, without a rollback, if a thread uses it."""
     handle = leak.handle
     guard: AbstractContextManager[bool] = nullcontext(enter_result=True)
     if handle is not None:

@@ -192,9 +192,8 @@ class _Flow(NamedTuple):
     """The variables whose objects the value contains. Other code may change them through it."""
     is_scalar: bool
     """Whether the value is immutable."""
-    is_binding: (
-        bool  # whether the value is assigned to the variable, not put into its object
-    )
+    # Whether the value is assigned to the variable, not put into its object.
+    is_binding: bool
 
 
 class _Flows(ast.NodeVisitor):
