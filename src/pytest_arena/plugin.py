@@ -567,12 +567,15 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     run = RUNS[item.config]
     run.current.in_teardown = True
     test = run.current.test
+    token = WORK.set(test.late_work.own if test else None)
     try:
         result = yield
     except BaseException as error:
+        WORK.reset(token)
         for leak in [*run.settle(), *_renew(item, run)]:
             error.add_note(f"{type(leak).__name__}: {leak}")
         raise
+    WORK.reset(token)
     errors = run.settle() + _renew(item, run)
     if errors:
         _raise(errors)

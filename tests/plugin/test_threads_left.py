@@ -137,3 +137,60 @@ def test_what_holds_a_connection_loses_it(example: Example, how: str, when: str)
     run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": when})
     run.expect(1, passed=26, errors=13)
     run.says("ConnectionLeak: the test ended with a connection that was not returned")
+
+
+TEAR_DOWNS = """
+import threading
+import pytest
+import warm
+
+
+def dancers():
+    with warm.sync_engine.connect() as connection:
+        return connection.scalars(warm.text("SELECT name FROM dancers")).all()
+
+
+@pytest.fixture
+def thread_of_a_tear_down(arena):
+    yield
+    warm.reset()
+    threading.Thread(target=warm.work, args=("late",)).start()
+    assert warm.HOLDS.wait(30)
+
+
+@pytest.fixture(scope="class")
+def thread_of_a_class(arena):
+    yield
+    thread = threading.Thread(target=warm.add)
+    thread.start()
+    thread.join()
+
+
+class TestTearDowns:
+    def test_begins(self, thread_of_a_class, thread_of_a_tear_down):
+        assert dancers() == ["Sand"]
+
+    def test_next(self, thread_of_a_class):
+        warm.GATE.set()
+        assert warm.ENDED.wait(30)
+        assert warm.ENDS[0] is not None
+        assert dancers() == ["Sand"]
+
+    def test_last(self, thread_of_a_class, thread_of_a_tear_down):
+        assert dancers() == ["Sand"]
+
+
+def test_after_the_class(arena):
+    warm.GATE.set()
+    assert warm.ENDED.wait(30)
+    assert warm.ENDS[0] is not None
+    assert dancers() == ["Sand"]
+"""
+
+
+@HOWS
+def test_a_thread_of_a_tear_down_gets_no_connection_later(example: Example, how: str) -> None:
+    """The thread of a function fixture belongs to its test. The one of a class fixture does not."""
+    project = warm_app(example, how, test_it=TEAR_DOWNS)
+    run = project.run("-p", "no:randomly", *isolation(how)).expect(passed=4)
+    run.says("refused: a connection for a thread, a job or a task that an earlier test had begun")

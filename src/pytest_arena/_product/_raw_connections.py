@@ -43,6 +43,13 @@ class ConnectionRecord:
         # By the serial of a level: the line that has changed the session in it.
         self.altered: dict[int, CodeLine | None] = {}
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether its database was replaced or dropped since it began to connect."""
+        target = self.admission.target if self.admission is not None else None
+        now = target.database if target is not None else None
+        return now is not None and now.target.generation != target.generation
+
     def admit(self, admission: Admission) -> None:
         """Note the admission."""
         self.admission = admission
@@ -73,12 +80,6 @@ class RawConnection(NamedTuple, Generic[RecordT]):
     serial: int  # of the level to which it belongs
     driver: Any
     record: RecordT
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether its live database was replaced or dropped since it was opened."""
-        now = self.target.database
-        return now is not None and now.target.generation != self.target.generation
 
     @property
     def line(self) -> str:
@@ -183,7 +184,7 @@ class ServerConnections(Generic[RecordT]):
                 continue
             if has_lost:
                 reason = f"it was left inside a transaction ({raw.line})"
-            elif raw.is_stale:
+            elif raw.record.is_stale:
                 reason = "its database was replaced"
             else:
                 reason = self._reset(raw, serial)

@@ -13,6 +13,7 @@ from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._gate._orm_sessions import session_numbers
+from pytest_arena._origin import WORK
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -206,9 +207,18 @@ class FixtureLevels:
 
     def _report_children(self, test: RunningTest) -> None:
         """Report child processes that know the test's database and still run."""
-        for line in test.late_work.children_left():
+        lines = test.late_work.children_left()
+        what = "has ended, and a process that it has begun still runs"
+        if lines and self._config.late == "fail":
+            raise LateWorkError(
+                f"{test.plan.name} {what}",
+                why="the writes of the process may be in a later test",
+                cause=lines_of_error(lines),
+                fix="wait for its end in the test, or begin it by arena.process(…)",
+            )
+        for line in lines:
             self._ledger.note(
-                f"{{test}} has ended, and a process that it has begun still runs: {line}. "
+                f"{{test}} {what}: {line}. "
                 "The writes of the process may be in a later test. Wait for its end in the "
                 "test, or begin it by arena.process(…)"
             )
@@ -411,6 +421,7 @@ class FixtureLevels:
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
         if self._current.in_teardown:
+            WORK.set(None)  # the tear-down of a wider fixture is no work of the test
             self.settle_test()
         level = self.levels.find(owner)
         if level is None:

@@ -825,9 +825,12 @@ def _guard_psycopg_pools(core: FindCore, module: ModuleType, *, kind: str) -> No
 
 
 def _is_ended(connection: object) -> bool:
-    """Return whether pytest-arena has ended a connection that its pool still has."""
+    """Return whether pytest-arena has ended a connection that its pool still has.
+
+    A pool's task may open a connection while pytest-arena replaces the database, which ends it.
+    """
     known = _connections.get(connection)
-    return known is not None and known.is_ended
+    return known is not None and (known.is_ended or known.is_stale)
 
 
 def _has_lost_its_loop(pool: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
+from sqlalchemy.orm import scoped_session
 from sqlalchemy.orm.collections import collection_adapter
 
 # The public `close_all_sessions` would close the sessions of fixtures too.
@@ -161,11 +163,31 @@ def _threads_held(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
     """Return the connections that a test has not returned, and those with open transactions."""
-    if not gate.registry.checked_out() or not _leaks_of_test(gate, serial, before):
+    if not gate.registry.checked_out():
         return []
+    leaks = _leaks_of_test(gate, serial, before)
+    if not leaks:
+        return []
+    if not any(leak.in_transaction for leak in leaks):
+        _remove_session_of_flask(before.sessions)
     # A connection in a reference cycle is no leak: the collector returns it to its pool.
     gc.collect()
     return _leaks_of_test(gate, serial, before)
+
+
+def _remove_session_of_flask(sessions_before: Container[int]) -> None:
+    """Remove Flask-SQLAlchemy's session of an app context that outlives the test.
+
+    Flask removes it when the context ends. A session that a wider fixture has used stays.
+    """
+    flask = sys.modules.get("flask")
+    if flask is None or not flask.has_app_context():
+        return
+    extension = flask.current_app.extensions.get("sqlalchemy")
+    sessions = getattr(extension, "session", None)
+    if isinstance(sessions, scoped_session):
+        if sessions().hash_key not in sessions_before:
+            sessions.remove()
 
 
 def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
