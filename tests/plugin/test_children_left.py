@@ -176,3 +176,16 @@ def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str
         run.says(f"arena: test_it.py::test_of_a_request[{kind}] has ended, and a process ")
     assert run.output.count(", also in 1 more") == 5
     run.says("children.py:").never_says("test_waits", "test_a_stranger")
+
+
+@pytest.mark.slow
+def test_a_child_that_still_runs_fails_its_test_with_arena_late_fail(example: Example) -> None:
+    """The tests that wait for their children pass."""
+    url = "sqlite:///dev.db"
+    project = example.change("pytest.ini", "app:app", "children:app").with_files(
+        children=APP.replace("SYNC_URL", url), test_it=TESTS.replace("SYNC_URL", url), writer=WRITER
+    )
+    run = project.run("-q", "--arena-settle=0.1", "-W", "ignore", "-o", "arena_late=fail")
+    run.expect(passed=17, errors=10, status=1)
+    run.says("LateWorkError: test_it.py::test_of_a_request[fork] has ended, and a process that")
+    run.says("[A604]").never_says("ERROR test_it.py::test_waits", "ERROR test_it.py::test_a_str")

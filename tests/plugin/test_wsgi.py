@@ -301,6 +301,69 @@ def test_flask_sqlalchemy_with_a_factory(flask: Example) -> None:
     assert not [*run.folder.rglob("dev.db")]
 
 
+IN_A_SESSIONS_CONTEXT = """
+import pytest
+from app import Dancer, create_app, db
+
+
+@pytest.fixture(scope="session")
+def app():
+    app = create_app()
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture(scope="class")
+def sand(app):
+    dancer = db.session.scalars(db.select(Dancer)).one()
+    return dancer
+
+
+def names():
+    return db.session.scalars(db.select(Dancer.name)).all()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_requests(app, turn):
+    client = app.test_client()
+    assert client.post("/dancers/Storm").status_code == 201
+    assert client.get("/dancers").json == ["Sand", "Storm"]
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_rows(app, turn):
+    db.session.add(Dancer(name="Dune"))
+    db.session.commit()
+    assert names() == ["Sand", "Dune"]
+
+
+class TestWithRowOfAFixture:
+    @pytest.mark.parametrize("turn", range(2))
+    def test_rows(self, sand, turn):
+        assert sand.name == "Sand"
+        assert names() == ["Sand"]
+
+
+def test_leaves_a_transaction(app):
+    db.session.add(Dancer(name="Lost"))
+    db.session.flush()
+
+
+def test_after_it(app):
+    assert names() == ["Sand"]
+"""
+
+
+@pytest.mark.slow
+def test_a_context_of_a_session_fixture_holds_no_session_of_a_test(flask: Example) -> None:
+    """Flask-SQLAlchemy removes its session when the context ends. A transaction is a leak."""
+    project = flask.with_files(app=FLASK_SQLALCHEMY, test_context=IN_A_SESSIONS_CONTEXT)
+    project = project.change("pytest.ini", "app:app", "app:create_app")
+    run = project.run("-p", "no:randomly", "-W", "ignore::ResourceWarning")
+    run.expect(passed=8, errors=1, status=1)
+    run.says("ERROR test_context.py::test_leaves_a_transaction")
+
+
 MOUNTED = """
 import warnings
 from a2wsgi import WSGIMiddleware

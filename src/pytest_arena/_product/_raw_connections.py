@@ -46,9 +46,11 @@ class ConnectionRecord:
     @property
     def is_stale(self) -> bool:
         """Whether its database was replaced or dropped since it began to connect."""
-        target = self.admission.target if self.admission is not None else None
-        now = target.database if target is not None else None
-        return now is not None and now.target.generation != target.generation
+        if self.admission is None or self.admission.target is None:
+            return False
+        target = self.admission.target
+        database = target.database
+        return database is not None and database.target.generation != target.generation
 
     def admit(self, admission: Admission) -> None:
         """Note the admission."""

@@ -185,9 +185,10 @@ def _remove_session_of_flask(sessions_before: Container[int]) -> None:
         return
     extension = flask.current_app.extensions.get("sqlalchemy")
     sessions = getattr(extension, "session", None)
-    if isinstance(sessions, scoped_session):
-        if sessions().hash_key not in sessions_before:
-            sessions.remove()
+    if not isinstance(sessions, scoped_session):
+        return
+    if sessions().hash_key not in sessions_before:
+        sessions.remove()
 
 
 def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
