@@ -769,8 +769,14 @@ def _watch_threads(undo: ExitStack) -> None:
         if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
             lifespan = None
         thread.arena_start = ThreadStart(work, starter, lifespan)
-        runs_coroutine = module == "asyncio.runners"  # of the user's code
-        if work and (runs_coroutine or line_of_function(function)):
+        is_users = line_of_function(function) is not None
+        # The target may be a function of a library that calls the user's, such as `asyncio.run`.
+        # A thread of `run_forever` does jobs of any test.
+        name = getattr(function, "__name__", "")
+        if not is_users and not name.endswith("_forever"):
+            caller = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
+            is_users = line_in_users_code(caller) is not None
+        if work and is_users:
             own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
         elif lifespan:
             own.run = partial(_run_for_lifespan, lifespan, own.run)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Each is begun without a request, in one test, and goes on in the next.
 TESTS = """
+import contextvars
 import os
 import threading
 import pytest
@@ -40,6 +41,12 @@ def start_thread():
 def start_thread_with_loop():
     warm.reset()
     threading.Thread(target=lambda: warm.asyncio.run(warm.awork(WHEN))).start()
+    assert warm.HOLDS.wait(30)
+
+
+def start_thread_of_context():
+    warm.reset()
+    threading.Thread(target=contextvars.copy_context().run, args=(warm.work, WHEN)).start()
     assert warm.HOLDS.wait(30)
 
 
@@ -81,6 +88,7 @@ def thread_of_a_fixture():
 BEGINNINGS = [
     start_thread,
     start_thread_with_loop,
+    start_thread_of_context,
     start_thread_of_asyncio,
     submit_job,
     submit_loop,
@@ -124,7 +132,7 @@ def test_next(test_client):
 def test_what_asks_for_a_connection_late_is_refused(example: Example, how: str) -> None:
     """Its test is over: what it would write is in no later test, and in none for good."""
     project = warm_app(example, how, test_it=TESTS)
-    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=26)
+    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=30)
     run.says("refused: a connection for a thread, a job or a task that an earlier test had begun")
 
 
@@ -135,7 +143,7 @@ def test_what_holds_a_connection_loses_it(example: Example, how: str, when: str)
     """And its test says where it was taken."""
     project = warm_app(example, how, test_it=TESTS)
     run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": when})
-    run.expect(1, passed=26, errors=13)
+    run.expect(1, passed=30, errors=15)
     run.says("ConnectionLeak: the test ended with a connection that was not returned")
 
 
