@@ -590,9 +590,9 @@ def piece_here() -> Piece | None:
     return None
 
 
-# True in code that a fixture of a wider scope started.
-OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
-    "arena: of a wider fixture", default=False
+# The fixture of a wider scope that started the running code.
+OF_WIDE_FIXTURE: ContextVar[ThreadOwner | None] = ContextVar(
+    "arena: of a wider fixture", default=None
 )
 
 # True in a task that the set-up of a wider fixture started, and in tasks that this task starts.
@@ -634,14 +634,17 @@ IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
 )
 
 
-class RunningLifespan(Protocol):
-    """A lifespan of the app."""
+class ThreadOwner(Protocol):
+    """A lifespan of the app, or a wider fixture. Its threads get no connection after its end."""
 
+    name: str
+    end: str  # the code that must end the threads
+    is_lifespan: bool
     request: object  # the record of the lifespan in the report of lost writes
 
     @property
     def is_up(self) -> bool:
-        """Whether the app has started and does not stop."""
+        """Whether the app has started and does not stop, or the fixture has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -652,8 +655,8 @@ class ThreadStart:
     """The work of a test."""
     starter: int = 0
     """The number of the thread. 0 for the main thread, and for a test's work."""
-    lifespan: RunningLifespan | None = None
-    """The lifespan that started the thread, or that gave the thread's job to a pool."""
+    owner: ThreadOwner | None = None
+    """The lifespan or the wider fixture that started the thread, or gave its job to a pool."""
 
 
 _UNKNOWN_START = ThreadStart()
@@ -666,18 +669,18 @@ def start_of(thread: Thread) -> ThreadStart:
 
 
 # The lifespan that started the running task, thread or job.
-LIFESPAN: ContextVar[RunningLifespan | None] = ContextVar(
+LIFESPAN: ContextVar[ThreadOwner | None] = ContextVar(
     "arena: the lifespan that this is a part of", default=None
 )
 
 
-def lifespan_here() -> RunningLifespan | None:
+def lifespan_here() -> ThreadOwner | None:
     """Return the lifespan that started this task, thread or job, if the lifespan is up.
 
     A job that a worker of the lifespan does for a request belongs to the request.
     """
-    lifespan = _current_lifespan()
-    if lifespan is None or not lifespan.is_up:
+    lifespan = _owner_here()
+    if lifespan is None or not lifespan.is_up or not lifespan.is_lifespan:
         return None
     request = REQUEST.get()
     is_of_lifespan = request is None or request is lifespan.request
@@ -764,11 +767,6 @@ def _watch_threads(undo: ExitStack) -> None:
         starter = get_ident()
         if work or starter == main_thread().ident:
             starter = 0
-        lifespan = _current_lifespan()
-        module = getattr(function, "__module__", None) or ""
-        if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
-            lifespan = None
-        thread.arena_start = ThreadStart(work, starter, lifespan)
         is_users = line_of_function(function) is not None
         # The target may be a function of a library that calls the user's, such as `asyncio.run`.
         # A thread of `run_forever` does jobs of any test.
@@ -776,10 +774,15 @@ def _watch_threads(undo: ExitStack) -> None:
         if not is_users and not name.endswith("_forever"):
             caller = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
             is_users = line_in_users_code(caller) is not None
+        owner = _owner_here(is_users=is_users)
+        module = getattr(function, "__module__", None) or ""
+        if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
+            owner = None
+        thread.arena_start = ThreadStart(work, starter, owner)
         if work and is_users:
             own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
-        elif lifespan:
-            own.run = partial(_run_for_lifespan, lifespan, own.run)
+        elif owner:
+            own.run = partial(_run_for_owner, owner, own.run)
         start(thread)
 
     replace_attribute(undo, Thread, "__init__", watched_init)
@@ -790,30 +793,34 @@ def _watch_threads(undo: ExitStack) -> None:
 _LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"}
 
 
-def _current_lifespan() -> RunningLifespan | None:
-    """Return the lifespan that started this task, thread or job, even if it has ended."""
-    lifespan = LIFESPAN.get()
-    if lifespan is None:
-        lifespan = start_of(current_thread()).lifespan
-    return lifespan
+def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
+    """Return the lifespan that started this task, thread or job, even if it has ended.
+
+    Also return the wider fixture that started this thread or job. With ``is_users`` also return
+    the one that started this task, or whose function runs.
+    """
+    owner = LIFESPAN.get() or start_of(current_thread()).owner
+    if owner is None and is_users:
+        owner = OF_WIDE_FIXTURE.get()
+    return owner
 
 
-# The jobs that lifespans gave to pools. A pool drops a job that it has done.
-_lifespan_jobs: WeakSet[partial[object]] = WeakSet()
+# The jobs that lifespans and wider fixtures gave to pools. A pool drops a job that it has done.
+_owned_jobs: WeakSet[partial[object]] = WeakSet()
 
 
-def lifespans_with_jobs() -> set[RunningLifespan]:
-    """Return the lifespans whose jobs in pools are not done."""
-    return {job.args[0] for job in alive(_lifespan_jobs)}
+def owners_of_jobs() -> set[ThreadOwner]:
+    """Return the lifespans and wider fixtures whose jobs in pools are not done."""
+    return {job.args[0] for job in alive(_owned_jobs)}
 
 
-def _run_for_lifespan(
-    lifespan: RunningLifespan, function: Callable[..., object], *args: object
+def _run_for_owner(
+    owner: ThreadOwner, function: Callable[..., object], *args: object
 ) -> object:
-    """Run a thread of a lifespan, or a job that the lifespan gave to a pool."""
+    """Run a thread of a lifespan or of a wider fixture, or a job that it gave to a pool."""
     thread: Any = current_thread()
     before = start_of(thread)
-    thread.arena_start = replace(before, lifespan=lifespan)
+    thread.arena_start = replace(before, owner=owner)
     try:
         return function(*args)
     except ArenaError as error:
@@ -853,14 +860,15 @@ def _watched(
         if len(args) <= position:
             return schedule(*args, **kwargs)
         work = WORK.get()
-        lifespan = None if work or is_clock else _current_lifespan()
-        if lifespan:
-            job = partial(_run_for_lifespan, lifespan, args[position])
-            _lifespan_jobs.add(job)
+        function = args[position]
+        is_users = line_of_function(function) is not None
+        owner = None if work or is_clock else _owner_here(is_users=is_users)
+        if owner:
+            job = partial(_run_for_owner, owner, function)
+            _owned_jobs.add(job)
             args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
-        function = args[position]
-        if not work or (is_clock and line_of_function(function) is None):
+        if not work or (is_clock and not is_users):
             return schedule(*args, **kwargs)
         piece = Piece(work, function, is_job=not is_clock)
         args = (*args[:position], piece, *args[position + 1 :])

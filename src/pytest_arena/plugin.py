@@ -683,7 +683,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         lasts_whole_run=request.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner
-    token = OF_WIDE_FIXTURE.set(True)
+    token = OF_WIDE_FIXTURE.set(owner)
     try:
         with run.fixtures.fixture(owner):
             yield

@@ -72,6 +72,11 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
+    # For the report of a thread that outlives it.
+    name = "the lifespan of an earlier test"
+    end = "the lifespan's shutdown"
+    is_lifespan = True
+
     def __init__(self, app: ASGIApp, request: object = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""

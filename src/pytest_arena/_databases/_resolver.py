@@ -372,7 +372,7 @@ class Databases:
         is_late = work is not None and work.is_over
         connections = self._connections
         late_threads = connections.late
-        if not (is_late or late_threads or connections.ended_lifespans):
+        if not (is_late or late_threads or connections.ended_owners):
             return
         # A library's task that a request started may serve later requests.
         in_loop = is_late and _process.running_loop()
@@ -387,7 +387,7 @@ class Databases:
             is_of_running_test = work is not None and not work.is_over
             is_late_thread = thread in late_threads
             if is_of_running_test or not (
-                is_late_thread or connections.is_of_ended_lifespan()
+                is_late_thread or connections.is_of_ended_owner()
             ):
                 return
             work = None

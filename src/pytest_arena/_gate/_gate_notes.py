@@ -113,13 +113,13 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     settle = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
     fix = getattr(work, "ending", settle)
     thread = threading.current_thread()
-    lifespan = start_of(thread).lifespan
-    if work is None and lifespan is not None and not lifespan.is_up:
-        owner = "a thread that the lifespan of an earlier test had started"
-        fix = "stop and join the thread in the lifespan's shutdown"
+    starter = start_of(thread).owner
+    if work is None and starter is not None and not starter.is_up:
+        owner = f"a thread that {starter.name} had started"
+        fix = f"stop and join the thread in {starter.end}"
         if isinstance(thread, threading.Timer):
-            owner = "a timer that the lifespan of an earlier test had started"
-            fix = "cancel the timer in the lifespan's shutdown"
+            owner = f"a timer that {starter.name} had started"
+            fix = f"cancel the timer in {starter.end}"
     cause = who_connects()
     piece = piece_here()
     begun_at = PIECES.get(piece) if piece is not None else None

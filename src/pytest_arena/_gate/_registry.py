@@ -16,7 +16,7 @@ from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import (
     WORK,
     is_of_wide_fixture,
-    lifespans_with_jobs,
+    owners_of_jobs,
     start_of,
     user_line,
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites
-    from pytest_arena._origin import RunningLifespan, ThreadStart, Work
+    from pytest_arena._origin import ThreadOwner, ThreadStart, Work
     from pytest_arena._product import ConnectTarget, Handle, Key, RawWrites
     from pytest_arena._values import CodeLine
 
@@ -67,8 +67,8 @@ class Registry:
         self.copied: Callable[[object, str], None] = _ignore
         # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
-        # Lifespans that have ended while their threads or jobs still run.
-        self.ended_lifespans: set[RunningLifespan] = set()
+        # Lifespans and wider fixtures that have ended while their threads or jobs still run.
+        self.ended_owners: set[ThreadOwner] = set()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
@@ -109,22 +109,22 @@ class Registry:
         is_late = start is not None and start.work is not None and start.work.is_over
         return "in an earlier test" if is_late else ""
 
-    def refuse_ended_lifespans(self) -> None:
-        """Note the lifespans that have ended while their threads or queued jobs still run.
+    def refuse_ended_owners(self) -> None:
+        """Note the lifespans and fixtures that ended while their threads or queued jobs still run.
 
         Such threads get no connection from now on. Call this after the shutdown of a lifespan: it
         waits for some of its threads.
         """
-        lifespans = lifespans_with_jobs()
+        owners = owners_of_jobs()
         for thread in threading.enumerate():
-            lifespan = start_of(thread).lifespan
-            if lifespan is not None:
-                lifespans.add(lifespan)
-        self.ended_lifespans = {each for each in lifespans if not each.is_up}
+            owner = start_of(thread).owner
+            if owner is not None:
+                owners.add(owner)
+        self.ended_owners = {owner for owner in owners if not owner.is_up}
 
-    def is_of_ended_lifespan(self) -> bool:
-        """Return whether this thread runs the user's code for a lifespan that has ended."""
-        if start_of(threading.current_thread()).lifespan not in self.ended_lifespans:
+    def is_of_ended_owner(self) -> bool:
+        """Return whether this thread runs the user's code for a lifespan or fixture that ended."""
+        if start_of(threading.current_thread()).owner not in self.ended_owners:
             return False
         return user_line() is not None  # a library's thread may serve all tests
 

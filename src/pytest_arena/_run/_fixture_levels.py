@@ -13,7 +13,7 @@ from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._gate._orm_sessions import session_numbers
-from pytest_arena._origin import WORK
+from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -59,10 +59,19 @@ class WideFixture:
     lasts_whole_run: bool = False  # whether the fixture lives until the end of the run
     # The state of the app before the set-up, if the end of the fixture restores it.
     app_state: AppState | None = None
+    # As in `ThreadOwner`.
+    end: str = "the fixture's tear-down"
+    is_lifespan: bool = False
+    request: object = None
+    is_up: bool = True
 
     def remember_app(self, state: AppState | None) -> None:
         """Record the state of the app, which pytest-arena restores when the fixture ends."""
         self.app_state = state
+
+    def note_end(self) -> None:
+        """Note that the fixture has ended."""
+        self.is_up = False
 
 
 class FixtureLevels:
@@ -122,8 +131,8 @@ class FixtureLevels:
                 interruption = error
         # A thread of an ended lifespan may end its transaction during these steps.
         registry = test.gate.registry
-        if test.is_used and (threading.active_count() > 1 or registry.ended_lifespans):
-            registry.refuse_ended_lifespans()
+        if test.is_used and (threading.active_count() > 1 or registry.ended_owners):
+            registry.refuse_ended_owners()
         test.take_lost()  # the writes that late work has lost
         try:
             if level is not None:
@@ -423,6 +432,7 @@ class FixtureLevels:
         if self._current.in_teardown:
             WORK.set(None)  # the tear-down of a wider fixture is no work of the test
             self.settle_test()
+        OF_WIDE_FIXTURE.set(owner)
         level = self.levels.find(owner)
         if level is None:
             try:
@@ -438,6 +448,8 @@ class FixtureLevels:
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
         if isinstance(owner, WideFixture):
+            owner.note_end()
+            OF_WIDE_FIXTURE.set(None)
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
@@ -457,7 +469,7 @@ class FixtureLevels:
                 for upper in self.levels.above(level):
                     self.levels.leave(upper)
                 self.levels.leave(level)
-            self.levels.gate.registry.refuse_ended_lifespans()
+            self.levels.gate.registry.refuse_ended_owners()
             empty_caches(level.serial)
 
     @contextmanager

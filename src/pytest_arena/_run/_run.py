@@ -639,11 +639,11 @@ def conducted(
             await test.astart()
             # The runner's task may have begun before the test, with another context.
             work = WORK.set(test.late_work.own)
-            is_wide = OF_WIDE_FIXTURE.set(False)
+            wide_fixture = OF_WIDE_FIXTURE.set(None)
             try:
                 await function(*args, **kwargs)
             finally:
-                OF_WIDE_FIXTURE.reset(is_wide)
+                OF_WIDE_FIXTURE.reset(wide_fixture)
                 WORK.reset(work)
             await test.asettle()
         except BaseException:

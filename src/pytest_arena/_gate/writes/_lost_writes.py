@@ -178,7 +178,7 @@ class LostWrites:
         """
         work = WORK.get()
         registry = self._registry
-        has_late_threads = registry.late or registry.ended_lifespans
+        has_late_threads = registry.late or registry.ended_owners
         if has_late_threads or (work is not None and work.is_over):
             self._core.refuse_late(is_statement=True)
 
