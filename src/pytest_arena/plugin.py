@@ -654,8 +654,8 @@ def pytest_fixture_setup(
 
 # pytest turns set-up functions of a module or class into a fixture with this prefix in its name.
 _SETUP_FUNCTIONS = {
-    "_xunit_setup_module_fixture_": ("setUpModule", "setup_module"),
-    "_xunit_setup_class_fixture_": ("setup_class",),
+    "_xunit_setup_module_fixture_": ("setUpModule", "setup_module", "teardown_module"),
+    "_xunit_setup_class_fixture_": ("setup_class", "teardown_class"),
     "_unittest_setUpClass_fixture_": ("setUpClass",),
 }
 

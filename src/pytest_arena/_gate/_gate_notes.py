@@ -14,12 +14,14 @@ from pytest_arena._config._supported import (
     SUPPORTED,
 )
 from pytest_arena._origin import (
+    OF_WIDE_FIXTURE,
     PIECES,
     piece_here,
     start_of,
     user_line,
     who_connects,
 )
+from pytest_arena._process import running_loop
 from pytest_arena._product import NOWHERE, UNNAMED, Database
 from pytest_arena.errors import (
     AfterSessionError,
@@ -113,11 +115,14 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     settle = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
     fix = getattr(work, "ending", settle)
     thread = threading.current_thread()
-    starter = start_of(thread).owner
+    starter = start_of(thread).owner or OF_WIDE_FIXTURE.get()
     if work is None and starter is not None and not starter.is_up:
         owner = f"a thread that {starter.name} had started"
         fix = f"stop and join the thread in {starter.end}"
-        if isinstance(thread, threading.Timer):
+        if running_loop() is not None:
+            owner = f"a task that {starter.name} had started"
+            fix = f"cancel the task in {starter.end}"
+        elif isinstance(thread, threading.Timer):
             owner = f"a timer that {starter.name} had started"
             fix = f"cancel the timer in {starter.end}"
     cause = who_connects()

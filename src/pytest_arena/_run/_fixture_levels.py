@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pytest_arena._run.levels._levels import Levels
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class WideFixture:
     """A fixture that outlives the test: of a class, a module, a package or the session.
 
@@ -449,6 +449,7 @@ class FixtureLevels:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
         if isinstance(owner, WideFixture):
             owner.note_end()
+            self.levels.gate.registry.note_ended(owner)
             OF_WIDE_FIXTURE.set(None)
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
