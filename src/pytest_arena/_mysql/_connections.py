@@ -141,13 +141,15 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         raw.record.join_pool()
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Explain a missing right, or an error of a connection that pytest-arena has ended."""
+        """Explain a missing right, a deadlock, or a connection that pytest-arena has ended."""
         original = getattr(error, "orig", None) or error
         if facts_of_driver(original) is not FACTS:
             return ""
         text = str(original)
         if ACCOUNT_PREFIX in text and any(sign in text for sign in _DENIALS):
             return _DENIED
+        if "(1213," in text:
+            return _DEADLOCK
         is_of_engine = original is not error
         if not ended or is_of_engine or not any(sign in text for sign in _ENDS):
             return ""
@@ -175,6 +177,10 @@ _DENIED = f"""\
 the app works as {ACCOUNT_PREFIX}… in tests, with the rights that the user in its URL has
 next: GRANT the missing right to the app's user, in the schema or on this server
 or, if only the test needs it: arena.session(past_policies=True)"""
+_DEADLOCK = """\
+with arena_isolation = undo, InnoDB may keep index entries of the rows that pytest-arena has
+deleted. Inserts of the same keys, done at once, may then block each other
+next: --arena-isolation=clone, and see if the deadlock is gone"""
 _ENDED = """\
 pytest-arena has ended a connection that outlives its tests:
 {}
