@@ -496,10 +496,11 @@ def _folded(entries: Iterable[Any], mask: Mask) -> Iterator[object]:
         line = _folded_line(run)
         yield replace(hidden, lines=[line], style="value")
         # The last entry of a traceback also has the text of the error.
-        error_lines = []
-        for line in last.lines:
-            if line.startswith(_ERROR_MARK):
-                error_lines.append(line.removeprefix("E"))
+        error_lines = [
+            line.removeprefix("E")
+            for line in last.lines
+            if line.startswith(_ERROR_MARK)
+        ]
         if error_lines:
             text = mask.without_values(dedent("\n".join(error_lines)))
             marked = [_ERROR_MARK + line for line in text.splitlines()]

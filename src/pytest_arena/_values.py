@@ -463,12 +463,12 @@ def _containers_of_class(kind: type) -> list[object]:
 @lru_cache(maxsize=1024)
 def _slots(kind: type) -> dict[str, MemberDescriptorType]:
     """Return the attributes that objects of a class keep outside of their `__dict__`."""
-    slots: dict[str, MemberDescriptorType] = {}
-    for base in reversed(kind.__mro__):
-        for name, value in vars(base).items():
-            if isinstance(value, MemberDescriptorType):
-                slots[name] = value
-    return slots
+    return {
+        name: value
+        for base in reversed(kind.__mro__)
+        for name, value in vars(base).items()
+        if isinstance(value, MemberDescriptorType)
+    }
 
 
 def _attributes(value: object) -> dict[str, object]:

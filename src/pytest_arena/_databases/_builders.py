@@ -52,8 +52,7 @@ def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[object]:
 def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
     items: list[object] = [*metadata.tables.values(), *metadata._sequences.values()]  # noqa: SLF001 - there is no public way
     for table in metadata.tables.values():
-        for column in table.columns:
-            items.append(column.type)
+        items += [column.type for column in table.columns]
     names = {getattr(item, "schema", None) for item in items}
     return [
         schema.CreateSchema(name, if_not_exists=True)
@@ -264,8 +263,9 @@ class MetadataBuilder:
             str(element.compile(dialect=ddl))
             for element in _all_ddl(self.metadata, ddl)
         ]
-        for listener in self._listeners():
-            statements.append(str(getattr(listener, "statement", "")))
+        statements += [
+            str(getattr(listener, "statement", "")) for listener in self._listeners()
+        ]
         return "\n".join(statements)
 
     def sources(self) -> Iterable[Path]:

@@ -250,10 +250,11 @@ def _load_eagerly(session: FreshSession, state: ORMExecuteState) -> Result[Any]:
     It may read instances again that the same query has read, as the team of a member. SQLAlchemy
     then unloads their relationships. Set these again.
     """
-    values = []
-    for instance in session:
-        if _number_of_load(instance) > session.last_load:
-            values.append((instance, dict(vars(instance))))
+    values = [
+        (instance, dict(vars(instance)))
+        for instance in session
+        if _number_of_load(instance) > session.last_load
+    ]
     result = state.invoke_statement(execution_options={"prebuffer_rows": True})
     for instance, before in values:
         relationships = object_mapper(instance).relationships.keys()

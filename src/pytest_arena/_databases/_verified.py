@@ -250,10 +250,11 @@ class EarlyChanges:
 
     def note_connected(self) -> None:
         """Note the engines on servers that connected before the gate was installed."""
-        connected = []
-        for engine in known_engines.find():
-            if getattr(engine.dialect, "server_version_info", None) is not None:
-                connected.append(engine)
+        connected = [
+            engine
+            for engine in known_engines.find()
+            if getattr(engine.dialect, "server_version_info", None) is not None
+        ]
         for requested in requested_by_engines(connected):
             if "://" in requested.name:
                 self._servers.append(requested.name)

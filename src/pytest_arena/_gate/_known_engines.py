@@ -218,11 +218,12 @@ def end_early_connections(is_allowed: Callable[[str], bool]) -> list[str]:
             pool._invalidate(None, _checkin=False)  # noqa: SLF001 - no public name
     if not names:
         return []
-    holders = []
     # SQLAlchemy does not list the connections that are checked out.
-    for referrer in gc.get_referrers(Connection):
-        if issubclass(type(referrer), Connection) and referrer.engine in names:
-            holders.append(referrer)
+    holders = [
+        referrer
+        for referrer in gc.get_referrers(Connection)
+        if issubclass(type(referrer), Connection) and referrer.engine in names
+    ]
     for holder in holders:
         if not holder.closed:
             holder.invalidate()

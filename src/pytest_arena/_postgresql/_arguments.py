@@ -259,13 +259,13 @@ def _redirect_asyncpg(
 
 def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the session in asyncpg's arguments."""
-    settings = {}
     dsn = urlparse(_dsn(args, kwargs))
-    for name, value in parse_qsl(dsn.query):
-        if name not in _ASYNCPG_SERVER:
-            settings[name] = value
-    settings |= kwargs.get("server_settings") or {}
-    return settings
+    settings = {
+        name: value
+        for name, value in parse_qsl(dsn.query)
+        if name not in _ASYNCPG_SERVER
+    }
+    return settings | (kwargs.get("server_settings") or {})
 
 
 def _dsn(args: Any, kwargs: Mapping[str, object]) -> str:
@@ -344,9 +344,7 @@ def _redirect_libpq(
             del kwargs[key]
     if args:
         args[0] = ""  # the connection string
-    for key, value in _EXPLICIT.items():
-        if _knows(driver, key):
-            kwargs[key] = value
+    kwargs |= {key: value for key, value in _EXPLICIT.items() if _knows(driver, key)}
     # The app's `options` replace the value in `_EXPLICIT`.
     kwargs |= session
     kwargs |= {

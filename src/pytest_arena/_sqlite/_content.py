@@ -379,9 +379,9 @@ def _all_rows(
     """Return all rows of a table, with None for a column that this file lacks."""
     if not table.columns:
         return []
-    shown = []
-    for column in columns:
-        # SQLite reads an unknown name in quotes as a text, so the query has NULL in its place.
-        shown.append(_quoted(column) if column in table.columns else "NULL")
+    # SQLite reads an unknown name in quotes as a text, so the query has NULL in its place.
+    shown = [
+        _quoted(column) if column in table.columns else "NULL" for column in columns
+    ]
     query = f"SELECT {', '.join(shown)} FROM {side}.{_quoted(name)}"
     return connection.execute(query).fetchall()

@@ -123,11 +123,11 @@ def session_calls_asserted(code: Code) -> Findings:
 
 def _requests(test: SuiteFunction) -> list[ast.Call]:
     """Return the requests that a test sends."""
-    requests = []
-    for call in of_kind(ast.Call, test.own_nodes):
-        if call.args and _REQUEST.fullmatch(dotted(call)):
-            requests.append(call)
-    return requests
+    return [
+        call
+        for call in of_kind(ast.Call, test.own_nodes)
+        if call.args and _REQUEST.fullmatch(dotted(call))
+    ]
 
 
 def _answers(code: Code, test: SuiteFunction) -> set[str]:

@@ -344,9 +344,11 @@ def _paths(app: Any) -> list[str]:
     routes = getattr(app, "routes", ())
     paths = list(_route_paths(routes, ""))
     if hasattr(app, "url_map"):  # of Flask
-        for rule in app.url_map.iter_rules():
-            if "GET" in rule.methods and not rule.arguments:
-                paths.append(rule.rule)
+        paths += [
+            rule.rule
+            for rule in app.url_map.iter_rules()
+            if "GET" in rule.methods and not rule.arguments
+        ]
     # FastAPI lists the routes of included routers only in its schema.
     with suppress(Exception):  # a model may have no schema
         paths += _schema_paths(app.openapi())

@@ -162,9 +162,9 @@ def _doubt_app_without_database(plan: Proposal) -> None:
     factories = plan.project.all("unfit")
     if plan.facts["engines"] or not factories:
         return
-    lines = []
-    for factory in factories:
-        lines.append(f"{factory.place}  {factory.name}: {factory.detail}")
+    lines = [
+        f"{factory.place}  {factory.name}: {factory.detail}" for factory in factories
+    ]
     _, _, function = factories[0].name.rpartition(":")
     lines.append(
         f"to test it, write a function without arguments that returns {function}(…), "

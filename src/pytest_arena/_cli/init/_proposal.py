@@ -106,9 +106,10 @@ def chosen_app(project: Project, wanted: str) -> str:
         is_only_one = len(candidates) == 1 and apps.count(name) <= 1
         if is_only_one and is_import_path(name):
             return name
-    causes = []
-    for app in project.all("app", "factory", "unfit"):
-        causes.append(f"{app.place}  {app.name}: {app.detail}")
+    causes = [
+        f"{app.place}  {app.name}: {app.detail}"
+        for app in project.all("app", "factory", "unfit")
+    ]
     if not causes:
         files = f"{project.files} files below {project.folder}"
         causes = [f"{files} create no FastAPI, Starlette, Litestar or Flask"]

@@ -153,20 +153,20 @@ known_record = RECORDS.known
 
 def writers_in(database: str) -> set[int]:
     """Return the sessions of this process that have uncommitted rows in a database."""
-    writers = set()
-    for connection, record in _connections_to(database):
-        if has_written(connection):
-            writers.add(record.pid)
-    return writers
+    return {
+        record.pid
+        for connection, record in _connections_to(database)
+        if has_written(connection)
+    }
 
 
 def sessions_inside(database: str) -> set[int]:
     """Return the sessions of this process that are inside a transaction in a database."""
-    inside = set()
-    for connection, record in _connections_to(database):
-        if is_in_transaction(connection):
-            inside.add(record.pid)
-    return inside
+    return {
+        record.pid
+        for connection, record in _connections_to(database)
+        if is_in_transaction(connection)
+    }
 
 
 def _connections_to(database: str) -> Iterator[tuple[object, MySQLConnection]]:

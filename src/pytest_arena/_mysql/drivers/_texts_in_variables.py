@@ -16,13 +16,10 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 def queries_for_texts(connection: object, statement: object) -> list[str]:
     """Return the queries for the texts that a statement sends. ``check_answer`` reads each text."""
-    queries: list[str] = []
     if not database_of(connection):
-        return queries
+        return []
     text = text_of(statement)
-    for variable in variables_sent(text):
-        queries.append(f"SELECT {variable}")
-    return queries
+    return [f"SELECT {variable}" for variable in variables_sent(text)]
 
 
 def check_answer(find_core: FindCore, connection: object) -> None:

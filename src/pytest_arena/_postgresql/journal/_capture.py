@@ -219,9 +219,8 @@ def _triggers(
         if capture.options or bodies.get(capture.function) != capture.body
     ]
     statements = list(_replacing(schema, existing, wanted, stale))
-    for name in bodies.keys() - {capture.function for capture in wanted}:
-        statements.append(f"DROP FUNCTION {schema}.{name}();")
-    return statements
+    unwanted = bodies.keys() - {capture.function for capture in wanted}
+    return statements + [f"DROP FUNCTION {schema}.{name}();" for name in unwanted]
 
 
 def _replacing(

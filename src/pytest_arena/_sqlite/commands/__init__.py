@@ -74,11 +74,7 @@ class LiveFiles:
 def _folders(home: Path) -> list[Path]:
     """Return the folders of all runs. For some runs only the lock exists."""
     names = {path.name.removesuffix(".lock") for path in home.glob("run-*")}
-    folders = []
-    for name in sorted(names):
-        if _RUN.fullmatch(name):
-            folders.append(home / name)
-    return folders
+    return [home / name for name in sorted(names) if _RUN.fullmatch(name)]
 
 
 def _is_alive(folder: Path) -> bool:

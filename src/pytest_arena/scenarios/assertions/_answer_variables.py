@@ -107,11 +107,11 @@ def _returns_answer(function: Function, file: str) -> bool:
 
 
 def _returned_by(function: Function) -> list[ast.expr]:
-    values = []
-    for node in ast.walk(function):
-        if isinstance(node, ast.Return | ast.Yield):
-            values.append(node.value or ast.Constant(None))
-    return values
+    return [
+        node.value or ast.Constant(None)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Return | ast.Yield)
+    ]
 
 
 def _function_of_fixture(name: str, fixtures: Fixtures) -> tuple[Function, str] | None:

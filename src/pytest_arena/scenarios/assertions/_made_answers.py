@@ -120,9 +120,7 @@ class Answers:
         texts = [
             str(literal) for literal in self.literals if isinstance(literal, str | int)
         ]
-        for number in self.numbers:
-            texts.append("x" * number)
-        return texts
+        return texts + ["x" * number for number in self.numbers]
 
     def all(self) -> Iterator[object]:
         """Yield the answers. Most assertions fail with one of the first."""
@@ -164,15 +162,13 @@ class Answers:
     def _bodies(self) -> Iterator[tuple[bytes, Headers]]:
         """Yield bodies, each with headers."""
         texts = self.texts
-        numbers = self.numbers
         contents = [
             *_BODIES,
             *self.literals,
             texts,
             dict.fromkeys(texts, 1),
+            *([0] * number for number in self.numbers),
         ]
-        for number in numbers:
-            contents.append([0] * number)
         for content in contents:
             if isinstance(content, bytes):
                 yield content, [("x-other", "other")]
@@ -184,7 +180,7 @@ class Answers:
         for text in ("other", *texts):
             headers = list(_headers(texts, text))
             yield _encoded(text), headers
-            lines = f"{text}\n" * max([1, *numbers])
+            lines = f"{text}\n" * max([1, *self.numbers])
             long_body = _encoded(lines[:_LONGEST])
             yield long_body, headers * 2
 

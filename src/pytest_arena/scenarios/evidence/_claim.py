@@ -163,10 +163,11 @@ class Claim:
                 flags.append(self.flag(Status.UNKNOWN, reason))
             elif missing:
                 flags.append(self.flag(Status.HOLLOW, missing))
-        for step in self.judged_steps(facts):
-            if step.status and step.reason:
-                flags.append(self.flag(step.status, step.reason))
-        return flags
+        return flags + [
+            self.flag(step.status, step.reason)
+            for step in self.judged_steps(facts)
+            if step.status and step.reason
+        ]
 
     def _missing_seed(self, facts: Facts) -> str:
         if facts.seeded or not self.needs_seed(facts):

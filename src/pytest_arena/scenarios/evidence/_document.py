@@ -530,15 +530,11 @@ def _read(hint: Any, raw: object) -> Any:
 
 def _read_tuple(inner: object, raw: object) -> tuple[object, ...]:
     """Return a tuple from an array, or a tuple of pairs from an object."""
-    values = []
     if _is_pair(inner):
         kind = get_args(inner)[1]
-        for name, value in _checked(raw, dict).items():
-            values.append((name, _checked(value, kind)))
-    else:
-        for part in _checked(raw, list):
-            values.append(_read(inner, part))
-    return tuple(values)
+        pairs = _checked(raw, dict).items()
+        return tuple((name, _checked(value, kind)) for name, value in pairs)
+    return tuple(_read(inner, part) for part in _checked(raw, list))
 
 
 @cache
