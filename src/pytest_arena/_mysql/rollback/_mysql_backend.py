@@ -174,10 +174,6 @@ class MySQLBackend(SavepointStack):
             changed[LAST_ID] = str(insert_id)
         return changed
 
-    def note_settings(self, settings: Mapping[str, str]) -> None:
-        """Note the settings after a client's statements."""
-        self._settings = settings
-
     # The end
 
     def cancel(self) -> None:

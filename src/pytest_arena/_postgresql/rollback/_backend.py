@@ -243,10 +243,6 @@ class Backend(SavepointStack):
             self.execute_later(f"SELECT {', '.join(calls)}")
         self._settings = settings
 
-    def note_settings(self, settings: Mapping[str, str]) -> None:
-        """Note the settings after a client's statements."""
-        self._settings = settings
-
     def exchange(
         self,
         data: bytes,

@@ -21,6 +21,10 @@ class SavepointStack(ABC):
         # The settings at the start of each savepoint.
         self._savepoints: dict[str, Mapping[str, str]] = {}
 
+    def note_settings(self, settings: Mapping[str, str]) -> None:
+        """Note the settings after a client's statements."""
+        self._settings = settings
+
     def execute_later(self, sql: str) -> None:
         """Send a statement together with the next one."""
         self._pending.append(sql)
