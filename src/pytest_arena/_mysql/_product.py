@@ -24,6 +24,7 @@ from pytest_arena._mysql.servers._changed_databases import ChangedDatabases
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._product import (
     Isolation,
+    WithoutPolicies,
     isolation_named,
 )
 from pytest_arena._product._server_product import ServerProduct
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _ISOLATIONS = {"auto": "undo", "undo": "undo", "clone": "clone", "rollback": "rollback"}
 
 
-class MySQL(ServerProduct[MySQLRegistry]):
+class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
@@ -216,18 +217,6 @@ class MySQL(ServerProduct[MySQLRegistry]):
         if login.password:
             words.insert(1, "-p")
         return words
-
-    def tables_with_policies(
-        self, database: Database, *, is_off: bool = False
-    ) -> tuple[str, ...]:
-        """Return no table: MySQL has no policies."""
-        del database, is_off
-        return ()
-
-    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return no table: MySQL has no policies."""
-        del database
-        return ()
 
     def remove(self, database: Database) -> None:
         """Remove a database with its users."""

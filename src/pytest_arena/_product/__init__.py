@@ -882,6 +882,22 @@ class Product(Protocol):
         """Close the product at the end of a run. Return a message about leftovers, or ""."""
 
 
+class WithoutPolicies:
+    """A product whose tables have no policies."""
+
+    def tables_with_policies(
+        self, database: Database, *, is_off: bool = False
+    ) -> tuple[str, ...]:
+        """Return no table."""
+        del database, is_off
+        return ()
+
+    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
+        """Return no table."""
+        del database
+        return ()
+
+
 class Held(Exception):
     """A connection holds a lock, so that the database cannot be restored."""
 

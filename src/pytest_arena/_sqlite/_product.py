@@ -19,6 +19,7 @@ from pytest_arena._product import (
     Isolation,
     Key,
     RequestedDatabase,
+    WithoutPolicies,
     isolation_named,
 )
 from pytest_arena._sqlite import _sql as sql
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Usage
 
 
-class SQLite:
+class SQLite(WithoutPolicies):
     """SQLite in a run. Each database is a live file. Templates are files in the user's cache."""
 
     name = "sqlite"
@@ -146,18 +147,6 @@ class SQLite:
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database."""
         return ["sqlite3", where]
-
-    def tables_with_policies(
-        self, database: Database, *, is_off: bool = False
-    ) -> tuple[str, ...]:
-        """Return no table: SQLite has no policies."""
-        del database, is_off
-        return ()
-
-    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return no table: SQLite has no policies."""
-        del database
-        return ()
 
     def remove(self, database: Database) -> None:
         """Remove the live file, its side files and its snapshots."""
