@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import identifier, literal
+from pytest_arena._mysql.drivers._reach import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,13 +139,6 @@ def revoke(line: str) -> str:
         return ""
     place = f"{match['kind'] or ''}{match['database']}.{match['name']}"
     return f"REVOKE {match['rights']} ON {place} FROM {match['account']}"
-
-
-def unquoted(name: str) -> str:
-    """Return a name without its quotes."""
-    if name.startswith("`"):
-        return name[1:-1].replace("``", "`")
-    return name
 
 
 def account_shown(user: str, host: str) -> str:

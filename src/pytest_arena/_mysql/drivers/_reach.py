@@ -204,7 +204,7 @@ def _reach(text: str) -> _Reach:
     if _READS_MYSQL.match(text):
         names = [name for name in names if name != "mysql"]
     return _Reach(
-        used=_unquoted(use["database"]) if use is not None else "",
+        used=unquoted(use["database"]) if use is not None else "",
         names=tuple(dict.fromkeys(names)),
         is_grant=_GRANT.match(text) is not None,
         sends_text=_SENDS_TEXT.search(text) is not None,
@@ -260,10 +260,11 @@ def _may_precede_table(word: str) -> bool:
 
 def _key(name: str) -> str:
     """Return a name for comparison. A grant escapes ``_``, which is a wildcard in its patterns."""
-    return _unquoted(name).replace(r"\_", "_").lower()
+    return unquoted(name).replace(r"\_", "_").lower()
 
 
-def _unquoted(name: str) -> str:
+def unquoted(name: str) -> str:
+    """Return a name without its quotes."""
     if name.startswith("`"):
         return name[1:-1].replace("``", "`")
     return name
@@ -407,4 +408,4 @@ def created_or_dropped_database(statement: str) -> str:
     'shop-test'
     """
     match = _CREATES_OR_DROPS.match(bare(statement))
-    return _unquoted(match["name"]) if match is not None else ""
+    return unquoted(match["name"]) if match is not None else ""
