@@ -97,7 +97,7 @@ def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget
     """
     if driver == "asyncpg":
         return _asyncpg_target(args, kwargs)
-    return _libpq_target(driver, args, kwargs)
+    return libpq_target(_libpq_settings(driver, args, kwargs), os.environ)
 
 
 def redirect(
@@ -313,10 +313,6 @@ _EXPLICIT = {
     "gssencmode": "disable",
     "min_protocol_version": "3.0",
 }
-
-
-def _libpq_target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget:
-    return libpq_target(_libpq_settings(driver, args, kwargs), os.environ)
 
 
 def libpq_target(

@@ -299,16 +299,11 @@ _MANY_ALIKE = 3
 def _statement_words(record: Request) -> str:
     """Return the number of statements if it is large, as `` (14 statements, 11 alike)``."""
     count = len(record.statements)
-    alike = most_alike(record.statements)
+    alike = max(Counter(record.statements).values(), default=0)
     if count < _MANY and alike < _MANY_ALIKE:
         return ""
     alike_words = f", {alike:,} alike" if alike > 1 else ""
     return f" ({count:,} statements{alike_words})"
-
-
-def most_alike(statements: list[str]) -> int:
-    """Return the number of times that the most frequent statement was sent."""
-    return max(Counter(statements).values(), default=0)
 
 
 def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:

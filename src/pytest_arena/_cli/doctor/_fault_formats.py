@@ -14,7 +14,7 @@ from pytest_arena._cli.doctor._rule import RULES
 from pytest_arena._cli.doctor._surroundings import find_root
 
 if TYPE_CHECKING:
-    from pytest_arena._cli.doctor._rule import Fault, Rule
+    from pytest_arena._cli.doctor._rule import Fault
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _EXAMPLE = "shop.models:Base"  # in the texts of the rules
@@ -79,7 +79,16 @@ def as_sarif(faults: list[Fault]) -> str:
     driver = {
         "name": "arena doctor",
         "version": version("pytest-arena"),
-        "rules": [_sarif_rule(RULES[code]) for code in sorted(RULES)],
+        "rules": [
+            {
+                "id": code,
+                "name": rule.name,
+                "shortDescription": {"text": rule.title},
+                "fullDescription": {"text": rule.why},
+                "help": {"text": rule.step},
+            }
+            for code, rule in sorted(RULES.items())
+        ],
     }
     run = {
         "tool": {"driver": driver},
@@ -91,16 +100,6 @@ def as_sarif(faults: list[Fault]) -> str:
 
 def _to_json(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-def _sarif_rule(rule: Rule) -> dict[str, object]:
-    return {
-        "id": rule.code,
-        "name": rule.name,
-        "shortDescription": {"text": rule.title},
-        "fullDescription": {"text": rule.why},
-        "help": {"text": rule.step},
-    }
 
 
 def _sarif_result(fault: Fault) -> dict[str, object]:

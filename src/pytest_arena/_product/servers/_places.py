@@ -108,17 +108,13 @@ def parents(label: str, cache: Path, account: Account) -> list[Path]:
     on_disk = Path("/var/tmp") if account.is_other else cache  # noqa: S108 - no other user enters the folder in it
     # Both places are searched, so that a server in memory is found when memory is full.
     places = [on_disk / name, _MEMORY / name]
-    if _has_room(_MEMORY):
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM_NEEDED:
         places.reverse()
     return places
 
 
 def _own_name(label: str) -> str:
     return f"pytest-arena-{label}-{os.getuid()}"
-
-
-def _has_room(folder: Path) -> bool:
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _ROOM_NEEDED
 
 
 def _is_own(folder: Path, owners: set[int]) -> bool:
