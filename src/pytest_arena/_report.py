@@ -59,9 +59,10 @@ class Summary:
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
-        both = {}
-        for name in self.__slots__:
-            both[name] = _added(getattr(self, name), getattr(other, name))
+        both = {
+            name: _added(getattr(self, name), getattr(other, name))
+            for name in self.__slots__
+        }
         # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
         both["table_seconds"] = self.table_seconds + other.table_seconds
@@ -120,9 +121,10 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         cost = _ms(summary.verified_seconds)
         times = f"verified {summary.verified} times"
         yield f"{times} by reading a whole database, which took {cost} of this time"
+    has_template = summary.has_template or summary.template_words
     if used and summary.table_seconds:
         yield from _table_lines(summary)
-    elif used and _lacks_template(summary) and summary.suggestion:
+    elif used and summary.suggestion and not has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
             "starts with the tables:"
@@ -215,10 +217,6 @@ def _named_databases(summary: Summary) -> list[str]:
     if are_many:
         named.append(f"{summary.in_memory:,} databases in memory")
     return named or ["a database in memory"]  # this database ended with its test
-
-
-def _lacks_template(summary: Summary) -> bool:
-    return not (summary.has_template or summary.template_words)
 
 
 def _template_words(summary: Summary) -> str:
@@ -430,10 +428,7 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
     if not isinstance(error, ArenaError) or not _wants_few_lines(option):
         return
 
-    def is_of_user(entry: Any) -> bool:
-        return not is_library(str(entry.path))
-
-    users = excinfo.traceback.filter(is_of_user)
+    users = excinfo.traceback.filter(lambda entry: not is_library(str(entry.path)))
     shown = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
     report.longrepr = shown
     if not users:
@@ -551,13 +546,14 @@ def server_sections(
     errors for which the app sent an answer.
     """
     shown = {id(error) for error in causes(raised)}
-    sections = []
-    for request, error in app_errors:
-        if id(error) not in shown:
-            sections.append((_SERVER + request, users_trace(error, mask)))
-    for request, trace in handled:
-        sections.append((_SERVER + request, _users_lines(trace, mask)))
-    return sections
+    sections = [
+        (_SERVER + request, users_trace(error, mask))
+        for request, error in app_errors
+        if id(error) not in shown
+    ]
+    return sections + [
+        (_SERVER + request, _users_lines(trace, mask)) for request, trace in handled
+    ]
 
 
 _SERVER = "arena: the server's traceback, "

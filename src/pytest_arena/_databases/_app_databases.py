@@ -820,10 +820,8 @@ class Environment:
     def _put(self, new: dict[str, str]) -> None:
         os.environ.update(new)
         self._known.exported.update(new.values())
-        originals = _inherited()
-        for name, url in new.items():
-            originals[url] = self._originals.get(name, "")
-        os.environ[_ORIGINALS] = dumps(originals)
+        originals = {url: self._originals.get(name, "") for name, url in new.items()}
+        os.environ[_ORIGINALS] = dumps(_inherited() | originals)
 
     def written_since(self) -> RequestedDatabase | None:
         """Return the database in a variable that a conftest has set since, None without one."""

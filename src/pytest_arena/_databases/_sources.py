@@ -172,13 +172,11 @@ def digest_files(files: Iterable[Path], watch: Watch, root: Path) -> Digests:
     Comments and white space do not change the second one. A path that does not exist has no digest.
     A path whose existence the build only checked has the word "exists".
     """
-    digests: Digests = {}
-    for path in watch.present_paths(root):
-        digests[relative(path, root)] = [_EXISTS]
-    for path in watch.absent_paths(root):
-        digests[relative(path, root)] = []
-    for file in files:
-        digests[relative(file, root)] = _digests(file)
+    digests: Digests = {
+        **{relative(path, root): [_EXISTS] for path in watch.present_paths(root)},
+        **{relative(path, root): [] for path in watch.absent_paths(root)},
+        **{relative(file, root): _digests(file) for file in files},
+    }
     return dict(sorted(digests.items()))
 
 

@@ -466,13 +466,17 @@ def _process_restored() -> Iterator[None]:
     pytest's, and disable all loggers of the app. The ``caplog`` of a running test gets no records
     of the block.
     """
-    states = {}
-    for logger in _loggers():
-        states[logger] = _LoggerState(
+    states = {
+        logger: _LoggerState(
             tuple(logger.handlers), logger.level, logger.disabled, logger.propagate
         )
-    others = [handler for handler in logging.root.handlers if not _is_pytests(handler)]
-    logging.root.handlers[:] = others
+        for logger in _loggers()
+    }
+    logging.root.handlers[:] = [
+        handler
+        for handler in logging.root.handlers
+        if type(handler).__name__ != "LogCaptureHandler"  # pytest's
+    ]
     try:
         with (
             chdir("."),
@@ -507,10 +511,6 @@ def _remember_random_values(undo: ExitStack) -> None:
             undo.callback(value.setstate, value.getstate())
         elif sequences and issubclass(kind, sequences):
             undo.callback(vars(value).update, vars(value).copy())
-
-
-def _is_pytests(handler: logging.Handler) -> bool:
-    return type(handler).__name__ == "LogCaptureHandler"
 
 
 class _LoggerState(NamedTuple):

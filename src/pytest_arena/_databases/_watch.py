@@ -342,8 +342,7 @@ def watching(templates: Path | None, began: float) -> Iterator[Watch]:
     """Record how a block uses files, because a seed may read data files."""
     watch = Watch(templates and templates.resolve(), began)
     listeners = {event: partial(record, watch) for event, record in _EVENTS.items()}
-    for event in CHILD_EVENTS:
-        listeners[event] = partial(watch.child_started, event)
+    listeners |= {event: partial(watch.child_started, event) for event in CHILD_EVENTS}
     end_events = on_audit_events(listeners)
     end_stat = on_stat(watch.path_checked)
     try:

@@ -171,8 +171,7 @@ def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
     """Yield the sync sessions that variables of a test and attributes of ``self`` have."""
     named = dict(variables)
     attributes = getattr(variables.get("self"), "__dict__", {})
-    for name, value in attributes.items():
-        named[f"self.{name}"] = value
+    named |= {f"self.{name}": value for name, value in attributes.items()}
     for name, value in named.items():
         if isinstance(value, AsyncSession):
             yield name, value.sync_session

@@ -142,10 +142,8 @@ def _names_of_filled(
     used: list[Database], known: KnownDatabases
 ) -> dict[str, list[str]]:
     """Return the names of the databases that had content, each with its names in options."""
-    filled = {**known.ended}
-    for database in used:
-        filled[database.name] = known.names_in_options(database)
-    return filled
+    filled = {database.name: known.names_in_options(database) for database in used}
+    return known.ended | filled
 
 
 _MOST_DIFFERENCES = 3  # in one line of the summary

@@ -411,9 +411,10 @@ class _GuardedCursor:
 
 @cache
 def _guarded_cursor(base: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
-    methods = {}
-    for name in ("fetchone", "fetchmany", "fetchall", "__next__"):
-        methods[name] = _in_turn(getattr(base, name), "connection.arena_turn")
+    methods = {
+        name: _in_turn(getattr(base, name), "connection.arena_turn")
+        for name in ("fetchone", "fetchmany", "fetchall", "__next__")
+    }
     return type(f"Guarded{base.__name__}", (_GuardedCursor, base), methods)
 
 

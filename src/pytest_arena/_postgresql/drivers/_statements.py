@@ -919,12 +919,9 @@ def _checking_cursor(core: FindCore, kind: Any) -> Any:
         _checked(core, self.connection, f"COPY {table} FROM STDIN")
         return super(asking, self).copy_from(file, table, *args, **kwargs)
 
-    methods: dict[str, object] = {"copy_from": copy_from}
-    for name, parameter in _PSYCOPG2.items():
-        methods[name] = make(name, parameter)
-    asking: Any = type(
-        kind.__name__, (kind,), {**methods, "__qualname__": kind.__qualname__}
-    )
+    methods = {name: make(name, parameter) for name, parameter in _PSYCOPG2.items()}
+    members = {**methods, "copy_from": copy_from, "__qualname__": kind.__qualname__}
+    asking: Any = type(kind.__name__, (kind,), members)
     return asking
 
 

@@ -341,8 +341,8 @@ def as_json(document: Document) -> str:
         _array("problems", problems),
         f'"counts": {_line(counts)}',
     ]
-    for name, value in to_shape(document, without=("scenarios", "problems")).items():
-        parts.append(f'"{name}": {_line(value)}')
+    others = to_shape(document, without=("scenarios", "problems"))
+    parts += [f'"{name}": {_line(value)}' for name, value in others.items()]
     text = "{" + ",\n".join(parts) + "}\n"
     # The message of a failure may have half of a surrogate pair, which UTF-8 cannot encode.
     return text.encode(errors="backslashreplace").decode()

@@ -64,10 +64,11 @@ def page(document: Document, sources: Mapping[str, str]) -> str:
     """
     all_chapters = chapters(document, sources)
     by_path = {chapter.path: chapter for chapter in all_chapters}
-    places: dict[str, str] = {}
-    for chapter in all_chapters:
-        for anchor, judged in chapter.judged.items():
-            places[judged.scenario.place] = anchor
+    places = {
+        judged.scenario.place: anchor
+        for chapter in all_chapters
+        for anchor, judged in chapter.judged.items()
+    }
     parser = MarkdownIt("commonmark", _MARKDOWN).enable(["table", "strikethrough"])
     macros: Any = _template().make_module(
         {
@@ -182,19 +183,16 @@ def _rule(judged: JudgedScenario) -> str:
 
 def _rows_by_line(judged: JudgedScenario | None) -> dict[int, Row]:
     """Return the rows of an Outline with a test by their lines. The page shows their statuses."""
-    rows: dict[int, Row] = {}
     if judged and judged.tests:
-        for row in judged.scenario.rows:
-            rows[row.line] = row
-    return rows
+        return {row.line: row for row in judged.scenario.rows}
+    return {}
 
 
 def _steps_by_line(judged: JudgedScenario | None) -> dict[int, JudgedStep]:
-    verdicts: dict[int, JudgedStep] = {}
-    if judged:
-        for step, verdict in zip(judged.scenario.steps, judged.steps, strict=False):
-            verdicts[step.line] = verdict
-    return verdicts
+    if judged is None:
+        return {}
+    lines = [step.line for step in judged.scenario.steps]
+    return dict(zip(lines, judged.steps, strict=False))
 
 
 # Files in Markdown.

@@ -218,8 +218,7 @@ def explained(
         text += _test_lines(test)
     if judged.warnings:
         text.append("")
-    for warning in judged.warnings:
-        text.append(f"warning: {phrases.one_line(warning)}")
+    text += [f"warning: {phrases.one_line(warning)}" for warning in judged.warnings]
     hint = phrases.stays_green([judged]) or _NEXT[judged.status]
     if phrases.lacks_assertion(judged):
         hint = phrases.WHAT_TO_ASSERT

@@ -78,11 +78,9 @@ class Language:
     @cached_property
     def titles(self) -> dict[str, str]:
         """The title of each word before a colon."""
-        titles = {}
-        for title in reversed(_TITLES):
-            for word in self.words[title]:
-                titles[word] = title
-        return titles
+        return {
+            word: title for title in reversed(_TITLES) for word in self.words[title]
+        }
 
     @cached_property
     def steps(self) -> dict[str, Kind | None]:
