@@ -166,10 +166,9 @@ class Change:
         """The columns that an update has changed. () for the other kinds."""
         if self.kind != "updated":
             return ()
-        changed = []
-        for name, new in self.after.items():
-            if _differ(self.before[name], new):
-                changed.append(name)
+        changed = [
+            name for name, new in self.after.items() if _differ(self.before[name], new)
+        ]
         return tuple(changed)
 
     @property

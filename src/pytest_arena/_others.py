@@ -197,11 +197,12 @@ _METHODS = {
 
 def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
     """Return a line for each fixture of pytest-arena that another plugin replaces."""
-    replaced = set()
-    for item in items:
-        for name, fixtures in _fixtures_of(item).items():
-            if name in _METHODS and _is_shadowed(fixtures):
-                replaced.add((name, fixtures[-1].func.__module__))
+    replaced = {
+        (name, fixtures[-1].func.__module__)
+        for item in items
+        for name, fixtures in _fixtures_of(item).items()
+        if name in _METHODS and _is_shadowed(fixtures)
+    }
     lines = []
     for name, module in sorted(replaced):
         problem = f"the plugin {module} replaces the fixture {name!r} of pytest-arena"

@@ -500,10 +500,11 @@ class KnownDatabases:
         return f"{next(self._count)}-{tails[-1]}"
 
     def _new_file(self, product: Product, name: str) -> Path | None:
-        used = set()
-        for database in self.by_key.values():
-            if database.live is not None:
-                used.add(database.live.name.lower())
+        used = {
+            database.live.name.lower()
+            for database in self.by_key.values()
+            if database.live is not None
+        }
         live = product.new_file(name, used)
         if live is not None:
             self.files.add_live(live.parent)

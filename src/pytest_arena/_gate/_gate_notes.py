@@ -117,14 +117,16 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
     thread = threading.current_thread()
     starter = start_of(thread).owner or OF_WIDE_FIXTURE.get()
     if work is None and starter is not None and not starter.is_up:
-        owner = f"a thread that {starter.name} had started"
-        fix = f"stop and join the thread in {starter.end}"
+        kind = "thread"
+        step = "stop and join"
         if running_loop() is not None:
-            owner = f"a task that {starter.name} had started"
-            fix = f"cancel the task in {starter.end}"
+            kind = "task"
+            step = "cancel"
         elif isinstance(thread, threading.Timer):
-            owner = f"a timer that {starter.name} had started"
-            fix = f"cancel the timer in {starter.end}"
+            kind = "timer"
+            step = "cancel"
+        owner = f"a {kind} that {starter.name} had started"
+        fix = f"{step} the {kind} in {starter.end}"
     cause = who_connects()
     piece = piece_here()
     begun_at = PIECES.get(piece) if piece is not None else None

@@ -361,11 +361,7 @@ def _libpq_session(
     settings = _libpq_settings(driver, args, kwargs)
     if settings.get("service"):
         settings = {**_service_settings(settings, os.environ), **settings}
-    session = {}
-    for key in _LIBPQ_SESSION:
-        if key in settings:
-            session[key] = settings[key]
-    return session
+    return {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
 
 
 def _libpq_settings(

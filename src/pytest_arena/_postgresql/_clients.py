@@ -80,10 +80,9 @@ def client_target(
         return None
     pairs, names = _read(arguments, _TAKE_VALUES[program])
     options = dict(pairs)
-    settings: dict[str, str] = {}
-    for key in ("host", "port", "user"):
-        if key in options:
-            settings[key] = options[key]
+    settings: dict[str, str] = {
+        key: options[key] for key in ("host", "port", "user") if key in options
+    }
     database = _database(program, options, names)
     if database is None:
         return None

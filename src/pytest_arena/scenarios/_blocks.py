@@ -183,12 +183,12 @@ class _Steps:
 
     def _done(self, key: str) -> list[int]:
         """Return the places of the steps that have a block."""
-        done = []
-        for block in self.log.blocks:
-            for scenario, place in block.places:
-                if scenario == key:
-                    done.append(place)
-        return done
+        return [
+            place
+            for block in self.log.blocks
+            for scenario, place in block.places
+            if scenario == key
+        ]
 
     # Errors.
 
@@ -273,11 +273,12 @@ def _places(
 ) -> list[int]:
     """Return the places of a step's text. The text may have placeholders, or a row's values."""
     variants = [scenario.steps, *(row.steps for row in scenario.rows)]
-    places = set()
-    for steps in variants:
-        for place, step in enumerate(steps):
-            if step.kind == kind and canonical(step.text) == text:
-                places.add(place)
+    places = {
+        place
+        for steps in variants
+        for place, step in enumerate(steps)
+        if step.kind == kind and canonical(step.text) == text
+    }
     return sorted(places)
 
 

@@ -62,11 +62,11 @@ class Suite:
     @property
     def bad(self) -> set[str]:
         """The tests that failed."""
-        names = set()
-        for name, (outcome, _) in self.outcomes.items():
-            if outcome in {"failed", "error"}:
-                names.add(name)
-        return names
+        return {
+            name
+            for name, (outcome, _) in self.outcomes.items()
+            if outcome in {"failed", "error"}
+        }
 
     @property
     def counts(self) -> str:
@@ -151,10 +151,9 @@ def _compare(with_plugin: Suite, without: Suite) -> int:
     """Print the differences. Return 1 if a test passes only without the plugin."""
     bad_with = with_plugin.bad
     bad_without = without.bad
-    plugin_tests = set()
-    for name in bad_without:
-        if _MISSING_FIXTURE.search(without.report(name)):
-            plugin_tests.add(name)
+    plugin_tests = {
+        name for name in bad_without if _MISSING_FIXTURE.search(without.report(name))
+    }
     if plugin_tests:
         number = len(plugin_tests)
         say(f"tests with fixtures of the plugin, which cannot run without it: {number}")

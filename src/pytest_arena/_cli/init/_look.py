@@ -215,10 +215,11 @@ def _only_whole_apps(
     definitions: list[Definition], mounted: set[str]
 ) -> list[Definition]:
     """Leave out mounted apps and factories that a module calls. The assigned result is an app."""
-    factories = set()
-    for definition in definitions:
-        if definition.kind == "factory":
-            factories.add(_attribute_of(definition))
+    factories = {
+        _attribute_of(definition)
+        for definition in definitions
+        if definition.kind == "factory"
+    }
     apps = []
     called = set()
     for definition in definitions:

@@ -197,10 +197,11 @@ def proposed(plan: Proposal) -> list[FileChange]:
     Raises:
         ConfigError: the configuration has a form in which lines cannot be added.
     """
-    values: Values = {}
-    for name, value in _values(plan).items():
-        if value and name not in plan.settings:
-            values[name] = value
+    values: Values = {
+        name: value
+        for name, value in _values(plan).items()
+        if value and name not in plan.settings
+    }
     edits = []
     if values:
         edits.append(with_values(plan.ini, values))

@@ -50,11 +50,7 @@ class SchemaState:
 
     def new_tables(self, earlier: SchemaState) -> list[str]:
         """Return the tables with a new id."""
-        names: list[str] = []
-        for number, name in self.ids.items():
-            if number not in earlier.ids:
-                names.append(name)
-        return names
+        return [name for number, name in self.ids.items() if number not in earlier.ids]
 
     def add_alter(self) -> None:
         """Count an ALTER TABLE of pytest-arena."""

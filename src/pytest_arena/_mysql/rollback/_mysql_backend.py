@@ -145,9 +145,11 @@ class MySQLBackend(SavepointStack):
         changes = dict.fromkeys(dropped, "DEFAULT")
         if LAST_ID in changes:
             changes[LAST_ID] = "0"
-        for name, value in settings.items():
-            if before.get(name) != value:
-                changes[name] = _written(name, value)
+        changes |= {
+            name: _written(name, value)
+            for name, value in settings.items()
+            if before.get(name) != value
+        }
         # A character set changes the collation.
         if COLLATION in settings and _WITH_COLLATION in changes:
             changes[COLLATION] = literal(settings[COLLATION])
