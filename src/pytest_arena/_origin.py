@@ -647,6 +647,10 @@ class ThreadOwner(Protocol):
         """Whether the app has started and does not stop, or the fixture has not ended."""
 
 
+# The lifespans and wider fixtures to which a thread, a task or a job may still refer.
+OWNERS: WeakSet[ThreadOwner] = WeakSet()
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadStart:
     """The code that started a thread. A thread has it as its attribute ``arena_start``."""
@@ -783,6 +787,7 @@ def _watch_threads(undo: ExitStack) -> None:
             own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
         elif owner:
             own.run = partial(_run_for_owner, owner, own.run)
+            OWNERS.add(owner)
         start(thread)
 
     replace_attribute(undo, Thread, "__init__", watched_init)
@@ -803,15 +808,6 @@ def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
     if owner is None and is_users:
         owner = OF_WIDE_FIXTURE.get()
     return owner
-
-
-# The jobs that lifespans and wider fixtures gave to pools. A pool drops a job that it has done.
-_owned_jobs: WeakSet[partial[object]] = WeakSet()
-
-
-def owners_of_jobs() -> set[ThreadOwner]:
-    """Return the lifespans and wider fixtures whose jobs in pools are not done."""
-    return {job.args[0] for job in alive(_owned_jobs)}
 
 
 def _run_for_owner(
@@ -865,7 +861,7 @@ def _watched(
         owner = None if work or is_clock else _owner_here(is_users=is_users)
         if owner:
             job = partial(_run_for_owner, owner, function)
-            _owned_jobs.add(job)
+            OWNERS.add(owner)
             args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
         if not work or (is_clock and not is_users):

@@ -15,9 +15,9 @@ from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import (
     OF_WIDE_FIXTURE,
+    OWNERS,
     WORK,
     is_of_wide_fixture,
-    owners_of_jobs,
     start_of,
     user_line,
 )
@@ -70,8 +70,6 @@ class Registry:
         self.late: dict[int, FrameType] = {}
         # Lifespans and wider fixtures that have ended while their threads or jobs still run.
         self.ended_owners: set[ThreadOwner] = set()
-        # The ended fixtures to which a thread, a task or a delayed call still refers.
-        self._ended_fixtures: weakref.WeakSet[ThreadOwner] = weakref.WeakSet()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
@@ -112,23 +110,14 @@ class Registry:
         is_late = start is not None and start.work is not None and start.work.is_over
         return "in an earlier test" if is_late else ""
 
-    def note_ended(self, fixture: ThreadOwner) -> None:
-        """Note the end of a wider fixture."""
-        self._ended_fixtures.add(fixture)
-
     def refuse_ended_owners(self) -> None:
-        """Note the lifespans and fixtures that ended while their work still runs.
+        """Note the lifespans and fixtures that ended while their work may still run.
 
         This work gets no connection from now on. Call this after the shutdown of a lifespan: it
         waits for some of its threads.
         """
-        self.ended_owners = set()  # releases the fixtures that have no work
-        owners = owners_of_jobs().union(self._ended_fixtures)
-        for thread in threading.enumerate():
-            owner = start_of(thread).owner
-            if owner is not None:
-                owners.add(owner)
-        self.ended_owners = {owner for owner in owners if not owner.is_up}
+        self.ended_owners = set()  # releases the owners that have no work
+        self.ended_owners = {owner for owner in alive(OWNERS) if not owner.is_up}
 
     def is_of_ended_owner(self) -> bool:
         """Return whether the user's code runs here for a lifespan or a fixture that has ended."""

@@ -13,7 +13,7 @@ from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._gate._orm_sessions import session_numbers
-from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
+from pytest_arena._origin import OF_WIDE_FIXTURE, OWNERS, WORK
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -449,7 +449,7 @@ class FixtureLevels:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
         if isinstance(owner, WideFixture):
             owner.note_end()
-            self.levels.gate.registry.note_ended(owner)
+            OWNERS.add(owner)
             OF_WIDE_FIXTURE.set(None)
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
