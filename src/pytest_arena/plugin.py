@@ -324,8 +324,8 @@ class Forks:
             return (yield)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
@@ -341,12 +341,6 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
         scenarios = item.config.stash[SCENARIOS]
         if scenarios is not None:
             scenarios.begin(item)
-    test = run.current.test
-    token = WORK.set(test.late_work.own if test else None)
-    try:
-        return (yield)
-    finally:
-        WORK.reset(token)
 
 
 def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
