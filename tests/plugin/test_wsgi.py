@@ -304,6 +304,7 @@ def test_flask_sqlalchemy_with_a_factory(flask: Example) -> None:
 IN_A_SESSIONS_CONTEXT = """
 import pytest
 from app import Dancer, create_app, db
+from flask import g
 
 
 @pytest.fixture(scope="session")
@@ -337,6 +338,12 @@ def test_rows(app, turn):
     assert names() == ["Sand", "Dune"]
 
 
+@pytest.mark.parametrize("turn", range(2))
+def test_globals(app, turn):
+    assert "user" not in g
+    g.user = "Sand"
+
+
 class TestWithRowOfAFixture:
     @pytest.mark.parametrize("turn", range(2))
     def test_rows(self, sand, turn):
@@ -360,7 +367,7 @@ def test_a_context_of_a_session_fixture_holds_no_session_of_a_test(flask: Exampl
     project = flask.with_files(app=FLASK_SQLALCHEMY, test_context=IN_A_SESSIONS_CONTEXT)
     project = project.change("pytest.ini", "app:app", "app:create_app")
     run = project.run("-p", "no:randomly", "-W", "ignore::ResourceWarning")
-    run.expect(passed=8, errors=1, status=1)
+    run.expect(passed=10, errors=1, status=1)
     run.says("ERROR test_context.py::test_leaves_a_transaction")
 
 

@@ -331,6 +331,10 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held
+        flask = sys.modules.get("flask")
+        # A wider fixture may keep an app context open.
+        if flask is not None and flask.has_app_context():
+            yield "flask.g", vars(flask.g._get_current_object())  # noqa: SLF001 - of werkzeug, documented
     # The stores of a Litestar app, and the contents of its stores in memory.
     registry = getattr(app, "stores", None)
     stores = getattr(registry, "_stores", None)
