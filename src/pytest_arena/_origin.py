@@ -590,7 +590,7 @@ def piece_here() -> Piece | None:
     return None
 
 
-# The fixture of a wider scope that started the running code.
+# The fixture of a wider scope whose set-up or tear-down runs, or that started the running task.
 OF_WIDE_FIXTURE: ContextVar[ThreadOwner | None] = ContextVar(
     "arena: of a wider fixture", default=None
 )
@@ -799,10 +799,11 @@ _LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"
 
 
 def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
-    """Return the lifespan that started this task, thread or job, even if it has ended.
+    """Return the lifespan or wider fixture whose code runs here, even if it has ended.
 
-    Also return the wider fixture that started this thread or job. With ``is_users`` also return
-    the one that started this task, or whose function runs.
+    This is the one that started the thread, or the task of a lifespan. Only with ``is_users``, it
+    may be the fixture that started the task, or whose set-up or tear-down runs: this thread or
+    job calls the user's function, so no library shares it between tests.
     """
     owner = LIFESPAN.get() or start_of(current_thread()).owner
     if owner is None and is_users:
@@ -857,14 +858,15 @@ def _watched(
             return schedule(*args, **kwargs)
         work = WORK.get()
         function = args[position]
-        is_users = line_of_function(function) is not None
-        owner = None if work or is_clock else _owner_here(is_users=is_users)
+        owner = None
+        if not (work or is_clock):
+            owner = _owner_here(is_users=line_of_function(function) is not None)
         if owner:
             job = partial(_run_for_owner, owner, function)
             OWNERS.add(owner)
             args = (*args[:position], job, *args[position + 1 :])
         # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
-        if not work or (is_clock and not is_users):
+        if not work or (is_clock and line_of_function(function) is None):
             return schedule(*args, **kwargs)
         piece = Piece(work, function, is_job=not is_clock)
         args = (*args[:position], piece, *args[position + 1 :])

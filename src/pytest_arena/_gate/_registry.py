@@ -68,7 +68,7 @@ class Registry:
         self.copied: Callable[[object, str], None] = _ignore
         # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
-        # Lifespans and wider fixtures that have ended while their threads or jobs still run.
+        # Lifespans and wider fixtures that have ended, and whose work may still run.
         self.ended_owners: set[ThreadOwner] = set()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()

@@ -432,7 +432,6 @@ class FixtureLevels:
         if self._current.in_teardown:
             WORK.set(None)  # the tear-down of a wider fixture is no work of the test
             self.settle_test()
-        OF_WIDE_FIXTURE.set(owner)
         level = self.levels.find(owner)
         if level is None:
             try:
@@ -444,6 +443,7 @@ class FixtureLevels:
         else:
             self.finish_above(level, requester=owner)
             level.note_idle(is_idle=False)
+        OF_WIDE_FIXTURE.set(owner)  # now, because the end of another fixture resets it
 
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
