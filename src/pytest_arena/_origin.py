@@ -570,14 +570,15 @@ IDLE_WORKERS: WeakKeyDictionary[object, None] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """A child process that knows the test's database, with the work that started it."""
+    """A child process that knows the test's database, with the code that started it."""
 
-    work: Work
+    owner: object
+    """The `Work` of a test, or a wider fixture."""
     line: CodeLine
     is_running: Callable[[], bool]
 
 
-# The child processes of the running test. They are removed when it ends.
+# The child processes of the running test and of wider fixtures, which remove them at their end.
 CHILDREN: list[ChildProcess] = []
 
 

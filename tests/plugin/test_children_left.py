@@ -112,7 +112,7 @@ import pytest
 import children
 
 KINDS = ("fork", "popen", "process", "pool", "variable")
-NAMES = [f"{who}_{kind}" for who in ("Request", "Test") for kind in KINDS]
+NAMES = [f"{who}_{kind}" for who in ("Request", "Test", "Fixture") for kind in KINDS]
 
 
 def url_of(arena, kind):
@@ -140,6 +140,16 @@ def test_waits(arena, test_client, kind):
     Path(f"{name}.gate").touch()
     getattr(children, kind)(name, url_of(arena, kind))()
     assert test_client.get("/dancers").json() == ["Sand", name]
+
+
+class TestFixture:
+    @pytest.fixture(scope="class", params=KINDS)
+    def child(self, arena, request):
+        children.sync_url()
+        getattr(children, request.param)(f"Fixture_{request.param}", url_of(arena, request.param))
+
+    def test_it(self, child):
+        pass
 
 
 def test_a_stranger(test_client):
@@ -170,10 +180,11 @@ def test_a_child_that_goes_on_after_its_test_is_named(example: Example, how: str
         children=APP.replace("SYNC_URL", url), test_it=TESTS.replace("SYNC_URL", url), writer=WRITER
     )
     run = project.run("-q", "--arena-settle=0.1", "-W", "ignore", *isolation(how))
-    run.expect(passed=17)
-    assert run.output.count("has ended, and a process that it has begun still runs: ") == 5
+    run.expect(passed=22)
+    assert run.output.count("has ended, and a process that it has begun still runs: ") == 10
     for kind in ("fork", "popen", "process", "pool", "variable"):
         run.says(f"arena: test_it.py::test_of_a_request[{kind}] has ended, and a process ")
+    run.says("arena: class fixture child has ended, and a process that it has begun still runs: ")
     assert run.output.count(", also in 1 more") == 5
     run.says("children.py:").never_says("test_waits", "test_a_stranger")
 
@@ -186,6 +197,6 @@ def test_a_child_that_still_runs_fails_its_test_with_arena_late_fail(example: Ex
         children=APP.replace("SYNC_URL", url), test_it=TESTS.replace("SYNC_URL", url), writer=WRITER
     )
     run = project.run("-q", "--arena-settle=0.1", "-W", "ignore", "-o", "arena_late=fail")
-    run.expect(passed=17, errors=10, status=1)
+    run.expect(passed=22, errors=10, status=1)
     run.says("LateWorkError: test_it.py::test_of_a_request[fork] has ended, and a process that")
     run.says("[A604]").never_says("ERROR test_it.py::test_waits", "ERROR test_it.py::test_a_str")

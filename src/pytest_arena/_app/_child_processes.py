@@ -9,11 +9,18 @@ import multiprocessing.process
 import os
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import CHILDREN, WORK, ChildProcess, is_own, user_line
+from pytest_arena._origin import (
+    CHILDREN,
+    OF_WIDE_FIXTURE,
+    WORK,
+    ChildProcess,
+    is_own,
+    user_line,
+)
 from pytest_arena._process import replace_attribute
 
 if TYPE_CHECKING:
@@ -31,7 +38,7 @@ _in_multiprocessing: ContextVar[bool] = ContextVar(
 def watch_child_processes(
     undo: ExitStack, leads_to_test: Callable[[Iterable[str]], bool]
 ) -> None:
-    """Record the child processes that a test, or its request, begins.
+    """Record the child processes that a test, its request or a wider fixture begins.
 
     Args:
         undo: restores the methods when it is closed.
@@ -51,10 +58,10 @@ def watch_child_processes(
 
 
 def _note(is_running: Callable[[], bool]) -> None:
-    work = WORK.get()
+    owner = WORK.get() or OF_WIDE_FIXTURE.get()
     line = user_line()
-    if work is not None and line is not None and not is_own():
-        CHILDREN.append(ChildProcess(work, line, is_running))
+    if owner is not None and line is not None and not is_own():
+        CHILDREN.append(ChildProcess(owner, line, is_running))
 
 
 def _starting_program(
@@ -62,7 +69,7 @@ def _starting_program(
 ) -> object:
     def start(self: Any, args: Any, *others: object, **named: Any) -> None:
         original(self, args, *others, **named)
-        if WORK.get() is None:
+        if WORK.get() is None and OF_WIDE_FIXTURE.get() is None:
             return
         words = [args] if isinstance(args, str | bytes | os.PathLike) else args
         variables = named.get("env")
@@ -90,11 +97,7 @@ def _starting_process(original: Callable[..., Any]) -> Callable[..., object]:
 def _submitting(original: Any) -> Any:
     def submit(self: Any, *job: Any, **named: Any) -> Any:
         # The processes of a pool outlive the test, so only the job is noted.
-        token = WORK.set(None)
-        try:
-            future = original(self, *job, **named)
-        finally:
-            WORK.reset(token)
+        future = Context().run(original, self, *job, **named)
 
         def is_running() -> bool:
             return not future.done()

@@ -95,6 +95,15 @@ def lost_setting() -> str:
     )
 
 
+def left_in_connection(line: object) -> str:
+    """Return the note for a setting or a snapshot that a wider fixture's connection keeps."""
+    return (
+        "{test} left a setting, a temporary table or an open snapshot in a connection of a wider "
+        f"fixture ({line}), and later tests see it. Use a connection of the test, or end the "
+        "transaction"
+    )
+
+
 def early_transaction(name: str) -> str:
     """Return the note for a transaction that was open when the gate was installed."""
     return (

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._registry import Checkout, Registry
     from pytest_arena._product import ConnectTarget, Key
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -253,25 +253,54 @@ class Gate:
 
     # Called by levels.
 
-    def invalidate_stale(self) -> None:
+    def invalidate_stale(
+        self, ended: int | None = None, *, is_restored: bool = False
+    ) -> None:
         """Invalidate checked-out connections to replaced or dropped databases on servers.
 
-        Otherwise a wider fixture would keep using the database of an earlier test.
+        Otherwise a wider fixture would keep using the database of an earlier test. If the level
+        ``ended`` was left, also invalidate connections that keep something of that level.
         """
         here = (os.getpid(), get_ident())
         for checkout in self.registry.checked_out():
             pooled = checkout.connection
             # Another thread may use its connection now. The drop of the database ends it.
-            if pooled.key is None or (pooled.process, checkout.thread) != here:
+            if (pooled.process, checkout.thread) != here:
                 continue
-            if not self._are_stale(pooled.targets()):
+            is_stale = pooled.key is not None and self._are_stale(pooled.targets())
+            if not is_stale and ended is not None:
+                is_stale = self._must_reconnect(
+                    checkout, ended, is_restored=is_restored
+                )
+            if not is_stale:
                 continue
-            if pooled.has_settings:
+            if pooled.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             if self.registry.invalidate(checkout):
                 self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
         if self.registry.has_raw:
             self.end_raw(None)
+
+    def _must_reconnect(
+        self, checkout: Checkout, serial: int, *, is_restored: bool
+    ) -> bool:
+        """Return whether a wider fixture's connection keeps settings or rows of a level that ended.
+
+        A note names the connection if it cannot reconnect without an error in the next test: it is
+        a file's, or a Core connection in a transaction. A transaction that has written is left
+        alone: the suite may undo each test by a savepoint in it.
+        """
+        pooled = checkout.connection
+        is_left = pooled.is_altered(serial)
+        if is_restored and not is_left and checkout.handle is not None:
+            is_left = checkout.handle.keeps_snapshot()
+        if not is_left or checkout.in_transaction:
+            return False
+        if pooled.key is None or self.registry.is_in_core_transaction(checkout):
+            pooled.keep_held_settings(serial)
+            self.core.ledger.note(_gate_notes.left_in_connection(checkout.line))
+            return False
+        return True
 
     def end_raw(self, serial: int | None) -> list[str]:
         """End the connections that drivers have opened without an engine in a level.
@@ -293,6 +322,8 @@ class Gate:
         for pooled in self.registry.idle():
             if pooled not in used_before:
                 pooled.keep_settings(serial)
+        for checkout in self.registry.checked_out():
+            checkout.connection.keep_held_settings(serial)
 
     def end_idle_transactions(self) -> None:
         """Roll back open transactions of idle connections.
@@ -304,9 +335,9 @@ class Gate:
             if pooled.target and pooled.handle is not None and pooled.handle.is_begun:
                 pooled.end_session()
 
-    def end_level(self, serial: int) -> None:
+    def end_level(self, serial: int, *, is_restored: bool) -> None:
         """Drop the connections that must not outlive the level that was left."""
-        self.invalidate_stale()
+        self.invalidate_stale(serial, is_restored=is_restored)
         self.drop_altered(serial)
 
     def drop_altered(self, serial: int) -> None:

@@ -303,15 +303,26 @@ class PooledConnection:
         if self.handle is not None:
             self.handle.roll_back()
 
-    @property
-    def has_settings(self) -> bool:
-        """Whether its session has settings that a new connection would not have."""
+    def is_altered(self, serial: int) -> bool:
+        """Return whether a level has changed its settings, or they belong to the level's fixture.
+
+        Call this while the connection is checked out.
+        """
+        return serial in self.kept_by or self._new_settings() is not None
+
+    def keep_held_settings(self, serial: int) -> None:
+        """Keep the settings that a wide fixture has made, while the connection is checked out."""
+        now = self._new_settings()
+        if now is not None:
+            self.kept_by += (serial,)
+            self.settings = now
+
+    def _new_settings(self) -> object:
+        """Return its settings if they have changed, else None."""
         if self.handle is None or self.settings is None:
-            return False
-        return (
-            bool(self.kept_by)
-            or self.handle.session(self._dbapi_connection) != self.settings
-        )
+            return None
+        now = self.handle.session(self._dbapi_connection)
+        return None if now == self.settings else now
 
     def keep_settings(self, serial: int) -> None:
         """Keep the settings that a wide fixture has made, until the fixture ends."""

@@ -253,6 +253,13 @@ class Registry:
             session.rollback()
         return is_lost and (has_written or not sessions)
 
+    def is_in_core_transaction(self, checkout: Checkout) -> bool:
+        """Return whether a Core connection is in a transaction that no session has begun."""
+        if checkout.handle is None or not checkout.handle.is_begun:
+            return False
+        held = [entry_of(connection) for _, connection in held_by_sessions()]
+        return checkout.entry not in held
+
     def _holder_of(self, proxied: object) -> Connection | None:
         for holder in alive(self._holders):
             if _proxied(holder) is proxied:

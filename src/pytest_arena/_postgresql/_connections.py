@@ -288,6 +288,13 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         """Return None: PostgreSQL's default is READ COMMITTED."""
         return
 
+    def keeps_snapshot(self) -> bool:
+        """Return whether its transaction has a snapshot: for a cursor, or by REPEATABLE READ."""
+        if not self.is_begun:
+            return False
+        isolation = _isolation_at(self._target)
+        return isolation is not None and self._pid in isolation.readers()
+
     def interrupt(self) -> None:
         """Cancel the running statement."""
         if self._reference() is not None:

@@ -193,9 +193,11 @@ class Roles:
     def query_tables_with_policies(self, database: Database) -> str:
         """Return the query for a database's tables with policies that limit the app's roles."""
         logins = [self._first.get(database)]
-        for (of_database, _), login in self._others.items():
-            if of_database is database:
-                logins.append(login)
+        logins += [
+            login
+            for (of_database, _), login in self._others.items()
+            if of_database is database
+        ]
         users = ", ".join(literal((login or self._address).user) for login in logins)
         return _ACTIVE.format(users=users)
 

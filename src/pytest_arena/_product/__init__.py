@@ -360,6 +360,9 @@ class Handle(Protocol):
     def snapshot(self) -> ReadSnapshot | None:
         """The snapshot of the open transaction, None if it sees later commits of others."""
 
+    def keeps_snapshot(self) -> bool:
+        """Return whether an open transaction still reads rows that were restored since."""
+
     def changes(self) -> int:
         """Return the number of changed rows, 0 if the driver does not count them."""
 

@@ -79,6 +79,10 @@ class SQLiteHandle:
     is_begun = in_transaction
     snapshot = None  # a SELECT begins no transaction
 
+    def keeps_snapshot(self) -> bool:
+        """Return False: a restore waits for the end of a transaction that reads."""
+        return False
+
     def changes(self) -> int:
         """Return SQLite's count of changed rows, also of rows that triggers have changed."""
         return self._call(_total_changes, otherwise=0, busy=0)

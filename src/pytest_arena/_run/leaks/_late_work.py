@@ -39,7 +39,7 @@ from pytest_arena._process import (
 from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from types import FrameType
 
     TaskFilter = Callable[[AnyTask], bool]
@@ -267,19 +267,7 @@ class LateWork:
 
     def children_left(self) -> list[str]:
         """Return the lines that began child processes which still run."""
-        if not CHILDREN:
-            return []
-        children = [child for child in CHILDREN if child.work in (self, self.own)]
-        CHILDREN[:] = [child for child in CHILDREN if child not in children]
-        patience = self._patience
-        if self._endless.issuperset(str(child.line) for child in children):
-            patience = min(patience, _KNOWN_CHILD_PATIENCE)
-        until(
-            lambda: not any(child.is_running() for child in children), within=patience
-        )
-        lines = [str(child.line) for child in children if child.is_running()]
-        self._endless.update(lines)
-        return lines
+        return children_left((self, self.own), self._patience, self._endless)
 
     def cancel_jobs(self) -> None:
         """Cancel the jobs that wait for a thread of their pool.
@@ -383,6 +371,26 @@ class LateWork:
                 fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
                 f"not wait for it. For slow work: arena.settled({longer:g})",
             )
+
+
+def children_left(
+    owners: Collection[object], patience: float, endless: set[str]
+) -> list[str]:
+    """Return the lines at which these owners began child processes that still run.
+
+    Wait at most ``patience`` seconds for the processes. ``endless`` has the lines of processes for
+    which the run has waited in vain, and gets more of these lines.
+    """
+    if not CHILDREN:
+        return []
+    children = [child for child in CHILDREN if child.owner in owners]
+    CHILDREN[:] = [child for child in CHILDREN if child not in children]
+    if endless.issuperset(str(child.line) for child in children):
+        patience = min(patience, _KNOWN_CHILD_PATIENCE)
+    until(lambda: not any(child.is_running() for child in children), within=patience)
+    lines = [str(child.line) for child in children if child.is_running()]
+    endless.update(lines)
+    return lines
 
 
 async def _let_pass(passes: int = _PASSES) -> None:

@@ -217,6 +217,7 @@ class Levels:
         depth = len(self._stack) - 1
         databases = self._participating_databases()
         failures: list[Exception] = []
+        changed: list[str] = []
         has_hooks = self._hooks.is_used
         with _uninterrupted(databases or has_hooks):
             try:
@@ -231,7 +232,7 @@ class Levels:
                 self._cut_to(depth, self._participating_databases())
                 self._context.forget_leaks()
                 if databases:
-                    self.gate.end_level(level.serial)
+                    self.gate.end_level(level.serial, is_restored=bool(changed))
                 self._ledger.add_isolation(_process.seconds() - started)
         lost = self._context.take_lost()
         if lost:
