@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 def user_line() -> CodeLine | None:
     """Return the innermost line of the user's code that led to this call, or None.
 
-    In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that awaits
-    the greenlet. In a worker thread of aiosqlite, it continues in the task that waits for the
+    In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that waits
+    for the greenlet. In a worker thread of aiosqlite, it continues in the task that waits for the
     thread. The search takes some microseconds.
     """
     for frame in logical_stack(of_users=True):
@@ -51,7 +51,7 @@ def user_line() -> CodeLine | None:
 
 
 def line_that_pytest_called() -> CodeLine | None:
-    """Return the current line of the hook, module or test of the user that pytest called."""
+    """Return the current line of the user's hook, module or test that pytest called."""
     line = None
     for frame in logical_stack():
         file = frame.f_code.co_filename
@@ -68,6 +68,7 @@ _AUDITING = {
     "pytest_arena._origin",
     "pytest_arena._gate._watched_files",
 }
+# The packages that act for their callers. "" is the standard library.
 _ACT_FOR_THEIR_CALLERS = {
     "",
     "pytest_arena",
@@ -78,7 +79,7 @@ _ACT_FOR_THEIR_CALLERS = {
 
 
 def call_of_test() -> Call:
-    """Return the lines of test files that led to this call by a call into the app.
+    """Return the lines of test files on the stack, innermost first, if a test file calls the app.
 
     Return no lines if no test file is on the stack, or if no app function is between the test file
     and this call. Entering or leaving a context manager of the app is not a call into the app.
@@ -100,7 +101,7 @@ Call = tuple[CodeLine, ...]
 
 
 def _is_of_context_manager(code: CodeType) -> bool:
-    """Return whether a function is a method of a context manager, or a generator."""
+    """Return whether a function is a generator, or enters or leaves a context manager."""
     is_generator = code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
     return bool(is_generator) or code.co_name in _CONTEXT_MANAGER_METHODS
 
@@ -162,7 +163,7 @@ def line_of_function(function: object) -> CodeLine | None:
 
 
 def who_connects() -> str:
-    """Return the cause for a message: the user's line, or a text if no such line exists."""
+    """Return the user's line that connects, for a message. Return a text if no line is known."""
     line = user_line()
     if line is not None:
         return str(line)
@@ -203,7 +204,9 @@ def line_of_cut_off(coroutine: Any) -> CodeLine | None:
 _SLEEP = asyncio.sleep.__code__
 
 
-_BEFORE_AN_INSTRUCTION = 6  # bytes: up to three EXTENDED_ARG
+# The length in bytes of up to three EXTENDED_ARG prefixes. A jump to an instruction goes to its
+# first prefix.
+_BEFORE_AN_INSTRUCTION = 6
 
 
 def _is_in_endless_loop(frame: FrameType) -> bool:
@@ -232,7 +235,7 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
     users = []
     while frame is not None:
-        # The file of the globals is checked first, for the reason in `logical_stack`.
+        # Check the file of the globals first, because reading `f_code` calls all audit hooks.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as in `logical_stack`
         if not _is_library(file or "<") and not _is_library(frame.f_code.co_filename):
@@ -268,13 +271,13 @@ _is_library = cache(is_library)
 def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
     """Yield the frames of the logical call stack, innermost first.
 
-    Where the stack of a greenlet, a task or a worker thread ends, continue with the frames that
-    wait for it. With ``of_users``, yield only the frames of the user's code. That must be fast,
-    because each checkout of a connection walks some twenty frames.
+    At the end of the stack of a greenlet, a task or a worker thread, continue with the frames that
+    wait for it. With ``of_users``, yield only the frames of the user's code. This mode must be
+    fast, because each checkout of a connection walks some twenty frames.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
-    # The innermost frames of the other stacks. The last one comes next.
+    # The innermost frame of each stack that is still to walk. The next stack is the last item.
     waiting: list[FrameType | None] = []
     while current.parent is not None:
         current = current.parent
@@ -283,8 +286,8 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
         if frame is None:
             frame = waiting.pop()
             continue
-        # `f_code` is read only if `__file__` does not decide: reading it is an audit event, which
-        # calls all audit hooks. `module.get` would be one more call for each frame.
+        # Read `f_code` only if `__file__` does not decide, because reading it calls all audit
+        # hooks. `module.get` would be one more call for each frame.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
         is_of_library, has_stack_switches = _modules[file or "<"]
@@ -321,8 +324,8 @@ def is_driven_here() -> bool:
 
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
 
-# The outermost functions of a stack whose work a frame of another stack waits for: SQLAlchemy's
-# call of sync code, a step of asyncio's loop, and aiosqlite's worker (two names since 0.20).
+# At a call of these functions, the logical stack continues in another stack. They are SQLAlchemy's
+# call of sync code, a step of asyncio's loop, and aiosqlite's worker, which has two names.
 _STACK_SWITCHES = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
 _FILES_WITH_STACK_SWITCHES = (
     "/sqlalchemy/util/concurrency.py",
@@ -333,7 +336,10 @@ _FILES_WITH_STACK_SWITCHES = (
 
 
 class _Modules(dict[str, tuple[bool, bool]]):
-    """For each file, whether it belongs to a library, and whether it has a stack switch."""
+    """For each file, whether it belongs to a library, and whether it has a stack switch.
+
+    A stack switch is a function in ``_STACK_SWITCHES``.
+    """
 
     def __missing__(self, file: str) -> tuple[bool, bool]:
         path = file.replace("\\", "/")
@@ -349,10 +355,10 @@ _modules = _Modules()
 def _frames_waiting_for(frame: FrameType) -> Sequence[FrameType | None]:
     """Return the frames of other stacks that wait for a frame, the innermost last.
 
-    - ``greenlet_spawn``: the greenlet that called it.
-    - A step of the loop: the task that awaits its task through ``asyncio.shield``. SQLAlchemy
-      closes the session of an ``async with`` in such a task.
-    - aiosqlite's worker: the task that awaits its result.
+    - For ``greenlet_spawn``: the greenlet that it runs, which waits for a coroutine.
+    - For a step of the loop: the task that awaits the present task through ``asyncio.shield``.
+      SQLAlchemy closes the session of an ``async with`` in such a shielded task.
+    - For aiosqlite's worker: the task that awaits the worker's result.
     """
     name = frame.f_code.co_name
     if name == "greenlet_spawn":
@@ -368,7 +374,7 @@ def _frames_waiting_for(frame: FrameType) -> Sequence[FrameType | None]:
     if not isinstance(future, asyncio.Future):
         return []
     tasks = all_tasks(future.get_loop())
-    # Only this private attribute shows which task waits. Without it, the message has no line.
+    # Only this private attribute shows which task waits. Without it, the search finds no line.
     waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
     behind: list[FrameType] = []
     for task in waiting:
@@ -410,7 +416,8 @@ def _next(awaitable: object) -> object:
     for name in ("cr_await", "ag_await"):
         if hasattr(awaitable, name):
             return getattr(awaitable, name)
-    # Only the garbage collector knows the referents of an object of `__await__` or `async with`.
+    # Iterators from `__await__` and awaitables of async generators have neither attribute. Only the
+    # garbage collector knows which object they await.
     for referent in gc.get_referents(awaitable):
         if isinstance(referent, CoroutineType | AsyncGeneratorType):
             return referent
@@ -438,7 +445,7 @@ def as_own() -> Iterator[None]:
 
 
 class Work(Protocol):
-    """The work of one test: the work of its requests, or of the test itself."""
+    """The work that the requests of one test start, or that the test itself starts."""
 
     is_over: bool
     """Whether the test is over."""
@@ -447,26 +454,27 @@ class Work(Protocol):
         """Note an error that no code of the app retrieves."""
 
     def cut(self, lines: Iterable[str]) -> None:
-        """Note the lines of work that was cut off."""
+        """Note the lines of work that the end of the test interrupted."""
 
     def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Note that this work schedules a call in a loop. Return whether the test waits for it."""
+        """Note that this work schedules a call in a loop. Return whether to track the call."""
 
 
-# The `Work` to which the running code belongs, in any thread, also after the test.
+# The `Work` to which the running code belongs, in any thread. It stays set after the test.
 WORK: ContextVar[Work | None] = ContextVar(
     "arena: the work that this is a part of", default=None
 )
 
 
-# The logins that the current task or thread performs. A request of a login must not wait for the
-# login. A login may use another client, which logs in first, so there may be several logins.
+# The logins that the current task or thread performs. A request of a login must not wait for that
+# login. There may be several, because a login may use another client, which logs in first.
 LOGINS: ContextVar[tuple[object, ...]] = ContextVar(
     "arena: logins under way", default=()
 )
 
 
-# The `RequestAnswer` of the request to which the running code belongs, also after the answer.
+# The `RequestAnswer` of the request to which the running code belongs. It stays set after the
+# answer.
 REQUEST: ContextVar[Any] = ContextVar(
     "arena: the request that this is a part of", default=None
 )
@@ -488,8 +496,8 @@ class Piece:
         self.cancel = cancel
         self.thread = 0
         self.request = REQUEST.get()
-        self.is_job = is_job  # a cancelled job of a pool wakes its waiter
-        # The loop may call `call_later` itself, without a line of the user on the stack.
+        self.is_job = is_job  # whether a pool does the work
+        # If the loop calls `call_later`, no line of the user is on the stack.
         PIECES[self] = user_line() or line_of_function(function)
 
     def cancel_by(self, cancel: Callable[[], object]) -> None:
@@ -506,7 +514,7 @@ class Piece:
         return bool(self.thread == thread)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Do the work. Work that it begins belongs to the same test."""
+        """Do the work. Further work that it starts belongs to the same test."""
         self.thread = get_ident()
         token = WORK.set(self.work)
         request_token = REQUEST.set(self.request)
@@ -583,7 +591,7 @@ CHILDREN: list[ChildProcess] = []
 
 
 def piece_here() -> Piece | None:
-    """Return the innermost piece that this thread or task does now. None without a piece."""
+    """Return the innermost piece that this thread or task does now, or None."""
     here = get_ident()
     for piece in reversed(alive(PIECES)):
         if piece.is_done_in(here):
@@ -619,9 +627,9 @@ def is_in_task_of_wide_fixture() -> bool:
 
 
 def is_of_wide_fixture(task: AnyTask | None) -> bool:
-    """Return whether a running task belongs to a wider fixture, and does no job for a test.
+    """Return whether a wider fixture, or one of its tasks, has started this unfinished task.
 
-    The fixture, or one of its tasks, has started the task.
+    Return False if the task does a job for a test.
     """
     if task is None or task.done():
         return False
@@ -645,7 +653,7 @@ class ThreadOwner(Protocol):
 
     @property
     def is_up(self) -> bool:
-        """Whether the app has started and does not stop, or the fixture has not ended."""
+        """Whether the app has started and is not stopping, or the fixture has not ended."""
 
 
 # The lifespans and wider fixtures to which a thread, a task or a job may still refer.
@@ -654,12 +662,12 @@ OWNERS: WeakSet[ThreadOwner] = WeakSet()
 
 @dataclass(frozen=True, slots=True)
 class ThreadStart:
-    """The code that started a thread. A thread has it as its attribute ``arena_start``."""
+    """A record of the code that started a thread, in the thread's attribute ``arena_start``."""
 
     work: Work | None = None
-    """The work of a test."""
+    """The work of a test that started the thread, or None."""
     starter: int = 0
-    """The number of the thread. 0 for the main thread, and for a test's work."""
+    """The number of the starting thread. 0 for the main thread, and for a test's work."""
     owner: ThreadOwner | None = None
     """The lifespan or the wider fixture that started the thread, or gave its job to a pool."""
 
@@ -668,7 +676,7 @@ _UNKNOWN_START = ThreadStart()
 
 
 def start_of(thread: Thread) -> ThreadStart:
-    """Return the code that started a thread. Empty if pytest-arena did not see the start."""
+    """Return the record of a thread's start. Empty if pytest-arena did not see the start."""
     start: ThreadStart = getattr(thread, "arena_start", _UNKNOWN_START)
     return start
 
@@ -682,7 +690,7 @@ LIFESPAN: ContextVar[ThreadOwner | None] = ContextVar(
 def lifespan_here() -> ThreadOwner | None:
     """Return the lifespan that started this task, thread or job, if the lifespan is up.
 
-    A job that a worker of the lifespan does for a request belongs to the request.
+    Return None in a job that a worker of the lifespan does for a request.
     """
     lifespan = _owner_here()
     if lifespan is None or not lifespan.is_up or not lifespan.is_lifespan:
@@ -697,14 +705,15 @@ SERVER_THREAD = "pytest-arena-live-server"
 # a2wsgi calls WSGI apps in threads of these names.
 A2WSGI_PREFIX = "WSGI"
 A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
-# Names of threads that outlive tests and belong to no fixture: of the server and of endpoints.
+# Names of threads that outlive tests and belong to no fixture. They run the server and endpoints.
 SHARED_THREADS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
 def is_of(thread: int, others: Container[int]) -> bool:
-    """Return whether a thread is one of ``others``, or one of them started it, as in a pool.
+    """Return whether a thread is one of ``others``, or is started by one of them.
 
-    Threads that the main thread or a test's request started belong to no other thread.
+    The start may be indirect, through other threads. No thread counts as the starter of a thread
+    that the main thread or a test's work started.
     """
     starters = {}
     for running_thread in all_threads():
@@ -716,7 +725,7 @@ def is_of(thread: int, others: Container[int]) -> bool:
 
 
 def watch_what_is_begun(undo: ExitStack) -> None:
-    """Watch the work that the user's code gives to threads, pools and delayed calls.
+    """Patch classes to watch the work that the user's code gives to threads, pools and timers.
 
     Threads and callbacks of libraries do not count. Outside of requests, a call takes 0.1 µs
     longer. ``undo`` restores the classes.
@@ -740,7 +749,7 @@ def watch_what_is_begun(undo: ExitStack) -> None:
 
     def watched_callback(future: Future[object], fn: Callable[..., object]) -> None:
         work = WORK.get()
-        # The thread that ends the future calls `fn`, in a context without a test.
+        # The thread that completes the future calls `fn`, in a context without a test.
         if work is not None and line_of_function(fn) is not None:
             fn = Piece(work, fn)
         add_done_callback(future, fn)
@@ -773,8 +782,8 @@ def _watch_threads(undo: ExitStack) -> None:
         if work or starter == main_thread().ident:
             starter = 0
         is_users = line_of_function(function) is not None
-        # The target may be a function of a library that calls the user's, such as `asyncio.run`.
-        # A thread of `run_forever` does jobs of any test.
+        # The target may be a library's function that calls the user's code, such as `asyncio.run`.
+        # A thread of `run_forever` does jobs of any test, so it does not count.
         name = getattr(function, "__name__", "")
         if not is_users and not name.endswith("_forever"):
             caller = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
@@ -802,9 +811,11 @@ _LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"
 def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
     """Return the lifespan or wider fixture whose code runs here, even if it has ended.
 
-    This is the one that started the thread, or the task of a lifespan. Only with ``is_users``, it
-    may be the fixture that started the task, or whose set-up or tear-down runs: this thread or
-    job calls the user's function, so no library shares it between tests.
+    This is the lifespan that started the present task, or the owner of the present thread.
+
+    ``is_users`` means that the caller starts a thread or job of the user's function. Then the owner
+    may also be the wider fixture that started the task, or whose set-up or tear-down runs. A
+    library's thread does not get this owner, because the library may share it between tests.
     """
     owner = LIFESPAN.get() or start_of(current_thread()).owner
     if owner is None and is_users:
@@ -815,7 +826,7 @@ def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
 def _run_for_owner(
     owner: ThreadOwner, function: Callable[..., object], *args: object
 ) -> object:
-    """Run a thread of a lifespan or of a wider fixture, or a job that it gave to a pool."""
+    """Run the function of a thread or job that a lifespan or wider fixture started."""
     thread: Any = current_thread()
     before = start_of(thread)
     thread.arena_start = replace(before, owner=owner)
@@ -829,9 +840,9 @@ def _run_for_owner(
 
 
 def watch_failures(undo: ExitStack) -> None:
-    """Note the errors of tasks and callbacks that no code retrieves. asyncio only logs these.
+    """Patch asyncio to note the errors of tasks and callbacks that no code retrieves.
 
-    ``undo`` restores the class.
+    asyncio only logs these errors. ``undo`` restores the class.
     """
     loops: Any = asyncio.BaseEventLoop
     original = loops.call_exception_handler
@@ -839,7 +850,7 @@ def watch_failures(undo: ExitStack) -> None:
     def watched(loop: object, details: dict[str, object]) -> None:
         error = details.get("exception")
         source = details.get("task") or details.get("future") or details.get("handle")
-        # pytest-arena has reported its errors elsewhere.
+        # pytest-arena reports an ArenaError elsewhere.
         if isinstance(error, Exception) and not isinstance(error, ArenaError):
             work = context_of(source).get(WORK)
             if work is not None:
@@ -866,7 +877,8 @@ def _watched(
             job = partial(_run_for_owner, owner, function)
             OWNERS.add(owner)
             args = (*args[:position], job, *args[position + 1 :])
-        # A library's job in a pool is work for the user. A library's delayed call may be a timeout.
+        # A library's job in a pool is watched, because it does work for the user. A library's
+        # delayed call is not, because it may be a timeout.
         if not work or (is_clock and line_of_function(function) is None):
             return schedule(*args, **kwargs)
         piece = Piece(work, function, is_job=not is_clock)
