@@ -54,7 +54,8 @@ class WideFixture:
     finish: Callable[[], object]
     # The fixtures whose set-up requested this one by `getfixturevalue`, the innermost last.
     requesters: tuple[WideFixture, ...] = ()
-    # Identifies the fixture's levels. If its first level was clean, its tear-down gets another one.
+    # Identifies the fixture's levels. If its first level was dropped as clean, its tear-down gets
+    # another level.
     serial: int = field(default_factory=count(-1, -1).__next__)
     lasts_whole_run: bool = False  # whether the fixture lives until the end of the run
     # The state of the app before the set-up, if the end of the fixture restores it.
@@ -113,7 +114,8 @@ class FixtureLevels:
             test, plan.name, test.serial, plan.stage, isolation=plan.isolation
         )
         self.levels.enter(level)
-        # Wider fixtures are set up now, so the end of the test keeps their overrides.
+        # Record the app's state after the set-up of the wider fixtures, so that the end of the test
+        # keeps their overrides.
         test.enter(self._apps.state())
 
     def settle_test(self) -> None:
@@ -131,7 +133,7 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
-        # A thread of an ended lifespan may end its transaction during these steps.
+        # Refuse it only now: a thread of an ended lifespan may end its transaction in these steps.
         registry = test.gate.registry
         if test.is_used and (threading.active_count() > 1 or registry.ended_owners):
             registry.refuse_ended_owners()
@@ -171,7 +173,8 @@ class FixtureLevels:
         if not test.is_used:
             test.late_work.finish()
             return [self._report_children, self._restore_app_state]
-        # Leaks are found first: restoring app.state frees a leaked connection that only it holds.
+        # Find leaks before the restore of the app's state. The restore frees a leaked connection
+        # that only app.state holds.
         return [
             self.end_processes,
             self._await_late_work,
@@ -254,7 +257,7 @@ class FixtureLevels:
                 )
 
     def _end_tasks(self, test: RunningTest) -> None:
-        # Called after `_close_clients`: an open request may need its database to end.
+        # Called after `_close_clients`: an open request may need its database to finish.
         test.late_work.end(test.gate.registry.late)
         for line in self._tasks.end():
             if line not in test.late_work.cut_off:
@@ -447,7 +450,8 @@ class FixtureLevels:
         else:
             self.finish_above(level, requester=owner)
             level.note_idle(is_idle=False)
-        OF_WIDE_FIXTURE.set(owner)  # now, because the end of another fixture resets it
+        # Set this last, because the end of another fixture resets it.
+        OF_WIDE_FIXTURE.set(owner)
 
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
@@ -470,9 +474,10 @@ class FixtureLevels:
             self._forget_rows(level, self.levels.held_before(level))
         finally:
             self._restore_app_state_of(owner)
-            # After a failed set-up, a fixture that this one requested may already have left it.
+            # After a failed set-up, a fixture that this one requested may already have left the
+            # level.
             if self.levels.find(owner) is level:
-                # Levels may still be above it: Ctrl-C may have interrupted `finish_above`.
+                # If Ctrl-C interrupted `finish_above`, other levels are still above this one.
                 for upper in self.levels.above(level):
                     self.levels.leave(upper)
                 self.levels.leave(level)
@@ -501,7 +506,7 @@ class FixtureLevels:
         """
         for upper in self.levels.above(level):
             if self.levels.find(upper.owner) is not upper:
-                continue  # the end of another level has left it
+                continue  # the end of another level has left this one
             match upper.owner:
                 case RunningTest() as test:
                     self._end_running_test(test)
@@ -558,8 +563,8 @@ def _test_changed_app(test: RunningTest) -> bool:
 class Examples:
     """A level for each example of Hypothesis, above the test's level.
 
-    For each example pytest-arena also restores the instances in sessions and the cookies of
-    clients that fixtures have returned. The level of the last example stays until the test ends,
+    For each example pytest-arena also restores the instances that fixtures left in sessions, and
+    the cookies that they left in clients. The level of the last example stays until the test ends,
     so that a user can inspect the database after a failed example.
 
     An example costs one enter and one leave of a level, and a query for each instance that a
@@ -651,7 +656,8 @@ class Examples:
         level = self._levels.find(self)
         self._level = None
         if level is not None:
-            with suppress(ConnectionLeak):  # the example's own failure is reported
+            # The failure of the example is reported, so its leak is not.
+            with suppress(ConnectionLeak):
                 self._levels.end_leaks(level, level.serial)
             empty_sessions(self._levels.held_before(level))
             self._fixtures.leave_unfinished(level)

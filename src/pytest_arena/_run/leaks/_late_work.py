@@ -46,15 +46,17 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
-# Seconds to wait for a child process if the run has waited in vain for another one of its line.
+# Seconds to wait for a child process, if the run has already waited in vain for a child process
+# that the same line started.
 _KNOWN_CHILD_PATIENCE = 0.25
 _STEP = 0.0002  # seconds between two looks
 
-# A request may wake a task of the lifespan, which begins further tasks, like the worker of
-# Litestar's events. `arena.settled()` lets the loop run so many passes for that.
+# The passes for which `arena.settled()` lets the loop run. A request may wake a task of the
+# lifespan, which begins further tasks. The worker of Litestar's events does this.
 _PASSES = 5
 
-# The end of each async test lets the loop run so many passes: a due callback may begin a task.
+# The passes for which the end of each async test lets the loop run. A due callback may begin a
+# task.
 _PASSES_AT_END = 2
 
 _MOST_LINES = 4
@@ -72,7 +74,7 @@ class OwnWork:
     statement.
     """
 
-    # A message to a later test has these words for this work, and this next step.
+    # A later test's message about this work contains this name and this advice.
     owner = "a thread, a job or a task that an earlier test had begun"
     ending = (
         "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
@@ -122,11 +124,11 @@ class LateWork:
         # The outermost frames of threads that still worked when the test stopped waiting. None
         # before that.
         self._threads_cut_off: dict[int, FrameType] | None = None
-        # Whether a wait has ended without work, and no request was answered since.
+        # Whether the last wait left no work, and no request was answered since.
         self._is_done = False
 
     def note_older_work(self) -> None:
-        """Record the tasks and threads that exist. Called in the app's loop before it answers."""
+        """Record the present tasks and threads. Called in the app's loop before the app answers."""
         self._is_done = False
         loop = running_loop()
         if loop is None or loop in self._tasks_before:
@@ -154,7 +156,7 @@ class LateWork:
         return bool(self._tasks_before or self._pieces())
 
     def _pieces(self) -> dict[Piece, object]:
-        """Return the jobs that have not ended, with the user's lines that began them."""
+        """Return this work's unfinished threads, jobs and calls, with the lines that began them."""
         pieces: dict[Piece, object] = {}
         if not PIECES:
             return pieces
@@ -168,8 +170,8 @@ class LateWork:
 
         ``counts`` returns whether a task of a request counts. By default all tasks count.
         """
-        # Look at jobs before and after the tasks and threads: meanwhile a task may begin a job
-        # and end.
+        # Look at jobs before and after the tasks and threads, because a task may begin a job and
+        # end in between.
         jobs = self._pieces() if PIECES else {}
         if not (jobs or self._tasks_before):
             return []
@@ -195,7 +197,7 @@ class LateWork:
     def _tasks_of_requests(self) -> list[AnyTask]:
         this_task = current_task() if running_loop() else None
         tasks = []
-        # Copied: the app may begin to answer in another loop, in another thread.
+        # Iterate over a copy, because another thread may add a loop in which the app answers.
         for loop, before in [*self._tasks_before.items()]:
             if loop.is_closed():
                 continue
@@ -208,8 +210,8 @@ class LateWork:
                 if getattr(context.get(WORK), "is_over", False):
                     continue  # the work of an earlier test
                 hops = context.get(HOPS) or ()
-                # The lifespan, a fixture or SQLAlchemy has started it. SQLAlchemy ends the block
-                # of a session in a task.
+                # Skip a task that the lifespan, a fixture or SQLAlchemy has started. SQLAlchemy
+                # closes the session of an `async with` in a task.
                 if not (hops or _may_be_in_users_code(task)):
                     continue
                 # The task that serves the first request existed before that request.
@@ -243,12 +245,12 @@ class LateWork:
         self.cut_off += lines
 
     def finish(self) -> None:
-        """Note that the test is over. Its work gets no connection and sends no statement now."""
+        """Note that the test is over. Its work now gets no connection and sends no statement."""
         self.is_over = True
         self.own.finish()
 
     def end(self, late: dict[int, FrameType]) -> None:
-        """End this work with its test: cancel its timers, and give it no connection.
+        """End this work with its test: cancel its timers, and refuse it connections.
 
         ``late`` receives the outermost user frame of each thread that still works.
         """
@@ -258,7 +260,7 @@ class LateWork:
         if cut_off is None or cut_off:
             for thread, stack in self.threads().items():
                 frame = stack[-1]
-                # A thread with another frame has begun other work.
+                # A thread with another outermost frame has begun other work.
                 if cut_off is None or cut_off.get(thread) is frame:
                     late[thread] = frame
         for piece in self._pieces():
@@ -273,7 +275,7 @@ class LateWork:
         """Cancel the jobs that wait for a thread of their pool.
 
         Call this after the search for leaked connections. A coroutine in another thread's loop may
-        await such a job: it then ends, and returns the connection that it has leaked.
+        await such a job. When the job is cancelled, the coroutine ends and returns its connection.
         """
         for piece in self._pieces():
             piece.cancel()
@@ -293,7 +295,10 @@ class LateWork:
         return threads
 
     def settled(self, patience: float | None = None) -> None:
-        """Wait until the work is done, like `waiting`. An async test has already waited."""
+        """Wait until the work is done, like `waiting`.
+
+        At the end of an async test, return at once if `asettled` left no work.
+        """
         if patience is None and self._is_done and not self._pieces():
             return
         if patience is not None:
@@ -306,7 +311,8 @@ class LateWork:
     async def asettled(self, patience: float | None = None) -> None:
         """Wait in a loop until the work is done, like `waiting`.
 
-        A due callback or the end of a task may begin another task, so it looks again.
+        A due callback or the end of a task may begin another task. So the search is repeated until
+        it finds no work.
         """
         limit = self._patience if patience is None else patience
         end = seconds() + limit
@@ -323,7 +329,7 @@ class LateWork:
     def pausing(self, counts: TaskFilter | None = None) -> Iterator[None]:
         """Yield after a short pause while work runs, at most for ``arena_settle`` seconds.
 
-        The test continues afterwards.
+        Unlike `waiting`, it cuts off no work and raises no error.
         """
         end = seconds() + self._patience
         while self.unfinished(counts) and seconds() < end:
@@ -339,7 +345,8 @@ class LateWork:
     def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Yield after a short pause while work runs and the time is not up.
 
-        Without ``patience`` the test ends. pytest-arena then cuts off the work that still runs.
+        ``patience`` is None at the end of the test. Then the work that still runs is noted as cut
+        off.
 
         Raises:
             LateWorkError: work still ran after ``patience`` seconds.
@@ -399,7 +406,7 @@ async def _let_pass(passes: int = _PASSES) -> None:
 
 
 def threads_at_work() -> dict[int, list[FrameType]]:
-    """Return the other threads that run the user's code. Its frames begin with the innermost."""
+    """Return the other threads that run the user's code, with its frames, innermost first."""
     stacks = innermost_frames()
     # The frame of this function would keep its callers in a reference cycle.
     del stacks[threading.get_ident()]
@@ -427,7 +434,7 @@ def _threads_of_others() -> frozenset[int]:
     """Return the threads that already work before the first request.
 
     These are the main thread, and other threads that run the user's code. A thread inside a
-    greenlet of SQLAlchemy counts too: its stack shows only the part of the greenlet.
+    greenlet of SQLAlchemy counts too, because its stack shows only the greenlet's frames.
     """
     here = threading.get_ident()
     threads = {threading.main_thread().ident or 0}
@@ -440,9 +447,10 @@ def _threads_of_others() -> frozenset[int]:
     return frozenset(threads)
 
 
-# SQLAlchemy closes a cancelled connection of aiosqlite in a task that outlives the cancelled one.
-# anyio's pytest plugin has a task that waits for the test or the fixture. The first stream of
-# sse-starlette begins a task that waits until the server shuts down.
+# The functions of tasks that libraries start and that may outlive a request. SQLAlchemy closes a
+# cancelled connection of aiosqlite in such a task. anyio's pytest plugin has a task that waits for
+# the test or the fixture. The first stream of sse-starlette begins a task that waits until the
+# server shuts down.
 _NOT_OF_USERS = {
     "_terminate_graceful_close",
     "_call_in_runner_task",
@@ -451,7 +459,7 @@ _NOT_OF_USERS = {
 
 
 def is_users_task(task: AnyTask) -> bool:
-    """Return whether a task may be the user's, and not of pytest-arena or a library."""
+    """Return whether a task may run the user's code. False for tasks of pytest-arena."""
     if task.get_name() == OUR_TASK:
         return False
     coroutine = task.get_coro()

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
 
-    # The instances of a session. The value is the loaded attributes of an instance in a session of
-    # pytest-arena, and None for other instances.
+    # The instances of a session. In a session of pytest-arena, a persistent instance has its loaded
+    # attributes as value. Other instances have None.
     HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -162,7 +162,7 @@ def _threads_held(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures
 
 
 def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
-    """Return the connections that a test has not returned, and those with open transactions."""
+    """Return the connections that a test has not returned or has left in a transaction."""
     if not gate.registry.checked_out():
         return []
     leaks = _leaks_of_test(gate, serial, before)
@@ -204,7 +204,7 @@ def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Chec
             continue
         if checkout.in_transaction and checkout not in before.transactions:
             transactions.append(checkout)
-        # An idle connection to a database that is not the tests' holds up no test.
+        # An idle connection that reaches no database of the tests blocks no test.
         elif checkout.usages and checkout.serial == serial:
             idle.append(checkout)
     if not idle:
@@ -243,7 +243,7 @@ def open_transactions(gate: Gate) -> list[Checkout]:
 def end_transactions(
     leaks: Iterable[Checkout], *, closes_connections: bool = False
 ) -> bool:
-    """Roll transactions back, so that no lock outlives the test. Return whether all were.
+    """Roll back transactions, so that no lock outlives the test. Return whether all succeeded.
 
     pytest-arena cancels a running statement and waits for its end. It never touches a connection
     in use. ``closes_connections`` also closes the connections.
@@ -263,7 +263,7 @@ def end_transactions(
 def _end_transaction(
     leak: Checkout, seconds: float, *, closes_connections: bool
 ) -> bool:
-    """Roll back a transaction. Return False, without a rollback, if a thread uses it."""
+    """Roll back a transaction. Return False, without a rollback, if its connection is in use."""
     handle = leak.handle
     guard: AbstractContextManager[bool] = nullcontext(enter_result=True)
     if handle is not None:
@@ -334,7 +334,7 @@ def _is_used_by_a_thread(session: Session) -> bool:
 
 
 def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
-    """Return the error for leaks. It names the lines of the writes, or of the checkouts.
+    """Return the error for leaks. It contains the lines of the writes or of the checkouts.
 
     ``raw`` has the lines of lost writes by connections that no engine has opened.
     """
@@ -403,7 +403,7 @@ def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[str]:
 def _line_to_blame(checkout: Checkout) -> str:
     """Return the line of the first write in the open transaction, or the line of the checkout."""
     writes = checkout.pending_writes
-    # A session that outlives a test keeps its connection, so the checkout may be of another test.
+    # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.
     if writes is not None and not writes.is_over and writes.line is not None:
         return str(writes.line)
     return str(checkout.line or "a line that cannot be seen")

@@ -65,7 +65,7 @@ class Tasks:
             keep_for_wide_fixture(task)
 
     def of_fixtures(self) -> set[AnyTask]:
-        """Return the tasks of the fixtures. Called in the test's loop, before its coroutine."""
+        """Return the tasks of fixtures. Called in the test's loop before the test function runs."""
         self.see()
         return set(self._present())
 
@@ -127,4 +127,5 @@ class Tasks:
 
 
 def _thread_without_loop() -> int | None:
+    """Return the number of this thread, or None if a loop runs in it."""
     return None if running_loop() else threading.get_ident()

@@ -120,7 +120,7 @@ class Levels:
         serial: int,
         cancel_jobs: Callable[[], None] = nothing,
     ) -> None:
-        """End the transactions and take back the connections that a level's owner has left.
+        """End the transactions and take back the connections that a level's owner has left open.
 
         ``cancel_jobs`` is called after the search and before the first transaction is ended.
 
@@ -134,7 +134,7 @@ class Levels:
             leaks = _leaks.connection_leaks(self.gate, serial, held)
         finally:
             cancel_jobs()
-        # A connection in the app's state may end here, because that state is restored later.
+        # This may also end a connection in the app's state, because that state is restored later.
         lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
             self._context.leaks_ended()
@@ -205,7 +205,7 @@ class Levels:
             self.gate.invalidate_stale()
 
     def leave(self, level: Level) -> list[str]:
-        """Restore the state from before the top level. Return the names of changed databases.
+        """Restore the state before the top level. Return the names of the databases that changed.
 
         Raises:
             IsolationError: pytest-arena ended a transaction of a wider fixture, or there is no
@@ -280,7 +280,10 @@ class Levels:
         return participants
 
     def _cut_to(self, depth: int, databases: list[DatabaseParticipant]) -> None:
-        """Leave levels by force. Ctrl-C or a timeout has interrupted their enter or leave."""
+        """Leave the levels above ``depth`` by force.
+
+        Such levels exist if Ctrl-C or a timeout has interrupted an enter or a leave.
+        """
         for database in databases:
             while database.isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"

@@ -153,22 +153,24 @@ class DatabaseParticipant:
         databases = self._context.databases
         enter = partial(databases.provision.enter, self.isolation, self.database, level)
         self._context.with_patience(enter, _PATIENCE_WITH_OTHERS)
-        # If the level of its creation was dropped, a wider fixture below may write to it too.
+        # If the level that created the database was dropped, the database belongs to no level. A
+        # wider fixture may then write to it too.
         created_in = self.database.level
         if created_in is not None and created_in not in databases.levels:
             self.database.forget_level()
 
     def leave(self, level: Level) -> bool:
-        """Restore the content of the matching ``enter``. Return whether it had changed.
+        """Restore the content from the matching ``enter``. Return whether it had changed.
 
-        pytest-arena waits for transactions, then ends them, then replaces the database.
+        If a lock is in the way, pytest-arena waits for the transactions, then ends them. If the
+        lock remains, pytest-arena leaves the level by force.
 
         Raises:
             ArenaError: there is no space for the content, or the server does not answer.
         """
         databases = self._context.databases
         if self.isolation.depth < len(databases.levels):
-            return False  # an interrupted call has left it
+            return False  # an interrupted call has left the level
         was_created_here = self.database.level is level
         may_end = was_created_here or not level.is_test
         if may_end and databases.drop_with_level(self.database, level):
@@ -198,7 +200,7 @@ class DatabaseParticipant:
         )
 
     def leave_by_force(self, reason: str) -> None:
-        """Replace the database, and note the reason.
+        """Leave the level despite locks, and note the reason.
 
         Raises:
             IsolationError: there is no space for it. The level is left nevertheless.
@@ -207,7 +209,7 @@ class DatabaseParticipant:
         self._context.ledger.note(f"{reason}; {self.database.product.forced}")
 
     def _left_at_once(self) -> bool | None:
-        """Return whether the database had changed, None if a lock is in the way."""
+        """Leave the level. Return whether the database had changed, None if a lock prevents it."""
         # A leaked reader does not block this restore, but it would block the next test.
         if self._context.has_ended_leaks and not self.isolation.is_free():
             return None
@@ -216,7 +218,7 @@ class DatabaseParticipant:
         return None
 
     def _left_in_spite_of_locks(self, level: Level) -> bool | None:
-        """Return whether the database had changed, None if a lock is still in the way.
+        """Leave the level like `_left_at_once`, after transactions have ended or were ended.
 
         A transaction of a wider fixture stays open if no row was committed in the level. Other
         transactions get a second to end. Then pytest-arena ends them.
@@ -239,7 +241,8 @@ class DatabaseParticipant:
             return is_changed
         # A half-read cursor in a reference cycle keeps the lock of its connection.
         gc.collect()
-        # Wait in any case: a reader that polls the database may be in a transaction now.
+        # Wait also if no checkout may end by itself, because an unknown reader that polls the
+        # database may be in a transaction now.
         is_changed = self._left_with_patience(_PATIENCE_WITH_OTHERS - patience)
         if is_changed is not None:
             return is_changed
