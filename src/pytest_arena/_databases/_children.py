@@ -73,7 +73,7 @@ class Children:
         self.starts: dict[str, None] = {}
         # The children that were started before the app had an engine, or outside of levels.
         self._early: list[_EarlyChild] = []
-        # The app's databases on servers, from workers: a controller imports no app.
+        # The app's databases on servers, which the workers report. The controller imports no app.
         self._servers_of_workers: dict[str, None] = {}
         self._url_of_workers = ""
 
@@ -140,7 +140,7 @@ class Children:
         return reader.servers, reader.url_of_code()
 
     def learn(self, servers: Iterable[str], url_of_code: str) -> None:
-        """Note what ``servers`` of a worker returned."""
+        """Record the result of ``servers`` in a worker."""
         self._servers_of_workers.update(dict.fromkeys(servers))
         self._url_of_workers = url_of_code or self._url_of_workers
 
@@ -149,7 +149,8 @@ class Children:
 
         Note a child that may open a database of the app. Return a line for each child that names a
         database on a server, because no file shows whether the child has changed it. Variables
-        count only for Python, scripts of a shell and builders: others may just inherit them.
+        count only for Python, scripts of a shell, and builders such as make. Another program may
+        inherit variables that it does not use.
         """
         failures: dict[str, None] = {}
 
@@ -238,7 +239,7 @@ class Children:
     def _named_by(
         self, variables: Mapping[str, str], reader: _NamedDatabases, line: CodeLine
     ) -> Iterator[tuple[str, str]]:
-        """Yield each database of the app that a variable names, and words for it."""
+        """Yield each database of the app that a variable names, and a note about it."""
         for variable, value in variables.items():
             if variable.startswith("ARENA_"):
                 continue
@@ -270,7 +271,7 @@ def _program_name(child: Child) -> str:
 
 
 class _NamedDatabases:
-    """Finds databases of the app in arguments and variables of a child with this folder."""
+    """Finds databases of the app in arguments and variables of a child that runs in a folder."""
 
     def __init__(
         self,

@@ -70,7 +70,7 @@ _NEW_DATABASES = 16  # after so many new databases, run the garbage collector
 # Not frozen: each test creates one, and a frozen one takes twice as long.
 @dataclass(slots=True, eq=False)
 class Level:
-    """A state of all databases that pytest-arena enters and leaves.
+    """The lifetime of a test, an example or a wider fixture. Its end restores all databases.
 
     ``serial`` is the number of a test or an example, negative for a wider fixture. The gate records
     it for each checkout.
@@ -81,8 +81,8 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
-    from_template: bool = False  # whether it ignores the changes of the levels below
-    # Whether neither the set-up nor the tear-down of its fixture runs.
+    from_template: bool = False  # whether it starts without changes of the levels below
+    # Whether the level is between the set-up and the tear-down of its fixture.
     is_idle: bool = False
 
     def note_idle(self, *, is_idle: bool) -> None:
@@ -124,7 +124,8 @@ class Databases:
         self._next_collection = _NEW_DATABASES
         self.process = os.getpid()  # the process that runs tests
         self.finished = False
-        self.is_guest = False  # an outer run without pytest-arena continues after it
+        # Whether an outer run without pytest-arena continues after this run.
+        self.is_guest = False
 
     # For the gate and the products.
 
@@ -236,7 +237,7 @@ class Databases:
         return None if database is None else database.target
 
     def is_inside(self, file: str) -> bool:
-        """Return whether this file belongs to pytest-arena. Fill a live file first."""
+        """Return whether a file belongs to pytest-arena. Fill it first if it is a test database."""
         database = self.known.at_file(file)
         if database is None:
             return self.files.is_ours(file)
@@ -248,9 +249,9 @@ class Databases:
     def before_child(self, child: Child) -> None:
         """Build the databases that a child process may use.
 
-        A fork may use the databases of all engines, another child those in its environment. A child
-        whose command names a database of the app is refused. If a build fails, the first connection
-        raises its error.
+        A fork may use the databases of all engines. Another child may use the databases in its
+        environment. A child whose command names a database of the app is refused. If a build fails,
+        the first connection raises its error.
         """
         self.environment.complete()
         self.files.register_present()
@@ -259,7 +260,8 @@ class Databases:
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
             databases = list(filter(self._is_exported, databases))
-        # Before any database has an address, a child can use none. xdist's workers start `uname`.
+        # A child can use a test database if it is a fork, if a variable names one, or if one has
+        # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
         if self.levels and self.build() is None and not self.finished:
@@ -344,7 +346,10 @@ class Databases:
         return name in [(other.product, other.database) for other in of_engines]
 
     def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture sets up a test database of this name, and not a test."""
+        """Return whether a fixture or a hook, and no test, sets up a test database of this name.
+
+        If so, the app may get another first database.
+        """
         callers = [frame.f_globals.get("__name__") for frame in logical_stack()]
         if self.serial() > 0 and _FIXTURES not in callers:
             return False
@@ -415,9 +420,9 @@ class Databases:
     def begin_test(self) -> list[Database]:
         """Begin a test in this process, which may be a fork. Return the dropped databases.
 
-        Databases that no engine of the app uses are dropped: a database in memory, which ends with
-        its engines, and a file that only engines of tests used. The next use of such a file starts
-        from the template again.
+        A database that no engine of the app uses is dropped. This may be a database in memory,
+        which ends with its engines, or a file that only engines of tests used. The next use of such
+        a file starts from the template again.
         """
         self.process = os.getpid()
         if len(self.known.by_key) >= self._next_collection:
@@ -481,7 +486,7 @@ class Databases:
         return provisioned
 
     def unprepared(self) -> list[Database]:
-        """Return the known databases with a template that was not searched or built yet."""
+        """Return the known databases whose template was not yet searched or built."""
         self.known.find_engines()
         unprepared = []
         for database in [*self.known.by_key.values()]:
@@ -577,13 +582,14 @@ class Provision:
                 database.prepare(self._template(database, Stage.SEEDED))
             except (ConfigError, ServerError, TemplateError) as error:
                 database.fail(error)
-                # The error of the first connection contains them.
+                # The first connection raises this error, which contains the refusals.
                 self._ledger.mark_reported(*self._ledger.since(mark))
 
     def _fill(self, database: Database) -> ArenaError | None:
         """Give a database the content of its template, and enter the present levels on it.
 
-        Return an error about the test's marker. It does not concern later tests.
+        Return an error of a present level, such as one about the test's marker. It does not
+        concern later tests.
         """
         refusal: ArenaError | None = None
         try:
@@ -610,7 +616,7 @@ class Provision:
     def _enter_present(
         self, isolation: Isolation, database: Database, level: Level
     ) -> ArenaError | None:
-        """Enter a present level, also without its marker's isolation. Return that error."""
+        """Enter a present level, even if its isolation is not available. Return the first error."""
         refusal: ArenaError | None = self._choose_isolation(isolation, database, level)
         self._enter(isolation, database)
         try:
@@ -729,7 +735,7 @@ class Provision:
         return store
 
     def template_words(self) -> str:
-        """Return the stores' own words about templates for the summary, or ""."""
+        """Return the words of the stores about templates for the summary, or ""."""
         words = [store.template_store.words for store in self.stores.values()]
         return "; ".join(filter(None, words))
 
