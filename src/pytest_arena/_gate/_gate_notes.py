@@ -246,7 +246,7 @@ def child_early(name: str, line: CodeLine) -> str:
 
 
 def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
-    """Return the error for a client program of a database outside the arena."""
+    """Return the error for a client program that would open another database than the tests'."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
     facts = SUPPORTED[CLIENTS[program]]
     if program in facts.creating_clients:
@@ -291,7 +291,7 @@ def python_without(variable: str, line: CodeLine) -> str:
 
 
 def another_product(database: Database, product: str) -> ConfigError:
-    """Return the error for an engine whose database already has another product."""
+    """Return the error for engines of two products that request the same database."""
     products = {database.product.name, product} - FILE_PRODUCTS
     return ConfigError(
         f"the database {database.name!r} is requested by an engine on {product}, and by an engine "

@@ -75,7 +75,7 @@ class Resolver(Core, Protocol):
         """
 
     def before_spawn(self) -> list[object]:
-        """Return what ``Connections.in_spawned`` gets in a new process."""
+        """Return objects that redirect connections in a process that multiprocessing spawns."""
 
 
 class Gate:
@@ -127,7 +127,7 @@ class Gate:
             pooled.begin_connect(target, identify)
 
     def connected(self, dbapi_connection: object, entry: Any) -> None:
-        """Check which database an open connection has opened."""
+        """Check which database a new connection has opened."""
         _any_loop.free_locks(dbapi_connection)
         bind_to_loop(dbapi_connection)
         pooled = PooledConnection.find(entry)
@@ -469,7 +469,8 @@ def close(gate: Gate) -> bool:
     """End the run of a gate. Return whether it was an inner run.
 
     The gate of the outermost run stays installed, and its core refuses connections until the
-    process ends. It refuses none if a test of a run without pytest-arena has started this run.
+    process ends. The core refuses none if a test of a run without pytest-arena has started this
+    run.
     """
     is_inner = len(_gates) > 1
     if is_inner:
@@ -480,13 +481,13 @@ def close(gate: Gate) -> bool:
 
 @cache
 def _read_statements() -> None:
-    """Let connections read their statements, from the first product on that needs them."""
+    """Make connections read their statements. Called for the first product that needs this."""
     read_statements()
 
 
 @cache
 def _note_holders() -> None:
-    """Note the Core connection of each checkout, from the first connection to a server on."""
+    """Record the Core connection of each checkout. Called at the first connection to a server."""
     event.listen(Engine, "engine_connect", _on_engine_connect)
 
 

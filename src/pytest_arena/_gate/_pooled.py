@@ -142,8 +142,8 @@ class UnnamedWrite:
     words: str = ""
     line: CodeLine | None = None
     kind: str = ""
-    # Whether the transaction has locks or temporary tables. PostgreSQL gives it an id for these,
-    # so its id proves no write.
+    # Whether the transaction has locks or temporary tables. PostgreSQL gives a transaction an id
+    # for these, so the id proves no write.
     has_locks: bool = False
     has_temporary: bool = False
 
@@ -206,7 +206,7 @@ class PooledConnection:
     is_stale: bool = False  # whether its pool drops it at the next checkout
     is_ended: bool = False  # whether `end_session` was called
     is_used: bool = False  # whether it was checked out since the level began
-    # Its settings and temporary objects, as the product describes them. None before it read them.
+    # Its settings and temporary objects, as the product describes them. None until they are read.
     settings: object = None
     kept_by: tuple[int, ...] = ()  # serials of wide fixtures that changed the settings
     # The content of `Connection.info` at the first checkout (None), and after each wide fixture
@@ -215,7 +215,7 @@ class PooledConnection:
     pending_writes: PendingWrites | None = None
     unnamed: UnnamedWrite | None = None
     temporary_tables: set[str] = field(default_factory=set)  # that requests created
-    # The driver's count of changed rows when the transaction began.
+    # The driver's count of changed rows at the checkout, or after the last transaction.
     changes: int = 0
 
     @classmethod
@@ -292,7 +292,7 @@ class PooledConnection:
             self.settings = self.handle.session(self._dbapi_connection)
 
     def end_session(self) -> None:
-        """End its session. Its pool drops it at the next checkout. Idempotent."""
+        """Roll back. The pool drops the connection at the next checkout. Idempotent."""
         self.is_stale = True
         if not self.is_ended:
             self.is_ended = True
@@ -340,7 +340,7 @@ class PooledConnection:
         self.is_used = False
 
     def end_level(self, serial: int, *, is_stale: bool) -> bool:
-        """Mark it as stale if its settings changed in the level, or belong to the level's fixture.
+        """Mark it as stale if its settings changed in the level, or the level's fixture set them.
 
         With ``is_stale`` mark it without reading its settings. Call this only while the connection
         is in its pool. Return whether it is stale.
@@ -359,8 +359,8 @@ class PooledConnection:
             self.is_stale = True
         self.is_used = False
         if is_over:
-            # A new connection also lacks the settings of the fixtures below. The next checkout
-            # notes that.
+            # The pool opens a new connection, which also lacks the settings of the fixtures below.
+            # The next checkout reports that.
             position = self.kept_by.index(serial)
             self.kept_by = self.kept_by[:position]
         return self.is_stale

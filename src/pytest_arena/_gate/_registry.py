@@ -79,8 +79,9 @@ class Registry:
         self._early_threads: frozenset[threading.Thread] = frozenset()
         self._usages: dict[Key, DatabaseUsage] = {}
         self._used: set[DatabaseUsage] = set()  # since `forget_uses`
-        self._has_others = False
-        # Threads that keep a connection for long. No replacement waits for them.
+        self._has_others = False  # whether another process may use the databases
+        # Threads that keep a connection for long. No replacement waits for them. None is the
+        # thread of an idle connection.
         self._slow: set[int | None] = {None}
         # The thread that replaces a database. Others wait on the condition.
         self._replacing: int | None = None
@@ -113,7 +114,7 @@ class Registry:
     def refuse_ended_owners(self) -> None:
         """Note the lifespans and fixtures that ended while their work may still run.
 
-        This work gets no connection from now on. Call this after the shutdown of a lifespan: it
+        This work gets no connection from now on. Call this after the shutdown of a lifespan, which
         waits for some of its threads.
         """
         self.ended_owners = set()  # releases the owners that have no work
@@ -314,7 +315,7 @@ class Registry:
     # Uses of databases.
 
     def usage_of(self, key: Key) -> DatabaseUsage:
-        """Return the record of a database. Create it at the first call."""
+        """Return the record of the uses of a database. Create it at the first call."""
         usage = self._usages.get(key)
         if usage is None:
             with self.lock:  # two threads get the same record
@@ -338,7 +339,7 @@ class Registry:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no connection can be used without a checkout."""
+        """Whether no connection is in use, and none can be used without a checkout."""
         return not (self._checkouts or self.has_raw or self._has_others)
 
     def opened_raw(self, key: Key) -> None:
@@ -386,8 +387,8 @@ class DatabaseUsage:
         """Return a number that differs from the last one if the database may have been used.
 
         It changes at a checkout and a checkin, and at each call while a connection is checked out.
-        It changes at each call for ever once a connection was opened without a pool or detached
-        from it, or once another process was started.
+        It changes at each call after a connection was opened without a pool, or was detached from
+        its pool. The same holds after the start of another process.
         """
         with self._registry.lock:
             if self._checked_out or self._is_unwatched:
@@ -454,9 +455,8 @@ class Checkout:
     serial: int  # of the level in which it was checked out
     # The usages of the databases that it reaches.
     usages: list[DatabaseUsage] = field(default_factory=list)
-    thread: int = field(
-        default_factory=threading.get_ident
-    )  # the thread that checked it out
+    # The thread that checked it out.
+    thread: int = field(default_factory=threading.get_ident)
     # The work that checked it out: the `LateWork` of a test's requests, the `OwnWork` of the test,
     # None for a wider fixture.
     work: Work | None = field(default_factory=WORK.get)
@@ -507,7 +507,8 @@ def entry_of(connection: Connection) -> object:
 def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
     """Let a Core connection open another connection at its next use.
 
-    Return whether it was in a transaction. ``has_begun`` says whether the database has begun it.
+    Return whether it was in a transaction. ``has_begun`` says whether the database has begun the
+    transaction.
     """
     transaction = holder.get_transaction()
     level = holder.get_execution_options().get("isolation_level")
@@ -516,7 +517,7 @@ def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
     if is_inside and has_begun:
         return True
     if transaction is not None:
-        transaction.rollback()  # sends nothing: the database has not begun it
+        transaction.rollback()  # sends nothing, because the connection is invalidated
     if level is not None and not holder.dialect.is_async:
         # This opens a connection with the isolation level. An async connection would have to be
         # awaited. It opens later, with the engine's level.

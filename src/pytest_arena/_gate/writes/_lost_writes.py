@@ -108,7 +108,7 @@ class LostWork:
     is_unflushed: bool = False  # whether these are objects of a session
     # The library, or ``_APP``, that has caught the error of the commit.
     caught_by: str = ""
-    # Whether one call of the test into the app began and closed it, such as a command.
+    # Whether the same call of the test into the app, such as a command, began and closed it.
     is_of_call: bool = False
 
 
@@ -269,7 +269,8 @@ class LostWrites:
         error = error_on_its_way()
         writes = pooled.pending_writes
         if writes is not None and id(error) == writes.handled_error:
-            error = None  # the app wrote in its `except` block, so the error does not explain it
+            # The app wrote in its `except` block, so the error does not explain the rollback.
+            error = None
         who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
         is_lost = not who or (who == _APP and calling_library() not in _NO_LIBRARY)
         if error is not None:
@@ -356,8 +357,9 @@ class LostWrites:
     def commit_failed(self, session: Session, error: Exception) -> None:
         """Note a failed commit of a request, if a library called it.
 
-        The library may catch the error: Advanced Alchemy commits for the app before the answer. A
-        commit that the app itself calls is not noted: an app that catches its error may expect it.
+        The library may catch the error. For example, Advanced Alchemy commits for the app before
+        the answer. A failed commit that the app itself calls is not noted, because the app may
+        expect the error that it catches.
         """
         answer: RequestAnswer | None = REQUEST.get()
         frame = sys._getframe()  # noqa: SLF001 - the documented way to a frame
@@ -560,7 +562,7 @@ class LostWrites:
         own: PooledConnection | None,
         statement: str = "",
     ) -> None:
-        """Add to an error which connection holds the lock."""
+        """Add a note to the error of a lock timeout: the connections that may hold the lock."""
         if kind_of_error(error) != "lock timeout":
             return
         words = self._holders_of_lock(own)
@@ -658,7 +660,8 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
         return
     name, is_rollback = savepoint
     if pooled is not None and is_rollback:
-        # The rollback may have undone them, and the transaction's id would not show that.
+        # The rollback may have undone the statements that name no table. The transaction's id does
+        # not show that.
         pooled.forget_unnamed()
     if pooled is None or pooled.pending_writes is None:
         return
@@ -672,7 +675,7 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
 
 
 def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) -> None:
-    """Note the end of the transaction. ``is_doubtful``: the app ends it without SQLAlchemy."""
+    """Note the end of the transaction. With ``is_doubtful``, the app ends it by a statement."""
     if pooled is None:
         return
     if pooled.pending_writes is None:
@@ -710,13 +713,14 @@ def _commit_for_request(
         answer.note_commit(writes, proxied)
 
 
-# Packages between an engine and its database. A call by them is a call of the app.
+# pytest-arena's packages that wrap the calls between SQLAlchemy and a database. Their frames do not
+# show the caller of a rollback.
 _BELOW = tuple(
     f"{name}." for name in ("pytest_arena._gate", *map(package_of, SUPPORTED))
 )
 
 
-# Callers that are no library. pytest calls clean-ups of tests: `addCleanup`, `addfinalizer`.
+# Callers that are no library. pytest calls the clean-ups of a test, such as `addfinalizer`.
 _NO_LIBRARY = {"", "_pytest"}
 _APP = "the app"
 _ARENA = "pytest-arena"
@@ -766,7 +770,8 @@ _leaving: ContextVar[BaseException | None] = ContextVar(
 
 
 # By the number of a session: the id of the error that the app was handling when it created the
-# session. That error does not close the session: the app writes in its `except` block.
+# session. This error is not the cause of the session's close, because the app writes in its
+# `except` block.
 _MADE_IN: dict[int, int] = {}
 
 
@@ -792,7 +797,7 @@ _CALLS: dict[int, Call] = {}
 
 
 def _note_making(session: Session) -> None:
-    """Note a new session's current error, and the test's call that creates it."""
+    """Record the error that the app handles as it creates a session, and the test's call."""
     error = sys.exception()
     if error is not None:
         _MADE_IN[session.hash_key] = id(error)
@@ -824,7 +829,7 @@ def answers_well(error: BaseException) -> bool:
 
 @cache
 def note_errors_on_leaving() -> None:
-    """Note which error closes an async session or connection. SQLAlchemy has no event for it."""
+    """Patch SQLAlchemy to note which error closes an async session or connection."""
     for kind in (AsyncSession, AsyncConnection):
         for name in ("close", "rollback", "invalidate", "__aexit__"):
             setattr(kind, name, _noting(getattr(kind, name)))
@@ -859,9 +864,10 @@ def _number_of_session(ended: object) -> int:
 
 
 def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
-    """Examine each session before it is closed, rolled back or invalidated. Costs microseconds.
+    """Patch SQLAlchemy to examine each session before its close, rollback or invalidation.
 
-    The last gate at that moment examines it. SQLAlchemy has no event before a close.
+    The gate that is the last at that moment examines the session. This costs microseconds.
+    SQLAlchemy has no event before a close.
     """
     make = Session.__init__
     reset = Session.reset
@@ -926,9 +932,10 @@ def _closing(
 
 
 def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
-    """Examine each connection before the app invalidates it, also by ``Session.invalidate``.
+    """Patch SQLAlchemy to examine each connection before the app invalidates it.
 
-    If SQLAlchemy invalidates a connection by itself, it passes an error.
+    ``Session.invalidate`` also calls the patched method. If SQLAlchemy invalidates a connection by
+    itself, it passes an error.
     """
     invalidate = Connection.invalidate
 
@@ -942,9 +949,10 @@ def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
 
 
 def _is_for_success(error: BaseException | None) -> bool:
-    """Return whether a rollback belongs to a success.
+    """Return whether the app answers with a success in spite of a rollback.
 
-    Its cause is a raised redirect, or a library: Advanced Alchemy rolls back at an answer of 303.
+    The cause is a raised redirect, or a library without an error. For example, Advanced Alchemy
+    rolls back at an answer of 303.
     """
     if error is None:
         return bool(calling_library())
