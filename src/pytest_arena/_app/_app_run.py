@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _NOTHING: Options = MappingProxyType({})
-# The same option has two names. So the same options work for both kinds of clients.
+# An option with different names in sync and async clients. Both kinds of clients accept both names.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
 _ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
 
@@ -88,7 +88,7 @@ class AppRun:
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
-        # Clients of the live server, of the HTTP library.
+        # The HTTP library's clients of the live server.
         self.by_socket: list[Any] = []
         self._is_closed = False
 
@@ -147,9 +147,8 @@ class AppRun:
             ConfigError: the framework's client does not import, or has no such option.
             LoginError: there is no login function.
         """
-        from pytest_arena._app._sync_client import (
-            open_test_client,
-        )  # it imports the framework
+        # This module imports the framework.
+        from pytest_arena._app._sync_client import open_test_client
 
         options = {
             _SYNC_NAMES.get(name, name): value for name, value in options.items()
@@ -224,6 +223,7 @@ class AppRun:
         return self._lifespan.cut_off() if self._lifespan else []
 
     def _lifespans_of_fixtures(self) -> list[Lifespan]:
+        """Return the lifespans that no request of a test has started."""
         known = self._lifespan.known() if self._lifespan else []
         return [lifespan for lifespan in known if lifespan.request is None]
 
@@ -315,7 +315,7 @@ class Portal:
         with self._lock:
             if self._portal is None:
                 portal = start_blocking_portal(**backend)
-                # The thread of a wider fixture belongs to no test, also if a request starts it.
+                # The thread of a wider fixture belongs to no test, even if a request starts it.
                 work = WORK.set(None)
                 try:
                     self._portal = self._end.enter_context(portal)

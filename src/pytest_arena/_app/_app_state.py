@@ -26,7 +26,9 @@ _SETTINGS = {
     *("on_shutdown", "on_startup", "redirect_slashes", "root_path", "routes", "state"),
     *("dependencies", "title", "user_middleware", "version"),
 }
+# Starlette builds its middleware stack from these settings.
 _IN_THE_STACK = {"debug", "exception_handlers", "user_middleware"}
+# FastAPI builds its cached OpenAPI schema from these settings.
 _IN_THE_SCHEMA = {"root_path", "routes", "title", "version"}
 
 
@@ -256,8 +258,9 @@ def _restore_setting(setting: _Setting) -> str:
 def is_of_app(value: object) -> bool:
     """Return whether pytest-arena may restore the attributes and items of an object.
 
-    It may not if the class derives from a library's class: such a class may keep connections,
-    threads or locks in attributes. Classes of `_VALUE_CLASSES` and `_VALUE_MODULES` are allowed.
+    It may not if the class derives from a library's class, because such a class may keep
+    connections, threads or locks in attributes. Base classes in `_VALUE_CLASSES` and from
+    `_VALUE_MODULES` are allowed.
     """
     kind: type = type(value)
     return _is_class_of_app(kind)

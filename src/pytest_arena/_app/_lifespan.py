@@ -63,8 +63,8 @@ class Lifespan:
     """One run of an app's lifespan, in one task of one event loop.
 
     The app enters and leaves its lifespan in that task, so that its cancel scopes and task groups
-    work. `stop` or `close` shuts it down. If the loop's owner closes the loop before, it cancels
-    all tasks and waits for them, and the app then shuts down.
+    work. `stop` or `close` shuts it down. If the loop's owner closes the loop earlier, the owner
+    cancels all tasks and waits for them. The app then shuts down.
 
     asyncio never logs a failure of the task. This class keeps the failure and raises it once.
 
@@ -101,7 +101,7 @@ class Lifespan:
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         self._coroutine = self._run()
-        # Its threads and tasks belong to no request, also if a request starts the app.
+        # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
         context.run(WORK.set, None)
         context.run(REQUEST.set, request)
@@ -242,8 +242,8 @@ class Lifespan:
                     self.cut_off.append(line)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        # `_run` lets Ctrl-C, SystemExit and a cancellation before its first step through. Retrieve
-        # the exception: otherwise asyncio warns.
+        # `_run` does not catch Ctrl-C, SystemExit, or a cancellation before its first step. asyncio
+        # would warn if the exception were not retrieved here.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._start_error = _because(_app_errors.startup_failed(error, None), error)
@@ -432,9 +432,9 @@ class SharedLifespan:
 def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
     """Make ``call_soon`` of a loop wake the loop if another thread calls it.
 
-    asyncio's method does not. But a request that puts a job into a queue of the session's lifespan
-    calls ``call_soon`` of the lifespan's loop. The worker that answers it by a future calls
-    ``call_soon`` of the test's loop.
+    asyncio's method does not wake it. With a lifespan for the whole session, other threads do call
+    it. A request that puts a job into a queue of the lifespan calls ``call_soon`` of the lifespan's
+    loop. The worker that answers by a future calls ``call_soon`` of the test's loop.
     """
     is_done = isinstance(vars(loop).get("call_soon"), _WakingCallSoon)
     # uvloop's method cannot be replaced.
@@ -462,13 +462,14 @@ class _WakingCallSoon:
         wake = partial(
             self._loop.call_soon_threadsafe, callback, *args, context=context
         )
-        # An empty `WORK`: the callback only wakes a task, whose context knows the task's work.
+        # Clear `WORK`, because the callback only wakes a task. That task's context has its work.
         outside = copy_context()
         outside.run(WORK.set, None)
         here = running_loop()
         if here is None:
             return outside.run(wake)
-        # Wake later: `asyncio.Event.set` iterates over its waiters, and a woken one removes itself.
+        # Wake in a later step: `asyncio.Event.set` iterates over its waiters, and a woken waiter
+        # removes itself from them.
         return here.call_soon(wake, context=outside)
 
 
@@ -487,7 +488,7 @@ def session_lifespan(
         serves_tests: whether tests make requests during the block, each in the test's loop.
 
     Raises:
-        LifespanError: from the app's exception. The thread has ended before.
+        LifespanError: from the app's exception. The thread has already ended.
     """
     from anyio.from_thread import start_blocking_portal
 

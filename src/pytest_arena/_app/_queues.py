@@ -1,8 +1,8 @@
 """Attributes the work on a queued job to the test that queued it.
 
-The worker may be older than that test: a thread or a task that starts at import, in the lifespan,
-in a wider fixture or in an earlier test. It works for the test from when it takes the job until it
-asks the queue for the next one.
+The worker may be older than that test. It may be a thread or a task that started at import, in the
+lifespan, in a wider fixture or in an earlier test. It works for the test after it takes the job,
+until it asks the queue for the next one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class QueuedJob(Piece):
             WORK.set(self.work)
             REQUEST.set(self.request)
         else:
-            # The worker awaits this task, so it does not use its context now.
+            # The worker awaits the present task, so the worker's context is not in use.
             context = context_of(worker)
             self.request_before = context.get(REQUEST)
             context.run(WORK.set, self.work)
@@ -108,11 +108,10 @@ class JobsOfQueue:
 
     def __init__(self) -> None:
         self._waiting: list[QueuedJob] = []
-        # By worker: the work for which it last asked for a job, and its present job.
+        # By worker: the value of `WORK` when it last asked for a job, and its present job.
         self._workers: WeakKeyDictionary[_Worker, _WorkAndJob] = WeakKeyDictionary()
-        self._line: CodeLine | None = (
-            None  # the line where a worker last asked for a job
-        )
+        # The line where a worker last asked for a job.
+        self._line: CodeLine | None = None
         self.is_of_a_library = False  # whether only a library's code asks for items
         # Reentrant: the garbage collector may run a finalizer that uses the same queue.
         self._lock = threading.RLock()
@@ -134,7 +133,10 @@ class JobsOfQueue:
             raise
 
     def begin_get(self, frame: FrameType) -> _Worker:
-        """Note that a frame asks for a job. Return its worker, None for a library's code."""
+        """Note that a frame asks for a job. Return its worker.
+
+        Return None for a library's code and in the main thread.
+        """
         worker = _caller()
         line = line_in_users_code(frame)
         self.is_of_a_library = line is None and self._line is None
@@ -147,7 +149,7 @@ class JobsOfQueue:
 
     @contextmanager
     def waiting(self, worker: _Worker) -> Iterator[None]:
-        """Note a worker that waits for its next job in this block, and the task that awaits it."""
+        """Note that a worker and the present task wait for the next job in this block."""
         idle = []
         with self._lock:
             if worker is not None and not self._waiting:
@@ -166,7 +168,7 @@ class JobsOfQueue:
         if job is None:
             return
         if worker is None:
-            job.end()  # a library takes it
+            job.end()  # a library or the main thread takes it
             return
         work, _ = self._workers.get(worker, _UNKNOWN)
         if work is not None and not work.is_over:
@@ -214,6 +216,7 @@ class JobsOfQueue:
 
 
 def _caller() -> _Worker:
+    """Return the current task, or the current thread if no task runs in it."""
     task = current_task() if running_loop() is not None else None
     return task or threading.current_thread()
 
@@ -246,9 +249,8 @@ def watch_queues(undo: ExitStack) -> None:
         (asyncio.Queue, "task_done", _ending),
     ):
         original = getattr(kind, name)
-        if (
-            original.__code__.co_filename != __file__
-        ):  # else a run around this one watches
+        # An outer run in this process may already watch the queues.
+        if original.__code__.co_filename != __file__:
             replace_attribute(undo, kind, name, wrap(original))
 
 
@@ -294,12 +296,14 @@ def _awaiting(original: Callable[..., Any]) -> Callable[..., object]:
             with jobs.waiting(worker):
                 item = await original(job_queue)
         finally:
-            # Do not use a token: the garbage collector may close this in another context.
+            # Use no token, because the garbage collector may close this coroutine in another
+            # context.
             _is_awaited.set(False)
         jobs.end_get(worker, item)
         return item
 
-    # Not async, so that it runs in the worker: `asyncio.wait_for` may await in a separate task.
+    # Not async, so that `begin_get` runs in the worker. `asyncio.wait_for` may await the coroutine
+    # in a separate task.
     @wraps(original)
     def get(job_queue: object) -> object:
         jobs = _jobs_of(job_queue)

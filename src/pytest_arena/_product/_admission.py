@@ -1,4 +1,4 @@
-"""Decides on connections to servers that no engine opens."""
+"""Decides whether to redirect, admit or refuse connections to servers without an engine."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """An admitted connection: to a test's ``address``, or (None) to one of ``arena_allow``.
+    """The decision to admit a connection.
 
-    ``target`` is set for a connection that no engine has opened and no engine's pool has. It
-    belongs to the level that opened it or its pool, and the end of that level ends it.
+    ``address`` is the test database's address. It is None for a connection that is not redirected.
+
+    ``target`` is set for a connection that no engine has opened and no engine's pool has. Such a
+    connection belongs to the level that opened it or its pool. The end of that level ends it.
     """
 
     address: Address | None = None
@@ -86,10 +88,10 @@ def admit(
 
 
 class SpawnedConnections:
-    """Decides on connections in a process without a core, which multiprocessing has spawned.
+    """Redirects or refuses connections in a process that multiprocessing has spawned.
 
-    ``addresses`` has the addresses of the test's databases. Its keys are the names of a database
-    and a user in the app's URLs.
+    Such a process has no core. ``addresses`` has the addresses of the test's databases. Its keys
+    are the names of a database and a user in the app's URLs.
     """
 
     def __init__(

@@ -145,7 +145,7 @@ class ServerConnections(Generic[RecordT]):
     """Connections of the drivers of a server's product."""
 
     product: str
-    guard_module: str  # watches the drivers, also in spawned processes
+    guard_module: str  # the module that watches the drivers, also in spawned processes
     records: ConnectionRecords[RecordT]
 
     @abstractmethod
@@ -158,7 +158,7 @@ class ServerConnections(Generic[RecordT]):
 
     @abstractmethod
     def _reset(self, raw: RawConnection[RecordT], serial: int | None) -> str:
-        """Reset the session if a level has changed it. Return why it must end, or ""."""
+        """Reset the session if the level has changed it. Return why it must end, or ""."""
 
     @abstractmethod
     def _end(self, raw: RawConnection[RecordT]) -> None:
