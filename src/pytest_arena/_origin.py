@@ -454,7 +454,7 @@ class Work(Protocol):
         """Note an error that no code of the app retrieves."""
 
     def cut(self, lines: Iterable[str]) -> None:
-        """Note the lines of work that the end of the test interrupted."""
+        """Note the lines of unfinished work that was cancelled."""
 
     def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Note that this work schedules a call in a loop. Return whether to track the call."""

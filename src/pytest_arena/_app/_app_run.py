@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._sync_client import TestClient
     from pytest_arena._values import CodeLine
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 _NOTHING: Options = MappingProxyType({})
 # An option with different names in sync and async clients. Both kinds of clients accept both names.
@@ -222,8 +222,8 @@ class AppRun:
         """Return the lines of the lifespan's tasks that the app's shutdown cut off."""
         return self._lifespan.cut_off() if self._lifespan else []
 
+    # The lifespans that no request of a test has started.
     def _lifespans_of_fixtures(self) -> list[Lifespan]:
-        """Return the lifespans that no request of a test has started."""
         known = self._lifespan.known() if self._lifespan else []
         return [lifespan for lifespan in known if lifespan.request is None]
 
@@ -321,7 +321,7 @@ class Portal:
                     self._portal = self._end.enter_context(portal)
                 finally:
                     WORK.reset(work)
-                # Cancel tasks: an open websocket or task would keep the thread for ever.
+                # Cancel tasks, because an open websocket or task would keep the thread for ever.
                 self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
             return self._portal
 

@@ -250,7 +250,7 @@ def _restore_setting(setting: _Setting) -> str:
     elif isinstance(value, list):
         value[:] = items
     if name in _IN_THE_STACK:
-        # Starlette builds a new stack: the old one has the test's handlers.
+        # Make Starlette build a new stack, because the old one has the test's handlers.
         attributes["middleware_stack"] = None
     return name
 
@@ -330,7 +330,7 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
             yield name, container
     extensions = getattr(app, "extensions", None)
     if isinstance(extensions, dict):
-        # A new extension stays: it has also registered functions.
+        # Keep a new extension, because it has also registered functions.
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held

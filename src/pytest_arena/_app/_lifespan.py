@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import LifespanError
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 # Seconds for a shutdown, which closes a few pools. pytest-arena cancels a longer one.
 PATIENCE = 10.0

@@ -89,8 +89,8 @@ class QueuedJob(Piece):
     def make_test_wait(self, worker_line: CodeLine | None) -> None:
         """Make the end of the test wait for this job.
 
-        Without a line of the user's code, such as in a callback of a loop, messages name the line
-        of the worker.
+        Messages name the line that queued the job. If that line is unknown, such as in a callback
+        of a loop, they name the worker's line.
         """
         PIECES[self] = self._line or worker_line
 
@@ -215,8 +215,8 @@ class JobsOfQueue:
         return work is None or worker in IDLE_WORKERS or job is not None
 
 
+# The current task, or the current thread if no task runs in it.
 def _caller() -> _Worker:
-    """Return the current task, or the current thread if no task runs in it."""
     task = current_task() if running_loop() is not None else None
     return task or threading.current_thread()
 

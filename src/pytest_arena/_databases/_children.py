@@ -1,8 +1,8 @@
 """Checks which databases of the app a child process may open.
 
 pytest-arena does not guard a child process. It refuses to start a child whose arguments name a
-database of the app, and a client program such as psql on any other database than the tests'. It
-notes a child whose environment, or the app's code, names a database of the app.
+database of the app. It also refuses a client program, such as psql, on any other database than the
+tests'. It notes a child if the child's environment, or the app's code, names a database of the app.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import RequestedDatabase
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>()\[\]{}|;`]+")
 _PATH = re.compile(r"[^\s'\"<>()\[\]{}|;`=,:?&]+")

@@ -60,14 +60,14 @@ if TYPE_CHECKING:
     from pytest_arena._product import BuildTarget, RawWrites
     from pytest_arena._values import ServerLogin
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 
 _FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
 _NEW_DATABASES = 16  # after so many new databases, run the garbage collector
 
 
-# Not frozen: each test creates one, and a frozen one takes twice as long.
+# Not frozen, because each test creates a level. A frozen dataclass takes twice as long to create.
 @dataclass(slots=True, eq=False)
 class Level:
     """The lifetime of a test, an example or a wider fixture. Its end restores all databases.
@@ -81,7 +81,8 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
-    from_template: bool = False  # whether it starts without changes of the levels below
+    # Whether it starts from the template, without the changes of the levels below.
+    from_template: bool = False
     # Whether the level is between the set-up and the tear-down of its fixture.
     is_idle: bool = False
 
@@ -371,7 +372,7 @@ class Databases:
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError if the caller works for a test that has ended.
 
-        A refused statement fails the run: the work has kept its connection after its test.
+        A refused statement fails the run, because the work has kept its connection after its test.
         """
         work = WORK.get()
         is_late = work is not None and work.is_over
@@ -413,7 +414,7 @@ class Databases:
         self.finished = True
 
     def become_guest(self) -> None:
-        """Admit every connection from now on: an outer run without pytest-arena continues."""
+        """Admit every connection from now on, because a run without pytest-arena continues."""
         self.is_guest = True
         self.files.allow_all()
 

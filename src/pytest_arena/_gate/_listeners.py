@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import Checkout, Registry
     from pytest_arena._product import ConnectTarget, Key
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 
 # The parent's connections in a fork. SQLite forbids a fork to use or to close them.

@@ -61,10 +61,11 @@ class Registry:
         self.checkouts = 0  # the number of checkouts so far
         # Whether a driver ever opened a connection without an engine.
         self.has_raw = False
-        # Called when such a connection ends without a commit: with its writes, and whether the
-        # garbage collector ends it.
+        # Called when such a connection ends without a commit. The arguments are its writes, and
+        # whether the garbage collector ends it.
         self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
-        # Called at each COPY of a pooled connection: with the driver's connection and the COPY.
+        # Called at each COPY that the app sends by a pooled connection of a driver. The arguments
+        # are that connection and the statement.
         self.copied: Callable[[object, str], None] = _ignore
         # Threads that still work for a test that is over, each with the frame of that work.
         self.late: dict[int, FrameType] = {}
@@ -104,7 +105,7 @@ class Registry:
         self._early_threads = frozenset(threading.enumerate()) - {main}
 
     def when_began(self, thread: threading.Thread) -> str:
-        """Return when a thread began, in words, "" if the present test may have begun it."""
+        """Return words for when a thread began, or "" if the present test may have started it."""
         if thread in self._early_threads:
             return "before the first test"
         start: ThreadStart | None = getattr(thread, "arena_start", None)
@@ -464,7 +465,7 @@ class Checkout:
 
     @property
     def is_of_wide_fixture(self) -> bool:
-        """Whether a running task of a wider fixture checked it out. That task returns it."""
+        """Whether a running task of a wider fixture checked it out. The task returns it later."""
         return is_of_wide_fixture(self._task())
 
     @property

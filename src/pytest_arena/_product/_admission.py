@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The decision to admit a connection.
 
-    ``address`` is the test database's address. It is None for a connection that is not redirected.
+    ``address`` is the test database's address, or None if the connection is not redirected.
 
     ``target`` is set for a connection that no engine has opened and no engine's pool has. Such a
     connection belongs to the level that opened it or its pool. The end of that level ends it.

@@ -59,12 +59,12 @@ class ConnectionRecord:
             self.opened_at = user_line()
 
     def join_pool(self) -> None:
-        """Note that no level needs to end it: a pool has it, or pytest-arena has ended it."""
+        """Note that no level ends it, because a pool has it or pytest-arena has ended it."""
         if self.admission is not None:
             self.admission = replace(self.admission, target=None)
 
     def note_idle(self, key: Key | None) -> None:
-        """Note that it is idle in an engine's pool, or (None) that the pool has handed it out."""
+        """Note that it is idle in an engine's pool. With None, note that the pool hands it out."""
         self.idle_key = key
 
     def forget_changes(self, serial: int) -> None:

@@ -202,7 +202,8 @@ class FixtureLevels:
             left_open = [*by_socket, *test.left_open()]
             if left_open:
                 late_work.cut(left_open)
-            # `_close_clients` could not end a request that is inside a statement.
+            # End open requests before the wait. `_close_clients` cannot end a request that is
+            # inside a statement.
             test.end_exchanges()
             late_work.settled()
         test.close_bodies()

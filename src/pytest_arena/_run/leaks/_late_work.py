@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     TaskFilter = Callable[[AnyTask], bool]
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
+__tracebackhide__ = True  # tracebacks end at the user's line
 
 # Seconds to wait for a child process, if the run has already waited in vain for a child process
 # that the same line started.
@@ -241,7 +241,7 @@ class LateWork:
                     yield line_of_coroutine(task.get_coro()) or _name_of(task)
 
     def cut(self, lines: Iterable[str]) -> None:
-        """Note the lines of requests and tasks that pytest-arena has cut off."""
+        """Note the lines of requests and tasks that were cancelled before they finished."""
         self.cut_off += lines
 
     def finish(self) -> None:
@@ -345,8 +345,7 @@ class LateWork:
     def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Yield after a short pause while work runs and the time is not up.
 
-        ``patience`` is None at the end of the test. Then the work that still runs is noted as cut
-        off.
+        No ``patience`` means the end of the test. Then the work that still runs is noted as cut off.
 
         Raises:
             LateWorkError: work still ran after ``patience`` seconds.

@@ -126,6 +126,6 @@ class Tasks:
             yield from all_tasks(loop)
 
 
+# The number of this thread, or None if a loop runs in it.
 def _thread_without_loop() -> int | None:
-    """Return the number of this thread, or None if a loop runs in it."""
     return None if running_loop() else threading.get_ident()

@@ -165,7 +165,7 @@ class Levels:
 
     @delayed_signals()
     def drop_if_clean(self, level: Level) -> bool:
-        """Drop a level if it is the top one and no connection has written in it."""
+        """Drop a level if it is the top one and has no writes. Return whether it was dropped."""
         if self._stack[-1] is not level:
             return False
         databases = self._participating_databases()

@@ -241,8 +241,8 @@ class DatabaseParticipant:
             return is_changed
         # A half-read cursor in a reference cycle keeps the lock of its connection.
         gc.collect()
-        # Wait also if no checkout may end by itself, because an unknown reader that polls the
-        # database may be in a transaction now.
+        # Wait for a second in total, even if no known connection is in use. An unknown reader that
+        # polls the database may be in a transaction now.
         is_changed = self._left_with_patience(_PATIENCE_WITH_OTHERS - patience)
         if is_changed is not None:
             return is_changed
