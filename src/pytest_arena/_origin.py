@@ -101,7 +101,7 @@ Call = tuple[CodeLine, ...]
 
 
 def _is_of_context_manager(code: CodeType) -> bool:
-    """Return whether a function is a generator, or enters or leaves a context manager."""
+    """Return whether a function is a generator, or the enter or exit method of a context manager."""
     is_generator = code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
     return bool(is_generator) or code.co_name in _CONTEXT_MANAGER_METHODS
 
@@ -324,8 +324,9 @@ def is_driven_here() -> bool:
 
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
 
-# At a call of these functions, the logical stack continues in another stack. They are SQLAlchemy's
-# call of sync code, a step of asyncio's loop, and aiosqlite's worker, which has two names.
+# At a frame of these functions, the logical stack continues in another stack. They are SQLAlchemy's
+# call of sync code, a step of asyncio's loop, and aiosqlite's worker, whose name depends on the
+# version.
 _STACK_SWITCHES = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
 _FILES_WITH_STACK_SWITCHES = (
     "/sqlalchemy/util/concurrency.py",

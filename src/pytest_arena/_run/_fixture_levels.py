@@ -133,7 +133,7 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
-        # Refuse it only now: a thread of an ended lifespan may end its transaction in these steps.
+        # Refuse ended lifespans only now, because their threads may end transactions in the steps.
         registry = test.gate.registry
         if test.is_used and (threading.active_count() > 1 or registry.ended_owners):
             registry.refuse_ended_owners()
@@ -478,7 +478,7 @@ class FixtureLevels:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.
             if self.levels.find(owner) is level:
-                # If Ctrl-C interrupted `finish_above`, other levels are still above this one.
+                # If Ctrl-C interrupted `finish_above`, other levels may still be above this one.
                 for upper in self.levels.above(level):
                     self.levels.leave(upper)
                 self.levels.leave(level)

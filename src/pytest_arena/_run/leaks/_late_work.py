@@ -210,8 +210,9 @@ class LateWork:
                 if getattr(context.get(WORK), "is_over", False):
                     continue  # the work of an earlier test
                 hops = context.get(HOPS) or ()
-                # Skip a task that the lifespan, a fixture or SQLAlchemy has started. SQLAlchemy
-                # closes the session of an `async with` in a task.
+                # Skip a task without a request and without a line of the user's code. The lifespan,
+                # a fixture or SQLAlchemy has started it. SQLAlchemy closes the session of an
+                # `async with` in a task.
                 if not (hops or _may_be_in_users_code(task)):
                     continue
                 # The task that serves the first request existed before that request.
@@ -345,7 +346,7 @@ class LateWork:
     def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Yield after a short pause while work runs and the time is not up.
 
-        No ``patience`` means the end of the test. Then the work that still runs is noted as cut off.
+        No ``patience`` means the end of the test. Work that still runs is then noted as cut off.
 
         Raises:
             LateWorkError: work still ran after ``patience`` seconds.
@@ -405,7 +406,7 @@ async def _let_pass(passes: int = _PASSES) -> None:
 
 
 def threads_at_work() -> dict[int, list[FrameType]]:
-    """Return the other threads that run the user's code, with its frames, innermost first."""
+    """Return the other threads in the user's code, each with its user frames, innermost first."""
     stacks = innermost_frames()
     # The frame of this function would keep its callers in a reference cycle.
     del stacks[threading.get_ident()]

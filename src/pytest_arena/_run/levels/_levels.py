@@ -205,7 +205,7 @@ class Levels:
             self.gate.invalidate_stale()
 
     def leave(self, level: Level) -> list[str]:
-        """Restore the state before the top level. Return the names of the databases that changed.
+        """Restore the state from before the top level. Return the names of changed databases.
 
         Raises:
             IsolationError: pytest-arena ended a transaction of a wider fixture, or there is no
