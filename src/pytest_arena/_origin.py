@@ -101,7 +101,7 @@ Call = tuple[CodeLine, ...]
 
 
 def _is_of_context_manager(code: CodeType) -> bool:
-    """Return whether a function is a generator, or the enter or exit method of a context manager."""
+    """Return whether a function is a generator, or a context manager's enter or exit method."""
     is_generator = code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
     return bool(is_generator) or code.co_name in _CONTEXT_MANAGER_METHODS
 
