@@ -1,0 +1,171 @@
+"""Settings and snapshots that a test leaves in a connection of a wider fixture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from pytest_arena.testing import Example
+
+ON_A_SERVER = """
+import pytest
+import pytest_asyncio
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+URL = "postgresql+DRIVER://me@db.example.org/shop"
+engine = create_engine(URL.replace("DRIVER", "psycopg"))
+fixed = engine.execution_options(isolation_level="REPEATABLE READ")
+async_engine = create_async_engine(
+    URL.replace("DRIVER", "asyncpg"), isolation_level="SERIALIZABLE"
+)
+NAMES = text("SELECT name FROM dancers ORDER BY name")
+INSERT = text("INSERT INTO dancers (name) VALUES ('Storm')")
+
+
+def add():
+    with engine.begin() as connection:
+        connection.execute(INSERT)
+
+
+@pytest.fixture(scope="module")
+def session(arena):
+    with Session(fixed) as session:
+        yield session
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_session(session, turn):
+    add()
+    assert session.scalars(NAMES).all() == ["Sand", "Storm"]
+
+
+def test_after_the_sessions(session):
+    assert session.scalars(NAMES).all() == ["Sand"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def async_session(arena):
+    async with AsyncSession(async_engine) as session:
+        yield session
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("turn", range(2))
+async def test_an_async_session(async_session, turn):
+    add()
+    assert (await async_session.scalars(NAMES)).all() == ["Sand", "Storm"]
+
+
+@pytest.fixture(scope="module")
+def connection(arena):
+    with engine.connect() as connection:
+        connection.execute(text("SET app.kept = 'kept'"))
+        connection.commit()
+        yield connection
+
+
+STATE = text('''SELECT concat(
+    to_regclass('pg_temp.mine'), current_setting('statement_timeout'),
+    (SELECT count(*) FROM pg_listening_channels()),
+    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))''')
+CHANGES = [
+    "CREATE TEMP TABLE mine (x int)",
+    "SET statement_timeout = 5000",
+    "LISTEN news",
+    "SELECT pg_advisory_lock(7)",
+]
+
+
+def test_a_setting_of_the_fixture(connection):
+    assert connection.scalar(text("SELECT current_setting('app.kept')")) == "kept"
+    connection.rollback()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_setting_of_a_test(connection, change):
+    assert connection.scalar(STATE) == "000"
+    connection.execute(text(change))
+    connection.commit()
+
+
+def test_after_the_settings(connection):
+    assert connection.scalar(STATE) == "000"
+    connection.rollback()
+
+
+@pytest.fixture(scope="module")
+def suites_transaction(arena):
+    with engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(INSERT)
+        yield connection
+        transaction.rollback()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_savepoints_in_a_fixtures_transaction(suites_transaction, turn):
+    with suites_transaction.begin_nested() as savepoint:
+        suites_transaction.execute(text("SET LOCAL statement_timeout = 5000"))
+        suites_transaction.execute(text("DELETE FROM dancers WHERE name = 'Storm'"))
+        savepoint.rollback()
+    assert suites_transaction.scalars(NAMES).all() == ["Sand", "Storm"]
+"""
+
+
+@pytest.mark.slow
+def test_a_connection_of_a_wide_fixture_opens_again(example: Example) -> None:
+    """A session reads the rows of its test, and a later test finds no setting of an earlier one."""
+    project = on_postgresql(example, test_it=ON_A_SERVER)
+    project.run("-p", "no:randomly", "-W", "ignore").expect(passed=13)
+
+
+NAMED = """
+import pytest
+from sqlalchemy import text
+from warm_engine import engine
+
+
+@pytest.fixture(scope="module")
+def connection(arena):
+    with engine.connect() as connection:
+        yield connection
+
+
+def test_leaves(connection):
+    CHANGE
+
+
+def test_next(connection):
+    connection.rollback()
+"""
+IN_A_TRANSACTION = """\
+connection.execute(text("DECLARE names CURSOR FOR SELECT name FROM dancers"))
+    with engine.begin() as other:
+        other.execute(text("INSERT INTO dancers (name) VALUES ('Storm')"))"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "connection.execute(text('PRAGMA recursive_triggers = ON'))",
+        pytest.param(IN_A_TRANSACTION, marks=pytest.mark.slow),
+    ],
+    ids=["of a file", "in a transaction"],
+)
+def test_a_connection_that_cannot_open_again_is_named(example: Example, change: str) -> None:
+    """The next use of a Core connection whose transaction was ended would be an error."""
+    url = "sqlite:///dev.db"
+    if "CURSOR" in change:
+        url = "postgresql+psycopg://me@db.example.org/shop"
+        example = on_postgresql(example)
+    project = example.with_files(
+        warm_engine=f"from sqlalchemy import create_engine\n\nengine = create_engine({url!r})\n",
+        test_it=NAMED.replace("CHANGE", change),
+    )
+    run = project.run("-p", "no:randomly", "-W", "ignore").expect(passed=2)
+    run.says("test_it.py::test_leaves left a setting, a temporary table or an open snapshot in a")
