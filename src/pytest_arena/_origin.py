@@ -783,12 +783,9 @@ def _watch_threads(undo: ExitStack) -> None:
         if work or starter == main_thread().ident:
             starter = 0
         is_users = line_of_function(function) is not None
-        # The target may be a library's function that calls the user's code, such as `asyncio.run`.
-        # A thread of `run_forever` does jobs of any test, so it does not count.
-        name = getattr(function, "__name__", "")
-        if not is_users and not name.endswith("_forever"):
-            caller = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
-            is_users = line_in_users_code(caller) is not None
+        if not is_users:
+            # A library's function may call the user's, such as `asyncio.run` or `Context.run`.
+            is_users = any(map(_is_of_user, getattr(thread, "_args", ())))
         owner = _owner_here(is_users=is_users)
         module = getattr(function, "__module__", None) or ""
         if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
@@ -803,6 +800,13 @@ def _watch_threads(undo: ExitStack) -> None:
 
     replace_attribute(undo, Thread, "__init__", watched_init)
     replace_attribute(undo, Thread, "start", watched_start)
+
+
+def _is_of_user(argument: object) -> bool:
+    """Return whether an argument is a function or a coroutine of the user."""
+    if isinstance(argument, CoroutineType):
+        return line_of_coroutine(argument) is not None
+    return line_of_function(argument) is not None
 
 
 # A thread of these libraries does jobs of any test.
