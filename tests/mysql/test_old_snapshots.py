@@ -52,3 +52,34 @@ def test_a_session_of_the_test(server: StoryMySQLServer, tmp_path: Path, driver:
     line = "began before POST /items/pear, and could not see what it committed: test_own.py:10"
     run.says(line).says("next: before it reads again, session.rollback(), with await if it is")
     assert run.output.count("read from an old snapshot") == 1
+
+
+# The session of FastAPI's full-stack template.
+WIDE_SESSION = """
+import pytest
+from app import URL, Item
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+engine = create_engine(URL.replace("asyncmy", "pymysql"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def db(arena):
+    with Session(engine) as session:
+        yield session
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_commits_and_reads(db, turn):
+    item = db.scalars(select(Item)).one()
+    assert item.name == "seeded"
+    item.name = "changed"
+    db.commit()
+    assert db.scalar(select(Item.name)) == "changed"
+"""
+
+
+def test_a_session_of_a_wide_fixture(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The snapshot of a test's last read ends with the test."""
+    shop(server, tmp_path).with_files(test_wide=WIDE_SESSION).run("-q").expect(passed=2)

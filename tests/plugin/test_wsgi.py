@@ -338,6 +338,19 @@ def test_rows(app, turn):
     assert names() == ["Sand", "Dune"]
 
 
+@pytest.fixture(scope="module")
+def wide_client(app):
+    return app.test_client()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_cookies(wide_client, turn):
+    assert wide_client.get_cookie("login") is None
+    assert "X_LOGIN" not in wide_client.environ_base
+    wide_client.set_cookie("login", "Sand")
+    wide_client.environ_base["X_LOGIN"] = "Sand"
+
+
 @pytest.mark.parametrize("turn", range(2))
 def test_globals(app, turn):
     assert "user" not in g
@@ -367,7 +380,7 @@ def test_a_context_of_a_session_fixture_holds_no_session_of_a_test(flask: Exampl
     project = flask.with_files(app=FLASK_SQLALCHEMY, test_context=IN_A_SESSIONS_CONTEXT)
     project = project.change("pytest.ini", "app:app", "app:create_app")
     run = project.run("-p", "no:randomly", "-W", "ignore::ResourceWarning")
-    run.expect(passed=10, errors=1, status=1)
+    run.expect(passed=12, errors=1, status=1)
     run.says("ERROR test_context.py::test_leaves_a_transaction")
 
 

@@ -91,6 +91,13 @@ class ClientState:
         return is_changed
 
 
+def _state_of_client(client: Any) -> ClientState | Contents:
+    """Record the state of a client of Starlette, Litestar or an HTTP library, or of Flask."""
+    if hasattr(client, "cookies"):
+        return ClientState(client)
+    return Contents([client._cookies, getattr(client, "environ_base", {})])  # noqa: SLF001 - no public name
+
+
 class RunOfFixture(Protocol):
     """An app that a wide fixture runs."""
 
@@ -132,7 +139,7 @@ class AppState:
             lifespan_states.append(run.state)
             parts += apps_of(run.app)
         for client in WIDE_CLIENTS:
-            self._parts.append(("a TestClient", ClientState(client)))
+            self._parts.append(("a TestClient", _state_of_client(client)))
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
         self._schemas = _schemas_of(parts)

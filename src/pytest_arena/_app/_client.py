@@ -751,7 +751,10 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
 
 def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
     """Note each test client that a module, a class or a wider fixture creates."""
-    client_class = module.TestClient
+    _watch_wide_clients(undo, module.TestClient)
+
+
+def _watch_wide_clients(undo: ExitStack, client_class: Any) -> None:
     original = client_class.__init__
 
     @functools.wraps(original)
@@ -766,6 +769,7 @@ def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
 def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of Werkzeug's ``app.test_client()``, which calls a WSGI app."""
     client_class = module.Client
+    _watch_wide_clients(undo, client_class)
     original = client_class.run_wsgi_app
 
     @functools.wraps(original)

@@ -249,6 +249,10 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         has_snapshot = level == "REPEATABLE READ" and self.is_begun
         return self._record.snapshot if has_snapshot else None
 
+    def keeps_snapshot(self) -> bool:
+        """Return whether a transaction is open, and its isolation is REPEATABLE READ."""
+        return self.snapshot is not None
+
     def has_written(self, dbapi_connection: object, since: int) -> bool:
         """Return whether the open transaction has changed rows, without a round trip."""
         del dbapi_connection, since

@@ -258,10 +258,6 @@ class ServerHandle(Generic[RecordT]):
         """Return whether this is the handle's connection."""
         return self._reference() is driver_connection(dbapi_connection)
 
-    def keeps_snapshot(self) -> bool:
-        """Return False."""
-        return False
-
     def changes(self) -> int:
         """Return 0: no driver counts the changed rows of a transaction."""
         return 0
