@@ -293,7 +293,8 @@ class Gate:
         pooled = checkout.connection
         is_left = pooled.is_altered(serial)
         if is_restored and not is_left and checkout.handle is not None:
-            is_left = checkout.handle.keeps_snapshot()
+            dbapi_connection = checkout.entry.dbapi_connection
+            is_left = checkout.handle.keeps_snapshot(dbapi_connection)
         if not is_left or checkout.in_transaction:
             return False
         if pooled.key is None or self.registry.is_in_core_transaction(checkout):

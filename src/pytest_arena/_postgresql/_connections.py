@@ -288,12 +288,13 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         """Return None: PostgreSQL's default is READ COMMITTED."""
         return
 
-    def keeps_snapshot(self) -> bool:
-        """Return whether its transaction has a snapshot: for a cursor, or by REPEATABLE READ."""
-        if not self.is_begun:
-            return False
-        isolation = _isolation_at(self._target)
-        return isolation is not None and self._pid in isolation.readers()
+    def keeps_snapshot(self, dbapi_connection: object) -> bool:
+        """Return whether a transaction is open, and its isolation is above READ COMMITTED."""
+        level = getattr(self._reference(), "isolation_level", None)
+        if level is None:  # asyncpg
+            level = getattr(dbapi_connection, "isolation_level", None)
+        name = str(getattr(level, "name", level)).lower()
+        return name in _LEVELS_WITH_SNAPSHOT and self.is_begun
 
     def interrupt(self) -> None:
         """Cancel the running statement."""
@@ -372,6 +373,10 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         if self._record.has_temporary:
             return True
         return self._record.names_settings and found_reader.is_set()
+
+
+# psycopg2 has numbers for REPEATABLE READ and SERIALIZABLE.
+_LEVELS_WITH_SNAPSHOT = {"repeatable_read", "serializable", "2", "3"}
 
 
 def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:

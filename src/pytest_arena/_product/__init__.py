@@ -360,7 +360,7 @@ class Handle(Protocol):
     def snapshot(self) -> ReadSnapshot | None:
         """The snapshot of the open transaction, None if it sees later commits of others."""
 
-    def keeps_snapshot(self) -> bool:
+    def keeps_snapshot(self, dbapi_connection: object) -> bool:
         """Return whether an open transaction still reads rows that were restored since."""
 
     def changes(self) -> int:

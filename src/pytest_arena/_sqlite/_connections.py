@@ -79,7 +79,7 @@ class SQLiteHandle:
     is_begun = in_transaction
     snapshot = None  # a SELECT begins no transaction
 
-    def keeps_snapshot(self) -> bool:
+    def keeps_snapshot(self, dbapi_connection: object) -> bool:  # noqa: ARG002 - the seam's signature
         """Return False: a restore waits for the end of a transaction that reads."""
         return False
 

@@ -458,13 +458,6 @@ class ServerIsolation:
         """Return the live database's backends inside a transaction with changes."""
         return set(self.live.look(self.depth).writers)
 
-    def readers(self) -> set[int]:
-        """Return the server's backends whose open transaction keeps a snapshot."""
-        rows = self._registry.control.rows(
-            "SELECT pid FROM pg_stat_activity WHERE backend_xmin IS NOT NULL"
-        )
-        return {int(pid) for (pid,) in rows}
-
     def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
         if any(level.live.end_client(pid, cancel=cancel) for level in self._stack):

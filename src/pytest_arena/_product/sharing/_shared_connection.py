@@ -117,10 +117,6 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         """Return the pid of the client whose transaction has a savepoint, in a set."""
         return set() if self._holder is None else {self._holder.pid}
 
-    def readers(self) -> set[int]:
-        """Return no client: they share one transaction, which sees all its rows."""
-        return set()
-
     def writers(self) -> set[int]:
         """Return the pid of the client whose open transaction has written, in a set."""
         holder = self._holder
