@@ -325,9 +325,8 @@ def is_driven_here() -> bool:
 _RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
 
 # At a frame of these functions, the logical stack continues in another stack. They are SQLAlchemy's
-# call of sync code, a step of asyncio's loop, and aiosqlite's worker, whose name depends on the
-# version.
-_STACK_SWITCHES = {"greenlet_spawn", "_run", "run", "_connection_worker_thread"}
+# call of sync code, a step of asyncio's loop, and aiosqlite's worker.
+_STACK_SWITCHES = {"greenlet_spawn", "_run", "_connection_worker_thread"}
 _FILES_WITH_STACK_SWITCHES = (
     "/sqlalchemy/util/concurrency.py",
     "/sqlalchemy/util/_concurrency_py3k.py",

@@ -6,7 +6,7 @@ import contextlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL, Dialect
@@ -120,13 +120,8 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     product = "mysql"
     # The server's version, character set and SQL mode.
     question = _DESCRIBED
+    ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
     fix_if_down = "pytest …   # again, when the server answers"
-
-    @property
-    def ddl(self) -> Dialect:
-        """Compiles DDL, without a driver."""
-        dialect: Dialect = cast("Any", MySQLDialect)()
-        return dialect
 
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL, Dialect
@@ -129,13 +129,8 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     product = "postgresql"
     # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
+    ddl_dialect: ClassVar[type[Dialect]] = PGDialect
     fix_if_down = "ARENA_DATABASE=own pytest …   (a private server)"
-
-    @property
-    def ddl(self) -> Dialect:
-        """Compiles DDL, without a driver."""
-        dialect: Dialect = cast("Any", PGDialect)()
-        return dialect
 
     def templates(self, fingerprint: str) -> Iterator[Template[str]]:
         """Yield the finished templates of a fingerprint, as the registry lists them."""

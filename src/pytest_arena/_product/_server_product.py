@@ -109,7 +109,6 @@ class ServerProduct(Generic[RegistryT]):
 
     def new_file(self, name: str, taken: Collection[str]) -> None:
         """Return None: a server stores its databases."""
-        del name, taken
 
     def live_at(self, requested: RequestedDatabase) -> Database | None:
         """Return the database whose ``arena.url`` had this name at any time in this run."""

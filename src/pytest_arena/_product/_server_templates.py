@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+    from sqlalchemy.engine import Dialect
+
     from pytest_arena._product import BuildTarget
     from pytest_arena._product._control_lines import ServerControlLine
     from pytest_arena._product._databases_command import RegistryRow
@@ -87,12 +89,18 @@ class ServerTemplates(Generic[RegistryT]):
     registry: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
+    ddl_dialect: ClassVar[type[Dialect]]
     fix_if_down: ClassVar[str]  # the next step if the server does not answer
 
     @property
     def folder(self) -> None:
         """None: the templates are no files."""
         return None
+
+    @property
+    def ddl(self) -> Dialect:
+        """Compiles DDL, without a driver."""
+        return self.ddl_dialect()
 
     @property
     def has_schema(self) -> bool:

@@ -82,7 +82,6 @@ class SQLite(WithoutPolicies):
 
     def live_at(self, requested: RequestedDatabase) -> None:
         """Return None: SQLite has no server."""
-        del requested
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """Return an unused path for a database.
