@@ -40,7 +40,9 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     requested = _requested_names(known, of_engines)
     used = databases.provisioned()
     stores = databases.provision.stores.values()
+    products = databases.products.opened.values()
     named = dict.fromkeys([*config.schema, *config.seed])
+    changed_on_servers = chain(*(product.changed_by_others() for product in products))
     reasons = chain.from_iterable(store.reasons for store in stores)
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
@@ -63,7 +65,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         unasked=tuple(name for name in named if name and name not in requested),
         unused=tuple(_unused(config, [*of_engines, *used], databases)),
         suggestion=suggestion,
-        spoiled=(*databases.files.changed(), *_changed_on_servers(databases)),
+        spoiled=(*databases.files.changed(), *changed_on_servers),
         unchanged=databases.files.unchanged(),
         started=tuple(databases.children.starts),
         servers=servers,
@@ -100,11 +102,6 @@ def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[s
     """Return the names of the databases that engines have requested."""
     tails = [database.tails for database in of_engines]
     return {*chain(*known.ended.values(), *tails)}
-
-
-def _changed_on_servers(databases: Databases) -> Iterator[str]:
-    for product in databases.products.opened.values():
-        yield from product.changed_by_others()
 
 
 def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:

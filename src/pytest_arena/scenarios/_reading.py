@@ -223,14 +223,6 @@ class Reading:
             rows -= _all_rows(source.written)
         return bool(rows)
 
-    def _live_files(self) -> list[Database]:
-        """Return the databases that a driver may write to without an engine."""
-        return [
-            database
-            for database in self.run.moments.used()
-            if database.live is not None
-        ]
-
     def _compare_in_test(
         self,
         statement_log: StatementLog,
@@ -262,10 +254,11 @@ class Reading:
                 raise NotKnown("it was sent at the same time as others")
             return rows
         if rows is not None:  # no engine has written
-            databases = self._live_files()
-            if request.request.method not in READING_METHODS:
-                # A driver may have written, by COPY for instance.
-                databases = self.run.moments.used()
+            # A driver may have written, by COPY for instance.
+            databases = self.run.moments.used()
+            if request.request.method in READING_METHODS:
+                # Only to these may a driver write without an engine.
+                databases = [each for each in databases if each.live is not None]
             if all(before.time_of(each) is after.time_of(each) for each in databases):
                 return rows
         return self._compare(before, after)
