@@ -411,7 +411,7 @@ def _order(change: Change) -> tuple[int, list[_SortValue]]:
     """Return a key that sorts changes by kind, then by the row's key. Numbers sort as numbers."""
     kind = list(_SIGNS).index(change.kind)
     row = change.row
-    values: list[_SortValue] = []
+    values = []
     for name in change.key or row:
         value = row[name]
         if isinstance(value, int):
@@ -450,8 +450,8 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
     number = len(rows.removed) + len(rows.added)
     if limit is None or number <= limit:
         return rows
-    removed: list[Row] = []
-    added: list[Row] = []
+    removed = []
+    added = []
     total = 0
     for old, new in _pairs(rows):
         is_update = old is not None and new is not None

@@ -83,8 +83,8 @@ def suppressed_health_check(item: object) -> Iterator[None]:
 def _function_fixtures(item: Any) -> tuple[list[str], list[str]]:
     """Return the function-scoped fixtures of a test: pytest-arena's, and the others."""
     fixtures_by_name = _fixtures_of(item)
-    ours: list[str] = []
-    others: list[str] = []
+    ours = []
+    others = []
     for name in inspect.signature(item.function).parameters:
         if name not in fixtures_by_name:
             continue

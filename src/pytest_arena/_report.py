@@ -355,14 +355,14 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     space = _MOST_LINES - len(parts)
     for part in parts:
         space -= len(part.notes)
-    bodies: list[list[str]] = []
+    bodies = []
     for part in reversed(parts):
         rows = _rows_within(part, max(space, 0))
         space -= len(rows)
         bodies.append([*rows, *part.notes])
     bodies.reverse()
     width = _width_of_titles(parts)
-    shown: list[str] = []
+    shown = []
     for part, body in zip(parts, bodies, strict=True):
         line = _cut_title(part.title)
         if part.changes is not None:

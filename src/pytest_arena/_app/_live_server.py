@@ -207,7 +207,7 @@ class LiveServer(Generic[C]):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task: Any = current_task()
-        begun: list[Message] = []
+        begun = []
 
         async def sending_on(message: Message) -> None:
             if message["type"] in _STARTS:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         Place,
         PlaceKind,
         ProductCommands,
-        SweepResult,
     )
 
 _FAILED = 1
@@ -49,7 +48,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
 def _look(kinds: list[PlaceKind]) -> tuple[list[Place], list[ArenaError]]:
     """Return the places, and the errors of places that cannot be read."""
     places: list[Place] = []
-    failures: list[ArenaError] = []
+    failures = []
     for kind in kinds:
         try:
             places += kind.look()
@@ -77,8 +76,8 @@ def _sweep(kinds: list[PlaceKind], *, everything: bool, is_agreed: bool) -> int:
             )
             if not is_agreed:
                 return _FAILED
-    results: list[SweepResult] = []
-    failures: list[ArenaError] = []
+    results = []
+    failures = []
     for kind in kinds:
         try:
             for result in kind.sweep(everything=everything):

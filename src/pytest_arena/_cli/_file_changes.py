@@ -48,8 +48,8 @@ def write_all(changes: list[FileChange]) -> None:
     Raises:
         ConfigError: a file cannot be written, or has changed since it was read.
     """
-    written: list[Path] = []
-    moved: list[FileChange] = []
+    written = []
+    moved = []
     try:
         for change in changes:
             path = change.path.resolve()  # a symbolic link stays

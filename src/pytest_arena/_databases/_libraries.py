@@ -19,7 +19,7 @@ _REQUIRED = re.compile(r"^Requires-Dist: *([\w.-]+)(?!.*\bextra\b)", re.MULTILIN
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of the libraries that have these packages, and of their requirements."""
     folders = _folders()
-    waiting: list[str] = []
+    waiting = []
     for package in {*packages} - sys.stdlib_module_names - {""}:
         name = _normalized(package)
         if name in folders:

@@ -146,7 +146,7 @@ class StageBuild(Generic[ContentT]):
         migrations = self._compared_migrations()
         if migrations is None:
             return Comparison()
-        comparisons: list[Comparison] = []
+        comparisons = []
         run_apart(lambda: comparisons.append(migrations.compare()))
         return comparisons[0]
 
@@ -431,7 +431,7 @@ def run_apart(call: Callable[[], None]) -> None:
 
 
 def _call_in_thread(call: Callable[[], None]) -> None:
-    failures: list[BaseException] = []
+    failures = []
     context = contextvars.copy_context()
 
     def run() -> None:

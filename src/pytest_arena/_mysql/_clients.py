@@ -32,7 +32,7 @@ def client_target(
     """Return the database that a program would connect to, None if it connects to no database."""
     if _WITHOUT_CONNECTION.intersection(arguments):
         return None
-    settings: dict[str, str] = {}
+    settings = {}
     if variables.get("MYSQL_HOST"):
         settings["host"] = variables["MYSQL_HOST"]
     if variables.get("MYSQL_TCP_PORT"):
@@ -48,8 +48,8 @@ def client_target(
 
 def _read(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options that have a value, and the other words."""
-    options: dict[str, str] = {}
-    names: list[str] = []
+    options = {}
+    names = []
     words = iter(arguments)
     for word in words:
         if word.startswith("--"):

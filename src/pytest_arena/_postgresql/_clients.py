@@ -150,8 +150,8 @@ def _read(
     arguments: Sequence[str], take_values: str
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the options that have a value, and the other words."""
-    options: list[tuple[str, str]] = []
-    names: list[str] = []
+    options = []
+    names = []
     words = iter(arguments)
     for word in words:
         if word.startswith("--"):

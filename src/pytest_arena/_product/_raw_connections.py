@@ -174,7 +174,7 @@ class ServerConnections(Generic[RecordT]):
         Reset or end a connection of a wider fixture if the level has changed its session. Return
         the lines of lost writes.
         """
-        lost: list[str] = []
+        lost = []
         for raw in self.records.raw():
             is_of_level = raw.serial == serial
             may_have_lost = is_of_level or raw.record.writes.written_in(serial or 0)

@@ -322,7 +322,7 @@ class SQLiteConnections:
     ) -> SpawnedFiles | None:
         """Return the test's files, by the real paths of the app's files."""
         del engines
-        files: dict[str, str] = {}
+        files = {}
         for database in core.provisioned():
             if database.file and database.key.kind == "file":
                 files[database.key.name] = database.file

@@ -91,7 +91,7 @@ class Mapper:
 
     def _map(self, item: pytest.Item) -> Mapped:
         mappings = dict[Mapping, ScenarioSpec]()
-        errors: list[tuple[str, ScenarioError]] = []
+        errors = []
         markers = list(item.iter_markers("scenario"))
         for marker in markers:
             key = ""

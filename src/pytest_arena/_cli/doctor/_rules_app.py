@@ -568,7 +568,7 @@ def flag_guards_set_up(code: Code) -> Findings:
             await init_db()
     """
     for fixture in code.fixtures:
-        flags: set[str] = set()
+        flags = set()
         for statement in of_kind(ast.Global, fixture.own_nodes):
             flags.update(statement.names)
         for block in of_kind(ast.If, fixture.own_nodes):

@@ -765,7 +765,7 @@ def _commits_behind_yield(function: AnyFunction) -> bool:
     if function.decorator_list:
         return False
     nodes = all_below(*function.body)
-    yielded_at: dict[str, int] = {}
+    yielded_at = {}
     for part in of_kind(ast.Yield, nodes):
         yielded_at[dotted(part.value)] = part.lineno
     for call in of_kind(ast.Call, nodes):

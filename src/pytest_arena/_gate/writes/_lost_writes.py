@@ -581,8 +581,8 @@ class LostWrites:
     def _holders_of_lock(self, own: PooledConnection | None) -> str:
         """Return lines about transactions that may hold a lock, "" without any."""
         is_async = False
-        holders: list[str] = []
-        open_ones: list[str] = []
+        holders = []
+        open_ones = []
         for checkout in self._registry.checked_out():
             if checkout.connection is own:
                 continue
@@ -634,7 +634,7 @@ class WatchingGate(Protocol):
 
 def _written_by(statements: Iterable[RawStatement]) -> list[RawStatement]:
     """Return the statements that wrote, without those rolled back to a savepoint."""
-    written: list[RawStatement] = []
+    written = []
     savepoints: dict[str, int] = {}
     for statement in statements:
         savepoint = savepoint_in(statement.text)

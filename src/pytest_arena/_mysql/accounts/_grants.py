@@ -83,7 +83,7 @@ def grants_on(database: str, lines: Iterable[str]) -> list[Grant]:
         UnreadableGrantError: a line has a role, or revokes a part of a grant.
     """
     grants: list[Grant] = []
-    of_patterns: dict[str, Grant] = {}
+    of_patterns = {}
     for line in lines:
         match = _GRANT.match(line)
         if match is None:

@@ -222,7 +222,7 @@ def _qualifiers(tokens: list[str]) -> list[str]:
     tables: set[str] = set()
     is_list = False  # of tables
     # For each open bracket, `is_list` and the word before it.
-    outer: list[tuple[bool, str]] = []
+    outer = []
     before = ""
     for position, token in enumerate(tokens):
         word = token.upper()

@@ -64,8 +64,8 @@ class ChangedTables:
         True means that the whole table is restored. ``bases`` have the rows from the time when the
         journals were last emptied.
         """
-        touched: dict[str, bool] = {}
-        parents: list[str] = []
+        touched = {}
+        parents = []
         for name, may_cascade in self.entries(is_locking=is_locking).items():
             touched[name] = not self.tables[name].table.key
             if may_cascade:
@@ -75,7 +75,7 @@ class ChangedTables:
 
     def deleting_entries(self, names: Iterable[str]) -> list[str]:
         """Return the statements that delete the entries of tables, one for each journal."""
-        table_numbers: dict[str, list[str]] = defaultdict(list)
+        table_numbers = defaultdict(list)
         for name in names:
             journaled = self.tables[name]
             table_numbers[journaled.journal].append(str(journaled.table.number))

@@ -22,7 +22,7 @@ class JournalLevel:
 
     def replace(self, names: Iterable[str]) -> list[str]:
         """Note tables that are restored whole. Return their copies, which are outdated."""
-        stale: list[str] = []
+        stale = []
         for name in names:
             self.replaced.add(name)
             copy = self.copies.pop(name, None)

@@ -74,7 +74,7 @@ class KeyJournal:
         """Create the triggers in a copy, and note its schema."""
         self._control.rows("SET SESSION lock_wait_timeout = 10")
         guard_app_triggers(self._control, self._database)
-        counted: set[str] = set()
+        counted = set()
         for name, journaled in self._changed.tables.items():
             if journaled.table.has_counter:
                 counted.add(name)
@@ -336,7 +336,7 @@ class KeyJournal:
         """
         until = until or self.moment(exact=True)
         earlier = since.tables if since is not None else {}
-        changed: list[TableRows] = []
+        changed = []
         for name in sorted(until.tables):
             changes = until.tables[name].since(earlier.get(name, ChangedRows()))
             rows = changes.table_rows(self._facts.tables[name], limit)

@@ -246,7 +246,7 @@ class RollbackIsolation(MySQLIsolation):
         if frozen.name not in self._counters:
             self._counters[frozen.name] = _counters_of(control, frozen.name)
         before = self._counters[frozen.name]
-        moved: list[str] = []
+        moved = []
         for table, counter in _counters_of(control, self.live).items():
             if counter != before.get(table):
                 place = f"{identifier(self.live)}.{identifier(table)}"

@@ -138,7 +138,7 @@ def capture_new(control: Control, schema: str) -> list[str]:
             {oid for (oid,) in installed},
         )
         settings = read_canon(control, f"{schema}.canon")
-    missed: list[str] = []
+    missed = []
     for table in filter(existing.are_missing_on, tables):
         path = "" if table.has_names else f"{LIKE_THE_APP};"
         script = existing.completing_script(table, schema, settings)

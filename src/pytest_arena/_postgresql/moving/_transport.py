@@ -312,7 +312,7 @@ class RunningLoop:
             self._on_tls()
             made: Made = await loop.create_connection(factory, host, port, **options)
             return made
-        errors: list[OSError] = []
+        errors = []
         targets = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for family, _, _, _, address in targets:
             try:

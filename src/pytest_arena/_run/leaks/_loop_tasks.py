@@ -95,7 +95,7 @@ class Tasks:
 
     def end(self) -> list[str]:
         """Cancel the tasks that still run in idle loops. Return a line for each."""
-        lines: list[str] = []
+        lines = []
         for loop in self.loops():
             if loop.is_closed():
                 self._threads.pop(loop, None)

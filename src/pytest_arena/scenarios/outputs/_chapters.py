@@ -208,7 +208,7 @@ class Chapter:
         A part begins with the tags and the comments above its line.
         """
         before: list[Line] = []
-        parts: list[Part] = []
+        parts = []
         above: list[Line] = []  # tags and comments that may begin a part
         below = before
         for line in lines:
