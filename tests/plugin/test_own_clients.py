@@ -421,6 +421,7 @@ def test_a_library_that_looks_otherwise_is_imported_all_the_same(example: Exampl
 
 
 COOKIES = """
+import httpx
 import pytest
 from app import app
 from fastapi import Request, Response
@@ -452,12 +453,24 @@ def test_it(turn, staff):
     client.post("/login?name=admin")
     assert client.get("/me").json() == "admin"
     assert staff.get("/me").json() == "staff"
+
+
+@pytest.fixture(scope="module")
+def library_client():
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_a_librarys_client(turn, library_client):
+    assert (await library_client.get("/me")).json() == "nobody"
+    await library_client.post("/login?name=admin")
+    assert (await library_client.get("/me")).json() == "admin"
 """
 
 
 def test_a_login_by_a_modules_client_ends_with_the_test(example: Example) -> None:
     """The cookies that a wider fixture's client got in the fixture stay."""
-    example.with_files(test_it=COOKIES).run().expect(passed=2)
+    example.with_files(test_it=COOKIES).run().expect(passed=4)
 
 
 LEFT = """

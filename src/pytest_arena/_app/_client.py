@@ -717,8 +717,7 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))
     for module in ("httpx", "httpx2"):
         when_imported(module, _note_client_class)
-    for module in _TEST_CLIENTS:
-        when_imported(module, functools.partial(_watch_test_clients, undo))
+        when_imported(module, functools.partial(_watch_http_clients, undo))
     when_imported(
         "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
     )
@@ -727,7 +726,6 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     )
 
 
-_TEST_CLIENTS = ("starlette.testclient", "litestar.testing.client.sync_client")
 _TRANSPORTS = {
     "httpx2": "ASGITransport",
     "httpx": "ASGITransport",
@@ -749,12 +747,15 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
             replace_attribute(undo, transport_class, method, watched)
 
 
-def _watch_test_clients(undo: ExitStack, module: ModuleType) -> None:
-    """Note each test client that a module, a class or a wider fixture creates."""
-    _watch_wide_clients(undo, module.TestClient)
+def _watch_http_clients(undo: ExitStack, module: ModuleType) -> None:
+    """Watch the classes of an HTTP library. The frameworks' test clients derive from them."""
+    for name in ("Client", "AsyncClient"):
+        if hasattr(module, name):
+            _watch_wide_clients(undo, getattr(module, name))
 
 
 def _watch_wide_clients(undo: ExitStack, client_class: Any) -> None:
+    """Note each client that a module, a class or a wider fixture creates."""
     original = client_class.__init__
 
     @functools.wraps(original)

@@ -287,18 +287,19 @@ class Gate:
         """Return whether a wider fixture's connection keeps settings or rows of a level that ended.
 
         A note names the connection if it cannot reconnect without an error in the next test: it is
-        a file's, or a Core connection in a transaction. A transaction that has written is left
-        alone: the suite may undo each test by a savepoint in it.
+        a file's, a raw connection, or a Core connection in a transaction. A transaction that has
+        written stays, because the suite may undo each test by a savepoint in it. A task of the
+        fixture returns its connection itself.
         """
         pooled = checkout.connection
         is_left = pooled.is_altered(serial)
         if is_restored and not is_left and checkout.handle is not None:
             dbapi_connection = checkout.entry.dbapi_connection
             is_left = checkout.handle.keeps_snapshot(dbapi_connection)
-        if not is_left or checkout.in_transaction:
+        if not is_left or checkout.in_transaction or checkout.is_of_wide_fixture:
             return False
-        if pooled.key is None or self.registry.is_in_core_transaction(checkout):
-            pooled.keep_held_settings(serial)
+        if pooled.key is None or not self.registry.can_reconnect(checkout):
+            pooled.keep_until_returned()
             self.core.ledger.note(_gate_notes.left_in_connection(checkout.line))
             return False
         return True

@@ -317,6 +317,11 @@ class PooledConnection:
             self.kept_by += (serial,)
             self.settings = now
 
+    def keep_until_returned(self) -> None:
+        """Keep its settings while it is checked out. Its pool drops it at the next checkout."""
+        self.settings = self._new_settings() or self.settings
+        self.is_stale = True
+
     def _new_settings(self) -> object:
         """Return its settings if they have changed, else None."""
         if self.handle is None or self.settings is None:

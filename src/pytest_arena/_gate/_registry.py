@@ -255,12 +255,16 @@ class Registry:
             session.rollback()
         return is_lost and (has_written or not sessions)
 
-    def is_in_core_transaction(self, checkout: Checkout) -> bool:
-        """Return whether a Core connection is in a transaction that no session has begun."""
-        if checkout.handle is None or not checkout.handle.is_begun:
+    def can_reconnect(self, checkout: Checkout) -> bool:
+        """Return whether the holder of a connection can open another one without an error.
+
+        A session can, and a Core connection outside of a transaction.
+        """
+        if self._holder_of(checkout.proxied) is None:
             return False
         held = [entry_of(connection) for _, connection in held_by_sessions()]
-        return checkout.entry not in held
+        is_begun = checkout.handle is not None and checkout.handle.is_begun
+        return checkout.entry in held or not is_begun
 
     def _holder_of(self, proxied: object) -> Connection | None:
         for holder in alive(self._holders):

@@ -270,6 +270,8 @@ class LateWork:
 
     def children_left(self) -> list[str]:
         """Return the lines that began child processes which still run."""
+        if not CHILDREN:
+            return []
         return children_left((self, self.own), self._patience, self._endless)
 
     def cancel_jobs(self) -> None:
@@ -388,8 +390,6 @@ def children_left(
     Wait at most ``patience`` seconds for the processes. ``endless`` has the lines of processes for
     which the run has waited in vain, and gets more of these lines.
     """
-    if not CHILDREN:
-        return []
     children = [child for child in CHILDREN if child.owner in owners]
     CHILDREN[:] = [child for child in CHILDREN if child not in children]
     if endless.issuperset(str(child.line) for child in children):
