@@ -17,7 +17,14 @@ from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, MethodType
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    MethodType,
+)
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -803,9 +810,10 @@ def _watch_threads(undo: ExitStack) -> None:
 
 def _is_of_user(argument: object) -> bool:
     """Return whether an argument is a function or a coroutine of the user."""
-    if isinstance(argument, CoroutineType):
-        return line_of_coroutine(argument) is not None
-    return line_of_function(argument) is not None
+    # The type is compared, because an attribute of a lazy proxy may raise any error.
+    if type(argument) not in {CoroutineType, FunctionType, MethodType, partial}:
+        return False
+    return bool(line_of_function(argument) or line_of_coroutine(argument))
 
 
 # A thread of these libraries does jobs of any test.

@@ -95,7 +95,8 @@ def _state_of_client(client: Any) -> ClientState | Contents:
     """Record the state of a client of Starlette, Litestar or an HTTP library, or of Flask."""
     if hasattr(client, "cookies"):
         return ClientState(client)
-    return Contents([client._cookies, getattr(client, "environ_base", {})])  # noqa: SLF001 - no public name
+    cookies = getattr(client, "_cookies", None)  # no public name returns all
+    return Contents([cookies, getattr(client, "environ_base", None)])
 
 
 class RunOfFixture(Protocol):

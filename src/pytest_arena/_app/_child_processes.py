@@ -9,7 +9,7 @@ import multiprocessing.process
 import os
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
-from contextvars import Context, ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,11 @@ def _starting_process(original: Callable[..., Any]) -> Callable[..., object]:
 def _submitting(original: Any) -> Any:
     def submit(self: Any, *job: Any, **named: Any) -> Any:
         # The processes of a pool outlive the test, so only the job is noted.
-        future = Context().run(original, self, *job, **named)
+        # A forked worker inherits the app's own context variables.
+        context = copy_context()
+        context.run(WORK.set, None)
+        context.run(OF_WIDE_FIXTURE.set, None)
+        future = context.run(original, self, *job, **named)
 
         def is_running() -> bool:
             return not future.done()

@@ -249,9 +249,8 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         has_snapshot = level == "REPEATABLE READ" and self.is_begun
         return self._record.snapshot if has_snapshot else None
 
-    def keeps_snapshot(self, dbapi_connection: object) -> bool:
+    def keeps_snapshot(self, dbapi_connection: object) -> bool:  # noqa: ARG002 - the seam's signature
         """Return whether a transaction is open, and its isolation is REPEATABLE READ."""
-        del dbapi_connection
         return self.snapshot is not None
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:

@@ -188,10 +188,11 @@ def _stale_columns(
     """Return the first request that changed loaded values of an instance, with the columns."""
     loaded = dict(_loaded_values(state, dialect))
     updates = list(_updates(state, parts, dialect))
-    newest: dict[str, object] = {}
-    for _, update in updates:
-        for column in update.columns:
-            newest[column] = update.after[column]
+    newest = {
+        column: update.after[column]
+        for _, update in updates
+        for column in update.columns
+    }
     for request, update in updates:
         stale = [
             column

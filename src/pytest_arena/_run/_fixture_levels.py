@@ -231,14 +231,16 @@ class FixtureLevels:
                 fix="wait for its end in the test, or begin it by arena.process(…)",
             )
         for line in lines:
-            self._ledger.note(f"{{test}} {_CHILD_STILL_RUNS}: {line}. {_WAIT}")
+            self._ledger.note(f"{{test}} {_CHILD_STILL_RUNS}: {line}. {_END_OF_CHILD}")
 
     def _report_children_of(self, owner: WideFixture) -> None:
         """Note the child processes of a wider fixture that may write in a later test."""
         for line in children_left(
             (owner,), self._config.settle, self._lines_of_children
         ):
-            self._ledger.note(f"{owner.name} {_CHILD_STILL_RUNS}: {line}. {_WAIT}")
+            self._ledger.note(
+                f"{owner.name} {_CHILD_STILL_RUNS}: {line}. {_END_OF_CHILD}"
+            )
 
     def _close_clients(self, test: RunningTest) -> None:
         # The stack calls the last callback first, and continues after a failure.
@@ -542,7 +544,7 @@ class FixtureLevels:
 
 
 _CHILD_STILL_RUNS = "has ended, and a process that it has begun still runs"
-_WAIT = (
+_END_OF_CHILD = (
     "The writes of the process may be in a later test. Wait for its end, or begin it "
     "by arena.process(…)"
 )

@@ -205,11 +205,11 @@ def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], 
         f"SELECT type, name, sql FROM {side}.sqlite_master "
         "WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
-    definitions = {}
-    for kind, name, definition in rows:
-        if name not in shadows:
-            definitions[kind, name] = definition
-    return definitions
+    return {
+        (kind, name): definition
+        for kind, name, definition in rows
+        if name not in shadows
+    }
 
 
 def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:

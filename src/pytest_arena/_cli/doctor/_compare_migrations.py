@@ -44,9 +44,7 @@ def compare_migrations() -> int:
     states = states_below(config.root)
     os.environ.pop("PYTEST_ADDOPTS", None)
     sys.path.insert(0, "")  # as `python -m pytest` has it
-    lines = []
-    for name, ini in schemas.items():
-        lines.append(f"{name} = {ini}" if name else ini)
+    lines = [f"{name} = {ini}" if name else ini for name, ini in schemas.items()]
     schema = "--arena-schema=" + "\n".join(lines)
     plugin = ComparisonPlugin(tuple(schemas))
     output = io.StringIO()

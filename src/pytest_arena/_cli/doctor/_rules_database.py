@@ -192,12 +192,13 @@ def _is_of_the_app(code: Code, node: ast.expr) -> bool:
     if isinstance(node, ast.Name):
         if code.project.is_engine_or_maker(code.origin(node)):
             return True
-        values = []
         function = code.function_of(node)
         nodes = all_below(function) if function else []
-        for statement in of_kind(ast.Assign, nodes):
-            if target_of(statement) == node.id:
-                values.append(statement.value)
+        values = [
+            statement.value
+            for statement in of_kind(ast.Assign, nodes)
+            if target_of(statement) == node.id
+        ]
     for call in of_kind(ast.Call, values):
         # A call with an argument may mean another database.
         if arguments(call):

@@ -155,13 +155,14 @@ def judged_count(document: Document) -> str:
 
 def stays_green(scenarios: Iterable[JudgedScenario]) -> str:
     """Return the next step for tests that survived a sabotage, or "" if none did."""
-    survived: dict[str, None] = {}
     hollow = [judged for judged in scenarios if judged.status is Status.HOLLOW]
     tests = [test for judged in hollow for test in judged.tests]
-    for test in tests:
-        for sabotage in test.sabotages:
-            if sabotage.result == "survived":
-                survived[sabotage.kind] = None
+    survived = dict.fromkeys(
+        sabotage.kind
+        for test in tests
+        for sabotage in test.sabotages
+        if sabotage.result == "survived"
+    )
     if not survived:
         return ""
     tags = " ".join(f"@survives-{kind}" for kind in survived)

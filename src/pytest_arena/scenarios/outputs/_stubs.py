@@ -286,9 +286,7 @@ def _columns(scenario: ScenarioSpec) -> tuple[tuple[str, ...], dict[str, str]]:
     is_unique = len(set(names)) == len(columns)
     if is_unique and all(map(_is_parameter, names)):
         return names, codes
-    for column in columns:
-        codes[column] = f"{_ROW}[{quoted(column)}]"
-    return (_ROW,), codes
+    return (_ROW,), {column: f"{_ROW}[{quoted(column)}]" for column in columns}
 
 
 def _is_parameter(name: str) -> bool:
