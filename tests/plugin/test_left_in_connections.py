@@ -197,3 +197,47 @@ def test_a_connection_that_cannot_open_again_is_named(example: Example, change: 
     )
     run = project.run("-p", "no:randomly", "-W", "ignore").expect(passed=2)
     run.says("test_it.py::test_leaves left a setting, a temporary table or an open snapshot in a")
+
+
+TOLD = """
+import pytest
+from sqlalchemy import create_engine, text
+
+engine = create_engine("postgresql+psycopg://me@db.example.org/shop")
+INSERT = text("INSERT INTO dancers (name) VALUES ('Storm')")
+
+
+@pytest.fixture(scope="module")
+def raw(arena):
+    raw = engine.raw_connection()
+    yield raw
+    raw.close()
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_uses_it(raw, turn):
+    raw.cursor().execute(INSERT.text)
+    raw.commit()
+
+
+@pytest.fixture(scope="module")
+def connection(arena):
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+
+
+def test_writes_in_it(connection):
+    connection.execute(INSERT)
+"""
+
+
+@pytest.mark.slow
+def test_the_summary_names_what_cannot_work(example: Example) -> None:
+    """Each test has a separate database under `clone`."""
+    project = on_postgresql(example, test_it=TOLD)
+    env = {"ARENA_ISOLATION": "clone"}
+    run = project.run("-p", "no:randomly", "-W", "ignore", env=env)
+    run.expect(1, passed=2, failed=1, errors=1)
+    run.says("a fixture keeps a raw connection during its tests (test_it.py:11", "AssertionError")
+    run.says("next:  begin the transaction of the wider fixture in a function fixture")

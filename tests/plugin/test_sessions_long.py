@@ -179,6 +179,74 @@ def test_4_has_another_cause(db):
 """
 
 
+OWN_VALUES = """
+import asyncio
+import threading
+import pytest
+import pytest_asyncio
+from sqlalchemy import select
+from app import Order, maker
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def session(arena):
+    async with maker() as session:
+        yield session
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def order(session):
+    order = Order(item="vase")
+    session.add(order)
+    await session.commit()
+    return order
+
+async def items(session):
+    return sorted(await session.scalars(select(Order.item)))
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("turn", range(2))
+async def test_values(session, order, turn):
+    assert order.item == "vase"
+    assert await items(session) == ["vase"]
+    order.item = "lamp"
+    session.add(Order(item="chair"))
+    await session.commit()
+    assert await items(session) == ["chair", "lamp"]
+
+@pytest.fixture(scope="module")
+def loop():
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+@pytest.fixture(scope="module")
+def session_of_a_thread(arena, loop):
+    session = maker()
+    yield session
+    asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_loop_in_a_thread(order, loop, session_of_a_thread, turn):
+    async def write():
+        assert await items(session_of_a_thread) == ["vase"]
+        session_of_a_thread.add(Order(item="chair"))
+        await session_of_a_thread.commit()
+        assert await items(session_of_a_thread) == ["chair", "vase"]
+
+    asyncio.run_coroutine_threadsafe(write(), loop).result()
+"""
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_suites_own_session_has_the_values_of_before(example: Example, how: str) -> None:
+    """A session with `expire_on_commit=False` keeps its fixture's instances loaded."""
+    project = shop(example, test_values=OWN_VALUES)
+    project.run("-p", "no:randomly", env=env_of(how)).expect(passed=4)
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_a_session_of_a_module_forgets_the_rows_of_a_test(example: Example, how: str) -> None:
     """It holds what it held before the test, with the values of then."""

@@ -86,6 +86,15 @@ def lost_transaction(line: object) -> str:
     )
 
 
+def closed_raw(line: object) -> str:
+    """Return the note for a wider fixture's raw connection to a replaced database."""
+    return (
+        f"a fixture keeps a raw connection during its tests ({line}). pytest-arena has closed it, "
+        "because another database replaced its own. Its next use raises AssertionError. Use "
+        "engine.connect(), or call engine.raw_connection() in each test"
+    )
+
+
 def lost_setting() -> str:
     """Return the note for settings of a wider fixture that ended with a pooled connection."""
     return (

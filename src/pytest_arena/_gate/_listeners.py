@@ -264,10 +264,12 @@ class Gate:
         here = (os.getpid(), get_ident())
         for checkout in self.registry.checked_out():
             pooled = checkout.connection
+            is_stale = pooled.key is not None and self._are_stale(pooled.targets())
             # Another thread may use its connection now. The drop of the database ends it.
             if (pooled.process, checkout.thread) != here:
+                if is_stale:
+                    self.registry.invalidate_in_loop(checkout)
                 continue
-            is_stale = pooled.key is not None and self._are_stale(pooled.targets())
             if not is_stale and ended is not None:
                 is_stale = self._must_reconnect(
                     checkout, ended, is_restored=is_restored
@@ -276,6 +278,8 @@ class Gate:
                 continue
             if pooled.kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
+            if self.registry.is_raw(checkout):
+                self.core.ledger.note(_gate_notes.closed_raw(checkout.line))
             if self.registry.invalidate(checkout):
                 self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
         if self.registry.has_raw:

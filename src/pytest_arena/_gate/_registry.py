@@ -6,9 +6,12 @@ import asyncio
 import threading
 import weakref
 from asyncio import current_task
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import IllegalStateChangeError
 
 from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._orm_sessions import held_by_sessions
@@ -25,10 +28,12 @@ from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites
@@ -238,6 +243,8 @@ class Registry:
         Return whether a transaction is lost, so that the app must roll back before the next use. A
         session is rolled back here. A session that has only read loses nothing.
         """
+        if self.find(checkout.entry) is not checkout:
+            return False  # returned meanwhile
         # This comes first: `_let_reconnect` may check out a connection.
         self._end_checkout(checkout.entry)
         proxied = checkout.proxied
@@ -252,8 +259,21 @@ class Registry:
         has_begun = has_written or checkout.handle is None or checkout.handle.is_begun
         is_lost = _let_reconnect(holder, has_begun=has_begun)
         for session in sessions:
-            session.rollback()
+            _end_transaction(session, has_written=has_written)
         return is_lost and (has_written or not sessions)
+
+    def invalidate_in_loop(self, checkout: Checkout) -> None:
+        """Invalidate a connection in its event loop, if that loop runs in another thread."""
+        loop = checkout.loop
+        if loop is not None and loop.is_running():
+            with suppress(RuntimeError):  # closed meanwhile
+                # An empty context: the call belongs to no test.
+                Context().run(loop.call_soon_threadsafe, self.invalidate, checkout)
+
+    def is_raw(self, checkout: Checkout) -> bool:
+        """Return whether a connection is in use without a Core connection or a session."""
+        proxied = checkout.proxied
+        return proxied is not None and self._holder_of(proxied) is None
 
     def can_reconnect(self, checkout: Checkout) -> bool:
         """Return whether the holder of a connection can open another one without an error.
@@ -465,6 +485,7 @@ class Checkout:
     # The work that checked it out: the `LateWork` of a test's requests, the `OwnWork` of the test,
     # None for a wider fixture.
     work: Work | None = field(default_factory=WORK.get)
+    loop: AbstractEventLoop | None = field(default_factory=running_loop)
     _task: TaskReference = field(default_factory=_this_task)
 
     @property
@@ -507,6 +528,19 @@ class Checkout:
 def entry_of(connection: Connection) -> object:
     """Return the pool's entry of the connection that a Core connection has checked out."""
     return getattr(_proxied(connection), "_connection_record", None)
+
+
+def _end_transaction(session: Session, *, has_written: bool) -> None:
+    """End the transaction of a session whose connection was invalidated.
+
+    A rollback expires the instances, and an `AsyncSession` cannot load an expired attribute.
+    """
+    transaction = session.get_transaction()
+    with suppress(IllegalStateChangeError):  # a task is inside a call of the session
+        if has_written or transaction is None or session.in_nested_transaction():
+            session.rollback()
+        else:
+            transaction.close()
 
 
 def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Removes a test's rows from sessions that outlive it."""
+"""Restores the instances of sessions that outlive a test."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from sqlalchemy.orm import make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
 from pytest_arena._databases._sessions import FreshSession
-from pytest_arena._gate._orm_sessions import sessions_in_use
+from pytest_arena._gate._orm_sessions import (
+    is_used_by_wide_fixture,
+    sessions_in_use,
+)
 from pytest_arena._run.leaks._leaks import loaded_values
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import InstanceState
+    from sqlalchemy.orm import InstanceState, Session
 
     from pytest_arena._run.leaks._leaks import HeldByFixtures, HeldInstances
 
@@ -28,22 +31,35 @@ class LongSessions:
         self._left: WeakKeyDictionary[InstanceState[object], str] = WeakKeyDictionary()
 
     def leave(self, before: HeldByFixtures, test: str) -> None:
-        """Remove the instances of the ending level from pytest-arena's sessions.
+        """Restore the instances that sessions held before the ending level.
 
-        Only note the instances in the suite's sessions, for the report of a later error.
+        pytest-arena's sessions forget the other instances. The suite's sessions expire them, and
+        pytest-arena notes them for the report of a later error.
         """
         for session in sessions_in_use():
             if session.hash_key not in before.sessions:
                 continue
-            if isinstance(session, FreshSession):
-                with suppress(Exception):  # a task or a thread may use the session now
-                    _forget(session, before.instances.get(session.hash_key))
+            if is_used_by_wide_fixture(session):
+                continue  # its task still uses the loaded values
+            held = before.instances.get(session.hash_key, {})
+            with suppress(Exception):  # a task or a thread may use the session now
+                if isinstance(session, FreshSession):
+                    _forget(session, held)
+                else:
+                    self._restore(session, held, test)
+
+    def _restore(self, session: Session, before: HeldInstances, test: str) -> None:
+        for instance in session.identity_map.values():
+            state = inspect(instance)
+            if state not in before:
+                self._left.setdefault(state, test)
+                session.expire(instance)
                 continue
-            held = before.instances.get(session.hash_key, ())
-            for instance in session.identity_map.values():
-                state = inspect(instance)
-                if state not in held:
-                    self._left.setdefault(state, test)
+            values = before[state]
+            if values is not None:
+                loaded_since = _put_back(state, instance, values)
+                if loaded_since:
+                    session.expire(instance, loaded_since)
 
     def explain(self, error: BaseException) -> str:
         """Explain an error that an instance of an earlier test has caused, "" for another error."""
@@ -78,13 +94,13 @@ def shown_row(state: InstanceState[object]) -> str:
     return " ".join([table_of(state), *(f"{name}={value}" for name, value in key)])
 
 
-def _forget(session: FreshSession, before: HeldInstances | None) -> None:
+def _forget(session: FreshSession, before: HeldInstances) -> None:
     """Restore the instances and values that a session held before a level. Runs no SQL."""
     pending = [*session.new]  # of a wider fixture: the end of the test expunged its own
     # `expunge` and `add` of a single instance would also move its related instances.
     session.expunge_all()
     loaded_since: list[tuple[object, list[str]]] = []
-    for state, values in (before or {}).items():
+    for state, values in before.items():
         instance = state.obj()
         if instance is not None and values is not None:
             loaded_since.append((instance, _put_back(state, instance, values)))

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
 
-    # The instances of a session. In a session of pytest-arena, a persistent instance has its loaded
-    # attributes as value. Other instances have None.
+    # The instances of a session. The value of a persistent instance is its loaded attributes, and
+    # that of another instance is None.
     HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -58,15 +58,14 @@ _PATIENCE = 1.0
 
 
 def held_instances(session: Session) -> HeldInstances:
-    """Return the instances of a session. For pytest-arena's sessions, add their loaded values.
+    """Return the instances of a session, with their loaded values.
 
     The values cost a microsecond for each attribute of each instance.
     """
-    has_values = isinstance(session, FreshSession)
     held: HeldInstances = WeakKeyDictionary()
     for instance in session:
         state = inspect(instance)
-        held[state] = loaded_values(state) if has_values and state.persistent else None
+        held[state] = loaded_values(state) if state.persistent else None
     return held
 
 
@@ -350,6 +349,8 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
         "`async with session:` / `with engine.connect() as connection:`, or close it in a "
         "fixture's tear-down"
     )
+    if any(leak.work is None for leak in transactions):
+        fix = "begin the transaction of the wider fixture in a function fixture"
     if _sessions_on(leaks):
         fix += ". For a scoped_session: Session.remove()"
     this_thread = threading.get_ident()
