@@ -169,7 +169,7 @@ def line_of_function(function: object) -> CodeLine | None:
     return CodeLine(code.co_filename, code.co_firstlineno)
 
 
-def who_connects() -> str:
+def cause_of_connection() -> str:
     """Return the user's line that connects, for a message. Return a text if no line is known."""
     line = user_line()
     if line is not None:
@@ -317,8 +317,8 @@ def is_driven_here() -> bool:
     ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
     context. Return False with uvloop, and in a thread or a job of an earlier test.
     """
-    piece = piece_here()
-    work = getattr(piece, "work", None)
+    job = background_job_here()
+    work = getattr(job, "work", None)
     if work is not None and work.is_over:
         return False
     task = current_task()
@@ -460,7 +460,7 @@ class Work(Protocol):
     def note_failure(self, error: Exception) -> None:
         """Note an error that no code of the app retrieves."""
 
-    def cut(self, lines: Iterable[str]) -> None:
+    def note_cancelled(self, lines: Iterable[str]) -> None:
         """Note the lines of unfinished work that was cancelled."""
 
     def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -487,8 +487,8 @@ REQUEST: ContextVar[Any] = ContextVar(
 )
 
 
-class Piece:
-    """A piece of work of a test: a thread, one job of a pool, or a delayed call."""
+class BackgroundJob:
+    """Background work of a test: a thread, a job of a pool or a queue, or a delayed call."""
 
     def __init__(
         self,
@@ -496,24 +496,24 @@ class Piece:
         function: Any,
         cancel: Callable[[], object] = bool,
         *,
-        is_job: bool = False,
+        is_in_pool: bool = False,
     ) -> None:
         self.work = work
         self._function = function
         self.cancel = cancel
         self.thread = 0
         self.request = REQUEST.get()
-        self.is_job = is_job  # whether a pool does the work
+        self.is_in_pool = is_in_pool  # whether a pool does the work
         # If the loop calls `call_later`, no line of the user is on the stack.
-        PIECES[self] = user_line() or line_of_function(function)
+        BACKGROUND_JOBS[self] = user_line() or line_of_function(function)
 
     def cancel_by(self, cancel: Callable[[], object]) -> None:
-        """Note the function that cancels the piece."""
+        """Note the function that cancels the job."""
         self.cancel = cancel
 
     @property
     def is_ended(self) -> bool:
-        """Whether the work has ended, although the piece is still registered."""
+        """Whether the work has ended, although the job is still registered."""
         return False
 
     def is_done_in(self, thread: int) -> bool:
@@ -533,7 +533,7 @@ class Piece:
         finally:
             REQUEST.reset(request_token)
             WORK.reset(token)
-            PIECES.pop(self, None)
+            BACKGROUND_JOBS.pop(self, None)
 
 
 class _ThreadRun:
@@ -576,8 +576,8 @@ def _end_at_user_line(error: BaseException) -> None:
         last.tb_next = None
 
 
-# All pieces that wait or run. The value is the user's line that began the piece.
-PIECES: WeakKeyDictionary[Piece, object] = WeakKeyDictionary()
+# All jobs that wait or run. The value is the user's line that began the job.
+BACKGROUND_JOBS: WeakKeyDictionary[BackgroundJob, object] = WeakKeyDictionary()
 
 # The threads and tasks that wait for the next job of an app's queue.
 IDLE_WORKERS: WeakKeyDictionary[object, None] = WeakKeyDictionary()
@@ -597,12 +597,12 @@ class ChildProcess:
 CHILDREN: list[ChildProcess] = []
 
 
-def piece_here() -> Piece | None:
-    """Return the innermost piece that this thread or task does now, or None."""
+def background_job_here() -> BackgroundJob | None:
+    """Return the innermost job that this thread or task does now, or None."""
     here = get_ident()
-    for piece in reversed(alive(PIECES)):
-        if piece.is_done_in(here):
-            return piece
+    for job in reversed(alive(BACKGROUND_JOBS)):
+        if job.is_done_in(here):
+            return job
     return None
 
 
@@ -716,7 +716,7 @@ A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
 SHARED_THREADS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
-def is_of(thread: int, others: Container[int]) -> bool:
+def is_started_by(thread: int, others: Container[int]) -> bool:
     """Return whether a thread is one of ``others``, or is started by one of them.
 
     The start may be indirect, through other threads. No thread counts as the starter of a thread
@@ -731,7 +731,7 @@ def is_of(thread: int, others: Container[int]) -> bool:
     return bool(thread)
 
 
-def watch_what_is_begun(undo: ExitStack) -> None:
+def watch_background_work(undo: ExitStack) -> None:
     """Patch classes to watch the work that the user's code gives to threads, pools and timers.
 
     Threads and callbacks of libraries do not count. Outside of requests, a call takes 0.1 µs
@@ -750,15 +750,15 @@ def watch_what_is_begun(undo: ExitStack) -> None:
     ) -> object:
         work = WORK.get()
         if work is not None and work.note_call_into(loop):
-            # This piece is never cancelled, because it may wake a task of the other loop.
-            callback = Piece(work, callback)
+            # This job is never cancelled, because it may wake a task of the other loop.
+            callback = BackgroundJob(work, callback)
         return call_soon_threadsafe(loop, callback, *args, **kwargs)
 
     def watched_callback(future: Future[object], fn: Callable[..., object]) -> None:
         work = WORK.get()
         # The thread that completes the future calls `fn`, in a context without a test.
         if work is not None and line_of_function(fn) is not None:
-            fn = Piece(work, fn)
+            fn = BackgroundJob(work, fn)
         add_done_callback(future, fn)
 
     submit = _watched(ThreadPoolExecutor.submit, 1)
@@ -798,7 +798,7 @@ def _watch_threads(undo: ExitStack) -> None:
             owner = None
         thread.arena_start = ThreadStart(work, starter, owner)
         if work and is_users:
-            own.run = Piece(work, own.run, getattr(thread, "cancel", bool))
+            own.run = BackgroundJob(work, own.run, getattr(thread, "cancel", bool))
         elif owner:
             own.run = partial(_run_for_owner, owner, own.run)
             OWNERS.add(owner)
@@ -875,7 +875,7 @@ def watch_failures(undo: ExitStack) -> None:
 def _watched(
     schedule: Callable[..., Any], position: int, *, is_clock: bool = False
 ) -> Callable[..., object]:
-    """Return a function like ``schedule`` that turns the argument at this position into a piece."""
+    """Return a function like ``schedule`` that turns the argument at this position into a job."""
 
     def watched(*args: Any, **kwargs: object) -> object:
         if len(args) <= position:
@@ -886,17 +886,17 @@ def _watched(
         if not (work or is_clock):
             owner = _owner_here(is_users=line_of_function(function) is not None)
         if owner:
-            job = partial(_run_for_owner, owner, function)
+            owners_call = partial(_run_for_owner, owner, function)
             OWNERS.add(owner)
-            args = (*args[:position], job, *args[position + 1 :])
+            args = (*args[:position], owners_call, *args[position + 1 :])
         # A library's job in a pool is watched, because it does work for the user. A library's
         # delayed call is not, because it may be a timeout.
         if not work or (is_clock and line_of_function(function) is None):
             return schedule(*args, **kwargs)
-        piece = Piece(work, function, is_job=not is_clock)
-        args = (*args[:position], piece, *args[position + 1 :])
+        job = BackgroundJob(work, function, is_in_pool=not is_clock)
+        args = (*args[:position], job, *args[position + 1 :])
         scheduled = schedule(*args, **kwargs)
-        piece.cancel_by(scheduled.cancel)
+        job.cancel_by(scheduled.cancel)
         return scheduled
 
     return watched

@@ -453,7 +453,7 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
             # Build now, so that the first example's time does not include the build. The app may
             # have no database.
             with suppress(ConfigError):
-                run.databases.ensure(run.database())
+                run.databases.ensure_content(run.database())
     owner_class = getattr(item, "cls", None) or object
     is_unittest = issubclass(owner_class, unittest.TestCase)
     if is_unittest and inspect.iscoroutinefunction(function):
@@ -644,7 +644,7 @@ def pytest_fixture_setup(
         WORK.reset(token)
     # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
-        run.tasks.see(result.get_loop())
+        run.tasks.record_loop(result.get_loop())
     if fixturedef.argname == "tmp_path_factory":
         request.config.stash[TEMPORARY] = result
     if fixturedef.argname == "arena_app":

@@ -23,7 +23,7 @@ from sqlalchemy.pool.base import _AdhocProxiedConnection
 
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate.writes import _lost_writes
-from pytest_arena._gate.writes._lost_writes import _who_ends, error_on_its_way
+from pytest_arena._gate.writes._lost_writes import _caller_of_rollback, error_on_its_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ class Watched:
         roll_back = dialect.do_rollback
 
         def do_rollback(pooled: Any) -> None:
-            self.asked_for.append(bool(_who_ends(sys._getframe(1))))
+            self.asked_for.append(bool(_caller_of_rollback(sys._getframe(1))))
             self.leaving.append(error_on_its_way() is not None)
             roll_back(pooled)
 

@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._gate._engines import describe
-from pytest_arena._postgresql._arguments import is_redirected, name_outright, redirect, target
+from pytest_arena._postgresql._arguments import is_redirected, redirect, target, write_address
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
 
@@ -435,7 +435,7 @@ def test_what_is_named_outright_keeps_its_login() -> None:
     """A test that connects to arena.url by another role does so."""
     for driver, key in (("asyncpg", "database"), ("psycopg", "dbname"), ("psycopg2", "dbname")):
         kwargs: dict[str, Any] = {"user": "reader", "password": "r", key: ADDRESS.database}
-        name_outright(driver, ADDRESS, kwargs)
+        write_address(driver, ADDRESS, kwargs)
         assert target(driver, [], kwargs).hosts == ((ADDRESS.host, str(ADDRESS.port)),)
         assert (kwargs["user"], kwargs["password"]) == ("reader", "r")
 

@@ -222,7 +222,7 @@ async def test_a_row(worker, client, turn):
 UNSEEN = """
 from pytest_arena._run.levels._participants import DatabaseParticipant
 
-left_in_spite_of_locks = DatabaseParticipant._left_in_spite_of_locks
+left_in_spite_of_locks = DatabaseParticipant._leave_despite_locks
 looks = []
 
 
@@ -245,7 +245,7 @@ def left_unseen(participant, level):
         looks.clear()
 
 
-DatabaseParticipant._left_in_spite_of_locks = left_unseen
+DatabaseParticipant._leave_despite_locks = left_unseen
 """
 
 # A statement that no interrupt ends, on a connection that its test has left.

@@ -36,16 +36,16 @@ _in_multiprocessing: ContextVar[bool] = ContextVar(
 
 
 def watch_child_processes(
-    undo: ExitStack, leads_to_test: Callable[[Iterable[str]], bool]
+    undo: ExitStack, names_test_database: Callable[[Iterable[str]], bool]
 ) -> None:
     """Record the child processes that a test, its request or a wider fixture begins.
 
     Args:
         undo: restores the methods when it is closed.
-        leads_to_test: returns whether one of some texts names a database of the tests.
+        names_test_database: returns whether one of some texts names a database of the tests.
     """
     watched: list[tuple[object, str, Callable[[Any], Any]]] = [
-        (subprocess.Popen, "__init__", partial(_starting_program, leads_to_test)),
+        (subprocess.Popen, "__init__", partial(_starting_program, names_test_database)),
         (multiprocessing.process.BaseProcess, "start", _starting_process),
         (ProcessPoolExecutor, "submit", _submitting),
     ]
@@ -65,7 +65,7 @@ def _note(is_running: Callable[[], bool]) -> None:
 
 
 def _starting_program(
-    leads_to_test: Callable[[Iterable[str]], bool], original: Any
+    names_test_database: Callable[[Iterable[str]], bool], original: Any
 ) -> object:
     def start(self: Any, args: Any, *others: object, **named: Any) -> None:
         original(self, args, *others, **named)
@@ -76,7 +76,7 @@ def _starting_program(
         if variables is None:
             variables = os.environ
         texts = [*map(os.fsdecode, words), *map(os.fsdecode, variables.values())]
-        if leads_to_test(texts):
+        if names_test_database(texts):
             _note(partial(_is_running, self.pid))
 
     return start

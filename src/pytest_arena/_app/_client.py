@@ -24,8 +24,8 @@ from pytest_arena._origin import (
     line_of_coroutine,
     logical_stack,
     user_line,
+    watch_background_work,
     watch_failures,
-    watch_what_is_begun,
 )
 from pytest_arena._process import (
     AnyTask,
@@ -709,7 +709,7 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
         undo: restores the classes when it is closed.
         hooks_of: returns the hooks for an app, None for an unknown app.
     """
-    watch_what_is_begun(undo)
+    watch_background_work(undo)
     watch_failures(undo)
     watch_queues(undo)
     watch_logged_errors(undo, _answered_here)
@@ -922,7 +922,7 @@ def _note_cut_off(work: Work, line: str, task: AnyTask) -> None:
     if not task.cancelled() or work.is_over:
         return
     if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in logical_stack()):
-        work.cut([line])
+        work.note_cancelled([line])
 
 
 def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:

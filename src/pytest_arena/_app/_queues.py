@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from pytest_arena._origin import (
+    BACKGROUND_JOBS,
     IDLE_WORKERS,
-    PIECES,
     REQUEST,
     WORK,
-    Piece,
+    BackgroundJob,
     line_in_users_code,
 )
 from pytest_arena._process import alive, context_of, replace_attribute, running_loop
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _Worker = Any
 
 
-class QueuedJob(Piece):
+class QueuedJob(BackgroundJob):
     """A job that a test has put into a queue and that a worker has not finished."""
 
     def __init__(self, work: Work | None, item: object) -> None:
@@ -50,7 +50,7 @@ class QueuedJob(Piece):
         self.work_before: Work | None = None
         self.request_before: Any = None
         self._worker: ref[_Worker] | None = None  # the worker that has taken it
-        self._line = PIECES.pop(self)
+        self._line = BACKGROUND_JOBS.pop(self)
 
     @property
     def is_ended(self) -> bool:
@@ -92,11 +92,11 @@ class QueuedJob(Piece):
         Messages name the line that queued the job. If that line is unknown, such as in a callback
         of a loop, they name the worker's line.
         """
-        PIECES[self] = self._line or worker_line
+        BACKGROUND_JOBS[self] = self._line or worker_line
 
     def end(self) -> None:
         """Note that the job is done, or that no worker takes it."""
-        PIECES.pop(self, None)
+        BACKGROUND_JOBS.pop(self, None)
 
 
 _WorkAndJob = tuple["Work | None", QueuedJob | None]

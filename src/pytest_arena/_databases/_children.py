@@ -62,12 +62,12 @@ class Children:
         config: Config,
         ledger: Ledger,
         known: KnownDatabases,
-        leads_to_test: Callable[[Iterable[str]], bool],
+        names_test_database: Callable[[Iterable[str]], bool],
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._known = known
-        self._leads_to_test = leads_to_test
+        self._leads_to_test = names_test_database
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
         # The lines that started processes, with the names of the programs.
         self.starts: dict[str, None] = {}

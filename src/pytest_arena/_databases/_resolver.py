@@ -116,7 +116,7 @@ class Databases:
         self.early = EarlyChanges(self.files)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
-        self.children = Children(config, ledger, self.known, self.leads_to_test)
+        self.children = Children(config, ledger, self.known, self.names_test_database)
         self._builds = Builds()
         self.levels: list[Level] = []
         self.provision = Provision(
@@ -134,7 +134,7 @@ class Databases:
         """End idle connections to servers. Their pools open new ones."""
         for pooled in self._connections.idle():
             if pooled.key:
-                pooled.end_session()
+                pooled.retire()
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return the target of an engine's connections, None if they are not redirected."""
@@ -154,7 +154,7 @@ class Databases:
             database = self.known.register(requested)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
-        self.ensure(database)
+        self.ensure_content(database)
         target = database.target
         is_in_memory = database.key.kind == "memory"
         if not is_in_memory:
@@ -180,7 +180,7 @@ class Databases:
         build = self.build()
         if build is not None:
             return build.target_of(database)
-        self.ensure(database)
+        self.ensure_content(database)
         return database.target
 
     def _is_over(self, name: str) -> bool:
@@ -244,7 +244,7 @@ class Databases:
             return self.files.is_ours(file)
         # A builder that opens the file would wait for its own build.
         if not self.finished and self.build() is None:
-            self.ensure(database)
+            self.ensure_content(database)
         return True
 
     def before_child(self, child: Child) -> None:
@@ -268,9 +268,9 @@ class Databases:
         if self.levels and self.build() is None and not self.finished:
             for database in databases:
                 with suppress(ArenaError):
-                    self.ensure(database)
+                    self.ensure_content(database)
 
-    def leads_to_test(self, texts: Iterable[str]) -> bool:
+    def names_test_database(self, texts: Iterable[str]) -> bool:
         """Return whether a text names a database that the tests use."""
         names = []
         for database in self.provisioned():
@@ -501,7 +501,7 @@ class Databases:
         with _process.without_mocks():
             self.provision.prepare(database)
 
-    def ensure(self, database: Database) -> Isolation:
+    def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
         Raises:
@@ -516,7 +516,7 @@ class Databases:
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
         with _process.without_mocks():
-            return self.provision.ensure(database)
+            return self.provision.ensure_content(database)
 
 
 class Provision:
@@ -552,7 +552,7 @@ class Provision:
         # By product and driver.
         self.stores: dict[tuple[str, str], Store[object]] = {}
 
-    def ensure(self, database: Database) -> Isolation:
+    def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
         Raises:

@@ -651,7 +651,7 @@ class Engines:
         """
         past_policies = past_policies and not database.file
         if past_policies:
-            self._databases.ensure(database)
+            self._databases.ensure_content(database)
             tables = database.product.tables_with_policies_for_arena(database)
             if tables:
                 raise _policed(tables)
@@ -713,7 +713,7 @@ class Engines:
         return self._async[key]
 
     def _url(self, database: Database) -> URL:
-        self._databases.ensure(database)
+        self._databases.ensure_content(database)
         return database.product.url(database, driver_of(database))
 
     def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:

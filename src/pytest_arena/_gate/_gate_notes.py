@@ -14,12 +14,12 @@ from pytest_arena._config._supported import (
     SUPPORTED,
 )
 from pytest_arena._origin import (
+    BACKGROUND_JOBS,
     OF_WIDE_FIXTURE,
-    PIECES,
-    piece_here,
+    background_job_here,
+    cause_of_connection,
     start_of,
     user_line,
-    who_connects,
 )
 from pytest_arena._process import running_loop
 from pytest_arena._product import NOWHERE, UNNAMED, Database
@@ -74,7 +74,7 @@ def unknown_connection(
         if UNNAMED not in description:
             fix += f". Or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
-    return UnknownDatabaseError(what, why=why, cause=who_connects(), fix=fix)
+    return UnknownDatabaseError(what, why=why, cause=cause_of_connection(), fix=fix)
 
 
 def lost_transaction(line: object) -> str:
@@ -145,13 +145,13 @@ def late_work(work: object, *, is_statement: bool) -> LateWorkError:
             step = "cancel"
         owner = f"a {kind} that {starter.name} had started"
         fix = f"{step} the {kind} in {starter.end}"
-    cause = who_connects()
-    piece = piece_here()
-    begun_at = PIECES.get(piece) if piece is not None else None
+    cause = cause_of_connection()
+    job = background_job_here()
+    begun_at = BACKGROUND_JOBS.get(job) if job is not None else None
     if begun_at is not None:
         cause += f"\nbegun at {begun_at}"
     own_run = getattr(thread, "arena_run", None)
-    if piece is not None and getattr(own_run, "run", None) is piece:
+    if job is not None and getattr(own_run, "run", None) is job:
         fix += (
             "\nor begin it in the lifespan or in a session fixture, "
             "if it is a worker of all tests"
@@ -203,7 +203,7 @@ def forked_before(name: str) -> UnknownDatabaseError:
     return UnknownDatabaseError(
         f"refused: a connection to {name} in a process that was forked before it existed",
         why="the fork would fill a separate database, which no test sees or restores",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="start the workers in a fixture or a test, and not when a file is imported",
     )
 
@@ -214,7 +214,7 @@ def after_session(name: str) -> AfterSessionError:
         f"refused: a connection to {name or 'a memory database'} after the test session",
         why="pytest-arena has closed the tests' databases. The connection would have reached the "
         "app's database",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="stop its threads and atexit handlers in a session fixture's tear-down",
     )
 
@@ -225,7 +225,7 @@ def child_naming(name: str, place_names: str) -> ProductionDatabaseError:
         f"refused: a process whose {place_names} {name}, a database of the app",
         why="the process would open that database itself. Its writes would stay there, and this "
         "test would not see them",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="give it the test's database, by its arguments or its environment: arena.url\n"
         f"or, if tests may reach this one:\narena_allow = {name}",
     )
@@ -275,7 +275,7 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
         f"refused: {program}, which would connect to {name}",
         why="pytest-arena cannot redirect another program to the test's database. The program's "
         "changes would stay in a database that may be a real one",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix=fix,
     )
 

@@ -137,7 +137,7 @@ class Gate:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.note_opened(live or self._recognize(dbapi_connection))
         if pooled.key is not None:
-            _note_holders()
+            _note_core_connections()
         if pooled.handle is not None and pooled.handle.reads_statements:
             _read_statements()
 
@@ -171,10 +171,14 @@ class Gate:
         # A new connection, or one with settings of a wide fixture, is not checked for leftovers.
         is_of_earlier_test = pooled.settings is not None and not pooled.is_used
         has_leftovers = False
-        if pooled.handle is not None and is_of_earlier_test and not pooled.kept_by:
+        if (
+            pooled.handle is not None
+            and is_of_earlier_test
+            and not pooled.settings_kept_by
+        ):
             has_leftovers = pooled.handle.has_leftovers
         if pooled.is_stale or has_leftovers or self._are_stale(targets):
-            if pooled.kept_by:
+            if pooled.settings_kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             raise DisconnectionError(
                 "the database of this connection is no longer the test's"
@@ -276,7 +280,7 @@ class Gate:
                 )
             if not is_stale:
                 continue
-            if pooled.kept_by:
+            if pooled.settings_kept_by:
                 self.core.ledger.note(_gate_notes.lost_setting())
             if self.registry.is_raw(checkout):
                 self.core.ledger.note(_gate_notes.closed_raw(checkout.line))
@@ -339,7 +343,7 @@ class Gate:
         """
         for pooled in self.registry.idle():
             if pooled.target and pooled.handle is not None and pooled.handle.is_begun:
-                pooled.end_session()
+                pooled.retire()
 
     def end_level(self, serial: int, *, is_restored: bool) -> None:
         """Drop the connections that must not outlive the level that was left."""
@@ -361,7 +365,7 @@ class Gate:
             # The pool drops it only at the next checkout. Until then the connection would hold its
             # advisory locks and receive notifications.
             if is_dropped and pooled.key and pooled.process == os.getpid():
-                pooled.end_session()
+                pooled.retire()
 
 
 _gates: list[Gate] = []
@@ -492,11 +496,11 @@ def _read_statements() -> None:
 
 
 @cache
-def _note_holders() -> None:
+def _note_core_connections() -> None:
     """Record the Core connection of each checkout. Called at the first connection to a server."""
     event.listen(Engine, "engine_connect", _on_engine_connect)
 
 
 def _on_engine_connect(connection: Any, *_: object) -> None:
     gate = _gates[-1]
-    gate.registry.hold(connection, gate.core.serial())
+    gate.registry.note_core_connection(connection, gate.core.serial())

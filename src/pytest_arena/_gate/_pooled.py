@@ -204,11 +204,13 @@ class PooledConnection:
     process: int = field(default_factory=os.getpid)
     thread: int | None = None  # the thread that opens it or has it checked out
     is_stale: bool = False  # whether its pool drops it at the next checkout
-    is_ended: bool = False  # whether `end_session` was called
+    is_ended: bool = False  # whether `retire` was called
     is_used: bool = False  # whether it was checked out since the level began
     # Its settings and temporary objects, as the product describes them. None until they are read.
     settings: object = None
-    kept_by: tuple[int, ...] = ()  # serials of wide fixtures that changed the settings
+    settings_kept_by: tuple[
+        int, ...
+    ] = ()  # serials of wide fixtures that changed the settings
     # The content of `Connection.info` at the first checkout (None), and after each wide fixture
     # that used the connection (the fixture's serial).
     infos: list[tuple[int | None, ConnectionInfo]] = field(default_factory=list)
@@ -291,7 +293,7 @@ class PooledConnection:
         if self.settings is None and self.target and not self.target.is_passing:
             self.settings = self.handle.session(self._dbapi_connection)
 
-    def end_session(self) -> None:
+    def retire(self) -> None:
         """Roll back. The pool drops the connection at the next checkout. Idempotent."""
         self.is_stale = True
         if not self.is_ended:
@@ -308,13 +310,13 @@ class PooledConnection:
 
         Call this while the connection is checked out.
         """
-        return serial in self.kept_by or self._new_settings() is not None
+        return serial in self.settings_kept_by or self._new_settings() is not None
 
     def keep_held_settings(self, serial: int) -> None:
         """Keep the settings that a wide fixture has made, while the connection is checked out."""
         now = self._new_settings()
         if now is not None:
-            self.kept_by += (serial,)
+            self.settings_kept_by += (serial,)
             self.settings = now
 
     def keep_until_returned(self) -> None:
@@ -340,7 +342,7 @@ class PooledConnection:
         if now is None:
             return
         if now != self.settings:
-            self.kept_by += (serial,)
+            self.settings_kept_by += (serial,)
         self.settings = now
         self.is_used = False
 
@@ -351,7 +353,7 @@ class PooledConnection:
         is in its pool. Return whether it is stale.
         """
         self._restore_info(serial)
-        is_over = serial in self.kept_by
+        is_over = serial in self.settings_kept_by
         if self.handle is None or self.target is None or not (self.is_used or is_over):
             return False
         if not is_stale:
@@ -366,8 +368,8 @@ class PooledConnection:
         if is_over:
             # The pool opens a new connection, which also lacks the settings of the fixtures below.
             # The next checkout reports that.
-            position = self.kept_by.index(serial)
-            self.kept_by = self.kept_by[:position]
+            position = self.settings_kept_by.index(serial)
+            self.settings_kept_by = self.settings_kept_by[:position]
         return self.is_stale
 
     @property

@@ -79,7 +79,7 @@ class Registry:
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
-        self._holders: weakref.WeakKeyDictionary[Connection, int] = (
+        self._core_connections: weakref.WeakKeyDictionary[Connection, int] = (
             weakref.WeakKeyDictionary()
         )
         self._early_threads: frozenset[threading.Thread] = frozenset()
@@ -287,21 +287,21 @@ class Registry:
         return checkout.entry in held or not is_begun
 
     def _holder_of(self, proxied: object) -> Connection | None:
-        for holder in alive(self._holders):
+        for holder in alive(self._core_connections):
             if _proxied(holder) is proxied:
                 return holder
         return None
 
-    def hold(self, connection: Connection, serial: int) -> None:
+    def note_core_connection(self, connection: Connection, serial: int) -> None:
         """Note a Core connection that the app or a session has created in a level."""
-        self._holders[connection] = serial
+        self._core_connections[connection] = serial
 
     def entries_of_others(self, serial: int) -> list[object]:
         """Return the pool entries whose Core connections were created in another level."""
         return [
             entry_of(holder)
-            for holder in alive(self._holders)
-            if self._holders.get(holder) != serial
+            for holder in alive(self._core_connections)
+            if self._core_connections.get(holder) != serial
         ]
 
     # Connections that are in their pools.

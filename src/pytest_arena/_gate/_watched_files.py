@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_FORMAT, FILES
-from pytest_arena._origin import is_called_by_user, is_own, who_connects
+from pytest_arena._origin import cause_of_connection, is_called_by_user, is_own
 from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ProductionDatabaseError
 
@@ -71,7 +71,7 @@ def _admit_open(
                 f"refused: opening {file}, a database file of the app, by its path",
                 why="the test's database is in another file. This file has the app's data, or "
                 "does not exist",
-                cause=who_connects(),
+                cause=cause_of_connection(),
                 fix="copy the database by a connection of the engine: VACUUM INTO 'copy.db'. Or "
                 "set the app's path to make_url(arena.url).database in a fixture. If tests may "
                 f"open this file:\narena_allow = {file}",
@@ -174,7 +174,7 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
             "than this run",
             why="it may have the developer's data. The tests do not need the file, because each "
             "test has a separate database",
-            cause=who_connects(),
+            cause=cause_of_connection(),
             fix="delete the line. If the file is a leftover, remove it by hand. If tests may "
             f"change this file:\narena_allow = {database}",
         )
@@ -209,7 +209,7 @@ def _changed_file(file: str, action: str) -> ProductionDatabaseError:
     return ProductionDatabaseError(
         f"refused: {action}: {file} is a database file of the app",
         why="the test's database is in another file. This file has the app's data",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="delete the line: each test starts with a fresh database. If tests may change this "
         f"file:\narena_allow = {file}",
     )

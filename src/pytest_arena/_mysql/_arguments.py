@@ -123,7 +123,7 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
             del kwargs[key]
     if charset:
         kwargs.setdefault("charset", charset)
-    name_outright(driver, address, kwargs)
+    write_address(driver, address, kwargs)
     kwargs["user"] = address.user
     kwargs["password"] = address.password
     if address.tls is not None and not keeps_tls:
@@ -156,7 +156,7 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
     return bool(names) and "ssl_disabled" not in names
 
 
-def name_outright(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
+def write_address(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
     # With a socket's file, a driver ignores the host.
     host = "localhost" if address.is_socket else address.host

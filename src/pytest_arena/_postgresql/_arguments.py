@@ -156,7 +156,7 @@ def _host_of(address: Address) -> RedirectedHost:
     return RedirectedHost.to(address, address.host.rstrip("/"))
 
 
-def name_outright(driver: str, address: Address, kwargs: dict[str, object]) -> None:
+def write_address(driver: str, address: Address, kwargs: dict[str, object]) -> None:
     """Name the server and the database of an address explicitly. Keep the login."""
     kwargs["host"] = _host_of(address)
     kwargs["port"] = address.port

@@ -279,7 +279,7 @@ class Core(Protocol):
         """Return the target of a connection that has opened this file, or None."""
 
     def is_inside(self, file: str) -> bool:
-        """Return whether this file belongs to pytest-arena. Fill a live file first."""
+        """Return whether a file belongs to pytest-arena. Fill it first if it is a test database."""
 
     def serial(self, *, is_on_top: bool = False) -> int:
         """Return the serial of the level in use, or of the top level. 0 without a level."""
@@ -288,9 +288,10 @@ class Core(Protocol):
         """Return whether an engine of the app names this database of a server."""
 
     def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture sets up a test database of this name, and not a test.
+        """Return whether a fixture or a hook, and no test, sets up a test database of this name.
 
-        ``key`` is the key of the database of the statement's connection, or None.
+        If so, the app may get another first database. ``key`` is the key of the database of the
+        statement's connection, or None.
         """
 
     def refuse_late(self, *, is_statement: bool = False) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_arena._origin import who_connects
+from pytest_arena._origin import cause_of_connection
 from pytest_arena._product import NOWHERE
 from pytest_arena._product._server_targets import address_for, is_own_name
 from pytest_arena.errors import (
@@ -48,12 +48,12 @@ def admit(
     dialect: str,
     server: ServerTarget,
     *,
-    name_outright: Callable[[Address], None],
+    write_address: Callable[[Address], None],
     redirect: Callable[[Address], None],
 ) -> Admission | None:
     """Refuse, redirect or admit a connection. Return None if pytest-arena need not watch it.
 
-    ``name_outright`` writes a server and a database into the connection's arguments. ``redirect``
+    ``write_address`` writes a server and a database into the connection's arguments. ``redirect``
     also writes a user.
 
     Raises:
@@ -72,7 +72,7 @@ def admit(
             continue
         live_target = live.target
         if live_target.address is not None:
-            name_outright(live_target.address)
+            write_address(live_target.address)
             return Admission(live_target.address, live_target, core.serial())
     if all(core.files.is_allowed(name) for name in server.names):
         return Admission()
@@ -146,7 +146,7 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
         why="pytest-arena redirects only engines to the test's database. The writes of this "
         "connection would stay in a database that may be a real one",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="arena_drivers = redirect   (the driver opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
     )
@@ -157,7 +157,7 @@ def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
         why="the test had no such database when the process started, so pytest-arena cannot "
         "redirect the connection",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="start the process in a fixture or a test, with the app imported there\n"
         f"or give it arena.url{_allowing(target)}",
     )
@@ -169,7 +169,7 @@ def changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: an engine's connection to {target.name}, which is no test database",
         why="a do_connect listener of the app changed the target after pytest-arena had redirected "
         "the connection to the test's database. The test's writes would stay there",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix=f"change only the session's settings in the listener{_allowing(target)}",
     )
 

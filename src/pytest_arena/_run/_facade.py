@@ -121,7 +121,7 @@ class Arena(Generic[S]):
     @property
     def isolation(self) -> str:
         """The isolation of tests: ``copy`` on SQLite, ``undo`` or ``clone`` on PostgreSQL."""
-        return self._run.databases.ensure(self._run.database()).name
+        return self._run.databases.ensure_content(self._run.database()).name
 
     @property
     def requests(self) -> tuple[Request, ...]:

@@ -201,7 +201,7 @@ class FixtureLevels:
         if not test.failed:
             left_open = [*by_socket, *test.left_open()]
             if left_open:
-                late_work.cut(left_open)
+                late_work.note_cancelled(left_open)
             # End open requests before the wait. `_close_clients` cannot end a request that is
             # inside a statement.
             test.end_exchanges()

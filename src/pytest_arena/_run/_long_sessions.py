@@ -18,9 +18,13 @@ from pytest_arena._gate._orm_sessions import (
 from pytest_arena._run.leaks._leaks import loaded_values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import InstanceState, Session
 
-    from pytest_arena._run.leaks._leaks import HeldByFixtures, HeldInstances
+    from pytest_arena._run.leaks._leaks import HeldByFixtures
+
+    Held = Mapping[InstanceState[object], dict[str, object] | None]
 
 
 class LongSessions:
@@ -41,14 +45,14 @@ class LongSessions:
                 continue
             if is_used_by_wide_fixture(session):
                 continue  # its task still uses the loaded values
-            held = before.instances.get(session.hash_key, {})
+            held = before.instances.get(session.hash_key) or {}
             with suppress(Exception):  # a task or a thread may use the session now
                 if isinstance(session, FreshSession):
                     _forget(session, held)
                 else:
                     self._restore(session, held, test)
 
-    def _restore(self, session: Session, before: HeldInstances, test: str) -> None:
+    def _restore(self, session: Session, before: Held, test: str) -> None:
         for instance in session.identity_map.values():
             state = inspect(instance)
             if state not in before:
@@ -94,7 +98,7 @@ def shown_row(state: InstanceState[object]) -> str:
     return " ".join([table_of(state), *(f"{name}={value}" for name, value in key)])
 
 
-def _forget(session: FreshSession, before: HeldInstances) -> None:
+def _forget(session: FreshSession, before: Held) -> None:
     """Restore the instances and values that a session held before a level. Runs no SQL."""
     pending = [*session.new]  # of a wider fixture: the end of the test expunged its own
     # `expunge` and `add` of a single instance would also move its related instances.

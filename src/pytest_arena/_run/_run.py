@@ -91,7 +91,7 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self._undo = ExitStack()
         watch_own_clients(self._undo, self.apps.test_of_request)
-        watch_child_processes(self._undo, self.databases.leads_to_test)
+        watch_child_processes(self._undo, self.databases.names_test_database)
         watch_cached_functions(self._undo)
         self._end_imports = watch_imports()
         self._written_files = WrittenFiles(
@@ -436,7 +436,7 @@ class ArenaRun:
 
     def keep(self, database: Database) -> str:
         """Copy a database as it is now. Return the file or the URL of the copy."""
-        self.databases.ensure(database)
+        self.databases.ensure_content(database)
         return database.product.keep(database, self.ledger.test or "outside")
 
     def begin_process(
@@ -585,7 +585,7 @@ class ArenaRun:
             with suppress(ArenaError):  # no report follows
                 self.levels.leave(self.databases.levels[-1])
         for database in self.databases.provisioned():
-            self.databases.ensure(database).close()
+            self.databases.ensure_content(database).close()
         self.databases.finish()
         is_inside = gates.close(self.gate)
         # A test of a run without pytest-arena may have started this run in its process.

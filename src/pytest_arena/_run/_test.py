@@ -322,7 +322,7 @@ class RunningTest(Hooks):
         """
         if running_loop() is None and (self.app_runs or self.sessions.is_used):
             raise no_asyncio()
-        self.tasks.see()
+        self.tasks.record_loop()
         self.loop = running_loop()
         self.exchanges_of_fixtures = [*self.exchanges]
 
@@ -377,7 +377,7 @@ class RunningTest(Hooks):
         """Close the test's open requests, and wait for the work that its requests have begun."""
         left_open = self.left_open()
         if left_open:
-            self.late_work.cut(left_open)
+            self.late_work.note_cancelled(left_open)
         await self.aclose_exchanges()
         self.close_bodies()
         await self.late_work.asettled()
@@ -402,7 +402,7 @@ class RunningTest(Hooks):
     async def aprepare_request(self) -> None:
         """Commit pending work, and begin a request of an async client."""
         if running_loop() is not self.loop:
-            self.tasks.see()
+            self.tasks.record_loop()
         if self.sessions.is_used:
             is_alone = self._take_earlier_lost()
             await self.sessions.acommit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from pytest_arena._origin import who_connects
+from pytest_arena._origin import cause_of_connection
 from pytest_arena.errors import (
     IsolationError,
     ProductionDatabaseError,
@@ -83,7 +83,7 @@ def kept_memory() -> str:
     """Return the note about a memory database that an engine's creator opens."""
     return (
         "a creator= opens a memory database, which pytest-arena cannot restore after a test. "
-        f"Give the engine a URL instead: {who_connects()}"
+        f"Give the engine a URL instead: {cause_of_connection()}"
     )
 
 
@@ -125,7 +125,7 @@ def opened_for_writing(live: Path) -> IsolationError:
     return IsolationError(
         f"refused: opening {live}, the file of the test's database, for writing",
         why="under rollback the database is in memory, so a change of the file has no effect",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix=_COPY,
     )
 
@@ -164,4 +164,4 @@ def lost_by_rollback(name: str) -> str:
 def _refused(
     what: str, why: str, fix: str, *, kind: type[RefusedError] = ProductionDatabaseError
 ) -> RefusedError:
-    return kind(f"refused: {what}", why=why, cause=who_connects(), fix=fix)
+    return kind(f"refused: {what}", why=why, cause=cause_of_connection(), fix=fix)

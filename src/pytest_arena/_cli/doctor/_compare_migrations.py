@@ -96,7 +96,7 @@ class ComparisonPlugin:
         run = RUNS[session.config]
         try:
             for name in self._names:
-                run.databases.ensure(run.database(name))
+                run.databases.ensure_content(run.database(name))
         except ArenaError as error:
             self.error = error
         self.comparisons.update(run.databases.provision.comparisons())

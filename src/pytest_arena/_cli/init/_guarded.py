@@ -294,7 +294,7 @@ class AppProbe:
 
     def _build(self, _: object) -> None:
         database = self._run.database()
-        self._run.databases.ensure(database)
+        self._run.databases.ensure_content(database)
 
     def _get(self, path: str, arena: Any) -> None:
         """Send a request twice. The second counts, because the first may start the app."""

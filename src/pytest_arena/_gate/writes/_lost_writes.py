@@ -271,7 +271,7 @@ class LostWrites:
         if writes is not None and id(error) == writes.handled_error:
             # The app wrote in its `except` block, so the error does not explain the rollback.
             error = None
-        who = _who_ends(sys._getframe())  # noqa: SLF001 - the documented way to a frame
+        who = _caller_of_rollback(sys._getframe())  # noqa: SLF001 - the documented way to a frame
         is_lost = not who or (who == _APP and calling_library() not in _NO_LIBRARY)
         if error is not None:
             # The client sees a redirect as a success, but the app rolls back because of it.
@@ -726,7 +726,7 @@ _APP = "the app"
 _ARENA = "pytest-arena"
 
 
-def _who_ends(frame: FrameType | None) -> str:
+def _caller_of_rollback(frame: FrameType | None) -> str:
     """Return the caller of a rollback: ``_APP``, ``_ARENA``, or "" if SQLAlchemy closes.
 
     ``close`` causes the same event as ``rollback``. Only the frames differ.

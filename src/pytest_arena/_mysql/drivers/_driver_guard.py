@@ -84,7 +84,7 @@ class _DriverGuard:
             core,
             driver,
             server,
-            name_outright=lambda address: arguments.name_outright(
+            write_address=lambda address: arguments.write_address(
                 driver, address, kwargs
             ),
             redirect=lambda address: arguments.redirect(driver, address, kwargs),

@@ -16,7 +16,7 @@ from pytest_arena._mysql.drivers._reach import (
     reaches_beyond,
     sets_id,
 )
-from pytest_arena._origin import WORK, user_line, who_connects
+from pytest_arena._origin import WORK, cause_of_connection, user_line
 from pytest_arena._product import RawWrites, ReadSnapshot
 from pytest_arena._product._raw_connections import ConnectionRecord, ConnectionRecords
 from pytest_arena._product._server_targets import is_own_name
@@ -296,7 +296,7 @@ def _note_account_change(
     if change and core.serial() and target is not None and target.database is not None:
         core.ledger.note(
             f"{{test}} sends {change}, which stays on the server for later tests and runs: "
-            f"{who_connects()}. Next: send the statement in the schema, or by hand"
+            f"{cause_of_connection()}. Next: send the statement in the schema, or by hand"
         )
 
 
@@ -314,7 +314,7 @@ def _replacement(
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(_NOT_SENT in note for note in core.ledger.notes):
         core.ledger.note(
-            f"a fixture creates or drops a test database: {who_connects()}. {_NOT_SENT} "
+            f"a fixture creates or drops a test database: {cause_of_connection()}. {_NOT_SENT} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
     return _STATEMENT_WITHOUT_EFFECT
@@ -339,7 +339,7 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         f"refused: {statement}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes to them "
         "or to the server",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix=fix,
     )
 

@@ -14,7 +14,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pytest_arena._origin import IN_SESSION_LIFESPAN, is_own, who_connects
+from pytest_arena._origin import IN_SESSION_LIFESPAN, cause_of_connection, is_own
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._postgresql.drivers._statements import (
@@ -77,7 +77,7 @@ class _Guard:
             core,
             dialect,
             server,
-            name_outright=lambda address: arguments.name_outright(
+            write_address=lambda address: arguments.write_address(
                 driver, address, kwargs
             ),
             redirect=lambda address: arguments.redirect(driver, address, args, kwargs),
@@ -468,7 +468,7 @@ def _pool_of_another_loop(pool: object) -> ConfigError:
         f"({type(pool).__name__}): set arena_lifespan = on",
         why="the pool belongs to the start-up's event loop. A test runs in another loop, in which "
         "the pool's connections cannot be used",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="arena_lifespan = on   (the pool is opened again for each test)",
     )
 
@@ -479,6 +479,6 @@ def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
         f"refused: a connection to {target.name}, which is no test database",
         why="a connection_factory got the dsn of the test's database, and connected to another "
         "database. Its writes would stay there",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix="let the factory connect to the dsn that it gets",
     )

@@ -10,7 +10,7 @@ from functools import cache, lru_cache, partial, wraps
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pytest_arena._origin import WORK, user_line, who_connects
+from pytest_arena._origin import WORK, cause_of_connection, user_line
 from pytest_arena._postgresql.drivers._interrupts import cancelling
 from pytest_arena._postgresql.drivers._session_state import (
     NAMES,
@@ -456,7 +456,7 @@ def _note_role_change(core: Core, target: ConnectTarget | None, statement: str) 
         return
     core.ledger.note(
         f"{{test}} sends {does}, which stays on the server for later tests and runs: "
-        f"{who_connects()}. "
+        f"{cause_of_connection()}. "
         "Next: arena_roles = <the role>   (and GRANT it in the schema)"
     )
 
@@ -483,7 +483,7 @@ def statement_to_send(core: Core, target: ConnectTarget | None, statement: str) 
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(_REPLACED in note for note in core.ledger.notes):
         core.ledger.note(
-            f"a fixture creates or drops a test database: {who_connects()}. {_REPLACED} "
+            f"a fixture creates or drops a test database: {cause_of_connection()}. {_REPLACED} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
     return replacement(statement)
@@ -591,7 +591,7 @@ def refused_beyond(statement: str) -> ProductionDatabaseError:
         f"refused: {statement}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes to them "
         "or to the server",
-        cause=who_connects(),
+        cause=cause_of_connection(),
         fix=_next_step(statement),
     )
 

@@ -13,13 +13,13 @@ from pytest_arena._app._client import HOPS
 from pytest_arena._app._raised import in_one_line
 from pytest_arena._config._load import package_of
 from pytest_arena._origin import (
+    BACKGROUND_JOBS,
     CHILDREN,
     IDLE_WORKERS,
     OUR_TASK,
-    PIECES,
     WORK,
-    Piece,
-    is_of,
+    BackgroundJob,
+    is_started_by,
     line_of,
     line_of_coroutine,
     outermost,
@@ -91,7 +91,7 @@ class OwnWork:
     def note_failure(self, error: Exception) -> None:
         """Do nothing: only the app's work is reported."""
 
-    def cut(self, lines: Iterable[str]) -> None:
+    def note_cancelled(self, lines: Iterable[str]) -> None:
         """Do nothing."""
 
     def note_call_into(self, _: asyncio.AbstractEventLoop) -> bool:
@@ -153,26 +153,26 @@ class LateWork:
     @property
     def has_begun(self) -> bool:
         """Whether the app answered a request, or a thread got work."""
-        return bool(self._tasks_before or self._pieces())
+        return bool(self._tasks_before or self._background_jobs())
 
-    def _pieces(self) -> dict[Piece, object]:
+    def _background_jobs(self) -> dict[BackgroundJob, object]:
         """Return this work's unfinished threads, jobs and calls, with the lines that began them."""
-        pieces: dict[Piece, object] = {}
-        if not PIECES:
-            return pieces
-        for piece in alive(PIECES):
-            if piece.work is self and not piece.is_ended:
-                pieces[piece] = PIECES.get(piece)
-        return pieces
+        jobs: dict[BackgroundJob, object] = {}
+        if not BACKGROUND_JOBS:
+            return jobs
+        for job in alive(BACKGROUND_JOBS):
+            if job.work is self and not job.is_ended:
+                jobs[job] = BACKGROUND_JOBS.get(job)
+        return jobs
 
     def lines(self, counts: TaskFilter | None = None) -> list[str]:
-        """Return the line of each piece of work that still runs.
+        """Return the line of each job that still runs.
 
         ``counts`` returns whether a task of a request counts. By default all tasks count.
         """
         # Look at jobs before and after the tasks and threads, because a task may begin a job and
         # end in between.
-        jobs = self._pieces() if PIECES else {}
+        jobs = self._background_jobs() if BACKGROUND_JOBS else {}
         if not (jobs or self._tasks_before):
             return []
         lines: list[object] = []
@@ -185,12 +185,12 @@ class LateWork:
         threads = self.threads()
         for stack in threads.values():
             lines.append(line_of(stack[0]))
-        if PIECES:
-            jobs = {**self._pieces(), **jobs}
+        if BACKGROUND_JOBS:
+            jobs = {**self._background_jobs(), **jobs}
         if jobs:
             known_threads = threads.keys() | _idle_threads()
-            for piece, line in jobs.items():
-                if line is not None and piece.thread not in known_threads:
+            for job, line in jobs.items():
+                if line is not None and job.thread not in known_threads:
                     lines.append(line)
         return list(map(str, lines))
 
@@ -241,7 +241,7 @@ class LateWork:
                 if is_ours and _may_be_in_users_code(task):
                     yield line_of_coroutine(task.get_coro()) or _name_of(task)
 
-    def cut(self, lines: Iterable[str]) -> None:
+    def note_cancelled(self, lines: Iterable[str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
         self.cut_off += lines
 
@@ -264,9 +264,9 @@ class LateWork:
                 # A thread with another outermost frame has begun other work.
                 if cut_off is None or cut_off.get(thread) is frame:
                     late[thread] = frame
-        for piece in self._pieces():
-            if not piece.is_job:
-                piece.cancel()
+        for job in self._background_jobs():
+            if not job.is_in_pool:
+                job.cancel()
 
     def children_left(self) -> list[str]:
         """Return the lines that began child processes which still run."""
@@ -280,8 +280,8 @@ class LateWork:
         Call this after the search for leaked connections. A coroutine in another thread's loop may
         await such a job. When the job is cancelled, the coroutine ends and returns its connection.
         """
-        for piece in self._pieces():
-            piece.cancel()
+        for job in self._background_jobs():
+            job.cancel()
 
     def threads(self) -> dict[int, list[FrameType]]:
         """Return the threads that still work, with the frames of the user's code.
@@ -293,7 +293,7 @@ class LateWork:
         threads = {}
         others = self._threads_before | _idle_threads()
         for thread, stack in threads_at_work().items():
-            if not is_of(thread, others):
+            if not is_started_by(thread, others):
                 threads[thread] = stack
         return threads
 
@@ -302,7 +302,7 @@ class LateWork:
 
         At the end of an async test, return at once if `asettled` left no work.
         """
-        if patience is None and self._is_done and not self._pieces():
+        if patience is None and self._is_done and not self._background_jobs():
             return
         if patience is not None:
             for loop in [*self._tasks_before]:

@@ -19,7 +19,6 @@ from sqlalchemy.orm.collections import collection_adapter
 # The public `close_all_sessions` would close the sessions of fixtures too.
 from sqlalchemy.orm.session import _sessions
 
-from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate._orm_sessions import (
     held_by_sessions,
     is_used_by_wide_fixture,
@@ -28,7 +27,7 @@ from pytest_arena._gate._orm_sessions import (
     unflushed,
 )
 from pytest_arena._gate._registry import entry_of
-from pytest_arena._origin import SHARED_THREADS, is_of
+from pytest_arena._origin import SHARED_THREADS, is_started_by
 from pytest_arena._product import raw_transactions
 from pytest_arena._run.leaks._late_work import (
     LateWork,
@@ -100,7 +99,9 @@ class HeldByFixtures:
     instances: dict[int, HeldInstances] = field(default_factory=dict)
 
     @classmethod
-    def now(cls, gate: Gate, sessions_of_tests: Collection[int] = ()) -> HeldByFixtures:
+    def snapshot(
+        cls, gate: Gate, sessions_of_tests: Collection[int] = ()
+    ) -> HeldByFixtures:
         """Return what wider fixtures hold now. Costs a microsecond for each open session.
 
         ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
@@ -197,7 +198,7 @@ def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Chec
         # A thread from before the test may still work for the test, because it may run a job of the
         # test in the app's pool.
         is_of_a_test = checkout.work is not None
-        if not is_of_a_test and is_of(checkout.thread, before.threads):
+        if not is_of_a_test and is_started_by(checkout.thread, before.threads):
             continue
         if checkout.is_of_wide_fixture:
             continue

@@ -43,7 +43,7 @@ class Tasks:
         """Return the loops that pytest-arena has seen."""
         return alive(self._threads)
 
-    def see(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def record_loop(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
         loop = loop or running_loop()
         if loop is not None and loop not in self._threads:
@@ -66,7 +66,7 @@ class Tasks:
 
     def of_fixtures(self) -> set[AnyTask]:
         """Return the tasks of fixtures. Called in the test's loop before the test function runs."""
-        self.see()
+        self.record_loop()
         return set(self._present())
 
     async def aend_of_example(self, of_fixtures: set[AnyTask]) -> None:

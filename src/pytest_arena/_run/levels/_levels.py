@@ -83,7 +83,7 @@ class Levels:
                 self._enter_databases(level, databases)
                 self.gate.invalidate_stale()
             self._stack.append(level)
-            held = _leaks.HeldByFixtures.now(self.gate, self._surviving_sessions)
+            held = _leaks.HeldByFixtures.snapshot(self.gate, self._surviving_sessions)
             if of_the_test is not None:
                 held = held.without(of_the_test)
             self._context.held[level] = held
@@ -155,7 +155,7 @@ class Levels:
         Return what the test held in each dropped level.
         """
         dropped: dict[Level, _leaks.HeldByFixtures] = {}
-        now = _leaks.HeldByFixtures.now(self.gate)
+        now = _leaks.HeldByFixtures.snapshot(self.gate)
         for level in reversed(self._stack[:]):
             held = now.without(self.held_before(level))
             if not level.is_test or not self.drop_if_clean(level):

@@ -178,9 +178,9 @@ class DatabaseParticipant:
         if was_created_here:
             self.database.forget_level()
         try:
-            is_changed = self._left_at_once()
+            is_changed = self._leave_now()
             if is_changed is None:
-                is_changed = self._left_in_spite_of_locks(level)
+                is_changed = self._leave_despite_locks(level)
         except ArenaError as error:
             reason = error.what
         else:
@@ -208,7 +208,7 @@ class DatabaseParticipant:
         self.isolation.leave_by_force()
         self._context.ledger.note(f"{reason}; {self.database.product.forced}")
 
-    def _left_at_once(self) -> bool | None:
+    def _leave_now(self) -> bool | None:
         """Leave the level. Return whether the database had changed, None if a lock prevents it."""
         # A leaked reader does not block this restore, but it would block the next test.
         if self._context.has_ended_leaks and not self.isolation.is_free():
@@ -217,8 +217,8 @@ class DatabaseParticipant:
             return self.isolation.leave()
         return None
 
-    def _left_in_spite_of_locks(self, level: Level) -> bool | None:
-        """Leave the level like `_left_at_once`, after transactions have ended or were ended.
+    def _leave_despite_locks(self, level: Level) -> bool | None:
+        """Leave the level like `_leave_now`, after transactions have ended or were ended.
 
         A transaction of a wider fixture stays open if no row was committed in the level. Other
         transactions get a second to end. Then pytest-arena ends them.
@@ -236,21 +236,21 @@ class DatabaseParticipant:
             self._keep_transaction_of_fixture(transactions, before)
             return False
         patience = _PATIENCE_WITH_OTHERS if self._may_end_by_itself() else 0
-        is_changed = self._left_with_patience(patience)
+        is_changed = self._leave_with_patience(patience)
         if is_changed is not None:
             return is_changed
         # A half-read cursor in a reference cycle keeps the lock of its connection.
         gc.collect()
         # Wait for a second in total, even if no known connection is in use. An unknown reader that
         # polls the database may be in a transaction now.
-        is_changed = self._left_with_patience(_PATIENCE_WITH_OTHERS - patience)
+        is_changed = self._leave_with_patience(_PATIENCE_WITH_OTHERS - patience)
         if is_changed is not None:
             return is_changed
         for transaction in _leaks.open_transactions(gate):
             if transaction in before.transactions:
                 context.lost.append(transaction)
         _leaks.end_transactions(gate.registry.checked_out())
-        return self._left_with_patience(_PATIENCE)
+        return self._leave_with_patience(_PATIENCE)
 
     def _keep_transaction_of_fixture(
         self, transactions: list[Checkout], before: HeldByFixtures
@@ -271,10 +271,10 @@ class DatabaseParticipant:
             return True
         return bool(checkouts and self._context.tasks.run_idle_loops())
 
-    def _left_with_patience(self, seconds: float) -> bool | None:
+    def _leave_with_patience(self, seconds: float) -> bool | None:
         # A reader that polls the database holds its lock for less than a millisecond.
         def leave() -> bool:
-            is_changed = self._left_at_once()
+            is_changed = self._leave_now()
             if is_changed is None:
                 raise Held
             return is_changed
