@@ -235,6 +235,78 @@ def test_a_route_that_a_test_adds_ends_with_the_test(example: Example) -> None:
     example.with_files(test_it=ADDED_ROUTES).run("-p", "no:randomly").expect(passed=5)
 
 
+LIMITED_APP = """
+from fastapi import Depends, FastAPI
+from sqlalchemy.orm import DeclarativeBase
+from starlette.middleware.base import BaseHTTPMiddleware
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Numbers(BaseHTTPMiddleware):
+    number = 0
+
+    async def dispatch(self, request, call_next):
+        self.number += 1
+        response = await call_next(request)
+        response.headers["number"] = str(self.number)
+        return response
+
+
+class Hosts:
+    def __init__(self, app):
+        self.app = app
+        self.seen = []
+
+    async def __call__(self, scope, receive, send):
+        self.seen.append(scope["type"])
+        scope["seen"] = len(self.seen)
+        await self.app(scope, receive, send)
+
+
+class Limit:
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self):
+        self.calls.append("a call")
+        return len(self.calls)
+
+    def method(self):
+        return self()
+
+
+app = FastAPI()
+app.add_middleware(Numbers)
+app.add_middleware(Hosts)
+
+
+@app.get("/")
+def calls(called: int = Depends(Limit()), method: int = Depends(Limit().method)):
+    return called, method
+"""
+
+LIMITED = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_it(test_client, turn):
+    answer = test_client.get("/")
+    assert answer.json() == [1, 1]
+    assert answer.headers["number"] == "1"
+    assert test_client.get("/").json() == [2, 2]
+"""
+
+
+def test_the_state_of_middleware_and_of_dependencies_ends_with_the_test(example: Example) -> None:
+    """Starlette builds the middleware at the first request, in the middle of a test."""
+    project = example.with_files(app=LIMITED_APP, test_it=LIMITED)
+    project.change("pytest.ini", "arena_seed = seed:seed", "").run().expect(passed=3)
+
+
 def test_the_state_of_a_lifespan_for_the_session_ends_with_the_test(example: Example) -> None:
     """The containers that the lifespan gives to the requests of all tests."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")

@@ -63,6 +63,15 @@ async def test_sees_rows(db_session, arena, turn):
     assert arena.changes().tables == ("dancers",)
 
 
+wide_client = app.test_client()
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_cookies(turn):
+    assert len(wide_client.cookie_jar) == 0
+    wide_client.set_cookie("localhost", "login", "Sand")
+
+
 async def test_loses_a_row():
     assert (await app.test_client().post("/lost/Ray")).status_code == 201
 
@@ -87,6 +96,6 @@ def quart(tmp_path: Path) -> Example:
 def test_requests_of_its_client_are_known(quart: Example) -> None:
     """Rows of fixtures are committed before them, and a lost write or an exception is named."""
     run = quart.with_files(test_it=TESTS).run("--arena-lost-writes=fail")
-    run.expect(status=1, passed=3, failed=1, errors=1)
+    run.expect(status=1, passed=5, failed=1, errors=1)
     run.says("test_loses_a_row", "POST /lost/Ray 201 wrote dancers (1 row)", "[A603]")
     run.says("POST /broken 500", "raised ValueError: no dancer")

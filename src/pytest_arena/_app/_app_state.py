@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import ChainMap, UserDict, UserList
 from collections.abc import MutableMapping, MutableSequence, MutableSet
+from contextlib import suppress
 from functools import lru_cache
 from queue import Queue
 from types import SimpleNamespace
@@ -92,10 +93,11 @@ class ClientState:
 
 
 def _state_of_client(client: Any) -> ClientState | Contents:
-    """Record the state of a client of Starlette, Litestar or an HTTP library, or of Flask."""
+    """Record the state of a client of an HTTP library, Starlette, Litestar, Flask or Quart."""
     if hasattr(client, "cookies"):
         return ClientState(client)
-    cookies = getattr(client, "_cookies", None)  # no public name returns all
+    jar = getattr(client, "cookie_jar", client)  # Quart's client has one
+    cookies = getattr(jar, "_cookies", None)  # no public name returns all
     return Contents([cookies, getattr(client, "environ_base", None)])
 
 
@@ -144,6 +146,7 @@ class AppState:
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
         self._schemas = _schemas_of(parts)
+        self._without_stack = _without_stack(parts)
         for part in parts:
             self._settings += _settings_of(part)
             routes = getattr(part, "routes", None)
@@ -212,6 +215,11 @@ class AppState:
         for name, contents in self._parts:
             if contents.restore():
                 changed.append(name)
+        for app in self._without_stack:
+            # The test has built the middleware, and changed it since.
+            if _middleware_of(app):
+                with suppress(Exception):  # a middleware can be built only once
+                    app.middleware_stack = app.build_middleware_stack()
         return changed
 
     def _changed_settings(self) -> list[_Setting]:
@@ -324,7 +332,55 @@ _VALUE_MODULES = {
 }
 
 
+def _without_stack(apps: list[Any]) -> list[Any]:
+    """Return the apps whose middleware Starlette has not built yet."""
+    return [app for app in apps if getattr(app, "middleware_stack", app) is None]
+
+
+def _middleware_of(app: Any) -> list[dict[str, object]]:
+    """Return the attributes of the app's own middleware. Empty before Starlette builds it."""
+    found = []
+    middleware = getattr(app, "middleware_stack", None)
+    while middleware is not None and middleware is not app.router:
+        if not _is_of_library(type(middleware)):
+            found.append(vars(middleware))
+        middleware = getattr(middleware, "app", None)
+    return found
+
+
+def _dependencies_of(app: object) -> list[object]:
+    """Return the objects of the app's classes that FastAPI calls as dependencies."""
+    found = []
+    waiting = [
+        getattr(route, "dependant", None) for route in getattr(app, "routes", [])
+    ]
+    while waiting:
+        dependant = waiting.pop()
+        if dependant is not None:
+            waiting += dependant.dependencies
+            function = dependant.call
+            owner = getattr(function, "__self__", function)
+            if is_of_app(owner):
+                found.append(owner)
+    return found
+
+
+def _contexts_of_flask() -> Iterator[tuple[str, Any]]:
+    """Yield the contents of the contexts that a wider fixture keeps open."""
+    flask = sys.modules.get("flask")
+    if flask is None or not flask.has_app_context():
+        return
+    # werkzeug documents this method of its proxies.
+    yield "flask.g", vars(flask.g._get_current_object())  # noqa: SLF001 - documented
+    if flask.has_request_context():
+        context = flask.globals.request_ctx._get_current_object()  # noqa: SLF001 - documented
+        yield "flask.request", [vars(context), vars(context.request)]
+        yield "flask.session", context.session
+
+
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:
+    yield "a middleware", _middleware_of(app)
+    yield "a dependency", _dependencies_of(app)
     # Starlette's and Litestar's State keep their attributes in `_state`. No public method replaces
     # all of them.
     state = getattr(app, "state", None)
@@ -342,10 +398,7 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
         for held in list(extensions.values()):
             if type(held) in PLAIN or is_of_app(held):
                 yield "app.extensions", held
-        flask = sys.modules.get("flask")
-        # A wider fixture may keep an app context open.
-        if flask is not None and flask.has_app_context():
-            yield "flask.g", vars(flask.g._get_current_object())  # noqa: SLF001 - of werkzeug, documented
+        yield from _contexts_of_flask()
     # The stores of a Litestar app, and the contents of its stores in memory.
     registry = getattr(app, "stores", None)
     stores = getattr(registry, "_stores", None)

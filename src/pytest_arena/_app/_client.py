@@ -928,6 +928,7 @@ def _note_cut_off(work: Work, line: str, task: AnyTask) -> None:
 def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of Quart's ``app.test_client()``."""
     client_class = module.QuartClient
+    _watch_wide_clients(undo, client_class)
     original = getattr(client_class, "_make_request", None)
     if original is None:  # another version may lack it
         return

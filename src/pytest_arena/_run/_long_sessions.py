@@ -45,7 +45,7 @@ class LongSessions:
                 continue
             if is_used_by_wide_fixture(session):
                 continue  # its task still uses the loaded values
-            held = before.instances.get(session.hash_key) or {}
+            held: Held = before.instances.get(session.hash_key) or {}
             with suppress(Exception):  # a task or a thread may use the session now
                 if isinstance(session, FreshSession):
                     _forget(session, held)
