@@ -92,6 +92,13 @@ def test_each_test_has_no_variables(statement, turn):
         found = connection.execute(text("SELECT @tenant, @calls, @last")).one()
         assert tuple(found) == (None, None, None)
         connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_each_test_has_the_character_set_of_the_url(turn):
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT @@character_set_client")) == "utf8mb4"
+        connection.connection.driver_connection.set_character_set("latin1")
 """
 
 
@@ -104,10 +111,10 @@ def test_a_variable_of_a_program_ends_with_its_test(
     example = example.with_paths({"schema.sql": SCHEMA_WITH_PROGRAMS})
     example = example.with_files(test_variables=VARIABLES)
     if "MariaDB" in server.version:
-        example.run("-q").expect(passed=10)
+        example.run("-q").expect(passed=12)
         return
     on_mysql = VARIABLES[: VARIABLES.index("    # Only")] + VARIABLES[VARIABLES.index("])") :]
-    example.with_files(test_variables=on_mysql).run("-q").expect(passed=6)
+    example.with_files(test_variables=on_mysql).run("-q").expect(passed=8)
 
 
 PREPARED = """

@@ -289,12 +289,18 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         self._record.note_idle(self._target.key)
 
     def session(self, dbapi_connection: object) -> object:
-        """Return the number of statements that changed the session, and the driver's autocommit."""
+        """Return the number of statements that changed the session, and the driver's settings."""
         del dbapi_connection
         driver = self._reference()
         if driver is None or records.is_closed(driver):
             return None
-        return self._record.session_changes, bool(driver.get_autocommit())
+        # The driver's methods set both without a statement that pytest-arena reads.
+        character_set = driver.character_set_name()
+        return (
+            self._record.session_changes,
+            bool(driver.get_autocommit()),
+            character_set,
+        )
 
     @property
     def has_leftovers(self) -> bool:
