@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OVERRIDES = "dependency_overrides"
-_WRAPPERS = {"Depends", "Security", "partial"}
 _CLEARS = re.compile(
     r"dependency_overrides\s*(?:\.(?:clear|pop)\(|=)|del \w[\w.]*dependency_overrides"
 )
@@ -96,34 +95,6 @@ def override_not_cleared(code: Code) -> Findings:
         is_shared = app in code.imports
         if test and is_shared and test.scope in {"function", "class", "module"}:
             yield Finding(statement, ast.unparse(target))
-
-
-@rule("ARD203", "override-of-nothing", _OVERRIDES)
-def override_of_nothing(code: Code) -> Findings:
-    """A test overrides a function on which no route depends.
-
-    FastAPI looks up the function object of `Depends(…)`. It never finds a new lambda, a
-    `Depends(…)`, a `partial` or a text. The app calls its original function and uses its original
-    database.
-
-    Instead: override the function that the route imports:
-    `app.dependency_overrides[get_db] = …`.
-
-    Fails:
-
-        app.dependency_overrides[Depends(get_db)] = test_db
-
-    Passes:
-
-        app.dependency_overrides[get_db] = test_db
-    """
-    for statement, target in _overrides(code):
-        key = target.slice
-        is_wrong = isinstance(key, ast.Lambda | ast.Constant)
-        if isinstance(key, ast.Call):
-            is_wrong = last_name(key) in _WRAPPERS
-        if is_wrong:
-            yield Finding(statement, ast.unparse(key))
 
 
 @rule("ARD205", "session-given-to-the-app", _OVERRIDES)

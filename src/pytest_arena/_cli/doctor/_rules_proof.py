@@ -304,39 +304,6 @@ def _accepts_both(comparison: str) -> bool:
     return "2" in kinds and len(kinds) > 1
 
 
-@rule("ARD601", "id-guessed", '["id"] ==', "['id'] ==")
-def id_guessed(code: Code) -> Findings:
-    """A test asserts an id that the database chose.
-
-    The sequence gives another number if an earlier test or the seed has taken one.
-
-    Instead: compare with the id of the response (`response.json()["id"]`) or of the object
-    (`dancer.id`). pytest-arena restores sequences. A guessed id is still wrong if the seed or a
-    fixture adds a row.
-
-    Fails:
-
-        def test_create(client):
-            response = client.post("/dancers", json={"name": "ada"})
-            assert response.json()["id"] == 1
-
-    Passes:
-
-        def test_create(client, dancer):
-            response = client.get(f"/dancers/{dancer.id}")
-            assert response.json()["id"] == dancer.id
-    """
-    for test in code.tests:
-        text = ast.unparse(test.node)
-        is_known = re.search(r"""["']id["']\s*:|\bid=|_id=|/\d+\b""", text)
-        if is_known or not re.search(r"\bpost\(", text):
-            continue
-        for node in of_kind(ast.Assert, test.own_nodes):
-            comparison = ast.unparse(node.test)
-            if re.search(r"\['id'\] == \d+$", comparison):
-                yield Finding(node, comparison)
-
-
 @rule("ARD602", "sleep", "sleep(")
 def sleep(code: Code) -> Findings:
     """A test sleeps.
