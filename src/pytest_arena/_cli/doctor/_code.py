@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 AnyWith = ast.With | ast.AsyncWith
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
-WIDE_SCOPES = {"session", "package", "module", "class"}
 Node = TypeVar("Node", bound=ast.AST)
 
 

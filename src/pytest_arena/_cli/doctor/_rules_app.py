@@ -18,7 +18,6 @@ from pytest_arena._cli.doctor._code import (
     last_name,
     names_in,
     of_kind,
-    stored_in,
     target_of,
 )
 from pytest_arena._cli.doctor._rule import Finding, Findings, Replacement, rule
@@ -504,50 +503,3 @@ def wide_async_engine(code: Code) -> Findings:
         if not has_pool and not is_sqlite:
             statement = ast.unparse(code.statement_of(call))
             yield Finding(call, statement.partition(" =")[0])
-
-
-@rule("ARD307", "flag-guards-set-up", "global ", solved_by_arena=True)
-def flag_guards_set_up(code: Code) -> Findings:
-    """A global flag makes a fixture set up the database only once.
-
-    The first test creates the engine in its event loop, and the flag keeps later tests from
-    creating another engine. They raise "attached to a different loop". With pytest-xdist, each
-    worker has a separate flag.
-
-    Instead: delete the flag. pytest-arena creates the tables of `arena_schema` once, and restores
-    the database after each test. Without pytest-arena, use a fixture with `scope="session"`.
-
-    Fails:
-
-        import pytest
-
-        _initialized = False
-
-        @pytest.fixture(autouse=True)
-        async def database():
-            global _initialized
-            if not _initialized:
-                await init_db()
-                _initialized = True
-
-    Passes:
-
-        import pytest
-
-        @pytest.fixture(scope="session", autouse=True)
-        async def database():
-            await init_db()
-    """
-    for fixture in code.fixtures:
-        flags = set()
-        for statement in of_kind(ast.Global, fixture.own_nodes):
-            flags.update(statement.names)
-        for block in of_kind(ast.If, fixture.own_nodes):
-            condition = ast.unparse(block.test)
-            flag = condition.removeprefix("not ")
-            if flag == condition:
-                continue
-            below = all_below(block)
-            is_set = flag in flags and flag in stored_in(below)
-            if is_set and _uses_database(*of_kind(ast.Call, below)):
-                yield Finding(block, flag)

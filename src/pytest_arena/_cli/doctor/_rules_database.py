@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._cli._imports import imported_paths
 from pytest_arena._cli.doctor._code import (
-    WIDE_SCOPES,
     AnyFunction,
     AnyWith,
     Code,
@@ -76,7 +75,6 @@ _MEMORY = re.compile(r"sqlite(?:\+\w+)?://(?:/?:memory:.*|/?)$")
 _UNDONE = re.compile(
     r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint"
 )
-_SESSION = re.compile(r"(?:^|\.)(?:\w*[Ss]ession_?(?:[Mm]aker|[Ll]ocal|[Ff]actory)?)$")
 _SETTING = re.compile(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv")
 
 
@@ -646,50 +644,6 @@ def _empties(node: ast.AST) -> bool:
             is_truncate = re.match(r"(?i)\s*TRUNCATE\s", text_of(statement))
             return bool(is_truncate) and last_name(node) in _SENDS
     return False
-
-
-@rule("ARD408", "session-for-many-tests", "scope=", solved_by_arena=True)
-def session_for_many_tests(code: Code) -> Findings:
-    """One database session serves many tests.
-
-    The session keeps objects that earlier tests loaded. A later test gets these objects, even if
-    their rows have changed. After an error in one test, the open transaction fails all later tests.
-
-    Instead: use a session for each test, such as `db_session` of pytest-arena. A fixture of a
-    wider scope may create shared rows in a separate session.
-
-    Fails:
-
-        import pytest
-
-        @pytest.fixture(scope="session")
-        def db():
-            with Session(engine) as session:
-                yield session
-
-    Passes:
-
-        import pytest
-
-        @pytest.fixture
-        def db():
-            with Session(engine) as session:
-                yield session
-    """
-    if re.search(r"aiohttp|requests|ClientSession", code.text):
-        return
-    for fixture in code.fixtures:
-        if fixture.scope not in WIDE_SCOPES:
-            continue
-        sessions = set()
-        for item in of_kind(ast.withitem, fixture.own_nodes):
-            opened = dotted(item.context_expr)
-            if _SESSION.search(opened):
-                sessions.add(dotted(item.optional_vars))
-        for node in of_kind(ast.Yield, fixture.own_nodes):
-            name = dotted(node.value)
-            if name in sessions and re.search(r"(?i)session|db", name):
-                yield Finding(node, fixture.node.name)
 
 
 @rule("ARD409", "commit-behind-yield", "import", "yield", "def ")

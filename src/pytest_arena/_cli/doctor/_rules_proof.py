@@ -31,18 +31,6 @@ _SESSION_TYPE = re.compile(
 _SESSION = re.compile(
     r"(?i)(?:^|_)(?:db|database|async|sql|sa)_?session(?:_mock)?$|^(?:mock_)?db(?:_mock)?$"
 )
-_SESSION_CALL = re.compile(
-    r"(?i)(?:.*[._])?(?:db|(?:mock_)?session|db_session|async_session)(?:_mock)?"
-    r"(?-i:\.(?:add|add_all|commit|delete|execute|flush|merge|refresh|rollback|scalar|scalars)"
-    r"\.assert_\w+)"
-)
-_ASSERTED = (
-    "assert_called",
-    "assert_awaited",
-    "assert_not_",
-    "assert_any_",
-    "assert_has_",
-)
 _REQUEST = re.compile(
     r"(?i).*client(?:_\w+)?\.(?-i:get|post|put|patch|delete|request|options|head)"
 )
@@ -90,34 +78,6 @@ def session_mocked(code: Code) -> Findings:
         if spec is None and uses_sqlalchemy:
             is_session = _SESSION.search(name)
         if is_session:
-            yield Finding(call, name)
-
-
-@rule("ARD503", "session-calls-asserted", *_ASSERTED, solved_by_arena=True)
-def session_calls_asserted(code: Code) -> Findings:
-    """A test asserts which methods of the session were called.
-
-    The test asserts nothing about the rows. It passes if the statement is wrong, and it fails if
-    the code reaches the same result in another way.
-
-    Instead: assert the rows, with `arena.expect_changes(dancers=inserted(1))` of pytest-arena or
-    with a `select` through `db_session`.
-
-    Fails:
-
-        def test_create(db):
-            create_dancer(db, name="ada")
-            db.commit.assert_called_once()
-
-    Passes:
-
-        def test_create(db_session):
-            create_dancer(db_session, name="ada")
-            assert db_session.scalar(select(Dancer.name)) == "ada"
-    """
-    for call in code.nodes_of(ast.Call):
-        name = dotted(call)
-        if _SESSION_CALL.fullmatch(name):
             yield Finding(call, name)
 
 
