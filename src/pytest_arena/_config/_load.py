@@ -9,7 +9,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,6 +292,7 @@ _LIBRARIES = ("<", "lib/sqlalchemy/", _ARENA, *_PYTHON)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
+@cache
 def is_library(file: str) -> bool:
     """Return whether a file is of the standard library, an installed package, or pytest-arena."""
     # Files of Cython have no folder, and those of SQLAlchemy a relative one.
