@@ -3,8 +3,8 @@
 Most of a small run's time is the import of pytest, SQLAlchemy and FastAPI. A server for each
 process of the suite imports them once and forks for each run. A second one, forked from it, has
 imported our plugin as well, for `python -m pytest`: its modules do nothing when they are imported.
-A third has all plugins that are installed, for the commands `pytest` and `arena`. Others import
-ours themselves.
+A third has all plugins that are installed, for the commands `pytest` and `arena`. A fourth, forked
+from the second, has the drivers and our package for MySQL. Others import ours themselves.
 A server has one thread and no event loop: a fork is safe.
 
 A run that needs what only the start of an interpreter reads (options, ``PYTHON…`` variables) is a
@@ -40,10 +40,13 @@ whole_process = Example.execute
 OURS = (
     "pytest_arena.plugin",
     "pytest_arena._app._app_run",
+    "pytest_arena._app._sync_client",
+    "pytest_arena._run._explanations",
     "pytest_arena._sqlite._connections",
     "pytest_arena._sqlite._product",
     "pytest_arena._postgresql._connections",
     "pytest_arena._postgresql._product",
+    "pytest_arena._postgresql.drivers._ended_connections",
     # With the libraries that read specifications; a run without any goes by them.
     "pytest_arena.scenarios._plugin",
     "pytest_arena.scenarios._sabotage",
@@ -52,6 +55,15 @@ OURS = (
     "pytest_bdd.plugin",
     "xdist.plugin",
     "xdist.remote",
+)
+OF_MYSQL = (
+    "aiomysql",
+    "asyncmy",
+    "pymysql",
+    "sqlalchemy.dialects.mysql.aiomysql",
+    "sqlalchemy.dialects.mysql.asyncmy",
+    "pytest_arena._mysql._connections",
+    "pytest_arena._mysql._product",
 )
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")
 # What the forked process sets itself, and what means nothing where output goes to a pipe.
@@ -66,17 +78,21 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it did not end in time; it and its children are killed.
     """
-    server = _server(*_wanted(command)) if hasattr(os, "pidfd_open") else None
+    server = _server(*_wanted(command, folder)) if hasattr(os, "pidfd_open") else None
     if server is None or command[1] in {"-I", "-X"} or _start(env) != server.start:
         return whole_process(command, folder, env, seconds)
     return server.run(command, folder, env, seconds)
 
 
-def _wanted(command: Sequence[str]) -> Sequence[str]:
+def _wanted(command: Sequence[str], folder: Path) -> Sequence[str]:
     """What its server has to have imported, beside the libraries."""
     if Path(command[1]).name in {"arena", "pytest"}:
         return *OURS, *(entry.module for entry in entry_points(group="pytest11"))
-    return OURS if {"-m", "pytest"} <= set(command) else ()
+    if not {"-m", "pytest"} <= set(command):
+        return ()
+    options = folder / "pytest.ini"
+    is_on_mysql = options.exists() and "= mysql://" in options.read_text(encoding="utf-8")
+    return (*OURS, *OF_MYSQL) if is_on_mysql else OURS
 
 
 def _start(env: Mapping[str, str]) -> dict[str, str]:
@@ -93,7 +109,7 @@ class Server:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process: subprocess.Popen[bytes] | None = None
         if more:
-            first = _server()
+            first = _server(*OURS) if OF_MYSQL[0] in more else _server()
             self.start = first.start
             socket.send_fds(first._requests, [json.dumps(more).encode()], [theirs.fileno()])
         else:
