@@ -53,8 +53,7 @@ class TestAddresses:
 
     def test_a_socket_in_the_file_system(self, setting: Setting) -> None:
         """Its folder is named as the host."""
-        with control() as ask:
-            [(folders,)] = ask("SHOW unix_socket_directories")
+        [(folders,)] = control()("SHOW unix_socket_directories")
         folder = folders.partition(",")[0]
         if not Path(folder, f".s.PGSQL.{SERVER.port}").exists():
             pytest.skip("the server has no socket here")
@@ -121,9 +120,8 @@ class TestTLS:
 
     def test_offered_in_vain(self, setting: Setting) -> None:
         """The default is to ask for TLS: where the server has none, the connection moves."""
-        with control() as ask:
-            if ask("SHOW ssl") != [("off",)]:
-                pytest.skip("the server has TLS")
+        if control()("SHOW ssl") != [("off",)]:
+            pytest.skip("the server has TLS")
         assert moves(setting, setting.engine(connect_args={"ssl": "prefer"}))
 
     def test_spoken(self, setting: Setting, tmp_path: Path) -> None:
