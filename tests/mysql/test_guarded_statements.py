@@ -202,7 +202,13 @@ def test_reads(statement: str) -> None:
 )
 def test_may_write(statement: str) -> None:
     """All other statements may write, and a SELECT of a function of the database."""
-    assert may_write(statement, ("writes_it",))
+    assert may_write(statement, ("age", "writes_it"))
+
+
+def test_a_name_inside_another_word() -> None:
+    """The table `packages` is no call of a function `age`."""
+    assert not may_write("SELECT page FROM packages", ("age",))
+    assert may_write("SELECT `Age`(born) FROM packages", ("age",))
 
 
 def test_sessions_and_databases() -> None:

@@ -299,8 +299,16 @@ def may_write(statement: str, names_that_write: tuple[str, ...]) -> bool:
     """
     if not _is_plain_read(bare(statement)):
         return True
-    lowered = statement.lower()
-    return any(name.lower() in lowered for name in names_that_write)
+    if not names_that_write:
+        return False
+    return _words(names_that_write).search(statement) is not None
+
+
+@lru_cache(maxsize=16)
+def _words(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the pattern of these names as whole words."""
+    alternatives = "|".join(map(re.escape, names))
+    return re.compile(rf"(?i)(?<![\w$])(?:{alternatives})(?![\w$])")
 
 
 _ALTERS = re.compile(
