@@ -339,18 +339,19 @@ def _without_stack(apps: list[Any]) -> list[Any]:
 
 def _middleware_of(app: Any) -> list[dict[str, object]]:
     """Return the attributes of the app's own middleware. Empty before Starlette builds it."""
-    found = []
+    attributes = []
+    router = getattr(app, "router", None)
     middleware = getattr(app, "middleware_stack", None)
-    while middleware is not None and middleware is not app.router:
+    while middleware is not None and middleware is not router:
         if not _is_of_library(type(middleware)):
-            found.append(vars(middleware))
+            attributes.append(getattr(middleware, "__dict__", {}))
         middleware = getattr(middleware, "app", None)
-    return found
+    return attributes
 
 
 def _dependencies_of(app: object) -> list[object]:
     """Return the objects of the app's classes that FastAPI calls as dependencies."""
-    found = []
+    objects = []
     waiting = [
         getattr(route, "dependant", None) for route in getattr(app, "routes", [])
     ]
@@ -361,8 +362,8 @@ def _dependencies_of(app: object) -> list[object]:
             function = dependant.call
             owner = getattr(function, "__self__", function)
             if is_of_app(owner):
-                found.append(owner)
-    return found
+                objects.append(owner)
+    return objects
 
 
 def _contexts_of_flask() -> Iterator[tuple[str, Any]]:
@@ -370,10 +371,9 @@ def _contexts_of_flask() -> Iterator[tuple[str, Any]]:
     flask = sys.modules.get("flask")
     if flask is None or not flask.has_app_context():
         return
-    # werkzeug documents this method of its proxies.
-    yield "flask.g", vars(flask.g._get_current_object())  # noqa: SLF001 - documented
+    yield "flask.g", vars(flask.g._get_current_object())  # noqa: SLF001 - of werkzeug, documented
     if flask.has_request_context():
-        context = flask.globals.request_ctx._get_current_object()  # noqa: SLF001 - documented
+        context = flask.globals.request_ctx._get_current_object()  # noqa: SLF001 - of werkzeug, documented
         yield "flask.request", [vars(context), vars(context.request)]
         yield "flask.session", context.session
 
