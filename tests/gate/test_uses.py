@@ -128,7 +128,10 @@ WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda gate: Pooled(gate.registry),
         lambda gate: gate.registry.active_threads(),
     ),
-    "held": (lambda gate: gate.registry._core_connections, lambda gate: gate.registry.entries_of_others(1)),
+    "held": (
+        lambda gate: gate.registry._core_connections,
+        lambda gate: gate.registry.entries_of_others(1),
+    ),
     "raw": (lambda _: _drivers._connections, lambda _: _drivers.RECORDS.raw()),
 }
 

@@ -146,8 +146,10 @@ class AppState:
         self._settings: list[_Setting] = []
         self._routes: list[tuple[list[object], list[object]]] = []
         self._schemas = _schemas_of(parts)
-        self._without_stack = _without_stack(parts)
+        # Each app, and its middleware if Starlette has built it.
+        self._stacks: list[tuple[Any, object]] = []
         for part in parts:
+            self._stacks.append((part, getattr(part, "middleware_stack", None)))
             self._settings += _settings_of(part)
             routes = getattr(part, "routes", None)
             if isinstance(routes, list):
@@ -215,11 +217,11 @@ class AppState:
         for name, contents in self._parts:
             if contents.restore():
                 changed.append(name)
-        for app in self._without_stack:
-            # The test has built the middleware, and changed it since.
-            if _middleware_of(app):
+        for app, stack in self._stacks:
+            if stack is None and _middleware_of(app):
+                # The test has built the middleware, and changed it since.
                 with suppress(Exception):  # a middleware can be built only once
-                    app.middleware_stack = app.build_middleware_stack()
+                    vars(app)["middleware_stack"] = app.build_middleware_stack()
         return changed
 
     def _changed_settings(self) -> list[_Setting]:
@@ -293,6 +295,7 @@ def _is_class_of_app(kind: type) -> bool:
     return kind.__module__ not in _VALUE_MODULES
 
 
+@lru_cache(maxsize=1024)
 def _is_of_library(kind: type) -> bool:
     if kind in _VALUE_CLASSES or kind.__module__ in _VALUE_MODULES:
         return False
@@ -307,11 +310,12 @@ def _is_foreign_container(kind: type) -> bool:
     These are containers and queues of libraries, and classes that derive from a library's. Other
     classes of libraries, such as pools and clients, change at each use and do not count.
     """
+    are_of_library = [*map(_is_of_library, kind.__mro__)]
     if kind in PLAIN or _is_class_of_app(kind) or issubclass(kind, type):
         return False
     if issubclass(kind, _CONTAINERS):
         return True
-    return not _is_of_library(kind) and any(map(_is_of_library, kind.__mro__))
+    return not are_of_library[0] and any(are_of_library)
 
 
 _CONTAINERS = (MutableMapping, MutableSequence, MutableSet, Queue, asyncio.Queue)
@@ -332,18 +336,14 @@ _VALUE_MODULES = {
 }
 
 
-def _without_stack(apps: list[Any]) -> list[Any]:
-    """Return the apps whose middleware Starlette has not built yet."""
-    return [app for app in apps if getattr(app, "middleware_stack", app) is None]
-
-
-def _middleware_of(app: Any) -> list[dict[str, object]]:
+def _middleware_of(app: Any) -> list[object]:
     """Return the attributes of the app's own middleware. Empty before Starlette builds it."""
-    attributes = []
+    attributes: list[object] = []
     router = getattr(app, "router", None)
     middleware = getattr(app, "middleware_stack", None)
     while middleware is not None and middleware is not router:
-        if not _is_of_library(type(middleware)):
+        kind: type = type(middleware)
+        if not _is_of_library(kind):
             attributes.append(getattr(middleware, "__dict__", {}))
         middleware = getattr(middleware, "app", None)
     return attributes
@@ -352,17 +352,15 @@ def _middleware_of(app: Any) -> list[dict[str, object]]:
 def _dependencies_of(app: object) -> list[object]:
     """Return the objects of the app's classes that FastAPI calls as dependencies."""
     objects = []
-    waiting = [
-        getattr(route, "dependant", None) for route in getattr(app, "routes", [])
-    ]
-    while waiting:
-        dependant = waiting.pop()
-        if dependant is not None:
-            waiting += dependant.dependencies
-            function = dependant.call
-            owner = getattr(function, "__self__", function)
-            if is_of_app(owner):
-                objects.append(owner)
+    waiting = [*getattr(app, "routes", ())]
+    for route in waiting:  # the loop also visits the dependencies that it appends
+        dependant = getattr(route, "dependant", route)
+        waiting += getattr(dependant, "dependencies", ())
+        function = getattr(dependant, "call", None)
+        owner = getattr(function, "__self__", function)
+        kind: type = type(owner)
+        if _is_class_of_app(kind):
+            objects.append(owner)
     return objects
 
 
@@ -379,8 +377,9 @@ def _contexts_of_flask() -> Iterator[tuple[str, Any]]:
 
 
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:
-    yield "a middleware", _middleware_of(app)
-    yield "a dependency", _dependencies_of(app)
+    objects = _middleware_of(app) + _dependencies_of(app)
+    if objects:
+        yield "a middleware or a dependency", objects
     # Starlette's and Litestar's State keep their attributes in `_state`. No public method replaces
     # all of them.
     state = getattr(app, "state", None)

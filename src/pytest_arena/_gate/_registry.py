@@ -147,13 +147,13 @@ class Registry:
         with self.lock:
             if self._replacing is not None:
                 self._condition.wait_for(
-                    lambda: self._may_connect(here), _LONGEST_REPLACEMENT
+                    lambda: (
+                        self._replacing in {None, here} or here in self.active_threads()
+                    ),
+                    _LONGEST_REPLACEMENT,
                 )
             self._connections.add(pooled)
             pooled.occupy(here)
-
-    def _may_connect(self, thread: int) -> bool:
-        return self._replacing in {None, thread} or thread in self.active_threads()
 
     def active_threads(self) -> set[int | None]:
         """Return the threads that open a connection or have one, and do not keep it for long."""
@@ -266,9 +266,8 @@ class Registry:
         """Invalidate a connection in its event loop, if that loop runs in another thread."""
         loop = checkout.loop
         if loop is not None and loop.is_running():
-            with suppress(RuntimeError):  # closed meanwhile
-                # An empty context: the call belongs to no test.
-                Context().run(loop.call_soon_threadsafe, self.invalidate, checkout)
+            # An empty context: the call belongs to no test.
+            Context().run(loop.call_soon_threadsafe, self.invalidate, checkout)
 
     def is_raw(self, checkout: Checkout) -> bool:
         """Return whether a connection is in use without a Core connection or a session."""

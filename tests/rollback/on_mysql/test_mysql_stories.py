@@ -122,6 +122,31 @@ def test_tables_without_transactions(server: StoryMySQLServer, tmp_path: Path) -
     run.says("passing (MEMORY), tickets (sequence)", "SKIP LOCKED skips no row")
 
 
+NO_SAVEPOINT = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_writes():
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO passing VALUES (1)"))
+        await connection.execute(text("SELECT COUNT(*) FROM crash_safe"))
+"""
+CRASH_SAFE = "CREATE TABLE crash_safe (a INT) ENGINE = Aria TRANSACTIONAL = 1;"
+
+
+@pytest.mark.slow
+def test_an_engine_without_savepoints(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The server refuses the savepoint of a transaction, and the client gets an answer."""
+    if "MariaDB" not in server.version:
+        pytest.skip("MySQL has no Aria")
+    example = rolled_back(server, tmp_path).change("pytest.ini", "app:Base", "schema.sql")
+    example = example.with_paths({"schema.sql": MEMORY + CRASH_SAFE})
+    run = example.with_files(test_it=NO_SAVEPOINT).run("-q", "-p", "no:randomly")
+    run.expect(1, failed=1)
+    run.says("each transaction is a savepoint. Next, for this test: @pytest.mark.arena(")
+
+
 LOST = """
 import pytest
 from app import URL, engine

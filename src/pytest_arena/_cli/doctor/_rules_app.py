@@ -17,7 +17,6 @@ from pytest_arena._cli.doctor._code import (
     keyword,
     last_name,
     names_in,
-    of_kind,
     target_of,
 )
 from pytest_arena._cli.doctor._rule import Finding, Findings, Replacement, rule
@@ -321,52 +320,6 @@ def transport_without_lifespan(code: Code) -> Findings:
         return  # one finding for a file, because one fixture repairs all places
 
 
-@rule("ARD209", "sync-client-in-async-test", "TestClient(", solved_by_arena=True)
-def sync_client_in_async_test(code: Code) -> Findings:
-    """An async test uses the sync test client.
-
-    The client runs the app in a thread with another event loop, and blocks the test's loop until
-    the app answers. An engine that both loops use raises "attached to a different loop".
-
-    Instead: use the async fixture `client` of pytest-arena, or
-    `AsyncClient(transport=ASGITransport(app=app))`.
-
-    Fails:
-
-        from fastapi.testclient import TestClient
-
-        async def test_root(session):
-            await session.commit()
-            with TestClient(app) as client:
-                assert client.get("/").status_code == 200
-
-    Passes:
-
-        from fastapi.testclient import TestClient
-
-        def test_root():
-            with TestClient(app) as client:
-                assert client.get("/").status_code == 200
-    """
-    frameworks = ("fastapi.", "starlette.", "litestar.")
-    for call in code.called("TestClient"):
-        test = code.own_test_of(call)
-        if test is None or not isinstance(test.node, ast.AsyncFunctionDef):
-            continue
-        is_sync_client = code.origin(call).startswith(frameworks)
-        if is_sync_client and _awaits_database(test.nodes):
-            yield Finding(call)
-
-
-def _awaits_database(nodes: list[ast.AST]) -> bool:
-    """Return whether these nodes await a session or an engine."""
-    awaited = [node.value for node in of_kind(ast.Await, nodes)]
-    for block in of_kind(ast.AsyncWith, nodes):
-        awaited += [item.context_expr for item in block.items]
-    names = " ".join(map(dotted, awaited))
-    return bool(re.search(r"(?i)session|engine|\bdb", names))
-
-
 @rule("ARD301", "event-loop-overridden", "def event_loop", solved_by_arena=True)
 def event_loop_overridden(code: Code) -> Findings:
     """A fixture overrides `event_loop`.
@@ -446,10 +399,9 @@ def loop_inside_test(code: Code) -> Findings:
                 yield Finding(call)
 
 
-def _uses_database(*nodes: ast.AST) -> bool:
-    """Return whether these nodes name a session, an engine or a database, and no mock."""
-    below = all_below(*nodes)
-    names = names_in(*nodes).union(map(last_name, below))
+def _uses_database(node: ast.AST) -> bool:
+    """Return whether a node names a session, an engine or a database, and no mock."""
+    names = names_in(node).union(map(last_name, all_below(node)))
     for name in names:
         if "ClientSession" in name or "mock" in name.lower():
             return False

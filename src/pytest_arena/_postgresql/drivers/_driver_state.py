@@ -48,7 +48,8 @@ def describe_driver(dbapi_connection: object, driver: object) -> object:
             if level not in _DEFAULT_LEVELS:
                 state.append(level)
             state += [bool(getattr(connection, name, None)) for name in _TRANSACTIONS]
-            state += [getattr(connection, name, None) for name in _VALUES]
+            for name in _VALUES:
+                state.append(getattr(connection, name, None))
             for name in _CONTAINERS:
                 container = getattr(connection, name, None)
                 state.append(container.copy() if container else None)

@@ -252,10 +252,15 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
     def _undo_holder(self, holder: SessionT) -> None:
         """Roll back the holder's transaction at once.
 
-        pytest-arena's other connections may wait for its locks.
+        pytest-arena's other connections may wait for its locks. All connections end if the server
+        has no such savepoint.
         """
-        self._backend.undo(holder.savepoint)
-        self._backend.execute_pending()
+        try:
+            self._backend.undo(holder.savepoint)
+            self._backend.execute_pending()
+        except Exception as error:
+            self._lose()
+            raise Disconnected from error
         self._holder = None
 
     def _cut_off(self) -> None:
