@@ -67,7 +67,7 @@ class Children:
         self._config = config
         self._ledger = ledger
         self._known = known
-        self._leads_to_test = names_test_database
+        self._names_test_database = names_test_database
         self.warnings: dict[str, None] = {}  # for the reports of failed tests
         # The lines that started processes, with the names of the programs.
         self.starts: dict[str, None] = {}
@@ -180,7 +180,7 @@ class Children:
         return tuple(failures)
 
     def _has_tests_database(self, program: ChildProgram) -> bool:
-        return self._leads_to_test([*program.words, *program.variables.values()])
+        return self._names_test_database([*program.words, *program.variables.values()])
 
     def _reader(self, folder: str) -> _NamedDatabases:
         return _NamedDatabases(

@@ -208,9 +208,8 @@ class PooledConnection:
     is_used: bool = False  # whether it was checked out since the level began
     # Its settings and temporary objects, as the product describes them. None until they are read.
     settings: object = None
-    settings_kept_by: tuple[
-        int, ...
-    ] = ()  # serials of wide fixtures that changed the settings
+    # Serials of wide fixtures that changed the settings.
+    settings_kept_by: tuple[int, ...] = ()
     # The content of `Connection.info` at the first checkout (None), and after each wide fixture
     # that used the connection (the fixture's serial).
     infos: list[tuple[int | None, ConnectionInfo]] = field(default_factory=list)
