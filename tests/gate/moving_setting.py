@@ -6,14 +6,12 @@ The gate's part in it is played by four listeners, which are removed again.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import gc
 import logging
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -147,13 +145,14 @@ class Setting:
 
     def backends(self) -> list[int]:
         """The server's processes that serve these engines now."""
-        asked = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
-        rows = control()(asked, self.name)
+        with control() as ask:
+            rows = ask("SELECT pid FROM pg_stat_activity WHERE application_name = %s", self.name)
         return [row[0] for row in rows]
 
     def kill(self, pid: int) -> None:
         """End one of them, as an administrator would, and return when it is gone."""
-        control()("SELECT pg_terminate_backend(%s, 5000)", pid)
+        with control() as ask:
+            ask("SELECT pg_terminate_backend(%s, 5000)", pid)
 
     def is_left_clean(self) -> bool:
         """Whether the server has soon nobody to serve."""
@@ -169,17 +168,17 @@ class Setting:
         return True
 
 
-@cache
-def control() -> Callable[..., list[tuple[Any, ...]]]:
-    """Ask the server, by a connection of nobody's: one for all tests of this process."""
+@contextmanager
+def control() -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Ask the server, by a connection of nobody's."""
     psycopg = pytest.importorskip("psycopg")
     url = SERVER.set(drivername="postgresql", database="postgres")
     try:
         connection = psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
     except psycopg.OperationalError as error:
         pytest.skip(f"no PostgreSQL to test on: {error}")
-    atexit.register(connection.close)
-    return lambda sql, *values: connection.execute(sql, values).fetchall()
+    with connection:
+        yield lambda sql, *values: connection.execute(sql, values).fetchall()
 
 
 @contextmanager
@@ -232,7 +231,8 @@ def loops_installed() -> Iterator[None]:
 @contextmanager
 def setting_of(cell: Cell, caplog: pytest.LogCaptureFixture) -> Iterator[Setting]:
     """Judge what a test does: nothing is logged, no backend is left, nothing is unclosed."""
-    control()  # there is a server
+    with control():
+        pass  # there is a server
     if cell.loop == "uvloop":
         pytest.importorskip("uvloop")
     pytest.importorskip(cell.way.partition(" ")[0])

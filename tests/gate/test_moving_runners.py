@@ -173,7 +173,8 @@ CELLS = [
 def test_pitfalls_003_to_010_one_engine_for_all(tmp_path: Path, cell: Cell) -> None:
     """A global engine passes everywhere, under ``-W error``; nothing is logged, nobody is left."""
     pytest.importorskip("starlette")
-    control()  # there is a server
+    with control():
+        pass  # there is a server
     name = f"moving {uuid4().hex[:12]}"
     conftest = CONFTEST.format(way=cell.way, loop=cell.loop, pool=cell.pool, name=name)
     (tmp_path / "conftest.py").write_text(conftest)

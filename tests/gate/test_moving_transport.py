@@ -53,7 +53,8 @@ class TestAddresses:
 
     def test_a_socket_in_the_file_system(self, setting: Setting) -> None:
         """Its folder is named as the host."""
-        [(folders,)] = control()("SHOW unix_socket_directories")
+        with control() as ask:
+            [(folders,)] = ask("SHOW unix_socket_directories")
         folder = folders.partition(",")[0]
         if not Path(folder, f".s.PGSQL.{SERVER.port}").exists():
             pytest.skip("the server has no socket here")
@@ -120,8 +121,9 @@ class TestTLS:
 
     def test_offered_in_vain(self, setting: Setting) -> None:
         """The default is to ask for TLS: where the server has none, the connection moves."""
-        if control()("SHOW ssl") != [("off",)]:
-            pytest.skip("the server has TLS")
+        with control() as ask:
+            if ask("SHOW ssl") != [("off",)]:
+                pytest.skip("the server has TLS")
         assert moves(setting, setting.engine(connect_args={"ssl": "prefer"}))
 
     def test_spoken(self, setting: Setting, tmp_path: Path) -> None:

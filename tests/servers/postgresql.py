@@ -6,24 +6,16 @@ another one. Where none can be had, tests fail: a suite that skipped them would 
 
 from __future__ import annotations
 
-import atexit
 import os
 import secrets
 from contextlib import closing, contextmanager, suppress
-from functools import cache
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._postgresql._control import (
-    Control,
-    ControlFailure,
-    identifier,
-    literal,
-    open_control,
-)
+from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
 
@@ -52,33 +44,15 @@ def address(database: str = "postgres") -> Address:
     return Address("postgresql", host, port, user, database, URL.password or "")
 
 
-@cache
-def _kept(pid: int) -> Control:
-    """Connect to the database `postgres`, once for each process: a backend takes ms to start."""
-    control = Control(address(), {})
-    atexit.register(control.close)
-    return control
-
-
-@contextmanager
-def connected(database: str = "postgres") -> Iterator[Control]:
-    """Connect to a database. To `postgres`, all tests of this process have one connection."""
-    if database == "postgres":
-        yield _kept(os.getpid())
-        return
-    with closing(open_control(address(database))) as control:
-        yield control
-
-
 def rows(sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
-    """Ask a database something."""
-    with connected(database) as control:
+    """Ask a database something, on a connection of its own."""
+    with closing(open_control(address(database))) as control:
         return control.rows(sql)
 
 
 def run(*statements: str, database: str = "postgres") -> None:
     """Tell a database something."""
-    with connected(database) as control:
+    with closing(open_control(address(database))) as control:
         for sql in statements:
             control.run(sql)
 
@@ -98,7 +72,7 @@ def connect(database: str) -> psycopg.Connection[tuple[object, ...]]:
 
 def create_database(name: str, template: str = "template1") -> None:
     """Create one, by copying files: where nothing is synced, a third of the time of pages."""
-    with connected() as control:
+    with closing(open_control(address())) as control:
         [(version,)] = control.rows("SELECT current_setting('server_version_num')::int")
         strategy = "STRATEGY FILE_COPY" if int(str(version)) >= 150000 else ""
         control.run(
