@@ -64,7 +64,7 @@ def line_that_pytest_called() -> CodeLine | None:
         file = frame.f_code.co_filename
         if package_of(file) in {"_pytest", "pluggy"}:
             break
-        if not _is_library(file):
+        if not is_library(file):
             line = line_of(frame)
     return line
 
@@ -153,7 +153,7 @@ def _first_library_in(callers: Iterable[FrameType], skipped: Container[str]) -> 
     """Return the innermost package that is not skipped. "" if the user's code is further in."""
     for frame in callers:
         file = frame.f_code.co_filename
-        if not _is_library(file):
+        if not is_library(file):
             return ""
         package = package_of(file)
         if package not in skipped:
@@ -164,7 +164,7 @@ def _first_library_in(callers: Iterable[FrameType], skipped: Container[str]) -> 
 def line_of_function(function: object) -> CodeLine | None:
     """Return the first line of a function of the user's code. None for any other callable."""
     code = getattr(_unwrapped(function), "__code__", None)
-    if not isinstance(code, CodeType) or _is_library(code.co_filename):
+    if not isinstance(code, CodeType) or is_library(code.co_filename):
         return None
     return CodeLine(code.co_filename, code.co_firstlineno)
 
@@ -184,7 +184,7 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine waits."""
     innermost = None
     for frame in _awaited(coroutine):
-        if not _is_library(frame.f_code.co_filename):
+        if not is_library(frame.f_code.co_filename):
             innermost = frame
     return line_of(innermost)
 
@@ -218,7 +218,7 @@ _BEFORE_AN_INSTRUCTION = 6
 
 def _is_in_endless_loop(frame: FrameType) -> bool:
     """Return whether a frame of the user's code waits in a ``while`` or ``async for`` loop."""
-    if _is_library(frame.f_code.co_filename):
+    if is_library(frame.f_code.co_filename):
         return False
     here = frame.f_lasti
     starts_of_for = set()
@@ -245,7 +245,7 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
         # Check the file of the globals first, because reading `f_code` calls all audit hooks.
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as in `logical_stack`
-        if not _is_library(file or "<") and not _is_library(frame.f_code.co_filename):
+        if not is_library(file or "<") and not is_library(frame.f_code.co_filename):
             users.append(frame)
         frame = frame.f_back
     return users
@@ -267,12 +267,9 @@ def line_of(frame: FrameType | None) -> CodeLine | None:
 
 def line_in_users_code(frame: FrameType) -> CodeLine | None:
     """Return the present line of a frame. None if its code belongs to a library."""
-    if _is_library(frame.f_code.co_filename):
+    if is_library(frame.f_code.co_filename):
         return None
     return line_of(frame)
-
-
-_is_library = cache(is_library)
 
 
 def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
@@ -301,7 +298,7 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
         if of_users and is_of_library and not has_stack_switches:
             frame = frame.f_back
             continue
-        if not of_users or not (is_of_library or _is_library(frame.f_code.co_filename)):
+        if not of_users or not (is_of_library or is_library(frame.f_code.co_filename)):
             yield frame
         if has_stack_switches and frame.f_code.co_name in _STACK_SWITCHES:
             waiting += [frame.f_back, *_frames_waiting_for(frame)]
@@ -488,7 +485,7 @@ REQUEST: ContextVar[Any] = ContextVar(
 
 
 class BackgroundJob:
-    """Background work of a test: a thread, a job of a pool or a queue, or a delayed call."""
+    """Work of a test: a thread, a job of a pool or a queue, a delayed call or a callback."""
 
     def __init__(
         self,
@@ -569,7 +566,7 @@ def _end_at_user_line(error: BaseException) -> None:
     last = None
     step = error.__traceback__
     while step is not None:
-        if not _is_library(step.tb_frame.f_code.co_filename):
+        if not is_library(step.tb_frame.f_code.co_filename):
             last = step
         step = step.tb_next
     if last is not None:
@@ -886,9 +883,9 @@ def _watched(
         if not (work or is_clock):
             owner = _owner_here(is_users=line_of_function(function) is not None)
         if owner:
-            owners_call = partial(_run_for_owner, owner, function)
+            call_for_owner = partial(_run_for_owner, owner, function)
             OWNERS.add(owner)
-            args = (*args[:position], owners_call, *args[position + 1 :])
+            args = (*args[:position], call_for_owner, *args[position + 1 :])
         # A library's job in a pool is watched, because it does work for the user. A library's
         # delayed call is not, because it may be a timeout.
         if not work or (is_clock and line_of_function(function) is None):

@@ -506,7 +506,7 @@ def _restore_attributes(value: object, before: dict[str, object]) -> bool:
         former = before.get(name, _MISSING)
         if present is former:
             continue
-        if not (_is_data(present) and _is_data(former)):
+        if not (is_data(present) and is_data(former)):
             return False
         changed.append(name)
     # Set single attributes, because a thread may use the object meanwhile.
@@ -530,7 +530,8 @@ def _set_attribute(value: object, name: str, former: object) -> None:
         vars(value)[name] = former
 
 
-def _is_data(value: object) -> bool:
+def is_data(value: object) -> bool:
+    """Return whether a value is a plain container or data, and not a client or a connection."""
     kind = type(value)
     is_data = kind in _DATA or kind in PLAIN or isinstance(value, Enum)
     return is_data or value is _MISSING

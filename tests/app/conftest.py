@@ -13,10 +13,12 @@ from tests.app.app_samples import Diary, Life, Open, starlette_app
 
 
 @pytest.fixture(autouse=True, scope="module")
-def older_objects() -> None:
+def older_objects() -> Iterator[None]:
     """The collections below leave out the objects of earlier tests: each took 30 ms with them."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

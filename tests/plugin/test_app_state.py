@@ -236,7 +236,7 @@ def test_a_route_that_a_test_adds_ends_with_the_test(example: Example) -> None:
 
 
 LIMITED_APP = """
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from sqlalchemy.orm import DeclarativeBase
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -258,11 +258,15 @@ class Numbers(BaseHTTPMiddleware):
 class Hosts:
     def __init__(self, app):
         self.app = app
-        self.seen = []
+        self.paths = []
 
     async def __call__(self, scope, receive, send):
-        self.seen.append(scope["type"])
-        scope["seen"] = len(self.seen)
+        if scope["type"] == "lifespan":
+            self.pool = object()
+        else:
+            assert self.pool is not None
+            self.paths.append(scope["path"])
+            assert len(self.paths) < 4
         await self.app(scope, receive, send)
 
 
@@ -277,10 +281,22 @@ class Limit:
     def method(self):
         return self()
 
+    def once(self):
+        if self() > 1:
+            raise HTTPException(429)
+
 
 app = FastAPI()
 app.add_middleware(Numbers)
 app.add_middleware(Hosts)
+router = APIRouter()
+
+
+@router.get("/once", dependencies=[Depends(Limit().once)])
+def once(): ...
+
+
+app.include_router(router, dependencies=[Depends(Limit().once)])
 
 
 @app.get("/")
@@ -298,13 +314,16 @@ def test_it(test_client, turn):
     assert answer.json() == [1, 1]
     assert answer.headers["number"] == "1"
     assert test_client.get("/").json() == [2, 2]
+    assert test_client.get("/once").status_code == 200
 """
 
 
 def test_the_state_of_middleware_and_of_dependencies_ends_with_the_test(example: Example) -> None:
     """Starlette builds the middleware at the first request, in the middle of a test."""
     project = example.with_files(app=LIMITED_APP, test_it=LIMITED)
-    project.change("pytest.ini", "arena_seed = seed:seed", "").run().expect(passed=3)
+    project = project.change("pytest.ini", "arena_seed = seed:seed", "")
+    project.run().expect(passed=3)
+    project.run("--arena-lifespan=session").expect(passed=3)
 
 
 def test_the_state_of_a_lifespan_for_the_session_ends_with_the_test(example: Example) -> None:

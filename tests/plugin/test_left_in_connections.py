@@ -240,4 +240,4 @@ def test_the_summary_names_what_cannot_work(example: Example) -> None:
     run = project.run("-p", "no:randomly", "-W", "ignore", env=env)
     run.expect(1, passed=2, failed=1, errors=1)
     run.says("a fixture keeps a raw connection during its tests (test_it.py:11", "AssertionError")
-    run.says("next:  begin the transaction of the wider fixture in a function fixture")
+    run.says("For a wider fixture: begin the transaction in a function fixture")

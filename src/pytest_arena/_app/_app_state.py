@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from pytest_arena._app._kind import apps_of, is_frameworks_app
 from pytest_arena._config._load import is_library, project_modules
-from pytest_arena._values import PLAIN, Contents, holds_values
+from pytest_arena._values import PLAIN, Contents, holds_values, is_data
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -218,10 +218,8 @@ class AppState:
             if contents.restore():
                 changed.append(name)
         for app, stack in self._stacks:
-            if stack is None and _middleware_of(app):
-                # The test has built the middleware, and changed it since.
-                with suppress(Exception):  # a middleware can be built only once
-                    vars(app)["middleware_stack"] = app.build_middleware_stack()
+            if stack is None:
+                _reset_middleware(app)
         return changed
 
     def _changed_settings(self) -> list[_Setting]:
@@ -295,7 +293,6 @@ def _is_class_of_app(kind: type) -> bool:
     return kind.__module__ not in _VALUE_MODULES
 
 
-@lru_cache(maxsize=1024)
 def _is_of_library(kind: type) -> bool:
     if kind in _VALUE_CLASSES or kind.__module__ in _VALUE_MODULES:
         return False
@@ -310,12 +307,11 @@ def _is_foreign_container(kind: type) -> bool:
     These are containers and queues of libraries, and classes that derive from a library's. Other
     classes of libraries, such as pools and clients, change at each use and do not count.
     """
-    are_of_library = [*map(_is_of_library, kind.__mro__)]
     if kind in PLAIN or _is_class_of_app(kind) or issubclass(kind, type):
         return False
     if issubclass(kind, _CONTAINERS):
         return True
-    return not are_of_library[0] and any(are_of_library)
+    return not _is_of_library(kind) and any(map(_is_of_library, kind.__mro__))
 
 
 _CONTAINERS = (MutableMapping, MutableSequence, MutableSet, Queue, asyncio.Queue)
@@ -332,31 +328,55 @@ _VALUE_MODULES = {
     "pydantic.main",
     "pydantic.root_model",
     "pydantic_settings.main",
+    "starlette.middleware.base",
     "typing",
 }
 
 
-def _middleware_of(app: Any) -> list[object]:
-    """Return the attributes of the app's own middleware. Empty before Starlette builds it."""
-    attributes: list[object] = []
-    router = getattr(app, "router", None)
-    middleware = getattr(app, "middleware_stack", None)
-    while middleware is not None and middleware is not router:
-        kind: type = type(middleware)
-        if not _is_of_library(kind):
-            attributes.append(getattr(middleware, "__dict__", {}))
-        middleware = getattr(middleware, "app", None)
-    return attributes
+def _middleware_of(stack: object) -> list[object]:
+    """Return the objects of the app's classes in a middleware stack, the outermost first."""
+    objects = []
+    while stack is not None:
+        kind: type = type(stack)
+        if _is_class_of_app(kind):
+            objects.append(stack)
+        stack = getattr(stack, "__dict__", {}).get("app")
+    return objects
+
+
+def _reset_middleware(app: Any) -> None:
+    """Give the middleware that was built in a test the data of new middleware."""
+    middleware = _middleware_of(getattr(app, "middleware_stack", None))
+    if not middleware:
+        return
+    with suppress(Exception):  # some middleware can be built only once
+        others = _middleware_of(app.build_middleware_stack())
+        for used, other in zip(middleware, others, strict=True):
+            for name, value in [*vars(used).items()]:
+                if is_data(value):
+                    delattr(used, name)
+            for name, value in vars(other).items():
+                if is_data(value):
+                    setattr(used, name, value)
 
 
 def _dependencies_of(app: object) -> list[object]:
-    """Return the objects of the app's classes that FastAPI calls as dependencies."""
-    objects = []
-    waiting = [*getattr(app, "routes", ())]
-    for route in waiting:  # the loop also visits the dependencies that it appends
-        dependant = getattr(route, "dependant", route)
+    """Return the objects of the app's classes that FastAPI calls as dependencies.
+
+    Costs 0.3 µs for each route and each dependency.
+    """
+    objects: list[object] = []
+    routes = getattr(app, "routes", None)
+    if not isinstance(routes, list):  # a mock has any attribute
+        return objects
+    waiting: list[Any] = [*routes]
+    for item in waiting:  # the loop also visits the items that it appends
+        dependant = getattr(item, "dependant", item)
         waiting += getattr(dependant, "dependencies", ())
-        function = getattr(dependant, "call", None)
+        router = getattr(item, "original_router", None)
+        if router is not None:
+            waiting += [*router.routes, *item.include_context.dependencies]
+        function = getattr(dependant, "call", getattr(dependant, "dependency", None))
         owner = getattr(function, "__self__", function)
         kind: type = type(owner)
         if _is_class_of_app(kind):
@@ -377,7 +397,9 @@ def _contexts_of_flask() -> Iterator[tuple[str, Any]]:
 
 
 def _state_of(app: object) -> Iterator[tuple[str, Any]]:
-    objects = _middleware_of(app) + _dependencies_of(app)
+    objects = _middleware_of(getattr(app, "middleware_stack", None)) + _dependencies_of(
+        app
+    )
     if objects:
         yield "a middleware or a dependency", objects
     # Starlette's and Litestar's State keep their attributes in `_state`. No public method replaces

@@ -695,9 +695,6 @@ class Provision:
             self.filled_in_test[database] = None
         return template.content if template is not None else None
 
-    def _is_in_test(self) -> bool:
-        return any(level.is_test for level in self._levels)
-
     def renew(self, test: str, *, is_fork: bool) -> None:
         """Rebuild the templates that a test has built, and replace the databases' content.
 
@@ -730,7 +727,7 @@ class Provision:
                 self._newer_than,
                 self._day_began,
                 compares=self._config.migrations != "off",
-                is_in_test=self._is_in_test,
+                is_in_test=lambda: any(level.is_test for level in self._levels),
             )
             self.stores[key] = store
         return store

@@ -90,7 +90,7 @@ def closed_raw(line: object) -> str:
     """Return the note for a wider fixture's raw connection to a replaced database."""
     return (
         f"a fixture keeps a raw connection during its tests ({line}). pytest-arena has closed it, "
-        "because another database replaced its own. Its next use raises AssertionError. Use "
+        "because it has replaced the database. Its next use raises AssertionError. Use "
         "engine.connect(), or call engine.raw_connection() in each test"
     )
 

@@ -137,7 +137,7 @@ class Gate:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.note_opened(live or self._recognize(dbapi_connection))
         if pooled.key is not None:
-            _note_core_connections()
+            _watch_core_connections()
         if pooled.handle is not None and pooled.handle.reads_statements:
             _read_statements()
 
@@ -269,7 +269,8 @@ class Gate:
         for checkout in self.registry.checked_out():
             pooled = checkout.connection
             is_stale = pooled.key is not None and self._are_stale(pooled.targets())
-            # Another thread may use its connection now. The drop of the database ends it.
+            # Another thread may use its connection now. Its event loop invalidates it. Without a
+            # loop, the drop of the database ends it.
             if (pooled.process, checkout.thread) != here:
                 if is_stale:
                     self.registry.invalidate_in_loop(checkout)
@@ -294,10 +295,9 @@ class Gate:
     ) -> bool:
         """Return whether a wider fixture's connection keeps settings or rows of a level that ended.
 
-        A note names the connection if it cannot reconnect without an error in the next test: it is
-        a file's, a raw connection, or a Core connection in a transaction. A transaction that has
-        written stays, because the suite may undo each test by a savepoint in it. A task of the
-        fixture returns its connection itself.
+        A note names a connection that cannot reconnect: one to a file, a raw one, or a Core
+        connection in a transaction. A transaction that has written stays, because the suite may
+        undo each test by a savepoint in it. A task of the fixture returns its connection itself.
         """
         pooled = checkout.connection
         is_left = pooled.is_altered(serial)
@@ -496,7 +496,7 @@ def _read_statements() -> None:
 
 
 @cache
-def _note_core_connections() -> None:
+def _watch_core_connections() -> None:
     """Record the Core connection of each checkout. Called at the first connection to a server."""
     event.listen(Engine, "engine_connect", _on_engine_connect)
 

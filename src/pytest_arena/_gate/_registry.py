@@ -15,6 +15,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 
 from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._orm_sessions import held_by_sessions
+from pytest_arena._gate._pending import connections_of
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import (
     OF_WIDE_FIXTURE,
@@ -240,8 +241,8 @@ class Registry:
     def invalidate(self, checkout: Checkout) -> bool:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
-        Return whether a transaction is lost, so that the app must roll back before the next use. A
-        session is rolled back here. A session that has only read loses nothing.
+        Return whether a transaction is lost, so that the app must roll back before the next use.
+        The transaction of a session ends here. A session that has only read loses nothing.
         """
         if self.find(checkout.entry) is not checkout:
             return False  # returned meanwhile
@@ -263,7 +264,7 @@ class Registry:
         return is_lost and (has_written or not sessions)
 
     def invalidate_in_loop(self, checkout: Checkout) -> None:
-        """Invalidate a connection in its event loop, if that loop runs in another thread."""
+        """Invalidate a connection in its event loop, if that loop runs."""
         loop = checkout.loop
         if loop is not None and loop.is_running():
             # An empty context: the call belongs to no test.
@@ -532,11 +533,13 @@ def entry_of(connection: Connection) -> object:
 def _end_transaction(session: Session, *, has_written: bool) -> None:
     """End the transaction of a session whose connection was invalidated.
 
-    A rollback expires the instances, and an `AsyncSession` cannot load an expired attribute.
+    A transaction that only read is closed. A rollback would expire instances, which an
+    `AsyncSession` cannot load again.
     """
     transaction = session.get_transaction()
+    may_have_written = has_written or len(connections_of(session)) > 1
     with suppress(IllegalStateChangeError):  # a task is inside a call of the session
-        if has_written or transaction is None or session.in_nested_transaction():
+        if may_have_written or transaction is None or session.in_nested_transaction():
             session.rollback()
         else:
             transaction.close()

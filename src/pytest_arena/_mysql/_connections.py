@@ -294,7 +294,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         driver = self._reference()
         if driver is None or records.is_closed(driver):
             return None
-        # The driver's methods set both without a statement that pytest-arena reads.
+        # pytest-arena reads no statement when a method of the driver changes one of these.
         character_set = driver.character_set_name()
         return (
             self._record.session_changes,

@@ -42,7 +42,7 @@ def content(control: Control) -> dict[str, str]:
         ControlFailure: another session locks a table (``55P03``), or the server does not answer.
     """
     with one_snapshot(control, _BEGIN):
-        # PostgreSQL plans this query longer than it executes it. The session keeps the plan.
+        # The planning takes longer than the execution. The session keeps the plan.
         if not control.rows(_IS_PREPARED):
             control.run(f"PREPARE arena_definitions AS {_DEFINITIONS}")
         digests = [_digest(*relation) for relation in control.rows(_RELATIONS)]
@@ -53,7 +53,7 @@ def content(control: Control) -> dict[str, str]:
 
 
 def _digest(kind: str, name: str, quoted: str, columns: list[str]) -> str:
-    """Return the query for a sequence, or a relation with rows.
+    """Return the query that computes the digest of a sequence or a relation.
 
     ``name`` has the schema, if that is not public.
     """

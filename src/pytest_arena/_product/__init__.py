@@ -279,7 +279,7 @@ class Core(Protocol):
         """Return the target of a connection that has opened this file, or None."""
 
     def is_inside(self, file: str) -> bool:
-        """Return whether a file belongs to pytest-arena. Fill it first if it is a test database."""
+        """Return whether a file belongs to pytest-arena. Fill a test database first."""
 
     def serial(self, *, is_on_top: bool = False) -> int:
         """Return the serial of the level in use, or of the top level. 0 without a level."""
@@ -290,8 +290,8 @@ class Core(Protocol):
     def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
         """Return whether a fixture or a hook, and no test, sets up a test database of this name.
 
-        If so, the app may get another first database. ``key`` is the key of the database of the
-        statement's connection, or None.
+        If so, the database is no longer the app's first one. ``key`` is the key of the database of
+        the statement's connection, or None.
         """
 
     def refuse_late(self, *, is_statement: bool = False) -> None:

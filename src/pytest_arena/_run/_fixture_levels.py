@@ -289,7 +289,7 @@ class FixtureLevels:
 
     def _forget_rows(self, level: Level, before: HeldByFixtures) -> None:
         if before.sessions:
-            self.long_sessions.leave(before, level.name)
+            self.long_sessions.restore(before, level.name)
 
     def _restore_app_state(self, test: RunningTest) -> None:
         if FILLED:

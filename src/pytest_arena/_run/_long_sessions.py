@@ -15,7 +15,7 @@ from pytest_arena._gate._orm_sessions import (
     is_used_by_wide_fixture,
     sessions_in_use,
 )
-from pytest_arena._run.leaks._leaks import loaded_values
+from pytest_arena._run.leaks._leaks import is_used_by_a_thread, loaded_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._run.leaks._leaks import HeldByFixtures
 
-    Held = Mapping[InstanceState[object], dict[str, object] | None]
+    HeldValues = Mapping[InstanceState[object], dict[str, object] | None]
 
 
 class LongSessions:
@@ -34,7 +34,7 @@ class LongSessions:
         # Instances that the suite's sessions still hold, with the test that loaded them.
         self._left: WeakKeyDictionary[InstanceState[object], str] = WeakKeyDictionary()
 
-    def leave(self, before: HeldByFixtures, test: str) -> None:
+    def restore(self, before: HeldByFixtures, test: str) -> None:
         """Restore the instances that sessions held before the ending level.
 
         pytest-arena's sessions forget the other instances. The suite's sessions expire them, and
@@ -43,27 +43,33 @@ class LongSessions:
         for session in sessions_in_use():
             if session.hash_key not in before.sessions:
                 continue
-            if is_used_by_wide_fixture(session):
-                continue  # its task still uses the loaded values
-            held: Held = before.instances.get(session.hash_key) or {}
-            with suppress(Exception):  # a task or a thread may use the session now
+            if is_used_by_wide_fixture(session) or is_used_by_a_thread(session):
+                continue  # they still use the loaded values
+            held: HeldValues = before.instances.get(session.hash_key) or {}
+            with suppress(Exception):  # a task may use the session now
                 if isinstance(session, FreshSession):
-                    _forget(session, held)
+                    _reset_session(session, held)
                 else:
-                    self._restore(session, held, test)
+                    self._restore_suites_session(session, held, test)
 
-    def _restore(self, session: Session, before: Held, test: str) -> None:
+    def _restore_suites_session(
+        self, session: Session, before: HeldValues, test: str
+    ) -> None:
         for instance in session.identity_map.values():
             state = inspect(instance)
             if state not in before:
                 self._left.setdefault(state, test)
                 session.expire(instance)
+        for state, values in before.items():
+            instance = state.obj()
+            if instance is None or values is None:
                 continue
-            values = before[state]
-            if values is not None:
-                loaded_since = _put_back(state, instance, values)
-                if loaded_since:
-                    session.expire(instance, loaded_since)
+            was_deleted = state.was_deleted
+            loaded_since = _put_back(state, instance, values)
+            if was_deleted:
+                session.add(instance)
+            if loaded_since:
+                session.expire(instance, loaded_since)
 
     def explain(self, error: BaseException) -> str:
         """Explain an error that an instance of an earlier test has caused, "" for another error."""
@@ -98,9 +104,10 @@ def shown_row(state: InstanceState[object]) -> str:
     return " ".join([table_of(state), *(f"{name}={value}" for name, value in key)])
 
 
-def _forget(session: FreshSession, before: Held) -> None:
+def _reset_session(session: FreshSession, before: HeldValues) -> None:
     """Restore the instances and values that a session held before a level. Runs no SQL."""
-    pending = [*session.new]  # of a wider fixture: the end of the test expunged its own
+    # Pending instances of a wider fixture. The end of the test has expunged those of the test.
+    pending = [*session.new]
     # `expunge` and `add` of a single instance would also move its related instances.
     session.expunge_all()
     loaded_since: list[tuple[object, list[str]]] = []
@@ -118,7 +125,7 @@ def _forget(session: FreshSession, before: Held) -> None:
 def _put_back(
     state: InstanceState[object], instance: object, values: dict[str, object]
 ) -> list[str]:
-    """Restore the values of a detached instance. Return the names of attributes loaded since."""
+    """Restore the values of an instance. Return the names of attributes loaded since."""
     if state.was_deleted:
         make_transient(instance)
         make_transient_to_detached(instance)

@@ -62,8 +62,9 @@ class WrittenFiles:
         if not file.startswith(self._start) or file in self.lines or is_own():
             return
         path_in_root = Path(file.removeprefix(self._start))
-        if any(map(_is_of_a_tool, path_in_root.parts)):
-            return
+        for part in path_in_root.parts:
+            if part.startswith(".") or part in _FOLDERS_OF_TOOLS:
+                return
         line = user_line()
         self.lines[file] = f"{line.file}:{line.number}" if line is not None else ""
 
@@ -94,5 +95,4 @@ class WrittenFiles:
                 yield folder
 
 
-def _is_of_a_tool(name: str) -> bool:
-    return name.startswith(".") or name in {"__pycache__", "node_modules"}
+_FOLDERS_OF_TOOLS = {"__pycache__", "node_modules"}

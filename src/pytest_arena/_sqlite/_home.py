@@ -62,8 +62,10 @@ def homes() -> list[Path]:
 def _parent(chosen: Path | None) -> Path:
     problems = []
     for parent in _parents(chosen):
-        if chosen is None and parent.parent == _MEMORY and not _has_room(_MEMORY):
-            continue
+        if chosen is None and parent.parent == _MEMORY:
+            may_write = os.access(_MEMORY, os.W_OK)
+            if not may_write or shutil.disk_usage(_MEMORY).free < _ROOM_NEEDED:
+                continue
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -91,10 +93,6 @@ def _parents(chosen: Path | None) -> list[Path]:
         return [chosen / name]
     temporary = Path(tempfile.gettempdir()).resolve()
     return [place / name for place in dict.fromkeys([_MEMORY, temporary])]
-
-
-def _has_room(folder: Path) -> bool:
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= _ROOM_NEEDED
 
 
 def _is_own(folder: Path) -> bool:

@@ -71,10 +71,6 @@ _DRIVERS = {
 _DRIVERS_OPENINGS = ("connect", "create_pool", "ConnectionPool", "AsyncConnectionPool")
 _SENDS = {"text", "execute", "exec_driver_sql", "exec"}
 _FILE_HERE = re.compile(r"sqlite(?:\+\w+)?:///(?:\./)?[\w.-]+$")
-_MEMORY = re.compile(r"sqlite(?:\+\w+)?://(?:/?:memory:.*|/?)$")
-_UNDONE = re.compile(
-    r"drop_all|rollback|begin_nested|delete|DELETE|TRUNCATE|create_savepoint"
-)
 _SETTING = re.compile(r"(?i)\bsettings\b|\bconfig\b|environ\b|getenv")
 
 
@@ -437,46 +433,6 @@ def file_in_working_folder(code: Code) -> Findings:
         url = text_of(code.url_of(call))
         if _FILE_HERE.match(url) and "memory" not in url:
             yield Finding(call, url)
-
-
-@rule("ARD402", "memory-engine-at-import", "sqlite", solved_by_arena=True)
-def memory_engine_at_import(code: Code) -> Findings:
-    """All tests share one in-memory database that is created at import and never emptied.
-
-    Later tests see the rows that earlier tests committed. A test may pass alone and fail with the
-    others, or the reverse.
-
-    Instead: delete the engine, because pytest-arena gives each test a database. Without
-    pytest-arena, create an engine for each test in a fixture, with a file below `tmp_path`.
-
-    Fails:
-
-        engine = create_async_engine("sqlite+aiosqlite:///:memory:", poolclass=StaticPool)
-
-        async def test_create(tables):
-            async with AsyncSession(engine, expire_on_commit=False) as session:
-                session.add(Dancer(name="ada"))
-                await session.commit()
-
-    Passes:
-
-        import pytest
-
-        @pytest.fixture
-        async def engine(tmp_path):
-            engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/test.db")
-            yield engine
-            await engine.dispose()
-    """
-    is_written = re.search(r"commit\(|Client|create_all", code.text)
-    if not is_written or _UNDONE.search(code.text):
-        return
-    for call in filter(code.is_at_import, code.called(*_ENGINES)):
-        url = text_of(code.url_of(call))
-        # aiosqlite needs create_async_engine.
-        is_unusable = last_name(call) == "create_engine" and "aiosqlite" in url
-        if _MEMORY.match(url) and not is_unusable:
-            yield Finding(call)
 
 
 def _in_test_fixtures(code: Code, matches: Callable[[ast.AST], bool]) -> Findings:

@@ -50,7 +50,7 @@ _TOO_LARGE = _failure(
 # Why the shared transaction makes the server refuse a statement, by the number of the error.
 _NO_FILES = "the proxy of arena_isolation = rollback sends no files of the client"
 _CAUSES = {
-    1178: "with arena_isolation = rollback each transaction is a savepoint",
+    1178: "arena_isolation = rollback needs savepoints, which an engine may lack",
     1694: "with arena_isolation = rollback all connections share one open transaction",
     3948: _NO_FILES,
     4166: _NO_FILES,

@@ -675,7 +675,7 @@ class JournaledDatabase(LiveDatabase):
         limit: int | None,
     ) -> list[TableRows]:
         """Return the rows that a level changed, from the journal and from an earlier journal."""
-        since, until = map(_name_of_moment, moments)
+        since, until = [getattr(moment, "name", None) for moment in moments]
         if until == "":
             return []
         rows = self._ask(
@@ -689,10 +689,6 @@ class JournaledDatabase(LiveDatabase):
         if since:
             return rows
         return _joined(levels[number].reported, rows)
-
-
-def _name_of_moment(moment: object) -> str | None:
-    return moment.name if isinstance(moment, ServerMoment) else None
 
 
 def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:

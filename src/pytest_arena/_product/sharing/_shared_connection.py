@@ -101,8 +101,10 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         session = self._sessions.get(pid)
         if session is not None:
             self.interrupt(pid)
-            self.forget(session)
-            session.end_connection(self.ended_text)
+            try:
+                self.forget(session)
+            finally:
+                session.end_connection(self.ended_text)
 
     def end_all(self) -> None:
         """End the connections of all clients."""
@@ -252,8 +254,8 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
     def _undo_holder(self, holder: SessionT) -> None:
         """Roll back the holder's transaction at once.
 
-        pytest-arena's other connections may wait for its locks. All connections end if the server
-        has no such savepoint.
+        pytest-arena's other connections may wait for its locks. If this fails, for example because
+        the server has no such savepoint, all connections end.
         """
         try:
             self._backend.undo(holder.savepoint)

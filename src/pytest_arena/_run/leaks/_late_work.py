@@ -110,7 +110,7 @@ class LateWork:
     def __init__(self, patience: float, endless: set[str]) -> None:
         self.is_over = False  # whether the test is over
         self.own = OwnWork()
-        # The lines of the work that still ran when the test stopped waiting.
+        # The lines of work that was cancelled, or still ran when the test stopped waiting.
         self.cut_off: list[str] = []
         # The errors of its tasks and callbacks that no code has retrieved, each with its line.
         self.failures: list[str] = []
@@ -166,7 +166,7 @@ class LateWork:
         return jobs
 
     def lines(self, counts: TaskFilter | None = None) -> list[str]:
-        """Return the line of each job that still runs.
+        """Return the lines of the tasks, threads and jobs that still run.
 
         ``counts`` returns whether a task of a request counts. By default all tasks count.
         """
@@ -275,7 +275,7 @@ class LateWork:
         return children_left((self, self.own), self._patience, self._endless)
 
     def cancel_jobs(self) -> None:
-        """Cancel the jobs that wait for a thread of their pool.
+        """Cancel the jobs and timers that have not begun.
 
         Call this after the search for leaked connections. A coroutine in another thread's loop may
         await such a job. When the job is cancelled, the coroutine ends and returns its connection.

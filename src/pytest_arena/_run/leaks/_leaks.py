@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
 
-    # The instances of a session. The value of a persistent instance is its loaded attributes, and
-    # that of another instance is None.
+    # The instances of a session. The value is the loaded attributes of a persistent instance, else
+    # None.
     HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -102,7 +102,7 @@ class HeldByFixtures:
     def snapshot(
         cls, gate: Gate, sessions_of_tests: Collection[int] = ()
     ) -> HeldByFixtures:
-        """Return what wider fixtures hold now. Costs a microsecond for each open session.
+        """Return what is held now. Costs a microsecond for each attribute of each instance.
 
         ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
         """
@@ -118,7 +118,8 @@ class HeldByFixtures:
         transactions = open_transactions(gate)
         instances = {}
         for session in sessions_in_use():
-            instances[session.hash_key] = held_instances(session)
+            with suppress(Exception):  # another thread uses the session
+                instances[session.hash_key] = held_instances(session)
         return cls(
             transactions=transactions,
             writes=sum(map(_number_of_writes, transactions)),
@@ -305,7 +306,7 @@ def empty_sessions(before: HeldByFixtures) -> list[str]:
 
 
 def _empty_session(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
-    if _is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
+    if is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
         return []
     states_before = before.instances.get(session.hash_key)
     pending = [
@@ -324,7 +325,7 @@ def _empty_session(session: Session, before: HeldByFixtures) -> list[tuple[int, 
     return [(session.hash_key, type(instance).__name__) for instance in pending]
 
 
-def _is_used_by_a_thread(session: Session) -> bool:
+def is_used_by_a_thread(session: Session) -> bool:
     """Return whether a running thread has the session in a local variable."""
     for stack in threads_at_work().values():
         for frame in stack:
@@ -351,7 +352,7 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
         "fixture's tear-down"
     )
     if any(leak.work is None for leak in transactions):
-        fix = "begin the transaction of the wider fixture in a function fixture"
+        fix += ". For a wider fixture: begin the transaction in a function fixture"
     if _sessions_on(leaks):
         fix += ". For a scoped_session: Session.remove()"
     this_thread = threading.get_ident()

@@ -129,7 +129,7 @@ def _file(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+    return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
 
 
 @cache
