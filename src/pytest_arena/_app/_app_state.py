@@ -347,17 +347,14 @@ def _middleware_of(stack: object) -> list[object]:
 def _reset_middleware(app: Any) -> None:
     """Give the middleware that was built in a test the data of new middleware."""
     middleware = _middleware_of(getattr(app, "middleware_stack", None))
-    if not middleware:
-        return
-    with suppress(Exception):  # some middleware can be built only once
-        others = _middleware_of(app.build_middleware_stack())
-        for used, other in zip(middleware, others, strict=True):
-            for name, value in [*vars(used).items()]:
-                if is_data(value):
-                    delattr(used, name)
-            for name, value in vars(other).items():
-                if is_data(value):
-                    setattr(used, name, value)
+    others = middleware
+    if middleware:
+        with suppress(Exception):  # some middleware can be built only once
+            others = _middleware_of(app.build_middleware_stack())
+    for used, other in zip(middleware, others, strict=True):
+        for name, value in vars(used).items():
+            if is_data(value):
+                setattr(used, name, getattr(other, name, value))
 
 
 def _dependencies_of(app: object) -> list[object]:

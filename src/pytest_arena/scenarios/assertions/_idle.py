@@ -145,11 +145,9 @@ def _compared(
 
 def _is_constant(node: ast.expr) -> bool:
     match node:
-        case ast.BoolOp(op=operator, values=values):
-            if isinstance(operator, ast.Or):
-                for value in values:
-                    if isinstance(value, ast.Constant) and value.value:
-                        return True
+        case ast.BoolOp(op=ast.Or(), values=values) if any(map(_is_true, values)):
+            return True
+        case ast.BoolOp(values=values):
             return all(map(_is_constant, values))
         case ast.Tuple(elts=elements) if elements:  # `assert (x, "message")`
             return True
@@ -161,6 +159,10 @@ def _is_constant(node: ast.expr) -> bool:
             names = [each.id for each in classes if isinstance(each, ast.Name)]
             return "object" in names
     return not any(isinstance(part, _READING) for part in ast.walk(node))
+
+
+def _is_true(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and bool(node.value)
 
 
 def _is_always(
