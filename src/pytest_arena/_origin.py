@@ -608,6 +608,19 @@ OF_WIDE_FIXTURE: ContextVar[ThreadOwner | None] = ContextVar(
     "arena: of a wider fixture", default=None
 )
 
+
+def wide_fixture_here() -> ThreadOwner | None:
+    """Return the wider fixture whose set-up, tear-down or task runs here, even if it has ended.
+
+    An ``asyncio.Runner`` may outlive a fixture. Its later coroutines have the fixture's context,
+    and do not belong to the fixture.
+    """
+    owner = OF_WIDE_FIXTURE.get()
+    if owner is None or owner.is_up or running_loop() is None:
+        return owner
+    return None if is_driven_here() else owner
+
+
 # True in a task that the set-up of a wider fixture started, and in tasks that this task starts.
 _IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
     "arena: in a task of a wider fixture", default=False
@@ -828,7 +841,7 @@ def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
     """
     owner = LIFESPAN.get() or start_of(current_thread()).owner
     if owner is None and is_users:
-        owner = OF_WIDE_FIXTURE.get()
+        owner = wide_fixture_here()
     return owner
 
 

@@ -526,7 +526,10 @@ def _show_story(
     parts = run.story()
     excinfo = call.excinfo
     if excinfo is not None and isinstance(excinfo.value, AssertionError):
-        statements = _users_statements(excinfo)
+        statements: list[Statement] = []
+        for entry in excinfo.traceback:
+            if not is_library(str(entry.path)):
+                statements.append((str(entry.statement), entry.frame.f_locals))
         _report.show(report, "arena", run.stale(statements, parts))
     _report.show(report, _report.STORY, _report.story_lines(parts))
 
@@ -551,14 +554,6 @@ def _explain_error(
     explanations = dict.fromkeys(map(run.explained, causes(error)))
     for explanation in filter(None, explanations):
         report.sections.append(("arena", explanation))
-
-
-def _users_statements(excinfo: pytest.ExceptionInfo[BaseException]) -> list[Statement]:
-    return [
-        (str(entry.statement), entry.frame.f_locals)
-        for entry in excinfo.traceback
-        if not is_library(str(entry.path))
-    ]
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

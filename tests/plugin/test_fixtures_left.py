@@ -137,3 +137,41 @@ def test_what_a_wide_fixture_leaves_gets_no_connection_later(example: Example, h
     ):
         run.says(f"refused: a connection for a {kind} that class fixture left_{begin} had started")
         run.says(f"a {kind} that class fixture left_{begin}_at_end had started")
+
+
+OWN_RUNNER = """
+import asyncio
+import pytest
+from sqlalchemy import text
+from app import engine
+
+runner = asyncio.Runner()
+
+
+async def count():
+    async with engine.connect() as connection:
+        return await connection.scalar(text("SELECT count(*) FROM dancers"))
+
+
+@pytest.fixture(scope="class")
+def dancers(arena):
+    return runner.run(count())
+
+
+class TestFirst:
+    def test_it(self, dancers):
+        assert runner.run(count()) == dancers
+
+
+def test_after_the_fixture():
+    assert runner.run(count()) == 1
+
+
+def test_the_last():
+    runner.close()
+"""
+
+
+def test_a_runner_of_the_suite_outlives_the_fixture_that_used_it_first(example: Example) -> None:
+    """It runs all its coroutines in a copy of the context of the first call."""
+    example.with_files(test_it=OWN_RUNNER).run("-p", "no:randomly").expect(passed=3)

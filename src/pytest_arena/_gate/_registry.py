@@ -18,12 +18,12 @@ from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pending import connections_of
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import (
-    OF_WIDE_FIXTURE,
     OWNERS,
     WORK,
     is_of_wide_fixture,
     start_of,
     user_line,
+    wide_fixture_here,
 )
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
@@ -129,7 +129,7 @@ class Registry:
 
     def is_of_ended_owner(self) -> bool:
         """Return whether the user's code runs here for a lifespan or a fixture that has ended."""
-        owner = start_of(threading.current_thread()).owner or OF_WIDE_FIXTURE.get()
+        owner = start_of(threading.current_thread()).owner or wide_fixture_here()
         if owner not in self.ended_owners:
             return False
         return user_line() is not None  # a library's thread may serve all tests

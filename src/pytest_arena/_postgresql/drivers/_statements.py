@@ -195,15 +195,6 @@ def _keep_until_end(record: DriverConnection, connection: Any) -> None:
             connection.arena_record = record
 
 
-def _record_at_end(connection: Any) -> DriverConnection | None:
-    """Return the record of a connection that the garbage collector may have found."""
-    return (
-        _connections.get(connection)
-        or getattr(connection, "arena_record", None)
-        or _by_protocol.get(getattr(connection, "_protocol", None))
-    )
-
-
 # A pool sends one of these statements at a checkout (pool_pre_ping).
 _PINGS = {"", "SELECT 1"}
 
@@ -722,7 +713,12 @@ def give_up(core: FindCore, connection: object, *, is_collected: bool = False) -
     pytest-arena asks the server whether the transaction has written. The garbage collector may run
     while pytest-arena waits for the server. Then only the statements count.
     """
-    known = _record_at_end(connection)
+    # The garbage collector may have found the connection.
+    known = (
+        _connections.get(connection)
+        or getattr(connection, "arena_record", None)
+        or _by_protocol.get(getattr(connection, "_protocol", None))
+    )
     if known is None or known.admission is None or not known.writes.statements:
         return
     target = known.admission.target

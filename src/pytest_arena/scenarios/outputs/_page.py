@@ -128,10 +128,6 @@ def _file(name: str) -> str:
     return (files("pytest_arena.scenarios.outputs") / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
-    return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
-
-
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -144,7 +140,7 @@ def _template() -> Template:
         "counted": counted,
         "dedent": dedent,
         "groups": _groups,
-        "hashed": _hash,
+        "hashed": lambda text: b64encode(sha256(text.encode()).digest()).decode(),
         "is_gherkin": is_gherkin,
         "judged_count": judged_count,
         "language_of": language_of,
