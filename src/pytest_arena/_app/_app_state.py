@@ -366,7 +366,7 @@ def _dependencies_of(app: object) -> list[object]:
     routes = getattr(app, "routes", None)
     if not isinstance(routes, list):  # a mock has any attribute
         return objects
-    waiting: list[Any] = [*routes]
+    waiting = [*routes]
     for item in waiting:  # the loop also visits the items that it appends
         dependant = getattr(item, "dependant", item)
         waiting += getattr(dependant, "dependencies", ())

@@ -125,7 +125,8 @@ def _shown(chapter: Chapter, parser: MarkdownIt) -> dict[str, Any]:
 
 
 def _file(name: str) -> str:
-    return (files("pytest_arena.scenarios.outputs") / name).read_text(encoding="utf-8")
+    path = files("pytest_arena.scenarios.outputs") / name
+    return path.read_text(encoding="utf-8")
 
 
 @cache
