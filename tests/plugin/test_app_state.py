@@ -270,6 +270,16 @@ class Hosts:
         await self.app(scope, receive, send)
 
 
+class Slotted:
+    __slots__ = ("app",)
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
 class Limit:
     def __init__(self):
         self.calls = []
@@ -289,6 +299,7 @@ class Limit:
 app = FastAPI()
 app.add_middleware(Numbers)
 app.add_middleware(Hosts)
+app.add_middleware(Slotted)
 router = APIRouter()
 
 
