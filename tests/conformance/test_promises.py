@@ -147,10 +147,10 @@ VERIFIED = {"ARENA_VERIFY": "1"}
 
 OTHERS = (
     Setting(runner="anyio", journal="wal", pool="one", env=VERIFIED),
-    Setting(isolation="rollback", journal="wal", env=VERIFIED),
     *(
         pytest.param(setting, marks=pytest.mark.slow)
         for setting in (
+            Setting(isolation="rollback", journal="wal", env=VERIFIED),
             Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
             Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # for a sync app
             Setting(isolation="rollback", runner="anyio-uvloop", pool="NullPool", env=VERIFIED),

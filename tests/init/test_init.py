@@ -850,6 +850,7 @@ def test_a_suite_that_changes_the_developers_database_is_not_compared(tmp_path: 
     assert "without it:" not in called.output
 
 
+@pytest.mark.slow
 def test_the_same_suite_as_an_example(example: Example) -> None:
     """An error of ours names its own next step."""
     raw = "import sqlite3\n\n\ndef test_raw():\n    sqlite3.connect('dev.db').close()\n"

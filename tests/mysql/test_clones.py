@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from tests.mysql.shop import shop, shop_on
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,9 @@ def test_a_sync_client(test_client, arena):
 """
 
 
-@pytest.mark.parametrize("driver", ["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"])
+@pytest.mark.parametrize(
+    "driver", slow_except(["mysql+asyncmy", "mysql+aiomysql", "mariadb+asyncmy"], "mysql+asyncmy")
+)
 def test_an_unmodified_app(server: StoryMySQLServer, tmp_path: Path, driver: str) -> None:
     """Rows are visible in their test alone, numbers begin again, and a lost write is reported."""
     if driver.startswith("mariadb") and "MariaDB" not in server.version:
@@ -65,6 +68,7 @@ def test_an_unmodified_app(server: StoryMySQLServer, tmp_path: Path, driver: str
     assert server.left() == []
 
 
+@pytest.mark.slow
 def test_several_workers(server: StoryMySQLServer, tmp_path: Path) -> None:
     """A template is built once, and each worker has its clones."""
     example = shop(server, tmp_path).with_files(test_requests=REQUESTS, test_more=REQUESTS)
@@ -400,6 +404,7 @@ async def test_a_forked_process(client):
 """
 
 
+@pytest.mark.slow
 def test_processes_of_multiprocessing(server: StoryMySQLServer, tmp_path: Path) -> None:
     """Their engines reach the test's database, too."""
     shop(server, tmp_path).with_files(test_spawned=SPAWNED).run("-q").expect(passed=2)

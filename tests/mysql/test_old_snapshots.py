@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.mysql.shop import shop
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,9 @@ async def test_reads_committed_rows(client):
 """
 
 
-@pytest.mark.parametrize("driver", ["mysql+asyncmy", "mysql+aiomysql"])
+@pytest.mark.parametrize(
+    "driver", slow_except(["mysql+asyncmy", "mysql+aiomysql"], "mysql+asyncmy")
+)
 def test_a_session_of_the_test(server: StoryMySQLServer, tmp_path: Path, driver: str) -> None:
     """The report names the line that began the transaction, unless the test could see the rows."""
     run = shop(server, tmp_path, driver).with_files(test_own=OWN_SESSIONS).run()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.mysql.shop import shop
+from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,9 @@ async def test_a_request(apple, client):
 """
 
 
-@pytest.mark.parametrize("driver", ["mysql+asyncmy", "mysql+aiomysql"])
+@pytest.mark.parametrize(
+    "driver", slow_except(["mysql+asyncmy", "mysql+aiomysql"], "mysql+asyncmy")
+)
 def test_the_end_of_a_fixtures_connection_is_no_work_of_the_request(
     server: StoryMySQLServer, tmp_path: Path, driver: str
 ) -> None:

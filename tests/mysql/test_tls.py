@@ -123,7 +123,8 @@ def project(server: StoryMySQLServer, folder: Path, driver: str, authority: Path
     return example.change("app.py", "pool_pre_ping=True", arguments)
 
 
-@pytest.mark.parametrize("driver", ["asyncmy", pytest.param("aiomysql", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
 def test_a_server_that_requires_tls(
     server: StoryMySQLServer, demanding: TLSServer, tmp_path: Path, driver: str
 ) -> None:

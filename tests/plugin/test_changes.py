@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ def test_what_is_written_between_two_requests_is_no_ones(example: Example, how: 
     files.run(env=env_of(how)).expect(passed=1)
 
 
-@pytest.mark.parametrize("how", ["copy", "undo"])
+@pytest.mark.parametrize("how", slow_except(["copy", "undo"], "undo"))
 def test_what_a_request_has_changed(example: Example, how: str) -> None:
     """Whichever client made it, and whatever else was done between two of them."""
     shop(example, test_it=OF_A_REQUEST).run(env=env_of(how)).expect(passed=7)

@@ -533,7 +533,7 @@ FEW = ("asyncpg-0", "asyncpg-5", "psycopg-4", "psycopg2-4")
 @pytest.mark.parametrize(
     "isolation, names, tests",
     [
-        pytest.param("copy", (), 47, id="copy-47"),
+        pytest.param("copy", (), 47, id="copy-47", marks=pytest.mark.slow),
         pytest.param("undo", FEW, 14, id="undo-14"),
         pytest.param("undo", (), 117, id="undo-117", marks=pytest.mark.slow),
     ],

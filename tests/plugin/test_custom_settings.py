@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.private_server import on_postgresql
 from tests.servers.postgresql import URL
 
@@ -126,7 +127,7 @@ def test_settings_of_postgresql_leave_the_connection_alone(statement):
 
 @pytest.mark.parametrize(
     "isolation",
-    ["undo", "rollback", pytest.param("clone", marks=pytest.mark.slow)],
+    slow_except(["undo", "rollback", "clone"], "undo"),
 )
 def test_no_test_finds_the_name_of_a_setting_that_another_has_set(
     example: Example, isolation: str

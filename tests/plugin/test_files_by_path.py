@@ -539,6 +539,7 @@ async def test_restores_a_backup(arena, client, tmp_path, turn):
 """
 
 
+@pytest.mark.slow
 def test_a_test_overwrites_its_own_file(example: Example) -> None:
     """As a backup that is restored. Under rollback the database is in memory."""
     project = example.with_files(test_it=OF_THE_TEST)

@@ -332,6 +332,7 @@ def test_a_child_gets_a_copy_of_the_variables(turn):
 """
 
 
+@pytest.mark.slow
 def test_an_unset_variable_is_set_at_the_first_connection(tmp_path: Path) -> None:
     """The first test's child reads it from a copy that was made before the child started."""
     example = small_example(tmp_path, test_it=COPIES)

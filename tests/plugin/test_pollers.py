@@ -469,6 +469,7 @@ def test_after_the_thread():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["connects", "executes"])
 def test_aiosqlite_answers_before_its_loop_is_closed(example: Example, task: str) -> None:
     """Otherwise the thread of a cancelled connection raises in the next test.

@@ -171,6 +171,7 @@ class TestSession:
 """
 
 
+@pytest.mark.slow
 def test_what_a_function_of_an_extension_sets_ends_with_the_test(example: Example) -> None:
     """The threshold of pg_trgm, and a named connection of dblink."""
     if len(rows("SELECT FROM pg_available_extensions WHERE name IN ('pg_trgm', 'dblink')")) < 2:

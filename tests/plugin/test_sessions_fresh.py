@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.private_server import PRODUCTION
 from tests.plugin.test_session_functions import SERVER
 
@@ -538,7 +539,7 @@ CONNECT_ARGS = {
 }
 
 
-@pytest.mark.parametrize("driver", CONNECT_ARGS)
+@pytest.mark.parametrize("driver", slow_except(CONNECT_ARGS, "asyncpg"))
 def test_a_sync_session_has_the_settings_of_an_async_engine(example: Example, driver: str) -> None:
     """Before, its rows were in another schema than those of the app."""
     app = example.files["app.py"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
 from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ def test_that_passes(test_client, db_session, turn):
 """
 
 
-@pytest.mark.parametrize("how", ["copy", "undo"])
+@pytest.mark.parametrize("how", slow_except(["copy", "undo"], "undo"))
 def test_a_commit_that_the_app_forgot_is_named(example: Example, how: str) -> None:
     """In the story of a test that fails; of those that pass in the summary, once."""
     run = shop(example, test_it=LOST).run(env=env_of(how)).expect(1, failed=1, passed=3)

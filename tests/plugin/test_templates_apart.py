@@ -121,7 +121,7 @@ def _check(project: Example) -> None:
 
 @pytest.mark.parametrize(
     "first",
-    slow_except(DISTURBANCES.values(), FREEZE_BY_DECORATOR, PATCH_BY_DECORATOR),
+    slow_except(DISTURBANCES.values(), PATCH_BY_DECORATOR),
     ids=DISTURBANCES,
 )
 def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example, first: str) -> None:

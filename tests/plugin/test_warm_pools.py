@@ -493,6 +493,7 @@ def test_an_app_with_threads(test_client):
 """
 
 
+@pytest.mark.slow
 def test_threads_run_if_sentry_traces_them(example: Example) -> None:
     """Otherwise ``asyncio.to_thread`` waits forever."""
     run = example.with_files(sentry=SENTRY, test_sentry=TRACED_BY_SENTRY).run("-x")

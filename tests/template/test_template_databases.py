@@ -78,7 +78,7 @@ DRIVERS = ("psycopg", "psycopg_async", "psycopg2", "asyncpg")
         pytest.param("psycopg_async", "forms:sync", "later:seed", marks=pytest.mark.slow),
         ("psycopg2", "base:Base", "later:seed"),
         pytest.param("asyncpg", "base:Base", "seed:seed", marks=pytest.mark.slow),
-        ("asyncpg", "forms:sync", "later:seed"),
+        pytest.param("asyncpg", "forms:sync", "later:seed", marks=pytest.mark.slow),
         pytest.param("asyncpg", "all.sql", "seed:seed", marks=pytest.mark.slow),
     ],
 )

@@ -559,6 +559,7 @@ def _age(example: Example) -> None:
         file.write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 def test_a_seed_is_built_again_on_another_day(example: Example) -> None:
     """Its rows may depend on the date. The clock of a test does not count."""
     dated = example.with_files(seed=DATED_SEED, test_it=DATED_TESTS)

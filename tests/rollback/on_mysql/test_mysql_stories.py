@@ -111,6 +111,7 @@ async def test_it(client, turn):
 MEMORY = SCRIPT + "CREATE TABLE passing (a INT) ENGINE = MEMORY;"
 
 
+@pytest.mark.slow
 def test_tables_without_transactions(server: StoryMySQLServer, tmp_path: Path) -> None:
     """They are named, and a copy restores them."""
     if "MariaDB" not in server.version:

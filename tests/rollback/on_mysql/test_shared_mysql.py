@@ -228,6 +228,7 @@ def test_a_statement_is_cancelled(shared: SharedDatabase) -> None:
         assert names(connection) == ["Sand"]
 
 
+@pytest.mark.slow
 def test_large_packets_and_many_rows(shared: SharedDatabase) -> None:
     """Values of many megabytes, all bytes, NULL, and several results of a procedure."""
     photo = bytes(range(256)) * 10_000  # 2.5 MB

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parameters import slow_except
+
 if TYPE_CHECKING:
     from pytest_arena.testing import Example, Run
 
@@ -204,7 +206,7 @@ async def test_after_an_empty_database():
 """
 
 
-@pytest.mark.parametrize("order", ["", "reversed"])
+@pytest.mark.parametrize("order", slow_except(["", "reversed"], "reversed"))
 def test_an_app_as_it_is(example: Example, order: str) -> None:
     """Engines, threads, savepoints, DDL and wide fixtures, with a test before and after each."""
     turn = "\ndef pytest_collection_modifyitems(items):\n    items.reverse()\n"
