@@ -25,7 +25,7 @@ from contextlib import (
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
-from operator import attrgetter, is_
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -107,7 +107,7 @@ def without_mocks() -> AbstractContextManager[object]:
     """
     mocked = []
     for owner, names, getter, functions in _REAL:
-        if all(map(is_, getter(owner), functions)):
+        if getter(owner) == functions:
             continue
         for name, real in zip(names, functions, strict=False):
             if getattr(owner, name) is not real:

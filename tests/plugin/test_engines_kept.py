@@ -112,9 +112,9 @@ def pytest_sessionfinish():
 # and writes that a fixture never commits take some 55. Each statement of sqlite3 asks whether its
 # work is over: 15. The state of a test's clients and routes takes some 13.
 # Shared connections, wide clients and the state of drivers take some 120 more. Mocks of Python's
-# functions are looked for twice: some 60. The search for the objects of middleware and
+# functions are looked for twice: some 30. The search for the objects of middleware and
 # dependencies takes some 70.
-MOST_CALLS = 1_530
+MOST_CALLS = 1_480
 
 
 @pytest.mark.slow

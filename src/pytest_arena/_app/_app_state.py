@@ -373,7 +373,11 @@ def _dependencies_of(app: object) -> list[object]:
         router = getattr(item, "original_router", None)
         if router is not None:
             waiting += [*router.routes, *item.include_context.dependencies]
-        function = getattr(dependant, "call", getattr(dependant, "dependency", None))
+        function = getattr(dependant, "call", None) or getattr(
+            dependant, "dependency", None
+        )
+        if function is None:
+            continue
         owner = getattr(function, "__self__", function)
         kind: type = type(owner)
         if _is_class_of_app(kind):
@@ -402,13 +406,11 @@ def _state_of(app: object) -> Iterator[tuple[str, Any]]:
     # all of them.
     state = getattr(app, "state", None)
     attributes = getattr(state, "_state", None)
-    containers = {
-        "app.state": attributes,
-        "app.config": getattr(app, "config", None),  # Flask's
-    }
-    for name, container in containers.items():
-        if isinstance(container, dict):
-            yield name, container
+    if isinstance(attributes, dict):
+        yield "app.state", attributes
+    config = getattr(app, "config", None)  # Flask's
+    if isinstance(config, dict):
+        yield "app.config", config
     extensions = getattr(app, "extensions", None)
     if isinstance(extensions, dict):
         # Keep a new extension, because it has also registered functions.
