@@ -188,6 +188,17 @@ def test_counters_of_partitions(worlds: type[MySQLWorld]) -> None:
     assert world.run("SELECT MAX(id) FROM t") == [(5,)]
 
 
+def test_large_counters(worlds: type[MySQLWorld]) -> None:
+    """Counters above 2^53, which is the largest exact DOUBLE, as of ids that the app computes."""
+    world = worlds(
+        "CREATE TABLE t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, v INT)",
+        "INSERT INTO t VALUES (9223372036854775806, 1)",
+    )
+    assert_restored(world, "INSERT INTO t (v) VALUES (2)")
+    world.run("INSERT INTO t (v) VALUES (3)")
+    assert world.run("SELECT MAX(id) FROM t") == [(9223372036854775807,)]
+
+
 def test_what_cannot_be_restored_is_named(worlds: type[MySQLWorld]) -> None:
     """Tables of other engines, sequences, versions, and foreign keys to another database."""
     of_mariadb = {

@@ -196,12 +196,13 @@ class DdlWitness:
         ids: dict[int, str] = {}
         counters: dict[str, int] = {}
         is_alter = f"VARIABLE_NAME LIKE '{_ALTER}'"
+        # Without a cast the sums are DOUBLE, and UNION rounds counters above 2^53 to that type.
         *tables, (_, alters, other_ddl) = self._control.rows(f"""
             SELECT TABLE_ID, AUTOINC, 0 FROM information_schema.INNODB_SYS_TABLESTATS
             WHERE TABLE_ID IN ({self._known_ids()})
             UNION ALL
-            SELECT 0, SUM(IF({is_alter}, VARIABLE_VALUE, 0)),
-                SUM(IF({is_alter}, 0, VARIABLE_VALUE))
+            SELECT 0, CAST(SUM(IF({is_alter}, VARIABLE_VALUE, 0)) AS UNSIGNED),
+                CAST(SUM(IF({is_alter}, 0, VARIABLE_VALUE)) AS UNSIGNED)
             FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME RLIKE '{_DDL_COUNTS}'""")
         for number, counter, _ in tables:
             name = self._ids[int(number)]
