@@ -158,12 +158,10 @@ class AppState:
                 if name == "app.state":
                     self._attributes.append((container, {*container}))
                     self._watch_foreign(container)
-                contents = Contents(container, is_of_app)
-                self._parts.append((name, contents))
+                self._parts.append((name, Contents(container, is_of_app)))
         for state in lifespan_states:
             if isinstance(state, dict):
-                contents = Contents(state, is_of_app)
-                self._parts.append(("the lifespan's state", contents))
+                self._parts.append(("the lifespan's state", Contents(state, is_of_app)))
                 self._watch_foreign(state)
 
     def _watch_foreign(self, state: Mapping[str, object]) -> None:
@@ -212,8 +210,7 @@ class AppState:
             for attributes, schema in self._schemas:
                 attributes["openapi_schema"] = schema
         for routes, before in self._routes:
-            if routes != before:
-                routes[:] = before
+            routes[:] = before
         for name, contents in self._parts:
             if contents.restore():
                 changed.append(name)

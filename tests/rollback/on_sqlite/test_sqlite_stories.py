@@ -216,6 +216,35 @@ def test_an_app_as_it_is(example: Example, order: str) -> None:
     run.never_says("not verified", "is not as it was")
 
 
+R_TREE = """
+@pytest.fixture(scope="module")
+def other():
+    engine = sqlalchemy.create_engine(SYNC)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def places(other):
+    with other.begin() as connection:
+        connection.execute(text("CREATE VIRTUAL TABLE places USING rtree(id, x1, x2)"))
+        connection.execute(text("INSERT INTO places VALUES (1, 0, 1)"))
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_an_r_tree_and_two_engines(client, other, turn):
+    with other.begin() as connection:
+        assert connection.scalar(text("SELECT x2 FROM places")) == 1
+        connection.execute(text("UPDATE places SET x2 = 9"))
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_an_r_tree_and_two_engines(example: Example) -> None:
+    """SQLite registers no function of another engine while an R-tree has a blob open."""
+    ran(example, R_TREE).expect(passed=3)
+
+
 def test_a_forgotten_commit_is_lost_and_named(example: Example) -> None:
     """P3: no later request sees the row, and the summary names the line."""
     forgetful = """

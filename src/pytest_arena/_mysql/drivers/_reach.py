@@ -70,13 +70,14 @@ def _without(match: re.Match[str]) -> str:
 
 _NAME = r"(?:`(?:[^`]|``)+`|[\w$]+)"
 _BEYOND = re.compile(
-    r"""(?ix) (?:\A|;|\b(?:THEN|BEGIN|DO|ELSE|FOR)\b) \s* (?P<what>
+    r"""(?ix) (?:\A|;|\b(?:THEN|BEGIN|ATOMIC|DO|LOOP|REPEAT|ELSE|FOR)\b) \s* (?P<what>
       (?:CREATE(?:\s+OR\s+REPLACE)?|DROP|ALTER) \s+ (?:DATABASE|SCHEMA|SERVER|TABLESPACE|
         LOGFILE\s+GROUP|INSTANCE|RESOURCE\s+GROUP) \b
     | (?:DROP|ALTER|RENAME) \s+ (?:USER|ROLE) \b
     | (?:GRANT|REVOKE) \b (?= [^;]* \b ON \s+ (?:\w+\s+)? (?:\*|`?mysql`?\s*\.) )
-    | SET \s+ PASSWORD \b
+    | SET \s+ (?:PASSWORD|DEFAULT\s+ROLE) \b
     | SET \s+ (?:GLOBAL|PERSIST(?:_ONLY)?) \b
+    | SET \b (?= [^;]* \b(?:GLOBAL|PERSIST(?:_ONLY)?) \s+ [\w$.`]+ \s* :?= )
     | SET \b (?= [^;]* @@(?:GLOBAL|PERSIST(?:_ONLY)?)\s*\.[^;,]*= )
     | RESET \b | FLUSH \b | PURGE \b | SHUTDOWN \b | INSTALL \b | UNINSTALL \b | BINLOG \b
     | (?:CHANGE|START|STOP) \s+ (?:MASTER|REPLICA|SLAVE|ALL|GROUP_REPLICATION|REPLICATION) \b

@@ -50,10 +50,14 @@ class ChangedDatabases:
         return changed
 
     def _has_changed(self, database: str) -> bool:
-        """Return whether a table of a database was changed or created since the start."""
+        """Return whether a table of a database was changed or created since the start.
+
+        The server's own database `mysql` does not count, because each CREATE USER changes it.
+        """
         started = literal(self._started)
         rows = self._control.rows(
-            f"SELECT 1 FROM information_schema.tables WHERE table_schema = {literal(database)} "
+            "SELECT 1 FROM information_schema.tables "
+            f"WHERE table_schema = {literal(database)} AND table_schema <> 'mysql' "
             f"AND (update_time > {started} OR create_time > {started}) LIMIT 1"
         )
         return bool(rows)

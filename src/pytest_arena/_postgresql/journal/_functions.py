@@ -33,7 +33,7 @@ CRASHED = "the server was restarted, and has lost its journal"
 ALTERED = "the schema was changed"
 
 _UNSEEN = {
-    "objects": "event triggers or large objects were changed",
+    "objects": "event triggers, large objects or the index of a CLUSTER were changed",
     "settings": "settings of the database were changed",
     "shape": ALTERED,
 }

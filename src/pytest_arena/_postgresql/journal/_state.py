@@ -94,10 +94,11 @@ _OBJECT_VERSIONS = """(
 
 
 def _objects(schema: str) -> str:
-    """Write an expression for the versions of large objects and event triggers.
+    """Write an expression for large objects, event triggers and the indexes of CLUSTER.
 
     Only a superuser may read the content of large objects. Without that right pytest-arena installs
-    no journal if large objects exist. No event trigger fires for a change of an event trigger.
+    no journal if large objects exist. No event trigger fires for CLUSTER, or for a change of an
+    event trigger.
     """
     versions = _OBJECT_VERSIONS.format(catalog="pg_largeobject_metadata")
     if schema == HIDDEN_SCHEMA:
@@ -107,7 +108,8 @@ def _objects(schema: str) -> str:
         CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
             THEN {versions}
             ELSE ''
-        END || ARRAY(SELECT e.xmin FROM pg_catalog.pg_event_trigger e ORDER BY e.oid)::text"""
+        END || ARRAY(SELECT e.xmin FROM pg_catalog.pg_event_trigger e ORDER BY e.oid)::text
+        || ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indisclustered)::text"""
 
 
 def _settings(schema: str) -> str:

@@ -106,6 +106,10 @@ class RealConnection(sql.OwnConnection):
                 getattr(self, method)(*arguments)
         for key, register in functions.items():
             if self._functions.get(key) is not register:
+                # SQLite registers no function while an R-tree has a blob open. A savepoint closes
+                # the blob.
+                self.execute("SAVEPOINT arena_functions")
+                self.execute("RELEASE arena_functions")
                 register(self)
                 self._functions[key] = register
         self._user = user
