@@ -144,16 +144,12 @@ class AppState:
         for client in WIDE_CLIENTS:
             self._parts.append(("a TestClient", _state_of_client(client)))
         self._settings: list[_Setting] = []
-        self._routes: list[tuple[list[object], list[object]]] = []
         self._schemas = _schemas_of(parts)
         # Each app, and its middleware if Starlette has built it.
         self._stacks: list[tuple[Any, object]] = []
         for part in parts:
             self._stacks.append((part, getattr(part, "middleware_stack", None)))
             self._settings += _settings_of(part)
-            routes = getattr(part, "routes", None)
-            if isinstance(routes, list):
-                self._routes.append((routes, routes.copy()))
             for name, container in _state_of(part):
                 if name == "app.state":
                     self._attributes.append((container, {*container}))
@@ -209,8 +205,6 @@ class AppState:
             # The cached schema may have the test's routes.
             for attributes, schema in self._schemas:
                 attributes["openapi_schema"] = schema
-        for routes, before in self._routes:
-            routes[:] = before
         for name, contents in self._parts:
             if contents.restore():
                 changed.append(name)

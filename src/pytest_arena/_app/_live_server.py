@@ -24,7 +24,7 @@ from pytest_arena._origin import OUR_TASK, SERVER_THREAD
 from pytest_arena._process import AnyTask, running_loop, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import httpx2 as httpx
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
@@ -277,8 +277,12 @@ async def _call_app(
         with sending(hooks):
             begin = partial(_begin, app_run)
             reporting_app = reporting(app_run.app, known_app=app_run.app, begin=begin)
-            await reporting_app(scope, receive, delayed.send)
+            answering = reporting_app(scope, receive, delayed.send)
+            # `sending` notes an error that it sees as the client's error.
+            late_error = await delayed.error_after(answering)
         hooks.end_request()  # after a failure `sending` has called it
+        if late_error is not None:
+            raise late_error
     finally:
         await delayed.let_go()
 
@@ -293,8 +297,19 @@ class _Delayed:
         self._send = send
         self._lock = Lock()
         self._waiting: list[Message] = []
+        self.is_complete = False  # the app has sent the whole answer
         # The number of bytes until the announced end of the body, -1 without a content-length.
         self._missing = -1
+
+    async def error_after(self, answering: Awaitable[None]) -> Exception | None:
+        """Await the app. Return an error that it raised after its whole answer."""
+        try:
+            await answering
+        except Exception as error:
+            if not self.is_complete:
+                raise
+            return error
+        return None
 
     async def send(self, message: Message) -> None:
         """Send a message, or hold it if it is the first or the last of an answer."""
@@ -314,6 +329,7 @@ class _Delayed:
             self._missing = int(headers.get(b"content-length", -1))
         elif message["type"] == "http.response.body":
             self._missing -= len(message.get("body", b""))
+            self.is_complete = not message.get("more_body")
         if not message["type"].startswith("http.response"):
             return False
         return not message.get("more_body") or self._missing == 0
