@@ -337,8 +337,12 @@ class Backend(SavepointStack):
         )
 
     def restart(self) -> None:
-        """Begin another transaction, so that ``now()`` has a new value."""
-        self._pending += ["ROLLBACK", "BEGIN"]
+        """Begin another transaction, so that ``now()`` has a new value.
+
+        If a client cancels between ROLLBACK and BEGIN, its statement would run outside of any
+        transaction. AND CHAIN keeps the read-only mode of the last savepoint.
+        """
+        self._pending += ["ROLLBACK AND CHAIN", "SET TRANSACTION READ WRITE"]
         self._savepoints = {}
         self._settings = {}
 

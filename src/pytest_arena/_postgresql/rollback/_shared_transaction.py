@@ -262,8 +262,10 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             if answer.error is None:
                 self._note_settings(session, packet)
         except BackendFailure:
-            self._backend.undo_failed()
+            if not self._is_restart_due:
+                self._backend.undo_failed()
             raise
+        self._is_restart_due = False
         if answer.error is not None:
             self._backend.undo_failed()
         return answer
@@ -341,7 +343,6 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         """Begin another transaction if this one is empty, so that ``now()`` is in the test."""
         if self._is_restart_due:
             self._backend.restart()
-            self._is_restart_due = False
 
     def _open_levels(self) -> None:
         """Open the savepoints of levels before a write."""
