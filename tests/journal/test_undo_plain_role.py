@@ -181,7 +181,7 @@ def test_every_change_of_a_schema_is_noticed_without_event_triggers(template: st
 
 @pytest.mark.slow
 def test_every_change_of_a_schema_is_noticed_by_event_triggers(role: str) -> None:
-    """They fire for all commands but CLUSTER, which a comparison notices."""
+    """Event triggers fire for all commands but CLUSTER, which a comparison notices."""
     with _app_of(role) as name:
         assert install(address(name)) == []
         assert _not_noticed(name, role, BY_ITS_OWNER, as_role=role) == []

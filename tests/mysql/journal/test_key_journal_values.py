@@ -189,7 +189,7 @@ def test_counters_of_partitions(worlds: type[MySQLWorld]) -> None:
 
 
 def test_large_counters(worlds: type[MySQLWorld]) -> None:
-    """Counters above 2^53, which is the largest exact DOUBLE, as of ids that the app computes."""
+    """An app may compute ids above 2^53. A DOUBLE rounds such numbers."""
     world = worlds(
         "CREATE TABLE t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, v INT)",
         "INSERT INTO t VALUES (9223372036854775806, 1)",

@@ -109,7 +109,8 @@ def _objects(schema: str) -> str:
             THEN {versions}
             ELSE ''
         END || ARRAY(SELECT e.xmin FROM pg_catalog.pg_event_trigger e ORDER BY e.oid)::text
-        || ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indisclustered)::text"""
+        || ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indisclustered
+            ORDER BY i.indexrelid)::text"""
 
 
 def _settings(schema: str) -> str:

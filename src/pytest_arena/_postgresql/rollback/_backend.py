@@ -337,11 +337,9 @@ class Backend(SavepointStack):
         )
 
     def restart(self) -> None:
-        """Begin another transaction, so that ``now()`` has a new value.
-
-        If a client cancels between ROLLBACK and BEGIN, its statement would run outside of any
-        transaction. AND CHAIN keeps the read-only mode of the last savepoint.
-        """
+        """Begin another transaction, so that ``now()`` has a new value."""
+        # If a client cancelled between ROLLBACK and BEGIN, its statement would run outside of any
+        # transaction. AND CHAIN also keeps the read-only mode of the last savepoint.
         self._pending += ["ROLLBACK AND CHAIN", "SET TRANSACTION READ WRITE"]
         self._savepoints = {}
         self._settings = {}

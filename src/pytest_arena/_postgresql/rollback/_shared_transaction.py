@@ -259,13 +259,15 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         try:
             self._backend.use_settings(session.values)
             answer = self._backend.exchange(data, packet.copy_rows)
+            self._is_restart_due = False
             if answer.error is None:
                 self._note_settings(session, packet)
         except BackendFailure:
+            # After a cancelled restart the transaction may lack its savepoints. The next statement
+            # restarts it again.
             if not self._is_restart_due:
                 self._backend.undo_failed()
             raise
-        self._is_restart_due = False
         if answer.error is not None:
             self._backend.undo_failed()
         return answer
