@@ -17,6 +17,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
+from traceback import walk_tb
 from types import (
     AsyncGeneratorType,
     CodeType,
@@ -874,12 +875,21 @@ def watch_failures(undo: ExitStack) -> None:
         source = details.get("task") or details.get("future") or details.get("handle")
         # pytest-arena reports an ArenaError elsewhere.
         if isinstance(error, Exception) and not isinstance(error, ArenaError):
-            work = context_of(source).get(WORK)
+            work = context_of(source).get(WORK) or _work_of_job(error)
             if work is not None:
                 work.note_failure(error)
         original(loop, details)
 
     replace_attribute(undo, loops, "call_exception_handler", watched)
+
+
+def _work_of_job(error: Exception) -> Work | None:
+    """Return the work to which the background job that raised an error belongs."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code is BackgroundJob.__call__.__code__:
+            job: BackgroundJob = frame.f_locals["self"]
+            return job.work
+    return None
 
 
 def _watched(

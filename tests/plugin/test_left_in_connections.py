@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.private_server import private_server
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -234,10 +235,14 @@ def test_writes_in_it(connection):
 
 @pytest.mark.slow
 def test_the_summary_names_what_cannot_work(example: Example) -> None:
-    """Each test has a separate database under `clone`."""
+    """Each test has a separate database under `clone`.
+
+    The server is this test's. If others write on it, `clone` may replace the module's database.
+    """
     project = on_postgresql(example, test_it=TOLD)
-    env = {"ARENA_ISOLATION": "clone"}
-    run = project.run("-p", "no:randomly", "-W", "ignore", env=env)
+    with private_server() as server:
+        env = {**server.env, "ARENA_ISOLATION": "clone"}
+        run = project.run("-p", "no:randomly", "-W", "ignore", env=env)
     run.expect(1, passed=2, failed=1, errors=1)
     run.says("a fixture keeps a raw connection during its tests (test_it.py:11", "AssertionError")
     run.says("For a wider fixture: begin the transaction in a function fixture")

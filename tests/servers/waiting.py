@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._product.servers._places import ServerFolder
 
-SECONDS = 30.0
+SECONDS = 90
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import get_ident
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pytest_arena import _process
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
@@ -600,8 +600,7 @@ class Provision:
                 uses = self._connections.usage_of(database.key)
                 isolation = database.product.isolate(database, template, uses)
                 if self._config.verify:
-                    verified = Verified(isolation, database.name, self._ledger)
-                    isolation = cast("Isolation", verified)
+                    isolation = Verified(isolation, database.name, self._ledger)
                 for level in self._levels:
                     refused = self._enter_present(isolation, database, level)
                     refusal = refusal or refused

@@ -159,9 +159,8 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         note = self._core.ledger.note
         if isolation == "rollback":
             check_for_sockets(self._config.places["isolation"])
-            shared = RollbackIsolation(registry, content, uses=uses, note=note)
-            return cast("Isolation", shared)
-        live = MySQLIsolation(
+            return RollbackIsolation(registry, content, uses=uses, note=note)
+        return MySQLIsolation(
             registry,
             content,
             isolation,
@@ -169,7 +168,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             note=note,
             may_clone=requested == "auto",
         )
-        return cast("Isolation", live)
 
     def _undo_unavailable(self, reason: str) -> ConfigError:
         return ConfigError(

@@ -100,9 +100,12 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         """Return the templates on the server. The app's driver builds them."""
         if dialect.driver not in self._stores:
             registry = self._registry()
-            is_named = isinstance(registry, NamedServer)
-            templates = NamedTemplates if is_named else DatabaseTemplates
-            self._stores[dialect.driver] = templates(registry, dialect())
+            store: DatabaseTemplates
+            if isinstance(registry, NamedServer):
+                store = NamedTemplates(registry, dialect())
+            else:
+                store = DatabaseTemplates(registry, dialect())
+            self._stores[dialect.driver] = store
             self.users.prepare()
         return self._stores[dialect.driver]
 
@@ -132,7 +135,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         if isolation.name == "clone":
             self._note_slow_disk(registry)
         self.users.note_inactive_rights(database.login, isolation.address)
-        return cast("Isolation", isolation)
+        return isolation
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""

@@ -927,7 +927,9 @@ class Isolation(Protocol):
     ``enter``. Each class documents its cost.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return the name, such as "undo", as in the configuration and in markers."""
 
     def call_after_leave(self, check: Callable[[], None]) -> None:
         """Call a function at the end of each ``leave``. If it raises, the level still exists."""

@@ -163,14 +163,16 @@ def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
     )
 
 
-def changed_by_listener(target: ServerTarget) -> UnknownDatabaseError:
-    """Return the error for an engine's connection whose arguments a listener has changed."""
+def changed_by_app(target: ServerTarget) -> UnknownDatabaseError:
+    """Return the error for a redirected connection whose target the app has changed."""
     return UnknownDatabaseError(
-        f"refused: an engine's connection to {target.name}, which is no test database",
-        why="a do_connect listener of the app changed the target after pytest-arena had redirected "
-        "the connection to the test's database. The test's writes would stay there",
+        f"refused: a connection to {target.name}, which is no test database",
+        why="a do_connect listener or a connection_factory of the app changed the target after "
+        "pytest-arena had redirected the connection to the test's database. The test's writes "
+        "would stay there",
         cause=cause_of_connection(),
-        fix=f"change only the session's settings in the listener{_allowing(target)}",
+        fix="change only the session's settings in the listener or the factory"
+        f"{_allowing(target)}",
     )
 
 

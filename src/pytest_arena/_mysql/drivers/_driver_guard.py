@@ -44,7 +44,7 @@ from pytest_arena._product._admission import (
     SpawnedConnections,
     admit,
     change_module,
-    changed_by_listener,
+    changed_by_app,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _DriverGuard:
         server = arguments.target(kwargs)
         if address is not None:
             if not arguments.are_unchanged(kwargs, address):
-                raise core.ledger.refused(changed_by_listener(server))
+                raise core.ledger.refused(changed_by_app(server))
             return Admission(address)
         return admit(
             core,

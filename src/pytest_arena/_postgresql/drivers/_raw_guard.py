@@ -32,10 +32,10 @@ from pytest_arena._product._admission import (
     SpawnedConnections,
     admit,
     change_module,
-    changed_by_listener,
+    changed_by_app,
 )
 from pytest_arena._product._server_targets import RedirectedHost
-from pytest_arena.errors import ConfigError, UnknownDatabaseError
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ class _Guard:
             return Admission(kwargs["host"].address)
         server = arguments.target(driver, args, kwargs)
         if isinstance(kwargs.get("host"), RedirectedHost):
-            raise core.ledger.refused(changed_by_listener(server))
+            raise core.ledger.refused(changed_by_app(server))
         return admit(
             core,
             dialect,
@@ -166,7 +166,7 @@ class _Guard:
             other = _changed_target(admission.address, connection)
             if other is not None:
                 connection.close()
-                raise core.ledger.refused(_opened_by_factory(other))
+                raise core.ledger.refused(changed_by_app(other))
         record_opened(core, admission, connection, pool_serial=_pool_serial.get())
         # A pool of psycopg2 does not replace a connection that has ended.
         if _pool_serial.get() and dialect != "psycopg2":
@@ -470,15 +470,4 @@ def _pool_of_another_loop(pool: object) -> ConfigError:
         "the pool's connections cannot be used",
         cause=cause_of_connection(),
         fix="arena_lifespan = on   (the pool is opened again for each test)",
-    )
-
-
-def _opened_by_factory(target: ServerTarget) -> UnknownDatabaseError:
-    """Return the error for a connection that a factory opened to another database."""
-    return UnknownDatabaseError(
-        f"refused: a connection to {target.name}, which is no test database",
-        why="a connection_factory got the dsn of the test's database, and connected to another "
-        "database. Its writes would stay there",
-        cause=cause_of_connection(),
-        fix="let the factory connect to the dsn that it gets",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import identifier
 from pytest_arena._postgresql._templates import (
@@ -30,6 +30,8 @@ _NEED_COMMIT = ("25001", "2D000", "55P04")
 class NamedTarget(DatabaseTarget):
     """The transaction that a build fills. ``address`` is the proxy's."""
 
+    registry: NamedServer
+
     def run_script(self, script: str) -> None:
         """Run a script. Some of its statements may need a commit."""
         try:
@@ -40,31 +42,24 @@ class NamedTarget(DatabaseTarget):
 
     def is_being_written(self) -> bool:
         """Return whether a connection of the build is inside a transaction with changes."""
-        return bool(self._server.transaction().writers())
+        return bool(self.registry.transaction().writers())
 
     def remove(self) -> None:
         """Roll back."""
-        self._server.end_transaction()
-
-    @property
-    def _server(self) -> NamedServer:
-        return cast("NamedServer", self.registry)
+        self.registry.end_transaction()
 
 
 @dataclass(frozen=True)
 class NamedTemplates(DatabaseTemplates):
     """The stages that this run has built. Each run builds them, because no run commits them."""
 
+    registry: NamedServer
     built: dict[str, Template[str]] = field(default_factory=dict)
-
-    @property
-    def _server(self) -> NamedServer:
-        return cast("NamedServer", self.registry)
 
     @property
     def has_schema(self) -> bool:
         """Whether the database has tables, which tests use as they are."""
-        return self._server.has_schema
+        return self.registry.has_schema
 
     @property
     def words(self) -> str:
@@ -101,21 +96,21 @@ class NamedTemplates(DatabaseTemplates):
         If a test has built the stage, roll that transaction back and begin another.
         """
         if fingerprint in self.built:
-            self._server.end_transaction()
+            self.registry.end_transaction()
             self.built.clear()
         elif below is None:
-            self._server.take()
-        address = self._server.transaction().address
+            self.registry.take()
+        address = self.registry.transaction().address
         return NamedTarget(self.registry, address, *drivers_of(self.dialect))
 
     def scratch(self) -> NamedTarget:
         """Raise an IsolationError: no other database exists."""
-        raise self._server.not_copied()
+        raise self.registry.not_copied()
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Note the stage, which is never committed."""
         del target
-        name = self._server.name
+        name = self.registry.name
         self.built[fingerprint] = Template(name, fingerprint, manifest)
         return name
 
