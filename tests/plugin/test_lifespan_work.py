@@ -102,7 +102,7 @@ def test_what_the_lifespan_writes_in_a_failed_test_is_named(example: Example) ->
     """Not what its start-up writes, and not what a request writes."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
     run = project.with_files(app=APP, test_it=TESTS).run("-q").expect(1, failed=3)
-    words = "a task or a thread of the lifespan wrote beats (1 row)"
+    words = "a task or a thread of the lifespan sent writes to beats (1 commit)"
     assert run.output.count(words) == 2
     by_task, by_thread, by_request = run.output.split("test_it.py:8: AssertionError")[1:]
     assert words in by_task
@@ -128,7 +128,9 @@ def test_so_is_what_a_lifespan_for_the_session_writes(example: Example) -> None:
     """Also in the first test, whose client starts it."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")
     run = project.with_files(app=SESSION_APP, test_it=SESSION_TESTS).run("-q").expect(1, failed=2)
-    assert run.output.count("a task or a thread of the lifespan wrote beats (1 row)") == 2
+    assert (
+        run.output.count("a task or a thread of the lifespan sent writes to beats (1 commit)") == 2
+    )
 
 
 LEFT_APP = APP.replace("    turns.put(False)\n    thread.join()\n", "").replace(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
-from pytest_arena._gate._pooled import wrote
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import (
@@ -490,14 +489,15 @@ def _name_of(turn: Turn) -> str:
 
 def _by_lifespan(test: RunningTest) -> list[str]:
     """Return lines about writes of the app's lifespan while the test ran."""
-    rows: Counter[tuple[tuple[str, ...], str]] = Counter()
     serials = {level.serial for level in test.moments.levels()}
-    for write in test.gate.lost.by_lifespan(serials):
-        rows[write.tables, write.line] += write.rows
+    commits = Counter(test.gate.lost.by_lifespan(serials))
     lines = []
-    for (tables, line), count in rows.items():
-        words = wrote(tables, count)
-        lines.append(f"a task or a thread of the lifespan {words}: {line}")
+    for write, count in commits.items():
+        tables = ", ".join(write.tables)
+        times = counted(count, "commit")
+        lines.append(
+            f"a task or a thread of the lifespan sent writes to {tables} ({times}): {write.line}"
+        )
     return lines
 
 

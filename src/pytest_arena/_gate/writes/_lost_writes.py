@@ -117,7 +117,6 @@ class LifespanWrite:
     """A commit of a task or a thread that the app's lifespan has started."""
 
     tables: tuple[str, ...]
-    rows: int  # the least number of rows
     line: str  # the app's line of the first write
 
 
@@ -488,7 +487,7 @@ class LostWrites:
         writes = pooled.pending_writes
         tables = tables_of(writes.writes)
         line = str(writes.line or _NO_LINE)
-        return LifespanWrite(tables, pooled.rows_written(), line)
+        return LifespanWrite(tables, line)
 
     def _note_older_thread(self, pooled: PooledConnection | None) -> None:
         """Note a commit in a test by a thread that is older than the test."""
