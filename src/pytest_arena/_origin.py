@@ -514,7 +514,7 @@ class BackgroundJob:
         """Whether the work has ended, although the job is still registered."""
         return False
 
-    def is_done_in(self, thread: int) -> bool:
+    def is_running_in(self, thread: int) -> bool:
         """Return whether a thread does this work now."""
         return bool(self.thread == thread)
 
@@ -599,7 +599,7 @@ def background_job_here() -> BackgroundJob | None:
     """Return the innermost job that this thread or task does now, or None."""
     here = get_ident()
     for job in reversed(alive(BACKGROUND_JOBS)):
-        if job.is_done_in(here):
+        if job.is_running_in(here):
             return job
     return None
 
@@ -727,8 +727,8 @@ A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
 SHARED_THREADS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
 
 
-def is_started_by(thread: int, others: Container[int]) -> bool:
-    """Return whether a thread is one of ``others``, or is started by one of them.
+def has_starter_in(thread: int, others: Container[int]) -> bool:
+    """Return whether a thread is one of ``others``, or one of them started it.
 
     The start may be indirect, through other threads. No thread counts as the starter of a thread
     that the main thread or a test's work started.

@@ -76,7 +76,7 @@ class QueuedJob(BackgroundJob):
             context.run(WORK.set, self.work)
             context.run(REQUEST.set, self.request)
 
-    def is_done_in(self, thread: int) -> bool:
+    def is_running_in(self, thread: int) -> bool:
         """Return whether a thread, or the task that runs in it, does this job.
 
         The attribute ``thread`` stays 0, so that the end of the test waits for the job.

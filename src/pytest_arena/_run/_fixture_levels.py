@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_arena._process import AnyTask
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._processes import Process
-    from pytest_arena._run.leaks._leaks import HeldByFixtures
+    from pytest_arena._run.leaks._leaks import HeldBeforeLevel
     from pytest_arena._run.leaks._loop_tasks import Tasks
     from pytest_arena._run.levels._levels import Levels
 
@@ -276,7 +276,7 @@ class FixtureLevels:
                     self.levels.end_leaks(upper, upper.serial, cancel_jobs)
         self.levels.end_leaks(level, test.serial, cancel_jobs)
 
-    def _empty_sessions(self, test: RunningTest, before: HeldByFixtures) -> None:
+    def _empty_sessions(self, test: RunningTest, before: HeldBeforeLevel) -> None:
         kinds = empty_sessions(before)
         if test.failed:
             return  # its report has the pending objects
@@ -287,7 +287,7 @@ class FixtureLevels:
                 "Session.remove() in an autouse fixture"
             )
 
-    def _forget_rows(self, level: Level, before: HeldByFixtures) -> None:
+    def _forget_rows(self, level: Level, before: HeldBeforeLevel) -> None:
         if before.sessions:
             self.long_sessions.restore(before, level.name)
 

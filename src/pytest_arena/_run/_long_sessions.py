@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import InstanceState, Session
 
-    from pytest_arena._run.leaks._leaks import HeldByFixtures
+    from pytest_arena._run.leaks._leaks import HeldBeforeLevel
 
     HeldValues = Mapping[InstanceState[object], dict[str, object] | None]
 
@@ -32,9 +32,11 @@ class LongSessions:
 
     def __init__(self) -> None:
         # Instances that the suite's sessions still hold, with the test that loaded them.
-        self._left: WeakKeyDictionary[InstanceState[object], str] = WeakKeyDictionary()
+        self._tests_of_instances: WeakKeyDictionary[InstanceState[object], str] = (
+            WeakKeyDictionary()
+        )
 
-    def restore(self, before: HeldByFixtures, test: str) -> None:
+    def restore(self, before: HeldBeforeLevel, test: str) -> None:
         """Restore the instances that sessions held before the ending level.
 
         pytest-arena's sessions forget the other instances. The suite's sessions expire them, and
@@ -58,7 +60,7 @@ class LongSessions:
         for instance in session.identity_map.values():
             state = inspect(instance)
             if state not in before:
-                self._left.setdefault(state, test)
+                self._tests_of_instances.setdefault(state, test)
                 session.expire(instance)
         for state, values in before.items():
             instance = state.obj()
@@ -76,13 +78,15 @@ class LongSessions:
         kind = type(error).__name__
         if kind not in {"StaleDataError", "ObjectDeletedError"}:
             return ""
-        left = [state for state in self._left if state.persistent]
+        left = [state for state in self._tests_of_instances if state.persistent]
         if kind == "StaleDataError":
             left = [state for state in left if f"'{table_of(state)}'" in str(error)]
         if not left:
             return ""
         state = left[0]
-        return _LEFT.format(state.class_.__name__, shown_row(state), self._left[state])
+        return _LEFT.format(
+            state.class_.__name__, shown_row(state), self._tests_of_instances[state]
+        )
 
 
 _LEFT = """\

@@ -19,7 +19,7 @@ from pytest_arena._origin import (
     OUR_TASK,
     WORK,
     BackgroundJob,
-    is_started_by,
+    has_starter_in,
     line_of,
     line_of_coroutine,
     outermost,
@@ -293,7 +293,7 @@ class LateWork:
         threads = {}
         others = self._threads_before | _idle_threads()
         for thread, stack in threads_at_work().items():
-            if not is_started_by(thread, others):
+            if not has_starter_in(thread, others):
                 threads[thread] = stack
         return threads
 

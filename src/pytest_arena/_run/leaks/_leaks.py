@@ -27,7 +27,7 @@ from pytest_arena._gate._orm_sessions import (
     unflushed,
 )
 from pytest_arena._gate._registry import entry_of
-from pytest_arena._origin import SHARED_THREADS, is_started_by
+from pytest_arena._origin import SHARED_THREADS, has_starter_in
 from pytest_arena._product import raw_transactions
 from pytest_arena._run.leaks._late_work import (
     LateWork,
@@ -84,7 +84,7 @@ def _members(collection: Any) -> list[object]:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldByFixtures:
+class HeldBeforeLevel:
     """The connections, sessions and threads of wider fixtures when a level was entered.
 
     They are no leaks of the test.
@@ -101,7 +101,7 @@ class HeldByFixtures:
     @classmethod
     def snapshot(
         cls, gate: Gate, sessions_of_tests: Collection[int] = ()
-    ) -> HeldByFixtures:
+    ) -> HeldBeforeLevel:
         """Return what is held now. Costs a microsecond for each attribute of each instance.
 
         ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
@@ -128,7 +128,7 @@ class HeldByFixtures:
             instances=instances,
         )
 
-    def without(self, others: HeldByFixtures) -> HeldByFixtures:
+    def without(self, others: HeldBeforeLevel) -> HeldBeforeLevel:
         """Return what is held here and not in ``others``."""
         transactions = [
             transaction
@@ -142,7 +142,7 @@ class HeldByFixtures:
                 left.pop(state, None)
             if left or key not in others.instances:
                 instances[key] = left
-        return HeldByFixtures(
+        return HeldBeforeLevel(
             transactions=transactions,
             writes=sum(map(_number_of_writes, transactions)),
             sessions=self.sessions - others.sessions,
@@ -151,18 +151,20 @@ class HeldByFixtures:
         )
 
 
-NOTHING_HELD = HeldByFixtures()
+NOTHING_HELD = HeldBeforeLevel()
 _identity_of_thread = attrgetter("ident", "name")
 _number_of_writes = attrgetter("writes")
 
 
 @lru_cache(1)  # the threads rarely change between two calls
-def _threads_held(here: int, *threads: tuple[int | None, str]) -> HeldByFixtures:
+def _threads_held(here: int, *threads: tuple[int | None, str]) -> HeldBeforeLevel:
     numbers = {number or 0 for number, name in threads if name not in SHARED_THREADS}
-    return HeldByFixtures(threads=frozenset(numbers - {here}))
+    return HeldBeforeLevel(threads=frozenset(numbers - {here}))
 
 
-def connection_leaks(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
+def connection_leaks(
+    gate: Gate, serial: int, before: HeldBeforeLevel
+) -> list[Checkout]:
     """Return the connections that a test has not returned or has left in a transaction."""
     if not gate.registry.checked_out():
         return []
@@ -192,14 +194,14 @@ def _remove_session_of_flask(sessions_before: Container[int]) -> None:
         sessions.remove()
 
 
-def _leaks_of_test(gate: Gate, serial: int, before: HeldByFixtures) -> list[Checkout]:
+def _leaks_of_test(gate: Gate, serial: int, before: HeldBeforeLevel) -> list[Checkout]:
     transactions = []
     idle = []
     for checkout in gate.registry.checked_out():
         # A thread from before the test may still work for the test, because it may run a job of the
         # test in the app's pool.
         is_of_a_test = checkout.work is not None
-        if not is_of_a_test and is_started_by(checkout.thread, before.threads):
+        if not is_of_a_test and has_starter_in(checkout.thread, before.threads):
             continue
         if checkout.is_of_wide_fixture:
             continue
@@ -292,7 +294,7 @@ def close_leaked(leaks: list[Checkout]) -> None:
                 session.reset()
 
 
-def empty_sessions(before: HeldByFixtures) -> list[str]:
+def empty_sessions(before: HeldBeforeLevel) -> list[str]:
     """Expunge the pending objects that a test left in sessions that outlive it.
 
     Otherwise the next test would write them. Return the name of each object's class.
@@ -305,7 +307,7 @@ def empty_sessions(before: HeldByFixtures) -> list[str]:
     return [kind for number, kind in emptied if number in _sessions]
 
 
-def _empty_session(session: Session, before: HeldByFixtures) -> list[tuple[int, str]]:
+def _empty_session(session: Session, before: HeldBeforeLevel) -> list[tuple[int, str]]:
     if is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
         return []
     states_before = before.instances.get(session.hash_key)

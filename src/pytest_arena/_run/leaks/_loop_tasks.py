@@ -75,11 +75,11 @@ class Tasks:
         if loop is None:
             return
         kept = {current_task(), *of_fixtures}
-        left = [task for task in self._left(loop) if task not in kept]
-        for task in left:
+        unfinished = [task for task in self._unfinished(loop) if task not in kept]
+        for task in unfinished:
             task.cancel()
-        if left:
-            await wait_for_tasks(left, timeout=_PATIENCE)
+        if unfinished:
+            await wait_for_tasks(unfinished, timeout=_PATIENCE)
 
     def run_idle_loops(self) -> bool:
         """Run the idle loops of this thread once. Return whether this thread has any."""
@@ -103,16 +103,16 @@ class Tasks:
             # This thread cannot run another thread's loop, or any loop while one runs in it.
             if self._threads.get(loop) != _thread_without_loop():
                 continue
-            left = self._left(loop)
-            for task in left:
+            unfinished = self._unfinished(loop)
+            for task in unfinished:
                 line = line_of_coroutine(task.get_coro())
                 lines.append(str(line or task.get_name()))
                 task.cancel()
-            if left:
-                loop.run_until_complete(wait_for_tasks(left, timeout=_PATIENCE))
+            if unfinished:
+                loop.run_until_complete(wait_for_tasks(unfinished, timeout=_PATIENCE))
         return lines
 
-    def _left(self, loop: asyncio.AbstractEventLoop) -> list[AnyTask]:
+    def _unfinished(self, loop: asyncio.AbstractEventLoop) -> list[AnyTask]:
         return [
             task
             for task in all_tasks(loop)

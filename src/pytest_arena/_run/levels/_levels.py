@@ -66,7 +66,7 @@ class Levels:
         return self._stack[number:][::-1]
 
     def enter(
-        self, level: Level, of_the_test: _leaks.HeldByFixtures | None = None
+        self, level: Level, of_the_test: _leaks.HeldBeforeLevel | None = None
     ) -> None:
         """Enter a level on top of the stack.
 
@@ -83,7 +83,7 @@ class Levels:
                 self._enter_databases(level, databases)
                 self.gate.invalidate_stale()
             self._stack.append(level)
-            held = _leaks.HeldByFixtures.snapshot(self.gate, self._surviving_sessions)
+            held = _leaks.HeldBeforeLevel.snapshot(self.gate, self._surviving_sessions)
             if of_the_test is not None:
                 held = held.without(of_the_test)
             self._context.held[level] = held
@@ -145,17 +145,17 @@ class Levels:
         if lost:
             raise _leaks.raw_leak_error(lost)
 
-    def held_before(self, level: Level | None) -> _leaks.HeldByFixtures:
+    def held_before(self, level: Level | None) -> _leaks.HeldBeforeLevel:
         """Return what wider fixtures held when a level was entered."""
         return self._context.held.get(level, _leaks.NOTHING_HELD)
 
-    def drop_clean_levels_of_test(self) -> dict[Level, _leaks.HeldByFixtures]:
+    def drop_clean_levels_of_test(self) -> dict[Level, _leaks.HeldBeforeLevel]:
         """Drop clean levels of the test and its example, from the top down.
 
         Return what the test held in each dropped level.
         """
-        dropped: dict[Level, _leaks.HeldByFixtures] = {}
-        now = _leaks.HeldByFixtures.snapshot(self.gate)
+        dropped: dict[Level, _leaks.HeldBeforeLevel] = {}
+        now = _leaks.HeldBeforeLevel.snapshot(self.gate)
         for level in reversed(self._stack[:]):
             held = now.without(self.held_before(level))
             if not level.is_test or not self.drop_if_clean(level):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run.leaks._leaks import HeldByFixtures
+    from pytest_arena._run.leaks._leaks import HeldBeforeLevel
     from pytest_arena._run.leaks._loop_tasks import Tasks
 
 _Answer = TypeVar("_Answer")
@@ -96,7 +96,7 @@ class LevelContext:
         self.ledger = ledger
         self.tasks = tasks
         # The connections and sessions of wider fixtures when each present level was entered.
-        self.held: dict[Level | None, HeldByFixtures] = {}
+        self.held: dict[Level | None, HeldBeforeLevel] = {}
         # The transactions of wider fixtures that pytest-arena had to end.
         self.lost: list[Checkout] = []
         self.has_ended_leaks = False
@@ -253,7 +253,7 @@ class DatabaseParticipant:
         return self._leave_with_patience(_PATIENCE)
 
     def _keep_transaction_of_fixture(
-        self, transactions: list[Checkout], before: HeldByFixtures
+        self, transactions: list[Checkout], before: HeldBeforeLevel
     ) -> None:
         line = transactions[0].line
         self._context.ledger.note(
