@@ -158,7 +158,8 @@ OPTIONS = (
         "settle",
         "1",
         "How many seconds a passed test waits at its end for late work: tasks, threads, timers "
-        "and jobs that its requests started. The default is 1. With 0, the test does not wait.",
+        "and jobs that its requests started. After one test has waited in vain, no test waits "
+        "again for work of the same line. The default is 1. With 0, no test waits.",
         "5",
         form="seconds",
         metavar="SECONDS",
