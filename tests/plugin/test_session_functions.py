@@ -31,6 +31,8 @@ CREATE FUNCTION local_table() RETURNS void LANGUAGE plpgsql AS $$
 CREATE FUNCTION temporary_table() RETURNS void LANGUAGE sql AS
     $$ CREATE TEMPORARY TABLE locks AS SELECT 1 $$;
 CREATE PROCEDURE lock_it(number int) LANGUAGE sql AS $$ SELECT pg_advisory_lock(number) $$;
+CREATE FUNCTION prepares() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN EXECUTE 'PREPARE kept AS SELECT 1'; END $$;
 CREATE FUNCTION locks() RETURNS int8 LANGUAGE sql AS $$ SELECT count(*) FROM pg_locks l
     JOIN pg_database d ON d.oid = l.database
     WHERE l.locktype = 'advisory' AND d.datname = current_database() $$
@@ -102,6 +104,7 @@ def test_what_a_function_sets_ends_with_the_test(
 
 
 SPELLINGS = """
+    "SELECT prepares()",
     "SELECT \\"set_config\\"('app.tenant', 'acme', false)",
     "SELECT U&\\"set\\\\005fconfig\\"('app.tenant', 'acme', false)",
     "/* a /* b */ c */ SET statement_timeout = '7s'",
@@ -123,12 +126,14 @@ def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
     """As a quoted name, around comments, by a view, in EXPLAIN ANALYZE, by a function."""
     start, end = TESTS.index("STATES = [") + len("STATES = ["), TESTS.index("]\nLOOK")
     tests = (TESTS[:start] + SPELLINGS + TESTS[end:]).replace(
-        "locks()", "(SELECT count(*) FROM pg_class WHERE relname = 'locks')"
+        "locks()",
+        "(SELECT count(*) FROM pg_class WHERE relname = 'locks') "
+        "+ (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)",
     )
     app = on_postgresql(example, test_it=tests, seed=SEED)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
     run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
-    run.expect(passed=22)
+    run.expect(passed=24)
 
 
 WITH_EXTENSIONS = """
@@ -233,8 +238,16 @@ def seed(session):
         ("CREATE OPERATOR !!! (FUNCTION = keep, RIGHTARG = text)", "SELECT !!! 'New'"),
         ("CREATE DOMAIN kept AS text CHECK (keep(VALUE))", "SELECT 'New'::kept"),
         ("CREATE VIEW kept AS SELECT keep('New')", "SELECT * FROM kept"),
+        (
+            "CREATE VIEW kept AS SELECT set_config('app.tenant', 'New', false)",
+            "SELECT * FROM kept",
+        ),
+        (
+            "CREATE TABLE kept (a text DEFAULT set_config('app.tenant', 'New', false), b int)",
+            "INSERT INTO kept (b) VALUES (1)",
+        ),
     ],
-    ids=["operator", "domain", "view"],
+    ids=["operator", "domain", "view", "view without a function", "default"],
 )
 def test_what_an_expression_sets_ends_with_the_test(
     example: Example, makes: str, uses: str

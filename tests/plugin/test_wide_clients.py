@@ -213,6 +213,9 @@ def test_entered(entered, turn):
     entered.headers["authorization"] = "test"
     assert entered.get("/me").json() == ["test", "test"]
     entered.auth = ("user", "password")
+    assert (entered.event_hooks["request"], entered.max_redirects) == ([], 20)
+    entered.event_hooks["request"].append(lambda request: None)
+    entered.max_redirects = 1
     assert entered.get("/me").json()[1].startswith("Basic ")
 
 
@@ -268,6 +271,10 @@ import pytest_asyncio
 {marker}
 
 
+async def on_request(request):
+    pass
+
+
 @{fixture}
 async def entered(arena):
     async with arena.client() as client:
@@ -293,6 +300,9 @@ async def test_entered(entered, turn):
     entered.headers["authorization"] = "test"
     assert (await entered.get("/me")).json() == ["test", "test"]
     entered.auth = ("user", "password")
+    assert (entered.event_hooks["request"], entered.max_redirects) == ([], 20)
+    entered.event_hooks["request"].append(on_request)
+    entered.max_redirects = 1
     assert (await entered.get("/me")).json()[1].startswith("Basic ")
 
 

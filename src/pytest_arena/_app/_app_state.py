@@ -43,7 +43,14 @@ WIDE_CLIENTS: WeakSet[Any] = WeakSet()
 OTHER_APPS: list[object] = []
 
 
-_CLIENT_SETTINGS = ("auth", "base_url", "follow_redirects", "params", "timeout")
+_CLIENT_SETTINGS = (
+    "auth",
+    "base_url",
+    "follow_redirects",
+    "max_redirects",
+    "params",
+    "timeout",
+)
 
 
 def note_other_apps(named: object) -> None:
@@ -67,6 +74,9 @@ class ClientState:
         self._settings = {
             "cookies": type(client.cookies)(client.cookies),
             "headers": client.headers.copy(),
+            "event_hooks": {
+                name: [*hooks] for name, hooks in client.event_hooks.items()
+            },
         }
         for name in _CLIENT_SETTINGS:
             self._settings[name] = getattr(client, name)
@@ -76,7 +86,7 @@ class ClientState:
         # Cookies compare by identity, so another cookie with the same value is a change.
         if [*self._client.cookies.jar] != self._cookies:
             return True
-        for name in ("headers", *_CLIENT_SETTINGS):
+        for name in ("headers", "event_hooks", *_CLIENT_SETTINGS):
             if getattr(self._client, name) != self._settings[name]:
                 return True
         return False

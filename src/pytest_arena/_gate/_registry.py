@@ -242,7 +242,8 @@ class Registry:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
         Return whether a transaction is lost, so that the app must roll back before the next use.
-        The transaction of a session ends here. A session that has only read loses nothing.
+        The transaction of a session ends here. A session that has only read loses nothing. So does
+        a Core connection, unless it is inside of a ``with`` block of its transaction.
         """
         if self.find(checkout.entry) is not checkout:
             return False  # returned meanwhile
@@ -257,11 +258,13 @@ class Registry:
             return False
         sessions = [session for session, held in held_by_sessions() if held is holder]
         has_written = checkout.writes > 0
-        has_begun = has_written or checkout.handle is None or checkout.handle.is_begun
-        is_lost = _let_reconnect(holder, has_begun=has_begun)
+        is_in_block = holder._trans_context_manager is not None  # noqa: SLF001 - no public name
+        has_begun = checkout.handle is None or checkout.handle.is_begun
+        must_roll_back = has_written or (has_begun and is_in_block)
+        is_lost = _let_reconnect(holder, must_roll_back=must_roll_back)
         for session in sessions:
             _end_transaction(session, has_written=has_written)
-        return is_lost and (has_written or not sessions)
+        return is_lost and (has_written or is_in_block)
 
     def invalidate_in_loop(self, checkout: Checkout) -> None:
         """Invalidate a connection in its event loop, if that loop runs."""
@@ -545,17 +548,16 @@ def _end_transaction(session: Session, *, has_written: bool) -> None:
             transaction.close()
 
 
-def _let_reconnect(holder: Connection, *, has_begun: bool) -> bool:
+def _let_reconnect(holder: Connection, *, must_roll_back: bool) -> bool:
     """Let a Core connection open another connection at its next use.
 
-    Return whether it was in a transaction. ``has_begun`` says whether the database has begun the
-    transaction.
+    Return whether it was in a transaction. If ``must_roll_back``, its user must roll back first.
     """
     transaction = holder.get_transaction()
     level = holder.get_execution_options().get("isolation_level")
     is_inside = transaction is not None and level != "AUTOCOMMIT"
     holder.invalidate()
-    if is_inside and has_begun:
+    if is_inside and must_roll_back:
         return True
     if transaction is not None:
         transaction.rollback()  # sends nothing, because the connection is invalidated

@@ -215,6 +215,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
 
     __slots__ = ("_dialect",)
     reads_statements = False  # the guard of the driver reads the statements
+    has_leftovers = False  # a temporary table or a variable is a changed session
 
     def __init__(
         self,
@@ -301,11 +302,6 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
             bool(driver.get_autocommit()),
             character_set,
         )
-
-    @property
-    def has_leftovers(self) -> bool:
-        """Return False: a temporary table or a variable counts as a changed session."""
-        return False
 
 
 def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:

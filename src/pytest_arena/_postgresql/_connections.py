@@ -250,6 +250,7 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         "_session_changes",
     )
     reads_statements = True
+    snapshot = None  # PostgreSQL's default is READ COMMITTED
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
@@ -282,11 +283,6 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         """Whether a transaction is open, by what the driver knows."""
         driver = self._reference()
         return driver is not None and drivers.is_in_transaction(driver)
-
-    @property
-    def snapshot(self) -> None:
-        """Return None: PostgreSQL's default is READ COMMITTED."""
-        return
 
     def keeps_snapshot(self, dbapi_connection: object) -> bool:
         """Return whether a transaction is open, and its isolation is above READ COMMITTED."""

@@ -3,8 +3,8 @@
 A statement that calls such a function does not show the setting, the advisory lock or the temporary
 table that the function creates. The function's text shows it.
 
-The texts of functions, policies and other expressions also show whether the database reads custom
-settings.
+A view, a default or another expression may change the session, too. The texts of functions and
+expressions also show whether the database reads custom settings.
 """
 
 # ruff: noqa: S608 - the condition is a constant
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _ALTERING_STATEMENT = (
     r"(?:SET(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)|RESET|DISCARD|LISTEN|UNLISTEN|LOAD|"
+    r"PREPARE|DECLARE\b(?=[^;]*\bHOLD)|"
     r"CREATE\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?)\b"
 )
 # A statement is at the start of a body, after another statement, after a word of PL/pgSQL, or at
@@ -69,7 +70,8 @@ SELECT text FROM (
         WHERE contype = 'c'
     UNION ALL SELECT pg_catalog.pg_get_triggerdef(oid) FROM pg_catalog.pg_trigger
         WHERE tgqual IS NOT NULL
-) expressions WHERE text ILIKE '%current_setting%'
+) expressions
+WHERE text ~* '(current_setting|set_config|advisory_lock|setseed|set_limit|isn_weak|dblink_connect)'
 """
 _ANY_STATEMENT = re.compile("")
 _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"
@@ -90,15 +92,15 @@ def session_functions(control: Control) -> SessionFunctions:
     for name, source, is_trigger, is_used in control.rows(_FUNCTIONS):
         function = _Function(name, without_comments(source), is_trigger, is_used)
         functions.append(function)
-    texts = [text for (text,) in control.rows(_EXPRESSIONS)]
-    texts += [function.source for function in functions]
-    if any(map(reads_setting, texts)):
+    expressions = [text for (text,) in control.rows(_EXPRESSIONS)]
+    sources = [function.source for function in functions]
+    if any(map(reads_setting, expressions + sources)):
         found_reader.set()
     return SessionFunctions(
-        _callers(functions, _ALTERS),
-        _callers(functions, NAMES),
-        _callers(functions, _SETS),
-        tuple(function.source for function in functions),
+        _callers(functions, expressions, _ALTERS),
+        _callers(functions, expressions, NAMES),
+        _callers(functions, expressions, _SETS),
+        tuple(sources),
     )
 
 
@@ -110,14 +112,19 @@ class _Function(NamedTuple):
 
 
 def _callers(
-    functions: Sequence[_Function], pattern: re.Pattern[str]
+    functions: Sequence[_Function],
+    expressions: Iterable[str],
+    pattern: re.Pattern[str],
 ) -> re.Pattern[str] | None:
     """Return a pattern of the statements that call a function whose text matches.
 
     The pattern also matches calls of functions that call such a function. If a trigger calls such
     a function, the pattern matches each statement that writes. If an operator, aggregate, cast,
-    check, default, view or policy calls such a function, it matches each statement.
+    check, default, view or policy calls such a function, or if an expression matches, it matches
+    each statement.
     """
+    if any(map(pattern.search, expressions)):
+        return _ANY_STATEMENT
     names = {function.name for function in functions if pattern.search(function.source)}
     while True:
         calls = _calls(names)

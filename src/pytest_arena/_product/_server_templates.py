@@ -86,16 +86,13 @@ class ServerTemplates(Generic[RegistryT]):
     ``question`` is the query for properties of the server that each new database has.
     """
 
+    folder = None  # the templates are no files
+
     registry: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
     ddl_dialect: ClassVar[type[Dialect]]
     fix_if_down: ClassVar[str]  # the next step if the server does not answer
-
-    @property
-    def folder(self) -> None:
-        """None: the templates are no files."""
-        return None
 
     @property
     def ddl(self) -> Dialect:

@@ -129,18 +129,11 @@ class FileTemplates:
     The manifest is written last, with a rename, so that an interrupted build is no template.
     """
 
+    has_schema = False  # a build with a seed copies the schema's template
+    words = ""  # the summary says whether a template was built
+
     folder: Path
     home: Home
-
-    @property
-    def has_schema(self) -> bool:
-        """Return False: a build with a seed copies the schema's template."""
-        return False
-
-    @property
-    def words(self) -> str:
-        """Return "": the summary says whether a template was built."""
-        return ""
 
     @property
     def ddl(self) -> Dialect:

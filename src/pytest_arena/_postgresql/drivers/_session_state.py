@@ -14,7 +14,7 @@ from pytest_arena._values import STATEMENT_START as START
 # transaction.
 ALTERING_CALLS = (
     r"set_config(?!\"?\s*\([^()]*,\s*true\s*\))|pg_(?:try_)?advisory_lock|\bpg_temp\b|"
-    r"\bsetseed\b|\bset_limit\b|\bdblink_connect|\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s|"
+    r"\bsetseed\b|\bset_limit\b|\bisn_weak\b|\bdblink_connect|\bINTO\s+(?:LOCAL\s+|GLOBAL\s+)?TEMP(?:ORARY)?\s|"
     r"\bUPDATE\b[^;]*\bpg_settings\b|"
     r'\bU&"'  # a name with escaped letters may be any of these names
 )

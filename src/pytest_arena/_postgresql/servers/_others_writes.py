@@ -28,7 +28,7 @@ class Counters(NamedTuple):
 
 
 class OthersWrites:
-    """Compares PostgreSQL's counters of each database with the counters at the start of the run.
+    """Compares PostgreSQL's counters of databases with those at the run's first connection.
 
     pytest-arena does not connect to these databases, because ``pg_stat_database`` has a row for
     each. Autovacuum writes without a session, so a database counts as changed only after a new

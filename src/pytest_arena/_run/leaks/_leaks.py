@@ -281,14 +281,17 @@ def _end_transaction(
     return is_alone
 
 
-def close_leaked(leaks: list[Checkout]) -> None:
-    """Close leaked connections and free their places in the pools.
+def end_leaks(leaks: list[Checkout], serial: int) -> None:
+    """End leaked transactions. Close the connections of sessions and of the level ``serial``.
 
     Otherwise the pools lack these connections, and the garbage collector warns in a later test.
-    pytest-arena also resets their sessions, which do not notice that the connection was closed.
+    pytest-arena also resets the sessions, which do not notice that the connection was closed. A
+    wider fixture keeps its other connections.
     """
     sessions = _sessions_on(leaks)
-    if end_transactions(leaks, closes_connections=True):
+    closed = [leak for leak in leaks if leak.serial == serial or _sessions_on([leak])]
+    end_transactions(leak for leak in leaks if leak not in closed)
+    if end_transactions(closed, closes_connections=True):
         for session in sessions:
             with suppress(Exception):  # a thread of the test uses the session
                 session.reset()

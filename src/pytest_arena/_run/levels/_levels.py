@@ -139,8 +139,7 @@ class Levels:
         if leaks:
             self._context.leaks_ended()
             error = _leaks.leak_error(leaks, lost)
-            _leaks.close_leaked([leak for leak in leaks if leak.serial == serial])
-            _leaks.end_transactions([leak for leak in leaks if leak.serial != serial])
+            _leaks.end_leaks(leaks, serial)
             raise error
         if lost:
             raise _leaks.raw_leak_error(lost)
