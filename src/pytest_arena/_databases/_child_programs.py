@@ -22,8 +22,7 @@ _SHELLS = {"sh", "ash", "bash", "dash", "ksh", "zsh"}
 # Programs that run the command in their arguments, some of them on another machine.
 _WRAPPERS = {
     *("env", "exec", "nice", "nohup", "runuser", "setsid", "sudo", "su", "time"),
-    *("timeout", "xargs"),
-    *("docker", "docker-compose", "kubectl", "podman", "ssh"),
+    *("timeout", "xargs", "docker", "docker-compose", "kubectl", "podman", "ssh"),
     *("hatch", "pdm", "pipenv", "poetry", "uv"),
 }
 _KEYWORDS = {"!", "do", "elif", "else", "if", "then", "until", "while", "{"}
