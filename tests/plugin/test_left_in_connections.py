@@ -246,3 +246,82 @@ def test_the_summary_names_what_cannot_work(example: Example) -> None:
     run.expect(1, passed=2, failed=1, errors=1)
     run.says("a fixture keeps a raw connection during its tests (test_it.py:11", "AssertionError")
     run.says("For a wider fixture: begin the transaction in a function fixture")
+
+
+READS = """
+import pytest
+from sqlalchemy import create_engine, text
+
+engine = create_engine("postgresql+psycopg://me@db.example.org/shop")
+NAMES = text("SELECT name FROM dancers ORDER BY name")
+
+
+@pytest.fixture(scope="module")
+def connection(arena):
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_reads(connection, turn):
+    with engine.begin() as other:
+        other.execute(text("INSERT INTO dancers (name) VALUES ('Storm')"))
+    assert connection.scalars(NAMES).all() == ["Sand", "Storm"]
+"""
+
+
+@pytest.mark.slow
+def test_a_connection_on_which_a_test_only_read_opens_again(example: Example) -> None:
+    """The fixture has begun no transaction that its tests could lose."""
+    project = on_postgresql(example, test_it=READS)
+    run = project.run("-p", "no:randomly", env={"ARENA_ISOLATION": "clone"}).expect(passed=2)
+    run.never_says("a fixture keeps a transaction open")
+
+
+SAVEPOINT = """
+import pytest
+from sqlalchemy import select
+from app import Dancer
+
+
+@pytest.fixture(scope="module")
+def session(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+        yield session
+
+
+def names(session):
+    return session.scalars(select(Dancer.name).order_by(Dancer.id)).all()
+
+
+def test_reads(session):
+    assert names(session) == ["Sand", "Wide"]
+
+
+def test_leaves_a_savepoint(session):
+    session.begin_nested()
+    session.add(Dancer(name="Lost"))
+    session.flush()
+
+
+def test_next(session):
+    assert names(session) == ["Sand", "Wide"]
+
+
+def test_writes(session):
+    session.add(Dancer(name="New"))
+    session.commit()
+    assert names(session) == ["Sand", "Wide", "New"]
+"""
+
+
+@pytest.mark.parametrize("server", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_a_session_can_be_used_after_a_test_that_left_a_savepoint(
+    example: Example, server: str
+) -> None:
+    """Also if the session has checked out its connection in an earlier test."""
+    project = example if server == "sqlite" else on_postgresql(example)
+    run = project.with_files(test_it=SAVEPOINT).run("-p", "no:randomly")
+    run.expect(1, passed=4, errors=1).says("[A602]")
