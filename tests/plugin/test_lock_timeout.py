@@ -306,3 +306,42 @@ def test_a_commit_that_fails_on_a_file(example: Example) -> None:
     run = project.run("--arena-schema=test_it:Base").expect(1, passed=3, failed=1)
     run.says("a connection in its pool has an open transaction, as after a COMMIT that failed")
     run.never_says("a new file has replaced it")
+
+
+SEARCH_SEED = """
+from sqlalchemy import text
+
+
+def seed(session):
+    session.execute(text("CREATE VIRTUAL TABLE notes USING MODULE"))
+"""
+SEARCHED = """
+import asyncio
+import pytest
+from sqlalchemy import text
+from app import app, engine
+
+INSERT = text("INSERT INTO notes (body) VALUES ('a')")
+
+
+@app.post("/notes")
+async def note():
+    async with engine.begin() as connection:
+        await connection.execute(INSERT)
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_at_once(client, turn):
+    answers = await asyncio.gather(*[client.post("/notes") for _ in range(20)])
+    assert {answer.status_code for answer in answers} == {200}
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["fts5(body)", pytest.param("rtree(id, body, upper)", marks=pytest.mark.slow)],
+)
+def test_requests_write_to_a_virtual_table_at_once(example: Example, module: str) -> None:
+    """After a restore a connection would read from the table inside of its next transaction."""
+    seed = SEARCH_SEED.replace("MODULE", module)
+    example.with_files(test_it=SEARCHED, seed=seed).run().expect(passed=3)

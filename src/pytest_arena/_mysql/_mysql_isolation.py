@@ -301,7 +301,12 @@ class MySQLIsolation:
         if isolation != "clone":
             reason = first_reason_against_undo(self._registry, self.live)
         if reason and not self._may_clone:
-            raise _level_without_undo(reason)
+            raise IsolationError(
+                f"a fixture has created content that undo cannot restore: {reason}",
+                why="the tests above this fixture change rows that only a copy would restore",
+                cause="the set-up of a fixture with a wide scope",
+                fix="arena_isolation = auto   (with auto these tests are isolated by clone)",
+            )
         if reason:
             self._note(f"{{test}} is isolated by clone, since {reason}")
             isolation = "clone"
@@ -694,12 +699,3 @@ def first_reason_against_undo(registry: MySQLRegistry, database: str) -> str:
     for name, reason in reasons.items():
         return f"{name}: {reason}" if name else reason
     return ""
-
-
-def _level_without_undo(reason: str) -> IsolationError:
-    return IsolationError(
-        f"a fixture has created content that undo cannot restore: {reason}",
-        why="the tests above this fixture change rows that only a copy would restore",
-        cause="the set-up of a fixture with a wide scope",
-        fix="arena_isolation = auto   (with auto these tests are isolated by clone)",
-    )

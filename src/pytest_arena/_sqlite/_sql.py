@@ -414,6 +414,13 @@ def take_switched(file: Path) -> bool:
     return is_switched
 
 
+# Statements that connect the virtual tables, and read nothing.
+_VIRTUAL_TABLES = """
+SELECT printf('EXPLAIN SELECT 1 FROM "%w"', name) FROM sqlite_master
+WHERE type = 'table' AND rootpage = 0
+"""
+
+
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     """Return the state that a pooled connection keeps from one test to the next. Costs 25 µs.
 
@@ -443,7 +450,12 @@ def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
     try:
         # If a restore has changed the schema, this makes SQLite read it again. Otherwise SQLite
         # would check the next statement against the old schema.
-        execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        virtual_tables = execute(_VIRTUAL_TABLES).fetchall()
+        # Otherwise SQLite connects such a table in the app's next transaction, and reads from it.
+        # Then an INSERT fails with "database is locked" while another connection writes.
+        for (statement,) in virtual_tables:
+            with suppress(sqlite3.Error):  # the table's module is not loaded
+                execute(statement)
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise

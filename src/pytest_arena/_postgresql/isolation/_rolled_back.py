@@ -66,19 +66,15 @@ def open_proxy(
         return Proxy(address, note=note, lock_timeout=lock_timeout)
     except ControlFailure as error:
         if is_encrypted and not error.is_crowded:
-            raise _demands_tls(error) from error
+            raise ConfigError(
+                "arena_isolation = rollback: the server refuses a connection without TLS",
+                why="pytest-arena reads the messages of the connection that all connections "
+                "share, and TLS encrypts them",
+                cause=error.first_line,
+                fix="in the server's pg_hba.conf, write host instead of hostssl for this machine\n"
+                "or arena_isolation = auto",
+            ) from error
         raise
-
-
-def _demands_tls(error: ControlFailure) -> ConfigError:
-    return ConfigError(
-        "arena_isolation = rollback: the server refuses a connection without TLS",
-        why="pytest-arena reads the messages of the connection that all connections share, and "
-        "TLS encrypts them",
-        cause=error.first_line,
-        fix="in the server's pg_hba.conf, write host instead of hostssl for this machine\n"
-        "or arena_isolation = auto",
-    )
 
 
 def watch_functions(proxy: Proxy) -> None:
