@@ -16,7 +16,7 @@ APP = """
 import asyncio
 import os
 from fastapi import BackgroundTasks, Depends, FastAPI
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -108,6 +108,19 @@ async def swallowed(item: str, db=Depends(swallow_db)):
 async def committed(item: str, db=Depends(get_db)):
     db.add(Order(item=item))
     await db.commit()
+
+
+@event.listens_for(engine.sync_engine, "handle_error")
+def lose(context):
+    context.is_disconnect = "no such column" in str(context.original_exception)
+
+
+@app.post("/lost/{item}")
+async def lost(item: str):
+    async with maker.begin() as session:
+        session.add(Order(item=item))
+        await session.flush()
+        await session.execute(text("SELECT lost"))
 
 
 @app.post("/inside/{item}", status_code=201)
@@ -207,7 +220,7 @@ def test_sync(test_client, arena, way):
 """
 FAILING = """
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from app import Order
 
 
@@ -241,6 +254,11 @@ async def test_before_the_answer(client):
         await client.post("/committed/chair")
     with pytest.raises(IntegrityError):
         await client.post("/inside/chair")
+
+
+async def test_whose_answer_tells_the_error(client):
+    with pytest.raises(OperationalError):
+        await client.post("/lost/sofa")
 """
 
 
@@ -288,7 +306,7 @@ def test_an_answer_after_its_commit_is_not_accused(example: Example, more: str) 
 @pytest.mark.slow
 def test_a_late_commit_that_fails_fails_its_test(example: Example) -> None:
     """Also where the test expects the error, which no client in production is told of."""
-    run = run_of(example, FAILING).expect(1, passed=5, errors=4)
+    run = run_of(example, FAILING).expect(1, passed=6, errors=4)
     assert run.output.count("[A605]") == 4
     error = r"and then raised IntegrityError: (\(sqlite3.IntegrityError\) )?UNIQUE constraint"
     for way, words in {

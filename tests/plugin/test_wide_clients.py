@@ -186,6 +186,19 @@ def log_in(client, role):
 
 RESTORED_SYNC = """
 import pytest
+from fastapi.testclient import TestClient
+from lives import app
+
+
+@pytest.fixture(scope="module")
+def of_the_suite():
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_the_suites(of_the_suite, turn):
+    assert of_the_suite.get("/cache").json() == [1, ["fixture", "test"], True]
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +356,7 @@ def test_a_test_gets_the_client_as_its_fixture_left_it(example: Example, kind: s
     project = example.with_files(lives=LIFESPAN, test_it=restored(kind))
     config = "lives:app\narena_login = lives:log_in"
     project = project.change("pytest.ini", "app:app", config)
-    number = 11 if kind == "sync" else 6
+    number = 13 if kind == "sync" else 6
     project.run(*options(kind)).expect(passed=number)
 
 

@@ -153,6 +153,8 @@ class AppState:
             parts += apps_of(run.app)
         for client in WIDE_CLIENTS:
             self._parts.append(("a TestClient", _state_of_client(client)))
+            # Starlette's client has the state that its lifespan gives to requests.
+            lifespan_states.append(getattr(client, "app_state", None))
         self._settings: list[_Setting] = []
         self._schemas = _schemas_of(parts)
         # Each app, and its middleware if Starlette has built it.

@@ -777,21 +777,18 @@ class Environment:
                 continue
             url = parse_url(text)
             if url is None:
-                raise self._no_url(name)
+                # The message does not show the value, which may hold a password.
+                raise ConfigError(
+                    f"arena_env names {name}, whose value is no database URL",
+                    why="pytest-arena redirects the app by changing the URL in the variable. "
+                    "Without that, the app would use your database",
+                    cause=f"{self._place} names the variable\n"
+                    "the environment has its value, such as a path",
+                    fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
+                    "or, if the value names no database: arena_env = another variable",
+                )
             redirected[name] = self._inside(text, url)
         self._put(redirected)
-
-    def _no_url(self, name: str) -> ConfigError:
-        # The message does not show the value, which may hold a password.
-        return ConfigError(
-            f"arena_env names {name}, whose value is no database URL",
-            why="pytest-arena redirects the app by changing the URL in the variable. Without that, "
-            "the app would use your database",
-            cause=f"{self._place} names the variable\n"
-            "the environment has its value, such as a path",
-            fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL, which the app must read)\n"
-            "or, if the value names no database: arena_env = another variable",
-        )
 
     def complete(self) -> None:
         """Set the unset variables, if the app's first database is known.

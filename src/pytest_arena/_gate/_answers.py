@@ -6,6 +6,7 @@ gate calls this module at each commit, the client at each message of an answer.
 
 from __future__ import annotations
 
+import sys
 from asyncio import current_task
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
@@ -76,6 +77,8 @@ class RequestAnswer:
     # The sessions and the writes that were not committed when the answer was sent.
     _late_sessions: list[Session] = field(default_factory=list)
     _late_writes: list[PendingWrites] = field(default_factory=list)
+    # The error that the app handled when it sent the answer. Starlette raises it again.
+    _answered_error: BaseException | None = None
 
     def begin(self) -> None:
         """Note that the app begins the answer in this task."""
@@ -105,6 +108,7 @@ class RequestAnswer:
 
     def _note_end(self) -> None:
         self.is_sent = True
+        self._answered_error = sys.exc_info()[1]
         for written in self._writes:
             if not written.is_over:
                 self._late_writes.append(written)
@@ -120,7 +124,8 @@ class RequestAnswer:
 
     def end(self, error: Exception | None) -> None:
         """Note that the app has returned, or the error that it has raised."""
-        if error is not None and self._has_late_work:
+        is_answered = error is self._answered_error
+        if error is not None and self._has_late_work and not is_answered:
             self.is_early = True
             self.error = error
             self.error_line = blame(error) or self.error_line
@@ -147,6 +152,7 @@ class RequestAnswer:
         self._token = None
         self._request_token = None
         self._task = None
+        self._answered_error = None
 
     def _note_sessions_of_tests(self) -> None:
         """Note uncommitted writes of the request in a session of the test.

@@ -158,7 +158,13 @@ class MySQLIsolation:
         journal = self._bases[-1].journal
         fails = isinstance(journal, KeyJournal) and journal.fails_under_lock_tables
         if fails and _LOCKS_TO_WRITE.match(statement):
-            raise _refused_lock(statement)
+            raise IsolationError(
+                f"undo cannot restore rows that a test writes under {statement.strip()}",
+                why="the triggers of undo record the changed rows, and MariaDB refuses the second "
+                "write of a trigger under LOCK TABLES (error 1442)",
+                cause=str(user_line() or "a statement LOCK TABLES"),
+                fix='@pytest.mark.arena(isolation="clone")',
+            )
         if may_write(statement, self._plan.names_that_write):
             self._note_write()
             if not _CHANGES_ROWS.match(bare(statement)):
@@ -243,7 +249,9 @@ class MySQLIsolation:
         requested = self._next_isolation
         self._next_isolation = ""
         has_changed = self._has_changed()
-        is_used = has_changed and not self._is_only_uncommitted()
+        # Some suites undo each test by a savepoint in the transaction of a wider fixture. Then only
+        # open transactions have written.
+        is_used = has_changed and not (self.writers() and self.is_untouched())
         if is_used:
             self._check_for_writers()
             self._is_written = False
@@ -287,13 +295,6 @@ class MySQLIsolation:
         """Add a base, to which the live database is now equal."""
         self._bases.append(base)
         self._plan = self._registry.plan_of(base.frozen.name)
-
-    def _is_only_uncommitted(self) -> bool:
-        """Return whether open transactions have written, and no transaction has committed.
-
-        Some suites undo each test by a savepoint in the transaction of a wider fixture.
-        """
-        return bool(self.writers()) and self.is_untouched()
 
     def _snapshot(self, isolation: str) -> LevelBase:
         """Return a new base: a copy of the live database."""
@@ -638,7 +639,13 @@ class MySQLIsolation:
                 with suppress(SchemaChanged):
                     return journal.rows_changed(since, until, limit=limit)
             if isinstance(since, JournalMoment) and since.tables:
-                raise _changed_schema()
+                raise IsolationError(
+                    "the changes since a moment of this test are not known",
+                    why="the test has changed the schema since then, so that the key journal has "
+                    "no rows of the changed tables",
+                    cause=str(user_line() or "a statement such as ALTER TABLE"),
+                    fix="compare with the start of the test: arena.changes()",
+                )
             before = since if isinstance(since, ReadContent) else None
             after = until if isinstance(until, ReadContent) else None
             after = after or self._live_rows(unlike=before or base.rows(inner))
@@ -671,26 +678,6 @@ class MySQLIsolation:
                     cause="a program outside of the tests has dropped it",
                     fix="pytest …   # again",
                 ) from error
-
-
-def _changed_schema() -> IsolationError:
-    return IsolationError(
-        "the changes since a moment of this test are not known",
-        why="the test has changed the schema since then, so that the key journal has no rows of "
-        "the changed tables",
-        cause=str(user_line() or "a statement such as ALTER TABLE"),
-        fix="compare with the start of the test: arena.changes()",
-    )
-
-
-def _refused_lock(statement: str) -> IsolationError:
-    return IsolationError(
-        f"undo cannot restore rows that a test writes under {statement.strip()}",
-        why="the triggers of undo record the changed rows, and MariaDB refuses the second "
-        "write of a trigger under LOCK TABLES (error 1442)",
-        cause=str(user_line() or "a statement LOCK TABLES"),
-        fix='@pytest.mark.arena(isolation="clone")',
-    )
 
 
 def first_reason_against_undo(registry: MySQLRegistry, database: str) -> str:

@@ -150,7 +150,12 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             with registry.reporting("the schema cannot be read"):
                 reason = first_reason_against_undo(registry, content or registry.name)
             if reason and requested == "undo":
-                raise self._undo_unavailable(reason)
+                raise ConfigError(
+                    f"arena_isolation = undo: {reason}",
+                    why="the tests would run with another isolation than the option names",
+                    cause=self._config.places["isolation"],
+                    fix="arena_isolation = auto   (clone, as long as undo does not work)",
+                )
             if reason:
                 isolation = "clone"
                 self._core.ledger.note(
@@ -167,14 +172,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             uses=uses,
             note=note,
             may_clone=requested == "auto",
-        )
-
-    def _undo_unavailable(self, reason: str) -> ConfigError:
-        return ConfigError(
-            f"arena_isolation = undo: {reason}",
-            why="the tests would run with another isolation than the option names",
-            cause=self._config.places["isolation"],
-            fix="arena_isolation = auto   (clone, as long as undo does not work)",
         )
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
