@@ -318,10 +318,15 @@ def seed(session):
 SEARCHED = """
 import asyncio
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from app import app, engine
 
 INSERT = text("INSERT INTO notes (body) VALUES ('a')")
+
+
+@event.listens_for(engine.sync_engine, "connect")
+def read_bytes(connection, record):
+    connection.driver_connection._conn.text_factory = bytes
 
 
 @app.post("/notes")

@@ -414,10 +414,8 @@ def take_switched(file: Path) -> bool:
     return is_switched
 
 
-# Statements that connect the virtual tables, and read nothing.
-_VIRTUAL_TABLES = """
-SELECT printf('EXPLAIN SELECT 1 FROM "%w"', name) FROM sqlite_master
-WHERE type = 'table' AND rootpage = 0
+_HAS_VIRTUAL_TABLES = """
+SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND rootpage = 0)
 """
 
 
@@ -450,12 +448,11 @@ def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
     try:
         # If a restore has changed the schema, this makes SQLite read it again. Otherwise SQLite
         # would check the next statement against the old schema.
-        virtual_tables = execute(_VIRTUAL_TABLES).fetchall()
+        [has_virtual_tables] = execute(_HAS_VIRTUAL_TABLES).fetchone()
         # Otherwise SQLite connects such a table in the app's next transaction, and reads from it.
         # Then an INSERT fails with "database is locked" while another connection writes.
-        for (statement,) in virtual_tables:
-            with suppress(sqlite3.Error):  # the table's module is not loaded
-                execute(statement)
+        if has_virtual_tables:
+            execute("PRAGMA table_list")  # this connects them, since SQLite 3.37
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise
