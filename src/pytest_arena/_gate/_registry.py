@@ -242,8 +242,8 @@ class Registry:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
         Return whether a transaction is lost, so that the app must roll back before the next use.
-        The transaction of a session ends here. A session that has only read loses nothing. So does
-        a Core connection, unless it is inside of a ``with`` block of its transaction.
+        The transaction of a session ends here. A session that has only read loses nothing. A Core
+        connection that has only read loses its transaction if the transaction has a ``with`` block.
         """
         if self.find(checkout.entry) is not checkout:
             return False  # returned meanwhile

@@ -58,7 +58,7 @@ AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
 """
 # The expressions of policies, views, rules, defaults, checks and trigger conditions. An index
 # cannot read a setting, because the function is not immutable. PostgreSQL's objects have oids
-# below 16384.
+# below 16384. The names at the end are those that ``reads_setting`` and ALTERING_CALLS look for.
 _EXPRESSIONS = """
 SELECT text FROM (
     SELECT pg_catalog.pg_get_expr(polqual, polrelid) AS text FROM pg_catalog.pg_policy
