@@ -352,6 +352,15 @@ async def test_only_the_first_time(client):
     assert answer.json() == ["Sand"]
 
 
+LEFT = [1, 2]
+
+
+async def test_reaches_a_limit(client):
+    answer = await client.get("/dancers")
+    assert answer.content is not None
+    assert LEFT.pop()
+
+
 async def test_holds_a_transaction(client, row):
     async with maker() as session:
         session.add(Dancer(name="Never"))
@@ -449,6 +458,7 @@ ODD_RESULTS: Mapping[str, str] = {
     "skips_itself": "--UN",
     "ignores_its_seed_and_asks_what_changed": "SNNN",
     "only_the_first_time": "--UU",
+    "reaches_a_limit": "--SU",
     "holds_a_transaction": "U-NN",
     "logs_in_as_a_row": "S-NN",
     "logs_in_another_row_later": "N-NN",

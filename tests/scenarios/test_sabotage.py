@@ -110,7 +110,7 @@ def test_what_cannot_be_broken_or_run_again_is_said_and_never_counts_as_noticed(
 @pytest.mark.slow
 def test_a_test_that_fails_whenever_it_is_run_again_has_noticed_nothing(odd: Told) -> None:
     """It is run once with nothing broken, for comparison."""
-    assert "fails in a second run, without sabotage" in odd.reason("only_the_first_time")
+    assert "fails in a last run, without sabotage" in odd.reason("only_the_first_time")
     assert odd.statuses["only_the_first_time"] == "UNKNOWN"
 
 

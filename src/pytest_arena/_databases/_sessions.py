@@ -103,6 +103,8 @@ class FreshSession(Session):
     is_committed_before_requests = True
     is_flushing = False
     is_committed_by_arena = False  # whether pytest-arena commits it now
+    # The classes of loaded instances that the flushes of the transaction have updated.
+    updated: frozenset[str] = frozenset()
     # Returns the names of the app's other databases.
     names_beside: Callable[[], list[str]] = list
 
@@ -134,6 +136,9 @@ class FreshSession(Session):
 
     def end_transaction(self) -> None:
         """Note the end of the transaction: the session has no write and no connection now."""
+        if self.is_committed_by_arena and self.sessions is not None:
+            self.sessions.updated.update(self.updated)
+        self.updated = frozenset()
         self.wrote = False
         self.may_be_connected = False
 
@@ -174,6 +179,8 @@ class FreshSession(Session):
     def flush(self, objects: Any = None) -> None:
         """Call ``Session.flush``."""
         self.wrote = self.has_pending_work
+        changed = filter(self.is_modified, self.dirty)
+        self.updated |= {type(instance).__name__ for instance in changed}
         was_flushing = self.is_flushing
         self.is_flushing = True
         try:
@@ -201,11 +208,6 @@ class FreshSession(Session):
 
     def commit_by_arena(self) -> None:
         """Commit without any method that a test may have mocked."""
-        if self.sessions is not None:
-            changed = filter(self.is_modified, self.dirty)
-            self.sessions.note_updates(
-                {type(instance).__name__ for instance in changed}
-            )
         self.is_committed_by_arena = True
         try:
             _COMMIT(self)
@@ -396,7 +398,7 @@ class Sessions:
 
     is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # whether a commit before a request had work
-    # The classes of changed instances in the commit before the next request.
+    # The classes of instances that commits before requests have updated, until the next PUT.
     updated: set[str] = field(default_factory=set)
     # Starts the app before the first use of a connection.
     starter: Starter | None = None
@@ -427,16 +429,6 @@ class Sessions:
             self._async_mutex = AnyLoopMutex()
         self.is_used = True
         return session
-
-    def note_updates(self, classes: set[str]) -> None:
-        """Note the classes of changed instances in a commit."""
-        self.updated |= classes
-
-    def take_updated(self) -> set[str]:
-        """Return the classes noted since the last call."""
-        updated = self.updated
-        self.updated = set()
-        return updated
 
     def start_app(self) -> None:
         """Start the app before the first row of the test, like in production."""
@@ -502,6 +494,7 @@ class Sessions:
 
     def restore(self, memory: Memory) -> None:
         """Restore the instances of the sync sessions. Close new sync sessions."""
+        self.updated.clear()
         of_sync, _ = memory
         for session in self._sync:
             if session not in of_sync:

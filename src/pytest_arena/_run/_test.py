@@ -166,8 +166,6 @@ class Turn:
     lost_before: list[LostWork] = field(default_factory=list)
     # Transactions of the test that had read from a snapshot when the turn began.
     open_reads: list[OpenRead] = field(default_factory=list)
-    # Classes of instances that the commit of db_session before the turn has updated.
-    updated: set[str] = field(default_factory=set)
 
     @property
     def went_well(self) -> bool:
@@ -182,10 +180,6 @@ class Turn:
         """Count only changes after this moment."""
         self.before = before
 
-    def note_updated(self, classes: set[str]) -> None:
-        """Note the classes of instances that the commit of db_session has updated."""
-        self.updated = classes
-
     @property
     def has_sent_writes(self) -> bool:
         """Whether a request has sent a statement other than SELECT."""
@@ -196,14 +190,9 @@ class Turn:
         return False
 
     @property
-    def idle_update(self) -> Request | None:
-        """The only request, if it is a PUT or PATCH that succeeded and wrote nothing."""
-        if len(self.records) != 1 or not self.went_well:
-            return None
-        request = self.records[0]
-        if request.method not in {"PUT", "PATCH"}:
-            return None
-        return None if self.has_sent_writes else request
+    def is_update(self) -> bool:
+        """Whether a request is a PUT or PATCH."""
+        return any(request.method in {"PUT", "PATCH"} for request in self.records)
 
     def add_request(self) -> None:
         """Note that another request begins before the first one has ended."""
@@ -497,8 +486,6 @@ class RunningTest(Hooks):
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
             open_reads=[] if is_quiet else self._open_reads(),
         )
-        if self.sessions.updated:
-            turn.note_updated(self.sessions.take_updated())
         self.turns.append(turn)
         place = len(self.turns) - _KEPT
         if place > FIRST:
@@ -537,14 +524,17 @@ class RunningTest(Hooks):
             self._checkouts_at_end = -1
             self._app_writes |= self.own_writes() - turn.held
         turn.end(self.moments.now(), registry.checkouts)
-        if turn.updated:
+        if self.sessions.updated and turn.is_update:
             self._note_idle_update(turn)
 
     def _note_idle_update(self, turn: Turn) -> None:
-        request = turn.idle_update
-        if request is not None:
-            classes = ", ".join(sorted(turn.updated))
-            self.ledger.note(_IDLE_UPDATE.format(classes, request.method))
+        """Note the only request of a turn if it succeeded and wrote nothing."""
+        classes = ", ".join(sorted(self.sessions.updated))
+        self.sessions.updated.clear()
+        is_idle = turn.went_well and not turn.has_sent_writes
+        if is_idle and len(turn.records) == 1:
+            method = turn.records[0].method
+            self.ledger.note(_IDLE_UPDATE.format(classes, method))
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""

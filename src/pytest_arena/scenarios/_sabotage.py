@@ -201,7 +201,7 @@ class SabotagePasses:
         try:
             for (item, facts), next_item in zip_longest(proving, next_items):
                 self._places = {check.place for check in facts.checks}
-                sabotages = tuple(self._sabotages(item, facts, next_item))
+                sabotages = self._sabotages(item, facts, next_item)
                 self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - such as pytest.exit(): earlier results stay
             why = f"ended early: {type(error).__name__}: {error}"
@@ -224,38 +224,31 @@ class SabotagePasses:
         item: pytest.Item,
         facts: Facts,
         next_item: pytest.Item | None,
-    ) -> Iterator[Sabotage]:
-        """Run a test once for each kind that applies to it."""
+    ) -> tuple[Sabotage, ...]:
+        """Run a test once for each kind that applies to it, and then without sabotage."""
         plan = sabotage_plan(
             facts, has_policies=bool(tables_with_policies(self._recorder.run))
         )
-        kinds = [kind for kind, planned in plan.items() if isinstance(planned, int)]
-        unknown = ""
-        if kinds:
-            unknown = self._why_unknown(item)
+        unknown = self._why_unknown(item)
+        earlier_runs = self._runs
+        results: dict[SabotageKind, tuple[SabotageResult, str]] = {}
         for kind, planned in plan.items():
-            result: SabotageResult = "unknown"
-            why = unknown
             if isinstance(planned, str):
-                result = "not applicable"
-                why = planned
-            elif not unknown:
-                # The next item of pytest's protocol. With the parent, pytest tears down the test
-                # but keeps its wider fixtures.
-                following: pytest.Item | pytest.Collector | None = item.parent
-                if kind is kinds[-1]:
-                    following = next_item
-                result, why = self._sabotage(
-                    item,
-                    kind,
-                    planned,
-                    following,
-                )
-            yield Sabotage(
-                kind=kind,
-                result=result,
-                why=why,
-            )
+                results[kind] = "not applicable", planned
+            elif unknown:
+                results[kind] = "unknown", unknown
+            else:
+                results[kind] = self._sabotage(item, kind, planned)
+        if self._runs > earlier_runs:
+            self._tested += 1
+            failure = self._failure_without_sabotage(item, next_item)
+            for kind, (result, _) in results.items():
+                if failure and result == "noticed":
+                    results[kind] = "unknown", failure
+        return tuple(
+            Sabotage(kind=kind, result=result, why=why)
+            for kind, (result, why) in results.items()
+        )
 
     def _why_unknown(self, item: pytest.Item) -> str:
         """Return why a test cannot be run again, or "" if it can."""
@@ -264,13 +257,20 @@ class SabotagePasses:
             return "a test of Hypothesis sends its requests once for each example"
         if item.nodeid in self._with_subtests:
             return "pytest would report its subtests again"
-        self._tested += 1
-        # A test may fail in a second run without any sabotage.
-        self._run_again(item, None, None, item.parent)
+        return ""
+
+    def _failure_without_sabotage(
+        self, item: pytest.Item, next_item: pytest.Item | None
+    ) -> str:
+        """Return why a test fails in a run without sabotage, or "" if it passes.
+
+        The app may keep state in memory. This run is the last, so it begins with the state that
+        all earlier runs have left, such as a rate limit that has been reached.
+        """
+        self._run_again(item, None, None, next_item)
         for phase in self._phases:
             if not phase.report.passed:
-                why = "it fails in a second run, without sabotage"
-                return f"{why}: {phase.reason}"
+                return f"it fails in a last run, without sabotage: {phase.reason}"
         return ""
 
     def _sabotage(
@@ -278,8 +278,10 @@ class SabotagePasses:
         item: pytest.Item,
         kind: SabotageKind,
         number: int,
-        following: pytest.Item | pytest.Collector | None,
     ) -> tuple[SabotageResult, str]:
+        # The next item of pytest's protocol. With the parent, pytest tears down the test but keeps
+        # its wider fixtures.
+        following = item.parent
         sabotaged_run = self._run_again(item, kind, number, following)
         if sabotaged_run.overlapped is not None:
             number = sabotaged_run.overlapped
