@@ -362,8 +362,8 @@ FLAGS = (
     ),
     Flag(
         "scenarios_sabotage",
-        "Repeat each test of a proven scenario, first without a fault, then with one fault at a "
-        "time. pytest-arena removes the rows of the test and its fixtures, undoes the app's last "
+        "Repeat each test of a proven scenario, with one fault at a time, then without a fault. "
+        "pytest-arena removes the rows of the test and its fixtures, undoes the app's last "
         "commit, disables PostgreSQL's policies, empties the response's body, or changes its "
         "status to 500. If the test passes in spite of a fault, the scenario is HOLLOW. By default "
         "this option is on only if scenarios are strict and the variable CI is set.",
