@@ -120,6 +120,14 @@ def committed_before(session: Session) -> None:
     session.execute(insert(Score).values(points=1))
 
 
+def failed_statement(session: Session) -> None:
+    session.execute(insert(Score).values(points=1))
+    try:
+        session.execute(insert(Dancer).values(name="Sand"))
+    except DBAPIError:
+        return
+
+
 LOST: dict[str, tuple[Any, tuple[str, ...], int]] = {
     "orm": (orm, ("dancers", "scores"), 3),
     "core": (core, ("scores", "dancers"), 3),
@@ -132,6 +140,7 @@ LOST: dict[str, tuple[Any, tuple[str, ...], int]] = {
     "savepoint undone, and more": (savepoint_undone_and_more, ("scores",), 1),
     "begun by name": (begun_by_name, ("scores",), 1),
     "committed before": (committed_before, ("scores",), 1),
+    "failed statement": (failed_statement, ("scores",), 1),
 }
 
 
@@ -167,14 +176,6 @@ def savepoint_undone(session: Session) -> None:
     session.execute(insert(Score).values(points=1))
     savepoint.rollback()
     read(session)
-
-
-def failed_statement(session: Session) -> None:
-    session.execute(insert(Score).values(points=1))
-    try:
-        session.execute(insert(Dancer).values(name="Sand"))
-    except DBAPIError:
-        return
 
 
 def failed_flush(session: Session) -> None:
@@ -243,7 +244,6 @@ SILENT = {
         rolled_back,
         rolled_back_and_read,
         savepoint_undone,
-        failed_statement,
         failed_flush,
         nothing_to_update,
         nothing_returned,

@@ -455,7 +455,9 @@ class PooledConnection:
         """
         if self.handle is None or not self.handle.is_begun:
             return False
+        if self.pending_writes is not None and self.pending_writes.has_failed:
+            return True  # PostgreSQL accepts no query in a failed transaction
         try:
             return self.handle.has_written(dbapi_connection, self.changes)
-        except Exception:  # noqa: BLE001 - the connection is closed, busy, or its transaction failed
+        except Exception:  # noqa: BLE001 - the connection is closed or busy
             return False

@@ -424,7 +424,7 @@ class LostWrites:
         if writes is None:
             self._look_for_unnamed(pooled, proxied)
             return
-        if writes.has_failed or not self._may_lose(pooled):
+        if not self._may_lose(pooled):
             return
         if pooled.has_open_writes(proxied.dbapi_connection):
             self._record(pooled)
