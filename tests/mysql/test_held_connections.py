@@ -73,6 +73,7 @@ VARIABLES = """
 import pytest
 import sqlalchemy
 from app import URL
+from pymysql.cursors import DictCursor
 from sqlalchemy import text
 
 engine = sqlalchemy.create_engine(URL.replace("asyncmy", "pymysql"))
@@ -99,6 +100,13 @@ def test_each_test_has_the_character_set_of_the_url(turn):
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT @@character_set_client")) == "utf8mb4"
         connection.connection.driver_connection.set_character_set("latin1")
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_each_test_has_the_cursors_of_the_driver(turn):
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+        connection.connection.driver_connection.cursorclass = DictCursor
 """
 
 
@@ -111,10 +119,10 @@ def test_a_variable_of_a_program_ends_with_its_test(
     example = example.with_paths({"schema.sql": SCHEMA_WITH_PROGRAMS})
     example = example.with_files(test_variables=VARIABLES)
     if "MariaDB" in server.version:
-        example.run("-q").expect(passed=12)
+        example.run("-q").expect(passed=14)
         return
     on_mysql = VARIABLES[: VARIABLES.index("    # Only")] + VARIABLES[VARIABLES.index("])") :]
-    example.with_files(test_variables=on_mysql).run("-q").expect(passed=8)
+    example.with_files(test_variables=on_mysql).run("-q").expect(passed=10)
 
 
 PREPARED = """

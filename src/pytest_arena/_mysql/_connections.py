@@ -301,6 +301,7 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
             self._record.session_changes,
             bool(driver.get_autocommit()),
             character_set,
+            getattr(driver, "cursorclass", None),
         )
 
 

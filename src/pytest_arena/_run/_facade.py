@@ -326,7 +326,7 @@ class Arena(Generic[S]):
         database: str = "",
         **tables: Expected,
     ) -> ExpectedChanges:
-        """Assert that a block changes exactly these rows, and nothing else in the database.
+        """Assert that a block changes exactly these rows, and nothing else in one database.
 
         Use ``with``, or ``async with`` in an async test. The start and the end of the block commit
         pending work of ``db_session``. Only ``async with`` can await an async commit.
@@ -334,6 +334,7 @@ class Arena(Generic[S]):
         Without tables the block must change nothing. ``ignore`` has names or patterns of tables
         that do not count. Use a mapping if a table's name is no Python name, or is ``ignore`` or
         ``database``: ``arena.expect_changes({"audit.log": inserted(1)})``.
+        By default the block checks the app's first database.
 
         The end of the block waits at most ``arena_settle`` seconds for work that requests have
         begun. A plain ``with`` in an async test raises an error if such work runs.
