@@ -700,8 +700,9 @@ def test_the_shell_does_not_decide_how_rows_are_read(
 
 
 def test_a_database_may_have_its_own_defaults() -> None:
-    """They are for the app; none of them may stop an undo."""
-    with journaled(SCHEMA) as world:
+    """They are for the app; none of them may stop an undo, or change a row that it restores."""
+    lists = "CREATE TABLE lists (a text[]); INSERT INTO lists VALUES (ARRAY['a', NULL])"
+    with journaled(SCHEMA, lists) as world:
         before = world.state()
         world.journal.close()
         run(
@@ -714,11 +715,13 @@ def test_a_database_may_have_its_own_defaults() -> None:
                     "idle_in_transaction_session_timeout = '1ms'",
                     "search_path = audit",
                     "DateStyle = 'German'",
+                    "array_nulls = off",
                 )
             )
         )
         world.journal = ServerJournal(address(world.name))
         world.run("DELETE FROM dancers", "INSERT INTO audit.log VALUES (1, 1, now())")
+        world.run("DELETE FROM lists")
         assert world.journal.leave(1).marks == ("settings of the database were changed",)
         run(f"ALTER DATABASE {world.name} RESET ALL")
         assert world.journal.leave(1) == DONE

@@ -274,6 +274,47 @@ def test_the_next_test_prepares_its_statements_again(example: Example) -> None:
     run(example, SCHEMAS).expect(0, passed=3)
 
 
+READ = """
+import pytest
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_it(client, turn):
+    await client.post("/dancers/Bob")
+    assert (await client.get("/dancers")).json() == ["Sand", "Bob"]
+"""
+LATE = """
+import asyncio
+
+
+async def add():
+    from app import Dancer, maker
+
+    async with maker() as session:
+        session.add(Dancer(name="Late"))
+        await session.commit()
+
+
+def pytest_runtest_logfinish():
+    asyncio.run(add())
+"""
+
+
+def test_each_level_is_verified(example: Example) -> None:
+    """pytest-arena reads the database through the proxy, which refuses PREPARE."""
+    ran = run(example, READ, "-q", "--arena-verify").expect(0, passed=2)
+    ran.never_says("not every level was verified")
+
+
+def test_rows_that_a_hook_leaves_after_the_last_test(example: Example) -> None:
+    """The comparison after the last test finds them."""
+    app = example.with_files(conftest=LATE)
+    ran = run(app, READ.replace("range(2)", "[1]"), "-q").expect(1, passed=1)
+    ran.says(
+        "shop is not as it was before the first test", "table dancers (2 rows, and had 1 rows)"
+    )
+
+
 NO_THREAD = """
 import threading
 from unittest.mock import MagicMock

@@ -781,6 +781,7 @@ def test_the_server_ends_the_connection(shared: Shared) -> None:
         ("SELECT * FROM dancer FOR UPDATE SKIP LOCKED", "SKIP LOCKED"),
         ("BEGIN ISOLATION LEVEL SERIALIZABLE", "SERIALIZABLE"),
         ("SELECT pg_advisory_lock(1)", "advisory"),
+        ("LOAD 'plpgsql'", "LOAD keeps the library"),
         ("SELECT set_config('app.' || 'tenant', 'a', false)", "set_config with a computed name"),
     ],
 )

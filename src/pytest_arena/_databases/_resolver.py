@@ -663,14 +663,14 @@ class Provision:
 
     def compare_with_first_contents(self) -> None:
         """Note each database whose content differs after the last test."""
-        self.differences = [*differences_at_the_end(self.first_contents)]
+        self.differences += differences_at_the_end(self.first_contents, self._ledger)
 
     def _enter(self, isolation: Isolation, database: Database) -> None:
         if database not in self.first_contents and not isolation.depth:
             content = None
             # A database in memory does not exist at the end.
             if database.key.kind != "memory":
-                content = first_content(isolation)
+                content = first_content(isolation, database.name, self._ledger)
             self.first_contents[database] = content
         isolation.enter()
 

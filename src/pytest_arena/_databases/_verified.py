@@ -100,15 +100,13 @@ class Verified:
         """
         if not self._isolation.is_clean():
             return False
-        before = self._before[-1]
-        error = self._compare_with(before, "and the isolation reported no change")
-        return error is None
+        outcome = "and the isolation reported no change"
+        return self._compare_with(self._before[-1], outcome) is None
 
     def _check(self) -> None:
         """Compare the contents while the level can still be left by force."""
-        before = self._before[-1]
         error = self._compare_with(
-            before, "pytest-arena repaired it before the next test"
+            self._before[-1], "pytest-arena repaired it before the next test"
         )
         if error is not None:
             raise error
@@ -132,34 +130,42 @@ class Verified:
 
     def _read(self) -> Content | None:
         started = _process.seconds()
-        try:
-            content = dict(self._isolation.content())
-        except (Held, ArenaError) as error:
-            self._ledger.note(
-                f"{self._database}: not every level was verified: {error.args[0]}"
-            )
-            return None
-        self._ledger.has_verified(_process.seconds() - started)
+        content = _read_or_note(
+            self._isolation,
+            f"{self._database}: not every level was verified",
+            self._ledger,
+        )
+        if content is not None:
+            self._ledger.has_verified(_process.seconds() - started)
         return content
 
 
-def first_content(isolation: Isolation) -> Content | None:
+def first_content(
+    isolation: Isolation, database: str, ledger: Ledger
+) -> Content | None:
     """Read a database before its first level, for ``differences_at_the_end``.
 
-    Return None if the reading fails, or takes longer than 2 seconds.
+    Return None if the reading fails, or takes longer than 2 seconds. The ledger notes both.
     """
     started = _process.seconds()
-    try:
-        content = dict(isolation.content())
-    except (Held, ArenaError):
-        return None
+    missing = database + _NOT_COMPARED
+    content = _read_or_note(isolation, missing, ledger)
     if _process.seconds() - started > _LONGEST:
+        ledger.note(f"{missing}: reading it takes longer than 2 seconds")
         return None
     return content
 
 
+def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content | None:
+    try:
+        return dict(isolation.content())
+    except (Held, ArenaError) as error:
+        ledger.note(f"{missing}: {error.args[0]}")
+        return None
+
+
 def differences_at_the_end(
-    first_contents: Mapping[Database, Content | None],
+    first_contents: Mapping[Database, Content | None], ledger: Ledger
 ) -> Iterator[str]:
     """Yield a line for each database whose content after the last test differs from the first one.
 
@@ -169,10 +175,8 @@ def differences_at_the_end(
         isolation = database.isolation
         if before is None or isolation is None or isolation.depth:
             continue
-        try:
-            different = _different(before, dict(isolation.content()))
-        except (Held, ArenaError):
-            continue  # pytest-arena reports the connection that holds the lock as a leak
+        after = _read_or_note(isolation, database.name + _NOT_COMPARED, ledger)
+        different = _different(before, after)
         if different:
             yield (
                 f"{database.name} is not as it was before the first test: {_shown(different)}. "
@@ -182,6 +186,9 @@ def differences_at_the_end(
 
 
 _LONGEST = 2.0  # seconds
+_NOT_COMPARED = (
+    ": the states before the first and after the last test were not compared"
+)
 _REPORT = "please report it, with the output of pytest --arena-verify"
 _FIXES = {"undo": f"pytest --arena-isolation=clone   # and {_REPORT}"}
 _MOST = 6
@@ -189,19 +196,15 @@ _MOST = 6
 
 def _different(before: Content | None, after: Content | None) -> list[str]:
     """Describe each difference, definitions last. Return [] if one of the contents is unknown."""
-    if before is None or after is None or before == after:
+    if before is None or after is None:
         return []
-    names = {*before, *after}
-    definitions_last = sorted(
-        names, key=lambda name: (name.startswith("definition"), name)
-    )
     different = []
-    for name in definitions_last:
+    for name in sorted({*before, *after}):
         old = before.get(name)
         new = after.get(name)
         if old != new:
             different.append(_difference(name, old, new))
-    return different
+    return sorted(different, key=lambda text: text.startswith("definition"))
 
 
 def _shown(different: list[str]) -> str:

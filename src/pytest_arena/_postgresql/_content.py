@@ -42,13 +42,14 @@ def content(control: Control) -> dict[str, str]:
         ControlFailure: another session locks a table (``55P03``), or the server does not answer.
     """
     with one_snapshot(control, _BEGIN):
-        # The planning takes longer than the execution. The session keeps the plan.
-        if not control.rows(_IS_PREPARED):
-            control.run(f"PREPARE arena_definitions AS {_DEFINITIONS}")
-        digests = [_digest(*relation) for relation in control.rows(_RELATIONS)]
         return {
-            **dict(control.rows("EXECUTE arena_definitions")),
-            **dict(in_batches(control, digests)),
+            **dict(control.rows(_DEFINITIONS)),
+            **dict(
+                in_batches(
+                    control,
+                    [_digest(*relation) for relation in control.rows(_RELATIONS)],
+                )
+            ),
         }
 
 
@@ -331,7 +332,6 @@ _KINDS_IN_WORDS = """
 
 _LINES = " UNION ALL ".join(_PARTS)
 
-_IS_PREPARED = "SELECT FROM pg_prepared_statements WHERE name = 'arena_definitions'"
 # One line for each object, and one for the settings of the database. Roles belong to the server.
 _DEFINITIONS = f"""
     WITH space AS ({_SPACES}), relation AS (

@@ -52,6 +52,7 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "row_security": "off",
     "xmloption": "content",
+    "array_nulls": "on",
     "work_mem": "64MB",
     # Shorter than deadlock_timeout, so that pytest-arena fails and not the app.
     "lock_timeout": "500ms",

@@ -92,6 +92,7 @@ _NOT_SHOWN = {
         r"(?is).*\bSKIP\s+LOCKED\b": "SKIP LOCKED skips no row, since all connections have the "
         "same locks",
         r"(?is).*\bpg_(?:try_)?advisory_(?!unlock)": "advisory locks exclude no other connection",
+        r"(?is)LOAD\b": "LOAD keeps the library for later tests",
         r"(?is)LOCK\b": "LOCK TABLE excludes no other connection",
         # The name is neither a literal nor a parameter. A CREATE FUNCTION calls no set_config.
         r"(?is)(?!CREATE\b).*\bset_config\"?\s*\(\s*+"
