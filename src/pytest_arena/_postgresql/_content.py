@@ -42,14 +42,10 @@ def content(control: Control) -> dict[str, str]:
         ControlFailure: another session locks a table (``55P03``), or the server does not answer.
     """
     with one_snapshot(control, _BEGIN):
+        digests = [_digest(*relation) for relation in control.rows(_RELATIONS)]
         return {
             **dict(control.rows(_DEFINITIONS)),
-            **dict(
-                in_batches(
-                    control,
-                    [_digest(*relation) for relation in control.rows(_RELATIONS)],
-                )
-            ),
+            **dict(in_batches(control, digests)),
         }
 
 
