@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -265,6 +266,75 @@ def test_on_postgresql_as_on_sqlite(tmp_path: Path, isolation: str) -> None:
         assert results(found) == RESULTS
         found.run.expect(1, passed=len(RESULTS)).never_says("was kept", "ERROR")
         server.check_clean(found.run.output)
+
+
+_FUNCTION = """
+
+def schema(connection):
+    Base.metadata.create_all(connection)
+    body = "INSERT INTO dancers (name) VALUES (name) RETURNING id"
+    words = "CREATE FUNCTION add(name text) RETURNS int LANGUAGE sql"
+    connection.exec_driver_sql(f"{words} AS $$ {body} $$")
+
+
+@app.post("/added/{name}", status_code=201)
+async def add(name: str, db=Depends(get_db)):
+    await db.execute(select(func.add(name)))
+    await db.commit()
+    return name
+"""
+_UNSEEN = """
+async def test_writes_no_row_before(client, db_session):
+    answer = await client.post("/added/Ann")
+    assert answer.status_code == 201
+    assert answer.json() == "Ann"
+    assert "Ann" in (await db_session.scalars(NAMES)).all()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
+def test_rows_that_a_function_of_the_app_writes_are_no_seed(tmp_path: Path, isolation: str) -> None:
+    """No statement shows them, and without a journal it is not known when they came."""
+    example = suite(tmp_path, _UNSEEN)
+    app = example.files["app.py"].replace("import select", "import func, select") + _FUNCTION
+    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "ARENA_ISOLATION": isolation}
+    env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
+    found = sabotaged(example.with_files(app=app), "--arena-schema=app:schema", env=env)
+    assert results(found)["writes_no_row_before"][0] == "-"
+    assert found.statuses == {"writes_no_row_before": "PROVEN"}
+
+
+_ACCESS_LOG = """
+from app import maker
+
+
+@app.middleware("http")
+async def log(request, call_next):
+    async with maker.begin() as session:
+        session.add(Dancer(name=request.url.path))
+    return await call_next(request)
+
+
+async def test_reads_what_it_wrote(client):
+    assert (await client.post("/dancers/Ann")).status_code == 201
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert "Ann" in answer.json()
+
+
+async def test_only_reads(client):
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert "Sand" in answer.json()
+"""
+
+
+@pytest.mark.slow
+def test_the_access_log_of_a_get_is_not_broken_after_a_post(tmp_path: Path) -> None:
+    """The commit that matters is that of the POST, although each request commits a row."""
+    found = sabotaged(suite(tmp_path, _ACCESS_LOG))
+    assert results(found) == {"reads_what_it_wrote": "-NNN", "only_reads": "-SNN"}
 
 
 # The options as syrupy, inline-snapshot and pytest-regressions have them.

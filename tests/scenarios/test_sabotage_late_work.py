@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.test_litestar import EMITS
 from tests.scenarios.sabotaged import results, sabotaged, suite
 from tests.scenarios.seen import facts_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.scenarios.proving import Told
 
 LATE = """
@@ -158,3 +161,46 @@ def test_rows_of_a_task_are_rows_of_its_request(late: Told) -> None:
         [request] = facts_of(late, name)["requests"]
         assert request["changed"] == {"dancers": 1}
     late.run.never_says("POST /later/{name} changed no row", "POST /soon/{name} changed no row")
+
+
+_EMITTED = """
+async def test_believes_an_event(client, arena):
+    answer = await client.post("/arrive")
+    await arena.settled()
+    assert answer.status_code == 201
+
+
+async def test_reads_what_a_listener_saved(client, arena):
+    answer = await client.post("/arrive")
+    assert answer.status_code == 201
+    await arena.settled()
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert "Dune" in answer.json()
+
+
+def test_reads_it_and_is_sync(test_client, arena):
+    answer = test_client.post("/arrive")
+    assert answer.status_code == 201
+    arena.settled()
+    answer = test_client.get("/dancers")
+    assert answer.status_code == 200
+    assert "Dune" in answer.json()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lifespan", ["on", "session"])
+def test_commits_of_a_listener_are_those_of_the_request_that_emitted(
+    tmp_path: Path, lifespan: str
+) -> None:
+    """Litestar runs it in a task of its lifespan's worker."""
+    example = suite(tmp_path, _EMITTED).with_files(app=EMITS)
+    found = sabotaged(example, "-o", f"arena_lifespan={lifespan}")
+    assert results(found) == {
+        "believes_an_event": "-S-N",
+        "reads_what_a_listener_saved": "-NNN",
+        "reads_it_and_is_sync": "-NNN",
+    }
+    [request] = facts_of(found, "believes_an_event")["requests"]
+    assert request["changed"] == {"dancers": 1}

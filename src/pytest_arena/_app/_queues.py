@@ -14,8 +14,8 @@ import sys
 import threading
 from asyncio import current_task
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from functools import wraps
+from contextvars import ContextVar, copy_context
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -27,7 +27,13 @@ from pytest_arena._origin import (
     BackgroundJob,
     line_in_users_code,
 )
-from pytest_arena._process import alive, context_of, replace_attribute, running_loop
+from pytest_arena._process import (
+    alive,
+    context_of,
+    replace_attribute,
+    running_loop,
+    when_imported,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +90,7 @@ class QueuedJob(BackgroundJob):
         worker = self._worker() if self._worker is not None else None
         if isinstance(worker, threading.Thread):
             return worker.ident == thread
-        return worker is not None and worker is _caller()
+        return worker is _caller()
 
     def make_test_wait(self, worker_line: CodeLine | None) -> None:
         """Make the end of the test wait for this job.
@@ -239,19 +245,44 @@ def _jobs_of(job_queue: object) -> JobsOfQueue:
 
 def watch_queues(undo: ExitStack) -> None:
     """Note jobs that tests put into queues, and workers that take them. ``undo`` ends this."""
-    for kind, name, wrap in (
-        (queue.Queue, "put", _putting),
-        (queue.Queue, "get", _getting),
-        (queue.Queue, "task_done", _ending),
-        (asyncio.Queue, "put_nowait", _putting),
-        (asyncio.Queue, "get_nowait", _getting),
-        (asyncio.Queue, "get", _awaiting),
-        (asyncio.Queue, "task_done", _ending),
-    ):
-        original = getattr(kind, name)
-        # An outer run in this process may already watch the queues.
-        if original.__code__.co_filename != __file__:
-            replace_attribute(undo, kind, name, wrap(original))
+    of_threads = {"put": _putting, "get": _getting}
+    of_tasks = {"put_nowait": _putting, "get_nowait": _getting, "get": _awaiting}
+    for kind, wrappers in ((queue.Queue, of_threads), (asyncio.Queue, of_tasks)):
+        for name, wrap in (*wrappers.items(), ("task_done", _ending)):
+            original = getattr(kind, name)
+            # An outer run in this process may already watch the queues.
+            if original.__code__.co_filename != __file__:
+                replace_attribute(undo, kind, name, wrap(original))
+    when_imported("litestar.events.listener", partial(_watch_events, undo))
+
+
+def _watch_events(undo: ExitStack, module: Any) -> None:
+    """Let the listeners of Litestar's events work for the request that emits an event.
+
+    The emitter reads ``fn`` in the request, and calls it in a task that the lifespan's worker
+    starts.
+    """
+    slot = module.EventListener.fn
+
+    def function_of(listener: object) -> object:
+        function = slot.__get__(listener)
+        if REQUEST.get() is None:
+            return function
+        context = copy_context()
+        job = BackgroundJob(WORK.get(), function)
+
+        async def listen(*args: object, **options: object) -> None:
+            for variable, value in context.items():
+                if variable.name.startswith("arena"):
+                    variable.set(value)
+            BACKGROUND_JOBS.pop(job, None)  # the task counts from now on
+            await function(*args, **options)
+
+        return listen
+
+    replace_attribute(
+        undo, module.EventListener, "fn", property(function_of, slot.__set__)
+    )
 
 
 def _putting(original: Any) -> Any:

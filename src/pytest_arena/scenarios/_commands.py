@@ -70,18 +70,22 @@ def do_list(options: argparse.Namespace) -> int:
                 hint=nothing.fix,
             )
             problems = (*problems, problem)
+        specification = replace(specification, problems=problems)
         # JSON is always UTF-8: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8")
-        document = listed(replace(specification, problems=problems))
-        _print([as_json(document).rstrip()])
+        _print([as_json(listed(specification)).rstrip()])
     elif problems or nothing is None:
         _print(terminal.listing(replace(specification, problems=problems)))
     if nothing is None:
         return 0
     if problems and not options.json:
-        cause = "the problems above"
-        raise ScenarioError(nothing.what, why=nothing.why, cause=cause, fix=nothing.fix)
+        raise ScenarioError(
+            nothing.what,
+            why=nothing.why,
+            cause="the problems above",
+            fix=nothing.fix,
+        )
     raise nothing
 
 
@@ -162,8 +166,7 @@ def do_stubs(options: argparse.Namespace) -> int:
             _print([done])
         else:
             _warn([f"{done}: there is nothing to write"])
-    is_failed = bool(wrong) or (options.check and bool(files))
-    if is_failed:
+    if wrong or (options.check and files):
         return _FAILED
     return 0
 

@@ -86,7 +86,7 @@ class Mapper:
         """Return the tests that prove a scenario, or have a wrong marker."""
         self._items = items
         self._named = None
-        mapped = [self._map(item) for item in items]
+        mapped = map(self._map, items)
         return [test for test in mapped if test.mappings or test.errors]
 
     def _map(self, item: pytest.Item) -> Mapped:
@@ -158,8 +158,7 @@ class Mapper:
             for marker in item.iter_markers("scenario"):
                 if not marker.args:
                     continue
-                name = str(marker.args[0])
-                scenario = self._index.only(Reference(name=name))
+                scenario = self._index.only(Reference(name=str(marker.args[0])))
                 if scenario:
                     named.add(scenario.key)
         self._named = frozenset(named)

@@ -198,9 +198,8 @@ class Reading:
             for earlier in self.log.requests[: self.log.first]:
                 sources.append(earlier.statement_log)
                 written = [*written, *earlier.statement_log.written]
-        has_raw = self.run.connections.has_raw
         rows = _net_rows(written)
-        if has_raw or any(source.is_unsure for source in sources):
+        if self.run.connections.has_raw or any(source.is_unsure for source in sources):
             rows = None
         # A driver may have written without a statement of SQLAlchemy, such as by COPY.
         if not rows:

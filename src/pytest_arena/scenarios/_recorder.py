@@ -208,10 +208,10 @@ class EvidenceRecorder:
 
     def _reads_and_writes(self) -> tuple[int, int]:
         """Return how often the test has read, and how much it has written."""
-        levels = [level for level in self.run.databases.levels if level.is_test]
         reads = self.run.test.sessions.reads() if self.run.test else 0
-        for level in levels:
-            reads += len(self._statement_log_of(level).statements)
+        for level in self.run.databases.levels:
+            if level.is_test:
+                reads += len(self._statement_log_of(level).statements)
         return reads, self.written_by_test()
 
     def _has_seen_late(self, values: Sequence[object]) -> bool:

@@ -197,12 +197,14 @@ class SabotagePasses:
                 continue
             if self._may_prove(mapped, attempt.facts):
                 proving.append((mapped.item, attempt.facts))
-        next_items = [item for item, _ in proving[1:]]
         try:
-            for (item, facts), next_item in zip_longest(proving, next_items):
+            for (item, facts), next_item in zip_longest(
+                proving, [item for item, _ in proving[1:]]
+            ):
                 self._places = {check.place for check in facts.checks}
-                sabotages = self._sabotages(item, facts, next_item)
-                self._tries.add_sabotages(item.nodeid, sabotages)
+                self._tries.add_sabotages(
+                    item.nodeid, self._sabotages(item, facts, next_item)
+                )
         except Exception as error:  # noqa: BLE001 - such as pytest.exit(): earlier results stay
             why = f"ended early: {type(error).__name__}: {error}"
             self._why_not = why.partition("\n")[0]
@@ -301,8 +303,7 @@ class SabotagePasses:
         following: pytest.Item | pytest.Collector | None,
     ) -> SabotagedRun:
         """Run a test with one fault. The facts of the run do not change."""
-        first_duration = self._seconds.get(item.nodeid, 0.0)
-        seconds = _TIME_FACTOR * first_duration + _EXTRA_SECONDS
+        seconds = _TIME_FACTOR * self._seconds.get(item.nodeid, 0.0) + _EXTRA_SECONDS
         run = self._recorder.run
         sabotaged_run = SabotagedRun(run, kind, number=number, seconds=seconds)
         self._phases = []
@@ -384,8 +385,6 @@ def _why_not(session: pytest.Session) -> str:
         return "off while snapshots are updated, because they would save broken answers"
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
-    if 0 < (option.maxfail or 0) <= session.testsfailed:
-        return "the run was stopped"
     return ""
 
 
@@ -397,14 +396,15 @@ def _never_rerun(item: pytest.Item) -> Iterator[None]:
     pytest-retry would run the test again without the fault.
     """
     values = vars(item)
-    kept = {name: values.pop(name) for name in ("execution_count",) if name in values}
+    count = values.pop("execution_count", None)
     marker = item.get_closest_marker("flaky")
     arguments: Any = marker.kwargs if marker else {}
     try:
         with mock.patch.dict(arguments, condition=False):
             yield
     finally:
-        values.update(kept)
+        if count is not None:
+            values["execution_count"] = count
 
 
 @contextmanager
@@ -427,8 +427,8 @@ def _limited(sabotaged_run: SabotagedRun, item: Any) -> Iterator[None]:
 @contextmanager
 def _alarm(sabotaged_run: SabotagedRun) -> Iterator[None]:
     """Limit the time of a test by SIGALRM, unless the process uses the signal."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+    is_used = signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL
+    if is_used or threading.current_thread() is not threading.main_thread():
         yield
         return
 

@@ -11,6 +11,7 @@ from pytest_arena._process import async_rest, running_loop
 from pytest_arena._run._run import ArenaRun
 from pytest_arena._run._test import RunningTest
 from pytest_arena.errors import IsolationError, LateWorkError
+from pytest_arena.scenarios.evidence._claim import BROKEN
 from pytest_arena.scenarios.evidence._document import Facts, Requested, SabotageKind
 from pytest_arena.scenarios.requests._reads import read_of
 from pytest_arena.scenarios.requests._record import RequestRecord
@@ -183,10 +184,9 @@ class SabotagedRun:
         from_template: bool = False,
     ) -> None:
         """Enter a level above the level of the test."""
-        name = f"{test.plan.name}, sabotaged"
         level = Level(
             self,
-            name,
+            f"{test.plan.name}, sabotaged",
             serial,
             test.plan.stage,
             from_template=from_template,
@@ -284,16 +284,17 @@ def sabotage_plan(
 ) -> dict[SabotageKind, int | str]:
     """Return the number of the request to break for each kind, or why the kind does not apply.
 
-    - ``seed``: the first request that is not preparation, if rows were written before it.
-    - ``commit``: the last request that changed rows and is not preparation.
+    - ``seed``: the first request that is not preparation, if it is known that rows were written
+      before it.
+    - ``commit``: the last request that changed rows and is not preparation. A GET, which may write
+      to an access log, counts only if each such request is safe.
     - ``policy``: the first request that is not preparation, if policies act for the app.
     - ``empty``: the last request, if its answer may have a body. The body of a refusal (4xx) says
       no more than its status.
     - ``500``: the last request, if it has an answer.
     """
     if not facts.requests:
-        kinds: tuple[SabotageKind, ...] = ("seed", "commit", "policy", "empty", "500")
-        return dict.fromkeys(kinds, "it sends no request")
+        return dict.fromkeys(BROKEN, "it sends no request")
     last = facts.requests[-1]
     last_number = len(facts.requests) - 1
     plan: dict[SabotageKind, int | str] = {
@@ -303,19 +304,23 @@ def sabotage_plan(
         "empty": _why_not_emptied(last) or last_number,
         "500": _why_not_failed(last) or last_number,
     }
-    if facts.seeded == ():
-        plan["seed"] = "it writes no row before its first request"
+    # Unknown rows may be rows of the app. If a Given needs rows, the scenario is UNKNOWN then.
+    if not facts.seeded:
+        plan["seed"] = "it is not known to write a row before its first request"
     if not has_policies:
         plan["policy"] = "no policy applies to the app"
     return plan
 
 
 def _last_change(facts: Facts) -> int | str:
-    for number in range(len(facts.requests) - 1, facts.first - 1, -1):
+    changing = []
+    for number in range(facts.first, len(facts.requests)):
         request = facts.requests[number]
-        is_unknown = request.changed is None and request.method not in _SAFE_METHODS
-        if request.changed or is_unknown:
-            return number
+        is_unsafe = request.method not in _SAFE_METHODS
+        if request.changed or (request.changed is None and is_unsafe):
+            changing.append((is_unsafe, number))
+    if changing:
+        return max(changing)[1]
     return "none of its requests changes a row"
 
 

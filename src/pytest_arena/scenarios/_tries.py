@@ -212,12 +212,12 @@ def failure_of(
     """
     if hasattr(report, "wasxfail"):
         return {"reason": _one_line(str(report.wasxfail).removeprefix("reason: "))}
-    if report.passed and excinfo is None:
-        return {}
     if report.skipped:
         return {"reason": _one_line(skip_reason(report.longrepr))}
     root = item.config.rootpath
-    if report.passed and excinfo is not None:
+    if report.passed:
+        if excinfo is None:
+            return {}
         # pytest-retry has run the test again. This report is about both runs.
         return {"failed_first": _readable(mask()(_error_line(excinfo)), root)}
     reason = str(report.longrepr)
@@ -249,10 +249,7 @@ def _readable(reason: str, root: Path) -> str:
 
 
 def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = ""
-    if lines:
-        line = lines[0]
+    line = next(iter(text.strip().splitlines()), "").rstrip()
     if len(line) > _LONGEST_REASON:
         line = f"{line[:_LONGEST_REASON]} …"
     return redact(line)
@@ -297,16 +294,16 @@ def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
 
 def evidence_line(facts: Facts) -> str:
     """Return the facts in one line, for JUnit's XML."""
-    seeded = [f"{table} {rows}" for table, rows in facts.seeded or ()]
     requests = []
     for request in facts.requests:
-        route = request.route or request.path
-        requests.append(f"{request.method} {route} {request.status}")
-    assertions = sum(check.times for check in facts.checks)
+        requests.append(
+            f"{request.method} {request.route or request.path} {request.status}"
+        )
     parts = {
-        "seeded": ", ".join(seeded) or "-",
+        "seeded": ", ".join(f"{table} {rows}" for table, rows in facts.seeded or ())
+        or "-",
         "requested": ", ".join(requests) or "-",
-        "asserted": str(assertions),
+        "asserted": str(sum(check.times for check in facts.checks)),
     }
     if facts.seeded is None:
         parts["seeded"] = "?"

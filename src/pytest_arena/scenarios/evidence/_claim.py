@@ -12,6 +12,7 @@ from pytest_arena.scenarios.evidence._document import (
     Mapping,
     Requested,
     Sabotage,
+    SabotageKind,
     Status,
     StepFacts,
 )
@@ -28,7 +29,7 @@ from pytest_arena.scenarios.specs._specification import (
 
 NO_SEED = "@no-seed"  # each test finds the data of the Given without seeding
 NO_REQUEST = "@no-request"  # the scenario is about a command, a batch, a file
-BROKEN = {
+BROKEN: dict[SabotageKind, str] = {
     "seed": "its seed removed",
     "commit": "the app's commit rolled back",
     "policy": "the policies of its tables disabled",
@@ -344,8 +345,9 @@ class Claim:
         if "changed" not in unrecorded:
             warnings += _without_effect(own)
         for column in self.mapping.unused:
-            row = row_text(self.mapping.row)
-            warnings.append(f"the test never uses <{column}> of the row {row}")
+            warnings.append(
+                f"the test never uses <{column}> of the row {row_text(self.mapping.row)}"
+            )
         warnings += self._unseen_literals(facts)
         return tuple(dict.fromkeys(warnings))
 
@@ -353,9 +355,8 @@ class Claim:
         wanted = literals(self.scenario, (self.mapping.row,))
         unseen = [literal for literal in wanted if literal not in facts.seen]
         if unseen:
-            seen = len(wanted) - len(unseen)
-            counts = f"the test used {seen} of {len(wanted)} values of the steps"
-            yield f"{counts}, but not: {', '.join(unseen)}"
+            seen = f"{len(wanted) - len(unseen)} of {len(wanted)}"
+            yield f"the test used {seen} values of the steps, but not: {', '.join(unseen)}"
 
 
 _UNCALLED = re.compile(r"(?:bool\()?(\w+\.(?!status_code)\w+)\)?")
