@@ -1,7 +1,5 @@
 """Creates the errors about the app, its lifespan, its clients and its login."""
 
-from __future__ import annotations
-
 import inspect
 
 from pytest_arena._config._load import blame, home_of

@@ -1,7 +1,5 @@
 """Recognizes ASGI apps, WSGI apps and their factories."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import math

@@ -1,7 +1,5 @@
 """All options: their names, values and help."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pytest_arena._config._supported import NAMES

@@ -1,7 +1,5 @@
 """Recognizes statements that may write and name no table."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

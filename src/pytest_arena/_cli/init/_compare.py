@@ -1,7 +1,5 @@
 """`arena init --check`."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile

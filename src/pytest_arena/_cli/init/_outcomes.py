@@ -4,8 +4,6 @@ If pytest-arena is off, this plugin also registers the options, hooks and marker
 Otherwise pytest would refuse them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

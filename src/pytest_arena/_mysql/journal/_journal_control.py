@@ -1,7 +1,5 @@
 """The session of the journal's connection."""
 
-from __future__ import annotations
-
 NO_PROCESS_RIGHT = 1227  # ER_SPECIFIC_ACCESS_DENIED_ERROR
 LOCKED = (1205, 1213)  # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK
 

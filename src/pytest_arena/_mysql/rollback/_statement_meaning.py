@@ -1,7 +1,5 @@
 """Classifies statements by their effect on the transaction that all connections share."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import lru_cache

@@ -4,8 +4,6 @@ The keeper process of a private server loads this file, which needs only the sta
 https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html
 """
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import struct

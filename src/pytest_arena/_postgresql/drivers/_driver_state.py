@@ -1,7 +1,5 @@
 """Describes what an app has set in a driver's connection, beside the session on the server."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

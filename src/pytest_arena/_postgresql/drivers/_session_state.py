@@ -3,8 +3,6 @@
 It also finds statements that name or read a custom setting, such as ``app.tenant``.
 """
 
-from __future__ import annotations
-
 import re
 from threading import Event
 

@@ -3,8 +3,6 @@
 pytest-arena redirects engines on any database to the test's database, which exists already.
 """
 
-from __future__ import annotations
-
 import re
 
 from pytest_arena._postgresql import STANDARD_DATABASES

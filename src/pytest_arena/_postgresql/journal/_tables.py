@@ -5,8 +5,6 @@ An image is the text of a row in the change journal.
 
 # ruff: noqa: S608 - conditions are the constants of this file, names are written by identifier()
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Classifies statements by their effect on the transaction that all clients share."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
