@@ -52,6 +52,8 @@ class WideFixture:
 
     name: str
     finish: Callable[[], object]
+    # `getfixturevalue` of the fixture's request.
+    find_fixture: Callable[[str], Any]
     # The fixtures whose set-up requested this one by `getfixturevalue`, the innermost last.
     requesters: tuple[WideFixture, ...] = ()
     # Identifies the fixture's levels. If its first level was dropped as clean, its tear-down gets
