@@ -674,6 +674,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     owner = WideFixture(
         _name_of_fixture(fixturedef, request),
         partial(fixturedef.finish, request),
+        request.getfixturevalue,
         tuple(run.current.being_set_up),
         lasts_whole_run=request.scope == "session",
     )

@@ -173,6 +173,56 @@ class TestUnit(unittest.TestCase):
             connection.execute(text("INSERT INTO dancers (name) VALUES ('x')"))
 """
 
+SHUTDOWN = """
+from contextlib import asynccontextmanager
+import pytest
+from hypothesis import given, settings, strategies as st
+from app import app
+
+settings.register_profile("quick", deadline=None, max_examples=5)
+settings.load_profile("quick")
+
+class Rates:
+    is_open = True
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.rates = Rates()
+    yield
+    app.state.rates.is_open = False
+
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    app.router.lifespan_context = lifespan
+
+@given(st.integers())
+def test_sync(test_client, number):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert app.state.rates.is_open
+    app.state.rates.is_open = None
+
+@given(st.integers())
+def test_late(arena, number):
+    arena.test_client().get("/dancers")
+    assert app.state.rates.is_open
+
+@given(st.integers())
+def test_role(test_client, live_server, number):
+    with live_server.client() as client:
+        assert client.get("/dancers").json() == ["Sand"]
+
+@given(st.integers())
+async def test_async(client, number):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert app.state.rates.is_open
+"""
+
+
+@pytest.mark.slow
+def test_the_shutdown_of_an_example_finds_the_state_of_its_start_up(example: Example) -> None:
+    """pytest-arena restores app.state after the shutdown, as at the end of a test."""
+    example.with_files(test_it=SHUTDOWN).run(*PLUGINS).expect(passed=4)
+
 
 @pytest.mark.slow
 def test_each_example_begins_like_the_first_pitfall_079(example: Example) -> None:

@@ -123,6 +123,49 @@ def with_session_lifespan(example: Example, **files: str) -> Example:
     return project.with_files(app=APP, **files)
 
 
+WIDE = """
+import pytest
+from app import app
+
+@pytest.fixture(scope="session")
+def outer(arena):
+    return arena.test_client()
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.test_client() as client:
+        yield client
+
+@pytest.fixture(scope="module")
+def wide_async(arena):
+    return arena.client()
+
+@pytest.mark.parametrize("turn", range(2))
+def test_first(wide, turn):
+    assert wide.post("/answer").json() == "answer"
+    app.state.gate = None
+
+def test_wider(outer, wide):
+    assert app.state.gate is not None
+    assert outer.post("/answer").json() == "answer"
+
+async def test_async(wide_async, client):
+    assert (await wide_async.post("/answer")).json() == "answer"
+    assert (await client.post("/answer")).json() == "answer"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["app:app", "factory:create"])
+def test_the_first_client_of_a_wide_fixture_starts_the_app(example: Example, path: str) -> None:
+    """No test has asked for a client before: its requests would find no state."""
+    factory = "from app import app\n\ndef create():\n    return app\n"
+    project = with_session_lifespan(example, test_it=WIDE, factory=factory)
+    project.run("-q", "-o", f"arena_app={path}").expect(0, passed=4)
+    for name in ("test_wider", "test_async"):
+        project.run("-q", "-k", name, "-o", f"arena_app={path}").expect(0, passed=1)
+
+
 TWICE = """
 import pytest
 

@@ -85,8 +85,9 @@ class Apps:
         if self.fixture_app is not None:
             apps.append(self.fixture_app)
         test = self._current.test
-        runs = [*test.app_runs] if test else []
-        runs += self.wide_runs.values()
+        runs = list(self.wide_runs.values())
+        if test:
+            runs += test.app_runs
         for app_run in runs:
             apps.append(app_run.app)
         return apps
@@ -107,9 +108,12 @@ class Apps:
         An app that shares an endpoint with an app in use counts too, but proves no scenario.
         """
         apps = self._in_use()
-        is_named = self.factory is None and bool(apps)
-        is_known = not is_named or self.knows(app)
-        if is_known or any(is_sibling(app, app_in_use) for app_in_use in apps):
+        if (
+            self.factory is not None
+            or not apps
+            or self.knows(app)
+            or any(is_sibling(app, app_in_use) for app_in_use in apps)
+        ):
             return self._current.on_top()
         return None
 
@@ -120,10 +124,12 @@ class Apps:
             ConfigError: the option names an object that does not exist or is no app.
         """
         path = self._config.app
-        place = self._config.places["app"]
         if path:
             self.named = load_attribute(
-                path, option="arena_app", source=place, likely=may_be_app
+                path,
+                option="arena_app",
+                source=self._config.places["app"],
+                likely=may_be_app,
             )
             self.factory = self.named if check_app(self.named, path) else None
             self._is_asgi = self.factory is None and not is_wsgi(self.named)
@@ -131,18 +137,23 @@ class Apps:
     def running(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
-        if test is None:
-            owner = self._current.owner()
-            if owner not in self.wide_runs:
-                app_watcher = self._watcher.app_watcher if self._watcher else None
-                hooks = Hooks(app_watcher)
-                self.wide_runs[owner] = self._begin(
-                    self.build(), hooks, self._current.on_top
-                )
-            return self.wide_runs[owner]
-        if not test.app_runs:
-            self.use(self.build(), test)
-        return test.app_runs[-1]
+        if test is not None:
+            if not test.app_runs:
+                self.use(self.build(), test)
+            return test.app_runs[-1]
+        owner = self._current.owner()
+        if owner not in self.wide_runs:
+            app: Any = self.build()
+            if self._config.lifespan == "session":
+                # No client may have needed the lifespan yet.
+                for fixture in self._current.being_set_up:
+                    fixture.find_fixture("arena_lifespan")
+                    app = self.fixture_app
+            app_watcher = self._watcher.app_watcher if self._watcher else None
+            self.wide_runs[owner] = self._begin(
+                app, Hooks(app_watcher), self._current.on_top
+            )
+        return self.wide_runs[owner]
 
     def build(self) -> ASGIApp:
         """Return the app that ``arena_app`` names, or that its factory creates.
@@ -221,7 +232,7 @@ class Apps:
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
         test = self._current.on_top()
-        if test is not None and test.sessions.is_used:
+        if test and test.sessions.is_used:
             test.sessions.commit_sync_sessions()
 
     def live_server(self, port: int = 0) -> LiveServer:
@@ -270,10 +281,15 @@ class Apps:
             ConfigError: it names an object that does not exist or is no such function.
         """
         path = self._config.login
-        place = self._config.places["login"]
         if not path:
             return None
-        return load_function(path, "client", "role", option="arena_login", source=place)
+        return load_function(
+            path,
+            "client",
+            "role",
+            option="arena_login",
+            source=self._config.places["login"],
+        )
 
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:

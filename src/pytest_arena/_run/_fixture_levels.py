@@ -52,6 +52,8 @@ class WideFixture:
 
     name: str
     finish: Callable[[], object]
+    # `getfixturevalue` of the fixture's request.
+    find_fixture: Callable[[str], Any]
     # The fixtures whose set-up requested this one by `getfixturevalue`, the innermost last.
     requesters: tuple[WideFixture, ...] = ()
     # Identifies the fixture's levels. If its first level was dropped as clean, its tear-down gets
@@ -630,8 +632,9 @@ class Examples:
 
     def _remember(self) -> Memory:
         test = self._test
-        self._restores = [app_run.remember() for app_run in test.app_runs]
-        self._restores += [state.record_again().restore for state in test.app_states]
+        # `_leave` calls the last callback first. A shutdown needs the example's app.state.
+        self._restores = [state.record_again().restore for state in test.app_states]
+        self._restores += [app_run.remember() for app_run in test.app_runs]
         self._restores += [
             empty_caches,
             partial(_close_app_runs_since, test.app_runs, len(test.app_runs)),
@@ -640,7 +643,6 @@ class Examples:
             partial(test.cut, len(test.turns)),
         ]
         if self._watcher is not None:
-            # `_leave` calls the last callback first.
             self._restores.append(self._watcher.remember())
         return test.sessions.remember()
 
