@@ -1,20 +1,15 @@
 """Logs a client in, once."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import threading
 from asyncio import Lock, get_running_loop
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pytest_arena._app import _app_errors
 from pytest_arena._origin import LOGINS
 from pytest_arena.errors import ArenaError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 

@@ -1,23 +1,18 @@
 """The HTTP interface for tests in another language."""
 
-from __future__ import annotations
-
 import hmac
 import json
 import os
 import queue
 import socketserver
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
 
 from pytest_arena._app._app_errors import no_port
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 HOST = "127.0.0.1"
 TOKEN = "ARENA_SERVE_TOKEN"  # noqa: S105 - the name of the variable

@@ -1,19 +1,14 @@
 """Shows changes of files as a diff, and writes all or none."""
 
-from __future__ import annotations
-
 import difflib
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,11 @@
 """The files of a project, and their imports."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
 
 _TOOL_FOLDER = re.compile(
     r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env)$"

@@ -1,7 +1,5 @@
 """Imports what an option names, and finds the cause of errors."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import inspect
@@ -9,16 +7,14 @@ import os
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from types import ModuleType
 
 # The place of an option, for a message that does not know it.
 SOMEWHERE = "the pytest configuration, the command line or the environment"

@@ -1,19 +1,14 @@
 """Reads the options of the project in this folder."""
 
-from __future__ import annotations
-
 import configparser
 import os
 import shlex
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_arena._config._read import Config, load_config
 from pytest_arena.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DATABASE = "arena_database"
 _VARIABLES = ("ARENA_DATABASE", "ARENA_CACHE")

@@ -1,10 +1,8 @@
 """Tests with the wrong app or event loop."""
 
-from __future__ import annotations
-
 import ast
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from pytest_arena._cli.doctor._code import (
     AnyFunction,
@@ -20,9 +18,6 @@ from pytest_arena._cli.doctor._code import (
     target_of,
 )
 from pytest_arena._cli.doctor._rule import Finding, Findings, Replacement, rule
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _OVERRIDES = "dependency_overrides"
 _CLEARS = re.compile(

@@ -1,11 +1,9 @@
 """Tests with the wrong database, or leftover data, or slow set-up."""
 
-from __future__ import annotations
-
 import ast
 import re
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 
 from pytest_arena._cli._imports import imported_paths
 from pytest_arena._cli.doctor._code import (
@@ -21,9 +19,6 @@ from pytest_arena._cli.doctor._code import (
     text_of,
 )
 from pytest_arena._cli.doctor._rule import Finding, Findings, rule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 URL_NAME = re.compile(
     r"(?i)(?:^|_)(?:database|db|postgres\w*|sqlalchemy|mysql|sqlite)_(?:\w+_)?(?:url|uri|dsn)$"

@@ -1,10 +1,8 @@
 """Tests that pass whatever the app does."""
 
-from __future__ import annotations
-
 import ast
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from pytest_arena._cli.doctor._code import (
     AnyWith,
@@ -20,9 +18,6 @@ from pytest_arena._cli.doctor._code import (
     target_of,
 )
 from pytest_arena._cli.doctor._rule import Finding, Findings, rule
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _MOCKS = ("Mock", "MagicMock", "AsyncMock", "NonCallableMock", "create_autospec")
 _SESSION_TYPE = re.compile(
