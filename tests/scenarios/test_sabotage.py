@@ -283,7 +283,14 @@ async def add(name: str, db=Depends(get_db)):
     await db.commit()
     return name
 """
+# The first test opens the database, so that its rows before the request are a question.
 _UNSEEN = """
+async def test_opens_the_database(client):
+    answer = await client.get("/dancers")
+    assert answer.status_code == 200
+    assert answer.json() == ["Sand"]
+
+
 async def test_writes_no_row_before(client, db_session):
     answer = await client.post("/added/Ann")
     assert answer.status_code == 201
@@ -302,7 +309,7 @@ def test_rows_that_a_function_of_the_app_writes_are_no_seed(tmp_path: Path, isol
     env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
     found = sabotaged(example.with_files(app=app), "--arena-schema=app:schema", env=env)
     assert results(found)["writes_no_row_before"][0] == "-"
-    assert found.statuses == {"writes_no_row_before": "PROVEN"}
+    assert found.statuses == {"opens_the_database": "PROVEN", "writes_no_row_before": "PROVEN"}
 
 
 _ACCESS_LOG = """
