@@ -1,13 +1,12 @@
 """Reads the options of a run, and the arguments of markers."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import platformdirs
 
@@ -27,9 +26,6 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, redact, redact_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,10 @@
 """Finds the versions of the libraries that a build imports."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 # A search in the text of the metadata: `importlib.metadata` takes a second to parse it.
 # https://packaging.python.org/en/latest/specifications/recording-installed-packages/

@@ -108,12 +108,9 @@ class Apps:
         An app that shares an endpoint with an app in use counts too, but proves no scenario.
         """
         apps = self._in_use()
-        if (
-            self.factory is not None
-            or not apps
-            or self.knows(app)
-            or any(is_sibling(app, app_in_use) for app_in_use in apps)
-        ):
+        is_named = self.factory is None and bool(apps)
+        is_known = not is_named or self.knows(app)
+        if is_known or any(is_sibling(app, app_in_use) for app_in_use in apps):
             return self._current.on_top()
         return None
 
@@ -281,15 +278,10 @@ class Apps:
             ConfigError: it names an object that does not exist or is no such function.
         """
         path = self._config.login
+        place = self._config.places["login"]
         if not path:
             return None
-        return load_function(
-            path,
-            "client",
-            "role",
-            option="arena_login",
-            source=self._config.places["login"],
-        )
+        return load_function(path, "client", "role", option="arena_login", source=place)
 
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:

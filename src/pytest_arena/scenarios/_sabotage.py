@@ -197,14 +197,12 @@ class SabotagePasses:
                 continue
             if self._may_prove(mapped, attempt.facts):
                 proving.append((mapped.item, attempt.facts))
+        next_items = [item for item, _ in proving[1:]]
         try:
-            for (item, facts), next_item in zip_longest(
-                proving, [item for item, _ in proving[1:]]
-            ):
+            for (item, facts), next_item in zip_longest(proving, next_items):
                 self._places = {check.place for check in facts.checks}
-                self._tries.add_sabotages(
-                    item.nodeid, self._sabotages(item, facts, next_item)
-                )
+                sabotages = self._sabotages(item, facts, next_item)
+                self._tries.add_sabotages(item.nodeid, sabotages)
         except Exception as error:  # noqa: BLE001 - such as pytest.exit(): earlier results stay
             why = f"ended early: {type(error).__name__}: {error}"
             self._why_not = why.partition("\n")[0]

@@ -294,16 +294,16 @@ def _is_stub(excinfo: pytest.ExceptionInfo[BaseException], file: Path) -> bool:
 
 def evidence_line(facts: Facts) -> str:
     """Return the facts in one line, for JUnit's XML."""
+    seeded = [f"{table} {rows}" for table, rows in facts.seeded or ()]
     requests = []
     for request in facts.requests:
-        requests.append(
-            f"{request.method} {request.route or request.path} {request.status}"
-        )
+        route = request.route or request.path
+        requests.append(f"{request.method} {route} {request.status}")
+    assertions = sum(check.times for check in facts.checks)
     parts = {
-        "seeded": ", ".join(f"{table} {rows}" for table, rows in facts.seeded or ())
-        or "-",
+        "seeded": ", ".join(seeded) or "-",
         "requested": ", ".join(requests) or "-",
-        "asserted": str(sum(check.times for check in facts.checks)),
+        "asserted": str(assertions),
     }
     if facts.seeded is None:
         parts["seeded"] = "?"

@@ -1,16 +1,11 @@
 """Reads a user's grants on one database, for the same grants on another database."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import identifier, literal
 from pytest_arena._mysql.drivers._reach import unquoted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Rights on a database. Of a grant on the whole server, pytest-arena gives only these rights.
 _OF_DATABASES = frozenset(

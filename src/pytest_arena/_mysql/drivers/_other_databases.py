@@ -1,11 +1,6 @@
 """The names of the databases that a test may not reach."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 
 class OtherDatabases:

@@ -1,14 +1,9 @@
 """Finds statements that reach beyond their database, may write, or change the session."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Texts, names, comments and numbers. A comment with `!` has statements that the server executes.
 # `"` quotes a text, unless the app sets ANSI_QUOTES. The search is fast because each alternative
