@@ -1,18 +1,14 @@
 """Recognizes other pytest plugins that affect a test."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 import traceback
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._config._load import is_library
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 _OURS = "pytest_arena."
 _DATABASE_FIXTURES = "pytest_arena._fixtures"

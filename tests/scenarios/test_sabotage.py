@@ -296,6 +296,12 @@ async def test_writes_no_row_before(client, db_session):
     assert answer.status_code == 201
     assert answer.json() == "Ann"
     assert "Ann" in (await db_session.scalars(NAMES)).all()
+
+
+async def test_believes_the_function(client):
+    answer = await client.post("/added/Ann")
+    assert answer.status_code == 201
+    assert answer.json() == "Ann"
 """
 
 
@@ -309,7 +315,11 @@ def test_rows_that_a_function_of_the_app_writes_are_no_seed(tmp_path: Path, isol
     env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
     found = sabotaged(example.with_files(app=app), "--arena-schema=app:schema", env=env)
     assert results(found)["writes_no_row_before"][0] == "-"
-    assert found.statuses == {"opens_the_database": "PROVEN", "writes_no_row_before": "PROVEN"}
+    assert found.statuses == {
+        "opens_the_database": "PROVEN",
+        "writes_no_row_before": "PROVEN",
+        "believes_the_function": "HOLLOW",
+    }
 
 
 _ACCESS_LOG = """

@@ -2,14 +2,9 @@
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from pytest_arena._postgresql._control import identifier, literal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _COPY = "the copy"
 COPY = identifier(_COPY)  # the copy's name in the statements of `source`

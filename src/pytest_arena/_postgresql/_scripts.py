@@ -1,17 +1,13 @@
 """Runs a SQL script as psql does."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pytest_arena._postgresql._control import ControlFailure, literal
 from pytest_arena._postgresql.drivers._statements import INSTEAD, reaches_beyond
 from pytest_arena._product import ScriptError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._pooled import TableWrite
+from pytest_arena._gate._unnamed import unnamed_write
 from pytest_arena._gate.writes._statement_log import StatementLog
 from pytest_arena._product import Database
 from pytest_arena._run._fixture_levels import WideFixture
@@ -259,6 +260,10 @@ class Reading:
                 # Only to these may a driver write without an engine.
                 databases = [each for each in databases if each.live is not None]
             if all(before.time_of(each) is after.time_of(each) for each in databases):
+                is_known = all(map(before.knows, databases))
+                statements = statement_log.statements
+                if not is_known and any(unnamed_write(each)[0] for each in statements):
+                    raise NotKnown("a function that it called may have written")
                 return rows
         return self._compare(before, after)
 

@@ -1,16 +1,11 @@
 """A connection of the app to the proxy, and its settings."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pytest_arena._mysql.rollback._packets import AUTOCOMMIT, IN_TRANSACTION
 from pytest_arena._product.sharing._sharing_session import SharingSession
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _PATIENCE = "innodb_lock_wait_timeout"
 _READ_ONLY = ("tx_read_only", "transaction_read_only")

@@ -1,19 +1,14 @@
 """Finds the programs of MySQL and MariaDB."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_arena._product.servers import Unavailable
 from pytest_arena._product.servers._server_programs import Programs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 _SERVERS = ("mariadbd", "mysqld")

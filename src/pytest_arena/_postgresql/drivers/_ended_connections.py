@@ -1,19 +1,14 @@
 """Explains errors of drivers' connections and pools that an earlier test has opened."""
 
-from __future__ import annotations
-
 import asyncio
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from types import FrameType
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from pytest_arena._postgresql import FACTS
 from pytest_arena._values import sqlstate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import FrameType
 
 _MOST_REASONS = 3
 _SIGNS_OF_END = (

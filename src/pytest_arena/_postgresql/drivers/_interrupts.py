@@ -1,12 +1,8 @@
 """Cancels a statement of a connection whose server is a thread of this process."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 # For the folder of a proxy's socket, the function that cancels the statement of a pid.
 interrupts: dict[str, Callable[[int], None]] = {}
