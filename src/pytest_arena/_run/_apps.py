@@ -140,12 +140,14 @@ class Apps:
             return test.app_runs[-1]
         owner = self._current.owner()
         if owner not in self.wide_runs:
-            app: Any = self.build()
+            app: Any = None
             if self._config.lifespan == "session":
                 # No client may have needed the lifespan yet.
                 for fixture in self._current.being_set_up:
                     fixture.find_fixture("arena_lifespan")
                     app = self.fixture_app
+            if app is None:
+                app = self.build()
             app_watcher = self._watcher.app_watcher if self._watcher else None
             self.wide_runs[owner] = self._begin(
                 app, Hooks(app_watcher), self._current.on_top
