@@ -363,10 +363,16 @@ def _client_options(item: pytest.Item) -> Any:
     return request.getfixturevalue("client_options") if request else {}
 
 
-def _use_app(item: pytest.Item) -> None:
-    """Create the test's app before the test opens a session, so that the app starts first."""
+def _use_app(item: pytest.Item, *, for_client: bool = False) -> None:
+    """Create the test's app before the test opens a session, so that the app starts first.
+
+    A lifespan for the whole session starts before the first client.
+    """
     request = getattr(item, "_request", None)
     if request is None:
+        return
+    if for_client:
+        _fixtures.use_app_of(request)
         return
     # An async `arena_app` of the suite cannot be set up inside a running loop.
     if running_loop() is None or _others.has_our_app(item):

@@ -166,6 +166,43 @@ def test_the_first_client_of_a_wide_fixture_starts_the_app(example: Example, pat
         project.run("-q", "-k", name, "-o", f"arena_app={path}").expect(0, passed=1)
 
 
+BY_ARENA = """
+import pytest
+from app import app, Item
+
+def test_sync(arena):
+    with arena.test_client() as client:
+        assert client.post("/answer").json() == "answer"
+
+def test_sync_after_a_row(arena):
+    with arena.session() as session:
+        session.add(Item(name="own"))
+        session.commit()
+    client = arena.test_client()
+    assert client.post("/answer").json() == "answer"
+    assert client.get("/items").json() == ["own", "answer"]
+
+async def test_async(arena):
+    client = arena.client()
+    assert (await client.post("/answer")).json() == "answer"
+
+def test_database_alone(arena):
+    with arena.session() as session:
+        session.add(Item(name="own"))
+    assert not hasattr(app.state, "queue")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["test_sync", "test_sync_after_a_row", "test_async", "test_database_alone"]
+)
+def test_the_first_client_of_a_test_starts_the_app(example: Example, name: str) -> None:
+    """The test requests `arena` alone. Without a client no app starts."""
+    project = with_session_lifespan(example, test_it=BY_ARENA)
+    project.run("-q", f"test_it.py::{name}").expect(0, passed=1)
+
+
 TWICE = """
 import pytest
 

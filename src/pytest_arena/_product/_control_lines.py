@@ -1,16 +1,12 @@
 """Connections of pytest-arena to a server, which reconnect after a loss."""
 
-from __future__ import annotations
-
 import os
 import threading
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 from pytest_arena._process import rest, seconds, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _RETRY_SECONDS = 0.1
 _RESTART_SECONDS = 10.0  # the longest wait for a restarted server

@@ -1,15 +1,10 @@
 """Compares the rows of a database at two times."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._values import TableRows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,8 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is not None:
+            if not test.app_runs and self._config.lifespan == "session":
+                test.use_app(for_client=True)
             if not test.app_runs:
                 self.use(self.build(), test)
             return test.app_runs[-1]

@@ -436,7 +436,7 @@ class FixtureLevels:
         finally:
             for level in reversed(dropped):
                 levels.enter(level, dropped[level])
-            if is_app_untouched and any(level.owner is test for level in dropped):
+            if is_app_untouched:
                 test.remember_app(*(state.record_again() for state in test.app_states))
 
     def before_teardown(self, owner: WideFixture) -> None:

@@ -166,7 +166,7 @@ class ArenaRun:
         self,
         plan: Plan,
         client_options: Callable[[], Mapping[str, object]] = dict,
-        use_app: Callable[[], object] = bool,
+        use_app: Callable[..., object] = bool,
     ) -> None:
         """Begin a test. No connection is opened yet."""
         if self.databases.levels:

@@ -262,7 +262,7 @@ class RunningTest(Hooks):
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # the number of connection checkouts before the test
-    use_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
+    use_app: Callable[..., object] = bool  # sets up the fixture `arena_app`
     # The methods `begin` of the blocks of `expect_changes`.
     blocks: list[Callable[[], None]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)

@@ -2,10 +2,8 @@
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import identifier, literal
 from pytest_arena._postgresql.journal._tables import (
@@ -14,9 +12,6 @@ from pytest_arena._postgresql.journal._tables import (
     Relation,
     Setting,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,13 @@
 """Delays Ctrl-C and timeouts while pytest-arena restores a database."""
 
-from __future__ import annotations
-
 # The module without enums: those of `signal` take ten times as long.
 import _signal as signal  # type: ignore[import-not-found]  # typeshed has no stub for it
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._process import interrupted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGALRM") if hasattr(signal, name)
