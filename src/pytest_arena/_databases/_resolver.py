@@ -346,10 +346,10 @@ class Databases:
         of_engines = requested_by_engines(known_engines.find())
         return name in [(other.product, other.database) for other in of_engines]
 
-    def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture or a hook, and no test, sets up a test database of this name.
+    def accept_fixture_database(self, key: Key | None, name: str) -> bool:
+        """Accept a test database of this name from a fixture or a hook, but not from a test.
 
-        If so, the app may get another first database.
+        Return whether it is accepted. Then the app may get another first database.
         """
         callers = [frame.f_globals.get("__name__") for frame in logical_stack()]
         if self.serial() > 0 and _FIXTURES not in callers:

@@ -287,11 +287,11 @@ class Core(Protocol):
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
 
-    def is_set_up_by_fixture(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture or a hook, and no test, sets up a test database of this name.
+    def accept_fixture_database(self, key: Key | None, name: str) -> bool:
+        """Accept a test database of this name from a fixture or a hook, but not from a test.
 
-        If so, the database is no longer the app's first one. ``key`` is the key of the database of
-        the statement's connection, or None.
+        Return whether it is accepted. Then the database of ``key``, to which the statement's
+        connection belongs, is no longer the app's first one.
         """
 
     def refuse_late(self, *, is_statement: bool = False) -> None:

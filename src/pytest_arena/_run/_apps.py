@@ -146,7 +146,7 @@ class Apps:
             if self._config.lifespan == "session":
                 # No client may have needed the lifespan yet.
                 for fixture in self._current.being_set_up:
-                    fixture.find_fixture("arena_lifespan")
+                    fixture.getfixturevalue("arena_lifespan")
                     app = self.fixture_app
             if app is None:
                 app = self.build()

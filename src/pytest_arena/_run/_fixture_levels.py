@@ -52,8 +52,7 @@ class WideFixture:
 
     name: str
     finish: Callable[[], object]
-    # `getfixturevalue` of the fixture's request.
-    find_fixture: Callable[[str], Any]
+    getfixturevalue: Callable[[str], Any]  # of the fixture's request
     # The fixtures whose set-up requested this one by `getfixturevalue`, the innermost last.
     requesters: tuple[WideFixture, ...] = ()
     # Identifies the fixture's levels. If its first level was dropped as clean, its tear-down gets

@@ -310,7 +310,7 @@ def _replacement(
     """
     name = created_or_dropped_database(statement)
     key = target.key if target else None
-    if not name or not core.is_set_up_by_fixture(key, name):
+    if not name or not core.accept_fixture_database(key, name):
         raise core.ledger.refused(refused_beyond(beyond))
     if not any(_NOT_SENT in note for note in core.ledger.notes):
         core.ledger.note(
