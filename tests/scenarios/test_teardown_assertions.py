@@ -53,6 +53,17 @@ def answers():
 async def test_of_its_file(client, storm, answers):
     answers.append(await client.get("/dancers"))
 
+@pytest.fixture
+def collected():
+    received = []
+    yield received
+    assert [answer.status_code for answer in received] == [200]
+    assert all("Storm" in answer.json() for answer in received)
+
+@proves
+async def test_of_another_name(client, storm, collected):
+    collected.append(await client.get("/dancers"))
+
 class TestValue:
     __slots__ = ()
 
@@ -170,6 +181,7 @@ async def test_by_a_wide_fixture(client, storm, module_answers):
 
 PROVEN = [
     "of_its_file",
+    "of_another_name",
     "beside_slots",
     "of_the_conftest",
     "by_a_finalizer",
@@ -217,5 +229,5 @@ def test_sabotage_counts_what_such_an_assertion_notices(
     tests = TESTS[: TESTS.index("@proves\nasync def test_of_the_conftest")]
     example = seeing(tmp_path_factory.mktemp("sabotaged"), tests).with_files(conftest=CONFTEST)
     found = told(example, "--scenarios-sabotage")
-    statuses = {"of_its_file": "PROVEN", "beside_slots": "PROVEN"}
+    statuses = dict.fromkeys(("of_its_file", "of_another_name", "beside_slots"), "PROVEN")
     assert found.statuses == statuses, found.reason("of_its_file")

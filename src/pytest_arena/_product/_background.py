@@ -1,16 +1,12 @@
 """A thread for pytest-arena's work, for which no test waits."""
 
-from __future__ import annotations
-
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Queue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pytest_arena._process import interrupted, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _ResultT = TypeVar("_ResultT")
 

@@ -1,24 +1,19 @@
 """The folder of this process for its SQLite files."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from pytest_arena._config._read import files_folder
 from pytest_arena.errors import ServerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Files in memory save the syncs of the app's commits (3 ms a test on ext4). In a container
 # /dev/shm often has 64 MB, and could become full.

@@ -2,11 +2,10 @@
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pytest_arena._postgresql._content import COLUMNS, KEY, LIKE_THE_APP, one_snapshot
 from pytest_arena._postgresql._control import (
@@ -16,10 +15,6 @@ from pytest_arena._postgresql._control import (
     literal,
 )
 from pytest_arena._values import SCHEMA, TableRows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _DEFAULT = "public"
 _RAW = ("row",)

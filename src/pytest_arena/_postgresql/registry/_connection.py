@@ -1,17 +1,12 @@
 """Counts the writes of a run, and runs several jobs at the same time."""
 
-from __future__ import annotations
-
 import threading
 from bisect import bisect_right, insort
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pytest_arena._product._background import Background
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
 
 _ResultT = TypeVar("_ResultT")
 

@@ -1,12 +1,7 @@
 """The savepoints of the real connection's transaction."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 
 class SavepointStack(ABC):

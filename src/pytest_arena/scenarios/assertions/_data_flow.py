@@ -64,7 +64,8 @@ _CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
 def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
     """Return the own variables of a function, and the constants of its module.
 
-    The first call for a function takes 1 ms.
+    A variable that the function yields is foreign, because the test may change its object. The
+    first call for a function takes 1 ms.
 
     Args:
         code: the code of the function.
@@ -75,7 +76,11 @@ def own_names(code: CodeType, own_inputs: _Names = _NO_NAMES) -> _Names:
     if function is None:
         return frozenset()
     file = code.co_filename
-    return _own_names_in(function, file, own_inputs, self_contained_helpers(file))
+    own = _own_names_in(function, file, own_inputs, self_contained_helpers(file))
+    for node in ast.walk(function):
+        if isinstance(node, ast.Yield) and node.value:
+            own -= names_read_by(node.value)
+    return own
 
 
 def _own_names_in(
