@@ -86,3 +86,47 @@ def test_commits_and_reads(db, turn):
 def test_a_session_of_a_wide_fixture(server: StoryMySQLServer, tmp_path: Path) -> None:
     """The snapshot of a test's last read ends with the test."""
     shop(server, tmp_path).with_files(test_wide=WIDE_SESSION).run("-q").expect(passed=2)
+
+
+LATE_WORK = """
+import asyncio
+import threading
+from app import Item, app, maker
+from sqlalchemy import select
+
+GATE = threading.Event()
+NAMES = select(Item.name).order_by(Item.id)
+
+
+async def add(name):
+    await asyncio.to_thread(GATE.wait)
+    async with maker.begin() as session:
+        session.add(Item(name=name))
+
+
+@app.post("/later/{name}")
+async def later(name: str):
+    GATE.clear()
+    app.state.task = asyncio.create_task(add(name))
+
+
+async def test_async(client, db_session, arena):
+    await client.post("/later/pear")
+    assert (await db_session.scalars(NAMES)).all() == ["seeded"]
+    GATE.set()
+    await arena.settled()
+    assert (await db_session.scalars(NAMES)).all() == ["seeded", "pear"]
+
+
+def test_sync(test_client, db_session, arena):
+    test_client.post("/later/pear")
+    assert db_session.scalars(NAMES).all() == ["seeded"]
+    GATE.set()
+    arena.settled()
+    assert db_session.scalars(NAMES).all() == ["seeded", "pear"]
+"""
+
+
+def test_db_session_sees_late_work(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """`arena.settled()` ends the transaction that has read before."""
+    shop(server, tmp_path).with_files(test_late=LATE_WORK).run("-q").expect(passed=2)

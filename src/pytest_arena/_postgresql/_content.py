@@ -6,10 +6,9 @@ database itself, not from a record of changes, so that they can check such a rec
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._postgresql._control import (
     Control,
@@ -17,9 +16,6 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 def content(control: Control) -> dict[str, str]:

@@ -219,8 +219,9 @@ class Arena(Generic[S]):
         """Wait until all work that this test's requests have begun is finished.
 
         Such work is a task, a thread, a timer or a job of a pool, and the work that these begin.
-        Await the call in an async test. In a sync test it returns when the work is finished. It
-        costs some microseconds if no work runs.
+        Like a request, the call first commits pending work of ``db_session``. Await the call in an
+        async test. In a sync test it returns when the work is finished. It costs some microseconds
+        if no work runs.
 
         Example::
 
@@ -235,10 +236,11 @@ class Arena(Generic[S]):
         Raises:
             LateWorkError: work still runs after this time. It continues.
         """
-        late_work = self._run.current.running().late_work
+        test = self._run.current.running()
         if running_loop() is not None:
-            return late_work.asettled(patience)
-        late_work.settled(patience)
+            return _asettled(test, patience)
+        test.sessions.commit_sync_sessions()
+        test.late_work.settled(patience)
         return _Settled()
 
     def process(
@@ -745,6 +747,11 @@ def _not_known(record: Request, database: Database, why: str) -> IsolationError:
         cause=str(user_line() or "arena.changes(request)"),
         fix="with arena.expect_changes(...):   around the request",
     )
+
+
+async def _asettled(test: RunningTest, patience: float) -> None:
+    await test.sessions.acommit()
+    await test.late_work.asettled(patience)
 
 
 class _Settled:

@@ -1,17 +1,13 @@
 """Connections of processes that multiprocessing spawns."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from pytest_arena._process import send_to_spawned, when_imported
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import ModuleType
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,14 @@
 """SQLite's templates: files in the user's cache."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sqlite3
 import uuid
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import create_engine
@@ -31,10 +30,6 @@ from pytest_arena._sqlite._guarded_connection import split_script
 from pytest_arena._sqlite._home import Home, written_at
 from pytest_arena._sqlite._live_file import is_whole
 from pytest_arena.errors import TemplateError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _LOCK_SECONDS = 600  # longer than a build takes
 _UNUSED_SECONDS = 14 * 24 * 3600

@@ -8,9 +8,7 @@ crash empties unlogged tables.
 
 # ruff: noqa: S608 - names are written by identifier() and literal() alone
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pytest_arena._postgresql._control import literal
 from pytest_arena._postgresql.journal._tables import (
@@ -19,10 +17,6 @@ from pytest_arena._postgresql.journal._tables import (
     JournalTable,
     Setting,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 # Up to this number pytest-arena reads each sequence, which takes 2 µs. With more sequences it does
 # not know the value of an unused sequence, and does not notice `setval(…, false)` on it.

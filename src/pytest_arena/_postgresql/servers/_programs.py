@@ -1,21 +1,15 @@
 """Finds PostgreSQL's programs."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_arena._product.servers import Unavailable
 from pytest_arena._product.servers._server_programs import Programs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _SECONDS = 60

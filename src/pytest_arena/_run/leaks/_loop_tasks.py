@@ -1,13 +1,11 @@
 """Ends the tasks that a test starts in event loops."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from asyncio import all_tasks, current_task
 from asyncio import wait as wait_for_tasks
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._origin import (
@@ -17,9 +15,6 @@ from pytest_arena._origin import (
 )
 from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._run.leaks._late_work import is_users_task
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # Seconds to wait for the end of cancelled tasks.
 _PATIENCE = 1.0
