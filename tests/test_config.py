@@ -154,6 +154,7 @@ def test_the_cache_is_absolute_and_knows_the_home_folder() -> None:
         ("database", "sqllite", "is none of: auto, sqlite", "--arena-database=sqlite"),
         ("drivers", "refuze", "is none of: refuse, redirect, off", "--arena-drivers=refuse"),
         ("lifespan", "sesion", "is none of: on, session, off", "--arena-lifespan=session"),
+        ("lost_writes", "FAIL", "is none of: warn, fail, off", "--arena-lost-writes=fail"),
         ("scenarios", "strikt", "is none of: off, report, strict", "--arena-scenarios=strict"),
         ("scenario_evidence", "asserted, sedeed", "none of: seeded, requested", "=seeded"),
         ("keep", "fail", "is none of: never, failed, always", "--arena-keep=failed"),

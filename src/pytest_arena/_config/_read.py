@@ -362,7 +362,7 @@ def _check_choice(value: OptionValue, choices: tuple[str, ...]) -> None:
         f"{assignment} is none of: {', '.join(choices)}",
         why="the run would not do what the option says",
         cause=f"a misspelt value in {value.place}",
-        fix=value.assignment(nearest(value.text, choices)),
+        fix=value.assignment(nearest(value.text.lower(), choices)),
     )
 
 
