@@ -536,7 +536,8 @@ def _show_story(
         for entry in excinfo.traceback:
             if not is_library(str(entry.path)):
                 statements.append((str(entry.statement), entry.frame.f_locals))
-        _report.show(report, "arena", run.stale(statements, parts))
+        with suppress(Exception):  # an object of the test may raise any error
+            _report.show(report, "arena", run.stale(statements, parts))
     _report.show(report, _report.STORY, _report.story_lines(parts))
 
 

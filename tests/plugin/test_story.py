@@ -18,7 +18,7 @@ TITLE = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 STALE = """
 import pytest
-from app import Order, Stock, maker
+from app import Order, Stock, engine, maker
 from sqlalchemy import select
 
 
@@ -45,6 +45,12 @@ async def test_refreshed(order, client, db_session):
 async def test_another_cause(order, client):
     await client.post("/settle/1")
     assert 0, "as wanted"
+
+
+async def test_a_connection(order, client):
+    await client.post("/settle/1")
+    async with engine.connect() as connection:
+        assert await connection.scalar(select(Order.status)) == ("lost", engine)
 
 
 def test_sync(db_session, test_client):
@@ -775,7 +781,7 @@ def test_an_instance_that_a_request_has_changed_is_named(example: Example, how: 
     """Where the failed assertion compares it, and it was not read again."""
     project = shop(example, test_stale=STALE)
     project = project.change("app.py", "@app.delete", SETTLE + "@app.delete")
-    run = project.run("-p", "no:randomly", env=env_of(how)).expect(1, failed=10)
+    run = project.run("-p", "no:randomly", env=env_of(how)).expect(1, failed=11)
     run.says(
         "`order` (orders id=1) was loaded before POST /settle/1 changed its status: "
         "`await db_session.refresh(order)`",

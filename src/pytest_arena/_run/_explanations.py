@@ -11,7 +11,6 @@ from itertools import islice
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect
 from sqlalchemy.exc import (
     DBAPIError,
     InvalidRequestError,
@@ -70,7 +69,7 @@ def stale_lines(
     lines: dict[int, str] = {}
     for source, variables in statements:
         for expression, value in _values_in(source, variables):
-            state = inspect(value, raiseerr=False)
+            state = _state_of(value)
             if not isinstance(state, InstanceState) or id(value) in lines:
                 continue
             stale = _stale_columns(state, parts, dialect())
@@ -123,6 +122,13 @@ def _value_of(node: ast.AST, variables: Values) -> object:
         key = _value_of(node.slice, variables)
         if isinstance(key, int | str):
             return dict(_items(_value_of(node.value, variables))).get(key)
+    return None
+
+
+def _state_of(value: object) -> object:
+    # SQLAlchemy's `inspect` connects an engine, and raises an error for an async connection.
+    with suppress(Exception):  # as in `_values_in`
+        return vars(value).get("_sa_instance_state")
     return None
 
 

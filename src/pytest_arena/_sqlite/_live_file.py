@@ -4,23 +4,19 @@ The offsets come from https://sqlite.org/fileformat.html and https://sqlite.org/
 This needs Linux, because on other systems no lock belongs to a descriptor.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 from pytest_arena._origin import as_own
 from pytest_arena._process import path_exists
 from pytest_arena._sqlite import _sql as sql
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 if sys.platform == "linux":
     import fcntl
@@ -66,7 +62,7 @@ class Header:
     is_wal: bool
 
     @classmethod
-    def parse(cls, raw: bytes) -> Header | None:
+    def parse(cls, raw: bytes) -> Self | None:
         """Return the header in a file's first bytes, None if the file is no database."""
         if len(raw) < _HEADER.size:
             return None

@@ -5,8 +5,6 @@
 of 37 MB, ``Backup`` alone would take 7 to 200 times as long (docs/explanation/speed.md).
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import shutil
@@ -14,7 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytest_arena._sqlite import _sql as sql
@@ -26,9 +24,6 @@ from pytest_arena._sqlite._live_file import (
     is_supported,
     set_wal_mode,
 )
-
-if TYPE_CHECKING:
-    from typing import ClassVar
 
 NEVER = -1  # a data version that no file has
 _CHUNK = 256 * 1024  # a multiple of each page size, and less than a processor's cache
@@ -53,7 +48,7 @@ class FileSnapshot:
     A snapshot with a ``parent`` keeps only the differences, and creates its file on demand.
     """
 
-    def __init__(self, file: Path, parent: FileSnapshot | None = None) -> None:
+    def __init__(self, file: Path, parent: "FileSnapshot | None" = None) -> None:
         self._file = file
         self.parent = parent
         # The schema cookie of the live file while it had this content, None if unknown.
@@ -152,7 +147,7 @@ class RestoreMethod(ABC):
 
     name: ClassVar[str]
     has_wal: ClassVar[bool]  # needs a write-ahead log if true, else a rollback journal
-    parent: FileSnapshot | None = None  # the parent of the next snapshots
+    parent: "FileSnapshot | None" = None  # the parent of the next snapshots
 
     def __init__(self, live: LiveFile) -> None:
         self._live = live

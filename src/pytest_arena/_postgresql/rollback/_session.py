@@ -1,16 +1,12 @@
 """A connection of the app to the proxy, and its settings."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
 from pytest_arena._product.sharing._sharing_session import SharingSession
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
 _DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")

@@ -3,16 +3,11 @@
 The keeper process of a private server loads this file, which needs only the standard library.
 """
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+from collections.abc import Iterator
+from typing import Any
 
 _PROTOCOL = 3 << 16
 _SHORTEST = 4  # a message's length counts its own four bytes

@@ -4,8 +4,6 @@ It runs as a script and imports only Python's standard library, so that it start
 stays small. The module with the product's protocol does the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -13,11 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _STOP_SECONDS = 30.0
 
