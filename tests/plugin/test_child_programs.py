@@ -54,7 +54,7 @@ def test_a_client_program_is_refused_unless_it_has_the_tests_database(example: E
     run.says(
         "refused: psql, which would connect to postgresql://127.0.0.1:1/shop",
         "test_it.py:9",
-        'arena.url.replace("+asyncpg", "")',
+        "next:  give psql the test's database: sqlalchemy.make_url(arena.url) has its host, port, ",
         "arena_allow = postgresql://127.0.0.1:1/shop",
         "[A201]",
     )

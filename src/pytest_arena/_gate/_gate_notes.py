@@ -257,8 +257,7 @@ def child_early(name: str, line: CodeLine) -> str:
 def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
     """Return the error for a client program that would open another database than the tests'."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    facts = SUPPORTED[CLIENTS[program]]
-    if program in facts.creating_clients:
+    if program in SUPPORTED[CLIENTS[program]].creating_clients:
         fix = (
             "delete the fixture that creates a test database, and name the source of its tables:\n"
             "arena_schema =\n"
@@ -266,8 +265,8 @@ def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
         )
     else:
         fix = (
-            f"give {program} the test's database, by arena.url without its driver: "
-            f'arena.url.replace("+{facts.drivers[0]}", "")'
+            f"give {program} the test's database: sqlalchemy.make_url(arena.url) has its "
+            "host, port, username and database"
         )
     if NOWHERE not in name:
         fix += f"\nor, if tests may reach this one: arena_allow = {name}"
