@@ -1,12 +1,11 @@
 """Finds the user's line, the request or the test that caused an event."""
 
-from __future__ import annotations
-
 import asyncio
 import dis
 import gc
 import sys
 from asyncio import all_tasks, current_task
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,7 +25,7 @@ from types import (
     FunctionType,
     MethodType,
 )
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 import greenlet
@@ -41,9 +40,6 @@ from pytest_arena._process import (
 )
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 
 def user_line() -> CodeLine | None:
@@ -86,7 +82,7 @@ _ACT_FOR_THEIR_CALLERS = {
 }
 
 
-def call_of_test() -> Call:
+def call_of_test() -> "Call":
     """Return the lines of test files on the stack, innermost first, if a test file calls the app.
 
     Return no lines if no test file is on the stack, or if no app function is between the test file
@@ -605,12 +601,12 @@ def background_job_here() -> BackgroundJob | None:
 
 
 # The fixture of a wider scope whose set-up or tear-down runs, or that started the running task.
-OF_WIDE_FIXTURE: ContextVar[ThreadOwner | None] = ContextVar(
+OF_WIDE_FIXTURE: ContextVar["ThreadOwner | None"] = ContextVar(
     "arena: of a wider fixture", default=None
 )
 
 
-def wide_fixture_here() -> ThreadOwner | None:
+def wide_fixture_here() -> "ThreadOwner | None":
     """Return the wider fixture whose set-up, tear-down or task runs here, even if it has ended.
 
     An ``asyncio.Runner`` may outlive a fixture. Its later coroutines have the fixture's context,
@@ -700,7 +696,7 @@ def start_of(thread: Thread) -> ThreadStart:
 
 
 # The lifespan that started the running task, thread or job.
-LIFESPAN: ContextVar[ThreadOwner | None] = ContextVar(
+LIFESPAN: ContextVar["ThreadOwner | None"] = ContextVar(
     "arena: the lifespan that this is a part of", default=None
 )
 

@@ -1,11 +1,10 @@
 """Small values that packages exchange, and copies of containers that can be restored."""
 
-from __future__ import annotations
-
 import hashlib
 import linecache
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
@@ -16,11 +15,8 @@ from itertools import chain
 from operator import is_
 from pathlib import Path
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 # A pattern of the blanks and comments before the first word of a statement. It matches in one way
 # only. Otherwise the regex would try many combinations.
@@ -292,7 +288,7 @@ class Address:
         folder = number.partition("/")[0]
         return f"{PROXY_FOLDER}{folder}"
 
-    def as_(self, login: ServerLogin) -> Address:
+    def as_(self, login: ServerLogin) -> "Address":
         """Return the same database with another login."""
         return replace(self, user=login.user, password=login.password)
 

@@ -27,14 +27,10 @@ Each message has the same four parts: what happened, why it matters, the likely 
 code, the next step. It ends with a code. The page about it is ``docs/reference/errors/<code>.md``.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import ClassVar
 
 __all__ = [
     "AfterSessionError",

@@ -97,6 +97,13 @@ def test_rows_that_a_job_deletes_were_seeded(tmp_path: Path) -> None:
     assert found.reason("nothing to purge") == "no row was seeded"
 
 
+def test_no_fault_applies_to_a_test_without_a_request(tmp_path: Path) -> None:
+    """The totals do not say that the scenario was tried."""
+    example = project(tmp_path, [], JOBS).with_paths({"specs/stories.feature": STEPS})
+    found = told(example, "--scenarios-sabotage")
+    found.run.says("1 of 2 proven under sabotage too (no fault applies to 1 of them), 1 hollow")
+
+
 def test_what_the_job_passes_to_a_function_of_the_test_is_of_the_app(tmp_path: Path) -> None:
     """The test passes the same text to it, and that proves nothing."""
     example = project(tmp_path, [], REPORTED).with_paths({"specs/stories.feature": STEPS})

@@ -1,24 +1,26 @@
 """Restores the app's state in memory after a test."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections import ChainMap, UserDict, UserList
-from collections.abc import MutableMapping, MutableSequence, MutableSet
+from collections.abc import (
+    Collection,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+    MutableSet,
+)
 from contextlib import suppress
 from functools import lru_cache
 from queue import Queue
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from pytest_arena._app._kind import apps_of, is_frameworks_app
 from pytest_arena._config._load import is_library, project_modules
 from pytest_arena._values import PLAIN, Contents, holds_values, is_data
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
 
 OVERRIDES = "app.dependency_overrides"
 # The attributes of Starlette's apps and routers that tests set. The app sets the other attributes.
@@ -193,7 +195,7 @@ class AppState:
                 changed[name] = None
         return [*changed]
 
-    def record_again(self) -> AppState:
+    def record_again(self) -> "AppState":
         """Record the present state of the same app."""
         return AppState(self.app, self._lifespan_state, self._runs)
 

@@ -1,23 +1,19 @@
 """pytest-arena's SQLite connections, and the settings of the app's connections."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
 import sqlite3
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 from pytest_arena._origin import is_own
 from pytest_arena._process import path_exists
 from pytest_arena.errors import causes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
@@ -221,7 +217,7 @@ class OwnConnection(sqlite3.Connection):
         finally:
             self.execute("COMMIT")
 
-    def copy_into(self, target: OwnConnection) -> None:
+    def copy_into(self, target: "OwnConnection") -> None:
         """Replace the content of the target's file, in place, for every open connection.
 
         SQLite's online backup increases the change counter and the schema cookie, so that other

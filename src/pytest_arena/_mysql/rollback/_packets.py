@@ -3,18 +3,14 @@
 https://mariadb.com/kb/en/clientserver-protocol/
 """
 
-from __future__ import annotations
-
 import socket
 import struct
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from pytest_arena._product.sharing._sockets import Disconnected
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _LARGEST = 0xFFFFFF  # bytes in one part of a packet
 _CHUNK = 65536
@@ -333,7 +329,7 @@ class ClientLogin:
     body: bytes
 
     @classmethod
-    def read(cls, body: bytes) -> ClientLogin:
+    def read(cls, body: bytes) -> "ClientLogin":
         """Read the packet."""
         (abilities,) = struct.unpack_from("<I", body)
         position = body.index(b"\0", 32) + 1

@@ -1,23 +1,18 @@
 """The Unix socket of a proxy in this process, and the connections to it."""
 
-from __future__ import annotations
-
 import socket
 import tempfile
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from threading import Thread
-from typing import TYPE_CHECKING
 
 from pytest_arena._values import PROXY_FOLDER
 from pytest_arena.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _CONNECTIONS = 128  # the most connections that wait to be accepted
 
@@ -45,7 +40,7 @@ class ProxySocket:
     """
 
     def __init__(
-        self, name: str, client: Callable[[socket.socket, int], ServedConnection]
+        self, name: str, client: Callable[[socket.socket, int], "ServedConnection"]
     ) -> None:
         _remove_folders_of_killed_runs(name)
         self.folder = Path(tempfile.mkdtemp(prefix=PROXY_FOLDER))

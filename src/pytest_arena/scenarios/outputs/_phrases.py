@@ -133,12 +133,24 @@ def totals(document: Document) -> str:
         proven = counts.pop(Status.PROVEN, 0)
         text = f"{proven} of {count} proven"
         if document.is_sabotaged:
-            text += " under sabotage too"
+            text += f" under sabotage too{_unbroken(document)}"
         elif proven:
             text += " (not tried: --scenarios-sabotage)"
     for status, number in counts.items():
         text += f", {number} {status.value.lower()}"
     return text
+
+
+def _unbroken(document: Document) -> str:
+    """Return how many proven scenarios no fault applies to, "" if there is none."""
+    count = 0
+    for judged in document.scenarios:
+        results = {
+            sabotage.result for test in judged.tests for sabotage in test.sabotages
+        }
+        if judged.status is Status.PROVEN and "noticed" not in results:
+            count += 1
+    return f" (no fault applies to {count} of them)" if count else ""
 
 
 def judged_count(document: Document) -> str:
