@@ -133,7 +133,7 @@ def totals(document: Document) -> str:
         proven = counts.pop(Status.PROVEN, 0)
         text = f"{proven} of {count} proven"
         if document.is_sabotaged:
-            text += f" under sabotage too{_unbroken(document)}"
+            text += f" under sabotage too{_count_without_fault(document)}"
         elif proven:
             text += " (not tried: --scenarios-sabotage)"
     for status, number in counts.items():
@@ -141,8 +141,11 @@ def totals(document: Document) -> str:
     return text
 
 
-def _unbroken(document: Document) -> str:
-    """Return how many proven scenarios no fault applies to, "" if there is none."""
+def _count_without_fault(document: Document) -> str:
+    """Return the number of proven scenarios whose tests noticed no fault, as a text.
+
+    The text is empty if the number is 0.
+    """
     count = 0
     for judged in document.scenarios:
         results = {
