@@ -55,7 +55,6 @@ NAVIGATION = {
             "reference/command-line",
             "reference/doctor",
             "reference/scenarios",
-            "reference/capabilities",
             "reference/rights",
             "reference/support",
             "reference/hooks",
@@ -104,9 +103,7 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
-linkcheck_ignore = [
-    re.escape(SOURCE)
-]  # links into the checkout are followed by tests/test_links.py
+linkcheck_ignore = [re.escape(SOURCE)]
 linkcheck_timeout = 20
 
 _TITLED = re.compile(r'^( *)(`{3,})(\w+) title="?([^"\s]+)"?.*$', re.MULTILINE)

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from pytest_arena._postgresql.servers._programs import OLDEST
-from tests.test_links import LINK, PAGES
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*.md")]
+LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 # What a user's own environment shows of it; run without pytest's plugins, without its dependencies.
@@ -130,7 +131,8 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
     """Its Pythons, the lowest versions, the servers that the suite is run on."""
     page = (ROOT / "docs/reference/support.md").read_text(encoding="utf-8")
     pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
-    servers = re.findall(r"^POSTGRESQL_(\d+) :=", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    nightly = (ROOT / ".github/workflows/nightly.yml").read_text(encoding="utf-8")
+    servers = re.findall(r'"(\d+)"', nightly.partition("postgresql: [")[2].partition("]")[0])
     assert f"| Python | CPython {', '.join(pythons)} |" in page
     assert f"| PostgreSQL | {', '.join(servers)} |" in page
     assert int(servers[0]) == OLDEST
