@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from pytest_arena.testing import Example, fastapi_example
 from tests import forks
+from tests.example import Example, fastapi_example
 from tests.servers.beside import ServerBeside
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing import Example
+from tests.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -39,7 +39,7 @@ from tests.servers.waiting import end_cluster, lives, server_pid, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 ROOT = Path(__file__).parent.parent
 SERVER = address()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 SEEDS = """
 import asyncio, sys

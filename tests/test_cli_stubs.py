@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import fastapi_example
 from tests.command import arena
+from tests.example import fastapi_example
 
 if TYPE_CHECKING:
     from pathlib import Path

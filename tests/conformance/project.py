@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing import Example
 from tests.conformance import project_texts as common
 from tests.conformance.products import lacks_of, product_of
 from tests.conformance.stories_kept import ANY_KIND, ASYNC_ONLY, SAME_KIND
+from tests.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

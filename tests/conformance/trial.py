@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from pytest_arena.testing import Run
 from tests.conformance import stories_failing as failing
 from tests.conformance.products import lacks_of, product_of
 from tests.conformance.project import kept_stories, project, written_for
 from tests.conformance.setting import CAPABILITIES, Setting
 from tests.conformance.verdict import Broken, Told, Verdict, judged
+from tests.example import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 __all__ = ["ORDERS", "Conformance", "Trial", "promises_hold"]
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing import Run
     from tests.conformance.setting import Setting
+    from tests.example import Run
 
 __all__ = ["Broken", "Told", "Verdict", "judged"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import Example
+from tests.example import Example
 from tests.gate.postgresql import SERVER
 
 if TYPE_CHECKING:

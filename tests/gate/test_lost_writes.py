@@ -21,7 +21,7 @@ from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 SEED = """
 from app import Dancer

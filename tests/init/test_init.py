@@ -21,8 +21,8 @@ from tests.servers.postgresql import address
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_arena.testing import Example
     from tests.command import Called
+    from tests.example import Example
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OPTIONS = {

@@ -16,7 +16,7 @@ from pytest_arena._sqlite import _copy
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._restore import Pages, Wal, works
 from pytest_arena.errors import IsolationError
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 from tests.isolation.conformance import World, dump, new_world
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena.errors import IsolationError
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 from tests.isolation.conformance import PYTHON, World, new_world
 
 if TYPE_CHECKING:

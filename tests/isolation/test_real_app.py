@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 APP = """
 import os

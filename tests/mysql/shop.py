@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing import Example
+from tests.example import Example
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing import Example
     from tests.conformance.story_mysql_server import StoryMySQLServer
+    from tests.example import Example
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from tests.mysql.shop import shop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
     from tests.conformance.story_mysql_server import StoryMySQLServer
+    from tests.example import Example
 
 APP = """
 from fastapi import Depends, FastAPI

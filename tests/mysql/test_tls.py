@@ -25,8 +25,8 @@ from tests.servers.crowded import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
     from tests.conformance.story_mysql_server import StoryMySQLServer
+    from tests.example import Example
 
 _CERTIFICATE = (
     "req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"

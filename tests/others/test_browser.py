@@ -15,7 +15,7 @@ from tests.plugin.test_streams import LIVE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(PROGRAMS)}"),

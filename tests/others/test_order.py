@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena.testing import Example
+from tests.example import Example
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -13,7 +13,7 @@ from tests.plugin.shop import env_of, shop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 REDIS = ("127.0.0.1", 6379)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 REASON = "sse-starlette is not installed: `make test-full` has it, in an environment of its own"
 pytestmark = pytest.mark.skipif(find_spec("sse_starlette") is None, reason=REASON)

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena.testing import Example
+from tests.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

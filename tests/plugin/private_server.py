@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._product.servers._places import ServerFolder
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 __all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]
 

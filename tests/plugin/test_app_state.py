@@ -10,7 +10,7 @@ from tests.plugin.test_litestar import APP as LITESTAR
 from tests.plugin.test_wsgi import flask  # noqa: F401 - a fixture of this module, too
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # A cache in each place where an app of Starlette's may keep one.
 ROUTES = """

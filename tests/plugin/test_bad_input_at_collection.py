@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 ONE = "def test_one():\n    pass\n"
 WORKERS = ("-p", "xdist.plugin", "-n", "2")

@@ -10,7 +10,7 @@ from tests.parameters import slow_except
 from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 SINCE_THE_BEGINNING = """
 import subprocess, sys

@@ -10,7 +10,7 @@ import pytest
 from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 needs_psql = pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
 

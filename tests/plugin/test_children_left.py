@@ -11,7 +11,7 @@ from tests.plugin.test_own_queues import EACH
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 WRITER = """
 import sys

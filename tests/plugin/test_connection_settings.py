@@ -13,7 +13,7 @@ from tests.plugin.test_leaks_scoped import SERVER
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Run
+    from tests.example import Run
 
 ASKED = """
 import pytest

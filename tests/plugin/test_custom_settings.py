@@ -11,7 +11,7 @@ from tests.plugin.private_server import on_postgresql
 from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 SERVER = URL.render_as_string(hide_password=False)
 SEED = """

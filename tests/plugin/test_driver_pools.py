@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import Example
+from tests.example import Example
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 USES_THE_APP = """
 from app import engine, names

@@ -14,7 +14,7 @@ from tests.plugin.test_early_children import USES_THE_APP
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # A fork of a process that has imported pytest long ago has another start.
 pytestmark = pytest.mark.usefixtures("whole_process")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 PLUGINS = '"-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin"'
 RUN = f"""

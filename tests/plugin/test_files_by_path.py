@@ -15,7 +15,7 @@ from tests.parameters import slow_except
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 ROUTES = """
 

@@ -8,7 +8,7 @@ from tests.plugin.test_late_work import isolation
 from tests.plugin.test_warm_pools import HOWS, warm_app
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 TESTS = """
 import asyncio

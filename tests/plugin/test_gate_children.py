@@ -11,7 +11,7 @@ import pytest
 from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 CLI = """
 import os, sqlite3, sys

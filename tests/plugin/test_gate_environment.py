@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import Example
+from tests.example import Example
 from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
 
 if TYPE_CHECKING:

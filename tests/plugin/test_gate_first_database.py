@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 USES_THE_APP = """
 async def test_the_app_has_its_schema_and_seed(client, db_session, arena):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 REDIRECTED, REFUSED = "redirected", "refused"
 STOPPED = "stopped"  # by SQLite, to which the guard has forbidden it: there is no line

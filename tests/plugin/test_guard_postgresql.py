@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena.testing import Example
+from tests.example import Example
 from tests.gate.postgresql import SERVER
 from tests.servers.postgresql import rows
 from tests.servers.waiting import end_cluster

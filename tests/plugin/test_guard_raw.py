@@ -9,7 +9,7 @@ from tests.plugin.developer import small_example, untouched
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 RAW = """
 import asyncio

@@ -12,7 +12,7 @@ from tests.plugin.developer import change_of, small_example, untouched
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # Every moment writes by the app's engine, and on the way round it, each time to a file of its own;
 # nobody looks at errors.

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 KEEP = """
 import pytest

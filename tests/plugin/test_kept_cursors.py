@@ -10,7 +10,7 @@ from tests.parameters import slow_except
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # The result of raw_connection() is dropped at once, and with it the connection returns to the pool.
 KEPT = """

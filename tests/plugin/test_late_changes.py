@@ -14,7 +14,7 @@ from tests.servers.postgresql import URL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 RUNS_PROGRAM = "subprocess.run([sys.executable, 'deletes.py'], check=True)"
 PROGRAM = "def {}:\n    import subprocess, sys\n    " + RUNS_PROGRAM

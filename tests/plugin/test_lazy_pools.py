@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import Example
+from tests.example import Example
 from tests.plugin.test_driver_pools import INI, SCHEMA
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tests.plugin.developer import small_example
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Run
+    from tests.example import Run
 
 # A factory as factory_boy's documentation has it, by what it does: add, and flush.
 SCOPED = """

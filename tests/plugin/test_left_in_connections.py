@@ -10,7 +10,7 @@ from tests.plugin.private_server import private_server
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 ON_A_SERVER = """
 import pytest

@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.test_levels_scopes import CONFTEST
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 LOG = """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # The oracle: tests assert the exact rows at their start, then make a mess of them.
 CONFTEST = """

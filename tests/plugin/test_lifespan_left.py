@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.test_lifespan_work import APP
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 IGNORE = "default::pytest.PytestUnhandledThreadExceptionWarning"
 

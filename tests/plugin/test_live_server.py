@@ -11,7 +11,7 @@ from tests.plugin.test_story import stories
 from tests.plugin.test_streams import LIVE
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 STORY = """
 import asyncio, urllib.request

@@ -10,7 +10,7 @@ from tests.plugin.shop import HOWS, env_of
 from tests.plugin.test_lost_by_fixtures import APP
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 JOBS = """
 import asyncio

@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.shop import env_of
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 APP = """
 from contextlib import asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.shop import HOWS, env_of
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 APP = """
 import asyncio

@@ -17,7 +17,7 @@ from pytest_arena._gate._unnamed import (
 from tests.plugin.shop import env_of
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 APP = """
 import os

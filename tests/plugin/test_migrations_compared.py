@@ -12,7 +12,7 @@ from tests.plugin.test_postgresql_story import on_postgresql
 from tests.plugin.test_templates_alembic import ASYNC_ENV, SYNC_ENV, with_migrations
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # The model says NOT NULL.
 NULLABLE = 'sa.Column("name", sa.String, unique=True)'

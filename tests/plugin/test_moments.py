@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.shop import APP, env_of, shop
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # Tells what was said on connections of arena's own since the last test. No test waits for what is
 # said in the background, once a run: whose databases are dead, and how the next one is called.

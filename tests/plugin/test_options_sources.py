@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # Prints what the run was told, by what it does: the seeded names, and whether a database was kept.
 TESTS = """

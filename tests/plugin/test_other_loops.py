@@ -10,7 +10,7 @@ import pytest
 from tests.plugin.shop import shop
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 APP = """
 

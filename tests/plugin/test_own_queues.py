@@ -10,7 +10,7 @@ from tests.plugin.test_late_work import isolation
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 WORKERS = """
 import asyncio

@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # What a fixture of such a suite does, by the statements that SQLAlchemy-Utils sends.
 MAKES_ITS_OWN = """

@@ -10,7 +10,7 @@ from tests.libraries import GIVES_BACK_WHAT_IS_CANCELLED
 from tests.plugin.private_server import PRODUCTION
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # An outbox that is emptied every millisecond, as people write it.
 POLLING = """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql.servers._programs import folders, read_programs
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 from tests.servers.stand_ins import StandIn, says
@@ -22,7 +22,7 @@ from tests.servers.waiting import end_cluster, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 TESTS = """
 async def test_async(client):

@@ -18,7 +18,7 @@ from tests.servers.waiting import lives, server_pid, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 KILL, INTERRUPT, TERMINATE = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
 XDIST = ("-p", "xdist.plugin")

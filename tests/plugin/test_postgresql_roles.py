@@ -13,7 +13,7 @@ from tests.plugin.private_server import PrivateServer, on_postgresql, private_se
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 URL = "postgresql+asyncpg://shop_app:s3cret@db.example.org/shop"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 XDIST = ("-p", "xdist.plugin")
 

@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # A worker as people write it, which knows nothing of arena: paid orders are shipped.
 WORKER = """

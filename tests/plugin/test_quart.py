@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import APP, CONFIG, SEED, Example
+from tests.example import APP, CONFIG, SEED, Example
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from pytest_arena._changes import Mask
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 BREAKS = """
 

@@ -11,7 +11,7 @@ from tests.plugin.private_server import PRODUCTION
 from tests.plugin.test_session_functions import SERVER
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # pool_size=1: the app's only connection is the app's; foreign keys by the app's own listener.
 MORE = """

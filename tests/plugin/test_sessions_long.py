@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 LONG = """
 import pytest

@@ -11,7 +11,7 @@ from tests.parameters import slow_except
 from tests.plugin.shop import HOWS, env_of, shop
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 TITLE = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 

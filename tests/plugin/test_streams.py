@@ -11,7 +11,7 @@ from tests.plugin.shop import APP, env_of, shop
 from tests.plugin.test_story import stories
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 LIVE = (
     APP

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import Example
+from tests.example import Example
 from tests.parameters import slow_except
 from tests.plugin.suites import (
     engine_per_test,

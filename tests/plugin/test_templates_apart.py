@@ -11,7 +11,7 @@ from tests.parameters import slow_except
 from tests.plugin.private_server import on_postgresql, private_server
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # The row names all that a test may replace.
 SEED = """

@@ -12,7 +12,7 @@ import pytest
 from tests.plugin.private_server import on_postgresql, private_server
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 ANALYTICS = """
 from sqlalchemy import create_engine, text

@@ -10,7 +10,7 @@ from tests.plugin.test_late_work import isolation
 from tests.plugin.test_warm_pools import HOWS, warm_app
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # Each is begun without a request, in one test, and goes on in the next.
 TESTS = """

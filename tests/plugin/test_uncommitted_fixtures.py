@@ -10,7 +10,7 @@ from tests.plugin.shop import env_of, shop
 from tests.plugin.test_own_clients import not_committed
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 TESTS = """
 import pytest

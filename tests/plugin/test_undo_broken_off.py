@@ -11,7 +11,7 @@ from tests.plugin.private_server import PrivateServer, on_postgresql, private_se
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 # By no signal: that is made to wait, and here is what happens to one who does not.
 CONFTEST = """

@@ -13,7 +13,7 @@ from tests.plugin.test_postgresql_story import on_postgresql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 RINGS = """
 import signal

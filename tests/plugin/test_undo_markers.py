@@ -12,7 +12,7 @@ from tests.servers.postgresql import URL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 CONFTEST = """
 import pytest

@@ -12,7 +12,7 @@ from tests.servers.postgresql import URL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 SERVER = URL.render_as_string(hide_password=False)
 

@@ -12,7 +12,7 @@ from tests.plugin.private_server import on_postgresql, private_server
 from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 SCHEMA = """
 CREATE TABLE parts (id int, region text, amount int) PARTITION BY LIST (region);

@@ -13,7 +13,7 @@ from tests.plugin.private_server import PrivateServer, on_postgresql, private_se
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 REPLICA = "GRANT SET ON PARAMETER session_replication_role TO {role}"
 # What each role is made of. The last two have rights as the roles have that hosters give out: a

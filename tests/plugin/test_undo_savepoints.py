@@ -11,7 +11,7 @@ from tests.plugin.private_server import on_postgresql, private_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 CONFTEST = """
 import pytest

@@ -13,7 +13,7 @@ from tests.servers.postgresql import URL, rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import Run
+from tests.example import Run
 from tests.plugin.private_server import PRODUCTION, PrivateServer, private_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 pytestmark = pytest.mark.slow
 

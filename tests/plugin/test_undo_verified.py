@@ -20,7 +20,7 @@ from tests.servers.postgresql import URL, connect, rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 pytestmark = pytest.mark.slow
 SERVER = URL.render_as_string(hide_password=False)

@@ -10,7 +10,7 @@ from tests.plugin.test_late_work import isolation
 from tests.plugin.test_own_queues import EACH, app_with_workers
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 CALLBACKS = """
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -10,7 +10,7 @@ from tests.plugin.test_postgresql_story import PRODUCTION
 from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 SERVER = URL.render_as_string(hide_password=False)
 

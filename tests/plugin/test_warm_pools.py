@@ -12,7 +12,7 @@ from tests.plugin.test_postgresql_story import on_postgresql
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 WARM = """
 import asyncio

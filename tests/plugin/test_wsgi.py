@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import CONFIG, Example
+from tests.example import CONFIG, Example
 
 if TYPE_CHECKING:
     from pathlib import Path

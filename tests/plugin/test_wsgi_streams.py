@@ -9,7 +9,7 @@ import pytest
 from tests.plugin.test_wsgi import flask  # noqa: F401 - a fixture of this module, too
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 ROUTES = """
 

@@ -17,7 +17,7 @@ from pytest_arena._postgresql.rollback._proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
     from tests.rollback.named import Named
 
 SCHEMA = """

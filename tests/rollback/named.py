@@ -10,7 +10,7 @@ from tests.command import arena
 from tests.servers.postgresql import URL, rows, run
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 PASSWORD = "hush-hush"  # noqa: S105 - the server asks for none
 APPS = "postgresql+asyncpg://me:s3cret@db.example.org/shop"

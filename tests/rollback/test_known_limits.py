@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 HEAD = """
 import asyncio

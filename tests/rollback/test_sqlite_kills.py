@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 WRITES = """
 import pytest

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 __all__ = ["Told", "feature", "project", "told"]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
     from tests.scenarios.proving import Told
 
 __all__ = [

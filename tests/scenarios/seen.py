@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
     from tests.scenarios.proving import Told
 
 __all__ = ["facts_of", "scenarios", "seeing"]

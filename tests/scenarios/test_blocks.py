@@ -11,7 +11,7 @@ from tests.scenarios.proving import told
 if TYPE_CHECKING:
     from tests.scenarios.proving import Told
 
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 
 SPEC = """
 Feature: Dancers

@@ -10,7 +10,7 @@ from tests.scenarios.seen import seeing
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 TESTS = """
 from app import Dancer, app, get_db

@@ -12,7 +12,7 @@ from tests.scenarios.seen import seeing
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 NUMBER = "078-05-1120"
 

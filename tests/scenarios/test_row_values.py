@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena.testing import fastapi_example
+from tests.example import fastapi_example
 from tests.scenarios.proving import told
 
 if TYPE_CHECKING:

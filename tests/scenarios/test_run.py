@@ -11,7 +11,7 @@ from tests.scenarios.proving import NO_EVIDENCE, XDIST, feature, project, told
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
 
 TESTS = """
 import pytest

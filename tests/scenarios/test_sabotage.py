@@ -28,7 +28,7 @@ from tests.scenarios.sabotaged import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
     from tests.scenarios.proving import Told
 
 ALL = (HONEST, TWINS, FOREIGN, WIDE)

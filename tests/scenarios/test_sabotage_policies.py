@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena.testing import Example
+    from tests.example import Example
     from tests.scenarios.proving import Told
 
 URL = "postgresql+asyncpg://shop_app:s3cret@db.example.org/shop"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.testing import APP
+from tests.example import APP
 from tests.plugin.test_wsgi import APP as WSGI_APP
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, scenarios, seeing

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_arena.testing import Example
     from tests.conformance.story_mysql_server import StoryMySQLServer
+    from tests.example import Example
 
 
 def rolled_back(server: StoryMySQLServer, folder: Path, driver: str = "mysql+asyncmy") -> Example:

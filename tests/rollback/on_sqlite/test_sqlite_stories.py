@@ -9,7 +9,7 @@ import pytest
 from tests.parameters import slow_except
 
 if TYPE_CHECKING:
-    from pytest_arena.testing import Example, Run
+    from tests.example import Example, Run
 
 HEAD = """
 import asyncio

@@ -103,12 +103,8 @@ class Run:
     @property
     def outcomes(self) -> dict[str, int]:
         """The counts in the closing line."""
-        closing = [
-            line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)
-        ]
-        counts = re.findall(
-            r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1]
-        )
+        closing = [line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)]
+        counts = re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1])
         outcomes = {}
         for number, name in counts:
             plural = "errors" if name == "error" else name
@@ -119,9 +115,7 @@ class Run:
         """Assert that each text was printed. Any white space counts as one space."""
         printed = " ".join(self.output.split())
         for text in texts:
-            assert " ".join(text.split()) in printed, (
-                f"{text!r} is not in:\n{self.output}"
-            )
+            assert " ".join(text.split()) in printed, f"{text!r} is not in:\n{self.output}"
         return self
 
     def never_says(self, *texts: str) -> Run:
@@ -160,9 +154,7 @@ class Example:
             path.write_text(text)
         return self.folder
 
-    def run(
-        self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None
-    ) -> Run:
+    def run(self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None) -> Run:
         """Run pytest on the example, with the plugin or without it."""
         return self.python(*_pytest(args, plugin=plugin), env=env)
 
@@ -198,9 +190,7 @@ class Example:
         )
         return done.returncode, done.stdout
 
-    def start(
-        self, *args: str, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[str]:
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start pytest on the example with the plugin. Return the process, with its pipes."""
         return self.start_python(*_pytest(args, plugin=True), env=env)
 
