@@ -1,92 +1,204 @@
-"""The command: `python -m bench [--quick | --smoke] [--only NAME] [--json FILE]`.
+"""Time whole suites side by side: `python -m bench [--rounds N] [--tests N] [--only PRODUCT]`.
 
-What lasts long, `LASTING`, is measured where it is named alone.
+BENCH_POSTGRESQL and BENCH_MYSQL name servers by URLs whose users may create databases. Without a
+server the product's table is left out. A full run writes its tables to docs/explanation/speed.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import random
+import re
 import sys
-from dataclasses import asdict
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
+from platform import python_version
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from bench import (
-    boundaries,
-    calls,
-    effort,
-    end_to_end,
-    endurance,
-    evidence,
-    live_server,
-    loops,
-    mysql,
-    rollback,
-    start,
-    suites_postgresql,
-    undo,
-    untouched,
-)
-from bench.page import replace_tables
-from bench.place import ROOT, machine
-from bench.server import named
+from sqlalchemy import create_engine, make_url, text
 
-MEASURES = {
-    "end-to-end": end_to_end.measure,
-    "boundaries": boundaries.measure,
-    "untouched": untouched.measure,
-    "start": start.measure,
-    "calls": calls.measure,
-    "loops": loops.measure,
-    "undo": undo.measure,
-    "rollback": rollback.measure,
-    "mysql": mysql.measure,
-    "suites-postgresql": suites_postgresql.measure,
-    "evidence": evidence.measure,
-    "live-server": live_server.measure,
+from bench.runs import Suite, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "speed.md"
+BEGIN = "<!-- written by `make bench`, from here -->"
+END = "<!-- to here -->"
+LIBRARIES = ("SQLAlchemy", "aiosqlite", "asyncpg", "asyncmy", "FastAPI", "httpx2", "pytest")
+
+FLOOR = "no isolation"
+SQLITE = {
+    FLOOR: Variant("floor"),
+    "**pytest-arena, `copy`**": Variant("", {"arena_isolation": "copy"}),
+    "a copied file, an engine for each test": Variant("file_copy"),
+    "rollback with savepoints": Variant("rollback"),
+    "`create_all` and `drop_all`, an engine for each test": Variant("recipe"),
 }
-LASTING = {"endurance": endurance.measure}
-PAGE = ROOT / "docs" / "explanation" / "speed.md"
+POSTGRESQL = {
+    FLOOR: Variant("floor"),
+    "**pytest-arena, `undo`**": Variant("", {"arena_isolation": "undo"}),
+    "pytest-arena, `clone`": Variant("", {"arena_isolation": "clone"}),
+    "rollback with savepoints": Variant("rollback"),
+    "`TRUNCATE` of all tables": Variant("truncate"),
+    "`create_all` and `drop_all`, an engine for each test": Variant("recipe"),
+}
+if find_spec("pytest_postgresql"):
+    name = "pytest-postgresql's fixture, an engine for each test"
+    needs = ("-p", "pytest_postgresql.plugin")
+    POSTGRESQL[name] = Variant("pytest_postgresql", needs=needs)
+MYSQL = {
+    FLOOR: Variant("floor"),
+    "**pytest-arena, `undo`**": Variant("", {"arena_isolation": "undo"}),
+    "pytest-arena, `clone`": Variant("", {"arena_isolation": "clone"}),
+    "`TRUNCATE` of all tables": Variant("truncate"),
+}
+PRODUCTS = {
+    "SQLite": (SQLITE, "", "sqlite+aiosqlite"),
+    "PostgreSQL": (POSTGRESQL, "BENCH_POSTGRESQL", "postgresql+asyncpg"),
+    "MySQL": (MYSQL, "BENCH_MYSQL", "mysql+asyncmy"),
+}
+LOOPS = {
+    "one loop for all": "session",
+    "a loop for each test": "function",
+}
 
 
 def main() -> None:
-    """Measure, print, and write the page, if all of it was measured in full."""
-    given = _arguments()
-    chosen = effort.SMOKE if given.smoke else effort.QUICK if given.quick else effort.FULL
-    where = ", ".join(filter(None, (machine(), named())))
-    is_lasting = given.only == [*LASTING]
-    # The page names the machine once, above the tables of the other measures.
-    place = "on the same machine" if is_lasting else where
-    parts, tables = [f"{datetime.now(UTC):%Y-%m-%d}, {place}.\n"], []
-    print(parts[0])
-    everything = MEASURES | LASTING
-    for name in given.only or (everything if given.smoke else MEASURES):
-        started = perf_counter()
-        for table in everything[name](chosen):
-            tables.append({"measure": name, **asdict(table)})
-            parts.append(table.markdown())
-            print(parts[-1])
-        print(f"({name}: {perf_counter() - started:.0f} s)\n", file=sys.stderr)
-    if given.json:
-        given.json.write_text(json.dumps({"where": where, "tables": tables}, indent=2))
-    if chosen is effort.FULL and (is_lasting or not given.only):
-        target = "bench-endurance" if is_lasting else "bench"
-        replace_tables(PAGE, "\n".join(parts), target=target)
-        print(f"written to {PAGE.relative_to(ROOT)}")
-
-
-def _arguments() -> argparse.Namespace:
+    """Measure, print, and write the page after a full run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="within a minute; writes nothing")
-    size.add_argument("--smoke", action="store_true", help="does it run at all? No number is right")
-    parser.add_argument(
-        "--only", action="append", choices=[*MEASURES, *LASTING], help="may be repeated"
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each suite")
+    parser.add_argument("--tests", type=int, default=100, help="tests that a suite counts")
+    parser.add_argument("--only", choices=[*PRODUCTS, "start"], help="one table")
+    arguments = parser.parse_args()
+    tables = [place()]
+    for product in PRODUCTS:
+        if arguments.only in {None, product}:
+            tables.append(measure_product(product, arguments.rounds, arguments.tests))
+            print(tables[-1])
+    if arguments.only in {None, "start"}:
+        tables.append(measure_start(arguments.rounds))
+        print(tables[-1])
+    if arguments.only is None and arguments.tests == parser.get_default("tests"):
+        write_page("\n".join(tables))
+
+
+def place() -> str:
+    """Return a line about the machine and the libraries."""
+    names = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    return f"{today}, {os.cpu_count()} cores, Python {python_version()}, {names}.\n"
+
+
+def measure_product(product: str, rounds: int, tests: int) -> str:
+    """Run the suites of a product in turns, with one loop and with a loop for each test."""
+    variants, variable, driver = PRODUCTS[product]
+    if variable and variable not in os.environ:
+        return f"### {product}\n\n{variable} names no server: left out.\n"
+    times: dict[tuple[str, str], list[float]] = {}
+    with TemporaryDirectory(prefix="bench-", dir=memory()) as folder:
+        suite = Suite(Path(folder), tests)
+        for _ in range(rounds):
+            for name, loop in in_random_order(variants):
+                variant = variants[name]
+                with database(driver, variable, Path(folder)) as url:
+                    settings = server_settings(variant, variable)
+                    samples = suite.run(variant, url, LOOPS[loop], settings)
+                times.setdefault((name, loop), []).extend(samples)
+    rows = []
+    for name in variants:
+        cells = []
+        for loop in LOOPS:
+            middle = median(times[name, loop])
+            added = middle - median(times[FLOOR, loop])
+            cells += [f"{middle:.2f}", "" if name == FLOOR else f"{added:.2f}"]
+        rows.append((name, *cells))
+    title = f"A test with three requests on {product}"
+    about = (
+        "Median times in milliseconds. `added` is the difference from the suite without isolation."
     )
-    parser.add_argument("--json", type=Path, help="write the tables to this file as well")
-    return parser.parse_args()
+    header = ("", *(cell for loop in LOOPS for cell in (loop, "added")))
+    return table(title, about, header, rows)
+
+
+def in_random_order(variants: dict[str, Variant]) -> list[tuple[str, str]]:
+    """Return each variant with each kind of loop: a slow minute of the machine then hits any."""
+    pairs = [(name, loop) for name in variants for loop in LOOPS]
+    return random.sample(pairs, len(pairs))
+
+
+def memory() -> Path | None:
+    """Return the folder in memory, where pytest-arena has its files as well."""
+    path = Path("/dev/shm")  # noqa: S108 - a folder with a random name is made in it
+    return path if path.is_dir() else None
+
+
+def server_settings(variant: Variant, variable: str) -> dict[str, str]:
+    """Return pytest-arena's option that names the server."""
+    if variant.plugin or not variable:
+        return {}
+    return {"arena_database": os.environ[variable]}
+
+
+@contextmanager
+def database(driver: str, variable: str, folder: Path) -> Iterator[str]:
+    """Give the URL of an empty database, and drop it."""
+    if not variable:
+        file = folder / "bench.db"
+        yield f"{driver}:///{file}"
+        file.unlink(missing_ok=True)
+        return
+    server = make_url(os.environ[variable])
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE bench"))
+    try:
+        url = server.set(drivername=driver, database="bench")
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text("DROP DATABASE bench"))
+        engine.dispose()
+
+
+def measure_start(rounds: int) -> str:
+    """Time runs of one test that uses no database, with the plugin and without it."""
+    rows = []
+    for name, compiles in (("modules are compiled already", False), ("not compiled", True)):
+        without: list[float] = []
+        with_plugin: list[float] = []
+        with TemporaryDirectory(prefix="bench-") as folder:
+            suite = Suite(Path(folder), 0)
+            for _ in range(rounds * 3):
+                without.append(suite.start(with_plugin=False, compiles=compiles))
+                with_plugin.append(suite.start(with_plugin=True, compiles=compiles))
+        first = median(without)
+        second = median(with_plugin)
+        rows.append((name, f"{first:.2f}", f"{second:.2f}", f"{second / first:.2f}"))
+    title = "The start of a run"
+    about = "CPU time in seconds of a run with one test that uses no database."
+    return table(title, about, ("", "without the plugin", "with it", "ratio"), rows)
+
+
+def table(title: str, about: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
+    line = ("---", *("---:" for _ in header[1:]))
+    body = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, line, *rows))
+    return f"### {title}\n\n{about}\n\n{body}\n"
+
+
+def write_page(tables: str) -> None:
+    """Replace the tables of the page."""
+    old = PAGE.read_text(encoding="utf-8")
+    between = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
+    PAGE.write_text(between.sub(lambda _: f"\n{tables}\n", old), encoding="utf-8")
+    sys.stdout.write(f"written to {PAGE}\n")
 
 
 if __name__ == "__main__":

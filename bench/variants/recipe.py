@@ -1,17 +1,13 @@
-"""The usual recipe: for each test a new engine, create_all, drop_all.
-
-On a temporary file; on a server, in the same database each time.
-"""
+"""`create_all`, `drop_all` and a new engine for each test: in a temporary file or on a server."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest_asyncio
 
-from bench.suite.clients import client_of
-from bench.suite.databases import on_server, url
-from bench.suite.shop import Base, new_engine
+from bench.shop import Base, client_of, new_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,9 +18,11 @@ if TYPE_CHECKING:
 
 @pytest_asyncio.fixture
 async def client(tmp_path: Path) -> AsyncIterator[AsyncClient]:
-    """A client of the app, whose sessions are overridden."""
-    file = f"sqlite+aiosqlite:///{tmp_path}/test.db"
-    engine = new_engine(url() if on_server() else file)
+    """Return a client of the app, whose sessions are overridden."""
+    url = os.environ["DATABASE_URL"]
+    if url.startswith("sqlite"):
+        url = f"sqlite+aiosqlite:///{tmp_path}/test.db"
+    engine = new_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     async with client_of(engine) as client:

@@ -1,1 +1,0 @@
-"""What the measured runs of pytest are made of: an app, and ways to isolate its tests."""

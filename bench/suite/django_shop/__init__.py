@@ -1,1 +1,0 @@
-"""The shop in Django: the same tables and requests, for pytest-django."""
