@@ -17,8 +17,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-# Now: a test may be somebody who may not read our files when it calls the command.
-from pytest_arena._cli.init import _guarded
 from pytest_arena.scenarios import _commands
 from tests import forks
 
@@ -42,9 +40,7 @@ def arena(*words: str, folder: Path | None = None) -> Called:
     output, errors = io.StringIO(), io.StringIO()
     here = chdir(folder) if folder else nullcontext()
     forked = patch.object(_commands, "subprocess", SimpleNamespace(run=_run))
-    names = vars(subprocess) | {"run": _run}
-    looked = patch.object(_guarded, "subprocess", SimpleNamespace(**names))
-    with here, forked, looked, redirect_stdout(output), redirect_stderr(errors):
+    with here, forked, redirect_stdout(output), redirect_stderr(errors):
         try:
             status = _main()(words)
         except SystemExit as ended:  # what argparse does for --help and for wrong words
@@ -57,12 +53,10 @@ def _run(
     *,
     cwd: Path | None,
     env: Mapping[str, str] | None = None,
-    timeout: float | None = None,
     **_: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Stand for subprocess.run, with both streams in one."""
-    seconds = timeout or 300
-    status, text = forks.run(command, cwd or Path.cwd(), env or os.environ, seconds=seconds)
+    status, text = forks.run(command, cwd or Path.cwd(), env or os.environ, seconds=300)
     return subprocess.CompletedProcess(list(command), status, text, "")
 
 

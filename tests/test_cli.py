@@ -12,7 +12,7 @@ import tempfile
 import tomllib
 from contextlib import closing
 from dataclasses import astuple
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from threading import Event, Thread
@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from pytest_arena._cli._lines import as_lines, format_size
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_options
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._postgresql.servers._programs import folders, read_programs
-from pytest_arena._product._databases_command import Place, Thing
 from pytest_arena._product.servers._keeper import attempt, is_held
 from pytest_arena._product.servers._places import exclusive
 from tests import command
@@ -45,7 +43,6 @@ ROOT = Path(__file__).parent.parent
 SERVER = address()
 LOGIN = f"{SERVER.user}:{SERVER.password}" if SERVER.password else SERVER.user
 URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
 ON_FILES = """
@@ -170,7 +167,6 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     helped = run("databases", "sweep", "--help")
     assert helped.returncode == 0
     assert "--all" in helped.stdout
-    assert "exit status: 0, 1" in helped.stdout
     assert max(map(len, helped.stdout.splitlines())) <= 100
     version = run("--version")
     assert version.stdout.startswith("arena ")
@@ -184,37 +180,6 @@ def test_the_command_is_installed_with_the_package() -> None:
     """By the name under which the pages call it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert EntryPoint("arena", project["scripts"]["arena"], "console_scripts").load() is main
-
-
-def test_the_page_for_agents_and_those_of_errors_are_printed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """As they stand in the docs; the code in either case."""
-    for words, page in (
-        ([], "how-to/for-agents.md"),
-        (["A203"], "reference/errors/A203.md"),
-        (["a603"], "reference/errors/A603.md"),
-    ):
-        assert main(["explain", *words]) == 0
-        assert capsys.readouterr().out == (ROOT / "docs" / page).read_text(encoding="utf-8")
-
-
-def test_a_rule_of_the_doctors_is_explained_there_too(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever has a code need not know whose it is."""
-    assert main(["explain", "ard206"]) == 0
-    assert capsys.readouterr().out.startswith("ARD206 ")
-
-
-@pytest.mark.parametrize("code", ["A999", "README", "../A203"])
-def test_a_code_that_no_error_has_is_wrong_usage(
-    code: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The codes that there are stand below it."""
-    assert main(["explain", code]) == 2
-    written = capsys.readouterr()
-    assert not written.out
-    assert "A101, A201" in written.err
-    assert "[A101]" in written.err
 
 
 def test_a_server_of_one_product_is_asked_by_no_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,10 +253,8 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
 @pytest.mark.parametrize(
     "words, usage",
     [
-        (["init"], "usage: arena init [-h] [--app MODULE:NAME]"),
-        (["doctor"], "usage: arena doctor [-h] [--select CODES]"),
+        (["init"], "usage: arena init [-h] [--write]"),
         (["databases", "list"], "usage: arena databases list [-h] [--json]"),
-        (["explain"], "usage: arena explain [-h]"),
         (["scenarios", "list"], "usage: arena scenarios list [-h] [--json]"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -330,7 +293,6 @@ def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
         ["scenarios", "list"],
         ["scenarios", "accept", "--all"],
         ["init"],
-        ["doctor", "--migrations"],
     ],
     ids=" ".join,
 )
@@ -355,9 +317,7 @@ def test_where_nothing_is_it_says_where_it_looked(
     before = sorted(tmp_path.rglob("*"))
     cache = os.environ["ARENA_CACHE"]
     told = arena("list", "--database", "own")
-    assert told.startswith(
-        "pytest-arena has no databases here.\nNothing was found in these places:\n"
-    )
+    assert told.startswith("Nothing was found in these places:\n")
     assert f"({cache}/templates)" in told
     assert f"({cache}/kept)" in told
     assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
@@ -386,7 +346,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
     assert datetime.fromisoformat(found[alive_name]["created"]).tzinfo is UTC
     assert f"{alive.pid}, alive" in arena("list", "--database", "own")
     told = arena("sweep", "--database", "own")
-    assert told == f"removed  live {dead_name}, 5.0 kB\n1 removed, 5.0 kB.\n"
+    assert told == f"removed  live {dead_name}, 5 kB\n1 removed, 5 kB.\n"
     told = arena("sweep", "--all", "--database", "own")
     assert told == f"left     {alive_name}: a living run uses it\nNothing to remove.\n"
     killed(alive)
@@ -457,7 +417,6 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def typed(*texts: str) -> None:
         terminal = SimpleNamespace(isatty=lambda: bool(texts))
         monkeypatch.setattr(sys, "stdin", terminal)
-        monkeypatch.setattr(sys.stdout, "isatty", terminal.isatty, raising=False)
         waiting = list(texts)
         monkeypatch.setattr("builtins.input", lambda question: print(question) or waiting.pop(0))
 
@@ -480,12 +439,9 @@ def test_all_is_removed_after_a_yes_alone(
     for typed, said in (
         (
             (),
-            (
-                "nothing is removed, because there is no terminal to ask in\n"
-                "next: arena databases sweep --all --yes"
-            ),
+            ("nothing is removed. next: arena databases sweep --all --yes"),
         ),
-        (("n",), "Remove all of this, except what living runs use? [y/N] \nnothing is removed"),
+        (("n",), "Remove all of this, except what living runs use? [y/N]"),
     ):
         status, output = sweep(*typed)
         assert status == 1
@@ -495,7 +451,7 @@ def test_all_is_removed_after_a_yes_alone(
         assert kept.exists()
     status, output = sweep("y")
     assert status == 0
-    assert output.endswith("2 removed, 5.0 kB.\n")
+    assert output.endswith("2 removed, 5 kB.\n")
     assert not kept.exists()
     assert sweep() == (0, "Nothing to remove.\n")
     assert not list(tmp_path.glob("cache*"))
@@ -516,7 +472,7 @@ def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -
     folder.mkdir(parents=True)
     folder.with_name("15.1-0123abcd.used").touch()
     assert arena("sweep", "--all", "--database", "sqlite") == (
-        "removed  kept test_red-shop, 0 B\n1 removed, 0 B.\n"
+        "removed  kept test_red-shop, 0 kB\n1 removed, 0 kB.\n"
     )
     assert not kept.exists()
     assert folder.exists()
@@ -596,7 +552,8 @@ def test_templates_and_kept_databases_go_with_all_alone(
         assert f"removed  kept {kept}" in used
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
     told = arena("list", "--database", URL)
-    assert told.index(template) < told.index(kept) < told.index("tests/test_shop.py::test_red")
+    assert template in told
+    assert told.index(kept) < told.index("tests/test_shop.py::test_red")
     assert {one["what"] for one in listed(URL).values()} == {"template", "kept"}
     assert arena("sweep", "--database", URL) == "Nothing to remove.\n"
     told = arena("sweep", "--all", "--database", URL)
@@ -667,7 +624,7 @@ def test_a_stopped_private_server_is_not_started_to_be_looked_at(
     assert (seen["state"], seen["bytes"]) == ("stopped", 1000)
     assert not CLUSTERS.account().is_other or "stopped" in arena("list", "--database", "own")
     assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
-    assert "removed  server 15.1-0123abcd, 1.0 kB" in arena("sweep", "--all", "--database", "own")
+    assert "removed  server 15.1-0123abcd, 1 kB" in arena("sweep", "--all", "--database", "own")
     assert not list(places.iterdir())
 
 
@@ -696,80 +653,3 @@ def test_whoever_waits_for_a_servers_lock_that_is_removed_gets_the_next_one(tmp_
     assert is_held(lock)
     enough.set()
     thread.join()
-
-
-# Lines
-
-
-def thing(name: str, what: str, **values: Any) -> Thing:
-    """One that is an hour old."""
-    return Thing(**{"name": name, "what": what, "created": NOW - timedelta(hours=1), **values})
-
-
-def test_a_table_is_sorted_and_fits_its_line() -> None:
-    """The same things in any order are the same lines; columns that nobody fills are left out."""
-    things = (
-        thing(
-            "arena_kept_0123456789abcdef",
-            "kept",
-            project="p" * 40,
-            title="t" * 200,
-            bytes=7_500_000,
-        ),
-        thing(
-            "arena_live_bbbbbbbbbbbbbbbb",
-            "live",
-            project="shop",
-            host="h" * 64,
-            pid=4194304,
-            state="alive",
-            bytes=123,
-            used=NOW + timedelta(seconds=5),
-        ),
-        thing(
-            "arena_live_aaaaaaaaaaaaaaaa",
-            "live",
-            project="shop",
-            host="h",
-            pid=1,
-            state="dead",
-            used=NOW - timedelta(days=400),
-            bytes=999_999_999_999,
-        ),
-    )
-    lines = list(as_lines([Place(shown="A", where="B", things=things)], now=NOW))
-    again = list(as_lines([Place(shown="A", where="B", things=things[::-1])], now=NOW))
-    assert lines == again
-    assert max(map(len, lines)) <= 120
-    kept, title, alive = lines[2], lines[3], lines[5]  # each project's by themselves
-    assert [line.split()[0] for line in (kept, lines[4], alive)] == [
-        things[0].name,
-        things[2].name,
-        things[1].name,
-    ]
-    assert title.strip().startswith("ttt")
-    assert "1 h" in lines[4]
-    assert "400 d" in lines[4]
-    assert "1.0 TB" in lines[4]
-    assert "0 s" in alive
-    (_, head, *_) = as_lines([Place(shown="A", where="B", things=(thing("x", "kept"),))], now=NOW)
-    assert head.split() == ["name", "what", "age"]
-
-
-@pytest.mark.parametrize(
-    "count, shown",
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (9_949, "9.9 kB"),
-        (99_600, "100 kB"),
-        (999_499, "999 kB"),
-        (999_500, "1.0 MB"),
-        (7_602_703, "7.6 MB"),
-        (10**12, "1.0 TB"),
-    ],
-)
-def test_sizes_are_written_short(count: int, shown: str) -> None:
-    """Two digits or three."""
-    assert format_size(count) == shown

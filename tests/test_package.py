@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_arena._postgresql.servers._programs import OLDEST
+from pytest_arena.errors import ArenaError
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -64,25 +64,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_prints_the_pages_that_it_holds(wheel: Path, tmp_path: Path) -> None:
-    """Those for agents and of errors, and no others; there is no checkout beside it."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path)
-    program = "import sys; from pytest_arena._cli import main; sys.exit(main(['explain', 'A203']))"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
-    assert done.stdout == (ROOT / "docs/reference/errors/A203.md").read_text(encoding="utf-8")
-    pages = {page.relative_to(tmp_path).parts[1:] for page in tmp_path.rglob("*.md")}
-    assert {page[:-1] for page in pages} == {("docs", "how-to"), ("docs", "reference", "errors")}
-    assert ("docs", "how-to", "for-agents.md") in pages
-
-
-@pytest.mark.slow
 def test_the_wheel_installs_and_pytest_finds_the_plugin(wheel: Path, tmp_path: Path) -> None:
     """In a fresh environment, without a network."""
     venv.create(tmp_path / "venv", with_pip=True)
@@ -125,6 +106,7 @@ def test_the_address_is_written_in_one_place() -> None:
     assert set(address.findall(PYPROJECT)) == {f"{host}/{owner}/{name}"}
     files = [*PAGES, *ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.py")]
     assert [file for file in files if address.search(file.read_text(encoding="utf-8"))] == []
+    assert PROJECT["urls"]["Documentation"] in str(ArenaError("", why="", cause="", fix=""))
 
 
 def test_the_page_of_support_says_what_the_metadata_say() -> None:

@@ -24,7 +24,8 @@
     └─ ArenaInternalError              A901  a bug in pytest-arena
 
 Each message has the same four parts: what happened, why it matters, the likely cause in the user's
-code, the next step. It ends with a code. The page about it is ``docs/reference/errors/<code>.md``.
+code, the next step. It ends with a code and the address of its page, which is
+``docs/reference/errors/<code>.md``.
 """
 
 import re
@@ -98,6 +99,7 @@ def redact_url(text: str) -> str:
     return redact(_LOGIN.sub(r"\1:***@", text))
 
 
+_PAGES = "https://pytest-arena.github.io/pytest-arena/reference/errors/"
 # Users read messages in a terminal, so a message with its code has at most twelve lines.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
@@ -131,7 +133,9 @@ class ArenaError(Exception):
             f"  {name + ':':<6} {indented.join(text.splitlines())}"
             for name, text in parts
         ]
-        return "\n".join([self.what, *lines, f"  [{self.code}]"])
+        return "\n".join(
+            [self.what, *lines, f"  [{self.code}] {_PAGES}{self.code}.html"]
+        )
 
     def first_report(self, test: str) -> str:
         """Return the first test that reports the error. Its report shows the error in full."""

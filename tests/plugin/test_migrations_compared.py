@@ -26,12 +26,6 @@ DIFFERENCE = "the migrations differ from the models"
 FIRST = "migrations/versions/first.py"
 
 # A model that no migration makes is green in each test that does not use it.
-DOCTOR = (
-    *("-c", "import sys; from pytest_arena._cli import main; sys.exit(main(sys.argv[1:]))"),
-    *("doctor", "--migrations"),
-)
-BY_ITSELF = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}  # the plugin is found as an installed one is
-
 TESTS = """
 def test_nothing_of_the_new_column(db_session):
     from sqlalchemy import text
@@ -194,7 +188,6 @@ def test_fail_without_migrations_is_a_mistake(example: Example) -> None:
     run = example.with_files(test_names=TESTS).run("--arena-migrations=fail")
     run.expect(status=4)
     run.says("arena_migrations = fail, and arena_schema names no migrations")
-    run.says("arena doctor --migrations")
 
 
 @pytest.mark.slow
@@ -246,10 +239,7 @@ engine ="""
     lacking = lacking.with_paths({"migrations/env.py": env})
     for _ in range(2):
         run = lacking.run().expect(passed=1)
-        run.says(DIFFERENCE, "table crews: in the models only", "more)")
-    run = lacking.python(*DOCTOR, env=BY_ITSELF)
-    assert run.status == 1
-    run.says(*DIFFERENCES)
+        run.says(DIFFERENCE, *DIFFERENCES)
 
 
 DIFFERENCES = """
@@ -263,38 +253,3 @@ index ix_dancers_size of dancers: in the models only
 foreign key of dancers (crew_id): in the models only
 column dancers.old: in the migrations only
 """.strip().splitlines()
-
-
-@pytest.mark.slow
-def test_the_doctor_compares_them_where_tests_make_the_tables_otherwise(project: Example) -> None:
-    """A suite that makes its tables by create_all is green for months without a migration."""
-    created = project.change("pytest.ini", "arena_schema = alembic.ini", "arena_schema = app:Base")
-    run = created.python(*DOCTOR, env=BY_ITSELF)
-    assert (run.status, run.output) == (
-        0,
-        "alembic.ini: the migrations match the models\n",
-    )
-    lacking = with_a_new_column(created)
-    run = lacking.python(*DOCTOR, env=BY_ITSELF)
-    assert run.status == 1
-    run.says(f"alembic.ini: {DIFFERENCE}", "column dancers.title: in the models only")
-
-
-@pytest.mark.slow
-def test_the_doctor_names_a_database_that_env_py_has_changed(project: Example) -> None:
-    """A program that env.py starts has no guard."""
-    starts = "import subprocess, sys\nsubprocess.run([sys.executable, 'other.py'])\n"
-    env = starts + project.files["migrations/env.py"]
-    writes = "from pathlib import Path\nPath('dev.db').write_text('yours')\n"
-    changing = project.with_files(other=writes)
-    changing = changing.with_paths({"migrations/env.py": env, "dev.db": "mine"})
-    run = changing.python(*DOCTOR, env=BY_ITSELF)
-    assert run.status == 2
-    run.says("dev.db changed while arena doctor --migrations ran your code")
-
-
-def test_the_doctor_refuses_a_project_without_migrations(example: Example) -> None:
-    """Nothing would be compared."""
-    run = example.python(*DOCTOR, env=BY_ITSELF)
-    assert run.status == 2
-    run.says("the project has no Alembic migrations", "arena_schema = <folder>/alembic.ini")

@@ -34,17 +34,16 @@ def test_the_wheel_has_the_form_of_one(release: Release, tmp_path: Path) -> None
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(release: Release) -> None:
-    """Each file of it, the marker for type checkers among them, and pages that it prints."""
+    """Each file of it, the marker for type checkers among them."""
     package = {
         name.removeprefix("src/") for name in release.files if name.startswith("src/pytest_arena/")
     }
-    pages = {f"pytest_arena/{name}" for name in release.files if name.startswith("docs/")}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     folder = f"pytest_arena-{release.version}.dist-info"
     with zipfile.ZipFile(release.wheel) as wheel:
         held = {name for name in wheel.namelist() if not name.endswith("/")}
     assert "pytest_arena/py.typed" in held
-    assert held - pages == package | {f"{folder}/{name}" for name in about}
+    assert held == package | {f"{folder}/{name}" for name in about}
 
 
 def test_the_sdist_holds_what_builds_and_tests_it(release: Release) -> None:

@@ -96,7 +96,7 @@ def _named(example: Example) -> Iterator[Named]:
     from tests.rollback.named import PASSWORD, Named  # noqa: PLC0415 - configured later
     from tests.servers.postgresql import create_database, run  # noqa: PLC0415 - configured later
 
-    name = f"ci_{secrets.token_hex(6)}"
+    name = f"ci_test_{secrets.token_hex(6)}"
     create_database(name)
     run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'", f"ALTER DATABASE {name} OWNER TO {name}")
     run(f"ALTER SCHEMA public OWNER TO {name}", database=name)

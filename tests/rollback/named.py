@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_arena._postgresql._control import literal
-from tests.command import arena
 from tests.servers.postgresql import URL, rows, run
 
 if TYPE_CHECKING:
@@ -86,12 +85,6 @@ class Named:
         """Execute statements as its owner."""
         run(f"SET ROLE {self.name}", *statements, database=self.name)
 
-    def mark(self) -> None:
-        """Mark it."""
-        called = arena("databases", "mark", self.url, "--yes")
-        assert (called.status, called.errors) == (0, "")
-
     def build(self, *statements: str) -> None:
-        """Make it what a team's migrations make of it, with a mark."""
+        """Make it what a team's migrations make of it."""
         self.run(*(statements or MIGRATED))
-        self.mark()

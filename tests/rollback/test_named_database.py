@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.named._mark import read_state
+from pytest_arena._postgresql.named._database_state import DatabaseState, read_state
 from pytest_arena._postgresql.named._named_server import RUN_LOCK
-from tests.command import arena
 from tests.rollback.named import MIGRATED
 from tests.servers.postgresql import URL, address, names_on_server, run
 
@@ -105,7 +104,7 @@ async def test_time_moves(client, db_session):
 
 
 @pytest.mark.slow
-def test_a_marked_database_is_used_as_it_is(named: Named) -> None:
+def test_a_filled_database_is_used_as_it_is(named: Named) -> None:
     """Its tables are not built, the seed is. Its sequences have their numbers at the end."""
     named.build()
     ran = named.test(FOUND).expect(passed=2)
@@ -129,7 +128,6 @@ def test_a_sequence_that_the_role_may_not_set_is_named(named: Named) -> None:
     """It keeps the numbers that tests take, and no restore has missed them."""
     grants = [grant.format(role=named.name) for grant in GRANTED]
     run(*MIGRATED, *grants, database=named.name)
-    named.mark()
     test = FOUND.partition("    assert await db_session")[0].replace('"Sand", ', "")
     ran = named.of(test).run("--arena-schema=", "--arena-seed=", env=named.env)
     ran.expect(passed=1).says(
@@ -144,31 +142,53 @@ async def test_one(client):
 """
 
 
-def test_a_database_without_a_mark_is_refused(named: Named) -> None:
-    """If it has anything. The error has the next step."""
-    named.run(*MIGRATED)
-    ran = named.test(ONE).expect(1, failed=1)
+def test_a_filled_database_that_is_not_named_for_tests_is_refused(named: Named) -> None:
+    """An empty one is used."""
+    name = named.name.replace("test", "contest")
+    run(f"ALTER DATABASE {named.name} RENAME TO {name}")
+    try:
+        url = named.url.removesuffix(named.name) + name
+        named.of(ONE).run(env={**named.env, "ARENA_DATABASE": url}).expect(passed=1)
+        run(f"SET ROLE {named.name}", *MIGRATED, database=name)
+        ran = named.of(ONE).run(env={**named.env, "ARENA_DATABASE": url}).expect(1, failed=1)
+    finally:
+        run(f"ALTER DATABASE {name} RENAME TO {named.name}")
     ran.says(
-        f"tests cannot use the database {named.name} on {URL.host}:{URL.port}: "
-        "it is not empty, and has no mark",
+        f"tests cannot use the database {name} on {URL.host}:{URL.port}: it is not empty",
         f"cause: role {named.name} may not create databases, and "
-        f"postgresql://{named.name}:***@{URL.host}:{URL.port}/{named.name} is in the environment",
-        "arena databases mark postgresql://owner@host/name",
+        f"postgresql://{named.name}:***@{URL.host}:{URL.port}/{name} is in the environment",
+        "or one named like shop_test",
     )
 
 
+@pytest.mark.parametrize(
+    "name, is_for_tests",
+    [
+        ("test", True),
+        ("shop_test", True),
+        ("TESTS-of-the-shop", True),
+        ("testdb", True),
+        ("test2", True),
+        ("latest", False),
+        ("contest_shop", False),
+        ("testimonials", False),
+    ],
+)
+def test_the_word_test_names_a_database_of_tests(name: str, *, is_for_tests: bool) -> None:
+    """A word that only contains it does not."""
+    state = DatabaseState(name, is_template=False, is_empty=False)
+    assert (not state.refusal) is is_for_tests
+
+
 @pytest.mark.slow
-def test_a_mark_is_for_one_isolation_and_can_be_taken_off(named: Named) -> None:
+def test_the_database_is_used_for_one_isolation(named: Named) -> None:
     """The error has the next step."""
     named.run(*MIGRATED)
-    named.mark()
     ran = named.test(ONE, "--arena-isolation=auto").expect(1, failed=1)
     ran.says(
         f"role {named.name} on {URL.host}:{URL.port} may not create databases",
         f"or arena_isolation = rollback (tests use {named.name} itself, and never commit there)",
     )
-    arena("databases", "unmark", named.url)
-    named.test(ONE).expect(1, failed=1).says("it is not empty, and has no mark")
 
 
 @pytest.mark.slow
@@ -276,7 +296,7 @@ async def test_after_both(client):
 
 @pytest.mark.slow
 def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
-    """Each later test says so. A marked database without a seed has all at the next test."""
+    """Each later test says so. A filled database without a seed has all at the next test."""
     ran = named.test(LOST).expect(1, passed=1, errors=3)
     ran.says("the schema and the rows of all tests are lost: the shared connection has ended")
     named.build()

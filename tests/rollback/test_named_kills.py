@@ -36,10 +36,10 @@ def unsequenced(dump: Content) -> Content:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("is_marked", [False, True])
-def test_kills_at_any_moment(named: Named, kills: int, *, is_marked: bool) -> None:
+@pytest.mark.parametrize("is_filled", [False, True])
+def test_kills_at_any_moment(named: Named, kills: int, *, is_filled: bool) -> None:
     """All rows and catalogs are as before. The next run works."""
-    if is_marked:
+    if is_filled:
         named.build()
     chance = random.Random(kills)  # noqa: S311 - it is to be repeatable
     example = named.of(WRITES)
@@ -57,6 +57,6 @@ def test_kills_at_any_moment(named: Named, kills: int, *, is_marked: bool) -> No
         process.communicate()
         until(lambda: not rows(sessions), "the sessions of the killed run end")
         assert unsequenced(content(named.name)) == before
-    if not is_marked:
+    if not is_filled:
         named.test(ONE).expect(passed=1)
     example.run(env=named.env).expect(passed=20)

@@ -27,7 +27,7 @@ def told(config: Config, url: str) -> ServerError:
         find_server(replace(config, database=url, places={"database": "ARENA_DATABASE"}))
     text = str(error.value)
     assert re.findall(r"^  (why|cause|next):", text, re.MULTILINE) == ["why", "cause", "next"]
-    assert text.endswith("[A301]")
+    assert text.splitlines()[-1].startswith("  [A301] ")
     assert len(text.splitlines()) <= 12
     assert "ARENA_DATABASE" in error.value.cause
     assert PASSWORD not in text

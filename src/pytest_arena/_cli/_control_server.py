@@ -16,38 +16,29 @@ from pytest_arena._app._app_errors import no_port
 
 HOST = "127.0.0.1"
 TOKEN = "ARENA_SERVE_TOKEN"  # noqa: S105 - the name of the variable
-_MAX_BODY = 1 << 20  # bytes
 _PAUSE = 0.5  # seconds
-
-
-# An answer: an HTTP status and JSON.
-Reply = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A request to the control interface. The thread of the HTTP server waits for the reply."""
 
-    method: str
-    path: str
+    name: str  # the method and the path
     arguments: Mapping[str, object]
-    reply: Future[Reply] = field(default_factory=Future)
+    reply: Future[tuple[int, str]] = field(default_factory=Future)
 
     def answer(self, status: int, content: object) -> None:
-        """Send the reply, unless a reply was sent. Values that JSON lacks become texts.
+        """Send a status and JSON. Values that JSON lacks become texts.
 
         Raises:
             TypeError: JSON cannot represent the content.
         """
-        if not self.reply.done():
-            text = json.dumps(content, default=str)
-            self.reply.set_result((status, text))
+        text = json.dumps(content, default=str)
+        self.reply.set_result((status, text))
 
 
 class ControlServer(socketserver.ThreadingTCPServer):
-    """Receives commands on a port of this machine.
-
-    Clients without the token get no information. The server stops when the parent process ends.
+    """Receives commands on a port of this machine. Clients without the token get no information.
 
     Raises:
         ConfigError: another program uses the port.
@@ -58,7 +49,7 @@ class ControlServer(socketserver.ThreadingTCPServer):
 
     def __init__(self, token: str, *, port: int = 0) -> None:
         self.token = token
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self.commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._parent = os.getppid()
         try:
             super().__init__((HOST, port), _Handler)
@@ -78,16 +69,11 @@ class ControlServer(socketserver.ThreadingTCPServer):
         # A wait without a timeout would block the handling of a signal that arrived just before.
         while True:
             with suppress(queue.Empty):
-                return self._commands.get(timeout=_PAUSE)
-
-    def run(self, command: Command) -> Reply:
-        """Run a command in the thread that calls ``take``, and wait for the reply."""
-        self._commands.put(command)
-        return command.reply.result()
+                return self.commands.get(timeout=_PAUSE)
 
     def stop(self, *_: object) -> None:
         """Stop the server. This is also a signal handler."""
-        self._commands.put(None)
+        self.commands.put(None)
 
     def service_actions(self) -> None:
         """Stop if the parent process has ended. ``serve_forever`` calls this method regularly."""
@@ -98,42 +84,30 @@ class ControlServer(socketserver.ThreadingTCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: ControlServer  # type: ignore[mutable-override]  # only a ControlServer uses the handler
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         status, text = self._reply()
-        body = f"{text}\n".encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(f"{text}\n".encode())
 
     def do_GET(self) -> None:
         self.do_POST()
 
-    def _reply(self) -> Reply:
-        size = int(self.headers.get("Content-Length") or 0)
-        if size > _MAX_BODY:
-            self.close_connection = True
-            return _refusal(413, f"a body has at most {_MAX_BODY:,} bytes")
-        body = self.rfile.read(size)
+    def _reply(self) -> tuple[int, str]:
         authorization = self.headers.get("Authorization", "").encode()
         expected = f"Bearer {self.server.token}".encode()
         if not hmac.compare_digest(authorization, expected):
-            return _refusal(401, f"Authorization: Bearer …, with the value of {TOKEN}")
+            return 401, json.dumps({"error": f"Authorization: Bearer <{TOKEN}>"})
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
-            arguments = json.loads(body or "{}")
-        except ValueError as error:
-            return _refusal(400, f"the body is not JSON: {error}")
-        if not isinstance(arguments, dict):
-            return _refusal(400, "the body is not a JSON object")
-        command = Command(self.command, self.path, arguments)
-        return self.server.run(command)
+            arguments = {**json.loads(body or "{}")}
+        except (TypeError, ValueError) as error:
+            return 400, json.dumps({"error": f"the body is no JSON object: {error}"})
+        command = Command(f"{self.command} {self.path}", arguments)
+        self.server.commands.put(command)
+        return command.reply.result()
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
-
-
-def _refusal(status: int, reason: str) -> Reply:
-    return status, json.dumps({"error": reason})

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import json
+import platform
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from pytest_arena._cli import _lines as lines
 from pytest_arena._config._project import read_options
-from pytest_arena._config._supported import OWN, SUPPORTED, package_of
+from pytest_arena._config._supported import SUPPORTED, package_of
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._product._databases_command import (
-        MarkCommands,
         Place,
         PlaceKind,
         ProductCommands,
+        SweepResult,
+        Thing,
     )
 
 _FAILED = 1
+_COLUMNS = ("name", "what", "project", "whose", "age", "used", "size")
+_NUMBERS = {"age", "used", "size"}
+_AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
@@ -40,9 +47,25 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     if options.sweeps:
         return _sweep(kinds, everything=options.everything, is_agreed=options.yes)
     places, failures = _look(kinds)
-    text = lines.as_json(places) if options.json else _table(places)
-    print(text)  # noqa: T201 - a command prints
+    if options.json:
+        rows = {"places": list(map(asdict, places))}
+        _say(json.dumps(rows, indent=2, default=datetime.isoformat))
+    else:
+        _say(*as_lines(places, now=datetime.now(UTC)))
     return _status(failures)
+
+
+def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
+    """Return the kinds of places in the order of the output."""
+    places: list[PlaceKind] = []
+    caches: list[PlaceKind] = []
+    for product in SUPPORTED:
+        module = importlib.import_module(f"{package_of(product)}.commands")
+        commands = cast("ProductCommands", module)
+        of_runs, of_cache = commands.place_kinds(config, removes_all=removes_all)
+        places += of_runs
+        caches += of_cache
+    return [*places, *caches]
 
 
 def _look(kinds: list[PlaceKind]) -> tuple[list[Place], list[ArenaError]]:
@@ -57,36 +80,49 @@ def _look(kinds: list[PlaceKind]) -> tuple[list[Place], list[ArenaError]]:
     return places, failures
 
 
-def _table(places: list[Place]) -> str:
-    now = datetime.now(UTC)
-    return "\n".join(lines.as_lines(places, now=now))
-
-
 def _sweep(kinds: list[PlaceKind], *, everything: bool, is_agreed: bool) -> int:
     if everything and not is_agreed:
         # A place that fails here also fails in the sweep, which reports it.
         places, _ = _look(kinds)
-        if any(place.things for place in places):
-            lines.say(_table(places), "")
-            is_agreed = lines.ask(
-                "Remove all of this, except what living runs use?",
-                is_agreed=False,
-                refusal="nothing is removed",
-                command="arena databases sweep --all --yes",
-            )
-            if not is_agreed:
-                return _FAILED
+        has_things = any(place.things for place in places)
+        if has_things and not _ask(places):
+            return _FAILED
     results = []
     failures = []
     for kind in kinds:
         try:
             for result in kind.sweep(everything=everything):
-                lines.say(lines.sweep_line(result))
+                _say(_sweep_line(result))
                 results.append(result)
         except ArenaError as error:
             failures.append(error)
-    lines.say(lines.closing_line(results))
+    sizes = [result.thing.bytes or 0 for result in results if not result.reason]
+    if sizes:
+        _say(f"{len(sizes)} removed, {_size(sum(sizes))}.")
+    else:
+        _say("Nothing to remove.")
     return _status(failures)
+
+
+def _ask(places: list[Place]) -> bool:
+    """Show what is removed, and return whether the user agrees."""
+    _say(*as_lines(places, now=datetime.now(UTC)), "")
+    if not sys.stdin.isatty():
+        _say("nothing is removed. next: arena databases sweep --all --yes")
+        return False
+    answer = input("Remove all of this, except what living runs use? [y/N] ")
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def _sweep_line(result: SweepResult) -> str:
+    """Return the line about a thing that was removed or left."""
+    thing = result.thing
+    if result.reason:
+        return f"left     {thing.name}: {result.reason}"
+    line = f"removed  {thing.what} {thing.name}"
+    if thing.bytes is not None:
+        line += f", {_size(thing.bytes)}"
+    return line
 
 
 def _status(failures: list[ArenaError]) -> int:
@@ -95,31 +131,77 @@ def _status(failures: list[ArenaError]) -> int:
     return _FAILED if failures else 0
 
 
-def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
-    """Return the kinds of places in the order of the output."""
-    places: list[PlaceKind] = []
-    caches: list[PlaceKind] = []
-    for product in SUPPORTED:
-        commands = cast("ProductCommands", _commands_of(product))
-        of_runs, of_cache = commands.place_kinds(config, removes_all=removes_all)
-        places += of_runs
-        caches += of_cache
-    return [*places, *caches]
+def _say(*lines: str) -> None:
+    """Print lines at once, because the next step may take long."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
 
 
-def mark(options: argparse.Namespace) -> int:
-    """Mark a database after a yes. Return the exit status. Raises as ``MarkCommands`` do."""
-    commands = cast("MarkCommands", _commands_of(OWN.name))
-    return commands.mark(
-        options.url, is_agreed=options.yes, say=lines.say, ask=lines.ask
-    )
+def as_lines(places: Iterable[Place], *, now: datetime) -> Iterator[str]:
+    """Yield a table for each place with things, then the places without things."""
+    empty = []
+    for place in places:
+        if place.things:
+            yield place.headline
+            yield from _table(place.things, now=now)
+            if place.note:
+                yield f"  {place.note}"
+            yield ""
+        else:
+            empty.append(f"{place.headline}: {place.note}".removesuffix(": "))
+    if empty:
+        yield "Nothing was found in these places:"
+        yield from (f"  {line}" for line in empty)
 
 
-def unmark(options: argparse.Namespace) -> int:
-    """Remove the mark of a database. Return the exit status. Raises as ``mark`` does."""
-    commands = cast("MarkCommands", _commands_of(OWN.name))
-    return commands.unmark(options.url, say=lines.say)
+def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
+    """Yield a line of titles and a line for each thing. Empty columns are left out."""
+    titles = {title: title for title in _COLUMNS}
+    things = sorted(things, key=lambda thing: (thing.project, thing.what, thing.name))
+    rows = [titles, *(_row(thing, now=now) for thing in things)]
+    widths = {}
+    for title in _COLUMNS:
+        if any(row[title] for row in rows[1:]):
+            widths[title] = max(len(row[title]) for row in rows)
+    tests = ["", *(thing.title for thing in things)]
+    for row, test in zip(rows, tests, strict=True):
+        line = ""
+        for title, width in widths.items():
+            align = ">" if title in _NUMBERS else "<"
+            line += f"  {row[title]:{align}{width}}"
+        yield line.rstrip()
+        if test:
+            yield f"      {test}"
 
 
-def _commands_of(product: str) -> object:
-    return importlib.import_module(f"{package_of(product)}.commands")
+def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
+    """Return the cells of a thing by their titles."""
+    whose = thing.state
+    if thing.pid:
+        whose = f"{thing.pid}, {thing.state}"
+        if thing.host != platform.node():
+            whose = f"{thing.host} {whose}"
+    return {
+        "name": thing.name,
+        "what": thing.what,
+        "project": thing.project,
+        "whose": whose,
+        "age": _age(thing.created, now),
+        "used": _age(thing.used, now),
+        "size": "" if thing.bytes is None else _size(thing.bytes),
+    }
+
+
+def _age(when: datetime | None, now: datetime) -> str:
+    if when is None:
+        return ""
+    # Negative if the clock of another machine is ahead.
+    seconds = int((now - when).total_seconds())
+    for size, unit in _AGES:
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return "0 s"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1000:,.0f} kB"

@@ -157,8 +157,8 @@ class AllowedFiles:
 
     def changed(self) -> list[str]:
         """Return the app's files that another program has changed in this run."""
-        states = {file: self.first_seen[file] for file in sorted(self.of_app)}
-        return changed_since(states)
+        files = sorted(self.of_app)
+        return [file for file in files if _signature(file) != self.first_seen[file]]
 
     def changed_between(self, began: float, ended: float) -> Iterator[str]:
         """Yield the app's files whose last change before `add` is in this time."""
@@ -319,16 +319,6 @@ def _databases_below(folder: Path) -> Iterator[str]:
                 yield file
         if seconds() > latest:
             return
-
-
-def states_below(folder: Path) -> FileStates:
-    """Return the states of the databases in a folder and below it, by their paths."""
-    return {file: _signature(file) for file in _databases_below(folder)}
-
-
-def changed_since(states: FileStates) -> list[str]:
-    """Return the files whose states have changed since they were read."""
-    return [file for file, state in states.items() if _signature(file) != state]
 
 
 def real(file: str) -> str:

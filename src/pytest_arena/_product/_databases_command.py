@@ -172,28 +172,6 @@ class ProductCommands(Protocol):
         """
 
 
-class MarkCommands(Protocol):
-    """The package ``commands`` of a product whose databases may be marked for tests."""
-
-    def mark(
-        self,
-        url: str,
-        *,
-        is_agreed: bool,
-        say: Callable[..., None],
-        ask: Callable[..., bool],
-    ) -> int:
-        """Ask, and mark a database. Return the exit status.
-
-        Raises:
-            ConfigError: the URL names no database, or one in which tests never run.
-            ServerError: the server cannot be used, or refuses the mark.
-        """
-
-    def unmark(self, url: str, *, say: Callable[..., None]) -> int:
-        """Remove the mark of a database. Return the exit status. Raises the errors of ``mark``."""
-
-
 def size_of(path: Path) -> int:
     """Return the size of a file, or of all files in a folder."""
     files = [path]

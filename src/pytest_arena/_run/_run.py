@@ -147,7 +147,7 @@ class ArenaRun:
                 "arena_migrations = fail, and arena_schema names no migrations",
                 why="the run would pass although pytest-arena compared no migration",
                 cause=self.config.places["migrations"],
-                fix="arena_schema = alembic.ini   (or, without tests: arena doctor --migrations)",
+                fix="arena_schema = alembic.ini",
             )
 
     def _find_engines(self) -> None:

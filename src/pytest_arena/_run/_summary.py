@@ -143,7 +143,7 @@ def _names_of_filled(
     return known.ended | filled
 
 
-_MOST_DIFFERENCES = 3  # in one line of the summary
+_MOST_DIFFERENCES = 10  # in one line of the summary
 
 
 def _migration_lines(config: Config, databases: Databases) -> Iterator[str]:
@@ -169,7 +169,7 @@ def _difference_line(schema: str, comparison: Comparison) -> str:
         shown = f"{shown}; {len(differences) - _MOST_DIFFERENCES} more"
     return (
         f"{schema}: the migrations differ from the models ({shown}). "
-        f"`arena doctor --migrations` lists all. {comparison.next_step(schema)}"
+        f"{comparison.next_step(schema)}"
     )
 
 

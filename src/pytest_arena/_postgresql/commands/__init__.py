@@ -1,4 +1,4 @@
-"""The part of `arena databases` for PostgreSQL: servers, and databases marked for tests."""
+"""PostgreSQL in `arena databases`: a server, private servers, and the databases on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._postgresql import FACTS
-from pytest_arena._postgresql.commands._mark_command import mark, unmark
 from pytest_arena._postgresql.commands._postgresql_databases import PostgreSQLDatabases
 from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._find import find_server, local_service
@@ -19,8 +18,6 @@ from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
-
-__all__ = ["mark", "place_kinds", "unmark"]
 
 
 def place_kinds(

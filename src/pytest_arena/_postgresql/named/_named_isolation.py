@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NamedDatabase(RolledBackDatabase):
-    """The named database. Its transaction has the schema and the seed, unless it is marked."""
+    """The named database. Its transaction has the schema and the seed."""
 
     @property
     def _server(self) -> NamedServer:

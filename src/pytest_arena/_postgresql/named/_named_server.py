@@ -17,7 +17,7 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql.isolation._rolled_back import open_proxy
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
-from pytest_arena._postgresql.named._mark import read_state
+from pytest_arena._postgresql.named._database_state import read_state
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.registry._connection import Writes
 from pytest_arena._postgresql.registry._registry_run import TURNS
@@ -82,7 +82,7 @@ class NamedServer(ServerRegistry):
 
     Raises:
         ConfigError: an option, or several workers of pytest-xdist, cannot be used with it.
-        ServerError: the database is neither empty nor marked, or another run uses it.
+        ServerError: the database is neither empty nor named for tests, or another run uses it.
     """
 
     def __init__(  # the base class would create the registry
@@ -154,20 +154,15 @@ class NamedServer(ServerRegistry):
     def _check_database(self) -> None:
         state = self.control.call(read_state)
         if state.refusal:
-            problem = state.refusal
-        elif not state.is_empty and not state.is_marked:
-            problem = "it is not empty, and has no mark"
-        else:
-            self.has_schema = not state.is_empty
-            self._note_database()
-            return
-        raise ServerError(
-            f"tests cannot use {self._where}: {problem}",
-            why="tests lock its tables and move its sequences, which other users would notice",
-            cause=self.cause,
-            fix=f"an empty database in arena_database, or {self._grant_createdb()}\n"
-            "or, for a test database: arena databases mark postgresql://owner@host/name",
-        )
+            raise ServerError(
+                f"tests cannot use {self._where}: {state.refusal}",
+                why="tests lock its tables and move its sequences, which other users would notice",
+                cause=self.cause,
+                fix="an empty database in arena_database, or one named like shop_test\n"
+                f"or {self._grant_createdb()}",
+            )
+        self.has_schema = not state.is_empty
+        self._note_database()
 
     def _note_database(self) -> None:
         role = self._address.user

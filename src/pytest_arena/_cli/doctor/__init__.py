@@ -1,1 +1,0 @@
-"""`arena doctor`: finds faults in a test suite without importing it."""

@@ -1,1 +1,0 @@
-"""`arena init`: writes the configuration of a project and its first test."""

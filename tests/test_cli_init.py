@@ -1,0 +1,331 @@
+"""Does `arena init` propose the right options for projects as people lay them out?"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from iniconfig import IniConfig
+
+from tests import forks
+from tests.command import arena
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Files = dict[str, str]
+
+SQLMODEL = """
+import os
+from fastapi import Depends, FastAPI
+from sqlmodel import Field, Session, SQLModel, create_engine, select
+
+engine = create_engine(os.environ.get("HEROES_DB_URL", "sqlite:///heroes.db"))
+app = FastAPI()
+
+
+class HeroBase(SQLModel):
+    name: str
+
+
+class Hero(HeroBase, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+
+def get_session():
+    with Session(engine) as session:
+        yield session
+
+
+@app.get("/")
+def heroes(session=Depends(get_session)) -> list[str]:
+    return session.exec(select(Hero.name)).all()
+"""
+BASE = """
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+engine = create_async_engine("sqlite+aiosqlite:///shop.db")
+
+
+class Base(DeclarativeBase): ...
+
+
+class Entity(Base):
+    __abstract__ = True
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
+MODELS = """
+from app.db import Base, Entity
+from sqlalchemy.orm import Mapped, mapped_column
+
+
+class Mixin:
+    note: Mapped[str]
+
+
+class Item(Mixin, Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Shop(Entity):
+    __tablename__ = "shops"
+"""
+FASTAPI = """
+from fastapi import FastAPI
+from app import models
+
+api = FastAPI()
+app = FastAPI()
+app.mount("/api", api)
+"""
+PACKAGE = {"app/db.py": BASE, "app/models.py": MODELS, "app/main.py": FASTAPI}
+FACTORY = """
+from fastapi import FastAPI
+from shop.models import Base
+
+
+def create_app(settings=None) -> FastAPI:
+    app = FastAPI()
+    return app
+
+
+def create_worker(queue):
+    return FastAPI()
+"""
+MAIN = """
+from shop.make import create_worker
+
+app = create_worker(None)
+"""
+FLASK = """
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+db = SQLAlchemy()
+
+
+def create_app(config=None):
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///blog.db"
+    db.init_app(app)
+    from blog import models
+    return app
+"""
+FLASK_MODELS = """
+from blog import db
+
+
+class Post(db.Model):
+    id = db.Column(db.Integer, primary_key=True)
+"""
+LITESTAR = """
+from advanced_alchemy import base
+from litestar import Litestar
+
+
+class Author(base.UUIDAuditBase):
+    name: str
+
+
+app = Litestar([])
+"""
+MIGRATION = {"migrations/env.py": "from app.db import engine", "migrations/versions/1.py": ""}
+ALEMBIC = "[alembic]\nscript_location = %(here)s/migrations\n"
+OLD_SUITE = """
+import pytest
+
+
+@pytest.fixture
+def db_session(): ...
+"""
+
+# The files of each layout, and the options that it needs.
+LAYOUTS: dict[str, tuple[Files, Files]] = {
+    "one module of SQLModel": (
+        {"main.py": SQLMODEL},
+        {
+            "pythonpath": ".",
+            "arena_app": "main:app",
+            "arena_schema": "main:SQLModel",
+            "arena_env": "HEROES_DB_URL",
+        },
+    ),
+    "a package without __init__.py": (
+        {**PACKAGE, "tests/test_main.py": SQLMODEL, ".venv/lib/other.py": SQLMODEL},
+        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
+    ),
+    "Alembic": (
+        {**PACKAGE, "app/__init__.py": "", "alembic.ini": ALEMBIC, **MIGRATION},
+        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"},
+    ),
+    "Alembic without a migration": (
+        {**PACKAGE, "alembic.ini": ALEMBIC, "migrations/env.py": ""},
+        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
+    ),
+    "Alembic on another product": (
+        {**PACKAGE, **MIGRATION, "alembic.ini": ALEMBIC + "sqlalchemy.url = postgresql://db/shop"},
+        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
+    ),
+    "a factory below src": (
+        {
+            "src/shop/__init__.py": "",
+            "src/shop/app.py": FACTORY,
+            "src/shop/models.py": MODELS.replace("app.db", "shop.db"),
+            "src/shop/db.py": BASE,
+            "pyproject.toml": "[project]\nname = 'shop'\n[tool.pytest.ini_options]\n# ours\n",
+        },
+        {
+            "pythonpath": "src",
+            "arena_app": "shop.app:create_app",
+            "arena_schema": "shop.models:Base",
+        },
+    ),
+    "an app of a factory": (
+        {"src/shop/make.py": FACTORY, "src/shop/main.py": MAIN},
+        {"pythonpath": "src", "arena_app": "shop.main:app"},
+    ),
+    "Flask-SQLAlchemy with Flask-Migrate": (
+        {
+            "blog/__init__.py": FLASK,
+            "blog/models.py": FLASK_MODELS,
+            "migrations/alembic.ini": "[alembic]\n",
+            "migrations/env.py": "",
+            "setup.cfg": "[tool:pytest]\naddopts = -q",
+        },
+        {"pythonpath": ".", "arena_app": "blog:create_app", "arena_schema": "blog.models:db"},
+    ),
+    "Litestar with Advanced Alchemy": (
+        {"asgi.py": LITESTAR},
+        {"pythonpath": ".", "arena_app": "asgi:app", "arena_schema": "asgi:base.UUIDAuditBase"},
+    ),
+    "a library": (
+        {"app/db.py": BASE, "app/models.py": MODELS},
+        {"pythonpath": ".", "arena_schema": "app.models:Base"},
+    ),
+    "no models": (
+        {"web.py": "from starlette.applications import Starlette\napp = Starlette()\n"},
+        {"pythonpath": ".", "arena_app": "web:app"},
+    ),
+}
+RUN = ("one module of SQLModel", "Flask-SQLAlchemy with Flask-Migrate", "no models")
+
+
+def written(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write a project."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def options_of(folder: Path) -> dict[str, str]:
+    """Return pytest's options, as pytest's parsers read them."""
+    options = {}
+    toml = folder / "pyproject.toml"
+    if toml.exists():
+        table = tomllib.loads(toml.read_text())["tool"]["pytest"]["ini_options"]
+        for name, value in table.items():
+            options[name] = value if isinstance(value, str) else ", ".join(value)
+    for file, section in (("pytest.ini", "pytest"), ("setup.cfg", "tool:pytest")):
+        if (folder / file).exists():
+            options.update(IniConfig(folder / file)[section].items())
+    return options
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
+    """Without --write no file changes. With it, the other options stay."""
+    files, expected = LAYOUTS[layout]
+    folder = written(tmp_path, files)
+    before = options_of(folder)
+    called = arena("init", folder=folder)
+    assert (called.status, called.errors) == (0, "")
+    assert options_of(folder) == before
+    assert not (folder / "tests/test_arena.py").exists()
+    assert arena("init", "--write", folder=folder).status == 0
+    assert options_of(folder) == before | expected
+
+
+@pytest.mark.parametrize("layout", RUN)
+def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
+    """With the written options. A second call writes nothing."""
+    files, _ = LAYOUTS[layout]
+    folder = written(tmp_path, files)
+    arena("init", "--write", folder=folder)
+    command = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "tests/test_arena.py"]
+    status, output = forks.run(command, folder, {}, seconds=120)
+    assert status == 0, output
+    assert "1 passed" in output
+    options = options_of(folder)
+    assert "nothing to write" in arena("init", "--write", folder=folder).output
+    assert options_of(folder) == options
+
+
+def test_a_note_says_why_migrations_are_not_named(tmp_path: Path) -> None:
+    """And which fixtures of the suite hide those of pytest-arena."""
+    files, _ = LAYOUTS["Alembic on another product"]
+    folder = written(tmp_path, {**files, "tests/conftest.py": OLD_SUITE})
+    output = arena("init", folder=folder).output
+    assert "sqlalchemy.url is for postgres, and the app uses sqlite" in output
+    assert "tests/conftest.py has a fixture db_session" in output
+
+
+def test_an_env_py_that_sets_the_url_may_have_any_other_in_the_file(tmp_path: Path) -> None:
+    """Its migrations are named."""
+    files, _ = LAYOUTS["Alembic on another product"]
+    env = 'context.config.set_main_option("sqlalchemy.url", URL)'
+    folder = written(tmp_path, {**files, "migrations/env.py": env})
+    arena("init", "--write", folder=folder)
+    assert options_of(folder)["arena_schema"] == "alembic.ini"
+
+
+def test_of_several_apps_the_others_are_named(tmp_path: Path) -> None:
+    """An app of the usual name in the outermost folder is chosen."""
+    app = "from fastapi import FastAPI\napp = FastAPI()\n"
+    folder = written(tmp_path, {"main.py": app, "jobs/main.py": app})
+    called = arena("init", "--write", folder=folder)
+    assert options_of(folder)["arena_app"] == "main:app"
+    assert "other apps: main:app" in called.output
+
+
+@pytest.mark.parametrize(
+    "files, says",
+    [
+        (
+            {
+                "a/pyproject.toml": "",
+                "a/main.py": SQLMODEL,
+                "b/setup.cfg": "",
+                "b/app.py": SQLMODEL,
+            },
+            ["cd a, then: arena init", "cd b, then: arena init"],
+        ),
+        ({"main.py": "print('no app')"}, ["has no app and no models", "arena_app = "]),
+        (
+            {"main.py": SQLMODEL, "pyproject.toml": "tool.pytest.ini_options = {}"},
+            ["cannot be added to pyproject.toml", 'arena_app = "main:app"'],
+        ),
+    ],
+    ids=["other projects", "nothing", "an inline table"],
+)
+def test_what_cannot_be_proposed_is_an_error(tmp_path: Path, files: Files, says: list[str]) -> None:
+    """It has the next step, and no file changes."""
+    folder = written(tmp_path, files)
+    called = arena("init", "--write", folder=folder)
+    assert called.status == 2
+    for text in says:
+        assert text in called.errors
+    assert sorted(path.name for path in folder.rglob("*.*")) == sorted(
+        name.rpartition("/")[2] for name in files
+    )
