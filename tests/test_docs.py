@@ -72,7 +72,6 @@ LONG_PAGES = (
     "docs/explanation/why-the-row-is-invisible.md",
     "docs/explanation/how-rollback-works.md",
     "docs/reference/command-line.md",
-    "docs/reference/doctor.md",
     "docs/reference/hooks.md",
 )
 

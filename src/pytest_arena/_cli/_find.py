@@ -21,9 +21,8 @@ _OTHER_CODE = re.compile(
 _PROJECT_FILES = {"pyproject.toml", "setup.cfg", "pytest.ini"}
 _FRAMEWORKS = {"FastAPI", "Starlette", "Litestar", "Flask"}
 _NEW_BASE = re.compile(r"(DeclarativeBase\w*|declarative_base|SQLAlchemy)$")
-_LIBRARY_BASE = re.compile(
-    r"\b((?:UUID|BigInt|NanoID)\w*Base)\b"
-)  # of Advanced Alchemy
+# The base classes of Advanced Alchemy.
+_LIBRARY_BASE = re.compile(r"\b((?:UUID|BigInt|NanoID)\w*Base)\b")
 _DEPTH = 2  # the most abstract classes between a base and a model
 
 

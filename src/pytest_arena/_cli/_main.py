@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "serve the app and its database to tests in another language"
     serve = _add(commands, "serve", _serve, about, _SERVE)
     serve.set_defaults(takes_others=True)
-    for name, what in (("--port", "the app"), ("--control-port", "the control")):
+    for name, what in (("--port", "the app"), ("--control-port", "its control")):
         about = f"the port of {what} (default: a free one)"
         serve.add_argument(name, type=int, default=0, metavar="N", help=about)
     about = "the module with the functions that POST /seed/NAME calls with a session"

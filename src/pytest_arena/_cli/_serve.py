@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_arena._changes import Change
-    from pytest_arena._run._run import ArenaRun
 
 _COMMAND = "arena serve"
 _ENTER = "POST /level/enter"
@@ -108,8 +107,10 @@ class LevelServer:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run a level for each command that begins one, until the control server stops."""
         module = _module_in(session)
+        self._run = RUNS[session.config]
+        self._arena = Arena(self._run)
         try:
-            server = RUNS[session.config].apps.live_server(self._port)
+            server = self._run.apps.live_server(self._port)
         except ConfigError as error:
             raise pytest.UsageError(str(error)) from None
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -138,8 +139,6 @@ class LevelServer:
 
         Return the command that has ended it and begins the next level, if it is such a command.
         """
-        config = module.config
-        commands = _LevelCommands(RUNS[config], self._seeds)
         earlier_problems = self._problems
         self._problems = []
         # The command that ends the level, or None if the server stops.
@@ -150,11 +149,11 @@ class LevelServer:
             server = start_live_server(request, arena_app)
             content = {
                 "app": server.url,
-                "database": commands.arena.url,
+                "database": self._arena.url,
                 "problems": earlier_problems,
             }
             enter.answer(500 if earlier_problems else 200, content)
-            ending = commands.run_until_end(self._control)
+            ending = self._run_commands()
 
         # Without brackets, pytest shows :: for each dot of the name.
         name = f"level[{enter.arguments.get('name', '')}]"
@@ -162,9 +161,9 @@ class LevelServer:
         # Wide fixtures stay set up for the next item.
         next_item = pytest.Function.from_parent(module, name="next", callobj=level)
         module.session.testscollected += 1
-        config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
+        module.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
         if ending is None:
-            self._control.stop()  # `run_until_end` took the first request to stop
+            self._control.stop()  # `_run_commands` took the first request to stop
             return None
         if ending.name == _RESET and ending is not enter:
             return ending
@@ -173,30 +172,10 @@ class LevelServer:
         self._problems = []
         return None
 
-
-def _module_in(session: pytest.Session) -> pytest.Module:
-    """Return a module without a file, in the folder that pytest's arguments name."""
-    config = session.config
-    argument = config.args[0].partition("::")[0]
-    folder = config.invocation_params.dir / argument
-    parent = pytest.Dir.from_parent(session, path=folder)
-    module: pytest.Module = pytest.Module.from_parent(parent, path=folder / _COMMAND)
-    module.obj = ModuleType("served")
-    return module
-
-
-class _LevelCommands:
-    """The commands inside a level."""
-
-    def __init__(self, run: ArenaRun, seeds: str) -> None:
-        self.arena = Arena(run)
-        self._run = run
-        self._seeds = seeds
-
-    def run_until_end(self, control: ControlServer) -> Command | None:
+    def _run_commands(self) -> Command | None:
         """Run commands. Return the one that ends the level, or None if the server stops."""
         while True:
-            command = control.take()
+            command = self._control.take()
             if command is None or command.name in {_LEAVE, _RESET}:
                 return command
             try:
@@ -212,7 +191,7 @@ class _LevelCommands:
             name = command.name.removeprefix(_SEED)
             command.answer(200, self._seed(name, command.arguments))
         elif command.name == _CHANGES:
-            changes = list(map(self._as_json, self.arena.changes()))
+            changes = list(map(self._as_json, self._arena.changes()))
             command.answer(200, {"changes": changes})
         elif command.name == _STORY:
             command.answer(200, {"story": self._story()})
@@ -260,7 +239,7 @@ class _LevelCommands:
             )
         if inspect.iscoroutinefunction(function):
             return asyncio.run(self._async_seed(function, arguments))
-        session: Any = self.arena.session()
+        session: Any = self._arena.session()
         with session:
             result: object = function(session, **arguments)
             session.commit()
@@ -269,11 +248,22 @@ class _LevelCommands:
     async def _async_seed(
         self, function: Any, arguments: Mapping[str, object]
     ) -> object:
-        session: Any = self.arena.session()
+        session: Any = self._arena.session()
         async with session:
             result: object = await function(session, **arguments)
             await session.commit()
         return result
+
+
+def _module_in(session: pytest.Session) -> pytest.Module:
+    """Return a module without a file, in the folder that pytest's arguments name."""
+    config = session.config
+    argument = config.args[0].partition("::")[0]
+    folder = config.invocation_params.dir / argument
+    parent = pytest.Dir.from_parent(session, path=folder)
+    module: pytest.Module = pytest.Module.from_parent(parent, path=folder / _COMMAND)
+    module.obj = ModuleType("served")
+    return module
 
 
 def _refuse(command: Command, reason: str) -> None:
