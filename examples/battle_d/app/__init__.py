@@ -1,1 +1,1 @@
-"""Battle-D: run a dance tournament, from registration to the last final."""
+"""Battle-D runs dance tournaments, from the registration to the finals."""

@@ -1,64 +1,43 @@
-// A test's part of `arena serve`: each worker starts the app on a database of its own, and each
-// test has a level, which is taken back when its pages are closed.
+// Each worker starts `arena serve`, with a database of its own. Each test has a level, which
+// pytest-arena restores at the test's end.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { closeSync, openSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { expect, test as base } from '@playwright/test'
 
-export type Change = {
-  table: string
-  kind: 'inserted' | 'updated' | 'deleted'
-  before: Record<string, unknown>
-  after: Record<string, unknown>
-}
-
-export class Arena {
+class Arena {
   constructor(readonly app: string, private control: string, private token: string) {}
 
-  /** Call a function of tests/for_browsers.py, which commits what it writes. */
+  /** Call a function of tests/data.py, and commit what it writes. */
   async seed<T>(name: string, given: object = {}): Promise<T> {
-    return JSON.parse(await this.ask('POST', `/seed/${name}`, given))
+    return this.ask('POST', `/seed/${name}`, given)
   }
 
-  /** What this test has changed so far, row by row. */
-  async changes(): Promise<Change[]> {
-    return JSON.parse(await this.ask('GET', '/changes')).changes
-  }
-
-  async ask(method: 'GET' | 'POST', path: string, given?: object): Promise<string> {
+  async ask(method: 'GET' | 'POST', path: string, given?: object): Promise<any> {
     const headers = { Authorization: `Bearer ${this.token}` }
     const body = given && JSON.stringify(given)
-    const answer = await fetch(this.control + path, { method, headers, body })
-    const text = await answer.text()
-    if (!answer.ok) {
-      const told = JSON.parse(text)
-      throw new Error(`${method} ${path}: ${told.error ?? told.problems.join('\n\n')}`)
-    }
-    return text
+    const response = await fetch(this.control + path, { method, headers, body })
+    const answer = await response.json()
+    if (!response.ok) throw new Error(`${path}: ${answer.error ?? answer.problems.join('\n')}`)
+    return answer
   }
 }
 
 export const test = base.extend<{ arena: Arena }, { server: Arena }>({
   server: [
-    async ({}, use, info) => {
+    async ({}, use) => {
       const token = randomBytes(16).toString('hex')
-      const log = openSync(`arena-${info.workerIndex}.log`, 'w')
-      const server = spawn('arena', ['serve', '--seeds', 'tests.for_browsers'], {
+      const server = spawn('arena', ['serve', '--seeds', 'tests.data'], {
         cwd: '..',
         env: { ...process.env, ARENA_SERVE_TOKEN: token },
-        stdio: ['ignore', 'pipe', log],
+        stdio: ['ignore', 'pipe', 'inherit'],
       })
-      closeSync(log)
-      const ended = once(server, 'exit')
-      const line = once(createInterface({ input: server.stdout! }), 'line')
-      const [first] = await Promise.race([line, ended])
-      if (typeof first !== 'string') throw new Error(`arena serve: see arena-${info.workerIndex}.log`)
-      const { app, control } = JSON.parse(first)
+      const [line] = await once(createInterface({ input: server.stdout! }), 'line')
+      const { app, control } = JSON.parse(line)
       await use(new Arena(app, control, token))
       server.kill()
-      await ended
+      await once(server, 'exit')
     },
     { scope: 'worker' },
   ],
@@ -67,24 +46,16 @@ export const test = base.extend<{ arena: Arena }, { server: Arena }>({
 
   arena: [
     async ({ server }, use, info) => {
-      await server.ask('POST', '/level/enter', { name: info.titlePath.join(' > ') })
+      await server.ask('POST', '/level/enter', { name: info.title })
       await use(server)
       if (info.status !== info.expectedStatus) {
-        const body = JSON.parse(await server.ask('GET', '/story')).story
-        await info.attach('what this test changed', { body, contentType: 'text/plain' })
+        const { story } = await server.ask('GET', '/story')
+        await info.attach('what this test changed', { body: story, contentType: 'text/plain' })
       }
-      await server.ask('POST', '/level/leave') // fails where the level had a problem
+      await server.ask('POST', '/level/leave') // fails if the level had a problem
     },
     { auto: true },
   ],
-
-  // The pages load HTMX from elsewhere; here it is the package's.
-  context: async ({ context }, use) => {
-    const path = 'node_modules/htmx.org/dist/htmx.min.js'
-    const headers = { 'Access-Control-Allow-Origin': '*' }
-    await context.route('https://unpkg.com/htmx.org@*/**', (route) => route.fulfill({ path, headers }))
-    await use(context)
-  },
 })
 
 export { expect }

@@ -1,1 +1,1 @@
-"""The tests of Battle-D: the real app, the real engine, the real commits."""
+"""The tests of Battle-D."""

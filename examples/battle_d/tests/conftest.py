@@ -1,23 +1,24 @@
-"""Data that several tests begin with, written by async fixtures before the first request."""
+"""Rows that fixtures write before the first request."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import Battle, Tournament
-from tests.factories import a_category, a_tournament, pending_battles, save
+from tests.data import a_tournament, add_battles
 
 
 @pytest.fixture
 async def summer_battle(db_session: AsyncSession) -> Tournament:
-    """A tournament in its preselection, with 2 categories of 8 performers each."""
-    categories = [a_category(name, performers=8) for name in ("Hip hop 1v1", "Breaking 1v1")]
-    return await save(db_session, a_tournament(*categories, name="Summer Battle 2024"))
+    """A tournament in its preselection: 2 categories with 8 performers each."""
+    tournament = a_tournament()
+    db_session.add(tournament)
+    await db_session.commit()
+    return tournament
 
 
 @pytest.fixture
 async def queue(db_session: AsyncSession, summer_battle: Tournament) -> list[Battle]:
-    """Four pending battles, between the eight performers of the first category."""
-    battles = pending_battles(summer_battle.categories[0])
-    db_session.add_all(battles)
+    """Four pending battles of that tournament."""
+    battles = add_battles(summer_battle)
     await db_session.commit()
     return battles

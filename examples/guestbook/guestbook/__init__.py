@@ -15,4 +15,5 @@ def create_app() -> Flask:
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ.get("DATABASE_URL", "sqlite:///guests.db")
     db.init_app(app)
     app.register_blueprint(blueprint)
+    app.cli.command("create-tables")(db.create_all)
     return app

@@ -1,4 +1,4 @@
-"""One app, three ways to ask it."""
+"""A real server, Flask's own client, and Flask-SQLAlchemy's own session."""
 
 import pytest
 from flask import Flask
@@ -12,12 +12,6 @@ from pytest_arena import Arena, LiveServer, TestClient
 def dune(db_session: Session) -> None:
     """A guest."""
     db_session.add(Guest(name="Dune"))
-
-
-def test_arenas_client(test_client: TestClient, dune: None) -> None:
-    """Call the app in this process. The client keeps cookies."""
-    assert test_client.post("/login", json={"name": "Dune"}).status_code == 204
-    assert test_client.post("/entries", json={"text": "By a client."}).status_code == 201
 
 
 def test_a_real_server(live_server: LiveServer, dune: None) -> None:

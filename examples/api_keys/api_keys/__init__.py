@@ -1,1 +1,0 @@
-"""API keys, and the queries that their holders may ask."""

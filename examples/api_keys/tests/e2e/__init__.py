@@ -1,1 +1,0 @@
-"""End to end: from the request to the row."""

@@ -1,1 +1,0 @@
-"""The database: one engine and one session maker for the whole process."""

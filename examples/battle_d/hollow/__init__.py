@@ -1,1 +1,0 @@
-"""Tests that pass and prove nothing: each lacks one thing, and the plugin says which."""

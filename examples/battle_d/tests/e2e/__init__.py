@@ -1,1 +1,0 @@
-"""End-to-end tests: requests to the app, on data that was there before the first of them."""

@@ -1,1 +1,0 @@
-"""Suites over the production session maker, which begin every test by dropping all tables."""

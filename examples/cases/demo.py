@@ -1,0 +1,67 @@
+"""Run each file without pytest-arena, and all of them with it: `python demo.py`.
+
+The runs are in a temporary folder. Each has a fresh copy of the developer's database.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+HERE = Path(__file__).resolve().parent
+DEVELOPERS_ROWS = 40  # which app.py makes
+
+# The text by which pytest's output shows each fault.
+SYMPTOMS = {
+    "test_fixture_rows.py": ["404 == 200"],
+    "test_loops.py": [
+        "is bound to a different event loop",
+        "Database session factory not initialized",
+    ],
+    "test_purge.py": ["1 passed"],  # and the developer's rows are gone
+    "test_state.py": ["2 == 1", "'Leak Check' not in", "200 == 403"],
+    "test_scenarios.py": ["1 passed"],  # and no line names the other scenario
+}
+
+
+def main() -> int:
+    """Compare the runs. Return 0 if each fault is there without pytest-arena only."""
+    is_right = True
+    for file, symptoms in SYMPTOMS.items():
+        output, rows = _run("-p", "no:arena", "-p", "without_arena", file)
+        seen = [symptom for symptom in symptoms if symptom in output]
+        print(f"without pytest-arena: {file}: {' | '.join(seen)}; {rows} rows", flush=True)
+        is_right &= seen == symptoms
+        if file == "test_purge.py":
+            is_right &= rows != DEVELOPERS_ROWS
+    output, rows = _run()
+    print(f"with pytest-arena: {rows} rows\n{output}")
+    is_right &= rows == DEVELOPERS_ROWS
+    is_right &= "14 passed" in output and "UNMAPPED   A dancer withdraws" in output
+    print("Each run was as expected." if is_right else "A run was NOT as expected.")
+    return 0 if is_right else 1
+
+
+def _run(*arguments: str) -> tuple[str, int]:
+    """Run pytest in a new copy of this folder. Return its output, and the developer's rows."""
+    foreign = ("ARENA_DATABASE", "DATABASE_URL", "PYTEST_ADDOPTS")
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    with TemporaryDirectory(prefix="cases-") as name:
+        project = Path(shutil.copytree(HERE, Path(name, "cases")))
+        (project / "developer.db").unlink(missing_ok=True)
+        subprocess.run([sys.executable, "app.py"], cwd=project, env=environment, check=True)
+        command = [sys.executable, "-m", "pytest", "-q", *arguments]
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        with closing(sqlite3.connect(project / "developer.db")) as connection:
+            [rows] = connection.execute("SELECT count(*) FROM dancers").fetchone()
+    return done.stdout + done.stderr, rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""The HTTP side: the app and its routes."""

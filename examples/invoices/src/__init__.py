@@ -1,1 +1,0 @@
-"""The packages that know nothing of HTTP."""

@@ -1,1 +1,0 @@
-"""What an invoice is, and how it is kept."""

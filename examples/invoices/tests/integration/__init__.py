@@ -1,1 +1,0 @@
-"""The app, its routes and its database together."""
