@@ -28,7 +28,13 @@ settings.load_profile("untimed")
 
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
 # Their tests take seconds each: at the end, a worker would be alone with one of them.
-LONG = ("tests/conformance/", "tests/test_docs.py", "tests/others/", "tests/plugin/")
+LONG = (
+    "tests/test_examples.py",
+    "tests/conformance/",
+    "tests/test_docs.py",
+    "tests/others/",
+    "tests/plugin/",
+)
 
 _server = ServerBeside()
 _URL = "TESTS_POSTGRESQL"

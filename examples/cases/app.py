@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -72,13 +72,13 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.get("/count")
-async def count_dancers(request: Request) -> int | None:
+async def count_dancers() -> int:
     """Count the dancers."""
-    factory = getattr(request.app.state, "session_factory", None)
+    factory: async_sessionmaker[AsyncSession] | None = getattr(app.state, "session_factory", None)
     if factory is None:
         raise RuntimeError("Database session factory not initialized")
     async with factory() as session:
-        return await session.scalar(select(func.count(Dancer.id)))
+        return await session.scalar(select(func.count(Dancer.id))) or 0
 
 
 @app.get("/dancers")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.others.conftest import BROWSER, PROGRAMS, call
+from tests.others.conftest import BROWSER, PROGRAMS
 from tests.plugin.shop import env_of, shop
 from tests.plugin.test_streams import LIVE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.example import Example
 
 pytestmark = [
@@ -134,93 +131,3 @@ def test_a_browser_on_the_tests_database_pitfall_126(example: Example, how: str)
     )
     run.expect(status=1, passed=6, failed=1).never_says("cut off", "left a task")
     run.says("console: there are", "POST /orders/chair 201", "+ orders")
-
-
-# What Battle-D's own conftest file lacks for browsers. Its pages load HTMX from elsewhere.
-IN_BROWSERS = (
-    CONFTEST
-    + """
-
-@pytest.fixture
-def context(context):
-    headers = {"Access-Control-Allow-Origin": "*"}
-    htmx = "HTMX"
-    context.route("https://unpkg.com/**", lambda route: route.fulfill(path=htmx, headers=headers))
-    return context
-"""
-)
-
-EVENT = """
-import pytest
-from playwright.sync_api import expect
-
-from app.mailer import mailer
-from tests.factories import a_category, a_tournament, pending_battles
-from tests.seed import email_of
-
-
-def log_in(page, role):
-    page.goto("/auth/login")
-    page.get_by_label("Your e-mail address").fill(email_of(role))
-    page.get_by_role("button", name="Send me a link").click()
-    expect(page.get_by_role("heading")).to_have_text("Look into your mailbox")
-    page.goto(mailer.find_latest(email_of(role)).text)
-    expect(page.get_by_role("banner")).to_contain_text(f"({role})")
-
-
-@pytest.fixture
-def event(db_session):
-    category = a_category("Hip hop 1v1", performers=8)
-    tournament = a_tournament(category, name="Summer Battle 2024")
-    db_session.add_all([tournament, *pending_battles(category)])
-    db_session.commit()
-    return tournament.id
-
-
-@pytest.mark.parametrize("turn", range(2))
-def test_two_roles(page, new_context, event, turn):
-    other = new_context().new_page()
-    log_in(other, "staff")
-    log_in(page, "mc")
-    other.goto(f"/event/{event}/queue")
-    expect(other.get_by_role("article")).to_have_count(4)
-    page.goto(f"/event/{event}")
-    page.get_by_role("button", name="Start").first.click()
-    expect(page.get_by_role("region", name="On the floor").get_by_role("article")).to_have_count(1)
-    other.reload()
-    expect(other.locator("[data-status=ACTIVE]")).to_have_count(1)
-
-
-def test_htmx_brings_the_board_up_to_date(page, event, arena):
-    log_in(page, "mc")
-    page.goto(f"/event/{event}")
-    expect(page.get_by_text("Nobody dances now.")).to_be_visible()
-    assert page.request.post("/battles/1/start").ok  # by somebody else's hand
-    floor = page.get_by_role("region", name="On the floor").get_by_role("article")
-    expect(floor).to_be_visible(timeout=20_000)
-    assert "battles" in arena.changes().tables
-
-
-def test_fails(page, event):
-    page.goto("/tournaments")
-    page.evaluate("console.log('the page says so')")
-    expect(page.get_by_text("Winter Jam")).to_be_visible(timeout=100)
-"""
-
-
-@pytest.mark.slow
-def test_two_roles_in_two_browsers_pitfall_126(battle_d: Path, packages: Path) -> None:
-    """P1, P9: links in letters, HTMX, and what is there of a failed test."""
-    with (battle_d / "tests" / "conftest.py").open("a") as conftest:
-        conftest.write(IN_BROWSERS.replace("HTMX", str(packages / "htmx.org/dist/htmx.min.js")))
-    (battle_d / "tests" / "test_browser.py").write_text(EVENT)
-    done = call(
-        *(sys.executable, "-m", "pytest", "tests/test_browser.py", "--scenarios=off"),
-        *("--screenshot", "only-on-failure"),
-        folder=battle_d,
-    )
-    assert "1 failed, 3 passed" in done.stdout, done.stdout
-    for told in ("console: the page says so", "GET /tournaments 200", "tournaments +1"):
-        assert told in done.stdout, done.stdout
-    assert list(battle_d.glob("test-results/*fails*/*.png"))
-    assert not (battle_d / "data").exists()

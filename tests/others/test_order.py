@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.example import Example
-
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+if TYPE_CHECKING:
+    from tests.example import Example
 
 TESTS = """
 import pytest
@@ -97,17 +95,3 @@ def test_a_part_of_the_suite_pitfall_077(project: Example) -> None:
     project.run("--lf").expect(status=1, failed=1)
     project.run("test_two.py::TestNarrow::test_narrow_again").expect(passed=1)
     project.run("-k", "narrow", "--deselect=test_one.py::TestNarrow").expect(passed=2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["battle_d", "guestbook", "invoices"])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_examples_in_random_order_pitfall_077(tmp_path: Path, name: str, seed: int) -> None:
-    """P2: real suites, whose authors thought of no order."""
-    shutil.copytree(EXAMPLES / name, tmp_path / name)
-    suite = Example(tmp_path / name, {"mixed.py": MIXED.replace("SEED", str(seed))})
-    # The suite starts pytest once more by itself, which has no plugin but these either.
-    options = "-o required_plugins= -p pytest_asyncio.plugin -p pytest_arena.plugin"
-    env = {"PYTHONPATH": ".", "PYTEST_ADDOPTS": options}
-    run = suite.run("-p", "mixed", "-q", env=env)
-    assert run.status == 0, run.output
