@@ -175,17 +175,11 @@ class MySQL:
         return {"test_stored.py": STORED, "seed.py": SEED + MORE_SEED}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return what only a copy costs, and what ``rollback`` cannot show."""
+        """Return what only a copy costs."""
         if setting.isolation == "clone":
             reason = "a copy has all rows"
             return {"reading by changes": reason, "writing by changes": reason}
-        if setting.isolation != "rollback":
-            return {}
-        shared = (
-            "all connections of the app share one connection to the server. While one "
-            "transaction has unfinished writes, other transactions wait before they write"
-        )
-        return {"several connections": shared}
+        return {}
 
     def version(self, setting: Setting) -> str:
         """That of the server."""

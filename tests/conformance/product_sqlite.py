@@ -72,9 +72,6 @@ _DANCERS = sqlalchemy.Table(
 )
 
 
-_COPIES = ("auto", "copy")
-
-
 class SQLite:
     """A file ``dev.db`` in the project, and its names: relative, absolute, by a link."""
 
@@ -106,10 +103,8 @@ class SQLite:
         return {}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return the lack of ``rollback``, and of ``copy`` without a write-ahead log."""
-        if setting.isolation == "rollback":
-            return {"other processes": "only one connection sees rows that are never committed"}
-        if setting.journal == "wal" or setting.isolation not in _COPIES:
+        """Return what ``copy`` costs without a write-ahead log."""
+        if setting.journal == "wal":
             return {}
         return {"reading by changes": "a rollback journal does not name the changed pages"}
 

@@ -16,7 +16,6 @@ CAPABILITIES: Mapping[str, str] = {
     "several connections": "P3: two transactions open at once, and races between them",
     "moving time": "P3: now() of a second transaction is later than that of the first",
     "ddl": "P2: a test that changes the schema",
-    "other processes": "P1: another process that is given the URL",
     "writing by changes": "P10: undoing one changed row writes less than the whole database",
     "reading by changes": "P10: undoing one changed row reads less than the whole database",
 }

@@ -89,7 +89,6 @@ with create_engine(sys.argv[1]).begin() as connection:
 '''
 
 
-@lacks("other processes")
 async def test_p1_another_process(client, arena):
     await add("the test's")
     url = setting.SYNC_URL.partition(":")[0] + ":" + arena.url.partition(":")[2]

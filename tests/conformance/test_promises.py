@@ -89,35 +89,6 @@ class TestSyncAppOnMySQLByMysqlclient(Conformance):
 
 
 @pytest.mark.slow
-class TestRolledBackOnMySQL(Conformance):
-    """An async app, whose connections share one transaction."""
-
-    setting = Setting(database="mysql", isolation="rollback")
-
-
-@pytest.mark.slow
-class TestRolledBackOnMySQLBySyncApp(Conformance):
-    """A sync app under sync tests."""
-
-    setting = Setting(database="mysql", isolation="rollback", engine="pymysql", runner="plain")
-    orders: ClassVar[tuple[str, ...]] = ("shuffle:4",)
-
-
-@pytest.mark.slow
-class TestOneTransaction(Conformance):
-    """SQLite, where all connections share a transaction that is rolled back."""
-
-    setting = Setting(isolation="rollback")
-
-
-@pytest.mark.slow
-class TestOneTransactionOfASyncApp(Conformance):
-    """The same under sync tests."""
-
-    setting = Setting(isolation="rollback", engine="pysqlite", runner="plain", journal="wal")
-
-
-@pytest.mark.slow
 class TestCloned(Conformance):
     """The same by clones."""
 
@@ -151,11 +122,8 @@ OTHERS = (
     *(
         pytest.param(setting, marks=pytest.mark.slow)
         for setting in (
-            Setting(isolation="rollback", journal="wal", env=VERIFIED),
             Setting(runner="asyncio-auto", loop="session", pool="NullPool", pre_ping=True),
             Setting(runner="asyncio", engine="pysqlite", journal="wal"),  # for a sync app
-            Setting(isolation="rollback", runner="anyio-uvloop", pool="NullPool", env=VERIFIED),
-            Setting(isolation="rollback", runner="asyncio", engine="pysqlite", env=VERIFIED),
             on_server(engine="psycopg", runner="plain", pool="NullPool", env=VERIFIED),
             on_server(isolation="clone", engine="psycopg_async", runner="anyio"),
             on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),

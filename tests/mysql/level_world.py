@@ -13,7 +13,6 @@ from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql.drivers._records import is_in_transaction, note_answer, record_of
 from pytest_arena._mysql.journal._journal_control import IS_TEST_CODE
-from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._product import ConnectTarget, Key
 from tests.isolation.server_world import CountedUsage, Uses
 
@@ -116,9 +115,6 @@ class LevelWorld:
         uses = Uses()
         lines: list[str] = []
         usage = CountedUsage(uses.count)
-        if kind == "rollback":
-            shared = RollbackIsolation(own, template, uses=usage, note=lines.append)
-            return cls(own, shared, uses, lines)
         isolation = MySQLIsolation(
             own, template, kind, uses=usage, note=lines.append, may_clone=True
         )

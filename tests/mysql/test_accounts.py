@@ -58,7 +58,11 @@ RIGHTS = (
 
 def rights_for(control: MySQLControl, user: str) -> list[str]:
     """Return the statements that give a user the rights."""
-    admin = "CONNECTION ADMIN" if "MariaDB" in control.version else "CONNECTION_ADMIN"
+    admin = (
+        "CONNECTION ADMIN"
+        if "MariaDB" in str(control.rows("SELECT VERSION()"))
+        else "CONNECTION_ADMIN"
+    )
     return [statement.format(user, admin=admin) for statement in RIGHTS]
 
 
@@ -277,31 +281,6 @@ def test_a_user_with_a_role(
         run.expect(passed=1).says(f"the grants of {user} do not act", f"{user}_role")
     finally:
         control.run(f"DROP ROLE {user}_role")
-
-
-ROLLED_BACK = """
-from app import engine
-from sqlalchemy import text
-
-
-async def test_it(client):
-    async with engine.begin() as connection:
-        await connection.execute(text("DELETE FROM line"))
-"""
-
-
-@pytest.mark.slow
-def test_one_connection_for_all(
-    server: StoryMySQLServer, tmp_path: Path, control: MySQLControl, user: str, maker: Address
-) -> None:
-    """With ``rollback`` it is pytest-arena's, and a line says so."""
-    name = server.developers_arguments["database"]
-    control.run(f"GRANT SELECT ON {name}.* TO '{user}'@'%'")
-    example = shop_of(server, tmp_path, user, maker).with_files(test_it=ROLLED_BACK)
-    run = example.run("-q", "--arena-isolation=rollback").expect(passed=1)
-    run.says(
-        f"the grants of {user} do not act: with the isolation rollback", "arena_isolation = auto"
-    )
 
 
 @pytest.mark.slow

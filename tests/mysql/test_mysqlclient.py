@@ -120,13 +120,6 @@ def test_an_unmodified_app(server: StoryMySQLServer, example: Example) -> None:
     assert server.left() == []
 
 
-def test_one_transaction(example: Example) -> None:
-    """Under ``rollback`` the driver reaches the server through the proxy."""
-    example = example.with_files(test_requests=REQUESTS)
-    run = example.run("-q", "--arena-isolation=rollback", "-k", "sees or next")
-    run.expect(passed=2).never_says("replaced")
-
-
 RAW = """
 import MySQLdb
 from MySQLdb import _mysql

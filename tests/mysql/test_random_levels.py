@@ -116,7 +116,7 @@ def address(server: StoryMySQLServer) -> Address:
 @pytest.fixture
 def own(address: Address, registry: str) -> Iterator[MySQLRegistry]:
     """A registry. It is dropped after the test, with its databases."""
-    with closing(MySQLRegistry(address, registry=registry, lock_timeout=0.05)) as own:
+    with closing(MySQLRegistry(address, registry=registry)) as own:
         yield own
         own.sweep(everything=True)
     with closing(open_control(replace(address, database=""))) as control:
@@ -150,12 +150,6 @@ class TestCloned(TestUndone):
     """``clone`` restores it too."""
 
     kinds: ClassVar[tuple[str, ...]] = ("clone",)
-
-
-class TestRolledBack(TestUndone):
-    """``rollback`` restores it too: all connections share one transaction."""
-
-    kinds: ClassVar[tuple[str, ...]] = ("rollback",)
 
 
 def test_an_update_that_changes_no_row_holds_no_level(own: MySQLRegistry, address: Address) -> None:

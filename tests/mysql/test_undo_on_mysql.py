@@ -252,6 +252,28 @@ def test_a_table_that_no_journal_restores(
     assert run.status == 1
 
 
+ROLLED_BACK = """
+import pytest
+
+
+@pytest.mark.arena(isolation="rollback")
+def test_marked(test_client):
+    test_client.get("/items")
+"""
+
+
+def test_rollback_is_refused(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """As an option and as a marker, with the next step."""
+    example = shop(server, tmp_path).with_files(test_marked=ROLLED_BACK)
+    run = example.run("-q", "--arena-isolation=rollback").expect(1, failed=1)
+    run.says(
+        "arena_isolation = rollback does not exist on", "arena_isolation = auto", "undo, clone"
+    )
+    run = example.run("-q").expect(1, failed=1)
+    run.says("isolation='rollback' is not available", "has only the isolations undo and clone")
+    run.says("next: @pytest.mark.arena(isolation='undo')")
+
+
 MADE = """
 import pytest
 from app import URL

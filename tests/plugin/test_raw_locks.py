@@ -130,10 +130,6 @@ def test_closed(arena, test_client):
 """
 
 
-@pytest.mark.parametrize("isolation", ["copy", "rollback"])
-def test_a_closed_connection_holds_no_lock_while_a_cursor_exists(
-    locking: Example, isolation: str
-) -> None:
+def test_a_closed_connection_holds_no_lock_while_a_cursor_exists(locking: Example) -> None:
     """SQLite alone keeps the transaction, for example of a request that was cancelled."""
-    run = locking.with_files(test_it=CLOSED).run(f"--arena-isolation={isolation}")
-    run.expect(passed=1)
+    locking.with_files(test_it=CLOSED).run().expect(passed=1)

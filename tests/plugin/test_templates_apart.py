@@ -280,8 +280,7 @@ def _check_own_client(project: Example) -> None:
     run.never_says("built again")
 
 
-@pytest.mark.parametrize("isolation", ["copy", pytest.param("rollback", marks=pytest.mark.slow)])
-def test_a_template_that_a_test_has_built_is_built_again(example: Example, isolation: str) -> None:
+def test_a_template_that_a_test_has_built_is_built_again(example: Example) -> None:
     """A test with its own client connects inside its mocks. Only this test sees their rows."""
     project = example.with_files(
         seed=SEED,
@@ -289,7 +288,7 @@ def test_a_template_that_a_test_has_built_is_built_again(example: Example, isola
         test_it=TESTS + OWN_CLIENT,
         test_later=TESTS + OWN_CLIENT_LATER,
     )
-    _check_own_client(replace(project, env={**project.env, "ARENA_ISOLATION": isolation}))
+    _check_own_client(project)
 
 
 @pytest.mark.slow

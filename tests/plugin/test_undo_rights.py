@@ -272,8 +272,19 @@ def test_undo_is_not_to_be_had_on_sqlite(example: Example) -> None:
     """Named in the configuration or by a marker, which fails no later test."""
     named = example.with_files(test_it=USING).run("test_it.py", "--arena-isolation=undo")
     run = named.expect(1, failed=1)
-    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")
+    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy)")
     later = USING.replace("first", "later")
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING}\n\n{later}"
     run = example.with_files(test_it=marked).run("test_it.py").expect(1, passed=1, failed=1)
-    run.says("isolation='undo' is not available: SQLite", "is isolated by copy")
+    run.says("isolation='undo' is not available: SQLite", "has only the isolation copy")
+
+
+def test_rollback_is_copy_on_sqlite(example: Example) -> None:
+    """Named in the configuration or by a marker. One line of the summary says so."""
+    project = example.with_files(test_it=f"{USING}\n\n{USING.replace('first', 'later')}")
+    run = project.run("test_it.py", "--arena-isolation=rollback").expect(passed=2)
+    run.says("isolation copy")
+    assert run.output.count("rollback on SQLite is copy") == 1
+    marked = f"import pytest\n\n@pytest.mark.arena(isolation='rollback')\n{USING}"
+    run = example.with_files(test_it=marked).run("test_it.py").expect(passed=1)
+    run.says("rollback on SQLite is copy")

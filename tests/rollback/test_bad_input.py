@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.parameters import slow_except
-
 if TYPE_CHECKING:
     from tests.example import Example, Run
 
@@ -27,15 +25,16 @@ async def test_after_it(client):
     assert (await client.post("/dancers/next")).status_code == 201
 """
 URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
-DATABASES = slow_except(["sqlite", "postgresql"], "sqlite")
 
 
-def ran(example: Example, database: str, test: str) -> Run:
+def ran(example: Example, test: str) -> Run:
     """Run a test, and one after it."""
-    env = {**example.env, "ARENA_ISOLATION": "rollback"}
-    if database == "postgresql":
-        env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
-        env["DATABASE_URL"] = URL
+    env = {
+        **example.env,
+        "ARENA_ISOLATION": "rollback",
+        "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
+        "DATABASE_URL": URL,
+    }
     project = replace(example, env=env).with_files(test_it=HEAD + test + AFTER)
     return project.run("test_it.py")
 
@@ -52,10 +51,9 @@ async def test_it():
 """
 
 
-@pytest.mark.parametrize("database", DATABASES)
-def test_a_session_that_is_left_open(example: Example, database: str) -> None:
+def test_a_session_that_is_left_open(example: Example) -> None:
     """It is a leak, with the line that wrote."""
-    run = ran(example, database, LEFT_OPEN).expect(1, passed=2, errors=1)
+    run = ran(example, LEFT_OPEN).expect(1, passed=2, errors=1)
     run.says("ConnectionLeak: the test ended with an open transaction", "why: the next test would")
     run.says("cause: test_it.py:15 await session.flush()", "next: `async with session:`", "[A602]")
 
@@ -71,12 +69,10 @@ async def test_it(client):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", DATABASES)
-def test_a_savepoint_that_is_gone(example: Example, database: str) -> None:
+def test_a_savepoint_that_is_gone(example: Example) -> None:
     """The database's own error names it."""
-    run = ran(example, database, GONE).expect(1, passed=1, failed=1)
-    words = "no such savepoint: one" if database == "sqlite" else 'savepoint "one" does not exist'
-    run.says(words)
+    run = ran(example, GONE).expect(1, passed=1, failed=1)
+    run.says('savepoint "one" does not exist')
 
 
 COMMIT_AS_TEXT = """
@@ -88,10 +84,9 @@ async def test_it(client):
 """
 
 
-@pytest.mark.parametrize("database", DATABASES)
-def test_a_commit_as_text(example: Example, database: str) -> None:
+def test_a_commit_as_text(example: Example) -> None:
     """It is the app's commit, and no real one."""
-    ran(example, database, COMMIT_AS_TEXT).expect(passed=2)
+    ran(example, COMMIT_AS_TEXT).expect(passed=2)
 
 
 ENDED = """
@@ -108,7 +103,7 @@ async def test_it(client, has_written):
 @pytest.mark.slow
 def test_a_transaction_that_the_server_ends(example: Example) -> None:
     """The error says that all connections share it. The next test has a new database."""
-    run = ran(example, "postgresql", ENDED).expect(1, passed=1, failed=2)
+    run = ran(example, ENDED).expect(1, passed=1, failed=2)
     run.says(
         "the connection that all connections of the tests share has ended, by "
         "pg_terminate_backend, a timeout or a restart of the server.",
@@ -134,12 +129,12 @@ async def test_it(client, turn):
 @pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["rollback", "undo"])
 def test_two_databases_of_two_products(example: Example, isolation: str) -> None:
-    """Rollback restores both. The undo of PostgreSQL is refused, because SQLite has none."""
+    """Rollback is a copy on SQLite. The undo of PostgreSQL is refused, because SQLite has none."""
     test = TWO.replace("@pytest", f'@pytest.mark.arena(isolation="{isolation}")\n@pytest')
-    run = ran(example, "postgresql", test)
+    run = ran(example, test)
     if isolation == "rollback":
-        run.expect(passed=3)
+        run.expect(passed=3).says("rollback on SQLite is copy")
         assert not (example.folder / "other.db").exists()
     else:
         run.expect(1, passed=1, failed=1, errors=1)
-        run.says("isolation='undo' is not available: SQLite", "is isolated by rollback in this run")
+        run.says("isolation='undo' is not available: SQLite", "has only the isolation copy")

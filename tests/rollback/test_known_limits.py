@@ -1,8 +1,8 @@
 """Where rollback by one shared connection is known to fail: it works here, or the run names it.
 
 The list is that of pytest-sqla's documentation, with the complaints about SQLAlchemy's recipe and
-about other plugins that share a connection. Each limit is a module of tests. All modules run in one
-run for each database.
+about other plugins that share a connection. Each limit is a module of tests. All modules run in
+one run.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 from app import Dancer, app, engine, maker
 
-SYNC_URL = engine.url.set(
-    drivername="sqlite" if engine.dialect.name == "sqlite" else "postgresql+psycopg"
-)
+SYNC_URL = engine.url.set(drivername="postgresql+psycopg")
 
 
 async def names():
@@ -52,7 +50,6 @@ AFTER = """
 async def test_starts_clean():
     assert await names() == ["Sand"]
 """
-DATABASES = ("sqlite", "postgresql")
 URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
 
 
@@ -60,26 +57,15 @@ URL = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
 class Limit:
     """A limit of other plugins, and a module that meets it.
 
-    ``says`` are the words of the run that name it, by database. It works on the other databases.
+    ``says`` are the words of the run that name it. Without them it is no limit here.
     """
 
     test: str
-    says: dict[str, str]
-    databases: tuple[str, ...] = DATABASES
-
-
-def works(test: str, *databases: str) -> Limit:
-    """Return a limit that is none here."""
-    return Limit(test, {}, databases or DATABASES)
-
-
-def named(test: str, *databases: str, **says: str) -> Limit:
-    """Return a limit that the run names."""
-    return Limit(test, says, databases or DATABASES)
+    says: str = ""
 
 
 LIMITS = {
-    "code_with_an_engine_of_its_own": works("""
+    "code_with_an_engine_of_its_own": Limit("""
 @pytest.mark.parametrize("pool", [NullPool, StaticPool, None])
 async def test_it(client, pool):
     own = create_async_engine(engine.url, poolclass=pool)
@@ -89,14 +75,14 @@ async def test_it(client, pool):
     await own.dispose()
     assert (await client.get("/dancers")).json() == ["Sand", "own"]
 """),
-    "a_second_connection_that_commits": works("""
+    "a_second_connection_that_commits": Limit("""
 async def test_it(client):
     async with engine.connect() as first, engine.begin() as second:
         await first.execute(text("SELECT 1"))
         await second.execute(text("INSERT INTO dancers (name) VALUES ('second')"))
     assert await names() == ["Sand", "second"]
 """),
-    "sessions_at_once": works("""
+    "sessions_at_once": Limit("""
 async def test_it(client):
     async def add(number):
         async with maker() as session:
@@ -109,7 +95,7 @@ async def test_it(client):
     assert {answer.status_code for answer in answers} == {201}
     assert len(await names()) == 11
 """),
-    "another_thread_and_event_loop": works("""
+    "another_thread_and_event_loop": Limit("""
 async def test_it(client):
     def work():
         sync = create_engine(SYNC_URL)
@@ -133,7 +119,7 @@ def test_a_sync_client(test_client):
     test_client.post("/dancers/sync")
     assert test_client.get("/dancers").json() == ["Sand", "sync"]
 """),
-    "a_fixture_of_another_context": works("""
+    "a_fixture_of_another_context": Limit("""
 @pytest.fixture
 async def session():
     async with maker() as session:
@@ -148,7 +134,7 @@ async def test_it(session, client):
     await session.commit()
     assert await names() == ["Sand", "fixture", "test"]
 """),
-    "a_rollback_after_an_integrity_error": works("""
+    "a_rollback_after_an_integrity_error": Limit("""
 async def test_it(client):
     await client.post("/dancers/seeded")
     async with maker() as session:
@@ -160,7 +146,7 @@ async def test_it(client):
         await session.commit()
     assert await names() == ["Sand", "seeded", "again"]
 """),
-    "savepoints_of_the_app": works("""
+    "savepoints_of_the_app": Limit("""
 async def test_it(client):
     async with maker() as session:
         session.add(Dancer(name="first"))
@@ -175,7 +161,7 @@ async def test_it(client):
         await session.rollback()
     assert await names() == ["Sand"]
 """),
-    "a_commit_on_the_connection_itself": works("""
+    "a_commit_on_the_connection_itself": Limit("""
 async def test_it(client):
     async with maker() as session:
         session.add(Dancer(name="connection"))
@@ -183,7 +169,7 @@ async def test_it(client):
         await (await session.connection()).exec_driver_sql("COMMIT")
     assert await names() == ["Sand", "connection"]
 """),
-    "ids": works("""
+    "ids": Limit("""
 @pytest.mark.parametrize("turn", range(3))
 async def test_it(client, turn):
     async with maker() as session:
@@ -192,10 +178,10 @@ async def test_it(client, turn):
         await session.rollback()
         session.add(dancer := Dancer(name="new"))
         await session.flush()
-        assert dancer.id == (2 if engine.dialect.name == "sqlite" else 3)
+        assert dancer.id == 3
         await session.commit()
 """),
-    "changes_of_the_schema": works("""
+    "changes_of_the_schema": Limit("""
 async def test_it(client):
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE dancers ADD COLUMN mood text"))
@@ -208,18 +194,15 @@ async def test_the_next(turn):
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE more (a integer)"))
 """),
-    "a_schema_of_postgresql": works(
-        """
+    "a_schema_of_postgresql": Limit("""
 @pytest.mark.parametrize("turn", range(2))
 async def test_it(turn):
     async with engine.begin() as connection:
         await connection.execute(text("CREATE SCHEMA tenant"))
         await connection.execute(text("CREATE TABLE tenant.more (a integer)"))
         await connection.execute(text("TRUNCATE dancers"))
-""",
-        "postgresql",
-    ),
-    "an_unread_result": named(
+"""),
+    "an_unread_result": Limit(
         """
 async def test_it(client):
     async with engine.connect() as connection:
@@ -227,9 +210,9 @@ async def test_it(client):
         await client.post("/dancers/beside")
         assert await stream.fetchone() == ("Sand",)
 """,
-        postgresql="another open transaction has a lock or an open cursor",
+        "another open transaction has a lock or an open cursor",
     ),
-    "an_isolation_level_for_a_unit_of_work": named(
+    "an_isolation_level_for_a_unit_of_work": Limit(
         """
 async def test_it(client):
     async with maker() as session:
@@ -238,19 +221,17 @@ async def test_it(client):
         await session.commit()
     assert await names() == ["Sand", "strict"]
 """,
-        postgresql="rollback: ISOLATION LEVEL SERIALIZABLE acts as READ COMMITTED",
+        "rollback: ISOLATION LEVEL SERIALIZABLE acts as READ COMMITTED",
     ),
-    "listeners": named(
+    "listeners": Limit(
         """
 async def test_it():
     async with engine.begin() as connection:
         await connection.execute(text("NOTIFY news"))
 """,
-        "postgresql",
-        postgresql="rollback: NOTIFY reaches no listener",
+        "rollback: NOTIFY reaches no listener",
     ),
-    "another_process": named(
-        """
+    "another_process": Limit("""
 CODE = '''
 import sys
 from sqlalchemy import create_engine, text
@@ -261,14 +242,12 @@ with create_engine(sys.argv[1]).connect() as connection:
 
 async def test_it(client, arena):
     await client.post("/dancers/new")
-    url = arena.url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+    url = arena.url.replace("+asyncpg", "+psycopg")
     command = [sys.executable, "-c", CODE, url]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-    assert done.stdout.strip() == ("1" if engine.dialect.name == "sqlite" else "2"), done.stderr
-""",
-        sqlite="test_another_process.py::test_it started a process that may use the database",
-    ),
-    "a_task_that_outlives_its_test": works("""
+    assert done.stdout.strip() == "2", done.stderr
+"""),
+    "a_task_that_outlives_its_test": Limit("""
 tasks = []
 
 
@@ -284,8 +263,7 @@ async def test_it():
     tasks.append(asyncio.create_task(hold()))
     await written.wait()
 """),
-    "a_lock_and_a_seed_of_the_session": works(
-        """
+    "a_lock_and_a_seed_of_the_session": Limit("""
 LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 seeded = []
 
@@ -308,11 +286,8 @@ async def test_the_next():
     number, locks = await values_of("SELECT random()", LOCKS)
     assert locks == 0
     assert number not in seeded
-""",
-        "postgresql",
-    ),
-    "a_connection_with_changed_settings": named(
-        """
+"""),
+    "a_connection_with_changed_settings": Limit("""
 async def test_it():
     async with engine.connect() as connection:
         await connection.execute(text("SET search_path = pg_catalog"))
@@ -323,52 +298,40 @@ async def test_the_next(client):
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW search_path")) != "pg_catalog"
     assert (await client.get("/dancers")).json() == ["Sand"]
-""",
-        "postgresql",
-    ),
+"""),
 }
-CASES = [
-    pytest.param(database, name, id=f"{database}-{name}")
-    for database in DATABASES
-    for name, limit in LIMITS.items()
-    if database in limit.databases
-]
 
 
 @pytest.fixture(name="runs", scope="module")
-def _runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """The runs, by their databases."""
-    return {}
+def _runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """The run, after the first test has made it."""
+    return []
 
 
-def project(database: str, example: Example) -> Example:
-    """Return the project with all modules that concern a database."""
-    files = {
-        f"test_{name}": HEAD + limit.test + AFTER
-        for name, limit in LIMITS.items()
-        if database in limit.databases
+def project(example: Example) -> Example:
+    """Return the project with all modules."""
+    files = {f"test_{name}": HEAD + limit.test + AFTER for name, limit in LIMITS.items()}
+    env = {
+        **example.env,
+        "ARENA_ISOLATION": "rollback",
+        "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
+        "DATABASE_URL": URL,
     }
-    env = {**example.env, "ARENA_ISOLATION": "rollback"}
-    if database == "postgresql":
-        env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
-        env["DATABASE_URL"] = URL
     return replace(example, env=env).with_files(**files)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database, name", CASES)
-def test_a_limit_of_other_plugins(
-    database: str, name: str, example: Example, runs: dict[str, Run]
-) -> None:
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_of_other_plugins(name: str, example: Example, runs: list[Run]) -> None:
     """Its tests pass, those before and after it start clean, or the run says what is the matter."""
-    if database not in runs:
-        runs[database] = project(database, example).run("-v")
-    run = runs[database]
+    if not runs:
+        runs.append(project(example).run("-v"))
+    [run] = runs
     results = re.findall(rf"test_{name}\.py::\S+ (PASSED|FAILED|ERROR)", run.output)
     limit = LIMITS[name]
     assert len(results) >= 3, run.output
-    if database in limit.says:
-        run.says(limit.says[database])
+    if limit.says:
+        run.says(limit.says)
     else:
         assert set(results) == {"PASSED"}, run.output
 
@@ -388,5 +351,5 @@ async def test_it(client, turn):
 def test_two_workers_insert_the_same_unique_value(example: Example) -> None:
     """Each worker has a database, so that none waits for the other."""
     base = fastapi_example(example.folder.parent)
-    run = project("postgresql", base).with_files(test_it=SAME_NAME)
+    run = project(base).with_files(test_it=SAME_NAME)
     run.run("test_it.py", "-n2", "-p", "xdist").expect(passed=4)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._product.sharing._sockets import ProxySocket, check_for_sockets
+from pytest_arena._postgresql.rollback._sockets import ProxySocket, check_for_sockets
 from pytest_arena._values import PROXY_FOLDER
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_arena._product.sharing._sockets import ServedConnection
+    from pytest_arena._postgresql.rollback._sockets import ServedConnection
 
 
 def no_client(_connection: socket.socket, _number: int) -> ServedConnection:

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._postgresql.drivers._session_state import found_reader
-from pytest_arena._product.sharing._sockets import Disconnected
+from pytest_arena._postgresql.rollback._sockets import Disconnected
 from tests.rollback.conftest import opened
 from tests.servers.postgresql import rows, run
 

@@ -198,9 +198,10 @@ OPTIONS = (
         "auto",
         "How pytest-arena restores the database after each test. copy (SQLite) restores the "
         "file. undo (PostgreSQL, MySQL) reverses the changes of rows. clone (PostgreSQL, MySQL) "
-        "replaces the database by a new copy of the template. rollback (SQLite, PostgreSQL, MySQL) "
-        "lets all connections share one transaction, which is rolled back. auto (default) chooses "
-        "copy on SQLite, else undo. Where undo does not work, auto chooses clone.",
+        "replaces the database by a new copy of the template. rollback (PostgreSQL) lets all "
+        "connections share one transaction, which is rolled back. On SQLite, rollback means copy. "
+        "auto (default) chooses copy on SQLite, else undo. Where undo does not work, auto chooses "
+        "clone.",
         "clone",
         ISOLATIONS,
         metavar="HOW",

@@ -6,7 +6,7 @@ FACTS = ProductFacts(
     name="mysql",
     shown="MySQL",
     other_dialects=("mariadb",),
-    isolations=("undo", "clone", "rollback"),
+    isolations=("undo", "clone"),
     drivers=("pymysql", "aiomysql", "asyncmy", "MySQLdb"),
     # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
     error_words={

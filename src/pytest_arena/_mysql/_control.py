@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _CONNECT_SECONDS = 10
-PROGRAM_NAME = "pytest-arena"  # in performance_schema
+_PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
 TOO_MANY_CONNECTIONS = 1040
@@ -104,9 +104,7 @@ class MySQLControl:
         ConfigError: PyMySQL cannot be imported.
     """
 
-    def __init__(
-        self, address: Address, *, timeout: float = _CONNECT_SECONDS, abilities: int = 0
-    ) -> None:
+    def __init__(self, address: Address, *, timeout: float = _CONNECT_SECONDS) -> None:
         pymysql = _import_pymysql()
         self._lock = threading.RLock()
         self._error: type[Exception] = pymysql.err.Error
@@ -118,10 +116,10 @@ class MySQLControl:
             "database": address.database or None,
             "charset": "utf8mb4",
             "autocommit": True,
-            "client_flag": abilities or flags.MULTI_STATEMENTS,
+            "client_flag": flags.MULTI_STATEMENTS,
             "connect_timeout": math.ceil(timeout),
             "init_command": _SESSION,
-            "program_name": PROGRAM_NAME,
+            "program_name": _PROGRAM_NAME,
             # Without TLS the server's plugin hashes or encrypts the password.
             "ssl_disabled": needs_no_tls(address),
             "ssl": tls,
@@ -143,17 +141,6 @@ class MySQLControl:
         self.pid: int = self._connection.thread_id()
         offered = self._connection.server_capabilities
         self.offers_tls = bool(offered & flags.SSL)
-
-    @property
-    def socket(self) -> socket.socket:
-        """The socket, for statements that pytest-arena sends without PyMySQL."""
-        connection: socket.socket = self._connection._sock  # noqa: SLF001 - PyMySQL has no other name
-        return connection
-
-    @property
-    def version(self) -> str:
-        """The version in the server's greeting."""
-        return str(self._connection.get_server_info())
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several.
@@ -214,12 +201,8 @@ def open_control(
     *,
     timeout: float = _CONNECT_SECONDS,
     patience: float = 0.0,
-    abilities: int = 0,
 ) -> MySQLControl:
     """Connect by PyMySQL. Wait ``patience`` seconds while the server has no free connection.
-
-    ``abilities`` are the client's capabilities. With 0, the client may send several statements at
-    once.
 
     Raises:
         MySQLFailure: no server answers, or it refuses the login.
@@ -227,8 +210,7 @@ def open_control(
     """
     with as_own():
         return retry_while_crowded(
-            lambda: MySQLControl(address, timeout=timeout, abilities=abilities),
-            patience,
+            lambda: MySQLControl(address, timeout=timeout), patience
         )
 
 

@@ -79,7 +79,6 @@ class MySQLIsolation:
         may_clone: bool,
     ) -> None:
         self._registry = registry
-        self._reader = registry.control
         self._uses = uses
         self._note = note
         # A level may be a clone if a wider fixture creates content that no journal can restore.
@@ -223,8 +222,6 @@ class MySQLIsolation:
 
     def choose_next_isolation(self, isolation: str) -> str:
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""
-        if isolation == "rollback":
-            return "only all tests of a run can have rollback"
         if isolation == "undo" and self.name != "undo":
             with self._registry.reporting("the schema cannot be read"):
                 reason = first_reason_against_undo(self._registry, self.live)
@@ -565,14 +562,14 @@ class MySQLIsolation:
     def _live_rows(
         self, *, unlike: ReadContent | None = None, only_digests: bool = False
     ) -> ReadContent:
-        return self._reader.call(
+        return self._registry.control.call(
             lambda control: read_rows(
                 control, self.live, unlike=unlike, only_digests=only_digests
             )
         )
 
     def _live_content(self) -> dict[str, str]:
-        return self._reader.call(lambda control: content(control, self.live))
+        return self._registry.control.call(lambda control: content(control, self.live))
 
     def moment(self, *, exact: bool = False) -> JournalMoment | ReadContent | None:
         """Return the current changes by the journal.

@@ -19,17 +19,15 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
 from pytest_arena._mysql.drivers._other_databases import other_databases
-from pytest_arena._mysql.rollback._rolled_back_clones import RollbackIsolation
 from pytest_arena._mysql.servers._changed_databases import ChangedDatabases
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._product import (
     Isolation,
     WithoutPolicies,
-    isolation_named,
+    check_isolation,
 )
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for
-from pytest_arena._product.sharing._sockets import check_for_sockets
 from pytest_arena.errors import ConfigError, impossible
 
 if TYPE_CHECKING:
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._product import Core, Database, Usage
-
-# By the values of the option.
-_ISOLATIONS = {"auto": "undo", "undo": "undo", "clone": "clone", "rollback": "rollback"}
 
 
 class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
@@ -65,7 +60,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             server.address,
             project=self._project(),
             note=self._core.ledger.note,
-            lock_timeout=self._config.lock_timeout,
             source=source,
         )
         with registry.reporting("the server's settings cannot be read"):
@@ -144,8 +138,9 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         """
         del database
         registry = self._registry()
-        isolation = isolation_named(self._config, _ISOLATIONS, self.shown)
+        check_isolation(self._config, FACTS.isolations, self.shown)
         requested = self._config.isolation
+        isolation = "undo" if requested == "auto" else requested
         if isolation == "undo":
             with registry.reporting("the schema cannot be read"):
                 reason = first_reason_against_undo(registry, content or registry.name)
@@ -161,27 +156,20 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
                 self._core.ledger.note(
                     f"{self.shown}: tests are isolated by clone, since {reason}"
                 )
-        note = self._core.ledger.note
-        if isolation == "rollback":
-            check_for_sockets(self._config.places["isolation"])
-            return RollbackIsolation(registry, content, uses=uses, note=note)
         return MySQLIsolation(
             registry,
             content,
             isolation,
             uses=uses,
-            note=note,
+            note=self._core.ledger.note,
             may_clone=requested == "auto",
         )
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""
-        if name not in _ISOLATIONS:
-            return f"{self.shown} has only the isolations undo, clone and rollback"
-        live = cast("MySQLIsolation", isolation)
-        if name == "auto" and isinstance(live, RollbackIsolation):
-            return ""
-        return live.choose_next_isolation(_ISOLATIONS[name])
+        if name not in FACTS.isolations:
+            return f"{self.shown} has only the isolations undo and clone"
+        return cast("MySQLIsolation", isolation).choose_next_isolation(name)
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the login of the app's first engine, so with the app's rights."""

@@ -57,17 +57,6 @@ def run_script(control: MySQLControl, script: str, database: str) -> None:
             raise ScriptError(str(error), line=statement.line, fix="") from error
 
 
-def split_statements(text: str) -> list[str]:
-    """Return the statements of a text that a driver sends, without comments at their edges.
-
-    If a text has a command of the client ``mysql``, return the text. The server refuses it.
-    """
-    try:
-        return [statement.sql for statement in _split(text)]
-    except ScriptError:
-        return [text]
-
-
 def _split(script: str) -> Iterator[_ScriptStatement]:
     """Yield the statements of a script. ``DELIMITER`` changes the end mark of statements."""
     delimiter = ";"

@@ -160,11 +160,9 @@ class MySQLRegistry:
         project: str = "",
         registry: str = REGISTRY,
         note: Callable[[str], None] = discard,
-        lock_timeout: float = 0.0,
         source: str = "",
     ) -> None:
         self._source = source  # the place of the option that names the server
-        self.lock_timeout = lock_timeout  # seconds, of the app's statements
         self.note = note
         self.name = registry
         self.left: list[
@@ -296,13 +294,13 @@ class MySQLRegistry:
                 if template:
                     self._copy_grants(template, name)
                 plan = self.plan_of(template)
-                self.in_registry(lambda control: plan.run(control, name))
+                self._in_registry(lambda control: plan.run(control, name))
         except BaseException:
             self.drop_later(name)
             raise
         return name
 
-    def in_registry(self, function: Callable[[MySQLControl], None]) -> None:
+    def _in_registry(self, function: Callable[[MySQLControl], None]) -> None:
         """Call a function that may change the current database, and then change it back.
 
         Raises:

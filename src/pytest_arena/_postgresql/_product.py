@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
+from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._identity import Identity, identity_of_control
@@ -20,7 +21,7 @@ from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._postgresql.servers._others_writes import OthersWrites
 from pytest_arena._product import (
     Isolation,
-    isolation_named,
+    check_isolation,
 )
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for
@@ -32,13 +33,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._product import ConnectTarget, Core, Database, Usage
     from pytest_arena._product.servers import Server
-
-ISOLATIONS = {
-    "auto": ServerIsolation,
-    "undo": ServerIsolation,
-    "clone": ServerIsolation,
-    "rollback": ServerIsolation,
-}
 
 
 class PostgreSQL(ServerProduct[ServerRegistry]):
@@ -112,7 +106,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         registry = self._registry()
-        isolation_named(self._config, ISOLATIONS, self.shown)
+        check_isolation(self._config, FACTS.isolations, self.shown)
         note = self._core.ledger.note
         with_rights = self.users.begin(database)
         isolation: ServerIsolation
@@ -139,7 +133,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""
-        if name not in ISOLATIONS:
+        if name not in FACTS.isolations:
             return f"{self.shown} has only the isolations undo, clone and rollback"
         missing = ""
         registry = self._registry()

@@ -1036,18 +1036,16 @@ class Isolation(Protocol):
         """Stop using the database. Its creator drops it."""
 
 
-def isolation_named(config: Config, kinds: Mapping[str, object], shown: str) -> Any:
-    """Return the class of the configured isolation on a product.
+def check_isolation(config: Config, isolations: Sequence[str], shown: str) -> None:
+    """Check that a product has the configured isolation.
 
     Raises:
         ConfigError: the product does not have it.
     """
-    if config.isolation not in kinds:
-        names = ", ".join(name for name in kinds if name != "auto")
+    if config.isolation not in {"auto", *isolations}:
         raise ConfigError(
             f"arena_isolation = {config.isolation} does not exist on {shown}",
             why="the tests would run with another isolation than the option names",
             cause=config.places["isolation"],
-            fix=f"arena_isolation = auto   (here: {names})",
+            fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
         )
-    return kinds[config.isolation]

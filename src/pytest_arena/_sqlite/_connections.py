@@ -26,7 +26,6 @@ from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
 from pytest_arena._sqlite._guarded_connection import (
-    GuardedConnection,
     is_outside,
     raw_transactions,
 )
@@ -111,11 +110,11 @@ class SQLiteHandle:
 
     def roll_back(self) -> None:
         """End the transaction. If the connection is bound to another thread, it keeps its lock."""
-        self._call(_roll_back, otherwise=None, busy=None)
+        self._call(sqlite3.Connection.rollback, otherwise=None, busy=None)
 
     def end(self) -> None:
         """Close the connection. If it is bound to another thread, it ends with that thread."""
-        self._call(_close, otherwise=None, busy=None)
+        self._call(sqlite3.Connection.close, otherwise=None, busy=None)
 
     def attached(self) -> tuple[ConnectTarget, ...]:
         """Return the test's databases that the connection has attached."""
@@ -166,22 +165,6 @@ class SQLiteHandle:
             return otherwise
         finally:
             turn.release()
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    """Roll back. Methods that an app's class overrides are not called."""
-    if isinstance(connection, GuardedConnection):
-        connection.arena_roll_back()
-    else:
-        sqlite3.Connection.rollback(connection)
-
-
-def _close(connection: sqlite3.Connection) -> None:
-    """Close. Methods that an app's class overrides are not called."""
-    if isinstance(connection, GuardedConnection):
-        connection.arena_close()
-    else:
-        sqlite3.Connection.close(connection)
 
 
 def _turn_of(connection: sqlite3.Connection | None) -> threading.RLock:

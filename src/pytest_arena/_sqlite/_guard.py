@@ -19,7 +19,7 @@ from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guarded_connection import (
     GuardedConnection,
-    connection_class,
+    guarded_class,
     is_outside,
 )
 
@@ -62,7 +62,7 @@ class EngineFactory:
             of_app = core.files.belongs_to_app(file)
             raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
         kwargs.pop("factory", None)
-        make = connection_class(self.base, file)
+        make = guarded_class(self.base)
         connection: sqlite3.Connection = make(database, *args, **kwargs)
         _guard(core, connection)
         if isinstance(connection, GuardedConnection):
@@ -128,8 +128,7 @@ def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., object]:
             return connect(*args, **kwargs)
         # If a caller passes sqlite3's class, the connection has that class.
         if len(args) <= _BEFORE_FACTORY and factory is not sqlite3.Connection:
-            database = args[0] if args else kwargs.get("database")
-            kwargs["factory"] = connection_class(factory, _shown_file(database))
+            kwargs["factory"] = guarded_class(factory)
         connection = connect(*args, **kwargs)
         now = core()
         if now is not None and isinstance(connection, sqlite3.Connection):
@@ -153,13 +152,6 @@ def _place(core: Core, connection: GuardedConnection, database: object) -> None:
             connection.arena_watch_writes(target.file)
     else:
         connection.arena_watch(core.files.register_opened(file))
-
-
-def _shown_file(database: object) -> str:
-    """Return the file of a raw connection, "" if SQLite will raise an error."""
-    if isinstance(database, str | bytes | os.PathLike):
-        return _raw_file(database)
-    return ""
 
 
 def _raw_file(database: Any) -> str:

@@ -121,16 +121,13 @@ class GuardedConnection(sqlite3.Connection):
     set_trace_callback = _noting_change(sqlite3.Connection.set_trace_callback)
     set_progress_handler = _noting_change(sqlite3.Connection.set_progress_handler)
     setlimit = _noting_change(sqlite3.Connection.setlimit)
-    # These do not call methods that an app's class overrides.
-    arena_roll_back = sqlite3.Connection.rollback
-    arena_close = sqlite3.Connection.close
 
     @_in_turn
     def close(self) -> None:
         """Roll back and close. If a cursor still exists, SQLite alone would keep the locks."""
         with suppress(sqlite3.Error):
-            self.arena_roll_back()
-        self.arena_close()
+            sqlite3.Connection.rollback(self)
+        sqlite3.Connection.close(self)
 
     def arena_watch_writes(self, file: str) -> None:
         """Note the writes of each transaction from now on. ``file`` is the test's file.
@@ -212,14 +209,6 @@ class GuardedConnection(sqlite3.Connection):
     def executescript(self, *args: object, **kwargs: object) -> Any:
         """As ``sqlite3.Connection.executescript``."""
         return self.cursor().executescript(*args, **kwargs)
-
-    def backup(self, target: Any, **kwargs: Any) -> None:
-        """As ``sqlite3.Connection.backup``."""
-        if getattr(target, "arena_shared", None) is not None:
-            raise messages.not_shared(
-                "backup() into it", "it would replace all content"
-            )
-        super().backup(target, **kwargs)
 
     def set_authorizer(self, authorizer_callback: Any) -> None:
         """As ``sqlite3.Connection.set_authorizer``."""
@@ -351,16 +340,6 @@ def guarded_class(factory: Any) -> Any:
     else:
         bases = (factory, GuardedConnection)
     return type(factory.__name__, bases, {"__module__": factory.__module__})
-
-
-# By path, a function that returns the class of connections to the file.
-class_makers: dict[str, Callable[[object], Any]] = {}
-
-
-def connection_class(factory: object, file: str) -> Any:
-    """Return the class of a connection to a file. It keeps the methods of an app's class."""
-    make = class_makers.get(file, guarded_class)
-    return make(factory)
 
 
 class _GuardedCursor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING
 
 from pytest_arena._origin import cause_of_connection
@@ -100,64 +99,6 @@ def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
         why="pytest-arena restores the database before each test",
         cause=cause,
         fix=fix,
-    )
-
-
-_COPY = "arena_isolation = copy"
-TEMPORARY_TABLE = (
-    "under rollback all connections see the temporary table of one connection. If that matters: "
-    + _COPY
-)
-NO_VACUUM = (
-    "VACUUM was skipped: under rollback all statements run in one transaction. If a test needs "
-    f"it: {_COPY}"
-)
-
-
-OTHER_PROCESS = (
-    "{test} started a process that may use the database. Under rollback another process sees only "
-    f"the content before the first test, and cannot write. If a test needs it: {_COPY}"
-)
-
-
-def opened_for_writing(live: Path) -> IsolationError:
-    """Return the error for a live file that a test opens for writing under rollback."""
-    return IsolationError(
-        f"refused: opening {live}, the file of the test's database, for writing",
-        why="under rollback the database is in memory, so a change of the file has no effect",
-        cause=cause_of_connection(),
-        fix=_COPY,
-    )
-
-
-def dirty_read(line: str) -> str:
-    """Return the note about a reader that may see uncommitted rows."""
-    return (
-        "under rollback a connection may read uncommitted rows of another connection, which were "
-        f"written at {line}. If a test depends on that: {_COPY}"
-    )
-
-
-def not_shared(name: str, reason: str) -> sqlite3.NotSupportedError:
-    """Return the error for a feature that a shared connection lacks."""
-    return sqlite3.NotSupportedError(
-        f"{name} does not work under rollback: {reason}. Next: {_COPY}"
-    )
-
-
-def cut_off() -> sqlite3.OperationalError:
-    """Return the error for a statement in a transaction that the end of its test rolled back."""
-    return sqlite3.OperationalError(
-        "the transaction was rolled back at the end of the test or fixture in which it began. "
-        "Next: connection.rollback()"
-    )
-
-
-def lost_by_rollback(name: str) -> str:
-    """Return the note about a statement that has rolled back all rows of its test."""
-    return (
-        f"{{test}}: {name}: a statement rolled back all rows of the test: OR ROLLBACK, "
-        f"RAISE(ROLLBACK), or an interrupted write. Next: {_COPY}"
     )
 
 

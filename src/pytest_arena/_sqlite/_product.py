@@ -20,18 +20,22 @@ from pytest_arena._product import (
     Key,
     RequestedDatabase,
     WithoutPolicies,
-    isolation_named,
+    check_isolation,
 )
+from pytest_arena._sqlite import FACTS
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
 from pytest_arena._sqlite._templates import FileTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Usage
+
+
+_ROLLBACK_IS_COPY = "rollback on SQLite is copy: a copy of a file needs no rights"
 
 
 class SQLite(WithoutPolicies):
@@ -100,18 +104,23 @@ class SQLite(WithoutPolicies):
         return self._templates
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database: ``copy``, or ``rollback`` if it is requested."""
+        """Return the isolation of a database, which is always ``copy``."""
         del uses
-        kinds = {"auto": _copy, "copy": _copy, "rollback": _rollback}
-        make = isolation_named(self._config, kinds, self.shown)
-        isolation: Isolation = make(database, content, self._core.ledger.note)
-        return isolation
+        note = self._core.ledger.note
+        if self._config.isolation == "rollback":
+            note(_ROLLBACK_IS_COPY)
+        else:
+            check_isolation(self._config, FACTS.isolations, self.shown)
+        return Copy(Path(database.file), content, note=note)
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
-        """Return why a database cannot have an isolation, "" if it has this isolation."""
-        if name == isolation.name:
-            return ""
-        return f"{self.shown} is isolated by {isolation.name} in this run"
+        """Return why a level cannot have an isolation, "" if SQLite has it."""
+        del isolation
+        if name == "rollback":
+            self._core.ledger.note(_ROLLBACK_IS_COPY)
+        elif name not in FACTS.isolations:
+            return f"{self.shown} has only the isolation copy"
+        return ""
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live file of a database."""
@@ -162,15 +171,3 @@ class SQLite(WithoutPolicies):
         """Remove the folder. Return "", because that takes no time."""
         self._home.close()
         return ""
-
-
-def _copy(database: Database, content: Any, note: Callable[[str], None]) -> Isolation:
-    return Copy(Path(database.file), content, note=note)
-
-
-def _rollback(
-    database: Database, content: Any, note: Callable[[str], None]
-) -> Isolation:
-    from pytest_arena._sqlite.rollback._rollback import Rollback  # noqa: PLC0415 - rarely used
-
-    return Rollback(Path(database.file), content, note=note)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from pytest_arena._origin import is_own
@@ -271,16 +271,8 @@ def is_refused(error: FileFailure) -> bool:
     return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
 
 
-_Own = TypeVar("_Own", bound=OwnConnection)
-
-
 def open_control(path: Path) -> OwnConnection:
-    """Open pytest-arena's connection to a live file. See ``open_writable``."""
-    return open_writable(path, OwnConnection)
-
-
-def open_writable(path: Path, kind: type[_Own]) -> _Own:
-    """Open a connection of pytest-arena to a live file.
+    """Open pytest-arena's connection to a live file.
 
     The connection does not wait for locks, because a lock after a test is a leak. It does not sync,
     because no test database has to survive a power cut.
@@ -290,7 +282,9 @@ def open_writable(path: Path, kind: type[_Own]) -> _Own:
         FileFailure: SQLite cannot open the file, or the file is no database.
     """
     try:
-        control = kind(path, isolation_level=None, timeout=0, check_same_thread=False)
+        control = OwnConnection(
+            path, isolation_level=None, timeout=0, check_same_thread=False
+        )
     except sqlite3.DatabaseError as error:
         raise lock_or_failure(error) from error
     try:

@@ -124,13 +124,6 @@ class Accounts:
         login = login or database.login
         if login is None or login.user in {self._address.user, PAST_POLICIES}:
             return None
-        if database.isolation is not None and database.isolation.name == "rollback":
-            self._core.ledger.note(
-                f"the grants of {login.user} do not act: with the isolation rollback all "
-                f"connections share one, which {self._address.user} has opened. "
-                "Next: arena_isolation = auto"
-            )
-            return None
         with self._lock:
             key = database, login.user
             if key not in self._accounts:

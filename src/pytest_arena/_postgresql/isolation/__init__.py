@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql.isolation._isolation import ServerIsolation, as_built
 from pytest_arena._postgresql.journal import _journal_templates as templates
-from pytest_arena._product.sharing._sockets import check_for_sockets
+from pytest_arena._postgresql.rollback._sockets import check_for_sockets
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

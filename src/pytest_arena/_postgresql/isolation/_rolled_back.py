@@ -14,10 +14,10 @@ from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.journal._server import Look, Restoration
 from pytest_arena._postgresql.rollback._backend import BackendFailure
 from pytest_arena._postgresql.rollback._proxy import Proxy
+from pytest_arena._postgresql.rollback._sockets import Disconnected
 from pytest_arena._postgresql.rollback._transaction_sql import settings_in
 from pytest_arena._product import held_by
 from pytest_arena._product._read_rows import ReadContent
-from pytest_arena._product.sharing._sockets import Disconnected
 from pytest_arena.errors import ConfigError, IsolationError
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql.rollback import _wire as wire
+from pytest_arena._postgresql.rollback._sockets import Disconnected
 from pytest_arena._postgresql.rollback._transaction_sql import ENDING_TIMEOUTS
 from pytest_arena._postgresql.rollback._wire import Message, Reader
-from pytest_arena._product.sharing._savepoints import SavepointStack
-from pytest_arena._product.sharing._sockets import Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -116,10 +115,11 @@ class BackendAnswer:
         ]
 
 
-class Backend(SavepointStack):
+class Backend:
     """A connection to the real database, inside a transaction. One thread at a time may use it.
 
     It knows the transaction's savepoints, and for each the settings that a rollback restores.
+    Statements about savepoints are sent with the next statement, in the same round trip.
 
     Raises:
         ControlFailure: the server does not answer, or refuses the login.
@@ -128,7 +128,6 @@ class Backend(SavepointStack):
     """
 
     def __init__(self, address: Address, lock_timeout: float) -> None:
-        super().__init__()
         self._address = address
         self._options = {**_SETTINGS, "lock_timeout": f"{lock_timeout * 1000:.0f}"}
         self.has_ddl = False  # the schema was changed in a level that is open
@@ -143,9 +142,10 @@ class Backend(SavepointStack):
         self._socket = self._control.copy_socket()
         self._socket.settimeout(None)
         self._reader = Reader(self._socket)
-        self._pending = []
-        self._settings = {}
-        self._savepoints = {}
+        self._pending: list[str] = []
+        self._settings: Mapping[str, str] = {}
+        # The settings at the start of each savepoint.
+        self._savepoints: dict[str, Mapping[str, str]] = {}
         self._prepared = ""  # the prepared statement that restores sequences
         self.query("BEGIN")
 
@@ -188,18 +188,52 @@ class Backend(SavepointStack):
                     self.send(row.data)
                 messages = []
 
+    def note_settings(self, settings: Mapping[str, str]) -> None:
+        """Note the settings after a client's statements."""
+        self._settings = settings
+
+    def execute_later(self, sql: str) -> None:
+        """Send a statement together with the next one."""
+        self._pending.append(sql)
+
+    def has(self, savepoint: str) -> bool:
+        """Return whether the transaction has a savepoint."""
+        return savepoint in self._savepoints
+
+    @property
+    def last_savepoint(self) -> str:
+        """The name of the last open savepoint."""
+        return next(reversed(self._savepoints))
+
+    def set_savepoint(self, name: str) -> None:
+        """Open a savepoint."""
+        self.execute_later(f"SAVEPOINT {name}")
+        self._savepoints[name] = self._settings
+
     def release(self, name: str) -> None:
         """Release a savepoint, and keep the changes since then."""
         if name != _READING:
             self.end_reading()
-        super().release(name)
+        self.execute_later(f"RELEASE SAVEPOINT {name}")
+        self._forget_after(name)
+        del self._savepoints[name]
 
     def roll_back_to(self, name: str) -> None:
         """Roll back to a savepoint, which stays open."""
-        super().roll_back_to(name)
+        self.execute_later(f"ROLLBACK TO SAVEPOINT {name}")
+        self._forget_after(name)
         self._settings = self._savepoints[name]
         if self.has_ddl and name != _READING:
             self.note_ddl()
+
+    def undo(self, name: str) -> None:
+        """Roll back to a savepoint, and release it."""
+        self.roll_back_to(name)
+        self.release(name)
+
+    def _forget_after(self, name: str) -> None:
+        while self.last_savepoint != name:
+            self._savepoints.popitem()
 
     def undo_failed(self) -> None:
         """Roll back to the last savepoint, as the server demands after an error."""

@@ -10,16 +10,16 @@ from pytest_arena._postgresql.rollback import _transaction_sql as sql
 from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._session import Session
 from pytest_arena._postgresql.rollback._shared_transaction import Packet
+from pytest_arena._postgresql.rollback._sockets import Disconnected, ServedConnection
 from pytest_arena._postgresql.rollback._wire import Message, Reader
-from pytest_arena._product.sharing._sockets import Disconnected, ServedConnection
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pytest_arena._postgresql.rollback._session import Savepoint
     from pytest_arena._postgresql.rollback._shared_transaction import SharedTransaction
     from pytest_arena._postgresql.rollback._transaction_sql import Statement
-    from pytest_arena._product.sharing._sharing_session import Savepoint
 
 _TERMINATED = "57P01"
 _ABORTED = wire.error(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._postgresql.drivers._interrupts import cancelling, interrupts
 from pytest_arena._postgresql.rollback._client_protocol import Client
 from pytest_arena._postgresql.rollback._shared_transaction import SharedTransaction
-from pytest_arena._product.sharing._sockets import ProxySocket
+from pytest_arena._postgresql.rollback._sockets import ProxySocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,15 +1,14 @@
 """A connection of the app to the proxy, and its settings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pytest_arena._postgresql.rollback._transaction_sql import setting_name
-from pytest_arena._product.sharing._sharing_session import SharingSession
 
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.\-]+)=((?:\\.|[^\s\\])*)")
 _DURATION = re.compile(r"\s*([\d.]+)\s*(us|ms|s|min|h|d|)\s*")
+_FIRST_PID = 1_000_000_000  # no process of the server has such a number
 _ON = {"on", "true", "yes", "1"}
 _UNITS = {"": 1e-3, "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -19,16 +18,53 @@ def _with_value(values: dict[str, str], name: str, value: str | None) -> dict[st
     return others if value is None else {**others, name: value}
 
 
-@dataclass(eq=False, slots=True)
-class Session(SharingSession):
-    """A connection of the app, with its settings."""
+@dataclass(slots=True)
+class Savepoint:
+    """A savepoint of the app. The real connection opens it at the next write."""
 
+    name: str
+    backend_name: str
+    # The session's settings, which a rollback to it restores.
+    settings: tuple[dict[str, str], dict[str, str]]
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A connection of the app to the proxy, with its settings.
+
+    ``note`` notes a difference between this isolation and real connections. ``end_connection`` ends
+    the connection with an error.
+    """
+
+    number: int
+    note: Callable[[str], None]
+    end_connection: Callable[[str], None]
+    is_begun: bool = False
+    is_implicit: bool = False  # whether its transaction ends with the present messages
+    is_read_only: bool = False
+    first_write: str = ""  # the first statement that changed something
+    savepoints: list[Savepoint] = field(default_factory=list)
     # The settings at the login, now, and after a COMMIT, which ends SET LOCAL.
     startup: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     _lasting: dict[str, str] = field(default_factory=dict, init=False)
     _before: dict[str, str] = field(default_factory=dict, init=False)
     has_failed: bool = False  # a statement of the transaction has failed
+
+    @property
+    def pid(self) -> int:
+        """The number by which a driver cancels its statement."""
+        return _FIRST_PID + self.number
+
+    @property
+    def savepoint(self) -> str:
+        """The name of the savepoint of its transaction."""
+        return f"arena_client_{self.number}"
+
+    @property
+    def in_block(self) -> bool:
+        """Whether the app has begun a transaction."""
+        return self.is_begun and not self.is_implicit
 
     @property
     def state(self) -> str:
@@ -91,7 +127,13 @@ class Session(SharingSession):
             self._before = self.values
         default = self.values.get("default_transaction_read_only", "off")
         is_read_only |= default.lower() in _ON
-        SharingSession.begin(self, is_implicit=is_implicit, is_read_only=is_read_only)
+        self.is_begun = True
+        self.is_implicit = is_implicit
+        self.is_read_only = is_read_only
+
+    def forbid_writes(self) -> None:
+        """Refuse writes from now on."""
+        self.is_read_only = True
 
     def fail(self) -> None:
         """Note that a statement has failed."""
@@ -103,7 +145,11 @@ class Session(SharingSession):
             self.values = self._lasting if is_committed else self._before
             self._lasting = self.values
         self.has_failed = False
-        SharingSession.end(self, is_committed=is_committed)
+        self.is_begun = False
+        self.is_implicit = False
+        self.is_read_only = False
+        self.first_write = ""
+        self.savepoints = []
 
     def cut_off(self) -> None:
         """Note that the level of the transaction was left. Its next statements fail."""
@@ -115,11 +161,34 @@ class Session(SharingSession):
         self.is_implicit = was_implicit
         self.has_failed = was_begun
 
-    def saved_settings(self) -> object:
-        """Return the current settings, and the settings after a COMMIT."""
-        return self.values, self._lasting
+    def note_write(self, statement: str) -> None:
+        """Note a statement that has changed something."""
+        self.first_write = self.first_write or statement
 
-    def restore_settings(self, settings: Any) -> None:
-        """Restore the settings of a savepoint, and clear the failure of the transaction."""
-        self.values, self._lasting = settings
+    # Savepoints of the app
+
+    # Savepoints of the app
+
+    def add_savepoint(self, name: str) -> None:
+        """Note a new savepoint."""
+        backend_name = f"{self.savepoint}_{len(self.savepoints)}"
+        self.savepoints.append(
+            Savepoint(name, backend_name, (self.values, self._lasting))
+        )
+
+    def find_savepoint(self, name: str) -> Savepoint | None:
+        """Return the last savepoint of a name."""
+        for savepoint in reversed(self.savepoints):
+            if savepoint.name == name:
+                return savepoint
+        return None
+
+    def release(self, savepoint: Savepoint) -> None:
+        """Forget a savepoint and all later ones."""
+        del self.savepoints[self.savepoints.index(savepoint) :]
+
+    def roll_back_to(self, savepoint: Savepoint) -> None:
+        """Roll back to a savepoint, with its settings. Forget all later ones."""
+        del self.savepoints[self.savepoints.index(savepoint) + 1 :]
+        self.values, self._lasting = savepoint.settings
         self.has_failed = False

@@ -24,13 +24,12 @@ from pytest_arena._postgresql.rollback._backend import (
     BackendAnswer,
     BackendFailure,
 )
-from pytest_arena._postgresql.rollback._transaction_sql import setting_name
-from pytest_arena._product.sharing._shared_connection import (
+from pytest_arena._postgresql.rollback._shared_connection import (
     ONE_WRITER,
     SharedConnection,
     TurnRefused,
 )
-from pytest_arena._product.sharing._sharing_session import shown
+from pytest_arena._postgresql.rollback._transaction_sql import setting_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -148,7 +147,7 @@ class _Level:
         self.has_ddl = True
 
 
-class SharedTransaction(SharedConnection["Session", Backend]):
+class SharedTransaction(SharedConnection):
     """The shared transaction, which sessions use in turn. Any thread may call its methods.
 
     Raises:
@@ -248,10 +247,6 @@ class SharedTransaction(SharedConnection["Session", Backend]):
             self._note_changes(session, packet, answer)
         return answer
 
-    def _begin_savepoint(self, session: Session) -> None:
-        if session.is_read_only:
-            self._backend.be_read_only()
-
     def _execute(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements with the session's settings."""
         data = wire.data_of(packet.messages)
@@ -281,7 +276,7 @@ class SharedTransaction(SharedConnection["Session", Backend]):
         if packet.is_pinned and not packet.writes:
             return
         if not all(map(_NO_CHANGE.match, answer.tags)):
-            session.note_write(shown(packet.statements[0].sql))
+            session.note_write(_shown(packet.statements[0].sql))
 
     # Transactions
 
@@ -468,6 +463,12 @@ class SharedTransaction(SharedConnection["Session", Backend]):
     def has_changes(self, *, below: int) -> bool:
         """Return whether one of the first ``below`` levels has changes."""
         return any(level.changes for level in self._levels[:below])
+
+
+def _shown(statement: str) -> str:
+    """Return a statement in one line of a message."""
+    line = " ".join(statement.split())
+    return line if len(line) <= 100 else line[:97] + "..."  # noqa: PLR2004 - fits a line
 
 
 def _refusal(refused: TurnRefused) -> BackendAnswer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._product.sharing._sockets import Disconnected
+from pytest_arena._postgresql.rollback._sockets import Disconnected
 
 if TYPE_CHECKING:
     import socket

@@ -9,19 +9,15 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
-from pytest_arena._product.sharing._savepoints import SavepointStack
-from pytest_arena._product.sharing._sharing_session import SharingSession
-from pytest_arena._product.sharing._sockets import Disconnected
+from pytest_arena._postgresql.rollback._sockets import Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._product.sharing._sharing_session import Savepoint
-
-SessionT = TypeVar("SessionT", bound=SharingSession)
-BackendT = TypeVar("BackendT", bound=SavepointStack)
+    from pytest_arena._postgresql.rollback._backend import Backend
+    from pytest_arena._postgresql.rollback._session import Savepoint, Session
 
 ONE_WRITER = (
     "with arena_isolation = rollback only one transaction can write at a time: commit or "
@@ -32,9 +28,7 @@ ONE_WRITER = (
 class TurnRefused(Exception):
     """A session waited for the transaction of ``holder`` too long, or was cancelled."""
 
-    def __init__(
-        self, *, is_cancelled: bool, holder: SharingSession | None = None
-    ) -> None:
+    def __init__(self, *, is_cancelled: bool, holder: Session | None = None) -> None:
         self.is_cancelled = is_cancelled
         action = "a lock or an open cursor"
         if holder is not None and holder.first_write:
@@ -43,7 +37,7 @@ class TurnRefused(Exception):
         super().__init__(self.reason)
 
 
-class SharedConnection(ABC, Generic[SessionT, BackendT]):
+class SharedConnection(ABC):
     """A real connection, which sessions use one after the other. Thread-safe."""
 
     lost_text: str  # the error of all sessions if the real connection has ended
@@ -51,7 +45,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
 
     def __init__(
         self,
-        backend: BackendT,
+        backend: Backend,
         *,
         note: Callable[[str], None],
         lock_timeout: float,
@@ -61,16 +55,16 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         self._lock_timeout = lock_timeout or None  # the default of clients
         self._condition = threading.Condition(threading.RLock())
         self._is_busy = False
-        self._running: SessionT | None = None
-        self._waiting_writers: set[SessionT] = set()
+        self._running: Session | None = None
+        self._waiting_writers: set[Session] = set()
         # The session whose transaction has a savepoint.
-        self._holder: SessionT | None = None
-        self._sessions: dict[int, SessionT] = {}
+        self._holder: Session | None = None
+        self._sessions: dict[int, Session] = {}
         self.is_lost = False
 
     # Sessions
 
-    def register(self, session: SessionT) -> None:
+    def register(self, session: Session) -> None:
         """Note a connection of the app."""
         with self._condition:
             self._sessions[session.pid] = session
@@ -79,7 +73,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         """Note a difference between this isolation and real connections."""
         self._note(f"rollback: {remark} (all connections share one transaction)")
 
-    def forget(self, session: SessionT) -> None:
+    def forget(self, session: Session) -> None:
         """Roll back the transaction of a session that ends, and forget the session."""
         with self._condition:
             is_known = self._sessions.pop(session.pid, None) is not None
@@ -135,9 +129,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
     # Turns
 
     @contextmanager
-    def _turn(
-        self, session: SessionT | None, *, writes: bool = False
-    ) -> Iterator[None]:
+    def _turn(self, session: Session | None, *, writes: bool = False) -> Iterator[None]:
         """Use the real connection alone in this block.
 
         With ``writes`` wait first for the end of another transaction that has a savepoint.
@@ -158,7 +150,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
                 self._is_busy = False
                 self._condition.notify_all()
 
-    def _wait_for_turn(self, session: SessionT | None, *, writes: bool) -> None:
+    def _wait_for_turn(self, session: Session | None, *, writes: bool) -> None:
         patience = None
         if session is not None:
             patience = session.lock_timeout(self._lock_timeout)
@@ -185,7 +177,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
             self._is_busy = True
             self._running = session
 
-    def _is_held_back(self, session: SessionT | None, *, writes: bool) -> bool:
+    def _is_held_back(self, session: Session | None, *, writes: bool) -> bool:
         """Return whether another transaction must end before the session may write."""
         return writes and self._holder not in {None, session}
 
@@ -199,26 +191,24 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
         for session in sessions:
             session.end_connection(self.lost_text)
 
-    def _note_other_writer(self, session: SessionT) -> None:
+    def _note_other_writer(self, session: Session) -> None:
         if self.writers() - {session.pid}:
             session.note("a transaction sees uncommitted rows of another transaction")
 
     # Transactions
 
-    def _take(self, session: SessionT) -> None:
+    def _take(self, session: Session) -> None:
         """Make a session the holder. Open its savepoints that the real transaction lacks."""
         self._holder = session
         if not self._backend.has(session.savepoint):
             self._backend.set_savepoint(session.savepoint)
-            self._begin_savepoint(session)
+            if session.is_read_only:
+                self._backend.be_read_only()
         for savepoint in session.savepoints:
             if not self._backend.has(savepoint.backend_name):
                 self._backend.set_savepoint(savepoint.backend_name)
 
-    def _begin_savepoint(self, session: SessionT) -> None:
-        """Send the first statements in the savepoint of a session's transaction."""
-
-    def _commit_holder(self, session: SessionT) -> None:
+    def _commit_holder(self, session: Session) -> None:
         """Commit the transaction of the holder: release its savepoint."""
         self._backend.release(session.savepoint)
         self._holder = None
@@ -229,21 +219,21 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
     def _count_change(self) -> None:
         """Count a committed transaction with changes."""
 
-    def roll_back(self, session: SessionT) -> None:
+    def roll_back(self, session: Session) -> None:
         """Roll back a session's transaction."""
         if self._holder is session:
             with self._turn(session):
                 if self._holder is session:
                     self._undo_holder(session)
 
-    def release(self, session: SessionT, savepoint: Savepoint) -> None:
+    def release(self, session: Session, savepoint: Savepoint) -> None:
         """Release a savepoint of a session."""
         if self._holder is session:
             with self._turn(session):
                 if self._backend.has(savepoint.backend_name):
                     self._backend.release(savepoint.backend_name)
 
-    def roll_back_to(self, session: SessionT, savepoint: Savepoint) -> None:
+    def roll_back_to(self, session: Session, savepoint: Savepoint) -> None:
         """Roll back to a savepoint of a session."""
         if self._holder is session:
             with self._turn(session):
@@ -251,7 +241,7 @@ class SharedConnection(ABC, Generic[SessionT, BackendT]):
                     self._backend.roll_back_to(savepoint.backend_name)
                     self._backend.execute_pending()
 
-    def _undo_holder(self, holder: SessionT) -> None:
+    def _undo_holder(self, holder: Session) -> None:
         """Roll back the holder's transaction at once.
 
         pytest-arena's other connections may wait for its locks. If this fails, for example because

@@ -1,1 +1,0 @@
-"""The isolation ``rollback``: a proxy lets all connections of a test share one transaction."""

@@ -1,1 +1,0 @@
-"""The isolation ``rollback`` on a server: one real connection, which a proxy shares."""

@@ -1,1 +1,0 @@
-"""The isolation rollback on MySQL and MariaDB."""
