@@ -11,7 +11,6 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._load import is_library, package_of
-from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._ledger import noted_lines
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
@@ -142,7 +141,7 @@ _MOST_STARTS = 3  # programs that are named
 
 
 def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
-    """Return a line for each changed database of the app, by its file or its URL.
+    """Return a line for each changed file of the app.
 
     ``started`` has the programs that this run started, with their lines.
     """
@@ -150,9 +149,7 @@ def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
     reported = []
     for name in names:
         allow = f"If tests may change the file: arena_allow = {name}"
-        if "://" in name:
-            words = _changed_rows(name, by_program)
-        elif by_program:
+        if by_program:
             words = f"{by_program}. If it makes the tables: arena_schema = …. {allow}"
         else:
             words = (
@@ -174,19 +171,6 @@ def _by_program(started: Collection[str]) -> str:
     return (
         f"probably by a program that this run started: {programs}. Next: leave it out of the run, "
         "or give it arena.url"
-    )
-
-
-def _changed_rows(name: str, by_program: str) -> str:
-    """Return words for the rows of a database on a server, with other possible causes."""
-    facts = SUPPORTED[product_of(name)]
-    cause = by_program or (
-        f"but not by whom. Possible causes are SQL of the app ({facts.sql_for_other_databases}), "
-        "and a program that runs beside the tests. Next: stop that program"
-    )
-    return (
-        f"as {facts.shown} has recorded, {cause}. "
-        f"The server may record {facts.counts_as_change} as a change too"
     )
 
 

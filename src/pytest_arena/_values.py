@@ -126,8 +126,6 @@ class ProductFacts:
     """A URL for a message."""
     clients: tuple[str, ...] = ()
     """Programs that connect to a database."""
-    creating_clients: tuple[str, ...] = ()
-    """Programs that create or drop a database."""
     drivers_without_loop: tuple[str, ...] = ()
     """Async drivers whose connections may be used in any event loop."""
     maintenance_database: str = ""
@@ -139,10 +137,6 @@ class ProductFacts:
     """
     sync_package: str = ""
     """The package of a driver for sync sessions, "" if Python has the driver."""
-    sql_for_other_databases: str = ""
-    """The SQL of an app that changes another database, in words for a message."""
-    counts_as_change: str = ""
-    """Actions without a changed row that the server records as a change of the database."""
 
 
 def sqlstate(error: object) -> object:

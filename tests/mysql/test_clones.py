@@ -7,16 +7,14 @@ import re
 import shlex
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pymysql
 import pytest
 
-from tests.mysql.shop import shop, shop_on
+from tests.mysql.shop import shop
 from tests.parameters import slow_except
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conformance.story_mysql_server import StoryMySQLServer
@@ -575,58 +573,3 @@ def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
         check=True,
     )
     assert rows.stdout.split() == ["seeded", "pear"]
-
-
-ANOTHER_PROGRAM = """
-import subprocess
-import sys
-import time
-
-PROGRAM = '''
-import sys
-import pymysql
-connection = pymysql.connect(**eval(sys.stdin.read()), autocommit=True)
-with connection.cursor() as cursor:
-    cursor.execute(sys.argv[1])
-'''
-
-
-async def test_it(client):
-    await client.get("/items")
-    time.sleep(1.1)  # the server records the time of a change in whole seconds
-    words = [sys.executable, "-c", PROGRAM, {statement!r}]
-    subprocess.run(words, input={login!r}, text=True, check=True)
-"""
-
-
-@pytest.fixture
-def second_login(server: StoryMySQLServer) -> Iterator[dict[str, Any]]:
-    """Return the developer's login to a second database, which the user of the runs may read."""
-    login = server.developers_arguments
-    name = f"{login['database']}_more"
-    with pymysql.connect(**login, ssl_disabled=True, autocommit=True) as connection:
-        cursor = connection.cursor()
-        cursor.execute(f"CREATE DATABASE {name}")
-        cursor.execute(f"CREATE TABLE {name}.mine (a INT) ENGINE = InnoDB")
-        cursor.execute(f"GRANT SELECT ON {name}.* TO '{server.entrance['user']}'@'%'")
-        yield {**login, "database": name}
-        cursor.execute(f"REVOKE SELECT ON {name}.* FROM '{server.entrance['user']}'@'%'")
-        cursor.execute(f"DROP DATABASE {name}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("statement", ["INSERT INTO mine VALUES (1)", "SELECT * FROM mine"])
-def test_another_program_uses_the_apps_database(
-    server: StoryMySQLServer, tmp_path: Path, second_login: dict[str, Any], statement: str
-) -> None:
-    """If the program inserts a row, the run fails and names the database. It may read."""
-    url = server.developers_url("mysql+asyncmy").set(database=second_login["database"])
-    story = ANOTHER_PROGRAM.format(statement=statement, login=repr(second_login))
-    example = shop_on(url, server.url("mysql"), tmp_path)
-    run = example.with_files(test_it=story).run("-q")
-    line = f"/{second_login['database']} was changed during this run"
-    if statement.startswith("INSERT"):
-        assert run.status == 1, run.output
-        run.says(line, "OPTIMIZE TABLE")
-    else:
-        run.expect(passed=1).never_says(line)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import make_url
 
-from pytest_arena._mysql._control import MySQLControlLine, MySQLFailure, open_control
+from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry, look
-from pytest_arena._mysql.servers._changed_databases import ChangedDatabases
 from pytest_arena._mysql.servers._search import read_url
 from pytest_arena._product.servers import Unavailable
 from pytest_arena._values import Address
@@ -134,18 +133,6 @@ def test_a_lost_connection(address: Address, registry: str) -> None:
             control.run(f"KILL {own.control.opened().pid}")
         assert [row.name for row in own.listed()] == [name]
         assert own.listed()[0].alive
-
-
-def test_accounts_of_other_programs(server: StoryMySQLServer) -> None:
-    """A URL without a database names `mysql`, whose tables change with each account."""
-    address = _root(server)
-    user = f"arena_{secrets.token_hex(8)}"
-    with closing(MySQLControlLine(lambda: open_control(address))) as control:
-        control.rows("SET timestamp = 1")  # now each table has changed since the start
-        databases = ChangedDatabases(control, address)
-        control.rows(f"CREATE USER {user}")
-        control.rows(f"DROP USER {user}")
-        assert databases.changed([f"mysql://{address.host}:{address.port}/mysql"]) == []
 
 
 def test_urls() -> None:

@@ -1,8 +1,7 @@
-"""PostgreSQL: client programs, processes of multiprocessing, and Python programs of a test."""
+"""PostgreSQL: processes of multiprocessing, and Python programs of a test."""
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,63 +10,6 @@ from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
 
 if TYPE_CHECKING:
     from tests.example import Example
-
-needs_psql = pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
-
-CLIENTS = """
-import os, subprocess
-import pytest
-from sqlalchemy import make_url
-
-INSERT = "INSERT INTO dancers (name) VALUES ('Program')"
-
-def psql(*words, env=None):
-    subprocess.run(["psql", "-q", *words, "-c", INSERT], check=True, env=env)
-
-def test_by_parts(test_client):
-    psql("-h", "127.0.0.1", "-p", "1", "-U", "me", "shop")
-
-def test_that_makes_a_database(arena):
-    with arena.expect_refusal() as refused:
-        subprocess.run(["createdb", "-h", "127.0.0.1", "-p", "1", "shop_test"])
-    assert "delete the fixture that creates a test database" in refused.error.fix
-
-def test_by_the_url(arena, test_client):
-    psql(arena.url.replace("+asyncpg", ""))
-    assert test_client.get("/dancers").json() == ["Sand", "Program"]
-
-def test_by_variables(arena, test_client):
-    url = make_url(arena.url)
-    place = {"PGHOST": url.query.get("host", url.host), "PGDATABASE": url.database}
-    psql(env={**os.environ, **place, "PGUSER": url.username})
-    assert test_client.get("/dancers").json() == ["Sand", "Program"]
-
-def test_that_tells_its_version():
-    subprocess.run(["psql", "--version"], check=True)
-"""
-
-
-@needs_psql
-def test_a_client_program_is_refused_unless_it_has_the_tests_database(example: Example) -> None:
-    """It is not started. The message names the database that it would have had."""
-    run = on_postgresql(example, test_it=CLIENTS).run().expect(1, passed=4, failed=1)
-    run.says(
-        "refused: psql, which would connect to postgresql://127.0.0.1:1/shop",
-        "test_it.py:9",
-        "next:  give psql the test's database: sqlalchemy.make_url(arena.url) has its host, port, ",
-        "arena_allow = postgresql://127.0.0.1:1/shop",
-        "[A201]",
-    )
-
-
-@pytest.mark.slow
-@needs_psql
-def test_arena_allow_lets_a_client_program_through(example: Example) -> None:
-    """It then finds nobody at that port."""
-    allow = "--arena-allow=postgresql://127.0.0.1:1/*"
-    run = on_postgresql(example, test_it=CLIENTS).run("-k", "by_parts", allow)
-    run.expect(1, failed=1).says("CalledProcessError").never_says("refused: psql")
-
 
 READS = f'os.environ.get("DATABASE_URL", "{PRODUCTION}")'
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import sys
 import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ import pytest
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from tests.example import Example
 from tests.gate.postgresql import SERVER
-from tests.servers.postgresql import rows
 from tests.servers.waiting import end_cluster
 
 if TYPE_CHECKING:
@@ -380,36 +377,7 @@ CHILDREN = (
     ),
 )
 
-# PostgreSQLPrograms of PostgreSQL's, by whatever says which database they connect to.
-PROGRAMS = (
-    refused(
-        "psql_by_options", "psql('-h', HOST, '-p', str(PORT), '-U', USER, '-d', DEV, name=name)"
-    ),
-    refused("psql_by_name", "psql(DEV, name=name)"),
-    refused("psql_by_string", "psql(LIBPQ, name=name)"),
-    refused("psql_by_environment", "psql(name=name)"),
-    refused(
-        "psql_by_service",
-        "psql(name=name, env={**os.environ, 'PGSERVICE': 'dev', 'PGDATABASE': 'postgres'})",
-    ),
-    refused(
-        "psql_of_a_shell",
-        """
-        insert = f"INSERT INTO dancers VALUES ('{name}')"
-        command = f'true && PGDATABASE={DEV} psql -qc "{insert}" >/dev/null 2>&1 || false'
-        subprocess.run(command, shell=True, check=True)  # here
-        """,
-    ),
-    refused(
-        "psql_of_a_pipe",
-        """
-        script = f"echo \\"INSERT INTO dancers VALUES ('{name}')\\" | psql -q -d {DEV}"
-        os.system(script)  # here
-        """,
-    ),
-)
-
-ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN, *PROGRAMS)
+ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN)
 
 HEADER = f"""
 import asyncio, contextlib, multiprocessing, os, subprocess, sys, threading
@@ -458,10 +426,6 @@ COMMAND = f"{{sys.executable}} child.py"
 
 def child(*args):
     subprocess.run([*COMMAND.split(), *args], check=True)  # here
-
-def psql(*words, name, env=None):
-    insert = f"INSERT INTO dancers VALUES ('{{name}}')"
-    subprocess.run(["psql", "-q", *words, "-c", insert], env=env, check=True)  # here
 
 def add_by_url(name):
     add(create_engine(f"postgresql+psycopg://{{PLACE}}/{{DEV}}"), name)
@@ -660,14 +624,9 @@ def module_of(attacks: Iterable[Attack]) -> str:
 
 
 def available() -> list[Attack]:
-    """Without what needs a socket or psql, where they are elsewhere."""
+    """Return the attacks without those that need a socket, if it is elsewhere."""
     has_socket = (SOCKETS / f".s.PGSQL.{SERVER.port}").exists()
-    lacking = () if shutil.which("psql") else PROGRAMS
-    return [
-        each
-        for each in ATTACKS
-        if each not in lacking and (has_socket or "socket" not in each.name)
-    ]
+    return [each for each in ATTACKS if has_socket or "socket" not in each.name]
 
 
 def test_no_attack_reaches_the_developers_server_pitfall_135(
@@ -982,126 +941,6 @@ def test_it(arena):
     files = {"app.py": APP, "test_it.py": test, "pytest.ini": f"{CONFIG}arena_drivers = off\n"}
     run = Example(tmp_path / "project", files).run("-W", "ignore", env=private)
     run.expect(passed=1)
-
-
-LOADS = """
-import os, subprocess, sys
-from app import engine
-from sqlalchemy import text
-
-def test_it():
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
-    subprocess.run(["sh", "load.sh"], check=True)
-"""
-
-LOADED = """
-import psycopg
-with psycopg.connect(open("url").read()) as connection:
-    connection.execute({statement!r})
-"""
-
-STATEMENTS = {
-    "a row": ("INSERT INTO dancers VALUES ('loaded')", True),
-    "the schema": ("ALTER TABLE dancers ADD size int", True),
-    "nothing": ("SELECT * FROM dancers", False),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", STATEMENTS)
-def test_a_program_that_changes_the_developers_database_fails_the_run(
-    tmp_path: Path, developer: Developer, kind: str
-) -> None:
-    """It has the URL from a file. PostgreSQL's counters show the change, not a query of rows."""
-    statement, is_change = STATEMENTS[kind]
-    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
-    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
-    example = example_of(tmp_path, developer, test_it=LOADS).with_paths(
-        {
-            "app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n",
-            "load.sh": f"{sys.executable} load.py\n",
-            "load.py": LOADED.format(statement=statement),
-            "url": f"postgresql://{place}/{developer.name}",
-        }
-    )
-    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
-    run = example.run("test_it.py", "-q", env=environment)
-    changed = f"postgresql://{SERVER.host}:{SERVER.port}/{developer.name} was changed during this"
-    if is_change:
-        run.expect(1, passed=1).says(changed, "test_it.py:9", "give it arena.url")
-    else:
-        run.expect(passed=1).never_says("was changed")
-
-
-BY_HELPER = """
-import helper
-from app import engine
-from sqlalchemy import text
-
-def test_it():
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
-    helper.load()
-"""
-
-
-@pytest.mark.slow
-def test_the_line_of_a_test_is_named_if_its_helper_starts_the_program(
-    tmp_path: Path, developer: Developer
-) -> None:
-    """Many tests call the helper, so its line would not say which test to look at."""
-    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
-    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
-    statement, _ = STATEMENTS["a row"]
-    example = example_of(tmp_path, developer, test_it=BY_HELPER).with_paths(
-        {
-            "app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n",
-            "helper.py": "import subprocess\n\ndef load():\n"
-            "    subprocess.run(['sh', 'load.sh'], check=True)\n",
-            "load.sh": f"{sys.executable} load.py\n",
-            "load.py": LOADED.format(statement=statement),
-            "url": f"postgresql://{place}/{developer.name}",
-        }
-    )
-    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
-    run = example.run("test_it.py", "-q", env=environment).expect(1, passed=1)
-    run.says("started: sh at test_it.py:9 (helper.py:4)")
-
-
-BY_DBLINK = """
-from app import engine
-from sqlalchemy import text
-
-FUNCTION = '''CREATE FUNCTION send() RETURNS text LANGUAGE sql AS
-    $$ SELECT dblink_exec('{link}', 'INSERT INTO dancers VALUES (''sent'')') $$'''
-
-def test_it():
-    with engine.connect() as connection:
-        connection.execute(text("CREATE EXTENSION dblink"))
-        connection.execute(text(FUNCTION))
-        connection.execute(text("SELECT send()"))
-"""
-
-
-@pytest.mark.slow
-def test_sql_of_the_app_that_changes_the_developers_database_is_not_called_a_process(
-    tmp_path: Path, developer: Developer
-) -> None:
-    """The function's text has the dblink, which no statement shows."""
-    if not rows("SELECT FROM pg_available_extensions WHERE name = 'dblink'"):
-        pytest.skip("the server has no dblink")
-    place = f"{SERVER.user}@{SERVER.host}:{SERVER.port}"
-    engine = f"engine = create_engine('postgresql+psycopg://{place}/{developer.name}')"
-    link = f"host={SERVER.host} port={SERVER.port} user={SERVER.user} dbname={developer.name}"
-    test = BY_DBLINK.replace("{link}", link)
-    example = example_of(tmp_path, developer, test_it=test).with_paths(
-        {"app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}\n"}
-    )
-    environment = {"ARENA_DATABASE": f"postgresql://{place}/{SERVER.database}"}
-    run = example.run("test_it.py", "-q", env=environment).expect(1, passed=1)
-    run.says(f"/{developer.name} was changed during this run", "dblink or a foreign table")
-    run.never_says("by another process")
 
 
 MIGRATES = """

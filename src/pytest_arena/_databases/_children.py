@@ -1,8 +1,8 @@
 """Checks which databases of the app a child process may open.
 
 pytest-arena does not guard a child process. It refuses to start a child whose arguments name a
-database of the app. It also refuses a client program, such as psql, on any other database than the
-tests'. It notes a child if the child's environment, or the app's code, names a database of the app.
+database of the app. It notes a child if the child's environment, or the app's code, names a
+database of the app.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import (
-    CLIENTS,
     FILE_PRODUCTS,
     SUPPORTED,
     with_dialect,
@@ -83,8 +82,6 @@ class Children:
         Raises:
             ProductionDatabaseError: the arguments, or Alembic's configuration file, name a database
                 that ``arena_allow`` does not allow.
-            UnknownDatabaseError: a client program would connect to another database than the
-                tests'.
         """
         reader = self._reader(child.folder)
         for argument in child.arguments:
@@ -94,7 +91,6 @@ class Children:
                 raise self._ledger.refused(refusal)
         programs = list(child_programs(child))
         for program in programs:
-            self._check_client(program, reader)
             self._check_configuration(program, reader)
         line = user_line()
         if line is None:
@@ -190,19 +186,6 @@ class Children:
             servers=self._servers_of_workers,
             url_of_code=self._url_of_workers,
         )
-
-    def _check_client(self, program: ChildProgram, reader: _NamedDatabases) -> None:
-        if self._config.drivers == "off" or not program.is_client:
-            return
-        connections = product_package(CLIENTS[program.name]).connections
-        names = connections.named_by_client(
-            program.name, program.words, program.variables
-        )
-        for name in names:
-            if not self._known.files.is_allowed(name):
-                of_app = reader.is_of_app(name)
-                refusal = _gate_notes.child_client(program.name, name, of_app=of_app)
-                raise self._ledger.refused(refusal)
 
     def _check_configuration(
         self, program: ChildProgram, reader: _NamedDatabases

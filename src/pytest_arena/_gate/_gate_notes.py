@@ -6,12 +6,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import (
-    CLIENTS,
     FILE_PRODUCTS,
     FILES,
     OWN,
     SHOWN,
-    SUPPORTED,
 )
 from pytest_arena._origin import (
     BACKGROUND_JOBS,
@@ -28,7 +26,6 @@ from pytest_arena.errors import (
     ConfigError,
     LateWorkError,
     ProductionDatabaseError,
-    RefusedError,
     UnknownDatabaseError,
     redact,
 )
@@ -251,31 +248,6 @@ def child_early(name: str, line: CodeLine) -> str:
         f"a process was started with {name}, a database of the app, in its arguments: {line}. The "
         "app had no engine yet. Its writes there stay, and tests do not see them. Start it in a "
         "fixture, with arena.url. If it creates the tables: arena_schema = …"
-    )
-
-
-def child_client(program: str, name: str, *, of_app: bool) -> RefusedError:
-    """Return the error for a client program that would open another database than the tests'."""
-    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    if program in SUPPORTED[CLIENTS[program]].creating_clients:
-        fix = (
-            "delete the fixture that creates a test database, and name the source of its tables:\n"
-            "arena_schema =\n"
-            "    <name of the database> = <module>:<Base>"
-        )
-    else:
-        fix = (
-            f"give {program} the test's database: sqlalchemy.make_url(arena.url) has its "
-            "host, port, username and database"
-        )
-    if NOWHERE not in name:
-        fix += f"\nor, if tests may reach this one: arena_allow = {name}"
-    return kind(
-        f"refused: {program}, which would connect to {name}",
-        why="pytest-arena cannot redirect another program to the test's database. The program's "
-        "changes would stay in a database that may be a real one",
-        cause=cause_of_connection(),
-        fix=fix,
     )
 
 

@@ -31,9 +31,6 @@ FACTS = ProductFacts(
         "mysqlslap",
         "mariadb-slap",
     ),
-    creating_clients=("mysqladmin", "mariadb-admin"),
     maintenance_database="mysql",
     sync_package="PyMySQL",
-    sql_for_other_databases="a statement with that database's name, also in a routine",
-    counts_as_change="OPTIMIZE TABLE",
 )

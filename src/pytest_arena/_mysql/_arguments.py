@@ -71,10 +71,10 @@ def _file_settings(kwargs: dict[str, Any]) -> dict[str, str]:
     file = kwargs.get("read_default_file")
     if not (file or group):
         return {}
-    return option_file(str(file or "/etc/my.cnf"), str(group or "client"))
+    return _option_file(str(file or "/etc/my.cnf"), str(group or "client"))
 
 
-def option_file(file: str, group: str) -> dict[str, str]:
+def _option_file(file: str, group: str) -> dict[str, str]:
     """Return the settings of a group in an option file of the server's clients."""
     parser = configparser.RawConfigParser(allow_no_value=True, strict=False)
     try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql._clients import client_target
 from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.drivers import _records as records
 from pytest_arena._mysql.drivers._driver_guard import watch_drivers
@@ -29,7 +28,7 @@ from pytest_arena._product._server_targets import address_for, is_own_name
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -159,15 +158,6 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         """Return whether a name has the form of pytest-arena's databases."""
         _, _, database = name.rpartition("/")
         return is_own_name(database)
-
-    def named_by_client(
-        self, program: str, words: Sequence[str], variables: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """Return the database by the rules of the clients: arguments, option file, variables."""
-        target = client_target(program, words, variables)
-        if target is None or self.owns(target.name):
-            return ()
-        return (target.name,)
 
 
 _ENDS = ("(2013,", "(2006,", "(0,", "(1927,", "Not connected", "Already closed")

@@ -10,7 +10,6 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
-from pytest_arena._mysql._control import MySQLFailure
 from pytest_arena._mysql._mysql_isolation import (
     MySQLIsolation,
     first_reason_against_undo,
@@ -19,7 +18,6 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
 from pytest_arena._mysql.drivers._other_databases import other_databases
-from pytest_arena._mysql.servers._changed_databases import ChangedDatabases
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._product import (
     Isolation,
@@ -45,7 +43,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
 
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
-        self._changed_databases: ChangedDatabases | None = None
         self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
         self.users: Accounts  # created with the registry of the server
 
@@ -64,7 +61,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         )
         with registry.reporting("the server's settings cannot be read"):
             self._note_settings(registry.control)
-            self._changed_databases = ChangedDatabases(registry.control, server.address)
         self.users = Accounts(self._core, registry)
         if self._config.roles:
             self._core.ledger.note(
@@ -205,15 +201,3 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         """Remove a database with its users."""
         super().remove(database)
         self.users.forget(database)
-
-    def changed_by_others(self) -> list[str]:
-        """Return the app's databases on this server that another program has changed."""
-        if self._changed_databases is None:
-            return []
-        requested, _ = self._core.requested()
-        is_allowed = self._core.files.is_allowed
-        names = [name for name in requested if not is_allowed(name)]
-        try:
-            return self._changed_databases.changed(names)
-        except MySQLFailure:  # tests have failed by it already
-            return []

@@ -33,11 +33,8 @@ FACTS = ProductFacts(
         "reindexdb",
         "clusterdb",
     ),
-    creating_clients=("createdb", "dropdb"),
     drivers_without_loop=("psycopg",),
     maintenance_database="postgres",
     named_types={"ENUM": "CreateEnumType", "DOMAIN": "CreateDomainType"},
     sync_package="psycopg[binary]",
-    sql_for_other_databases="dblink or a foreign table, also in a function",
-    counts_as_change="ANALYZE, also by autovacuum, and a transaction that is rolled back",
 )

@@ -44,20 +44,18 @@ class PostgreSQLTarget(ServerTarget):
     standard_databases = STANDARD_DATABASES
 
 
-def _service_settings(
-    settings: Mapping[str, Any], variables: Mapping[str, str]
-) -> dict[str, str]:
+def _service_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings of the requested service in a connection service file.
 
     https://www.postgresql.org/docs/current/libpq-pgservice.html
     """
-    service = settings.get("service") or variables.get("PGSERVICE", "")
-    user_file = settings.get("servicefile") or variables.get("PGSERVICEFILE")
+    service = settings.get("service") or os.environ.get("PGSERVICE", "")
+    user_file = settings.get("servicefile") or os.environ.get("PGSERVICEFILE")
     files = [Path(user_file or "~/.pg_service.conf")]
     if not user_file:
         files = [files[0].expanduser()]
-    if variables.get("PGSYSCONFDIR"):
-        files.append(Path(variables["PGSYSCONFDIR"]) / "pg_service.conf")
+    if os.environ.get("PGSYSCONFDIR"):
+        files.append(Path(os.environ["PGSYSCONFDIR"]) / "pg_service.conf")
     for file in files:
         section = _section(file, service)
         if section:
@@ -97,7 +95,7 @@ def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget
     """
     if driver == "asyncpg":
         return _asyncpg_target(args, kwargs)
-    return libpq_target(_libpq_settings(driver, args, kwargs), os.environ)
+    return _libpq_target(_libpq_settings(driver, args, kwargs))
 
 
 def redirect(
@@ -315,15 +313,13 @@ _EXPLICIT = {
 }
 
 
-def libpq_target(
-    settings: Mapping[str, object], environment: Mapping[str, str]
-) -> ServerTarget:
+def _libpq_target(settings: Mapping[str, object]) -> ServerTarget:
     """Return the named database, by settings, service, environment and default, in this order."""
-    named = {**_service_settings(settings, environment), **settings}
+    named = {**_service_settings(settings), **settings}
     effective = dict(named)
     for key, variable in _VARIABLES.items():
-        if variable in environment:
-            effective.setdefault(key, environment[variable])
+        if variable in os.environ:
+            effective.setdefault(key, os.environ[variable])
     database = effective.get("dbname") or effective.get("user") or os_user()
     login = _login(named.get("user"), named.get("password"))
     return PostgreSQLTarget(_libpq_hosts(effective), str(database), login)
@@ -360,7 +356,7 @@ def _libpq_session(
     """Return the settings of the session, also those in a connection service file."""
     settings = _libpq_settings(driver, args, kwargs)
     if settings.get("service"):
-        settings = {**_service_settings(settings, os.environ), **settings}
+        settings = {**_service_settings(settings), **settings}
     return {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
 
 

@@ -9,7 +9,6 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._postgresql._clients import client_target
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._identity import (
     has_written,
@@ -40,7 +39,7 @@ from pytest_arena._values import PROXY_FOLDER, without_comments
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -183,15 +182,6 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         """Return whether a name has the form of pytest-arena's databases, or of its proxies."""
         _, _, database = name.rpartition("/")
         return PROXY_FOLDER in name or is_own_name(database)
-
-    def named_by_client(
-        self, program: str, words: Sequence[str], variables: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """Return the databases by libpq's rules: arguments, service, variables, defaults."""
-        target = client_target(program, words, variables)
-        if target is None or all(map(self.owns, target.names)):
-            return ()
-        return target.names
 
 
 _RETRY_SECONDS = 0.1

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql._arguments import DRIVERS
-from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
@@ -18,7 +17,6 @@ from pytest_arena._postgresql.named._named_isolation import NamedIsolation
 from pytest_arena._postgresql.named._named_server import NamedServer
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
-from pytest_arena._postgresql.servers._others_writes import OthersWrites
 from pytest_arena._product import (
     Isolation,
     check_isolation,
@@ -42,7 +40,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
-        self._others_writes: OthersWrites | None = None
         self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
         self.users: Roles  # created with the registry of the server
 
@@ -56,8 +53,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             self._refuse_apps_database()
         self._server = server
         registry = self._open_registry(server)
-        with registry.reporting("the server's statistics cannot be read"):
-            self._others_writes = OthersWrites(registry.control, server.address)
         self.users = Roles(self._core, registry, is_private=server.is_private)
         return registry
 
@@ -195,19 +190,3 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         return live.tables_with_policies(
             self.users.query_tables_with_policies_for_arena(), is_off=False
         )
-
-    def changed_by_others(self) -> list[str]:
-        """Return the app's databases on this server that another program has changed."""
-        if self._others_writes is None:
-            return []
-        requested, _ = self._core.requested()
-        if isinstance(self._started_registry, NamedServer):
-            # The run itself has moved the counters of this database.
-            end = f"/{self._started_registry.name}"
-            requested = [name for name in requested if not name.endswith(end)]
-        is_allowed = self._core.files.is_allowed
-        names = [name for name in requested if not is_allowed(name)]
-        try:
-            return self._others_writes.changed(names)
-        except ControlFailure:  # tests have failed by it already
-            return []

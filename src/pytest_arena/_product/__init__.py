@@ -482,15 +482,6 @@ class Connections(Protocol):
     def owns(self, name: str) -> bool:
         """Return whether a server's database, in the form of ``arena_allow``, is pytest-arena's."""
 
-    def named_by_client(
-        self, program: str, words: Sequence[str], variables: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """Return the databases of the app to which a program of ``CLIENTS`` would connect.
-
-        ``words`` are its arguments. The names have the form of ``arena_allow``. Databases of
-        pytest-arena are left out.
-        """
-
     def in_spawned(
         self, core: Core, engines: Sequence[RequestedDatabase]
     ) -> object | None:
@@ -878,9 +869,6 @@ class Product(Protocol):
 
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop the database and its snapshots."""
-
-    def changed_by_others(self) -> list[str]:
-        """Return the app's databases on the tests' server that another program has changed."""
 
     def close(self) -> str:
         """Close the product at the end of a run. Return a message about leftovers, or ""."""

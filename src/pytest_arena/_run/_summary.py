@@ -40,9 +40,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     requested = _requested_names(known, of_engines)
     used = databases.provisioned()
     stores = databases.provision.stores.values()
-    products = databases.products.opened.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    changed_on_servers = chain(*(product.changed_by_others() for product in products))
     reasons = chain.from_iterable(store.reasons for store in stores)
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
@@ -65,7 +63,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         unasked=tuple(name for name in named if name and name not in requested),
         unused=tuple(_unused(config, [*of_engines, *used], databases)),
         suggestion=suggestion,
-        spoiled=(*databases.files.changed(), *changed_on_servers),
+        spoiled=tuple(databases.files.changed()),
         unchanged=databases.files.unchanged(),
         started=tuple(databases.children.starts),
         servers=servers,

@@ -33,7 +33,7 @@ from pytest_arena._sqlite._spawned_files import SpawnedFiles
 from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -287,13 +287,6 @@ class SQLiteConnections:
         """Return False: SQLite has no server."""
         del name
         return False
-
-    def named_by_client(
-        self, program: str, words: Sequence[str], variables: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """Return no names: a client program gets a path, which is checked as for any program."""
-        del program, words, variables
-        return ()
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
         """Return "": pytest-arena ends no connection of SQLite."""

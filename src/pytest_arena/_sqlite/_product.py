@@ -163,10 +163,6 @@ class SQLite(WithoutPolicies):
             database.isolation.close()
             sql.remove_file(Path(database.file))
 
-    def changed_by_others(self) -> list[str]:
-        """Return none: pytest-arena compares the app's files itself."""
-        return []
-
     def close(self) -> str:
         """Remove the folder. Return "", because that takes no time."""
         self._home.close()
