@@ -14,7 +14,6 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._config._supported import WITHOUT_LOOP
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
-from pytest_arena._gate._function_caches import COMPUTED, note_statement
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate.loops._loop_bound import (
     hang_up,
@@ -114,8 +113,6 @@ def _execute(
         request = answer or REQUEST.get()
         if request is not None:
             request.statements.append(statement)
-        if COMPUTED:
-            note_statement(gates[-1].core.serial())
         if _READERS:
             statement = _read(context, statement)
         try:

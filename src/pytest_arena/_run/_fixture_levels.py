@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate._function_caches import FILLED, empty_caches
 from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._origin import OF_WIDE_FIXTURE, OWNERS, WORK
 from pytest_arena._run._long_sessions import LongSessions
@@ -293,8 +292,6 @@ class FixtureLevels:
             self.long_sessions.restore(before, level.name)
 
     def _restore_app_state(self, test: RunningTest) -> None:
-        if FILLED:
-            empty_caches()
         # Two states may be of the same app. The older one must be restored last.
         for state in reversed(test.app_states):
             for line in self._restore(state, test.plan.name):
@@ -486,7 +483,6 @@ class FixtureLevels:
                     self.levels.leave(upper)
                 self.levels.leave(level)
             self.levels.gate.registry.refuse_ended_owners()
-            empty_caches(level.serial)
 
     @contextmanager
     def forked_test(self, name: str) -> Iterator[None]:
@@ -635,7 +631,6 @@ class Examples:
         self._restores = [state.record_again().restore for state in test.app_states]
         self._restores += [app_run.remember() for app_run in test.app_runs]
         self._restores += [
-            empty_caches,
             partial(_close_app_runs_since, test.app_runs, len(test.app_runs)),
             partial(_truncate, test.app_states, len(test.app_states)),
             partial(_truncate, test.ledger.requests, len(test.ledger.requests)),

@@ -21,7 +21,6 @@ from pytest_arena._databases._sessions import Engines
 from pytest_arena._databases._watch import ModuleContainers, watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engines
-from pytest_arena._gate._function_caches import watch_cached_functions
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
@@ -33,7 +32,6 @@ from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import Examples, FixtureLevels
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
-from pytest_arena._run._written_files import WrittenFiles
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
@@ -92,11 +90,7 @@ class ArenaRun:
         self._undo = ExitStack()
         watch_own_clients(self._undo, self.apps.test_of_request)
         watch_child_processes(self._undo, self.databases.names_test_database)
-        watch_cached_functions(self._undo)
         self._end_imports = watch_imports()
-        self._written_files = WrittenFiles(
-            self.current, config.root, (config.cache, config.files), temporary
-        )
         self._module_containers = ModuleContainers(config.root)
         self.fixtures = FixtureLevels(
             self.levels,
@@ -177,7 +171,6 @@ class ArenaRun:
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
-        self._written_files.lines.clear()
         app_watcher = self.watcher.app_watcher if self.watcher else None
         self.current.test = RunningTest(
             plan,
@@ -523,11 +516,7 @@ class ArenaRun:
         """Return what the running test has changed so far."""
         if self.test is None:
             return []
-        return _story.story_parts(
-            self.test,
-            [*self._written_files.existing()],
-            self._module_containers.grown(),
-        )
+        return _story.story_parts(self.test, self._module_containers.grown())
 
     def stale(
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]
@@ -576,7 +565,6 @@ class ArenaRun:
         if self.watcher is not None:
             self.watcher.close()
         self._undo.close()
-        self._written_files.close()
         self._end_imports()  # also if nothing was checked
         self.apps.close()
         for owner in list(self.fixtures.processes):

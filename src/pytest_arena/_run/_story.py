@@ -33,13 +33,11 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 
-def story_parts(
-    test: RunningTest, files: Sequence[str], containers: Sequence[str]
-) -> list[StoryPart]:
+def story_parts(test: RunningTest, containers: Sequence[str]) -> list[StoryPart]:
     """Return what the running test has changed so far, in order. Never raises.
 
-    ``files`` are lines about files that the test wrote in the project. ``containers`` are lines
-    about containers in the app's modules. The story is empty without a file and a used database.
+    ``containers`` are lines about containers in the app's modules. The story is empty without a
+    used database.
     """
     reader = _StoryReader(test)
     below = list(reader.below())
@@ -51,7 +49,6 @@ def story_parts(
         "work that no request started": _by_lifespan(test),
         "not finished when the test failed": [] if has_waited else _late_work(test),
         "failed after the answer": test.late_work.failures,
-        "files written in the project, which stay there": files,
     }
     own += _parts_of(notes)
     has_changes = any(part.changes or part.notes for part in own)

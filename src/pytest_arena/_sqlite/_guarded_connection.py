@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import sys
 import threading
 from contextlib import closing, suppress
 from functools import cache, cached_property, lru_cache, partial, wraps
@@ -541,9 +540,6 @@ class _Attaching:
             return messages.attached(file)
         if self._core.files.is_of_earlier_run(file):
             self._core.files.register_opened(file)
-        if self._is_vacuum and file:
-            # SQLite opens the file of VACUUM INTO in C, where Python raises no event.
-            sys.audit("open", file, "w", os.O_WRONLY)
         is_engines = self._connection.arena_find is not None
         if self._is_vacuum or not is_engines or name in self._replaced:
             return None

@@ -626,10 +626,6 @@ class WatchingGate(Protocol):
 
     lost: LostWrites
 
-    @property
-    def core(self) -> Core:
-        """The core, which knows databases and levels."""
-
 
 def _written_by(statements: Iterable[RawStatement]) -> list[RawStatement]:
     """Return the statements that wrote, without those rolled back to a savepoint."""
