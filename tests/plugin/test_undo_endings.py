@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._run.levels._signals import delayed_signals
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.example import Example
 
 RINGS = """
@@ -170,29 +166,6 @@ def test_transactions_of_wide_fixtures_pitfall_044_057(example: Example) -> None
     project = on_postgresql(example, test_savepoints=ONE_TRANSACTION, test_worker=AT_WORK)
     run = project.run("-W", "error::pytest.PytestUnhandledThreadExceptionWarning")
     run.expect(1, passed=5, errors=1).says("ConnectionLeak", "test_worker.py:19", "[A602]")
-
-
-@pytest.fixture
-def rung() -> Iterator[list[int]]:
-    """Which signals have come through."""
-    found: list[int] = []
-    kept = signal.signal(signal.SIGALRM, lambda number, _frame: found.append(number))
-    yield found
-    signal.signal(signal.SIGALRM, kept)
-
-
-def test_who_rings_waits_until_it_is_done_and_who_rings_twice_does_not(rung: list[int]) -> None:
-    """Nothing is lost, and nobody is locked out."""
-    with delayed_signals():
-        signal.raise_signal(signal.SIGALRM)
-        assert rung == []
-    assert rung == [signal.SIGALRM]
-    rung.clear()
-    with delayed_signals():
-        signal.raise_signal(signal.SIGALRM)
-        signal.raise_signal(signal.SIGALRM)
-        assert rung == [signal.SIGALRM]
-    assert len(rung) == 2
 
 
 NEW_TABLES = """

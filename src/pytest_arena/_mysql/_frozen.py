@@ -101,9 +101,9 @@ class NoJournal:
         """Raise SchemaChanged: the level may have changed."""
         raise SchemaChanged
 
-    def forget(self) -> None:
-        """Close the top level."""
-        self.depth -= 1
+    def cut_to(self, depth: int) -> None:
+        """Close the levels above ``depth``."""
+        self.depth = depth
 
     def reinstall(self, database: str) -> None:
         """Do nothing: another copy needs no journal."""

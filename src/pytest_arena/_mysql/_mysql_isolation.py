@@ -370,7 +370,7 @@ class MySQLIsolation:
     def _pop(self) -> None:
         self._prepared.clear()
         level = self._stack.pop()
-        level.base.journal.forget()
+        level.base.journal.cut_to(level.number - 1)
         self._tidy()
 
     def _rewind(self, level: MySQLLevel) -> bool:
@@ -380,8 +380,10 @@ class MySQLIsolation:
             return True
         self._is_written = False
         reason = ""
+        journal = level.base.journal
+        journal.cut_to(level.number)
         try:
-            return level.base.journal.rewind()
+            return journal.rewind()
         except SchemaChanged as change:
             if change.args:
                 reason = f"{', '.join(change.args)} has changed"
@@ -400,16 +402,18 @@ class MySQLIsolation:
 
     def leave_by_force(self) -> None:
         """Restore the top level's start by a copy, and end all connections first."""
-        level = self._stack.pop()
+        level = self._stack[-1]
         level.spoil()
-        # If a session cannot be ended here, the drop of its database ends it.
-        with suppress(MySQLFailure, ArenaError):
-            self._registry.end_sessions(self.live)
-        self._roll_back_prepared()
-        self._prepared.clear()
         self._forget_unrestored()
+        # Ctrl-C may interrupt the restore. The next `enter` then restores the level.
         self._unrestored = level
+        self._stack.pop()
         try:
+            # If a session cannot be ended here, the drop of its database ends it.
+            with suppress(MySQLFailure, ArenaError):
+                self._registry.end_sessions(self.live)
+            self._roll_back_prepared()
+            self._prepared.clear()
             self._finish_leave(level)
         except BaseException:
             self._stack[-1].spoil()
@@ -421,8 +425,9 @@ class MySQLIsolation:
         self._tidy()
 
     def _forget_unrestored(self) -> None:
-        if self._unrestored is not None:
-            self._unrestored.base.journal.forget()
+        level = self._unrestored
+        if level is not None:
+            level.base.journal.cut_to(level.number - 1)
             self._unrestored = None
 
     def _replace_by_copy(self, level: MySQLLevel) -> None:
@@ -434,6 +439,7 @@ class MySQLIsolation:
             self.generation += 1  # connections end, also if this fails
             with self._registry.reporting("the live database cannot be replaced"):
                 live = level.base.frozen.copy()
+                level.base.journal.cut_to(level.number)
                 try:
                     self._reinstall(level.base.journal, live)
                 except BaseException:

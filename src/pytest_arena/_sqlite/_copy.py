@@ -200,8 +200,10 @@ class Copy:
         Cost: a file copy, and a new connection for each user. Connections that the gate does not
         know, of other processes or of ``sqlite3`` itself, keep using the old, unlinked file.
         """
-        snapshot = self._levels.pop()
+        # Ctrl-C may interrupt the restore. The next `enter` then restores the snapshot.
+        snapshot = self._levels[-1]
         self._failed_restore = snapshot
+        self._levels.pop()
         with self._isolation_errors():
             if self._open_restorer is None:
                 # Another connection has locked the file, so pytest-arena cannot open it either.

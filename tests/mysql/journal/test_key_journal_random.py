@@ -185,7 +185,7 @@ class _History:
             elif step == "leave" and len(self.starts) > 1:
                 self.leave()
             elif step == "forget" and len(self.starts) > 1:
-                self.world.journal.forget()
+                self.world.journal.cut_to(self.world.journal.depth - 1)
                 self.starts.pop()
                 self.moments.clear()
 

@@ -29,7 +29,7 @@ class LeftJournal(KeyJournal):
     def leave(self) -> bool:
         """Restore the start of the top level, and drop the level. Return whether rows differed."""
         is_changed = self.rewind()
-        self.forget()
+        self.cut_to(self.depth - 1)
         return is_changed
 
 

@@ -125,9 +125,10 @@ class KeyJournal:
     def _end_journal(self, level: JournalLevel) -> None:
         """Empty the journals. From now on the level's changed tables are restored whole."""
         touched = self._changed.touched(level.bases_above(), is_locking=True)
+        # Ctrl-C may interrupt this. Without the entries, the level must know its changed tables.
+        self._replace(level, touched)
         if touched:
             self._execute(self._changed.deleting_entries(touched))
-        self._replace(level, touched)
 
     def _touched(
         self, level: JournalLevel, *, is_locking: bool = False
@@ -156,13 +157,18 @@ class KeyJournal:
         self._drop(level.begin_again())
         return bool(touched)
 
-    def forget(self) -> None:
-        """Close the top level, and keep the current rows. After ``rewind`` this costs nothing."""
-        level = self._levels[-1]
-        below = self._levels[-2]
-        self._replace(below, level.replaced)
-        self._levels.pop()
-        self._drop(level.copies.values())
+    def cut_to(self, depth: int) -> None:
+        """Close the levels above ``depth``, and keep the current rows.
+
+        There may be several, if Ctrl-C has interrupted an enter or a leave. After ``rewind`` this
+        costs nothing.
+        """
+        while self.depth > depth:
+            level = self._levels[-1]
+            below = self._levels[-2]
+            self._replace(below, level.replaced)
+            self._levels.pop()
+            self._drop(level.copies.values())
 
     def reinstall(self, database: str) -> None:
         """Continue in another copy of the template.

@@ -277,10 +277,12 @@ class ServerIsolation:
         is_left = level.is_restorable_in_place and live.leave_after_clients_ended(
             self.depth
         )
+        if not is_left:
+            # Ctrl-C may interrupt the restore. The next `enter` then restores the level.
+            self._stack[-2].note_unrestored(level)
         self._stack.pop()
         try:
             if not is_left:
-                self._stack[-1].note_unrestored(level)
                 self._restore_copy(level)
         finally:
             self._tidy()

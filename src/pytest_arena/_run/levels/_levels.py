@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
@@ -14,12 +13,10 @@ from pytest_arena._run.levels._participants import (
     HookParticipant,
     LevelContext,
 )
-from pytest_arena._run.levels._signals import delayed_signals
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from pluggy import HookRelay
 
@@ -77,19 +74,17 @@ class Levels:
         """
         started = _process.seconds()
         databases = self._participating_databases()
-        has_hooks = self._hooks.is_used
-        with _uninterrupted(databases or has_hooks):
-            if databases:
-                self._enter_databases(level, databases)
-                self.gate.invalidate_stale()
-            self._stack.append(level)
-            held = _leaks.HeldBeforeLevel.snapshot(self.gate, self._surviving_sessions)
-            if of_the_test is not None:
-                held = held.without(of_the_test)
-            self._context.held[level] = held
-            self._ledger.add_isolation(_process.seconds() - started)
-            if has_hooks:
-                self._hooks.enter(level)
+        if databases:
+            self._enter_databases(level, databases)
+            self.gate.invalidate_stale()
+        self._stack.append(level)
+        held = _leaks.HeldBeforeLevel.snapshot(self.gate, self._surviving_sessions)
+        if of_the_test is not None:
+            held = held.without(of_the_test)
+        self._context.held[level] = held
+        self._ledger.add_isolation(_process.seconds() - started)
+        if self._hooks.is_used:
+            self._hooks.enter(level)
 
     def _enter_databases(
         self, level: Level, databases: list[DatabaseParticipant]
@@ -110,7 +105,7 @@ class Levels:
                     self.gate, level.name
                 ) from error
             raise
-        except BaseException:  # a second Ctrl-C. No caller leaves this level
+        except BaseException:  # Ctrl-C, a timeout: no caller leaves this level
             self._cut_to(depth, self._participating_databases())
             raise
 
@@ -162,7 +157,6 @@ class Levels:
             dropped[level] = held
         return dropped
 
-    @delayed_signals()
     def drop_if_clean(self, level: Level) -> bool:
         """Drop a level if it is the top one and has no writes. Return whether it was dropped."""
         if self._stack[-1] is not level:
@@ -182,7 +176,6 @@ class Levels:
             raise failures[0]
         return True
 
-    @delayed_signals()
     def restart(self, level: Level) -> None:
         """Restore the databases to the start of the top level, and stay in it.
 
@@ -217,22 +210,20 @@ class Levels:
         databases = self._participating_databases()
         failures: list[Exception] = []
         changed: list[str] = []
-        has_hooks = self._hooks.is_used
-        with _uninterrupted(databases or has_hooks):
-            try:
-                self._cut_to(depth + 1, databases)
-                if has_hooks:
-                    self._leave_hooks(level, failures)
-                    # A hook may have connected to another database.
-                    databases = self._participating_databases()
-                with _process.without_mocks():
-                    changed = self._leave_databases(databases, level, failures)
-            finally:  # also after a second Ctrl-C
-                self._cut_to(depth, self._participating_databases())
-                self._context.forget_leaks()
-                if databases:
-                    self.gate.end_level(level.serial, is_restored=bool(changed))
-                self._ledger.add_isolation(_process.seconds() - started)
+        try:
+            self._cut_to(depth + 1, databases)
+            if self._hooks.is_used:
+                self._leave_hooks(level, failures)
+                # A hook may have connected to another database.
+                databases = self._participating_databases()
+            with _process.without_mocks():
+                changed = self._leave_databases(databases, level, failures)
+        finally:  # also after Ctrl-C or a timeout
+            self._cut_to(depth, self._participating_databases())
+            self._context.forget_leaks()
+            if databases:
+                self.gate.end_level(level.serial, is_restored=bool(changed))
+            self._ledger.add_isolation(_process.seconds() - started)
         lost = self._context.take_lost()
         if lost:
             raise _leaks.error_of_holders(lost, level.name)
@@ -281,7 +272,8 @@ class Levels:
     def _cut_to(self, depth: int, databases: list[DatabaseParticipant]) -> None:
         """Leave the levels above ``depth`` by force.
 
-        Such levels exist if Ctrl-C or a timeout has interrupted an enter or a leave.
+        Such levels exist if Ctrl-C or a timeout has interrupted an enter or a leave. The database
+        may be half restored, so that only a copy has the right content.
         """
         for database in databases:
             while database.isolation.depth > depth:
@@ -293,10 +285,3 @@ class Levels:
         for level in self._stack[depth:]:
             self._context.held.pop(level, None)
         del self._stack[depth:]
-
-
-def _uninterrupted(has_participants: object) -> AbstractContextManager[None]:
-    """Delay signals if there are participants. A delay without them would cost time."""
-    if has_participants:
-        return delayed_signals()
-    return nullcontext()
