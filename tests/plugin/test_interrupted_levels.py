@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.example import Example
 from tests.plugin.test_postgresql_story import on_postgresql
+
+if TYPE_CHECKING:
+    from tests.example import Example
 
 CONFTEST = """
 import sys
