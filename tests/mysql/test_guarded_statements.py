@@ -355,26 +355,3 @@ def test_a_fixture_that_makes_a_test_database(server: StoryMySQLServer, tmp_path
     story = FIXTURE.format(url=url.render_as_string(hide_password=False))
     run = shop(server, tmp_path).with_files(test_story=story).run("-q")
     run.expect(passed=1).says("a fixture creates or drops a test database")
-
-
-CLIENT = """
-import subprocess
-import pytest
-
-
-@pytest.mark.parametrize("words", [
-    ["mysql", {name!r}, "-e", "DELETE FROM dancers"],
-    ["mysql", "-h127.0.0.1", "-uroot", "--database={name}", "-eDELETE FROM dancers"],
-    ["mysqldump", "-h", "127.0.0.1", "-u", "root", {name!r}],
-])
-def test_it(arena, words):
-    with arena.expect_refusal():
-        subprocess.run(words, check=False)
-"""
-
-
-def test_client_programs(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """A program that would connect to the developer's database is not started."""
-    name = server.developers_arguments["database"]
-    story = CLIENT.format(name=name)
-    shop(server, tmp_path).with_files(test_story=story).run("-q").expect(passed=3)
