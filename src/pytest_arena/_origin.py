@@ -482,7 +482,7 @@ REQUEST: ContextVar[Any] = ContextVar(
 
 
 class BackgroundJob:
-    """Work of a test: a thread, a job of a pool or a queue, a delayed call or a callback."""
+    """Work of a test: a thread, a job of a pool, a delayed call or a callback."""
 
     def __init__(
         self,
@@ -504,15 +504,6 @@ class BackgroundJob:
     def cancel_by(self, cancel: Callable[[], object]) -> None:
         """Note the function that cancels the job."""
         self.cancel = cancel
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the work has ended, although the job is still registered."""
-        return False
-
-    def is_running_in(self, thread: int) -> bool:
-        """Return whether a thread does this work now."""
-        return bool(self.thread == thread)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Do the work. Further work that it starts belongs to the same test."""
@@ -573,9 +564,6 @@ def _end_at_user_line(error: BaseException) -> None:
 # All jobs that wait or run. The value is the user's line that began the job.
 BACKGROUND_JOBS: WeakKeyDictionary[BackgroundJob, object] = WeakKeyDictionary()
 
-# The threads and tasks that wait for the next job of an app's queue.
-IDLE_WORKERS: WeakKeyDictionary[object, None] = WeakKeyDictionary()
-
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
@@ -592,10 +580,10 @@ CHILDREN: list[ChildProcess] = []
 
 
 def background_job_here() -> BackgroundJob | None:
-    """Return the innermost job that this thread or task does now, or None."""
+    """Return the innermost job that this thread does now, or None."""
     here = get_ident()
     for job in reversed(alive(BACKGROUND_JOBS)):
-        if job.is_running_in(here):
+        if job.thread == here:
             return job
     return None
 

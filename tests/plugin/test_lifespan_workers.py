@@ -1,4 +1,4 @@
-"""Requests give work to tasks of the lifespan, and `arena.settled()` waits for it."""
+"""Requests give work to tasks of the lifespan."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ async def write(name):
 async def work(queue):
     while True:
         await write(await queue.get())
+        queue.task_done()
 
 
 @asynccontextmanager
@@ -58,23 +59,32 @@ TESTS = """
 import pytest
 
 BOTH = pytest.mark.parametrize("name", ["Grain", "Dune"])
-EACH = pytest.mark.parametrize("how", ["queue", "group"])
 
 
 @BOTH
-@EACH
-async def test_async(client, arena, how, name):
-    await client.post(f"/{how}/{name}")
+async def test_async(client, arena, name):
+    await client.post(f"/group/{name}")
     await arena.settled()
     assert (await client.get("/dancers")).json() == ["Sand", name]
 
 
 @BOTH
-@EACH
-def test_sync(test_client, arena, how, name):
-    test_client.post(f"/{how}/{name}")
+def test_sync(test_client, arena, name):
+    test_client.post(f"/group/{name}")
     arena.settled()
     assert test_client.get("/dancers").json() == ["Sand", name]
+"""
+
+JOINED = """
+import pytest
+from app import app
+
+
+@pytest.mark.parametrize("name", ["Grain", "Dune"])
+async def test_it(client, name):
+    await client.post(f"/queue/{name}")
+    await app.state.queue.join()
+    assert (await client.get("/dancers")).json() == ["Sand", name]
 """
 
 WITHOUT_END = """
@@ -89,10 +99,15 @@ def _with_workers(example: Example, tests: str) -> Example:
 
 
 @pytest.mark.parametrize("when", ["session", pytest.param("on", marks=pytest.mark.slow)])
-def test_a_queue_and_a_task_group_of_the_lifespan_work(example: Example, when: str) -> None:
+def test_settled_waits_for_a_task_group_of_the_lifespan(example: Example, when: str) -> None:
     """Also if one lifespan in another thread's loop serves all tests."""
     run = _with_workers(example, TESTS).run("-o", f"arena_lifespan={when}")
-    run.expect(passed=8).never_says("refused")
+    run.expect(passed=4).never_says("refused")
+
+
+def test_a_test_joins_a_queue_of_the_lifespan(example: Example) -> None:
+    """The worker's rows are the test's."""
+    _with_workers(example, JOINED).run().expect(passed=2).never_says("refused")
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ import asyncio
 import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from threading import Thread
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.responses import JSONResponse, Response
@@ -434,22 +433,6 @@ def lose_in_a_thread(way):
             session.commit()
 
 
-async def work_of(jobs):
-    while True:
-        way = await jobs.get()
-        await lose(way)
-        jobs.task_done()
-
-
-@asynccontextmanager
-async def lifespan(app):
-    app.state.jobs = asyncio.Queue()
-    worker = asyncio.create_task(work_of(app.state.jobs))
-    yield
-    worker.cancel()
-
-
-app.router.lifespan_context = lifespan
 pool = ThreadPoolExecutor(1)
 
 
@@ -467,8 +450,6 @@ async def late(kind: str, way: str, status: int, tasks: BackgroundTasks):
         pool.submit(lose_in_a_thread, way)
     elif kind == "thread":
         Thread(target=lose_in_a_thread, args=(way,)).start()
-    elif kind == "queue":
-        app.state.jobs.put_nowait(way)
     return Response(status_code=status, background=tasks)
 """
 SEED = """
@@ -669,7 +650,7 @@ def test_what_a_session_loses_that_is_dropped_unclosed(example: Example, how: st
 LATE = """
 import pytest
 
-KINDS = ["background", "background-thread", "task", "executor", "pool", "thread", "queue"]
+KINDS = ["background", "background-thread", "task", "executor", "pool", "thread"]
 
 
 @pytest.mark.parametrize("way", ["flush", "add"])
@@ -705,13 +686,13 @@ def test_sync_client(test_client):
 def test_what_late_work_loses(example: Example, how: str) -> None:
     """The request that began it is named, also if the work ends after the next request."""
     run = run_of(example, LATE, "--arena-lost-writes=fail", how=how)
-    for kind in ("background", "background-thread", "task", "executor", "pool", "thread", "queue"):
+    for kind in ("background", "background-thread", "task", "executor", "pool", "thread"):
         run.says(
             f"LostWriteError: POST /late/{kind}/add/202 202 added Order (2) in a session, and",
             f"LostWriteError: POST /late/{kind}/flush/202 202 wrote orders (2 rows), and the app",
         )
     run.says("ERROR test_it.py::test_each_with_its_own_request")
-    run.expect(1, passed=24, errors=16)
+    run.expect(1, passed=21, errors=14)
 
 
 EXAMPLES = """

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.shop import env_of
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -37,9 +35,7 @@ class Item(Base):
 
 async def work(state):
     while True:
-        name, waits, answer = await state.queue.get()
-        if waits:
-            await state.gate.wait()
+        name, answer = await state.queue.get()
         async with sessions() as session:
             session.add(Item(name=name))
             await session.commit()
@@ -63,26 +59,14 @@ app = FastAPI(lifespan=lifespan)
 @app.post("/answer")
 async def answer():
     future = asyncio.get_running_loop().create_future()
-    app.state.queue.put_nowait(("answer", False, future))
+    app.state.queue.put_nowait(("answer", future))
     return await future
 
 
 @app.post("/join")
 async def join():
-    app.state.queue.put_nowait(("join", False, None))
+    app.state.queue.put_nowait(("join", None))
     await app.state.queue.join()
-
-
-@app.post("/wait")
-async def wait():
-    app.state.queue.put_nowait(("wait", True, None))
-
-
-@app.post("/open")
-async def open_gate():
-    app.state.gate.set()
-    while not app.state.worker.done():
-        await asyncio.sleep(0)
 
 
 @app.get("/items")
@@ -106,19 +90,11 @@ async def test_a_server(live_server, client):
     async with httpx2.AsyncClient(base_url=live_server.url) as browser:
         assert (await browser.post("/answer")).json() == "answer"
 """
-CUT_OFF = """
-async def test_one(client):
-    await client.post("/wait")
-
-async def test_two(client):
-    await client.post("/open")
-    assert (await client.get("/items")).json() == []
-"""
 
 
 def with_session_lifespan(example: Example, **files: str) -> Example:
     """Return a project whose lifespan has a worker, and serves the whole session."""
-    options = "arena_lifespan = session\narena_settle = 0.1\n"
+    options = "arena_lifespan = session\n"
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", options)
     return project.with_files(app=APP, **files)
 
@@ -216,7 +192,7 @@ async def test_queue(client, turn):
 def test_a_queue_that_requests_of_two_loops_join_names_the_option(example: Example) -> None:
     """A queue belongs to the loop of the first test that joins it."""
     run = with_session_lifespan(example, test_it=TWICE).run("-q").expect(1, passed=1, failed=1)
-    run.says("app.py:60 uses it in another loop", "next: arena_lifespan = on")
+    run.says("app.py:58 uses it in another loop", "next: arena_lifespan = on")
 
 
 USES_IT = """
@@ -241,92 +217,3 @@ def test_a_start_up_that_fails_is_explained_once(example: Example) -> None:
 def test_a_request_waits_for_a_worker_of_the_lifespan(example: Example) -> None:
     """The worker wakes the loop of the request: by a future, and by the end of a job."""
     with_session_lifespan(example, test_it=ANSWERS).run("-q").expect(passed=4)
-
-
-def test_a_job_that_was_cut_off_writes_nothing_in_the_next_test(example: Example) -> None:
-    """The worker is older than both tests, and the job is of the first one."""
-    run = with_session_lifespan(example, test_it=CUT_OFF).run("-q").expect(passed=2)
-    run.says("test_one has ended, and work that a request had begun was cut off: app.py:")
-    run.says("refused: a connection for work that a request of an earlier test had begun")
-
-
-# The worker keeps a connection that no engine has opened.
-RAW = """
-import asyncio
-import sqlite3
-
-import aiosqlite
-import asyncpg
-from sqlalchemy.engine import make_url
-
-ADD = "INSERT INTO items (name) VALUES ('late')"
-url = os.environ["DATABASE_URL"]
-workers = []
-
-
-async def take_job(state):
-    workers.append(state)
-    await state.queue.get()
-    await state.gate.wait()
-
-
-async def by_sqlite3(state):
-    connection = sqlite3.connect(make_url(url).database, check_same_thread=False)
-    await take_job(state)
-    await asyncio.to_thread(connection.execute, ADD)
-    connection.commit()
-
-
-async def by_aiosqlite(state):
-    async with aiosqlite.connect(make_url(url).database) as connection:
-        await take_job(state)
-        await connection.execute(ADD)
-        await connection.commit()
-
-
-async def by_asyncpg(state):
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    await take_job(state)
-    async with connection.transaction():
-        await connection.execute(ADD)
-
-
-async def work(state):
-    await {way}(state)
-"""
-RAW_CUT_OFF = """
-import asyncio
-from app import workers
-
-async def test_one(client):
-    while not workers:
-        await asyncio.sleep(0)
-    await client.post("/wait")
-
-async def test_two(client):
-    await client.post("/open")
-    assert (await client.get("/items")).json() == []
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "way, how",
-    [
-        ("by_sqlite3", "copy"),
-        pytest.param("by_aiosqlite", "copy", marks=pytest.mark.slow),
-        pytest.param("by_asyncpg", "undo", marks=pytest.mark.slow),
-    ],
-)
-def test_a_statement_of_a_job_that_was_cut_off_is_refused(
-    example: Example, way: str, how: str
-) -> None:
-    """The worker has opened its connection in the start-up, without an engine of the app."""
-    project = with_session_lifespan(example, test_it=RAW_CUT_OFF)
-    project = project.change(
-        "app.py", "@asynccontextmanager", RAW.replace("{way}", way) + "\n\n@asynccontextmanager"
-    )
-    env = {"DATABASE_URL": "sqlite+aiosqlite:///prod.db", **env_of(how)}
-    run = project.run("-q", "-o", "arena_drivers=redirect", env=env).expect(1, passed=2)
-    run.says("test_one has ended, and work that a request had begun was cut off: app.py:")
-    run.says("refused: a statement of work that a request of an earlier test had begun")

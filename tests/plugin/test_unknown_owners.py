@@ -1,4 +1,4 @@
-"""Jobs of libraries' threads, and callbacks: their test is over, and they still write."""
+"""Threads that outlive a test, and whose jobs pytest-arena cannot attribute to a test."""
 
 from __future__ import annotations
 
@@ -6,149 +6,176 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.test_late_work import isolation
-from tests.plugin.test_own_queues import EACH, app_with_workers
-
 if TYPE_CHECKING:
     from tests.example import Example
 
-CALLBACKS = """
-from concurrent.futures import Future, ThreadPoolExecutor
-
-from workers import GATE, app, asyncio, do, threading
-
-POOL = ThreadPoolExecutor(1)
-ENDED = threading.Event()
-ERRORS = []
-POOL.submit(int).result()  # its thread is older than all tests
-
-
-def write(future):
-    try:
-        do(("now", "Ghost"))
-    except Exception as error:
-        ERRORS.append(error)
-    finally:
-        ENDED.set()
-
-
-@app.post("/callbacks/{when}", status_code=202)
-async def callback(when: str):
-    job = POOL.submit(GATE.wait, 60) if when == "late" else POOL.submit(int)
-    job.add_done_callback(write)
-
-
-@app.post("/own_future", status_code=202)
-async def own_future():
-    future = Future()
-    future.add_done_callback(write)
-    threading.Timer(0.05, future.set_result, (None,)).start()
-"""
-
-LATE_CALLBACK = """
-import callbacks
-
-
-async def test_waits(arena, client):
-    await client.post("/callbacks/now")
-    await arena.settled()
-    assert callbacks.ENDED.is_set()
-    callbacks.ENDED.clear()
-    assert (await client.get("/dancers")).json() == ["Sand", "Ghost"]
-
-
-async def test_waits_for_a_future_of_the_app(arena, client):
-    await client.post("/own_future")
-    await arena.settled()
-    assert callbacks.ENDED.is_set()
-    callbacks.ENDED.clear()
-    assert (await client.get("/dancers")).json() == ["Sand", "Ghost"]
-
-
-async def test_leaves_a_job(client):
-    assert (await client.post("/callbacks/late")).status_code == 202
-
-
-async def test_the_next_one(client):
-    callbacks.GATE.set()
-    assert await callbacks.asyncio.to_thread(callbacks.ENDED.wait, 30)
-    assert [type(error).__name__ for error in callbacks.ERRORS] == ["LateWorkError"]
-    assert (await client.get("/dancers")).json() == ["Sand"]
-"""
-
-LAZY = """
-from functools import cache
+WORKERS = """
+import asyncio
+import threading
 from multiprocessing.pool import ThreadPool
+from queue import SimpleQueue
 
-from workers import ENDS, GATE, app, asyncio, do, threading
+from sqlalchemy import create_engine, text
 
-POOL = cache(lambda: ThreadPool(1))
-BEGUN = threading.Event()
+from app import app
+
+engine = create_engine("sqlite:///dev.db")
+GATE = threading.Event()  # opened by a test
+BEGUN = threading.Event()  # a job has begun
+ENDS = SimpleQueue()  # how each job has ended
+QUEUES = {kind: SimpleQueue() for kind in ("import", "test", "request")}
+STARTED = set()
+POOLS = []
 
 
-def work(job):
+def do(when, name):
     BEGUN.set()
     try:
-        do(job)
+        if when == "late":
+            GATE.wait(60)
+        with engine.connect() as connection:
+            connection.execute(text("INSERT INTO dancers (name) VALUES (:name)"), {"name": name})
+            connection.commit()
         ENDS.put(None)
     except Exception as error:
         ENDS.put(error)
 
 
-@app.post("/pool/{when}/{name}", status_code=202)
-async def pool(when: str, name: str):
-    POOL().apply_async(work, ((when, name),))
+def work(jobs):
+    while True:
+        do(*jobs.get())
+
+
+def start(kind):
+    if kind not in STARTED:
+        STARTED.add(kind)
+        threading.Thread(target=work, args=(QUEUES[kind],), daemon=True).start()
+
+
+start("import")
+
+
+async def ended():
+    return await asyncio.to_thread(ENDS.get, True, 30)
+
+
+@app.post("/jobs/{kind}/{when}/{name}", status_code=202)
+async def add(kind: str, when: str, name: str):
+    if kind == "pool":
+        if not POOLS:
+            POOLS.append(ThreadPool(1))
+        POOLS[0].apply_async(do, (when, name))
+    else:
+        start(kind)
+        QUEUES[kind].put((when, name))
 """
 
-LAZY_JOB = """
-import lazy
+OLDER = """
+import workers
 
 
-async def test_begins_the_pool(arena, client):
-    await client.post("/pool/now/Late")
-    assert await lazy.asyncio.to_thread(lazy.ENDS.get, True, 30) is None
+async def test_leaves_a_job(client):
+    assert (await client.post("/jobs/import/late/Ghost")).status_code == 202
+
+
+async def test_the_next_one(client):
+    workers.GATE.set()
+    assert await workers.ended() is None
+    assert (await client.get("/dancers")).json() == ["Sand", "Ghost"]
+"""
+
+OF_A_POOL = """
+import workers
+
+
+async def test_begins_the_pool(client):
+    await client.post("/jobs/pool/now/Late")
+    assert await workers.ended() is None
     assert (await client.get("/dancers")).json() == ["Sand", "Late"]
 
 
 async def test_leaves_jobs(client):
-    lazy.BEGUN.clear()
-    await client.post("/pool/late/Cut")
-    assert await lazy.asyncio.to_thread(lazy.BEGUN.wait, 30)
-    await client.post("/pool/now/Ghost")
+    workers.BEGUN.clear()
+    await client.post("/jobs/pool/late/Cut")
+    assert await workers.asyncio.to_thread(workers.BEGUN.wait, 30)
+    await client.post("/jobs/pool/now/Ghost")
 
 
 async def test_the_next_one(client):
-    lazy.GATE.set()
-    get = lazy.ENDS.get
-    assert await lazy.asyncio.to_thread(get, True, 30) is not None
-    assert await lazy.asyncio.to_thread(get, True, 30) is None
+    workers.GATE.set()
+    assert await workers.ended() is not None
+    assert await workers.ended() is None
     assert (await client.get("/dancers")).json() == ["Sand", "Ghost"]
 """
 
+BEGUN = """
+import pytest
+import workers
+
+
+async def begins_the_worker(client, kind):
+    if kind == "test":
+        workers.start("test")
+    assert (await client.post(f"/jobs/{kind}/now/Late")).status_code == 202
+    assert await workers.ended() is None
+    assert (await client.get("/dancers")).json() == ["Sand", "Late"]
+
+
+async def goes_on(client, kind):
+    assert (await client.post(f"/jobs/{kind}/now/Ghost")).status_code == 202
+    assert await workers.ended() is not None
+    assert (await client.get("/dancers")).json() == ["Sand"]
+
+
+STEPS = [(kind, step) for kind in ("test", "request") for step in (begins_the_worker, goes_on)]
+
+
+@pytest.mark.parametrize(("kind", "step"), STEPS)
+async def test_each(client, kind, step):
+    await step(client, kind)
+"""
+
+
+def with_workers(example: Example, tests: str) -> Example:
+    """Return an app whose workers take jobs from queues."""
+    project = example.change("pytest.ini", "app:app", "workers:app")
+    return project.with_files(workers=WORKERS, test_it=tests)
+
+
+def test_a_commit_of_a_thread_that_is_older_than_all_tests_is_named(example: Example) -> None:
+    """pytest-arena cannot see which test has begun its job."""
+    run = with_workers(example, OLDER).run("-q").expect(passed=2)
+    run.says(
+        "arena: test_it.py::test_the_next_one: a thread that began before the first test "
+        "commits to dancers in it: ",
+        "workers.py:",
+        "connection.execute(text(",
+    )
+
 
 @pytest.mark.slow
-@EACH
-def test_a_callback_of_a_job_belongs_to_the_test_of_its_request(example: Example, how: str) -> None:
-    """A job that ends after its test has its callbacks called in the thread of a pool."""
-    project = app_with_workers(example, how, test_it=LATE_CALLBACK, callbacks=CALLBACKS)
-    project = project.change("pytest.ini", "workers:app", "callbacks:app")
-    run = project.run("-q", "--arena-settle=0.3", *isolation(how)).expect(passed=4)
-    run.says("refused: a connection for work that a request of an earlier test had begun: ")
-
-
-@pytest.mark.slow
-@EACH
-def test_a_commit_of_a_librarys_thread_of_an_earlier_test_is_named(
-    example: Example, how: str
-) -> None:
+def test_a_commit_of_a_librarys_thread_of_an_earlier_test_is_named(example: Example) -> None:
     """pytest-arena does not see which test has given it the job."""
-    project = app_with_workers(example, how, test_it=LAZY_JOB, lazy=LAZY)
-    project = project.change("pytest.ini", "workers:app", "lazy:app")
-    run = project.run("-q", "--arena-settle=0.1", *isolation(how)).expect(passed=3)
+    run = with_workers(example, OF_A_POOL).run("-q", "--arena-settle=0.1").expect(passed=3)
     run.says(
         "arena: test_it.py::test_the_next_one: a thread that began in an earlier test "
         "commits to dancers in it: ",
         "workers.py:",
+    )
+
+
+def test_a_worker_that_a_test_begins_is_refused_with_the_line_that_begins_it(
+    example: Example,
+) -> None:
+    """Its queue does not show whose job it does in a later test."""
+    run = with_workers(example, BEGUN).run("-q", "--arena-settle=0.1").expect(passed=4)
+    assert run.output.count("begun at ") == 2, run.output
+    run.says(
+        "refused: a connection for a thread, a job or a task that an earlier test had begun: ",
+        "refused: a connection for work that a request of an earlier test had begun: ",
+        "with engine.connect() as connection:; begun at ",
+        "threading.Thread(target=work, args=(QUEUES[kind],), daemon=True).start()",
+        "or begin it in the lifespan or in a session fixture, if it is a worker of all tests",
     )
 
 

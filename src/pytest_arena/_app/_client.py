@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
 from pytest_arena._app._app_state import WIDE_CLIENTS
-from pytest_arena._app._queues import watch_queues
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
 from pytest_arena._ledger import Request
 from pytest_arena._origin import (
@@ -711,7 +710,6 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
     """
     watch_background_work(undo)
     watch_failures(undo)
-    watch_queues(undo)
     watch_logged_errors(undo, _answered_here)
     for module, name in _TRANSPORTS.items():
         when_imported(module, functools.partial(_watch, name, hooks_of, undo))

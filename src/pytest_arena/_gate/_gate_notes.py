@@ -175,7 +175,7 @@ def commit_of_older_thread(began: str, tables: str, line: CodeLine | None) -> st
     return (
         f"{{test}}: a thread that began {began} commits to {tables} in it: "
         f"{line or 'a line that cannot be seen'}. If it is a job of an earlier test's request, let "
-        "that test wait for the job. pytest-arena waits for jobs of a queue.Queue or asyncio.Queue"
+        "that test wait for the job, such as by queue.join()"
     )
 
 

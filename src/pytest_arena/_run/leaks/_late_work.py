@@ -15,7 +15,6 @@ from pytest_arena._config._load import package_of
 from pytest_arena._origin import (
     BACKGROUND_JOBS,
     CHILDREN,
-    IDLE_WORKERS,
     OUR_TASK,
     WORK,
     BackgroundJob,
@@ -161,7 +160,7 @@ class LateWork:
         if not BACKGROUND_JOBS:
             return jobs
         for job in alive(BACKGROUND_JOBS):
-            if job.work is self and not job.is_ended:
+            if job.work is self:
                 jobs[job] = BACKGROUND_JOBS.get(job)
         return jobs
 
@@ -188,9 +187,8 @@ class LateWork:
         if BACKGROUND_JOBS:
             jobs = {**self._background_jobs(), **jobs}
         if jobs:
-            known_threads = threads.keys() | _idle_threads()
             for job, line in jobs.items():
-                if line is not None and job.thread not in known_threads:
+                if line is not None and job.thread not in threads:
                     lines.append(line)
         return list(map(str, lines))
 
@@ -202,7 +200,7 @@ class LateWork:
             if loop.is_closed():
                 continue
             for task in all_tasks(loop):
-                if task is this_task or task in IDLE_WORKERS:
+                if task is this_task:
                     continue
                 if not is_users_task(task):
                     continue
@@ -235,8 +233,6 @@ class LateWork:
             if loop.is_closed() or loop in self._tasks_before:
                 continue
             for task in all_tasks(loop):
-                if task in IDLE_WORKERS:
-                    continue
                 is_ours = context_of(task).get(WORK) is self
                 if is_ours and _may_be_in_users_code(task):
                     yield line_of_coroutine(task.get_coro()) or _name_of(task)
@@ -284,16 +280,12 @@ class LateWork:
             job.cancel()
 
     def threads(self) -> dict[int, list[FrameType]]:
-        """Return the threads that still work, with the frames of the user's code.
-
-        A worker that waits for its next job does not work.
-        """
+        """Return the threads that still work, with the frames of the user's code."""
         if not self._tasks_before:
             return {}
         threads = {}
-        others = self._threads_before | _idle_threads()
         for thread, stack in threads_at_work().items():
-            if not has_starter_in(thread, others):
+            if not has_starter_in(thread, self._threads_before):
                 threads[thread] = stack
         return threads
 
@@ -418,16 +410,6 @@ def threads_at_work() -> dict[int, list[FrameType]]:
         if frames:
             at_work[thread] = frames
     return at_work
-
-
-def _idle_threads() -> set[int]:
-    threads: set[int] = set()
-    if not IDLE_WORKERS:
-        return threads
-    for worker in alive(IDLE_WORKERS):
-        if isinstance(worker, threading.Thread):
-            threads.add(worker.ident or 0)
-    return threads
 
 
 def _threads_of_others() -> frozenset[int]:
