@@ -16,7 +16,6 @@ from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from threading import Thread, current_thread, get_ident, main_thread
 from threading import enumerate as all_threads
-from traceback import walk_tb
 from types import (
     AsyncGeneratorType,
     CodeType,
@@ -457,8 +456,8 @@ class Work(Protocol):
     def note_cancelled(self, lines: Iterable[str]) -> None:
         """Note the lines of unfinished work that was cancelled."""
 
-    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Note that this work schedules a call in a loop. Return whether to track the call."""
+    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that this work schedules a call in a loop."""
 
 
 # The `Work` to which the running code belongs, in any thread. It stays set after the test.
@@ -482,7 +481,7 @@ REQUEST: ContextVar[Any] = ContextVar(
 
 
 class BackgroundJob:
-    """Work of a test: a thread, a job of a pool, a delayed call or a callback."""
+    """Work of a test: a thread, or a job of a pool."""
 
     def __init__(
         self,
@@ -498,7 +497,6 @@ class BackgroundJob:
         self.thread = 0
         self.request = REQUEST.get()
         self.is_in_pool = is_in_pool  # whether a pool does the work
-        # If the loop calls `call_later`, no line of the user is on the stack.
         BACKGROUND_JOBS[self] = user_line() or line_of_function(function)
 
     def cancel_by(self, cancel: Callable[[], object]) -> None:
@@ -563,20 +561,6 @@ def _end_at_user_line(error: BaseException) -> None:
 
 # All jobs that wait or run. The value is the user's line that began the job.
 BACKGROUND_JOBS: WeakKeyDictionary[BackgroundJob, object] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, slots=True)
-class ChildProcess:
-    """A child process that knows the test's database, with the code that started it."""
-
-    owner: object
-    """The `Work` of a test, or a wider fixture."""
-    line: CodeLine
-    is_running: Callable[[], bool]
-
-
-# The child processes of the running test and of wider fixtures, which remove them at their end.
-CHILDREN: list[ChildProcess] = []
 
 
 def background_job_here() -> BackgroundJob | None:
@@ -727,41 +711,29 @@ def has_starter_in(thread: int, others: Container[int]) -> bool:
 
 
 def watch_background_work(undo: ExitStack) -> None:
-    """Patch classes to watch the work that the user's code gives to threads, pools and timers.
+    """Patch classes to watch the work that the user's code gives to threads and pools.
 
-    Threads and callbacks of libraries do not count. Outside of requests, a call takes 0.1 µs
-    longer. ``undo`` restores the classes.
+    Threads of libraries do not count. ``undo`` restores the classes.
     """
     _watch_threads(undo)
-    loops: Any = asyncio.BaseEventLoop
-    call_soon_threadsafe = loops.call_soon_threadsafe
-    add_done_callback = Future.add_done_callback
+    submit = ThreadPoolExecutor.submit
 
-    def watched_call_soon(
-        loop: asyncio.AbstractEventLoop,
-        callback: Callable[..., object],
-        *args: object,
-        **kwargs: object,
-    ) -> object:
+    def watched_submit(
+        pool: ThreadPoolExecutor, function: Any, /, *args: object, **kwargs: object
+    ) -> Future[object]:
         work = WORK.get()
-        if work is not None and work.note_call_into(loop):
-            # This job is never cancelled, because it may wake a task of the other loop.
-            callback = BackgroundJob(work, callback)
-        return call_soon_threadsafe(loop, callback, *args, **kwargs)
+        if work is not None:
+            job = BackgroundJob(work, function, is_in_pool=True)
+            future = submit(pool, job, *args, **kwargs)
+            job.cancel_by(future.cancel)
+            return future
+        owner = _owner_here(is_users=line_of_function(function) is not None)
+        if owner is not None:
+            function = partial(_run_for_owner, owner, function)
+            OWNERS.add(owner)
+        return submit(pool, function, *args, **kwargs)
 
-    def watched_callback(future: Future[object], fn: Callable[..., object]) -> None:
-        work = WORK.get()
-        # The thread that completes the future calls `fn`, in a context without a test.
-        if work is not None and line_of_function(fn) is not None:
-            fn = BackgroundJob(work, fn)
-        add_done_callback(future, fn)
-
-    submit = _watched(ThreadPoolExecutor.submit, 1)
-    call_at = _watched(loops.call_at, 2, is_clock=True)
-    replace_attribute(undo, ThreadPoolExecutor, "submit", submit)
-    replace_attribute(undo, loops, "call_at", call_at)
-    replace_attribute(undo, loops, "call_soon_threadsafe", watched_call_soon)
-    replace_attribute(undo, Future, "add_done_callback", watched_callback)
+    replace_attribute(undo, ThreadPoolExecutor, "submit", watched_submit)
 
 
 def _watch_threads(undo: ExitStack) -> None:
@@ -859,51 +831,12 @@ def watch_failures(undo: ExitStack) -> None:
         source = details.get("task") or details.get("future") or details.get("handle")
         # pytest-arena reports an ArenaError elsewhere.
         if isinstance(error, Exception) and not isinstance(error, ArenaError):
-            work = context_of(source).get(WORK) or _work_of_job(error)
+            work = context_of(source).get(WORK)
             if work is not None:
                 work.note_failure(error)
         original(loop, details)
 
     replace_attribute(undo, loops, "call_exception_handler", watched)
-
-
-def _work_of_job(error: Exception) -> Work | None:
-    """Return the work to which the background job that raised an error belongs."""
-    for frame, _ in walk_tb(error.__traceback__):
-        if frame.f_code is BackgroundJob.__call__.__code__:
-            job: BackgroundJob = frame.f_locals["self"]
-            return job.work
-    return None
-
-
-def _watched(
-    schedule: Callable[..., Any], position: int, *, is_clock: bool = False
-) -> Callable[..., object]:
-    """Return a function like ``schedule`` that turns the argument at this position into a job."""
-
-    def watched(*args: Any, **kwargs: object) -> object:
-        if len(args) <= position:
-            return schedule(*args, **kwargs)
-        work = WORK.get()
-        function = args[position]
-        owner = None
-        if not (work or is_clock):
-            owner = _owner_here(is_users=line_of_function(function) is not None)
-        if owner:
-            call_for_owner = partial(_run_for_owner, owner, function)
-            OWNERS.add(owner)
-            args = (*args[:position], call_for_owner, *args[position + 1 :])
-        # A library's job in a pool is watched, because it does work for the user. A library's
-        # delayed call is not, because it may be a timeout.
-        if not work or (is_clock and line_of_function(function) is None):
-            return schedule(*args, **kwargs)
-        job = BackgroundJob(work, function, is_in_pool=not is_clock)
-        args = (*args[:position], job, *args[position + 1 :])
-        scheduled = schedule(*args, **kwargs)
-        job.cancel_by(scheduled.cancel)
-        return scheduled
-
-    return watched
 
 
 def _unwrapped(function: object) -> object:

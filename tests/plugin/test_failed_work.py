@@ -33,16 +33,6 @@ async def task():
     task.add_done_callback(tasks.discard)
 
 
-@app.post("/timer", status_code=202)
-async def timer():
-    asyncio.get_running_loop().call_later(0.01, fails)
-
-
-@app.post("/job", status_code=202)
-async def job():
-    asyncio.get_running_loop().run_in_executor(None, fails)
-
-
 @app.post("/background", status_code=202)
 async def background(tasks: BackgroundTasks):
     tasks.add_task(fails)
@@ -63,12 +53,8 @@ async def test_task(client):
     assert (await client.post("/task")).status_code == 202
 
 
-def test_timer(test_client):
-    assert test_client.post("/timer").status_code == 202
-
-
-async def test_job(client):
-    assert (await client.post("/job")).status_code == 202
+def test_sync(test_client):
+    assert test_client.post("/task").status_code == 202
 
 
 async def test_background():
@@ -104,8 +90,8 @@ ERROR = "LookupError: no such mail (app.py:"
 def test_work_that_fails_after_the_answer_is_named(example: Example) -> None:
     """Under -q too, and in the report of a failed test. No error that somebody handled."""
     project = example.with_files(test_it=TESTS + RED, app=example.files["app.py"] + APP)
-    run = project.run("-q", "-p", "no:randomly").expect(1, passed=7, failed=1)
-    run.says(f"test_it.py::test_task {FAILED} {ERROR}", ", also in 2 more: test_it.py::test_timer")
+    run = project.run("-q", "-p", "no:randomly").expect(1, passed=6, failed=1)
+    run.says(f"test_it.py::test_task {FAILED} {ERROR}", ", also in 1 more: test_it.py::test_sync")
     run.says(f"test_it.py::test_background {FAILED} {ERROR}", "in POST /background, also in 1 more")
     run.says(f"failed after the answer {ERROR}")
     run.never_says(f"test_expected {FAILED}", f"test_retrieved {FAILED}")
@@ -115,7 +101,7 @@ def test_work_that_fails_after_the_answer_is_named(example: Example) -> None:
 def test_such_work_fails_its_test_under_arena_late_fail(example: Example) -> None:
     """With the code and the parts of each message."""
     project = example.with_files(test_it=TESTS, app=example.files["app.py"] + APP)
-    run = project.run("--arena-late=fail", "-p", "no:randomly").expect(1, passed=7, errors=5)
+    run = project.run("--arena-late=fail", "-p", "no:randomly").expect(1, passed=6, errors=4)
     run.says("the client has its answer, and never sees the error", "[A604]")
 
 

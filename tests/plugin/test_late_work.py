@@ -110,11 +110,6 @@ async def timer_after_the_gate(name: str):
     threading.Timer(0, after_the_gate, (name,)).start()
 
 
-@app.post("/later/{name}", status_code=202)
-async def later(name: str, seconds: float = 0.02):
-    TIMERS.append(asyncio.get_running_loop().call_later(seconds, add_in_a_thread, name))
-
-
 @app.post("/jobs/{name}", status_code=202)
 def jobs(name: str):
     POOL.submit(int)
@@ -141,20 +136,13 @@ async def begin_task_after_the_gate(name: str):
 @app.post("/endless", status_code=202)
 async def endless():
     TASKS.add(asyncio.create_task(for_ever()))
-
-
-@app.post("/later_by_the_loop/{name}", status_code=202)
-async def later_by_the_loop(name: str):
-    loop = asyncio.get_running_loop()
-    loop.call_soon(loop.call_later, 0.02, add_in_a_thread, name)
-    await asyncio.sleep(0)  # the loop calls `call_later` here
 """
 
 SETTLED = """
 import pytest
 from pytest_arena.errors import LateWorkError
 
-WAYS = ("task", "thread", "executor", "timer", "later", "later_by_the_loop", "jobs")
+WAYS = ("task", "thread", "executor", "timer", "jobs")
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -291,20 +279,16 @@ import pytest
 import late
 
 
-@pytest.mark.parametrize("way", ["timer", "later"])
-async def test_leaves(client, way):
-    await client.post(f"/{way}/Ghost?seconds=600")
+async def test_leaves(client):
+    await client.post("/timer/Ghost?seconds=600")
 
 
-@pytest.mark.parametrize("way", ["timer", "later"])
-def test_leaves_it_too(test_client, way):
-    test_client.post(f"/{way}/Ghost?seconds=600")
+def test_leaves_it_too(test_client):
+    test_client.post("/timer/Ghost?seconds=600")
 
 
 def test_none_is_waiting():
-    timers = [one for one in late.TIMERS if isinstance(one, late.threading.Timer)]
-    assert len(timers) == 2 and all(one.finished.is_set() for one in timers)
-    assert all(one.cancelled() for one in late.TIMERS if one not in timers)
+    assert [timer.finished.is_set() for timer in late.TIMERS] == [True, True]
 """
 
 QUEUED = """
@@ -528,7 +512,7 @@ def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
     run.says(
         f"{told} a request began work that still ran: ", "late.py:61 await asyncio.Event().wait()"
     )
-    run.says("late.py:36 GATE.wait(60)", "late.py:115 POOL.submit(after_the_gate, name)")
+    run.says("late.py:36 GATE.wait(60)", "late.py:110 POOL.submit(after_the_gate, name)")
     run.says("next: await arena.settled() before the test checks the result")
     run.says("next: arena.settled() before the test checks the result")
     # `test_settled_too_early` has the argument.
@@ -541,7 +525,7 @@ def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
 def test_settled_waits_for_all_that_requests_have_begun(example: Example, how: str) -> None:
     """In tasks, threads and executors, in async tests and sync ones."""
     run = late_app(example, how, test_late=SETTLED).run(*isolation(how))
-    run.expect(passed=23).says("cut off: ").never_says("refused")
+    run.expect(passed=17).says("cut off: ").never_says("refused")
 
 
 @EACH
@@ -573,8 +557,8 @@ def test_what_waits_for_its_time_is_named_and_cancelled(example: Example, how: s
     """Nothing of it is on any stack."""
     project = late_app(example, how, test_late=WAITING)
     run = project.run(*isolation(how), "--arena-settle=0.1", "--arena-late=fail")
-    run.expect(1, passed=5, errors=4).says("late.py:102  TIMERS.append(")
-    run.says("late.py:92  TIMERS[-1].start()", "test_leaves_it_too[later] has ended, and work")
+    run.expect(1, passed=3, errors=2)
+    run.says("late.py:92  TIMERS[-1].start()", "test_leaves_it_too has ended, and work")
 
 
 @pytest.mark.slow

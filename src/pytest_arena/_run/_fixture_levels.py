@@ -16,7 +16,7 @@ from pytest_arena._origin import OF_WIDE_FIXTURE, OWNERS, WORK
 from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
 from pytest_arena._run._test import Current, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import children_left, lines_of_error
+from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
 from pytest_arena.errors import (
@@ -96,8 +96,6 @@ class FixtureLevels:
         self._config = config
         # The programs that a test or a wider fixture has started.
         self.processes: dict[object, list[Process]] = {}
-        # The lines of wider fixtures for whose child processes the run has waited in vain.
-        self._lines_of_children: set[str] = set()
         self.long_sessions = LongSessions()
         # Wider fixtures that have changed the app's state, in the order of their set-up.
         self._app_changers: list[WideFixture] = []
@@ -169,16 +167,15 @@ class FixtureLevels:
     def _steps(
         self, test: RunningTest, level: Level | None
     ) -> list[Callable[[RunningTest], None]]:
-        """Return the steps that end a test. A test that used nothing needs only two."""
+        """Return the steps that end a test. A test that used nothing needs only one."""
         if not test.is_used:
             test.late_work.finish()
-            return [self._report_children, self._restore_app_state]
+            return [self._restore_app_state]
         # Find leaks before the restore of the app's state. The restore frees a leaked connection
         # that only app.state holds.
         return [
             self.end_processes,
             self._await_late_work,
-            self._report_children,
             self._close_clients,
             self._end_tasks,
             partial(self._find_leaks, level),
@@ -219,28 +216,6 @@ class FixtureLevels:
             )
         for line in lines:
             self._ledger.note(f"{{test}} {what}: {line}")
-
-    def _report_children(self, test: RunningTest) -> None:
-        """Report child processes that know the test's database and still run."""
-        lines = test.late_work.children_left()
-        if lines and self._config.late == "fail":
-            raise LateWorkError(
-                f"{test.plan.name} {_CHILD_STILL_RUNS}",
-                why="the writes of the process may be in a later test",
-                cause=lines_of_error(lines),
-                fix="wait for its end in the test, or begin it by arena.process(…)",
-            )
-        for line in lines:
-            self._ledger.note(f"{{test}} {_CHILD_STILL_RUNS}: {line}. {_END_OF_CHILD}")
-
-    def _report_children_of(self, owner: WideFixture) -> None:
-        """Note the child processes of a wider fixture that may write in a later test."""
-        for line in children_left(
-            (owner,), self._config.settle, self._lines_of_children
-        ):
-            self._ledger.note(
-                f"{owner.name} {_CHILD_STILL_RUNS}: {line}. {_END_OF_CHILD}"
-            )
 
     def _close_clients(self, test: RunningTest) -> None:
         # The stack calls the last callback first, and continues after a failure.
@@ -468,8 +443,6 @@ class FixtureLevels:
         try:
             self.finish_above(level)
             self.end_processes(owner)
-            if isinstance(owner, WideFixture) and not owner.lasts_whole_run:
-                self._report_children_of(owner)
             self._apps.close_lifespans_of(owner)
             self._apps.close_of(owner)
             self._forget_rows(level, self.levels.held_before(level))
@@ -540,11 +513,6 @@ class FixtureLevels:
         )
 
 
-_CHILD_STILL_RUNS = "has ended, and a process that it has begun still runs"
-_END_OF_CHILD = (
-    "The writes of the process may be in a later test. Wait for its end, or begin it "
-    "by arena.process(…)"
-)
 _UNRESTORED = (
     "which pytest-arena does not restore, because a library defines its class or a base of it. "
     "Empty it in an autouse fixture"

@@ -10,7 +10,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_state import note_other_apps
-from pytest_arena._app._child_processes import watch_child_processes
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._changes import Mask
@@ -89,7 +88,6 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self._undo = ExitStack()
         watch_own_clients(self._undo, self.apps.test_of_request)
-        watch_child_processes(self._undo, self.databases.names_test_database)
         self._end_imports = watch_imports()
         self._module_containers = ModuleContainers(config.root)
         self.fixtures = FixtureLevels(

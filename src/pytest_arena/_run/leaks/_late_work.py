@@ -14,7 +14,6 @@ from pytest_arena._app._raised import in_one_line
 from pytest_arena._config._load import package_of
 from pytest_arena._origin import (
     BACKGROUND_JOBS,
-    CHILDREN,
     OUR_TASK,
     WORK,
     BackgroundJob,
@@ -33,21 +32,17 @@ from pytest_arena._process import (
     rest,
     running_loop,
     seconds,
-    until,
 )
 from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     TaskFilter = Callable[[AnyTask], bool]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
-# Seconds to wait for a child process, if the run has already waited in vain for a child process
-# that the same line started.
-_KNOWN_CHILD_PATIENCE = 0.25
 _STEP = 0.0002  # seconds between two looks
 
 # The passes for which `arena.settled()` lets the loop run. A request may wake a task of the
@@ -93,9 +88,8 @@ class OwnWork:
     def note_cancelled(self, lines: Iterable[str]) -> None:
         """Do nothing."""
 
-    def note_call_into(self, _: asyncio.AbstractEventLoop) -> bool:
-        """Return False: the test does not wait for its calls into other loops."""
-        return False
+    def note_call_into(self, _: asyncio.AbstractEventLoop) -> None:
+        """Do nothing: the test does not wait for its calls into other loops."""
 
 
 class LateWork:
@@ -136,12 +130,10 @@ class LateWork:
             self._threads_before = _threads_of_others()
         self._tasks_before[loop] = WeakSet(all_tasks(loop))
 
-    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Record a call into a loop. Return False if the app answers in that loop."""
-        if loop in self._tasks_before:
-            return False
-        self._loops_elsewhere[loop] = None
-        return True
+    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Record a call into a loop in which the app does not answer."""
+        if loop not in self._tasks_before:
+            self._loops_elsewhere[loop] = None
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
@@ -264,12 +256,6 @@ class LateWork:
             if not job.is_in_pool:
                 job.cancel()
 
-    def children_left(self) -> list[str]:
-        """Return the lines that began child processes which still run."""
-        if not CHILDREN:
-            return []
-        return children_left((self, self.own), self._patience, self._endless)
-
     def cancel_jobs(self) -> None:
         """Cancel the jobs and timers that have not begun.
 
@@ -372,24 +358,6 @@ class LateWork:
                 fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
                 f"not wait for it. For slow work: arena.settled({longer:g})",
             )
-
-
-def children_left(
-    owners: Collection[object], patience: float, endless: set[str]
-) -> list[str]:
-    """Return the lines at which these owners began child processes that still run.
-
-    Wait at most ``patience`` seconds for the processes. ``endless`` has the lines of processes for
-    which the run has waited in vain, and gets more of these lines.
-    """
-    children = [child for child in CHILDREN if child.owner in owners]
-    CHILDREN[:] = [child for child in CHILDREN if child not in children]
-    if endless.issuperset(str(child.line) for child in children):
-        patience = min(patience, _KNOWN_CHILD_PATIENCE)
-    until(lambda: not any(child.is_running() for child in children), within=patience)
-    lines = [str(child.line) for child in children if child.is_running()]
-    endless.update(lines)
-    return lines
 
 
 async def _let_pass(passes: int = _PASSES) -> None:
