@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from tests.example import Example
 
 TESTS = """
-from hypothesis import Phase, given, settings, strategies as st
-
 async def test_fails(client):
     await client.post("/dancers/Dune")
     assert 0
@@ -19,12 +17,6 @@ async def test_fails(client):
 def test_breaks(test_client):
     test_client.post("/dancers/Break")
     breakpoint()
-
-@settings(phases=[Phase.generate, Phase.shrink], deadline=None)
-@given(st.integers(0, 100))
-async def test_example(client, number):
-    await client.post(f"/dancers/number-{number}")
-    assert number < 3
 
 async def test_clean(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
@@ -45,7 +37,7 @@ continue
 def test_a_debugger_pitfall_072(example: Example) -> None:
     """By --pdb and by breakpoint(): the path is printed, all that was committed is there."""
     project = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED})
-    run = project.run("--pdb", "-p", "_hypothesis_pytestplugin")
-    run.expect(status=1, failed=2, passed=2)
+    run = project.run("--pdb")
+    run.expect(status=1, failed=1, passed=2)
     run.says("arena: the test's database, as it is now: sqlite3 /")
-    run.says("('Sand',), ('Dune',)]", "('Sand',), ('Break',)]", "('Sand',), ('number-3',)]")
+    run.says("('Sand',), ('Dune',)]", "('Sand',), ('Break',)]")

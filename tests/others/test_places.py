@@ -57,16 +57,6 @@ def test_paths_and_names_pitfall_084(example: Example) -> None:
     assert not (run.folder / "dev.db").exists()
 
 
-@pytest.mark.slow
-def test_a_folder_that_cannot_be_written_to_pitfall_084(example: Example) -> None:
-    """Nothing of ours is written below the project."""
-    project = example.with_files(test_it=TESTS)
-    folder = project.write()
-    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
-    project.run("-p", "no:cacheprovider").expect(passed=4)
-    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
-
-
 LOOKING = """
 import pytest
 from sqlalchemy import event
@@ -93,22 +83,3 @@ def test_questions_connect_to_nothing(example: Example, question: str) -> None:
     assert run.status == 0, run.output
     run.never_says("CONNECTED", "INTERNALERROR")
     assert not (run.folder.parent / "cache").exists()
-
-
-@pytest.mark.slow
-def test_fixtures_are_shown_and_set_up_alone(example: Example) -> None:
-    """``--setup-show`` runs the tests, ``--setup-only`` their fixtures: both end as a test does."""
-    project = example.with_files(test_it=TESTS)
-    project.run("--setup-show").expect(passed=4).says("SETUP    M wide", "TEARDOWN M wide")
-    project.run("--setup-only", "-q").never_says("INTERNALERROR", "ERROR")
-
-
-def test_reports(example: Example) -> None:
-    """JUnit's XML, all durations, a traceback in each style."""
-    failing = (
-        TESTS + "\ndef test_fails(test_client):\n    test_client.get('/dancers')\n    assert 0\n"
-    )
-    project = example.with_files(test_it=failing)
-    run = project.run("--junitxml=report.xml", "--durations=0", "-vv", "-rA", "--tb=native")
-    run.expect(status=1, passed=4, failed=1)
-    assert 'tests="5"' in (run.folder / "report.xml").read_text()

@@ -1,4 +1,4 @@
-"""Plugins that do not change how often or in which order tests run."""
+"""pytest-cov, subtests and unittest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.example import Example
-
-ELSEWHERE = "`make test-full` has it, in an environment of its own"
 
 USUAL = """
 import pytest
@@ -28,114 +26,17 @@ def test_sync(test_client, db_session, turn):
     assert test_client.post("/dancers/Dune").status_code == 201
 """
 
-FEATURE = """
-Feature: Battles
-
-  Background:
-    Given a dancer called Grain
-
-  Scenario: A dancer enters
-    When Dune enters
-    Then there are 3 dancers
-
-  Scenario: Another one
-    When Gobi enters
-    Then there are 3 dancers
-"""
-
-STEPS = """
-import asyncio
-import pytest
-from pytest_bdd import given, parsers, scenarios, then, when
-from app import Dancer, maker
-
-scenarios("battles.feature")
-
-@given(parsers.parse("a dancer called {name}"))
-def a_dancer(db_session, name):
-    db_session.add(Dancer(name=name))
-
-@when(parsers.parse("{name} enters"))
-def enters(test_client, name):
-    assert test_client.post(f"/dancers/{name}").status_code == 201
-
-@then(parsers.parse("there are {number:d} dancers"))
-def there_are(test_client, number):
-    assert len(test_client.get("/dancers").json()) == number
-
-    async def count():
-        async with maker() as session:
-            return len(list(await session.scalars(Dancer.__table__.select())))
-
-    assert asyncio.run(count()) == number  # what an async step would await
-"""
-
-
-def test_bdd(example: Example) -> None:
-    """Steps are sync functions: with our sync fixtures, or `asyncio.run` for the app's own."""
-    project = example.with_files(test_it=STEPS).with_paths({"battles.feature": FEATURE})
-    run = project.run("-p", "pytest_bdd.plugin").expect(passed=2)
-    run.says("2 of 2 tests had a separate database, and 2 changed it")
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n2")], ids=["alone", "xdist"])
-def test_cov(example: Example, more: tuple[str, ...]) -> None:
+def test_cov(example: Example) -> None:
     """Every line of the app counts, async engines' greenlets and the client's thread included."""
     project = example.with_files(test_it=USUAL).with_paths(
         {".coveragerc": "[run]\nconcurrency = greenlet,thread\n"}
     )
-    run = project.run(*more, "-p", "pytest_cov.plugin", "--cov=app", "--cov-report=term-missing")
+    run = project.run("-p", "pytest_cov.plugin", "--cov=app", "--cov-report=term-missing")
     run.expect(passed=4)
     line = next(line for line in run.output.splitlines() if line.startswith("app.py"))
     assert line.split()[-1] == "100%", line
-
-
-NAMES = """
-import pytest
-
-async def test_client_of_another_plugin(client):
-    assert type(client).__module__ == {module!r}
-
-async def test_by_the_facade(arena):
-    async with arena.client() as client:
-        assert (await client.get("/dancers")).json() == ["Sand"]
-        assert (await client.post("/dancers/Dune")).status_code == 201
-"""
-
-OWN = """
-import pytest
-
-@pytest.fixture
-def client(arena):
-    return arena.client()
-"""
-
-SETTINGS = """
-SECRET_KEY = "x"
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-"""
-
-
-def test_django_is_installed_and_not_configured_pitfall_083(example: Example) -> None:
-    """Two plugins with a fixture `client`: pytest-django's skips; the summary says why."""
-    pytest.importorskip("pytest_django", reason=ELSEWHERE)
-    project = example.with_files(test_it=USUAL)
-    run = project.run("-p", "pytest_django.plugin").expect(passed=2, skipped=2)
-    run.says("the plugin pytest_django.fixtures replaces the fixture 'client'")
-    own = project.with_files(conftest=OWN).run("-p", "pytest_django.plugin").expect(passed=4)
-    own.never_says("the fixture 'client'")
-
-
-def test_the_later_plugin_has_the_name_pitfall_083(example: Example) -> None:
-    """`client` is whoever's comes last; the facade always gives ours."""
-    pytest.importorskip("pytest_django", reason=ELSEWHERE)
-    django = example.with_files(test_it=NAMES.format(module="django.test.client"), conf=SETTINGS)
-    choice = ("-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin")
-    run = django.python(
-        "-m", "pytest", *choice, "-p", "pytest_django.plugin", "--ds=conf", "-W", "ignore"
-    )
-    run.expect(passed=2)
 
 
 OPTIONS = """
@@ -206,26 +107,3 @@ def test_subtests_and_unittest_pitfall_080(example: Example) -> None:
     assert run.status == 1, run.output
     run.says("SUBFAILED", "number=1")
     assert (run.outcomes["failed"], run.outcomes["passed"]) == (2, 5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "plugin",
-    [
-        ("pytest_mock",),
-        ("pytest_benchmark.plugin",),
-        ("pytest_socket", "--disable-socket", "--allow-unix-socket"),
-        ("pytest_order",),
-        ("pytest_split.plugin", "--splits=1", "--group=1"),
-        ("pytest_sugar",),
-        ("pytest_html.plugin", "-p", "pytest_metadata.plugin", "--html=report.html"),
-        ("pytest_aiohttp.plugin",),
-        ("pytest_recording.plugin", "--block-network"),
-    ],
-    ids=lambda plugin: plugin[0].partition(".")[0],
-)
-def test_more_plugins(example: Example, plugin: tuple[str, ...]) -> None:
-    """No crash, the same verdicts, the summary."""
-    pytest.importorskip(plugin[0], reason=ELSEWHERE)
-    run = example.with_files(test_it=USUAL).run("-p", *plugin)
-    run.expect(passed=4).says("4 of 4 tests had a separate database, and 4 changed it")

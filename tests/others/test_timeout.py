@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,24 +53,6 @@ async def test_clean_3(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
-THREAD = """
-import pathlib
-import threading
-import pytest
-
-@pytest.fixture
-def seen(test_client, arena):
-    test_client.post("/dancers/Dune")
-    pathlib.Path("home").write_text(arena.url)
-
-@pytest.mark.timeout(0.1, method="thread", func_only=True)
-def test_hangs(seen):
-    threading.Event().wait()
-
-def test_clean(test_client):
-    assert test_client.get("/dancers").json() == ["Sand"]
-"""
-
 
 @pytest.mark.slow
 def test_a_timeout_by_signal_pitfall_069_070(example: Example) -> None:
@@ -79,14 +60,3 @@ def test_a_timeout_by_signal_pitfall_069_070(example: Example) -> None:
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
     run.expect(status=1, passed=3, failed=3)
     assert run.output.count("from pytest-timeout.") >= 3
-
-
-@pytest.mark.slow
-def test_a_timeout_by_thread_ends_the_process_pitfall_069(example: Example) -> None:
-    """P7: nothing is torn down; the next run sweeps, and starts with the template's state."""
-    project = example.with_files(test_it=THREAD)
-    run = project.run(*PLUGINS)
-    assert run.status == 1, run.output
-    run.says("Timeout")
-    project.run(*PLUGINS, "-k", "clean").expect(passed=1)
-    assert not Path((run.folder / "home").read_text().strip().partition("///")[2]).exists()

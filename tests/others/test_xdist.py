@@ -131,15 +131,7 @@ def test_the_template_is_built_once_for_all_workers_pitfall_074(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [["-n0"], ["-n4", "--maxprocesses=1"]], ids=" ".join)
-def test_few_workers_pitfall_075(example: Example, how: list[str]) -> None:
-    """None and one are as many as any."""
-    run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, *how).expect(passed=8)
-    run.says("8 of 8 tests had a separate database, and 7 changed it")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dist", ["loadscope", "loadgroup", "loadfile", "worksteal"])
+@pytest.mark.parametrize("dist", ["loadgroup", "worksteal"])
 def test_ways_to_distribute_pitfall_075(example: Example, dist: str) -> None:
     """Whichever worker gets a test, in whichever order."""
     run = example.with_files(test_it=TESTS, test_wide=WIDE).run(*PLUGINS, "-n2", "--dist", dist)
@@ -157,17 +149,6 @@ def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
     assert homes(run) == [False, False]
 
 
-@pytest.mark.slow
-def test_all_workers_die_pitfall_075(example: Example) -> None:
-    """Without a replacement: what has run is told, and the controller removes the files."""
-    alone = {"ARENA_FILES": str(example.folder.parent)}
-    run = example.with_files(test_it=TESTS + DYING).run(
-        *PLUGINS, "-n1", "--max-worker-restart=0", "-x", env=alone
-    )
-    run.expect(status=1, passed=6, failed=1).says("6 of 6 tests had a separate database")
-    assert homes(run) == [False]
-
-
 def test_what_workers_find_reaches_the_controller(example: Example) -> None:
     """Leaks, refusals that the app swallowed, and those outside of any test; told in full."""
     run = example.with_files(test_it=LEAKING, conftest=OUTSIDE).run(*PLUGINS, "-n2", "-q")
@@ -175,30 +156,6 @@ def test_what_workers_find_reaches_the_controller(example: Example) -> None:
     run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:10")
     run.says("arena: outside of any test: refused: a connection to", "conftest.py:6")
     assert run.output.count("outside of any test") == 1
-
-
-NAMED = """
-import pytest
-from sqlalchemy import create_engine
-
-@pytest.mark.parametrize("name", ["first", "second"])
-def test_it(name):
-    create_engine(f"sqlite:///{name}.db").connect().close()
-"""
-
-
-@pytest.mark.slow
-def test_a_database_that_any_worker_asked_for_is_known(example: Example) -> None:
-    """Neither the controller nor a worker that ran only some tests speaks for the run."""
-    named = example.change(
-        "pytest.ini",
-        "arena_schema = app:Base",
-        "arena_schema =\n  dev = app:Base\n  first = app:Base\n  second = app:Base\n"
-        "  thrid = app:Base",
-    )
-    run = named.with_files(test_it=NAMED).run(*PLUGINS, "-n2").expect(passed=2)
-    run.says("the options name a database 'thrid', but no engine used it (engines used: ")
-    assert run.output.count("but no engine used it") == 1
 
 
 LOSES = """
