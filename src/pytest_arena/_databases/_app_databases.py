@@ -93,9 +93,6 @@ class AllowedFiles:
         self._folders = [cache / "templates", cache / "kept"]
         self.live: tuple[Path, ...] = ()  # the folders of live databases
         self.of_app: set[str] = set()  # real paths of files that engines name
-        self.names: tuple[str, ...] = ()  # the names of those files without folders
-        # The known files by device and inode.
-        self._by_inode: dict[tuple[int, int], str] = {}
         # The first state of each file, by real path. A controller of pytest-xdist sends them to its
         # workers.
         self.first_seen: FileStates = {}
@@ -115,11 +112,7 @@ class AllowedFiles:
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
-        known = self.register_opened(file)
-        self.of_app.add(known)
-        with suppress(OSError):  # a file that does not exist has no hard link
-            self._by_inode[_inode(known)] = known
-        self.names = tuple({*self.names, Path(known).name, Path(file).name})
+        self.of_app.add(self.register_opened(file))
 
     def register_opened(self, file: str) -> str:
         """Record the state of a file that an engine may name later. Return its real path."""
@@ -136,24 +129,6 @@ class AllowedFiles:
         while self._unsearched:
             for file in _databases_below(self._unsearched.pop()):
                 self.register_opened(file)
-
-    def missed_by(self, error: BaseException) -> str:
-        """Return the app's database file that an error calls missing, or ""."""
-        if isinstance(error, FileNotFoundError):
-            if not isinstance(error.filename, str | bytes):
-                return ""
-            missing = real(os.fsdecode(error.filename))
-            return missing if missing in self.of_app else ""
-        # Starlette's FileResponse raises a RuntimeError. str() of other errors may fail.
-        if type(error) is not RuntimeError:
-            return ""
-        text = str(error)
-        if not text.endswith("does not exist."):
-            return ""
-        for file in sorted(self.of_app):
-            if Path(file).name in text:
-                return file
-        return ""
 
     def changed(self) -> list[str]:
         """Return the app's files that another program has changed in this run."""
@@ -234,23 +209,6 @@ class AllowedFiles:
                 return file
         return ""
 
-    def is_link_into_app(self, file: str) -> bool:
-        """Return whether a file is or links to a file whose database pytest-arena replaces.
-
-        A hard link, and a symbolic link to an existing file, have the inode of the file.
-        """
-        if not self.of_app:
-            return False
-        try:
-            inode = _inode(file)
-        except (OSError, ValueError):
-            return Path(file).is_symlink() and self.is_replaced(real(file))
-        known = self._by_inode.get(inode)
-        # Another file may reuse the inode.
-        if known is None or not _is_same(known, file):
-            return False
-        return not self.is_free(known) and not self.is_free(file)
-
     def note_removal(self, path: str) -> None:
         """Note that the user's code removes a file, so that its absence is no change."""
         if path in self.first_seen:
@@ -279,12 +237,6 @@ class AllowedFiles:
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
-
-
-def _inode(file: str) -> tuple[int, int]:
-    """Return the device and inode of a file, which all its names share."""
-    status = os.stat(file)  # noqa: PTH116 - called for each file that a test opens
-    return status.st_dev, status.st_ino
 
 
 # Linux takes a file's times from a clock that ticks each 1 to 10 ms.

@@ -1,4 +1,4 @@
-"""Refuses to let the user's code open, change or remove the files of SQLite databases."""
+"""Refuses to let the user's code write, rename or remove the files of SQLite databases."""
 
 from __future__ import annotations
 
@@ -40,46 +40,21 @@ def watch_files(core: CurrentCore) -> None:
             "open": partial(_admit_open, core),
             "os.remove": partial(_admit_removal, core),
             "os.rename": partial(_admit_renaming, core),
-            "os.link": partial(_admit_link, core),
             "os.mkdir": _note_creation,
             FILE_FORMAT.opening: _note_creation,
-            "os.truncate": partial(_admit_setting, core, "truncating"),
-            "os.chmod": partial(_admit_setting, core, "changing the mode of"),
-            "os.utime": partial(_admit_setting, core, "changing the times of"),
         }
     )
 
 
 def _admit_open(
-    core: CurrentCore, name: object, _mode: object = None, flags: int = 0
+    core: CurrentCore, name: Any, _mode: object = None, flags: int = 0
 ) -> None:
-    """Refuse to let a test open a database file of the app by its path. Costs 2 µs.
-
-    The test's database is in another file. This file is the developer's.
-    """
-    if not isinstance(name, str | bytes | os.PathLike) or is_own():
+    """Refuse to write a database file that is not the test's. Costs 0.2 µs."""
+    if not flags & _WRITING or isinstance(name, int) or is_own():
         return
-    now = core()
-    file = os.fsdecode(name)
-    if now.ledger.test:
-        database = _without_log(file)
-        has_name = database.endswith(now.files.names)
-        is_of_app = has_name and now.files.is_replaced(os.path.realpath(database))
-        if is_of_app or now.files.is_link_into_app(file):
-            # For example, `shutil.copy` has opened the file.
-            error = ProductionDatabaseError(
-                f"refused: opening {file}, a database file of the app, by its path",
-                why="the test's database is in another file. This file has the app's data, or "
-                "does not exist",
-                cause=cause_of_connection(),
-                fix="copy the database by a connection of the engine: VACUUM INTO 'copy.db'. Or "
-                "set the app's path to make_url(arena.url).database in a fixture. If tests may "
-                f"open this file:\narena_allow = {file}",
-            )
-            raise now.ledger.refused(error)
-    if flags & _WRITING:
-        _note_creation(name)
-        _admit_change_of_old(now, os.path.realpath(file), f"writing {file}")
+    _note_creation(name)
+    file = os.path.realpath(os.fsdecode(name))
+    _admit_change(core(), file, f"writing {file}")
 
 
 def _note_creation(name: object, _mode: int = 0, folder: int = -1) -> None:
@@ -122,12 +97,6 @@ def _admit_renaming(
     _created[target] = _is_created_here(source) and not Path(target).is_dir()
 
 
-def _admit_link(core: CurrentCore, name: object, *_: object) -> None:
-    """Refuse to let the user's code link a database file: a link would hide later changes."""
-    file = _entry(name, -1)
-    _admit_change_of_old(core(), file, f"linking {file}")
-
-
 def _admit_loss(core: Core, file: str, action: str) -> None:
     """Refuse to remove or rename a database or its folder, unless this process created it."""
     below = core.files.find_below(file)
@@ -137,18 +106,6 @@ def _admit_loss(core: Core, file: str, action: str) -> None:
         raise core.ledger.refused(_changed_file(below, action))
     else:
         _admit_change(core, file, action, exists=os.path.lexists(file))
-
-
-def _admit_setting(core: CurrentCore, action: str, name: Any, *_: object) -> None:
-    """Refuse to let the user's code set the size, the mode or the times of a database file."""
-    if isinstance(name, int):
-        return  # the number of an open file, whose path `_admit_open` has checked
-    file = os.path.realpath(os.fsdecode(name))
-    now = core()
-    exists = Path(file).is_file()
-    if now.ledger.test and exists and now.files.is_link_into_app(file):
-        raise now.ledger.refused(_changed_file(file, f"{action} {file}"))
-    _admit_change(now, file, f"{action} {file}", exists=exists)
 
 
 def _admit_change(core: Core, file: str, action: str, *, exists: bool = True) -> None:
@@ -166,7 +123,7 @@ def _admit_change_of_old(core: Core, database: str, action: str) -> None:
     files: pytest-cov removes the old ``.coverage``, pytest the temporary folders of earlier runs.
     """
     is_older = core.files.is_of_earlier_run(database) and is_called_by_user()
-    if is_older and core.ledger.test and core.files.names:
+    if is_older and core.ledger.test and core.files.of_app:
         core.files.register_opened(database)
     elif is_older:
         error = ProductionDatabaseError(
@@ -205,7 +162,7 @@ def _entry(name: Any, folder: int) -> str:
 
 
 def _changed_file(file: str, action: str) -> ProductionDatabaseError:
-    """Return the error for a file of the app that a test removes, renames or changes."""
+    """Return the error for a file of the app that a test removes, renames or writes."""
     return ProductionDatabaseError(
         f"refused: {action}: {file} is a database file of the app",
         why="the test's database is in another file. This file has the app's data",

@@ -144,7 +144,7 @@ class OpenConnection:
 class Files(Protocol):
     """Decides whether a file belongs to the app, and whether tests may open it."""
 
-    names: tuple[str, ...]  # the names of the app's database files, without folders
+    of_app: set[str]  # the paths of the app's database files
 
     def is_free(self, file: str) -> bool:
         """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
@@ -160,9 +160,6 @@ class Files(Protocol):
 
     def find_below(self, folder: str) -> str:
         """Return a file in this folder that a test's database replaces, or ""."""
-
-    def is_link_into_app(self, file: str) -> bool:
-        """Return whether a file is or links to a file that a test's database replaces."""
 
     def note_removal(self, path: str) -> None:
         """Note that the user's code removes a file that this process has created."""
@@ -308,9 +305,6 @@ class Core(Protocol):
 
         ``is_collected``: the garbage collector closes it.
         """
-
-    def copied(self, driver_connection: object, statement: str) -> None:
-        """Note a COPY into a table that a pooled connection is about to send by its driver."""
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that engines and variables of the app name.
