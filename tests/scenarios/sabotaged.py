@@ -215,7 +215,7 @@ import warnings
 from app import maker
 from fastapi import Response, WebSocket
 from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 
 @app.get("/nothing", status_code=204)
@@ -264,7 +264,7 @@ async def socket(websocket: WebSocket):
     await websocket.close()
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(["Ann", "Bob"]))
 async def test_examples(client, name):
     answer = await client.post(f"/dancers/{name}")

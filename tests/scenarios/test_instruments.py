@@ -19,7 +19,7 @@ TESTS = """
 import asyncio, contextlib, sqlite3, threading, unittest
 from unittest import mock
 import httpx2
-from hypothesis import given, settings, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 from app import Dancer, app, maker
@@ -188,11 +188,17 @@ async def test_loop(client):
         assert len(names) + number >= 1
 
 @proves
-@settings(max_examples=5, database=None, deadline=None, derandomize=True)
+@settings(
+    max_examples=5,
+    database=None,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(name=strategies.sampled_from(["Ata", "Bo"]))
 def test_examples(test_client, name):
     test_client.post(f"/dancers/{name}")
-    assert test_client.get("/dancers").json() == ["Sand", name]
+    assert name in test_client.get("/dancers").json()
 
 
 class TestCase(unittest.TestCase):
@@ -261,13 +267,13 @@ def test_what_does_not_stand_when_the_request_is_made_was_not_seeded(run: Told, 
         ("in_a_thread", ["GET /dancers 200"]),
         ("gathered", ["POST /dancers/{name} 201"] * 2),
         ("by_a_fixtures_request", ["POST /dancers/{name} 201", "GET /dancers 200"]),
-        ("examples", ["POST /dancers/{name} 201", "GET /dancers 200"]),
+        ("examples", ["POST /dancers/{name} 201", "GET /dancers 200"] * 2),
         ("unit", ["GET /dancers 200"]),
         ("wide_client", ["GET /dancers 200"]),
     ],
 )
 def test_requests_are_seen_whoever_makes_them(run: Told, name: str, requests: list[str]) -> None:
-    """Once each, with the route that was hit; of examples those of one."""
+    """Once each, with the route that was hit; of examples those of all."""
     assert asked(run, name) == requests
 
 

@@ -162,7 +162,7 @@ def test_a_rerun_does_not_follow_a_failure_that_is_wanted(tmp_path: Path) -> Non
 
 _CLASS = """
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 
 class TestOfAClass:
@@ -173,7 +173,7 @@ class TestOfAClass:
         assert answer.json() == ["Sand"]
 
     @pytest.mark.scenario("last_of_a_class")
-    @settings(max_examples=3, deadline=None)
+    @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
     @given(name=st.sampled_from(["Ann", "Bob"]))
     async def test_last_of_a_class(self, client, name):
         answer = await client.post(f"/dancers/{name}")

@@ -8,15 +8,8 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pytest_arena._gate._unnamed import (
-    LOCKS,
-    MAY_WRITE,
-    NOTIFIES,
-    TEMPORARY,
-    WRITES,
-)
 from pytest_arena._origin import REQUEST, Call, call_of_test, is_of_tests
-from pytest_arena._values import Contents, counted
+from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,59 +125,6 @@ class PendingWrites:
         self.is_over = False
 
 
-@dataclass(slots=True)
-class UnnamedWrite:
-    """Possible writes of a request's open transaction by statements that name no table."""
-
-    serial: int  # of the level in which the transaction began
-    # The statement that a report names: words such as ``called write_it()``, its line, and its
-    # kind (a constant of `_unnamed`).
-    words: str = ""
-    line: CodeLine | None = None
-    kind: str = ""
-    # Whether the transaction has locks or temporary tables. PostgreSQL gives a transaction an id
-    # for these, so the id proves no write.
-    has_locks: bool = False
-    has_temporary: bool = False
-
-    def note(self, kind: str, words: str) -> bool:
-        """Note a statement. Return whether a report names it.
-
-        A report names the first statement that surely writes, else the first that may write.
-        """
-        if kind == LOCKS:
-            self.has_locks = True
-        elif kind == TEMPORARY:
-            self.has_temporary = True
-        is_sure = kind in {WRITES, NOTIFIES}
-        is_first = not self.kind and (is_sure or kind == MAY_WRITE)
-        is_named = is_first or (is_sure and self.kind == MAY_WRITE)
-        if is_named:
-            self.kind = kind
-            self.words = words
-        return is_named
-
-    def note_line(self, line: CodeLine | None) -> None:
-        """Note the line that sent the named statement."""
-        self.line = line
-
-
-class ConnectionInfo:
-    """The app's values in ``Connection.info`` at one time."""
-
-    def __init__(self, info: dict[object, object]) -> None:
-        self._values = {key: value for key, value in info.items() if key != INFO}
-        self._inner = Contents(self._values)
-
-    def restore(self, info: dict[object, object]) -> None:
-        """Put the former values back."""
-        self._inner.restore()
-        for key in [*info]:
-            if key != INFO and key not in self._values:
-                del info[key]
-        info.update(self._values)
-
-
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class PooledConnection:
     """The record of a connection in a pool, created before the connection is opened.
@@ -210,12 +150,7 @@ class PooledConnection:
     settings: object = None
     # Serials of wide fixtures that changed the settings.
     settings_kept_by: tuple[int, ...] = ()
-    # The content of `Connection.info` at the first checkout (None), and after each wide fixture
-    # that used the connection (the fixture's serial).
-    infos: list[tuple[int | None, ConnectionInfo]] = field(default_factory=list)
     pending_writes: PendingWrites | None = None
-    unnamed: UnnamedWrite | None = None
-    temporary_tables: set[str] = field(default_factory=set)  # that requests created
     # The driver's count of changed rows at the checkout, or after the last transaction.
     changes: int = 0
 
@@ -280,12 +215,9 @@ class PooledConnection:
 
     def begin_use(self) -> None:
         """Note a checkout. The first one reads the settings of a new connection."""
-        if not self.infos:
-            self._keep_info(None)
         is_first = not self.is_used
         self.is_used = True
         self.pending_writes = None
-        self.unnamed = None
         if self.handle is None:
             return
         self.changes = self.handle.note_checkout(is_first=is_first)
@@ -334,7 +266,6 @@ class PooledConnection:
         """Keep the settings that a wide fixture has made, until the fixture ends."""
         if not self.is_used:
             return
-        self._keep_info(serial)
         if self.handle is None or self.target is None:
             return
         now = self.handle.session(self._dbapi_connection)
@@ -351,7 +282,6 @@ class PooledConnection:
         With ``is_stale`` mark it without reading its settings. Call this only while the connection
         is in its pool. Return whether it is stale.
         """
-        self._restore_info(serial)
         is_over = serial in self.settings_kept_by
         if self.handle is None or self.target is None or not (self.is_used or is_over):
             return False
@@ -376,22 +306,6 @@ class PooledConnection:
         entry = self.entry()
         return entry.dbapi_connection if entry is not None else None
 
-    def _keep_info(self, serial: int | None) -> None:
-        entry = self.entry()
-        if entry is not None:
-            self.infos.append((serial, ConnectionInfo(entry.info)))
-
-    def _restore_info(self, serial: int) -> None:
-        """Restore ``Connection.info`` from before a test or a wide fixture that ends."""
-        for number, (owner, _) in enumerate(self.infos):
-            if owner == serial:
-                del self.infos[number:]
-                break
-        entry = self.entry()
-        if self.infos and entry is not None:
-            _, before = self.infos[-1]
-            before.restore(entry.info)
-
     # Writes
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
@@ -413,25 +327,13 @@ class PooledConnection:
         )
         return self.pending_writes
 
-    def begin_unnamed(self, serial: int) -> UnnamedWrite:
-        """Return the record of its statements that name no table. Create it at the first call."""
-        if self.unnamed is None:
-            self.unnamed = UnnamedWrite(serial)
-        return self.unnamed
-
-    def forget_unnamed(self) -> None:
-        """Forget statements that name no table: they were committed or rolled back."""
-        self.unnamed = None
-
     def fail_writes(self) -> None:
         """Note that a statement has failed."""
         if self.pending_writes is not None:
             self.pending_writes.fail()
-        self.unnamed = None  # the server can only roll back
 
     def end_writes(self) -> None:
         """Note that the transaction is over."""
-        self.unnamed = None
         if self.pending_writes is not None:
             self.pending_writes.end()
         self.pending_writes = None

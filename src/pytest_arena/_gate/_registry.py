@@ -31,7 +31,6 @@ from pytest_arena._product import nothing
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
@@ -70,11 +69,6 @@ class Registry:
         # Called when such a connection ends without a commit. The arguments are its writes, and
         # whether the garbage collector ends it.
         self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
-        # Called at each COPY that the app sends by a pooled connection of a driver. The arguments
-        # are that connection and the statement.
-        self.copied: Callable[[object, str], None] = _ignore
-        # Threads that still work for a test that is over, each with the frame of that work.
-        self.late: dict[int, FrameType] = {}
         # Lifespans and wider fixtures that have ended, and whose work may still run.
         self.ended_owners: set[ThreadOwner] = set()
         self.lock = threading.RLock()
@@ -94,14 +88,9 @@ class Registry:
         self._replacing: int | None = None
         self._condition = threading.Condition(self.lock)
 
-    def report_lost_to(
-        self,
-        lost_raw: Callable[[RawWrites, bool], None],
-        copied: Callable[[object, str], None],
-    ) -> None:
-        """Set the functions that are called with writes that no engine has sent."""
+    def report_lost_to(self, lost_raw: Callable[[RawWrites, bool], None]) -> None:
+        """Set the function that is called with writes that no engine has sent."""
         self.lost_raw = lost_raw
-        self.copied = copied
 
     # Threads.
 

@@ -1,6 +1,6 @@
 """The records of one try of one test."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
@@ -183,25 +183,6 @@ class Log:
     def forget_values(self) -> None:
         """Drop the values at assertions, because the log must not prolong their lives."""
         self.values = {}
-
-    def restore_point(self) -> Callable[[], None]:
-        """Return a function that removes all assertions and the records made after this call."""
-        requests = len(self.requests)
-        blocks = len(self.blocks)
-        steps = len(self.steps)
-        answered = self.answered
-
-        def restore() -> None:
-            del self.requests[requests:]
-            del self.blocks[blocks:]
-            del self.steps[steps:]
-            self.answered = answered
-            self.passed_assertions = {}
-            self.failures = {}
-            self.values = {}
-            self.assertions = 0
-
-        return restore
 
 
 def holds_answer(value: object, depth: int = 2) -> bool:

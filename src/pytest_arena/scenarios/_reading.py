@@ -9,7 +9,6 @@ from pytest_arena._changes import Changes
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._pooled import TableWrite
-from pytest_arena._gate._unnamed import unnamed_write
 from pytest_arena._gate.writes._statement_log import StatementLog
 from pytest_arena._product import Database
 from pytest_arena._run._fixture_levels import WideFixture
@@ -260,10 +259,6 @@ class Reading:
                 # Only to these may a driver write without an engine.
                 databases = [each for each in databases if each.live is not None]
             if all(before.time_of(each) is after.time_of(each) for each in databases):
-                is_known = all(map(before.knows, databases))
-                statements = statement_log.statements
-                if not is_known and any(unnamed_write(each)[0] for each in statements):
-                    raise NotKnown("a function that it called may have written")
                 return rows
         return self._compare(before, after)
 
@@ -396,17 +391,6 @@ def unknown(error: Exception) -> Facts:
         seeded=None,
         off=tuple((kind, why) for kind in _KINDS),
     )
-
-
-def better(facts: Facts, other: Facts | None) -> Facts:
-    """Return the facts with more evidence, or the first if both have the same."""
-    if other is None or _evidence(facts) >= _evidence(other):
-        return facts
-    return other
-
-
-def _evidence(facts: Facts) -> tuple[bool, bool, bool]:
-    return bool(facts.requests), bool(facts.checks_at_the_end), bool(facts.seeded)
 
 
 def _why(error: Exception) -> str:

@@ -16,7 +16,6 @@ from pytest_arena.scenarios._log import Log, holds_answer
 from pytest_arena.scenarios._reading import (
     Reading,
     assertions_of,
-    better,
     unknown,
     with_late_rows,
 )
@@ -99,24 +98,6 @@ class EvidenceRecorder:
     def uses_app(self, app: object) -> None:
         """Track an app. Called before clients send requests to it."""
         self.app_watcher.watch(app)
-
-    def remember(self) -> Callable[[], object]:
-        """Return a function that ends an example of Hypothesis and prepares the next example.
-
-        Each example is a whole test. The recorder keeps the facts of the best example.
-        """
-        log = self.log
-        if log is None:
-            return list
-        requests = len(log.requests)
-        restore_log = log.restore_point()
-
-        def restore() -> None:
-            self._facts = self._read_facts(log)
-            self.app_watcher.forget(log.requests[requests:])
-            restore_log()
-
-        return restore
 
     def close(self) -> None:
         """Remove all wrappers at the end of the run."""
@@ -289,7 +270,7 @@ class EvidenceRecorder:
             mask=self.mask(),
         )
         try:
-            return better(reading.facts(), self._facts)
+            return reading.facts()
         except Exception as error:  # noqa: BLE001 - recording never fails a test
             return unknown(error)
 

@@ -40,16 +40,8 @@ from pytest_arena._gate._pending import (
     pending_objects,
 )
 from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of, wrote
-from pytest_arena._gate._unnamed import (
-    MAY_WRITE,
-    NOTIFIES,
-    TEMPORARY,
-    WRITES,
-    unnamed_write,
-)
 from pytest_arena._gate.writes._statement_log import (
     TEMPORARY_SCHEMAS,
-    created_temporary_table,
     current_log,
     ends_transaction,
     savepoint_in,
@@ -137,7 +129,7 @@ class LostWrites:
         self.losses: list[tuple[int, LostWork]] = []  # with the serials of their levels
         # The lost work of existing wider fixtures, by the serials of their levels.
         self._of_fixtures: dict[int, list[LostWork]] = {}
-        registry.report_lost_to(self.raw_closed, self.copied)
+        registry.report_lost_to(self.raw_closed)
 
     def take(self) -> list[LostWork]:
         """Return the lost work of the current level since the last call.
@@ -176,9 +168,8 @@ class LostWrites:
         Such work may have kept a connection that the end of its test did not find.
         """
         work = WORK.get()
-        registry = self._registry
-        has_late_threads = registry.late or registry.ended_owners
-        if has_late_threads or (work is not None and work.is_over):
+        is_late = work is not None and work.is_over
+        if is_late or self._registry.ended_owners:
             self._core.refuse_late(is_statement=True)
 
     def after_execute(
@@ -189,10 +180,11 @@ class LostWrites:
         table = written_table(statement)
         if not table:
             _note_transaction_control(pooled, statement)
-            self._note_unnamed(pooled, statement)
             return
         # Without a target the driver may be unknown, so do not read its cursor.
-        if pooled is None or pooled.target is None or _is_temporary(pooled, table):
+        # The rows of a temporary table end with the connection.
+        is_temporary = table.startswith(TEMPORARY_SCHEMAS)
+        if is_temporary or pooled is None or pooled.target is None:
             return
         returns_rows = cursor.description is not None
         rows = cursor.rowcount
@@ -257,17 +249,16 @@ class LostWrites:
     def before_rollback(self, proxied: Any) -> None:
         """Look for lost writes before a rollback by the app or by SQLAlchemy."""
         pooled = PooledConnection.find(proxied)
-        if pooled is None or not (pooled.pending_writes or pooled.unnamed):
+        if pooled is None or pooled.pending_writes is None:
             return
         log = current_log()
-        if log is not None and pooled.pending_writes is not None:
+        if log is not None:
             log.doubt()
         if self.note_if_collected(pooled):
             pooled.end_writes()
             return
         error = error_on_its_way()
-        writes = pooled.pending_writes
-        if writes is not None and id(error) == writes.handled_error:
+        if id(error) == pooled.pending_writes.handled_error:
             # The app wrote in its `except` block, so the error does not explain the rollback.
             error = None
         who = _caller_of_rollback(sys._getframe())  # noqa: SLF001 - the documented way to a frame
@@ -344,13 +335,6 @@ class LostWrites:
         lost = LostWork(words, str(written[0].line or _NO_LINE), request)
         self._add(written[0].serial, lost)
 
-    def copied(self, driver_connection: object, statement: str) -> None:
-        """Note a COPY that a driver's connection in a pool sends, without SQLAlchemy."""
-        for checkout in self._registry.checked_out():
-            handle = checkout.handle
-            if handle is not None and handle.is_of(driver_connection):
-                self._note_unnamed(checkout.connection, statement)
-
     # Called by a session's methods.
 
     def commit_failed(self, session: Session, error: Exception) -> None:
@@ -420,47 +404,10 @@ class LostWrites:
             self._add(self._core.serial(), lost)
 
     def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
-        writes = pooled.pending_writes
-        if writes is None:
-            self._look_for_unnamed(pooled, proxied)
-            return
         if not self._may_lose(pooled):
             return
         if pooled.has_open_writes(proxied.dbapi_connection):
             self._record(pooled)
-
-    def _look_for_unnamed(self, pooled: PooledConnection, proxied: Any) -> None:
-        unnamed = pooled.unnamed
-        if unnamed is None or pooled.target is None:
-            return
-        is_open = pooled.handle is not None and pooled.handle.is_begun
-        is_of_a_test = 0 < unnamed.serial == self._core.serial()
-        if not (unnamed.kind and is_open and is_of_a_test) or unnamed.has_temporary:
-            return
-        if unnamed.kind == NOTIFIES:
-            is_lost = True  # a notification gives the transaction no id
-        elif unnamed.kind == MAY_WRITE and unnamed.has_locks:
-            is_lost = False  # the id of the transaction may come from its locks
-        elif unnamed.kind == WRITES and not pooled.target.address:
-            is_lost = True  # SQLite does not count changes of the schema
-        else:
-            is_lost = pooled.has_open_writes(proxied.dbapi_connection)
-        if not is_lost:
-            return
-        line = str(unnamed.line or _NO_LINE)
-        lost = LostWork(unnamed.words, line, REQUEST.get())
-        self._add(unnamed.serial, lost)
-
-    def _note_unnamed(self, pooled: PooledConnection | None, statement: str) -> None:
-        """Note a statement of a request that names no table and may have written."""
-        kind, words = unnamed_write(statement)
-        if not kind or REQUEST.get() is None or pooled is None or pooled.target is None:
-            return
-        if kind == TEMPORARY:
-            pooled.temporary_tables.add(created_temporary_table(statement))
-        unnamed = pooled.begin_unnamed(self._core.serial())
-        if unnamed.note(kind, words):
-            unnamed.note_line(user_line())
 
     def _look_for_failure(self, pooled: PooledConnection | None, proxied: Any) -> None:
         """Look for lost writes before a commit after a failed statement.
@@ -616,11 +563,6 @@ class LostWrites:
         return False
 
 
-def _is_temporary(pooled: PooledConnection, table: str) -> bool:
-    """Return whether a table is temporary. Its rows end with the connection and are no loss."""
-    return table in pooled.temporary_tables or table.startswith(TEMPORARY_SCHEMAS)
-
-
 class WatchingGate(Protocol):
     """The part of a run's gate that this module needs."""
 
@@ -654,10 +596,6 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
             end_writes(pooled, is_doubtful=True)
         return
     name, is_rollback = savepoint
-    if pooled is not None and is_rollback:
-        # The rollback may have undone the statements that name no table. The transaction's id does
-        # not show that.
-        pooled.forget_unnamed()
     if pooled is None or pooled.pending_writes is None:
         return
     writes = pooled.pending_writes
@@ -671,10 +609,7 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
 
 def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) -> None:
     """Note the end of the transaction. With ``is_doubtful``, the app ends it by a statement."""
-    if pooled is None:
-        return
-    if pooled.pending_writes is None:
-        pooled.forget_unnamed()
+    if pooled is None or pooled.pending_writes is None:
         return
     log = current_log()
     if log is not None:

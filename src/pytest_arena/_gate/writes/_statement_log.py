@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy.engine.default import DefaultExecutionContext
 
 from pytest_arena._gate._pooled import PooledConnection, TableWrite
-from pytest_arena._gate._unnamed import at_start, unnamed_write
-from pytest_arena._origin import REQUEST
-from pytest_arena._values import without_comments
+from pytest_arena._values import STATEMENT_START, without_comments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +29,11 @@ _WRITES = (
 )
 
 
+def at_start(pattern: str) -> re.Pattern[str]:
+    """Return a pattern that matches at the first word of a statement."""
+    return re.compile(STATEMENT_START + pattern, re.IGNORECASE | re.DOTALL)
+
+
 # EXPLAIN ANALYZE runs the statement.
 _EXPLAINS = r"""EXPLAIN\s*(?:\sANALY[SZ]E\b(?:\s*VERBOSE\b)?
 |\([^()]*\bANALY[SZ]E\b(?!\s+(?:FALSE|OFF|0))[^()]*\))\s*""".replace("\n", "")
@@ -47,10 +50,6 @@ _END = at_start(r"(?:COMMIT|END|ROLLBACK|ABORT)\b")
 _SAVEPOINT = at_start(
     r"(?:SAVEPOINT|(?P<back>ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?))"
     rf"\s+(?P<name>{_NAME})"
-)
-_TEMPORARY_TABLE = at_start(
-    r"CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?"
-    rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
 )
 # Parts of a statement that look like a write: string literals and row locks.
 _NO_WRITES = re.compile(
@@ -76,12 +75,6 @@ def written_table(statement: str) -> str:
     if write is None:
         return ""
     return _plain_name(write["table"])
-
-
-def created_temporary_table(statement: str) -> str:
-    """Return the temporary table that a statement creates, else ""."""
-    table = _TEMPORARY_TABLE.match(statement)
-    return "" if table is None else _plain_name(table["table"])
 
 
 def _plain_name(name: str) -> str:
@@ -116,8 +109,6 @@ def may_write(context: object, statement: str) -> bool:
     if not isinstance(context, DefaultExecutionContext):
         return False
     if context.isinsert or context.isupdate or context.isdelete:
-        return True
-    if REQUEST.get() is not None and unnamed_write(statement)[0]:
         return True
     if context.is_text:
         return not is_plain(statement)

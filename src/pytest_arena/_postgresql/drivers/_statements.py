@@ -57,7 +57,7 @@ class DriverConnection(ConnectionRecord):
         self.is_ended = True
         self.join_pool()
 
-    def note_session(self, statement: str) -> _SessionEffects:
+    def note_session(self, statement: str) -> None:
         """Note how a statement changes the session, also for a connection of an engine's pool."""
         effects = session_effects(statement)
         self.session_changes += effects.alters
@@ -66,7 +66,6 @@ class DriverConnection(ConnectionRecord):
             self.has_temporary |= "TEMP" in statement.upper()
         if effects.reads:
             found_reader.set()
-        return effects
 
     def note_change(self) -> None:
         """Note that a codec or a listener of asyncpg is set or reset."""
@@ -110,7 +109,6 @@ class _SessionEffects(NamedTuple):
     alters: bool
     names: bool  # sets a custom setting
     reads: bool  # reads a custom setting without nullif
-    copies: bool  # is a COPY, in either direction
     reads_sequence: bool  # may return a value of a sequence
 
 
@@ -139,7 +137,6 @@ def session_effects(statement: str) -> _SessionEffects:
         alters=alters_session(bare),
         names=NAMES.search(bare) is not None,
         reads=reads_setting(bare),
-        copies=bare.lstrip().upper().startswith("COPY"),
         reads_sequence=not _READS_NO_SEQUENCE.match(bare),
     )
 
@@ -495,14 +492,12 @@ def _checked(core: FindCore, connection: object, statement: str | bytes) -> str 
     known = _connections.get(connection)
     if known is None:
         return statement
-    effects = known.note_session(text)
+    known.note_session(text)
     if known.idle_key is not None:
         _note_kept(core(), known.idle_key, text)
     admission = known.admission
     if admission is not None and admission.target is not None:
         known.note_text(core(), connection, text)
-    elif effects.copies:
-        _note_copy(core(), connection, text)
     work = WORK.get()
     is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
     if not (is_late or reaches_beyond(text)):
@@ -515,11 +510,6 @@ def _checked(core: FindCore, connection: object, statement: str | bytes) -> str 
     if not reaches_beyond(text):
         return statement
     return statement_to_send(now, admission.target, text)
-
-
-def _note_copy(core: Core | None, connection: object, statement: str) -> None:
-    if core is not None:
-        core.copied(connection, statement)
 
 
 def _note_rows(connection: object, rows: int) -> None:

@@ -278,13 +278,9 @@ class RequestTracker:
 
     # Requests.
 
-    def forget(self, requests: Iterable[RequestRecord] | None = None) -> None:
-        """Drop the records of these requests, or all records without an argument."""
-        if requests is None:
-            self._records.clear()
-            return
-        for record in requests:
-            self._records.pop(record.request, None)
+    def forget(self) -> None:
+        """Drop the records of all requests."""
+        self._records.clear()
 
     async def enter(
         self,
