@@ -221,11 +221,8 @@ def _started_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRu
 
 
 def _start_before_the_test(test: RunningTest, client: TestClient | None = None) -> None:
-    """Start the app of a sync test now, and the app of an async test in the test's loop.
-
-    Under Hypothesis the first request of each example starts the app.
-    """
-    if test.plan.has_examples or not test.plan.starts_app:
+    """Start the app of a sync test now, and the app of an async test in the test's loop."""
+    if not test.plan.starts_app:
         return
     if test.plan.is_async:
         test.start_early()

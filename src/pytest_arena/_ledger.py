@@ -125,8 +125,6 @@ class Ledger:
     kept: list[str] = field(default_factory=list)
     # Why connections of wider fixtures ended that no engine had opened.
     ended_connections: list[str] = field(default_factory=list)
-    # Restored parts of the app and removed attributes of its state, each with the changing test.
-    restored: dict[str, str] = field(default_factory=dict)
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     # The time in which the app made tables, by test. The test is "" outside of tests.

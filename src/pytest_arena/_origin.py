@@ -1,7 +1,6 @@
 """Finds the user's line, the request or the test that caused an event."""
 
 import asyncio
-import dis
 import gc
 import sys
 from asyncio import all_tasks, current_task
@@ -185,55 +184,6 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
     return line_of(innermost)
 
 
-def line_of_cut_off(coroutine: Any) -> CodeLine | None:
-    """Return the user's line at which a coroutine waits. None if its cancellation loses no work.
-
-    A coroutine has work left if it has not begun, sleeps, or works in a database. The cancellation
-    of an endless loop loses no work, because the app expects it.
-    """
-    waiting = list(_awaited(coroutine))
-    has_work_left = getattr(coroutine, "cr_await", coroutine) is None
-    for frame in waiting:
-        if _is_in_endless_loop(frame):
-            return None
-        code = frame.f_code
-        if code is _SLEEP or package_of(code.co_filename) == "sqlalchemy":
-            has_work_left = True
-    if not has_work_left:
-        return None
-    return line_of_coroutine(coroutine)
-
-
-_SLEEP = asyncio.sleep.__code__
-
-
-# The length in bytes of up to three EXTENDED_ARG prefixes. A jump to an instruction goes to its
-# first prefix.
-_BEFORE_AN_INSTRUCTION = 6
-
-
-def _is_in_endless_loop(frame: FrameType) -> bool:
-    """Return whether a frame of the user's code waits in a ``while`` or ``async for`` loop."""
-    if is_library(frame.f_code.co_filename):
-        return False
-    here = frame.f_lasti
-    starts_of_for = set()
-    for instruction in dis.get_instructions(frame.f_code):
-        name = instruction.opname
-        if name == "FOR_ITER":
-            starts_of_for.add(instruction.offset)
-        # Python compiles an `await` to a loop of JUMP_BACKWARD_NO_INTERRUPT.
-        if "BACKWARD" not in name or "NO_INTERRUPT" in name:
-            continue
-        start = instruction.argval
-        is_of_for = any(
-            0 <= place - start <= _BEFORE_AN_INSTRUCTION for place in starts_of_for
-        )
-        if start <= here < instruction.offset and not is_of_for:
-            return True
-    return False
-
-
 def users_frames(frame: FrameType | None) -> list[FrameType]:
     """Return the frames of the user's code on a thread's stack, innermost first."""
     users = []
@@ -259,13 +209,6 @@ def line_of(frame: FrameType | None) -> CodeLine | None:
     if frame is None:
         return None
     return CodeLine(frame.f_code.co_filename, frame.f_lineno)
-
-
-def line_in_users_code(frame: FrameType) -> CodeLine | None:
-    """Return the present line of a frame. None if its code belongs to a library."""
-    if is_library(frame.f_code.co_filename):
-        return None
-    return line_of(frame)
 
 
 def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
@@ -453,9 +396,6 @@ class Work(Protocol):
     def note_failure(self, error: Exception) -> None:
         """Note an error that no code of the app retrieves."""
 
-    def note_cancelled(self, lines: Iterable[str]) -> None:
-        """Note the lines of unfinished work that was cancelled."""
-
     def note_call_into(self, loop: asyncio.AbstractEventLoop) -> None:
         """Note that this work schedules a call in a loop."""
 
@@ -488,15 +428,12 @@ class BackgroundJob:
         work: Work | None,
         function: Any,
         cancel: Callable[[], object] = bool,
-        *,
-        is_in_pool: bool = False,
     ) -> None:
         self.work = work
         self._function = function
         self.cancel = cancel
         self.thread = 0
         self.request = REQUEST.get()
-        self.is_in_pool = is_in_pool  # whether a pool does the work
         BACKGROUND_JOBS[self] = user_line() or line_of_function(function)
 
     def cancel_by(self, cancel: Callable[[], object]) -> None:
@@ -723,7 +660,7 @@ def watch_background_work(undo: ExitStack) -> None:
     ) -> Future[object]:
         work = WORK.get()
         if work is not None:
-            job = BackgroundJob(work, function, is_in_pool=True)
+            job = BackgroundJob(work, function)
             future = submit(pool, job, *args, **kwargs)
             job.cancel_by(future.cancel)
             return future

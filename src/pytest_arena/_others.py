@@ -1,14 +1,13 @@
 """Recognizes other pytest plugins that affect a test."""
 
-import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pytest_arena._config._load import is_library
+from pytest_arena.errors import ConfigError
 
 _OURS = "pytest_arena."
 _DATABASE_FIXTURES = "pytest_arena._fixtures"
@@ -35,63 +34,6 @@ def replaced_function(item: Any, function: Callable[..., object]) -> Iterator[No
         yield
     finally:
         item.obj = original
-
-
-# Hypothesis has no public name for a test's settings.
-_SETTINGS = "_hypothesis_internal_use_settings"
-
-
-@contextmanager
-def suppressed_health_check(item: object) -> Iterator[None]:
-    """Let Hypothesis accept pytest-arena's function-scoped fixtures.
-
-    Hypothesis refuses function-scoped fixtures, because it does not reset them between examples.
-    pytest-arena resets its fixtures. A function-scoped fixture of the user is still refused.
-    """
-    function = getattr(item, "obj", None)
-    function = getattr(function, "__func__", function)
-    settings = getattr(function, _SETTINGS, None)
-    ours, others = _function_fixtures(item)
-    if settings is None or not ours:
-        yield
-        return
-    hypothesis: Any = sys.modules["hypothesis"]
-    if others:
-        try:
-            yield
-        except hypothesis.errors.FailedHealthCheck as error:
-            # Hypothesis names the first fixture.
-            text = str(error)
-            for name in ours:
-                text = text.replace(f"fixture {name!r}", f"fixture {others[0]!r}")
-            raise hypothesis.errors.FailedHealthCheck(text) from None
-        return
-    check = hypothesis.HealthCheck.function_scoped_fixture
-    suppressed = {*settings.suppress_health_check, check}
-    changed = hypothesis.settings(settings, suppress_health_check=suppressed)
-    setattr(function, _SETTINGS, changed)
-    try:
-        yield
-    finally:
-        setattr(function, _SETTINGS, settings)
-
-
-def _function_fixtures(item: Any) -> tuple[list[str], list[str]]:
-    """Return the function-scoped fixtures of a test: pytest-arena's, and the others."""
-    fixtures_by_name = _fixtures_of(item)
-    ours = []
-    others = []
-    for name in inspect.signature(item.function).parameters:
-        if name not in fixtures_by_name:
-            continue
-        fixture = fixtures_by_name[name][-1]
-        if fixture.scope != "function":
-            continue
-        if _is_ours(fixture):
-            ours.append(name)
-        else:
-            others.append(name)
-    return ours, others
 
 
 def _fixtures_of(item: object) -> dict[str, Any]:
@@ -150,18 +92,6 @@ def starts_app(item: object, *, is_async: bool) -> bool:
     return False
 
 
-def has_argument(item: object, name: str) -> bool:
-    """Return whether a test's function requests a fixture as an argument."""
-    info = getattr(item, "_fixtureinfo", None)
-    return name in getattr(info, "argnames", ())
-
-
-def hides_session(item: object) -> bool:
-    """Return whether a fixture of the suite replaces `db_session` for the test."""
-    fixtures = _fixtures_of(item).get("db_session", ())
-    return bool(fixtures) and not _is_ours(fixtures[-1])
-
-
 def has_our_app(item: object) -> bool:
     """Return whether the test's app is the one that the option names, not a suite's fixture."""
     fixtures = _fixtures_of(item).get("arena_app", ())
@@ -179,39 +109,6 @@ def overrides_app(item: Any) -> bool:
 
 _STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
 _STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
-
-# The method of the fixture `arena` that returns the same as a fixture, by the fixture's name.
-_METHODS = {
-    "client": "client",
-    "client_as": "client_as",
-    "test_client": "test_client",
-    "test_client_as": "test_client_as",
-    "db_session": "session",
-    "live_server": "live_server",
-}
-
-
-def shadowed_fixtures(items: Iterable[Any]) -> list[str]:
-    """Return a line for each fixture of pytest-arena that another plugin replaces."""
-    replaced = {
-        (name, fixtures[-1].func.__module__)
-        for item in items
-        for name, fixtures in _fixtures_of(item).items()
-        if name in _METHODS and _is_shadowed(fixtures)
-    }
-    lines = []
-    for name, module in sorted(replaced):
-        problem = f"the plugin {module} replaces the fixture {name!r} of pytest-arena"
-        lines.append(f"{problem}: call arena.{_METHODS[name]}() instead")
-    return lines
-
-
-def _is_shadowed(fixtures: Any) -> bool:
-    """Return whether a fixture of another plugin, not of the suite, replaces pytest-arena's."""
-    last = fixtures[-1]
-    if _is_ours(last) or not any(map(_is_ours, fixtures)):
-        return False
-    return is_library(inspect.getfile(last.func))
 
 
 def is_outdated(item: Any, fixture: Any) -> bool:
@@ -245,7 +142,19 @@ def is_interruption(error: BaseException) -> bool:
     return not isinstance(error, (Exception, pytest.skip.Exception))
 
 
-def is_forked(item: Any) -> bool:
-    """Return whether pytest-forked runs this test in a child of this process."""
-    is_marked = item.get_closest_marker("forked") is not None
-    return is_marked or bool(item.config.getoption("forked", default=False))
+def refuse_fork(item: Any) -> None:
+    """Refuse a test that pytest-forked would run in a fork of this process.
+
+    Raises:
+        ConfigError: the option ``--forked`` or the marker is set.
+    """
+    if not item.config.pluginmanager.has_plugin("pytest_forked"):
+        return
+    if item.config.getoption("forked") or item.get_closest_marker("forked"):
+        raise ConfigError(
+            f"pytest-forked would run {item.nodeid} in a fork of this process",
+            why="both processes would use the same connections to the test's database",
+            cause="the option --forked, or @pytest.mark.forked",
+            fix="remove it, or use pytest-xdist, which replaces a worker that crashes: "
+            "pytest -n 2",
+        )

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import gc
-import json
 import os
-import shutil
-import socket
-import subprocess
 import sys
 import threading
 import time
-import uuid
 from asyncio import new_event_loop
 from contextlib import (
-    AbstractContextManager,
     ExitStack,
     closing,
-    contextmanager,
-    nullcontext,
 )
 from contextvars import Context
 from functools import cache, partial, wraps
 from importlib.abc import Loader, MetaPathFinder
-from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from weakref import WeakKeyDictionary, WeakSet
 
     Change = Callable[[ModuleType], None]
     Listener = Callable[..., object]  # gets the arguments of an audit event
-    _Getter = Callable[[object], tuple[object, ...]]
 
 AnyTask = asyncio.Task[Any]
 _Answer = TypeVar("_Answer")
@@ -59,82 +47,6 @@ path_exists = os.path.exists
 
 # Returns the event loop that runs in this thread, or None. asyncio exports it under this name.
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
-
-
-# The module of pyfakefs that replaces `os`, `open` and others in all imported modules.
-FAKE_FILES = "pyfakefs.fake_filesystem_unittest"
-_NO_PAUSE: AbstractContextManager[object] = nullcontext()
-
-
-def keep_real_files() -> None:
-    """Exclude the modules of pytest-arena from pyfakefs. pyfakefs must be imported.
-
-    Called before each set-up, because some modules are imported late.
-    """
-    pyfakefs: Any = sys.modules[FAKE_FILES]
-    for name, module in list(sys.modules.items()):
-        if name.startswith("pytest_arena"):
-            pyfakefs.Patcher.SKIPMODULES.add(module)
-
-
-# Functions that tests mock, and that pytest-arena calls while it builds, copies or restores.
-_MOCKED = [
-    (asyncio, ("create_task", "gather", "run", "sleep", "to_thread", "wait_for")),
-    (builtins, ("open",)),
-    (json, ("dumps", "load", "loads")),
-    (os, ("access", "listdir", "makedirs", "mkdir", "remove", "replace", "unlink")),
-    (os.path, ("exists", "isdir", "isfile")),
-    (Path, ("exists", "glob", "is_dir", "is_file", "iterdir", "mkdir", "open", "stat")),
-    (Path, ("read_bytes", "read_text", "unlink", "write_bytes", "write_text")),
-    (shutil, ("copyfile", "disk_usage", "rmtree", "which")),
-    (socket, ("create_connection", "getaddrinfo", "socket")),
-    (subprocess, ("Popen", "run")),
-    (time, ("monotonic", "sleep", "time")),
-    (uuid, ("uuid4",)),
-]
-# For each owner: the names of its functions, a getter of all functions, and the real functions.
-_REAL: list[tuple[object, tuple[str, ...], _Getter, tuple[object, ...]]] = []
-for _owner, _names in _MOCKED:
-    # With the class the getter has at least two names, so that it returns a tuple.
-    _getter: _Getter = attrgetter(*_names, "__class__")
-    _REAL.append((_owner, _names, _getter, _getter(_owner)))
-
-
-def without_mocks() -> AbstractContextManager[object]:
-    """Remove mocks and pyfakefs from functions during a block, also for other threads.
-
-    With a mocked ``open`` or ``Path.exists``, a copy of a database would be empty.
-    """
-    mocked = []
-    for owner, names, getter, functions in _REAL:
-        if getter(owner) == functions:
-            continue
-        for name, real in zip(names, functions, strict=False):
-            if getattr(owner, name) is not real:
-                mocked.append((owner, name, real))
-    if mocked or FAKE_FILES in sys.modules:
-        return _without(mocked)
-    return _NO_PAUSE
-
-
-@contextmanager
-def _without(mocked: list[tuple[object, str, object]]) -> Iterator[None]:
-    with _real_files(), ExitStack() as undo:
-        for owner, name, real in mocked:
-            replace_attribute(undo, owner, name, real)
-        yield
-
-
-def _real_files() -> AbstractContextManager[object]:
-    """Pause the fake file system of pyfakefs in a block, for all threads."""
-    if FAKE_FILES not in sys.modules:
-        return _NO_PAUSE
-    pyfakefs: Any = sys.modules[FAKE_FILES]
-    patcher = pyfakefs.Patcher.PATCHER
-    if patcher is None or not patcher.is_patching:
-        return _NO_PAUSE
-    pause: AbstractContextManager[object] = pyfakefs.Pause(patcher)
-    return pause
 
 
 _collector_lock = threading.RLock()

@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import unittest
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,7 @@ from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
 from pytest_arena._process import (
-    FAKE_FILES,
     interrupted,
-    keep_real_files,
     running_loop,
 )
 from pytest_arena._run._fixture_levels import WideFixture
@@ -36,7 +34,7 @@ from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize
 from pytest_arena._run.levels._participants import LevelHooks
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError, ConfigError, causes
+from pytest_arena.errors import ArenaError, causes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -208,10 +206,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
-    if config.pluginmanager.has_plugin("pytest_forked"):
-        config.pluginmanager.register(Forks(), "arena_forks")
-    if FAKE_FILES in sys.modules:
-        config.pluginmanager.register(RealFiles(), "arena_real_files")
     facts = FactsOfProcesses(config, RUNS[config].ledger)
     config.stash[FACTS] = facts
     if facts.travel:
@@ -245,9 +239,8 @@ def pytest_collection_modifyitems(
     try:
         run.check()
         for item in items:
+            _others.refuse_fork(item)
             item.stash[PLAN] = _plan_of(item, run)
-        for line in _others.shadowed_fixtures(items):
-            run.ledger.note(line)
         if not run.config.specs:
             _note_unused_markers(items, run)
     except ArenaError as error:
@@ -272,7 +265,7 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
     # `iter_markers` yields the innermost marker first. It overrides the others.
     for marker in reversed(list(item.iter_markers("arena"))):
         values.update(marker_values(marker.args, marker.kwargs, place=str(line)))
-    owner, _, function = _others.own_function(item)
+    _, _, function = _others.own_function(item)
     is_async = inspect.iscoroutinefunction(function)
     stage = Stage.SEEDED
     if not values.get("schema", True):
@@ -285,43 +278,12 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
         keep=values.get("keep", run.config.keep),
         stage=stage,
         is_async=is_async,
-        has_examples=owner is not item,
         starts_app=_others.starts_app(item, is_async=is_async),
-        has_arena=_others.has_argument(item, "arena"),
-        hides_session=_others.hides_session(item),
         needs_database=_others.uses_our_fixture(item),
     )
 
 
 # One test.
-
-
-class RealFiles:
-    """Lets pytest-arena use the real file system in a run with pyfakefs."""
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_fixture_setup(self) -> None:
-        """Exclude pytest-arena's modules from pyfakefs, before a fixture activates it."""
-        keep_real_files()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self) -> None:
-        """Exclude pytest-arena's modules from pyfakefs, before a test activates it."""
-        keep_real_files()
-
-
-class Forks:
-    """Enters a level in this process around each test in a fork, which may crash."""
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(
-        self, item: pytest.Item
-    ) -> Generator[None, object, object]:
-        """Enter a level for the fork, and leave it also if the fork crashes."""
-        if not _others.is_forked(item):
-            return (yield)
-        with RUNS[item.config].fixtures.forked_test(item.nodeid):
-            return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -410,7 +372,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         request = getattr(item, "_request", None)
         if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
             _use_suites_app(item, request)
-        if not (test.plan.is_async or test.plan.has_examples):
+        if not test.plan.is_async:
             return (yield)  # pytest calls the function unchanged
         with _replace_function(item, run):
             return (yield)
@@ -440,36 +402,22 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     if databases:
         with _others.hidden_from_test(config):
             for database in databases:
-                run.databases.prepare(database)
+                run.databases.provision.prepare(database)
 
 
 @contextmanager
 def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
-    """Replace the test's function by one that settles the test, or each of its examples."""
-    owner: Any = item
-    attribute = "obj"
-    function: Any = getattr(item, "obj", None)
-    health_check: AbstractContextManager[None] = nullcontext()
-    examples = None
-    if hasattr(function, "hypothesis"):
-        owner, attribute, function = _others.own_function(item)
-        health_check = _others.suppressed_health_check(item)
-        examples = run.new_examples()
-        if run.current.running().plan.needs_database:
-            # Build now, so that the first example's time does not include the build. The app may
-            # have no database.
-            with suppress(ConfigError):
-                run.databases.ensure_content(run.database())
+    """Replace the test's coroutine function by one that also settles the test."""
     owner_class = getattr(item, "cls", None) or object
-    is_unittest = issubclass(owner_class, unittest.TestCase)
-    if is_unittest and inspect.iscoroutinefunction(function):
+    if issubclass(owner_class, unittest.TestCase):
         yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
+    owner, attribute, function = _others.own_function(item)
     test = run.current.running()
-    setattr(owner, attribute, conducted(function, test, examples))
+    replacement = conducted(function, test, is_example=owner is not item)
+    setattr(owner, attribute, replacement)
     try:
-        with health_check:
-            yield
+        yield
     finally:
         setattr(owner, attribute, function)
 
@@ -515,14 +463,11 @@ def _show_causes(
     if report.when != "call":
         return
     raised = call.excinfo.value if call.excinfo else None
-    errors = [raised]
     if run.test is not None:
         app_errors = run.test.app_errors
         handled = run.test.handled_traces
         mask = run.moments.mask
         report.sections += _report.server_sections(app_errors, handled, raised, mask)
-        errors += [error for _, error in app_errors]
-    _report.show(report, "arena", run.missing_file(errors))
     report.sections += run.outputs()
 
 
@@ -683,7 +628,6 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         partial(fixturedef.finish, request),
         request.getfixturevalue,
         tuple(run.current.being_set_up),
-        lasts_whole_run=request.scope == "session",
     )
     request.config.stash[WIDE][fixturedef] = owner
     token = OF_WIDE_FIXTURE.set(owner)

@@ -322,41 +322,6 @@ def test_of_very_many_requests_the_last_hundred_are_known(example: Example) -> N
     shop(example, test_it=MANY).run().expect(passed=1)
 
 
-EXAMPLES = """
-import hypothesis, hypothesis.strategies as st
-import pytest
-from app import Order
-
-
-@pytest.fixture
-def vase(db_session):
-    db_session.add(Order(item="vase"))
-    db_session.commit()
-
-
-@hypothesis.settings(
-    max_examples=10,
-    database=None,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(number=st.integers(1, 3))
-def test_each_example_has_its_own(arena, vase, test_client, number):
-    for _ in range(number):
-        test_client.post("/orders/chair")
-    assert len(arena.changes()["orders"].inserted) == number
-    assert len(arena.changes(0)["orders"].inserted) == 1
-    assert len(arena._run.current.test.turns) == number
-"""
-
-
-@pytest.mark.slow
-def test_each_example_of_hypothesis_has_changes_of_its_own(example: Example) -> None:
-    """The test's fixtures are below it."""
-    run = shop(example, test_it=EXAMPLES).run("-p", "_hypothesis_pytestplugin")
-    run.expect(passed=1)
-
-
 LOCKED = """
 import sqlite3
 from contextlib import closing

@@ -156,61 +156,6 @@ def test_a_connection_that_a_fixture_holds_is_named_pitfall_132(tmp_path: Path) 
     run_on("clone", tmp_path, test_1=HOLDS).expect(passed=2).says(TOLD)
 
 
-INFO = """
-import pytest
-from app import engine
-from sqlalchemy import event
-
-
-@event.listens_for(engine, "connect")
-def connect(connection, record):
-    record.info["opened by"] = {"app": []}
-
-
-def info():
-    with engine.connect() as connection:
-        info = connection.info
-        return {key: info[key] for key in info if isinstance(key, str) and "arena" not in key}
-
-
-def fill(name):
-    with engine.connect() as connection:
-        connection.info[name] = 5
-        connection.info["opened by"]["app"].append(name)
-
-
-@pytest.fixture(scope="class")
-def tenant():
-    fill("wide")
-
-
-def test_1():
-    fill("tenant")
-    assert info() == {"opened by": {"app": ["tenant"]}, "tenant": 5}
-
-
-class TestWide:
-    @pytest.mark.parametrize("turn", range(2))
-    def test_2(self, tenant, turn):
-        assert info() == {"opened by": {"app": ["wide"]}, "wide": 5}
-        fill("tenant")
-
-
-def test_3():
-    assert info() == {"opened by": {"app": []}}
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isolation", IN_PLACE)
-def test_what_the_info_of_a_pooled_connection_has_ends_with_its_test(
-    tmp_path: Path, isolation: str
-) -> None:
-    """``Connection.info`` lives as long as the connection, which stays in the pool."""
-    doubled = INFO.replace("{", "{{").replace("}", "}}")
-    run_on(isolation, tmp_path, test_1=doubled).expect(passed=4)
-
-
 MADE = """
 import pytest
 from app import engine

@@ -287,7 +287,6 @@ def test_leaks_fail_their_test_and_disturb_no_other(example: Example) -> None:
     run.says(
         "ERROR at teardown of test_a_connection_in_the_apps_state", "await app.state.held.execute"
     )
-    run.says("test_overrides_pitfall_120 left app.dependency_overrides; restored")
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9,), reason="subtests are pytest 9's own")

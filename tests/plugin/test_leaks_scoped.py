@@ -364,26 +364,6 @@ def test_reads(rows, turn):
     assert sorted(rows.scalars(select(Dancer.name))) == ["narrow", "wide"]
 """
 
-OF_EXAMPLES = """
-from hypothesis import given, settings, strategies as st
-from sqlalchemy.orm import scoped_session, sessionmaker
-from app import Dancer, engine
-
-Session = scoped_session(sessionmaker(engine))
-
-@settings(max_examples=5, database=None)
-@given(number=st.integers())
-def test_leaves_one_in_each_example(number):
-    assert not Session.new
-    Session.add(Dancer(name=str(number)))
-
-@settings(max_examples=5, database=None)
-@given(number=st.integers())
-async def test_leaves_one_in_each_async_example(number):
-    assert not Session.new
-    Session.add(Dancer(name=str(number)))
-"""
-
 LOCAL = """
 from sqlalchemy.orm import Session
 from app import Dancer, engine, names
@@ -493,13 +473,6 @@ def test_what_a_test_holds_when_a_wide_fixture_comes_late_is_its_own(
     run = run_of(tmp_path, isolation, LATE).expect(1, passed=4, errors=2)
     run.says("ERROR at teardown of test_3", "ERROR at teardown of test_4")
     run.says(f"test_1_leaves_what_it_made left Dancer {LIVES_ON}")
-
-
-@pytest.mark.slow
-def test_what_is_pending_goes_with_its_example(tmp_path: Path) -> None:
-    """That of the last one is told."""
-    run = run_of(tmp_path, "copy", OF_EXAMPLES).expect(passed=2)
-    run.says(f"test_leaves_one_in_each_example left Dancer {LIVES_ON}", "so in 1 more")
 
 
 def test_a_session_that_nobody_keeps_is_no_news(tmp_path: Path) -> None:

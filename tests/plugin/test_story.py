@@ -287,28 +287,6 @@ def test_a_clone_tells_the_whole_and_why(example: Example) -> None:
     assert line.removeprefix(whole).strip() == "orders +7, stock ~3, visits +1"
 
 
-EXAMPLES = """
-import hypothesis, hypothesis.strategies as st
-from app import Order
-
-
-@hypothesis.settings(max_examples=5, database=None, deadline=None)
-@hypothesis.given(number=st.integers(1, 3))
-def test_each_example_has_its_own(test_client, number):
-    test_client.post("/orders/chair")
-    assert number < 2
-"""
-
-
-@pytest.mark.slow
-def test_the_last_example_of_hypothesis_is_told(example: Example) -> None:
-    """Of the ones before nothing is left."""
-    run = shop(example, test_it=EXAMPLES).run("-p", "_hypothesis_pytestplugin")
-    [story] = stories(run.expect(1, failed=1))
-    assert story.splitlines()[0] == "POST /orders/chair 201  orders +1, stock ~1"
-    assert len(story.splitlines()) == 3
-
-
 MASKED = """
 from app import Order
 

@@ -156,14 +156,13 @@ async def test_block(NAME, client):
     assert (await client.get("/orders")).json() == ["vase"]
 """
 JOINS = "its session joins an outer transaction: session.commit() does not commit the rows"
-DELETE = "next: delete the fixture `db_session` (it hides pytest-arena's)"
-USE = "next: use pytest-arena's `db_session`"
+USE = "next: use pytest-arena's `db_session`, and delete a fixture of this name"
 OR_COMMIT = ", or commit the outer transaction"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
-@pytest.mark.parametrize("name, step", [("db_session", DELETE), ("session", USE)])
+@pytest.mark.parametrize("name, step", [("db_session", USE), ("session", USE)])
 @pytest.mark.parametrize("url", ["", "sqlite+aiosqlite:///test.db"])
 def test_a_session_in_an_outer_transaction_commits_nothing(
     example: Example, name: str, step: str, url: str, mode: str

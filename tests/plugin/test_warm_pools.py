@@ -20,7 +20,6 @@ import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from multiprocessing.pool import ThreadPool
 
 import anyio.to_thread
 from sqlalchemy import create_engine, text
@@ -29,7 +28,6 @@ from app import app, engine as async_engine
 
 sync_engine = create_engine("SYNC_URL")
 POOL = ThreadPoolExecutor(1)
-THREADS = ThreadPool(1)
 LOOP = asyncio.new_event_loop()
 TASKS = []
 STARTED = []  # pools of lifespans
@@ -51,7 +49,6 @@ def reset():
 async def lifespan(_):
     if not STARTED:  # a cache of the process, as with lru_cache
         STARTED.append(ThreadPoolExecutor(1))
-        threading.Thread(target=LOOP.run_forever, daemon=True).start()
     yield
 
 
@@ -115,11 +112,6 @@ def warm_up():
         connection.execute(text("SELECT * FROM dancers")).all()
 
 
-async def awarm_up():
-    async with async_engine.connect() as connection:
-        await connection.execute(text("SELECT * FROM dancers"))
-
-
 def give(kind, job, *args):
     if kind == "global":
         return asyncio.wrap_future(POOL.submit(job, *args))
@@ -129,11 +121,6 @@ def give(kind, job, *args):
         return asyncio.get_running_loop().run_in_executor(None, job, *args)
     if kind == "anyio":
         return asyncio.create_task(anyio.to_thread.run_sync(job, *args, abandon_on_cancel=True))
-    if kind == "loop":
-        coroutine = {work: awork, warm_up: awarm_up, add: aadd}[job](*args)
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, LOOP))
-    if kind == "thread":  # of a pool that is no executor
-        return THREADS.apply_async(job, args)
     raise ValueError(kind)
 
 
@@ -142,19 +129,9 @@ def add():
         connection.execute(text("INSERT INTO dancers (name) VALUES ('Late')"))
 
 
-async def aadd():
-    await asyncio.sleep(0.05)
-    async with async_engine.begin() as connection:
-        await connection.execute(text("INSERT INTO dancers (name) VALUES ('Late')"))
-
-
 @app.post("/warm/{kind}")
 async def warm(kind: str):
-    given = give(kind, warm_up)
-    if kind == "thread":
-        given.get(30)
-    else:
-        await given
+    await give(kind, warm_up)
 
 
 @app.post("/add/{kind}", status_code=202)
@@ -165,23 +142,6 @@ async def begin(kind: str):
 @app.post("/hold/{kind}/{when}", status_code=202)
 async def hold(kind: str, when: str):
     TASKS.append(give(kind, work, when))
-
-
-async def await_queued_job():
-    POOL.submit(GATE.wait, 60)
-    try:
-        async with async_engine.connect() as connection:
-            await connection.execute(text("SELECT * FROM dancers"))
-            queued = asyncio.get_running_loop().run_in_executor(POOL, int)
-            HOLDS.set()
-            await queued
-    finally:
-        ENDED.set()
-
-
-@app.post("/hold_for_a_queued_job", status_code=202)
-async def hold_for_a_queued_job():
-    TASKS.append(asyncio.run_coroutine_threadsafe(await_queued_job(), LOOP))
 """
 
 TESTS = """
@@ -218,23 +178,6 @@ STEPS = [(when, kind, step) for when in WHENS for kind in KINDS for step in (lea
 @pytest.mark.parametrize(("when", "kind", "step"), STEPS)
 async def test_each(client, when, kind, step):
     await step(client, kind, when)
-"""
-
-QUEUED = """
-import pytest
-import warm
-
-
-@pytest.mark.parametrize("turn", range(10))
-async def test_leaves_a_job(client, turn):
-    warm.reset()
-    assert (await client.post("/hold_for_a_queued_job")).status_code == 202
-    assert await warm.asyncio.to_thread(warm.HOLDS.wait, 30)
-
-
-async def test_the_next_one(client):
-    warm.GATE.set()
-    assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
 SYNC = """
@@ -291,7 +234,7 @@ async def test_is_not_asked_for(client, kind):
     assert (await client.post(f"/add/{kind}")).status_code == 202
 """
 
-KINDS = ("global", "lifespan", "default", "anyio", "loop")
+KINDS = ("global", "lifespan", "default", "anyio")
 HOLDING = ("written", "read", "taken")  # what it has done with its connection by then
 HOWS = pytest.mark.parametrize(
     "how",
@@ -343,18 +286,7 @@ def test_a_job_in_an_older_thread_ends_with_its_test(example: Example) -> None:
 def test_each_pool_and_loop_that_is_older_than_its_test(example: Example, how: str) -> None:
     """Whichever thread does a job, and whatever it has done with its connection by then."""
     run = run_jobs(warm_app(example, how, test_it=TESTS), how, KINDS, HOLDING)
-    run.expect(1, passed=5 + 2 * 15, errors=15)
-
-
-@pytest.mark.slow
-@HOWS
-def test_a_job_that_awaits_a_queued_job_holds_its_connection_at_the_end(
-    example: Example, how: str
-) -> None:
-    """pytest-arena cancels the queued job only after it has looked for connections."""
-    project = warm_app(example, how, test_it=QUEUED)
-    run = project.run("--arena-settle=0", *isolation(how)).expect(1, passed=11, errors=10)
-    run.says("the test ended with a connection that was not returned", "[A602]")
+    run.expect(1, passed=4 + 2 * 12, errors=12)
 
 
 @pytest.mark.slow
@@ -362,7 +294,7 @@ def test_a_job_that_awaits_a_queued_job_holds_its_connection_at_the_end(
 def test_a_job_that_asks_for_its_connection_late_is_refused(example: Example, how: str) -> None:
     """Its test is over by then; nothing was committed, so that the run does not fail."""
     run = run_jobs(warm_app(example, how, test_it=TESTS), how, KINDS, ["late"])
-    run.expect(passed=5 + 2 * 5).says("refused: a connection for work that a request of an earlier")
+    run.expect(passed=4 + 2 * 4).says("refused: a connection for work that a request of an earlier")
 
 
 @pytest.mark.slow
@@ -370,32 +302,22 @@ def test_a_job_that_asks_for_its_connection_late_is_refused(example: Example, ho
 def test_the_same_in_sync_tests(example: Example, how: str) -> None:
     """Each of which has a thread of its own in which the app answers."""
     project = warm_app(example, how, test_it=SYNC)
-    run = run_jobs(project, how, ["global", "lifespan", "loop"], HOLDING)
-    run.expect(1, passed=3 + 2 * 9, errors=9)
-
-
-@pytest.mark.slow
-@HOWS
-def test_a_job_whose_owner_is_seen_by_its_stack_alone(example: Example, how: str) -> None:
-    """In a pool that is no executor: its statements are refused, and that fails the run."""
-    project = warm_app(example, how, test_it=TESTS)
-    run = run_jobs(project, how, ["thread"], HOLDING)
-    assert run.status == 1, run.output
-    run.says("outside of any test: refused: a statement of work that a request of an")
+    run = run_jobs(project, how, ["global", "lifespan"], HOLDING)
+    run.expect(1, passed=2 + 2 * 6, errors=6)
 
 
 @pytest.mark.parametrize(
     "how, kinds",
     [
-        ("copy", ("global", "loop")),
+        ("copy", ("global",)),
         pytest.param("copy", KINDS, marks=pytest.mark.slow),
         pytest.param("undo", KINDS, marks=pytest.mark.slow),
     ],
 )
-def test_settled_waits_for_what_is_given_to_older_pools_and_loops(
+def test_settled_waits_for_what_is_given_to_older_pools(
     example: Example, how: str, kinds: Sequence[str]
 ) -> None:
-    """A coroutine that is given to another loop than the app's, too."""
+    """In an async test and in a sync one."""
     project = warm_app(example, how, test_it=SETTLED)
     env = {"KINDS": " ".join(kinds)}
     run = project.run("--arena-settle=30", *isolation(how), env=env)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._app_state import WIDE_CLIENTS, ClientState
+from pytest_arena._app._app_state import WIDE_CLIENTS
 from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._kind import ASGIApp, Options
     from pytest_arena._app._sync_client import TestClient
-    from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -83,8 +82,6 @@ class AppRun:
         self._given_state = state or _NOTHING
         self._login = login
         self._login_path = login_path
-        # The wide fixtures whose set-up or tear-down has started the lifespans.
-        self._starters: dict[Lifespan, object] = {}
         self._portal = Portal()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
@@ -173,30 +170,6 @@ class AppRun:
                 number += 1
         return number
 
-    def remember(self) -> Callable[[], None]:
-        """Return a function that restores the present state of the app and its clients.
-
-        Call that function while no request runs. It forgets new clients, shuts down new lifespans,
-        and restores the cookies, headers and logins of the older clients.
-        """
-        states = [*map(ClientState, self._clients + self._test_clients)]
-        number = len(self._clients)
-        sync_number = len(self._test_clients)
-        lifespans = self._lifespan.known() if self._lifespan else []
-
-        def restore() -> None:
-            del self._clients[number:]
-            with ExitStack() as stack:
-                if self._lifespan:
-                    stack.callback(self._lifespan.close, lifespans)
-                for client in self._test_clients[sync_number:]:
-                    stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
-                del self._test_clients[sync_number:]
-            for state in states:
-                state.restore()
-
-        return restore
-
     async def ajoin(self) -> None:
         """Wait until the app is up. Async clients call this before each request."""
         if self._is_closed:
@@ -218,37 +191,10 @@ class AppRun:
             return portal, None
         return portal, self._lifespan.join(self.hooks, portal)
 
-    def cut_off(self) -> list[CodeLine]:
-        """Return the lines of the lifespan's tasks that the app's shutdown cut off."""
-        return self._lifespan.cut_off() if self._lifespan else []
-
-    # The lifespans that no request of a test has started.
-    def _lifespans_of_fixtures(self) -> list[Lifespan]:
-        known = self._lifespan.known() if self._lifespan else []
-        return [lifespan for lifespan in known if lifespan.request is None]
-
-    def note_starter(self, fixture: object) -> None:
-        """Note a wide fixture as the starter of each new lifespan."""
-        self._starters = {
-            lifespan: self._starters.get(lifespan, fixture)
-            for lifespan in self._lifespans_of_fixtures()
-        }
-
     def close_lifespans_of_tests(self) -> None:
         """Shut the app down if a request of a test has started it."""
         if self._lifespan:
-            self._lifespan.close(self._lifespans_of_fixtures())
-
-    def close_lifespans_of(self, fixture: object) -> None:
-        """Shut the app down if this fixture has started it. A later request starts it again."""
-        self.note_starter(fixture)
-        others = [
-            lifespan
-            for lifespan, starter in self._starters.items()
-            if starter is not fixture
-        ]
-        if self._lifespan:
-            self._lifespan.close(others)
+            self._lifespan.close(are_all=False)
 
     def close_lifespans_in(self, loop: AbstractEventLoop) -> None:
         """Shut the app down in this loop. The next request starts it in another loop."""

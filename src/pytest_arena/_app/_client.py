@@ -6,7 +6,6 @@ import copy
 import functools
 import inspect
 import sys
-from asyncio import all_tasks, current_task
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from importlib import import_module
@@ -20,15 +19,11 @@ from pytest_arena._ledger import Request
 from pytest_arena._origin import (
     REQUEST,
     WORK,
-    line_of_coroutine,
-    logical_stack,
     user_line,
     watch_background_work,
     watch_failures,
 )
 from pytest_arena._process import (
-    AnyTask,
-    context_of,
     replace_attribute,
     running_loop,
     when_imported,
@@ -56,7 +51,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
     from pytest_arena._app._raised import AnsweredRequest
-    from pytest_arena._origin import Work
 
     _Base = httpx.AsyncClient
     _BaseTransport = httpx.ASGITransport
@@ -64,8 +58,8 @@ if TYPE_CHECKING:
 
     # Calls a transport between the hooks. Returns the answer, or its coroutine.
     SendRequest = Callable[["Hooks", httpx.Request, Callable[..., Any]], object]
-    # Returns the hooks around requests to an app, None for an unknown app.
-    FindHooks = Callable[[object], "Hooks | None"]
+    # Returns the hooks around requests of the running test, None outside of tests.
+    FindHooks = Callable[[], "Hooks | None"]
 else:
     from typing import TypeVar
 
@@ -697,7 +691,7 @@ def http_library() -> Any:
     raise _app_errors.no_http_library()
 
 
-def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
+def watch_own_clients(undo: ExitStack, find_hooks: FindHooks) -> None:
     """Call hooks around requests of the user's clients, and watch the work that requests begin.
 
     The transports of the HTTP libraries and of the frameworks' test clients are wrapped when they
@@ -706,21 +700,21 @@ def watch_own_clients(undo: ExitStack, hooks_of: FindHooks) -> None:
 
     Args:
         undo: restores the classes when it is closed.
-        hooks_of: returns the hooks for an app, None for an unknown app.
+        find_hooks: returns the hooks of the running test, None outside of tests.
     """
     watch_background_work(undo)
     watch_failures(undo)
     watch_logged_errors(undo, _answered_here)
     for module, name in _TRANSPORTS.items():
-        when_imported(module, functools.partial(_watch, name, hooks_of, undo))
+        when_imported(module, functools.partial(_watch, name, find_hooks, undo))
     for module in ("httpx", "httpx2"):
         when_imported(module, _note_client_class)
         when_imported(module, functools.partial(_watch_http_clients, undo))
     when_imported(
-        "werkzeug.test", functools.partial(_watch_werkzeug_client, hooks_of, undo)
+        "werkzeug.test", functools.partial(_watch_werkzeug_client, find_hooks, undo)
     )
     when_imported(
-        "quart.testing.client", functools.partial(_watch_quart_client, hooks_of, undo)
+        "quart.testing.client", functools.partial(_watch_quart_client, find_hooks, undo)
     )
 
 
@@ -732,7 +726,7 @@ _TRANSPORTS = {
 }
 
 
-def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> None:
+def _watch(name: str, find_hooks: FindHooks, undo: ExitStack, module: object) -> None:
     transport_class: Any = getattr(module, name, None)
     # Litestar's async client uses the same transport, which has both methods.
     for method, send_request in (
@@ -741,7 +735,7 @@ def _watch(name: str, hooks_of: FindHooks, undo: ExitStack, module: object) -> N
     ):
         original = getattr(transport_class, method, None)
         if original is not None:  # another version may lack it
-            watched = _watched(original, send_request, hooks_of)
+            watched = _watched(original, send_request, find_hooks)
             replace_attribute(undo, transport_class, method, watched)
 
 
@@ -765,7 +759,7 @@ def _watch_wide_clients(undo: ExitStack, client_class: Any) -> None:
     replace_attribute(undo, client_class, "__init__", watched_init)
 
 
-def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
+def _watch_werkzeug_client(find_hooks: FindHooks, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of Werkzeug's ``app.test_client()``, which calls a WSGI app."""
     client_class = module.Client
     _watch_wide_clients(undo, client_class)
@@ -776,7 +770,7 @@ def _watch_werkzeug_client(hooks_of: FindHooks, undo: ExitStack, module: Any) ->
         client: Any, environ: dict[str, str], *args: object, **options: object
     ) -> object:
         is_inside_request = HOPS.get(None) is not None
-        hooks = None if is_inside_request else hooks_of(client.application)
+        hooks = None if is_inside_request else find_hooks()
         if hooks is None:
             return original(client, environ, *args, **options)
         hooks.prepare_request(refuses=False)
@@ -865,7 +859,7 @@ class StreamedBody:
 
 
 def _watched(
-    original: Callable[..., Any], send_request: SendRequest, hooks_of: FindHooks
+    original: Callable[..., Any], send_request: SendRequest, find_hooks: FindHooks
 ) -> Callable[..., object]:
     @functools.wraps(original)
     def watched(transport: Any, request: httpx.Request) -> object:
@@ -873,7 +867,7 @@ def _watched(
         if HOPS.get(None) is not None:
             return original(transport, request)
         app = transport.app if hasattr(transport, "app") else transport.client.app
-        hooks = hooks_of(app)
+        hooks = find_hooks()
         if hooks is None:
             return original(transport, request)
         # Change a copy: a client that lives longer needs other hooks in each test.
@@ -881,49 +875,14 @@ def _watched(
         if send_request is _send_async:
             ends = with_context_copy(ending_websockets(app, hooks))
         else:
-            ends = _watching_left_tasks(ending_websockets(app, hooks))
+            ends = ending_websockets(app, hooks)
         set_transport_app(with_hooks, reporting(ends, hooks, known_app=app))
         return send_request(hooks, request, functools.partial(original, with_hooks))
 
     return watched
 
 
-def _watching_left_tasks(app: ASGIApp) -> ASGIApp:
-    """Note tasks of a request that the end of its client's loop cancels.
-
-    A sync test client ends its loop when it is closed. Without ``with`` it does so after each
-    request.
-    """
-
-    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        finally:
-            work = WORK.get()
-            if work is not None:
-                _watch_left_tasks(work)
-
-    return answering
-
-
-def _watch_left_tasks(work: Work) -> None:
-    current = current_task()
-    for task in all_tasks():
-        if task is current or context_of(task).get(WORK) is not work:
-            continue
-        line = line_of_coroutine(task.get_coro())
-        if line is not None:
-            task.add_done_callback(functools.partial(_note_cut_off, work, str(line)))
-
-
-def _note_cut_off(work: Work, line: str, task: AnyTask) -> None:
-    if not task.cancelled() or work.is_over:
-        return
-    if any(frame.f_code.co_name == "_cancel_all_tasks" for frame in logical_stack()):
-        work.note_cancelled([line])
-
-
-def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> None:
+def _watch_quart_client(find_hooks: FindHooks, undo: ExitStack, module: Any) -> None:
     """Call hooks around requests of Quart's ``app.test_client()``."""
     client_class = module.QuartClient
     _watch_wide_clients(undo, client_class)
@@ -934,7 +893,7 @@ def _watch_quart_client(hooks_of: FindHooks, undo: ExitStack, module: Any) -> No
     @functools.wraps(original)
     async def watched(client: Any, *args: object, **options: object) -> Any:
         is_inside_request = HOPS.get(None) is not None
-        hooks = None if is_inside_request else hooks_of(client.app)
+        hooks = None if is_inside_request else find_hooks()
         if hooks is None:
             return await original(client, *args, **options)
         await hooks.aprepare_request()

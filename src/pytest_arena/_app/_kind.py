@@ -3,17 +3,15 @@
 import functools
 import inspect
 import math
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from enum import Enum, auto
 from importlib.util import find_spec
 from typing import Any, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._origin import A2WSGI_PREFIX, A2WSGI_THREADS, line_of_function
+from pytest_arena._origin import A2WSGI_PREFIX, A2WSGI_THREADS
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -147,13 +145,13 @@ def as_asgi(app: Any) -> ASGIApp:
 
     asgi_app = WSGIMiddleware(app)
     # Each test may wrap the app. All wrappers share the threads.
-    asgi_app.executor = _wsgi_threads(os.getpid())
+    asgi_app.executor = _wsgi_threads()
     return cast("ASGIApp", asgi_app)
 
 
 @functools.cache
-def _wsgi_threads(_process: int) -> ThreadPoolExecutor:
-    """Return the threads in which this process calls WSGI apps. A fork creates other ones."""
+def _wsgi_threads() -> ThreadPoolExecutor:
+    """Return the threads in which this process calls WSGI apps."""
     return ThreadPoolExecutor(len(A2WSGI_THREADS), A2WSGI_PREFIX)
 
 
@@ -251,35 +249,3 @@ def _routes(app: object) -> list[Any]:
         else:
             routes += _routes(router)
     return routes
-
-
-def is_sibling(app: object, other: object) -> bool:
-    """Return whether two apps share an endpoint, as apps of one factory. Costs 10 µs an endpoint.
-
-    Endpoints are compared by their lines, because a factory may define them at each call.
-    """
-    return not _endpoints(app).isdisjoint(_endpoints(other))
-
-
-def _endpoints(app: object) -> set[object]:
-    functions: list[object] = []
-    for part in apps_of(app):
-        views = getattr(part, "view_functions", None)  # Flask's
-        if isinstance(views, dict):
-            functions += views.values()
-        for route in _routes(part):
-            functions.append(getattr(route, "endpoint", None))
-            for handler in getattr(route, "route_handlers", ()):  # Litestar's
-                functions.append(handler.fn)
-    lines: set[object] = set(map(line_of_function, functions))
-    return lines - {None}
-
-
-def enclosed(app: object, deepest: int = 3) -> Iterator[object]:
-    """Yield the objects in the closure of a function, such as the app of a middleware function."""
-    if not deepest:
-        return
-    for cell in getattr(app, "__closure__", None) or ():
-        with suppress(ValueError):  # the cell is empty
-            yield from unwrapped(cell.cell_contents)
-            yield from enclosed(cell.cell_contents, deepest - 1)

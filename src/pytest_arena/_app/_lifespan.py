@@ -16,7 +16,6 @@ import threading
 import warnings
 from asyncio import (
     Event,
-    all_tasks,
     current_task,
     get_running_loop,
     run_coroutine_threadsafe,
@@ -36,18 +35,16 @@ from pytest_arena._origin import (
     OUR_TASK,
     REQUEST,
     WORK,
-    line_of_cut_off,
 )
-from pytest_arena._process import async_rest, context_of, running_loop
+from pytest_arena._process import async_rest, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextvars import Context
 
     from anyio.from_thread import BlockingPortal
 
     from pytest_arena._app._kind import ASGIApp, Message
-    from pytest_arena._values import CodeLine
     from pytest_arena.errors import LifespanError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -95,8 +92,6 @@ class Lifespan:
         self._is_up = False
         self._is_stopping = False
         self._is_abandoned = False
-        self.cut_off: list[CodeLine] = []
-        """The lines at which the app's shutdown cut off tasks of the lifespan."""
         self._message: str | None = None
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
@@ -222,7 +217,6 @@ class Lifespan:
             return  # an effect of `_abandon`
         error = _innermost(error)
         if self._is_up:
-            self._note_cut_off()
             if error is not None or self._message is not None:
                 text = _app_errors.shutdown_failed(
                     error, self._message, is_requested=self._is_stopping
@@ -232,14 +226,6 @@ class Lifespan:
             text = _app_errors.startup_failed(error, self._message)
             self._start_error = _because(text, error)
         # Otherwise the app has no lifespan. ASGI requires that a server continues.
-
-    def _note_cut_off(self) -> None:
-        """Note the unfinished tasks of the lifespan, which the end of the loop cancels."""
-        for task in all_tasks(self.loop) - {self._task}:
-            if context_of(task).get(LIFESPAN) is self and not task.cancelling():
-                line = line_of_cut_off(task.get_coro())
-                if line is not None:
-                    self.cut_off.append(line)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         # `_run` does not catch Ctrl-C, SystemExit, or a cancellation before its first step. asyncio
@@ -397,14 +383,6 @@ class SharedLifespan:
             self._lifespans = [*unsettled, begin(request)]
             return self._lifespans[-1], True
 
-    def known(self) -> list[Lifespan]:
-        """Return the current lifespan, and earlier ones with a failure to raise."""
-        return list(self._lifespans)
-
-    def cut_off(self) -> list[CodeLine]:
-        """Return the lines of tasks that the shutdown of the current lifespan cut off."""
-        return self._lifespans[-1].cut_off if self._lifespans else []
-
     async def aclose(self) -> None:
         """Shut down the lifespans in this loop."""
         loop = get_running_loop()
@@ -418,14 +396,14 @@ class SharedLifespan:
             if lifespan.loop is loop:
                 lifespan.close()
 
-    def close(self, but: Collection[Lifespan] = ()) -> None:
-        """Shut down all lifespans except ``but``, also after a failure.
+    def close(self, *, are_all: bool = True) -> None:
+        """Shut down all lifespans, or those that a request of a test has started.
 
         A later request starts the app again.
         """
         with contextlib.ExitStack() as stack:
             for lifespan in self._lifespans:
-                if lifespan not in but:
+                if are_all or lifespan.request is not None:
                     stack.callback(lifespan.close)
 
 

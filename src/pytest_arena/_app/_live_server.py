@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from asyncio import (
     Lock,
@@ -96,7 +95,6 @@ class LiveServer(Generic[C]):
         self._open: dict[AnyTask, str] = {}
         # The tasks of requests that `drain` has cancelled.
         self._cancelled: set[AnyTask] = set()
-        self.process: int = os.getpid()
         try:
             self._socket = socket.create_server((_HOST, port))
         except OSError as error:

@@ -7,7 +7,6 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
@@ -365,10 +364,6 @@ class Databases:
         """Note writes of a connection without an engine that ends without a commit."""
         self._connections.lost_raw(writes, is_collected)
 
-    def copied(self, driver_connection: object, statement: str) -> None:
-        """Note a COPY that the app sends by a pooled connection of a driver."""
-        self._connections.copied(driver_connection, statement)
-
     def refuse_late(self, *, is_statement: bool = False) -> None:
         """Raise a LateWorkError if the caller works for a test that has ended.
 
@@ -376,25 +371,15 @@ class Databases:
         """
         work = WORK.get()
         is_late = work is not None and work.is_over
-        connections = self._connections
-        late_threads = connections.late
-        if not (is_late or late_threads or connections.ended_owners):
+        if not (is_late or self._connections.ended_owners):
             return
         # A library's task that a request started may serve later requests.
         in_loop = is_late and _process.running_loop()
         if in_loop and (not user_line() or is_driven_here()):
             is_late = False
-        thread = get_ident()
-        frame = late_threads.get(thread)
-        if frame and frame not in logical_stack(of_users=True):
-            # The late call has returned. The library's thread may work for another test now.
-            del late_threads[thread]
         if not is_late:
             is_of_running_test = work is not None and not work.is_over
-            is_late_thread = thread in late_threads
-            if is_of_running_test or not (
-                is_late_thread or connections.is_of_ended_owner()
-            ):
+            if is_of_running_test or not self._connections.is_of_ended_owner():
                 return
             work = None
         error = _gate_notes.late_work(work, is_statement=is_statement)
@@ -496,11 +481,6 @@ class Databases:
                 unprepared.append(database)
         return unprepared
 
-    def prepare(self, database: Database) -> None:
-        """Find or build the template of a database, before a mock of a test can affect it."""
-        with _process.without_mocks():
-            self.provision.prepare(database)
-
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
@@ -515,8 +495,7 @@ class Databases:
             return isolation
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
-        with _process.without_mocks():
-            return self.provision.ensure_content(database)
+        return self.provision.ensure_content(database)
 
 
 class Provision:
@@ -694,11 +673,10 @@ class Provision:
             self.filled_in_test[database] = None
         return template.content if template is not None else None
 
-    def renew(self, test: str, *, is_fork: bool) -> None:
+    def renew(self, test: str) -> None:
         """Rebuild the templates that a test has built, and replace the databases' content.
 
-        Called after the test, without levels. A fork only builds, because its parent restores the
-        databases.
+        Called after the test, without levels.
 
         Raises:
             TemplateError: a build needs a fixture of the test.
@@ -712,7 +690,7 @@ class Provision:
             content = self._template(database, Stage.SEEDED)
             # A database in memory may have ended with its test.
             exists = database in self._known.by_key.values()
-            if database.isolation is not None and exists and not is_fork:
+            if database.isolation is not None and exists:
                 database.isolation.replace(content)
                 self.first_contents.pop(database, None)
 

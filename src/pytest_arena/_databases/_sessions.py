@@ -26,8 +26,6 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import (
     Session,
-    make_transient,
-    make_transient_to_detached,
     object_mapper,
     undefer,
 )
@@ -66,16 +64,9 @@ if TYPE_CHECKING:
 
 # SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
 _COMMIT = Session.commit
-_FLUSH = Session.flush
-_ROLL_BACK = Session.rollback
 _CLOSE = Session.close
 
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
-
-# The remembered instances of the sync and of the async sessions of a test.
-Memory = tuple[
-    dict["FreshSession", "LoadedInstances"], dict[AsyncSession, "LoadedInstances"]
-]
 
 
 def _noting_write(name: str) -> Callable[..., Any]:
@@ -103,8 +94,6 @@ class FreshSession(Session):
     is_committed_before_requests = True
     is_flushing = False
     is_committed_by_arena = False  # whether pytest-arena commits it now
-    # The classes of loaded instances that the flushes of the transaction have updated.
-    updated: frozenset[str] = frozenset()
     # Returns the names of the app's other databases.
     names_beside: Callable[[], list[str]] = list
 
@@ -136,9 +125,6 @@ class FreshSession(Session):
 
     def end_transaction(self) -> None:
         """Note the end of the transaction: the session has no write and no connection now."""
-        if self.is_committed_by_arena and self.sessions is not None:
-            self.sessions.updated.update(self.updated)
-        self.updated = frozenset()
         self.wrote = False
         self.may_be_connected = False
 
@@ -179,15 +165,10 @@ class FreshSession(Session):
     def flush(self, objects: Any = None) -> None:
         """Call ``Session.flush``."""
         self.wrote = self.has_pending_work
-        changed = filter(self.is_modified, self.dirty)
-        self.updated |= {type(instance).__name__ for instance in changed}
         was_flushing = self.is_flushing
         self.is_flushing = True
         try:
-            if self.is_committed_by_arena:
-                _FLUSH(self, objects)
-            else:
-                super().flush(objects)
+            super().flush(objects)
         except DBAPIError as error:
             step = self.step_to_other_database(error)
             if step and not self.is_committed_by_arena:
@@ -207,7 +188,7 @@ class FreshSession(Session):
         )
 
     def commit_by_arena(self) -> None:
-        """Commit without any method that a test may have mocked."""
+        """Commit, also while a test mocks ``Session.commit``."""
         self.is_committed_by_arena = True
         try:
             _COMMIT(self)
@@ -344,31 +325,6 @@ def _session_classes(
     return type("FreshSQLModelSession", (FreshSession, sync), {}), asynchronous
 
 
-class LoadedInstances:
-    """The instances in a session, and the names of the loaded attributes of each."""
-
-    def __init__(self, session: Session) -> None:
-        self._instances = []
-        for instance in session:
-            state = inspect(instance)
-            loaded = {*state.mapper.attrs.keys()} - state.unloaded
-            self._instances.append((instance, loaded))
-
-    def restore(self, session: Session) -> None:
-        """Make the session hold exactly these instances, with the values of the database."""
-        _ROLL_BACK(session)
-        session.expunge_all()
-        for instance, _ in self._instances:
-            if inspect(instance).was_deleted:
-                make_transient(instance)
-                make_transient_to_detached(instance)
-        _add(session, [instance for instance, _ in self._instances])
-        session.expire_all()
-        for instance, names in self._instances:
-            session.refresh(instance, names)
-        _COMMIT(session)
-
-
 def _add(session: Session, instances: list[object]) -> None:
     """Add detached instances to a session, without related new instances."""
     for instance in instances:
@@ -398,8 +354,6 @@ class Sessions:
 
     is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # whether a commit before a request had work
-    # The classes of instances that commits before requests have updated, until the next PUT.
-    updated: set[str] = field(default_factory=set)
     # Starts the app before the first use of a connection.
     starter: Starter | None = None
     # Errors of commits before requests.
@@ -475,34 +429,6 @@ class Sessions:
                 with _explained("", session, self.failures):
                     session.commit_by_arena()
 
-    def remember(self) -> Memory:
-        """Return the instances of the sessions. Call this without pending work."""
-        of_sync = {session: LoadedInstances(session) for session in self._sync}
-        of_async = {
-            session: LoadedInstances(session.sync_session) for session in self._async
-        }
-        return of_sync, of_async
-
-    async def arestore(self, memory: Memory) -> None:
-        """Restore the instances of all sessions, in the loop of the test."""
-        await self.aclose()
-        self.restore(memory)
-        _, of_async = memory
-        for session, loaded in of_async.items():
-            await session.run_sync(loaded.restore)
-        self._async = [*of_async]
-
-    def restore(self, memory: Memory) -> None:
-        """Restore the instances of the sync sessions. Close new sync sessions."""
-        self.updated.clear()
-        of_sync, _ = memory
-        for session in self._sync:
-            if session not in of_sync:
-                _close(session)
-        for session, loaded in of_sync.items():
-            loaded.restore(session)
-        self._sync = [*of_sync]
-
     def pending(self) -> int:
         """Return the number of instances that the next commit before a request writes."""
         pending: list[object] = []
@@ -521,11 +447,6 @@ class Sessions:
 
     def _all(self) -> list[FreshSession]:
         return [*self._sync, *map(_fresh, self._async)]
-
-    def roll_back(self) -> None:
-        """Roll back the sync sessions."""
-        for session in self._sync:
-            _ROLL_BACK(session)
 
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.

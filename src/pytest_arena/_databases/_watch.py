@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import sys
-from collections import defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._process import on_audit_events, on_stat
-from pytest_arena._values import PLAIN, counted
+from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -468,6 +468,7 @@ def _absolute(name: Any) -> str:
 
 
 _MOST_LINES = 4
+_PLAIN = {dict, defaultdict, OrderedDict, Counter, list, deque, set}
 
 
 class ModuleContainers:
@@ -510,5 +511,5 @@ class ModuleContainers:
             if is_left_out or not path.is_relative_to(self._root):
                 continue
             for name, value in [*vars(module).items()]:
-                if type(value) in PLAIN and not name.startswith("__"):
+                if type(value) in _PLAIN and not name.startswith("__"):
                     yield f"{module.__name__}.{name}", value

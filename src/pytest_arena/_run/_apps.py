@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,6 @@ from pytest_arena._app._kind import (
     as_asgi,
     build_app,
     check_app,
-    enclosed,
-    is_sibling,
     is_wsgi,
     may_be_app,
     unwrapped,
@@ -93,26 +90,13 @@ class Apps:
         return apps
 
     def knows(self, app: object) -> bool:
-        """Return whether this app is, wraps or encloses an app under test."""
-        parts = (*unwrapped(app), *enclosed(app))
+        """Return whether this app is or wraps an app under test."""
+        parts = [*unwrapped(app)]
         for app_in_use in self._in_use():
             for inner in unwrapped(app_in_use):
                 if any(part is inner for part in parts):
                     return True
         return False
-
-    def test_of_request(self, app: object) -> RunningTest | None:
-        """Return the test to which a request of the user's client to this app belongs.
-
-        If no app is in use, or `arena_app` names a factory, each app counts as the app under test.
-        An app that shares an endpoint with an app in use counts too, but proves no scenario.
-        """
-        apps = self._in_use()
-        is_named = self.factory is None and bool(apps)
-        is_known = not is_named or self.knows(app)
-        if is_known or any(is_sibling(app, app_in_use) for app_in_use in apps):
-            return self._current.on_top()
-        return None
 
     def load(self) -> None:
         """Import and check the app.
@@ -182,12 +166,10 @@ class Apps:
 
     def state(self) -> AppState:
         """Record the present state of the named app, and of the apps that outlive a test."""
-        return AppState(self.named, self.session_state, self.wide_runs.values())
+        return AppState(self.named)
 
     def use(self, app: ASGIApp, test: RunningTest) -> None:
         """Let the clients of a test talk to this app."""
-        if app is not self.named:
-            test.remember_app(*test.app_states, AppState(app))
         test.app_runs.append(self._begin(app, test))
 
     def start(self) -> None:
@@ -238,7 +220,7 @@ class Apps:
 
     def live_server(self, port: int = 0) -> LiveServer:
         """Return the live server. The first call creates it, on a free port if ``port`` is 0."""
-        if self.live is None or self.live.process != os.getpid():
+        if self.live is None:
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
             self.live = LiveServer(self, port=port)
@@ -292,28 +274,10 @@ class Apps:
         """Run the app's lifespan once, in a loop of a separate thread."""
         with session_lifespan(app, serves_tests=True) as state:
             self.session_state = state
-            test = self._current.test
-            # The client of this test may be the first that needs the lifespan.
-            if test is not None and test.has_level:
-                test.remember_app(*test.app_states, AppState(None, state))
             try:
                 yield
             finally:
                 self.session_state = None
-
-    def note_starter(self, owner: object) -> None:
-        """Note a wide fixture as the starter of each new lifespan."""
-        for app_run in self.wide_runs.values():
-            app_run.note_starter(owner)
-
-    def close_lifespans_of(self, owner: object) -> None:
-        """Shut down the apps that a wide fixture has started, also for another fixture's client.
-
-        The end of the fixture's level undoes the writes of their start-up.
-        """
-        with ExitStack() as stack:
-            for app_run in self.wide_runs.values():
-                stack.callback(app_run.close_lifespans_of, owner)
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""

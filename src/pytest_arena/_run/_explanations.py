@@ -25,7 +25,6 @@ from pytest_arena._config._load import blame, project_modules
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._product import loaded
-from pytest_arena._run._long_sessions import shown_row, table_of
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -79,10 +78,22 @@ def stale_lines(
                     expression, state, variables, session_instances, is_async=is_async
                 )
                 lines[id(value)] = (
-                    f"`{expression}` ({shown_row(state)}) was loaded before {request} changed its "
+                    f"`{expression}` ({_shown_row(state)}) was loaded before {request} changed its "
                     f"{', '.join(columns)}: `{statement}`"
                 )
     return list(lines.values())
+
+
+def _table_of(state: State) -> str:
+    """Return the name of the table that an instance is mapped to."""
+    return str(getattr(state.mapper.local_table, "name", ""))
+
+
+def _shown_row(state: State) -> str:
+    """Return the row of an instance as a message shows it: ``tickets id=1``."""
+    columns = [column.name for column in state.mapper.primary_key]
+    key = zip(columns, state.identity or (), strict=False)
+    return " ".join([_table_of(state), *(f"{name}={value}" for name, value in key)])
 
 
 # The values that a statement names, read from `__dict__`: reading an attribute may load rows.
@@ -219,7 +230,7 @@ def _stale_columns(
         ]
         for part in parts:
             written = [
-                column for column in old if _sets_column(column, table_of(state), part)
+                column for column in old if _sets_column(column, _table_of(state), part)
             ]
             if written:
                 return part.request, written
@@ -273,7 +284,7 @@ def _is_row_of(
     # The table's name has a prefix for its database (analytics/visits) or schema (audit.log).
     name_in_database = change.table.rpartition("/")[2]
     name_in_schema = name_in_database.rpartition(".")[2]
-    if name_in_schema != table_of(state):
+    if name_in_schema != _table_of(state):
         return False
     keys = zip(state.mapper.primary_key, state.identity or (), strict=False)
     for column, value in keys:
@@ -415,23 +426,6 @@ connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 
 
-def removed_from_state(error: BaseException, removed: Mapping[str, str]) -> str:
-    """Explain that pytest-arena removed an attribute of ``app.state``. Return "" for another error.
-
-    ``removed`` has the names of removed attributes, each with the test that had set it.
-    """
-    name = str(getattr(error, "name", ""))
-    if name in removed and "'State' object" in str(error):
-        return _REMOVED.format(name, removed[name])
-    return ""
-
-
-_REMOVED = """\
-pytest-arena removed `app.state.{0}` after {1}, which had set it: each test starts with the
-app.state that was there before. A flag in a module, such as `if not _started:`, outlives the test
-next: if not hasattr(app.state, "{0}"):   in place of the flag"""
-
-
 def not_loaded(error: BaseException) -> str:
     """Explain that an async session cannot load an attribute when code reads it, or return ""."""
     is_missing = isinstance(error, MissingGreenlet)
@@ -441,7 +435,7 @@ def not_loaded(error: BaseException) -> str:
         return ""
     for state, key in _attributes_being_loaded(error):
         name = f"{state.class_.__name__}.{key}"
-        words = _NOT_LOADED.format(name, shown_row(state), key)
+        words = _NOT_LOADED.format(name, _shown_row(state), key)
         is_relationship = key in state.mapper.relationships
         return words + _LOADER_OPTION.format(name) if is_relationship else words
     return ""

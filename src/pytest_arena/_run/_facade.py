@@ -485,7 +485,7 @@ class Observer:
         """Return why the changes around these moments are unknown, "" if they are known."""
         levels = self._moments.levels()
         if any(moment.levels != levels for moment in moments):
-            return "the request belongs to a wider fixture or to another example of Hypothesis"
+            return "the request belongs to a wider fixture"
         if all(moment.knows(database) for moment in moments):
             return ""
         isolation = database.isolation.name if database.isolation else "this isolation"

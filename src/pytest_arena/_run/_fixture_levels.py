@@ -1,27 +1,24 @@
-"""Levels of tests, wider fixtures and examples."""
+"""Levels of tests and wider fixtures."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._app_state import OVERRIDES, AppState
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._origin import OF_WIDE_FIXTURE, OWNERS, WORK
-from pytest_arena._run._long_sessions import LongSessions
 from pytest_arena._run._story import lost_by_fixture, lost_words
-from pytest_arena._run._test import Current, RunningTest, Watcher
+from pytest_arena._run._test import Current, RunningTest
 from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
 from pytest_arena.errors import (
     ArenaError,
-    ConnectionLeak,
     IsolationError,
     LateWorkError,
 )
@@ -29,11 +26,8 @@ from pytest_arena.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._app._app_run import AppRun
     from pytest_arena._config._read import Config
-    from pytest_arena._databases._sessions import Memory
     from pytest_arena._ledger import Ledger
-    from pytest_arena._process import AnyTask
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._processes import Process
     from pytest_arena._run.leaks._leaks import HeldBeforeLevel
@@ -57,18 +51,11 @@ class WideFixture:
     # Identifies the fixture's levels. If its first level was dropped as clean, its tear-down gets
     # another level.
     serial: int = field(default_factory=count(-1, -1).__next__)
-    lasts_whole_run: bool = False  # whether the fixture lives until the end of the run
-    # The state of the app before the set-up, if the end of the fixture restores it.
-    app_state: AppState | None = None
     # As in `ThreadOwner`.
     end: str = "the fixture's tear-down"
     is_lifespan: bool = False
     request: object = None
     is_up: bool = True
-
-    def remember_app(self, state: AppState | None) -> None:
-        """Record the state of the app, which pytest-arena restores when the fixture ends."""
-        self.app_state = state
 
     def note_end(self) -> None:
         """Note that the fixture has ended."""
@@ -76,7 +63,7 @@ class WideFixture:
 
 
 class FixtureLevels:
-    """The levels of wider fixtures, of the test above them, and of its examples."""
+    """The levels of wider fixtures, and of the test above them."""
 
     def __init__(
         self,
@@ -96,9 +83,6 @@ class FixtureLevels:
         self._config = config
         # The programs that a test or a wider fixture has started.
         self.processes: dict[object, list[Process]] = {}
-        self.long_sessions = LongSessions()
-        # Wider fixtures that have changed the app's state, in the order of their set-up.
-        self._app_changers: list[WideFixture] = []
 
     # The test
 
@@ -142,7 +126,6 @@ class FixtureLevels:
                     self.finish_above(level)
                     before = self.levels.held_before(level)
                     self._empty_sessions(test, before)
-                    self._forget_rows(level, before)
                 changed = self.levels.leave(level)
                 test.note_changed(changed)
         except Exception as error:  # noqa: BLE001 - the report of the test has it
@@ -227,16 +210,10 @@ class FixtureLevels:
             for app_run in self._apps.wide_runs.values():
                 stack.callback(app_run.close_lifespans_of_tests)
             stack.callback(test.end_exchanges)
-        for app_run in test.app_runs:
-            for line in app_run.cut_off():
-                self._ledger.note(
-                    "{test} has ended, and work that the app's start-up had begun was cut off: "
-                    f"{line}. Await it in the lifespan, before or after the `yield`"
-                )
 
     def _end_tasks(self, test: RunningTest) -> None:
         # Called after `_close_clients`: an open request may need its database to finish.
-        test.late_work.end(test.gate.registry.late)
+        test.late_work.end()
         for line in self._tasks.end():
             if line not in test.late_work.cut_off:
                 self._ledger.note(
@@ -244,12 +221,7 @@ class FixtureLevels:
                 )
 
     def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
-        cancel_jobs = test.late_work.cancel_jobs
-        if level is not None and test.plan.has_examples:
-            for upper in self.levels.above(level):
-                if isinstance(upper.owner, Examples):
-                    self.levels.end_leaks(upper, upper.serial, cancel_jobs)
-        self.levels.end_leaks(level, test.serial, cancel_jobs)
+        self.levels.end_leaks(level, test.serial)
 
     def _empty_sessions(self, test: RunningTest, before: HeldBeforeLevel) -> None:
         kinds = empty_sessions(before)
@@ -262,27 +234,9 @@ class FixtureLevels:
                 "Session.remove() in an autouse fixture"
             )
 
-    def _forget_rows(self, level: Level, before: HeldBeforeLevel) -> None:
-        if before.sessions:
-            self.long_sessions.restore(before, level.name)
-
     def _restore_app_state(self, test: RunningTest) -> None:
-        # Two states may be of the same app. The older one must be restored last.
-        for state in reversed(test.app_states):
-            for line in self._restore(state, test.plan.name):
-                self._ledger.note(f"{{test}} {line}")
-
-    def _restore(self, state: AppState, name: str) -> list[str]:
-        """Restore the app's state after a test or fixture. Return lines for the summary.
-
-        The caller puts the name of the test or fixture before each line.
-        """
-        changed = state.restore()
-        self._ledger.restored.update(dict.fromkeys(changed, name))
-        lines = [f"changed {value}, {_UNRESTORED}" for value in state.unrestored()]
-        if OVERRIDES in changed:
-            lines.append("left app.dependency_overrides; restored")
-        return lines
+        if test.app_state is not None:
+            test.app_state.restore()
 
     # Wider fixtures
 
@@ -302,13 +256,9 @@ class FixtureLevels:
         ):
             levels.enter(level)
             try:
-                with (
-                    levels.gate.keeping_settings(owner.serial),
-                    self._remembering_app_state(owner),
-                ):
+                with levels.gate.keeping_settings(owner.serial):
                     yield
                 self._note_lost_writes(owner)
-                self._apps.note_starter(owner)
             except BaseException:
                 self.leave(owner)
                 raise
@@ -322,62 +272,6 @@ class FixtureLevels:
                 raise lost_by_fixture(owner.name, lost)
             if self._config.lost_writes == "warn":
                 self._ledger.note(f"{owner.name} {lost_words(lost)}")
-
-    @contextmanager
-    def _remembering_app_state(self, owner: WideFixture) -> Iterator[None]:
-        """Record the state of the app before the set-up, if the set-up changes it."""
-        test = self._current.test
-        if test is not None and (
-            self.levels.find(test) is not None or _test_changed_app(test)
-        ):
-            yield  # the end of the test restores the app's state
-            return
-        owner.remember_app(self._apps.state())
-        requesters = [
-            requester
-            for requester in owner.requesters
-            if not _fixture_changed_app(requester)
-        ]
-        try:
-            yield
-        finally:
-            self._keep_changed_app_state(owner, requesters)
-
-    def _keep_changed_app_state(
-        self, owner: WideFixture, requesters: list[WideFixture]
-    ) -> None:
-        """Keep the recorded state of the app, if the set-up of a wider fixture changed the app.
-
-        The change outlives the fixture's ``requesters``, so their end must not undo it.
-        """
-        if not _fixture_changed_app(owner):
-            owner.remember_app(None)
-            return
-        self._app_changers.append(owner)
-        for requester in requesters:
-            if requester.app_state is not None:
-                requester.remember_app(requester.app_state.record_again())
-
-    def _restore_app_state_of(self, owner: object) -> None:
-        """Restore the state that the app had before a wider fixture.
-
-        If a later fixture has changed the state too, the end of that fixture restores this state.
-        """
-        if not isinstance(owner, WideFixture) or owner not in self._app_changers:
-            return
-        state = owner.app_state
-        if state is None:
-            return
-        owner.remember_app(None)
-        place = self._app_changers.index(owner)
-        del self._app_changers[place]
-        if place < len(self._app_changers):
-            self._app_changers[place].remember_app(state)
-            return
-        lines = self._restore(state, owner.name)
-        if not owner.lasts_whole_run:
-            for line in lines:
-                self._ledger.note(f"{owner.name} {line}")
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:
@@ -396,19 +290,21 @@ class FixtureLevels:
         the fixture's level is above the test's level, and ends with it.
         """
         test = self._current.test
-        levels = self.levels
-        if test is None or test.plan.stage is not Stage.SEEDED:
+        if test is None:
             yield
             return
-        is_app_untouched = not _test_changed_app(test)
-        dropped = levels.drop_clean_levels_of_test()
+        has_changed_app = test.has_changed_app
+        dropped: dict[Level, HeldBeforeLevel] = {}
+        if test.plan.stage is Stage.SEEDED:
+            dropped = self.levels.drop_clean_levels_of_test()
         try:
             yield
         finally:
             for level in reversed(dropped):
-                levels.enter(level, dropped[level])
-            if is_app_untouched:
-                test.remember_app(*(state.record_again() for state in test.app_states))
+                self.levels.enter(level, dropped[level])
+            if not has_changed_app:
+                # The overrides of the fixture stay after the test.
+                test.remember_app(self._apps.state())
 
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
@@ -438,16 +334,13 @@ class FixtureLevels:
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
-            self._restore_app_state_of(owner)
             return
         try:
             self.finish_above(level)
             self.end_processes(owner)
-            self._apps.close_lifespans_of(owner)
             self._apps.close_of(owner)
-            self._forget_rows(level, self.levels.held_before(level))
+            empty_sessions(self.levels.held_before(level))
         finally:
-            self._restore_app_state_of(owner)
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.
             if self.levels.find(owner) is level:
@@ -456,18 +349,6 @@ class FixtureLevels:
                     self.levels.leave(upper)
                 self.levels.leave(level)
             self.levels.gate.registry.refuse_ended_owners()
-
-    @contextmanager
-    def forked_test(self, name: str) -> Iterator[None]:
-        """Enter a level around a test that runs in a fork. A killed fork may leave writes."""
-        level = Level(object(), name)
-        self.levels.enter(level)
-        try:
-            yield
-        finally:
-            # The end of a wider fixture may already have left this level.
-            if self.levels.find(level.owner) is not None:
-                self.leave_unfinished(level)
 
     def finish_above(
         self, level: Level | None, *, requester: WideFixture | None = None
@@ -511,130 +392,3 @@ class FixtureLevels:
                 fix="ask for the fixture in the test's arguments",
             )
         )
-
-
-_UNRESTORED = (
-    "which pytest-arena does not restore, because a library defines its class or a base of it. "
-    "Empty it in an autouse fixture"
-)
-
-
-def _fixture_changed_app(fixture: WideFixture) -> bool:
-    """Return whether the app's state has changed since the fixture's set-up began."""
-    return fixture.app_state is not None and fixture.app_state.is_changed()
-
-
-def _test_changed_app(test: RunningTest) -> bool:
-    return any(state.is_changed() for state in test.app_states)
-
-
-class Examples:
-    """A level for each example of Hypothesis, above the test's level.
-
-    For each example pytest-arena also restores the instances that fixtures left in sessions, and
-    the cookies that they left in clients. The level of the last example stays until the test ends,
-    so that a user can inspect the database after a failed example.
-
-    An example costs one enter and one leave of a level, and a query for each instance that a
-    fixture has left in ``db_session``.
-    """
-
-    def __init__(
-        self,
-        test: RunningTest,
-        fixtures: FixtureLevels,
-        serials: Iterator[int],
-        watcher: Watcher | None,
-    ) -> None:
-        self._test = test
-        self._fixtures = fixtures
-        self._levels = fixtures.levels
-        self._serials = serials
-        self._watcher = watcher
-        self._sessions: Memory | None = None
-        self._level: Level | None = None
-        self._restores: list[Callable[[], object]] = []
-        self._tasks_of_fixtures: set[AnyTask] = set()
-
-    def begin(self) -> None:
-        """Begin an example of a sync test."""
-        if self._sessions is None:
-            self._test.sessions.commit()
-            self._sessions = self._remember()
-        else:
-            self._leave()
-            self._test.sessions.restore(self._sessions)
-        self._enter()
-
-    async def abegin(self) -> None:
-        """Begin an example of an async test, in its loop."""
-        if self._sessions is None:
-            await self._test.sessions.acommit()
-            self._sessions = self._remember()
-        else:
-            await self._test.tasks.aend_of_example(self._tasks_of_fixtures)
-            self._leave()
-            await self._test.sessions.arestore(self._sessions)
-        self._enter()
-        self._tasks_of_fixtures = self._test.tasks.of_fixtures()
-
-    def end(self) -> None:
-        """End an example that passed.
-
-        Raises:
-            ConnectionLeak: the example has left a transaction or a connection open.
-        """
-        self._test.sessions.roll_back()
-        if self._level is not None:
-            self._levels.end_leaks(self._level, self._level.serial)
-
-    async def aend(self) -> None:
-        """End an example of an async test, in its loop, after its sessions are closed."""
-        await self._test.tasks.aend_of_example(self._tasks_of_fixtures)
-        self.end()
-
-    def _remember(self) -> Memory:
-        test = self._test
-        # `_leave` calls the last callback first. A shutdown needs the example's app.state.
-        self._restores = [state.record_again().restore for state in test.app_states]
-        self._restores += [app_run.remember() for app_run in test.app_runs]
-        self._restores += [
-            partial(_close_app_runs_since, test.app_runs, len(test.app_runs)),
-            partial(_truncate, test.app_states, len(test.app_states)),
-            partial(_truncate, test.ledger.requests, len(test.ledger.requests)),
-            partial(test.cut, len(test.turns)),
-        ]
-        if self._watcher is not None:
-            self._restores.append(self._watcher.remember())
-        return test.sessions.remember()
-
-    def _enter(self) -> None:
-        self._level = Level(
-            self, f"an example of {self._test.plan.name}", next(self._serials)
-        )
-        self._levels.enter(self._level)
-
-    def _leave(self) -> None:
-        self._test.take_lost()
-        self._test.sessions.roll_back()
-        with ExitStack() as stack:
-            for restore in self._restores:
-                stack.callback(restore)
-        level = self._levels.find(self)
-        self._level = None
-        if level is not None:
-            # The failure of the example is reported, so its leak is not.
-            with suppress(ConnectionLeak):
-                self._levels.end_leaks(level, level.serial)
-            empty_sessions(self._levels.held_before(level))
-            self._fixtures.leave_unfinished(level)
-
-
-def _close_app_runs_since(app_runs: list[AppRun], number: int) -> None:
-    for app_run in app_runs[number:]:
-        app_run.close()
-    del app_runs[number:]
-
-
-def _truncate(things: list[Any], number: int) -> None:
-    del things[number:]

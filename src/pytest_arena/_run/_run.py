@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from contextlib import ExitStack, suppress
 from itertools import count
@@ -17,7 +16,7 @@ from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
-from pytest_arena._databases._watch import ModuleContainers, watch_imports
+from pytest_arena._databases._watch import watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
@@ -25,11 +24,10 @@ from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, logical_stack
-from pytest_arena._process import without_mocks
 from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
-from pytest_arena._run._fixture_levels import Examples, FixtureLevels
+from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
 from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
 from pytest_arena._run.leaks._loop_tasks import Tasks
@@ -40,11 +38,10 @@ from pytest_arena.errors import (
     ConnectionLeak,
     LateWorkError,
     LifespanError,
-    causes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pluggy import HookRelay
@@ -87,9 +84,8 @@ class ArenaRun:
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current, self.watcher)
         self._undo = ExitStack()
-        watch_own_clients(self._undo, self.apps.test_of_request)
+        watch_own_clients(self._undo, self.current.on_top)
         self._end_imports = watch_imports()
-        self._module_containers = ModuleContainers(config.root)
         self.fixtures = FixtureLevels(
             self.levels,
             self.current,
@@ -127,7 +123,6 @@ class ArenaRun:
         self._find_engines()
         self._end_imports()
         self.connections.note_early_threads()
-        self._module_containers = ModuleContainers(self.config.root)
         note_other_apps(self.apps.named)
 
     def _check_migrations(self) -> None:
@@ -194,12 +189,6 @@ class ArenaRun:
             except ArenaError as error:  # this test is not the one that failed
                 self.ledger.note(error.what)
 
-    def new_examples(self) -> Examples:
-        """Return the object that begins and ends the examples of the running test."""
-        return Examples(
-            self.current.running(), self.fixtures, self.serials, self.watcher
-        )
-
     def interrupt(self) -> None:
         """Cancel the running statements of a test that was interrupted."""
         for checkout in self.connections.checked_out():
@@ -242,12 +231,9 @@ class ArenaRun:
 
         Mocks or the clock of the test may have changed the content of those templates.
         """
-        is_fork = os.getpid() != self._process
         try:
-            if not is_fork:
-                self.fixtures.finish_above(None)
-            with without_mocks():
-                self.databases.provision.renew(test, is_fork=is_fork)
+            self.fixtures.finish_above(None)
+            self.databases.provision.renew(test)
             self.gate.invalidate_stale()
         except (ArenaError, Held) as error:
             return [error]
@@ -461,15 +447,13 @@ class ArenaRun:
         from pytest_arena._run import _explanations  # noqa: PLC0415 - only failed tests need it
 
         words = (
-            self.fixtures.long_sessions.explain(error)
-            or _explanations.not_loaded(error)
+            _explanations.not_loaded(error)
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
             or _explanations.connection_of_earlier_test(
                 error, self.ledger.ended_connections
             )
             or _explanations.no_connection_left(error)
-            or _explanations.removed_from_state(error, self.ledger.restored)
             or _explanations.bound_to_another_loop(
                 error, has_session_lifespan=self.config.lifespan == "session"
             )
@@ -501,20 +485,11 @@ class ArenaRun:
                 return _ANOTHER.format(database.name, first.name, lines)
         return ""
 
-    def missing_file(self, errors: Iterable[BaseException | None]) -> list[str]:
-        """Explain an error about a missing file that is the app's database. Return the lines."""
-        for error in errors:
-            for cause in causes(error):
-                file = self.databases.files.missed_by(cause)
-                if file:
-                    return [_ELSEWHERE.format(file)]
-        return []
-
     def story(self) -> list[StoryPart]:
         """Return what the running test has changed so far."""
         if self.test is None:
             return []
-        return _story.story_parts(self.test, self._module_containers.grown())
+        return _story.story_parts(self.test)
 
     def stale(
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]
@@ -592,10 +567,6 @@ _ITS_FIXTURE = "a fixture"
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
-_ELSEWHERE = """\
-{} does not exist: the database of this test is in another file
-next: copy it by a connection of the engine: VACUUM INTO 'copy.db'
-or have a fixture set the path that the app uses to make_url(arena.url).database"""
 _ANOTHER = """\
 the database {0!r} begins empty: arena_schema is for {1!r}, the app's first database
 next, if the tests alone use {0!r}: delete their engine, and use db_session or arena.session()
@@ -605,53 +576,43 @@ or, in pytest's configuration, if the app uses both:
 
 
 def conducted(
-    function: Callable[..., Any], test: RunningTest, examples: Examples | None
+    function: Callable[..., Any], test: RunningTest, *, is_example: bool
 ) -> Callable[..., Any]:
-    """Return a function that replaces the test's function and calls it.
+    """Return a coroutine function that replaces the test's and calls it.
 
-    For a coroutine, it closes clients, lifespan and sessions in the coroutine's loop. With
-    ``examples``, Hypothesis calls it for each example, and each call begins with the same state.
+    It closes clients, lifespan and sessions in the coroutine's loop. With ``is_example``,
+    Hypothesis calls it for each example. Then the end of the test closes them.
     """
-    if not inspect.iscoroutinefunction(function):
-        return function if examples is None else _beginning(function, test, examples)
+
+    async def run(*args: object, **kwargs: object) -> None:
+        __tracebackhide__ = True
+        await test.astart()
+        # The runner's task may have begun before the test, with another context.
+        work = WORK.set(test.late_work.own)
+        wide_fixture = OF_WIDE_FIXTURE.set(None)
+        try:
+            await function(*args, **kwargs)
+        finally:
+            OF_WIDE_FIXTURE.reset(wide_fixture)
+            WORK.reset(work)
+
+    @functools.wraps(function)
+    async def example(*args: object, **kwargs: object) -> None:
+        __tracebackhide__ = True
+        test.begin_call()
+        await run(*args, **kwargs)
 
     @functools.wraps(function)
     async def closing(*args: object, **kwargs: object) -> None:
         __tracebackhide__ = True
-        if examples is not None:
-            await examples.abegin()
         test.begin_call()
         try:
-            await test.astart()
-            # The runner's task may have begun before the test, with another context.
-            work = WORK.set(test.late_work.own)
-            wide_fixture = OF_WIDE_FIXTURE.set(None)
-            try:
-                await function(*args, **kwargs)
-            finally:
-                OF_WIDE_FIXTURE.reset(wide_fixture)
-                WORK.reset(work)
+            await run(*args, **kwargs)
             await test.asettle()
         except BaseException:
             test.note_unfinished(_story.uncommitted(test))
             await test.aclose_failed()
             raise
         await test.aclose()
-        if examples is not None:
-            await examples.aend()
 
-    return closing
-
-
-def _beginning(
-    function: Callable[..., Any], test: RunningTest, examples: Examples
-) -> Any:
-    @functools.wraps(function)
-    def beginning(*args: object, **kwargs: object) -> None:
-        __tracebackhide__ = True
-        examples.begin()
-        function(*args, **kwargs)
-        test.late_work.settled()
-        examples.end()
-
-    return beginning
+    return example if is_example else closing

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 
-def story_parts(test: RunningTest, containers: Sequence[str]) -> list[StoryPart]:
+def story_parts(test: RunningTest) -> list[StoryPart]:
     """Return what the running test has changed so far, in order. Never raises.
 
-    ``containers`` are lines about containers in the app's modules. The story is empty without a
-    used database.
+    The story is empty without a used database.
     """
     reader = _StoryReader(test)
     below = list(reader.below())
@@ -54,8 +53,6 @@ def story_parts(test: RunningTest, containers: Sequence[str]) -> list[StoryPart]
     has_changes = any(part.changes or part.notes for part in own)
     if not (test.turns or test.gate.registry.has_used or has_changes):
         return []
-    title = "in the app's modules, by this test or an earlier one"
-    own += _parts_of({title: containers})
     return [*reader.databases(), *below, *own]
 
 
@@ -122,9 +119,7 @@ class _StoryReader:
             changes = self._changes(depth=depth)
             if changes:
                 level = self._levels[-1 - depth]
-                # Only the level of an example can be above the test's level.
-                title = "the test's fixtures" if level.is_test else level.name
-                yield StoryPart(title, changes, rows=0)
+                yield StoryPart(level.name, changes, rows=0)
 
     def own(self) -> Iterator[StoryPart]:
         """Yield the changes turn by turn. Then yield those of databases that know only the sum."""
@@ -375,7 +370,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     lines += [line for line, turn in unseen.items() if turn is None]
     joined = [writes for writes in _pending_writes(test) if writes.is_in_outer]
     if joined:
-        advice = _DELETE_FIXTURE if test.plan.hides_session else _USE_FIXTURE
+        advice = _USE_FIXTURE
         if not any(_where(writes, test) for writes in joined):
             advice += ", or commit the outer transaction"
         lines += [_OUTER, advice]
@@ -388,8 +383,9 @@ def uncommitted(test: RunningTest) -> list[str]:
 _OUTER = (
     "its session joins an outer transaction: session.commit() does not commit the rows"
 )
-_DELETE_FIXTURE = "next: delete the fixture `db_session` (it hides pytest-arena's)"
-_USE_FIXTURE = "next: use pytest-arena's `db_session`"
+_USE_FIXTURE = (
+    "next: use pytest-arena's `db_session`, and delete a fixture of this name"
+)
 
 
 def _pending_writes(test: RunningTest) -> list[PendingWrites]:
@@ -519,8 +515,6 @@ def _late_work(test: RunningTest) -> list[str]:
         shown.append(f"and {more} more")
     awaited = "await " if test.plan.is_async else ""
     shown.append(f"next: {awaited}arena.settled()   before the test checks the result")
-    if not test.plan.has_arena:
-        shown.append("      `arena` is a fixture: name it among the test's arguments")
     return shown
 
 

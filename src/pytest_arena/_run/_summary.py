@@ -1,4 +1,4 @@
-"""Collects the facts of the summary from this process, its forks and its workers."""
+"""Collects the facts of the summary from this process and its workers."""
 
 from __future__ import annotations
 
@@ -220,10 +220,10 @@ _SUMMARY = "arena"
 
 
 class FactsOfProcesses:
-    """The facts of this process, its forks and its workers. A worker sends them to its controller.
+    """The facts of this process and its workers. A worker sends them to its controller.
 
-    The last report of each test carries the facts of the test, and the notes until then. A fork
-    can send facts only by reports, and a worker may crash before its end.
+    The last report of each test carries the facts of the test, and the notes until then, because
+    a worker may crash before its end.
     """
 
     def __init__(self, config: Any, ledger: Ledger) -> None:
@@ -236,8 +236,8 @@ class FactsOfProcesses:
         self._late: dict[str, None] = {}
         # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
-        is_shared = self._output is not None or config.getoption("dist", "no") != "no"
-        self.travel = is_shared or config.pluginmanager.has_plugin("pytest_forked")
+        is_worker = self._output is not None
+        self.travel = is_worker or config.getoption("dist", "no") != "no"
         self.mistake = ""
         self.summary: Summary | None = None
 

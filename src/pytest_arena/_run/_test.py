@@ -61,9 +61,6 @@ class Watcher(Protocol):
     def asserted(self, place: str, text: str) -> None:
         """Called when an assertion has passed."""
 
-    def remember(self) -> Callable[[], object]:
-        """Return a function that restores the present state before the next example."""
-
     def note_lost(self, words: str) -> None:
         """Called when a request of the test has lost writes."""
 
@@ -169,10 +166,7 @@ class Turn:
 
     @property
     def went_well(self) -> bool:
-        """Whether each request has a status below 400. Then the app meant to commit.
-
-        False for a turn without requests: its example is over.
-        """
+        """Whether each request has a status below 400. Then the app meant to commit."""
         statuses = [request.status or REFUSAL for request in self.records]
         return max(statuses, default=REFUSAL) < REFUSAL
 
@@ -188,11 +182,6 @@ class Turn:
                 if not statement.lstrip().startswith("SELECT"):
                     return True
         return False
-
-    @property
-    def is_update(self) -> bool:
-        """Whether a request is a PUT or PATCH."""
-        return any(request.method in {"PUT", "PATCH"} for request in self.records)
 
     def add_request(self) -> None:
         """Note that another request begins before the first one has ended."""
@@ -210,11 +199,6 @@ class Turn:
         self.after = None
 
 
-_IDLE_UPDATE = (
-    "{{test}} changed a loaded {0} and sent a {1}. pytest-arena committed the change before the "
-    "request, and the request wrote nothing: the test may pass without the app. Change the data "
-    "of the request, not the instance, or commit db_session in the test"
-)
 REFUSAL = 400
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
@@ -244,14 +228,14 @@ class RunningTest(Hooks):
     askers: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, object]] = dict
-    app_states: list[AppState] = field(default_factory=list)
+    app_state: AppState | None = None  # when the test's level was entered
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     app_errors: list[tuple[str, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
-    # Lost writes of requests, also of examples whose turns are forgotten.
+    # Lost writes of requests.
     lost: list[tuple[Request, LostWork]] = field(default_factory=list)
     # Lost writes of the test and its fixtures since the last turn.
     own_lost: list[LostWork] = field(default_factory=list)
@@ -325,8 +309,8 @@ class RunningTest(Hooks):
         self.lost_by_calls.clear()
 
     def start_early(self) -> None:
-        """Let the app start in the test's loop, if it has a lifespan and the test no examples."""
-        if self.app_runs[-1].has_lifespan and not self.plan.has_examples:
+        """Let the app start in the test's loop, if it has a lifespan."""
+        if self.app_runs[-1].has_lifespan:
             self.start_in_loop()
 
     def start_in_loop(self) -> None:
@@ -509,8 +493,6 @@ class RunningTest(Hooks):
     def end_request(self) -> None:
         """End a request and its redirects, and the turn if this was its last open request."""
         with self._lock:
-            if not self.under_way:  # the example of this request is over
-                return
             self.under_way -= 1
             if not self.under_way:
                 self._end_turn(self.turns[-1])
@@ -524,17 +506,6 @@ class RunningTest(Hooks):
             self._checkouts_at_end = -1
             self._app_writes |= self.own_writes() - turn.held
         turn.end(self.moments.now(), registry.checkouts)
-        if self.sessions.updated and turn.is_update:
-            self._note_idle_update(turn)
-
-    def _note_idle_update(self, turn: Turn) -> None:
-        """Note the only request of a turn if it succeeded and wrote nothing."""
-        classes = ", ".join(sorted(self.sessions.updated))
-        self.sessions.updated.clear()
-        is_idle = turn.went_well and not turn.has_sent_writes
-        if is_idle and len(turn.records) == 1:
-            method = turn.records[0].method
-            self.ledger.note(_IDLE_UPDATE.format(classes, method))
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
@@ -668,11 +639,16 @@ class RunningTest(Hooks):
     def enter(self, state: AppState) -> None:
         """Note that the test's level is entered, with the state of the app then."""
         self.has_level = True
-        self.app_states = [state]
+        self.app_state = state
 
-    def remember_app(self, *states: AppState) -> None:
-        """Record the states that pytest-arena restores when the test ends."""
-        self.app_states[:] = states
+    def remember_app(self, state: AppState) -> None:
+        """Record the state that pytest-arena restores when the test ends."""
+        self.app_state = state
+
+    @property
+    def has_changed_app(self) -> bool:
+        """Whether the test has changed the state of an app."""
+        return self.app_state is not None and self.app_state.is_changed()
 
     def restart_counting(self) -> None:
         """Make the present turn and open `expect_changes` blocks count changes from now on."""

@@ -85,9 +85,6 @@ class OwnWork:
     def note_failure(self, error: Exception) -> None:
         """Do nothing: only the app's work is reported."""
 
-    def note_cancelled(self, lines: Iterable[str]) -> None:
-        """Do nothing."""
-
     def note_call_into(self, _: asyncio.AbstractEventLoop) -> None:
         """Do nothing: the test does not wait for its calls into other loops."""
 
@@ -114,9 +111,6 @@ class LateWork:
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[AnyTask]] = {}
         self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
-        # The outermost frames of threads that still worked when the test stopped waiting. None
-        # before that.
-        self._threads_cut_off: dict[int, FrameType] | None = None
         # Whether the last wait left no work, and no request was answered since.
         self._is_done = False
 
@@ -238,30 +232,9 @@ class LateWork:
         self.is_over = True
         self.own.finish()
 
-    def end(self, late: dict[int, FrameType]) -> None:
-        """End this work with its test: cancel its timers, and refuse it connections.
-
-        ``late`` receives the outermost user frame of each thread that still works.
-        """
+    def end(self) -> None:
+        """End this work with its test: cancel its queued jobs, and refuse it connections."""
         self.finish()
-        cut_off = self._threads_cut_off
-        self._threads_cut_off = None
-        if cut_off is None or cut_off:
-            for thread, stack in self.threads().items():
-                frame = stack[-1]
-                # A thread with another outermost frame has begun other work.
-                if cut_off is None or cut_off.get(thread) is frame:
-                    late[thread] = frame
-        for job in self._background_jobs():
-            if not job.is_in_pool:
-                job.cancel()
-
-    def cancel_jobs(self) -> None:
-        """Cancel the jobs and timers that have not begun.
-
-        Call this after the search for leaked connections. A coroutine in another thread's loop may
-        await such a job. When the job is cancelled, the coroutine ends and returns its connection.
-        """
         for job in self._background_jobs():
             job.cancel()
 
@@ -342,10 +315,6 @@ class LateWork:
             lines = self.lines()
         if patience is None:
             self.cut_off += lines
-            self._threads_cut_off = {}
-            if lines:
-                for thread, stack in self.threads().items():
-                    self._threads_cut_off[thread] = stack[-1]
             self._endless.update(lines)
             self._is_done = not lines
         elif lines:

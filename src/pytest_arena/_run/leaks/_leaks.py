@@ -9,12 +9,12 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import scoped_session
-from sqlalchemy.orm.collections import collection_adapter
 
 # The public `close_all_sessions` would close the sessions of fixtures too.
 from sqlalchemy.orm.session import _sessions
@@ -46,41 +46,12 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
 
-    # The instances of a session. The value is the loaded attributes of a persistent instance, else
-    # None.
-    HeldInstances = WeakKeyDictionary[InstanceState[object], dict[str, object] | None]
+    HeldInstances = WeakSet[InstanceState[object]]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
 # Seconds to wait for a thread that uses a leaked connection.
 _PATIENCE = 1.0
-
-
-def held_instances(session: Session) -> HeldInstances:
-    """Return the instances of a session, with their loaded values.
-
-    The values cost a microsecond for each attribute of each instance.
-    """
-    held: HeldInstances = WeakKeyDictionary()
-    for instance in session:
-        state = inspect(instance)
-        held[state] = loaded_values(state) if state.persistent else None
-    return held
-
-
-def loaded_values(state: InstanceState[object]) -> dict[str, object]:
-    """Return the values of the attributes that an instance has loaded."""
-    names = state.mapper.attrs.keys()  # iterating over `attrs` itself yields no names
-    values = {name: state.dict[name] for name in names if name in state.dict}
-    for relationship in state.mapper.relationships:
-        if relationship.uselist and values.get(relationship.key) is not None:
-            values[relationship.key] = _members(values[relationship.key])
-    return values
-
-
-def _members(collection: Any) -> list[object]:
-    adapter = collection_adapter(collection)
-    return list(adapter) if adapter is not None else list(collection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +73,7 @@ class HeldBeforeLevel:
     def snapshot(
         cls, gate: Gate, sessions_of_tests: Collection[int] = ()
     ) -> HeldBeforeLevel:
-        """Return what is held now. Costs a microsecond for each attribute of each instance.
+        """Return what is held now. Costs a microsecond for each instance.
 
         ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
         """
@@ -119,7 +90,7 @@ class HeldBeforeLevel:
         instances = {}
         for session in sessions_in_use():
             with suppress(Exception):  # another thread uses the session
-                instances[session.hash_key] = held_instances(session)
+                instances[session.hash_key] = WeakSet(map(inspect, session))
         return cls(
             transactions=transactions,
             writes=sum(map(_number_of_writes, transactions)),
@@ -137,9 +108,7 @@ class HeldBeforeLevel:
         ]
         instances = {}
         for key, states in self.instances.items():
-            left = states.copy()
-            for state in others.instances.get(key, ()):
-                left.pop(state, None)
+            left = states.difference(others.instances.get(key, ()))
             if left or key not in others.instances:
                 instances[key] = left
         return HeldBeforeLevel(
@@ -298,9 +267,10 @@ def end_leaks(leaks: list[Checkout], serial: int) -> None:
 
 
 def empty_sessions(before: HeldBeforeLevel) -> list[str]:
-    """Expunge the pending objects that a test left in sessions that outlive it.
+    """Expunge the objects that a test left in sessions that outlive it.
 
-    Otherwise the next test would write them. Return the name of each object's class.
+    Otherwise the next test would read them, or write the pending ones. Return the name of the class
+    of each pending object.
     """
     emptied = []
     for session in sessions_in_use():
@@ -313,21 +283,35 @@ def empty_sessions(before: HeldBeforeLevel) -> list[str]:
 def _empty_session(session: Session, before: HeldBeforeLevel) -> list[tuple[int, str]]:
     if is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
         return []
-    states_before = before.instances.get(session.hash_key)
+    known = before.instances.get(session.hash_key)
     pending = [
         instance
         for instance in unflushed([session])
-        if inspect(instance) not in (states_before or ())
+        if inspect(instance) not in (known or ())
     ]
     with suppress(Exception):  # a task may use the session
         has_connection = any(held is session for held, _ in held_by_sessions())
-        if states_before is None and not has_connection:
+        if known is None and not has_connection:
             session.reset()
-        # Objects that a wider fixture has added stay in its session.
-        for instance in pending:
-            if instance in session:
-                session.expunge(instance)
+        _forget_instances(session, known or ())
     return [(session.hash_key, type(instance).__name__) for instance in pending]
+
+
+def _forget_instances(
+    session: Session, known: Container[InstanceState[object]]
+) -> None:
+    """Expunge the instances of a test. Expire the known ones, whose rows may be restored.
+
+    An async session cannot load an expired attribute when it is read, so its known instances keep
+    their values.
+    """
+    is_async = async_session(session) is not None
+    for instance in [*session]:
+        state = inspect(instance)
+        if state not in known:
+            session.expunge(instance)
+        elif state.persistent and not is_async:
+            session.expire(instance)
 
 
 def is_used_by_a_thread(session: Session) -> bool:

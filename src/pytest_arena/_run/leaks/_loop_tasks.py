@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from asyncio import all_tasks, current_task
+from asyncio import all_tasks
 from asyncio import wait as wait_for_tasks
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,23 +58,6 @@ class Tasks:
         self._known.update(tasks)
         for task in tasks:
             keep_for_wide_fixture(task)
-
-    def of_fixtures(self) -> set[AnyTask]:
-        """Return the tasks of fixtures. Called in the test's loop before the test function runs."""
-        self.record_loop()
-        return set(self._present())
-
-    async def aend_of_example(self, of_fixtures: set[AnyTask]) -> None:
-        """Cancel the tasks that the last example of a test began. Called in its loop."""
-        loop = running_loop()
-        if loop is None:
-            return
-        kept = {current_task(), *of_fixtures}
-        unfinished = [task for task in self._unfinished(loop) if task not in kept]
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await wait_for_tasks(unfinished, timeout=_PATIENCE)
 
     def run_idle_loops(self) -> bool:
         """Run the idle loops of this thread once. Return whether this thread has any."""

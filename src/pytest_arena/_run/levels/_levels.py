@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena import _process
 from pytest_arena._gate._orm_sessions import session_numbers
-from pytest_arena._product import Held, nothing
+from pytest_arena._product import Held
 from pytest_arena._run.leaks import _leaks
 from pytest_arena._run.levels._participants import (
     DatabaseParticipant,
@@ -16,8 +16,6 @@ from pytest_arena._run.levels._participants import (
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pluggy import HookRelay
 
     from pytest_arena._databases._resolver import Databases, Level
@@ -93,9 +91,8 @@ class Levels:
         depth = len(self._stack)
         self._cut_to(depth, databases)
         try:
-            with _process.without_mocks():
-                for database in databases:
-                    database.enter(level)
+            for database in databases:
+                database.enter(level)
         except (Held, ArenaError) as error:
             for database in self._participating_databases():
                 if database.isolation.depth > depth:
@@ -109,15 +106,8 @@ class Levels:
             self._cut_to(depth, self._participating_databases())
             raise
 
-    def end_leaks(
-        self,
-        level: Level | None,
-        serial: int,
-        cancel_jobs: Callable[[], None] = nothing,
-    ) -> None:
+    def end_leaks(self, level: Level | None, serial: int) -> None:
         """End the transactions and take back the connections that a level's owner has left open.
-
-        ``cancel_jobs`` is called after the search and before the first transaction is ended.
 
         Raises:
             ConnectionLeak: the owner left a transaction or a connection.
@@ -125,10 +115,7 @@ class Levels:
         held = self.held_before(level)
         if level is not None:
             self._surviving_sessions = session_numbers().difference(held.sessions)
-        try:
-            leaks = _leaks.connection_leaks(self.gate, serial, held)
-        finally:
-            cancel_jobs()
+        leaks = _leaks.connection_leaks(self.gate, serial, held)
         # This may also end a connection in the app's state, because that state is restored later.
         lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
@@ -144,10 +131,7 @@ class Levels:
         return self._context.held.get(level, _leaks.NOTHING_HELD)
 
     def drop_clean_levels_of_test(self) -> dict[Level, _leaks.HeldBeforeLevel]:
-        """Drop clean levels of the test and its example, from the top down.
-
-        Return what the test held in each dropped level.
-        """
+        """Drop the test's level if it is clean. Return what the test held in the dropped level."""
         dropped: dict[Level, _leaks.HeldBeforeLevel] = {}
         now = _leaks.HeldBeforeLevel.snapshot(self.gate)
         for level in reversed(self._stack[:]):
@@ -162,9 +146,8 @@ class Levels:
         if self._stack[-1] is not level:
             return False
         databases = self._participating_databases()
-        with _process.without_mocks():
-            if not all(database.isolation.is_clean() for database in databases):
-                return False
+        if not all(database.isolation.is_clean() for database in databases):
+            return False
         failures: list[Exception] = []
         if self._hooks.is_used:
             self._leave_hooks(level, failures)
@@ -216,8 +199,7 @@ class Levels:
                 self._leave_hooks(level, failures)
                 # A hook may have connected to another database.
                 databases = self._participating_databases()
-            with _process.without_mocks():
-                changed = self._leave_databases(databases, level, failures)
+            changed = self._leave_databases(databases, level, failures)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(depth, self._participating_databases())
             self._context.forget_leaks()
