@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from operator import attrgetter
 from types import MappingProxyType
@@ -32,78 +31,59 @@ _LONGEST_VALUE = 60
 _LONGEST_ROW = 180
 
 
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """The columns whose values no report or log may show.
+def is_secret(column: str) -> bool:
+    """Return whether a report shows the values of a column as ``***``, by the column's name."""
+    return _SECRET.search(column) is not None
 
-    These are columns with the name of a secret, and columns whose ``table.column`` matches a
-    pattern. A pattern without a dot matches columns of all tables.
+
+def without_secrets_of(written: Iterable[NamedValues]) -> Callable[[str], str]:
+    """Return a function that replaces the values of secret columns in a text by ``***``.
+
+    Values of less than four characters stay, because many texts contain them by chance.
     """
+    secrets: list[str] = []
+    for _, rows in written:
+        for name, value in chain.from_iterable(row.items() for row in rows):
+            if is_secret(name):
+                secrets += (repr(value), str(value))
+    long_secrets = [text for text in secrets if len(text) >= _SHORTEST_SECRET]
 
-    patterns: tuple[str, ...] = ()
+    def replaced(text: str) -> str:
+        for secret in long_secrets:
+            text = text.replace(secret, "***")
+        return text
 
-    def hides(self, table: str, column: str) -> bool:
-        """Return whether a report shows the values of a column as ``***``."""
-        if _SECRET.search(column):
-            return True
-        # A report about several databases calls a table analytics/visits.
-        table = table.rpartition("/")[2]
-        full_name = f"{table}.{column}".lower()
-        for pattern in self.patterns:
-            prefix = "" if "." in pattern else "*."
-            if fnmatchcase(full_name, prefix + pattern.lower()):
-                return True
-        return False
+    return replaced
 
-    def without(self, written: Iterable[NamedValues]) -> Callable[[str], str]:
-        """Return a function that replaces the values of secret columns in a text by ``***``.
 
-        Values of less than four characters stay, because many texts contain them by chance.
-        """
-        secrets: list[str] = []
-        for table, rows in written:
-            for name, value in chain.from_iterable(row.items() for row in rows):
-                if self.hides(table, name):
-                    secrets += (repr(value), str(value))
-        long_secrets = [text for text in secrets if len(text) >= _SHORTEST_SECRET]
+def without_values(text: str) -> str:
+    """Replace the values of secret columns in the text of a database's error.
 
-        def replaced(text: str) -> str:
-            for secret in long_secrets:
-                text = text.replace(secret, "***")
-            return text
+    Replace all parameters if the statement names a secret column. Always replace the values of a
+    failing row of PostgreSQL, because the text does not name their columns.
+    """
+    text = _PARAMETERS.sub(_without_parameters, text)
+    text = _KEY.sub(_without_key, text)
+    return _FAILING_ROW.sub("(***)", text)
 
-        return replaced
 
-    def without_values(self, text: str) -> str:
-        """Replace the values of hidden columns in the text of a database's error.
+def _without_parameters(match: re.Match[str]) -> str:
+    if any(map(is_secret, re.findall(r"\w+", match["statement"]))):
+        return f"{match['head']}[parameters: ***]"
+    return match[0]
 
-        Replace all parameters if the statement names a hidden column. Always replace the values of
-        a failing row of PostgreSQL, because the text does not name their columns.
-        """
-        text = _PARAMETERS.sub(self._without_parameters, text)
-        text = _KEY.sub(self._without_key, text)
-        return _FAILING_ROW.sub("(***)", text)
 
-    def _without_parameters(self, match: re.Match[str]) -> str:
-        statement = match["statement"]
-        tables = [name.replace('"', "") for name in _TABLE.findall(statement)]
-        tables += [name.rpartition(".")[2] for name in tables]
-        for word in re.findall(r"\w+", statement):
-            if any(self.hides(table, word) for table in tables or [""]):
-                return f"{match['head']}[parameters: ***]"
-        return match[0]
+def _without_key(match: re.Match[str]) -> str:
+    if any(map(is_secret, re.findall(r"\w+", match["columns"]))):
+        return f"({match['columns']})=(***)"
+    return match[0]
 
-    def _without_key(self, match: re.Match[str]) -> str:
-        columns = re.findall(r"\w+", match["columns"])
-        if any(self.hides("", column) for column in columns):
-            return f"({match['columns']})=(***)"
-        return match[0]
 
-    def shown(self, table: str, column: str, value: object) -> str:
-        """Return the text of a column's value for a report, ``***`` for a hidden column."""
-        if value is not None and self.hides(table, column):
-            return "***"
-        return shown(value)
+def shown_in(column: str, value: object) -> str:
+    """Return the text of a column's value for a report, ``***`` for a secret column."""
+    if value is not None and is_secret(column):
+        return "***"
+    return shown(value)
 
 
 NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
@@ -113,7 +93,6 @@ _SHORTEST_SECRET = 4  # characters
 _PARAMETERS = re.compile(
     r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)"
 )
-_TABLE = re.compile(r'(?i)\b(?:into|update|from|join|only)\s+([\w."]+)')
 # Values in the details of PostgreSQL's errors.
 _KEY = re.compile(r"(?<=Key )\((?P<columns>[^()]*)\)=\(.*\)")
 _FAILING_ROW = re.compile(r"(?s)(?<=Failing row contains )\(.*?\)(?=\.?(?:\n|\Z))")
@@ -150,7 +129,6 @@ class Change:
     after: Mapping[str, object]
     key: tuple[str, ...] = ()
     """The columns of the primary key, () without one."""
-    _mask: Mask = field(default=Mask(), compare=False)
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
 
@@ -199,28 +177,24 @@ class Changes:
 
     __module__ = "pytest_arena"
 
-    def __init__(
-        self, changes: Iterable[Change], mask: Mask, more: Mapping[str, int]
-    ) -> None:
+    def __init__(self, changes: Iterable[Change], more: Mapping[str, int]) -> None:
         self._all = tuple(changes)
         self._more = dict(more)
-        self.mask: Mask = mask
 
     @classmethod
-    def of(cls, tables: Iterable[TableRows], mask: Mask | None = None) -> Changes:
+    def of(cls, tables: Iterable[TableRows]) -> Changes:
         """Return the changes in these removed and added rows."""
-        mask = mask or Mask()
         changes: list[Change] = []
         more = {}
         for rows in sorted(tables, key=attrgetter("table")):
             if not rows.more:
-                changes += _paired(rows, mask)
+                changes += _paired(rows)
                 continue
             # Only count these rows. If the limit has cut off one row of an update, the other row
             # would look like a deletion or an insertion.
             known = len(rows.removed) + len(rows.added)
             more[rows.table] = known + rows.more
-        return cls(changes, mask, more)
+        return cls(changes, more)
 
     @property
     def inserted(self) -> Changes:
@@ -239,7 +213,7 @@ class Changes:
 
     def _only(self, kind: Kind) -> Changes:
         changes = [change for change in self._all if change.kind == kind]
-        return Changes(changes, self.mask, {})
+        return Changes(changes, {})
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -261,7 +235,7 @@ class Changes:
         more = {}
         if which in self._more:
             more[which] = self._more[which]
-        return Changes(self._of_table(which), self.mask, more)
+        return Changes(self._of_table(which), more)
 
     def _of_table(self, table: str) -> list[Change]:
         return [change for change in self._all if change.table == table]
@@ -330,7 +304,7 @@ class Changes:
 # Pairs of a removed and an added row
 
 
-def _paired(rows: TableRows, mask: Mask) -> list[Change]:
+def _paired(rows: TableRows) -> list[Change]:
     changes = []
     for old, new in _pairs(rows):
         kind: Kind = "updated"
@@ -340,7 +314,7 @@ def _paired(rows: TableRows, mask: Mask) -> list[Change]:
             kind = "deleted"
         before = _named(rows.columns, old)
         after = _named(rows.columns, new)
-        changes.append(Change(rows.table, kind, before, after, rows.key, mask))
+        changes.append(Change(rows.table, kind, before, after, rows.key))
     return sorted(changes, key=_order)
 
 
@@ -476,7 +450,7 @@ def _as_line(change: Change) -> str:
     sign = _SIGNS[change.kind]
     line = f"{sign} {change.table}"
     for name in change.key:
-        line += f" {name}={_shown_of(change, change.row, name)}"
+        line += f" {name}={_shown_of(change.row, name)}"
     rest = _as_row(change)
     if change.kind == "updated":
         rest = _as_update(change)
@@ -489,8 +463,8 @@ def _as_line(change: Change) -> str:
 def _as_update(change: Change) -> str:
     steps = []
     for name in change.columns:
-        before = _shown_of(change, change.before, name)
-        after = _shown_of(change, change.after, name)
+        before = _shown_of(change.before, name)
+        after = _shown_of(change.after, name)
         steps.append(f"{name} {before} → {after}")
     return _fitting(steps, ", ") or "written again with the same values"
 
@@ -505,17 +479,17 @@ def _as_row(change: Change) -> str:
         if value is None:
             empty.append(name)
         else:
-            text = _shown_of(change, change.row, name)
+            text = _shown_of(change.row, name)
             parts.append(f"{name}={text}")
     if empty:
         parts.append(f"NULL: {', '.join(empty)}")
     return _fitting(parts, " ")
 
 
-def _shown_of(change: Change, row: Mapping[str, object], column: str) -> str:
+def _shown_of(row: Mapping[str, object], column: str) -> str:
     if tuple(row) == _RAW:
         return "***"
-    return change._mask.shown(change.table, column, row[column])  # noqa: SLF001 - of this module
+    return shown_in(column, row[column])
 
 
 # If the columns of a table have changed, a row has only this column: a text with possible secrets.

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from pytest_arena._changes import shown_in
 from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from pytest_arena._changes import Change, Changes, Kind, Mask
+    from pytest_arena._changes import Change, Changes, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ class ExpectedRows:
                 )
         return ", ".join(texts)
 
-    def text(self, table: str, mask: Mask) -> str:
+    def text(self) -> str:
         """Return words such as ``1 inserted row with item='chair'``."""
         text = counted(self.number, f"{self.kind} row")
         if self.values:
             text += " with"
         for name, value in self.values.items():
-            text += f" {name}={mask.shown(table, name, value)}"
+            text += f" {name}={shown_in(name, value)}"
         return text
 
 
@@ -217,7 +218,7 @@ class _ExpectedTable:
             lines.append(f"  unexpected: … {more:,} rows of {self._name} more")
         for part, missing in zip(self._parts, self._missing, strict=True):
             if missing:
-                text = part.text(self._name, self._changes.mask)
+                text = part.text()
                 line = f"  missing:    {self._name}: {text}"
                 why = self._why_missing(part, part.number - missing)
                 if why:

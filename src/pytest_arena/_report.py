@@ -10,6 +10,7 @@ from itertools import groupby
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._changes import without_values
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._ledger import noted_lines
 from pytest_arena._values import counted
@@ -18,7 +19,7 @@ from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, r
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from pytest_arena._changes import Changes, Mask
+    from pytest_arena._changes import Changes
     from pytest_arena._ledger import TestFacts
 
 
@@ -288,15 +289,15 @@ def kept_notes(texts: list[str]) -> list[str]:
     return [last]
 
 
-def users_trace(error: BaseException, mask: Mask) -> str:
+def users_trace(error: BaseException) -> str:
     """Return the traceback of an error with only the user's lines, and its text.
 
-    The text has no values of masked columns.
+    The text has no values of secret columns.
     """
-    return _users_lines(traceback.TracebackException.from_exception(error), mask)
+    return _users_lines(traceback.TracebackException.from_exception(error))
 
 
-def _users_lines(trace: traceback.TracebackException, mask: Mask) -> str:
+def _users_lines(trace: traceback.TracebackException) -> str:
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
     parts = traceback.format_list(frames)
     parts += trace.format_exception_only()
@@ -305,7 +306,7 @@ def _users_lines(trace: traceback.TracebackException, mask: Mask) -> str:
         parts += [f"{note}\n" for note in cause.__notes__ or ()]
         cause = cause.__cause__ or cause.__context__
     text = "".join(parts)
-    return redact(mask.without_values(text.rstrip()))
+    return redact(without_values(text.rstrip()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +407,7 @@ def _cut_title(title: str) -> str:
     return title[: _LONGEST_TITLE - 1] + "…"
 
 
-def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> None:
+def show_users_lines(report: Any, excinfo: Any, option: object) -> None:
     """Show only the user's lines in the traceback of an error of pytest-arena."""
     error = excinfo.value
     if not isinstance(error, ArenaError) or not _wants_few_lines(option):
@@ -439,7 +440,7 @@ def show_users_lines(report: Any, excinfo: Any, option: object, mask: Mask) -> N
         for entry in shown.reprtraceback.reprentries:
             entry.lines = [line.replace(long, short, 1) for line in entry.lines]
     if isinstance(error, TemplateError) and error.__cause__:
-        trace = users_trace(error.__cause__, mask)
+        trace = users_trace(error.__cause__)
         report.sections.append(("arena: where the build failed", trace))
 
 
@@ -448,9 +449,7 @@ def _wants_few_lines(option: Any) -> bool:
     return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
-def fold_library_frames(
-    report: Any, raised: BaseException, option: object, mask: Mask
-) -> None:
+def fold_library_frames(report: Any, raised: BaseException, option: object) -> None:
     """Show the lines of the test and of the app. Fold library frames between them into one line.
 
     Called for an error of SQLAlchemy. Also called if a request of the test ended with an error of
@@ -460,10 +459,10 @@ def fold_library_frames(
         return
     for shown, *_ in getattr(report.longrepr, "chain", ()):
         if shown.style != "native":
-            shown.reprentries = list(_folded(shown.reprentries, mask))
+            shown.reprentries = list(_folded(shown.reprentries))
 
 
-def _folded(entries: Iterable[Any], mask: Mask) -> Iterator[object]:
+def _folded(entries: Iterable[Any]) -> Iterator[object]:
     """Yield the entries of a traceback, with one entry for each run of library frames."""
     for is_of_library, group in groupby(entries, key=_is_of_library):
         run = list(group)
@@ -481,7 +480,7 @@ def _folded(entries: Iterable[Any], mask: Mask) -> Iterator[object]:
             if line.startswith(_ERROR_MARK)
         ]
         if error_lines:
-            text = mask.without_values(dedent("\n".join(error_lines)))
+            text = without_values(dedent("\n".join(error_lines)))
             marked = [_ERROR_MARK + line for line in text.splitlines()]
             yield replace(hidden, lines=marked, style="short")
 
@@ -521,7 +520,6 @@ def server_sections(
     app_errors: list[tuple[str, Exception]],
     handled: list[tuple[str, traceback.TracebackException]],
     raised: Any,
-    mask: Mask,
 ) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
 
@@ -531,12 +529,12 @@ def server_sections(
     """
     shown = {id(error) for error in causes(raised)}
     sections = [
-        (_SERVER + request, users_trace(error, mask))
+        (_SERVER + request, users_trace(error))
         for request, error in app_errors
         if id(error) not in shown
     ]
     return sections + [
-        (_SERVER + request, _users_lines(trace, mask)) for request, trace in handled
+        (_SERVER + request, _users_lines(trace)) for request, trace in handled
     ]
 
 

@@ -219,6 +219,8 @@ class ServerLogin:
 
 # The prefix of the folder in which a proxy of ``rollback`` has its socket.
 PROXY_FOLDER = "arena-proxy-"
+# How long a process waits while other runs use all connections of a server.
+TURN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)

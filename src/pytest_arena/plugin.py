@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import atexit
 import inspect
@@ -21,7 +20,13 @@ from pytest_arena import _fixtures, _others, _report
 from pytest_arena._app._kind import is_frameworks_app
 from pytest_arena._config._load import is_library
 from pytest_arena._config._options import FLAGS, OPTIONS
-from pytest_arena._config._read import MARKERS, Config, load_config, marker_values
+from pytest_arena._config._read import (
+    MARKERS,
+    Config,
+    check_cache,
+    load_config,
+    marker_values,
+)
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
@@ -64,34 +69,31 @@ TEMPORARY = pytest.StashKey[pytest.TempPathFactory]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add each option as ``--arena-<name>`` and as ``arena_<name>`` in the configuration."""
+    """Add each option to pytest's configuration, and a few to the command line."""
     group = parser.getgroup(
         "arena",
-        "pytest-arena: every test of a web app gets its own database. Each option may also be "
-        "set in pytest's configuration file (arena_app = ...) or in the environment (ARENA_APP)",
+        "pytest-arena: every test of a web app gets its own database. Options are set in pytest's "
+        "configuration file (arena_app = ...), or by -o arena_app=... for one run",
     )
     for option in OPTIONS:
-        names = filter(None, (option.flag, option.short))
-        group.addoption(
-            *names,
-            dest=option.ini,
-            default=None,
-            metavar=option.metavar,
-            help=option.help,
-        )
-        about = f"The same as {option.flag}."
+        about = option.help
+        if option.choices:
+            about += f" {', '.join(option.choices)}."
+        if option.default:
+            about += f" Default: {option.default}."
+        if option.flag:
+            group.addoption(
+                option.flag,
+                dest=option.ini,
+                metavar="VALUE",
+                help=f"arena_{option.name} for one run.",
+            )
         if option.many:
             parser.addini(option.ini, about, type="linelist", default=[])
         else:
             parser.addini(option.ini, about, type="string", default="")
-    for flag in FLAGS:
-        settings: dict[str, object] = {"action": "store_true"}
-        if flag.metavar:
-            settings = {"action": "append", "metavar": flag.metavar}
-        elif flag.has_no:
-            settings = {"action": argparse.BooleanOptionalAction}
-        name = f"arena_{flag.name}"
-        group.addoption(flag.flag, dest=name, help=flag.help, **settings)
+    for name, settings in FLAGS.items():
+        group.addoption(name, **settings)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -144,7 +146,7 @@ def _temporary_folder(config: pytest.Config) -> Path | None:
 def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
     from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
 
-    require_extra(options.places["specs"])
+    require_extra(options.place("specs"))
     from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
 
     return Scenarios(config, options)
@@ -158,16 +160,18 @@ def _load_config(config: pytest.Config) -> Config:
         if name.startswith("arena_")
     }
     attributes = vars(config)
-    return load_config(
+    options = load_config(
         flags=flags,
         environ=os.environ,
         ini=config.getini,
         root=config.rootpath,
-        inipath=config.inipath,
+        file=config.inipath,
         # pytest 9 made the names in the configuration file private. Without them, pytest-arena
         # cannot refuse a wrong name, and pytest only warns.
         names=attributes.get("_inicfg") or attributes.get("inicfg") or (),
     )
+    check_cache(options)
+    return options
 
 
 def _write_late_faults(config: pytest.Config) -> None:
@@ -466,8 +470,7 @@ def _show_causes(
     if run.test is not None:
         app_errors = run.test.app_errors
         handled = run.test.handled_traces
-        mask = run.moments.mask
-        report.sections += _report.server_sections(app_errors, handled, raised, mask)
+        report.sections += _report.server_sections(app_errors, handled, raised)
     report.sections += run.outputs()
 
 
@@ -495,14 +498,13 @@ def _explain_error(
     error = excinfo.value
     option = item.config.option
     run.ledger.mark_reported(*causes(error))
-    mask = run.moments.mask
-    _report.show_users_lines(report, excinfo, option, mask)
+    _report.show_users_lines(report, excinfo, option)
     test = run.test
     if test is not None:
         is_of_app = test.is_app_error(error) or test.is_commit_error(error)
         is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
         if is_of_app or is_of_sql:
-            _report.fold_library_frames(report, error, option, mask)
+            _report.fold_library_frames(report, error, option)
     explanations = dict.fromkeys(map(run.explained, causes(error)))
     for explanation in filter(None, explanations):
         report.sections.append(("arena", explanation))

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from pytest_arena._config._project import read_options
+from pytest_arena._config._project import read_project
 from pytest_arena._config._supported import SUPPORTED, package_of
 from pytest_arena.errors import ArenaError
 
@@ -42,7 +42,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
         ConfigError: an option has a wrong value.
         ServerError: the named server cannot be used.
     """
-    config = read_options(options.database)
+    config = read_project(database=options.database)
     kinds = _place_kinds(config, removes_all=options.everything)
     if options.sweeps:
         return _sweep(kinds, everything=options.everything, is_agreed=options.yes)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_arena._changes import is_secret
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, start_live_server
@@ -183,7 +184,7 @@ class LevelServer:
             except Exception as error:  # noqa: BLE001 - a seed may raise anything
                 text = str(error)
                 if not isinstance(error, ArenaError):
-                    text = users_trace(error, self._run.moments.mask)
+                    text = users_trace(error)
                 command.answer(500, {"error": redact(text)})
 
     def _run_command(self, command: Command) -> None:
@@ -201,8 +202,7 @@ class LevelServer:
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
         test = self._run.current.running()
-        mask = self._run.moments.mask
-        sections = server_sections(test.app_errors, test.handled_traces, None, mask)
+        sections = server_sections(test.app_errors, test.handled_traces, None)
         sections += self._run.outputs()
         lines = story_lines(self._run.story())
         if lines:
@@ -210,13 +210,12 @@ class LevelServer:
         return "\n\n".join(f"{title}\n{text}" for title, text in sections)
 
     def _as_json(self, change: Change) -> dict[str, object]:
-        """Return a change as JSON. The values of masked columns are hidden."""
-        mask = self._run.moments.mask
+        """Return a change as JSON. The values of secret columns are hidden."""
         before = dict(change.before)
         after = dict(change.after)
         for row in (before, after):
             for column in row:
-                if mask.hides(change.table, column):
+                if is_secret(column):
                     row[column] = "***"
         return {
             "table": change.table,

@@ -1,4 +1,4 @@
-"""Reads the options of the project in this folder."""
+"""Reads the options of the project in this folder, for commands that do not run pytest."""
 
 import configparser
 import os
@@ -10,49 +10,35 @@ from pathlib import Path
 from pytest_arena._config._read import Config, load_config
 from pytest_arena.errors import ConfigError
 
-_DATABASE = "arena_database"
-_VARIABLES = ("ARENA_DATABASE", "ARENA_CACHE")
-# In pytest's order. pytest reads the first file that has a section for it.
-_TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",)}
-_SECTIONS = {
+# In pytest's order, each with its table or section. pytest reads the first file that has it.
+_FILES = {
+    "pytest.toml": "pytest",
+    ".pytest.toml": "pytest",
     "pytest.ini": "pytest",
     ".pytest.ini": "pytest",
-    "pyproject.toml": "",
+    "pyproject.toml": "tool.pytest",
     "tox.ini": "pytest",
     "setup.cfg": "tool:pytest",
 }
+_ONLY_FOR_PYTEST = {"pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"}
 
 
-def read_options(database: str | None) -> Config:
-    """Read the options that name the place of the databases.
-
-    Raises:
-        ConfigError: a value is wrong. The error names its place.
-    """
-    path, values = pytest_file()
-    return load_config(
-        flags={} if database is None else {"database": database},
-        environ={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        ini=lambda name: values.get(name, "") if name == _DATABASE else "",
-        # The user may run this command inside the cache.
-        root=Path(Path.cwd().anchor),
-        inipath=path,
-    )
-
-
-def read_project() -> Config:
+def read_project(*, database: str | None = None) -> Config:
     """Read all options of the project.
 
+    Args:
+        database: the value of ``--database``, which replaces ``arena_database``.
+
     Raises:
-        ConfigError: a value is wrong. The error names its place.
+        ConfigError: a value is wrong.
     """
     path, values = pytest_file()
     return load_config(
-        flags={},
+        flags={"database": database},
         environ=os.environ,
         ini=lambda name: values.get(name, ""),
         root=path.parent if path else Path.cwd(),
-        inipath=path,
+        file=path,
     )
 
 
@@ -73,58 +59,41 @@ def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        for name in (*_TOML, *_SECTIONS):
+        for name, section in _FILES.items():
             path = folder / name
             if not path.is_file():
                 continue
             try:
-                values = _read(path)
-            except (OSError, ValueError, configparser.Error) as error:
+                values = _read(path, section)
+            except (
+                OSError,
+                TypeError,
+                ValueError,
+                configparser.Error,
+            ) as error:
                 raise ConfigError(
                     f"{path} cannot be read: {error}",
-                    why="it may have the options of pytest-arena, and pytest cannot read it either",
+                    why="it may have the options of pytest-arena",
                     cause=str(path),
                     fix="correct the file, then call the command again",
                 ) from error
-            if values is not None:
-                return path, values
+            if values is not None or name in _ONLY_FOR_PYTEST:
+                return path, values or {}
     return None, {}
 
 
-def _read(path: Path) -> Mapping[str, object] | None:
+def _read(path: Path, section: str) -> Mapping[str, object] | None:
     """Return the values in a file, None for a file without a section for pytest."""
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".toml":
-        return _from_toml(path)
+        table = tomllib.loads(text)
+        for name in section.split("."):
+            if name not in table:
+                return None
+            table = dict(table[name])
+        return {**table.get("ini_options", {}), **table}
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    parser.read_string(path.read_text(encoding="utf-8"))
-    section = _SECTIONS[path.name]
-    if parser.has_section(section):
-        return {name: value or "" for name, value in parser.items(section)}
-    return {} if path.name.endswith("pytest.ini") else None
-
-
-def _from_toml(path: Path) -> Mapping[str, object] | None:
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
-    if path.name in _TOML:
-        return _table(content, "pytest")
-    tool = _table(content, "tool")
-    if "pytest" not in tool:
+    parser.read_string(text)
+    if not parser.has_section(section):
         return None
-    pytest = _table(tool, "pytest", "tool.")
-    return {**_table(pytest, "ini_options", "tool.pytest."), **pytest}
-
-
-def _table(
-    content: Mapping[str, object],
-    name: str,
-    above: str = "",
-) -> Mapping[str, object]:
-    """Return a table of a TOML file, an empty one if it is missing.
-
-    Raises:
-        ValueError: the name has another value.
-    """
-    table = content.get(name, {})
-    if not isinstance(table, dict):
-        raise ValueError(f"{above}{name} is no table")  # noqa: TRY004 - as the parser raises
-    return table
+    return {name: value or "" for name, value in parser.items(section)}

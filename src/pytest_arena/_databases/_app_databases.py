@@ -694,7 +694,7 @@ class Environment:
         names = config.env
         self._known = known
         self._names = names
-        self._place = config.places["env"]
+        self._place = config.place("env")
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         inherited = _inherited()
         self._originals: dict[str, str] = {}

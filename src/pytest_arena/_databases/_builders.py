@@ -143,7 +143,7 @@ def _fill(
     run_coroutine(fill())
 
 
-def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> Builder:
+def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> Builder:
     """Return the builder for a value of ``arena_schema``. ``source`` is the place of the option.
 
     Raises:
@@ -158,7 +158,6 @@ def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> 
         option="arena_schema",
         source=source,
         likely=is_schema,
-        likely_import=has_metadata,
     )
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
@@ -175,7 +174,7 @@ def schema_builder(value: str, root: Path, *, source: str = _load.SOMEWHERE) -> 
     )
 
 
-def seed_builder(value: str, *, source: str = _load.SOMEWHERE) -> Builder:
+def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
     """Return the builder for a value of ``arena_seed``. ``source`` is the place of the option.
 
     Raises:

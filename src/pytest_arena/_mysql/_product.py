@@ -52,7 +52,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         self._server = server
         source = ""
         if self._config.server_url:
-            source = self._config.places["database"]
+            source = self._config.place("database")
         registry = MySQLRegistry(
             server.address,
             project=self._project(),
@@ -103,7 +103,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
                 f"arena_database names a database that the tests use: {name}",
                 why="pytest-arena creates its databases on that server, and needs no database of "
                 "the app",
-                cause=self._config.places["database"],
+                cause=self._config.place("database"),
                 fix=f"ARENA_DATABASE={shown} pytest …",
             )
 
@@ -144,7 +144,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
                 raise ConfigError(
                     f"arena_isolation = undo: {reason}",
                     why="the tests would run with another isolation than the option names",
-                    cause=self._config.places["isolation"],
+                    cause=self._config.place("isolation"),
                     fix="arena_isolation = auto   (clone, as long as undo does not work)",
                 )
             if reason:

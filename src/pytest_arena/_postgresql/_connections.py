@@ -35,7 +35,7 @@ from pytest_arena._product._raw_connections import (
     driver_connection,
 )
 from pytest_arena._product._server_targets import address_for, is_own_name
-from pytest_arena._values import PROXY_FOLDER, without_comments
+from pytest_arena._values import PROXY_FOLDER, TURN_SECONDS, without_comments
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class _WaitingConnect:
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         __tracebackhide__ = True
-        end = seconds() + self._core.config.turn_timeout
+        end = seconds() + TURN_SECONDS
         while True:
             try:
                 return self._connect(*args, **kwargs)

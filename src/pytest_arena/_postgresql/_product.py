@@ -76,7 +76,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
                 f"arena_database names a database that the tests use: {name}",
                 why="pytest-arena creates its databases on that server, and connects to a "
                 "database that neither the app nor a fixture uses",
-                cause=self._config.places["database"],
+                cause=self._config.place("database"),
                 fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …\n"
                 "or arena_isolation = rollback, if the role may not create databases",
             )
@@ -117,7 +117,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
                 content,
                 with_rights=with_rights,
                 shown=self.shown,
-                place=self._config.places["isolation"],
+                place=self._config.place("isolation"),
                 uses=uses,
                 note=note,
             )

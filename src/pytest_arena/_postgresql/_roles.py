@@ -69,7 +69,7 @@ class Roles:
                         f"arena_roles names {name}, which cannot be used: {error.first_line}",
                         why="pytest-arena creates roles only on a private server, because a role "
                         "belongs to the whole server",
-                        cause=self._core.config.places["roles"],
+                        cause=self._core.config.place("roles"),
                         fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
                     ) from error
         if self._is_private:

@@ -1028,6 +1028,6 @@ def check_isolation(config: Config, isolations: Sequence[str], shown: str) -> No
         raise ConfigError(
             f"arena_isolation = {config.isolation} does not exist on {shown}",
             why="the tests would run with another isolation than the option names",
-            cause=config.places["isolation"],
+            cause=config.place("isolation"),
             fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
         )

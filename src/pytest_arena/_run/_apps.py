@@ -109,7 +109,7 @@ class Apps:
             self.named = load_attribute(
                 path,
                 option="arena_app",
-                source=self._config.places["app"],
+                source=self._config.place("app"),
                 likely=may_be_app,
             )
             self.factory = self.named if check_app(self.named, path) else None
@@ -264,7 +264,7 @@ class Apps:
             ConfigError: it names an object that does not exist or is no such function.
         """
         path = self._config.login
-        place = self._config.places["login"]
+        place = self._config.place("login")
         if not path:
             return None
         return load_function(path, "client", "role", option="arena_login", source=place)

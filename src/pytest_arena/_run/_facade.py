@@ -500,9 +500,7 @@ class Observer:
         Raises:
             IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
         """
-        changes = Changes.of(
-            self._moments.rows(database, since, until), self._moments.mask
-        )
+        changes = Changes.of(self._moments.rows(database, since, until))
         if changes.counts_more:
             raise IsolationError(
                 f"not all changed rows of {database.name} are known: {changes.counted()}",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_state import note_other_apps
 from pytest_arena._app._client import watch_own_clients
 from pytest_arena._app._lifespan import session_lifespan
-from pytest_arena._changes import Mask
 from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
@@ -94,7 +93,7 @@ class ArenaRun:
             ledger,
             config=config,
         )
-        self.moments = Moments(self.databases, Mask(config.mask))
+        self.moments = Moments(self.databases)
         self.serials = count(1)
         self._process = os.getpid()
         # The first note about each mistake, by the line of the app to repair.
@@ -113,12 +112,11 @@ class ArenaRun:
             ConfigError: an option names an object that does not exist or has the wrong type.
         """
         self.apps.load()
-        places = self.config.places
         for schema in self.config.schema.values():
-            schema_builder(schema, self.config.root, source=places["schema"])
+            schema_builder(schema, self.config.root, source=self.config.place("schema"))
         self._check_migrations()
         for seed in self.config.seed.values():
-            seed_builder(seed, source=places["seed"])
+            seed_builder(seed, source=self.config.place("seed"))
         self.apps.login()
         self._find_engines()
         self._end_imports()
@@ -133,7 +131,7 @@ class ArenaRun:
             raise ConfigError(
                 "arena_migrations = fail, and arena_schema names no migrations",
                 why="the run would pass although pytest-arena compared no migration",
-                cause=self.config.places["migrations"],
+                cause=self.config.place("migrations"),
                 fix="arena_schema = alembic.ini",
             )
 

@@ -210,7 +210,7 @@ class _StoryReader:
         return self._of(rows)
 
     def _of(self, rows: list[TableRows]) -> Changes | None:
-        return None if self._failure else Changes.of(rows, self._test.moments.mask)
+        return None if self._failure else Changes.of(rows)
 
     def _rows(
         self,

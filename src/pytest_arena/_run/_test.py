@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_state import AppState
     from pytest_arena._app._client import StreamedBody
     from pytest_arena._app._exchange import Exchange
-    from pytest_arena._changes import Mask
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pending import PendingObjects
@@ -92,9 +91,8 @@ class StoryMoment:
 class Moments:
     """Reads the present time in each database, and the changes between two times."""
 
-    def __init__(self, databases: Databases, mask: Mask) -> None:
+    def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        self.mask = mask
 
     def now(self) -> StoryMoment:
         """Return the time in each database that has content. Never raises."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pytest_arena._config._read import files_folder
 from pytest_arena.errors import ServerError
 
 # Files in memory save the syncs of the app's commits (3 ms a test on ext4). In a container
@@ -30,8 +29,8 @@ class Home:
     begins or ends, it removes the folders without a held lock.
     """
 
-    def __init__(self, chosen: Path | None) -> None:
-        parent = _parent(chosen)
+    def __init__(self) -> None:
+        parent = _parent()
         _sweep(parent)
         name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # The lock precedes the folder, so that no other run removes the folder as a dead run's.
@@ -50,14 +49,13 @@ class Home:
 
 def homes() -> list[Path]:
     """Return the existing folders that contain this user's run folders."""
-    parents = _parents(files_folder(os.environ))
-    return [parent for parent in parents if parent.is_dir() and _is_own(parent)]
+    return [parent for parent in _parents() if parent.is_dir() and _is_own(parent)]
 
 
-def _parent(chosen: Path | None) -> Path:
+def _parent() -> Path:
     problems = []
-    for parent in _parents(chosen):
-        if chosen is None and parent.parent == _MEMORY:
+    for parent in _parents():
+        if parent.parent == _MEMORY:
             may_write = os.access(_MEMORY, os.W_OK)
             if not may_write or shutil.disk_usage(_MEMORY).free < _ROOM_NEEDED:
                 continue
@@ -69,23 +67,20 @@ def _parent(chosen: Path | None) -> Path:
         if _is_own(parent) and os.access(parent, os.W_OK):
             return parent
         problems.append(f"{parent}: belongs to another user, or is not writable")
-    variable = "TMPDIR" if chosen is None else "ARENA_FILES"
     raise ServerError(
         "no folder for the test databases: " + "; ".join(problems),
         why="each test has its own files, in a folder that only this user may read",
-        cause=f"{variable} names a folder that you cannot use, or the disk is full",
-        fix=f"{variable}=<a folder that you can write to> pytest …",
+        cause="TMPDIR names a folder that you cannot use, or the disk is full",
+        fix="TMPDIR=<a folder that you can write to> pytest …",
     )
 
 
-def _parents(chosen: Path | None) -> list[Path]:
+def _parents() -> list[Path]:
     """Return the possible parents of this user's run folders, the best first."""
     user = os.environ.get("USERNAME", "user")
     if hasattr(os, "getuid"):
         user = str(os.getuid())
     name = f"pytest-arena-{user}"
-    if chosen is not None:
-        return [chosen / name]
     temporary = Path(tempfile.gettempdir()).resolve()
     return [place / name for place in dict.fromkeys([_MEMORY, temporary])]
 

@@ -50,7 +50,7 @@ class SQLite(WithoutPolicies):
     def __init__(self, core: Core, config: Config) -> None:
         self._core = core
         self._config = config
-        self._home = Home(config.files)
+        self._home = Home()
         self._templates = FileTemplates(config.cache / "templates", self._home)
         self._numbers = count(1)
         self._targets: dict[Database, ConnectTarget] = {}

@@ -4,7 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from glob import glob
@@ -16,9 +16,10 @@ from pytest_arena._config._project import read_project, read_setting
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios import FORMS
-from pytest_arena.scenarios.evidence._agreed import Lock, baseline_text
 from pytest_arena.scenarios.evidence._document import Document, as_json, from_json
 from pytest_arena.scenarios.evidence._judge import listed, merged
+from pytest_arena.scenarios.evidence._lock import FILE as LOCK
+from pytest_arena.scenarios.evidence._lock import Lock
 from pytest_arena.scenarios.evidence._verdicts import NO_TEST
 from pytest_arena.scenarios.outputs import _terminal as terminal
 from pytest_arena.scenarios.outputs._stubs import StubFile, stubs
@@ -94,14 +95,11 @@ def do_list(options: argparse.Namespace) -> int:
 
 def do_check(options: argparse.Namespace) -> int:
     """Collect the tests, and report the scenarios without a test."""
-    names_files = any(
-        argument.startswith("--arena-specs") or not argument.startswith("-")
-        for argument in options.others
-    )
+    names_files = any(not argument.startswith("-") for argument in options.others)
     # Files on the command line are relative to this folder.
     folder = None if names_files else _configured()[0]
     document, is_complete = _collected(options.others, folder=folder)
-    _print(terminal.lines(document, specs=_specs_to_name(document)))
+    _print(terminal.lines(document))
     if document.gaps or not is_complete:
         return _FAILED
     return 0
@@ -128,7 +126,7 @@ def do_stubs(options: argparse.Namespace) -> int:
     test_folders = _test_folders(root, folder)
     arguments = [str(path) for path in test_folders]
     if named:
-        arguments.insert(0, "--arena-specs=" + "\n".join(patterns))
+        arguments.insert(0, "-oarena_specs=" + "\n".join(patterns))
     document = _all_collected(arguments, folder=root)
     malformed = [problem for problem in wanted.problems if problem.is_error]
     without_stub = {problem.scenario for problem in malformed}
@@ -176,7 +174,7 @@ def _mapped(
     wanted: Specification,
     index: Index,
 ) -> set[str]:
-    """Return the keys of the scenarios that a test names, also by a former name."""
+    """Return the keys of the scenarios that a test names."""
     keys = {judged.scenario.key for judged in document.scenarios if judged.tests}
     # The hint of a wrong marker shows the correct marker.
     hints = "\n".join(problem.hint for problem in document.problems)
@@ -256,45 +254,37 @@ def _write_stub(file: StubFile, options: argparse.Namespace) -> str:
 
 def do_accept(options: argparse.Namespace) -> int:
     """Write the current steps of scenarios to the lock file."""
-    config = read_project()
-    path = config.root / config.scenario_lock
-    document = _all_collected(folder=_configured()[0])
-    index = _index(document)
+    root, patterns = _configured()
+    specification = reader.read(patterns, root)
+    reader.require_scenarios(specification, patterns)
+    for problem in specification.problems:
+        if problem.is_error:
+            raise ScenarioError(
+                f"{problem.place}: {problem.what}",
+                why="pytest-arena may have misread the steps",
+                cause=problem.place,
+                fix=problem.hint or "correct the specification",
+            )
+    index = Index(specification)
     keys = [_key(name, index, "accept") for name in options.keys]
+    path = root / LOCK
     before = Lock.read(path)
-    lock, changes = before.accepted(document, keys)
-    outdated = list(_outdated(document, index, keys))
-    _print([*outdated, *changes])
-    if lock.text() == before.text():
-        _print([f"{path.name} is up to date"])
+    lock, changes = before.accepted(specification.scenarios, keys)
+    _print(changes)
+    if lock == before:
+        _print([f"{LOCK} is up to date"])
     elif options.dry_run:
-        _print([f"{path.name} would be written"])
+        _print([f"{LOCK} would be written"])
     else:
-        _write(path, lock.text(), option="arena_scenario_lock")
-        _print([f"{path.name} written"])
-    if outdated:
-        return _FAILED
+        with writing(
+            path,
+            why="the file records what the project has agreed to",
+            cause=str(path),
+            fix="make the file writable",
+        ):
+            write_text(path, lock.text())
+        _print([f"{LOCK} written"])
     return 0
-
-
-def _outdated(
-    document: Document,
-    index: Index,
-    keys: Sequence[str],
-) -> Iterator[str]:
-    """Yield each marker that names an older version, with the marker to paste.
-
-    The lock file has no effect on such a marker. The scenario stays DRIFTED.
-    """
-    for judged in document.scenarios:
-        scenario = judged.scenario
-        if keys and scenario.key not in keys:
-            continue
-        revs = {"", scenario.rev, *(row.rev for row in scenario.rows)}
-        for test in judged.tests:
-            if test.rev not in revs:
-                yield f"{test.place}: its marker names the old rev={test.rev!r}. Replace it by:"
-                yield f"    {index.marker(scenario, rev=scenario.rev, row=test.row)}"
 
 
 # explain
@@ -345,7 +335,6 @@ def do_merge(options: argparse.Namespace) -> int:
         terminal.lines(
             document,
             strict=strict,
-            specs=_specs_to_name(document),
             shards=shards,
         )
     )
@@ -376,44 +365,11 @@ def do_report(options: argparse.Namespace) -> int:
         root=read_project().root,
         folder=Path.cwd(),
     )
-    _print(written)
-    if options.baseline:
-        _write_baseline(Path(options.baseline), document)
-    elif not written:
-        _print(terminal.lines(document, specs=_specs_to_name(document)))
+    _print(written or terminal.lines(document))
     return 0
 
 
-def _write_baseline(path: Path, document: Document) -> None:
-    if document.is_list:
-        raise ConfigError(
-            "the tests were only collected, so pytest-arena does not know what they prove",
-            why="the baseline would excuse each scenario as NOT-RUN for ever",
-            cause="the document is from a run with --collect-only",
-            fix="pytest --scenarios-out=json:scenarios.json",
-        )
-    is_new = not path.exists()
-    _write(path, baseline_text(path, document), option="arena_scenario_baseline")
-    left_out = sum(not judged.is_judged for judged in document.scenarios)
-    if left_out and is_new:
-        warning = (
-            f"{counted(left_out, 'scenario')} left out, because the run was partial "
-            f"({document.partial}). "
-            "A strict run of all tests may fail on them. Next: write the baseline from a run of "
-            "all tests"
-        )
-        _warn([warning])
-    _print([f"baseline written to {path}"])
-
-
 # Helpers of several commands.
-
-
-def _specs_to_name(document: Document) -> Sequence[str]:
-    """Return the specifications that a command must name, because no configuration does."""
-    if read_project().specs:
-        return ()
-    return document.specs
 
 
 def _configured(
@@ -526,22 +482,6 @@ def _key(
             form=form,
         )
     ).key
-
-
-def _write(
-    path: Path,
-    text: str,
-    *,
-    option: str,
-) -> None:
-    """Write the lock file or the baseline, whose path the option names."""
-    with writing(
-        path,
-        why="the file records what the project has agreed to",
-        cause=f"{option}, or the command line",
-        fix=f"{option} = a file in a writable folder",
-    ):
-        write_text(path, text)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -10,7 +10,6 @@ import re
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -18,7 +17,7 @@ from unittest import mock
 from pytest_arena._config._load import is_library
 from pytest_arena._others import own_function
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import ConfigError, ScenarioError
+from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios._tries import skip_reason
 from pytest_arena.scenarios.assertions._test_files import function_of
 from pytest_arena.scenarios.evidence._document import Mapping, from_shape, to_shape
@@ -43,12 +42,10 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_arena._config._read import Config
 
 _BDD = "pytest_bdd.scenario"
 _BDD_CALL = re.compile(r"\bscenarios?\(")
 _INTERRUPTED = 2  # pytest's exit status
-_DEFAULT_LOCK = "scenarios.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +141,6 @@ class Mapper:
             scenario=scenario.key,
             row=row,
             unused=_unused_columns(item, scenario, row),
-            rev=wanted.rev,
-            source=_hash_of(item),
         )
         mappings.setdefault(mapping, scenario)
 
@@ -202,27 +197,6 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
     if isinstance(row, dict):
         values |= row
     return values
-
-
-def _hash_of(item: pytest.Item) -> str:
-    """Return the hash of a test's code, ``1:9f3c01aa``, or "" without code of the project.
-
-    The hash does not include name, decorators, annotations, docstring, comments and layout.
-    """
-    function = own_function(item)[2]
-    if function is None:
-        return ""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    node = None
-    if code and not is_library(code.co_filename):
-        node = function_of(code)
-    if node is None:
-        return ""
-    body = node.body
-    if ast.get_docstring(node, clean=False) is not None:
-        body = body[1:]
-    text = "\n".join(map(ast.dump, body)).encode("utf-8", "surrogatepass")
-    return f"1:{blake2b(text, digest_size=4).hexdigest()}"
 
 
 # Values of a row that its test ignores.
@@ -557,7 +531,6 @@ _CHOICES = (
     ("-k", "keyword"),
     ("-m", "markexpr"),
     ("--deselect", "deselect"),
-    ("--scenario", "arena_scenario"),
     ("--group", "group"),  # the shard of pytest-split
 )
 
@@ -608,31 +581,3 @@ def uncollected(report: Any) -> Problem:
         hint=hint,
         is_error=report.failed,
     )
-
-
-def check_agreed(wanted: Config, *, lists_only: bool) -> None:
-    """Check that the baseline and the lock file that options name exist.
-
-    A list needs no such file, because users write the first files with it.
-
-    Raises:
-        ConfigError: a file does not exist.
-    """
-    hints = {
-        "scenario_baseline": "write it:\n"
-        "pytest --arena-scenario-baseline= --scenarios-out=json:scenarios.json\n"
-        "arena scenarios report scenarios.json --baseline {}",
-        "scenario_lock": "arena scenarios accept --all   writes it",
-    }
-    if lists_only:
-        return
-    for option, fix in hints.items():
-        name = getattr(wanted, option)
-        if name in {"", _DEFAULT_LOCK} or (wanted.root / name).exists():
-            continue
-        raise ConfigError(
-            f"arena_{option} names {name}, which does not exist",
-            why="with a misspelt name pytest-arena would ignore what the project has agreed to",
-            cause=wanted.places[option],
-            fix=fix.format(name),
-        )

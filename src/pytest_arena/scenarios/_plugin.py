@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from pytest_arena._config._project import read_project
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.errors import ArenaError
 from pytest_arena.scenarios._mapping import (
     Mapped,
     Mapper,
     Mappings,
     UnawaitedSteps,
-    check_agreed,
     uncollected,
     what_is_left_out,
 )
@@ -37,19 +34,15 @@ from pytest_arena.scenarios.assertions._assertions import (
     record_teardown_assertions,
 )
 from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
-from pytest_arena.scenarios.evidence._agreed import (
-    AgreedGap,
-    Lock,
-    read_baseline,
-    read_waivers,
-)
 from pytest_arena.scenarios.evidence._document import Document, Sabotage
 from pytest_arena.scenarios.evidence._judge import Rules, judge
+from pytest_arena.scenarios.evidence._lock import FILE as LOCK
+from pytest_arena.scenarios.evidence._lock import Lock
 from pytest_arena.scenarios.outputs import _terminal as terminal
 from pytest_arena.scenarios.outputs._ci import workflow_commands
 from pytest_arena.scenarios.outputs._targets import targets, write
 from pytest_arena.scenarios.specs import _reader as reader
-from pytest_arena.scenarios.specs._index import Index, Reference
+from pytest_arena.scenarios.specs._index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -110,7 +103,6 @@ class Scenarios:
             self.recorder,
             self._tries,
             self._tests,
-            self._wanted.scenario_evidence,
         )
         return [("arena_sabotage", passes)]
 
@@ -119,52 +111,24 @@ class Scenarios:
 
         Raises:
             ArenaError: a file does not exist, the specifications have no scenario, or the lock
-                file, the baseline, a waiver or ``--scenarios-out`` is wrong.
+                file or ``--scenarios-out`` is wrong.
         """
         wanted = self._wanted
         self._targets = targets(wanted.scenarios_out)
         self._specification = reader.read(wanted.specs, wanted.root)
-        place = f"{wanted.places['specs']} (paths are relative to {wanted.root})"
+        place = f"{wanted.place('specs')} (paths are relative to {wanted.root})"
         reader.require_scenarios(self._specification, wanted.specs, place=place)
         self._rules = self._read_rules()
-        scenarios = self._specification.scenarios
-        former = partial(self._rules.lock.former_names, scenarios)
-        index = Index(self._specification, former)
-        form = "--scenario={}"
-        self._chosen: set[str] = set()
-        for name in wanted.scenario:
-            chosen = Reference(
-                name=name,
-                place=form.format(name),
-                form=form,
-            )
-            self._chosen.add(index.find(chosen).key)
-        self._mapper = Mapper(
-            self._specification,
-            index,
-            wanted.root,
-        )
+        index = Index(self._specification)
+        self._mapper = Mapper(self._specification, index, wanted.root)
         self.recorder.read_steps_of(self._specification)
 
     def _read_rules(self) -> Rules:
-        wanted = self._wanted
         option = self._config.option
-        is_list = any(getattr(option, name, False) for name in _LISTS)
-        check_agreed(wanted, lists_only=is_list)
-        agreed: list[AgreedGap] = []
-        if wanted.scenario_baseline:
-            agreed += read_baseline(wanted.root / wanted.scenario_baseline)
-        place = wanted.places["scenario_waive"]
-        agreed += read_waivers(wanted.scenario_waive, place=place)
-        lock = Lock()
-        if wanted.scenario_lock:
-            lock = Lock.read(wanted.root / wanted.scenario_lock)
         return Rules(
-            evidence=wanted.scenario_evidence,
-            agreed_gaps=tuple(agreed),
-            lock=lock,
+            lock=Lock.read(self._wanted.root / LOCK),
             today=datetime.now(tz=UTC).date(),
-            lists_only=is_list,
+            lists_only=any(getattr(option, name, False) for name in _LISTS),
         )
 
     @hook(wrapper=True, tryfirst=True)
@@ -176,8 +140,6 @@ class Scenarios:
         yield
         collected.update(dict.fromkeys(items))
         self._map([*collected])
-        if self._chosen:
-            self._deselect(items)
         note = self._unawaited.watch()
         if note:
             self.recorder.run.ledger.note(note)
@@ -189,19 +151,6 @@ class Scenarios:
             keys = [("arena_scenario", each.key) for each in mapped.scenarios]
             revs = [("arena_scenario_rev", each.rev) for each in mapped.scenarios]
             mapped.item.user_properties.extend(keys + revs)
-
-    def _deselect(self, items: list[pytest.Item]) -> None:
-        """Deselect the tests of all scenarios except those that ``--scenario`` names."""
-        chosen: list[Any] = []
-        deselected: list[Any] = []
-        for item in items:
-            mapped = self._tests.get(id(item))
-            scenarios = mapped.scenarios if mapped else ()
-            is_chosen = any(scenario.key in self._chosen for scenario in scenarios)
-            (chosen if is_chosen else deselected).append(item)
-        if deselected:
-            self._config.hook.pytest_deselected(items=deselected)
-            items[:] = chosen
 
     @hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -387,9 +336,8 @@ class Scenarios:
         strict = ""
         if self._is_strict:
             strict = "--scenarios=strict"
-        specs = self._specs_to_name()
         lines = [
-            *terminal.lines(document, verbosity=verbosity, strict=strict, specs=specs),
+            *terminal.lines(document, verbosity=verbosity, strict=strict),
             *self._lines,
         ]
         if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -398,14 +346,3 @@ class Scenarios:
         for line in lines:
             is_red = self._fails and line.startswith("scenarios: ")
             terminalreporter.write_line(line, red=is_red)
-
-    def _specs_to_name(self) -> list[str]:
-        """Return the specifications that a command must name, because no configuration does."""
-        wanted = self._wanted
-        folder = self._config.invocation_params.dir
-        with suppress(ConfigError):
-            if read_project().specs == wanted.specs:
-                return []
-        return [
-            reader.relative(wanted.root / pattern, folder) for pattern in wanted.specs
-        ]

@@ -313,7 +313,7 @@ class Reading:
             depth=depth,
             limit=MOST_ROWS,
         )
-        return Changes.of(rows, moments.mask)
+        return Changes.of(rows)
 
     # Literals of the steps that occurred.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import object_session
 
 from pytest_arena._app._login import is_logging_in
+from pytest_arena._changes import without_secrets_of
 from pytest_arena._databases._sessions import FreshSession
 from pytest_arena._gate.writes._statement_log import StatementLog, watch_statements
 from pytest_arena._origin import REQUEST
@@ -241,7 +242,7 @@ class EvidenceRecorder:
         if self.log is not None:
             records = (*self.log.requests, *self.log.logins)
             sources += [record.statement_log for record in records]
-        return self.run.moments.mask.without(
+        return without_secrets_of(
             named for statement_log in sources for named in statement_log.named
         )
 

@@ -38,7 +38,7 @@ from pytest_arena.scenarios.evidence._document import (
 from pytest_arena.scenarios.specs._reader import relative
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping
 
     import pytest
 
@@ -109,13 +109,11 @@ class SabotagePasses:
         recorder: EvidenceRecorder,
         tries: Tries,
         tests: Mapping[int, Mapped],
-        evidence: Sequence[str],
     ) -> None:
         self._config = config
         self._recorder = recorder
         self._tries = tries
         self._tests = tests
-        self._evidence = evidence
         self._seconds: dict[str, float] = {}  # of the call of each test
         self._places: set[str] = set()  # of the current test's assertions
         self._with_subtests: set[str] = set()
@@ -214,7 +212,7 @@ class SabotagePasses:
         scenarios = {scenario.key: scenario for scenario in mapped.scenarios}
         for mapping in mapped.mappings:
             scenario = scenarios[mapping.scenario]
-            claim = Claim(scenario, mapping, self._evidence, is_sabotaged=True)
+            claim = Claim(scenario, mapping, is_sabotaged=True)
             if all(flag.status is not Status.HOLLOW for flag in claim.missing(facts)):
                 return True
         return False

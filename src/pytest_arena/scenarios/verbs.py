@@ -36,20 +36,15 @@ Print one scenario: its steps, its status with the reason, what each of its test
 and what to do next. KEY is its name, Feature :: name, or @ID. Tests are only collected.
 --json FILE has the file of a run, which records what its tests did."""
 _ACCEPT = """\
-Record that tests fit the present steps of their scenarios. The command shows the changed
-steps, and writes the steps to the lock file (arena_scenario_lock), which you commit. If a
-test's marker names an older version (rev=), the command prints the marker to paste."""
+Record that tests fit the present steps of their scenarios. The command writes a line for
+each scenario to scenarios.lock beside pytest's configuration file. Commit that file."""
 _MERGE = """\
 Judge several runs as one. Use it on CI if each job runs a part of the tests with
 --scenarios-out=json:FILE. With --strict, give the files of all parts, because a
 scenario that no part has run is a gap."""
 _REPORT = """\
 Read the files that runs have written by --scenarios-out=json:FILE, and write a page or
-a summary. Without an output, print the lines that pytest prints.
-
---baseline writes the unproven scenarios to PATH, for the option
-arena_scenario_baseline. If the file exists, proven scenarios are removed from it, and
-none are added."""
+a summary. Without an output, print the lines that pytest prints."""
 
 _SHAPE: dict[str, Any] = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -131,14 +126,14 @@ def _add_specification_verbs(verbs: Verbs) -> None:
 def _add_accept(verbs: Verbs) -> None:
     """Add the verb that writes the lock file."""
     about = "record that tests fit the changed steps"
-    fails = "no scenario has a name, or a marker names an older version"
+    fails = "no scenario has a name"
     parser = _add_verb(verbs, "accept", about, _ACCEPT, fails=fails)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "keys", nargs="*", default=[], metavar="KEY", help="a name, or @ID"
     )
     which.add_argument(
-        "--all", action="store_true", dest="everything", help="all that have a test"
+        "--all", action="store_true", dest="everything", help="all scenarios"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show the changes, and write nothing"
@@ -162,9 +157,6 @@ def _add_document_verbs(verbs: Verbs) -> None:
             metavar="PATH",
             help=f"write {what}",
         )
-    parser.add_argument(
-        "--baseline", metavar="PATH", help="write the unproven scenarios, as known gaps"
-    )
     _add_documents(parser)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from functools import partial
@@ -52,9 +51,7 @@ def place_kinds(
     is_of_product = product_of(config.database) == FACTS.name
     if config.database not in {"auto", "own", *FILE_PRODUCTS} and not is_of_product:
         return [], []
-    # The tests of pytest-arena set this variable, to use separate registries.
-    registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
-    kinds = _server(config, registry)
+    kinds = _server(config)
     is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
     if sys.platform != "win32" and not is_named:
         from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS  # noqa: PLC0415 - not for Windows
@@ -62,7 +59,7 @@ def place_kinds(
 
         # Most projects have no server of this product.
         if is_of_product or PRIVATE_SERVERS.parents(config.cache):
-            databases_on = partial(MySQLDatabases, shown="", registry=registry)
+            databases_on = partial(MySQLDatabases, shown="", registry=REGISTRY)
             kinds.append(
                 PrivateServerPlaces(
                     PRIVATE_SERVERS, config.cache, databases=databases_on
@@ -71,7 +68,7 @@ def place_kinds(
     return kinds, []
 
 
-def _server(config: Config, registry: str) -> list[PlaceKind]:
+def _server(config: Config) -> list[PlaceKind]:
     if config.database in {"own", *FILE_PRODUCTS}:
         return []
     is_asked_for = config.database != "auto"
@@ -84,6 +81,6 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
-    if not (is_asked_for or look(server.address, registry=registry).is_found):
+    if not (is_asked_for or look(server.address, registry=REGISTRY).is_found):
         return []  # most projects have no databases on this server
-    return [MySQLDatabases(server.address, server.shown, registry=registry)]
+    return [MySQLDatabases(server.address, server.shown, registry=REGISTRY)]

@@ -35,7 +35,7 @@ from pytest_arena._product.servers import (
     foreign_host,
     named_unusable,
 )
-from pytest_arena._values import Address
+from pytest_arena._values import TURN_SECONDS, Address
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ def local_service(config: Config) -> Server:
     for place, port in _local_places():
         for user in filter(None, dict.fromkeys((os_user(), "root"))):
             password = os.environ.get("MYSQL_PWD", "")
-            address = Address(
-                "mysql", place, port, user, "", password, config.turn_timeout
-            )
+            address = Address("mysql", place, port, user, "", password, TURN_SECONDS)
             try:
                 return enter(
                     address,
@@ -146,8 +144,8 @@ def _local_places() -> Iterator[tuple[str, int]]:
 
 def _named_server(config: Config) -> Server:
     try:
-        address = read_url(config.server_url, config.turn_timeout)
-        return enter(address, f" on {address.server}, from {config.places['database']}")
+        address = read_url(config.server_url, TURN_SECONDS)
+        return enter(address, f" on {address.server}, from arena_database")
     except Unavailable as reason:
         raise named_unusable(config, reason, _FORM) from reason
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,23 +25,21 @@ def place_kinds(
     """Return the server and the private servers, if the option names no other product."""
     if product_of(config.database) not in {"", FACTS.name, *FILE_PRODUCTS}:
         return [], []
-    # The tests of pytest-arena set this variable, to use separate registries.
-    registry = os.environ.get("ARENA_REGISTRY") or REGISTRY
     # The server is first, because the command ends if the user named an unusable server.
-    kinds = _server(config, registry)
+    kinds = _server(config)
     is_named = removes_all and (config.server_url or config.database in FILE_PRODUCTS)
     if sys.platform != "win32" and not is_named:
         from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not for Windows
         from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - not for Windows
 
-        databases_on = partial(PostgreSQLDatabases, shown="", registry=registry)
+        databases_on = partial(PostgreSQLDatabases, shown="", registry=REGISTRY)
         kinds.append(
             PrivateServerPlaces(CLUSTERS, config.cache, databases=databases_on)
         )
     return kinds, []
 
 
-def _server(config: Config, registry: str) -> list[PlaceKind]:
+def _server(config: Config) -> list[PlaceKind]:
     if config.database in {"own", *FILE_PRODUCTS}:
         return []
     try:
@@ -57,4 +54,4 @@ def _server(config: Config, registry: str) -> list[PlaceKind]:
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
-    return [PostgreSQLDatabases(server.address, server.shown, registry=registry)]
+    return [PostgreSQLDatabases(server.address, server.shown, registry=REGISTRY)]

@@ -113,7 +113,7 @@ def check_fit(gaps: list[JournalGap]) -> None:
             f"undo is not possible for this database: {fatal[0]}",
             why="the change journal would miss changes of a test, or could not undo them",
             cause="\n".join(fatal[:5]),
-            fix='ARENA_ISOLATION=clone pytest …   or: @pytest.mark.arena(isolation="clone")',
+            fix='pytest --arena-isolation=clone   or: @pytest.mark.arena(isolation="clone")',
         )
 
 

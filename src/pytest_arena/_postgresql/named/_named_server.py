@@ -98,7 +98,7 @@ class NamedServer(ServerRegistry):
         self.writes = Writes()
         self.cause = (
             f"role {self._address.user} may not create databases, and "
-            f"{redact_url(config.server_url)} is in {config.places['database']}"
+            f"{redact_url(config.server_url)} is from {config.place('database')}"
         )
         self._check_options(config)
         self.control = ControlLine(self._connect, patience=self._address.patience)
@@ -141,7 +141,7 @@ class NamedServer(ServerRegistry):
             raise ConfigError(
                 f"arena_{option} lets connections reach {self._where} directly",
                 why="such connections would commit, but the tests' one transaction never commits",
-                cause=f"{config.places[option]}\n{self.cause}",
+                cause=f"{config.place(option)}\n{self.cause}",
                 fix=f"remove the value from arena_{option}, or {self._grant_createdb()}",
             )
 

@@ -37,7 +37,7 @@ from pytest_arena._product.servers import (
     foreign_host,
     named_unusable,
 )
-from pytest_arena._values import Address
+from pytest_arena._values import TURN_SECONDS, Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def local_service(config: Config) -> Server:
     reasons = foreign_host(config, "PGHOST")
     for host, port in _local_places():
         try:
-            return _service(host, port, config.turn_timeout)
+            return _service(host, port)
         except Unavailable as reason:
             reasons.append(str(reason))
     raise Unavailable("; ".join(dict.fromkeys(reasons)))
@@ -134,13 +134,13 @@ def _socket_folders(port: int) -> list[str]:
     return [folder for folder in _SOCKETS if Path(folder, f".s.PGSQL.{port}").exists()]
 
 
-def _service(host: str, port: int, patience: float) -> Server:
+def _service(host: str, port: int) -> Server:
     users = (os.environ.get("PGUSER", ""), os_user(), _USUAL_USER)
     password = os.environ.get("PGPASSWORD", "")
     reasons = []
     for user in filter(None, dict.fromkeys(users)):
         address = Address(
-            "postgresql", host, port, user, "postgres", password, patience
+            "postgresql", host, port, user, "postgres", password, TURN_SECONDS
         )
         # libpq would wait ten seconds for a server that does not answer.
         knocked = knock(address, seconds=_KNOCK_SECONDS)
@@ -163,8 +163,8 @@ def _named_server(config: Config) -> Server:
     If the role may not create databases, ``rollback`` uses the URL's database itself.
     """
     try:
-        named = replace(read_url(config.server_url), patience=config.turn_timeout)
-        return _enter_by_any(named, config)
+        named = replace(read_url(config.server_url), patience=TURN_SECONDS)
+        return _enter_by_any(named)
     except CreatesNone as reason:
         refused: Unavailable = reason
         name = reason.server.address.database
@@ -177,7 +177,7 @@ def _named_server(config: Config) -> Server:
     raise named_unusable(config, refused, _FORM) from refused
 
 
-def _enter_by_any(named: Address, config: Config) -> Server:
+def _enter_by_any(named: Address) -> Server:
     """Log in to the address's database, or else to a database that each server has.
 
     Raises:
@@ -187,7 +187,7 @@ def _enter_by_any(named: Address, config: Config) -> Server:
     refused = Unavailable("")
     for name in dict.fromkeys((named.database or "postgres", "postgres", "template1")):
         try:
-            where = f" on {named.server}, from {config.places['database']}"
+            where = f" on {named.server}, from arena_database"
             return enter(replace(named, database=name), where)
         except (CreatesNone, Elsewhere):
             raise

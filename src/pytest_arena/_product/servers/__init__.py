@@ -99,6 +99,6 @@ def named_unusable(config: Config, reason: Unavailable, form: str) -> ServerErro
     return ServerError(
         f"the server for the tests cannot be used: {reason}",
         why=_WHY,
-        cause=f"{redact_url(config.server_url)} in {config.places['database']}",
+        cause=f"{redact_url(config.server_url)} from {config.place('database')}",
         fix=reason.fix or form,
     )

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pytest_arena._product.servers._server_programs import Account
 
 
-HOME = "ARENA_CLUSTERS"  # the variable with another folder for all private servers
+# Tests put all private servers into another folder by this variable.
+HOME = "ARENA_CLUSTERS"
 
 # Creating a database writes some thousand files: 30 ms in memory, up to 600 on a disk.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._product.servers._server_programs import Account
     from pytest_arena._values import Address
 
-IDLE = "ARENA_CLUSTER_IDLE"  # the variable with the seconds after which an unused server stops
-_IDLE_SECONDS = 600.0
+_IDLE_SECONDS = 600.0  # an unused server stops after this time
 _START_SECONDS = 60.0
 _KNOCK_SECONDS = 5.0
 _PROGRAM_SECONDS = 120
@@ -317,7 +316,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             "protocol_folder": str(self.protocol.parent),
             "protocol_module": self.protocol.stem,
             "signals": self.signals,
-            "idle": float(os.environ.get(IDLE) or _IDLE_SECONDS),
+            "idle": _IDLE_SECONDS,
         }
 
     def _last_logged(self, log: Path) -> str:

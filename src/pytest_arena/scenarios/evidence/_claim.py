@@ -98,8 +98,6 @@ class Claim:
 
     scenario: ScenarioSpec
     mapping: Mapping
-    evidence: Sequence[str]
-    """The evidence that a passed test needs."""
     is_sabotaged: bool
     """Whether passed tests were run again under sabotage."""
 
@@ -139,25 +137,21 @@ class Claim:
         return StatusReason(status, reason, self.mapping.place)
 
     def missing(self, facts: Facts | None) -> list[StatusReason]:
-        """Return a flag for each piece of required evidence that is missing.
+        """Return a flag for each piece of evidence that is missing.
 
         The status is HOLLOW, or UNKNOWN if pytest-arena could not record that kind of evidence.
         """
         if facts is None:
-            unknown = self.flag(
-                Status.UNKNOWN, "pytest-arena did not record what it did"
-            )
-            if self.evidence:
-                return [unknown]
-            return []
+            unknown = "pytest-arena did not record what it did"
+            return [self.flag(Status.UNKNOWN, unknown)]
         find_missing = {
             "seeded": self._missing_seed,
             "requested": self._missing_request,
             "asserted": self._missing_assertion,
         }
         flags = []
-        for kind in self.evidence:
-            missing = find_missing[kind](facts)
+        for kind, find in find_missing.items():
+            missing = find(facts)
             why = _why_unknown(facts, kind)
             if missing and why:
                 reason = f"it may not have {_SHOWS[kind]}: {why}"
@@ -305,7 +299,7 @@ class Claim:
         is_idle: bool,
     ) -> JudgedStep:
         kind, missing = _NEEDED[step.kind]
-        if not is_idle or kind not in self.evidence:
+        if not is_idle:
             return JudgedStep(status=Status.PROVEN)
         why = _why_unknown(facts, kind)
         if why:

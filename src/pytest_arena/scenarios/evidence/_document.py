@@ -175,12 +175,8 @@ class Mapping:
     row: Pairs = ()
     """The row of an Outline, as ``Row.values``. Empty for the whole scenario."""
     is_deselected: bool = False
-    rev: str = ""
-    """The reviewed version that the marker names."""
     place: str
     """The first line of the test: ``tests/test_x.py:12``."""
-    source: str = ""
-    """The hash of the test's code, for the lock file."""
     unused: tuple[str, ...] = ()
     """The columns of the row whose values the test ignores."""
     scenario: str
@@ -188,7 +184,7 @@ class Mapping:
 
 
 class Status(Enum):
-    """The status of a test or a scenario. The first is the worst. WAIVED has no rank."""
+    """The status of a test or a scenario. The first is the worst."""
 
     MALFORMED = "MALFORMED"
     UNMAPPED = "UNMAPPED"
@@ -204,7 +200,6 @@ class Status(Enum):
     UNKNOWN = "UNKNOWN"
     PARTIAL = "PARTIAL"
     PROVEN = "PROVEN"
-    WAIVED = "WAIVED"
 
     @property
     def rank(self) -> int:
@@ -213,8 +208,6 @@ class Status(Enum):
 
 
 _RANKS = {status: number for number, status in enumerate(Status)}
-FINE = frozenset({Status.PROVEN, Status.WAIVED})
-"""The statuses that are not gaps."""
 PASSED = frozenset(
     {Status.FLAKY, Status.HOLLOW, Status.UNKNOWN, Status.PARTIAL, Status.PROVEN}
 )
@@ -235,10 +228,6 @@ class JudgedTest:
     also: tuple[Status, ...] = ()
     """Further statuses that apply, the worst first."""
     warnings: tuple[str, ...] = ()
-    rev: str = ""
-    """The reviewed version that the marker names."""
-    source: str = ""
-    """The hash of the test's code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,18 +245,11 @@ class Standing:
 
     malformed: str = ""
     drifted: str = ""
-    drifted_place: str = ""
-    """The line of a test that names an older version, or ""."""
-    waived: str = ""
-    """The valid waiver: ``until 2027-03-31: bought in May``."""
-    expired: str = ""
-    """The expired waiver."""
+    gap: str = ""
+    """The agreed gap of the lock file: ``gap until 2027-03-31: bought in May``."""
+    is_gap_over: bool = False
     misfit: str = ""
     """The place of a test with values that no row has, and the error."""
-    known: Status | None = None
-    """The status in the baseline."""
-    known_place: str = ""
-    """The line of the baseline: ``scenarios.baseline:3``."""
     warnings: tuple[str, ...] = ()
 
 
@@ -285,7 +267,7 @@ class JudgedScenario:
     """Further statuses that apply, the worst first."""
     warnings: tuple[str, ...] = ()
     is_excused: bool = False
-    """Whether the baseline excuses the scenario, so that it does not fail a strict run."""
+    """Whether an agreed gap excuses the scenario, so that it does not fail a strict run."""
     tests: tuple[JudgedTest, ...] = ()
     steps: tuple[JudgedStep, ...] = ()
     """The verdict on each step of the scenario."""
@@ -301,7 +283,7 @@ class Document:
     scenarios: tuple[JudgedScenario, ...] = ()
     """The scenarios, sorted by path and line."""
     problems: tuple[Problem, ...] = ()
-    """The problems of specifications, markers, lock and baseline."""
+    """The problems of specifications, markers and lock."""
     gaps: tuple[str, ...] = ()
     """A line for each reason why a strict run fails."""
     partial: str = ""

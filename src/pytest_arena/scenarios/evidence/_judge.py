@@ -6,7 +6,6 @@ from datetime import date
 from difflib import get_close_matches
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence._agreed import AgreedGap, Lock, gap_problems
 from pytest_arena.scenarios.evidence._claim import EXCUSES, Claim
 from pytest_arena.scenarios.evidence._document import (
     PASSED,
@@ -18,6 +17,7 @@ from pytest_arena.scenarios.evidence._document import (
     Status,
     Try,
 )
+from pytest_arena.scenarios.evidence._lock import Lock
 from pytest_arena.scenarios.evidence._verdicts import (
     NO_TEST,
     best_steps,
@@ -33,20 +33,14 @@ from pytest_arena.scenarios.specs._specification import (
     grouped_by,
 )
 
-EVIDENCE = ("seeded", "requested", "asserted")
-"""The kinds of evidence, in the order in which they happen."""
-
 _MIN_SIMILARITY = 0.85  # one or two letters of a tag differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The requirements and the agreements of a project."""
+    """What a project has agreed to, and how it judges."""
 
     today: date
-    evidence: tuple[str, ...] = EVIDENCE
-    """The evidence that a passed test needs."""
-    agreed_gaps: tuple[AgreedGap, ...] = ()
     lock: Lock = field(default_factory=Lock)
     lists_only: bool = False
     """Whether the command runs no test, so that NOT-RUN scenarios are not gaps."""
@@ -71,7 +65,7 @@ def judge(
         specification: the content of the files.
         mappings: the claims of tests to prove scenarios. A mapping may occur several times.
         tries: the tries of all tests. Tests without a mapping are ignored.
-        rules: the requirements and agreements.
+        rules: the agreements.
         partial: why the run left out tests, or "" for a whole run.
         problems: problems of the collection, such as invalid markers.
         is_sabotaged: whether each passed test was run again under sabotage.
@@ -94,7 +88,7 @@ def judge(
         tests = []
         steps_of_tests = []
         for mapping in mapping_by_test.values():
-            claim = Claim(scenario, mapping, rules.evidence, is_sabotaged=is_sabotaged)
+            claim = Claim(scenario, mapping, is_sabotaged=is_sabotaged)
             test = judged_test(claim, tries_of[mapping.test])
             tests.append(test)
             if test.facts and test.status in PASSED:
@@ -109,7 +103,9 @@ def judge(
             is_list=rules.lists_only,
         )
         judged.append(verdict)
-    agreement_problems = _agreement_problems(specification.scenarios, mappings, rules)
+    agreement_problems = _agreement_problems(
+        specification.scenarios, mappings, rules.lock
+    )
     return _with_gaps(
         Document(
             scenarios=tuple(judged),
@@ -177,89 +173,31 @@ def _standing(
     rules: Rules,
     malformed: str,
 ) -> Standing:
-    """Return the facts about one scenario, from its markers and the agreements."""
-    known: AgreedGap | None = None
-    waivers = []
-    for gap in rules.agreed_gaps:
-        if gap.covers(scenario):
-            if gap.status is None:
-                waivers.append(gap)
-            else:
-                known = known or gap
-    waived = ""
-    expired = ""
-    if waivers:
-        longest = max(waivers, key=lambda gap: (gap.until, gap.reason))
-        if rules.today > longest.until:
-            expired = str(longest)
-        else:
-            waived = str(longest)
-    drifted, drifted_place = _drift(
-        scenario,
-        mappings,
-        rules.lock,
-    )
-    standing = Standing(
+    """Return the facts about one scenario, from its markers and the lock."""
+    locked = rules.lock.entries.get(scenario.key)
+    accept = f"arena scenarios accept {scenario.key!r}"
+    if locked is None:
+        is_new = bool(rules.lock.entries and mappings)
+        warnings = (f"never accepted: {accept}",) if is_new else ()
+        return Standing(malformed=malformed, warnings=warnings)
+    drifted = ""
+    if locked.rev != scenario.rev:
+        drifted = f"its steps differ from the accepted steps: {accept}"
+    is_over = locked.until is not None and rules.today > locked.until
+    return Standing(
         malformed=malformed,
         drifted=drifted,
-        drifted_place=drifted_place,
-        waived=waived,
-        expired=expired,
-        warnings=tuple(_changed_tests(scenario, mappings, rules.lock)),
+        gap=locked.gap,
+        is_gap_over=is_over,
     )
-    if known is None:
-        return standing
-    place = ""
-    if known.line:
-        place = f"{known.spec}:{known.line}"
-    return replace(standing, known=known.status, known_place=place)
-
-
-def _drift(
-    scenario: ScenarioSpec,
-    mappings: Sequence[Mapping],
-    lock: Lock,
-) -> tuple[str, str]:
-    """Return how a scenario differs from its reviewed version, and the place of the marker."""
-    revs = {scenario.rev, *(row.rev for row in scenario.rows)}
-    for mapping in mappings:
-        if mapping.rev and mapping.rev not in revs:
-            row_revs = {row.values: row.rev for row in scenario.rows}
-            now = row_revs.get(mapping.row, scenario.rev)
-            reason = f'its steps differ from rev="{mapping.rev}": review them, then set rev="{now}"'
-            return reason, mapping.place
-    locked = lock.entries.get(scenario.key)
-    if locked:
-        change = locked.drift(scenario)
-        if change:
-            return f"{change}: arena scenarios accept {scenario.key!r}", ""
-    return "", ""
-
-
-def _changed_tests(
-    scenario: ScenarioSpec,
-    mappings: Sequence[Mapping],
-    lock: Lock,
-) -> Iterator[str]:
-    """Yield a warning for each test that has changed since the scenario was accepted."""
-    locked = lock.entries.get(scenario.key)
-    if locked:
-        accepted = dict(locked.tests)
-        current = {(mapping.test, mapping.source) for mapping in mappings}
-        for test, source in sorted(current):
-            former = accepted.get(test)
-            if former and source and former != source:
-                yield f"{test} has changed since it was accepted"
-    elif lock.entries and mappings and not all(mapping.rev for mapping in mappings):
-        yield f"never accepted: arena scenarios accept {scenario.key!r}"
 
 
 def _agreement_problems(
     scenarios: Sequence[ScenarioSpec],
     mappings: Sequence[Mapping],
-    rules: Rules,
+    lock: Lock,
 ) -> Iterator[Problem]:
-    """Yield markers, agreements and tags that match no scenario, or have expired."""
+    """Yield markers, accepted scenarios and tags that match no scenario."""
     keys = {scenario.key for scenario in scenarios}
     for mapping in mappings:
         if mapping.scenario not in keys:
@@ -269,8 +207,7 @@ def _agreement_problems(
                 line=0,
                 what=what,
             )
-    yield from rules.lock.problems(scenarios)
-    yield from gap_problems(scenarios, rules.agreed_gaps, rules.today)
+    yield from lock.problems(scenarios)
     yield from _misspelt_tags(scenarios)
 
 
@@ -309,7 +246,7 @@ def merged(
     """Judge several documents as one run. The result does not depend on their order.
 
     If a test ran in several runs, the worst result counts. The documents contain verdicts, so the
-    baseline, waivers, lock and required evidence of their runs apply.
+    lock of their runs applies.
 
     Args:
         documents: the documents of runs on the same or on different specifications.
@@ -405,7 +342,7 @@ def _joined(
 
 
 def _joined_standing(standings: Sequence[Standing]) -> Standing:
-    """Return the facts of all shards. A shard may not have collected a marker with ``rev``."""
+    """Return the facts of all shards."""
     joined = standings[0]
     for each in fields(Standing):
         values = [getattr(standing, each.name) for standing in standings]

@@ -11,7 +11,6 @@ from pytest_arena.scenarios.evidence._claim import (
     worst,
 )
 from pytest_arena.scenarios.evidence._document import (
-    FINE,
     PASSED,
     Document,
     JudgedScenario,
@@ -90,8 +89,6 @@ def judged_test(claim: Claim, tries: Sequence[Try]) -> JudgedTest:
         reason=verdict.reason,
         row=claim.mapping.row,
         also=other_statuses((flag.status for flag in flags), verdict.status),
-        rev=claim.mapping.rev,
-        source=claim.mapping.source,
     )
     if not tries:
         return judged
@@ -146,12 +143,7 @@ def judged_scenario(
     if standing.malformed:
         flags.append(StatusReason(Status.MALFORMED, standing.malformed))
     if standing.drifted:
-        drifted = StatusReason(
-            Status.DRIFTED,
-            standing.drifted,
-            standing.drifted_place,
-        )
-        flags.append(drifted)
+        flags.append(StatusReason(Status.DRIFTED, standing.drifted))
     untested_rows = ""
     if is_list:
         untested_rows = _rows_without_test(scenario.rows, tests)
@@ -166,13 +158,15 @@ def judged_scenario(
     else:
         flags += _alternatives(tests)
     verdict = worst(flags)
-    if standing.waived and verdict.status is not Status.PROVEN:
-        verdict = StatusReason(Status.WAIVED, standing.waived)
+    is_proven = verdict.status is Status.PROVEN
+    if standing.is_gap_over and not is_proven:
+        verdict = replace(
+            verdict, reason=f"{verdict.reason} (its {standing.gap} is over)"
+        )
     statuses = {flag.status for flag in flags}
     for test in tests:
         statuses |= {test.status, *test.also}
     has_run = bool(tests) and Status.NOT_RUN not in {test.status for test in tests}
-    known = standing.known if verdict.status not in FINE else None
     return JudgedScenario(
         scenario=scenario,
         status=verdict.status,
@@ -180,7 +174,7 @@ def judged_scenario(
         place=verdict.place,
         also=other_statuses(statuses, verdict.status),
         warnings=tuple(_warnings(verdict.status, standing, tests)),
-        is_excused=known is not None and verdict.status.rank >= known.rank,
+        is_excused=bool(standing.gap) and not standing.is_gap_over and not is_proven,
         tests=tuple(tests),
         steps=steps,
         standing=standing,
@@ -189,12 +183,9 @@ def judged_scenario(
 
 
 def _why_unmapped(standing: Standing, without_test: str) -> str:
-    reason = without_test
     if standing.misfit:
-        reason = f"no test has the values of a row: {standing.misfit}"
-    if standing.expired:
-        reason += f", and its waiver has expired ({standing.expired})"
-    return reason
+        return f"no test has the values of a row: {standing.misfit}"
+    return without_test
 
 
 def best_steps(
@@ -327,10 +318,8 @@ def _warnings(
     tests: Sequence[JudgedTest],
 ) -> Iterator[str]:
     yield from standing.warnings
-    if standing.waived and status is Status.PROVEN:
-        yield f"it is proven, so remove its waiver ({standing.waived})"
-    if standing.known and status not in FINE and status.rank > standing.known.rank:
-        yield f"the baseline has a worse status: {standing.known.value}"
+    if standing.gap and status is Status.PROVEN:
+        yield f"it is proven, so remove its {standing.gap}"
     for test in tests:
         is_silent = test.status in {Status.PROVEN, Status.NOT_RUN}
         if status is Status.PROVEN and not is_silent:
@@ -377,7 +366,7 @@ def _problem_gaps(document: Document) -> Iterator[str]:
 
 
 def _scenario_gaps(document: Document) -> Iterator[str]:
-    exempt = set(FINE)
+    exempt = {Status.PROVEN}
     if document.partial:
         exempt |= UNKNOWN_IN_PARTIAL_RUN
     if document.is_list:
@@ -386,13 +375,8 @@ def _scenario_gaps(document: Document) -> Iterator[str]:
         if not judged.is_judged:
             continue
         scenario = judged.scenario
-        status = judged.status.value
-        known = judged.standing.known
-        if judged.status in FINE and known:
-            place = judged.standing.known_place or "the baseline"
-            now = f"{scenario.key} is {status} ({scenario.place})"
-            yield f"{place}: remove this line, because {now} and no longer {known.value}"
-        elif judged.status not in exempt and not judged.is_excused:
+        if judged.status not in exempt and not judged.is_excused:
+            status = judged.status.value
             gap = f"{scenario.place}: {status}: {scenario.name}: {judged.reason}"
             if judged.place:
                 gap += f" ({judged.place})"

@@ -123,7 +123,7 @@ def workflow_commands(
 ) -> list[str]:
     """Return a workflow command for each problem and each reported scenario, the worst first.
 
-    There are at most ten errors and ten warnings. Excused and waived scenarios are left out.
+    There are at most ten errors and ten warnings. Excused scenarios are left out.
 
     Args:
         document: the judged scenarios.
@@ -152,8 +152,7 @@ def workflow_commands(
             )
         )
     for judged in sorted(document.scenarios, key=lambda judged: judged.status.rank):
-        is_agreed = judged.is_excused or judged.status is Status.WAIVED
-        if is_agreed or not phrases.is_open(judged, document):
+        if judged.is_excused or not phrases.is_open(judged, document):
             continue
         scenario = judged.scenario
         status = judged.status.value

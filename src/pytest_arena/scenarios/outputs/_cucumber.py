@@ -42,15 +42,11 @@ Message = dict[str, Any]
 _RESULTS = {
     **dict.fromkeys(Status, "PENDING"),
     **dict.fromkeys((Status.MALFORMED, Status.FAILED, Status.XPASS), "FAILED"),
-    **dict.fromkeys(
-        (Status.XFAIL, Status.SKIPPED, Status.NOT_RUN, Status.WAIVED), "SKIPPED"
-    ),
+    **dict.fromkeys((Status.XFAIL, Status.SKIPPED, Status.NOT_RUN), "SKIPPED"),
     Status.PROVEN: "PASSED",
 }
 # Verdicts on a scenario that hold for each of its rows.
-_OF_ALL_ROWS = frozenset(
-    {Status.MALFORMED, Status.UNMAPPED, Status.DRIFTED, Status.WAIVED}
-)
+_OF_ALL_ROWS = frozenset({Status.MALFORMED, Status.UNMAPPED, Status.DRIFTED})
 _PROTOCOL = "34.0.0"
 _NO_TIME = {"seconds": 0, "nanos": 0}
 

@@ -11,7 +11,7 @@ from pytest_arena.scenarios.specs._specification import (
 
 # Statuses that a partial run does not decide.
 _NOT_JUDGED = frozenset({Status.NOT_RUN, Status.UNMAPPED})
-_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL, Status.WAIVED)
+_UNTESTED = (Status.MALFORMED, Status.UNMAPPED, Status.PARTIAL)
 
 
 WHAT_TO_ASSERT = (
@@ -71,7 +71,7 @@ def reason(judged: JudgedScenario) -> str:
     if also:
         parts.append(f"(also {', '.join(also)})")
     if judged.is_excused:
-        parts.append("(known)")
+        parts.append(f"({judged.standing.gap})")
     return one_line(" ".join(parts))
 
 

@@ -30,17 +30,16 @@ _STATUS = 9
 _NAME = 48
 _SABOTAGE_PAGE = "the page Sabotage of pytest-arena's documentation"
 _QUIETER = -1  # the verbosity of -q
-_RUN = "pytest --scenario={key}"
 _NEXT = {
     Status.MALFORMED: "correct the specification: {place}",
     Status.UNMAPPED: "write a test (`arena scenarios stubs` writes a stub), or mark one:\n{marker}",
-    Status.FAILED: f"{_RUN}   runs its tests alone",
+    Status.FAILED: "correct the test or the app",
     Status.DRIFTED: "check that the test fits the steps, then: arena scenarios accept {key}",
     Status.STUB: "write the test, which is still a stub",
     Status.XFAIL: "make the test pass, and remove its xfail",
     Status.XPASS: "remove its xfail, because the test passes",
-    Status.SKIPPED: "remove the skip, or waive the scenario until a date: arena_scenario_waive",
-    Status.NOT_RUN: f"{_RUN} --scenarios-out=json:scenarios.json   runs its tests. Then\n"
+    Status.SKIPPED: "remove the skip, or add a gap to its line in scenarios.lock",
+    Status.NOT_RUN: "run its tests with --scenarios-out=json:scenarios.json. Then\n"
     "arena scenarios explain {key} --json scenarios.json   shows what they did",
     Status.FLAKY: "find out why its test does not always pass",
     Status.HOLLOW: "add what the test lacks: seed, request, then assert. Or tag the scenario:\n"
@@ -48,8 +47,7 @@ _NEXT = {
     Status.UNKNOWN: "remove the cause named above, so that pytest-arena can record the evidence",
     Status.PARTIAL: "prove each row: parametrize the test by the columns, or mark it:\n"
     "{marker}",
-    Status.PROVEN: f"nothing. {_RUN} --scenarios-sabotage   also checks that its tests can fail",
-    Status.WAIVED: "prove the scenario before its waiver expires",
+    Status.PROVEN: "nothing. --scenarios-sabotage also checks that its tests can fail",
 }
 
 # After a run.
@@ -60,7 +58,6 @@ def lines(
     *,
     verbosity: int = 0,
     strict: str = "",
-    specs: Sequence[str] = (),
     shards: Sequence[str] = (),
 ) -> list[str]:
     """Return problems, a line for each scenario that is not proven, gaps, totals, next steps.
@@ -72,7 +69,6 @@ def lines(
         document: the judged scenarios.
         verbosity: pytest's verbosity.
         strict: the option that makes gaps fail this run.
-        specs: the specifications that a command must name, because no configuration does.
         shards: the merged files, if they are of partial runs.
     """
     totals = _totals_line(document, strict)
@@ -86,15 +82,14 @@ def lines(
     judged = phrases.judged_count(document)
     if document.partial and f" {count} of {count} " not in judged:
         text.append(f"partial run ({phrases.one_line(document.partial)}): {judged}")
-    return [*text, totals, *_next_lines(document, specs, shards)]
+    return [*text, totals, *_next_lines(document, shards)]
 
 
 def _reported_lines(document: Document, verbosity: int) -> Iterator[str]:
     """Yield the problems, the scenarios and the gaps, each once."""
     shown = []
     for judged in document.scenarios:
-        is_agreed = judged.is_excused or judged.status is Status.WAIVED
-        is_left_out = verbosity < 0 and is_agreed
+        is_left_out = verbosity < 0 and judged.is_excused
         if verbosity > 0 or (phrases.is_open(judged, document) and not is_left_out):
             shown.append(judged)
     reasons = {judged.scenario.key: judged.reason for judged in shown}
@@ -152,7 +147,6 @@ def _totals_line(document: Document, strict: str) -> str:
 
 def _next_lines(
     document: Document,
-    specs: Sequence[str],
     shards: Sequence[str],
 ) -> Iterator[str]:
     """Yield the distinct next steps that no reason names."""
@@ -169,8 +163,7 @@ def _next_lines(
             merged = f"only {shards[0]} was merged"
         yield f"next: name the JSON file of each CI job: {merged}"
     if Status.UNMAPPED in statuses:
-        stubs = " ".join(["stubs", *map(shlex.quote, specs), "--write tests"])
-        yield f"next: arena scenarios {stubs}   writes the missing tests"
+        yield "next: arena scenarios stubs --write tests   writes the missing tests"
     text = phrases.stays_green(reported)
     if text:
         yield f"next: {text}. See {_SABOTAGE_PAGE}"

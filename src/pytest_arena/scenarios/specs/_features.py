@@ -197,7 +197,6 @@ def _rows(
                 name=_filled(name, values),
                 steps=filled,
                 tags=row_tags,
-                rev=rev_of(filled),
             )
 
 

@@ -17,26 +17,23 @@ from pytest_arena.scenarios.specs._specification import (
     row_text,
 )
 
-_OPTIONS = ("spec", "rev", "row")
-_REV = re.compile(r"\d+:[0-9a-f]+$")
+_OPTIONS = ("spec", "row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The scenario that ``@pytest.mark.scenario(name, spec=…, rev=…, row=…)`` names."""
+    """The scenario that ``@pytest.mark.scenario(name, spec=…, row=…)`` names."""
 
     name: str
     """A scenario's name, ``Feature :: Scenario``, ``Feature :: Rule :: Scenario`` or ``@ID``."""
     spec: str = ""
     """The path of the file, or the end of the path."""
-    rev: str = ""
-    """The reviewed version."""
     row: Pairs = ()
     """Sorted pairs of column and value."""
     place: str = ""
     """The first line of the test: ``tests/test_x.py:12``."""
     form: str = ""
-    """The form of the name outside of a marker: ``--scenario={}``."""
+    """The form of the name outside of a marker: ``arena scenarios explain {}``."""
 
 
 def reference(
@@ -59,18 +56,10 @@ def reference(
         if option != "row" and value is not None and not isinstance(value, str):
             what = f"{option}= of the marker `scenario` must be a string, not {value!r}"
             raise _wrong(what, place)
-    rev = str(kwargs.get("rev") or "").strip()
-    if rev and not _REV.match(rev):
-        raise _wrong(
-            f"rev={rev!r} of the marker `scenario` is not a version of a scenario",
-            place,
-            'rev="1:3265ea09", as `arena scenarios list` shows it',
-        )
     spec = str(kwargs.get("spec") or "").strip()
     return Reference(
         name=name,
         spec=spec.replace("\\", "/").removeprefix("./"),
-        rev=rev,
         row=_row(kwargs.get("row"), place),
         place=place,
     )
@@ -266,21 +255,14 @@ class Index:
 
     Args:
         specification: the content of all files.
-        former: returns the current keys of renamed scenarios by their former keys. Called for an
-            unknown name only.
     """
 
-    def __init__(
-        self,
-        specification: Specification,
-        former: Callable[[], Mapping[str, str]] = dict,
-    ) -> None:
+    def __init__(self, specification: Specification) -> None:
         self._scenarios = specification.scenarios
         self._files = specification.files
         self._errors = [
             problem for problem in specification.problems if problem.is_error
         ]
-        self._former = former
         self._by_name: dict[str, list[ScenarioSpec]] = {}
         for scenario in self._scenarios:
             for name in _names(scenario):
@@ -305,7 +287,7 @@ class Index:
 
         Raises:
             ScenarioError: no scenario has the name, or several have it. The message shows the text
-                to paste for a renamed scenario or a similar name, or the scenarios without a test.
+                to paste for a similar name, or the scenarios without a test.
         """
         matches = self._matches(reference)
         if len(matches) == 1:
@@ -321,7 +303,6 @@ class Index:
         self,
         scenario: ScenarioSpec,
         *,
-        rev: str = "",
         row: Pairs = (),
     ) -> str:
         """Return the decorator to paste, with the shortest name that only this scenario has."""
@@ -329,8 +310,6 @@ class Index:
         arguments = [quoted(name or _names(scenario)[-1])]
         if not name:
             arguments.append(f"spec={quoted(scenario.spec)}")
-        if rev:
-            arguments.append(f"rev={quoted(rev)}")
         if row:
             pairs = [f"{quoted(column)}: {quoted(value)}" for column, value in row]
             arguments.append(f"row={{{', '.join(pairs)}}}")
@@ -387,16 +366,6 @@ class Index:
     def _unknown(self, reference: Reference, named: Collection[str]) -> ScenarioError:
         what = f"no scenario is {_called(reference)}"
         near = self._nearest(reference, named)
-        renamed = self._renamed(canonical(reference.name))
-        same_steps = [
-            scenario for scenario in self._scenarios if scenario.rev == reference.rev
-        ]
-        if len(renamed) == 1:
-            near = renamed
-            what += f". It was renamed to {near[0].name!r}"
-        elif not renamed and len(same_steps) == 1:
-            near = same_steps
-            what += f". {near[0].name!r} has the steps that rev= names"
         place = reference.place or "the marker"
         if not near and self._errors:
             return self._unread(what, place)
@@ -434,25 +403,12 @@ class Index:
             fix=fix,
         )
 
-    def _renamed(self, name: str) -> list[ScenarioSpec]:
-        """Return the scenarios that were accepted with this name."""
-        keys = {
-            key
-            for former, key in self._former().items()
-            if name in {former, former.rpartition(" :: ")[2]}
-        }
-        return [scenario for scenario in self._scenarios if scenario.key in keys]
-
     def _pasted(self, scenario: ScenarioSpec, reference: Reference) -> str:
         """Return the text that replaces the wrong reference."""
         if reference.form:
             name = self._shortest(scenario) or scenario.key
             return reference.form.format(shlex.quote(name))
-        return self.marker(
-            scenario,
-            rev=reference.rev,
-            row=reference.row,
-        )
+        return self.marker(scenario, row=reference.row)
 
     def _nearest(
         self, reference: Reference, named: Collection[str]

@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar
@@ -47,7 +46,6 @@ class Row:
     """The scenario's name with the placeholders filled in."""
     steps: tuple[Step, ...]
     tags: tuple[str, ...] = ()
-    rev: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,17 +270,6 @@ def _lines(step: Step) -> Iterator[str]:
             canonical(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row
         )
         yield f"  | {' | '.join(cells)} |"
-
-
-def similarity(first: Sequence[str], second: Sequence[str]) -> float:
-    """Return how similar the ``step_lines`` of two scenarios are, from 0 to 1.
-
-    After a change of one word it is 0.9 or more. Different scenarios have less than 0.5. The call
-    takes about a millisecond.
-    """
-    first_text = "\n".join(first)
-    second_text = "\n".join(second)
-    return SequenceMatcher(None, first_text, second_text, autojunk=False).ratio()
 
 
 # The values and the paths that steps name.
