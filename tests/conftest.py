@@ -91,4 +91,4 @@ def example(tmp_path: Path) -> Example:
 
     In each of its runs all that was brought back is looked over; that costs a sixth at most.
     """
-    return replace(fastapi_example(tmp_path), env={"ARENA_VERIFY": "1"})
+    return replace(fastapi_example(tmp_path), options=("--arena-verify",))

@@ -127,11 +127,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Files, the folder to which each run writes them, and more environment variables."""
+    """Files, the folder to which each run writes them, and what each run of pytest gets.
+
+    ``env`` are more environment variables, ``options`` are more arguments.
+    """
 
     folder: Path
     files: Mapping[str, str]
     env: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     def with_files(self, **files: str) -> Example:
         """Return an example with more files. ``test_x=…`` is the text of ``test_x.py``."""
@@ -156,7 +160,7 @@ class Example:
 
     def run(self, *args: str, plugin: bool = True, env: Mapping[str, str] | None = None) -> Run:
         """Run pytest on the example, with the plugin or without it."""
-        return self.python(*_pytest(args, plugin=plugin), env=env)
+        return self.python(*self._pytest(args, plugin=plugin), env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
         """Run Python in the example's folder."""
@@ -192,7 +196,7 @@ class Example:
 
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start pytest on the example with the plugin. Return the process, with its pipes."""
-        return self.start_python(*_pytest(args, plugin=True), env=env)
+        return self.start_python(*self._pytest(args, plugin=True), env=env)
 
     def start_python(
         self, *args: str, env: Mapping[str, str] | None = None
@@ -225,10 +229,9 @@ class Example:
         }
         return {**kept, **ours, **self.env, **more}
 
-
-def _pytest(args: tuple[str, ...], *, plugin: bool) -> tuple[str, ...]:
-    choice = ("-p", "pytest_arena.plugin") if plugin else ()
-    return "-m", "pytest", "-p", "pytest_asyncio.plugin", *choice, *args
+    def _pytest(self, args: tuple[str, ...], *, plugin: bool) -> tuple[str, ...]:
+        choice = ("-p", "pytest_arena.plugin", *self.options) if plugin else ()
+        return "-m", "pytest", "-p", "pytest_asyncio.plugin", *choice, *args
 
 
 def fastapi_example(folder: Path) -> Example:

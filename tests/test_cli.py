@@ -23,13 +23,16 @@ import pytest
 from filelock import FileLock
 
 from pytest_arena._cli._main import main
-from pytest_arena._config._project import read_options
+from pytest_arena._config._project import read_project
+from pytest_arena._mysql import commands as mysql_commands
+from pytest_arena._postgresql import commands as postgresql_commands
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._postgresql.servers._programs import folders, read_programs
 from pytest_arena._product.servers._keeper import attempt, is_held
 from pytest_arena._product.servers._places import exclusive
+from pytest_arena._sqlite import _home
 from tests import command
 from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
@@ -46,10 +49,11 @@ URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
 ON_FILES = """
-import os
-from pytest_arena._config._read import files_folder
-from pytest_arena._sqlite._home import Home
-home = Home(files_folder(os.environ))
+import sys
+from pathlib import Path
+from pytest_arena._sqlite import _home
+_home._MEMORY = Path(sys.argv[1])
+home = _home.Home()
 (home.path / "shop.db").write_bytes(b"x" * 5000)
 print(home.path.name, flush=True)
 input()
@@ -72,22 +76,32 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     short = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
     short.chmod(0o711)
-    monkeypatch.setenv("ARENA_FILES", str(tmp_path))
+    monkeypatch.setattr(_home, "_MEMORY", tmp_path)
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))  # private servers' data, too
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("ARENA_CLUSTERS", str(short))
-    monkeypatch.setenv("ARENA_REGISTRY", f"arena_registry_of_{secrets.token_hex(4)}")
+    _use_registry(f"arena_registry_of_{secrets.token_hex(4)}", monkeypatch)
     monkeypatch.chdir(tmp_path)
     yield short
     shutil.rmtree(short)
+
+
+def registry_name() -> str:
+    """The registry that the commands of this test use."""
+    return str(vars(postgresql_commands)["REGISTRY"])
+
+
+def _use_registry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for commands in (postgresql_commands, mysql_commands):
+        monkeypatch.setattr(commands, "REGISTRY", name)
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A registry of this test's own, gone with all that is in it."""
     with own_registry() as name:
-        monkeypatch.setenv("ARENA_REGISTRY", name)
+        _use_registry(name, monkeypatch)
         yield name
 
 
@@ -206,7 +220,7 @@ def test_a_named_server_that_does_not_answer_is_an_error(
     command: list[str], tmp_path: Path, begin: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says so in four parts, shows no password, and nothing is swept."""
-    process, name = begin(ON_FILES)
+    process, name = begin(ON_FILES, tempfile.gettempdir())
     killed(process)
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\narena_database = postgresql://me:s3cret@127.0.0.1:9/postgres\n"
@@ -215,7 +229,7 @@ def test_a_named_server_that_does_not_answer_is_an_error(
     written = capsys.readouterr()
     assert not written.out
     assert "nothing answers on 127.0.0.1:9" in written.err
-    assert "pytest.ini:2" in written.err
+    assert "pytest.ini" in written.err
     assert all(f"  {part}:" in written.err for part in ("why", "cause", "next"))
     assert "[A301]" in written.err
     assert "s3cret" not in written.err
@@ -242,12 +256,11 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     below.mkdir()
     (below / "setup.cfg").write_text("[metadata]\nname = shop\n")
     monkeypatch.chdir(below)
-    found = read_options(None)
-    assert found.database == "own"
-    assert found.places["database"].startswith(str(tmp_path / file))
+    found = read_project()
+    assert (found.database, found.file) == ("own", tmp_path / file)
     monkeypatch.setenv("ARENA_DATABASE", "sqlite")
-    assert read_options(None).database == "sqlite"
-    assert read_options("postgresql").database == "postgresql"
+    assert read_project().database == "sqlite"
+    assert read_project(database="postgresql").database == "postgresql"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +284,7 @@ def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
     """As for pytest: what comes after it is not read, and may be broken."""
     (tmp_path / "pyproject.toml").write_text("[[[")
     (tmp_path / "pytest.ini").write_text("")
-    assert read_options(None).database == "auto"
+    assert read_project().database == "auto"
 
 
 @pytest.mark.parametrize(
@@ -280,9 +293,9 @@ def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
         ("pyproject.toml", b"[tool.pytest.ini_options]\narena_database = own\n", "line 2"),
         ("tox.ini", b"arena\n[pytest]\n", "line: 1"),
         ("pytest.ini", b"[pytest]\narena_database = \xff\n", "0xff"),
-        ("pyproject.toml", b"[tool]\npytest = 3\n", "tool.pytest is no table"),
-        ("pyproject.toml", b"[tool.pytest]\nini_options = 3\n", "ini_options is no table"),
-        ("pytest.toml", b"pytest = 3\n", "pytest is no table"),
+        ("pyproject.toml", b"[tool]\npytest = 3\n", "pyproject.toml"),
+        ("pyproject.toml", b"[tool.pytest]\nini_options = 3\n", "pyproject.toml"),
+        ("pytest.toml", b"pytest = 3\n", "pytest.toml"),
     ],
 )
 @pytest.mark.parametrize(
@@ -332,8 +345,8 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
     arena: Callable[..., str], listed: Any, begin: Any, tmp_path: Path
 ) -> None:
     """A folder of the same form in the same place, without a lock of a living run, is no run's."""
-    dead, dead_name = begin(ON_FILES)
-    alive, alive_name = begin(ON_FILES)
+    dead, dead_name = begin(ON_FILES, tempfile.gettempdir())
+    alive, alive_name = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
     (home,) = tmp_path.glob("pytest-arena-*")
     (home / "run-notes").mkdir()
@@ -365,7 +378,7 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What else is in the folder stays; so does a template that a living run may use."""
-    alive, _ = begin(ON_FILES)
+    alive, _ = begin(ON_FILES, tempfile.gettempdir())
     test = "def test_one(test_client): test_client.get('/dancers')"
     example.with_files(test_one=test).run("--arena-keep=always").expect(passed=1)
     cache = example.folder.parent / "cache"
@@ -428,7 +441,7 @@ def test_all_is_removed_after_a_yes_alone(
 ) -> None:
     """What there is comes first; without a terminal nothing is removed, and the next step said."""
     kept = kept_file()
-    dead, name = begin(ON_FILES)
+    dead, name = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
 
     def sweep(*typed: str) -> tuple[int, str]:
@@ -488,7 +501,7 @@ def test_all_of_a_named_server_is_that_server_alone(
     """The files of this user, what was kept, and private servers stay; by a variable, too."""
     monkeypatch.setenv("ARENA_DATABASE", URL)
     kept = kept_file()
-    dead, name = begin(ON_FILES)
+    dead, name = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
     with own_databases(registry) as own:
         on_server = own.keep(own.create("live"), "tests/test_shop.py::test_red")
@@ -589,9 +602,7 @@ def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
     folder, name = cluster.folder, cluster.folder.path.name
     try:
         with closing(cluster):
-            with closing(
-                ServerRegistry(cluster.address, registry=os.environ["ARENA_REGISTRY"])
-            ) as own:
+            with closing(ServerRegistry(cluster.address, registry=registry_name())) as own:
                 kept = own.keep(own.create("live"), "test_it")
                 there = listed("own")
                 assert there[name]["state"] == "in use"

@@ -282,7 +282,7 @@ def test_nobody_else_asks(served_shop: Example) -> None:
 @pytest.mark.slow
 def test_a_level_with_a_problem(served_shop: Example) -> None:
     """P9: who leaves it is told, and the next one stands on clean ground."""
-    with serving(served_shop, ARENA_LOST_WRITES="fail", ARENA_LATE="fail") as served:
+    with serving(served_shop, "-oarena_lost_writes=fail", "-oarena_late=fail") as served:
         served.done("/level/enter")
         served.post("/orders/chair")
         assert served.post("/pay/1")[0] == 200

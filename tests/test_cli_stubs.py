@@ -155,24 +155,6 @@ def test_tests_elsewhere_count(project: Path) -> None:
     assert called.output == "tests/test_dancers_2.py: 1 test missing\n"
 
 
-@pytest.mark.slow
-def test_a_renamed_scenario_gets_no_second_test(project: Path) -> None:
-    """Its marker has to be mended, which is told with the one to paste."""
-    stubs("--write", "tests")
-    spec = project / "specs/dancers.md"
-    listed = json.loads(arena("scenarios", "list", "--json").output)["scenarios"]
-    rev = next(one["rev"] for one in listed if "added" in one["name"])
-    test = project / "tests/test_dancers.py"
-    test.write_text(test.read_text().replace('is added")', f'is added", rev="{rev}")'))
-    spec.write_text(spec.read_text().replace("A dancer is added", "Somebody joins"))
-    written = test.read_bytes()
-    called = stubs("--write", "tests")
-    assert called.status == 1
-    assert "'A dancer is added'. 'Somebody joins' has the steps that rev= names" in called.errors
-    assert "every scenario has a test" not in called.errors
-    assert test.read_bytes() == written
-
-
 def test_only_what_was_asked_for_is_written(project: Path) -> None:
     """A marker still has to mean one scenario among all of them."""
     (project / "specs/more.md").write_text(SPEC.replace("Feature: Dancers", "Feature: Others"))

@@ -144,7 +144,7 @@ RIGHT_PAGES = {
     "the suite's Python": fenced(
         "console", f"$ python -c 'import sys; print(sys.prefix)'\n{sys.prefix}"
     ),
-    "no options from outside": fenced("console", "$ echo $PYTEST_PLUGINS$CI$ARENA_APP.\n."),
+    "no options from outside": fenced("console", "$ echo $PYTEST_PLUGINS$CI.\n."),
     "a cache elsewhere": fenced("console", '$ test "$ARENA_CACHE" && ls -A'),
 }
 
@@ -196,7 +196,7 @@ WRONG_PAGES = {
 @pytest.mark.parametrize("text", RIGHT_PAGES.values(), ids=RIGHT_PAGES.keys())
 def test_a_right_page_passes(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness accepts what the page says truly."""
-    for name in ("PYTEST_PLUGINS", "CI", "ARENA_APP"):
+    for name in ("PYTEST_PLUGINS", "CI"):
         monkeypatch.setenv(name, "from outside")
     run_page("p", text, Forked(tmp_path))
 

@@ -115,7 +115,7 @@ def on_server(**values: Any) -> Setting:
 
 
 # All that is brought back is read as well, and compared by arena itself.
-VERIFIED = {"ARENA_VERIFY": "1"}
+VERIFIED = {"PYTEST_ADDOPTS": "--arena-verify"}
 
 OTHERS = (
     Setting(runner="anyio", journal="wal", pool="one", env=VERIFIED),

@@ -8,13 +8,11 @@ from typing import Any, Literal
 import pytest
 
 from pytest_arena.scenarios.evidence._document import Asserted, Facts, Sabotage, Status
-from pytest_arena.scenarios.evidence._judge import EVIDENCE, Rules
 from tests.evidence.samples import (
     BLOCKS,
     CHECK,
     POST,
     START,
-    TODAY,
     attempt,
     block,
     facts,
@@ -100,15 +98,6 @@ def test_hollow_is_said_before_unknown() -> None:
     """The worse of the two; the other is kept."""
     one = judged([attempt(facts=facts(seeded=None, asserted=()))])
     assert (one.status, one.also) == (Status.HOLLOW, (Status.UNKNOWN,))
-
-
-@pytest.mark.parametrize("name", EVIDENCE)
-def test_only_what_is_asked_for_counts(name: str) -> None:
-    """The option names what is required; nothing of it is required where it names nothing."""
-    nothing = Facts()
-    asked = Rules(today=TODAY, evidence=(name,))
-    assert verdict(nothing, rules=asked)[0] is Status.HOLLOW
-    assert verdict(nothing, rules=replace(asked, evidence=()))[0] is Status.PROVEN
 
 
 def test_without_a_given_nothing_has_to_be_seeded() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pytest_arena.errors import ScenarioError
-from pytest_arena.scenarios.evidence._agreed import AgreedGap
 from pytest_arena.scenarios.evidence._document import (
     Document,
     Mapping,
@@ -19,10 +18,12 @@ from pytest_arena.scenarios.evidence._document import (
     from_json,
 )
 from pytest_arena.scenarios.evidence._judge import judge, merged
+from pytest_arena.scenarios.evidence._lock import Lock, Locked
 from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
     BLOCKS,
     RULES,
+    TODAY,
     attempt,
     document,
     facts,
@@ -37,7 +38,7 @@ A, B, C = (scenario(name, line) for name, line in (("A", 10), ("B", 20), ("C", 3
 ROWS = outline("1", "2", name="Rows", line=40)
 MAPS = (
     mapping("a", A),
-    mapping("b", B, rev="1:old"),
+    mapping("b", B),
     mapping("b2", B),
     mapping("r1", ROWS, row=(("p", "1"),)),
     mapping("r2", ROWS, row=(("p", "2"),)),
@@ -50,13 +51,19 @@ TRIES = (
     attempt("r1", facts=facts(seen=())),
     failure("r2"),
 )
-BASELINE = (AgreedGap(name="Battles :: C", status=Status.UNMAPPED, spec="known.txt"),)
+# B has drifted, and nobody has to prove C yet.
+ENTRIES = (
+    Locked(key=A.key, rev=A.rev),
+    Locked(key=B.key, rev="1:00000000"),
+    Locked(key=C.key, rev=C.rev, until=TODAY, reason="later"),
+    Locked(key=ROWS.key, rev=ROWS.rev),
+)
+AGREED = replace(RULES, lock=Lock({entry.key: entry for entry in ENTRIES}))
 
 
 def run(tries: Any, maps: Any = MAPS, **more: Any) -> Document:
     """A run, as its file says it."""
-    rules = replace(RULES, agreed_gaps=BASELINE)
-    doc = document(tries, maps, **{"of": [A, B, C, ROWS], "rules": rules, **more})
+    doc = document(tries, maps, **{"of": [A, B, C, ROWS], "rules": AGREED, **more})
     return from_json(as_json(doc), where="shard.json")
 
 
@@ -75,7 +82,7 @@ def test_shards_say_what_one_run_says(cut: int) -> None:
 
 
 def test_shards_that_collected_only_their_part_say_it_too() -> None:
-    """A file's tests in one job: the other job knows nothing of the marker, nor of its `rev`."""
+    """A file's tests in one job: the other job knows nothing of the marker."""
     parts = [
         run(TRIES[:3], MAPS[:3], partial="tests/a.py"),
         run(TRIES[3:], MAPS[3:], partial="tests/b.py"),
@@ -126,19 +133,17 @@ def test_of_a_test_that_ran_twice_the_worst_counts() -> None:
 
 def test_lists_and_runs_can_be_merged() -> None:
     """What a check knows is not lost, and does not count as run."""
-    rules = replace(RULES, agreed_gaps=BASELINE, lists_only=True)
+    rules = replace(AGREED, lists_only=True)
     check = run((), rules=rules)
     whole = merged([check, run(TRIES)])
     assert as_json(whole) == as_json(run(TRIES))
     assert merged([check, check]).is_list
 
 
-def test_the_baseline_counts_after_a_merge() -> None:
-    """It is in the documents: C is excused, and a line that is not needed any more a gap."""
+def test_an_agreed_gap_counts_after_a_merge() -> None:
+    """It is in the documents."""
     whole = merged(shards(TRIES), is_complete=True)
     assert whole.scenarios[2].is_excused
-    proven = run([attempt("c")], [mapping("c", C)], partial="2 shards")
-    assert any("remove this line" in line for line in merged([proven], is_complete=True).gaps)
 
 
 def test_the_best_of_a_step_is_shown() -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_arena.scenarios.evidence._agreed import AgreedGap, read_waivers
 from pytest_arena.scenarios.evidence._document import (
     Asserted,
     Facts,
@@ -24,9 +23,11 @@ from pytest_arena.scenarios.evidence._document import (
     from_json,
 )
 from pytest_arena.scenarios.evidence._judge import judge, merged
+from pytest_arena.scenarios.evidence._lock import Lock, Locked
 from pytest_arena.scenarios.specs._specification import Problem
 from tests.evidence.samples import (
     RULES,
+    TODAY,
     attempt,
     failure,
     mapping,
@@ -114,9 +115,7 @@ mappings = st.builds(
     place=TEXT,
     scenario=st.sampled_from([one.key for one in SCENARIOS]),
     row=st.sampled_from(((), (("p", "1"),), (("p", "2"),))),
-    rev=st.sampled_from(("", "1:aaaaaaaa", "1:00000000")),
     is_deselected=st.booleans(),
-    source=TEXT,
 )
 problems = st.builds(
     Problem,
@@ -136,13 +135,11 @@ runs = st.fixed_dictionaries(
     }
 )
 
-AGREED = replace(
-    RULES,
-    agreed_gaps=(
-        *read_waivers(["@manual 2027-01-01 later"], place="pytest.ini:1"),
-        AgreedGap(name="Battles :: D", status=Status.HOLLOW, spec="known.txt"),
-    ),
+ENTRIES = (
+    Locked(key=A.key, rev="1:aaaaaaaa", until=TODAY, reason="later"),
+    Locked(key="Battles :: D", rev="1:00000000"),
 )
+AGREED = replace(RULES, lock=Lock({entry.key: entry for entry in ENTRIES}))
 
 
 def judged(run: dict[str, Any]) -> Document:
@@ -186,7 +183,7 @@ def test_one_more_failure_never_makes_anything_better(
     failed = replace(another, outcome=outcome, sabotages=())
     after = judged({**run, "tries": [*run["tries"], failed]})
     for old, new in zip(before.scenarios, after.scenarios, strict=True):
-        assert new.status.rank <= old.status.rank or new.status is Status.WAIVED
+        assert new.status.rank <= old.status.rank
 
 
 @SOME

@@ -6,22 +6,32 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from pytest_arena._sqlite import _home
 from pytest_arena._sqlite._home import Home
 from pytest_arena.errors import ServerError
 
 HOLDS = """
 import sys
 from pathlib import Path
-from pytest_arena._sqlite._home import Home
-home = Home(Path(sys.argv[1]))
+from pytest_arena._sqlite import _home
+_home._MEMORY = Path(sys.argv[1])
+home = _home.Home()
 (home.path / "live.db").write_text("data")
 print(home.path, flush=True)
 sys.stdin.readline()
 """
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All homes are in the test's folder."""
+    monkeypatch.setattr(_home, "_MEMORY", tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -46,19 +56,19 @@ def test_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays_pitfall_07
         killed.wait()
         assert (left / "live.db").exists()
         assert left.is_relative_to(tmp_path)
-        home = Home(tmp_path)
+        home = Home()
         assert not left.exists()
         assert not left.with_name(f"{left.name}.lock").exists()
         assert (used / "live.db").exists()
         home.close()
         alive.communicate("\n")
-    Home(tmp_path).close()
+    Home().close()
     assert list(tmp_path.glob("*/*")) == []
 
 
 def test_the_folder_is_the_users_alone(tmp_path: Path) -> None:
     """Nobody else can enter it."""
-    home = Home(tmp_path)
+    home = Home()
     assert home.path.stat().st_mode & 0o077 == 0
     assert home.path.parent.stat().st_mode & 0o077 == 0
     home.close()
@@ -75,19 +85,19 @@ def test_a_folder_that_somebody_else_has_made_is_not_used(
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
     (tmp_path / f"pytest-arena-{user + 1}").mkdir()
     with pytest.raises(ServerError, match="belongs to another user"):
-        Home(tmp_path)
+        Home()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_leaves_the_folder_of_its_parent_alone_pitfall_021(tmp_path: Path) -> None:
     """A fork inherits the lock, and not the folder."""
-    home = Home(tmp_path)
+    home = Home()
     if (child := os.fork()) == 0:
         home.close()
         os._exit(0)
     os.waitpid(child, 0)
     assert home.path.exists()
-    other = Home(tmp_path)  # sweeps
+    other = Home()  # sweeps
     assert home.path.exists()
     other.close()
     home.close()

@@ -100,4 +100,4 @@ def shop_on(apps: URL, runs: URL, folder: Path) -> Example:
     url = apps.render_as_string(hide_password=False)
     config = _CONFIG.format(server=runs.render_as_string(hide_password=False))
     files = {"app.py": _APP.format(url=url), "seed.py": _SEED, "pytest.ini": config}
-    return Example(folder / "project", files, env={"ARENA_VERIFY": "1"})
+    return Example(folder / "project", files, options=("--arena-verify",))

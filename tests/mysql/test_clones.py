@@ -517,7 +517,7 @@ async def test_is_led_inside(client):
 def test_redirected_connections(server: StoryMySQLServer, tmp_path: Path) -> None:
     """``arena_drivers = redirect`` leads them into the test's database."""
     example = shop(server, tmp_path).with_files(test_raw=RAW, test_redirected=REDIRECTED)
-    run = example.run("-q", "--arena-drivers=redirect", "test_redirected.py")
+    run = example.run("-q", "-oarena_drivers=redirect", "test_redirected.py")
     run.expect(passed=1)
 
 
@@ -558,7 +558,7 @@ async def test_fails(client):
 def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
     """The line of a failed test has the command that opens the copy."""
     example = shop(server, tmp_path).with_files(test_kept=KEPT)
-    run = example.run("-q", "--arena-keep=failed", "--arena-roles=clerks")
+    run = example.run("-q", "--arena-keep=failed", "-oarena_roles=clerks")
     run.expect(status=1, failed=1).says("it names roles of PostgreSQL")
     command = re.findall(r"the test's database was kept: (mysql .*)", run.output)[0]
     words = [word for word in shlex.split(command) if word != "-p"]

@@ -196,7 +196,7 @@ def test_is_undone(test_client):
 def test_redirected_connections(example: Example) -> None:
     """``arena_drivers = redirect`` leads them inside. A transaction that is left open is named."""
     example = example.with_files(test_raw=RAW, test_others=OTHERS)
-    run = example.run("-q", "--arena-drivers=redirect", "test_others.py")
+    run = example.run("-q", "-oarena_drivers=redirect", "test_others.py")
     run.says("an open transaction", "test_others.py:17").never_says("test_others.py:23")
 
 

@@ -23,9 +23,8 @@ from pytest_arena._mysql.servers import _mysql_programs
 from pytest_arena._mysql.servers._mysql_programs import OLDEST, read_programs
 from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS
 from pytest_arena._mysql.servers._search import find_server, private_server
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._product.servers import Unavailable, _private_servers
 from pytest_arena._product.servers._keeper import is_held
-from pytest_arena._product.servers._private_servers import IDLE
 from pytest_arena.errors import ServerError
 from tests.mysql.private_servers import newest_of_each, place_for_servers, rows, until
 from tests.mysql.shop import shop
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from tests.conformance.story_mysql_server import StoryMySQLServer
 
 _COMMAND = "import sys; from pytest_arena._cli import main; sys.exit(main(sys.argv[1:]))"
-QUICK = "0.2"  # seconds
+QUICK = 0.2  # seconds
 # A server that flushes nothing may lose the last second.
 KEPT = (
     "CREATE DATABASE kept; CREATE TABLE kept.t (a INT); INSERT INTO kept.t VALUES (1); "
@@ -125,7 +124,7 @@ def test_runs_share_a_server_that_the_command_lists_and_removes(
     def arena(*words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", _COMMAND, "databases", *words],
-            env={**os.environ, **variables, "ARENA_FILES": "/nowhere"},
+            env={**os.environ, **variables},
             capture_output=True,
             text=True,
             check=True,
@@ -201,7 +200,7 @@ def test_an_unused_server_stops(
     find: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs while a process holds it, and while a client is connected."""
-    monkeypatch.setenv(IDLE, QUICK)
+    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", QUICK)
     found = find()
     pid = pid_of(found)
     keeper = keeper_pid(found.folder)
@@ -239,7 +238,7 @@ def test_a_server_whose_folder_was_removed_ends(
     find: Callable[[], PrivateServer], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next run begins again."""
-    monkeypatch.setenv(IDLE, QUICK)
+    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", QUICK)
     found = find()
     pid = pid_of(found)
     # In one step: the server still writes into it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,20 @@ def pytest_sessionfinish():
 """
 
 
+ALONE = """
+from dataclasses import replace
+from pathlib import Path
+from pytest_arena._sqlite import _home
+
+_home._MEMORY = Path(__file__).parent.parent
+"""
+
+
+def alone(example: Example) -> Example:
+    """Return the example with its databases in a folder that no other run cleans up."""
+    return replace(example.with_files(alone=ALONE), options=(*example.options, "-p", "alone"))
+
+
 def homes(run: Run) -> list[bool]:
     """Whether the databases of the workers that died are still there."""
     urls = [file.read_text().strip() for file in run.folder.glob("home-*")]
@@ -141,9 +156,8 @@ def test_ways_to_distribute_pitfall_075(example: Example, dist: str) -> None:
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
     """P7: the next tests are whole, its facts are not lost, its files are gone at the end."""
-    alone = {"ARENA_FILES": str(example.folder.parent)}  # where no other run cleans up
-    project = example.with_files(test_it=TESTS + DYING, test_wide=WIDE)
-    run = project.run(*PLUGINS, "-n2", env=alone)
+    project = alone(example).with_files(test_it=TESTS + DYING, test_wide=WIDE)
+    run = project.run(*PLUGINS, "-n2")
     run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")
     run.says("14 of 14 tests had a separate database", "crashed while running")
     assert homes(run) == [False, False]

@@ -180,7 +180,7 @@ _SABOTAGES = (
 _STATUSES = (
     Status.PROVEN,
     Status.PARTIAL,
-    Status.WAIVED,
+    Status.SKIPPED,
     Status.HOLLOW,
     Status.UNMAPPED,
     Status.FAILED,
@@ -221,7 +221,7 @@ def document() -> Document:
         gaps=tuple(
             f"{one.scenario.place}: {one.status.value}: {one.reason}"
             for one in judged
-            if one.status not in {Status.PROVEN, Status.WAIVED}
+            if one.status is not Status.PROVEN
         ),
         partial="-k start",
         is_sabotaged=True,
@@ -230,7 +230,7 @@ def document() -> Document:
 
 def _judged(scenario: ScenarioSpec, status: Status) -> JudgedScenario:
     is_proven = status is Status.PROVEN
-    has_test = status not in {Status.UNMAPPED, Status.WAIVED, Status.MALFORMED}
+    has_test = status not in {Status.UNMAPPED, Status.MALFORMED}
     reason = "" if is_proven else f"it is {status.value} <because> of tests/test_judging.py:9"
     steps = [JudgedStep(status=Status.PROVEN if is_proven else None) for _ in scenario.steps]
     if status is Status.HOLLOW:

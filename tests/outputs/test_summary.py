@@ -68,7 +68,7 @@ def test_a_summary_is_never_larger_than_github_shows() -> None:
 
 
 def test_workflow_commands_stand_at_the_specifications_lines() -> None:
-    """The worst first; the baseline's and waived ones are left out."""
+    """The worst first; agreed gaps are left out."""
     document = every_status()
     told = workflow_commands(document)
     assert told[0] == "::error file=docs/battles.md,line=7::no keyword: 'Givn x' (Given x)"

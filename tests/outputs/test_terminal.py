@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_arena.scenarios.evidence._document import Document, Sabotage, Status
+from pytest_arena.scenarios.evidence._document import Document, Sabotage, Standing, Status
 from pytest_arena.scenarios.outputs._terminal import explained, lines, listing
 from pytest_arena.scenarios.specs._reader import parse
 from pytest_arena.scenarios.specs._specification import Problem, Specification
@@ -32,7 +32,7 @@ def test_the_totals_come_last_and_alone_with_qq() -> None:
     document = every_status()
     totals = lines(document)[-2]
     assert totals.startswith(
-        "scenarios: 1 of 15 proven (not tried: --scenarios-sabotage), 1 malformed, 1 unmapped, "
+        "scenarios: 1 of 14 proven (not tried: --scenarios-sabotage), 1 malformed, 1 unmapped, "
         "1 failed"
     )
     assert totals.endswith("; 13 gaps, on which --scenarios=strict would fail")
@@ -44,12 +44,12 @@ def test_a_run_that_gaps_fail_says_so() -> None:
     told = lines(every_status(is_sabotaged=True), verbosity=-2, strict="--scenarios=strict")
     assert HOLLOW.strip() in told, "with -qq too: a run that fails says why"
     totals = told[-2]
-    assert totals.startswith("scenarios: 1 of 15 proven under sabotage too, 1 malformed, ")
+    assert totals.startswith("scenarios: 1 of 14 proven under sabotage too, 1 malformed, ")
     assert totals.endswith("; 13 gaps: this run fails (--scenarios=strict)")
 
 
 def test_the_next_step_is_said_once_at_the_end() -> None:
-    """Where tests are lacking, and where some have survived; not of what the baseline knows."""
+    """Where tests are lacking, and where some have survived; not of agreed gaps."""
     hollow = judged(Status.HOLLOW, scenario=a_scenario("a"))
     sabotages = (Sabotage(kind="empty", result="survived"), Sabotage(kind="500", result="noticed"))
     survived = replace(hollow, tests=(a_test(Status.HOLLOW, sabotages=sabotages),))
@@ -57,8 +57,6 @@ def test_the_next_step_is_said_once_at_the_end() -> None:
     document = Document(scenarios=(survived, survived, unmapped, unmapped))
     stubs, others = [line for line in lines(document) if line.startswith("next: ")]
     assert "arena scenarios stubs --write tests" in stubs
-    named = lines(document, specs=["docs/a b.md", "x.feature"])
-    assert "arena scenarios stubs 'docs/a b.md' x.feature --write tests" in named[-2]
     assert "@survives-empty. See the page Sabotage of" in others
     assert (
         "next: add an assertion that fails under the sabotage" in explained(survived, marker="")[-1]
@@ -77,7 +75,7 @@ def test_with_v_each_of_several_tests_has_its_reason() -> None:
 
 
 def test_with_q_only_that_is_told_which_a_strict_run_does_not_let_pass() -> None:
-    """Without headings; what the baseline knows is left out. Problems are told all the same."""
+    """Without headings; agreed gaps are left out. Problems are told all the same."""
     document = every_status()
     told = lines(document, verbosity=-1)
     assert HOLLOW.strip() in told
@@ -136,7 +134,7 @@ def test_what_a_part_of_the_tests_leaves_out_is_not_told_of() -> None:
     told = "\n".join(lines(document))
     assert "NOT-RUN" not in told
     assert "UNMAPPED" not in told
-    assert "partial run (-k start): all tests of 13 of 15 scenarios ran" in told
+    assert "partial run (-k start): all tests of 12 of 14 scenarios ran" in told
     fine = Document(scenarios=(proven(a_scenario("Fine")),), partial="-k start")
     assert lines(fine) == ["scenarios: 1 of 1 proven (not tried: --scenarios-sabotage)"]
 
@@ -161,20 +159,13 @@ def test_a_problem_is_told_once() -> None:
         gaps=(
             "docs/battles.md:10: MALFORMED: a: no steps",
             "docs/battles.md:1: unclosed fence",
-            "the baseline says FAILED: remove its line",
+            "no scenario was found",
         ),
     )
     told = "\n".join(lines(document))
     assert told.count("no steps") == 1
     assert told.count("unclosed fence") == 1
-    assert "gap: the baseline says FAILED: remove its line" in told
-
-
-def test_a_gap_of_a_proven_scenario_is_told() -> None:
-    """Its own line does not say it, nor stands there."""
-    gap = "docs/battles.md:10: PROVEN: Fine: the baseline says FAILED: remove its line, Fine"
-    told = lines(Document(scenarios=(proven(a_scenario("Fine")),), gaps=(gap,)))
-    assert told[0] == f"gap: {gap}"
+    assert "gap: no scenario was found" in told
 
 
 def test_names_of_others_cannot_steer_the_terminal() -> None:
@@ -188,17 +179,20 @@ def test_names_of_others_cannot_steer_the_terminal() -> None:
     assert "…" in told[1]
 
 
-def test_what_is_known_is_told_as_such() -> None:
-    """The baseline's, further statuses, and a place that the reason does not name."""
+def test_an_agreed_gap_is_told_as_such() -> None:
+    """With further statuses, and a place that the reason does not name."""
     one = judged(
         Status.HOLLOW,
         "no request",
         place="tests/test_x.py:3",
         also=(Status.FLAKY,),
         is_excused=True,
+        standing=Standing(gap="gap until 2027-03-31: by hand"),
     )
     (told,) = [line for line in lines(Document(scenarios=(one,))) if "HOLLOW  " in line]
-    assert told.endswith("no request (tests/test_x.py:3) (also FLAKY) (known)")
+    assert told.endswith(
+        "no request (tests/test_x.py:3) (also FLAKY) (gap until 2027-03-31: by hand)"
+    )
 
 
 @pytest.mark.parametrize("status", list(Status))
@@ -230,7 +224,7 @@ def test_a_command_to_paste_is_quoted_for_the_shell() -> None:
     """A name may hold an apostrophe, or a dollar."""
     told = explained(judged(Status.NOT_RUN, scenario=a_scenario("The MC's $1")), marker="")
     assert (
-        "next: pytest --scenario='Battles :: The MC'\"'\"'s $1' --scenarios-out=json:" in told[-2]
+        "arena scenarios explain 'Battles :: The MC'\"'\"'s $1' --json scenarios.json" in told[-1]
     )
 
 

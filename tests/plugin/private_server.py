@@ -143,8 +143,8 @@ _OTHERS = (
 
 # The files of other runs, and of tests of the suite, are not looked at.
 _COMMAND = (
-    "import os, sys; from pytest_arena._cli import main; os.environ['ARENA_FILES'] = '/no'; "
-    "sys.exit(main(sys.argv[1:]))"
+    "import sys; from pytest_arena._cli import main; from pytest_arena._sqlite import commands; "
+    "commands.homes = list; sys.exit(main(sys.argv[1:]))"
 )
 
 

@@ -122,6 +122,6 @@ def env_of(how: str) -> dict[str, str]:
         return {}
     return {
         "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
-        "ARENA_ISOLATION": how,
+        "PYTEST_ADDOPTS": f"--arena-isolation={how}",
         "DATABASE_URL": "postgresql+asyncpg://me:s3cret@db.example.org/shop",
     }

@@ -80,7 +80,7 @@ def test_a_process_of_multiprocessing_works_on_the_tests_database(
 ) -> None:
     """It imports the app a second time, with the developer's URL. A fork does not."""
     project = on_postgresql(example, test_it=SPAWNED, jobs=JOBS)
-    env = {"ARENA_ISOLATION": isolation, "DATABASE_URL": PRODUCTION}
+    env = {"PYTEST_ADDOPTS": f"--arena-isolation={isolation}", "DATABASE_URL": PRODUCTION}
     run = project.change("app.py", READS, url or READS).run(env=env).expect(1, passed=5, failed=1)
     run.says(
         "refused: a connection to postgresql://db.example.org:5432/other in a process that "

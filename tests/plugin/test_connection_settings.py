@@ -90,7 +90,7 @@ def run_on(isolation: str, folder: Path, names: str = "", **files: str) -> Run:
     """Run these tests on a file, or on a server; all of them, or those with these names."""
     words = LITE if isolation == "copy" else SERVERS
     project = small_example(folder, **{name: text.format(**words) for name, text in files.items()})
-    env = {"ARENA_ISOLATION": isolation, "ARENA_VERIFY": "1"}
+    env = {"PYTEST_ADDOPTS": f"--arena-verify --arena-isolation={isolation}"}
     if isolation != "copy":
         project = project.change("app.py", "sqlite:///dev.db", SERVER)
         env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]

@@ -137,7 +137,7 @@ def test_no_test_finds_the_name_of_a_setting_that_another_has_set(
     app = app.change(
         "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
     )
-    arguments = [f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly"]
+    arguments = [f"--arena-isolation={isolation}", "-oarena_roles=off", "-p", "no:randomly"]
     passed = 32
     if isolation == "rollback":
         # Only PostgreSQL knows the name, so the setting lasts until the test ends.
@@ -174,7 +174,7 @@ def test_the_summary_names_a_setting_that_rollback_cannot_forget(example: Exampl
     ini = f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
     app = app.change("pytest.ini", "[pytest]", ini)
     app = app.change("pytest.ini", "scope = function", "scope = session")
-    run = app.run("--arena-isolation=rollback", "--arena-roles=off", "-q").expect(passed=2)
+    run = app.run("--arena-isolation=rollback", "-oarena_roles=off", "-q").expect(passed=2)
     run.says("rollback: a custom setting that an earlier test or a wide fixture has set is ''")
 
 
@@ -222,7 +222,7 @@ def test_nor_by_the_pool_of_a_driver(example: Example) -> None:
     ini = f"[pytest]\narena_database = {SERVER}\narena_drivers = redirect"
     app = app.change("pytest.ini", "[pytest]", ini)
     app = app.change("pytest.ini", "scope = function", "scope = session")
-    app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly").expect(passed=6)
+    app.run("--arena-isolation=undo", "-oarena_roles=off", "-p", "no:randomly").expect(passed=6)
 
 
 BY_A_READER = """
@@ -268,7 +268,7 @@ def _run(example: Example, count: int, *, make: str = "SELECT 1", read: str = "S
     app = app.change(
         "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
     )
-    return app.run("--arena-isolation=undo", "--arena-roles=off", "-p", "no:randomly")
+    return app.run("--arena-isolation=undo", "-oarena_roles=off", "-p", "no:randomly")
 
 
 POLICY = "CREATE POLICY p ON dancers USING ({}) WITH CHECK ({})"
@@ -376,8 +376,8 @@ def test_a_request_meets_what_the_one_before_it_left_as_it_does_alone(example: E
     app = app.change(
         "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = arena\narena_database = {SERVER}"
     )
-    app.run("-k", "leaves", "--arena-roles=off").expect(passed=2)
-    app.run("-p", "no:randomly", "--arena-roles=off").expect(passed=4)
+    app.run("-k", "leaves", "-oarena_roles=off").expect(passed=2)
+    app.run("-p", "no:randomly", "-oarena_roles=off").expect(passed=4)
 
 
 BEGUN = """
@@ -403,4 +403,4 @@ def test_a_transaction_that_the_pool_does_not_know_ends_with_its_test(example: E
     app = app.change(
         "pytest.ini", "[pytest]", f"[pytest]\nusefixtures = client\narena_database = {SERVER}"
     )
-    app.run("--arena-roles=off", env={"ARENA_ISOLATION": "undo"}).expect(passed=2)
+    app.run("-oarena_roles=off", env={"PYTEST_ADDOPTS": "--arena-isolation=undo"}).expect(passed=2)

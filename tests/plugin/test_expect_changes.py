@@ -255,14 +255,14 @@ def test_a_block_waits_for_the_work_that_its_requests_have_begun(
     """Also in a sync test. A plain `with` in an async test cannot wait."""
     project = shop(example, test_it=WAITS, later=LATER)
     project = project.change("pytest.ini", "app:app", "later:app")
-    project.run("-q", "--arena-settle=30", env=env_of(how)).expect(passed=4)
+    project.run("-q", "-oarena_settle=30", env=env_of(how)).expect(passed=4)
 
 
 def test_a_block_names_work_that_does_not_end(example: Example) -> None:
     """Once in a run."""
     project = shop(example, test_it=ENDLESS, later=LATER)
     project = project.change("pytest.ini", "app:app", "later:app")
-    run = project.run("-q", "--arena-settle=0.1").expect(passed=2)
+    run = project.run("-q", "-oarena_settle=0.1").expect(passed=2)
     words = "arena.expect_changes(…) compared the rows while work of a request still ran: "
     assert run.output.count(words) == 1
     run.says(f"arena: test_it.py::test_endless[0]: {words}", "later.py:")

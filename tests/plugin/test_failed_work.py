@@ -101,7 +101,7 @@ def test_work_that_fails_after_the_answer_is_named(example: Example) -> None:
 def test_such_work_fails_its_test_under_arena_late_fail(example: Example) -> None:
     """With the code and the parts of each message."""
     project = example.with_files(test_it=TESTS, app=example.files["app.py"] + APP)
-    run = project.run("--arena-late=fail", "-p", "no:randomly").expect(1, passed=6, errors=4)
+    run = project.run("-oarena_late=fail", "-p", "no:randomly").expect(1, passed=6, errors=4)
     run.says("the client has its answer, and never sees the error", "[A604]")
 
 
@@ -130,5 +130,5 @@ def test_not_raised():
 def test_an_error_that_a_suites_own_client_raises_is_seen(example: Example) -> None:
     """Starlette's client raises it where the test reads the answer."""
     project = example.with_files(test_it=OWN_CLIENTS, app=example.files["app.py"] + APP)
-    run = project.run("--arena-late=fail").expect(1, passed=3, errors=1)
+    run = project.run("-oarena_late=fail").expect(1, passed=3, errors=1)
     run.says(f"test_it.py::test_not_raised {FAILED[:-1]}")

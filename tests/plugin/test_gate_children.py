@@ -200,7 +200,7 @@ def test_a_variable_that_nobody_has_set_is_set_for_children(example: Example) ->
     """They would fall back to the app's default, which is the developer's own database."""
     tests = example.with_files(cli=DEFAULTS, test_cli=UNSET, make_dev=MAKE_DEV)
     tests.python("make_dev.py")
-    tests.run("--arena-env=SHOP_URL, OTHER_URL").expect(passed=3).never_says("was changed")
+    tests.run("-oarena_env=SHOP_URL, OTHER_URL").expect(passed=3).never_says("was changed")
 
 
 ON_A_SERVER = """
@@ -296,7 +296,7 @@ def test_a_fixture_that_fails_because_of_such_a_child_names_it(example: Example)
     tests.python("make_dev.py")
     run = tests.run("test_cli.py", "-k", "made", env=env).expect(1, errors=1)
     run.says("arena: processes on another database", "Name the variable: arena_env = SHOP_URL")
-    cured = tests.run("test_cli.py", "-k", "made", "--arena-env=SHOP_URL", env=env)
+    cured = tests.run("test_cli.py", "-k", "made", "-oarena_env=SHOP_URL", env=env)
     cured.expect(passed=1).never_says("a process was started")
 
 
@@ -316,7 +316,7 @@ def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Exa
         f"{named} variable DATABASE_URL: {started}",
         "Pass the test's database: env={'DATABASE_URL': arena.url}",
     )
-    cured = tests.run("test_cli.py", "-k", "not knows", "--arena-env=SHOP_URL", env=env)
+    cured = tests.run("test_cli.py", "-k", "not knows", "-oarena_env=SHOP_URL", env=env)
     cured.expect(passed=2).never_says("a process was started")
 
 

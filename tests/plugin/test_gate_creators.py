@@ -378,7 +378,7 @@ async def test_sends_a_query(client):
 def test_a_lifespan_turns_the_log_on(tmp_path: Path) -> None:
     """A pooled connection that has not read the log yet leaves none beside the next file."""
     example = small_example(tmp_path, test_log=AT_START_UP)
-    run = example.run("-p", "no:randomly", "--arena-app=test_log:app")
+    run = example.run("-p", "no:randomly", "-oarena_app=test_log:app")
     run.expect(passed=3).never_says("a new file has replaced it")
 
 

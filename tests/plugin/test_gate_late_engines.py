@@ -352,6 +352,6 @@ def test_the_app_is_started_once_for_its_engines(example: Example) -> None:
     )
     project.run("-p", "no:randomly").expect(passed=3)
     session = project.change("test_it.py", "starts == 2", "starts == 1")
-    session.run("-p", "no:randomly", "--arena-lifespan=session").expect(passed=3)
-    off = project.run("--arena-lifespan=off", "-k", "first").expect(1, errors=1)
+    session.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=3)
+    off = project.run("-oarena_lifespan=off", "-k", "first").expect(1, errors=1)
     off.says("no engine is known")

@@ -299,7 +299,7 @@ def test_an_answer_before_its_commit_is_named(example: Example, more: str, how: 
 )
 def test_an_answer_after_its_commit_is_not_accused(example: Example, more: str) -> None:
     """Nor one whose background tasks commit work of their own."""
-    run = run_of(example, RIGHT, "--arena-late-commits=fail", more=more).expect(0, passed=10)
+    run = run_of(example, RIGHT, "-oarena_late_commits=fail", more=more).expect(0, passed=10)
     run.never_says("before its commit")
 
 
@@ -323,9 +323,9 @@ def test_a_late_commit_that_fails_fails_its_test(example: Example) -> None:
 @pytest.mark.slow
 def test_late_commits_fail_their_tests_or_are_not_told(example: Example) -> None:
     """By the option; a failed test's report names them always."""
-    run = run_of(example, LATE, "--arena-late-commits=fail").expect(1, passed=8, failed=1, errors=8)
+    run = run_of(example, LATE, "-oarena_late_commits=fail").expect(1, passed=8, failed=1, errors=8)
     run.says("LateCommitError: POST /added/chair answered 201 before its commit\n", "[A605]")
-    run = run_of(example, LATE, "--arena-late-commits=off").expect(1, passed=8, failed=1)
+    run = run_of(example, LATE, "-oarena_late_commits=off").expect(1, passed=8, failed=1)
     assert run.output.count("before its commit") == 1
 
 
@@ -362,7 +362,7 @@ async def test_it(client):
     await client.post("/by_middleware/chair")
 """
     more = COMMITTING_MIDDLEWARE
-    run = run_of(example, test, "--arena-late-commits=fail", more=more).expect(
+    run = run_of(example, test, "-oarena_late_commits=fail", more=more).expect(
         1, passed=1, errors=1
     )
     run.says("this code of the app runs after the answer, like the end of a middleware")

@@ -473,7 +473,7 @@ EACH = pytest.mark.parametrize(
 @pytest.mark.slow
 def test_a_failed_test_names_the_work_that_still_runs(example: Example) -> None:
     """Where that stands, and how to wait for it; nothing where all is done."""
-    run = late_app(example, "copy", test_late=RED).run("-W", "ignore", "--arena-settle=0")
+    run = late_app(example, "copy", test_late=RED).run("-W", "ignore", "-oarena_settle=0")
     assert (run.status, run.outcomes["failed"]) == (1, 8), run.output
     told = "not finished when the test failed"
     assert run.output.count(told) == 5, run.output
@@ -497,7 +497,7 @@ def test_settled_waits_for_all_that_requests_have_begun(example: Example, how: s
 def test_the_end_of_a_test_waits_for_a_while(example: Example, how: str) -> None:
     """What is done by then is told nobody; nothing comes into the next test."""
     project = late_app(example, how, test_late=UNSETTLED)
-    run = project.run("--arena-settle=30", *isolation(how))  # a busy machine takes its time
+    run = project.run("-oarena_settle=30", *isolation(how))  # a busy machine takes its time
     run.expect(passed=7).never_says("cut off")
 
 
@@ -507,7 +507,7 @@ def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> N
     """A thread cannot be ended: its next connection is refused, as its test is over."""
     project = late_app(example, how, test_late=CUT_OFF)
     options = (*isolation(how), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning", "-q")
-    run = project.run("--arena-settle=0.2", *options).expect(passed=6)
+    run = project.run("-oarena_settle=0.2", *options).expect(passed=6)
     told = "has ended, and work that a request had begun was cut off: "
     run.says(f"arena: test_late.py::test_leaves_a_task[0] {told}", "late.py:61 await asyncio")
     run.says(f"arena: test_late.py::test_leaves_a_thread {told}", "late.py:36 GATE.wait(60)")
@@ -521,7 +521,7 @@ def test_what_goes_on_is_cut_off_and_named_once(example: Example, how: str) -> N
 def test_what_waits_for_its_time_is_named_and_cancelled(example: Example, how: str) -> None:
     """Nothing of it is on any stack."""
     project = late_app(example, how, test_late=WAITING)
-    run = project.run(*isolation(how), "--arena-settle=0.1", "--arena-late=fail")
+    run = project.run(*isolation(how), "-oarena_settle=0.1", "-oarena_late=fail")
     run.expect(1, passed=3, errors=2)
     run.says("late.py:92  TIMERS[-1].start()", "test_leaves_it_too has ended, and work")
 
@@ -532,7 +532,7 @@ def test_a_job_is_its_tests_whichever_thread_does_it(example: Example, how: str)
     """Those that nobody has begun are cancelled; a thread that goes on may do the next test's."""
     project = late_app(example, how, test_late=QUEUED)
     options = (*isolation(how), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    run = project.run("--arena-settle=0.1", *options).expect(1, passed=7, failed=1)
+    run = project.run("-oarena_settle=0.1", *options).expect(1, passed=7, failed=1)
     run.says("work that a request had begun was cut off: ", "POOL.submit(after_the_gate, name)")
     run.says("refused: a connection for work that a request of an earlier test had begun: ")
 
@@ -540,7 +540,7 @@ def test_a_job_is_its_tests_whichever_thread_does_it(example: Example, how: str)
 @pytest.mark.slow
 def test_a_task_in_a_loop_that_goes_on_is_refused(example: Example) -> None:
     """Of a client that the reader has made, and keeps."""
-    run = late_app(example, "copy", test_late=WIDE).run("--arena-settle=0.1").expect(passed=2)
+    run = late_app(example, "copy", test_late=WIDE).run("-oarena_settle=0.1").expect(passed=2)
     run.says("test_leaves_a_task has ended, and work", "refused: a connection for work")
 
 
@@ -555,7 +555,7 @@ def test_a_runner_of_the_suite_serves_each_test(example: Example) -> None:
 def test_what_a_fixtures_tear_down_has_begun_counts(example: Example) -> None:
     """It is the test's, whose coroutine has ended by then."""
     project = late_app(example, "copy", test_late=TEARDOWN)
-    run = project.run("--arena-late=fail", "--arena-settle=0.1").expect(1, passed=2, errors=2)
+    run = project.run("-oarena_late=fail", "-oarena_settle=0.1").expect(1, passed=2, errors=2)
     run.says("test_whose_fixture_asks_last has ended, and work", "late.py:36  GATE.wait(60)")
     run.says("test_whose_async_fixture_asks_last has ended, and work")
 
@@ -581,15 +581,15 @@ def test_a_test_that_ends_itself_breaks_no_statement_of_the_app_off(
 def test_late_work_fails_its_test_where_that_is_asked_for(example: Example) -> None:
     """Each test, not the first one alone; a bound of nothing waits for nothing."""
     project = late_app(example, "copy", test_late=CUT_OFF)
-    run = project.run("-k", "task", "--arena-late=fail", "--arena-settle=0")
+    run = project.run("-k", "task", "-oarena_late=fail", "-oarena_settle=0")
     run.expect(1, passed=3, errors=3).says("[A604]", "next:  await arena.settled()")
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf"])
 def test_a_bound_that_is_no_number_of_seconds(example: Example, text: str) -> None:
     """Refused before any test."""
-    run = example.run(f"--arena-settle={text}")
-    run.says(f"--arena-settle={text} is no number of seconds", "[A101]")
+    run = example.run(f"-oarena_settle={text}")
+    run.says("arena_settle = ", "not a number of seconds", "[A101]")
     assert run.status == 4
 
 

@@ -393,7 +393,7 @@ def run_of(folder: Path, isolation: str, tests: str) -> Run:
         "app.py", "sqlite:///dev.db", "sqlite:///dev.db" if is_file else SERVER
     )
     env = {} if is_file else {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]}
-    more = {"ARENA_VERIFY": "1", "ARENA_ISOLATION": isolation}
+    more = {"PYTEST_ADDOPTS": f"--arena-verify --arena-isolation={isolation}"}
     return project.run("-p", "no:randomly", env={**env, **more})
 
 

@@ -241,7 +241,7 @@ def test_the_summary_names_what_cannot_work(example: Example) -> None:
     """
     project = on_postgresql(example, test_it=TOLD)
     with private_server() as server:
-        env = {**server.env, "ARENA_ISOLATION": "clone"}
+        env = {**server.env, "PYTEST_ADDOPTS": "--arena-isolation=clone"}
         run = project.run("-p", "no:randomly", "-W", "ignore", env=env)
     run.expect(1, passed=2, failed=1, errors=1)
     run.says("a fixture keeps a raw connection during its tests (test_it.py:11", "AssertionError")
@@ -274,7 +274,9 @@ def test_reads(connection, turn):
 def test_a_connection_on_which_a_test_only_read_opens_again(example: Example) -> None:
     """The fixture has begun no transaction that its tests could lose."""
     project = on_postgresql(example, test_it=READS)
-    run = project.run("-p", "no:randomly", env={"ARENA_ISOLATION": "clone"}).expect(passed=2)
+    run = project.run(
+        "-p", "no:randomly", env={"PYTEST_ADDOPTS": "--arena-isolation=clone"}
+    ).expect(passed=2)
     run.never_says("a fixture keeps a transaction open")
 
 

@@ -273,7 +273,7 @@ def test_the_app_starts_before_the_rows_of_fixtures(starting: Example) -> None:
     """Whichever fixture comes first, in async and in sync tests, and rows of the test itself."""
     project = starting.with_files(test_asyncio=ASYNC.replace("MARKS", "[]"), test_sync=SYNC)
     project.run("-p", "no:randomly").expect(passed=13)
-    project.run("-p", "no:randomly", "--arena-lifespan=session").expect(passed=13)
+    project.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=13)
 
 
 @pytest.mark.slow

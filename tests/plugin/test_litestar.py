@@ -191,7 +191,7 @@ def test_what_a_request_has_begun_is_waited_for_or_named(example: Example) -> No
     """P5: also where the framework's client asks its own attribute for the app."""
     seed = "def seed(session):\n    pass\n"
     tests = example.with_files(app=APP, seed=seed, test_it=TESTS)
-    run = tests.run("-q", "--arena-settle=0.05", "-p", "no:threadexception")
+    run = tests.run("-q", "-oarena_settle=0.05", "-p", "no:threadexception")
     run.expect(passed=5)
     told = "has ended, and work that a request had begun was cut off:"
     run.says(f"test_leaves_a_thread[test_client] {told}", "GATE.wait(60), also in 1 more")

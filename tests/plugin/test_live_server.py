@@ -216,8 +216,8 @@ def test_nothing_is_left(live_server):
 @pytest.mark.parametrize("how", HOWS)
 def test_what_ends_by_itself_is_waited_for_pitfall_126(example: Example, how: str) -> None:
     """P2: it has its database until it has committed, and nothing is told."""
-    waits = {**env_of(how), "ARENA_SETTLE": "30"}
-    run = shop(example, test_live=IN_TIME).with_files(app=LIVE + SLOWLY).run(env=waits)
+    project = shop(example, test_live=IN_TIME).with_files(app=LIVE + SLOWLY)
+    run = project.run("-oarena_settle=30", env=env_of(how))
     run.expect(passed=2).never_says("cut off")
 
 

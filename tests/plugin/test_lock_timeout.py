@@ -112,11 +112,12 @@ NEXT = "next: commit it first: await session.commit()"
 )
 def test_a_statement_waits_only_so_long(example: Example, how: str, driver: str, sync: str) -> None:
     """With both lines, of whoever waits and of whoever holds; by each driver."""
-    env = {**env_of(how), "ARENA_LOCK_TIMEOUT": "0.3", "ARENA_SCHEMA": "schema:make"}
+    env = env_of(how)
     env["DATABASE_URL"] = env["DATABASE_URL"].replace("asyncpg", driver)
     url = env["DATABASE_URL"].replace(f"+{driver}", f"+{sync}")
     project = shop(example, test_it=WAITING.replace("SYNC_URL", url), schema=SCHEMA)
-    run = project.run("--tb=short", env=env).expect(1, failed=6, passed=2)
+    options = ("-oarena_lock_timeout=0.3", "-oarena_schema=schema:make")
+    run = project.run("--tb=short", *options, env=env).expect(1, failed=6, passed=2)
     told(run.output)
     run.says("another connection has an open transaction, and was checked out at ")
     run.says('test_it.py:61  await session.execute(text("SELECT * FROM stock FOR UPDATE"))')
@@ -126,7 +127,7 @@ def test_a_statement_waits_only_so_long(example: Example, how: str, driver: str,
 def test_a_file_is_waited_for_as_long(example: Example) -> None:
     """SQLite locks the whole file; the same lines come out."""
     project = shop(example, test_it=WAITING.replace("SYNC_URL", "sqlite:///shop.db"))
-    run = project.run("--tb=short", "--arena-lock-timeout=0.3", "-k", "not bounded and not without")
+    run = project.run("--tb=short", "-oarena_lock_timeout=0.3", "-k", "not bounded and not without")
     told(run.expect(1, failed=5, passed=1).output)
 
 
@@ -163,15 +164,15 @@ def test_the_bound_is_five_seconds_or_none_of_ours(
 ) -> None:
     """A role's own setting would hold then."""
     project = shop(example, test_it=UNBOUND.replace("SECONDS", seconds))
-    option = () if given == "5" else ("--arena-lock-timeout=0",)
+    option = () if given == "5" else ("-oarena_lock_timeout=0",)
     project.run(*option, env=env_of("undo")).expect(passed=1)
 
 
 @pytest.mark.parametrize("text", ["soon", "-1"])
 def test_a_bound_that_is_no_number_of_seconds(example: Example, text: str) -> None:
     """Refused before any test."""
-    run = example.run(f"--arena-lock-timeout={text}")
-    run.says(f"--arena-lock-timeout={text} is no number of seconds", "[A101]")
+    run = example.run(f"-oarena_lock_timeout={text}")
+    run.says("arena_lock_timeout = ", "not a number of seconds", "[A101]")
     assert run.status == 4
 
 
@@ -254,7 +255,7 @@ def is_locked(file):
 
 def test_a_checkout_does_not_wait_for_the_lock_of_a_file(example: Example) -> None:
     """A commit waits for a reader, which goes on in the event loop of the checkout."""
-    shop(example, test_it=READER).run("--arena-lock-timeout=2").expect(passed=1)
+    shop(example, test_it=READER).run("-oarena_lock_timeout=2").expect(passed=1)
 
 
 DEFERRED = """
@@ -303,7 +304,7 @@ def test_after_it():
 def test_a_commit_that_fails_on_a_file(example: Example) -> None:
     """SQLAlchemy gives the connection back inside its transaction. Its lock ends with the test."""
     project = shop(example, test_it=DEFERRED)
-    run = project.run("--arena-schema=test_it:Base").expect(1, passed=3, failed=1)
+    run = project.run("-oarena_schema=test_it:Base").expect(1, passed=3, failed=1)
     run.says("a connection in its pool has an open transaction, as after a COMMIT that failed")
     run.never_says("a new file has replaced it")
 

@@ -547,7 +547,7 @@ def run_of(example: Example, tests: str, *options: str, how: str = "copy") -> Ru
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_objects_that_were_never_flushed(example: Example, how: str) -> None:
     """The request is named, and what it did. Under `fail` its test fails."""
-    run = run_of(example, TESTS, "--arena-lost-writes=fail", how=how)
+    run = run_of(example, TESTS, "-oarena_lost_writes=fail", how=how)
     lost = "in a session, and the app never flushed or committed it"
     namespace: dict[str, dict[str, str]] = {}
     exec(APP[APP.index("LOST = {") : APP.index("# What is not.")], namespace)  # noqa: S102 - the app's own table
@@ -596,7 +596,7 @@ async def test_silent(client, way):
 @pytest.mark.parametrize("how", HOWS)
 def test_a_redirect_that_is_raised_rolls_back(example: Example, how: str) -> None:
     """The client takes it for a success. An answer from 400 on says that nothing was done."""
-    run = run_of(example, REDIRECTS, "--arena-lost-writes=fail", how=how)
+    run = run_of(example, REDIRECTS, "-oarena_lost_writes=fail", how=how)
     run.expect(1, passed=15, errors=10)
     for way in ("careful", "begun", "leaving", "sync_careful", "sync_leaving"):
         run.says(
@@ -639,7 +639,7 @@ async def test_silent_if_refused(client, way):
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_a_session_loses_that_is_dropped_unclosed(example: Example, how: str) -> None:
     """The pool rolls it back when the garbage collector finds it: later, and in any code."""
-    run = run_of(example, DROPPED, "--arena-lost-writes=fail", how=how)
+    run = run_of(example, DROPPED, "-oarena_lost_writes=fail", how=how)
     run.expect(1, passed=15, errors=6)
     for way in ("dropped", "dropped_async"):
         run.says(f"LostWriteError: POST /{way}/open/201 201 wrote orders (2 rows), and the app")
@@ -685,7 +685,7 @@ def test_sync_client(test_client):
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_late_work_loses(example: Example, how: str) -> None:
     """The request that began it is named, also if the work ends after the next request."""
-    run = run_of(example, LATE, "--arena-lost-writes=fail", how=how)
+    run = run_of(example, LATE, "-oarena_lost_writes=fail", how=how)
     for kind in ("background", "background-thread", "task", "executor", "pool", "thread"):
         run.says(
             f"LostWriteError: POST /late/{kind}/add/202 202 added Order (2) in a session, and",

@@ -75,10 +75,10 @@ def test_a_difference_fails_the_run_where_that_is_wanted_and_off_looks_at_none(
     """`fail` changes the exit status, in a run from the cache as well; `off` says nothing."""
     lacking = with_a_new_column(project)
     for _ in range(2):
-        run = lacking.run("--arena-migrations=fail").expect(status=1, passed=1)
+        run = lacking.run("-oarena_migrations=fail").expect(status=1, passed=1)
         run.says("column dancers.title: in the models only", "(arena_migrations = fail)")
-    lacking.run("--arena-migrations=off").expect(passed=1).never_says("title")
-    project.run("--arena-migrations=fail").expect(passed=1)
+    lacking.run("-oarena_migrations=off").expect(passed=1).never_says("title")
+    project.run("-oarena_migrations=fail").expect(passed=1)
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_an_env_py_without_models_says_which_line_it_lacks(project: Example) -> 
     cause = "env.py gives Alembic no models. Next, in env.py: context.configure("
     run = bare.run().expect(passed=1)
     run.says("not compared", cause, "(arena_migrations = off compares nothing)")
-    run = bare.run("--arena-migrations=fail").expect(status=1, passed=1)
+    run = bare.run("-oarena_migrations=fail").expect(status=1, passed=1)
     run.says("not compared", cause, "(arena_migrations = fail)")
     run.never_says("arena_migrations = off")
     # The line that the message says.
@@ -137,7 +137,7 @@ def test_an_env_py_without_models_says_which_line_it_lacks(project: Example) -> 
     named = bare.change(
         "migrations/env.py", "connection=connection)", f"connection=connection, {models})"
     )
-    named.run("--arena-migrations=fail").expect(passed=1).never_says("not compared")
+    named.run("-oarena_migrations=fail").expect(passed=1).never_says("not compared")
 
 
 # Alembic refuses a new migration where several revisions are the last of their branches.
@@ -169,7 +169,7 @@ def test_the_next_step_can_be_pasted(project: Example, branches: tuple[str, ...]
     for command in line.partition("Next: ")[2].split(" && "):
         done = lacking.python("-m", *command.split())
         assert done.status == 0, done.output
-    lacking.run("--arena-migrations=fail").expect(passed=1).never_says(DIFFERENCE)
+    lacking.run("-oarena_migrations=fail").expect(passed=1).never_says(DIFFERENCE)
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_an_error_of_the_comparison_fails_no_build(project: Example) -> None:
 
 def test_fail_without_migrations_is_a_mistake(example: Example) -> None:
     """A run that compares nothing would be green."""
-    run = example.with_files(test_names=TESTS).run("--arena-migrations=fail")
+    run = example.with_files(test_names=TESTS).run("-oarena_migrations=fail")
     run.expect(status=4)
     run.says("arena_migrations = fail, and arena_schema names no migrations")
 
@@ -196,7 +196,7 @@ def test_workers_say_it_once(project: Example) -> None:
     run = (
         with_a_new_column(project)
         .with_files(test_more=TESTS)
-        .run(*("-p", "xdist.plugin", "-n2", "--arena-migrations=fail"))
+        .run(*("-p", "xdist.plugin", "-n2", "-oarena_migrations=fail"))
     )
     run.expect(status=1, passed=2)
     assert run.output.count(DIFFERENCE) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,8 +81,8 @@ def test_none(arena):
 
 def test_the_server_is_asked_between_two_requests(example: Example) -> None:
     """Before the next request uses the database. A test that does not use it asks nothing."""
-    env = {**env_of("undo"), "ARENA_VERIFY": ""}
-    run = shop(example, conftest=COUNTED, test_it=REQUESTS).run("-s", env=env).expect(passed=9)
+    project = replace(shop(example, conftest=COUNTED, test_it=REQUESTS), options=())
+    run = project.run("-s", env=env_of("undo")).expect(passed=9)
     run.says(
         "test_writes[1] asked ['EXECUTE leave']",
         "test_writes[3] asked ['EXECUTE moment', 'EXECUTE moment', 'EXECUTE leave']",
@@ -120,8 +121,8 @@ async def test_writes_again(client):
 def test_who_was_started_before_there_was_a_database_is_not_reckoned_with(example: Example) -> None:
     """As by each worker of xdist, which asks `uname` for its processor. Later ones may know it."""
     started = "import subprocess\nsubprocess.run(['uname', '-p'])\n"
-    env = {**env_of("undo"), "ARENA_VERIFY": ""}
-    run = shop(example, conftest=started + COUNTED, test_it=CHILDREN).run("-s", env=env)
+    project = shop(example, conftest=started + COUNTED, test_it=CHILDREN)
+    run = replace(project, options=()).run("-s", env=env_of("undo"))
     run.expect(passed=4)
     twice = "'EXECUTE moment', 'EXECUTE moment'"
     run.says(f"test_writes asked [{twice}, 'EXECUTE leave']")

@@ -531,7 +531,7 @@ def test_another_app_of_the_factory_is_the_app_under_test(example: Example, name
     app = app.replace("app = FastAPI()", "app = FastAPI()\nrouter = APIRouter()")
     app = app.replace("import Depends", "import APIRouter, Depends")
     project = project.with_files(app=app)
-    run = project.run(f"--arena-app=factory:{name}_app", *FILTERS)
+    run = project.run(f"-oarena_app=factory:{name}_app", *FILTERS)
     run.expect(passed=1, skipped=2)
 
 

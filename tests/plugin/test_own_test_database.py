@@ -187,7 +187,7 @@ async def test_it(by_async_engine, by_asyncpg, by_psycopg, by_psycopg2, client):
 def test_such_a_fixture_by_any_driver(example: Example) -> None:
     """Where `arena_drivers = redirect` has led it into the arena."""
     project = on_postgresql(example, test_it=BY_DRIVERS)
-    run = project.run("--arena-drivers=redirect").expect(passed=1)
+    run = project.run("-oarena_drivers=redirect").expect(passed=1)
     assert run.output.count("a fixture creates or drops") == 1
 
 
@@ -242,7 +242,7 @@ async def test_it(database, client):
 def test_a_statement_inside_a_transaction_fails_as_postgresql_has_it(example: Example) -> None:
     """Each of these fixtures fails without pytest-arena, and must not pass with it."""
     project = on_postgresql(example, test_it=IN_A_TRANSACTION)
-    run = project.run("--arena-drivers=redirect").expect(1, errors=12)
+    run = project.run("-oarena_drivers=redirect").expect(1, errors=12)
     run.says("cannot run inside a transaction block", "[SQL: CREATE DATABASE shop_test]")
 
 

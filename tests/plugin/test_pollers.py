@@ -392,7 +392,7 @@ def _assert_passes(example: Example, poller: str, isolation: str, turns: int) ->
         "POLLER": poller,
         "TURNS": str(turns),
         "SYNC_URL": SYNC.get(isolation, PRODUCTION.replace("asyncpg", "psycopg")),
-        "ARENA_ISOLATION": isolation,
+        "PYTEST_ADDOPTS": f"--arena-isolation={isolation}",
     }
     process = polling.start("-q", env=env)
     output, _ = process.communicate(timeout=60 + turns)

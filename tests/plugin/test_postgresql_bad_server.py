@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,10 +75,24 @@ def untouched(crowded: Crowded) -> Iterator[Crowded]:
     assert crowded.contents() == before
 
 
+WAITS = """
+from pytest_arena._postgresql import _connections
+from pytest_arena._postgresql.servers import _find
+
+_connections.TURN_SECONDS = _find.TURN_SECONDS = {seconds}
+"""
+
+
+def waiting(example: Example, seconds: float) -> Example:
+    """Return the example with a run that waits so long while the server has no connection."""
+    example = example.with_files(waits=WAITS.format(seconds=seconds))
+    return replace(example, options=("-p", "waits"))
+
+
 def refused(example: Example, url: str) -> Run:
     """Run on that server: tests that need it fail, and the first of them says why."""
-    env = {"ARENA_DATABASE": url, "ARENA_TURN_TIMEOUT": "0"}
-    run = on_postgresql(example, test_it=TESTS).run(env=env)
+    project = waiting(on_postgresql(example, test_it=TESTS), 0)
+    run = project.run(env={"ARENA_DATABASE": url})
     run.expect(1, passed=1, failed=2).never_says(PASSWORD, "most recent call last")
     parts = re.findall(r"^E? *(?:  )(why|cause|next): ", run.output, re.MULTILINE)
     assert parts[:3] == ["why", "cause", "next"], run.output
@@ -157,9 +172,9 @@ async def seed(session):
 
 def crowd(example: Example, server: Crowded, *, version: int = 0) -> Run:
     """Run tests that need many connections, and build a template before."""
-    env = {"ARENA_DATABASE": server.url(f"maker:{PASSWORD}"), "ARENA_TURN_TIMEOUT": "0"}
+    env = {"ARENA_DATABASE": server.url(f"maker:{PASSWORD}")}
     seed = SEED.replace("{version}", str(version))
-    project = on_postgresql(example, test_it=CROWD, seed=seed)
+    project = waiting(on_postgresql(example, test_it=CROWD, seed=seed), 0)
     return project.run("--tb=short", env=env).never_says(PASSWORD, "INTERNALERROR")
 
 
@@ -216,13 +231,15 @@ def test_three_checkouts_at_once_pitfall_091(tmp_path: Path, roomy: Crowded) -> 
     They wait for their turns, and say so; nothing is shared by name, and nothing stays.
     """
     crowded = tmp_path / "crowded"
-    env = {"ARENA_DATABASE": roomy.url(f"maker:{PASSWORD}"), "ARENA_TURN_TIMEOUT": "120"}
+    env = {"ARENA_DATABASE": roomy.url(f"maker:{PASSWORD}")}
     workers = ["-p", "xdist.plugin", "-n", "2"]
     processes = []
     for number, options in enumerate([workers, workers, []]):
         example = fastapi_example(tmp_path / str(number))
         checkout = on_postgresql(example, test_it=CHECKOUT, seed=SEED.replace("{version}", "9"))
-        processes.append(checkout.start(*options, env={**env, "CROWDED": str(crowded)}))
+        processes.append(
+            waiting(checkout, 120).start(*options, env={**env, "CROWDED": str(crowded)})
+        )
     until(roomy.has_refused, "one of them is told that there is no room")
     crowded.touch()
     outputs = [process.communicate(timeout=240)[0] for process in processes]
@@ -295,7 +312,7 @@ def test_a_full_disk(example: Example, small_disk: PrivateServer) -> None:
     come to the end of a segment of its log.
     """
     full = on_postgresql(example, test_it=FULL, conftest=MAKES_ROOM)
-    env = {**small_disk.env, "ARENA_ISOLATION": "clone"}
+    env = {**small_disk.env, "PYTEST_ADDOPTS": "--arena-isolation=clone"}
     run = full.run(env=env).expect(1, passed=2, errors=4)
     run.says("the disk of the server is full", "why:", "next:", "No space left on device")
     run.never_says("most recent call last", "Exception ignored")
@@ -344,7 +361,8 @@ def test_too_few_locks_for_undo_and_many_tables(example: Example) -> None:
     project = project.change("pytest.ini", "arena_schema = app:Base", "arena_schema = schema.sql")
     project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")
     with server_of(20, locks=10) as server:
-        env = {"ARENA_DATABASE": server.url("boss"), "ARENA_TURN_TIMEOUT": "0"}
+        env = {"ARENA_DATABASE": server.url("boss")}
+        project = waiting(project, 0)
         run = project.run(env=env).expect(passed=2)
         run.says(
             "isolated by clone, since max_locks_per_transaction = 10 is too small for so many",
@@ -392,8 +410,8 @@ def test_a_connection_that_its_pool_will_replace_takes_no_slot_pitfall_091(
     example: Example, crowded: Crowded
 ) -> None:
     """It is idle, and another engine needs its slot."""
-    env = {"ARENA_DATABASE": crowded.url("boss"), "ARENA_TURN_TIMEOUT": "1"}
+    env = {"ARENA_DATABASE": crowded.url("boss")}
     app = on_postgresql(example, test_it=NAMES_A_SETTING)
     # A template that the first test built would be built again.
     app = app.change("pytest.ini", "[pytest]", "[pytest]\nusefixtures = arena")
-    app.run("-p", "no:randomly", env=env).expect(passed=3)
+    waiting(app, 1).run("-p", "no:randomly", env=env).expect(passed=3)

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,7 +186,7 @@ class Project:
 
     def env(self, more: dict[str, str]) -> dict[str, str]:
         """What a run is told."""
-        return {**self.server.env, "ARENA_ISOLATION": self.isolation, **more}
+        return {**self.server.env, "PYTEST_ADDOPTS": f"--arena-isolation={self.isolation}", **more}
 
     def is_green_next(self, *words: str, passed: int = 3) -> Run:
         """Run the next tests, which are green and leave nothing, of earlier runs either."""
@@ -554,8 +555,9 @@ def test_rows_of_wider_fixtures_are_lost_in_a_crash(
     project.isolation = "undo"
     project.built().run("test_next.py", env=project.env({})).expect(passed=3)
     with closing(open_control(own_server.address())) as control:
-        env = project.env({"VICTIM": str(control.pid), "ARENA_VERIFY": "0"})
-        run = project.built().with_files(test_it=WIDE).run("test_it.py", env=env)
+        env = project.env({"VICTIM": str(control.pid)})
+        unverified = replace(project.built().with_files(test_it=WIDE), options=())
+        run = unverified.run("test_it.py", env=env)
     run.expect(1, passed=1, errors=1)
     run.says("rows that wider fixtures wrote are lost: the database server has crashed")
     run.says("The server's log says why the server has crashed", "[A501]")

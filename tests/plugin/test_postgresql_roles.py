@@ -209,7 +209,7 @@ def test_each_engine_has_the_grants_of_its_own_login(
     project = project.change("app.py", "async with AsyncSession(globals", RESCUED)
     missing = run(project, server).expect(1, failed=3)
     missing.says('role "shop_group" does not exist', "arena_roles = shop_group")
-    found = run(project, server, "--arena-roles=shop_group").expect(passed=3)
+    found = run(project, server, "-oarena_roles=shop_group").expect(passed=3)
     found.never_says("do not act", "grants nothing")
 
 
@@ -262,7 +262,7 @@ def test_an_owner_whose_groups_are_granted_something_is_told(
     schema = TABLES + "GRANT SELECT ON docs TO shop_clerk; GRANT shop_clerk TO shop_owner;"
     url = URL.replace("shop_app", "shop_owner")
     project = shop(example, schema, WHO.replace("EXPECTED", "shop_owner"), url=url)
-    found = run(project, server, "-q", "--arena-roles=shop_clerk").expect(passed=1)
+    found = run(project, server, "-q", "-oarena_roles=shop_clerk").expect(passed=1)
     found.says(
         "shop_owner owns the objects of the schema, whatever its groups are granted. Next: GRANT",
         "policies do not act on docs: the app works as shop_owner, which owns the tables",
@@ -275,7 +275,7 @@ def test_a_superuser_is_in_no_group(example: Example, server: PrivateServer) -> 
     schema = "CREATE TABLE docs (); GRANT SELECT ON docs TO shop_clerk;"
     url = URL.replace("shop_app", "shop_boss")
     project = shop(example, schema, WHO.replace("EXPECTED", "shop_boss"), url=url)
-    words = ("-q", "--arena-roles=shop_clerk")
+    words = ("-q", "-oarena_roles=shop_clerk")
     run(project, server, *words).expect(passed=1)
     with closing(open_control(server.address())) as control:
         control.run("ALTER ROLE shop_boss SUPERUSER")
@@ -355,9 +355,10 @@ async def test_the_roles_default_acts(client, turn):
 def test_defaults_of_the_role_act(example: Example, server: PrivateServer, isolation: str) -> None:
     """Those of this database: the server's, and whose they are besides, are not the template's."""
     project = shop(example, FORCED + DEFAULTS, KEEPS_DEFAULTS)
-    run(project, server, ARENA_ISOLATION=isolation).expect(passed=3)
+    how = f"--arena-isolation={isolation}"
+    run(project, server, how).expect(passed=3)
     of_the_server = {"schema.sql": FORCED + "ALTER ROLE shop_app SET statement_timeout = 7000;"}
-    refused = run(project.with_paths(of_the_server), server, ARENA_ISOLATION=isolation)
+    refused = run(project.with_paths(of_the_server), server, how)
     refused.expect(status=1, failed=3).says("ALTER ROLE reaches beyond", "ALTER ROLE … IN DATABASE")
 
 
@@ -391,9 +392,9 @@ def test_on_a_server_of_ones_own_roles_are_used_that_are_there(
         line = "the app works as postgres, which is a superuser. It cannot work as"
         assert (line in found.output) == (expected == "postgres"), found.output
     found.says("It cannot work as missing: there is no role missing on")
-    off = run(project.change("app.py", "missing", "there"), server, "--arena-roles=off", **named)
+    off = run(project.change("app.py", "missing", "there"), server, "-oarena_roles=off", **named)
     off.expect(passed=1)
-    lacking = run(project, server, "--arena-rebuild", "--arena-roles=nobodys", **named)
+    lacking = run(project, server, "--arena-rebuild", "-oarena_roles=nobodys", **named)
     lacking.expect(1, failed=1).says(
         "arena_roles names nobodys", 'CREATE ROLE "nobodys";', "arena_database = own"
     )
@@ -575,7 +576,7 @@ def test_a_role_that_a_test_leaves_on_the_server_is_named(example: Example, isol
     with private_server() as server:
         project = on_postgresql(example, test_it=MAKES_ROLES, seed=SEED_WITH_A_ROLE)
         run = project.run(
-            *(f"--arena-isolation={isolation}", "--arena-roles=off"),
+            *(f"--arena-isolation={isolation}", "-oarena_roles=off"),
             *("-p", "no:randomly", "-q"),
             env=server.env,
         )

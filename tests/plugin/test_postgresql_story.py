@@ -107,7 +107,7 @@ def test_the_same_database_for_every_test(example: Example, isolation: str) -> N
     project = on_postgresql(example, test_it=SAME_EACH_TIME)
     env = {
         "DATABASE_URL": PRODUCTION,
-        "ARENA_ISOLATION": "auto" if isolation == "undo" else isolation,
+        "PYTEST_ADDOPTS": f"--arena-isolation={'auto' if isolation == 'undo' else isolation}",
     }
     run = project.run("-v", env=env).expect(passed=15)
     run.says("database shop on PostgreSQL", "a private server", f"isolation {isolation}")

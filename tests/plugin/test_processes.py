@@ -114,8 +114,9 @@ def test_it(arena, test_client):
     assert done.output.strip().partition("://")[2] == arena.url.partition("://")[2]
 """
     sync = "postgresql+psycopg://me:s3cret@db.example.org/shop"
-    env = {**env_of("undo"), "SYNC_URL": sync, "ARENA_ENV": "DATABASE_URL\nSYNC_URL"}
-    shop(example, test_it=test).run(env=env).expect(passed=1)
+    env = {**env_of("undo"), "SYNC_URL": sync}
+    project = shop(example, test_it=test)
+    project.run("-oarena_env=DATABASE_URL,SYNC_URL", env=env).expect(passed=1)
 
 
 ENDS = """

@@ -284,7 +284,7 @@ def test_runners_with_a_lifespan_of_the_session_and_none(example: Example) -> No
     counts = {"passed": 107, "xfailed": 3, "skipped": 1}
     for value, expected in (("session", "(1, 1)"), ("off", "(0, 0)")):
         tests = MANY.replace("EXPECTED", expected)
-        run = project.with_files(test_it=tests).run(f"--arena-lifespan={value}")
+        run = project.with_files(test_it=tests).run(f"-oarena_lifespan={value}")
         run.expect(**counts)
 
 

@@ -99,7 +99,7 @@ def test_what_a_function_sets_ends_with_the_test(
     """The statement shows a name alone, so the texts of the functions are read."""
     app = on_postgresql(example, test_it=TESTS, seed=SEED).change("app.py", "asyncpg", driver)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
+    run = app.run(f"--arena-isolation={isolation}", "-oarena_roles=off", "-p", "no:randomly")
     run.expect(passed=12)
 
 
@@ -132,7 +132,7 @@ def test_what_a_statement_sets_ends_with_the_test_however_it_is_spelled(
     )
     app = on_postgresql(example, test_it=tests, seed=SEED)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    run = app.run(f"--arena-isolation={isolation}", "--arena-roles=off", "-p", "no:randomly")
+    run = app.run(f"--arena-isolation={isolation}", "-oarena_roles=off", "-p", "no:randomly")
     run.expect(passed=24)
 
 
@@ -185,7 +185,7 @@ def test_what_a_function_of_an_extension_sets_ends_with_the_test(example: Exampl
     seed = seed.replace("USER", str(URL.username))
     app = on_postgresql(example, test_it=OF_EXTENSIONS, seed=seed)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    app.run("--arena-roles=off", "-p", "no:randomly").expect(passed=5)
+    app.run("-oarena_roles=off", "-p", "no:randomly").expect(passed=5)
 
 
 BY_A_TRIGGER = """
@@ -218,7 +218,7 @@ def test_what_a_trigger_sets_ends_with_the_test(example: Example) -> None:
     """Every statement that writes may call it."""
     app = on_postgresql(example, test_it=WRITES, seed=BY_A_TRIGGER)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    app.run("--arena-isolation=undo", "--arena-roles=off").expect(passed=2)
+    app.run("--arena-isolation=undo", "-oarena_roles=off").expect(passed=2)
 
 
 BY_AN_EXPRESSION = """
@@ -257,4 +257,4 @@ def test_what_an_expression_sets_ends_with_the_test(
     seed = BY_AN_EXPRESSION.replace("MAKES", makes)
     app = on_postgresql(example, test_it=tests, seed=seed)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {SERVER}")
-    app.run("--arena-isolation=undo", "--arena-roles=off").expect(passed=2)
+    app.run("--arena-isolation=undo", "-oarena_roles=off").expect(passed=2)

@@ -408,7 +408,7 @@ from sqlalchemy.orm import selectinload
 def test_an_error_after_the_commit_before_a_request_explains_itself(example: Example) -> None:
     """A block, a savepoint, a result that it ended. The sessions that hold locks are first."""
     app = example.files["app.py"] + MORE + DELETES
-    options = ("--tb=short", "-W", "ignore", "--arena-lock-timeout=0.2")
+    options = ("--tb=short", "-W", "ignore", "-oarena_lock_timeout=0.2")
     run = example.with_files(app=app, test_it=ENDED).run(*options).expect(1, failed=7, passed=1)
     assert run.output.count("pytest-arena commits `db_session` before each request. ") == 2
     run.says(

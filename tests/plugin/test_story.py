@@ -287,28 +287,6 @@ def test_a_clone_tells_the_whole_and_why(example: Example) -> None:
     assert line.removeprefix(whole).strip() == "orders +7, stock ~3, visits +1"
 
 
-MASKED = """
-from app import Order
-
-
-def test_masked(db_session):
-    db_session.add(Order(item="Ada Lovelace", note="n" * 400))
-    db_session.commit()
-    assert 0, "as wanted"
-"""
-
-
-@pytest.mark.slow
-def test_more_columns_are_masked_by_an_option(example: Example) -> None:
-    """Of a report nobody knows who reads it; long values are cut."""
-    run = shop(example, test_it=MASKED).run("--arena-mask=orders.item, status", "--tb=no", "-rN")
-    run.expect(1, failed=1)
-    run = shop(example, test_it=MASKED).run("--arena-mask=orders.item, status", "--tb=short")
-    line = stories(run.expect(1, failed=1))[0].splitlines()[-1].strip()
-    cut = f"note='{'n' * 58}… (400 characters)"
-    assert line == f"+ orders id=1  item=*** status=*** {cut} NULL: api_token"
-
-
 LOST = """
 import pytest
 from app import Order
@@ -357,10 +335,10 @@ def test_a_forgotten_commit_is_told_under_q_or_fails_its_test_or_is_not_told(
     quiet = passing.run(*only, "-qq")
     quiet.says(f"arena: test_it.py::test_that_passes[0]: {lost}")
     assert quiet.status == 0, quiet.output
-    failing = passing.run("--arena-lost-writes=fail", "-q").expect(1, passed=3, failed=1, errors=3)
+    failing = passing.run("-oarena_lost_writes=fail", "-q").expect(1, passed=3, failed=1, errors=3)
     failing.says(f"LostWriteError: {lost}, and the app never committed it", "[A603]")
     failing.says("app.py:66  await db.flush()")
-    passing.run(*only, "--arena-lost-writes=off").expect(passed=3).never_says("never committed")
+    passing.run(*only, "-oarena_lost_writes=off").expect(passed=3).never_says("never committed")
 
 
 FAILED_COMMIT = """

@@ -252,7 +252,7 @@ def test_what_is_open_at_the_end_is_closed_and_named(example: Example) -> None:
     run.says(f"test_it.py::test_left_stream_by_the_sync_client {cut_off}")
     run.says(", also in 1 more: test_it.py::test_left_stream[1]")
     run.never_says("test_left_stream[1] has", "test_that_fails has", "test_a_fixture")
-    run = left.run("-q", "--arena-late=fail", "-k", "left_websocket").expect(1, passed=1, errors=1)
+    run = left.run("-q", "-oarena_late=fail", "-k", "left_websocket").expect(1, passed=1, errors=1)
     run.says("LateWorkError: test_it.py::test_left_websocket has ended", "why:", "next:", "[A604]")
     run.says("cause:", "WEBSOCKET /orders was open: async with client.websocket_connect(…)")
 
@@ -318,7 +318,7 @@ def test_the_story_tells_what_they_wrote_and_what_they_lost(example: Example, ho
     assert beside == ["at once: WEBSOCKET /orders 101, POST /orders/chair 201  orders +2, stock ~1"]
     told = "WEBSOCKET /orders 101 wrote orders (1 row) and never committed it: lost"
     run.says(f"test_it.py::test_that_passes: {told}")
-    passing = project.run("--arena-lost-writes=fail", "-k", "passes", env=env_of(how))
+    passing = project.run("-oarena_lost_writes=fail", "-k", "passes", env=env_of(how))
     passing.expect(1, passed=2, errors=2)
 
 

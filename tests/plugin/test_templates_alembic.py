@@ -189,8 +189,8 @@ def test_the_migrations_of_a_package_are_proposed_and_not_its_base(example: Exam
     )
     suite = suite.with_paths(files)
     suite.run().expect(passed=1).says("arena_schema = shop/alembic.ini")
-    suite.run("--arena-schema=shop/alembic.ini").expect(passed=1).says("template built")
-    suite.run("--arena-schema=shop.app:Base").expect(1, errors=1).says("already exists")
+    suite.run("-oarena_schema=shop/alembic.ini").expect(passed=1).says("template built")
+    suite.run("-oarena_schema=shop.app:Base").expect(1, errors=1).says("already exists")
 
 
 # A driver that is not there, for a product that this version does not isolate.

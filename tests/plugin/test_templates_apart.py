@@ -296,7 +296,7 @@ def test_such_a_template_on_postgresql(example: Example, isolation: str) -> None
             test_it=TESTS + OWN_CLIENT,
             test_later=TESTS + OWN_CLIENT_LATER,
         )
-        env = {**example.env, **server.env, "ARENA_ISOLATION": isolation}
+        env = {**example.env, **server.env, "PYTEST_ADDOPTS": f"--arena-isolation={isolation}"}
         _check_own_client(on_postgresql(replace(project, env=env)))
 
 

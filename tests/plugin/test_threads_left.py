@@ -132,7 +132,7 @@ def test_next(test_client):
 def test_what_asks_for_a_connection_late_is_refused(example: Example, how: str) -> None:
     """Its test is over: what it would write is in no later test, and in none for good."""
     project = warm_app(example, how, test_it=TESTS)
-    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=30)
+    run = project.run("-oarena_settle=0", *isolation(how), env={"WHEN": "late"}).expect(passed=30)
     run.says("refused: a connection for a thread, a job or a task that an earlier test had begun")
 
 
@@ -142,7 +142,7 @@ def test_what_asks_for_a_connection_late_is_refused(example: Example, how: str) 
 def test_what_holds_a_connection_loses_it(example: Example, how: str, when: str) -> None:
     """And its test says where it was taken."""
     project = warm_app(example, how, test_it=TESTS)
-    run = project.run("--arena-settle=0", *isolation(how), env={"WHEN": when})
+    run = project.run("-oarena_settle=0", *isolation(how), env={"WHEN": when})
     run.expect(1, passed=30, errors=15)
     run.says("ConnectionLeak: the test ended with a connection that was not returned")
 

@@ -145,7 +145,7 @@ def test_a_level_goes_wherever_its_leaving_is_broken_off_pitfall_070(
     """P2, P7: at its beginning, in the middle and at its end, in place and by a copy."""
     stop, step = numbers
     project = suite(example, LEAVING, ALTER=bool(alter), STOP=stop, STEP=step)
-    run = project.run(*CALMLY, env={**server.env, "ARENA_ISOLATION": "undo"})
+    run = project.run(*CALMLY, env={**server.env, "PYTEST_ADDOPTS": "--arena-isolation=undo"})
     errors = len(range(0, stop, step))
     run.expect(1, passed=errors + 2, errors=errors).says("a timeout")
     run.never_says("is not the top one", "ArenaInternalError")
@@ -158,7 +158,7 @@ def test_a_level_that_was_entered_by_halves_pitfall_070(
 ) -> None:
     """Nobody knows of it, so it is gone at once."""
     project = suite(example, ENTERING)
-    run = project.run(*CALMLY, env={**server.env, "ARENA_ISOLATION": "undo"})
+    run = project.run(*CALMLY, env={**server.env, "PYTEST_ADDOPTS": "--arena-isolation=undo"})
     run.expect(1, passed=13, errors=12).never_says("ArenaInternalError")
     server.check_clean(run.output)
 
@@ -168,6 +168,6 @@ def test_ctrl_c_ends_the_run_in_order_pitfall_070(example: Example, server: Priv
     """What the test and the wider fixture have written is gone, and so are the databases."""
     project = suite(example, LEAVING, ALTER=False, STOP=26, STEP=25)
     project = project.change("conftest.py", "RAISED = A_TIMEOUT", "RAISED = KeyboardInterrupt()")
-    run = project.run(*CALMLY, env={**server.env, "ARENA_ISOLATION": "undo"})
+    run = project.run(*CALMLY, env={**server.env, "PYTEST_ADDOPTS": "--arena-isolation=undo"})
     run.expect(2, passed=1).says("KeyboardInterrupt").never_says("ArenaInternalError")
     server.check_clean(run.output)

@@ -84,7 +84,7 @@ def test_nothing_of_it_is_left(arena):
 def env() -> Iterator[dict[str, str]]:
     """A server of its own."""
     with private_server() as server:
-        yield {**server.env, "ARENA_ISOLATION": "undo"}
+        yield {**server.env, "PYTEST_ADDOPTS": "--arena-isolation=undo"}
 
 
 @pytest.mark.slow

@@ -451,7 +451,10 @@ async def test_may_use_its_name(client):
 @pytest.mark.parametrize("isolation", ["undo", "clone"])
 def test_prepared_transactions(example: Example, isolation: str) -> None:
     """P7: nobody's session holds one, and it would hold the rows and its name for good."""
-    env = {"ARENA_DATABASE": URL.render_as_string(), "ARENA_ISOLATION": isolation}
+    env = {
+        "ARENA_DATABASE": URL.render_as_string(),
+        "PYTEST_ADDOPTS": f"--arena-isolation={isolation}",
+    }
     run = office(example, test_it=PREPARED).run("-p", "no:randomly", env=env)
     run.expect(passed=3).says(f"isolation {isolation}").never_says("replaced")
     says_of(run, {"test_leaves_a_prepared_transaction_pitfall_058": "left behind"})

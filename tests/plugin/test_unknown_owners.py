@@ -154,7 +154,7 @@ def test_a_commit_of_a_thread_that_is_older_than_all_tests_is_named(example: Exa
 @pytest.mark.slow
 def test_a_commit_of_a_librarys_thread_of_an_earlier_test_is_named(example: Example) -> None:
     """pytest-arena does not see which test has given it the job."""
-    run = with_workers(example, OF_A_POOL).run("-q", "--arena-settle=0.1").expect(passed=3)
+    run = with_workers(example, OF_A_POOL).run("-q", "-oarena_settle=0.1").expect(passed=3)
     run.says(
         "arena: test_it.py::test_the_next_one: a thread that began in an earlier test "
         "commits to dancers in it: ",
@@ -166,7 +166,7 @@ def test_a_worker_that_a_test_begins_is_refused_with_the_line_that_begins_it(
     example: Example,
 ) -> None:
     """Its queue does not show whose job it does in a later test."""
-    run = with_workers(example, BEGUN).run("-q", "--arena-settle=0.1").expect(passed=4)
+    run = with_workers(example, BEGUN).run("-q", "-oarena_settle=0.1").expect(passed=4)
     assert run.output.count("begun at ") == 2, run.output
     run.says(
         "refused: a connection for a thread, a job or a task that an earlier test had begun: ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from tests.example import Example
 
 SERVER = URL.render_as_string(hide_password=False)
+
+
+def unverified(example: Example) -> Example:
+    """Return the example without ``--arena-verify``, with which the suite runs it."""
+    return replace(example, options=())
+
 
 WRITES = """
 import pytest
@@ -135,10 +142,10 @@ def test_what_clone_would_leave_is_named_and_put_right(
 
 @pytest.mark.slow
 def test_without_it_nothing_is_read(example: Example) -> None:
-    """It is for one run, by the command line or the environment, and says what it cost."""
-    project = example.with_files(test_it=WRITES)
-    project.run(env={"ARENA_VERIFY": ""}).expect(passed=3).never_says("verified")
-    once = project.run(env={"ARENA_VERIFY": "1"}).expect(passed=3)
+    """It is for one run, and says what it cost."""
+    project = unverified(example).with_files(test_it=WRITES)
+    project.run().expect(passed=3).never_says("verified")
+    once = project.run("--arena-verify").expect(passed=3)
     once.says(" times by reading a whole database, which took ")
     workers = project.run("--arena-verify", "-p", "xdist.plugin", "-n", "2").expect(passed=3)
     lines = [line for line in workers.output.splitlines() if line.startswith("verified ")]
@@ -159,7 +166,6 @@ def lie(self, level):
 ServerJournal.leave = lie
 """
 
-ONLY_AT_THE_END = {"ARENA_VERIFY": ""}
 ONE_TEST = """
 async def test_writes(client):
     assert (await client.post("/dancers/Bob")).status_code == 201
@@ -172,7 +178,8 @@ def test_a_row_that_copy_leaves_fails_the_run(example: Example, options: str) ->
     statement, difference = LEFT[0]
     lies = COPY_LIES.format(statement=statement)
     app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
-    run = app.with_files(test_it=ONE_TEST, liar=lies).run(*options.split(), env=ONLY_AT_THE_END)
+    app = unverified(app.with_files(test_it=ONE_TEST, liar=lies))
+    run = app.run(*options.split())
     run.expect(1, passed=1)
     run.says("dev is not as it was before the first test", difference, "pytest --arena-verify")
 
@@ -195,7 +202,7 @@ def pytest_sessionfinish():
 
 def test_a_hook_that_drops_the_tables_after_the_last_test(example: Example) -> None:
     """A suite's own clean-up in ``pytest_sessionfinish`` is no change that a restore missed."""
-    run = example.with_files(test_it=ONE_TEST, conftest=DROPS).run(env=ONLY_AT_THE_END)
+    run = unverified(example).with_files(test_it=ONE_TEST, conftest=DROPS).run()
     run.expect(0, passed=1)
 
 
@@ -205,7 +212,7 @@ def test_a_row_that_undo_leaves_fails_the_run(example: Example) -> None:
     options = f"arena_database = {SERVER}\narena_isolation = undo\naddopts = -p liar"
     app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
     app = app.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
-    run = app.with_files(test_it=ONE_TEST, liar=UNDO_LIES).run(env=ONLY_AT_THE_END)
+    run = unverified(app).with_files(test_it=ONE_TEST, liar=UNDO_LIES).run()
     run.expect(1, passed=1)
     run.says("is not as it was before the first test", "table dancers (2 rows, and had 1 rows)")
 

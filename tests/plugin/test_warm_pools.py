@@ -267,7 +267,7 @@ def warm_app(example: Example, how: str, **files: str) -> Example:
 def run_jobs(project: Example, how: str, kinds: Sequence[str], whens: Sequence[str]) -> Run:
     """Run its tests with jobs of these kinds, each in each state, at the end of a test."""
     env = {"KINDS": " ".join(kinds), "WHENS": " ".join(whens)}
-    return project.run("--arena-settle=0.1", *isolation(how), env=env)
+    return project.run("-oarena_settle=0.1", *isolation(how), env=env)
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_settled_waits_for_what_is_given_to_older_pools(
     """In an async test and in a sync one."""
     project = warm_app(example, how, test_it=SETTLED)
     env = {"KINDS": " ".join(kinds)}
-    run = project.run("--arena-settle=30", *isolation(how), env=env)
+    run = project.run("-oarena_settle=30", *isolation(how), env=env)
     run.expect(passed=3 * len(kinds)).never_says("cut off", "refused")
 
 

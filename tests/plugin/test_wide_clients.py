@@ -139,7 +139,7 @@ def options(kind: str) -> tuple[str, ...]:
 def test_a_request_belongs_to_the_running_test(example: Example, kind: str) -> None:
     """Each test has its lost writes, its requests, its changes and its story."""
     project = app_with_endpoints(example, KINDS[kind])
-    run = project.run("--arena-lost-writes=fail", *options(kind))
+    run = project.run("-oarena_lost_writes=fail", *options(kind))
     run.expect(1, passed=3, failed=1, errors=2)
     run.says(
         "ERROR test_it.py::TestIt::test_lost[1] - Failed: LostWriteError: POST /lost/Ada",
@@ -434,7 +434,7 @@ def test_next(wide):
 def test_work_of_a_request_belongs_to_the_running_test(example: Example) -> None:
     """It is named with its test, and with no later one."""
     project = example.with_files(test_it=LATE)
-    run = project.run("--arena-settle=0.1", "-q", "-p", "no:randomly").expect(passed=2)
+    run = project.run("-oarena_settle=0.1", "-q", "-p", "no:randomly").expect(passed=2)
     run.says("test_it.py::test_late has ended, and work that a request had begun was cut off")
     run.never_says("test_next")
 

@@ -150,7 +150,7 @@ def test_each_client_sees_the_tests_rows(flask: Example) -> None:
 def test_the_sync_client_asks_an_unmodified_app(flask: Example) -> None:
     """The shortest of the stories above; arena_lifespan = session runs it as well."""
     tests = EACH_CLIENT.replace("import httpx2\n", "")
-    run = flask.with_files(test_clients=tests).run("-k", "sync_client", "--arena-lifespan=session")
+    run = flask.with_files(test_clients=tests).run("-k", "sync_client", "-oarena_lifespan=session")
     run.expect(passed=4)
 
 

@@ -81,7 +81,7 @@ def test_it_works_without_extras(fresh: Environment, release: Release, tmp_path:
 
     (project / "models.py").write_text(MODELS, encoding="utf-8")
     (project / "test_database.py").write_text(DATABASE, encoding="utf-8")
-    options = ("-o", "pythonpath=.", "--arena-schema=models:Base")
+    options = ("-o", "pythonpath=.", "-oarena_schema=models:Base")
     written = fresh.call("pytest", "-W", "error", *options, folder=project)
     assert "3 passed" in written
     assert "isolation copy" in written

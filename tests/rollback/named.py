@@ -65,7 +65,7 @@ class Named:
     @property
     def env(self) -> dict[str, str]:
         """The variables of a run in it."""
-        return {"ARENA_DATABASE": self.url, "ARENA_ISOLATION": "rollback"}
+        return {"ARENA_DATABASE": self.url, "PYTEST_ADDOPTS": "--arena-isolation=rollback"}
 
     def of(self, test: str) -> Example:
         """Return the example's app, with a URL of production, and tests."""

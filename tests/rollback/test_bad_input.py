@@ -31,7 +31,7 @@ def ran(example: Example, test: str) -> Run:
     """Run a test, and one after it."""
     env = {
         **example.env,
-        "ARENA_ISOLATION": "rollback",
+        "PYTEST_ADDOPTS": "--arena-isolation=rollback",
         "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
         "DATABASE_URL": URL,
     }

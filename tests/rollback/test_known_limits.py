@@ -313,7 +313,7 @@ def project(example: Example) -> Example:
     files = {f"test_{name}": HEAD + limit.test + AFTER for name, limit in LIMITS.items()}
     env = {
         **example.env,
-        "ARENA_ISOLATION": "rollback",
+        "PYTEST_ADDOPTS": "--arena-isolation=rollback",
         "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
         "DATABASE_URL": URL,
     }

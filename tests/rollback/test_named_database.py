@@ -114,7 +114,7 @@ def test_a_filled_database_is_used_as_it_is(named: Named) -> None:
     )
     only_found = FOUND.replace('"Sand", ', "").replace("== 4", "== 3")
     only_found = only_found.replace("HAS_BUILT = True", "HAS_BUILT = False")
-    named.test(only_found, "--arena-schema=", "--arena-seed=").expect(passed=2)
+    named.test(only_found, "-oarena_schema=", "-oarena_seed=").expect(passed=2)
 
 
 GRANTED = (
@@ -129,7 +129,7 @@ def test_a_sequence_that_the_role_may_not_set_is_named(named: Named) -> None:
     grants = [grant.format(role=named.name) for grant in GRANTED]
     run(*MIGRATED, *grants, database=named.name)
     test = FOUND.partition("    assert await db_session")[0].replace('"Sand", ', "")
-    ran = named.of(test).run("--arena-schema=", "--arena-seed=", env=named.env)
+    ran = named.of(test).run("-oarena_schema=", "-oarena_seed=", env=named.env)
     ran.expect(passed=1).says(
         f"rollback: sequences stay where tests have moved them, since role {named.name} may not "
         "set them: public.dancers_id_seq. Next: GRANT SELECT, UPDATE ON SEQUENCE"
@@ -301,7 +301,7 @@ def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
     ran.says("the schema and the rows of all tests are lost: the shared connection has ended")
     named.build()
     found = LOST.replace("Sand", "Found")
-    ran = named.test(found, "--arena-schema=", "--arena-seed=")
+    ran = named.test(found, "-oarena_schema=", "-oarena_seed=")
     ran.expect(passed=3)
 
 
@@ -309,9 +309,9 @@ def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
 def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> None:
     """Connections past the shared transaction, and several workers in it."""
     shown = f"the database {named.name} on {URL.host}:{URL.port}"
-    ran = named.test(ONE, "--arena-drivers=off").expect(1, failed=1)
+    ran = named.test(ONE, "-oarena_drivers=off").expect(1, failed=1)
     ran.says(f"arena_drivers lets connections reach {shown} directly", "cause: the command line")
-    ran = named.test(ONE, f"--arena-allow=postgresql://localhost:*/{named.name}").expect(
+    ran = named.test(ONE, f"-oarena_allow=postgresql://localhost:*/{named.name}").expect(
         1, failed=1
     )
     ran.says(f"arena_allow lets connections reach {shown} directly")
@@ -323,10 +323,10 @@ def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> No
 
 @pytest.mark.slow
 def test_two_runs_do_not_share_a_database(named: Named) -> None:
-    """The second waits for ``arena_turn_timeout``, and names the first."""
+    """The second waits for half a minute, and names the first."""
     with closing(open_control(address(named.name))) as control:
         control.run(f"SELECT pg_advisory_lock({RUN_LOCK})")
-        ran = named.test(ONE, "--arena-turn-timeout=0.1").expect(1, failed=1)
+        ran = named.test(ONE).expect(1, failed=1)
         ran.says(f"another run uses the database {named.name}", f"process {control.pid} postgres")
     named.test(ONE).expect(passed=1)
 
@@ -368,7 +368,7 @@ def test_the_apps_database_may_be_the_named_one(named: Named, drivers: str) -> N
     """Whichever way a connection to it is opened, it shares the transaction."""
     example = named.example.change("app.py", "sqlite+aiosqlite:///dev.db", named.async_url)
     named = replace(named, example=example)
-    ran = named.test(DIRECT.replace("{url}", named.url), f"--arena-drivers={drivers}")
+    ran = named.test(DIRECT.replace("{url}", named.url), f"-oarena_drivers={drivers}")
     ran.expect(passed=1).never_says("changed during the run")
 
 
@@ -388,13 +388,13 @@ def build(connection):
 def test_a_build_that_needs_a_commit_says_so(named: Named) -> None:
     """A function, and a script with its line."""
     named = replace(named, example=named.example.with_files(tables=COMMITS))
-    ran = named.test(ONE, "--arena-schema=tables:build").expect(1, failed=1)
+    ran = named.test(ONE, "-oarena_schema=tables:build").expect(1, failed=1)
     ran.says("CREATE INDEX CONCURRENTLY cannot run inside a transaction block", "tables.py:9")
     advice = "delete the statement, which needs a commit, or: ALTER ROLE"
     ran.says(advice)
     script = "CREATE TABLE dancers (id serial, name text);\nVACUUM dancers;\n"
     named = replace(named, example=named.example.with_paths({"tables.sql": script}))
-    ran = named.test(ONE, "--arena-schema=tables.sql").expect(1, failed=1)
+    ran = named.test(ONE, "-oarena_schema=tables.sql").expect(1, failed=1)
     ran.says("VACUUM cannot run inside a transaction block", "tables.sql:2", advice)
 
 
@@ -412,7 +412,7 @@ async def test_two(client):
     with second.connect() as connection:
         connection.execute(text("SELECT 1"))
 """
-    options = ("--arena-schema=shop = app:Base", "--arena-seed=shop = seed:seed")
+    options = ("-oarena_schema=shop = app:Base", "-oarena_seed=shop = seed:seed")
     ran = named.test(two, *options).expect(1, failed=1)
     ran.says("the app uses more than one database")
 
@@ -467,6 +467,6 @@ def test_two():
         connection.execute(text("SELECT 1"))
 """
     )
-    options = [f"--arena-schema={values}", "--arena-seed=shop = seed:seed"]
+    options = [f"-oarena_schema={values}", "-oarena_seed=shop = seed:seed"]
     ran = named.test(both, *options).expect(1, passed=3, failed=1)
     ran.says("the app uses more than one database")

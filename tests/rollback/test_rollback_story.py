@@ -18,7 +18,7 @@ def run(example: Example, test: str, *args: str) -> Run:
     project = example.change("app.py", "sqlite+aiosqlite:///dev.db", URL)
     environment = {
         "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
-        "ARENA_ISOLATION": "rollback",
+        "PYTEST_ADDOPTS": "--arena-isolation=rollback",
         "DATABASE_URL": URL,
     }
     return project.with_files(test_it=test).run(*args, env=environment)
@@ -181,7 +181,7 @@ async def test_a_function_sets_the_tenant():
 @pytest.mark.slow
 def test_settings_that_a_function_changes_belong_to_one_connection(example: Example) -> None:
     """The function's text names them. A connection sees what another one has not committed."""
-    ran = run(example, TENANTS, "--arena-schema=test_it:make").expect(passed=1)
+    ran = run(example, TENANTS, "-oarena_schema=test_it:make").expect(passed=1)
     ran.says("rollback: a transaction sees uncommitted rows of another transaction")
 
 
@@ -240,7 +240,7 @@ def test_cancel():
 
 def test_psycopg2_cancels_a_statement(example: Example) -> None:
     """Its C code holds the GIL, so that the proxy could not answer a request to cancel."""
-    run(example, CANCELLED, "--arena-drivers=redirect").expect(passed=1)
+    run(example, CANCELLED, "-oarena_drivers=redirect").expect(passed=1)
 
 
 SCHEMAS = """

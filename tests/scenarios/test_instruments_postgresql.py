@@ -83,7 +83,7 @@ def test_rows_are_counted_net_whatever_the_driver_says(
     example = seeing(tmp_path, TESTS)
     env = {
         "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
-        "ARENA_ISOLATION": isolation,
+        "PYTEST_ADDOPTS": f"--arena-isolation={isolation}",
         "DATABASE_URL": f"postgresql+{driver}://me:s3cret@db.example.org/shop",
     }
     run = told(example, env=env)
@@ -127,7 +127,10 @@ def test_rows_that_a_driver_copies_count_or_are_unknown(
     tmp_path: Path, isolation: str, status: str
 ) -> None:
     """No statement shows them. Without a journal it is not known when they came."""
-    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "ARENA_ISOLATION": isolation}
+    env = {
+        "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
+        "PYTEST_ADDOPTS": f"--arena-isolation={isolation}",
+    }
     env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
     run = told(seeing(tmp_path, UNSEEN), env=env)
     assert run.statuses == {"by_copy": status, "by_no_row": "HOLLOW"}, run.run.output
@@ -183,7 +186,7 @@ def test_rows_that_a_request_copies_are_its_changes(tmp_path: Path, driver: str)
     env["DATABASE_URL"] = f"postgresql+{driver}://me:s3cret@db.example.org/shop"
     example = seeing(tmp_path, COPYING)
     app = example.files["app.py"] + ROUTES.replace("COPY", COPIES[driver])
-    run = told(example.with_files(app=app), "-v", "--arena-scenario-evidence=", env=env)
+    run = told(example.with_files(app=app), "-v", env=env)
     run.run.expect(passed=2)
     [_, copy, _] = facts_of(run, "copies")["requests"]
     assert copy.get("changed") == {"dancers": 1}

@@ -189,67 +189,6 @@ def test_a_list_that_is_right_passes_where_nothing_runs(tmp_path: Path) -> None:
     run.says("UNMAPPED", "two")
 
 
-CHOICE = """
-import pytest
-
-@pytest.mark.scenario("one")
-def test_one():
-    pass
-
-@pytest.mark.scenario("two")
-def test_two():
-    pass
-
-def test_three():
-    pass
-"""
-
-
-@pytest.mark.slow
-def test_the_tests_of_one_scenario_can_be_chosen(tmp_path: Path) -> None:
-    """By whatever a marker could name it by; a name that is none ends the run."""
-    example = project(tmp_path, ["one", "two"], CHOICE)
-    found = told(example, "--scenario=Stories :: two", NO_EVIDENCE, "--scenarios=strict")
-    found.run.expect(status=0, passed=1).says("2 deselected")
-    assert found.statuses == {"one": "NOT-RUN", "two": "PROVEN"}
-    assert "--scenario" in found.partial
-    run = example.run("--scenario=twoo", *XDIST, "-n", "1")
-    assert run.status == 4
-    run.says("ERROR", "twoo", "two").never_says("Traceback", "INTERNALERROR")
-    example.run("--scenario=one", "--scenario=two").expect(passed=2)
-
-
-@pytest.mark.slow
-def test_the_code_of_a_test_has_a_hash_that_is_blind_to_looks(tmp_path: Path) -> None:
-    """Its name, decorators, comments and docstring are none of what it does."""
-    looks = '''
-import pytest
-
-
-@pytest.mark.scenario("one")
-@pytest.mark.usefixtures("tmp_path")
-def test_other_name() -> None:
-    """Now it says what it does."""
-    # and why
-    value = (1)
-    assert value == 1
-'''
-    plain = """
-import pytest
-@pytest.mark.scenario("one")
-def test_a():
-    value = 1
-    assert value == 1
-"""
-    other = plain.replace("== 1", "== 2 - 1")
-    sources = []
-    for text in (plain, looks, other):
-        found = told(project(tmp_path, ["one"], text), "--co", "-q")
-        sources.append(found.scenarios["one"]["tests"][0]["source"])
-    assert sources[0] == sources[1] != sources[2]
-    assert sources[0].startswith("1:")
-
-
 ADDED = """
 import pytest
 
@@ -295,14 +234,12 @@ def test_late(marked):
 
 
 @pytest.mark.slow
-def test_a_hook_may_add_a_second_marker_and_its_scenario_can_be_chosen(tmp_path: Path) -> None:
+def test_a_hook_may_add_a_second_marker(tmp_path: Path) -> None:
     """The markers are read when all hooks of the collection are done."""
     example = project(tmp_path, ["one", "two", "three"], LATE_TESTS)
     example = example.with_files(conftest=LATE)
     found = told(example, NO_EVIDENCE)
     assert found.statuses["two"] == "PROVEN"
-    chosen = told(example, NO_EVIDENCE, "--scenario=two")
-    chosen.run.expect(passed=1).says("1 deselected")
 
 
 @pytest.mark.slow

@@ -72,7 +72,8 @@ def failing(row):
 @pytest.fixture
 def example(tmp_path: Path) -> Example:
     """A suite whose failures name what a patient would not have told."""
-    return seeing(tmp_path, TESTS).change("pytest.ini", "arena_app", "arena_mask = name\narena_app")
+    column = 'mapped_column("secret_name", unique=True)'
+    return seeing(tmp_path, TESTS).change("app.py", "mapped_column(unique=True)", column)
 
 
 @pytest.mark.slow
@@ -94,5 +95,5 @@ def test_values_of_secret_columns_are_in_no_document(example: Example) -> None:
 @pytest.mark.slow
 def test_what_is_no_secret_is_shown(example: Example) -> None:
     """A reason is there to be read."""
-    found = told(example.change("pytest.ini", "arena_mask = name\n", ""), "--tb=no")
+    found = told(example.change("app.py", "secret_name", "name"), "--tb=no")
     assert NUMBER in found.reason("fails")

@@ -72,7 +72,7 @@ def test_zero_is_an_error(tmp_path: Path, how: str, more: tuple[str, ...]) -> No
     """No file, or files without a scenario: exit status 4, before any test."""
     example = small(tmp_path)
     args = (f"--scenarios={how}", *more)
-    run = example.run("--arena-specs=specs/none*.feature", *args)
+    run = example.run("-oarena_specs=specs/none*.feature", *args)
     assert run.status == 4, run.output
     run.says("ERROR", "specs/none*.feature").never_says("Traceback", "INTERNALERROR", "passed")
     empty = example.with_paths({"specs/stories.feature": "Feature: a\n"}).run(*args)
@@ -87,6 +87,19 @@ def test_a_report_never_changes_the_exit_status_and_a_strict_run_does(tmp_path: 
     run.says("UNMAPPED", "three")
     run = gap.run(NO_EVIDENCE, "--scenarios=strict").expect(status=1, passed=3)
     run.says("UNMAPPED", "three")
+
+
+@pytest.mark.parametrize("last_day, status", [("2999-12-31", 0), ("2020-12-31", 1)])
+def test_a_strict_run_accepts_a_gap_until_its_day(
+    tmp_path: Path, last_day: str, status: int
+) -> None:
+    """The scenario keeps its status, and the line of the lock file is shown."""
+    example = small(tmp_path, "one", "two", "three")
+    gap = f"gap until {last_day}: by hand"
+    lock = f"Stories :: three  1:17e61c43  {gap}\n"
+    example = example.with_paths({"scenarios.lock": lock})
+    run = example.run(NO_EVIDENCE, "--scenarios=strict").expect(status=status, passed=3)
+    run.says("UNMAPPED", gap)
 
 
 @pytest.mark.parametrize("quiet", ["-q", "-qq"])
@@ -120,23 +133,6 @@ def test_without_specifications_a_marker_is_said_to_mean_nothing(tmp_path: Path)
     run = bare.run("-q").expect(passed=3)
     run.says("arena: 2 tests with pytest.mark.scenario prove nothing: arena_specs is not set")
     bare.run("-q", "--scenarios=off").expect(passed=3)
-
-
-@pytest.mark.parametrize("how", ["--arena-specs=specs", "-oarena_specs=specs"])
-def test_the_next_command_names_what_no_configuration_does(tmp_path: Path, how: str) -> None:
-    """As it is printed it finds the same scenarios, from the folder of the run."""
-    bare = small(tmp_path, "one", "three").change("pytest.ini", "arena_specs = specs\n", "")
-    run = bare.run(how, "-k", "test_one or test_no").says("UNMAPPED", "three")
-    run.says("next: arena scenarios stubs specs --write tests")
-
-
-@pytest.mark.parametrize("option", ["baseline", "lock"])
-def test_a_file_that_was_named_has_to_be_there(tmp_path: Path, option: str) -> None:
-    """A name that is misspelt would do nothing; where nobody has named a lock, none is needed."""
-    run = small(tmp_path).run(f"--arena-scenario-{option}=nope.txt")
-    assert run.status == 4, run.output
-    run.says("nope.txt, which does not exist", "the command line").never_says("passed", "Traceback")
-    small(tmp_path).run(f"--arena-scenario-{option}=nope.txt", "--collect-only").expect(status=0)
 
 
 OUTLINE = """Feature: Dancers
@@ -344,7 +340,6 @@ def test_mistakes_end_the_run_before_the_first_test(tmp_path: Path) -> None:
     for files, args, words in (
         ({}, ("--scenarios-out=yaml:x",), ("yaml", "json")),
         ({}, ("--scenarios=srict",), ("srict", "strict")),
-        ({}, ("--arena-scenario-waive=@manual someday",), ("@manual",)),
         ({"scenarios.lock": conflict}, (), ("scenarios.lock",)),
     ):
         run = example.with_paths(files).run(*args)

@@ -261,7 +261,9 @@ def test_on_postgresql_as_on_sqlite(tmp_path: Path, isolation: str) -> None:
     """Rows are taken back by a journal, or in another database."""
     with private_server() as server:
         example = on_postgresql(suite(tmp_path, *ALL))
-        example = dataclasses.replace(example, env={**server.env, "ARENA_ISOLATION": isolation})
+        example = dataclasses.replace(
+            example, env={**server.env, "PYTEST_ADDOPTS": f"--arena-isolation={isolation}"}
+        )
         found = sabotaged(example, *SILENT)
         assert results(found) == RESULTS
         found.run.expect(1, passed=len(RESULTS)).never_says("was kept", "ERROR")
@@ -311,9 +313,12 @@ def test_rows_that_a_function_of_the_app_writes_are_no_seed(tmp_path: Path, isol
     """No statement shows them, and without a journal it is not known when they came."""
     example = suite(tmp_path, _UNSEEN)
     app = example.files["app.py"].replace("import select", "import func, select") + _FUNCTION
-    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "ARENA_ISOLATION": isolation}
+    env = {
+        "ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"],
+        "PYTEST_ADDOPTS": f"--arena-isolation={isolation}",
+    }
     env["DATABASE_URL"] = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
-    found = sabotaged(example.with_files(app=app), "--arena-schema=app:schema", env=env)
+    found = sabotaged(example.with_files(app=app), "-oarena_schema=app:schema", env=env)
     assert results(found)["writes_no_row_before"][0] == "-"
     assert found.statuses == {
         "opens_the_database": "PROVEN",

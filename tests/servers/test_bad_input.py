@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._postgresql.servers import _find
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def told(config: Config, url: str) -> ServerError:
     """The error that a URL leads to, which has all that an error must have."""
     with pytest.raises(ServerError) as error:
-        find_server(replace(config, database=url, places={"database": "ARENA_DATABASE"}))
+        find_server(replace(config, database=url))
     text = str(error.value)
     assert re.findall(r"^  (why|cause|next):", text, re.MULTILINE) == ["why", "cause", "next"]
     assert text.splitlines()[-1].startswith("  [A301] ")
@@ -105,11 +106,14 @@ def test_a_socket_that_is_not_there(config: Config, tmp_path: object) -> None:
     assert f"nothing answers on {tmp_path}:5432 (No such file or directory)" in error.what
 
 
-def test_a_server_without_a_free_connection(config: Config, untouched: Crowded) -> None:
+def test_a_server_without_a_free_connection(
+    config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What to raise is named."""
+    monkeypatch.setattr(_find, "TURN_SECONDS", 0)
     taken = untouched.fill()
     try:
-        error = told(replace(config, turn_timeout=0), untouched.url(f"maker:{PASSWORD}"))
+        error = told(config, untouched.url(f"maker:{PASSWORD}"))
     finally:
         for control in taken:
             control.close()

@@ -19,9 +19,8 @@ from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers import _cluster
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._product._server_errors import server_is_down
-from pytest_arena._product.servers import Unavailable, _places
+from pytest_arena._product.servers import Unavailable, _places, _private_servers
 from pytest_arena._product.servers._keeper import is_held
-from pytest_arena._product.servers._private_servers import IDLE, PrivateServer
 from pytest_arena._product.servers._server_programs import Account
 from tests.servers.waiting import keeper_pid, lives, server_pid, until
 
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
+    from pytest_arena._product.servers._private_servers import PrivateServer
 
 ROOT = Path(__file__).parent.parent.parent
-QUICK = "0.2"  # seconds
+QUICK = 0.2  # seconds
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_it_stops_when_nobody_has_used_it_for_a_while(
     clusters_alone: Path, again: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not while a process holds it, not while a client is connected; then all of it is gone."""
-    monkeypatch.setenv(IDLE, QUICK)
+    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", QUICK)
     found = again()
     pid, keeper = server_pid(found.folder), keeper_pid(found.folder)
     time.sleep(0.6)  # three times as long as it waits for anybody: nothing may happen
@@ -241,7 +241,7 @@ def test_a_run_that_was_killed_holds_nothing_pitfall_071(
     starter: Callable[[], subprocess.Popen[str]],
 ) -> None:
     """The server outlives it, for the next run; and stops where none comes."""
-    monkeypatch.setenv(IDLE, "1")
+    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", 1.0)
     process = starter()
     begin(process)
     folder = CLUSTERS.folder(said(process))
@@ -258,7 +258,7 @@ def test_a_server_whose_keeper_was_killed_gets_another(
     clusters_alone: Path, again: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As soon as nobody uses it: it is started anew, with what was in it, and stops as usual."""
-    monkeypatch.setenv(IDLE, QUICK)
+    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", QUICK)
     found = again()
     pid, keeper = server_pid(found.folder), keeper_pid(found.folder)
     with closing(open_control(found.address)) as control:
@@ -280,7 +280,7 @@ def test_a_server_whose_folder_was_removed_ends(
     clusters_alone: Path, again: Callable[[], PrivateServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory may be tidied up by hand. The next run begins anew."""
-    monkeypatch.setenv(IDLE, QUICK)
+    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", QUICK)
     with closing(again()) as found:
         pid, keeper = server_pid(found.folder), keeper_pid(found.folder)
         # In one step: the server goes on writing into it meanwhile.

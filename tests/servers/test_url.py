@@ -79,15 +79,11 @@ def test_what_a_url_leaves_open_the_variables_say(monkeypatch: pytest.MonkeyPatc
 
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
     """It is named for the summary, without the password, and is not arena's."""
-    found = find_server(
-        replace(
-            config, database=crowded.url(f"maker:{PASSWORD}"), places={"database": "ARENA_DATABASE"}
-        )
-    )
+    found = find_server(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
     assert found.address == crowded.address
     assert not found.is_private
     assert found.shown.startswith("PostgreSQL ")
-    assert found.shown.endswith(f" on 127.0.0.1:{crowded.port}, from ARENA_DATABASE")
+    assert found.shown.endswith(f" on 127.0.0.1:{crowded.port}, from arena_database")
     assert PASSWORD not in found.shown + repr(found.address)
     found.close()
     found.close()

@@ -47,7 +47,6 @@ class Row:
     name: str
     steps: tuple[Step, ...]
     tags: Any = ()
-    rev: str
 
 
 @dataclass(frozen=True, kw_only=True)

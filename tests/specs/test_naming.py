@@ -154,10 +154,10 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     ),
     "likely_another": ('"A customer signs in"', "", [LIST]),
     "slip_of_the_pen": ('"A custmer logs in"', "", ['@pytest.mark.scenario("A customer logs in")']),
-    "version_and_row": (
-        '"A customer log in", rev="1:00000000", row={"a": 1}',
+    "slip_and_row": (
+        '"A customer log in", row={"a": 1}',
         "",
-        ['@pytest.mark.scenario("A customer logs in", rev="1:00000000", row={"a": "1"})'],
+        ['@pytest.mark.scenario("A customer logs in", row={"a": "1"})'],
     ),
     "no_such_file": (
         '"Stop", spec="dancer.feature"',
@@ -183,7 +183,6 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "an_empty_name": ('""', "", ["must have the name of a scenario, not ''"]),
     "no_such_option": ('"a", file="x"', "", ["no option file="]),
     "wrong_spec": ('"a", spec=3', "", ["spec= of the marker"]),
-    "wrong_rev": ('"a", rev="latest"', "", ["rev='latest'", "as `arena scenarios list` shows"]),
     "wrong_row": ('"a", row="x"', "", ["row= of the marker"]),
     "empty_row": ('"a", row={}', "", ["row= of the marker", 'row={"column": "value"}']),
     "row_of_no_value": (

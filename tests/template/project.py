@@ -76,7 +76,7 @@ class Project:
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Path:
         """Return the template's file, found or built."""
-        store = Store(FileTemplates(self.cache, Home(None)), self.root, newer_than)
+        store = Store(FileTemplates(self.cache, Home()), self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, lambda _: nullcontext())
         assert template is not None
         return template.content

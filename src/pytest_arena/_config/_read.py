@@ -162,14 +162,14 @@ def _text_of(
     ini: Callable[[str], object],
 ) -> str:
     """Return the value of the command line, else of the environment, else of the configuration."""
-    value = flags.get(option.name)
-    if not value and option.name == "database":
-        value = environ.get("ARENA_DATABASE")
-    if not value:
-        value = ini(option.ini)
-    if isinstance(value, list):
-        value = "\n".join(value)
-    return str(value or "").strip() or option.default
+    values = [flags.get(option.name), ini(option.ini)]
+    if option.name == "database":
+        values.insert(1, environ.get("ARENA_DATABASE"))
+    for value in values:
+        text = "\n".join(value) if isinstance(value, list) else str(value or "")
+        if text.strip():
+            return text.strip()
+    return option.default
 
 
 def _place(name: str, file: Path | None) -> str:

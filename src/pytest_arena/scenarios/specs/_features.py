@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from pytest_arena.scenarios.specs._gherkin import Language, Node, Tree, line_of
 from pytest_arena.scenarios.specs._specification import (
@@ -131,7 +132,7 @@ def _scenario(node: Node, context: _Context) -> ScenarioSpec:
         spec=context.block.spec,
         line=line,
         key=key,
-        rev=rev_of(steps),
+        rev=rev_of([*steps, *chain.from_iterable(row.steps for row in rows)]),
         steps=steps,
         tags=tags,
         rows=tuple(rows),

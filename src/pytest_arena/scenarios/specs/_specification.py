@@ -64,7 +64,7 @@ class ScenarioSpec:
     key: str
     """The id tag (``@BTL-3``), or the names of feature, rule and scenario, joined by `` :: ``."""
     rev: str
-    """The hash of the steps, ``1:3265ea09``, without layout, names and tags."""
+    """The hash of the steps and of the rows, ``1:3265ea09``, without layout, names and tags."""
     steps: tuple[Step, ...]
     """The steps of the Backgrounds precede the others. Steps of an Outline have placeholders."""
     tags: tuple[str, ...] = ()
