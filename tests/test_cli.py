@@ -212,7 +212,7 @@ def test_a_value_that_cannot_be_right_is_wrong_usage(
     written = capsys.readouterr()
     assert not written.out
     assert "[A101]" in written.err
-    assert "the command line" in written.err
+    assert "arena_database" in written.err
 
 
 @pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["sweep", "--all"]])

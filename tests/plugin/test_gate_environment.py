@@ -266,7 +266,7 @@ def test_a_value_that_is_no_url_is_refused(tmp_path: Path, value: str) -> None:
         run.never_says("s3cret", "Traceback")
     run.says(
         "arena_env names DB_PATH, whose value is no database URL",
-        "arena_env = DB_PATH names the variable",
+        "pytest.ini names the variable",
         "DB_PATH=sqlite:///",
         "[A101]",
     )

@@ -236,12 +236,9 @@ def test_it_stops_when_nobody_has_used_it_for_a_while(
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_holds_nothing_pitfall_071(
-    clusters_alone: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    starter: Callable[[], subprocess.Popen[str]],
+    clusters_alone: Path, starter: Callable[[], subprocess.Popen[str]]
 ) -> None:
     """The server outlives it, for the next run; and stops where none comes."""
-    monkeypatch.setattr(_private_servers, "_IDLE_SECONDS", 1.0)
     process = starter()
     begin(process)
     folder = CLUSTERS.folder(said(process))

@@ -17,7 +17,7 @@ class Option:
     choices: tuple[str, ...] = ()
     form: str = "text"
     """How its text is parsed: ``text``, ``databases`` (a line ``name = value`` for each), ``list``
-    (split at commas and lines), ``words`` (split at blanks too), ``seconds``."""
+    (split at commas and lines), ``seconds``."""
     flag: str = ""
     """The name on the command line, "" for an option without it."""
 
@@ -29,7 +29,7 @@ class Option:
     @property
     def many(self) -> bool:
         """Whether pytest's configuration has a list for it."""
-        return self.form in {"list", "words"}
+        return self.form == "list"
 
 
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
@@ -131,7 +131,7 @@ OPTIONS = (
         "roles",
         "PostgreSQL roles that need rights in the schema, or off: the app then connects as "
         "pytest-arena's role.",
-        form="words",
+        form="list",
     ),
     Option(
         "drivers",

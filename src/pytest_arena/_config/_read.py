@@ -185,10 +185,6 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
-
-
 _NAME_AND_VALUE = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
 
 
@@ -225,7 +221,6 @@ _FORMS: dict[str, Callable[[str], Any]] = {
     "seconds": _seconds,
     "databases": _by_database,
     "list": _listed,
-    "words": _words,
 }
 
 

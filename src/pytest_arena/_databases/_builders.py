@@ -157,7 +157,7 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
         value,
         option="arena_schema",
         source=source,
-        likely=is_schema,
+        likely=has_metadata,
     )
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
@@ -520,11 +520,6 @@ def is_alembic(ini: Path) -> bool:
         return False
     lines = ini.read_text(encoding="utf-8", errors="replace").splitlines()
     return any(line.strip() == "[alembic]" for line in lines)
-
-
-def is_schema(value: object) -> bool:
-    """Return whether this may be the value of ``arena_schema``: a base, a metadata, a function."""
-    return inspect.isroutine(value) or _metadata_of(value) is not None
 
 
 @dataclass(frozen=True, slots=True)

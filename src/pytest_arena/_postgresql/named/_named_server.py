@@ -98,7 +98,7 @@ class NamedServer(ServerRegistry):
         self.writes = Writes()
         self.cause = (
             f"role {self._address.user} may not create databases, and "
-            f"{redact_url(config.server_url)} is from {config.place('database')}"
+            f"{redact_url(config.server_url)} is from arena_database"
         )
         self._check_options(config)
         self.control = ControlLine(self._connect, patience=self._address.patience)
