@@ -58,8 +58,6 @@ def test_each_option_has_its_default_and_comes_from_the_file_alone(option: Optio
         other = "0.5"
     elif option.choices:
         other = next(choice for choice in option.choices if choice != option.default)
-    elif option.name == "database":
-        other = "sqlite"
     file = {"arena_specs": ["docs"], option.ini: [other] if option.many else other}
     assert value_of(read(file), option) == other
     if option.name != "database":
@@ -135,7 +133,7 @@ def test_a_wrong_value_is_named_with_its_option_and_its_file(
         read({f"arena_{name}": value})
     assert f"arena_{name} = " in caught.value.what
     assert str(FILE) in caught.value.cause
-    assert fix in caught.value.fix
+    assert fix in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 

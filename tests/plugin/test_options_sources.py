@@ -145,7 +145,7 @@ def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
 def test_help_is_printed_in_spite_of_a_mistake_in_the_options(example: Example) -> None:
     """Whoever looks up the right name has just written a wrong one."""
     run = example.run("--help", "--arena-keep=sometimes")
-    run.says("--arena-keep=VALUE", "'sometimes': is none of: never, failed, always")
+    run.says("--arena-keep=VALUE", "'sometimes': none of: never, failed, always")
 
 
 def test_a_suite_that_sets_no_option_does_not_notice_the_plugin(example: Example) -> None:

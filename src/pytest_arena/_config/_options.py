@@ -4,7 +4,7 @@ from argparse import BooleanOptionalAction
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_arena._config._supported import NAMES
+from pytest_arena._config._supported import NAMES, OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,9 @@ class Option:
     default: str = ""
     choices: tuple[str, ...] = ()
     form: str = "text"
-    """How its text is parsed: ``text``, ``databases`` (a line ``name = value`` for each), ``list``
-    (split at commas and lines), ``seconds``."""
+    """The name of the function that parses its text."""
+    example: str = ""
+    """A right value, for the message about a wrong one."""
     flag: str = ""
     """The name on the command line, "" for an option without it."""
 
@@ -29,12 +30,11 @@ class Option:
     @property
     def many(self) -> bool:
         """Whether pytest's configuration has a list for it."""
-        return self.form == "list"
+        return self.form in {"list", "variables"}
 
 
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
-DATABASES = ("auto", *NAMES, "own")
 
 OPTIONS = (
     Option(
@@ -46,13 +46,15 @@ OPTIONS = (
         "The source of the tables: package.module:Base, package.module:metadata, "
         "package.module:function, alembic.ini or a *.sql file. For several databases, a line "
         "'name = value' for each.",
-        form="databases",
+        form="schemas",
+        example="app.models:Base",
     ),
     Option(
         "seed",
         "A function that writes the rows for all tests: package.module:function. It gets a "
         "session. For several databases, a line 'name = value' for each.",
-        form="databases",
+        form="seeds",
+        example="tests.seed:seed",
     ),
     Option(
         "migrations",
@@ -111,8 +113,11 @@ OPTIONS = (
     ),
     Option(
         "database",
-        f"The kind of the test databases ({', '.join(DATABASES)}), or the URL of a server.",
+        "The kind of the test databases, or the URL of a server.",
         "auto",
+        ("auto", *NAMES, "own"),
+        form="server",
+        example=OWN.example_url,
         flag="--arena-database",
     ),
     Option(
@@ -120,7 +125,7 @@ OPTIONS = (
         "The environment variables that hold the app's database URLs. They are replaced before "
         "any of your code is imported.",
         "DATABASE_URL",
-        form="list",
+        form="variables",
     ),
     Option(
         "allow",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
 from pytest_arena._config._options import (
-    DATABASES,
     ISOLATIONS,
     KEEPS,
     OPTIONS,
     Option,
 )
-from pytest_arena._config._supported import FILE_PRODUCTS, FILES, OWN, product_of
+from pytest_arena._config._supported import FILE_PRODUCTS, FILES, product_of
 from pytest_arena.errors import ConfigError, redact_url
 
 
@@ -135,7 +134,6 @@ def load_config(
         cache=Path(cache).expanduser().absolute(),
         file=file,
     )
-    _check_values(config)
     _check_scenarios(config)
     return config
 
@@ -185,25 +183,42 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
 
 
+def _variables(text: str) -> tuple[str, ...]:
+    names = _listed(text)
+    for name in names:
+        if not name.isidentifier():
+            raise ValueError("not the name of an environment variable")
+    return names
+
+
 _NAME_AND_VALUE = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
 
 
 def _by_database(text: str) -> dict[str, str]:
-    """Return the values of lines in the form ``name = value`` or ``value``.
-
-    Raises:
-        ValueError: two lines have one name.
-    """
+    """Return the values of lines in the form ``name = value`` or ``value``."""
     values: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         match = _NAME_AND_VALUE.match(line)
         name, value = match.groups() if match else ("", line)
         if name in values:
-            raise ValueError(
-                f"several values for one database: {values[name]}, {value}"
-            )
+            raise ValueError("several values for one database, without `name = value`")
         values[name] = value
     return values
+
+
+def _schemas(text: str) -> dict[str, str]:
+    schemas = _by_database(text)
+    for value in schemas.values():
+        if not is_import_path(value) and not value.endswith((".ini", ".sql")):
+            raise ValueError("neither package.module:name, nor alembic.ini or a *.sql")
+    return schemas
+
+
+def _seeds(text: str) -> dict[str, str]:
+    seeds = _by_database(text)
+    if not all(map(is_import_path, seeds.values())):
+        raise ValueError("not of the form package.module:function")
+    return seeds
 
 
 def _seconds(text: str) -> float:
@@ -216,11 +231,23 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _server(text: str) -> str:
+    if "://" in text and product_of(text) in {"", *FILE_PRODUCTS}:
+        raise ValueError(
+            f"no URL of a server that pytest-arena can use ({FILES.shown} needs no server)"
+        )
+    return text
+
+
+# A function raises ValueError if the text is wrong.
 _FORMS: dict[str, Callable[[str], Any]] = {
     "text": str,
-    "seconds": _seconds,
-    "databases": _by_database,
     "list": _listed,
+    "schemas": _schemas,
+    "seconds": _seconds,
+    "seeds": _seeds,
+    "server": _server,
+    "variables": _variables,
 }
 
 
@@ -241,36 +268,20 @@ def _parsed(option: Option, text: str, place: str) -> Any:
     Raises:
         ConfigError: the value is wrong.
     """
-    choices = option.choices
-    if option.name == "database" and "://" not in text:
-        choices = DATABASES
-    _check_choice(option.ini, text, choices, place)
-    try:
-        return _FORMS[option.form](text)
-    except ValueError as error:
-        fix = f"{option.ini} = 1"
-        if option.form == "databases":
-            fix = (
-                f"one value, or for each database a line in {option.ini}: name = value"
-            )
-        raise _wrong_value(option.ini, text, str(error), place, fix) from None
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str], place: str) -> None:
-    if choices and value not in choices:
-        problem = f"is none of: {', '.join(choices)}"
-        fix = f"{name} = {nearest(value.lower(), choices)}"
-        raise _wrong_value(name, value, problem, place, fix)
-
-
-def _wrong_value(
-    name: str, value: str, problem: str, place: str, fix: str
-) -> ConfigError:
-    return ConfigError(
-        f"{name} = {redact_url(value)!r}: {problem}",
+    example = option.example or option.default
+    if option.choices and text not in option.choices and "://" not in text:
+        example = nearest(text.lower(), option.choices)
+        problem = f"none of: {', '.join(option.choices)}"
+    else:
+        try:
+            return _FORMS[option.form](text)
+        except ValueError as error:
+            problem = str(error)
+    raise ConfigError(
+        f"{option.ini} = {redact_url(text)!r}: {problem}",
         why="the run would not do what the option says",
         cause=place,
-        fix=fix,
+        fix=f"{option.ini} = {example}",
     )
 
 
@@ -283,44 +294,6 @@ def _check_names(names: Iterable[str], file: Path | None) -> None:
                 why="pytest-arena would ignore it silently",
                 cause=f"a misspelt name in {file or 'the pytest configuration'}",
                 fix=f"{nearest(name, known)} = …   (pytest --help lists all)",
-            )
-
-
-def _check_values(config: Config) -> None:
-    url = config.server_url
-    if url and product_of(url) in {"", *FILE_PRODUCTS}:
-        problem = f"no URL of a server that pytest-arena can use ({FILES.shown} needs no server)"
-        fix = f"arena_database = {OWN.example_url}"
-        raise _wrong_value(
-            "arena_database", url, problem, config.place("database"), fix
-        )
-    for value in config.schema.values():
-        if not is_import_path(value) and not value.endswith((".ini", ".sql")):
-            raise _wrong_value(
-                "arena_schema",
-                value,
-                "neither an object in a module nor a file of migrations or SQL",
-                config.place("schema"),
-                "one of: app.models:Base, app.models:metadata, alembic.ini, schema.sql, "
-                "app.db:create_tables",
-            )
-    for value in config.seed.values():
-        if not is_import_path(value):
-            raise _wrong_value(
-                "arena_seed",
-                value,
-                "not of the form package.module:function",
-                config.place("seed"),
-                "arena_seed = tests.seed:seed",
-            )
-    for name in config.env:
-        if not name.isidentifier():
-            raise _wrong_value(
-                "arena_env",
-                name,
-                "not the name of an environment variable",
-                config.place("env"),
-                "arena_env = DATABASE_URL",
             )
 
 
