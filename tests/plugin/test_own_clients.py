@@ -513,7 +513,7 @@ CLIENTS = {
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_it(arena, db_session, pytestconfig, name):
-    if name not in pytestconfig.getoption("arena_app"):
+    if name not in pytestconfig.getini("arena_app"):
         pytest.skip("another framework")
     db_session.add(Order(item="vase"))
     response = CLIENTS[name]().get("/v1/orders")
