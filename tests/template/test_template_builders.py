@@ -198,16 +198,16 @@ def test_a_seed_without_a_table_says_which_option_makes_it(project: Project) -> 
 def test_a_schema_is_suggested_where_there_is_one_and_no_other(project: Project) -> None:
     """What is suggested can be pasted: a base of the user's, or migrations."""
     models = (project.root / "models.py").read_text()
-    assert suggested_schema(project.root) == ""
+    assert suggested_schema(project.root, []) == ""
     project.load("models")
-    assert suggested_schema(project.root) == "models:metadata"
+    assert suggested_schema(project.root, []) == "models:metadata"
     project.write(second=models.replace("dancers", "visits"))
     project.load("models", "second")
-    assert suggested_schema(project.root) == ""
+    assert suggested_schema(project.root, []) == ""
     (project.root / "alembic.ini").write_text("[pytest]\n")
-    assert suggested_schema(project.root) == ""
+    assert suggested_schema(project.root, []) == ""
     (project.root / "alembic.ini").write_text("# ours\n[alembic]\n")
-    assert suggested_schema(project.root) == "alembic.ini"
+    assert suggested_schema(project.root, []) == "alembic.ini"
 
 
 def test_a_base_is_suggested_before_a_class_that_inherits_its_metadata(project: Project) -> None:
@@ -220,7 +220,7 @@ def test_a_base_is_suggested_before_a_class_that_inherits_its_metadata(project: 
         "class Hero(AHeroBase): __tablename__ = 'h'; id = Column(Integer, primary_key=True)\n",
     )
     project.load("roots", "heroes")
-    assert suggested_schema(project.root) == "roots:Root"
+    assert suggested_schema(project.root, []) == "roots:Root"
 
 
 def test_an_ini_file_that_is_not_alembics(project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import re
 import sys
 from asyncio import run as run_coroutine
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.types import SchemaType
 
 from pytest_arena._config import _load
-from pytest_arena._config._supported import SUPPORTED
+from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._migrations import Comparison, compare
 from pytest_arena._product import BuildTarget, ScriptError
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -492,12 +493,13 @@ Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 # Values for `arena_schema`, from the loaded modules.
 
 
-def suggested_schema(root: Path) -> str:
+def suggested_schema(root: Path, products: Collection[str]) -> str:
     """Return the project's migrations, or the base of its models, or "".
 
     Return "" if tables belong to several bases: only the user knows which database has which.
+    ``products`` are the products of the databases that need tables.
     """
-    if is_alembic(root / "alembic.ini"):
+    if _migrates(root / "alembic.ini", products):
         return "alembic.ini"
     all_candidates = list(candidates())
     near = [each for each in all_candidates if root in each.file.parents]
@@ -509,9 +511,21 @@ def suggested_schema(root: Path) -> str:
     # A package may contain its migrations. They may create other tables than the base does.
     for folder in best.file.parents:
         ini = folder / "alembic.ini"
-        if root in folder.parents and is_alembic(ini):
+        if root in folder.parents and _migrates(ini, products):
             return ini.relative_to(root).as_posix()
     return best.name
+
+
+_URL_IN_INI = re.compile(r"(?m)^sqlalchemy\.url\s*=\s*(\w+)")
+
+
+def _migrates(ini: Path, products: Collection[str]) -> bool:
+    """Return whether a file configures Alembic, and its URL names no other supported product."""
+    if not is_alembic(ini):
+        return False
+    url = _URL_IN_INI.search(ini.read_text(encoding="utf-8", errors="replace"))
+    product = product_of(url[1]) if url else ""
+    return not product or not products or product in products
 
 
 def is_alembic(ini: Path) -> bool:

@@ -146,7 +146,10 @@ class Databases:
             return None
         build = self.build()
         if build is not None:
-            return build.target_of(self.known.find(requested))
+            database = self.known.find(requested)
+            if database is None:
+                self.refuse_in_build(requested)
+            return build.target_of(database)
         try:
             # The oldest engine has the app's first database, also if another one connects first.
             self.known.find_engines(connecting=requested.dialect)
@@ -210,12 +213,27 @@ class Databases:
         """
         if requested.product in FILE_PRODUCTS or self.files.is_allowed(requested.name):
             return
+        self.refuse_in_build(requested)
         option = ""
         value = self.config.database
         if value in FILE_PRODUCTS and requested.product in SUPPORTED:
             option = f"arena_database = {value}"
         refusal = _gate_notes.unknown_connection(requested.name, left_out_by=option)
         raise self.ledger.refused(refusal)
+
+    def refuse_in_build(self, requested: RequestedDatabase) -> None:
+        """Refuse a connection whose product differs from the database that the caller builds.
+
+        Raises:
+            UnknownDatabaseError: the products differ.
+        """
+        build = self.build()
+        if build is None or not requested.name:  # the name is "" in memory
+            return
+        product = build.database.product.name
+        if requested.product != product:
+            refusal = _gate_notes.another_product_in_build(requested.name, product)
+            raise self.ledger.refused(refusal)
 
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
-from pytest_arena._config._supported import kind_of_error
+from pytest_arena._config._supported import kind_of_error, product_of_dialect
 from pytest_arena._databases import _sources
 from pytest_arena._databases._builders import (
     AlembicBuilder,
@@ -178,8 +178,7 @@ class StageBuild(Generic[ContentT]):
                 why="each test would start with an empty database",
                 cause="the modules of the models are not imported, or the builder created the "
                 "tables in another database",
-                fix="name the module that imports all models: "
-                f"arena_schema = {suggested_schema(self.root) or _EXAMPLE}",
+                fix=self._name_models(),
             )
 
     def failed(self, error: BaseException) -> TemplateError:
@@ -219,8 +218,21 @@ class StageBuild(Generic[ContentT]):
     def _add_table(self) -> str:
         if self.recipe.schema:
             return f"create the table by arena_schema = {self.recipe.schema}"
-        likely = suggested_schema(self.root) or _EXAMPLE
+        likely = self._suggested() or _EXAMPLE
         return f"arena_schema = {likely}   (the seed runs before the app creates any table)"
+
+    def _name_models(self) -> str:
+        likely = self._suggested()
+        if likely == self.recipe.schema:
+            return f"run the migrations as your app does: {_BY_FUNCTION}"
+        return (
+            "name the module that imports all models: "
+            f"arena_schema = {likely or _EXAMPLE}"
+        )
+
+    def _suggested(self) -> str:
+        product = product_of_dialect(self.template_store.ddl.name)
+        return suggested_schema(self.root, [product])
 
 
 _LATER_RUNS = (

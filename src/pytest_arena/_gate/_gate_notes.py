@@ -10,6 +10,7 @@ from pytest_arena._config._supported import (
     FILES,
     OWN,
     SHOWN,
+    SUPPORTED,
 )
 from pytest_arena._origin import (
     BACKGROUND_JOBS,
@@ -72,6 +73,19 @@ def unknown_connection(
             fix += f". Or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
     return UnknownDatabaseError(what, why=why, cause=cause_of_connection(), fix=fix)
+
+
+def another_product_in_build(name: str, product: str) -> UnknownDatabaseError:
+    """Return the error for a builder that connects to another product than it builds."""
+    shown = SUPPORTED[product].shown
+    return UnknownDatabaseError(
+        f"refused: a connection to {name}, because the tests' database is on {shown}",
+        why="the tables would be created in that database, which may be a real one, and not in the "
+        "tests' database",
+        cause=cause_of_connection(),
+        fix="write a function that runs the migrations on your app's engine, and name it:\n"
+        'arena_schema = <module>:<function>   (with <function>.arena_files = ["migrations"])',
+    )
 
 
 def lost_transaction(line: object) -> str:

@@ -261,6 +261,9 @@ class Core(Protocol):
             ArenaError: the connection may not be opened.
         """
 
+    def refuse_in_build(self, requested: RequestedDatabase) -> None:
+        """Refuse a connection whose product differs from the database that the caller builds."""
+
     def ensure_attached_target(
         self, attached: RequestedDatabase, beside: ConnectTarget | None
     ) -> ConnectTarget | None:

@@ -61,11 +61,14 @@ def admit(
     """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 
+    dialect_class = make_url(f"{server.product}+{dialect}://").get_dialect()
+    requested = server.requested(dialect_class())
+    is_allowed = all(core.files.is_allowed(name) for name in server.names)
+    if core.config.drivers != "redirect" and not is_allowed:
+        core.refuse_in_build(requested)
     if core.config.drivers == "off":
         return None
     core.refuse_late()
-    dialect_class = make_url(f"{server.product}+{dialect}://").get_dialect()
-    requested = server.requested(dialect_class())
     for database in core.provisioned():
         live = database.product.live_at(requested)
         if live is None:
@@ -74,7 +77,7 @@ def admit(
         if live_target.address is not None:
             write_address(live_target.address)
             return Admission(live_target.address, live_target, core.serial())
-    if all(core.files.is_allowed(name) for name in server.names):
+    if is_allowed:
         return Admission()
     if core.config.drivers == "refuse":
         driver = requested.dialect.driver

@@ -104,10 +104,12 @@ def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[s
 
 def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:
     """Return the lines of ``arena_schema`` that would create the tables, "" if unknown."""
-    schema = suggested_schema(config.root)
+    primary = known.primary
+    databases = used or filter(None, [primary])
+    products = {database.product.name for database in databases}
+    schema = suggested_schema(config.root, products)
     if not schema:
         return ""
-    primary = known.primary
     names_of_filled = _names_of_filled(used, known)
     is_first_filled = any("" in names for names in names_of_filled.values())
     # A value without a name is for the app's first database.
