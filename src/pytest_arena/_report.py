@@ -51,8 +51,6 @@ class Summary:
     unused: tuple[str, ...] = ()  # messages about an unused `arena_database`
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
-    servers: tuple[str, ...] = ()  # the app's databases on servers
-    server_of_code: str = ""  # a server database whose URL is in the app's code
     in_memory: int = 0  # databases in memory, which may have ended
     verified: int = 0  # how often a whole database was read and compared
     verified_seconds: float = 0.0

@@ -115,8 +115,6 @@ class ProductFacts:
     """Another beginning of the product's URLs. SQLAlchemy does not accept it."""
     example_url: str
     """A URL for a message."""
-    clients: tuple[str, ...] = ()
-    """Programs that connect to a database."""
     drivers_without_loop: tuple[str, ...] = ()
     """Async drivers whose connections may be used in any event loop."""
     maintenance_database: str = ""
@@ -196,11 +194,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process that is about to start, with its arguments and environment."""
+    """A process that is about to start, with its arguments."""
 
     arguments: tuple[str, ...] = ()
     folder: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
     is_fork: bool = False
 
 

@@ -206,7 +206,6 @@ def pytest_configure(config: pytest.Config) -> None:
         databases = RUNS[config].databases
         for path, state in from_controller["files"].items():
             databases.files.first_seen[os.fsdecode(path)] = state
-        databases.children.take_over(from_controller["children"])
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -461,9 +460,6 @@ def _show_causes(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
     """Show the app's errors and the output of other programs in the report of a failed test."""
-    # Show warnings in each phase, because a fixture may have started the process.
-    warnings = run.databases.children.warnings
-    _report.show(report, "arena: processes on another database", [*warnings])
     if report.when != "call":
         return
     raised = call.excinfo.value if call.excinfo else None
@@ -730,7 +726,6 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["arena"] = {
         # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
         "files": {os.fsencode(path): state for path, state in states.items()},
-        "children": databases.children.early(),
     }
 
 

@@ -50,6 +50,7 @@ class Resolver:
     def is_named_by_engine(self, asked):
         engines = map(requested_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
+    def refuse_in_build(self, asked): ...
     def refuse_late(self, *, is_statement=False): ...
     def copied(self, driver_connection, statement):
         pass

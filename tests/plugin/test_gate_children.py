@@ -244,119 +244,6 @@ def test_a_child_run_of_arenas_finds_the_variable_unset_as_its_parent_did(
     assert not (example.folder / "of_parent.db").exists()
 
 
-# A suite that starts its server as a child, with the URL that the developer uses.
-GIVEN_THE_URL = """
-import os, subprocess, sys
-import pytest
-
-ADDS = '''
-import os, sys
-from sqlalchemy import create_engine, text
-url = os.environ[sys.argv[1]].replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
-with create_engine(url).begin() as connection:
-    connection.execute(text("INSERT INTO dancers (name) VALUES ('Child')"))
-'''
-
-def child(name, **variables):
-    command = [sys.executable, "-c", ADDS, name]
-    subprocess.run(command, check=True, env=os.environ | variables)
-
-def test_a_name_that_arena_does_not_know(test_client):
-    child("SHOP_URL")
-    assert test_client.get("/dancers").json() == ["Sand", "Child"]
-
-def test_a_name_that_arena_knows(test_client):
-    child("DATABASE_URL", DATABASE_URL=os.environ["SHOP_URL"])
-
-def test_the_tests_own_database(arena, test_client):
-    child("SHOP_URL", SHOP_URL=arena.url)
-    assert test_client.get("/dancers").json() == ["Sand", "Child"]
-"""
-
-
-# The set-up of a fixture fails, because what its server has written is not there.
-IN_A_FIXTURE = """
-
-@pytest.fixture
-def dancer(test_client):
-    child("SHOP_URL")
-    return test_client.get("/dancers").json()[1]
-
-def test_what_a_server_has_made(dancer):
-    assert dancer == "Child"
-"""
-
-
-@pytest.mark.slow
-def test_a_fixture_that_fails_because_of_such_a_child_names_it(example: Example) -> None:
-    """Its rows are in the developer's database, and the error of the set-up is about another."""
-    env = {"SHOP_URL": "sqlite+aiosqlite:///dev.db"}
-    given = GIVEN_THE_URL + IN_A_FIXTURE
-    tests = example.with_files(make_dev=MAKE_DEV, test_cli=given)
-    tests.python("make_dev.py")
-    run = tests.run("test_cli.py", "-k", "made", env=env).expect(1, errors=1)
-    run.says("arena: processes on another database", "Name the variable: arena_env = SHOP_URL")
-    cured = tests.run("test_cli.py", "-k", "made", "-oarena_env=SHOP_URL", env=env)
-    cured.expect(passed=1).never_says("a process was started")
-
-
-@pytest.mark.slow
-def test_a_child_with_the_apps_database_in_its_environment_is_named(example: Example) -> None:
-    """Its rows are in the developer's database: the failed test says which variable leads there."""
-    env = {"SHOP_URL": "sqlite+aiosqlite:///dev.db"}
-    tests = example.with_files(make_dev=MAKE_DEV, test_cli=GIVEN_THE_URL)
-    tests.python("make_dev.py")
-    run = tests.run("test_cli.py", env=env).expect(1, passed=2, failed=1)
-    started = "test_cli.py:15  subprocess.run("
-    named = f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its"
-    run.says(
-        "arena: processes on another database",
-        f"{named} variable SHOP_URL: {started}",
-        "Name the variable: arena_env = SHOP_URL",
-        f"{named} variable DATABASE_URL: {started}",
-        "Pass the test's database: env={'DATABASE_URL': arena.url}",
-    )
-    cured = tests.run("test_cli.py", "-k", "not knows", "-oarena_env=SHOP_URL", env=env)
-    cured.expect(passed=2).never_says("a process was started")
-
-
-# A suite whose settings make the URL: no variable of this process has it.
-MAKES_THE_URL = """
-import os, subprocess, sys
-from test_cli import ADDS
-
-def child(url):
-    command = [sys.executable, "-c", ADDS, "SHOP_URL"]
-    subprocess.run(command, check=True, env={**os.environ, "SHOP_URL": url})
-
-def test_the_apps_own_url(test_client):
-    child("sqlite+aiosqlite:///dev.db")
-    assert test_client.get("/dancers").json() == ["Sand", "Child"]
-
-def test_the_tests_own_database(arena, test_client):
-    child(arena.url)
-    assert test_client.get("/dancers").json() == ["Sand", "Child"]
-"""
-
-
-@pytest.mark.slow
-def test_a_variable_that_the_suite_sets_for_its_child_is_to_have_the_tests_url(
-    example: Example,
-) -> None:
-    """`arena_env` would not help: it changes the environment of this process."""
-    tests = example.with_files(
-        make_dev=MAKE_DEV, test_cli=GIVEN_THE_URL, test_settings=MAKES_THE_URL
-    )
-    tests.python("make_dev.py")
-    run = tests.run("test_settings.py").expect(1, passed=1, failed=1)
-    run.says(
-        f"a process was started with {tests.folder / 'dev.db'}, a database of the app, in its "
-        "variable SHOP_URL: test_settings.py:7  subprocess.run(",
-        "Pass the test's database: env={'SHOP_URL': arena.url}",
-    )
-    run.never_says("arena_env = SHOP_URL")
-
-
 @pytest.mark.slow
 def test_a_child_whose_arguments_name_the_apps_file_is_refused(example: Example) -> None:
     """The message says where it may go; `arena_allow` lets it through."""
@@ -384,21 +271,18 @@ def test_the_tests_own_database(arena, test_client):
     run.never_says("was changed during this run")
 
 
-@pytest.mark.slow
-def test_a_child_with_a_servers_url_in_its_environment_is_named(example: Example) -> None:
-    """Likewise."""
-    test = """
+def test_a_child_whose_arguments_name_the_apps_server_is_refused(example: Example) -> None:
+    """The URL of the test's database is let through."""
+    test = f"""
 import subprocess
 
-def test_it(test_client):
+def test_the_developers_database(test_client):
     assert test_client.get("/dancers").json() == ["Sand"]
-    subprocess.run(["true"])
-    assert False
+    subprocess.run(["true", "--url={PRODUCTION.replace(":s3cret", "")}"])
+
+def test_the_tests_own_database(arena):
+    subprocess.run(["true", arena.url], check=True)
 """
-    env = {"SHOP_URL": PRODUCTION}
-    run = on_postgresql(example, test_cli=test).run("test_cli.py", env=env).expect(1, failed=1)
-    run.says("a process was started with postgresql://db.example.org:5432/shop, a database of the")
-    run.says("arena_env = SHOP_URL").never_says("s3cret")
-    allowed = on_postgresql(example, test_cli=test.replace("assert False", ""))
-    allowed = allowed.change("app.py", PRODUCTION, "sqlite+aiosqlite:///dev.db")
-    allowed.run("test_cli.py", env=env).expect(passed=1).never_says("a process was started")
+    run = on_postgresql(example, test_cli=test).run("test_cli.py").expect(1, passed=1, failed=1)
+    name = "postgresql://db.example.org:5432/shop"
+    run.says(f"refused: a process whose arguments name {name}", f"arena_allow = {name}")

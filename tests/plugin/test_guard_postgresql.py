@@ -943,45 +943,6 @@ def test_it(arena):
     run.expect(passed=1)
 
 
-MIGRATES = """
-import subprocess, sys
-from app import engine
-from sqlalchemy import text
-
-def test_it():
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM dancers")) == 0
-    subprocess.run([{command}], check=True)
-"""
-
-COMMANDS = {
-    "a module": "sys.executable, '-m', 'alembic', 'downgrade', 'base'",
-    "another file": "sys.executable, '-m', 'alembic', '-c', 'other.ini', 'upgrade', 'head'",
-    "a shell": "'sh', '-c', 'alembic upgrade head'",
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_alembic_with_the_developers_database_in_its_file_is_refused(
-    tmp_path: Path, developer: Developer, private: dict[str, str], command: str
-) -> None:
-    """Its env.py need not read the variable that leads to the test's database."""
-    url = f"postgresql+psycopg://{SERVER.user}@{SERVER.host}:{SERVER.port}/{developer.name}"
-    engine = f"engine = create_engine({url!r})"
-    file = "other.ini" if command == "another file" else "alembic.ini"
-    example = example_of(
-        tmp_path, developer, test_it=MIGRATES.format(command=COMMANDS[command])
-    ).with_paths(
-        {
-            "app.py": f"{APP}\nfrom sqlalchemy import create_engine\n{engine}",
-            file: f"[alembic]\nscript_location = migrations\nsqlalchemy.url = {url}\n",
-        }
-    )
-    run = example.run("test_it.py", env=private).expect(1, failed=1)
-    run.says("refused: a process whose configuration names postgresql://", "test_it.py:9")
-
-
 EARLY = {
     "writes": """
 from app import engine

@@ -151,6 +151,7 @@ def developer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Develo
 def test_no_option_lets_migrations_reach_a_database_of_another_product(
     developer: Developer, drivers: str
 ) -> None:
+    """Whether the developer's database is on a server or a file."""
     ran = developer.project.run("-p", "no:asyncio", f"-oarena_drivers={drivers}")
     ran.expect(1, failed=1).says("refused: a connection to", "migrations/env.py:7")
     ran.says("arena_schema = <module>:<function>", ".arena_files").never_says("arena_drivers")
@@ -158,6 +159,7 @@ def test_no_option_lets_migrations_reach_a_database_of_another_product(
 
 
 def test_without_the_plugin_the_same_migrations_reach_it(developer: Developer) -> None:
+    """The test above is about a real danger."""
     project = developer.project.with_files(test_it=BY_HAND)
     project.run("-W", "ignore", plugin=False).expect(passed=1)
     assert developer.tables() == {"alembic_version", "dancers"}
@@ -166,12 +168,14 @@ def test_without_the_plugin_the_same_migrations_reach_it(developer: Developer) -
 def test_a_function_that_migrates_as_the_app_does_builds_the_tests_database(
     developer: Developer,
 ) -> None:
+    """The way out that the error names."""
     project = developer.project.with_files(tables=AS_THE_APP)
     project.run("-p", "no:asyncio", "-oarena_schema=tables:migrate").expect(passed=1)
     assert developer.tables() == set()
 
 
 def test_the_summary_proposes_the_models_and_not_such_migrations(developer: Developer) -> None:
+    """A proposal can be pasted."""
     create = "db_session):\n    Dancer.metadata.create_all(db_session.get_bind())"
     making = TEST.replace("db_session):", create)
     project = developer.project.with_files(test_it=making)
@@ -184,6 +188,7 @@ def test_the_summary_proposes_the_models_and_not_such_migrations(developer: Deve
 def test_a_driver_of_another_product_is_refused_during_a_build(
     developer: Developer, drivers: str
 ) -> None:
+    """The function of `arena_schema` uses no engine."""
     server = address(developer.server)
     url = f"postgresql://{server.user}@{server.host}:{server.port}/{developer.server}"
     project = developer.project.with_files(tables=RAW.format(url=url))

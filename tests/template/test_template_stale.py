@@ -424,35 +424,6 @@ def test_settings_that_were_read_before_the_build_count(example: Example) -> Non
     run.says("(arena_seed = seed:seed: settings.env has changed)")
 
 
-PROGRAMS = """
-import subprocess
-import sys
-from app import Dancer
-
-async def seed(session):
-    subprocess.run(["cat", "rows.txt"], check=True)
-    subprocess.run("cat rows.txt; cat rows.txt", shell=True, check=True)
-    command = [sys.executable, "rows.py"]
-    name = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    session.add(Dancer(name=name))
-"""
-
-
-@pytest.mark.slow
-def test_a_build_that_starts_programs_says_once_that_their_files_are_unknown(
-    example: Example,
-) -> None:
-    """Under `-q` as well. Later runs use the template, and are quiet."""
-    rows = {"rows.py": "print('Sand')", "rows.txt": "Sand"}
-    project = example.with_files(seed=PROGRAMS, test_it=PRINTING).with_paths(rows)
-    run = project.run("-q").expect(passed=1)
-    run.says("arena: arena_seed = seed:seed started `cat` (", "seed.py:7). pytest-arena sees only")
-    run.says("After a change of another file that it reads: pytest --arena-rebuild")
-    assert run.output.count("seed started `") == 2, run.output
-    project.run("-q").expect(passed=1).never_says("started `")
-    project.with_files(rows="print('Dune')").run("-s").says("the names: ['Dune']")
-
-
 INI = """
 [alembic]
 script_location = %(here)s/migrations

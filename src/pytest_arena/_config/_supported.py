@@ -22,12 +22,10 @@ for _name in ("sqlite", "postgresql", "mysql"):
     SUPPORTED[_name] = importlib.import_module(package_of(_name)).FACTS
 
 DRIVERS: dict[str, str] = {}  # the product of each driver's package
-CLIENTS: dict[str, str] = {}  # the product of each program that connects to a database
 WITHOUT_LOOP: set[str] = set()  # async drivers
 for _facts in SUPPORTED.values():
     WITHOUT_LOOP.update(_facts.drivers_without_loop)
     DRIVERS.update(dict.fromkeys(_facts.drivers, _facts.name))
-    CLIENTS.update(dict.fromkeys(_facts.clients, _facts.name))
 
 # The product whose databases are files, and that of `arena_database = own` without an engine.
 [FILES] = [facts for facts in SUPPORTED.values() if facts.file_format]

@@ -48,7 +48,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -115,7 +115,7 @@ class Databases:
         self.early = EarlyChanges(self.files)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
-        self.children = Children(config, ledger, self.known, self.names_test_database)
+        self.children = Children(ledger, self.known)
         self._builds = Builds()
         self.levels: list[Level] = []
         self.provision = Provision(
@@ -274,7 +274,7 @@ class Databases:
         self.environment.complete()
         self.files.register_present()
         if not child.is_fork and not self.is_guest:
-            self.children.check(child, in_level=bool(self.levels))
+            self.children.check(child)
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
             databases = list(filter(self._is_exported, databases))
@@ -286,16 +286,6 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
-
-    def names_test_database(self, texts: Iterable[str]) -> bool:
-        """Return whether a text names a database that the tests use."""
-        names = []
-        for database in self.provisioned():
-            address = database.target.address
-            name = database.file if address is None else address.distinction
-            names.append(name)
-        joined = "\0".join(texts)
-        return any(name and name in joined for name in names)
 
     def before_spawn(self) -> list[object]:
         """Build the databases of all engines. Return objects that redirect a spawned process."""

@@ -369,13 +369,6 @@ class Store(Generic[ContentT]):
                 )
             code = build.code()
             watch.add_imports(code.files, code.optional)
-            for program, line in watch.programs.items():
-                self.notes.append(
-                    f"{build.option} started `{program}` ({line}). pytest-arena sees only the "
-                    "files that its arguments name. After a change of another file that it reads: "
-                    "pytest --arena-rebuild. Or open these files in the build as well, so that "
-                    "they count"
-                )
             read = watch.files(self.root)
             of_test = uuid4().hex if self.is_in_test() else ""
             manifest = Manifest(

@@ -17,9 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from pytest_arena._config._load import is_library, project_modules
 from pytest_arena._config._supported import FILE_FORMAT
-from pytest_arena._databases._child_programs import child_programs
 from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
-from pytest_arena._origin import is_own, user_line
+from pytest_arena._origin import is_own
 from pytest_arena._process import on_audit_events, on_stat
 from pytest_arena._values import counted
 
@@ -51,8 +50,6 @@ class Watch:
     databases: dict[str, _DatabaseState] = field(default_factory=dict)
     # Files in the arguments of child processes, with their states at the start of the child.
     arguments: dict[str, _State] = field(default_factory=dict)
-    # Programs of child processes whose files are unknown, with the user's line.
-    programs: dict[str, str] = field(default_factory=dict)
 
     def files(self, root: Path) -> set[Path]:
         """Return the files that the build read and did not write.
@@ -210,14 +207,6 @@ class Watch:
             state = _state(file)
             if state is not None:
                 self.arguments.setdefault(file, state)
-        if not _is_by_project():
-            return
-        for program in child_programs(child):
-            # The arguments of a database client name its files.
-            if not program.is_client:
-                line = user_line()
-                place = line.short if line else "in a thread"
-                self.programs.setdefault(program.name, place)
 
 
 # The sets and dictionaries of a `Watch`.
@@ -230,7 +219,6 @@ _RECORDS = (
     "present",
     "databases",
     "arguments",
-    "programs",
 )
 WAL = FILE_FORMAT.logs[0]
 

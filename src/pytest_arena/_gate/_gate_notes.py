@@ -28,7 +28,6 @@ from pytest_arena.errors import (
     LateWorkError,
     ProductionDatabaseError,
     UnknownDatabaseError,
-    redact,
 )
 
 if TYPE_CHECKING:
@@ -230,57 +229,15 @@ def after_session(name: str) -> AfterSessionError:
     )
 
 
-def child_naming(name: str, place_names: str) -> ProductionDatabaseError:
-    """Return the error for a process whose arguments or configuration name the app's database."""
+def child_naming(name: str) -> ProductionDatabaseError:
+    """Return the error for a process whose arguments name the app's database."""
     return ProductionDatabaseError(
-        f"refused: a process whose {place_names} {name}, a database of the app",
+        f"refused: a process whose arguments name {name}, a database of the app",
         why="the process would open that database itself. Its writes would stay there, and this "
         "test would not see them",
         cause=cause_of_connection(),
         fix="give it the test's database, by its arguments or its environment: arena.url\n"
         f"or, if tests may reach this one:\narena_allow = {name}",
-    )
-
-
-def child_by_variable(
-    name: str, variable: str, line: CodeLine, *, can_redirect: bool
-) -> str:
-    """Return the note for a process whose environment names a database of the app."""
-    if can_redirect:
-        cure = f"Name the variable: arena_env = {variable}   (or pass arena.url to the process)"
-    else:
-        cure = f"Pass the test's database: env={{{variable!r}: arena.url}}"
-    return redact(
-        f"a process was started with {name}, a database of the app, in its variable {variable}: "
-        f"{line}. Its writes there stay, and tests do not see them. {cure}"
-    )
-
-
-def child_early(name: str, line: CodeLine) -> str:
-    """Return the note for a process whose arguments named a database before an engine did."""
-    return redact(
-        f"a process was started with {name}, a database of the app, in its arguments: {line}. The "
-        "app had no engine yet. Its writes there stay, and tests do not see them. Start it in a "
-        "fixture, with arena.url. If it creates the tables: arena_schema = …"
-    )
-
-
-def python_by_code(name: str, variables: tuple[str, ...], line: CodeLine) -> str:
-    """Return the note for a Python program that may read a server's URL in the app's code."""
-    return redact(
-        f"a Python program was started without the test's database: {line}. The app does not read "
-        f"{name} from {', '.join(variables)}. If the program opens that database, its writes stay "
-        "there, and tests do not see them. Name the variable that the app reads: "
-        "arena_env = …   (or pass arena.url to the program)"
-    )
-
-
-def python_without(variable: str, line: CodeLine) -> str:
-    """Return the note for a Python program that lacks a variable of ``arena_env``."""
-    return (
-        f"a Python program was started without the variable {variable}: {line}. If it then opens "
-        "the app's default database, its writes stay there, and tests do not see them. Pass the "
-        f"test's database, in a fixture: env={{{variable!r}: arena.url}}"
     )
 
 

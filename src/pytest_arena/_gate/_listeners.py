@@ -455,24 +455,18 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     https://docs.python.org/3/library/audit_events.html
     """
     folder = None
-    variables = None
     if name == "os.fork":
         return Child(is_fork=True)
     if name == "os.system":
         command = values[0]
     elif name == "subprocess.Popen":
-        _, command, folder, variables = values
+        _, command, folder, _ = values
     else:
-        *_, command, variables = values
+        *_, command, _ = values
     # On Windows a command is one text.
     arguments = [command] if isinstance(command, str | bytes) else command
-    environment: Any = os.environ
-    if variables is not None:
-        environment = {
-            os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()
-        }
     texts = tuple(map(os.fsdecode, arguments))
-    return Child(texts, os.fsdecode(folder or ""), environment)
+    return Child(texts, os.fsdecode(folder or ""))
 
 
 def close(gate: Gate) -> bool:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Mark refusals outside of tests as reported."""
     failures, notes = _failures_and_notes(config, databases)
-    servers, server_of_code = databases.children.servers()
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     known = databases.known
@@ -66,8 +65,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         spoiled=tuple(databases.files.changed()),
         unchanged=databases.files.unchanged(),
         started=tuple(databases.children.starts),
-        servers=servers,
-        server_of_code=server_of_code,
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         template_words=databases.provision.template_words(),
         built_seconds=sum(store.built_seconds for store in stores),
@@ -82,7 +79,7 @@ def _failures_and_notes(
     config: Config, databases: Databases
 ) -> tuple[list[str], list[str]]:
     """Return the lines that fail the run, and the notes."""
-    failures = [*databases.children.check_early(), *databases.early.lines()]
+    failures = [*databases.early.lines()]
     failures += databases.provision.differences
     notes: list[str] = []
     for store in databases.provision.stores.values():
@@ -235,7 +232,6 @@ class FactsOfProcesses:
         self._sent: set[int] = set()
         self._sent_notes = 0
         # Lines about child processes after the summary.
-        self._late: dict[str, None] = {}
         # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         is_worker = self._output is not None
@@ -294,7 +290,7 @@ class FactsOfProcesses:
                 yield facts
 
     def changed_late(self, databases: Databases) -> list[str]:
-        """Return lines about files that changed after the summary, and about late child processes.
+        """Return lines about files that changed after the summary.
 
         A worker returns none.
         """
@@ -304,9 +300,7 @@ class FactsOfProcesses:
             return []
         unreported = {*summary.unchanged} - {*summary.spoiled}
         changed = filter(unreported.__contains__, databases.files.changed())
-        children = databases.children
-        self._late.update(dict.fromkeys(children.check_early()))
-        return [*spoiled_lines(changed, children.starts), *self._late]
+        return spoiled_lines(changed, databases.children.starts)
 
     def add_worker(self, output: Mapping[str, Any], databases: Databases) -> None:
         """Add the facts that a worker has sent at its end."""
@@ -316,7 +310,6 @@ class FactsOfProcesses:
             tests = tuple(TestFacts(**facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
-            databases.children.learn(summary.servers, summary.server_of_code)
             files = databases.files
             for file in filter(files.is_of_earlier_run, summary.unchanged):
                 files.add(file)
