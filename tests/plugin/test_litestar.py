@@ -131,52 +131,6 @@ async def test_loses():
         assert (await client.post("/lose")).status_code == 201
 """
 
-ASYNC_APP = """
-from litestar import Litestar, get
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-engine = create_async_engine("sqlite+aiosqlite:///dev.db")
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Dancer(Base):
-    __tablename__ = "dancers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-@get("/count")
-async def count() -> int:
-    async with AsyncSession(engine) as session:
-        return await session.scalar(select(func.count(Dancer.id)))
-
-
-app = Litestar([count], logging_config=None)
-"""
-
-PENDING = """
-from litestar.testing import AsyncTestClient
-from app import Dancer, app
-
-
-async def test_sees_what_stands_in_the_tests_session(db_session):
-    db_session.add(Dancer(name="Dune"))
-    async with AsyncTestClient(app) as client:
-        assert (await client.get("/count")).json() == 1
-"""
-
-
-@pytest.mark.slow
-def test_what_is_pending_is_committed_before_the_async_client_asks(example: Example) -> None:
-    """P1: an async session is committed in its own loop."""
-    seed = "def seed(session):\n    pass\n"
-    example.with_files(app=ASYNC_APP, seed=seed, test_it=PENDING).run().expect(passed=1)
-
 
 def test_each_request_of_the_async_client_is_one_by_itself(example: Example) -> None:
     """P5, P9: it closes what it has read as async clients do; what an answer wrote is its own."""

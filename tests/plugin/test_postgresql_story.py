@@ -11,86 +11,6 @@ if TYPE_CHECKING:
 
 PRODUCTION = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
 
-SAME_EACH_TIME = """
-import asyncio, os, subprocess, sys
-import pytest
-from sqlalchemy import func, select, text
-from app import Dancer, engine, maker
-
-
-@pytest.mark.parametrize("turn", range(3))
-async def test_fixture_request_and_test_see_one_database_pitfall_004(client, db_session, turn):
-    db_session.add(Dancer(name="Fixture"))
-    assert (await client.get("/dancers")).json() == ["Sand", "Fixture"]
-    assert (await client.post("/dancers/Bob")).status_code == 201
-    assert await db_session.scalar(select(func.max(Dancer.id))) == 3
-
-
-async def test_of_two_gathered_requests_one_is_refused_pitfall_134(client):
-    client._transport.raise_app_exceptions = False
-    answers = await asyncio.gather(client.post("/dancers/Twin"), client.post("/dancers/Twin"))
-    assert sorted(answer.status_code for answer in answers) == [201, 500]
-
-
-@pytest.mark.parametrize("turn", range(2))
-def test_the_sync_client_on_its_own_thread_pitfall_006(test_client, db_session, turn):
-    db_session.add(Dancer(name="Fixture"))
-    assert test_client.get("/dancers").json() == ["Sand", "Fixture"]
-    assert test_client.post("/dancers/Bob").status_code == 201
-    assert db_session.scalar(select(func.max(Dancer.id))) == 3
-
-
-async def test_what_a_session_was_set_to_pitfall_132(client):
-    async with engine.connect() as connection:
-        await connection.execute(text("SET statement_timeout = 4321"))
-        await connection.commit()
-        assert await connection.scalar(text("SHOW statement_timeout")) == "4321ms"
-
-
-async def test_is_gone_with_its_test_pitfall_132(client):
-    for _ in range(3):  # whichever the pool gives
-        async with engine.connect() as connection:
-            assert await connection.scalar(text("SHOW statement_timeout")) == "0"
-    assert (await client.get("/dancers")).json() == ["Sand"]
-
-
-@pytest.mark.parametrize("turn", range(2))
-async def test_a_schema_that_a_test_changes(turn):
-    async with engine.begin() as connection:
-        await connection.execute(text("CREATE TYPE mood AS ENUM ('glad')"))
-        await connection.execute(text("ALTER TABLE dancers ADD COLUMN mood mood"))
-
-
-@pytest.mark.parametrize("turn", range(2))
-def test_another_process_by_the_url_pitfall_128(arena, turn):
-    code = (
-        "import sys, sqlalchemy as s\\n"
-        "with s.create_engine(sys.argv[1]).begin() as c:\\n"
-        "    c.execute(s.text(\\"INSERT INTO dancers (name) VALUES ('Child')\\"))"
-    )
-    url = arena.url.replace("+asyncpg", "+psycopg")
-    subprocess.run([sys.executable, "-c", code, url], check=True)
-    with arena.session() as session:
-        assert session.scalars(select(Dancer.name).order_by(Dancer.id)).all() == ["Sand", "Child"]
-
-
-@pytest.fixture(scope="module")
-def crew(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Crew"))
-        session.commit()
-
-
-@pytest.mark.parametrize("turn", range(2))
-async def test_a_wide_fixture(crew, client, turn):
-    assert (await client.get("/dancers")).json() == ["Sand", "Crew"]
-    assert (await client.post("/dancers/Bob")).status_code == 201
-
-
-def test_the_environment_leads_nowhere_and_names_the_same():
-    assert os.environ["DATABASE_URL"] == "postgresql+asyncpg://me@arena.invalid/shop"
-"""
-
 
 def on_postgresql(example: Example, **files: str) -> Example:
     """The example's app, with a production URL in its code, on a private server of arena's."""
@@ -98,22 +18,6 @@ def on_postgresql(example: Example, **files: str) -> Example:
     return app.change("pytest.ini", "[pytest]", "[pytest]\narena_database = own").with_files(
         **files
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
-def test_the_same_database_for_every_test(example: Example, isolation: str) -> None:
-    """P1, P2, P3, P5, P6: with loops and threads as they come, and over workers."""
-    project = on_postgresql(example, test_it=SAME_EACH_TIME)
-    env = {
-        "DATABASE_URL": PRODUCTION,
-        "PYTEST_ADDOPTS": f"--arena-isolation={'auto' if isolation == 'undo' else isolation}",
-    }
-    run = project.run("-v", env=env).expect(passed=15)
-    run.says("database shop on PostgreSQL", "a private server", f"isolation {isolation}")
-    run.never_says("s3cret", "WARNING", "Exception terminating")
-    workers = project.run("-p", "xdist.plugin", "-n", "2", env=env).expect(passed=15)
-    workers.says("template from the cache")
 
 
 LEFT_OPEN = """

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.test_wsgi import APP as WSGI_APP
 from tests.scenarios.proving import told
 from tests.scenarios.seen import facts_of, seeing
+from tests.scenarios.wsgi import WSGI_APP
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,1 @@
+"""Suites of tests as users write them, and the harness that runs them."""

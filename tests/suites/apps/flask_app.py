@@ -1,0 +1,56 @@
+"""A Flask app as its documentation writes it: a global engine, a session for each thread."""
+
+import os
+
+from flask import Flask, abort, jsonify
+from models import Order, Stock
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+engine = create_engine(os.environ["DATABASE_URL"])
+Session = scoped_session(sessionmaker(engine))
+app = Flask(__name__)
+
+
+@app.teardown_appcontext
+def remove(error):
+    Session.remove()
+
+
+@app.get("/orders")
+def orders():
+    return jsonify(list(Session.scalars(select(Order.item).order_by(Order.id))))
+
+
+@app.post("/orders/<item>")
+def order(item):
+    stock = Session.get(Stock, item) or abort(404)
+    stock.amount -= 1
+    Session.add(Order(item=item))
+    Session.commit()
+    return item, 201
+
+
+@app.post("/forgets/<item>")
+def forgets(item):
+    Session.add(Order(item=item))
+    Session.flush()
+    return item
+
+
+@app.post("/leaves/<item>")
+def leaves(item):
+    Session.add(Order(item=item))
+    return item
+
+
+@app.post("/breaks")
+def breaks():
+    raise LookupError("no such thing")
+
+
+@app.post("/keeps")
+def keeps():
+    app.kept = engine.connect()
+    app.kept.execute(select(Order))
+    return "kept"

@@ -1,0 +1,235 @@
+"""Run each suite once for each database, and compare its facts with what its tests expect."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tests.conformance.story_mysql_server import StoryMySQLServer
+
+__all__ = ["Result", "Suite"]
+
+ROOT = Path(__file__).parent
+# No suite takes longer than a tenth of it on an idle machine.
+PATIENCE_SECONDS = 240
+_FACTS = "facts.jsonl"
+_ENDED = "ended"
+_OTHERS = ("ARENA_", "CI", "BUILD_NUMBER", "COV_", "DATABASE_URL", "PG", "PYTEST_")
+_DRIVERS = {
+    "sqlite": ("sqlite+aiosqlite", "sqlite"),
+    "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
+    "mysql": ("mysql+asyncmy", "mysql+pymysql"),
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A folder with tests as a user has it, and the database that it runs on.
+
+    ``clone`` and ``rollback`` are PostgreSQL with this isolation.
+    """
+
+    folder: Path
+    setting: str
+    patience: float = PATIENCE_SECONDS
+
+    def __str__(self) -> str:
+        return f"{self.folder.name}-{self.setting}"
+
+    def stories(self) -> list[str]:
+        """Return the test functions as ``file::Class::function``, without running any code."""
+        return [
+            f"{path.name}::{name}"
+            for path in sorted(self.folder.glob("test_*.py"))
+            for name in _functions(ast.parse(path.read_text(encoding="utf-8")))
+        ]
+
+    def result(self, shared: Path) -> Result:
+        """Return the facts of the run. The first worker that asks for them starts it."""
+        place = shared / str(self)
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "lock"):
+            if not (place / _ENDED).exists():
+                (place / _ENDED).write_text(self._run(place), encoding="utf-8")
+        return Result.read(self, place)
+
+    def _run(self, place: Path) -> str:
+        """Run pytest in a copy of the suite. Return how it ended."""
+        project = place / "project"
+        shutil.copytree(ROOT / "apps", project)
+        shutil.copytree(self.folder, project, dirs_exist_ok=True)
+        shutil.copy(ROOT / "recorder.py", project)
+        plugins = ("pytest_asyncio.plugin", "pytest_arena.plugin", "recorder")
+        command = [sys.executable, "-m", "pytest", *(f"-p{name}" for name in plugins)]
+        with (place / "output").open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=project,
+                env=self._environment(place),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                return f"exit status {process.wait(self.patience)}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return f"killed after {self.patience} seconds"
+
+    def _environment(self, place: Path) -> dict[str, str]:
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)
+        }
+        product = self.setting if self.setting in _DRIVERS else "postgresql"
+        is_async = "= async_app" in (self.folder / "pytest.ini").read_text(encoding="utf-8")
+        driver = _DRIVERS[product][0 if is_async else 1]
+        env = {
+            "ARENA_CACHE": str(place / "cache"),
+            "COLUMNS": "120",
+            "DATABASE_URL": f"{driver}://me:s3cret@db.example.org/shop",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(place / "project"),
+            "SUITE_FACTS": str(place / _FACTS),
+        }
+        if product == "sqlite":
+            env["DATABASE_URL"] = f"{driver}:///shop.db"
+        elif product == "mysql":
+            env["ARENA_DATABASE"] = str(_mysql().url("mysql").render_as_string(hide_password=False))
+        else:
+            env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
+        if self.setting != product:
+            env["PYTEST_ADDOPTS"] = f"--arena-isolation={self.setting}"
+        return {**inherited, **env}
+
+
+@cache
+def _mysql() -> StoryMySQLServer:
+    return StoryMySQLServer()
+
+
+def _functions(tree: ast.Module | ast.ClassDef) -> list[str]:
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name.startswith("test"):
+                names.append(node.name)
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            names += [f"{node.name}::{name}" for name in _functions(node)]
+    return names
+
+
+@dataclass
+class Result:
+    """The facts of a suite's run."""
+
+    suite: Suite
+    place: Path
+    ended: str
+    output: str
+    # By the test function, without parameters: the phases of each test.
+    phases: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    collected: set[str] = field(default_factory=set)
+    broken: list[str] = field(default_factory=list)
+    status: int | None = None
+
+    @classmethod
+    def read(cls, suite: Suite, place: Path) -> Result:
+        """Return the facts that the run's plugin has written."""
+        output = (place / "output").read_text(encoding="utf-8")
+        result = cls(suite, place, (place / _ENDED).read_text(encoding="utf-8"), output)
+        facts = place / _FACTS
+        lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+        for line in lines:
+            result._add(json.loads(line))
+        return result
+
+    def _add(self, facts: dict[str, Any]) -> None:
+        if "collected" in facts:
+            self.collected.update(_story(test) for test in facts["collected"])
+        elif "broken" in facts:
+            self.broken.append(f"{facts['broken']}\n{facts['text']}")
+        elif "status" in facts:
+            self.status = facts["status"]
+        elif "phase" in facts:
+            self.phases.setdefault(_story(facts["test"]), []).append(facts)
+
+    def skipped(self, story: str) -> str:
+        """Return why the story was skipped, where all its tests were."""
+        phases = self.phases.get(story, [])
+        reasons = [phase["text"] for phase in phases if phase["outcome"] == "skipped"]
+        is_run = any(phase["phase"] == "call" for phase in phases)
+        return "" if is_run or not reasons else reasons[0]
+
+    def problems(self, story: str) -> list[str]:
+        """Return what is wrong with a story."""
+        tests: dict[str, list[dict[str, Any]]] = {}
+        for phase in self.phases.get(story, []):
+            tests.setdefault(phase["test"], []).append(phase)
+        if not tests:
+            return [f"{story} did not run: test_whole[{self.suite}] says why"]
+        found: list[str] = []
+        for test, phases in tests.items():
+            found += [f"{test}: {problem}" for problem in _problems(phases)]
+        return found + self._wrong_text(story)
+
+    def whole(self) -> list[str]:
+        """Return what is wrong with the run as a whole."""
+        found = list(self.broken)
+        stories = set(self.suite.stories())
+        if self.status is None:
+            found.append(f"the session did not end ({self.ended})\n{self.output}")
+        for story in sorted((self.collected | {*self.phases}) - stories):
+            found.append(f"{story} has no test in the outer suite")
+        for path in sorted((self.place / "project").glob("shop.db*")):
+            found.append(f"the app has reached the developer's file {path.name}")
+        return found
+
+    def _wrong_text(self, story: str) -> list[str]:
+        """Compare the story's part of the report with the golden file, where there is one."""
+        golden = self.suite.folder / "golden.txt"
+        texts = [phase["story"] for phase in self.phases[story] if phase.get("story")]
+        if not golden.exists() or not texts:
+            return []
+        head = f"== {story} =="
+        known = golden.read_text(encoding="utf-8").split(f"{head}\n")
+        wanted = known[1].split("\n== ")[0].strip() if len(known) > 1 else ""
+        if texts[0].strip() == wanted:
+            return []
+        return [f"{golden.name} should have:\n{head}\n{texts[0].strip()}\n\nit has:\n{wanted}"]
+
+
+def _story(test: str) -> str:
+    return test.partition("[")[0]
+
+
+def _problems(phases: list[dict[str, Any]]) -> list[str]:
+    """Return what is wrong with one test."""
+    if phases[-1]["phase"] != "teardown":
+        return ["did not end"]
+    failed = [phase for phase in phases if phase["outcome"] == "failed"]
+    expected = phases[0]["expected"]
+    if expected is None:
+        return [f"failed in its {phase['phase']}\n{phase['text']}" for phase in failed]
+    error, at = expected
+    if not failed:
+        return [f"passed, and {error} was expected"]
+    found: list[str] = []
+    for phase in failed:
+        if error not in {phase["error"], *phase["codes"]}:
+            found.append(f"{error} was expected\n{phase['text']}")
+        elif not any(at in line for line in phase["lines"]):
+            found.append(f"{error} names no line with {at!r}: {phase['lines']}\n{phase['text']}")
+    return found

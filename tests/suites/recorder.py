@@ -1,0 +1,91 @@
+"""Write the facts of a run of pytest as lines of JSON: a plugin of the inner run.
+
+It imports nothing of pytest-arena. The first line has the tests that pytest has collected. A line
+follows for each phase of each test, and one for the end of the session.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_CODE = re.compile(r"\[(A\d{3})\]")
+_PLACE = re.compile(r"([\w/.-]+\.py):(\d+)")
+_STORY = "arena: what this test changed"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of a test that must fail."""
+    config.addinivalue_line("markers", "expect(error, at=…): the test fails with this error")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write the line of a phase."""
+    report = yield
+    marker = item.get_closest_marker("expect")
+    facts: dict[str, Any] = {
+        "test": report.nodeid,
+        "phase": report.when,
+        "outcome": report.outcome,
+        "expected": [*marker.args, marker.kwargs.get("at", "")] if marker else None,
+        "text": report.longreprtext,
+    }
+    if report.outcome == "skipped":
+        facts["text"] = str(call.excinfo.value) if call.excinfo else ""
+    elif call.excinfo is not None:
+        message = str(call.excinfo.value)
+        crash = call.excinfo._getreprcrash()  # the line that pytest itself shows
+        facts["error"] = call.excinfo.typename
+        facts["codes"] = _CODE.findall(message)
+        facts["lines"] = [_line(path, int(number)) for path, number in _PLACE.findall(message)]
+        if crash is not None:
+            facts["lines"].append(_line(crash.path, crash.lineno))
+        stories = [text for title, text in report.sections if title.startswith(_STORY)]
+        facts["story"] = "\n".join(stories)
+    _write(facts)
+    return report
+
+
+def pytest_warning_recorded(warning_message: Any, nodeid: str) -> None:
+    """Write the line of a warning."""
+    _write({"test": nodeid, "warning": warning_message.category.__name__})
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Write the line of a module that pytest could not collect."""
+    if report.failed:
+        _write({"broken": report.nodeid, "text": report.longreprtext})
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write the line of the collected tests."""
+    _write({"collected": [item.nodeid for item in session.items]})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Write the line of the end."""
+    _write({"status": int(exitstatus)})
+
+
+def _line(path: str, number: int) -> str:
+    """Return a line of the suite's code as ``file: text``."""
+    file = Path(path)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return f"{file.name}: {lines[number - 1].strip()}" if number <= len(lines) else ""
+
+
+def _write(facts: dict[str, Any]) -> None:
+    with Path(os.environ["SUITE_FACTS"]).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(facts) + "\n")

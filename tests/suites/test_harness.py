@@ -1,0 +1,153 @@
+"""Does the harness find what is wrong with a suite?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.suites.harness import Suite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STORIES = """
+import pytest
+
+
+def fail():
+    raise LookupError("[A602] as wanted")  # the line
+
+
+def test_passes():
+    pass
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_fails_in_one_of_its_turns(turn):
+    assert turn == 1
+
+
+@pytest.mark.expect("LookupError", at="the line")
+def test_fails_as_expected():
+    fail()
+
+
+@pytest.mark.expect("A602", at="the line")
+def test_has_the_code():
+    fail()
+
+
+@pytest.mark.expect("A603", at="the line")
+def test_has_another_code():
+    fail()
+
+
+@pytest.mark.expect("A602", at="another line")
+def test_fails_in_another_line():
+    fail()
+
+
+@pytest.mark.expect("A602")
+def test_does_not_fail():
+    pass
+
+
+@pytest.fixture
+def broken():
+    yield
+    fail()
+
+
+def test_whose_teardown_fails(broken):
+    pass
+
+
+@pytest.mark.skip(reason="not here")
+def test_is_skipped():
+    pass
+
+
+class TestOfClass:
+    def test_passes(self):
+        pass
+
+
+unknown = test_passes
+test_made_otherwise = lambda: None
+"""
+
+
+def result_of(folder: Path, text: str, *, patience: float = 60) -> tuple[Suite, Path]:
+    """Write a suite of one file."""
+    suite = folder / "suite"
+    suite.mkdir()
+    (suite / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n", encoding="utf-8")
+    (suite / "test_it.py").write_text(text, encoding="utf-8")
+    return Suite(suite, "sqlite", patience), folder / "shared"
+
+
+def test_each_wrong_story_is_found(tmp_path: Path) -> None:
+    """A story with another result than expected is wrong, and no other one."""
+    suite, shared = result_of(tmp_path, STORIES)
+    result = suite.result(shared)
+    wrong = {story.partition("::")[2]: result.problems(story) for story in suite.stories()}
+    assert {name for name, problems in wrong.items() if problems} == {
+        "test_fails_in_one_of_its_turns",
+        "test_has_another_code",
+        "test_fails_in_another_line",
+        "test_does_not_fail",
+        "test_whose_teardown_fails",
+    }
+    assert "TestOfClass::test_passes" in wrong
+    assert "not here" in result.skipped("test_it.py::test_is_skipped")
+    assert [problem.split()[0] for problem in result.whole()] == ["test_it.py::test_made_otherwise"]
+    assert result.problems("test_it.py::test_gone")
+
+
+@pytest.mark.parametrize("text", ["import nothing\n", "import os\nos._exit(3)\n", "def test_it(:"])
+def test_a_run_that_dies_in_its_collection_fails_as_a_whole_and_each_story(
+    tmp_path: Path, text: str
+) -> None:
+    """The stories are known without running the suite."""
+    suite, shared = result_of(tmp_path, "def test_first(): pass\n")
+    (suite.folder / "broken_test.py").write_text(text, encoding="utf-8")
+    result = suite.result(shared)
+    assert result.whole()
+    assert result.problems("test_it.py::test_first")
+
+
+def test_a_run_that_hangs_is_killed(tmp_path: Path) -> None:
+    """The stories before the hang keep their results."""
+    text = "import time\ndef test_first(): pass\ndef test_hangs(): time.sleep(600)\n"
+    suite, shared = result_of(tmp_path, text, patience=8)
+    result = suite.result(shared)
+    assert "killed" in result.whole()[0]
+    assert not result.problems("test_it.py::test_first")
+    assert result.problems("test_it.py::test_hangs")
+
+
+def test_a_suite_runs_once(tmp_path: Path) -> None:
+    """The second caller reads the facts of the first."""
+    suite, shared = result_of(tmp_path, "def test_first(): pass\n")
+    suite.result(shared)
+    facts = shared / "suite-sqlite" / "facts.jsonl"
+    before = facts.read_bytes()
+    assert not suite.result(shared).problems("test_it.py::test_first")
+    assert facts.read_bytes() == before
+
+
+def test_a_report_is_compared_with_the_golden_file(tmp_path: Path) -> None:
+    """Where a failed test has a story, the golden file must have it."""
+    text = (
+        "import pytest\n"
+        "@pytest.mark.expect('AssertionError')\n"
+        "def test_first(arena, record_property):\n    assert 0\n"
+    )
+    suite, shared = result_of(tmp_path, text)
+    (suite.folder / "golden.txt").write_text("== test_it.py::test_first ==\nanother\n")
+    result = suite.result(shared)
+    story = "test_it.py::test_first"
+    assert not result.problems(story)
+    result.phases[story][-1]["story"] = "a story"
+    assert "it has:\nanother" in result.problems(story)[0]

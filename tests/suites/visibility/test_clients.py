@@ -1,0 +1,160 @@
+"""Every client sees what fixtures and the test wrote. The test sees what requests committed."""
+
+import asyncio
+import urllib.request
+
+import httpx
+import httpx2
+import pytest
+import websockets
+from async_app import app, create_app, get_db, items, maker
+from models import Order, Stock
+from sqlalchemy import create_engine, select
+from starlette.middleware.cors import CORSMiddleware
+from starlette.testclient import TestClient
+
+of_the_module = TestClient(app)
+
+
+@pytest.fixture
+async def vase(db_session):
+    vase = Order(item="vase")
+    db_session.add(vase)
+    await db_session.commit()
+    return vase
+
+
+@pytest.fixture
+async def own_session():
+    async with maker() as session:
+        yield session
+
+
+@pytest.fixture(params=[httpx, httpx2])
+async def own_client(request):
+    transport = request.param.ASGITransport(app)
+    async with request.param.AsyncClient(transport=transport, base_url="http://own") as client:
+        yield client
+
+
+# Twice, so that one of them begins after the other has written.
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_the_async_client(client, vase, db_session, turn):
+    assert (await client.get("/orders")).json() == ["vase"]
+    assert (await client.post("/orders/chair")).status_code == 201
+    assert await items(db_session) == ["vase", "chair"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_the_sync_client(test_client, db_session, turn):
+    db_session.add(Order(item="vase"))
+    assert test_client.get("/orders").json() == ["vase"]
+    assert test_client.post("/orders/chair").status_code == 201
+    assert [order.item for order in db_session.scalars(select(Order))] == ["vase", "chair"]
+
+
+def test_the_live_server(live_server, db_session):
+    db_session.add(Order(item="vase"))
+    asked = urllib.request.Request(live_server.url + "/orders/chair", method="POST")
+    assert urllib.request.urlopen(asked).status == 201
+    assert live_server.client().get("/orders").json() == ["vase", "chair"]
+    assert [order.item for order in db_session.scalars(select(Order))] == ["vase", "chair"]
+
+
+async def test_the_live_server_in_an_async_test(live_server, client, vase, db_session):
+    assert (await live_server.client().post("/orders/chair")).status_code == 201
+    assert (await client.get("/orders")).json() == ["vase", "chair"]
+    async with websockets.connect(f"{live_server.ws_url}/orders") as socket:
+        assert await socket.recv() == '["vase","chair"]'
+    assert await items(db_session) == ["vase", "chair"]
+
+
+async def test_a_client_of_the_suite(own_client, vase, db_session):
+    assert (await own_client.get("/orders")).json() == ["vase"]
+    await own_client.post("/orders/chair")
+    assert await items(db_session) == ["vase", "chair"]
+
+
+def test_a_test_client_of_the_module(db_session):
+    db_session.add(Order(item="vase"))
+    assert of_the_module.get("/orders").json() == ["vase"]
+    of_the_module.post("/orders/chair")
+    with of_the_module.websocket_connect("/orders") as socket:
+        assert socket.receive_json() == ["vase", "chair"]
+
+
+def test_another_app_of_the_factory(db_session):
+    db_session.add(Order(item="vase"))
+    assert TestClient(create_app()).get("/orders").json() == ["vase"]
+
+
+def test_a_test_client_around_middleware(db_session):
+    db_session.add(Order(item="vase"))
+    assert TestClient(CORSMiddleware(app)).get("/orders").json() == ["vase"]
+
+
+async def test_several_clients_in_one_test(client, own_client, live_server, vase):
+    await client.post("/orders/chair")
+    await own_client.post("/orders/lamp")
+    answer = await live_server.client().get("/orders")
+    assert answer.json() == ["vase", "chair", "lamp"]
+
+
+async def test_requests_at_once(client, vase):
+    await asyncio.gather(client.post("/orders/chair"), client.post("/orders/lamp"))
+    assert {*(await client.get("/orders")).json()} == {"vase", "chair", "lamp"}
+
+
+async def test_pending_rows_are_committed_before_a_request(client, db_session):
+    db_session.add(Stock(item="sofa", amount=1))
+    assert (await client.post("/orders/sofa")).status_code == 201
+
+
+@pytest.mark.expect("PendingWorkError", at='test_client.get("/orders")')
+async def test_a_sync_client_in_an_async_test_cannot_commit_them(test_client, db_session):
+    db_session.add(Order(item="vase"))
+    test_client.get("/orders")
+
+
+async def test_a_session_of_the_suite(own_session, client):
+    own_session.add(Order(item="vase"))
+    await own_session.commit()
+    await client.post("/orders/chair")
+    assert await items(own_session) == ["vase", "chair"]
+
+
+async def test_an_override_that_gives_the_tests_session(client, db_session):
+    app.dependency_overrides[get_db] = lambda: db_session
+    db_session.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["vase"]
+
+
+async def test_the_override_has_ended_with_its_test(client):
+    assert not app.dependency_overrides
+    assert (await client.get("/orders")).json() == []
+
+
+def test_another_engine_on_the_tests_database(arena, test_client):
+    url = arena.url.replace("+aiosqlite", "").replace("asyncpg", "psycopg")
+    other = create_engine(url.replace("asyncmy", "pymysql"))
+    with other.begin() as connection:
+        connection.execute(Order.__table__.insert().values(item="vase", status="new"))
+    assert test_client.get("/orders").json() == ["vase"]
+    other.dispose()
+
+
+@pytest.mark.expect("A603", at="await db.flush()")
+async def test_a_commit_that_the_app_forgot_is_not_seen(client):
+    await client.post("/forgets/vase")
+    assert (await client.get("/orders")).json() == []
+
+
+async def test_each_request_is_known(arena, client, own_client, vase):
+    response = await own_client.post("/orders/chair")
+    await client.get("/orders")
+    with pytest.raises(LookupError):
+        await client.post("/breaks")
+    assert [request.path for request in arena.requests] == ["/orders/chair", "/orders", "/breaks"]
+    assert arena.changes().tables == ("orders", "stock", "visits")
+    if arena.isolation not in {"clone", "rollback"}:  # they know the whole only
+        assert arena.changes(response).tables == ("orders", "stock")

@@ -1,0 +1,149 @@
+"""`db_session` and `arena.session()`: what requests see of them, and what they see of requests."""
+
+import asyncio
+
+import pytest
+from async_app import engine, items
+from models import Order
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from pytest_arena.errors import PendingWorkError
+
+
+@pytest.fixture
+async def vase(db_session):
+    vase = Order(item="vase")
+    db_session.add(vase)
+    await db_session.commit()
+    yield vase
+    assert "vase" in await items(db_session)
+    db_session.add(Order(item="in the tear-down"))
+    await db_session.commit()
+
+
+async def test_it_is_of_the_kind_of_the_test(db_session):
+    assert isinstance(db_session, AsyncSession)
+
+
+def test_it_is_sync_in_a_sync_test(db_session):
+    assert isinstance(db_session, Session)
+
+
+async def get(db):
+    return (await db.get(Order, 1)).status
+
+
+async def get_one(db):
+    return (await db.get_one(Order, 1)).status
+
+
+async def scalar(db):
+    return (await db.scalar(select(Order))).status
+
+
+async def execute(db):
+    return (await db.execute(select(Order))).scalar().status
+
+
+async def stream(db):
+    return (await (await db.stream_scalars(select(Order))).one()).status
+
+
+async def query(db):
+    return await db.run_sync(lambda session: session.query(Order).first().status)
+
+
+@pytest.mark.parametrize("read", [get, get_one, scalar, execute, stream, query])
+async def test_every_read_is_fresh(db_session, client, vase, read):
+    await client.post("/settle/1")
+    assert await read(db_session) == "paid"
+    assert vase.status == "paid"
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_reads_of_a_sync_session_are_fresh(db_session, test_client, turn):
+    vase = Order(item="vase")
+    db_session.add(vase)
+    test_client.post("/settle/1")
+    assert db_session.scalars(select(Order.status)).all() == ["paid"]
+    assert db_session.get(Order, 1).status == vase.status == "paid"
+
+
+async def test_instances_keep_their_values_over_the_commit_before_a_request(db_session, client):
+    lamp = Order(item="lamp")
+    db_session.add(lamp)
+    await client.get("/orders")
+    await db_session.commit()
+    assert (lamp.id, lamp.item) == (1, "lamp")
+
+
+async def test_a_read_does_not_overwrite_what_the_test_has_changed(db_session, vase):
+    vase.item = "mine"
+    with db_session.no_autoflush:
+        assert (await db_session.get_one(Order, 1)).item == "mine"
+    assert (await db_session.scalar(select(Order))).item == "mine"
+
+
+async def test_gathered_requests_see_what_is_pending(db_session, client):
+    async with db_session.begin_nested():
+        db_session.add(Order(item="vase"))
+    answers = await asyncio.gather(*(client.get("/orders") for _ in range(5)))
+    assert [answer.json() for answer in answers] == [["vase"]] * 5
+
+
+async def test_a_session_that_no_request_commits(arena, client):
+    async with arena.session(commit_before_requests=False) as session:
+        session.add(Order(item="vase"))
+        assert (await client.get("/orders")).json() == []
+        await session.commit()
+        assert (await client.get("/orders")).json() == ["vase"]
+
+
+def test_a_sync_session_that_no_request_commits(arena, test_client):
+    with arena.session(commit_before_requests=False) as session:
+        session.add(Order(item="vase"))
+        assert test_client.get("/orders").json() == []
+
+
+@pytest.mark.parametrize("way", ["add", "flush", "connection", "bulk"])
+async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, way):
+    if way == "connection":
+        await (await db_session.connection()).execute(insert(Order).values(item="a", status="b"))
+    elif way == "bulk":
+        await db_session.run_sync(lambda s: s.bulk_save_objects([Order(item="vase")]))
+    else:
+        db_session.add(Order(item="vase"))
+    if way == "flush":
+        await db_session.flush()
+    with pytest.raises(PendingWorkError):
+        test_client.get("/orders")
+    await db_session.commit()
+    assert len(test_client.get("/orders").json()) == 1
+
+
+async def test_a_row_that_the_database_refuses_is_an_error_at_the_request(db_session, client):
+    db_session.add(Order(item=None))
+    with pytest.raises(IntegrityError):
+        await client.get("/orders")
+    await db_session.rollback()
+
+
+def test_the_same_before_a_sync_request(db_session, test_client):
+    db_session.add(Order(item=None))
+    with pytest.raises(IntegrityError):
+        test_client.get("/orders")
+    db_session.rollback()
+
+
+@pytest.mark.expect("AssertionError", at="assert False")
+async def test_a_tear_down_has_the_session_also_after_a_failure(vase):
+    assert False
+
+
+async def test_nothing_is_left_checked_out(arena, db_session):
+    assert engine.sync_engine.pool.checkedout() == 0
+    assert arena.engine.sync_engine.pool.checkedout() == 0
+    assert await items(db_session) == []

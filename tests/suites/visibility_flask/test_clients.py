@@ -1,0 +1,76 @@
+"""A Flask app: every client sees the test's rows, and the test sees what requests committed."""
+
+import pytest
+from flask_app import Session, app
+from models import Order
+from sqlalchemy import select
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+def items(session):
+    return list(session.scalars(select(Order.item).order_by(Order.id)))
+
+
+@turns
+def test_the_sync_client(test_client, db_session, arena, turn):
+    db_session.add(Order(item="vase"))
+    assert test_client.get("/orders").json() == ["vase"]
+    assert test_client.post("/orders/chair").status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+    assert [request.status for request in arena.requests] == [200, 201]
+
+
+@turns
+async def test_the_async_client(client, db_session, turn):
+    db_session.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["vase"]
+    assert (await client.post("/orders/chair")).status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+
+
+def test_the_live_server(live_server, db_session):
+    db_session.add(Order(item="vase"))
+    assert live_server.client().post("/orders/chair").status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+
+
+@turns
+def test_flasks_own_client(db_session, arena, turn):
+    db_session.add(Order(item="vase"))
+    with app.test_client() as own:
+        assert own.get("/orders").json == ["vase"]
+        assert own.post("/orders/chair").status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+    assert len(arena.requests) == 2
+
+
+def test_the_apps_own_session():
+    with app.app_context():
+        Session.add(Order(item="vase"))
+        Session.commit()
+    assert app.test_client().get("/orders").json == ["vase"]
+
+
+@pytest.mark.expect("A603", at="Session.flush()")
+def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
+    test_client.post("/forgets/vase")
+    assert test_client.get("/orders").json() == []
+
+
+@pytest.mark.expect("A603", at="Session.add(Order(item=item))")
+def test_a_flush_that_the_app_forgot_is_not_seen(test_client):
+    test_client.post("/leaves/vase")
+    assert test_client.get("/orders").json() == []
+
+
+@turns
+@pytest.mark.expect("A602", at="app.kept = engine.connect()")
+def test_a_connection_that_the_app_keeps(test_client, turn):
+    assert test_client.post("/keeps").status_code == 200
+
+
+def test_an_exception_reaches_the_test_where_the_app_is_in_testing(test_client, monkeypatch):
+    monkeypatch.setattr(app, "testing", True)
+    with pytest.raises(LookupError):
+        test_client.post("/breaks")

@@ -1,0 +1,57 @@
+"""The clients, the app's own session, and a fixture that holds a context for the whole session."""
+
+import pytest
+from shop_app import Order, create_app, db, items
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@turns
+def test_a_client_sees_the_rows_of_db_session(test_client, db_session, turn):
+    db_session.add(Order(item="vase"))
+    assert test_client.get("/orders").json() == ["vase"]
+    assert test_client.post("/orders/chair").status_code == 201
+    assert db_session.query(Order).count() == 2
+
+
+@turns
+def test_a_client_sees_the_rows_of_the_apps_session(arena_app, turn):
+    with arena_app.app_context():
+        db.session.add(Order(item="vase"))
+        db.session.commit()
+    assert arena_app.test_client().get("/orders").json == ["vase"]
+
+
+@pytest.fixture(scope="session")
+def app():
+    app = create_app()
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture(scope="module")
+def wide_client(app):
+    return app.test_client()
+
+
+@turns
+def test_the_context_of_a_session_fixture_has_a_session_for_each_test(app, turn):
+    db.session.add(Order(item="vase"))
+    db.session.commit()
+    assert app.test_client().get("/orders").json == items() == ["vase"]
+
+
+@turns
+def test_cookies_of_a_wide_client_end_with_the_test(wide_client, turn):
+    assert wide_client.get_cookie("login") is None
+    wide_client.set_cookie("login", "Sand")
+
+
+@pytest.mark.expect("A602", at="db.session.flush()")
+def test_a_transaction_that_is_left_open(app):
+    db.session.add(Order(item="vase"))
+    db.session.flush()
+
+
+def test_it_has_ended_with_its_test(app):
+    assert items() == []

@@ -1,0 +1,58 @@
+"""A sync app: every client sees the test's rows, and the test sees what requests committed."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from models import Order
+from sqlalchemy import select
+from starlette.testclient import TestClient
+from sync_app import app, maker
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+def items(session):
+    return list(session.scalars(select(Order.item).order_by(Order.id)))
+
+
+@turns
+def test_the_sync_client(test_client, db_session, turn):
+    db_session.add(Order(item="vase"))
+    assert test_client.get("/orders").json() == ["vase"]
+    assert test_client.post("/orders/chair").status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+
+
+@turns
+async def test_the_async_client(client, db_session, turn):
+    db_session.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["vase"]
+    assert (await client.post("/orders/chair")).status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+
+
+def test_the_live_server(live_server, db_session):
+    db_session.add(Order(item="vase"))
+    assert live_server.client().post("/orders/chair").status_code == 201
+    assert items(db_session) == ["vase", "chair"]
+
+
+def test_a_client_and_a_session_of_the_suite():
+    with maker() as session, TestClient(app) as client:
+        session.add(Order(item="vase"))
+        session.commit()
+        client.post("/orders/chair")
+        assert client.get("/orders").json() == items(session) == ["vase", "chair"]
+
+
+def test_requests_of_several_threads_find_what_is_pending(test_client, db_session):
+    db_session.add(Order(item="vase"))
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: test_client.get("/orders"), range(4)))
+    assert [answer.json() for answer in answers] == [["vase"]] * 4
+
+
+@pytest.mark.expect("A603", at="db.flush()")
+def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
+    test_client.post("/forgets/vase")
+    assert test_client.get("/orders").json() == []
