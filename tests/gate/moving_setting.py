@@ -20,8 +20,9 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool
+from sqlalchemy.pool import NullPool, Pool
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
+from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from pytest_arena._gate._instrument import instrument_loops
 from pytest_arena._gate.loops import _any_loop, _loop_bound
@@ -219,13 +220,18 @@ def listening(notes: list[str]) -> Iterator[None]:
 @contextmanager
 def loops_installed() -> Iterator[None]:
     """Any loop may wait for the pools that are made here, and for first connections."""
-    pool, mutex = AsyncAdaptedQueuePool._queue_class, vars(AsyncAdaptedLock)["mutex"]
+    replaced = (
+        (AsyncAdaptedQueue, "get_nowait"),
+        (AsyncAdaptedQueue, "get"),
+        (AsyncAdaptedLock, "mutex"),
+    )
+    before = [vars(owner)[name] for owner, name in replaced]
     _any_loop.install()
     try:
         yield
     finally:
-        AsyncAdaptedQueuePool._queue_class = pool
-        setattr(AsyncAdaptedLock, "mutex", mutex)  # noqa: B010 - a property of the class
+        for (owner, name), value in zip(replaced, before, strict=True):
+            setattr(owner, name, value)
 
 
 @contextmanager

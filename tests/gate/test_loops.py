@@ -7,7 +7,6 @@ queue and locks, where it must fail (the twin: it keeps the attack from going bl
 import asyncio
 import gc
 import logging
-import random
 import threading
 import weakref
 from collections import Counter, deque
@@ -26,13 +25,13 @@ from sqlalchemy.dialects.mysql.asyncmy import AsyncAdapt_asyncmy_connection
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool, StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool, StaticPool
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import AsyncAdaptedLock
-from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full, QueueCommon
+from sqlalchemy.util.queue import AsyncAdaptedQueue, QueueCommon
 
 from pytest_arena._gate.loops import _any_loop
-from pytest_arena._gate.loops._any_loop import AnyLoopMutex, AnyLoopQueue
+from pytest_arena._gate.loops._any_loop import AnyLoopMutex
 from tests.gate.moving_setting import loops_installed
 
 T = TypeVar("T")
@@ -392,32 +391,6 @@ class TestThreads:
         assert self.attack(database.engine(), plain_loops) == [{"1": 20}, {"loop": 20}]
 
     @staticmethod
-    def wake_across(queue: QueueCommon[str], loops: Loops) -> Outcomes:
-        """Give something back, in this thread, for which a loop in another one waits."""
-
-        async def get() -> str:
-            return await greenlet_spawn(queue.get)
-
-        with loops.there() as there:
-            tasks = there.call(start(1, get))
-            queue.put_nowait("item")
-            return there.call(outcomes(tasks))
-
-    def test_a_waiter_is_woken_from_another_thread_pitfall_010(self) -> None:
-        """Its loop hears of it, though it may be asleep in `select`."""
-        calls: list[str] = []
-        watched = Loops(lambda: Watched(calls))
-        assert self.wake_across(AnyLoopQueue(), watched) == ["item"]
-        assert "call_soon" not in calls
-
-    def test_a_waiter_is_woken_from_another_thread_twin_pitfall_010(self) -> None:
-        """`asyncio.Queue` lets the loop sleep on: it would wait until something else happens."""
-        calls: list[str] = []
-        watched = Loops(lambda: Watched(calls))
-        assert self.wake_across(AsyncAdaptedQueue(), watched) == ["item"]
-        assert "call_soon" in calls
-
-    @staticmethod
     def attack_while_one_stands_still(engine: AsyncEngine, loops: Loops) -> list[Counter[str]]:
         """Let one wait in a loop that stands still, and then one in a loop that runs."""
         with loops.here() as still, loops.there() as running:
@@ -441,21 +414,6 @@ class TestThreads:
         """SQLAlchemy's queue already belongs to the loop that stands still."""
         seen = self.attack_while_one_stands_still(database.engine(), plain_loops)
         assert seen == [{"loop": 1}, {"1": 1}]
-
-
-class Watched(asyncio.SelectorEventLoop):
-    """A loop that notes when another thread talks to it without waking it."""
-
-    def __init__(self, calls: list[str]) -> None:
-        super().__init__()
-        self.calls = calls
-        self.thread = threading.get_ident()
-
-    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]  # hands on whatever it gets
-        """Do as asked."""
-        if threading.get_ident() != self.thread:
-            self.calls.append("call_soon")
-        return super().call_soon(*args, **options)
 
 
 class TestCancelled:
@@ -539,38 +497,8 @@ class TestAbandoned:
     """A loop is closed while one of its tasks waits: nobody cancels the task."""
 
     @staticmethod
-    def attack(queue: QueueCommon[str], loops: Loops) -> Outcomes:
-        """Close a loop in which somebody waits; give the item back; wait for it elsewhere."""
-
-        async def get() -> str:
-            return await greenlet_spawn(queue.get)
-
-        lost = loops.factory()
-        tasks = lost.run_until_complete(start(1, get))
-        lost.close()
-        try:
-            queue.put_nowait("item")
-            with loops.here() as loop:
-                return loop.call(outcomes([get()]))
-        except RuntimeError as error:
-            return [error]
-        finally:
-            forget(tasks)
-
-    def test_an_abandoned_waiter_takes_nothing(self, loops: Loops) -> None:
-        """The item is there for the next loop, and the waiter is gone."""
-        queue: AnyLoopQueue[str] = AnyLoopQueue()
-        assert self.attack(queue, loops) == ["item"]
-        assert not queue._waiters
-
-    def test_an_abandoned_waiter_takes_nothing_twin(self, plain_loops: Loops) -> None:
-        """`asyncio.Queue` wants to wake it in its closed loop."""
-        [error] = self.attack(AsyncAdaptedQueue(), plain_loops)
-        assert "Event loop is closed" in str(error)
-
-    @staticmethod
     def attack_a_pool(engine: AsyncEngine, loops: Loops) -> list[Counter[str]]:
-        """Do the same with a pool, in a loop that another thread goes on to use."""
+        """Close a loop in which three wait; give the connection back; wait for it elsewhere."""
         lost = loops.factory()
         with loops.there() as there:
             holder = there.call(take(engine))
@@ -759,82 +687,6 @@ class TestFirstConnect:
             self.attack_a_lock(lock, loops)
 
 
-class TestAdopt:
-    """Engines that were made before the gate was there."""
-
-    @pytest.mark.parametrize("use_lifo", [False, True])
-    def test_its_idle_connections_stay(
-        self, loops: Loops, database: Database, *, use_lifo: bool
-    ) -> None:
-        """They come out in the same order as before."""
-        engine = database.engine(
-            poolclass=AsyncAdaptedQueuePool, pool_size=3, max_overflow=0, pool_use_lifo=use_lifo
-        )
-
-        async def take_all_give_back() -> list[object]:
-            taken = [await take(engine) for _ in range(3)]
-            drivers = [(await one.get_raw_connection()).driver_connection for one in taken]
-            for one in taken:
-                await one.close()
-            return drivers
-
-        with loops.here() as a:
-            before = a.call(take_all_give_back())
-        _any_loop.adopt(engine.pool)
-        with loops.here() as b:
-            after = b.call(take_all_give_back())
-            assert after == (before[::-1] if use_lifo else before)
-            assert (queue_of(engine).maxsize, queue_of(engine).use_lifo) == (3, use_lifo)
-            b.call(engine.dispose())
-
-    def test_what_is_given_back_meanwhile_arrives(self) -> None:
-        """Another thread may already be in a method of the old queue."""
-        pool = AsyncAdaptedQueuePool(nothing, pool_size=1)
-        old: Any = pool._pool
-        _any_loop.adopt(pool)
-        old.put("item", block=False)
-        item: Any = pool._pool.get(block=False)
-        assert item == "item"
-
-    def test_other_pools_stay_as_they_are(self) -> None:
-        """Adopted ones, those of threads, those without a queue, those with one of their own."""
-
-        class TheirQueue(AsyncAdaptedQueue[Any]):
-            pass
-
-        class TheirPool(AsyncAdaptedQueuePool):
-            _queue_class: type[QueueCommon[Any]] = TheirQueue
-
-        pools: list[Pool] = [
-            AsyncAdaptedQueuePool(nothing),
-            QueuePool(nothing),
-            NullPool(nothing),
-            StaticPool(nothing),
-            TheirPool(nothing),
-        ]
-        _any_loop.adopt(pools[0])
-        queues = [getattr(pool, "_pool", None) for pool in pools]
-        for pool in pools:
-            _any_loop.adopt(pool)
-        assert [getattr(pool, "_pool", None) for pool in pools] == queues
-
-
-async def cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task of the running loop."""
-    task.cancel()
-
-
-class TestInstall:
-    """What is replaced."""
-
-    def test_pools_keep_what_they_have(self, loops: Loops, database: Database) -> None:
-        """A pool with our queue works on without the rest."""
-        with loops_installed():
-            engine = database.engine()
-        attack = TestOneLoopAfterAnother.attack
-        assert attack(engine, loops) == [{"1": 5}, {"1": 5}]
-
-
 class TestFreeLocks:
     """The locks inside of one connection."""
 
@@ -870,7 +722,7 @@ class TestFreeLocks:
         assert connection._execute_mutex is other
 
     def test_a_lock_in_use_stays(self, loops: Loops) -> None:
-        """While somebody holds it, and while somebody has been woken but has not gone on."""
+        """While somebody holds it."""
         lock = asyncio.Lock()
         connection = self.Adapted(lock)
         seen = []
@@ -879,392 +731,20 @@ class TestFreeLocks:
             await lock.acquire()
             _any_loop.free_locks(connection)
             seen.append(connection._execute_mutex)
-            [waiter] = await start(1, lock.acquire)
-            lock.release()
-            assert not lock.locked()
-            _any_loop.free_locks(connection)
-            seen.append(connection._execute_mutex)
-            await waiter
             lock.release()
 
         with loops.here() as loop:
             loop.call(use())
-        assert seen == [lock, lock]
+        assert seen == [lock]
         _any_loop.free_locks(connection)
         assert connection._execute_mutex is not lock
-
-    @pytest.mark.slow
-    def test_an_abandoned_waiter_does_not_count(self, loops: Loops) -> None:
-        """Nobody waits in a closed loop."""
-        lock = asyncio.Lock()
-        lost = loops.factory()
-        lost.run_until_complete(lock.acquire())
-        tasks = lost.run_until_complete(start(1, lock.acquire))
-        lock.release()
-        lost.close()
-        connection = self.Adapted(lock)
-        _any_loop.free_locks(connection)
-        assert connection._execute_mutex is not lock
-        forget(tasks)
-
-
-@pytest.mark.parametrize("make", [AsyncAdaptedQueue, AnyLoopQueue])
-class TestQueueContract:
-    """SQLAlchemy's contract, held by its queue and by ours."""
-
-    Make = Callable[..., QueueCommon[int]]
-
-    @pytest.mark.parametrize("use_lifo, order", [(False, [1, 2, 3]), (True, [3, 2, 1])])
-    def test_order(self, make: Make, order: list[int], *, use_lifo: bool) -> None:
-        """First in first out, or last in first out."""
-        queue = make(0, use_lifo)
-        for item in (1, 2, 3):
-            queue.put_nowait(item)
-        assert [queue.get_nowait() for _ in range(3)] == order
-        assert queue.use_lifo is use_lifo
-
-    @pytest.mark.parametrize("maxsize", [0, -1])
-    def test_no_limit(self, make: Make, maxsize: int) -> None:
-        """Zero and less are no limit."""
-        queue = make(maxsize)
-        for item in range(100):
-            queue.put(item, block=False)
-        assert not queue.full()
-        assert (queue.qsize(), queue.maxsize) == (100, maxsize)
-
-    def test_empty_and_full(self, make: Make) -> None:
-        """It can be told, and trying says the same at once."""
-        queue = make(1)
-        assert (queue.empty(), queue.full(), queue.qsize()) == (True, False, 0)
-        for get in (queue.get_nowait, lambda: queue.get(False)):
-            with pytest.raises(Empty):
-                get()
-        queue.put_nowait(1)
-        assert (queue.empty(), queue.full(), queue.qsize()) == (False, True, 1)
-        for put in (queue.put_nowait, lambda item: queue.put(item, block=False)):
-            with pytest.raises(Full):
-                put(2)
-        assert queue.get(False) == 1
-
-    @pytest.mark.parametrize("seconds", [-1, 0, 0.001])
-    def test_time_is_up(self, make: Make, loops: Loops, seconds: float) -> None:
-        """Waiting ends with the same words, and leaves nothing behind."""
-        queue = make(1)
-
-        async def wait() -> None:
-            with pytest.raises(Empty):
-                await greenlet_spawn(queue.get, timeout=seconds)
-            queue.put_nowait(1)
-            with pytest.raises(Full):
-                await greenlet_spawn(queue.put, 2, timeout=seconds)
-            assert queue.get_nowait() == 1
-            queue.put_nowait(3)
-            assert queue.qsize() == 1
-
-        with loops.here() as loop:
-            loop.call(wait())
-
-    def test_what_is_there_is_not_waited_for(self, make: Make, loops: Loops) -> None:
-        """Nor is room."""
-        queue = make(1)
-
-        async def meet() -> int:
-            await greenlet_spawn(queue.put, 1, timeout=0.001)
-            return await greenlet_spawn(queue.get, timeout=0.001)
-
-        with loops.here() as loop:
-            assert loop.call(meet()) == 1
-
-    @pytest.mark.parametrize("seconds", [None, FOR_EVER])
-    def test_waiting(self, make: Make, loops: Loops, seconds: float | None) -> None:
-        """A getter waits for an item; for room no `QueuePool` does."""
-        queue = make(1)
-
-        async def meet() -> int:
-            [getter] = await start(1, lambda: greenlet_spawn(queue.get, timeout=seconds))
-            queue.put_nowait(1)
-            got: int = await getter
-            return got
-
-        with loops.here() as loop:
-            assert loop.call(meet()) == 1
-
-
-class TestQueue:
-    """What ours does beyond the contract."""
-
-    def test_who_is_late_has_a_last_look(self, loops: Loops) -> None:
-        """Time is up and the item comes in one pass: it is taken, not lost."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-
-        async def meet() -> int:
-            [getter] = await start(1, lambda: greenlet_spawn(queue.get, timeout=0))
-            got: int = await getter
-            return got
-
-        async def meet_with_an_item() -> int:
-            getter = asyncio.create_task(greenlet_spawn(queue.get, timeout=0))
-            asyncio.get_running_loop().call_soon(queue.put_nowait, 1)
-            return await getter
-
-        with loops.here() as loop:
-            assert loop.call(meet_with_an_item()) == 1
-            with pytest.raises(Empty):
-                loop.call(meet())
-        assert not queue._waiters
-
-    def test_no_timer_is_left(self) -> None:
-        """Whichever way a wait ends."""
-        timers: list[asyncio.TimerHandle] = []
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-
-        class Timed(asyncio.SelectorEventLoop):
-            def call_later(self, *args: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]  # hands on whatever it gets
-                timers.append(super().call_later(*args, **options))
-                return timers[-1]
-
-        async def meet() -> None:
-            tasks = await start(2, lambda: greenlet_spawn(queue.get, timeout=FOR_EVER))
-            tasks[0].cancel()
-            queue.put_nowait(1)
-            assert tally(await outcomes(tasks)) == {"cancelled": 1, "1": 1}
-
-        with Loops(Timed).here() as loop:
-            loop.call(meet())
-        assert [timer.cancelled() for timer in timers] == [True, True]
-
-    def test_a_newcomer_does_not_overtake(self, loops: Loops) -> None:
-        """Who gives back and takes again without a pause comes after who waits."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-        order: list[str] = []
-
-        async def take_and_give_back(name: str, rounds: int) -> None:
-            for _ in range(rounds):
-                item = await queue.aget()
-                order.append(name)
-                queue.put_nowait(item)
-
-        async def meet() -> None:
-            modest = await start(3, lambda: take_and_give_back("modest", 1))
-            queue.put_nowait(1)
-            await asyncio.gather(take_and_give_back("greedy", 3), *modest)
-
-        with loops.here() as loop:
-            loop.call(meet())
-        assert order == ["modest"] * 3 + ["greedy"] * 3
-
-    def test_a_newcomer_does_not_miss_what_is_left(self, loops: Loops) -> None:
-        """There is enough for who was told and for the newcomer, who sits behind."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-
-        async def meet() -> Outcomes:
-            [first] = await start(1, queue.aget)
-            queue.put_nowait(1)
-            queue.put_nowait(2)
-            return await outcomes([first, greenlet_spawn(queue.get)])
-
-        with loops.here() as loop:
-            assert loop.call(meet()) == [1, 2]
-
-    def test_the_first_keeps_its_place(self, loops: Loops) -> None:
-        """Who was told and finds nothing, as another loop was faster, is told first again."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-        order: list[int] = []
-
-        async def get(name: int) -> None:
-            await queue.aget()
-            order.append(name)
-
-        async def meet() -> None:
-            names = iter(range(2))
-            tasks = await start(2, lambda: get(next(names)))
-            queue.put_nowait(1)
-            queue.get_nowait()  # another thread
-            await passes(3)
-            queue.put_nowait(1)
-            queue.put_nowait(1)
-            await asyncio.gather(*tasks)
-
-        with loops.here() as loop:
-            loop.call(meet())
-        assert order == [0, 1]
-
-    def test_garbage_collection_gives_back_amid_a_get_pitfall_017(self) -> None:
-        """A collected connection comes back in whichever line of ours it happens.
-
-        Tried in a thread that may be left behind: without a reentrant guard it would never end.
-        """
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-
-        def give_back_amid() -> None:
-            with queue._guard:
-                queue.put_nowait(1)
-
-        thread = threading.Thread(target=give_back_amid, daemon=True)
-        thread.start()
-        thread.join(FOR_EVER)
-        assert queue.qsize() == 1
-
-    @pytest.mark.parametrize("amid", [1, 2, 3])
-    def test_amid_a_look_nothing_is_missed_pitfall_017(
-        self, loops: Loops, amid: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """What comes back between "nothing there" and "so I wait", at the first look or later."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue()
-        get_nowait, looks = queue.get_nowait, list[None]()
-
-        def look() -> int:
-            looks.append(None)
-            try:
-                return get_nowait()
-            finally:
-                if len(looks) == amid:
-                    queue.put_nowait(1)
-
-        async def wait() -> int:
-            asyncio.get_running_loop().call_soon(queue._wake_waiters)
-            return await queue.aget()
-
-        monkeypatch.setattr(queue, "get_nowait", look)
-        with loops.here() as loop:
-            assert loop.call(wait()) == 1
-        assert len(looks) == amid + 1
-
-    def test_outside_of_a_greenlet(self) -> None:
-        """What is there is taken; what is not cannot be waited for, as SQLAlchemy says it."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue(1)
-        queue.put(1)
-        assert queue.get() == 1
-        with pytest.raises(Exception, match="greenlet_spawn has not been called"):
-            queue.get()
-
-    @pytest.mark.slow
-    def test_nothing_is_lost_in_a_storm(self, loops: Loops) -> None:
-        """Four threads, sixty tasks, two items; a third of the waits are cancelled at random."""
-        queue: AnyLoopQueue[int] = AnyLoopQueue(2)
-        for item in range(2):
-            queue.put_nowait(item)
-
-        async def go_round(chance: random.Random) -> None:
-            for _ in range(20):
-                waiter = asyncio.ensure_future(queue.aget())
-                await passes(chance.randrange(3))
-                if chance.random() < 1 / 3:
-                    waiter.cancel()
-                with suppress(asyncio.CancelledError):
-                    item = await waiter
-                    await passes(chance.randrange(3))
-                    queue.put_nowait(item)
-
-        async def storm(seed: int) -> None:
-            chance = random.Random(seed)  # noqa: S311 - nobody is to be kept from guessing
-            await asyncio.wait_for(outcomes_of(chance), FOR_EVER)
-
-        async def outcomes_of(chance: random.Random) -> None:
-            await asyncio.gather(*(go_round(chance) for _ in range(15)))
-
-        with loops.there() as a, loops.there() as b, loops.there() as c, loops.there() as d:
-            threads = [
-                threading.Thread(target=loop.call, args=(storm(seed),))
-                for seed, loop in enumerate((a, b, c, d))
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(FOR_EVER)
-        assert sorted([queue.get_nowait(), queue.get_nowait()]) == [0, 1]
-        assert not queue._waiters
-
-
-@pytest.mark.parametrize("make", [asyncio.Lock, AnyLoopMutex])
-class TestMutexContract:
-    """The contract of `asyncio.Lock`, held by it and by ours."""
-
-    Make = Callable[[], Any]
-
-    def test_one_at_a_time_in_turn(self, make: Make, loops: Loops) -> None:
-        """First come, first served; who has just had it comes last."""
-        mutex = make()
-        order: list[str] = []
-
-        async def use(name: str, rounds: int) -> None:
-            for _ in range(rounds):
-                async with mutex:
-                    order.append(f"{name} in")
-                    await passes(2)
-                    order.append(f"{name} out")
-
-        async def meet() -> None:
-            await asyncio.gather(use("a", 2), use("b", 1), use("c", 1))
-
-        with loops.here() as loop:
-            loop.call(meet())
-        assert order == [f"{name} {way}" for name in "abca" for way in ("in", "out")]
-
-    def test_held_or_not(self, make: Make, loops: Loops) -> None:
-        """It tells, and does not let go of what nobody holds."""
-        mutex = make()
-
-        async def use() -> None:
-            assert not mutex.locked()
-            assert await mutex.acquire() is True
-            assert mutex.locked()
-            mutex.release()
-            assert not mutex.locked()
-            with pytest.raises(RuntimeError, match="Lock is not acquired"):
-                mutex.release()
-
-        with loops.here() as loop:
-            loop.call(use())
-
-    @pytest.mark.parametrize("delay", range(4))
-    def test_cancelled_as_it_comes_free(self, make: Make, loops: Loops, delay: int) -> None:
-        """The next one gets it, at whichever step of being woken the first is cancelled."""
-        mutex = make()
-
-        async def meet() -> None:
-            async def pass_on() -> None:
-                async with mutex:
-                    await passes(1)
-
-            await mutex.acquire()
-            tasks = await start(3, pass_on)
-            mutex.release()
-            await passes(delay)
-            tasks[0].cancel()
-            assert (await outcomes(tasks))[1:] == [None, None]
-            assert not mutex.locked()
-
-        with loops.here() as loop:
-            loop.call(meet())
 
 
 class TestPrivateNames:
     """Pitfall 20: what `_any_loop.py` rests on without a promise. Each test says what moved."""
 
-    def test_a_pool_makes_its_queue_from_queue_class_pitfall_020(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """`install()` replaces `AsyncAdaptedQueuePool._queue_class`."""
-
-        class Marked(AsyncAdaptedQueue[Any]):
-            pass
-
-        assert AsyncAdaptedQueuePool.__dict__.get("_queue_class") is AsyncAdaptedQueue, (
-            "AsyncAdaptedQueuePool._queue_class is not AsyncAdaptedQueue any more: install() must "
-            "find out where a pool takes its queue from, and adopt() what kind it is"
-        )
-        monkeypatch.setattr(AsyncAdaptedQueuePool, "_queue_class", Marked)
-        pool: Any = AsyncAdaptedQueuePool(nothing, pool_size=2, use_lifo=True)
-        assert isinstance(getattr(pool, "_pool", None), Marked), (
-            "a pool's _pool is not made from its _queue_class any more: install() has no effect"
-        )
-        assert (pool._pool.maxsize, pool._pool.use_lifo) == (2, True), (
-            "a queue class is called with other arguments: see AnyLoopQueue.__init__"
-        )
-
     def test_a_pool_gets_and_puts_through_pool_pitfall_020(self, database: Database) -> None:
-        """`adopt()` replaces `QueuePool._pool`."""
+        """`install()` replaces methods of the queue."""
         calls: list[tuple[object, ...]] = []
 
         class Recorder(AsyncAdaptedQueue[Any]):
@@ -1281,37 +761,9 @@ class TestPrivateNames:
         pool._pool = Recorder(1)
         asyncio.run(query(engine))
         assert calls == [("get", False, None), ("put", False)], (
-            "QueuePool uses its _pool in another way: see AnyLoopQueue.get and put, and adopt()"
+            "QueuePool uses its _pool in another way: see install()"
         )
         asyncio.run(engine.dispose())
-
-    def test_the_inside_of_sqlalchemys_queue_pitfall_020(self) -> None:
-        """`AnyLoopQueue.heir_of()` takes `AsyncAdaptedQueue._queue` apart."""
-        for use_lifo, items in ((False, deque), (True, list)):
-            inner = getattr(AsyncAdaptedQueue(1, use_lifo), "_queue", None)
-            assert isinstance(inner, asyncio.Queue), (
-                "AsyncAdaptedQueue._queue is not an asyncio.Queue any more: see heir_of()"
-            )
-            assert type(getattr(inner, "_queue", None)) is items, (
-                "asyncio.Queue keeps its items elsewhere: see heir_of()"
-            )
-
-    def test_an_asyncio_lock_waits_in_waiters_pitfall_020(self) -> None:
-        """`free_locks()` looks whether anybody does."""
-
-        async def meet() -> None:
-            lock = asyncio.Lock()
-            assert not lock._waiters, "asyncio.Lock._waiters is new: see _is_idle()"
-            await lock.acquire()
-            [waiter] = await start(1, lock.acquire)
-            found = list(lock._waiters or ())
-            assert [type(future) for future in found] == [
-                type(waiter.get_loop().create_future())
-            ], "asyncio.Lock keeps those who wait elsewhere than in _waiters: see _is_idle()"
-            lock.release()
-            await waiter
-
-        asyncio.run(meet())
 
     def test_the_first_connection_is_made_in_the_mutex_pitfall_020(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -1357,7 +809,7 @@ class TestPrivateNames:
         adapted = adapter(None, None)
         assert type(getattr(adapted, "_execute_mutex", None)) is asyncio.Lock, (
             "SQLAlchemy's adapted connections have no asyncio.Lock named _execute_mutex any more: "
-            "see _locks_of()"
+            "see free_locks()"
         )
         _any_loop.free_locks(adapted)
         assert type(getattr(adapted, "_execute_mutex", None)) is AnyLoopMutex
@@ -1380,7 +832,7 @@ class TestPrivateNames:
 
         asyncio.run(meet())
         assert used == ["acquire"], (
-            "a statement is not executed inside of _execute_mutex any more: see _locks_of()"
+            "a statement is not executed inside of _execute_mutex any more: see free_locks()"
         )
 
     def test_psycopg_executes_in_its_lock_pitfall_020(self) -> None:
@@ -1406,7 +858,7 @@ class TestPrivateNames:
         async def commit() -> None:
             connection = psycopg.AsyncConnection(Unconnected())
             assert type(getattr(connection, "lock", None)) is asyncio.Lock, (
-                "psycopg's AsyncConnection.lock is not an asyncio.Lock any more: see _locks_of()"
+                "psycopg's AsyncConnection.lock is not an asyncio.Lock any more: see free_locks()"
             )
             connection.lock = Tripwire()
             with pytest.raises(EnteredError):

@@ -168,7 +168,7 @@ class TestEnds:
         driver.terminate()
         assert setting.is_left_clean()
 
-    def test_collected_where_no_loop_runs(self, setting: Setting) -> None:
+    def test_collected_where_no_loop_runs_pitfall_017(self, setting: Setting) -> None:
         """It is closed, with asyncpg's own warning."""
         engine = setting.engine()
 

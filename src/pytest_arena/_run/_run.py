@@ -20,7 +20,6 @@ from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
-from pytest_arena._gate.loops._any_loop import adopt
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, logical_stack
 from pytest_arena._product import Held
@@ -137,8 +136,6 @@ class ArenaRun:
 
     def _find_engines(self) -> None:
         engines = known_engines.find()
-        for engine in engines:
-            adopt(engine.pool)  # the engine may have been created before the gate
         self._known.choose_first(requested_by_engines(engines))
         named = self.databases.environment.written_since()
         if named is not None:
