@@ -10,24 +10,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pytest_arena._changes import Change, Changes
-from pytest_arena._expect import deleted, inserted, updated
-from pytest_arena.errors import (
-    ArenaError,
-    ConfigError,
-    IsolationError,
-    LeakError,
-    RefusedError,
-    TemplateError,
-)
-
 if TYPE_CHECKING:
     from pytest_arena._app._client import AsyncClient, ClientAs
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._app._sync_client import TestClient
+    from pytest_arena._changes import Change, Changes
+    from pytest_arena._expect import deleted, inserted, updated
     from pytest_arena._ledger import Request
     from pytest_arena._run._facade import Arena
     from pytest_arena._run._processes import Process
+    from pytest_arena.errors import (
+        ArenaError,
+        ConfigError,
+        IsolationError,
+        LeakError,
+        RefusedError,
+        TemplateError,
+    )
     from pytest_arena.scenarios._blocks import Scenario
 
 __all__ = [
@@ -53,15 +52,27 @@ __all__ = [
 ]
 
 # The modules of lazy imports. The command `arena` imports this package, and needs no SQLAlchemy.
+# pytest imports it for each run, which may use none of them.
 _MODULES = {
     "Arena": "_run._facade",
+    "ArenaError": "errors",
     "AsyncClient": "_app._client",
+    "Change": "_changes",
+    "Changes": "_changes",
     "ClientAs": "_app._client",
+    "ConfigError": "errors",
+    "IsolationError": "errors",
+    "LeakError": "errors",
     "LiveServer": "_app._live_server",
     "Process": "_run._processes",
+    "RefusedError": "errors",
     "Request": "_ledger",
     "Scenario": "scenarios._blocks",
+    "TemplateError": "errors",
     "TestClient": "_app._sync_client",
+    "deleted": "_expect",
+    "inserted": "_expect",
+    "updated": "_expect",
 }
 
 

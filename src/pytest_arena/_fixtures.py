@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._client import AsyncClient, ClientAs
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._app._sync_client import TestClient
+    from pytest_arena._run._facade import Arena
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
@@ -37,19 +37,33 @@ __all__ = [
     "test_client_as",
 ]
 
+WAITING = "arena_waiting"  # the plugin that begins the run
+
+
+class _Runs(dict[pytest.Config, "ArenaRun"]):
+    def __missing__(self, config: pytest.Config) -> ArenaRun:
+        """Begin the run of a test that uses a fixture of pytest-arena."""
+        waiting: Any = config.pluginmanager.get_plugin(WAITING)
+        waiting.begin()
+        return self[config]
+
+
 # This dictionary is faster than a stash of pytest, which each test would read six times. Functions
 # of `atexit` need it after the session.
-RUNS: dict[pytest.Config, ArenaRun] = {}
+RUNS = _Runs()
 
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
     """Return `session` if one lifespan serves all tests, or else `function`."""
-    return "session" if RUNS[config].config.lifespan == "session" else "function"
+    run = RUNS.get(config)  # without a run no option is set
+    return "session" if run and run.config.lifespan == "session" else "function"
 
 
 @pytest.fixture(scope="session")
 def arena(pytestconfig: pytest.Config) -> Arena:
     """The test's database and app, for fixtures of any scope: see `pytest_arena.Arena`."""
+    from pytest_arena._run._facade import Arena  # noqa: PLC0415 - only runs that use a database
+
     return Arena(RUNS[pytestconfig])
 
 

@@ -66,7 +66,7 @@ def line_that_pytest_called() -> CodeLine | None:
 
 # The modules that handle audit events.
 _AUDITING = {
-    "pytest_arena._process",
+    "pytest_arena._interpreter",
     "pytest_arena._origin",
     "pytest_arena._gate._watched_files",
 }

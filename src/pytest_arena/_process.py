@@ -1,4 +1,4 @@
-"""The time, event loops, threads, audit events and imports of this process."""
+"""The time, event loops and threads of this process."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ import sys
 import threading
 import time
 from asyncio import new_event_loop
-from contextlib import (
-    ExitStack,
-    closing,
-)
+from contextlib import ExitStack, closing
 from contextvars import Context
-from functools import cache, partial, wraps
-from importlib.abc import Loader, MetaPathFinder
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_arena._interpreter import when_imported
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import FrameType, ModuleType
+    from collections.abc import Callable, Coroutine
+    from types import FrameType
     from weakref import WeakKeyDictionary, WeakSet
 
-    Change = Callable[[ModuleType], None]
-    Listener = Callable[..., object]  # gets the arguments of an audit event
 
 AnyTask = asyncio.Task[Any]
 _Answer = TypeVar("_Answer")
@@ -114,44 +109,6 @@ def context_of(task: object) -> Context:
     return Context()
 
 
-_listeners: dict[str, tuple[Listener, ...]] = {}
-
-
-def on_audit_events(
-    listeners: Mapping[str, Listener],
-) -> Callable[[], None]:
-    """Call ``listeners[event]`` with the arguments of each audit event of that name.
-
-    Return a function that removes the listeners. The events of Python:
-    https://docs.python.org/3/library/audit_events.html
-    """
-    _install_hook()
-    for event, listener in listeners.items():
-        _listeners[event] = (*_listeners.get(event, ()), listener)
-    return partial(_remove_listeners, listeners)
-
-
-def _remove_listeners(listeners: Mapping[str, Listener]) -> None:
-    for event, removed in listeners.items():
-        kept = [other for other in _listeners[event] if other is not removed]
-        _listeners[event] = tuple(kept)
-
-
-@cache
-def _install_hook() -> None:
-    # One hook serves all listeners. Python cannot remove a hook, and calls it for each event of the
-    # process, six times in an empty test.
-    # The method is bound here, because the interpreter may clear module globals at its exit.
-    listeners_of = _listeners.get
-
-    def hook(event: str, args: tuple[object, ...]) -> None:
-        __tracebackhide__ = True  # the traceback of a refusal ends at the user's line
-        for listener in listeners_of(event, ()):
-            listener(*args)
-
-    sys.addaudithook(hook)
-
-
 def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
     """Call ``listener(path, exists=…)`` after each call of ``os.stat`` by Python code.
 
@@ -195,29 +152,6 @@ def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
         loop.run_until_complete(coroutine)
 
 
-def when_imported(name: str, change: Change) -> None:
-    """Call ``change`` with the module of this name: now if it is loaded, and at each later load.
-
-    Several changes of a module are called in the order in which they were registered. A reload,
-    and an import after the removal from ``sys.modules``, are new loads.
-    """
-    _finder.changes.setdefault(name, []).append(change)
-    # In front of all other finders, such as pytest's or a tracer's.
-    others = [finder for finder in sys.meta_path if finder is not _finder]
-    sys.meta_path[:] = [_finder, *others]
-    module = sys.modules.get(name)
-    if module is None:
-        return
-    package = name.partition(".")[0]
-    is_incomplete = getattr(module.__spec__, "_initializing", False)
-    if is_incomplete and package != name:
-        # The import of the module began before. It ends when the package is imported.
-        changes = _finder.changes.setdefault(package, [])
-        changes.append(lambda _package: change(sys.modules[name]))
-        return
-    change(module)
-
-
 def send_to_spawned(make: Callable[[], list[object]]) -> None:
     """Send the objects that ``make`` returns to each process that multiprocessing spawns.
 
@@ -238,59 +172,3 @@ def send_to_spawned(make: Callable[[], list[object]]) -> None:
         module.get_preparation_data = get_preparation_data
 
     when_imported("multiprocessing.spawn", change)
-
-
-class _Finder(MetaPathFinder):
-    """Finds modules with the finders after this one, and adds the changes to their loaders."""
-
-    def __init__(self) -> None:
-        self.changes: dict[str, list[Change]] = {}
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
-    ) -> ModuleSpec | None:
-        """Return the spec of the other finders, with a loader that calls the changes."""
-        changes = self.changes.get(name)
-        if changes is None:
-            return None
-        for finder in list(sys.meta_path):
-            if finder is self or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, changes)
-                return spec
-        return None
-
-
-class _Loader(Loader):
-    """Loads as another loader does. The module gets the other loader as its ``__loader__``."""
-
-    def __init__(self, loader: Any, changes: list[Change]) -> None:
-        self._loader = loader
-        self._changes = changes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Let the other loader create the module."""
-        spec.loader = self._loader
-        try:
-            module: ModuleType | None = self._loader.create_module(spec)
-        finally:
-            spec.loader = self
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Let the other loader run the module, then call the changes."""
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        for change in tuple(self._changes):
-            change(module)
-
-
-_finder = _Finder()

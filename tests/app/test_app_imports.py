@@ -46,7 +46,7 @@ run = AppRun(app, hooks=Hooks(), lifespan=False)
 """
 
 
-KNOWN = {"_app", "_config", "_ledger", "_origin", "_process", "_values", "errors"}
+KNOWN = {"_app", "_config", "_interpreter", "_ledger", "_origin", "_process", "_values", "errors"}
 
 
 def test_the_package_imports_no_higher_package() -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena import _process
-from pytest_arena._process import when_imported
+from pytest_arena import _interpreter
+from pytest_arena._interpreter import when_imported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / NAME / "inner.py").write_text("value = 'original'\n\ndef f():\n    return value\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setattr(_process._finder, "changes", {})
+    monkeypatch.setattr(_interpreter._finder, "changes", {})
     for name in (NAME, f"{NAME}.inner"):
         monkeypatch.setitem(sys.modules, name, sys)  # so that it is taken out again
         del sys.modules[name]
@@ -90,13 +90,13 @@ def test_the_finder_stands_in_front_once() -> None:
     when_imported(NAME, change)
     sys.meta_path.insert(0, sys.meta_path[-1])
     when_imported(f"{NAME}.inner", change)
-    assert sys.meta_path[0] is _process._finder
-    assert sys.meta_path.count(_process._finder) == 1
+    assert sys.meta_path[0] is _interpreter._finder
+    assert sys.meta_path.count(_interpreter._finder) == 1
 
 
 def test_a_module_whose_import_has_begun_is_changed_with_its_package(tmp_path: Path) -> None:
     """An import of the inner module registers the change: the module has no value yet."""
-    registers = f"sys.modules['pytest_arena._process'].when_imported('{NAME}.inner', change)"
+    registers = f"sys.modules['pytest_arena._interpreter'].when_imported('{NAME}.inner', change)"
     code = (
         f"import sys\nfrom tests.gate.test_imports import change\n{registers}\nvalue = 'original'\n"
     )

@@ -45,17 +45,6 @@ def test_it():
 def test_again():
     assert app.names(app.engine) == []
 """
-OF_HOLDER = """
-import app
-
-def test_it():
-    with app.HOLDER as holder:
-        assert holder.scalars(app.select(app.Dancer.name)).all() == []
-        holder.execute(app.insert(app.Dancer).values(name="Ghost"))
-        holder.commit()
-"""
-
-
 OF_ASYNC = """
 import app
 
@@ -74,33 +63,21 @@ def run_py(example: Example, uses: str) -> Example:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "use, test",
-    [
-        ("engine", TEST),
-        ("held", OF_HOLDER.replace("HOLDER", "held")),
-        ("session", OF_HOLDER.replace("HOLDER", "session")),
-    ],
-)
-def test_an_engine_that_was_used_before_pytest_reaches_the_tests_database(
-    tmp_path: Path, use: str, test: str
-) -> None:
-    """An idle connection, one that is checked out, and one of a session that has read."""
-    example = run_py(small_example(tmp_path, test_it=test), USES[use])
+def test_an_engine_that_was_used_before_pytest_reaches_the_tests_database(tmp_path: Path) -> None:
+    """Its idle connection is dropped."""
+    example = run_py(small_example(tmp_path, test_it=TEST), USES["engine"])
+    with untouched(example):
+        example.python("run.py").expect(passed=2).never_says("refused", "before pytest began")
+
+
+@pytest.mark.parametrize("use", ["held", "session"])
+def test_a_connection_in_use_from_before_pytest_is_refused(tmp_path: Path, use: str) -> None:
+    """Also that of a session that has read."""
+    example = run_py(small_example(tmp_path, test_it=TEST), USES[use])
     with untouched(example):
         run = example.python("run.py")
-        run.expect(passed=2 if use == "engine" else 1)
-        run.never_says("refused", "before pytest began")
-
-
-def test_a_transaction_from_before_pytest_is_named(tmp_path: Path) -> None:
-    """Whoever holds it has to roll back; the developer's file gets nothing of the test."""
-    test = OF_HOLDER.replace("HOLDER", "held")
-    uses = USES["held"] + "; app.held.scalars(select(app.Dancer)).all()"
-    example = run_py(small_example(tmp_path, test_it=test), uses)
-    with untouched(example):
-        run = example.python("run.py").expect(1, failed=1)
-        run.says("dev.db was in a transaction before pytest began", "PendingRollbackError")
+    assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
+    run.says("dev.db is open since before pytest began", "[A101]")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import unittest
 from app import add, engine
 
 
-def {of_module}():
+def setup_module():
     add(engine, "Module")
 
 
@@ -39,13 +39,12 @@ class TestUnit(unittest.TestCase):
 """
 
 
-@pytest.mark.parametrize("of_module", ["setUpModule", "setup_module"])
-def test_a_set_up_function_has_its_name_in_the_story(tmp_path: Path, of_module: str) -> None:
+def test_a_set_up_function_has_its_name_in_the_story(tmp_path: Path) -> None:
     """Not the name of the fixture that pytest makes of it."""
-    example = small_example(tmp_path, test_it=SETUPS.format(of_module=of_module))
+    example = small_example(tmp_path, test_it=SETUPS)
     run = example.run("-W", "ignore").expect(1, failed=2)
     run.says(
-        f"{of_module} of test_it.py dancers +1",
+        "setup_module of test_it.py dancers +1",
         "setup_class of test_it.py::TestPlain dancers +1",
         "setUpClass of test_it.py::TestUnit dancers +1",
     )

@@ -15,6 +15,7 @@ from pytest_arena._app import _app_errors
 from pytest_arena._app import _exchange as exchanges
 from pytest_arena._app._app_state import WIDE_CLIENTS
 from pytest_arena._app._raised import note_handled, note_raised, watch_logged_errors
+from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import Request
 from pytest_arena._origin import (
     REQUEST,
@@ -23,11 +24,7 @@ from pytest_arena._origin import (
     watch_background_work,
     watch_failures,
 )
-from pytest_arena._process import (
-    replace_attribute,
-    running_loop,
-    when_imported,
-)
+from pytest_arena._process import replace_attribute, running_loop
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pytest
 from pytest_arena._changes import is_secret
 from pytest_arena._cli._control_server import TOKEN, Command, ControlServer
 from pytest_arena._config._load import load_attribute
-from pytest_arena._fixtures import RUNS, start_live_server
+from pytest_arena._fixtures import RUNS, WAITING, start_live_server
 from pytest_arena._report import STORY, server_sections, story_lines, users_trace
 from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError, redact
@@ -92,7 +92,7 @@ class LevelServer:
         Raises:
             pytest.UsageError: pytest-arena is switched off.
         """
-        if config not in RUNS:
+        if not config.pluginmanager.has_plugin(WAITING):
             raise pytest.UsageError("pytest-arena is switched off for this run")
 
     @pytest.hookimpl(tryfirst=True)

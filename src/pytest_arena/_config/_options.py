@@ -191,3 +191,16 @@ FLAGS: dict[str, dict[str, Any]] = {
         "passes in spite of a fault makes its scenario HOLLOW.",
     },
 }
+MARKERS = (
+    (
+        "arena(isolation='copy', keep='failed', seed=False, schema=False): settings of this test's "
+        "database. isolation is how pytest-arena restores it. keep is when to keep a copy (never, "
+        "failed, always). seed=False leaves out the rows of arena_seed. schema=False gives an "
+        "empty database, for tests of migrations."
+    ),
+    (
+        "scenario(name, spec='', row={}): the test proves this scenario of arena_specs. name is "
+        "its name, 'Feature :: name' or '@ID'. spec is its file. row is one row of the examples "
+        "of an outline. Without arena_specs the marker does nothing."
+    ),
+)

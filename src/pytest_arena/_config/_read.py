@@ -10,12 +10,7 @@ from typing import Any
 import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
-from pytest_arena._config._options import (
-    ISOLATIONS,
-    KEEPS,
-    OPTIONS,
-    Option,
-)
+from pytest_arena._config._options import ISOLATIONS, KEEPS, OPTIONS, Option
 from pytest_arena._config._supported import FILE_PRODUCTS, FILES, product_of
 from pytest_arena.errors import ConfigError, redact_url
 
@@ -320,19 +315,6 @@ def _check_scenarios(config: Config) -> None:
             )
 
 
-MARKERS = (
-    (
-        "arena(isolation='copy', keep='failed', seed=False, schema=False): settings of this test's "
-        "database. isolation is how pytest-arena restores it. keep is when to keep a copy (never, "
-        "failed, always). seed=False leaves out the rows of arena_seed. schema=False gives an "
-        "empty database, for tests of migrations."
-    ),
-    (
-        "scenario(name, spec='', row={}): the test proves this scenario of arena_specs. name is "
-        "its name, 'Feature :: name' or '@ID'. spec is its file. row is one row of the examples "
-        "of an outline. Without arena_specs the marker does nothing."
-    ),
-)
 _MARKER_ARGUMENTS = ("isolation", "keep", "seed", "schema")
 
 

@@ -106,13 +106,14 @@ class Databases:
         ledger: Ledger,
         connections: Registry,
         temporary: Callable[[], Path | None],
+        waited_since: float | None = None,
     ) -> None:
         self.config = config
         self.ledger = ledger
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config, temporary)
-        self.early = EarlyChanges(self.files)
+        self.early = EarlyChanges(self.files, waited_since)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.children = Children(ledger, self.known)

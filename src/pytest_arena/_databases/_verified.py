@@ -243,12 +243,12 @@ _NEXT = (
 class EarlyChanges:
     """Finds changes between the start of this process and the installation of the gate."""
 
-    def __init__(self, files: AllowedFiles) -> None:
+    def __init__(self, files: AllowedFiles, waited_since: float | None) -> None:
         self._files = files
-        self._began = _start_of_process()
+        self._began = waited_since or _start_of_process()
         self._ended = time.time()
-        # A script that calls pytest.main() may fill the databases on purpose.
-        self._is_called_by_script = user_line() is not None
+        # A script that calls pytest.main() may fill the databases on purpose, before that.
+        self._is_called_by_script = waited_since is None and user_line() is not None
         self._servers: list[str] = []
 
     def note_connected(self) -> None:

@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 from pytest_arena._config._load import is_library, project_modules
 from pytest_arena._config._supported import FILE_FORMAT
 from pytest_arena._gate._listeners import CHILD_EVENTS, child_of_event
+from pytest_arena._interpreter import on_audit_events
 from pytest_arena._origin import is_own
-from pytest_arena._process import on_audit_events, on_stat
+from pytest_arena._process import on_stat
 from pytest_arena._values import counted
 
 if TYPE_CHECKING:
@@ -412,7 +413,7 @@ def _is_of_arena(frame: FrameType) -> bool:
     return name.startswith("pytest_arena.")
 
 
-_RECORDERS = {__name__, on_audit_events.__module__}
+_RECORDERS = {__name__, on_audit_events.__module__, on_stat.__module__}
 
 
 def _is_by_arena() -> bool:

@@ -123,12 +123,13 @@ def left_in_connection(line: object) -> str:
     )
 
 
-def early_transaction(name: str) -> str:
-    """Return the note for a transaction that was open when the gate was installed."""
-    return (
-        f"a connection to {name} was in a transaction before pytest began. pytest-arena has closed "
-        "the connection, because it does not reach the test's database. Its next statement fails. "
-        "Commit or roll back before you call pytest.main()"
+def early_connection(name: str) -> ConfigError:
+    """Return the error for a connection that was in use when the gate was installed."""
+    return ConfigError(
+        f"a connection to {name} is open since before pytest began",
+        why="it does not reach the test's database",
+        cause="the script that calls pytest.main(), or a plugin that pytest loads early",
+        fix="connection.close()   (or session.close()) before pytest begins",
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Connection, Dialect, Engine
 
 from pytest_arena._gate._engines import requested_by_engine
-from pytest_arena._gate._orm_sessions import held_by_sessions
+from pytest_arena._gate._gate_notes import early_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -176,13 +176,11 @@ known_engines = KnownEngines()
 
 
 def watch_engines(note: Callable[[Engine], None]) -> None:
-    """Call ``note`` with each existing engine, and from now on with each new engine.
+    """Call ``note`` with each new engine.
 
     SQLAlchemy has no event for a new engine, so this wraps `Dialect.engine_created`. It cannot wrap
     `Engine.__init__`, because ``create_engine`` reads its signature.
     """
-    for engine in _existing_engines():
-        note(engine)
     dispose = Engine.dispose
 
     @wraps(dispose)
@@ -202,35 +200,30 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
 
 
-def end_early_connections(is_allowed: Callable[[str], bool]) -> list[str]:
-    """Close connections that engines opened before the gate was installed, so that they reconnect.
+def drop_early_connections(
+    engines: Iterable[Engine], is_allowed: Callable[[str], bool]
+) -> None:
+    """Drop idle connections that engines opened before the gate, so that they reconnect.
 
-    Connections to a database in memory stay open, because the database would end with them. Return
-    the databases of connections that were in a transaction.
+    Connections to a database in memory stay open, because the database would end with them.
+
+    Raises:
+        ConfigError: a connection is in use.
     """
     names = {}
-    for engine in known_engines.find():
+    for engine in engines:
         requested = requested_by_engine(engine)
         if requested is not None and requested.name and not is_allowed(requested.name):
             names[engine] = requested.name
-            # `dispose` would close async connections, which needs a greenlet.
-            pool: Any = engine.pool
-            pool._invalidate(None, _checkin=False)  # noqa: SLF001 - no public name
-    if not names:
-        return []
     # SQLAlchemy does not list the connections that are checked out.
-    holders = [
-        referrer
-        for referrer in gc.get_referrers(Connection)
-        if issubclass(type(referrer), Connection) and referrer.engine in names
-    ]
-    for holder in holders:
-        if not holder.closed:
-            holder.invalidate()
-    for session, holder in held_by_sessions():
-        if holder in holders:
-            session.rollback()
-    return [names[holder.engine] for holder in holders if holder.in_transaction()]
+    for holder in gc.get_referrers(Connection) if names else ():
+        is_connection = issubclass(type(holder), Connection)
+        if is_connection and holder.engine in names and not holder.closed:
+            raise early_connection(names[holder.engine])
+    for engine in names:
+        # `dispose` would close async connections, which needs a greenlet.
+        pool: Any = engine.pool
+        pool._invalidate(None, _checkin=False)  # noqa: SLF001 - no public name
 
 
 def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
@@ -240,24 +233,15 @@ def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
     return [by_age[age] for age in sorted(by_age)]
 
 
-def _existing_engines() -> list[Engine]:
+def existing_engines() -> list[Engine]:
     """Return the existing engines from the garbage collector, the oldest first.
 
     Costs some ten milliseconds.
     """
+    # Objects of one generation have the order of their creation. A garbage collection may move an
+    # engine to another generation during the search.
+    candidates = [*itertools.chain.from_iterable(map(gc.get_objects, (2, 1, 0)))]
+    candidates += gc.get_referrers(Engine)
     # `isinstance` would read `__class__` of a lazy proxy, which may raise or load something.
-    engines = {}
-    for referrer in gc.get_referrers(Engine):
-        if issubclass(type(referrer), Engine):
-            engines[id(referrer)] = referrer
-    if len(engines) <= 1:
-        return list(engines.values())
-    # Objects of one generation have the order of their creation.
-    oldest_first: list[Engine] = []
-    for generation in (2, 1, 0):
-        for candidate in gc.get_objects(generation):
-            engine = engines.pop(id(candidate), None)
-            if engine is not None:
-                oldest_first.append(engine)
-    # A garbage collection may move an engine to another generation during the search.
-    return [*oldest_first, *engines.values()]
+    engines = [one for one in candidates if issubclass(type(one), Engine)]
+    return [*dict.fromkeys(engines)]

@@ -19,7 +19,8 @@ from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
 from pytest_arena._gate._instrument import instrument, read_statements
 from pytest_arena._gate._known_engines import (
-    end_early_connections,
+    drop_early_connections,
+    existing_engines,
     known_engines,
     watch_engines,
 )
@@ -34,8 +35,9 @@ from pytest_arena._gate.writes._lost_writes import (
     watch_closed_sessions,
     watch_invalidated_connections,
 )
+from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import is_own
-from pytest_arena._process import on_audit_events, send_to_spawned, when_imported
+from pytest_arena._process import send_to_spawned
 from pytest_arena._product import (
     UNNAMED,
     Core,
@@ -371,20 +373,29 @@ class Gate:
 _gates: list[Gate] = []
 
 
-def install(core: Resolver, registry: Registry) -> Gate:
+def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
     """Install the gate until the process ends.
 
-    An inner run in this process (pytester) installs another gate on top.
+    An inner run in this process (pytester) installs another gate on top. ``has_engines`` says
+    whether engines may exist already.
+
+    Raises:
+        ConfigError: an engine has a connection in use.
     """
     gate = Gate(core, registry)
     if _gates:
         gate.begin_inner_run()
+        _gates.append(gate)
+        return gate
+    engines = existing_engines() if has_engines else []
+    drop_early_connections(engines, core.files.is_allowed)
     _gates.append(gate)
+    for engine in engines:
+        _remember(engine)
     _listen()
     return gate
 
 
-@cache
 def _listen() -> None:
     """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
     _any_loop.install()
@@ -406,9 +417,6 @@ def _listen() -> None:
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
-    core = _gates[-1].core
-    for name in end_early_connections(core.files.is_allowed):
-        core.ledger.note(_gate_notes.early_transaction(name))
 
 
 def _remember(engine: Engine) -> None:

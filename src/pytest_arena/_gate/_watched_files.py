@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_FORMAT, FILES
+from pytest_arena._interpreter import on_audit_events
 from pytest_arena._origin import cause_of_connection, is_called_by_user, is_own
-from pytest_arena._process import on_audit_events
 from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import SUPPORTED
-from pytest_arena._process import send_to_spawned, when_imported
+from pytest_arena._interpreter import when_imported
+from pytest_arena._process import send_to_spawned
 
 if TYPE_CHECKING:
     from pytest_arena._values import Address

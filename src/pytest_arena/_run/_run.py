@@ -67,15 +67,21 @@ class ArenaRun:
         *,
         temporary: Callable[[], Path | None],
         watch: Callable[[ArenaRun], Watcher] | None = None,
+        waited_since: float | None = None,
+        has_engines: bool = True,
     ) -> None:
         self.config = config
         self.ledger = ledger
         self.watcher = watch(self) if watch is not None else None
         self.connections = Registry()
-        self.databases = Databases(config, ledger, self.connections, temporary)
+        self.databases = Databases(
+            config, ledger, self.connections, temporary, waited_since
+        )
         self._known = self.databases.known
         self.current = Current(self.databases)
-        self.gate = gates.install(self.databases, self.connections)
+        self.gate = gates.install(
+            self.databases, self.connections, has_engines=has_engines
+        )
         self.databases.early.note_connected()
         self.tasks = Tasks()
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)

@@ -13,8 +13,8 @@ from functools import cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_arena._interpreter import when_imported
 from pytest_arena._origin import REQUEST, WORK
-from pytest_arena._process import when_imported
 from pytest_arena._product import (
     ConnectTarget,
     Core,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._process import on_audit_events
+from pytest_arena._interpreter import on_audit_events
 from pytest_arena._product import Held, discard, nothing
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql

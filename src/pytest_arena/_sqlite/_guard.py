@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
 
-from pytest_arena import _process
+from pytest_arena._interpreter import on_audit_events
 from pytest_arena._origin import logical_stack
 from pytest_arena._product import RequestedDatabase
 from pytest_arena._sqlite import _messages as messages
@@ -111,7 +111,7 @@ def watch_raw_connections(core: Callable[[], Core | None]) -> None:
     hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is also
     wrapped, because a hook cannot guard the connection that does not exist yet.
     """
-    _process.on_audit_events({"sqlite3.connect": partial(_admit, core)})
+    on_audit_events({"sqlite3.connect": partial(_admit, core)})
     connect = _guarded_connect(core)
     # A reload of sqlite3 takes its functions from _sqlite3.
     for module in (sqlite3, sqlite3.dbapi2, _sqlite3):

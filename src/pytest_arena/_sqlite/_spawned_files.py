@@ -7,7 +7,8 @@ from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
-from pytest_arena._process import send_to_spawned, when_imported
+from pytest_arena._interpreter import when_imported
+from pytest_arena._process import send_to_spawned
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from functools import cache, partial, wraps
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_arena._interpreter import when_imported
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql.drivers._missing_ids import (
     ID_QUERY,
@@ -37,7 +38,6 @@ from pytest_arena._mysql.drivers._texts_in_variables import (
     queries_for_texts,
 )
 from pytest_arena._origin import is_own
-from pytest_arena._process import when_imported
 from pytest_arena._product._admission import (
     UNWATCHED,
     Admission,

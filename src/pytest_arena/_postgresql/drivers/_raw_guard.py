@@ -14,6 +14,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from pytest_arena._interpreter import when_imported
 from pytest_arena._origin import IN_SESSION_LIFESPAN, cause_of_connection, is_own
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._arguments import PostgreSQLTarget
@@ -25,7 +26,6 @@ from pytest_arena._postgresql.drivers._statements import (
     replace_function,
     watching_class,
 )
-from pytest_arena._process import when_imported
 from pytest_arena._product._admission import (
     UNWATCHED,
     Admission,

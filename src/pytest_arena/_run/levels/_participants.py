@@ -6,7 +6,7 @@ import gc
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._product import Database, Held, Isolation, raw_transactions
@@ -31,31 +31,6 @@ _Answer = TypeVar("_Answer")
 _PATIENCE = 0.1
 _PATIENCE_WITH_OTHERS = 1.0
 _STEP = 0.002
-
-
-class LevelHooks(Protocol):
-    """Hooks by which a project restores state outside of its databases.
-
-    For example a cache in the process's memory, or data of another service.
-    """
-
-    def pytest_arena_enter(self, level: Level) -> object:
-        """Called when the level of a test or of a wider fixture begins.
-
-        ``level.name`` is the name of the test or the fixture. ``level.is_test`` is False for a
-        fixture.
-
-        Example::
-
-            def pytest_arena_enter(level):
-                limiter.reset()
-        """
-
-    def pytest_arena_leave(self, level: Level) -> object:
-        """Called when a level ends, before pytest-arena restores the databases.
-
-        If the hook raises, the test fails. pytest-arena still restores the databases.
-        """
 
 
 class HookParticipant:

@@ -1,0 +1,672 @@
+"""pytest's hooks in a run that uses databases.
+
+`plugin.py` calls the functions without a name of pytest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import os
+import re
+import sys
+import unittest
+from contextlib import contextmanager, suppress
+from functools import partial
+from traceback import format_exc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from pytest_arena import _fixtures, _others, _report
+from pytest_arena._app._kind import is_frameworks_app
+from pytest_arena._config._load import is_library
+from pytest_arena._config._read import Config, check_cache, load_config, marker_values
+from pytest_arena._fixtures import RUNS
+from pytest_arena._ledger import Ledger
+from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
+from pytest_arena._process import interrupted, running_loop
+from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._run import ArenaRun, conducted
+from pytest_arena._run._summary import FactsOfProcesses, summarize
+from pytest_arena._values import CodeLine, Plan, Stage
+from pytest_arena.errors import ArenaError, causes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from pathlib import Path
+
+    from pytest_arena._run._explanations import Statement
+    from pytest_arena.scenarios._plugin import Scenarios
+
+
+PLAN = pytest.StashKey[Plan]()
+WIDE = pytest.StashKey[dict[object, WideFixture]]()
+FACTS = pytest.StashKey[FactsOfProcesses]()
+SCENARIOS = pytest.StashKey["Scenarios | None"]()
+
+
+def start(
+    config: pytest.Config,
+    *,
+    names: Iterable[str],
+    temporary: Callable[[], Path | None],
+    waited_since: float | None,
+    has_engines: bool,
+) -> None:
+    """Read the options and install the gate, before pytest imports the user's code.
+
+    ``names`` are those that the configuration file sets. ``temporary`` returns pytest's temporary
+    folder, if it exists. ``waited_since`` is the time at which the plugin began to wait for the
+    import of SQLAlchemy or of a driver, None if it did not wait. ``has_engines`` says whether
+    engines may exist already.
+
+    Raises:
+        pytest.UsageError: an option is wrong.
+    """
+    scenarios = None
+    with _usage_errors():
+        options = _load_config(config, names)
+        if options.has_scenarios:
+            scenarios = _create_scenarios(config, options)
+    config.stash[SCENARIOS] = scenarios
+    watch = scenarios.watch if scenarios is not None else None
+    with _usage_errors():
+        run = ArenaRun(
+            options,
+            Ledger(),
+            config.hook,
+            temporary=temporary,
+            watch=watch,
+            waited_since=waited_since,
+            has_engines=has_engines,
+        )
+    RUNS[config] = run
+    config.stash[WIDE] = {}
+    atexit.register(_write_late_faults, config)
+    atexit.register(run.finish)  # if the session never finishes
+    with _usage_errors():
+        run.databases.environment.redirect()  # needs the gate
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Raise errors of pytest-arena as UsageError, which pytest shows without a traceback."""
+    try:
+        yield
+    except ArenaError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
+    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
+
+    require_extra(options.place("specs"))
+    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
+
+    return Scenarios(config, options)
+
+
+def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
+    arguments = vars(config.known_args_namespace).items()
+    flags = {
+        name.removeprefix("arena_"): value
+        for name, value in arguments
+        if name.startswith("arena_")
+    }
+    options = load_config(
+        flags=flags,
+        environ=os.environ,
+        ini=config.getini,
+        root=config.rootpath,
+        file=config.inipath,
+        names=names,
+    )
+    check_cache(options)
+    return options
+
+
+def _write_late_faults(config: pytest.Config) -> None:
+    for text in dict.fromkeys(_late_faults(config)):
+        sys.stderr.write(f"arena: {text}\n")
+
+
+def _late_faults(config: pytest.Config) -> list[str]:
+    run = RUNS[config]
+    texts = [str(error) for error in run.ledger.unreported("")]
+    if FACTS in config.stash:
+        texts += config.stash[FACTS].changed_late(run.databases)
+    return texts
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the plugins of this run."""
+    from_controller = getattr(config, "workerinput", {}).get("arena")
+    if from_controller:  # this process is a worker of pytest-xdist
+        databases = RUNS[config].databases
+        for path, state in from_controller["files"].items():
+            databases.files.first_seen[os.fsdecode(path)] = state
+    # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
+    ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
+    config.addinivalue_line("filterwarnings", ignored)
+    facts = FactsOfProcesses(config, RUNS[config].ledger)
+    config.stash[FACTS] = facts
+    if facts.travel:
+        config.pluginmanager.register(facts, "arena_facts")
+    scenarios = config.stash[SCENARIOS]
+    if scenarios is not None:
+        config.pluginmanager.register(scenarios, "arena_scenarios")
+        for name, plugin in scenarios.more_plugins():
+            config.pluginmanager.register(plugin, name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Read the specifications before the collection and before xdist's workers start.
+
+    Raises:
+        pytest.UsageError: no specification exists, or a specification is wrong.
+    """
+    scenarios = session.config.stash[SCENARIOS]
+    if scenarios is not None:
+        with _usage_errors():
+            scenarios.read()
+
+
+def check_collection(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Import and check the objects that options name. Read the markers of each test."""
+    run = RUNS[config]
+    try:
+        run.check()
+        for item in items:
+            _others.refuse_fork(item)
+            item.stash[PLAN] = _plan_of(item, run)
+        if not run.config.specs:
+            _note_unused_markers(items, run)
+    except ArenaError as error:
+        if not config.stash[FACTS].send_mistake(str(error)):
+            raise pytest.UsageError(str(error)) from None
+        items.clear()
+
+
+def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
+    marked = [item for item in items if item.get_closest_marker("scenario")]
+    subject = f"{len(marked)} tests with pytest.mark.scenario prove"
+    if len(marked) == 1:
+        subject = "1 test with pytest.mark.scenario proves"
+    if marked:
+        run.ledger.note(f"{subject} nothing: arena_specs is not set")
+
+
+def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
+    _, index, _ = item.location
+    line = CodeLine(str(item.path), (index or 0) + 1)
+    values: dict[str, Any] = {}
+    # `iter_markers` yields the innermost marker first. It overrides the others.
+    for marker in reversed(list(item.iter_markers("arena"))):
+        values.update(marker_values(marker.args, marker.kwargs, place=str(line)))
+    _, _, function = _others.own_function(item)
+    is_async = inspect.iscoroutinefunction(function)
+    stage = Stage.SEEDED
+    if not values.get("schema", True):
+        stage = Stage.EMPTY
+    elif not values.get("seed", True):
+        stage = Stage.SCHEMA
+    return Plan(
+        name=item.nodeid,
+        isolation=values.get("isolation", run.config.isolation),
+        keep=values.get("keep", run.config.keep),
+        stage=stage,
+        is_async=is_async,
+        starts_app=_others.starts_app(item, is_async=is_async),
+        needs_database=_others.uses_our_fixture(item),
+    )
+
+
+# One test.
+
+
+def open_test(item: pytest.Item) -> None:
+    """Begin the test. No connection is opened yet."""
+    run = RUNS[item.config]
+    plan = item.stash.get(PLAN, None)
+    run.open(
+        plan or _plan_of(item, run),
+        partial(_client_options, item),
+        partial(_use_app, item),
+    )
+    wide = item.config.stash[WIDE]
+    if wide and hasattr(item, "callspec"):
+        _finish_outdated(item, wide)
+    if run.watcher is not None:
+        scenarios = item.config.stash[SCENARIOS]
+        if scenarios is not None:
+            scenarios.begin(item)
+
+
+def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
+    """Tear down wider fixtures for which the test has another parameter.
+
+    pytest would do so later, after the set-up of fixtures whose levels are above.
+    """
+    for fixture in list(wide):
+        is_parametrized = fixture.argname in item.callspec.params
+        # Finishing a fixture also finishes its dependent fixtures.
+        is_set_up = fixture in wide
+        if is_parametrized and is_set_up and _others.is_outdated(item, fixture):
+            wide[fixture].finish()
+
+
+def _client_options(item: pytest.Item) -> Any:
+    """Return the value of the fixture `client_options`, also if the test does not request it."""
+    # The session fixture `arena` cannot request the function fixture `client_options`.
+    request = getattr(item, "_request", None)
+    return request.getfixturevalue("client_options") if request else {}
+
+
+def _use_app(item: pytest.Item, *, for_client: bool = False) -> None:
+    """Create the test's app before the test opens a session, so that the app starts first.
+
+    A lifespan for the whole session starts before the first client.
+    """
+    request = getattr(item, "_request", None)
+    if request is None:
+        return
+    if for_client:
+        _fixtures.use_app_of(request)
+        return
+    # An async `arena_app` of the suite cannot be set up inside a running loop.
+    if running_loop() is None or _others.has_our_app(item):
+        _fixtures.use_app_early(request)
+
+
+def _use_suites_app(item: object, request: Any) -> None:
+    """Make ``arena.client()`` use an `arena_app` of the suite."""
+    if _others.overrides_app(item):
+        # The call fails in a fixture that the suite's `arena_app` requests.
+        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
+            _fixtures.use_app_of(request)
+
+
+def pytest_enter_pdb(config: pytest.Config) -> None:
+    """Print the command that opens the test's database."""
+    for command in RUNS[config].ways_to_look():
+        line = f"arena: the test's database, as it is now: {command}"
+        config.get_terminal_writer().line(line)
+
+
+def call_test(item: pytest.Item) -> Generator[None, object, object]:
+    """Enter the test's level, and call its function."""
+    run = RUNS[item.config]
+    test = run.current.test
+    if test is None:
+        return (yield)
+    if not test.has_level:
+        _prepare(item.config, run)
+        run.fixtures.enter_test()
+    test.end_set_up()
+    previous = WORK.get()
+    WORK.set(test.late_work.own)
+    try:
+        request = getattr(item, "_request", None)
+        if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
+            _use_suites_app(item, request)
+        if not test.plan.is_async:
+            return (yield)  # pytest calls the function unchanged
+        with _replace_function(item, run):
+            return (yield)
+    except BaseException as error:
+        # Otherwise the loop could wait for a statement for ever.
+        if _others.is_interruption(error):
+            run.interrupt()
+        raise
+    finally:
+        WORK.set(previous)
+
+
+def _prepare(config: pytest.Config, run: ArenaRun) -> None:
+    """Build the templates of a test that may connect, before its first fixture.
+
+    Such a test uses pytest-arena's fixtures, or a wide fixture has returned the app. This runs
+    after the session fixtures, because a build may need them.
+    """
+    if config.option.setupplan:
+        return  # --setup-plan sets up no fixture
+    test = run.current.test
+    if test is None or test.has_level:
+        return
+    if not (test.plan.needs_database or run.apps.has_wide_fixture):
+        return
+    databases = run.databases.unprepared()
+    if databases:
+        with _others.hidden_from_test(config):
+            for database in databases:
+                run.databases.provision.prepare(database)
+
+
+@contextmanager
+def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
+    """Replace the test's coroutine function by one that also settles the test."""
+    owner_class = getattr(item, "cls", None) or object
+    if issubclass(owner_class, unittest.TestCase):
+        yield  # pytest-arena cannot enter the event loop of unittest's async test
+        return
+    owner, attribute, function = _others.own_function(item)
+    test = run.current.running()
+    replacement = conducted(function, test, is_example=owner is not item)
+    setattr(owner, attribute, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, function)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add sections to the report of a test. Fail the test if the app caught a refusal."""
+    report = yield
+    run = RUNS[item.config]
+    if run.watcher is not None and run.watcher.is_repeating:
+        return report  # pytest does not show the report of a repeated run
+    facts = item.config.stash[FACTS]
+    if report.when == "teardown" and facts.travel:
+        facts.attach(report)
+    if call.excinfo is not None:
+        _explain_error(item, report, call.excinfo)
+    if report.outcome == "failed":
+        _show_causes(report, call, run)
+    if run.ledger.refusals:
+        refused = run.ledger.unreported(item.nodeid)
+        if refused:
+            run.ledger.mark_reported(*refused)
+            _report.report_swallowed(report, refused)
+    # After the tear-down the test's level no longer exists.
+    if report.outcome == "failed" and report.when != "teardown":
+        _show_story(report, call, run)
+    test = run.current.test
+    if test and (report.outcome == "failed" or test.plan.keep == "always"):
+        for text in run.reported(report.when, report.outcome):
+            report.sections.append(("arena", text))
+    return report
+
+
+def _show_causes(
+    report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
+) -> None:
+    """Show the app's errors and the output of other programs in the report of a failed test."""
+    if report.when != "call":
+        return
+    raised = call.excinfo.value if call.excinfo else None
+    if run.test is not None:
+        app_errors = run.test.app_errors
+        handled = run.test.handled_traces
+        report.sections += _report.server_sections(app_errors, handled, raised)
+    report.sections += run.outputs()
+
+
+def _show_story(
+    report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
+) -> None:
+    parts = run.story()
+    excinfo = call.excinfo
+    if excinfo is not None and isinstance(excinfo.value, AssertionError):
+        statements: list[Statement] = []
+        for entry in excinfo.traceback:
+            if not is_library(str(entry.path)):
+                statements.append((str(entry.statement), entry.frame.f_locals))
+        with suppress(Exception):  # an object of the test may raise any error
+            _report.show(report, "arena", run.stale(statements, parts))
+    _report.show(report, _report.STORY, _report.story_lines(parts))
+
+
+def _explain_error(
+    item: pytest.Item,
+    report: pytest.TestReport,
+    excinfo: pytest.ExceptionInfo[BaseException],
+) -> None:
+    run = RUNS[item.config]
+    error = excinfo.value
+    option = item.config.option
+    run.ledger.mark_reported(*causes(error))
+    _report.show_users_lines(report, excinfo, option)
+    test = run.test
+    if test is not None:
+        is_of_app = test.is_app_error(error) or test.is_commit_error(error)
+        is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
+        if is_of_app or is_of_sql:
+            _report.fold_library_frames(report, error, option)
+    explanations = dict.fromkeys(map(run.explained, causes(error)))
+    for explanation in filter(None, explanations):
+        report.sections.append(("arena", explanation))
+
+
+def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
+    """Settle the test after the tear-down of its fixtures, also after a failure."""
+    run = RUNS[item.config]
+    run.current.in_teardown = True
+    test = run.current.test
+    previous = WORK.get()
+    WORK.set(test.late_work.own if test else None)
+    try:
+        result = yield
+    except BaseException as error:
+        WORK.set(previous)
+        for leak in [*run.settle(), *_renew(item, run)]:
+            error.add_note(f"{type(leak).__name__}: {leak}")
+        raise
+    WORK.set(previous)
+    errors = run.settle() + _renew(item, run)
+    if errors:
+        _raise(errors)
+    if (test is not None and test.is_used) or run.connections.has_used:
+        # `settle` has collected garbage of this test. Warnings about it belong to this test.
+        plugin = item.config.pluginmanager.get_plugin("unraisableexception")
+        if plugin is not None:
+            plugin.pytest_runtest_teardown(item)
+    return result
+
+
+def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
+    if not run.databases.provision.filled_in_test:
+        return []
+    with _others.hidden_from_test(item.config):
+        return run.renew(item.nodeid)
+
+
+def _raise(errors: list[Exception]) -> None:
+    """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
+    __tracebackhide__ = True
+    if all(isinstance(error, ArenaError) for error in errors):
+        texts = [f"{type(error).__name__}: {error}" for error in errors]
+        pytest.fail("\n\n".join(texts), pytrace=False)
+    first, *others = errors
+    for error in others:
+        first.add_note(f"{type(error).__name__}: {error}")
+    raise first
+
+
+# Wide fixtures.
+
+
+def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, object]:
+    """Enter a level for each fixture that outlives the test."""
+    run = RUNS[request.config]
+    test = run.current.test
+    # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
+    is_wide = request.scope != "function"
+    work = None
+    if test is not None and not is_wide:
+        work = test.late_work.own
+    previous = WORK.get()
+    WORK.set(work)
+    try:
+        if is_wide:
+            with _as_wide_fixture(fixturedef, request, run):
+                result = yield
+        else:
+            if test is not None and not test.has_level:
+                _prepare(request.config, run)
+                run.fixtures.enter_test()
+            if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
+                item = request._pyfuncitem  # noqa: SLF001 - no public name
+                _use_suites_app(item, request)
+            result = yield
+    except BaseException as error:  # also a refusal or a timeout
+        # pytest records an error of the fixture's function, but not of this hook. Without the
+        # record, no later test could set the fixture up.
+        if fixturedef.cached_result is None:
+            fixturedef.cached_result = (None, None, (error, None))
+        raise
+    finally:
+        WORK.set(previous)
+    # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
+    if is_wide and isinstance(result, asyncio.Runner):
+        run.tasks.record_loop(result.get_loop())
+    if fixturedef.argname == "arena_app":
+        run.apps.note_fixture_app(result)
+    return result
+
+
+def _name_of_fixture(fixturedef: Any, request: Any) -> str:
+    """Return the name of a wide fixture, or of the set-up function of a module or a class."""
+    # pytest turns such a function into a fixture.
+    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
+    if match:
+        return f"{match[1]} of {request.node.nodeid}"
+    return f"{request.scope} fixture {fixturedef.argname}"
+
+
+@contextmanager
+def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
+    """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
+    if request.scope != "session":
+        _prepare(request.config, run)
+    owner = WideFixture(
+        _name_of_fixture(fixturedef, request),
+        partial(fixturedef.finish, request),
+        request.getfixturevalue,
+        tuple(run.current.being_set_up),
+    )
+    request.config.stash[WIDE][fixturedef] = owner
+    previous = OF_WIDE_FIXTURE.get()
+    OF_WIDE_FIXTURE.set(owner)
+    try:
+        with run.fixtures.fixture(owner):
+            yield
+    finally:
+        OF_WIDE_FIXTURE.set(previous)
+        # Finalizers run in reverse order: of dependent fixtures, then `before_teardown`, then the
+        # fixture's tear-down. They run only after a set-up, which another plugin may prevent.
+        if fixturedef.cached_result is not None:
+            fixturedef.addfinalizer(partial(run.fixtures.before_teardown, owner))
+            value = fixturedef.cached_result[0]
+            if is_frameworks_app(value):
+                fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))
+            if owner.requesters:
+                # The requester has called `getfixturevalue`, so pytest does not know that it
+                # depends on this fixture.
+                fixturedef.addfinalizer(owner.requesters[-1].finish)
+
+
+def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
+    """Leave the fixture's level after its tear-down."""
+    owner = request.config.stash[WIDE].pop(fixturedef, None)
+    if owner is not None:
+        RUNS[request.config].fixtures.leave(owner)
+
+
+# The end.
+
+
+def run_session(config: pytest.Config) -> Generator[None, object, object]:
+    """Fail a run in which a refusal or a change of a file followed the summary."""
+    status = yield
+    has_passed = status == pytest.ExitCode.OK
+    if has_passed and config in RUNS and _late_faults(config):
+        return pytest.ExitCode.TESTS_FAILED
+    return status
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_keyboard_interrupt() -> None:
+    """Print that pytest-arena drops databases. Later drops wait only briefly."""
+    for config, run in RUNS.items():
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        is_slow = any(not database.file for database in run.databases.provisioned())
+        if reporter is not None and is_slow:
+            reporter.ensure_newline()
+            reporter.write_line("arena: dropping the databases of this run")
+    interrupted.set()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Write the summary, leave the levels and close the gate. A worker sends its facts."""
+    run = RUNS[session.config]
+    # Before a hook of the suite drops the tables.
+    run.databases.provision.compare_with_first_contents()
+    result = yield
+    facts = session.config.stash[FACTS]
+    try:
+        summary = summarize(run.config, run.databases, run.ledger)
+    except Exception:  # noqa: BLE001 - pytest would print no report of a failed test
+        failure = f"pytest-arena could not write its summary:\n{format_exc()}"
+        summary = _report.Summary(failures=(failure,))
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    for line in run.finish():
+        if reporter is not None:
+            reporter.write_line(f"arena: {line}")
+    interrupted.clear()
+    facts.end(summary)
+    session.exitstatus = _exit_status(facts, session.exitstatus)
+    return result
+
+
+def _exit_status(facts: FactsOfProcesses, status: int) -> int:
+    """Return pytest's exit status, or a failure if pytest-arena has found a problem."""
+    if facts.mistake:
+        return pytest.ExitCode.USAGE_ERROR
+    summary = facts.summary
+    if summary is None or status != pytest.ExitCode.OK:
+        return status
+    if summary.refusals or summary.spoiled or summary.failures:
+        return pytest.ExitCode.TESTS_FAILED
+    return status
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Send a worker the first states of files, and the controller's early child processes."""
+    databases = RUNS[node.config].databases
+    states = databases.files.first_seen
+    node.workerinput["arena"] = {
+        # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
+        "files": {os.fsencode(path): state for path, state in states.items()},
+    }
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over the facts of a worker of pytest-xdist."""
+    facts = node.config.stash[FACTS]
+    run = RUNS[node.config]
+    facts.add_worker(getattr(node, "workeroutput", {}), run.databases)
+    if error:  # a crashed worker leaves its databases
+        run.sweep_at_the_end()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the summary. With ``-v`` it has a line for each test."""
+    facts = config.stash[FACTS]
+    verbosity = config.get_verbosity()
+    if facts.mistake:
+        terminalreporter.write_line(f"ERROR: {facts.mistake}", red=True)
+    lines = _report.lines(facts.summary, verbosity=verbosity)
+    if lines and verbosity >= 0:
+        terminalreporter.write_sep("=", "arena")
+    for line in lines:
+        terminalreporter.write_line(line)

@@ -1,0 +1,133 @@
+"""Hooks of the interpreter: audit events, and the imports of modules."""
+
+from __future__ import annotations
+
+import sys
+from copy import copy
+from functools import cache, partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    Change = Callable[[ModuleType], None]
+    Listener = Callable[..., object]  # gets the arguments of an audit event
+
+
+_listeners: dict[str, list[Listener]] = {}
+
+
+def on_audit_events(
+    listeners: Mapping[str, Listener],
+) -> Callable[[], None]:
+    """Call ``listeners[event]`` with the arguments of each audit event of that name.
+
+    Return a function that removes the listeners. The events of Python:
+    https://docs.python.org/3/library/audit_events.html
+    """
+    _install_hook()
+    for event, listener in listeners.items():
+        # A listener that is added during an event gets this event, too.
+        _listeners.setdefault(event, []).append(listener)
+    return partial(_remove_listeners, listeners)
+
+
+def _remove_listeners(listeners: Mapping[str, Listener]) -> None:
+    for event, removed in listeners.items():
+        kept = [other for other in _listeners[event] if other is not removed]
+        _listeners[event] = kept
+
+
+@cache
+def _install_hook() -> None:
+    # One hook serves all listeners. Python cannot remove a hook, and calls it for each event of the
+    # process, six times in an empty test.
+    # The method is bound here, because the interpreter may clear module globals at its exit.
+    listeners_of = _listeners.get
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        __tracebackhide__ = True  # the traceback of a refusal ends at the user's line
+        for listener in listeners_of(event, ()):
+            listener(*args)
+
+    sys.addaudithook(hook)
+
+
+def when_imported(name: str, change: Change) -> None:
+    """Call ``change`` with the module of this name: now if it is loaded, and at each later load.
+
+    Several changes of a module are called in the order in which they were registered. A reload,
+    and an import after the removal from ``sys.modules``, are new loads.
+    """
+    _finder.changes.setdefault(name, []).append(change)
+    _stand_first()
+    module = sys.modules.get(name)
+    if module is None:
+        return
+    package = name.partition(".")[0]
+    is_incomplete = getattr(module.__spec__, "_initializing", False)
+    if is_incomplete and package != name:
+        # The import of the module began before. It ends when the package is imported.
+        changes = _finder.changes.setdefault(package, [])
+        changes.append(lambda _package: change(sys.modules[name]))
+        return
+    change(module)
+
+
+def _stand_first() -> None:
+    """Put the finder in front of all others, such as pytest's or a tracer's."""
+    others = [finder for finder in sys.meta_path if finder is not _finder]
+    sys.meta_path[:] = [_finder, *others]
+
+
+class _Finder(MetaPathFinder):
+    """Finds modules with the finders after this one, and adds the changes to their loaders.
+
+    It finds pytest-arena's modules as Python does. pytest would rewrite the assertions in each
+    module of a package with a plugin, and compile it anew where no bytecode is written.
+    """
+
+    def __init__(self) -> None:
+        self.changes: dict[str, list[Change]] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        """Return the spec of the other finders, with a loader that calls the changes."""
+        if name.startswith("pytest_arena."):
+            return PathFinder.find_spec(name, path)
+        changes = self.changes.get(name)
+        if changes is None:
+            return None
+        for finder in list(sys.meta_path):
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _calling(spec.loader, changes)
+                return spec
+        return None
+
+
+def _calling(loader: Any, changes: list[Change]) -> Any:
+    """Return a loader that calls the changes after it has run a module."""
+    loader = copy(loader)  # pytest's loader serves several modules
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        del loader.exec_module
+        execute(module)
+        for change in tuple(changes):
+            change(module)
+
+    loader.exec_module = exec_module
+    return loader
+
+
+_finder = _Finder()
+_stand_first()

@@ -1,0 +1,113 @@
+"""A run that uses no database loads little, and the first use of one finds all guards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.developer import CONFIG, small_example, untouched
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.example import Example
+
+# A fork of a process that has imported SQLAlchemy begins at once.
+pytestmark = pytest.mark.usefixtures("whole_process")
+
+MOST_MODULES = 14
+LOADS = f"""
+import sys
+from importlib.machinery import SourceFileLoader
+
+def test_it():
+    ours = {{name: sys.modules[name] for name in sys.modules if name.startswith("pytest_arena.")}}
+    assert len(ours) <= {MOST_MODULES}, sorted(ours)
+    assert not {{"sqlalchemy", "sqlite3"}} & set(sys.modules)
+    del ours["pytest_arena.plugin"]
+    assert {{type(module.__loader__) for module in ours.values()}} == {{SourceFileLoader}}
+"""
+
+
+def _project(tmp_path: Path, **files: str) -> Example:
+    """Return a project without an option of pytest-arena."""
+    lines = [line for line in CONFIG.splitlines() if not line.startswith("arena_")]
+    return small_example(tmp_path, **files).with_paths({"pytest.ini": "\n".join(lines)})
+
+
+def test_a_run_without_a_database_loads_few_modules(tmp_path: Path) -> None:
+    """P10: neither SQLAlchemy nor a driver, and pytest rewrites no assertions of the others."""
+    _project(tmp_path, test_it=LOADS).run().expect(passed=1)
+
+
+IN_FIXTURE = """
+import pytest
+
+@pytest.fixture(scope="module")
+def app():
+    import app
+    app.Base.metadata.create_all(app.engine)
+    app.add(app.engine, "Wide")
+    return app
+
+@pytest.fixture
+def names(app):
+    app.add(app.engine, "Narrow")
+    return lambda: app.names(app.engine)
+
+def test_first(names, app):
+    app.add(app.engine, "Ghost")
+    assert names() == ["Ghost", "Narrow", "Wide"]
+
+def test_second(names):
+    assert names() == ["Narrow", "Wide"]
+"""
+IN_TEST = """
+import pytest
+
+@pytest.mark.parametrize("turn", [1, 2])
+{}def test_it(turn):
+    import app
+    app.Base.metadata.create_all(app.engine)
+    assert app.names(app.engine) == []
+    app.add(app.engine, "Ghost")
+"""
+BY_DRIVER = """
+import pytest
+
+def test_it(tmp_path):
+    import app, sqlite3
+    sqlite3.connect(tmp_path / "mine.db").execute("CREATE TABLE mine (id)").connection.close()
+    sqlite3.connect("dev.db")
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [IN_FIXTURE, IN_TEST.format(""), IN_TEST.format("async ")],
+    ids=["wide", "sync", "async"],
+)
+def test_the_first_import_may_be_in_a_fixture_or_a_test(tmp_path: Path, test: str) -> None:
+    """P2, P4, P6: the level of what imports it begins before its first connection."""
+    project = _project(tmp_path, test_it=test)
+    with untouched(project):
+        project.run().expect(passed=2)
+
+
+def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
+    """P4: pytest's temporary folder stays the test's own."""
+    project = _project(tmp_path, test_it=BY_DRIVER)
+    with untouched(project):
+        project.run().expect(1, failed=1).says("[A201]", 'sqlite3.connect("dev.db")')
+
+
+@pytest.mark.parametrize("way", ["unlink()", "rename('kept.db')", "write_text('')"])
+def test_a_conftest_removes_no_database_file(tmp_path: Path, way: str) -> None:
+    """P4: it does so before it imports SQLAlchemy."""
+    conftest = f"from pathlib import Path\nPath('dev.db').{way}\n"
+    project = _project(tmp_path, conftest=conftest, test_it="def test_it(): ...\n")
+    with untouched(project):
+        run = project.run()
+    assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
+    run.says("dev.db is an SQLite database that is older than this run")
