@@ -164,6 +164,7 @@ def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> Non
         "or, if 'dev' is a replica of 'other': give both engines the same URL in tests",
         "or, in pytest's configuration, if the app uses both:",
         "DATABASE_URL names the database 'other', but the app's engines use dev",
+        "arena_env = <the variable that the app reads>, DATABASE_URL",
     )
     proposed = "arena_schema =\n    other = app:Base\n    dev = app:Base\n"
     assert proposed in run.output

@@ -31,11 +31,11 @@ class Comparison:
         alembic = "alembic" if ini == "alembic.ini" else f"alembic -c {ini}"
         command = f"{alembic} upgrade heads && {alembic} revision --autogenerate"
         if len(self.heads) < _SEVERAL:
-            return f"Next: {command}"
+            return f"Next, on your own database: {command}"
         named = ", ".join(self.heads)
         return (
             f"The heads are {named}. --head=heads merges them, --head={self.heads[0]} extends one. "
-            f"Next: {command} --head=heads"
+            f"Next, on your own database: {command} --head=heads"
         )
 
 

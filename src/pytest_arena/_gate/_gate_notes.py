@@ -82,7 +82,7 @@ def another_product_in_build(name: str, product: str) -> UnknownDatabaseError:
         why="the tables would be created in that database, which may be a real one, and not in the "
         "tests' database",
         cause=cause_of_connection(),
-        fix="write a function that runs the migrations on your app's engine, and name it:\n"
+        fix="use the app's engine there. For migrations, a function that runs them on it:\n"
         'arena_schema = <module>:<function>   (with <function>.arena_files = ["migrations"])',
     )
 

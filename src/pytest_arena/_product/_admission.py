@@ -185,7 +185,4 @@ def _allowing(target: ServerTarget) -> str:
         return ""
     if target.database in target.standard_databases:
         return "\nA fixture that creates a test database here is not needed: delete it"
-    pattern = target.name
-    if len(target.names) > 1:
-        pattern = f"{target.product}://*/{target.database}"
-    return f". Or, if tests may reach it:\narena_allow = {pattern}"
+    return f". Or, if tests may reach it:\narena_allow = {', '.join(target.names)}"

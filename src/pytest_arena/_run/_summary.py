@@ -102,8 +102,7 @@ def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[s
 def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:
     """Return the lines of ``arena_schema`` that would create the tables, "" if unknown."""
     primary = known.primary
-    databases = used or filter(None, [primary])
-    products = {database.product.name for database in databases}
+    products = {database.product.name for database in used}
     schema = suggested_schema(config.root, products)
     if not schema:
         return ""
@@ -186,7 +185,7 @@ def _unread(databases: Databases) -> Iterator[str]:
             yield (
                 f"{variable} names the database {first.name!r}, but the app's engines use "
                 f"{', '.join(others)}. arena_schema and db_session use the named database. "
-                f"Unset {variable}, or: arena_env = the variable that the app reads"
+                f"Unset {variable}, or: arena_env = <the variable that the app reads>, {variable}"
             )
 
 
