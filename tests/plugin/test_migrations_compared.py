@@ -166,7 +166,7 @@ def test_the_next_step_can_be_pasted(project: Example, branches: tuple[str, ...]
     run = lacking.run().says(DIFFERENCE)
     line = next(line for line in run.output.splitlines() if DIFFERENCE in line)
     assert ("The heads are 2, 3." in line) == bool(branches)
-    for command in line.partition("Next: ")[2].split(" && "):
+    for command in line.partition("on your own database: ")[2].split(" && "):
         done = lacking.python("-m", *command.split())
         assert done.status == 0, done.output
     lacking.run("-oarena_migrations=fail").expect(passed=1).never_says(DIFFERENCE)

@@ -141,8 +141,7 @@ def developer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Develo
     }
     create_database(name)
     try:
-        developer = Developer(Example(tmp_path, files), name)
-        yield developer
+        yield Developer(Example(tmp_path, files), name)
     finally:
         run(f"DROP DATABASE {name} WITH (FORCE)")
 
