@@ -17,6 +17,7 @@ SETTINGS = {
     "visibility_flask": ("sqlite", "mysql"),
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
+    "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }
 SUITES = [
     Suite(ROOT / name, setting) for name, settings in SETTINGS.items() for setting in settings

@@ -2,7 +2,7 @@
 
 import os
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import RedirectResponse
 from models import Order, Stock, Visit
 from sqlalchemy import select
@@ -66,6 +66,16 @@ async def breaks(db=Depends(get_db)):
     db.add(Visit(path="/breaks"))
     await db.commit()
     raise LookupError("no such thing")
+
+
+@router.post("/login/{name}")
+async def login(name: str, response: Response):
+    response.set_cookie("user", name)
+
+
+@router.get("/me")
+async def me(request: Request):
+    return [request.cookies.get("user"), request.headers.get("authorization")]
 
 
 @router.websocket("/orders")

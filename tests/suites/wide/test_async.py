@@ -1,0 +1,66 @@
+"""Async fixtures in the loop of their module, the connections and the sessions that they hold."""
+
+import pytest
+import pytest_asyncio
+from async_app import engine, items, maker
+from models import Order
+from sqlalchemy import select
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+wide_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@wide_fixture
+async def vase(arena):
+    async with arena.session() as session:
+        session.add(Order(item="vase"))
+        await session.commit()
+
+
+@wide_fixture
+async def chair(arena, vase):
+    async with arena.client() as client:
+        await client.post("/orders/chair")
+    yield
+    async with maker.begin() as session:
+        session.add(Order(item="in the tear-down"))
+
+
+@turns
+async def test_rows_of_a_session_and_of_a_request(vase, chair, client, turn):
+    assert (await client.get("/orders")).json() == ["vase", "chair"]
+    await client.delete("/orders/1")
+
+
+@wide_fixture
+async def connection():
+    async with engine.connect() as connection:
+        yield connection
+
+
+@wide_fixture
+async def session():
+    async with maker() as session:
+        yield session
+
+
+@turns
+async def test_a_connection_and_a_session_that_are_held(connection, session, vase, client, turn):
+    await client.post("/orders/lamp")
+    session.add(Order(item=f"turn {turn}"))
+    await session.commit()
+    expected = ["vase", "chair", "lamp", f"turn {turn}"]
+    assert await items(session) == expected
+    assert list(await connection.scalars(select(Order.item).order_by(Order.id))) == expected
+    await connection.rollback()
+
+
+@pytest.mark.expect("A602", at="await session.flush()")
+async def test_a_transaction_that_a_test_begins_on_it(session):
+    session.add(Order(item="not committed"))
+    await session.flush()
+
+
+async def test_it_has_ended_with_its_test(session):
+    assert await items(session) == ["vase", "chair"]

@@ -1,0 +1,41 @@
+"""A session of a module forgets the rows of a test, and has the values from before it."""
+
+import pytest
+from models import Order
+from sqlalchemy import select
+
+LEFT = []
+
+
+@pytest.fixture(scope="module")
+def db(arena):
+    with arena.session() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def vase(db):
+    order = Order(item="vase")
+    db.add(order)
+    db.commit()
+    return order
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_values_of_the_module(db, vase, turn):
+    assert (vase.status, vase.note) == ("new", None)
+    assert all(left not in db for left in LEFT)
+    LEFT.append(Order(item="lamp"))
+    db.add(LEFT[-1])
+    vase.status = "paid"
+    db.commit()
+    assert sorted(db.scalars(select(Order.item))) == ["lamp", "vase"]
+
+
+def test_a_change_that_is_never_written(db, vase):
+    vase.status = "never written"
+
+
+def test_it_is_not_written_later(db, vase):
+    db.commit()
+    assert db.scalar(select(Order.status)) == "new"

@@ -1,0 +1,45 @@
+"""A setting of a pooled connection lives as long as the fixture or the test that made it."""
+
+import pytest
+import pytest_asyncio
+from async_app import engine
+from sqlalchemy import text
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+SET, GET = {
+    "sqlite": ("PRAGMA cache_size = 77", "PRAGMA cache_size"),
+    "postgresql": ("SET work_mem = '77kB'", "SHOW work_mem"),
+    "mysql": ("SET SESSION sort_buffer_size = 77000", "SELECT @@SESSION.sort_buffer_size"),
+}[engine.dialect.name]
+ORIGINAL = []
+
+
+async def setting():
+    async with engine.connect() as connection:
+        return await connection.scalar(text(GET))
+
+
+async def change():
+    async with engine.begin() as connection:
+        await connection.execute(text(SET))
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+async def test_a_setting_of_a_test_ends_with_it(turn):
+    ORIGINAL.append(await setting())
+    assert ORIGINAL[-1] == ORIGINAL[0]
+    await change()
+    assert await setting() != ORIGINAL[0]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wide_setting(arena):
+    if arena.isolation == "clone":
+        pytest.skip("with clone, each test has other connections")
+    await change()
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+async def test_a_setting_of_a_module_lasts(wide_setting, turn, client):
+    assert await setting() != ORIGINAL[0]
+    await client.post("/orders/chair")

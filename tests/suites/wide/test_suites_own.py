@@ -1,0 +1,57 @@
+"""The recipe of SQLAlchemy's documentation: a suite that undoes its tests itself."""
+
+import os
+
+import pytest
+from models import Order
+from sqlalchemy import create_engine, event, select
+from sqlalchemy.orm import Session
+
+drivers = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    driver, _, rest = os.environ["DATABASE_URL"].partition(":")
+    engine = create_engine(f"{drivers.get(driver, 'mysql+pymysql')}:{rest}")
+    if driver == "sqlite+aiosqlite":
+        event.listen(engine, "connect", lambda c, _: setattr(c, "isolation_level", None))
+        event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def connection(engine):
+    with engine.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_each_test_is_a_transaction(connection, turn):
+    transaction = connection.begin()
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        session.add(Order(item="mine"))
+        session.commit()
+        assert list(session.scalars(select(Order.item))) == ["mine"]
+    transaction.rollback()
+
+
+@pytest.fixture(scope="module")
+def open_transaction(engine, arena):
+    if arena.isolation == "clone":
+        pytest.skip("clone cannot copy a database in which a transaction is open")
+    with engine.connect() as connection, connection.begin() as outer:
+        connection.execute(Order.__table__.insert().values(item="outer", status="new"))
+        yield connection
+        outer.rollback()
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_each_test_is_a_savepoint(open_transaction, turn):
+    savepoint = open_transaction.begin_nested()
+    with Session(open_transaction, join_transaction_mode="create_savepoint") as session:
+        session.add(Order(item="mine"))
+        session.commit()
+        assert list(session.scalars(select(Order.item))) == ["outer", "mine"]
+    savepoint.rollback()
