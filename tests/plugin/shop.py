@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.example import Example
+    from tests.example import Example, Run
 
-__all__ = ["HOWS", "env_of", "shop"]
+__all__ = ["HOWS", "env_of", "shop", "stories"]
+
+TITLE = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 APP = """
 import os
@@ -125,3 +128,9 @@ def env_of(how: str) -> dict[str, str]:
         "PYTEST_ADDOPTS": f"--arena-isolation={how}",
         "DATABASE_URL": "postgresql+asyncpg://me:s3cret@db.example.org/shop",
     }
+
+
+def stories(run: Run) -> list[str]:
+    """Return the story of each test that failed, in the order of the report."""
+    parts = re.split(rf"^-+ {re.escape(TITLE)} -+$", run.output, flags=re.MULTILINE)[1:]
+    return [re.split(r"^(?:-{4}|_{4}|={4})", part, flags=re.MULTILINE)[0].strip() for part in parts]

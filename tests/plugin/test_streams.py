@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.shop import APP, env_of, shop
-from tests.plugin.test_story import stories
+from tests.plugin.shop import APP, env_of, shop, stories
 
 if TYPE_CHECKING:
     from tests.example import Example

@@ -195,20 +195,34 @@ class Result:
             found.append(f"{story} has no test in the outer suite")
         for path in sorted((self.place / "project").glob("shop.db*")):
             found.append(f"the app has reached the developer's file {path.name}")
+        for story in sorted(self._golden().keys() - stories):
+            found.append(f"the golden file has {story}, which is no test")
+        if "s3cret" in self.output:
+            found.append(f"the output has a password\n{self.output}")
         return found
 
     def _wrong_text(self, story: str) -> list[str]:
-        """Compare the story's part of the report with the golden file, where there is one."""
-        golden = self.suite.folder / "golden.txt"
-        texts = [phase["story"] for phase in self.phases[story] if phase.get("story")]
-        if not golden.exists() or not texts:
+        """Compare the story's report with the golden files, where they have an entry."""
+        wanted = self._golden().get(story)
+        texts = [phase["story"].strip() for phase in self.phases[story] if phase.get("story")]
+        if wanted is None:
             return []
-        head = f"== {story} =="
-        known = golden.read_text(encoding="utf-8").split(f"{head}\n")
-        wanted = known[1].split("\n== ")[0].strip() if len(known) > 1 else ""
-        if texts[0].strip() == wanted:
+        if any("site-packages" in phase["text"] for phase in self.phases[story]):
+            return ["the report shows lines of a library"]
+        if texts[:1] == [wanted]:
             return []
-        return [f"{golden.name} should have:\n{head}\n{texts[0].strip()}\n\nit has:\n{wanted}"]
+        return [f"the golden file has for {story}:\n{wanted}\n\nit should be:\n{''.join(texts)}"]
+
+    def _golden(self) -> dict[str, str]:
+        """Return the entries of ``golden.txt``, and of the one for this database."""
+        entries: dict[str, str] = {}
+        for name in ("golden.txt", f"golden-{self.suite.setting}.txt"):
+            path = self.suite.folder / name
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            for entry in text.split("== ")[1:]:
+                story, _, body = entry.partition(" ==\n")
+                entries[story] = body.strip()
+        return entries
 
 
 def _story(test: str) -> str:

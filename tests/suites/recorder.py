@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _CODE = re.compile(r"\[(A\d{3})\]")
 _PLACE = re.compile(r"([\w/.-]+\.py):(\d+)")
-_STORY = "arena: what this test changed"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,14 +44,13 @@ def pytest_runtest_makereport(
         facts["text"] = str(call.excinfo.value) if call.excinfo else ""
     elif call.excinfo is not None:
         message = str(call.excinfo.value)
-        crash = call.excinfo._getreprcrash()  # the line that pytest itself shows
+        crash = getattr(report.longrepr, "reprcrash", None)
         facts["error"] = call.excinfo.typename
         facts["codes"] = _CODE.findall(message)
         facts["lines"] = [_line(path, int(number)) for path, number in _PLACE.findall(message)]
         if crash is not None:
             facts["lines"].append(_line(crash.path, crash.lineno))
-        stories = [text for title, text in report.sections if title.startswith(_STORY)]
-        facts["story"] = "\n".join(stories)
+        facts["story"] = _PLACE.sub(r"\1:N", "\n".join(_sections(report)))
     _write(facts)
     return report
 
@@ -77,6 +75,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(exitstatus: int) -> None:
     """Write the line of the end."""
     _write({"status": int(exitstatus)})
+
+
+def _sections(report: pytest.TestReport) -> list[str]:
+    """Return what pytest-arena adds to a report. Of a traceback, this is the title."""
+    return [
+        title if "traceback" in title else text
+        for title, text in report.sections
+        if title.startswith("arena")
+    ]
 
 
 def _line(path: str, number: int) -> str:

@@ -17,6 +17,7 @@ SETTINGS = {
     "visibility_flask": ("sqlite", "mysql"),
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
+    "report": ("sqlite", "postgresql"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }
 SUITES = [

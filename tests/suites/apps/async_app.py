@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 engine = create_async_engine(os.environ["DATABASE_URL"])
 maker = async_sessionmaker(engine, expire_on_commit=False)
 router = APIRouter()
+TOKEN = "s3" + "cret"  # no report may show it
 
 
 async def get_db():
@@ -33,7 +34,7 @@ async def order(item: str, db=Depends(get_db)):
     if stock is None:
         raise HTTPException(404)
     stock.amount -= 1
-    db.add(Order(item=item, api_token="s3cret"))
+    db.add(Order(item=item, api_token=TOKEN))
     await db.commit()
 
 
@@ -66,6 +67,12 @@ async def breaks(db=Depends(get_db)):
     db.add(Visit(path="/breaks"))
     await db.commit()
     raise LookupError("no such thing")
+
+
+@router.get("/each")
+async def each(db=Depends(get_db)):
+    numbers = list(await db.scalars(select(Order.id)))
+    return [await db.scalar(select(Order.item).where(Order.id == one)) for one in numbers]
 
 
 @router.post("/login/{name}")

@@ -1,0 +1,127 @@
+"""The app's own exception, with its line, also where the test sees only an answer."""
+
+import logging
+
+import pytest
+from async_app import TOKEN, app, get_db, maker
+from fastapi import Depends, HTTPException
+from fastapi.responses import JSONResponse
+from models import Order, Stock
+from sqlalchemy.exc import IntegrityError
+
+fails = pytest.mark.expect("AssertionError", at="assert")
+
+
+class ServiceError(Exception):
+    pass
+
+
+@app.exception_handler(ServiceError)
+async def answer(request, error):
+    return JSONResponse({}, 500)
+
+
+async def store(db):
+    db.add(Stock(item="chair", amount=1))
+    await db.commit()  # a chair is there
+
+
+@app.get("/handled")
+async def handled():
+    raise ServiceError("no vase")
+
+
+@app.get("/service")
+async def service(db=Depends(get_db)):
+    try:
+        await store(db)
+    except IntegrityError as error:
+        raise ServiceError("no chair") from error
+
+
+@app.get("/refused")
+async def refused():
+    try:
+        raise TimeoutError("no answer")
+    except TimeoutError as error:
+        raise HTTPException(503, "later") from error
+
+
+@app.get("/logged")
+async def logged():
+    try:
+        raise LookupError("no song")
+    except LookupError:
+        logging.getLogger("app").error("no dance")
+    return JSONResponse({}, 500)
+
+
+@app.get("/swallowed")
+async def swallowed(db=Depends(get_db)):
+    try:
+        await store(db)
+    except IntegrityError:
+        return JSONResponse({}, 500)
+
+
+@app.get("/meant")
+async def meant():
+    raise HTTPException(404)
+
+
+@fails
+async def test_behind_an_answer(client):
+    for path in ("handled", "refused", "logged", "meant"):
+        await client.get(f"/{path}")
+    assert False
+
+
+@fails
+async def test_of_a_statement(client):
+    for path in ("service", "swallowed"):
+        await client.get(f"/{path}")
+    assert False
+
+
+@fails
+def test_behind_an_answer_to_a_sync_client(test_client):
+    assert test_client.get("/handled").status_code == 200
+
+
+@fails
+async def test_that_the_client_does_not_raise(arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.post("/breaks")).status_code == 201
+
+
+@pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')
+async def test_that_reaches_the_test(client):
+    await client.post("/breaks")
+
+
+async def test_that_the_test_expects(arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.post("/breaks")).status_code == 500
+
+
+@pytest.mark.expect("IntegrityError")
+async def test_of_the_commit_before_a_request(client, db_session):
+    db_session.add(Stock(item="chair", amount=1))
+    await client.get("/orders")
+
+
+@pytest.mark.expect("IntegrityError")
+async def test_without_a_request():
+    async with maker.begin() as session:
+        session.add(Stock(item="chair", amount=1))
+
+
+@pytest.mark.expect("IntegrityError")
+async def test_whose_parameters_are_secret():
+    async with maker.begin() as session:
+        session.add(Order(item=None, api_token=TOKEN))
+
+
+@pytest.mark.expect("LoginError", at='client_as("staff")')
+async def test_of_a_login(client_as):
+    await client_as("staff").get("/orders")

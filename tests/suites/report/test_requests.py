@@ -1,0 +1,110 @@
+"""What was there, what the test wrote, which requests it made, and what each changed."""
+
+import asyncio
+
+import pytest
+from async_app import app, maker
+from models import Order, Stock, Visit
+
+fails = pytest.mark.expect("AssertionError", at="assert")
+
+
+@pytest.fixture(scope="module")
+def lamps(arena):
+    with arena.session() as session:
+        session.add_all([Stock(item="torch", amount=9), Order(item="torch")])
+        session.commit()
+
+
+@fails
+async def test_each_kind_of_line(lamps, client, db_session):
+    db_session.add(Order(item="vase", note="by hand"))
+    await client.post("/orders/chair")
+    await client.post("/orders/nothing")
+    await asyncio.gather(client.post("/orders/chair"), client.get("/me"))
+    async with maker.begin() as session:
+        session.add(Order(item="between"))
+    await client.delete("/orders/2")
+    for _ in range(3):
+        await client.get("/orders")
+    await client.post("/old/lamp", follow_redirects=True)
+    await client.post("/forgets/vase")
+    await client.get("/each")
+    with pytest.raises(LookupError):
+        await client.post("/breaks")
+    db_session.add(Order(item="never committed"))
+    await db_session.flush()
+    assert False
+
+
+@fails
+def test_the_test_alone(db_session):
+    db_session.add(Order(item="vase"))
+    db_session.commit()
+    assert False
+
+
+@fails
+def test_reads_only(test_client):
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+@fails
+def test_without_a_database():
+    assert False
+
+
+def test_that_passes(test_client):
+    test_client.post("/orders/chair")
+
+
+@pytest.fixture
+def broken(db_session):
+    db_session.add(Order(item="vase"))
+    db_session.commit()
+    assert False
+
+
+@fails
+def test_whose_fixture_fails(broken):
+    pass
+
+
+class TestSetUp:
+    @classmethod
+    def setup_class(cls):
+        asyncio.run(cls.write())
+
+    @classmethod
+    async def write(cls):
+        async with maker.begin() as session:
+            session.add(Visit(path="setup_class"))
+
+    @fails
+    def test_of_a_class(self):
+        assert False
+
+
+@fails
+def test_the_live_server(live_server):
+    assert live_server.client().post("/breaks").status_code == 201
+
+
+@app.get("/prices")
+async def prices():
+    if not REMEMBERED:
+        async with maker() as session:
+            REMEMBERED.append((await session.get(Stock, "chair")).amount)
+    return REMEMBERED
+
+
+REMEMBERED = []
+
+
+async def test_that_fills_a_cache(client):
+    assert (await client.get("/prices")).json() == [5]
+
+
+@fails
+async def test_an_answer_of_a_cache(client):
+    assert (await client.get("/prices")).json() == [4]

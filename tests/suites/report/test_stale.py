@@ -1,0 +1,58 @@
+"""The failed assertion compares an instance that was loaded before a request changed its row."""
+
+import pytest
+from async_app import maker
+from models import Order, Stock
+
+fails = pytest.mark.expect("AssertionError", at="assert")
+
+
+@pytest.fixture
+async def order(db_session):
+    order = Order(item="vase")
+    db_session.add(order)
+    await db_session.commit()
+    return order
+
+
+@fails
+async def test_of_a_fixture(order, client):
+    await client.post("/settle/1")
+    assert order.status == "paid"
+
+
+@fails
+def test_of_a_sync_session(db_session, test_client):
+    stock = db_session.get(Stock, "chair")
+    test_client.post("/orders/chair")
+    assert stock.amount == 4
+
+
+@fails
+async def test_of_a_list(order, client):
+    orders = [order]
+    await client.post("/settle/1")
+    assert orders[0].status == "paid"
+
+
+@fails
+async def test_of_a_session_of_the_suite(client):
+    async with maker() as own:
+        order = Order(item="vase")
+        own.add(order)
+        await own.commit()
+        await client.post("/settle/1")
+        assert order.status == "paid"
+
+
+@fails
+async def test_that_was_refreshed(order, client, db_session):
+    await client.post("/settle/1")
+    await db_session.refresh(order)
+    assert order.status == "lost"
+
+
+@fails
+async def test_of_another_cause(order, client):
+    await client.post("/settle/1")
+    assert False
