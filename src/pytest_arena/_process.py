@@ -11,7 +11,7 @@ import time
 from asyncio import new_event_loop
 from contextlib import ExitStack, closing
 from contextvars import Context
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._interpreter import when_imported
@@ -42,6 +42,12 @@ path_exists = os.path.exists
 
 # Returns the event loop that runs in this thread, or None. asyncio exports it under this name.
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
+
+
+@cache
+def run_id() -> str:
+    """Return an id of this run of pytest, which the workers of pytest-xdist share."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or os.urandom(16).hex()
 
 
 _collector_lock = threading.RLock()
@@ -107,40 +113,6 @@ def context_of(task: object) -> Context:
         if isinstance(referent, Context):
             return referent
     return Context()
-
-
-def on_stat(listener: Callable[..., None]) -> Callable[[], None]:
-    """Call ``listener(path, exists=…)`` after each call of ``os.stat`` by Python code.
-
-    ``os.stat`` has no audit event. ``os.path.exists`` and ``Path.exists`` call it. Imports do not.
-    Return a function that removes the listener.
-    """
-    real = os.stat
-    is_on = True
-
-    @wraps(real)
-    def reporting_stat(path: Any, *args: object, **kwargs: Any) -> os.stat_result:
-        __tracebackhide__ = True
-        is_reported = is_on and kwargs.get("dir_fd") is None
-        try:
-            status = real(path, *args, **kwargs)
-        except (FileNotFoundError, NotADirectoryError):
-            if is_reported:
-                listener(path, exists=False)
-            raise
-        if is_reported:
-            listener(path, exists=True)
-        return status
-
-    def end() -> None:
-        nonlocal is_on
-        is_on = False
-        # Another library may have replaced `os.stat` meanwhile.
-        if os.stat is reporting_stat:
-            os.stat = real
-
-    os.stat = reporting_stat
-    return end
 
 
 def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:

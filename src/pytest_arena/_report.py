@@ -38,12 +38,14 @@ class Summary:
     unchanged: tuple[str, ...] = ()
     # Other programs, and the lines that started them.
     started: tuple[str, ...] = ()
-    built_seconds: float = 0.0  # for templates, 0 if they were in the cache
+    # For building templates that later runs use, and templates that ended with the run.
+    kept_seconds: float = 0.0
+    run_seconds: float = 0.0
     products: tuple[str, ...] = ()
     isolations: tuple[str, ...] = ()
     has_template: bool = True
     template_words: str = ""  # in place of words about templates
-    built_because: tuple[str, ...] = ()  # why templates in the cache were not used
+    rebuilt_after: tuple[str, ...] = ()  # tests whose templates were built again
     # The time of each test in which the app made its tables.
     table_seconds: tuple[float, ...] = ()
     known: tuple[str, ...] = ()  # databases that engines named
@@ -209,11 +211,20 @@ def _template_words(summary: Summary) -> str:
         if summary.table_seconds:
             return "no template: the app creates its tables"
         return "no template: the database starts empty"
-    if not summary.built_seconds:
-        return "template from the cache, because no file of its build has changed"
-    words = f"template built in {_ms(summary.built_seconds)}"
-    if summary.built_because:
-        words += f" ({'; '.join(summary.built_because)})"
+    seconds = summary.kept_seconds + summary.run_seconds
+    if seconds:
+        return _build_words(summary, seconds)
+    return "template from the cache"
+
+
+def _build_words(summary: Summary, seconds: float) -> str:
+    words = f"template built in {_ms(seconds)}"
+    if summary.rebuilt_after:
+        words += f" (built again after {', '.join(summary.rebuilt_after)}, which connected first)"
+    if not summary.kept_seconds:
+        return words
+    if summary.run_seconds:
+        return f"{words}, and its schema kept for the next run"
     return f"{words}, and kept for the next run"
 
 

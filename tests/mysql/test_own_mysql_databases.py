@@ -102,6 +102,30 @@ def test_a_template_in_use_is_not_swept(address: Address, registry: str) -> None
         assert later.sweep(everything=True) == [built]
 
 
+def test_a_template_of_a_run_ends_with_its_last_process(address: Address, registry: str) -> None:
+    """Or with the next run, if the process was killed."""
+
+    def build(own: MySQLRegistry) -> str:
+        built = own.create("building")
+        own.finish_template(built, fingerprint="of-run-f", manifest="{}", title="t")
+        return built
+
+    first = MySQLRegistry(address, registry=registry)
+    with closing(MySQLRegistry(address, registry=registry)) as second:
+        built = build(first)
+        second.used(built)
+        first.close()
+        assert second.templates("of-run-f") == [(built, "{}")]
+    assert built not in databases(address)
+    child = os.fork()
+    if not child:
+        build(MySQLRegistry(address, registry=registry))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with closing(MySQLRegistry(address, registry=registry)):
+        assert look(address, registry=registry).databases == ()
+
+
 def test_databases_of_a_killed_run(address: Address, registry: str) -> None:
     """The next run drops them, and not those of a living run."""
     with closing(MySQLRegistry(address, registry=registry)) as living:

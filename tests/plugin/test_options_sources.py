@@ -111,14 +111,23 @@ def test_the_cache_is_where_arena_cache_says_pitfall_084(seeds: Example) -> None
     assert not list(seeds.folder.parent.glob("cache"))
 
 
+TABLES = """
+from app import Base
+
+def create(connection):
+    with open("builds.log", "a") as log:
+        log.write("b")
+    Base.metadata.create_all(connection)
+
+create.arena_files = []
+"""
+
+
 @pytest.mark.slow
 def test_rebuild_builds_once_for_all_workers(seeds: Example) -> None:
     """Without the switch nothing is built again."""
-    counting = seeds.change(
-        "seeds.py",
-        "def by_file(session):",
-        "def by_file(session):\n    with open('builds.log', 'a') as log:\n        log.write('b')",
-    ).with_files(test_more=TESTS, test_again=TESTS)
+    counting = seeds.change("pytest.ini", "app:Base", "tables:create")
+    counting = counting.with_files(tables=TABLES, test_more=TESTS, test_again=TESTS)
     workers = ("-p", "xdist.plugin", "-n", "2")
     for arguments, builds in (
         (workers, "b"),

@@ -577,8 +577,14 @@ def test_a_template_with_rows_in_an_unlogged_table_is_built_again_after_a_crash(
     """PostgreSQL has emptied the table. A copy of the template would lack the rows."""
     table = '__tablename__ = "dancers"'
     options = '__table_args__ = {"prefixes": ["UNLOGGED"]}'
+    insert = "insert into dancers (name) values ('Sand')"
+    ddl = f'event.listen(Base.metadata, "after_create", DDL("{insert}"))'
     app = on_postgresql(example, test_it=UNLOGGED)
     app = app.change("app.py", table, f"{table}\n    {options}")
+    app = app.change(
+        "app.py", "app = FastAPI()", f"from sqlalchemy import DDL, event\n{ddl}\napp = FastAPI()"
+    )
+    app = app.change("pytest.ini", "arena_seed = seed:seed\n", "")
     app.run(env=own_server.env).expect(passed=1).says("template built")
     app.run(env=own_server.env).expect(passed=1).says("template from the cache")
     is_gone = victim_name == "the server"

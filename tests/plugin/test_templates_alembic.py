@@ -136,8 +136,7 @@ def test_migrations_run_inside_and_outside_a_loop_pitfall_127(example: Example, 
     more = project.with_paths({"migrations/versions/second.py": SECOND})
     more.run().expect(status=1, failed=2).says("'Migrated'", "template built")
     edited = more.change("migrations/versions/second.py", "'Migrated'", "'Edited'")
-    run = edited.run().expect(status=1, failed=2).never_says("Migrated").says("'Edited'")
-    run.says("(arena_schema = alembic.ini: migrations/versions/second.py has changed)")
+    edited.run().expect(status=1, failed=2).never_says("Migrated").says("'Edited'")
 
 
 @pytest.mark.slow

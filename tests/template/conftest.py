@@ -29,6 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     project = new_project(tmp_path, monkeypatch)
     yield project
     project.forget()
+    project.home.close()
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 def on_server(project: Project, server: Address) -> Iterator[ServerProject]:
     """The same one, with its templates on a server."""
     own = ServerRegistry(server, project=str(project.root), registry=REGISTRY)
-    on_server = ServerProject(project.root, project.cache, own=own)
+    on_server = ServerProject(project.root, project.cache, own=own, home=project.home)
     yield on_server
     on_server.forget()
     own.close()

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from pytest_arena._values import Stage
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["MODELS", "SEED", "Project"]
+__all__ = ["CREATE", "MODELS", "SEED", "Project"]
 
 MODELS = """
 from sqlalchemy import Column, Integer, MetaData, String, Table
@@ -28,7 +28,7 @@ metadata = MetaData()
 Table("dancers", metadata, Column("id", Integer, primary_key=True), Column("name", String))
 """
 
-# It counts its own runs: a file that it appends to is no part of what it depends on.
+# It counts its runs.
 SEED = """
 from pathlib import Path
 from sqlalchemy import text
@@ -40,13 +40,26 @@ def seed(session):
     session.execute(text("insert into dancers (name) values (:name)"), {"name": helper.NAME})
 """
 
+# Its file and its result are the same in each process, so that the template is kept.
+CREATE = """
+from pathlib import Path
+from sqlalchemy import text
+
+def create(connection):
+    with Path("builds.log").open("a") as log:
+        log.write("built ")
+    connection.execute(text("create table dancers (id integer primary key, name text)"))
+
+create.arena_files = []
+"""
+
 # What another process does with the same project.
 ENSURE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.template.project import Project
-print(Project(Path.cwd(), Path(sys.argv[2])).ensure())
+print(Project(Path.cwd(), Path(sys.argv[2]), sys.argv[3], sys.argv[4]).ensure())
 """
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -60,6 +73,7 @@ class Project:
     cache: Path
     schema: str = "models:metadata"
     seed: str = "seed:seed"
+    home: Home = field(default_factory=Home)
 
     def write(self, **files: str) -> None:
         """Write modules; one that is loaded is loaded anew, as in the next run."""
@@ -76,7 +90,7 @@ class Project:
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Path:
         """Return the template's file, found or built."""
-        store = Store(FileTemplates(self.cache, Home()), self.root, newer_than)
+        store = Store(FileTemplates(self.cache, self.home), self.root, newer_than)
         template = store.ensure(Recipe(self.schema, self.seed), stage, lambda _: nullcontext())
         assert template is not None
         return template.content
@@ -99,7 +113,15 @@ class Project:
     def in_another_process(self) -> subprocess.Popen[str]:
         """Have another process find or build the same template."""
         return subprocess.Popen(
-            [sys.executable, "-c", ENSURE, str(REPOSITORY), str(self.cache)],
+            [
+                sys.executable,
+                "-c",
+                ENSURE,
+                str(REPOSITORY),
+                str(self.cache),
+                self.schema,
+                self.seed,
+            ],
             cwd=self.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

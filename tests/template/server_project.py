@@ -42,12 +42,12 @@ sys.path.insert(0, sys.argv[1])
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
 from tests.template.server_project import ServerProject
-root, registry, host, port, user = sys.argv[2:]
+root, registry, host, port, user, schema, seed = sys.argv[2:]
 address = Address("postgresql", host, int(port), user, "postgres")
 own = ServerRegistry(address, project=root, registry=registry)
 print("ready", flush=True)
 sys.stdin.readline()
-print(ServerProject(Path(root), Path("."), own=own).ensure())
+print(ServerProject(Path(root), Path("."), schema, seed, own=own).ensure())
 own.close()
 """
 
@@ -139,9 +139,9 @@ class ServerProject(Project):
     def in_another_process(self) -> subprocess.Popen[str]:
         """Have another process find or build the same template, as soon as it is told to."""
         address = self.own.address_of("postgres")
-        login = [address.host, str(address.port), address.user]
+        words = [address.host, str(address.port), address.user, self.schema, self.seed]
         process = subprocess.Popen(
-            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name, REGISTRY, *login],
+            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name, REGISTRY, *words],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
             stdin=subprocess.PIPE,

@@ -19,7 +19,7 @@ from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._product import _server_templates
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
-from tests.template.project import MODELS, SEED
+from tests.template.project import CREATE, MODELS, SEED
 from tests.template.server_project import REGISTRY
 from tests.template.test_template_builders import ASYNC_SEED, BASE
 
@@ -193,21 +193,20 @@ def test_types_have_the_same_numbers_in_each_copy_pitfall_027(on_server: ServerP
 def test_what_makes_a_new_template_and_what_does_not_pitfall_089(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another value of an enum, comment, seed, server; but neither white space nor a path."""
+    """Another value of an enum, and another server; but neither white space nor a path."""
     on_server.write(models=ENUM)
+    on_server.seed = ""
     found = [on_server.ensure()]
     on_server.write(models=f"# a remark\n\n{ENUM}\n\n")
     assert on_server.ensure() == found[0]
     on_server.write(models=ENUM.replace('"vals"', '"vals", "milonga"'))
-    found.append(on_server.ensure())
-    on_server.write(helper='NAME = "Dune"\n')
     found.append(on_server.ensure())
     question = _databases.DatabaseTemplates.question
     newer = question.replace("pg_encoding_to_char(encoding)", "'newer'")
     assert newer != question
     monkeypatch.setattr(_databases.DatabaseTemplates, "question", newer)
     found.append(on_server.ensure())
-    assert len(set(found)) == 4
+    assert len(set(found)) == 3
     manifests = [manifest for _, manifest in on_server.own.templates(on_server.shelf())]
     assert manifests
     assert not [manifest for manifest in manifests if str(on_server.root.parent) in manifest]
@@ -262,16 +261,17 @@ def test_unused_templates_are_collected_at_the_next_build_pitfall_090(
     on_server: ServerProject,
 ) -> None:
     """None that a living run uses, however old it is."""
+    on_server.seed = ""
     address = on_server.own.address_of("postgres")
     old = on_server.ensure()
     with closing(ServerRegistry(address, project=on_server.name, registry=REGISTRY)) as other:
         other.control.run("UPDATE arena.database SET used = used - interval '15 days'")
-        on_server.write(helper='NAME = "Dune"\n')
+        on_server.write(models=MODELS.replace("String)", "String(40))"))
         on_server.ensure()
         assert old in on_server.databases()
         on_server.own.close()
         on_server.own = other
-        on_server.write(helper='NAME = "Silt"\n')
+        on_server.write(models=MODELS.replace("String)", "String(50))"))
         on_server.ensure()
         assert old not in on_server.databases()
 
@@ -289,6 +289,9 @@ def test_a_role_that_an_earlier_build_made_says_how_to_make_it(on_server: Server
 @pytest.mark.slow
 def test_three_processes_at_once_build_once_pitfall_074(on_server: ServerProject) -> None:
     """Whoever has the lock builds; the others wait, and find it, without connecting to it."""
+    on_server.write(models=CREATE)
+    on_server.schema = "models:create"
+    on_server.seed = ""
     processes = [on_server.in_another_process() for _ in range(3)]
     for process in processes:
         assert process.stdin is not None

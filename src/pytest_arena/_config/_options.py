@@ -170,7 +170,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--arena-rebuild": {
         "action": "store_true",
         "dest": "arena_rebuild",
-        "help": "Build the templates again, even if their sources have not changed.",
+        "help": "Build the tables again, even if arena_schema has not changed.",
     },
     "--arena-verify": {
         "action": "store_true",

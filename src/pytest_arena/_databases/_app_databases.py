@@ -38,6 +38,7 @@ from pytest_arena._origin import as_own, user_line
 from pytest_arena._process import seconds
 from pytest_arena._product import (
     NOWHERE,
+    OF_RUN,
     Core,
     Database,
     Key,
@@ -153,7 +154,11 @@ class AllowedFiles:
         """Return whether the file is in a folder of pytest-arena."""
         path = Path(real(file))
         folders = [*self._folders, *self.live]
-        return any(path.is_relative_to(folder) for folder in folders)
+        if any(path.is_relative_to(folder) for folder in folders):
+            return True
+        # A template of this run is beside the folder of live databases.
+        is_of_run = path.parent.name.startswith(OF_RUN)
+        return is_of_run and path.parent.parent in [each.parent for each in self.live]
 
     def is_free(self, file: str) -> bool:
         """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import inspect
 import re
@@ -21,8 +22,9 @@ from sqlalchemy.types import SchemaType
 from pytest_arena._config import _load
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._migrations import Comparison, compare
+from pytest_arena._origin import is_of_tests
 from pytest_arena._product import BuildTarget, ScriptError
-from pytest_arena._values import CodeLine
+from pytest_arena._values import CodeLine, digest
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
@@ -162,11 +164,11 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
     )
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
-        module = importlib.import_module(value.partition(":")[0])
-        return MetadataBuilder(metadata, Path(module.__file__ or "."))
+        return MetadataBuilder(metadata)
     if inspect.isroutine(attribute):
         is_bare = _takes_nothing(attribute, f"arena_schema = {value}", "connection")
-        return CodeBuilder(attribute, takes_nothing=is_bare)
+        files = _arena_files(attribute, value, root)
+        return CodeBuilder(attribute, takes_nothing=is_bare, files=files)
     raise ConfigError(
         f"arena_schema = {value} is of type {type(attribute).__name__}, which cannot create tables",
         why="pytest-arena creates the tables of each test database by this object",
@@ -213,6 +215,42 @@ def _existing(value: str, root: Path, source: str) -> Path:
     )
 
 
+def _arena_files(
+    function: Callable[..., object], value: str, root: Path
+) -> tuple[Path, ...] | None:
+    """Return the files and folders in a function's ``arena_files``, None without the attribute.
+
+    Raises:
+        ConfigError: a file does not exist.
+    """
+    names: Iterable[str] | None = getattr(function, "arena_files", None)
+    if names is None:
+        return None
+    files = tuple(root / name for name in names)
+    for name, file in zip(names, files, strict=True):
+        if not file.exists():
+            raise ConfigError(
+                f"arena_schema = {value}: arena_files names {name!r}, and there is no {file}",
+                why="pytest-arena calls the function again only if one of these files changes",
+                cause=str(_load.home_of(function) or value),
+                fix=f'{function.__name__}.arena_files = ["migrations"]   (paths of files and '
+                "folders, from pytest's rootdir)",
+            )
+    return files
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """Return a digest of files, and of all files below folders, without ``__pycache__``."""
+    lines = []
+    for path in sorted(paths):
+        for file in [path, *sorted(path.rglob("*"))]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                name = file.relative_to(path.parent).as_posix()
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                lines.append(f"{name} {content}")
+    return digest("\n".join(lines))
+
+
 def _takes_nothing(function: Callable[..., object], option: str, argument: str) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
@@ -255,7 +293,6 @@ class MetadataBuilder:
     """Calls ``create_all`` of ``module:Base`` or ``module:metadata``."""
 
     metadata: MetaData
-    file: Path
 
     def identity(self, ddl: Dialect) -> str:
         """Return the compiled DDL of the models, and the DDL of listeners."""
@@ -268,21 +305,10 @@ class MetadataBuilder:
         ]
         return "\n".join(statements)
 
-    def sources(self) -> Iterable[Path]:
-        """Return the files of the metadata and of listeners, which may create views.
-
-        Return none without listeners: the identity then says everything.
-        """
-        has_code = False
-        files = [self.file]
-        for listener in self._listeners():
-            code = getattr(inspect.unwrap(listener), "__code__", None)
-            if code is None:
-                continue
-            has_code = True
-            if not _load.is_library(code.co_filename):
-                files.append(Path(code.co_filename))
-        return files if has_code else []
+    @property
+    def is_of_run(self) -> bool:
+        """Whether a listener is a function. The DDL does not contain its statements."""
+        return any(inspect.isroutine(each) for each in self._listeners())
 
     def _listeners(self) -> Iterator[Any]:
         for target in (self.metadata, *self.metadata.tables.values()):
@@ -309,15 +335,15 @@ class AlembicBuilder:
     """Runs ``alembic upgrade heads``, on the engine that ``env.py`` creates."""
 
     ini: Path
+    is_of_run = False
 
     def identity(self, _ddl: Dialect) -> str:
-        """Return the configuration and the names of the migrations."""
-        names = [file.relative_to(self.folder()).as_posix() for file in self.sources()]
-        return "\n".join([self.ini.read_text(encoding="utf-8"), *names])
+        """Return a digest of the configuration, of ``env.py`` and of all migrations."""
+        from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
 
-    def sources(self) -> list[Path]:
-        """Return ``env.py`` and all migrations."""
-        return sorted(self.folder().rglob("*.py"))
+        text = Config(str(self.ini)).get_main_option("version_locations", "")
+        more = [self.ini.parent / name for name in re.split(r"[\s,:;]+", text) if name]
+        return digest_of_files([self.ini, self.folder(), *more])
 
     def folder(self) -> Path:
         """Return the folder of ``env.py`` and the migrations."""
@@ -414,14 +440,11 @@ class ScriptBuilder:
     """Runs a ``*.sql`` file."""
 
     file: Path
+    is_of_run = False
 
     def identity(self, _ddl: Dialect) -> str:
         """Return the script."""
         return self.file.read_text(encoding="utf-8")
-
-    def sources(self) -> Iterable[Path]:
-        """Return no files: a script has no code."""
-        return ()
 
     def build(self, target: BuildTarget) -> None:
         """Run the script."""
@@ -448,14 +471,19 @@ class CodeBuilder:
     function: Callable[..., object]
     takes_nothing: bool = False
     in_session: bool = False
+    files: tuple[Path, ...] | None = None  # of its attribute `arena_files`
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether its files are unknown."""
+        return self.files is None
 
     def identity(self, _ddl: Dialect) -> str:
-        """Return "": only the code counts."""
-        return ""
-
-    def sources(self) -> Iterable[Path]:
-        """Return the file of the function."""
-        return [Path(inspect.getsourcefile(inspect.unwrap(self.function)) or ".")]
+        """Return a digest of the function's file and of ``arena_files``."""
+        if self.files is None:
+            return ""
+        home = Path(inspect.getsourcefile(inspect.unwrap(self.function)) or ".")
+        return digest_of_files([home, *self.files])
 
     def build(self, target: BuildTarget) -> None:
         """Call the function, and commit."""
@@ -484,9 +512,9 @@ class CodeBuilder:
         )
 
 
-# A builder fills a database. `identity` returns a text for the fingerprint, without the code.
-# `sources` returns the files of code that the build calls. Their imports count, too. `build` fills
-# the target, in a thread without a running event loop.
+# A builder fills a database. `identity` returns a text for the fingerprint. `is_of_run` says that
+# the text does not decide the result, so that each run builds. `build` fills the target, in a
+# thread without a running event loop.
 Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
@@ -589,11 +617,12 @@ def _metadata_of(value: object) -> MetaData | None:
     return metadata if isinstance(metadata, MetaData) else None
 
 
-def model_files() -> Iterator[Path]:
-    """Yield the files of the project's loaded modules that define models."""
+def model_files() -> set[Path]:
+    """Return the files of the project's loaded modules that define models, without tests."""
+    files = set()
     for module, file in _load.project_modules():
         for value in list(vars(module).values()):
             is_model = isinstance(value, type) and "__table__" in vars(value)
             if is_model and value.__module__ == module.__name__:
-                yield file
-                break
+                files.add(file)
+    return {file for file in files if not is_of_tests(str(file))}

@@ -245,7 +245,9 @@ class Databases:
             build = self._builds.now()
             if build is not None:
                 # A pool may have a connection to the live database, which a builder must not get.
-                return build.current(key) or build.target_of(database)
+                if build.target.connect_target.key == key:
+                    return build.target.connect_target
+                return build.target_of(database)
         if database is None:
             return None
         return database.product.target(database)
@@ -536,7 +538,6 @@ class Provision:
         if config.rebuild:
             began = os.environ.setdefault(_SINCE, str(time.time()))
             self._newer_than = float(began)
-        self._day_began = _start_of_day()
         # By product and driver.
         self.stores: dict[tuple[str, str], Store[object]] = {}
 
@@ -711,7 +712,6 @@ class Provision:
                 database.product.template_store(database.dialect),
                 self._config.root,
                 self._newer_than,
-                self._day_began,
                 compares=self._config.migrations != "off",
                 is_in_test=lambda: any(level.is_test for level in self._levels),
             )
@@ -743,11 +743,6 @@ def _first_value(values: Mapping[str, str], names: list[str]) -> str:
         if name in values:
             return values[name]
     return ""
-
-
-def _start_of_day() -> float:
-    today = time.localtime()
-    return time.mktime((today.tm_year, today.tm_mon, today.tm_mday, 0, 0, 0, 0, 0, -1))
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import logging
-import os
-import random
 import sys
 import threading
-from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic
 from unittest.mock import patch
 from uuid import uuid4
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._config._supported import kind_of_error, product_of_dialect
-from pytest_arena._databases import _sources
 from pytest_arena._databases._builders import (
     AlembicBuilder,
+    digest_of_files,
     model_files,
     schema_builder,
     seed_builder,
     suggested_schema,
 )
-from pytest_arena._databases._libraries import versions
 from pytest_arena._databases._migrations import Comparison
-from pytest_arena._databases._watch import ModuleContainers, watching
 from pytest_arena._product import (
+    OF_RUN,
     BuildTarget,
     ConnectTarget,
     ContentT,
     Database,
-    Key,
     Manifest,
     Template,
     TemplateStore,
@@ -115,31 +110,31 @@ class StageBuild(Generic[ContentT]):
         return f"{self.stage.value} {short_value}"
 
     def fingerprint(self) -> str:
-        """Return a digest of everything known before the build, without paths of this machine."""
-        parts = (
+        """Return a digest of everything that decides the result, without paths of this machine.
+
+        A builder whose result is not decided by texts or files gets the id of the run.
+        """
+        builder = self.builder()
+        parts = [
             f"pytest-arena {version('pytest-arena')}",
             f"{self.template_store.identity()} sqlalchemy {version('sqlalchemy')}",
             self.title,
-            self.builder().identity(self.template_store.ddl),
-            self.below.digest if self.below else "",
-            "compared" if self._compared_migrations() else "",
-        )
-        return digest("\n".join(parts))[:32]
+            builder.identity(self.template_store.ddl),
+            self.below.fingerprint if self.below else "",
+        ]
+        if self._compared_migrations():
+            parts.append(f"compared with {digest_of_files(model_files())}")
+        if self.template_store.keeps and not builder.is_of_run:
+            return digest("\n".join(parts))[:32]
+        # A process that a test starts inherits the id of xdist, and may test another project.
+        parts.append(f"{_process.run_id()} {self.root}")
+        return OF_RUN + digest("\n".join(parts))[:32]
 
     def _compared_migrations(self) -> AlembicBuilder | None:
         builder = self.builder()
         if self.compares and isinstance(builder, AlembicBuilder):
             return builder
         return None
-
-    def code(self) -> _sources.Imported:
-        """Return the code on which the build and the comparison depend."""
-        code = _sources.imported_by(self.builder().sources())
-        if self._compared_migrations():
-            # The comparison needs the models, which env.py may not import.
-            for file in model_files():
-                code.files.add(file.resolve())
-        return code
 
     def compare(self) -> Comparison:
         """Compare the filled database with the models, if ``compares`` is set."""
@@ -235,35 +230,29 @@ class StageBuild(Generic[ContentT]):
         return suggested_schema(self.root, [product])
 
 
-_LATER_RUNS = (
-    "A later run finds the template in the cache, so it lacks these traces, and a test that needs "
-    "them fails. Next: import the module, or fill the container, in conftest.py"
-)
 _BY_FUNCTION = "arena_schema = <module>:<function>"
 _EXAMPLE = "<module>:<Base>"  # if pytest-arena knows no real value
 
 
 @dataclass(slots=True)
 class Store(Generic[ContentT]):
-    """The templates of one project on one product.
-
-    The search for a template reads the files on which its build depended.
-    """
+    """The templates of one project on one product."""
 
     template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
-    day_began: float = 0.0
-    """The start of the run's day. Seeds of earlier days are not used: rows may have the date."""
     compares: bool = False
     """Whether to compare databases that migrations build with the models."""
     is_in_test: Callable[[], bool] = bool
     """Whether function fixtures or the function of a test run now."""
     of_test: dict[str, Template[ContentT]] = field(default_factory=dict)
     """The templates built in the running test, by fingerprints. No other test uses them."""
-    built_seconds: float = 0.0
-    reasons: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    kept_seconds: float = 0.0
+    """For building templates that later runs use."""
+    run_seconds: float = 0.0
+    """For building templates that end with the run."""
+    rebuilt_after: list[str] = field(default_factory=list)
+    """The tests that built a template, which was then built again for the other tests."""
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """Comparisons that found differences, or failed, by the value of ``arena_schema``."""
 
@@ -301,15 +290,22 @@ class Store(Generic[ContentT]):
     ) -> Template[ContentT]:
         try:
             fingerprint = build.fingerprint()
-            template = self._find(fingerprint, build.stage)
+            template = self._find(fingerprint)
             if template is not None:
                 return template
             with self.template_store.locked(fingerprint) as now:
                 # Another process may have built it while this one waited for the lock.
-                template = self._find(fingerprint, build.stage)
+                template = self._find(fingerprint)
                 if template is not None:
                     return template
-                return self._build(fingerprint, build, build_around, now=now)
+                is_kept = not fingerprint.startswith(OF_RUN)
+                if is_kept or not self.is_in_test():
+                    return self._build(fingerprint, build, build_around, now=now)
+                # Mocks of the test may change the content.
+                unique = OF_RUN + uuid4().hex
+                template = self._build(unique, build, build_around, now=now)
+                self.of_test[fingerprint] = template
+                return template
         except TemplateError:
             raise
         except ArenaError as error:
@@ -324,17 +320,11 @@ class Store(Generic[ContentT]):
                 self.template_store.not_stored(error) or build.failed(error)
             ) from error
 
-    def _find(self, fingerprint: str, stage: Stage) -> Template[ContentT] | None:
+    def _find(self, fingerprint: str) -> Template[ContentT] | None:
         if fingerprint in self.of_test:
             return self.of_test[fingerprint]
-        newer_than = self.newer_than
-        if stage is Stage.SEEDED:
-            newer_than = max(newer_than, self.day_began)
         for template in self.template_store.templates(fingerprint):
-            manifest = template.manifest
-            if manifest.of_test or manifest.built < newer_than:
-                continue
-            if _sources.first_change(manifest, self.root):
+            if template.manifest.built < self.newer_than:
                 continue
             # Note the use first, so that another process does not remove the template.
             self.template_store.used(template)
@@ -351,84 +341,48 @@ class Store(Generic[ContentT]):
         now: float,
     ) -> Template[ContentT]:
         started = _process.seconds()
-        self.reasons.append(self._reason(fingerprint, build))
         self.template_store.clear(fingerprint)
         target = self.template_store.begin(fingerprint, build.below)
-        containers = ModuleContainers(self.root, with_tests=True)
         try:
-            with (
-                watching(self.template_store.folder, now) as watch,
-                build_around(target),
-            ):
+            with build_around(target):
                 build.run(target)
                 comparison = build.compare()
-            left = "; ".join([*containers.imported(), *containers.grown()])
-            if left:
-                self.notes.append(
-                    f"{build.option}: its build left traces: {left}. {_LATER_RUNS}"
-                )
-            code = build.code()
-            watch.add_imports(code.files, code.optional)
-            read = watch.files(self.root)
-            of_test = uuid4().hex if self.is_in_test() else ""
             manifest = Manifest(
                 now,
-                _sources.digest_files(code.files | read, watch, self.root),
-                _sources.digest_folders(read, watch, self.root),
-                versions(code.packages),
-                self._project,
                 build.title,
                 comparison.differences,
                 comparison.failure,
                 comparison.heads,
-                of_test=of_test,
             )
             content = self.template_store.finish(target, fingerprint, manifest)
         except BaseException:  # also Ctrl-C
             target.remove()
             raise
         finally:
-            self.built_seconds += _process.seconds() - started
-        template = Template(content, fingerprint, manifest)
-        if manifest.of_test:
-            self.of_test[fingerprint] = template
-        return template
+            spent = _process.seconds() - started
+            if fingerprint.startswith(OF_RUN):
+                self.run_seconds += spent
+            else:
+                self.kept_seconds += spent
+        return Template(content, fingerprint, manifest)
 
     def forget_test(self, name: str) -> None:
         """Forget the templates that a test has built. Their next use builds them again."""
         if self.of_test:
             self.of_test.clear()
-            self.reasons.append(f"built again after {name}, which connected first")
-
-    @property
-    def _project(self) -> str:
-        return digest(str(self.root.resolve()))[:16]
-
-    def _reason(self, fingerprint: str, build: StageBuild[ContentT]) -> str:
-        for template in self.template_store.templates(fingerprint):
-            if template.manifest.project != self._project:
-                continue
-            changed = _sources.first_change(template.manifest, self.root)
-            if changed:
-                return f"{build.option}: {changed}"
-            is_old = template.manifest.built < self.day_began
-            if build.stage is Stage.SEEDED and is_old:
-                return f"{build.option}: built on an earlier day"
-            return ""
-        return ""
+            self.rebuilt_after.append(name)
 
 
 def run_apart(call: Callable[[], None]) -> None:
-    """Call in a separate thread, and restore the state of the process afterwards.
+    """Call in a separate thread, and restore the loggers afterwards.
 
     A builder may call ``asyncio.run``, like an async ``env.py`` of Alembic. ``asyncio.run`` raises
-    an error while a loop runs, and otherwise removes the main thread's loop. The state is restored
-    because a run that finds the template in the cache must have the same state.
+    an error while a loop runs, and otherwise removes the main thread's loop.
 
     While this thread imports a module, it calls the builder itself. Another thread that imports the
     same module would wait for this thread, which would wait for the build.
     """
-    with _process_restored():
+    with _loggers_restored():
         if _is_importing() and _process.running_loop() is None:
             call()
         else:
@@ -464,86 +418,37 @@ def _is_importing() -> bool:
 
 
 @contextmanager
-def _process_restored() -> Iterator[None]:
-    """Restore the working folder, the environment, ``sys.path``, random values and logging.
+def _loggers_restored() -> Iterator[None]:
+    """Restore the loggers, which ``fileConfig`` of an ``env.py`` disables.
 
-    ``dictConfig`` and ``fileConfig`` of logging close all handlers by ``logging.shutdown``, also
-    pytest's, and disable all loggers of the app. The ``caplog`` of a running test gets no records
-    of the block.
+    It also closes all handlers by ``logging.shutdown``, such as those of pytest.
     """
-    states = {
-        logger: _LoggerState(
-            tuple(logger.handlers), logger.level, logger.disabled, logger.propagate
-        )
-        for logger in _loggers()
-    }
-    logging.root.handlers[:] = [
-        handler
-        for handler in logging.root.handlers
-        if type(handler).__name__ != "LogCaptureHandler"  # pytest's
+    loggers: list[logging.Logger] = [logging.root]
+    for named in logging.root.manager.loggerDict.values():
+        if isinstance(named, logging.Logger):
+            loggers.append(named)
+    states = [
+        (logger, logger.handlers[:], logger.level, logger.disabled, logger.propagate)
+        for logger in loggers
     ]
     try:
-        with (
-            chdir("."),
-            patch.dict(os.environ),
-            patch.object(sys, "path", sys.path[:]),
-            patch.object(logging, "shutdown"),
-            ExitStack() as undo,
-        ):
-            _remember_random_values(undo)
+        with patch.object(logging, "shutdown"):
             yield
     finally:
-        for logger in _loggers():
-            # A logger that the builder has created gets the default settings.
-            state = states.get(logger, _LoggerState())
-            logger.handlers[:] = state.handlers
-            logger.setLevel(state.level)
-            logger.disabled = state.is_disabled
-            logger.propagate = state.propagates
-
-
-def _remember_random_values(undo: ExitStack) -> None:
-    """Make ``undo`` restore all random generators, and the sequences of factory_boy."""
-    factories: Any = sys.modules.get("factory.base")
-    sequences = factories and (factories.FactoryOptions, factories._Counter)  # noqa: SLF001 - there is no public way
-    # Faker, polyfactory and modules of the suite have generators, too. `gc.freeze` may hide the
-    # generator of the module `random`.
-    objects = gc.get_objects()
-    objects.append(random._inst)  # noqa: SLF001 - no public name
-    for value in objects:
-        kind = type(value)
-        if kind is random.Random:
-            undo.callback(value.setstate, value.getstate())
-        elif sequences and issubclass(kind, sequences):
-            undo.callback(vars(value).update, vars(value).copy())
-
-
-class _LoggerState(NamedTuple):
-    """The settings of a logger. The defaults are the settings of a new logger."""
-
-    handlers: tuple[logging.Handler, ...] = ()
-    level: int = logging.NOTSET
-    is_disabled: bool = False
-    propagates: bool = True
-
-
-def _loggers() -> list[logging.Logger]:
-    named = list(logging.root.manager.loggerDict.values())
-    loggers = [logger for logger in named if isinstance(logger, logging.Logger)]
-    return [logging.root, *loggers]
+        for logger, handlers, level, is_disabled, propagates in states:
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+            logger.disabled = is_disabled
+            logger.propagate = propagates
 
 
 @dataclass(slots=True, eq=False)
 class RunningBuild:
-    """The build of one database's template.
-
-    ``others`` are empty databases that replace the app's other databases during the build.
-    """
+    """The build of one database's template."""
 
     database: Database
     options: str  # as the user wrote them
     target: BuildTarget
-    others: dict[Database, BuildTarget] = field(default_factory=dict)
     threads: set[threading.Thread] = field(
         default_factory=set
     )  # threads of the builder
@@ -551,47 +456,22 @@ class RunningBuild:
     def target_of(self, other: Database | None) -> ConnectTarget:
         """Return the target of an engine that the builder uses.
 
-        A template has the content of one database. An engine on another database of the app gets
-        an empty database, which `check` removes.
+        Raises:
+            TemplateError: the engine is on another database of the app.
         """
         if other is None or other is self.database:
             return self.target.connect_target
-        if other not in self.others:
-            store = other.product.template_store(other.dialect)
-            self.others[other] = store.scratch()
-        return self.others[other].connect_target
-
-    def current(self, key: Key) -> ConnectTarget | None:
-        """Return the target of a connection that was opened with this key."""
-        for target in (self.target, *self.others.values()):
-            connect_target = target.connect_target
-            if connect_target.key == key:
-                return connect_target
-        return None
-
-    def check(self) -> None:
-        """Remove the other databases.
-
-        Raises:
-            TemplateError: the builder created tables in one of them.
-        """
-        others = self.others.items()
-        written = [other.name for other, target in others if target.has_tables()]
-        for target in self.others.values():
-            target.remove()
-        if not written:
-            return
-        names = [self.database.name, *written]
+        names = [self.database.name, other.name]
         lines = [f"    {name} = module:its_function" for name in names]
         fix = [
             "arena_schema =   (a line for each database, and the same for arena_seed)",
             *lines,
         ]
         raise TemplateError(
-            f"the build of {self.database.name} created tables in another database: "
-            f"{', '.join(written)}",
+            f"the build of {self.database.name} connects to another database of the app: "
+            f"{other.name}",
             why="each database of the app has a separate template with a separate build",
-            cause=f"{self.options} also works on another engine, or on an attached file",
+            cause=f"{self.options} also works on another engine, or attaches a file",
             fix="\n".join(fix),
         )
 
@@ -632,7 +512,6 @@ class Builds:
                 self._patch.start()
         try:
             yield
-            build.check()
         finally:
             with self._changing:
                 self.running.remove(build)

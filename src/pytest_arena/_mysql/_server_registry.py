@@ -28,7 +28,7 @@ from pytest_arena._mysql._control import (
 from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.accounts._grants import ANY_DATABASE, account_shown, revoke
 from pytest_arena._process import interrupted, until
-from pytest_arena._product import discard
+from pytest_arena._product import OF_RUN, discard
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena._product._server_databases import RegistryContent
@@ -637,7 +637,8 @@ class MySQLRegistry:
         which = "m.kind IN ('template', 'kept')"
         if not everything:
             which = (
-                f"m.kind = 'template' AND (m.used < UTC_TIMESTAMP() - INTERVAL {TEMPLATE_DAYS} DAY "
+                f"m.kind = 'template' AND (m.shelf LIKE '{OF_RUN}%' "
+                f"OR m.used < UTC_TIMESTAMP() - INTERVAL {TEMPLATE_DAYS} DAY "
                 "OR (m.title <> '' AND (SELECT COUNT(*) FROM made n WHERE n.kind = 'template' "
                 "AND n.project = m.project AND n.title = m.title AND n.owner = m.owner "
                 f"AND n.used > m.used) >= {TEMPLATES_STAY}))"
@@ -692,6 +693,9 @@ class MySQLRegistry:
         with suppress(MySQLFailure, ArenaError):
             if not interrupted.is_set():
                 self.drop(*[*self._databases])
+                # Each process deletes its use first, so that the last one finds no use.
+                self.control.run(f"DELETE FROM used_by WHERE run = {self._number}")
+                self._drop_all(self._condemned(everything=False))
             self._delete_run(self._number)
         self.control.close()
         return len(self._databases)

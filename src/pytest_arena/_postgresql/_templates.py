@@ -13,8 +13,9 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql._scripts import run_script
-from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.registry import ServerRegistry, is_of_run
 from pytest_arena._product import (
+    OF_RUN,
     BuildTarget,
     Manifest,
     ScriptError,
@@ -166,6 +167,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
             fingerprint=fingerprint,
             manifest=manifest.text(),
             title=manifest.title,
+            is_of_run=fingerprint.startswith(OF_RUN),
         )
 
     def advice(self, error: BaseException) -> str:
@@ -201,7 +203,11 @@ def derived(
                 manifest = change(registry.address_of(name))
             registry.freeze(name)
             return registry.finish_template(
-                name, fingerprint=fingerprint, manifest=manifest, title=fingerprint
+                name,
+                fingerprint=fingerprint,
+                manifest=manifest,
+                title=fingerprint,
+                is_of_run=is_of_run(template or ""),
             )
         except BaseException:
             registry.drop_later(name)
@@ -211,7 +217,9 @@ def derived(
 def _find_and_use(registry: ServerRegistry, fingerprint: str) -> str:
     for name, _ in registry.templates(fingerprint):
         registry.used(name)
-        return name
+        # Another run may have dropped it before.
+        if name in dict(registry.templates(fingerprint)):
+            return name
     return ""
 
 

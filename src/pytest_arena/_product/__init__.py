@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, c
 
 from pytest_arena._config._supported import SUPPORTED, package_of
 from pytest_arena._origin import REQUEST, user_line
-from pytest_arena._values import STATEMENT_START, digest
+from pytest_arena._values import STATEMENT_START
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
@@ -649,18 +649,15 @@ class BuildTarget(Protocol):
         """Remove the database. Idempotent."""
 
 
+# The beginning of the fingerprints of templates that end with their run.
+OF_RUN = "of-run-"
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The sources of a finished template, and the time of its build.
+    """The facts about a finished template. It has no paths of this machine."""
 
-    It has paths of this machine only for files outside of the checkout.
-    """
-
-    built: float
-    files: dict[str, list[str]]  # digests, by paths from the project's root
-    folders: dict[str, list[str]]
-    libraries: dict[str, str]  # versions, by names
-    project: str  # a digest of the folder of the project that built it
+    built: float  # the time of the build
     title: str = ""  # a name for the user
     # The differences between the migrations that built it and the models.
     differences: tuple[str, ...] = ()
@@ -668,20 +665,6 @@ class Manifest:
     heads: tuple[str, ...] = ()  # of the migrations
     # If unlogged tables have rows, the start of the server, because a crash empties them. Else "".
     server_start: str = ""
-    # A unique text if a test built it, because mocks of the test may have changed it. Else "".
-    of_test: str = ""
-
-    @property
-    def digest(self) -> str:
-        """A digest of the files, folders and libraries from which it was built."""
-        content: dict[str, object] = {
-            "files": self.files,
-            "folders": self.folders,
-            "libraries": self.libraries,
-        }
-        if self.of_test:
-            content["of_test"] = self.of_test
-        return digest(json.dumps(content))[:16]
 
     def text(self) -> str:
         """Return the manifest as JSON."""
@@ -704,11 +687,6 @@ class Template(Generic[ContentT]):
     fingerprint: str
     manifest: Manifest
 
-    @property
-    def digest(self) -> str:
-        """Identifies the template in the fingerprint of the next stage."""
-        return f"{self.fingerprint}/{self.manifest.digest}"
-
 
 class TemplateStore(Protocol[ContentT]):
     """The finished templates of one product, by the fingerprints of their recipes.
@@ -717,16 +695,16 @@ class TemplateStore(Protocol[ContentT]):
     """
 
     @property
-    def folder(self) -> Path | None:
-        """The folder of the templates, None if they are not files of this machine."""
-
-    @property
     def ddl(self) -> Dialect:
         """The dialect that compiles DDL for fingerprints, the same for each driver."""
 
     @property
     def has_schema(self) -> bool:
         """Whether each new database has its tables, so that no schema is built."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a later run may use its templates."""
 
     @property
     def words(self) -> str:
@@ -756,9 +734,6 @@ class TemplateStore(Protocol[ContentT]):
 
     def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
-
-    def scratch(self) -> BuildTarget:
-        """Return an empty target that replaces another database during a build."""
 
     def finish(
         self, target: BuildTarget, fingerprint: str, manifest: Manifest

@@ -86,8 +86,6 @@ class ServerTemplates(Generic[RegistryT]):
     ``question`` is the query for properties of the server that each new database has.
     """
 
-    folder = None  # the templates are no files
-
     registry: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
@@ -98,6 +96,11 @@ class ServerTemplates(Generic[RegistryT]):
     def ddl(self) -> Dialect:
         """Compiles DDL, without a driver."""
         return self.ddl_dialect()
+
+    @property
+    def keeps(self) -> bool:
+        """Return True: a later run may use the templates."""
+        return True
 
     @property
     def has_schema(self) -> bool:
@@ -135,10 +138,6 @@ class ServerTemplates(Generic[RegistryT]):
     @abstractmethod
     def _build(self, address: Address) -> BuildTarget:
         """Return a build that fills a database."""
-
-    def scratch(self) -> BuildTarget:
-        """Create an empty database."""
-        return self.begin("", None)
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a server that does not answer, or refuses a statement."""

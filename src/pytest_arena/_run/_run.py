@@ -15,7 +15,6 @@ from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines
-from pytest_arena._databases._watch import watch_imports
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
@@ -89,7 +88,6 @@ class ArenaRun:
         self.apps = Apps(config, self.current, self.watcher)
         self._undo = ExitStack()
         watch_own_clients(self._undo, self.current.on_top)
-        self._end_imports = watch_imports()
         self.fixtures = FixtureLevels(
             self.levels,
             self.current,
@@ -124,7 +122,6 @@ class ArenaRun:
             seed_builder(seed, source=self.config.place("seed"))
         self.apps.login()
         self._find_engines()
-        self._end_imports()
         self.connections.note_early_threads()
         note_other_apps(self.apps.named)
 
@@ -539,7 +536,6 @@ class ArenaRun:
         if self.watcher is not None:
             self.watcher.close()
         self._undo.close()
-        self._end_imports()  # also if nothing was checked
         self.apps.close()
         for owner in list(self.fixtures.processes):
             self.fixtures.end_processes(owner)

@@ -40,7 +40,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    reasons = chain.from_iterable(store.reasons for store in stores)
+    rebuilt_after = chain.from_iterable(store.rebuilt_after for store in stores)
     table_seconds: tuple[float, ...] = ()
     suggestion = ""
     has_template = _has_template(named, used, known)
@@ -55,7 +55,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         noted=tuple(ledger.noted),
         failures=tuple(failures),
         has_template=has_template,
-        built_because=tuple(filter(None, reasons)),
+        rebuilt_after=tuple(rebuilt_after),
         table_seconds=table_seconds,
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
@@ -67,7 +67,8 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         started=tuple(databases.children.starts),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         template_words=databases.provision.template_words(),
-        built_seconds=sum(store.built_seconds for store in stores),
+        kept_seconds=sum(store.kept_seconds for store in stores),
+        run_seconds=sum(store.run_seconds for store in stores),
         products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
         verified=ledger.verified,
         verified_seconds=ledger.verified_seconds,
@@ -82,8 +83,6 @@ def _failures_and_notes(
     failures = [*databases.early.lines()]
     failures += databases.provision.differences
     notes: list[str] = []
-    for store in databases.provision.stores.values():
-        notes += store.notes
     notes += _unread(databases)
     lines = _migration_lines(config, databases)
     if config.migrations == "fail":

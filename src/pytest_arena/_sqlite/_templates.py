@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.pool import NullPool
 
 from pytest_arena._product import (
+    OF_RUN,
     BuildTarget,
     ConnectTarget,
     Key,
@@ -33,6 +34,7 @@ from pytest_arena.errors import TemplateError
 
 _LOCK_SECONDS = 600  # longer than a build takes
 _UNUSED_SECONDS = 14 * 24 * 3600
+_FILE = "template.sqlite"
 _LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 
@@ -121,9 +123,11 @@ def _failing_line(script: str) -> int:
 class FileTemplates:
     """Templates in folders. A template is a file and a manifest.
 
-    The manifest is written last, with a rename, so that an interrupted build is no template.
+    The manifest is written last, with a rename, so that an interrupted build is no template. The
+    templates of a run are beside the folders of its processes, and end with the last of them.
     """
 
+    keeps = True
     has_schema = False  # a build with a seed copies the schema's template
     words = ""  # the summary says whether a template was built
 
@@ -139,16 +143,20 @@ class FileTemplates:
         """Return the product and the library's version."""
         return f"sqlite {sqlite3.sqlite_version}"
 
+    def _folder(self, fingerprint: str) -> Path:
+        if fingerprint.startswith(OF_RUN):
+            return self.home.shared(fingerprint)
+        return self.folder / fingerprint
+
     def templates(self, fingerprint: str) -> list[Template[Path]]:
-        """Return the templates that have a manifest and a file, the newest first."""
-        templates = []
-        for file in (self.folder / fingerprint).glob("*.json"):
-            with suppress(OSError):  # another process may be removing the template
-                content = file.with_suffix(".sqlite")
-                manifest = read_manifest(file.read_text(encoding="utf-8"))
-                if manifest is not None and content.is_file():
-                    templates.append(Template(content, fingerprint, manifest))
-        return sorted(templates, key=lambda template: -template.manifest.built)
+        """Return the template, if it has a manifest and a file."""
+        content = self._folder(fingerprint) / _FILE
+        with suppress(OSError):  # another process may be removing the template
+            text = content.with_suffix(".json").read_text(encoding="utf-8")
+            manifest = read_manifest(text)
+            if manifest is not None and content.is_file():
+                return [Template(content, fingerprint, manifest)]
+        return []
 
     def is_whole(self, template: Template[Path]) -> bool:
         """Return whether the file has all its pages. The disk may have been full."""
@@ -166,7 +174,7 @@ class FileTemplates:
         Raises:
             TemplateError: another process holds the lock for too long.
         """
-        file = self.folder / fingerprint / "lock"
+        file = self._folder(fingerprint) / "lock"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()  # so that no other process removes the folder as unused
         lock = FileLock(file, timeout=_LOCK_SECONDS)
@@ -185,33 +193,30 @@ class FileTemplates:
             lock.release()
 
     def clear(self, fingerprint: str) -> None:
-        """Remove old templates and interrupted builds."""
-        _collect_unused(self.folder, now=written_at(self.folder / fingerprint / "lock"))
-        _remove_unfinished(self.folder / fingerprint)
+        """Remove old templates and interrupted copies."""
+        folder = self._folder(fingerprint)
+        _collect_unused(self.folder, now=written_at(folder / "lock"))
+        for file in folder.glob("single-*"):
+            file.unlink(missing_ok=True)
 
     def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""
-        target = FileTarget(
-            self.folder / fingerprint / f"building-{uuid.uuid4().hex}.sqlite"
-        )
+        del fingerprint  # `finish` copies the file to its folder
+        target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
         if below is not None:
             shutil.copyfile(below.content, target.path)
         return target
 
-    def scratch(self) -> FileTarget:
-        """Return a temporary file of this process."""
-        return FileTarget(self.home.path / f"scratch-{uuid.uuid4().hex}")
-
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> Path:
         """Make a template of a finished build. Return its file, which has no side files."""
-        folder = self.folder / fingerprint
-        finished = folder / f"{manifest.digest}.sqlite"
+        folder = self._folder(fingerprint)
+        finished = folder / _FILE
         temporary = folder / f"single-{uuid.uuid4()}"
         sql.finish_file(Path(target.connect_target.file), temporary)
+        target.remove()
         temporary.replace(finished)
         temporary.write_text(manifest.text(), encoding="utf-8")
         temporary.replace(finished.with_suffix(".json"))
-        _remove_unfinished(folder)
         return finished
 
     def advice(self, error: BaseException) -> str:
@@ -247,9 +252,3 @@ def _collect_unused(folder: Path, *, now: float) -> None:
         used = max(written_at(fingerprint), written_at(fingerprint / "lock"))
         if used < old and not any(fingerprint.glob("*.json")):
             shutil.rmtree(fingerprint, ignore_errors=True)
-
-
-def _remove_unfinished(fingerprint: Path) -> None:
-    """Remove interrupted builds. The caller holds the lock, so that no other build is open."""
-    for file in (*fingerprint.glob("building-*"), *fingerprint.glob("single-*")):
-        file.unlink(missing_ok=True)

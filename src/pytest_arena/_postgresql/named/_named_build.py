@@ -57,6 +57,11 @@ class NamedTemplates(DatabaseTemplates):
     built: dict[str, Template[str]] = field(default_factory=dict)
 
     @property
+    def keeps(self) -> bool:
+        """Return False: no run commits the stages."""
+        return False
+
+    @property
     def has_schema(self) -> bool:
         """Whether the database has tables, which tests use as they are."""
         return self.registry.has_schema
@@ -93,19 +98,17 @@ class NamedTemplates(DatabaseTemplates):
     def begin(self, fingerprint: str, below: Template[str] | None) -> NamedTarget:
         """Return the transaction, which has the stage below.
 
-        If a test has built the stage, roll that transaction back and begin another.
+        If a test has built a stage, roll that transaction back and begin another.
         """
-        if fingerprint in self.built:
+        del fingerprint
+        last = next(reversed(self.built), "")
+        if last and (below is None or below.fingerprint != last):
             self.registry.end_transaction()
             self.built.clear()
         elif below is None:
             self.registry.take()
         address = self.registry.transaction().address
         return NamedTarget(self.registry, address, *drivers_of(self.dialect))
-
-    def scratch(self) -> NamedTarget:
-        """Raise an IsolationError: no other database exists."""
-        raise self.registry.not_copied()
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Note the stage, which is never committed."""

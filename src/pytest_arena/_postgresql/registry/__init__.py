@@ -150,6 +150,7 @@ class ServerRegistry:
         self._creating_thread = Background(at_end=self._creating_control.close)
         self._dropping_thread = Background(at_end=self._dropping_control.close)
         self._to_drop: list[str] = []
+        self._uses_of_run = False  # whether it uses a template that ends with its run
         with self.reporting("pytest-arena's databases cannot be created"):
             if self.control.rows(_select_dead(self._run.number)):
                 self._dropping_thread.do(partial(self._sweep, self._dropping_control))
@@ -212,13 +213,20 @@ class ServerRegistry:
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
     def finish_template(
-        self, name: str, *, fingerprint: str, manifest: str, title: str = ""
+        self,
+        name: str,
+        *,
+        fingerprint: str,
+        manifest: str,
+        title: str = "",
+        is_of_run: bool = False,
     ) -> str:
         """Make a frozen database a template, in one transaction. Return its new name.
 
-        Of the templates of one project and title, sweeps keep the two that were used last.
+        Of the templates of one project and title, sweeps keep the two that were used last. A
+        template of a run ends with the last process that uses it.
         """
-        final = new_name("template")
+        final = new_name("run" if is_of_run else "template")
         columns = (
             f"kind = 'template', shelf = {literal(fingerprint)}, "
             f"manifest = {literal(manifest)}, title = {literal(title)}"
@@ -275,6 +283,7 @@ class ServerRegistry:
 
     def used(self, name: str) -> None:
         """Record that this run uses a template, so that no sweep drops it while the run lives."""
+        self._uses_of_run = self._uses_of_run or is_of_run(name)
         which = f"WHERE name = {literal(name)} AND kind = 'template'"
         with self.reporting(f"{name} cannot be used"):
             # The lock excludes a sweep that condemns the template.
@@ -484,7 +493,14 @@ class ServerRegistry:
         with suppress(ControlFailure, ArenaError):
             # Without databases and connection, another run may have dropped the registry.
             if is_in_time and (self._run.databases or self.control.is_open):
-                self.drop(*self._run.databases)
+                which = _is_named(self._run.databases)
+                if self._uses_of_run:
+                    number = self._run.number
+                    # Each process deletes its use first, so that the last one finds no use.
+                    self.control.run(f"DELETE FROM arena.use WHERE run = {number}")
+                    self.control.run(_condemn(number, everything=False))
+                    which += f" OR (d.run = {number} AND d.kind = 'condemned')"
+                self._drop(f"({which})", self.control)
                 self._run.end()
         self.control.close()
         return len(self._run.databases)
@@ -515,9 +531,10 @@ class ServerRegistry:
         return messages.failed(what, error, self._address)
 
 
-# The old templates: not used for long, older than others of the same title, or derived from a
-# dropped template.
-_OLD = f"""(d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
+# The old templates: of a run, not used for long, older than others of the same title, or derived
+# from a dropped template.
+_OLD = f"""(d.name ^@ 'arena_run_'
+    OR d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
     SELECT o.name FROM (
         SELECT t.name, row_number() OVER (PARTITION BY project, title ORDER BY used DESC) AS place
         FROM arena.database t WHERE kind = 'template' AND title <> '' AND owner = current_user) o
@@ -560,6 +577,11 @@ def _condemn(run: int, *, everything: bool) -> str:
 
 def _is_named(names: Iterable[str]) -> str:
     return f"d.name = ANY (ARRAY[{', '.join(map(literal, names))}]::name[])"
+
+
+def is_of_run(template: str) -> bool:
+    """Return whether a template ends with its run."""
+    return template.startswith("arena_run_")
 
 
 def new_name(kind: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,14 @@ from pytest_arena._product._databases_command import (
     size_of,
     time_of,
 )
-from pytest_arena._sqlite._home import homes, lock_of, remove_dead_run, try_lock
+from pytest_arena._sqlite._home import (
+    homes,
+    lock_of,
+    remove_dead_run,
+    shared_folders,
+    try_lock,
+    unused_folders,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +42,10 @@ _RUNS = "SQLite files of test runs"
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATES = "templates"
 _KEPT = "kept"
-# ARENA_CACHE may name a folder with other files. These patterns match pytest-arena's names: a
-# folder of templates, and a manifest.
+# ARENA_CACHE may name a folder with other files. These are pytest-arena's names: of a folder of a
+# template, and of its manifest.
 _TEMPLATE_FOLDER = re.compile(r"[0-9a-f]{32}")
-_MANIFEST = re.compile(r"[0-9a-f]{16}\.json")
+_MANIFEST = "template.json"
 _ENDINGS = ("", "-wal", "-shm", "-journal")  # of a database file and its side files
 
 
@@ -58,7 +66,7 @@ class LiveFiles:
         if not homes():
             yield Place(shown=_RUNS, where="no folder of this user")
         for home in homes():
-            runs = tuple(map(_run, _folders(home)))
+            runs = (*map(_run, _folders(home)), *map(_shared, shared_folders(home)))
             yield Place(shown=_RUNS, where=str(home), things=runs)
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
@@ -66,6 +74,10 @@ class LiveFiles:
         for home in homes():
             for folder in _folders(home):
                 yield from _remove_run(folder, everything=everything)
+            for folder in unused_folders(home):
+                thing = _shared(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                yield SweepResult(thing)
             if everything:
                 with suppress(OSError):  # the folder is not empty
                     home.rmdir()
@@ -93,6 +105,13 @@ def _start_of_oldest_run() -> datetime | None:
             if start and _is_alive(folder):
                 starts.append(start)
     return min(starts, default=None)
+
+
+def _shared(folder: Path) -> Thing:
+    file = folder / "template.sqlite"
+    state = "dead" if folder in unused_folders(folder.parent) else "alive"
+    thing = _thing(folder.name, "live", folder)
+    return replace(thing, bytes=size_of(file), state=state, host=platform.node())
 
 
 def _run(folder: Path) -> Thing:
@@ -182,26 +201,22 @@ def _is_database(file: Path) -> bool:
 
 
 def _finished(folder: Path) -> Iterator[DatabaseFiles]:
-    for manifest in sorted(folder.iterdir()):
-        if not _MANIFEST.fullmatch(manifest.name):
-            continue
-        try:
-            built = json.loads(manifest.read_text(encoding="utf-8"))["built"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a file of another program
-        # The manifest is removed first. A file without a manifest is no template.
-        files = [manifest, manifest.with_suffix(".sqlite")]
-        name = f"{folder.name[:8]}/{manifest.stem}"
-        thing = _thing(name, "template", manifest)
-        created = datetime.fromtimestamp(built, UTC)
-        size = sum(map(size_of, files))
-        yield replace(thing, created=created, bytes=size), files
+    manifest = folder / _MANIFEST
+    try:
+        built = json.loads(manifest.read_text(encoding="utf-8"))["built"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no template, or a file of another program
+    # The manifest is removed first. A file without a manifest is no template.
+    files = [manifest, manifest.with_suffix(".sqlite")]
+    thing = _thing(folder.name[:8], "template", manifest)
+    created = datetime.fromtimestamp(built, UTC)
+    size = sum(map(size_of, files))
+    yield replace(thing, created=created, bytes=size), files
 
 
 def _unfinished(folder: Path) -> Iterator[DatabaseFiles]:
     """Yield the databases that a build has not finished."""
-    files = [*folder.glob("building-*"), *folder.glob("single-*")]
-    for file in sorted(files):
+    for file in sorted(folder.glob("single-*")):
         name = f"{folder.name[:8]}/{file.name[:17]}"
         yield _thing(name, "building", file), [file]
 

@@ -1,0 +1,125 @@
+"""The templates in the user's cache, without pytest and without the gate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._sqlite import _templates as _files
+from tests.template.project import CREATE, MODELS
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from tests.template.project import Project
+
+DYING = CREATE.replace(
+    "    connection.execute",
+    """    import os, signal
+    if not Path("survive").exists():
+        connection.execute(text("create table half (id int)"))
+        connection.commit()
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection.execute""",
+)
+
+
+@pytest.fixture
+def cached(project: Project) -> Project:
+    """A project whose only template is kept for later runs."""
+    project.write(models=CREATE)
+    project.schema = "models:create"
+    project.seed = ""
+    return project
+
+
+def _columns(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        return len(connection.execute("pragma table_info(dancers)").fetchall())
+
+
+def test_a_template_is_built_once(cached: Project) -> None:
+    """The second time it is found."""
+    assert cached.ensure() == cached.ensure()
+    assert cached.builds() == 1
+
+
+def test_rebuild_is_for_templates_that_are_older_than_the_run(cached: Project) -> None:
+    """A second worker of the run finds the new template."""
+    cached.ensure()
+    began = time.time()
+    cached.ensure()
+    for _ in range(2):
+        cached.ensure(newer_than=began)
+    assert cached.builds() == 2
+
+
+def _age(file: Path) -> None:
+    long_ago = time.time() - 2 * _files._UNUSED_SECONDS
+    os.utime(file, (long_ago, long_ago))
+
+
+def _edit(project: Project) -> None:
+    project.schema = "models:metadata"
+    project.write(models=MODELS.replace("String)", "String(40))"))
+
+
+def test_unused_templates_are_collected_at_the_next_build_pitfall_090(cached: Project) -> None:
+    """Finding a template counts as a use."""
+    old = cached.ensure()
+    _age(old.with_suffix(".json"))
+    assert cached.ensure() == old
+    _edit(cached)
+    cached.ensure()
+    assert old.exists()
+    _age(old.with_suffix(".json"))
+    cached.write(models=MODELS)
+    new = cached.ensure()
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_no_path_of_this_machine_is_in_a_template(cached: Project, tmp_path: Path) -> None:
+    """Neither in its name nor in its manifest, because checkouts share a cache."""
+    template = cached.ensure()
+    assert str(tmp_path) not in template.with_suffix(".json").read_text()
+    assert str(tmp_path) not in str(template.relative_to(cached.cache))
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=60)
+    return output.strip()
+
+
+@pytest.mark.slow
+def test_six_processes_at_once_build_once_pitfall_074(cached: Project) -> None:
+    """The process with the lock builds. The others wait, and find the template."""
+    processes = [cached.in_another_process() for _ in range(6)]
+    found = {_end(process) for process in processes}
+    assert found == {str(cached.ensure())}
+    assert cached.builds() == 1
+
+
+def test_a_killed_build_is_no_template_pitfall_074(cached: Project) -> None:
+    """The next process builds again."""
+    cached.write(models=DYING)
+    killed = cached.in_another_process()
+    _end(killed)
+    assert killed.returncode == -signal.SIGKILL
+    (cached.root / "survive").touch()
+    assert _columns(cached.ensure()) == 2
+    assert cached.builds() == 2
+
+
+def test_a_manifest_without_its_file_is_no_template(cached: Project) -> None:
+    """Half of the cache was removed, or the disk was full."""
+    cached.ensure().unlink()
+    assert _columns(cached.ensure()) == 2
+    assert cached.builds() == 2

@@ -1,0 +1,235 @@
+"""Schemas are cached across runs. Seeds, and functions without arena_files, end with their run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.private_server import on_postgresql, private_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.example import Example
+
+COUNT = "with open('builds.log', 'a') as log:\n        log.write('{}')"
+SEED = f"""
+from app import Dancer
+
+async def seed(session):
+    {COUNT.format("s")}
+    session.add(Dancer(name="Sand"))
+"""
+TABLES = f"""
+from pathlib import Path
+from sqlalchemy import text
+
+def create(connection):
+    {COUNT.format("f")}
+    for script in sorted(Path("tables").rglob("*.sql")):
+        connection.execute(text(script.read_text()))
+"""
+DANCERS = "create table dancers (id integer primary key, name text unique)"
+TEST = """
+def test_names(test_client):
+    print("the names:", test_client.get("/dancers").json())
+"""
+BUILT = "template built in"
+CACHED = "template from the cache"
+SCHEMA = "arena_schema = app:Base\n"
+BOTH = SCHEMA + "arena_seed = seed:seed\n"
+
+
+def _builds(example: Example) -> str:
+    return (example.folder / "builds.log").read_text()
+
+
+def _with_schema(example: Example, value: str) -> Example:
+    project = example.change("pytest.ini", BOTH, f"arena_schema = {value}\n")
+    return project.with_files(test_names=TEST)
+
+
+def _by_base(example: Example, column: str) -> Example:
+    name = "    name: Mapped[str] = mapped_column(unique=True)\n"
+    model = f"{name}    {column}: Mapped[str | None]\n"
+    return _with_schema(example, "app:Base").change("app.py", name, model)
+
+
+def _by_script(example: Example, column: str) -> Example:
+    script = f"{DANCERS};\nalter table dancers add column {column} text;\n"
+    return _with_schema(example, "all.sql").with_paths({"all.sql": script})
+
+
+@pytest.mark.parametrize("project", [_by_base, _by_script])
+def test_a_schema_is_built_again_if_its_ddl_or_script_changes(
+    example: Example, project: Callable[[Example, str], Example]
+) -> None:
+    """A version that was built before is found again."""
+    one = project(example, "city")
+    two = project(example, "town")
+    one.run().expect(passed=1).says(BUILT, "kept for the next run")
+    one.run().expect(passed=1).says(CACHED)
+    two.run().expect(passed=1).says(BUILT)
+    one.run().expect(passed=1).says(CACHED)
+
+
+def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) -> None:
+    """Two workers of a run share its rows."""
+    project = example.with_files(seed=SEED, test_names=TEST, test_more=TEST)
+    project.run("-s").expect(passed=2).says("['Sand']", "its schema kept for the next run")
+    project.run("-s").expect(passed=2).says("['Sand']", BUILT).never_says("kept for")
+    assert _builds(project) == "ss"
+    project.run("-p", "xdist.plugin", "-n", "2").expect(passed=2)
+    assert _builds(project) == "sss"
+
+
+def test_a_seeds_rows_are_of_this_run(example: Example) -> None:
+    """pytest-arena need not know what the seed reads."""
+    seed = SEED.replace('"Sand"', "open('name.txt').read()")
+    project = example.with_files(seed=seed, test_names=TEST)
+    for name in ("Dune", "Storm"):
+        project.with_paths({"name.txt": name}).run("-s").says(f"['{name}']").expect(passed=1)
+
+
+def _by_function(example: Example, files: str = "") -> Example:
+    declared = f"\ncreate.arena_files = {files}\n" if files else ""
+    project = _with_schema(example, "tables:create")
+    return project.with_files(tables=TABLES + declared).with_paths({"tables/dancers.sql": DANCERS})
+
+
+def test_a_function_runs_in_each_run(example: Example) -> None:
+    """pytest-arena does not know which files decide its result."""
+    project = _by_function(example)
+    for _ in range(2):
+        project.run().expect(passed=1).says(BUILT).never_says("kept for")
+    assert _builds(project) == "ff"
+
+
+def test_a_function_with_arena_files_runs_if_their_bytes_change(example: Example) -> None:
+    """A changed file, a new one in a folder below, and the function's own file."""
+    project = _by_function(example, '["tables"]')
+    project.run().expect(passed=1).says(BUILT, "kept for the next run")
+    compiled = {"tables/__pycache__/more.pyc": "", "other.sql": "not declared"}
+    project = project.with_paths(compiled)
+    project.run().expect(passed=1).says(CACHED)
+    changes = {
+        "tables/dancers.sql": f"{DANCERS} ",
+        "tables/more/crews.sql": "create table crews (id integer)",
+        "tables.py": project.files["tables.py"] + "\n# changed\n",
+    }
+    for number, change in enumerate(changes.items()):
+        project = project.with_paths(dict([change]))
+        project.run().expect(passed=1).says(BUILT)
+        project.run().expect(passed=1).says(CACHED)
+        assert _builds(project) == "f" * (number + 2)
+
+
+def test_a_file_of_arena_files_that_does_not_exist(example: Example) -> None:
+    """It is named before the first test."""
+    run = _by_function(example, '["tables", "migrations"]').run()
+    assert run.status == 4, run.output
+    run.says("arena_files names 'migrations', and there is no", "tables.py:5")
+
+
+LISTENER = """
+@event.listens_for(Base.metadata, "after_create")
+def fill(target, connection, **_):
+    connection.execute(text("insert into dancers (name) values ('Rock')"))
+"""
+DDL = (
+    "event.listen(Base.metadata, 'after_create', DDL(\"insert into dancers (name) values ('{}')\"))"
+)
+
+
+def test_a_listener_runs_in_each_run_and_a_ddl_if_its_text_changes(example: Example) -> None:
+    """A function may read anything. The text of a DDL decides its result."""
+    imports = "\nfrom sqlalchemy import DDL, event, text\n"
+    project = _with_schema(example, "app:Base")
+    app = project.files["app.py"] + imports
+    for _ in range(2):
+        run = project.with_files(app=app + LISTENER).run("-s").expect(passed=1)
+        run.says("['Rock']", BUILT).never_says("kept for")
+    for name in ("Wave", "Tide"):
+        with_ddl = project.with_files(app=app + DDL.format(name))
+        with_ddl.run("-s").expect(passed=1).says(f"['{name}']", BUILT, "kept for the next run")
+        with_ddl.run("-s").expect(passed=1).says(f"['{name}']", CACHED)
+
+
+OTHER = """
+from sqlalchemy import create_engine, text
+from app import Dancer
+
+engine = create_engine("sqlite:///visits.db")
+
+async def seed(session):
+    session.add(Dancer(name="Sand"))
+    with engine.begin() as connection:
+        connection.execute(text("select 1"))
+"""
+
+
+def test_a_build_that_opens_another_database_of_the_app(example: Example) -> None:
+    """Each database has its own line, and its own build."""
+    run = example.with_files(seed=OTHER, test_names=TEST).run()
+    run.expect(1, failed=1).says(
+        "the build of dev connects to another database of the app: visits",
+        "visits = module:its_function",
+    )
+
+
+# It prints the folders that its process shares with the run's other processes.
+SHARED = """
+import os
+import tempfile
+from pathlib import Path
+
+def test_names(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    for place in ("/dev/shm", tempfile.gettempdir()):
+        for user in Path(place).glob(f"pytest-arena-*/of-run-*/run-{os.getpid()}-*.user"):
+            print("shared:", user.parent, flush=True)
+            assert (user.parent / "template.sqlite").exists()
+"""
+KILL = "    os.kill(os.getpid(), 9)\n"
+
+
+def _shared(output: str) -> list[Path]:
+    folders = [line.partition("shared: ")[2] for line in output.splitlines()]
+    return [Path(folder.split()[0]) for folder in folders if folder]
+
+
+def test_nothing_of_a_runs_template_is_left(example: Example) -> None:
+    """At the end of the run. After a kill, the next run removes it."""
+    project = example.with_files(test_names=SHARED)
+    workers = ("-p", "xdist.plugin", "-n", "2")
+    [folder] = _shared(project.run("-s").expect(passed=1).output)
+    assert not folder.exists()
+    killed = project.with_files(test_names=SHARED + KILL).run("-s")
+    [folder] = _shared(killed.output)
+    assert folder.exists()
+    project.run(*workers).expect(passed=1)
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_nothing_of_a_runs_template_is_left_on_a_server(example: Example) -> None:
+    """The seeded database, and its copies with rights and with a journal."""
+    test = "import os\ndef test_names(test_client):\n"
+    test += "    assert test_client.get('/dancers').json() == ['Sand']\n"
+    with private_server() as server:
+        own = replace(example, env=server.env)
+        project = on_postgresql(own, seed=SEED, test_names=test, test_more=test)
+        for arguments in ((), ("-p", "xdist.plugin", "-n", "2")):
+            project.run(*arguments).expect(passed=2)
+            server.check_clean()
+        assert _builds(project) == "ss"
+        assert server.names(but=("registry", "template_")) == []
+        project.with_files(test_names=test + KILL).run()
+        server.wait_until_forgotten()
+        assert [name for name in server.names() if name.startswith("arena_run_")]
+        project.run().expect(passed=2)
+        server.check_clean()
+        assert server.names(but=("registry", "template_")) == []
