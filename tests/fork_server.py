@@ -18,13 +18,11 @@ import runpy
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import types
 import warnings
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -226,32 +224,10 @@ def interpret(words: list[str]) -> None:
         sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
         text, name = rest[0], "<string>"
     else:
-        if Path(kind).name == "arena":
-            collect_in_forks()
         sys.argv, sys.path[0] = words, str(Path(kind).resolve().parent)
         text, name = Path(kind).read_text(encoding="utf-8"), kind
         module.__file__ = kind
     exec(compile(text, name, "exec"), module.__dict__)  # noqa: S102 - this is an interpreter
-
-
-def collect_in_forks() -> None:
-    """Have the command `arena` fork where it starts pytest to collect the tests of a project."""
-    commands: Any = importlib.import_module("pytest_arena.scenarios._commands")
-    commands.subprocess = types.SimpleNamespace(run=run)
-
-
-def run(command: list[str], *, cwd: Path | None, **_: object) -> subprocess.CompletedProcess[str]:
-    """Stand for subprocess.run, with both streams in one."""
-    output, their_output = os.pipe()
-    if not (pid := os.fork()):
-        # What is to be removed at an end is the parent's: a folder that it waits with.
-        weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # no other way
-        become(their_output, command[1:], str(cwd or Path.cwd()), dict(os.environ))
-    os.close(their_output)
-    with os.fdopen(output, encoding="utf-8") as printed:
-        text = printed.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return subprocess.CompletedProcess(command, status, text, "")
 
 
 def import_libraries() -> None:

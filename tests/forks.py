@@ -50,9 +50,6 @@ OURS = (
     # With the libraries that read specifications; a run without any goes by them.
     "pytest_arena.scenarios._plugin",
     "pytest_arena.scenarios._sabotage",
-    "pytest_arena.scenarios.outputs",
-    "pytest_arena.scenarios.specs",
-    "pytest_bdd.plugin",
     "xdist.plugin",
     "xdist.remote",
 )

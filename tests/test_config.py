@@ -91,10 +91,10 @@ def test_several_databases_have_a_line_each() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [{"scenarios": "strict"}, {"scenarios_out": ["json:o.json"]}, {"scenarios_sabotage": True}],
+    [{"scenarios": "strict"}, {"scenarios_out": ["json:o.json"]}, {"scenarios_accept": True}],
 )
 def test_nothing_is_asked_of_scenarios_that_nobody_named(flags: Mapping[str, object]) -> None:
-    """A gate that looks at nothing would always be open."""
+    """The run would check nothing, and would pass."""
     with pytest.raises(ConfigError, match="names no specification"):
         read(flags=flags)
     assert read({"arena_specs": "docs"}, flags=flags).has_scenarios

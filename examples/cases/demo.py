@@ -41,7 +41,7 @@ def main() -> int:
     output, rows = _run()
     print(f"with pytest-arena: {rows} rows\n{output}")
     is_right &= rows == DEVELOPERS_ROWS
-    is_right &= "14 passed" in output and "UNMAPPED   A dancer withdraws" in output
+    is_right &= "14 passed" in output and "UNMAPPED  A dancer withdraws" in output
     print("Each run was as expected." if is_right else "A run was NOT as expected.")
     return 0 if is_right else 1
 

@@ -106,7 +106,9 @@ def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
     require_extra(options.place("specs"))
     from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
 
-    return Scenarios(config, options)
+    scenarios = Scenarios(config, options)
+    config.pluginmanager.register(scenarios, "arena_scenarios")
+    return scenarios
 
 
 def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
@@ -157,7 +159,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(facts, "arena_facts")
     scenarios = config.stash[SCENARIOS]
     if scenarios is not None:
-        config.pluginmanager.register(scenarios, "arena_scenarios")
         for name, plugin in scenarios.more_plugins():
             config.pluginmanager.register(plugin, name)
 
@@ -183,7 +184,10 @@ def check_collection(items: list[pytest.Item], config: pytest.Config) -> None:
         for item in items:
             _others.refuse_fork(item)
             item.stash[PLAN] = _plan_of(item, run)
-        if not run.config.specs:
+        scenarios = config.stash[SCENARIOS]
+        if scenarios is not None:
+            scenarios.map()
+        elif not run.config.specs:
             _note_unused_markers(items, run)
     except ArenaError as error:
         if not config.stash[FACTS].send_mistake(str(error)):

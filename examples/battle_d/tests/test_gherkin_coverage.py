@@ -38,11 +38,10 @@ async def test_each_scenario_has_a_test(
 async def test_the_mc_views_the_command_center(
     client_as: ClientAs, summer_battle: Tournament
 ) -> None:
-    """The test of the scenario that the first step quotes."""
-    quoted = "Given tournament in PRESELECTION, When MC views command center, Then page loads"
-    assert summer_battle.phase is Phase.PRESELECTION
-
+    """The test of the scenario that the first step quotes. Each Then has an assertion."""
     response = await client_as("mc").get(f"/event/{summer_battle.id}")
 
-    assert response.status_code == 200, quoted
+    assert summer_battle.phase is Phase.PRESELECTION
     assert "PRESELECTION, for the mc" in response.text
+    assert response.url.path == f"/event/{summer_battle.id}"
+    assert response.status_code == 200

@@ -1,6 +1,5 @@
 """All options: their names, values and help."""
 
-from argparse import BooleanOptionalAction
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,8 +157,8 @@ OPTIONS = (
     ),
     Option(
         "scenarios",
-        "How the scenarios of arena_specs are used: not at all, to list the unproven ones, or to "
-        "fail the run on them.",
+        "How the scenarios of arena_specs are used: not at all, to list those without evidence, or "
+        "to fail the run on each that is not proven, where tests run again with broken answers.",
         "report",
         ("off", "report", "strict"),
         flag="--scenarios",
@@ -181,14 +180,25 @@ FLAGS: dict[str, dict[str, Any]] = {
         "action": "append",
         "dest": "arena_scenarios_out",
         "metavar": "FORM:PATH",
-        "help": "Write the results of the scenarios to files: json:PATH, html:PATH, md:PATH, "
-        "messages:PATH.",
+        "help": "Write the results of the scenarios to files: json:PATH, html:PATH.",
     },
-    "--scenarios-sabotage": {
-        "action": BooleanOptionalAction,
-        "dest": "arena_scenarios_sabotage",
-        "help": "Repeat each test of a proven scenario with one fault at a time. A test that "
-        "passes in spite of a fault makes its scenario HOLLOW.",
+    "--scenarios-stubs": {
+        "dest": "arena_scenarios_stubs",
+        "metavar": "DIR",
+        "help": "Write a failing test into this folder for each scenario that has none. No test is "
+        "run.",
+    },
+    "--scenarios-accept": {
+        "action": "store_true",
+        "dest": "arena_scenarios_accept",
+        "help": "Write the present steps of all scenarios to scenarios.lock. No test is run.",
+    },
+    "--scenarios-merge": {
+        "nargs": "+",
+        "dest": "arena_scenarios_merge",
+        "metavar": "FILE",
+        "help": "Judge several runs as one, by the files of --scenarios-out=json:FILE. No test is "
+        "run.",
     },
 }
 MARKERS = (

@@ -45,8 +45,7 @@ class Config:
     scenarios: str
     rebuild: bool
     verify: bool
-    scenarios_out: str
-    scenarios_sabotage: bool
+    scenarios_out: tuple[str, ...]
     root: Path
     cache: Path
     file: Path | None  # pytest's configuration file
@@ -122,14 +121,13 @@ def load_config(
         **values,
         rebuild=bool(flags.get("rebuild")),
         verify=bool(flags.get("verify")),
-        scenarios_out=",".join(outputs),
-        scenarios_sabotage=_runs_sabotage(flags, environ, values["scenarios"]),
+        scenarios_out=tuple(outputs),
         root=root,
         # Absolute, because a test may change the working folder.
         cache=Path(cache).expanduser().absolute(),
         file=file,
     )
-    _check_scenarios(config)
+    _check_scenarios(config, flags)
     return config
 
 
@@ -246,17 +244,6 @@ _FORMS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _runs_sabotage(
-    flags: Mapping[str, object], environ: Mapping[str, str], scenarios: str
-) -> bool:
-    """Return whether sabotage runs. The default is on for a strict run in CI."""
-    flag = flags.get("scenarios_sabotage")
-    if flag is not None:
-        return bool(flag)
-    is_in_ci = environ.get("CI", "").lower() not in {"", "0", "no", "off", "false"}
-    return scenarios == "strict" and is_in_ci
-
-
 def _parsed(option: Option, text: str, place: str) -> Any:
     """Return the value of an option.
 
@@ -292,7 +279,7 @@ def _check_names(names: Iterable[str], file: Path | None) -> None:
             )
 
 
-def _check_scenarios(config: Config) -> None:
+def _check_scenarios(config: Config, flags: Mapping[str, object]) -> None:
     """Check that no option needs scenarios if ``arena_specs`` names none.
 
     Raises:
@@ -303,7 +290,9 @@ def _check_scenarios(config: Config) -> None:
     values = {
         "--scenarios-out": config.scenarios_out,
         "arena_scenarios = strict": config.scenarios == "strict",
-        "--scenarios-sabotage": config.scenarios_sabotage,
+        "--scenarios-stubs": flags.get("scenarios_stubs"),
+        "--scenarios-accept": flags.get("scenarios_accept"),
+        "--scenarios-merge": flags.get("scenarios_merge"),
     }
     for name, value in values.items():
         if value:

@@ -7,21 +7,9 @@ from importlib.util import find_spec
 
 from pytest_arena.errors import ConfigError
 
-__all__ = ["FORMS", "require_extra"]
+__all__ = ["require_extra"]
 
-FORMS = {
-    "json": ("scenarios.json", "scenarios as JSON"),
-    "html": ("scenarios.html", "scenarios as a page"),
-    "md": ("scenarios.md", "scenarios as Markdown"),
-    "messages": ("scenarios.ndjson", "scenarios as Cucumber messages"),
-}
-"""The usual file of each form of output, and the form in words."""
-
-_LIBRARIES = {
-    "gherkin": "gherkin-official",
-    "markdown_it": "markdown-it-py",
-    "jinja2": "jinja2",
-}
+_LIBRARIES = {"gherkin": "gherkin-official", "markdown_it": "markdown-it-py"}
 
 
 def require_extra(place: str) -> None:

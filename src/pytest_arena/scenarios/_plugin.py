@@ -2,347 +2,418 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
-from contextlib import nullcontext
-from dataclasses import asdict
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from pytest_arena.errors import ArenaError
-from pytest_arena.scenarios._mapping import (
-    Mapped,
-    Mapper,
-    Mappings,
-    UnawaitedSteps,
-    uncollected,
-    what_is_left_out,
-)
-from pytest_arena.scenarios._recorder import EvidenceRecorder
-from pytest_arena.scenarios._sabotage import SabotagePasses
-from pytest_arena.scenarios._tries import (
-    SENT,
-    Tries,
-    evidence_line,
-    failure_of,
-    plain_facts,
-)
-from pytest_arena.scenarios.assertions._assertions import (
-    enable,
-    record_assertions,
-    record_teardown_assertions,
-)
-from pytest_arena.scenarios.assertions._updated_snapshots import updates_snapshots
-from pytest_arena.scenarios.evidence._document import Document, Sabotage
-from pytest_arena.scenarios.evidence._judge import Rules, judge
-from pytest_arena.scenarios.evidence._lock import FILE as LOCK
-from pytest_arena.scenarios.evidence._lock import Lock
-from pytest_arena.scenarios.outputs import _terminal as terminal
-from pytest_arena.scenarios.outputs._ci import workflow_commands
-from pytest_arena.scenarios.outputs._targets import targets, write
-from pytest_arena.scenarios.specs import _reader as reader
-from pytest_arena.scenarios.specs._index import Index
+from pytest_arena._values import counted
+from pytest_arena.errors import ArenaError, NotWritten, redact
+from pytest_arena.scenarios import _documents as documents
+from pytest_arena.scenarios import _terminal as terminal
+from pytest_arena.scenarios._judge import judge
+from pytest_arena.scenarios._lock import FILE as LOCK
+from pytest_arena.scenarios._lock import accept, read_lock
+from pytest_arena.scenarios._markers import scenarios_of
+from pytest_arena.scenarios._records import Recorder, enable_assertion_hook
+from pytest_arena.scenarios._sabotage import Sabotage
+from pytest_arena.scenarios._specs import read_specs
+from pytest_arena.scenarios._stubs import write_stubs
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     import pytest
 
     from pytest_arena._config._read import Config
     from pytest_arena._run._run import ArenaRun
+    from pytest_arena.scenarios._judge import Results
+    from pytest_arena.scenarios._specs import ScenarioSpec
 
 hook = pluggy.HookimplMarker("pytest")
 
-_OUTPUT = "arena_scenarios"  # the key of the values that a worker of pytest-xdist sends
-_LISTS = ("collectonly", "setuponly", "setupplan")
+Json = dict[str, Any]
+
+_SENT = "arena_scenario"
+"""The attribute of a report, and the key of a worker's output."""
+_PHASES = ("setup", "call", "teardown")
+_LONGEST = 300  # characters of a reason
+_WORST_FIRST = ("failed", "skipped", "passed")
 _FAILED = 1  # pytest's exit statuses
 _USAGE = 4
 _BROKEN = (3, 4)  # an internal error, a usage error
+NO_FACTS: Json = {"seeded": [], "requests": [], "assertions": [], "steps": {}}
+"""The facts of a test that was not called."""
 
 
 class Scenarios:
     """The plugin that each process of a run with specifications registers.
 
-    Each process maps the tests that it collects, and adds facts to the reports of its tests. The
-    controller receives all reports, and judges the scenarios.
+    Each process maps the tests that it collects, and adds one dict to the report of each try. The
+    controller receives all dicts, and judges the scenarios.
     """
 
-    recorder: EvidenceRecorder
+    recorder: Recorder
 
-    def __init__(self, config: pytest.Config, wanted: Config) -> None:
-        self.document: Document | None = None
+    def __init__(self, config: pytest.Config, options: Config) -> None:
+        self.results: Results | None = None
         self._config = config
-        self._wanted = wanted
-        self._tests: dict[int, Mapped] = {}  # by the identity of their items
-        self._unawaited = UnawaitedSteps()
-        self._mappings = Mappings()
-        self._tries = Tries()
-        self._broken: dict[str, None] = {}  # files that could not be collected
-        self._failed: set[str] = set()  # tests that failed at least once here
-        self._is_again = False  # whether the running test has failed before
+        self._options = options
+        self._collected: list[pytest.Item] = []
+        self._scenarios: dict[
+            int, list[ScenarioSpec]
+        ] = {}  # by the identity of the item
+        self._tests: dict[str, list[str]] = {}  # the keys of scenarios, by test
+        self._deselected: dict[str, None] = {}
+        self._broken: list[str] = []  # files that could not be collected
+        self._attempt: Json = {}  # of the running test
+        self._tries: list[Json] = []
         self._lines: list[str] = []
         self._is_run = False
+        self._sabotage: Sabotage | None = None
 
     # Before the tests.
 
-    def watch(self, run: ArenaRun) -> EvidenceRecorder:
+    def watch(self, run: ArenaRun) -> Recorder:
         """Return the watcher of a run. Called before any test file is imported."""
-        self.recorder = EvidenceRecorder(run)
-        why = enable(self._config)
-        if why:
-            self.recorder.off["asserted"] = why
+        enable_assertion_hook(self._config)
+        self.recorder = Recorder(run)
         return self.recorder
 
     def more_plugins(self) -> list[tuple[str, object]]:
         """Return further plugins of this run, with their names."""
-        if not self._wanted.scenarios_sabotage:
+        if self._options.scenarios != "strict":
             return []
-        passes = SabotagePasses(
-            self._config,
-            self.recorder,
-            self._tries,
-            self._tests,
-        )
-        return [("arena_sabotage", passes)]
+        self._sabotage = Sabotage(self._config, self.recorder, self._tries)
+        return [("arena_sabotage", self._sabotage)]
 
     def read(self) -> None:
-        """Read all files that options name.
+        """Read the specifications and the lock file.
 
         Raises:
-            ArenaError: a file does not exist, the specifications have no scenario, or the lock
-                file or ``--scenarios-out`` is wrong.
+            ArenaError: a file does not exist or is wrong, or there is no scenario.
         """
-        wanted = self._wanted
-        self._targets = targets(wanted.scenarios_out)
-        self._specification = reader.read(wanted.specs, wanted.root)
-        place = f"{wanted.place('specs')} (paths are relative to {wanted.root})"
-        reader.require_scenarios(self._specification, wanted.specs, place=place)
-        self._rules = self._read_rules()
-        index = Index(self._specification)
-        self._mapper = Mapper(self._specification, index, wanted.root)
-        self.recorder.read_steps_of(self._specification)
+        options = self._options
+        self._outputs = documents.outputs(options.scenarios_out)
+        self.specification = read_specs(options.specs, options.root)
+        self._lock = read_lock(options.root / LOCK)
 
-    def _read_rules(self) -> Rules:
-        option = self._config.option
-        return Rules(
-            lock=Lock.read(self._wanted.root / LOCK),
+    @hook
+    def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
+        """Do what ``--scenarios-accept`` or ``--scenarios-merge`` say, and run no test."""
+        try:
+            return self._command(config.option)
+        except ArenaError as error:
+            sys.stderr.write(f"ERROR: {error}\n")
+            return _USAGE
+
+    def _command(self, option: Any) -> int | None:
+        if option.arena_scenarios_accept:
+            self.read()
+            path = self._options.root / LOCK
+            lines = accept(path, self.specification.scenarios)
+            self._print([*lines, f"{LOCK} written"])
+            return 0
+        if option.arena_scenarios_merge:
+            self.read()
+            return self._merge([Path(each) for each in option.arena_scenarios_merge])
+        return None
+
+    def _merge(self, paths: list[Path]) -> int:
+        tests, tries, is_sabotaged = documents.joined(paths, self.specification)
+        self.results = judge(
+            self.specification,
+            tests,
+            tries,
+            lock=self._lock,
             today=datetime.now(tz=UTC).date(),
-            lists_only=any(getattr(option, name, False) for name in _LISTS),
+            is_sabotaged=is_sabotaged,
         )
+        lines = documents.write(self._outputs, self.results, self._options.root)
+        self._print([*terminal.lines(self.results, is_strict=self._is_strict), *lines])
+        return _FAILED if self._fails else 0
+
+    def _print(self, lines: Sequence[str]) -> None:
+        # An option that runs no test has no terminal reporter.
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
         self, items: list[pytest.Item]
     ) -> Generator[None, None, None]:
-        """Map all tests, also those that other plugins deselect or mark."""
-        collected = dict.fromkeys(items)
-        yield
-        collected.update(dict.fromkeys(items))
-        self._map([*collected])
-        note = self._unawaited.watch()
-        if note:
-            self.recorder.run.ledger.note(note)
+        """Remember all tests, also those that other plugins deselect."""
+        self._collected = [*items]
+        return (yield)
 
-    def _map(self, items: list[pytest.Item]) -> None:
-        for mapped in self._mapper.all_of(items):
-            self._tests[id(mapped.item)] = mapped
-            # JUnit's XML shows these strings, also for a skipped test.
-            keys = [("arena_scenario", each.key) for each in mapped.scenarios]
-            revs = [("arena_scenario_rev", each.rev) for each in mapped.scenarios]
-            mapped.item.user_properties.extend(keys + revs)
+    def map(self) -> None:
+        """Find the scenarios of the collected tests.
+
+        Raises:
+            ScenarioError: a marker is wrong.
+        """
+        for item in self._collected:
+            scenarios = scenarios_of(item, self.specification)
+            if scenarios:
+                self._scenarios[id(item)] = scenarios
+                self._tests[item.nodeid] = [each.key for each in scenarios]
 
     @hook
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Record which tests will run."""
-        selected = frozenset(map(id, session.items))
-        self._mappings.add(self._tests.values(), selected=selected)
+        """Note which tests of scenarios will not run."""
+        selected = {id(item) for item in session.items}
+        for item in self._collected:
+            if id(item) in self._scenarios and id(item) not in selected:
+                self._deselected[item.nodeid] = None
 
     @hook
     def pytest_collectreport(self, report: Any) -> None:
-        """Record a file that was not collected. It may have tests of any scenario."""
+        """Note a file that was not collected. It may have tests of any scenario."""
         if report.failed:
-            self._broken[report.nodeid] = None
-        if not report.passed:
-            self._mappings.problems[uncollected(report)] = None
+            self._broken.append(report.nodeid)
 
     @hook(tryfirst=True)
-    def pytest_runtestloop(self) -> None:
-        """Note that tests will run. ``--fixtures`` and similar options run none."""
-        self._is_run = True
-        self.recorder.start_watching()
+    def pytest_runtestloop(self, session: pytest.Session) -> object:
+        """Note that tests will run, or write stubs in place of running them."""
+        folder = self._config.option.arena_scenarios_stubs
+        if not folder:
+            self._is_run = True
+            return None
+        if session.testsfailed:
+            return None  # pytest reports the files that could not be collected
+        lines = write_stubs(self.specification, self._tests, Path(folder), self._config)
+        self._print(["", *lines])
+        self._is_run = False
+        return True
 
     # One test.
 
     def begin(self, item: pytest.Item) -> None:
-        """Begin to record a test whose level exists.
-
-        Raises:
-            ScenarioError: a marker of the test names no scenario. The test does not run.
-        """
-        mapped = self._tests.get(id(item))
-        if mapped is None:
-            return
-        if mapped.errors:
-            _, error = mapped.errors[0]
-            raise error
-        names = frozenset(getattr(item, "fixturenames", ()))
-        rows = frozenset(mapping.row for mapping in mapped.mappings)
-        self.recorder.begin_test(mapped.scenarios, names, rows=rows)
+        """Begin to record a test whose level exists."""
+        scenarios = self._scenarios.get(id(item))
+        if scenarios:
+            self.recorder.begin(item, scenarios)
 
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Record assertions while the test's function runs."""
-        is_recorded = id(item) in self._tests and not self.recorder.is_repeating
+        """Record the assertions and the facts of a test."""
+        if id(item) not in self._scenarios or self.recorder.is_repeating:
+            return (yield)
+        self.recorder.begin_call()
         try:
-            with (
-                record_assertions(self.recorder, item) if is_recorded else nullcontext()
-            ):
-                result = yield
-        except BaseException as error:
-            unawaited = self._unawaited.take()
-            if unawaited:
-                error.add_note(str(unawaited))
-            raise
-        unawaited = self._unawaited.take()
-        if unawaited:
-            raise unawaited
-        return result
+            return (yield)
+        finally:
+            self.recorder.end_call()
 
-    @hook(wrapper=True)
-    def pytest_runtest_teardown(
-        self, item: pytest.Item
-    ) -> Generator[None, object, object]:
-        """Record assertions in the tear-down of the test's fixtures."""
-        mapped = self._tests.get(id(item))
-        self._mappings.note_late_marker(item, mapped)
-        if mapped is None or self.recorder.is_repeating:
-            return (yield)
-        with record_teardown_assertions(self.recorder, item):
-            return (yield)
+    @hook
+    def pytest_assertion_pass(self, lineno: int, orig: str) -> None:
+        """Record an assertion that has passed."""
+        record = self.recorder.record
+        if record is not None and record.is_in_call:
+            place, line = record.place_of(inspect.currentframe(), lineno)
+            record.passed(place, orig, line)
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
-        """Add facts to the report, after all other plugins."""
+        """Add the try to the report of the tear-down."""
         report = yield
-        mapped = self._tests.get(id(item))
-        if mapped is None or self.recorder.is_repeating:
+        if id(item) not in self._scenarios or self.recorder.is_repeating:
             return report
         if report.when == "setup":
-            self._is_again = mapped.test in self._failed
-        sent = failure_of(
-            report,
-            call.excinfo,
-            item,
-            self.recorder.mask,
-        )
-        sent["again"] = self._is_again
-        if report.failed:
-            self._failed.add(mapped.test)
+            self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}
+            self._attempt["scenarios"] = self._tests[item.nodeid]
+        _add_phase(self._attempt, report, call)
         if report.when == "teardown":
             facts = self.recorder.take()
-            if facts:
+            is_called = facts is not None or self._attempt["outcome"] != "passed"
+            if is_called:  # --setup-only calls no test
+                self._attempt["facts"] = facts or NO_FACTS
                 # The report may go to another process.
-                sent["facts"] = plain_facts(facts)
-                evidence = ("arena_evidence", evidence_line(facts))
-                report.user_properties.append(evidence)
-        setattr(report, SENT, sent)
+                setattr(report, _SENT, json.dumps(self._attempt, default=str))
         return report
 
     @hook
-    def pytest_runtest_logreport(self, report: object) -> None:
-        """Add the report of a phase, from this process or another."""
-        self._tries.see(report)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Take the try from a report of this process or another."""
+        text = getattr(report, _SENT, None)
+        if text is not None:
+            self._tries.append(json.loads(text))
+        elif report.when not in _PHASES and report.failed:  # its process has died
+            reason = _one_line(str(report.longrepr))
+            died = {"test": report.nodeid, "outcome": "failed", "reason": reason}
+            self._tries.append({**died, "scenarios": [], "facts": NO_FACTS})
 
     # The end.
 
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Add the part that a worker of pytest-xdist sent. A worker that died sent nothing."""
-        sent = (getattr(node, "workeroutput", None) or {}).get(_OUTPUT)
-        if sent is None:
+        """Take what a worker of pytest-xdist sent. A worker that died sent nothing."""
+        text = (getattr(node, "workeroutput", None) or {}).get(_SENT)
+        if text is None:
             return
-        self._mappings.take_over(sent["mappings"])
-        for test, shapes in sent["sabotaged"].items():
-            sabotages = tuple(Sabotage(**shape) for shape in shapes)
-            self._tries.add_sabotages(test, sabotages)
+        sent = json.loads(text)
+        self._tests |= sent["tests"]
+        self._deselected |= dict.fromkeys(sent["deselected"])
+        for each in self._tries:
+            if each["test"] in sent["sabotage"]:
+                each["sabotage"] = sent["sabotage"][each["test"]]
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge the scenarios, write the outputs, fail a strict run. A worker sends its part."""
-        self._unawaited.unwatch()
         output = getattr(self._config, "workeroutput", None)
+        if self._config.option.arena_scenarios_stubs and not session.testsfailed:
+            session.exitstatus = 0
         if output is not None:
-            output[_OUTPUT] = self._plain()
+            sabotage = {
+                each["test"]: each["sabotage"]
+                for each in self._tries
+                if "sabotage" in each
+            }
+            sent = {
+                "tests": self._tests,
+                "deselected": [*self._deselected],
+                "sabotage": sabotage,
+            }
+            output[_SENT] = json.dumps(sent, default=str)
         elif self._is_run and session.exitstatus not in _BROKEN:
-            self.document = self._judged(session)
-            self._write(session, self.document)
-            if self._fails:
-                session.exitstatus = session.exitstatus or _FAILED
+            self._finish(session)
 
-    def _plain(self) -> dict[str, object]:
-        """Return the mappings and sabotages of this process as plain values."""
-        sabotaged = {
-            test: [asdict(sabotage) for sabotage in sabotages]
-            for test, sabotages in self._tries.sabotaged.items()
-        }
-        return {"mappings": self._mappings.plain(), "sabotaged": sabotaged}
-
-    @property
-    def _is_strict(self) -> bool:
-        return self._wanted.scenarios == "strict"
-
-    @property
-    def _fails(self) -> bool:
-        has_gaps = self.document is not None and bool(self.document.gaps)
-        return self._is_strict and has_gaps
-
-    def _judged(self, session: pytest.Session) -> Document:
-        is_sabotaged = self._wanted.scenarios_sabotage
-        is_sabotaged = is_sabotaged and not updates_snapshots(self._config)
-        return judge(
-            self._specification,
-            self._mappings.all(),
-            list(self._tries.all(self._mappings.names)),
-            rules=self._rules,
-            partial=what_is_left_out(session, self._mappings, sorted(self._broken)),
-            problems=list(self._mappings.problems),
-            is_sabotaged=is_sabotaged,
+    def _finish(self, session: pytest.Session) -> None:
+        self.results = judge(
+            self.specification,
+            self._tests,
+            self._tries,
+            lock=self._lock,
+            today=datetime.now(tz=UTC).date(),
+            partial=self._partial(session),
+            is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
-
-    def _write(self, session: pytest.Session, document: Document) -> None:
-        folder = self._config.invocation_params.dir
         try:
-            self._lines = write(
-                self._targets, document, root=self._wanted.root, folder=folder
+            self._lines = documents.write(
+                self._outputs, self.results, self._options.root
             )
         except ArenaError as error:
             self._lines = [f"ERROR: {error}"]
             session.exitstatus = session.exitstatus or _USAGE
+        if self._fails:
+            session.exitstatus = session.exitstatus or _FAILED
+
+    @property
+    def _is_strict(self) -> bool:
+        return self._options.scenarios == "strict"
+
+    @property
+    def _fails(self) -> bool:
+        return self._is_strict and self.results is not None and bool(self.results.open)
 
     @hook
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
         """Print the scenarios that are not proven, and the totals."""
-        document = self.document
-        if document is None:
+        if self.results is None:
             return
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        strict = ""
-        if self._is_strict:
-            strict = "--scenarios=strict"
-        lines = [
-            *terminal.lines(document, verbosity=verbosity, strict=strict),
-            *self._lines,
-        ]
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            root = self._wanted.root
-            lines += workflow_commands(document, root=root, is_strict=self._is_strict)
-        for line in lines:
+        shown = terminal.lines(
+            self.results, verbosity=verbosity, is_strict=self._is_strict
+        )
+        if self._sabotage is not None:
+            shown.append(self._sabotage.line())
+        for line in [*shown, *self._lines]:
             is_red = self._fails and line.startswith("scenarios: ")
             terminalreporter.write_line(line, red=is_red)
+
+    # Did the run include all tests?
+
+    def _partial(self, session: pytest.Session) -> str:
+        """Return why the run left out tests, or "" if it left out none."""
+        reasons = [*_narrowed(self._config)]
+        if self._deselected:
+            reasons.append(
+                f"{len(self._deselected)} of {counted(len(self._tests), 'test')} "
+                "with a scenario deselected"
+            )
+        distributed = self._config.pluginmanager.get_plugin("dsession")
+        stopped = session.shouldfail or session.shouldstop
+        stopped = stopped or getattr(distributed, "shouldstop", "")
+        if stopped:
+            reasons.append(str(stopped))
+        if self._broken:
+            reasons.append(f"{', '.join(self._broken)} could not be collected")
+        return "; ".join(reasons)
+
+
+def _narrowed(config: pytest.Config) -> Iterator[str]:
+    """Yield the options that made pytest collect only a part of the tests."""
+    source = getattr(config.args_source, "name", "")
+    if source in {"ARGS", "INVOCATION_DIR"}:
+        here = config.invocation_params.dir
+        folders = [Path(here, arg).resolve() for arg in config.args if "::" not in arg]
+        paths: list[Path] = []
+        for pattern in config.getini("testpaths"):
+            paths += config.rootpath.glob(pattern)
+        for path in paths or [config.rootpath]:
+            if not any(path.is_relative_to(folder) for folder in folders):
+                shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
+                hint = ""
+                if not paths:
+                    hint = (
+                        f". If these are all tests, set testpaths = {' '.join(shown)}"
+                    )
+                yield " ".join(shown) + hint
+                break
+    for name in ("lf", "stepwise", "ignore", "ignore_glob"):
+        if getattr(config.option, name, None):
+            yield f"--{name.replace('_', '-')}"
+
+
+# Why a phase did not pass.
+
+
+def _add_phase(attempt: Json, report: Any, call: pytest.CallInfo[object]) -> None:
+    """Add the outcome of a phase, or of a subtest, to its try."""
+    outcome = report.outcome
+    reason = ""
+    if hasattr(report, "wasxfail"):
+        if outcome == "skipped":
+            outcome = "failed"
+            reason = (
+                f"it is expected to fail: {report.wasxfail.removeprefix('reason: ')}"
+            )
+    elif outcome == "skipped":
+        longrepr = report.longrepr
+        text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+        reason = text.removeprefix("Skipped: ")
+    if outcome == "failed" and not reason:
+        reason = str(report.longrepr)
+        if call.excinfo is not None:
+            error = call.excinfo.value
+            reason = call.excinfo.exconly(tryshort=True)
+            if isinstance(error, NotWritten):
+                reason = error.what
+        if report.when != "call":
+            reason = f"{report.when}: {reason}"
+    if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):
+        attempt["outcome"] = outcome
+        attempt["reason"] = _one_line(reason)
+
+
+def _one_line(text: str) -> str:
+    line = next(iter(text.strip().splitlines()), "").rstrip()
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]} …"
+    return redact(line)
+
+
+def keys_of(tests: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the keys of the scenarios that have a test."""
+    return {key for keys in tests.values() for key in keys}

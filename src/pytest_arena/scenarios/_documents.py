@@ -1,0 +1,115 @@
+"""Writes the results of a run to files, and reads them again to merge several runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.errors import ConfigError, ScenarioError
+from pytest_arena.scenarios._judge import document
+from pytest_arena.scenarios._page import markdown, page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_arena.scenarios._judge import Results
+    from pytest_arena.scenarios._specs import Specification
+
+Json = dict[str, Any]
+
+_FORMS = ("json", "html")
+
+
+def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:
+    """Parse the values of ``--scenarios-out``: ``json:PATH`` and ``html:PATH``, with commas.
+
+    Raises:
+        ConfigError: a value has another form.
+    """
+    found = []
+    for text in texts:
+        for part in filter(None, map(str.strip, text.split(","))):
+            form, _, path = part.partition(":")
+            if form not in _FORMS or not path:
+                raise ConfigError(
+                    f"--scenarios-out={part}: neither json:PATH nor html:PATH",
+                    why="the results would not be written",
+                    cause="--scenarios-out on the command line or in addopts",
+                    fix="--scenarios-out=html:scenarios.html",
+                )
+            found.append((form, Path(path).absolute()))
+    return found
+
+
+def write(
+    wanted: Iterable[tuple[str, Path]], results: Results, root: Path
+) -> list[str]:
+    """Write the files, and the summary of a job on GitHub. Return a line for each file.
+
+    Raises:
+        ScenarioError: a file cannot be written.
+    """
+    lines = []
+    for form, path in wanted:
+        text = page(results, root)
+        if form == "json":
+            text = json.dumps(document(results), indent=1, ensure_ascii=False) + "\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ScenarioError(
+                f"{path} cannot be written",
+                why="--scenarios-out names it",
+                cause=str(error),
+                fix="name another file",
+            ) from error
+        lines.append(f"scenarios written to {os.path.relpath(path)}")
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown(results))
+    return lines
+
+
+def joined(
+    paths: Sequence[Path], specification: Specification
+) -> tuple[dict[str, list[str]], list[Json], bool]:
+    """Return the collected tests and the tries of several runs, and whether all broke answers.
+
+    Raises:
+        ScenarioError: a file is not of a run, or of a run with other specifications.
+    """
+    tests: dict[str, list[str]] = {}
+    tries: list[Json] = []
+    is_sabotaged = True
+    for path in paths:
+        sent = _read(path)
+        revs = {each["key"]: each["rev"] for each in sent["scenarios"]}
+        if revs != {each.key: each.rev for each in specification.scenarios}:
+            raise _not_of_run(path, "it is of a run with other specifications")
+        tests |= sent["collected"]
+        tries += sent["tries"]
+        is_sabotaged &= sent["is_sabotaged"]
+    return tests, tries, is_sabotaged
+
+
+def _read(path: Path) -> Json:
+    try:
+        sent: Json = json.loads(path.read_text(encoding="utf-8"))
+        if sent["version"] != 1:
+            raise _not_of_run(path, f"its version is {sent['version']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_of_run(path, str(error)) from error
+    return sent
+
+
+def _not_of_run(path: Path, cause: str) -> ScenarioError:
+    return ScenarioError(
+        f"{path} cannot be merged",
+        why="the results of that run would be missing",
+        cause=cause,
+        fix="name the files that --scenarios-out=json:PATH has written for this commit",
+    )

@@ -1,0 +1,280 @@
+"""Decides which scenarios the tries of tests prove. All runs use this one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._values import counted
+from pytest_arena.scenarios._markers import NO_REQUEST, needs_seed
+from pytest_arena.scenarios._specs import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date
+
+    from pytest_arena.scenarios._lock import Lock
+    from pytest_arena.scenarios._specs import ScenarioSpec, Specification
+
+Json = dict[str, Any]
+
+
+class Status(StrEnum):
+    """What is known about a scenario after a run."""
+
+    UNMAPPED = "UNMAPPED"
+    FAILED = "FAILED"
+    DRIFTED = "DRIFTED"
+    SKIPPED = "SKIPPED"
+    NOT_RUN = "NOT-RUN"
+    HOLLOW = "HOLLOW"
+    ASSERTED = "ASSERTED"
+    PROVEN = "PROVEN"
+
+
+# The words of each status for a reader who does not know pytest-arena.
+WORDS = {
+    Status.UNMAPPED: "No test yet",
+    Status.FAILED: "Test fails",
+    Status.DRIFTED: "Changed since it was tested",
+    Status.SKIPPED: "Test is switched off",
+    Status.NOT_RUN: "Not tested in this run",
+    Status.HOLLOW: "Test checks too little",
+    Status.ASSERTED: "Tested",
+    Status.PROVEN: "Proven",
+}
+# A run with only a part of the tests says nothing about these.
+_UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A scenario with its status, and the last tries of its tests."""
+
+    scenario: ScenarioSpec
+    status: Status
+    reason: str = ""
+    tries: tuple[Json, ...] = ()
+    gap: str = ""
+    """The agreed gap of the lock file, if its day has not passed."""
+    is_open: bool = False
+    """Whether a strict run fails because of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The judged scenarios of a run, or of several runs."""
+
+    specification: Specification
+    scenarios: tuple[Judged, ...]
+    tests: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The keys of the scenarios of each collected test."""
+    tries: tuple[Json, ...] = ()
+    partial: str = ""
+    """Why the run left out tests, "" if it left out none."""
+    is_sabotaged: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def open(self) -> list[Judged]:
+        """The scenarios that fail a strict run."""
+        return [judged for judged in self.scenarios if judged.is_open]
+
+    def totals(self) -> str:
+        """Return the number of scenarios of each status, the best status first."""
+        counts = dict.fromkeys(reversed(Status), 0)
+        for judged in self.scenarios:
+            counts[judged.status] += 1
+        best = Status.PROVEN if self.is_sabotaged else Status.ASSERTED
+        best_count = counts.pop(best)
+        words = [f"{best_count} of {len(self.scenarios)} {best.lower()}"]
+        words += [
+            f"{number} {status.lower()}" for status, number in counts.items() if number
+        ]
+        return ", ".join(words)
+
+
+def judge(
+    specification: Specification,
+    tests: Mapping[str, Sequence[str]],
+    tries: Iterable[Json],
+    *,
+    lock: Lock,
+    today: date,
+    partial: str = "",
+    is_sabotaged: bool = False,
+) -> Results:
+    """Judge all scenarios.
+
+    Args:
+        specification: the scenarios.
+        tests: the keys of the scenarios of each collected test.
+        tries: what each try of a test did, in order. The last one of a test counts.
+        lock: the accepted steps, and the agreed gaps.
+        today: the day to which gaps are compared.
+        partial: why the run left out tests, "" if it left out none.
+        is_sabotaged: whether answers were broken.
+    """
+    tries = tuple(tries)
+    last = {each["test"]: each for each in tries}
+    judged = []
+    for scenario in specification.scenarios:
+        named = [test for test, keys in tests.items() if scenario.key in keys]
+        done = tuple(last[test] for test in sorted(named) if test in last)
+        status, reason = _status(scenario, named, done, is_sabotaged=is_sabotaged)
+        locked = lock.get(scenario.key)
+        is_changed = locked is not None and locked.rev != scenario.rev
+        if is_changed and done and status is not Status.FAILED:
+            status = Status.DRIFTED
+            reason = "its steps have changed since they were accepted"
+        is_proven = _is_enough(scenario, status)
+        gap = ""
+        if locked and locked.until and not is_proven:
+            is_over = locked.until < today
+            gap = "" if is_over else locked.gap
+            if is_over:
+                reason = f"{reason}; the agreed gap ended on {locked.until}".lstrip(
+                    "; "
+                )
+        is_unknown = bool(partial) and status in _UNKNOWN_IN_PART
+        is_open = not (is_proven or gap or is_unknown)
+        judged.append(Judged(scenario, status, reason, done, gap, is_open))
+    return Results(
+        specification,
+        tuple(judged),
+        tests,
+        tries,
+        partial,
+        is_sabotaged,
+        tuple(
+            f"scenarios.lock: no specification has {key!r}"
+            for key in _stale(lock, specification)
+        ),
+    )
+
+
+def _stale(lock: Lock, specification: Specification) -> list[str]:
+    return [key for key in lock if key not in specification.by_key]
+
+
+def _is_enough(scenario: ScenarioSpec, status: Status) -> bool:
+    """Return whether a strict run accepts a status."""
+    if status is Status.ASSERTED:
+        return NO_REQUEST in scenario.tags  # there is no answer to break
+    return status is Status.PROVEN
+
+
+def _status(
+    scenario: ScenarioSpec,
+    tests: Sequence[str],
+    tries: Sequence[Json],
+    *,
+    is_sabotaged: bool,
+) -> tuple[Status, str]:
+    if not tests:
+        return Status.UNMAPPED, "no test names it"
+    for each in tries:
+        if each["outcome"] == "failed":
+            return Status.FAILED, each["reason"]
+    if not tries:
+        return Status.NOT_RUN, f"{tests[0]} was not run"
+    passed = [each for each in tries if each["outcome"] == "passed"]
+    if not passed:
+        return Status.SKIPPED, tries[0]["reason"]
+    verdicts = [_verdict(scenario, each, is_sabotaged=is_sabotaged) for each in passed]
+    order = [*Status]
+    return max(verdicts, key=lambda verdict: order.index(verdict[0]))
+
+
+def _verdict(
+    scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool
+) -> tuple[Status, str]:
+    """Return what one passed test shows about a scenario."""
+    sabotage = attempt.get("sabotage") or {}
+    is_noticed = sabotage.get("result") == "noticed"
+    lacking = what_is_lacking(scenario, attempt["facts"], is_noticed=is_noticed)
+    if lacking:
+        return Status.HOLLOW, lacking
+    if is_noticed:
+        return Status.PROVEN, ""
+    if sabotage.get("result") == "unnoticed":
+        return Status.HOLLOW, sabotage["why"]
+    if is_sabotaged:
+        return Status.ASSERTED, sabotage.get("why", "there was no answer to break")
+    return Status.ASSERTED, ""
+
+
+def what_is_lacking(
+    scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = False
+) -> str:
+    """Return what a test lacks to prove a scenario, "" if it lacks nothing.
+
+    Args:
+        scenario: the scenario.
+        facts: what the test did.
+        is_noticed: whether a broken answer has failed an assertion.
+    """
+    requests = facts["requests"]
+    if NO_REQUEST not in scenario.tags and not requests:
+        return "it sends no request"
+    if needs_seed(scenario) and not _is_prepared(facts):
+        return (
+            f"{counted(len(scenario.kinds('given')), 'Given step')}, "
+            "and no row, login or earlier request prepares it"
+        )
+    return _lacking_assertion(scenario, facts, is_noticed=is_noticed)
+
+
+def _is_prepared(facts: Json) -> bool:
+    requests = facts["requests"]
+    has_role = any(request["role"] for request in requests)
+    return bool(facts["seeded"]) or has_role or len(requests) > 1
+
+
+def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool) -> str:
+    thens = scenario.kinds("then")
+    steps = facts["steps"].get(scenario.key, {})
+    if any(str(number) in steps for number in thens):
+        for number in thens:
+            if not steps.get(str(number), {}).get("assertions"):
+                step = scenario.steps[number]
+                return (
+                    f"no assertion in a block for: {step} ({scenario.spec}:{step.line})"
+                )
+        return ""
+    has_request = bool(facts["requests"])
+    after = [each for each in facts["assertions"] if each["after"] or not has_request]
+    # pytest reports no call of a mock, and no block of pytest.raises.
+    is_seen = bool(facts["assertions"]) or not is_noticed
+    if len(after) < max(len(thens), 1) and is_seen:
+        return (
+            f"{counted(len(thens), 'Then step')}, "
+            f"{counted(len(after), 'assertion')} after its answer"
+        )
+    return ""
+
+
+def document(results: Results) -> Json:
+    """Return the results as plain values, for JSON. ``read_document`` reads them."""
+    scenarios = []
+    for judged in results.scenarios:
+        scenarios.append(
+            {
+                **plain(judged.scenario),
+                "status": judged.status.value,
+                "reason": judged.reason,
+                "gap": judged.gap,
+                "fails_strict": judged.is_open,
+                "tests": [each["test"] for each in judged.tries],
+            }
+        )
+    return {
+        "version": 1,
+        "partial": results.partial,
+        "is_sabotaged": results.is_sabotaged,
+        "totals": results.totals(),
+        "scenarios": scenarios,
+        "collected": {test: [*keys] for test, keys in results.tests.items()},
+        "tries": [*results.tries],
+    }

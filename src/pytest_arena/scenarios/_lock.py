@@ -1,0 +1,123 @@
+"""The lock file of a project: the accepted steps of each scenario, and the agreed gaps."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING
+
+from pytest_arena.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pytest_arena.scenarios._specs import ScenarioSpec
+
+FILE = "scenarios.lock"
+"""The name of the file in pytest's root folder."""
+_VERSION = "# scenarios.lock, version 1"
+_HEAD = f"""\
+{_VERSION}
+# The accepted steps of each scenario. `pytest --scenarios-accept` writes this file.
+# Add a gap to a line by hand: gap until 2027-03-31: why nobody can test the scenario yet
+"""
+_EXAMPLE = "Feature :: Scenario  3265ea09  gap until 2027-03-31: tried by hand"
+_LINE = re.compile(
+    r"(?P<key>\S.*?)\s+(?P<rev>[0-9a-f]{8})"
+    r"(?:\s+gap until (?P<until>\d{4}-\d\d-\d\d): (?P<reason>\S.*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The accepted version of one scenario."""
+
+    key: str
+    rev: str
+    """The hash of its steps."""
+    until: date | None = None
+    """The last day on which a strict run accepts the unproven scenario."""
+    reason: str = ""
+
+    @property
+    def gap(self) -> str:
+        """The agreed gap, "" without one."""
+        return f"gap until {self.until}: {self.reason}" if self.until else ""
+
+
+Lock = dict[str, Locked]
+"""The lines of the lock file, by the keys of their scenarios."""
+
+
+def read_lock(path: Path) -> Lock:
+    """Read the file. Without the file the lock is empty.
+
+    Raises:
+        ScenarioError: the file has another version, or an invalid line such as the mark of a merge
+            conflict, or two lines for one scenario.
+    """
+    if not path.exists():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _malformed(path.name, str(error)) from error
+    if not lines or lines[0].strip() != _VERSION:
+        raise _malformed(f"{path.name}:1", f"the first line is not {_VERSION!r}")
+    lock: Lock = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        locked = _locked(line)
+        if locked is None:
+            raise _malformed(f"{path.name}:{number}", line)
+        if lock.setdefault(locked.key, locked) is not locked:
+            raise _malformed(f"{path.name}:{number}", f"a second line for {locked.key}")
+    return lock
+
+
+def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> list[str]:
+    """Write the present steps of all scenarios to the file. Gaps stay. Return the changes."""
+    lock = read_lock(path)
+    accepted: Lock = {}
+    changes = []
+    for scenario in scenarios:
+        old = lock.pop(scenario.key, None)
+        accepted[scenario.key] = Locked(scenario.key, scenario.rev)
+        if old is not None:
+            accepted[scenario.key] = replace(old, rev=scenario.rev)
+        if old is None:
+            changes.append(f"new: {scenario.key}  {scenario.place}")
+        elif old.rev != scenario.rev:
+            changes.append(f"changed: {scenario.key}  {scenario.place}")
+    changes += [f"gone: {key}" for key in lock]
+    lines = [
+        f"{locked.key}  {locked.rev}  {locked.gap}".rstrip()
+        for _, locked in sorted(accepted.items())
+    ]
+    path.write_text("\n".join([_HEAD, *lines, ""]), encoding="utf-8")
+    return changes
+
+
+def _locked(line: str) -> Locked | None:
+    """Return the entry of a line, None for an invalid line."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    try:
+        until = date.fromisoformat(match["until"]) if match["until"] else None
+    except ValueError:
+        return None
+    return Locked(match["key"], match["rev"], until, match["reason"] or "")
+
+
+def _malformed(place: str, cause: str) -> ScenarioError:
+    return ScenarioError(
+        f"{place} is not a valid line of the lock file",
+        why="the file records what the project has agreed to",
+        cause=cause,
+        fix="restore the file from git, or delete it and run pytest --scenarios-accept.\n"
+        f"A line for each scenario: {_EXAMPLE}",
+    )

@@ -1,0 +1,322 @@
+"""Records what a test of a scenario seeded, requested and asserted."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import re
+import unittest
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import _pytest.assertion.rewrite as rewriting
+
+from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._values import Stage, counted
+from pytest_arena.scenarios._faults import FaultyRequests
+from pytest_arena.scenarios._specs import ScenarioSpec, relative
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import FrameType
+
+    from pytest_arena._ledger import Request
+    from pytest_arena._run._run import ArenaRun
+
+Json = dict[str, Any]
+
+_LONGEST = 160  # characters of an assertion
+_MOST_ASSERTIONS = 40
+_MOST_ROWS = 1_000  # whose tables are counted
+_WRITE = re.compile(
+    r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?([\w.]+)", re.IGNORECASE
+)
+_OURS = re.compile(r"_?pytest(_arena)?\b|pluggy\b|unittest\b")
+
+
+def enable_assertion_hook(early_config: Any) -> None:
+    """Make pytest call ``pytest_assertion_pass``. Called before any test file is imported.
+
+    Files that pytest compiled without these calls have another name in its cache.
+    """
+    tail = rewriting.PYC_TAIL
+    early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time
+    rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}-asserts.pyc"
+
+    def restore() -> None:
+        rewriting.PYC_TAIL = tail
+
+    early_config.add_cleanup(restore)
+
+
+@dataclass(slots=True)
+class Record:
+    """What a running test has done so far."""
+
+    item: Any
+    scenarios: Sequence[ScenarioSpec]
+    root: Path
+    requests: Callable[[], list[Request]]
+    """Returns the requests of the test, without logins."""
+    assertions: dict[tuple[str, str, int], Json] = field(default_factory=dict)
+    steps: dict[str, dict[int, Json]] = field(default_factory=dict)
+    """What each step block did, by the key of the scenario and the number of the step."""
+    last_step: dict[str, int] = field(default_factory=dict)
+    is_in_call: bool = False
+    facts: Json | None = None
+
+    def passed(self, place: str, text: str, line: int = 0) -> None:
+        """Note an assertion that has passed.
+
+        Args:
+            place: the file and the line of the assertion.
+            text: its code.
+            line: the line in the test that called a helper with the assertion.
+        """
+        if not self.is_in_call:
+            return
+        answered = 0
+        for request in self.requests():
+            answered += request.status is not None or request.method == "WEBSOCKET"
+        text = " ".join(text.split())[:_LONGEST]
+        self.assertions[place, text, line] = {
+            "place": place,
+            "text": text,
+            "after": answered,
+        }
+
+    def place_of(self, frame: FrameType | None, number: int = 0) -> tuple[str, int]:
+        """Return the place of an assertion, and the line in the test."""
+        code = getattr(inspect.unwrap(self.item.function), "__code__", None)
+        place = ""
+        while frame is not None:
+            name = str(frame.f_globals.get("__name__", ""))
+            if not place and not _OURS.match(name):
+                path = relative(Path(frame.f_code.co_filename), self.root)
+                place = f"{path}:{number or frame.f_lineno}"
+            if frame.f_code is code:
+                return place, frame.f_lineno
+            frame = frame.f_back
+        return place, 0
+
+
+class Recorder:
+    """The ``Watcher`` of a run. Records the running test of a scenario, and never fails a test."""
+
+    def __init__(self, run: ArenaRun) -> None:
+        self.run = run
+        self.record: Record | None = None
+        self.app_watcher = FaultyRequests()
+        self.errors: list[Exception] = []
+        """The errors that repeated tests would have reported."""
+        self._wide: dict[object, Json] = {}  # the rows of wide fixtures, by level
+
+    # Called by the run.
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether the running test is repeated and not reported."""
+        return self.app_watcher.is_active
+
+    def uses_app(self, app: object) -> None:
+        """Called before clients send requests to an app."""
+
+    def asserted(self, place: str, text: str) -> None:
+        """Record an assertion of pytest-arena that has passed, such as ``expect_changes``."""
+        if self.record is not None:
+            file, _, line = place.rpartition(":")
+            place = f"{relative(Path(file), self.record.root)}:{line}"
+            self.record.passed(place, text)
+
+    def note_lost(self, words: str) -> None:
+        """Called when a request has lost writes. They are no evidence."""
+
+    def settled(self, errors: list[Exception]) -> list[Exception]:
+        """Return the errors to report for a settled test. A repeated test reports none."""
+        if not self.is_repeating:
+            return errors
+        self.errors += errors
+        return []
+
+    def close(self) -> None:
+        """Called at the end of the run."""
+        self.record = None
+
+    # Called by the plugin.
+
+    def begin(self, item: Any, scenarios: Sequence[ScenarioSpec]) -> None:
+        """Begin to record a test at its set-up."""
+        if not self.is_repeating:
+            self.record = Record(item, scenarios, item.config.rootpath, self.requests)
+
+    def requests(self) -> list[Request]:
+        """Return the requests of the running test, without logins."""
+        return [each for each in self.run.ledger.requests if not each.is_login]
+
+    def begin_call(self) -> None:
+        """Record assertions from now on."""
+        if self.record is None:
+            return
+        self.record.is_in_call = True
+        instance = getattr(self.record.item, "instance", None)
+        if isinstance(instance, unittest.TestCase):
+            _report_methods(instance, self.record)
+
+    def end_call(self) -> None:
+        """Read the facts while the test's level still exists."""
+        record = self.record
+        if record is None:
+            return
+        record.is_in_call = False
+        record.facts = {
+            "seeded": self._seeded(record.item),
+            "requests": [self._request(each) for each in self.requests()],
+            "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
+            "steps": {
+                key: {str(number): step for number, step in steps.items()}
+                for key, steps in record.steps.items()
+            },
+        }
+
+    def take(self) -> Json | None:
+        """Return the facts of the test, and forget them. None if its call was not reached."""
+        record = self.record
+        self.record = None
+        return record.facts if record else None
+
+    # Rows.
+
+    def _seeded(self, item: Any) -> list[Json]:
+        """Return the rows that existed before the first request, by their source."""
+        sources = []
+        test = self.run.test
+        if (
+            self.run.config.seed
+            and test is not None
+            and test.plan.stage is Stage.SEEDED
+        ):
+            functions = ", ".join(self.run.config.seed.values())
+            sources.append({"source": f"arena_seed {functions}", "tables": {}})
+        names = set(item.fixturenames)
+        levels = self.run.moments.levels()
+        for number, level in enumerate(levels, start=1):
+            name = level.name.rpartition(" ")[2]
+            if isinstance(level.owner, WideFixture) and name in names:
+                if level not in self._wide:
+                    self._wide[level] = self._rows(depth=len(levels) - number)
+                sources.append(
+                    {"source": f"fixture {name}", "tables": self._wide[level]}
+                )
+        before = None
+        if test is not None:
+            before = next((turn.before for turn in test.turns if _counts(turn)), None)
+        sources.append({"source": "this test", "tables": self._rows(None, before)})
+        return [
+            each for each in sources if each["tables"] != {} or "seed" in each["source"]
+        ]
+
+    def _request(self, request: Request) -> Json:
+        return {
+            "method": request.method,
+            "path": request.path,
+            "route": str(getattr(request, "route", "") or ""),
+            "status": request.status,
+            "role": request.role or "",
+            "changed": self._changed(request),
+        }
+
+    def _changed(self, request: Request) -> Json:
+        """Return the rows that a request changed, by table. Rows are 0 if they are unknown."""
+        test = self.run.test
+        turn = test.turn_of(request) if test is not None else None
+        if turn is not None and turn.before is not None and turn.after is not None:
+            rows: Json | None = self._rows(turn.before, turn.after)
+            if rows is not None:
+                return rows
+        # Some isolations know no moments. The statements then name the tables.
+        tables = map(_WRITE.match, request.statements)
+        return dict.fromkeys((match[1] for match in tables if match), 0)
+
+    def _rows(self, since: Any = None, until: Any = None, *, depth: int = 0) -> Any:
+        """Return how many rows differ between two moments, by table. None if that is unknown."""
+        counts: Counter[str] = Counter()
+        try:
+            for database in self.run.moments.used():
+                moments = [
+                    each.time_of(database) if each else None for each in (since, until)
+                ]
+                for moment in filter(None, (since, until)):
+                    if (
+                        not moment.knows(database)
+                        or moment.levels != self.run.moments.levels()
+                    ):
+                        return None
+                if until is not None and database not in until.times:
+                    continue
+                if since is not None and moments[0] is moments[1]:
+                    continue
+                for table in self.run.moments.rows(
+                    database, *moments, depth=depth, limit=_MOST_ROWS
+                ):
+                    number = max(len(table.added), len(table.removed)) + table.more
+                    counts[table.table] += number
+        except Exception:  # noqa: BLE001 - also of a database: the rows stay unknown
+            return None
+        return dict(sorted(counts.items()))
+
+
+def _counts(turn: Any) -> bool:
+    return any(not request.is_login for request in turn.records)
+
+
+def _report_methods(instance: unittest.TestCase, record: Record) -> None:
+    """Record the assertions of a unittest's test. pytest reports only assert statements."""
+    running: list[str] = []  # methods that call each other
+
+    def reporting(method: Any) -> Any:
+        def check(*args: object, **kwargs: object) -> object:
+            __tracebackhide__ = True
+            running.append(method.__name__)
+            try:
+                result = method(*args, **kwargs)
+            finally:
+                running.pop()
+            if not running:
+                place, line = record.place_of(inspect.currentframe())
+                file, _, number = place.rpartition(":")
+                text = linecache.getline(str(record.root / file), int(number or 0))
+                record.passed(place, text or f"self.{method.__name__}(…)", line)
+            return result
+
+        return check
+
+    for name in dir(instance):
+        # Contexts such as assertRaises have not passed when they return.
+        if name.startswith("assert") and "Raises" not in name and "Warns" not in name:
+            setattr(instance, name, reporting(getattr(instance, name)))
+
+
+def table_texts(sources: Iterable[Json] | None) -> list[str]:
+    """Return a text for each source of seeded rows."""
+    texts = []
+    for source in sources or ():
+        tables = source["tables"]
+        text = source["source"]
+        if tables is None:
+            text += ": rows that this isolation does not count"
+        elif tables:
+            text += f": {counts_text(tables)}"
+        texts.append(text)
+    return texts
+
+
+def counts_text(tables: Json) -> str:
+    """Return the tables with their numbers of rows, which are 0 if they are unknown."""
+    texts = []
+    for table, rows in tables.items():
+        texts.append(
+            f"{counted(rows, 'row')} of {table}" if rows else f"rows of {table}"
+        )
+    return ", ".join(texts)

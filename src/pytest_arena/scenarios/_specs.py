@@ -1,0 +1,454 @@
+"""Reads specifications. A scenario is one pickle of Gherkin's own compiler: a row is a scenario."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from glob import glob
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gherkin.dialect import Dialect
+from gherkin.errors import CompositeParserException, ParserException
+from gherkin.parser import Parser
+from gherkin.pickles.compiler import Compiler
+from gherkin.token_matcher import TokenMatcher
+from markdown_it import MarkdownIt
+
+from pytest_arena.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Kind = Literal["given", "when", "then"]
+Pairs = tuple[tuple[str, str], ...]
+
+_KINDS: dict[str, Kind] = {"Context": "given", "Action": "when", "Outcome": "then"}
+_FENCE = re.compile(r"\W*(gherkin|feature|cucumber)\b", re.IGNORECASE)
+_LANGUAGE = re.compile(r"^\s*#\s*language\s*:\s*([\w-]+)\s*$", re.MULTILINE)
+_RULE = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b")
+_SUFFIXES = (".feature", ".md", ".markdown")
+# How similar the first word of a description must be to a keyword, and its least length.
+_SIMILAR = 0.76
+_LEAST_LETTERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step. And and But have the kind of the step before them."""
+
+    kind: Kind
+    text: str
+    line: int
+    more: tuple[object, ...] = ()
+    """The rows of its table, or its doc string."""
+
+    def __str__(self) -> str:
+        return f"{self.kind.title()} {self.text}"
+
+
+@dataclass(frozen=True)
+class ScenarioSpec:
+    """A scenario of a specification, or one row of a Scenario Outline."""
+
+    feature: str
+    name: str
+    template: str
+    """The name as it is written, which has the placeholders of an outline."""
+    spec: str
+    """The path of the file, relative to pytest's root."""
+    line: int
+    tags: tuple[str, ...]
+    steps: tuple[Step, ...]
+    templates: tuple[str, ...]
+    """The texts of the steps as they are written."""
+    row: Pairs = ()
+    """The columns and the values of a row of the examples."""
+    rule: str = ""
+    """The id of the business rule in the nearest heading, such as BR-TEST-001."""
+
+    @property
+    def label(self) -> str:
+        """The name, with the values of a row."""
+        return f"{self.name} [{row_text(self.row)}]" if self.row else self.name
+
+    @property
+    def key(self) -> str:
+        """The name by which runs and the lock file identify the scenario."""
+        return f"{self.feature} :: {self.label}"
+
+    @property
+    def place(self) -> str:
+        """The file and the line."""
+        return f"{self.spec}:{self.line}"
+
+    @property
+    def rev(self) -> str:
+        """The hash of the steps. Layout, names, And and But do not change it."""
+        steps = [[step.kind, canonical(step.text), *step.more] for step in self.steps]
+        text = json.dumps(steps, ensure_ascii=False)
+        return blake2b(text.encode(), digest_size=4).hexdigest()
+
+    def kinds(self, kind: Kind) -> list[int]:
+        """Return the numbers of the steps of a kind."""
+        return [number for number, step in enumerate(self.steps) if step.kind == kind]
+
+
+@dataclass(frozen=True)
+class Specification:
+    """All scenarios of a project, and the texts of their files."""
+
+    scenarios: tuple[ScenarioSpec, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def by_key(self) -> dict[str, ScenarioSpec]:
+        """The scenarios by their keys."""
+        return {scenario.key: scenario for scenario in self.scenarios}
+
+
+def row_text(row: Pairs) -> str:
+    """Return the values of a row in one line."""
+    return ", ".join(f"{column}={value}" for column, value in row)
+
+
+def canonical(text: str) -> str:
+    """Return a text with single spaces."""
+    return " ".join(text.split())
+
+
+# Files.
+
+
+def read_specs(patterns: Sequence[str], root: Path) -> Specification:
+    """Read the specifications that files, folders or patterns name.
+
+    Raises:
+        ScenarioError: a file cannot be read or parsed, or there is no scenario.
+    """
+    scenarios: list[ScenarioSpec] = []
+    files: dict[str, str] = {}
+    for path in _files(patterns, root):
+        spec = relative(path, root)
+        files[spec] = _text(path, spec)
+        scenarios += _scenarios(files[spec], spec)
+    if not scenarios:
+        named = ", ".join(patterns)
+        raise ScenarioError(
+            f"no scenario was found in {named}",
+            why="the run would check no scenario, and would pass",
+            cause=f"{len(files)} files were read, relative to {root}",
+            fix="name .feature files, or Markdown with fences that begin with ```gherkin",
+        )
+    _check_names(scenarios)
+    return Specification(tuple(scenarios), files)
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return a path relative to the root, with slashes."""
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
+    return path.as_posix()
+
+
+def _files(patterns: Sequence[str], root: Path) -> list[Path]:
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = root / pattern
+        if path.is_dir():
+            paths = [each for each in path.rglob("*") if each.suffix in _SUFFIXES]
+        elif path.is_file():
+            paths = [path]
+        else:
+            names = glob(str(path), recursive=True)  # noqa: PTH207 - an absolute pattern
+            paths = [Path(name) for name in names if Path(name).is_file()]
+        if not paths:
+            raise ScenarioError(
+                f"no specification was found: {pattern}",
+                why="its scenarios would be missing in the report",
+                cause=f"paths are relative to {root}",
+                fix="arena_specs = docs/**/*.md   (files, folders or patterns)",
+            )
+        found |= dict.fromkeys(sorted(paths))
+    return [*found]
+
+
+def _text(path: Path, spec: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(
+            f"{spec} cannot be read",
+            why="its scenarios would be missing in the report",
+            cause=str(error),
+            fix="save it as UTF-8",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fence of Gherkin in Markdown, or a whole .feature file."""
+
+    text: str
+    above: int
+    """The number of lines above the text."""
+    heading: str = ""
+    rule: str = ""
+
+
+def _blocks(text: str, spec: str) -> Iterator[Block]:
+    if spec.endswith(".feature"):
+        yield Block(text, 0)
+        return
+    heading = ""
+    rule = ""
+    tokens = MarkdownIt("commonmark").parse(text)
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if is_gherkin(token):
+            first, _ = token.map or (0, 0)
+            yield Block(token.content, first + 1, heading, rule)
+        elif following is not None and token.type in {"heading_open", "paragraph_open"}:
+            found = _RULE.search(following.content)
+            if token.type == "heading_open":
+                heading = following.content
+            # A paragraph names a rule only if it begins with bold text.
+            if found and (
+                token.type == "heading_open" or following.content[:2] == "**"
+            ):
+                rule = found[0]
+
+
+def is_gherkin(token: Any) -> bool:
+    """Return whether a token of markdown-it is a fence with Gherkin."""
+    return token.type == "fence" and bool(_FENCE.match(token.info))
+
+
+# One block.
+
+
+def _scenarios(text: str, spec: str) -> Iterator[ScenarioSpec]:
+    for block in _blocks(text, spec):
+        yield from _compiled(block, spec)
+
+
+def _compiled(block: Block, spec: str) -> Iterator[ScenarioSpec]:
+    language = _LANGUAGE.search(block.text)
+    dialect: Any = Dialect.for_name(language[1] if language else "en")
+    # The parser reports an unknown language.
+    dialect = dialect or Dialect.for_name("en")
+    # Empty lines above the block give each node its line in the file.
+    text = "\n" * block.above + block.text
+    if block.above and not _begins_with_feature(block.text, dialect):
+        text = _with_feature(block, language)
+    document: Any = _parsed(text, spec)
+    feature = document.get("feature")
+    if feature is None:
+        feature = {
+            "keyword": "Feature",
+            "name": "",
+            "location": {"line": block.above + 1},
+        }
+        feature |= {"description": "", "children": []}
+    nodes = _Nodes(spec, dialect)
+    nodes.add(feature)
+    if not nodes.scenarios:
+        raise nodes.error(
+            feature, "the feature has no scenario", "add one, or remove it"
+        )
+    document["uri"] = spec
+    for pickle in Compiler().compile(document):
+        yield nodes.scenario(pickle, feature["name"], block.rule)
+
+
+def _begins_with_feature(text: str, dialect: Any) -> bool:
+    for line in map(str.strip, text.splitlines()):
+        if line and not line.startswith(("#", "@")):
+            return line.startswith(
+                tuple(f"{word}:" for word in dialect.feature_keywords)
+            )
+    return False
+
+
+def _with_feature(block: Block, language: re.Match[str] | None) -> str:
+    """Return the text of a block without a feature, with a line for it in place of the fence."""
+    line = f"Feature: {block.heading}"
+    if language:
+        dialect = Dialect.for_name(language[1])
+        word = dialect.feature_keywords[0] if dialect else "Feature"
+        line = f"{language[0].strip()}\n{word}: {block.heading}"
+        return "\n" * (block.above - 1) + line + block.text[language.end() :]
+    return "\n" * (block.above - 1) + line + "\n" + block.text
+
+
+def _parsed(text: str, spec: str) -> object:
+    try:
+        return Parser().parse(text, TokenMatcher("en"))
+    except (CompositeParserException, ParserException) as error:
+        errors = getattr(error, "errors", [error])
+        line = errors[0].location.get("line", 1)
+        raise ScenarioError(
+            f"{spec}:{line} is no valid Gherkin",
+            why="its scenarios would be missing in the report",
+            cause="\n".join(dict.fromkeys(map(str, errors))),
+            fix="correct that line",
+        ) from None
+
+
+class _Nodes:
+    """The nodes of one feature by their ids. Refuses what the parser would silently drop."""
+
+    def __init__(self, spec: str, dialect: Any) -> None:
+        self._spec = spec
+        self._steps: dict[str, Any] = {}
+        self._rows: dict[str, tuple[Any, Pairs]] = {}
+        self.scenarios: dict[str, Any] = {}
+        words = [
+            *dialect.given_keywords,
+            *dialect.when_keywords,
+            *dialect.then_keywords,
+            *dialect.and_keywords,
+            *dialect.but_keywords,
+        ]
+        self._step_words = {word.strip().casefold() for word in words} - {"*"}
+        words = [*dialect.scenario_keywords, *dialect.scenario_outline_keywords]
+        self._scenario_words = {word.casefold() for word in words}
+
+    def add(self, node: Any) -> None:
+        """Add a feature or a rule with all of its parts."""
+        self._check(node, self._scenario_words, "a scenario")
+        for child in node["children"]:
+            if "rule" in child:
+                self.add(child["rule"])
+            elif "background" in child:
+                self._add_steps(child["background"])
+            else:
+                self._add_scenario(child["scenario"])
+
+    def _add_scenario(self, node: Any) -> None:
+        self._add_steps(node)
+        self.scenarios[node["id"]] = node
+        if not node["steps"]:
+            raise self.error(node, f"{node['name']!r} has no step", "write its steps")
+        rows = 0
+        for examples in node["examples"]:
+            header = examples.get("tableHeader")
+            columns = [cell["value"] for cell in header["cells"]] if header else []
+            for row in examples["tableBody"]:
+                values = [cell["value"] for cell in row["cells"]]
+                self._rows[row["id"]] = row, tuple(zip(columns, values, strict=True))
+                rows += 1
+        if node["examples"] and not rows:
+            fix = "write a row below the names of the columns"
+            raise self.error(node, f"the outline {node['name']!r} has no row", fix)
+
+    def _add_steps(self, node: Any) -> None:
+        self._check(node, self._step_words, "a step")
+        for step in node["steps"]:
+            self._steps[step["id"]] = step
+
+    def _check(self, node: Any, words: set[str], what: str) -> None:
+        """Refuse a line of a description that begins as a step or a scenario does."""
+        for line in node["description"].splitlines():
+            text = line.strip().casefold()
+            first = re.split(r"[\s:]", text, maxsplit=1)[0]
+            near: list[str] = []
+            if len(first) >= _LEAST_LETTERS and what == "a step":
+                near = difflib.get_close_matches(first, words, n=1, cutoff=_SIMILAR)
+            if near or any(
+                re.match(rf"{re.escape(word)}[\s:]", text) for word in words
+            ):
+                raise self.error(
+                    node,
+                    f"Gherkin reads this line as a description, not as {what}: {line.strip()}",
+                    "write the keyword as the other lines have it, or change the first word",
+                )
+
+    def error(self, node: Any, what: str, fix: str) -> ScenarioError:
+        """Return the error about a node."""
+        return ScenarioError(
+            f"{self._spec}:{node['location']['line']}: {what}",
+            why="the run would not check what the specification says",
+            cause=f"{node['keyword'].strip()}: {node['name']}",
+            fix=fix,
+        )
+
+    def scenario(self, pickle: Any, feature: str, rule: str) -> ScenarioSpec:
+        """Return the scenario of a pickle."""
+        node = self.scenarios[pickle["astNodeIds"][0]]
+        place = node
+        row: Pairs = ()
+        if len(pickle["astNodeIds"]) > 1:
+            place, row = self._rows[pickle["astNodeIds"][1]]
+        kind: Kind = "given"
+        steps = []
+        templates = []
+        for step in pickle["steps"]:
+            written = self._steps[step["astNodeIds"][0]]
+            kind = _KINDS.get(step["type"], kind)
+            more = _argument(step.get("argument"))
+            steps.append(Step(kind, step["text"], written["location"]["line"], more))
+            templates.append(written["text"])
+        return ScenarioSpec(
+            feature=canonical(feature),
+            name=canonical(pickle["name"]),
+            template=canonical(node["name"]),
+            spec=self._spec,
+            line=place["location"]["line"],
+            tags=tuple(tag["name"] for tag in pickle["tags"]),
+            steps=tuple(steps),
+            templates=tuple(templates),
+            row=row,
+            rule=rule,
+        )
+
+
+def _argument(argument: Any) -> tuple[object, ...]:
+    if not argument:
+        return ()
+    if "docString" in argument:
+        return (argument["docString"]["content"],)
+    rows = argument["dataTable"]["rows"]
+    return tuple(tuple(cell["value"] for cell in row["cells"]) for row in rows)
+
+
+def _check_names(scenarios: list[ScenarioSpec]) -> None:
+    first: dict[str, ScenarioSpec] = {}
+    for scenario in scenarios:
+        if not scenario.name:
+            raise ScenarioError(
+                f"{scenario.place}: the scenario has no name",
+                why="a test could not name it",
+                cause=scenario.place,
+                fix="Scenario: …",
+            )
+        other = first.setdefault(scenario.key, scenario)
+        if other is not scenario:
+            raise ScenarioError(
+                f"two scenarios have one name: {scenario.key}",
+                why="a test could not say which one it proves",
+                cause=f"{other.place}\n{scenario.place}",
+                fix="rename one of them, or its feature",
+            )
+
+
+def plain(scenario: ScenarioSpec) -> dict[str, Any]:
+    """Return a scenario as plain values, for JSON."""
+    return {
+        "name": scenario.name,
+        "feature": scenario.feature,
+        "key": scenario.key,
+        "rule": scenario.rule,
+        "spec": scenario.spec,
+        "line": scenario.line,
+        "tags": list(scenario.tags),
+        "row": dict(scenario.row),
+        "rev": scenario.rev,
+        "steps": [
+            {"kind": step.kind, "text": step.text, "line": step.line}
+            for step in scenario.steps
+        ],
+    }

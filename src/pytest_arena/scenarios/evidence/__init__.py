@@ -1,1 +1,0 @@
-"""Decides whether a scenario is proven."""

@@ -1,1 +1,0 @@
-"""Writes the results to files and to the terminal, and writes stubs of missing tests."""

@@ -1,1 +1,0 @@
-"""Observes requests and what the app does in each."""

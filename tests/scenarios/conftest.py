@@ -1,0 +1,3 @@
+"""The projects are run by tests, and not collected here."""
+
+collect_ignore = ["projects"]

@@ -1,0 +1,66 @@
+"""Runs the projects of this folder, each of which is a user's suite with a specification."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.example import Example
+
+if TYPE_CHECKING:
+    from tests.example import Run
+
+__all__ = ["XDIST", "Results", "project"]
+
+ROOT = Path(__file__).parent
+XDIST = ("-p", "xdist.plugin", "-n", "2")
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The JSON document of a run."""
+
+    run: Run
+    document: dict[str, Any]
+
+    @classmethod
+    def of(cls, example: Example, *args: str) -> Results:
+        """Run a project, and read the document that it writes."""
+        run = example.run("--scenarios-out=json:out.json", *args)
+        path = run.folder / "out.json"
+        assert path.exists(), run.output
+        return cls(run, json.loads(path.read_text(encoding="utf-8")))
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """The statuses by the names of the scenarios."""
+        return {each["name"]: each["status"] for each in self.document["scenarios"]}
+
+    def scenario(self, name: str) -> dict[str, Any]:
+        """Return the entry of a scenario."""
+        [found] = [each for each in self.document["scenarios"] if each["name"] == name]
+        return dict(found)
+
+    def reason(self, name: str) -> str:
+        """Return why a scenario is not proven."""
+        return str(self.scenario(name)["reason"])
+
+    def attempt(self, name: str) -> dict[str, Any]:
+        """Return the last try of the first test of a scenario."""
+        [test, *_] = self.scenario(name)["tests"]
+        return dict([each for each in self.document["tries"] if each["test"] == test][-1])
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Return what the first test of a scenario did."""
+        return dict(self.attempt(name)["facts"])
+
+
+def project(name: str, folder: Path) -> Example:
+    """Return a project of this folder. Each run writes its files to another folder."""
+    files = {}
+    for path in (ROOT / name).rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            files[path.relative_to(ROOT / name).as_posix()] = path.read_text(encoding="utf-8")
+    return Example(folder / name, files)

@@ -1,0 +1,87 @@
+"""The fixtures, and a marker for each test: its scenario has its name."""
+
+import pytest
+from app import HOOKS, Dancer
+
+pytest.register_assert_rewrite("helpers")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name = item.function.__name__.removeprefix("test_")
+        item.add_marker(pytest.mark.scenario(name))
+
+
+@pytest.fixture
+def storm(db_session):
+    storm = Dancer(name="Storm")
+    db_session.add(storm)
+    return storm
+
+
+@pytest.fixture
+def a_name():
+    return "Storm"
+
+
+@pytest.fixture
+def shouted(a_name):
+    return [a_name.upper()]
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    return {"status": 201, "names": ["Sand"]}
+
+
+@pytest.fixture(scope="session")
+def wanted_names():
+    names = ["Sand"]
+    names.append("Storm")
+    yield names
+
+
+@pytest.fixture(scope="module")
+def outbox():
+    return []
+
+
+@pytest.fixture(scope="module")
+def mailer(outbox):
+    HOOKS["renamed"] = lambda: outbox.append("it")
+    yield
+    HOOKS.clear()
+
+
+@pytest.fixture(scope="module")
+def shared_box():
+    return []
+
+
+@pytest.fixture(scope="module")
+def shared_names():
+    return {"names": []}
+
+
+@pytest.fixture
+def calls():
+    return []
+
+
+@pytest.fixture
+def hooked(calls):
+    HOOKS["renamed"] = lambda: calls.append("it")
+    yield
+    HOOKS.clear()
+
+
+@pytest.fixture
+async def first(client):
+    return await client.get("/dancers")
+
+
+@pytest.fixture
+def storm_too(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Storm"))
+        session.commit()

@@ -1,0 +1,60 @@
+"""Each row of a Scenario Outline is a scenario."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.projects import Results, project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_each_row_has_a_status(tmp_path: Path) -> None:
+    """P9. A parameter set proves the row that has its values, and a marker may name a row."""
+    example = project("outlines", tmp_path)
+    results = Results.of(example, "--scenarios=strict", "--scenarios-out=html:page.html")
+    results.run.expect(0, passed=5).says("scenarios: 5 of 5 proven")
+    rows = [(each["name"], each["row"]) for each in results.document["scenarios"]]
+    assert rows[1] == ("A path is answered", {"path": "/nothing", "status": "404"})
+    assert rows[4] == ("/judges is open", {"Path name": "/judges"})
+    page = (results.run.folder / "page.html").read_text(encoding="utf-8")
+    assert page.count("<article") == 2
+    assert "path=/nothing, status=404" in page
+
+
+@pytest.mark.parametrize(
+    "old, new, error",
+    [
+        (
+            '@pytest.mark.parametrize("path, status", [("/battles", 200), ("/nothing", 404)])\n',
+            "",
+            "test_paths names an outline with 3 rows, and proves none of them",
+        ),
+        (
+            '("/nothing", 404)',
+            '("/nothing", 405)',
+            "no row of the outline has path=/nothing, status=405",
+        ),
+    ],
+)
+def test_a_test_without_a_row_is_refused(tmp_path: Path, old: str, new: str, error: str) -> None:
+    """P9. It would prove none of the rows, or all of them."""
+    example = project("outlines", tmp_path).change("tests/test_paths.py", old, new)
+    run = example.run()
+    assert run.status == 4, run.output
+    run.says(error, "specs/paths.feature:11  path=/nothing, status=404")
+
+
+def test_a_row_without_a_test_is_unmapped(tmp_path: Path) -> None:
+    """P9."""
+    example = project("outlines", tmp_path).change(
+        "specs/paths.feature",
+        "      | /others  | 404    |\n",
+        "      | /others  | 404    |\n      | /more    | 404    |\n",
+    )
+    run = example.run("--scenarios=strict")
+    assert run.status == 1
+    run.says("UNMAPPED A path is answered [path=/more, status=404] no test names it")

@@ -1,0 +1,123 @@
+"""The page for readers who do not write code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios.test_statuses import battles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROJECT = '[project]\nname = "battle & judge"\n'
+TESTS = ("tests/test_proven.py", "tests/test_weak.py", "tests/test_wide.py")
+
+
+class Reader(HTMLParser):
+    """Collects the elements of a page, and checks that each is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.addresses: list[str | None] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element."""
+        self.names.add(tag)
+        self.addresses += [value for name, value in attrs if name in {"src", "href"}]
+        self.names |= {name for name, _ in attrs if name.startswith("on")}
+        if tag not in {"meta", "br", "hr", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Check the end of an element."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Collect the text."""
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its page, and the summary of a job on GitHub."""
+    example = battles(tmp_path_factory.mktemp("page")).with_paths({"pyproject.toml": PROJECT})
+    place = example.write()
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Start", "--allow-empty"],
+    ):
+        subprocess.run(["git", *words], cwd=place, check=True)  # noqa: S607
+    run = example.run(
+        "--scenarios=strict",
+        "--scenarios-out=html:build/page.html",
+        *TESTS,
+        env={"GITHUB_STEP_SUMMARY": str(place / "summary.md")},
+    )
+    run.says("scenarios written to build/page.html")
+    return place
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    """The text of the page."""
+    return (folder / "build/page.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_file_without_scripts(page: str) -> None:
+    """P9. HTML of the specification is text, and nothing is loaded."""
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    assert not reader.names & {"script", "link", "iframe", "object"}
+    assert not any(name.startswith("on") for name in reader.names)
+    assert reader.addresses == []
+    assert '<script>alert("tag")</script> stays text' in reader.text
+
+
+def test_the_top_says_which_project_which_commit_and_when(page: str) -> None:
+    """P9. And that not all tests were run."""
+    top = page[: page.index("</header>")]
+    assert "<h1>battle &amp; judge</h1>" in top
+    assert re.search(r"commit [0-9a-f]{7,} Start · tested \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
+    assert "Only a part of the tests was run: tests/test_proven.py" in top
+    assert "28 scenarios in this specification" in top
+    assert "Proven: 8" in top
+    assert "a test passes, but would not notice if the app were wrong" in top
+
+
+def test_the_page_is_the_specification_with_badges(page: str) -> None:
+    """P9. Its prose stays, and each scenario has words that need no glossary."""
+    assert "<strong>BR-BTL-001: a battle is started once</strong>" in page
+    assert page.count("<article") == 28
+    for word in ("HOLLOW", "UNMAPPED", "DRIFTED", "NOT-RUN", "```"):
+        assert word not in page
+    [proven] = re.findall(
+        r"<article[^>]*>.{0,60}\n?.*?A pending battle.*?</article>", page, re.DOTALL
+    )
+    assert '<span class="badge good">Proven</span>' in proven
+    assert "<b>And</b> the answer says so<small>✓ response.json() ==" in proven
+    assert re.search(r"\(tests/test_proven\.py:\d+\)</small>", proven)
+    for text in (
+        "Data before: this test: 1 row of battles",
+        "Request: POST /battles/1/start 200, changed 1 row of battles",
+        "With a wrong answer: other values from POST /battles/1/start fails it",
+    ):
+        assert text in " ".join(proven.split())
+    assert "Test checks too little" in page
+    assert "2 Then steps, 1 assertion after its answer" in page
+
+
+def test_a_job_on_github_has_a_summary(folder: Path) -> None:
+    """P9. A table in Markdown."""
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+    assert text.startswith("### Scenarios: 8 of 28 proven")
+    assert "| Proven | A pending battle is started |  |" in text
+    assert "| Test checks too little | It asserts nothing | 1 Then step, 0 assertions" in text

@@ -1,0 +1,218 @@
+"""One strict run of a suite in which each status, and each reason for it, occurs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena.scenarios._lock import read_lock
+from pytest_arena.scenarios._specs import read_specs
+from tests.scenarios.projects import XDIST, Results, project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.example import Example
+
+RERUNS = ("-p", "pytest_rerunfailures", "--reruns", "0")
+
+PROVEN = (
+    "A pending battle is started",
+    "A battle is not started twice",
+    "A wide fixture has the battle",
+    "A job ends all battles",
+    "A unittest proves",
+    "Changed rows prove",
+    "A request prepares another",
+    "An unknown battle is not found",
+    "It passes on its second try",
+)
+OTHERS = {
+    "A job without a request is accepted": ("ASSERTED", "there was no answer to break"),
+    "It asserts nothing": ("HOLLOW", "1 Then step, 0 assertions after its answer"),
+    "It asserts what is always true": ("HOLLOW", "passes whatever the app answers"),
+    "It checks one of two": ("HOLLOW", "2 Then steps, 1 assertion after its answer"),
+    "It has an empty block": (
+        "HOLLOW",
+        "no assertion in a block for: Then it is PENDING (specs/battles.md:85)",
+    ),
+    "It seeds nothing": ("HOLLOW", "1 Given step, and no row, login or earlier request"),
+    "It asserts before the answer": ("HOLLOW", "1 Then step, 0 assertions after its answer"),
+    "It sends no request": ("HOLLOW", "it sends no request"),
+    "It fails by an error alone": (
+        "HOLLOW",
+        "fails no assertion of its test, but raises IndexError",
+    ),
+    "It cannot run twice": ("ASSERTED", "it fails in a run without a fault: AssertionError"),
+    "It opens a websocket": ("ASSERTED", "no answer could be broken, such as those of websockets"),
+    "Nobody tests it": ("UNMAPPED", "no test names it"),
+    "It fails": ("FAILED", "AssertionError: assert [] == ['Sand']"),
+    "It is a stub": ("FAILED", "this test is not written yet: ask the organisers"),
+    "It is expected to fail": ("FAILED", "it is expected to fail: issue 7"),
+    "It is skipped": ("SKIPPED", "the judges decide in May"),
+    "Its steps have changed": ("DRIFTED", "its steps have changed since they were accepted"),
+    "Its gap is agreed": ("UNMAPPED", "no test names it"),
+    "Its gap has ended": ("UNMAPPED", "no test names it; the agreed gap ended on 2020-01-01"),
+}
+
+
+def battles(folder: Path) -> Example:
+    """Return the project, with the present steps of two scenarios in its lock file."""
+    example = project("battles", folder)
+    scenarios = read_specs(["specs"], example.write()).by_key
+    for name, word in (("agreed", "is agreed"), ("ended", "has ended")):
+        rev = scenarios[f"Not ready :: Its gap {word}"].rev
+        example = example.change("scenarios.lock", f"REV_{name.upper()}", rev)
+    return example
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A strict run of the whole suite."""
+    folder = tmp_path_factory.mktemp("strict")
+    return Results.of(
+        battles(folder), *RERUNS, "--scenarios=strict", "--scenarios-out=html:page.html"
+    )
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_a_test_that_notices_a_broken_answer_proves(results: Results, name: str) -> None:
+    """P9. The document names the fault, and how the test failed."""
+    assert results.statuses[name] == "PROVEN", results.reason(name)
+    assert results.attempt(name)["sabotage"]["result"] == "noticed"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_other_status_has_its_reason(results: Results, name: str) -> None:
+    """P9."""
+    status, reason = OTHERS[name]
+    assert results.statuses[name] == status, results.reason(name)
+    assert reason in results.reason(name)
+
+
+def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) -> None:
+    """P9. An agreed gap is accepted until its day."""
+    accepted = {*PROVEN, "A job without a request is accepted", "Its gap is agreed"}
+    failing = {each["name"] for each in results.document["scenarios"] if each["fails_strict"]}
+    assert failing == results.statuses.keys() - accepted
+    assert results.run.status == 1
+    results.run.says(
+        "scenarios: 9 of 28 proven, 3 asserted, 8 hollow, 1 skipped, 1 drifted, 3 failed, "
+        "3 unmapped; this run fails, as 17 scenarios must be proven",
+        "scenarios.lock: no specification has 'Not ready :: It was renamed'",
+        "gap until 2999-12-31: tried by hand",
+    )
+
+
+def test_the_evidence_is_what_the_test_did(results: Results) -> None:
+    """P9. Rows, requests with their changes, and assertions with their lines."""
+    facts = results.facts("A pending battle is started")
+    assert facts["seeded"] == [{"source": "this test", "tables": {"battles": 1}}]
+    [request] = facts["requests"]
+    assert request["changed"] == {"battles": 1}
+    assert (request["method"], request["path"], request["status"]) == (
+        "POST",
+        "/battles/1/start",
+        200,
+    )
+    texts = [check["text"] for check in facts["assertions"]]
+    assert texts[1] == 'response.json() == {"status": "ACTIVE"}'
+    steps = facts["steps"]["Battles :: A pending battle is started"]
+    assert steps["1"]["requests"] == [0]
+    assert [len(steps[number]["assertions"]) for number in ("2", "3")] == [1, 1]
+    assert steps["2"]["assertions"][0].startswith("tests/test_proven.py:")
+
+
+def test_rows_of_a_wide_fixture_have_its_name(results: Results) -> None:
+    """P6, P9."""
+    seeded = results.facts("A wide fixture has the battle")["seeded"]
+    assert seeded == [{"source": "fixture season", "tables": {"battles": 1}}]
+
+
+def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
+    """P8. Only the first run of each test is counted."""
+    results.run.expect(1, failed=2, passed=21, skipped=1, xfailed=1)
+
+
+@pytest.mark.slow
+def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> None:
+    """P9. Each worker breaks the answers of its tests, and the controller judges."""
+    parallel = Results.of(battles(tmp_path), *RERUNS, *XDIST, "--scenarios=strict")
+    assert parallel.statuses == results.statuses
+    assert parallel.run.status == 1
+
+
+def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
+    """P9. Without broken answers a scenario is ASSERTED at most. arena_seed counts as a Given."""
+    example = battles(tmp_path).change("pytest.ini", "[pytest]", "[pytest]\narena_seed = data:seed")
+    results = Results.of(example, "--deselect=tests/test_not_ready.py")
+    assert "PROVEN" not in results.statuses.values()
+    assert results.statuses["A pending battle is started"] == "ASSERTED"
+    assert results.statuses["It seeds nothing"] == "ASSERTED"
+    assert results.facts("It seeds nothing")["seeded"] == [
+        {"source": "arena_seed data:seed", "tables": {}}
+    ]
+    assert results.run.status == 0
+    assert "sabotage" not in results.attempt("A pending battle is started")
+
+
+def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
+    """P9. What was left out does not fail the run."""
+    example = battles(tmp_path)
+    results = Results.of(example, "--scenarios=strict", "-k", "test_start or test_wide")
+    results.run.expect(0, passed=2).says("partial run: ", "tests with a scenario deselected")
+    assert results.statuses["A pending battle is started"] == "PROVEN"
+    assert results.statuses["A battle is not started twice"] == "NOT-RUN"
+    assert results.statuses["Nobody tests it"] == "UNMAPPED"
+    named = Results.of(example, "--scenarios=strict", "tests/test_wide.py")
+    named.run.expect(0, passed=1).says("partial run: tests/test_wide.py")
+
+
+def test_shards_are_merged(tmp_path: Path) -> None:
+    """P9. The tries of all shards are judged once, as those of one run."""
+    example = battles(tmp_path)
+    shards = (["tests/test_wide.py"], ["tests/test_proven.py", "-k", "test_start"])
+    for number, arguments in enumerate(shards):
+        out = f"--scenarios-out=json:shard{number}.json"
+        example.run("--scenarios=strict", out, *arguments).expect(0, passed=1)
+    files = ("shard0.json", "shard1.json")
+    merged = Results.of(example, "--scenarios=strict", "--scenarios-merge", *files)
+    assert merged.run.status == 1
+    proven = {name for name, status in merged.statuses.items() if status == "PROVEN"}
+    assert proven == {"A wide fixture has the battle", "A pending battle is started"}
+    assert merged.statuses["A battle is not started twice"] == "NOT-RUN"
+    other = example.change("specs/battles.md", "Then it says PENDING", "Then it says ACTIVE")
+    refused = other.run("--scenarios-merge", *files)
+    assert refused.status == 4
+    refused.says("shard0.json cannot be merged", "of a run with other specifications")
+
+
+def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
+    """P9. The file is read again, and its changes are printed."""
+    example = battles(tmp_path)
+    accepted = example.run("--scenarios-accept")
+    assert accepted.status == 0
+    accepted.says(
+        "changed: Not ready :: Its steps have changed  specs/battles.md:142",
+        "gone: Not ready :: It was renamed",
+        "scenarios.lock written",
+    )
+    lock = read_lock(accepted.folder / "scenarios.lock")
+    assert len(lock) == 28
+    assert lock["Not ready :: Its gap is agreed"].gap == "gap until 2999-12-31: tried by hand"
+
+
+def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path) -> None:
+    """P9. A run that updates snapshots breaks no answer."""
+    option = (
+        "def pytest_addoption(parser): parser.addoption('--snapshot-update', action='store_true')"
+    )
+    example = battles(tmp_path).with_paths({"snapshots.py": option})
+    run = example.run(
+        "-psnapshots", "--snapshot-update", "--scenarios=strict", "tests/test_wide.py"
+    )
+    run.says(
+        "snapshots are updated, and would save broken answers",
+        "1 of 28 asserted, 27 unmapped; this run fails, as 1 scenario must be proven",
+    )

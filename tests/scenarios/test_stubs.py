@@ -1,0 +1,122 @@
+"""A specification becomes failing tests, which a developer completes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena.scenarios._stubs import slug
+from tests.scenarios.projects import project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.example import Example
+
+SPEC = """\
+# Battles
+
+```gherkin
+Scenario: The list is "empty"
+  When I GET /battles
+  Then it is empty
+
+Scenario Outline: <class> is known
+  Given the judge <class>
+  When I GET /judges
+  Then it has <class>
+
+  Examples:
+    | class |
+    | Ann   |
+    | Bob   |
+
+@no-request
+Scenario: A very long name that no developer would write, but that an organiser may well have
+  When the job runs with
+    | a | b |
+  Then the text is
+    \"\"\"
+    hello
+    \"\"\"
+```
+"""
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Example:
+    """Return a project without tests."""
+    files = dict(project("outlines", tmp_path).files)
+    del files["tests/test_paths.py"], files["specs/paths.feature"]
+    example = project("outlines", tmp_path)
+    return type(example)(example.folder, {**files, "specs/battles.md": SPEC, "tests/none.txt": ""})
+
+
+def test_stubs_are_written_once_and_fail(example: Example) -> None:
+    """P9. No test is run. A second call changes nothing."""
+    run = example.run("--scenarios-stubs=tests")
+    assert run.status == 0, run.output
+    run.says("tests/test_battles.py: 3 tests written")
+    path = run.folder / "tests/test_battles.py"
+    text = path.read_text(encoding="utf-8")
+    assert (
+        """\
+@pytest.mark.scenario('The list is "empty"')
+async def test_the_list_is_empty(client, scenario):
+    \"\"\"specs/battles.md\"\"\"
+    with scenario.when("I GET /battles"):
+        scenario.todo()
+    with scenario.then("it is empty"):
+        scenario.todo()
+"""
+        in text
+    )
+    assert (
+        """\
+@pytest.mark.scenario("<class> is known")
+@pytest.mark.parametrize(
+    "class_",
+"""
+        in text
+    )
+    assert "async def test_class_is_known(client, db_session, scenario, class_):" in text
+    example.run("--scenarios-stubs=tests").says("every scenario has a test")
+    assert path.read_text(encoding="utf-8") == text
+    failed = example.run("--scenarios=strict", "--tb=no")
+    failed.expect(1, failed=4).says("FAILED", "this test is not written yet")
+
+
+def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
+    """P9. Existing lines stay, and names are unique."""
+    text = (
+        "import pytest\n\n\n"
+        '@pytest.mark.scenario("The list is \\"empty\\"")\n'
+        "async def test_class_is_known(client):\n"
+        '    assert (await client.get("/battles")).json() == []\n'
+    )
+    run = example.with_paths({"tests/test_battles.py": text}).run("--scenarios-stubs=tests")
+    run.says("tests/test_battles.py: 2 tests written")
+    written = (run.folder / "tests/test_battles.py").read_text(encoding="utf-8")
+    assert written.startswith(text)
+    assert "async def test_class_is_known_2(" in written
+
+
+def test_no_stub_is_written_if_a_test_file_is_broken(example: Example) -> None:
+    """P9. The broken file may have the test."""
+    run = example.with_paths({"tests/test_x.py": "import nothing\n"}).run("--scenarios-stubs=tests")
+    assert run.status == 2
+    assert not (run.folder / "tests/test_battles.py").exists()
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("A battle, started!", "a_battle_started"),
+        ("Ein Käse", "ein_kase"),
+        ("Битва 1", "1_e8334cae"),
+    ],
+)
+def test_a_name_in_any_alphabet_becomes_a_functions_name(text: str, name: str) -> None:
+    """P9. Names that lose letters get a hash."""
+    assert slug(text) == name
