@@ -265,10 +265,6 @@ async def crowd(engine: AsyncEngine, count: int) -> Outcomes:
     return await outcomes(tasks)
 
 
-def nothing() -> Any:
-    """Make no connection: for pools that are never connected."""
-
-
 def queue_of(engine: AsyncEngine) -> QueueCommon[Any]:
     """Where the engine's pool keeps its idle connections."""
     pool = engine.pool
