@@ -17,6 +17,8 @@ SETTINGS = {
     "visibility_flask": ("sqlite", "mysql"),
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
+    "changes": ("sqlite", "postgresql", "clone", "mysql"),
+    "lifespan": ("sqlite", "postgresql", "sqlite -oarena_lifespan=session"),
     "report": ("sqlite", "postgresql"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }

@@ -1,5 +1,6 @@
 """A FastAPI app as its documentation writes it: a global engine, a session for each request."""
 
+import asyncio
 import os
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response, WebSocket
@@ -67,6 +68,20 @@ async def breaks(db=Depends(get_db)):
     db.add(Visit(path="/breaks"))
     await db.commit()
     raise LookupError("no such thing")
+
+
+async def add_later(item):
+    await asyncio.sleep(0.02)
+    async with maker.begin() as session:
+        session.add(Order(item=item))
+
+
+TASKS = set()
+
+
+@router.post("/later/{item}", status_code=202)
+async def later(item: str):
+    TASKS.add(asyncio.create_task(add_later(item)))
 
 
 @router.get("/each")

@@ -1,0 +1,173 @@
+"""What the test and each of its requests have changed."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from async_app import engine, maker
+from models import Order, Stock
+from sqlalchemy import text
+
+from pytest_arena import Changes
+
+
+@pytest.fixture(autouse=True)
+def needs_the_changes_of_a_request(request):
+    arena = request.getfixturevalue("arena")
+    if request.node.get_closest_marker("of_requests") and arena.isolation == "clone":
+        pytest.skip("with clone, the changes of all requests together are known")
+
+
+of_requests = pytest.mark.of_requests
+
+
+@pytest.fixture(scope="module")
+def lamp(arena):
+    with arena.session() as session:
+        session.add(Order(item="lamp"))
+        session.commit()
+    assert arena.changes().tables == ("orders",)
+
+
+@pytest.fixture
+async def vase(db_session, lamp):
+    db_session.add(Order(item="vase"))
+    await db_session.commit()
+
+
+async def test_of_fixtures_and_requests_since_the_test_began(arena, client, vase):
+    await client.post("/orders/chair")
+    changes = arena.changes()
+    assert isinstance(changes, Changes)
+    assert changes.tables == ("orders", "stock")
+    assert [one.after["item"] for one in changes["orders"].inserted] == ["vase", "chair"]
+    [stock] = changes["stock"].updated
+    assert (stock.columns, stock.before["amount"], stock.after["amount"]) == (("amount",), 5, 4)
+    await client.delete("/orders/3")
+    await client.delete("/orders/1")
+    assert [one.before["item"] for one in arena.changes().deleted] == ["lamp"]
+    assert len(arena.changes()["orders"].inserted) == 1
+
+
+def test_nothing_is_left_of_that(arena, lamp):
+    assert not arena.changes()
+
+
+def test_pending_work_is_committed_first(arena, db_session):
+    order = Order(item="desk")
+    db_session.add(order)
+    assert arena.changes()["orders"].inserted[0].after["item"] == "desk"
+    order.status = "paid"
+    assert arena.changes()["orders"].inserted[0].after["status"] == "paid"
+    db_session.delete(order)
+    assert not arena.changes()
+
+
+@pytest.mark.expect("PendingWorkError", at="arena.changes()")
+async def test_pending_work_that_cannot_be_awaited(arena, db_session):
+    db_session.add(Order(item="desk"))
+    arena.changes()
+
+
+async def test_uncommitted_and_rolled_back_rows_are_no_changes(arena):
+    async with maker() as session:
+        session.add(Order(item="desk"))
+        await session.flush()
+        assert not arena.changes()
+        await session.rollback()
+    assert not arena.changes()
+
+
+async def test_a_key_that_was_changed(arena):
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE stock SET item = 'sofa' WHERE item = 'chair'"))
+        await connection.execute(text("DELETE FROM stock WHERE item = 'lamp'"))
+    assert str(arena.changes()).splitlines() == [
+        "stock +1 -2",
+        "  + stock item='sofa'  amount=5",
+        "  - stock item='chair'  amount=5",
+        "  - stock item='lamp'  amount=2",
+    ]
+
+
+async def test_a_value_that_was_changed_back(arena):
+    for change in ("+", "-"):
+        async with engine.begin() as connection:
+            await connection.execute(text(f"UPDATE stock SET amount = amount {change} 1"))
+    assert not arena.changes()
+
+
+@pytest.mark.arena(seed=False)
+async def test_without_the_seed(arena, db_session):
+    db_session.add(Stock(item="lamp", amount=1))
+    await db_session.commit()
+    assert len(arena.changes()["stock"].inserted) == 1
+
+
+OTHER = """
+import sys, sqlalchemy
+with sqlalchemy.create_engine(sys.argv[1]).begin() as connection:
+    connection.execute(sqlalchemy.text("INSERT INTO visits (path) VALUES ('/other')"))
+"""
+
+
+def test_of_another_process(arena):
+    url = arena.url
+    for driver, sync in (("+aiosqlite", ""), ("asyncpg", "psycopg"), ("asyncmy", "pymysql")):
+        url = url.replace(driver, sync)
+    subprocess.run([sys.executable, "-c", OTHER, url], check=True)
+    assert arena.changes()["visits"].inserted[0].after["path"] == "/other"
+
+
+@of_requests
+async def test_of_one_request(arena, client, db_session):
+    db_session.add(Order(item="vase"))
+    response = await client.post("/orders/chair")
+    await client.get("/orders")
+    async with maker.begin() as session:
+        session.add(Order(item="between"))
+    await client.post("/orders/lamp")
+    assert arena.changes(response)["orders"][0].after["item"] == "chair"
+    assert arena.changes(0) == arena.changes(response)
+    assert not arena.changes(arena.requests[1])
+    assert arena.changes(-1)["stock"].updated[0].after == {"item": "lamp", "amount": 1}
+    assert len(arena.changes(-1)["orders"].inserted) == 1
+
+
+@of_requests
+async def test_of_requests_at_once(arena, client):
+    await asyncio.gather(*(client.post(f"/orders/{item}") for item in ("chair", "lamp")))
+    await client.post("/orders/chair")
+    assert arena.changes(0) == arena.changes(1)
+    assert len(arena.changes(0)["orders"].inserted) == 2
+    assert len(arena.changes(2)["orders"].inserted) == 1
+
+
+@of_requests
+async def test_of_a_redirect(arena, client):
+    await client.post("/old/chair", follow_redirects=True)
+    assert [request.status for request in arena.requests] == [307, 201]
+    assert arena.changes(0) == arena.changes(1)
+
+
+@of_requests
+def test_of_a_request_that_raised(arena, test_client):
+    with pytest.raises(LookupError):
+        test_client.post("/breaks")
+    test_client.post("/orders/chair")
+    assert arena.changes(0).tables == ("visits",)
+    assert arena.changes(1).tables == ("orders", "stock")
+
+
+@pytest.mark.expect("IndexError", at="arena.changes(7)")
+def test_of_no_request(arena):
+    arena.changes(7)
+
+
+@pytest.mark.expect("A501", at="arena.changes(response)")
+async def test_of_one_request_with_clone(arena, client):
+    if arena.isolation != "clone":
+        pytest.skip("the changes are known")
+    response = await client.post("/orders/chair")
+    arena.changes(response)

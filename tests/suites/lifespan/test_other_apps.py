@@ -1,0 +1,55 @@
+"""A fixture `arena_app` replaces the configured app where it is, and may fail to start."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+
+other = FastAPI()
+
+
+@other.get("/orders")
+async def orders():
+    return ["other"]
+
+
+@pytest.fixture(autouse=True)
+def lifespan_of_each_test(pytestconfig):
+    if pytestconfig.getini("arena_lifespan") == "session":
+        pytest.skip("the session has one app")
+
+
+class TestOther:
+    @pytest.fixture
+    def arena_app(self):
+        return other
+
+    async def test_async_clients(self, arena):
+        assert (await arena.client().get("/orders")).json() == ["other"]
+
+    def test_sync_clients(self, arena):
+        assert arena.test_client().get("/orders").json() == ["other"]
+
+
+@asynccontextmanager
+async def broken(app):
+    raise LookupError("no broker")
+    yield
+
+
+class TestBroken:
+    @pytest.fixture
+    def arena_app(self):
+        return FastAPI(lifespan=broken)
+
+    @pytest.mark.expect("A702", at="no broker")
+    async def test_a_start_up_that_fails(self, arena):
+        await arena.client().get("/orders")
+
+    @pytest.mark.expect("A702", at="no broker")
+    def test_it_fails_a_sync_client(self, arena):
+        arena.test_client().get("/orders")
+
+
+async def test_the_configured_app_elsewhere(client):
+    assert (await client.get("/orders")).json() == ["start-up"]

@@ -1,0 +1,103 @@
+"""The app starts before the rows of the test's own fixtures, as it does in production."""
+
+import pytest
+from async_app import maker
+from fastapi.testclient import TestClient
+from life import STARTS, app
+from models import Order
+
+BOTH = ["start-up", "fixture"]
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@pytest.fixture
+async def order(db_session):
+    db_session.add(Order(item="fixture"))
+    await db_session.commit()
+
+
+@pytest.fixture
+def sync_order(db_session):
+    db_session.add(Order(item="fixture"))
+    db_session.commit()
+
+
+@pytest.fixture
+async def by_hand(arena):
+    async with arena.session() as session:
+        session.add(Order(item="fixture"))
+        await session.commit()
+
+
+@pytest.fixture
+async def of_the_suite():
+    async with maker.begin() as session:
+        session.add(Order(item="fixture"))
+
+
+@turns
+async def test_a_client_after_the_rows(order, client, turn):
+    assert (await client.get("/orders")).json() == BOTH
+
+
+async def test_a_client_before_the_rows(client, order):
+    assert (await client.get("/orders")).json() == BOTH
+
+
+async def test_a_client_of_a_role(order, client_as, client):
+    assert (await client.get("/orders")).json() == BOTH
+
+
+async def test_a_session_by_hand(by_hand, client):
+    assert (await client.get("/orders")).json() == BOTH
+
+
+@pytest.fixture
+async def started(client):
+    await client
+
+
+async def test_a_session_of_the_suite_after_the_start(started, of_the_suite, client):
+    assert (await client.get("/orders")).json() == BOTH
+
+
+@turns
+def test_a_sync_client_after_the_rows(sync_order, test_client, turn):
+    assert test_client.get("/orders").json() == BOTH
+
+
+def test_a_sync_client_before_the_rows(test_client, sync_order):
+    assert test_client.get("/orders").json() == BOTH
+
+
+def test_a_block_of_the_sync_client(test_client, sync_order):
+    with test_client:
+        assert test_client.get("/orders").json() == BOTH
+
+
+@pytest.mark.usefixtures("arena_lifespan")
+async def test_a_client_of_arena(order, arena):
+    assert (await arena.client().get("/orders")).json() == BOTH
+
+
+def test_the_live_server(live_server, sync_order):
+    assert live_server.client().get("/orders").json() == BOTH
+
+
+def test_both_clients_share_one_start(test_client, live_server):
+    count = len(STARTS)
+    assert test_client.get("/orders").json() == ["start-up"]
+    assert live_server.client().get("/orders").json() == ["start-up"]
+    assert len(STARTS) == count
+
+
+def test_a_database_alone_starts_no_app(arena):
+    count = len(STARTS)
+    with arena.session() as session:
+        session.add(Order(item="fixture"))
+    assert len(STARTS) == count
+
+
+def test_a_client_of_the_suite_starts_the_app_itself():
+    with TestClient(app) as client:
+        assert client.get("/orders").json() == ["start-up"]

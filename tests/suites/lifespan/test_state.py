@@ -1,0 +1,52 @@
+"""What a test changes in an app ends with the test."""
+
+import pytest
+from async_app import get_db
+from life import app
+from models import Order
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@turns
+async def test_overrides_and_state_end_with_the_test(client, turn):
+    assert not app.dependency_overrides
+    assert (await client.get("/state")).json() is None
+    app.dependency_overrides[get_db] = lambda: None
+    app.state.fake = "test"
+    assert (await client.get("/state")).json() == "test"
+
+
+def test_a_replaced_dictionary_of_overrides(test_client):
+    app.dependency_overrides = {get_db: lambda: None}
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    app.state.fake = "module"
+
+
+@turns
+def test_those_of_a_wide_fixture_stay(wide, test_client, turn):
+    assert not app.dependency_overrides
+    assert test_client.get("/state").json() == "module"
+    app.state.fake = "test"
+
+
+@turns
+async def test_a_request_has_a_copy_of_the_context(client, turn):
+    assert (await client.post("/user/Sand")).json() == "nobody"
+    assert (await client.post("/user/Dune")).json() == "nobody"
+
+
+class TestNeedsFixtures:
+    @pytest.fixture
+    def arena_app(self, db_session):
+        app.state.fake = "from the fixture"
+        app.dependency_overrides[get_db] = lambda: db_session
+        return app
+
+    async def test_the_override(self, client, db_session):
+        db_session.add(Order(item="vase"))
+        assert "vase" in (await client.get("/orders")).json()
+        assert (await client.get("/state")).json() == "from the fixture"

@@ -1,0 +1,44 @@
+"""Requests give work to tasks of the lifespan."""
+
+import pytest
+from life import app
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@turns
+async def test_a_worker_answers(client, turn):
+    assert (await client.post("/worker/vase")).json() == "vase"
+    assert (await client.get("/orders")).json() == ["start-up", "vase"]
+
+
+@turns
+def test_a_worker_answers_a_sync_client(test_client, turn):
+    assert test_client.post("/worker/vase").json() == "vase"
+    assert test_client.get("/orders").json() == ["start-up", "vase"]
+
+
+@turns
+async def test_settled_waits_for_a_task_group(client, arena, turn):
+    await client.post("/group/vase")
+    await arena.settled()
+    assert (await client.get("/orders")).json() == ["start-up", "vase"]
+
+
+@turns
+def test_settled_waits_in_a_sync_test(test_client, arena, turn):
+    test_client.post("/group/vase")
+    arena.settled()
+    assert test_client.get("/orders").json() == ["start-up", "vase"]
+
+
+@pytest.fixture(scope="module")
+def wide_client(arena):
+    with arena.test_client() as client:
+        yield client
+
+
+@turns
+def test_a_client_of_a_module(wide_client, turn):
+    assert wide_client.post("/worker/vase").json() == "vase"
+    assert app.state.queue.empty()
