@@ -56,6 +56,7 @@ NAVIGATION = {
             "reference/support",
             "reference/hooks",
             "reference/errors/README",
+            "reference/warnings",
             "glossary",
         ],
         "Explanation": [

@@ -30,7 +30,9 @@ arena_schema = app:Base
 arena_seed = seed:seed
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
-filterwarnings = error
+filterwarnings =
+    error
+    default::pytest_arena.ArenaWarning
 pythonpath = .
 """
 
@@ -117,6 +119,17 @@ class Run:
         for text in texts:
             assert " ".join(text.split()) in printed, f"{text!r} is not in:\n{self.output}"
         return self
+
+    def warns(self, text: str, *tests: str) -> Run:
+        """Assert that pytest shows a warning with this text, of these tests and no other."""
+        summary = self.output.partition("warnings summary")[2].partition("-- Docs:")[0]
+        for block in summary.split("\n\n"):
+            names = [line for line in block.splitlines() if line.startswith("test_")]
+            if " ".join(text.split()) in " ".join(block.split()):
+                short = [name.partition("::")[2] for name in names]
+                assert not tests or set(short) == set(tests), block
+                return self
+        raise AssertionError(f"no warning {text!r} in:\n{self.output}")
 
     def never_says(self, *texts: str) -> Run:
         """Assert that no text was printed."""

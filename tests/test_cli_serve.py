@@ -282,12 +282,16 @@ def test_nobody_else_asks(served_shop: Example) -> None:
 @pytest.mark.slow
 def test_a_level_with_a_problem(served_shop: Example) -> None:
     """P9: who leaves it is told, and the next one stands on clean ground."""
-    with serving(served_shop, "-oarena_lost_writes=fail", "-oarena_late=fail") as served:
+    with serving(
+        served_shop,
+        "-Werror::pytest_arena.LostWriteWarning",
+        "-Werror::pytest_arena.LateWorkWarning",
+    ) as served:
         served.done("/level/enter")
         served.post("/orders/chair")
         assert served.post("/pay/1")[0] == 200
         status, told = served.ask("/level/leave")
-        assert (status, "A603" in told["problems"][0]) == (500, True)
+        assert (status, "LostWriteWarning" in told["problems"][0]) == (500, True)
         served.done("/level/enter")
         served.post("/pay/1")  # 500: there is no such order
         assert "AttributeError" in served.done("/story")["story"]

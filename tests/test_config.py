@@ -116,7 +116,6 @@ def test_the_cache_is_absolute_and_outside_of_the_project() -> None:
         ("database", "mysq", "mysql"),
         ("database", "sqlite:///x.db", "postgresql://"),
         ("database", "mssql://me:s3cret@h/d", "postgresql://"),
-        ("lost_writes", "FAIL", "fail"),
         ("settle", "soon", "1"),
         ("settle", "-1", "1"),
         ("schema", "schema.txt", "app.models:Base"),

@@ -60,14 +60,21 @@ def test_battle_d_by_its_demo(tmp_path: Path) -> None:
 def test_battle_d_on_postgresql(tmp_path: Path) -> None:
     """P1, P2, P3: the app's URL names a server that no test may reach."""
     env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "DATABASE_URL": PRODUCTION}
-    output = python(copy("battle_d", tmp_path), "-m", "pytest", env=env)
+    output = python(
+        copy("battle_d", tmp_path),
+        "-m",
+        "pytest",
+        "-W",
+        "error::pytest_arena.ArenaWarning",
+        env=env,
+    )
     assert "scenarios: 5 of 5 proven" in output
 
 
 def test_guestbook(tmp_path: Path) -> None:
     """P1, P2: a Flask app passes its suite, and no developer's database is made."""
     folder = copy("guestbook", tmp_path)
-    python(folder, "-m", "pytest")
+    python(folder, "-m", "pytest", "-W", "error::pytest_arena.ArenaWarning")
     assert not list(folder.rglob("*.db"))
 
 
@@ -88,4 +95,4 @@ def test_a_connection_of_another_loop_on_postgresql(
     assert "attached to a different loop" in python(folder, *without, env=env, status=1)
 
     env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
-    assert "14 passed" in python(folder, "-m", "pytest", env=env)
+    assert "14 passed" in python(folder, "-m", "pytest", "-W", "error", env=env)

@@ -2,7 +2,7 @@
 
 The plugin registers itself with pytest, so a test needs no import. This module has the names for
 type annotations, such as :class:`Arena`, :class:`AsyncClient` and :class:`Changes`. It also has the
-functions for expected changes, and the classes of errors.
+functions for expected changes, and the classes of errors and warnings.
 """
 
 from __future__ import annotations
@@ -28,18 +28,32 @@ if TYPE_CHECKING:
         TemplateError,
     )
     from pytest_arena.scenarios._blocks import Scenario
+    from pytest_arena.warnings import (
+        ArenaWarning,
+        LateCommitWarning,
+        LateWorkWarning,
+        LeakWarning,
+        LostWriteWarning,
+        MigrationDriftWarning,
+    )
 
 __all__ = [
     "Arena",
     "ArenaError",
+    "ArenaWarning",
     "AsyncClient",
     "Change",
     "Changes",
     "ClientAs",
     "ConfigError",
     "IsolationError",
+    "LateCommitWarning",
+    "LateWorkWarning",
     "LeakError",
+    "LeakWarning",
     "LiveServer",
+    "LostWriteWarning",
+    "MigrationDriftWarning",
     "Process",
     "RefusedError",
     "Request",
@@ -56,14 +70,20 @@ __all__ = [
 _MODULES = {
     "Arena": "_run._facade",
     "ArenaError": "errors",
+    "ArenaWarning": "warnings",
     "AsyncClient": "_app._client",
     "Change": "_changes",
     "Changes": "_changes",
     "ClientAs": "_app._client",
     "ConfigError": "errors",
     "IsolationError": "errors",
+    "LateCommitWarning": "warnings",
+    "LateWorkWarning": "warnings",
     "LeakError": "errors",
+    "LeakWarning": "warnings",
     "LiveServer": "_app._live_server",
+    "LostWriteWarning": "warnings",
+    "MigrationDriftWarning": "warnings",
     "Process": "_run._processes",
     "RefusedError": "errors",
     "Request": "_ledger",

@@ -33,6 +33,7 @@ from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, causes
+from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -204,13 +205,18 @@ def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
         run.ledger.note(f"{subject} nothing: arena_specs is not set")
 
 
-def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
+def _line_of(item: pytest.Item) -> CodeLine:
+    """Return the line of a test."""
     _, index, _ = item.location
-    line = CodeLine(str(item.path), (index or 0) + 1)
+    return CodeLine(str(item.path), (index or 0) + 1)
+
+
+def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
     values: dict[str, Any] = {}
     # `iter_markers` yields the innermost marker first. It overrides the others.
     for marker in reversed(list(item.iter_markers("arena"))):
-        values.update(marker_values(marker.args, marker.kwargs, place=str(line)))
+        place = str(_line_of(item))
+        values.update(marker_values(marker.args, marker.kwargs, place=place))
     _, _, function = _others.own_function(item)
     is_async = inspect.iscoroutinefunction(function)
     stage = Stage.SEEDED
@@ -459,11 +465,11 @@ def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
         result = yield
     except BaseException as error:
         WORK.set(previous)
-        for leak in [*run.settle(), *_renew(item, run)]:
+        for leak in _settle(item, run):
             error.add_note(f"{type(leak).__name__}: {leak}")
         raise
     WORK.set(previous)
-    errors = run.settle() + _renew(item, run)
+    errors = _settle(item, run)
     if errors:
         _raise(errors)
     if (test is not None and test.is_used) or run.connections.has_used:
@@ -472,6 +478,14 @@ def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
         if plugin is not None:
             plugin.pytest_runtest_teardown(item)
     return result
+
+
+def _settle(item: pytest.Item, run: ArenaRun) -> list[Exception]:
+    """Settle the test, and emit its warnings. Return all errors."""
+    errors = [*run.settle(), *_renew(item, run)]
+    if run.watcher is None or not run.watcher.is_repeating:
+        errors += run.ledger.emit_warnings(_line_of(item))
+    return errors
 
 
 def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
@@ -484,7 +498,7 @@ def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
 def _raise(errors: list[Exception]) -> None:
     """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
     __tracebackhide__ = True
-    if all(isinstance(error, ArenaError) for error in errors):
+    if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
         pytest.fail("\n\n".join(texts), pytrace=False)
     first, *others = errors

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from pytest_arena._values import CodeLine
+from pytest_arena.errors import redact
+from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -13,6 +18,8 @@ if TYPE_CHECKING:
     from pytest_arena.errors import ArenaError
 
 _Error = TypeVar("_Error", bound="ArenaError")
+
+_PAGE = "https://pytest-arena.github.io/pytest-arena/reference/warnings.html"
 
 _TEST = "{test}"
 _NAMED = 4  # tests of one line
@@ -110,6 +117,13 @@ class TestFacts(NamedTuple):
     isolation_seconds: float
 
 
+class _Warned(NamedTuple):
+    """A warning, which is emitted at the end of the test."""
+
+    warning: ArenaWarning
+    line: CodeLine | None
+
+
 @dataclass(slots=True)
 class Ledger:
     """The facts of a run. Any thread may add facts. Facts do not change."""
@@ -122,6 +136,10 @@ class Ledger:
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
+    # The warnings of the running test, by the warnings that are emitted in their place.
+    _warned: dict[_Warned, ArenaWarning] = field(default_factory=dict)
+    # The first warning of each key.
+    _first_warned: dict[object, _Warned] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     # Why connections of wider fixtures ended that no engine had opened.
     ended_connections: list[str] = field(default_factory=list)
@@ -219,6 +237,46 @@ class Ledger:
         """
         test = self.test if _TEST in line else ""
         self.noted[line, test] = None
+
+    def warn(
+        self,
+        category: type[ArenaWarning],
+        what: str,
+        *,
+        cause: CodeLine | str,
+        fix: str,
+        line: CodeLine | None = None,
+        key: object = None,
+    ) -> None:
+        """Record a warning for the end of the running test. ``line`` is where it is shown.
+
+        Warnings of one category with one ``key`` have the text of the first, so that pytest shows
+        them once with the names of their tests.
+        """
+        text = f"{what}\n  cause: {cause}\n  next:  {fix}\n  {_PAGE}#{category.__name__.lower()}"
+        if isinstance(cause, CodeLine):
+            line = cause
+        warned = _Warned(category(redact(text)), line)
+        first = self._first_warned.setdefault((category, key or text), warned)
+        self._warned.setdefault(first, warned.warning)
+
+    def emit_warnings(self, test: CodeLine) -> list[ArenaWarning]:
+        """Emit the recorded warnings. Return those that the user's filters turn into errors.
+
+        ``test`` is the line for warnings whose cause has no line.
+        """
+        recorded = self._warned
+        self._warned = {}
+        errors = []
+        for first, warning in recorded.items():
+            line = first.line or test
+            try:
+                warnings.warn_explicit(
+                    first.warning, type(warning), line.shown_file, line.number
+                )
+            except ArenaWarning:
+                errors.append(warning)
+        return errors
 
     @property
     def notes(self) -> list[str]:

@@ -497,7 +497,7 @@ def _end_at_user_line(error: BaseException) -> None:
 
 
 # All jobs that wait or run. The value is the user's line that began the job.
-BACKGROUND_JOBS: WeakKeyDictionary[BackgroundJob, object] = WeakKeyDictionary()
+BACKGROUND_JOBS: WeakKeyDictionary[BackgroundJob, CodeLine | None] = WeakKeyDictionary()
 
 
 def background_job_here() -> BackgroundJob | None:

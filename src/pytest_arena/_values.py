@@ -166,15 +166,20 @@ class CodeLine:
 
     @property
     def short(self) -> str:
-        """The file, relative to the current folder if it is inside, and the line number."""
+        """The file and the line number."""
+        return f"{self.shown_file}:{self.number}"
+
+    @property
+    def shown_file(self) -> str:
+        """The file, relative to the current folder if it is inside."""
         try:
             folder = Path.cwd()
         except FileNotFoundError:  # the test has removed the current folder
-            return f"{self.file}:{self.number}"
+            return self.file
         file = Path(self.file)
         if file.is_relative_to(folder):
             file = file.relative_to(folder)
-        return f"{file}:{self.number}"
+        return str(file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@
     ├─ IsolationError                  A501  a database cannot be given or restored
     ├─ LeakError                             a test affects later tests
     │   ├─ ConnectionLeak              A602  a connection was not returned
-    │   ├─ LostWriteError              A603  the app has written and never committed
-    │   ├─ LateWorkError               A604  work of a request has outlived its test
-    │   └─ LateCommitError             A605  an answer was sent before its commit
+    │   ├─ LateWorkError               A604  work of a request still runs
+    │   └─ LateCommitError             A605  an answer was sent, and its commit failed
     ├─ ClientError                           a client cannot do what the test asks for
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
@@ -46,7 +45,6 @@ __all__ = [
     "LeakError",
     "LifespanError",
     "LoginError",
-    "LostWriteError",
     "PendingWorkError",
     "ProductionDatabaseError",
     "RefusedError",
@@ -217,25 +215,19 @@ class LeakError(ArenaError):
 
 
 class ConnectionLeak(LeakError):
-    """A test ended with a connection that it had not returned, or inside a transaction."""
+    """A test ended inside a transaction."""
 
     code = "A602"
 
 
-class LostWriteError(LeakError):
-    """The app answered with success and never committed its writes."""
-
-    code = "A603"
-
-
 class LateWorkError(LeakError):
-    """Work of a request still ran, or was cancelled, when its test had ended."""
+    """Work of a request still runs, though a test has waited for it or has ended."""
 
     code = "A604"
 
 
 class LateCommitError(LeakError):
-    """The app answered a request before it committed the writes of the request."""
+    """The app answered a request, and then failed to commit its writes."""
 
     code = "A605"
 

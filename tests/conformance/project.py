@@ -27,7 +27,9 @@ arena_isolation = {isolation}
 asyncio_mode = {mode}
 asyncio_default_fixture_loop_scope = function
 asyncio_default_test_loop_scope = {loop}
-filterwarnings = error
+filterwarnings =
+    error
+    default::pytest_arena.LostWriteWarning
 pythonpath = .
 """
 

@@ -85,7 +85,9 @@ arena_seed = seed:seed
 arena_database = {server}
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
-filterwarnings = error
+filterwarnings =
+    error
+    default::pytest_arena.ArenaWarning
 pythonpath = .
 """
 

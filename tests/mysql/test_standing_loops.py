@@ -40,5 +40,5 @@ def test_the_end_of_a_fixtures_connection_is_no_work_of_the_request(
 ) -> None:
     """The request gets another connection. The fixture's loop cannot close its connection yet."""
     project = shop(server, tmp_path, driver).with_files(test_wide=WIDE)
-    run = project.run("-q", "-o", "arena_late=fail").expect(passed=1)
+    run = project.run("-q", "-Werror::pytest_arena.LateWorkWarning").expect(passed=1)
     run.never_says("cut off")

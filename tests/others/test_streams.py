@@ -39,5 +39,5 @@ async def test_settled(client, arena):
 def test_the_task_that_waits_for_the_servers_shutdown_is_no_work(example: Example) -> None:
     """A request begins it for the whole loop, and it never ends by itself."""
     project = example.with_files(streams=STREAM, test_it=TESTS)
-    run = project.run("-oarena_late=fail").expect(passed=2)
+    run = project.run("-Werror::pytest_arena.LateWorkWarning").expect(passed=2)
     run.never_says("was cut off")

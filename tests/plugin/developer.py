@@ -21,7 +21,9 @@ CONFIG = """
 arena_schema = app:Base
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
-filterwarnings = error
+filterwarnings =
+    error
+    default::pytest_arena.ArenaWarning
 pythonpath = .
 """
 

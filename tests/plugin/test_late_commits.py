@@ -289,8 +289,8 @@ def test_an_answer_before_its_commit_is_named(example: Example, more: str, how: 
         "connection": "# a connection",
     }.items():
         assert run.output.count(f"POST /{way}/chair answered 201 before its commit") == 1
-        run.says(f"POST /{way}/chair answered 201 before its commit ({place(words)})")
-    run.says("so in 4 more", f"    answered 201 before its commit ({place('# behind')})")
+        run.says(f"{place(words)}: LateCommitWarning: POST /{way}/chair answered 201 before its")
+    run.says(f"    answered 201 before its commit ({place('# behind')}")
     run.never_says("GET /read answered")
 
 
@@ -299,7 +299,9 @@ def test_an_answer_before_its_commit_is_named(example: Example, more: str, how: 
 )
 def test_an_answer_after_its_commit_is_not_accused(example: Example, more: str) -> None:
     """Nor one whose background tasks commit work of their own."""
-    run = run_of(example, RIGHT, "-oarena_late_commits=fail", more=more).expect(0, passed=10)
+    run = run_of(example, RIGHT, "-Werror::pytest_arena.LateCommitWarning", more=more).expect(
+        0, passed=10
+    )
     run.never_says("before its commit")
 
 
@@ -316,55 +318,5 @@ def test_a_late_commit_that_fails_fails_its_test(example: Example) -> None:
         "begins": "# begins",
     }.items():
         what = rf"LateCommitError: POST /{way}/chair answered 201 before its commit, {error}"
-        cause = rf"cause: {place(words)}: FastAPI"
+        cause = f"cause: {place(words)}"
         assert re.search(rf"{what}.*\n.*\n +{cause}", run.output), way
-
-
-@pytest.mark.slow
-def test_late_commits_fail_their_tests_or_are_not_told(example: Example) -> None:
-    """By the option; a failed test's report names them always."""
-    run = run_of(example, LATE, "-oarena_late_commits=fail").expect(1, passed=8, failed=1, errors=8)
-    run.says("LateCommitError: POST /added/chair answered 201 before its commit\n", "[A605]")
-    run = run_of(example, LATE, "-oarena_late_commits=off").expect(1, passed=8, failed=1)
-    assert run.output.count("before its commit") == 1
-
-
-COMMITTING_MIDDLEWARE = """
-from fastapi import Request
-
-class Committing:
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        async with maker() as session:
-            scope["session"] = session
-            await self.app(scope, receive, send)
-            await session.commit()  # in a middleware
-
-
-@app.post("/by_middleware/{item}", status_code=201)
-async def by_middleware(item: str, request: Request):
-    request.scope["session"].add(Order(item=item))
-
-
-app.add_middleware(Committing)
-"""
-
-
-@pytest.mark.slow
-def test_a_middleware_that_commits_late_is_no_dependency(example: Example) -> None:
-    """The error says nothing of FastAPI, whose dependency is not the cause."""
-    test = """
-async def test_it(client):
-    await client.post("/by_middleware/chair")
-"""
-    more = COMMITTING_MIDDLEWARE
-    run = run_of(example, test, "-oarena_late_commits=fail", more=more).expect(
-        1, passed=1, errors=1
-    )
-    run.says("this code of the app runs after the answer, like the end of a middleware")
-    run.says("next: commit before the answer is sent, in the endpoint: await session.commit()")
-    run.never_says("FastAPI runs the code")

@@ -223,16 +223,18 @@ def test_a_command_that_forgets_its_commit_is_named(example: Example, how: str) 
     if how != "copy":
         env["DATABASE_URL"] = env["DATABASE_URL"].replace("asyncpg", "psycopg")
     run = project.run("-q", env=env).expect(passed=8)
-    wrote = "code that the test called wrote rows (1 row) and never committed it: lost (jobs.py:"
+    wrote = (
+        "code that the test called wrote rows (1 row) and never committed it: lost cause: jobs.py:"
+    )
     added = "code that the test called added Row, and never flushed or committed it: lost"
-    run.says(f"test_flushes: {wrote}", f"test_executes: {wrote}", f"test_in_scope: {wrote}")
-    run.says(f"test_adds: {added}", "code that the test called changed Row", "[A603]")
-    run.says(f"test_runs_a_loop: {wrote}", "test_before_a_query", "test_before_a_request")
+    run.says(wrote, added, "code that the test called changed Row")
+    run.says("test_flushes", "test_executes", "test_in_scope", "test_adds", "test_runs_a_loop")
+    run.says("test_before_a_query", "test_before_a_request")
 
 
 def test_what_a_command_or_its_test_undoes_on_purpose_is_not_named(example: Example) -> None:
     """Nor a write in a session that the test, or a unit of work, has open over several calls."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
     project = project.with_files(app=APP, jobs=JOBS, test_kept=KEPT)
-    run = project.run("-q", "-o", "arena_lost_writes=fail").expect(passed=12)
-    run.never_says("A603", "lost")
+    run = project.run("-q", "-Werror::pytest_arena.LostWriteWarning").expect(passed=12)
+    run.never_says("lost")

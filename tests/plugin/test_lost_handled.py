@@ -191,8 +191,7 @@ def test_writes_that_no_error_undoes_are_named(example: Example) -> None:
     """A rollback by the app's error, or on purpose, accuses nothing."""
     app = example.files["app.py"] + ROUTES
     run = example.with_files(app=app, test_it=TESTS).run("-q").expect(passed=13)
-    lost = [line for line in run.output.splitlines() if line.startswith("arena: ")]
-    assert len(lost) == 8, run.output
+    assert run.output.count("LostWriteWarning: ") == 8, run.output
     run.says('session.add(Dancer(name="B"))')
     run.says("POST /left/async_for 200 wrote dancers (1 row) and never committed it: lost")
     run.says("POST /handled/unflushed 200 added Dancer, and never flushed or committed it: lost")
@@ -266,12 +265,12 @@ def test_a_commit_that_a_library_fails_or_leaves_out_is_named(example: Example) 
     project = example.with_files(app=app, test_it=COMMITTED)
     project = project.with_paths({"site-packages/autocommit.py": LIBRARY})
     project = project.change("pytest.ini", "pythonpath = .", "pythonpath = . site-packages")
-    run = project.run("-o", "arena_lost_writes=fail").expect(1, passed=5, errors=3)
+    run = project.run("-Werror::pytest_arena.LostWriteWarning").expect(1, passed=5, errors=3)
     run.says(
         "POST /auto/201/Sand 201 failed to commit, and autocommit caught the error: "
         "IntegrityError: (sqlite3.IntegrityError) UNIQUE constraint failed: dancers.name",
-        "POST /auto/303/Dune 303 added Dancer in a session, and the app never flushed",
-        "POST /auto/303/Dune 303 wrote dancers (1 row), and the app never committed it",
+        "POST /auto/303/Dune 303 added Dancer, and never flushed",
+        "POST /auto/303/Dune 303 wrote dancers (1 row) and never committed it",
     )
 
 
@@ -428,7 +427,7 @@ def test_a_failed_commit_that_the_app_catches_and_does_not_roll_back(
         project = project.change("app.py", "mapped_column(unique=True)", columns)
         project = project.change("app.py", "import select", "import UniqueConstraint, select")
     app = project.files["app.py"] + routes
-    run = project.with_files(app=app, test_it=FAILING).run("-o", "arena_lost_writes=fail")
+    run = project.with_files(app=app, test_it=FAILING).run("-Werror::pytest_arena.LostWriteWarning")
     lost = routes.count("/lost/")
     run.expect(1, passed=routes.count("@app.post") + 1, errors=lost)
     run.says(
@@ -505,6 +504,6 @@ def add():
 def test_a_clean_up_that_a_test_registers_loses_nothing(example: Example) -> None:
     """As a tear-down: pytest and unittest call the rollback."""
     config = "[pytest]\narena_app = app:app\narena_schema = app:Base\npythonpath = .\n"
-    config += "arena_lost_writes = fail\n"
+    config += "filterwarnings = error::pytest_arena.LostWriteWarning\n"
     files = example.with_files(app=OF_CLEAN_UPS, test_it=CLEAN_UPS)
     files.with_paths({"pytest.ini": config}).run().expect(passed=2)

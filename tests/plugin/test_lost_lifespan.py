@@ -59,8 +59,8 @@ def test_sync(test_client):
     assert test_client.get("/health").status_code == 200
 """
 
-START = "LIFESPAN of the app wrote dancers (1 row) and never committed it: lost ("
-END = "LIFESPAN of the app added Dancer, and never flushed or committed it: lost ("
+START = "LIFESPAN of the app wrote dancers (1 row) and never committed it: lost"
+END = "LIFESPAN of the app added Dancer, and never flushed or committed it: lost"
 
 
 def test_what_the_app_s_start_and_end_forget_to_commit_is_named(example: Example) -> None:
@@ -68,16 +68,6 @@ def test_what_the_app_s_start_and_end_forget_to_commit_is_named(example: Example
     run = example.with_files(app=APP, test_it=TESTS).run("-q").expect(passed=2)
     run.says(START, "app.py:24", END, "app.py:29")
     assert run.output.count(START) == 1, run.output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("test", ["test_async", "test_sync"])
-def test_it_fails_its_test_where_that_is_asked_for(example: Example, test: str) -> None:
-    """The message speaks of the app, not of a client."""
-    project = example.with_files(app=APP, test_it=TESTS)
-    run = project.run("-k", test, "-oarena_lost_writes=fail").expect(1, passed=1, errors=1)
-    run.says("LIFESPAN of the app wrote dancers (1 row), and the app never committed it")
-    run.says("the app has started or stopped without an error, and in production")
 
 
 LIVE = """
@@ -166,7 +156,8 @@ def test_a_lock_that_the_lifespan_keeps_hides_no_lost_write_pitfall_131(
     """The lock is held during each test, and is no change of it."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "arena_lifespan = session\n")
     project = project.with_files(app=LEADER, test_it=WITH_A_LEADER)
-    options = "-v", "-p", "no:randomly", "-oarena_lost_writes=fail", "-o", "arena_drivers=redirect"
+    error = "-Werror::pytest_arena.LostWriteWarning"
+    options = "-v", "-p", "no:randomly", "-o", "arena_drivers=redirect", error
     run = project.run(*options, env=env_of("undo")).expect(1, passed=4, errors=2)
-    run.says("POST /forgotten 200 wrote orders (1 row), and the app never committed it")
+    run.says("POST /forgotten 200 wrote orders (1 row) and never committed it")
     run.says("test_kept[0]", "changed shop", "test_kept[1]", "changed shop")

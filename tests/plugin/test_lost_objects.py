@@ -546,21 +546,21 @@ def run_of(example: Example, tests: str, *options: str, how: str = "copy") -> Ru
 
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_objects_that_were_never_flushed(example: Example, how: str) -> None:
-    """The request is named, and what it did. Under `fail` its test fails."""
-    run = run_of(example, TESTS, "-oarena_lost_writes=fail", how=how)
-    lost = "in a session, and the app never flushed or committed it"
+    """The request is named, and what it did. As an error it fails its test."""
+    run = run_of(example, TESTS, "-Werror::pytest_arena.LostWriteWarning", how=how)
+    lost = ", and never flushed or committed it: lost"
     namespace: dict[str, dict[str, str]] = {}
     exec(APP[APP.index("LOST = {") : APP.index("# What is not.")], namespace)  # noqa: S102 - the app's own table
     for case, words in namespace["LOST"].items():
         for way in _ways_of(case):
-            run.says(f"LostWriteError: POST /{way}/{case}/200 200 {words} {lost}")
+            run.says(f"LostWriteWarning: POST /{way}/{case}/200 200 {words}{lost}")
     for line in run.output.splitlines():
         assert not line.startswith("ERROR test_it.py::test_silent"), run.output
-    run.says(f"POST /async/add/201 201 added Order (2) {lost}")
+    run.says(f"POST /async/add/201 201 added Order (2){lost}")
     run.says('session.add_all([Order(item="vase"), Order(item="bowl")])')
     run.says("    added Order (2), and never flushed or committed it: lost (")
-    run.says(f"WEBSOCKET /socket 101 added Order (2) {lost}")
-    run.says(f"POST /async/delete/200 200 deleted Customer {lost}")
+    run.says(f"WEBSOCKET /socket 101 added Order (2){lost}")
+    run.says(f"POST /async/delete/200 200 deleted Customer{lost}")
     # What the other ways lose, and the last three tests.
     assert run.outcomes["errors"] == len(namespace["LOST"]) + 9 + 3
     assert run.outcomes["failed"] == 1
@@ -596,13 +596,13 @@ async def test_silent(client, way):
 @pytest.mark.parametrize("how", HOWS)
 def test_a_redirect_that_is_raised_rolls_back(example: Example, how: str) -> None:
     """The client takes it for a success. An answer from 400 on says that nothing was done."""
-    run = run_of(example, REDIRECTS, "-oarena_lost_writes=fail", how=how)
+    run = run_of(example, REDIRECTS, "-Werror::pytest_arena.LostWriteWarning", how=how)
     run.expect(1, passed=15, errors=10)
     for way in ("careful", "begun", "leaving", "sync_careful", "sync_leaving"):
         run.says(
-            f"LostWriteError: POST /{way}/added/303 303 added Order (2) in a session, and the app "
+            f"LostWriteWarning: POST /{way}/added/303 303 added Order (2), and "
             "never flushed or committed it",
-            f"LostWriteError: POST /{way}/flushed/303 303 wrote orders (2 rows), and the app never "
+            f"LostWriteWarning: POST /{way}/flushed/303 303 wrote orders (2 rows) and never "
             "committed it",
         )
 
@@ -639,12 +639,12 @@ async def test_silent_if_refused(client, way):
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_a_session_loses_that_is_dropped_unclosed(example: Example, how: str) -> None:
     """The pool rolls it back when the garbage collector finds it: later, and in any code."""
-    run = run_of(example, DROPPED, "-oarena_lost_writes=fail", how=how)
+    run = run_of(example, DROPPED, "-Werror::pytest_arena.LostWriteWarning", how=how)
     run.expect(1, passed=15, errors=6)
     for way in ("dropped", "dropped_async"):
-        run.says(f"LostWriteError: POST /{way}/open/201 201 wrote orders (2 rows), and the app")
-    run.says("LostWriteError: POST /dropped_connection/open/201 201 wrote orders (1 row), and")
-    run.says("next:  commit before the answer, with await if it is async: session.commit(), conn")
+        run.says(f"LostWriteWarning: POST /{way}/open/201 201 wrote orders (2 rows) and never")
+    run.says("LostWriteWarning: POST /dropped_connection/open/201 201 wrote orders (1 row) and")
+    run.says("next:  session.commit(), with await if it is async")
 
 
 LATE = """
@@ -685,11 +685,11 @@ def test_sync_client(test_client):
 @pytest.mark.parametrize("how", SLOW_HOWS)
 def test_what_late_work_loses(example: Example, how: str) -> None:
     """The request that began it is named, also if the work ends after the next request."""
-    run = run_of(example, LATE, "-oarena_lost_writes=fail", how=how)
+    run = run_of(example, LATE, "-Werror::pytest_arena.LostWriteWarning", how=how)
     for kind in ("background", "background-thread", "task", "executor", "pool", "thread"):
         run.says(
-            f"LostWriteError: POST /late/{kind}/add/202 202 added Order (2) in a session, and",
-            f"LostWriteError: POST /late/{kind}/flush/202 202 wrote orders (2 rows), and the app",
+            f"LostWriteWarning: POST /late/{kind}/add/202 202 added Order (2), and never",
+            f"LostWriteWarning: POST /late/{kind}/flush/202 202 wrote orders (2 rows) and never",
         )
     run.says("ERROR test_it.py::test_each_with_its_own_request")
     run.expect(1, passed=21, errors=14)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.example import Example
-from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -324,16 +323,12 @@ pythonpath = .
 arena_app = app:app
 arena_drivers = redirect
 arena_schema = schema.sql
-arena_lost_writes = {}
 """
 SCHEMA = "CREATE TABLE dancers (name text PRIMARY KEY);\nCREATE TABLE scores (points int);\n"
 
 
-APPS = pytest.mark.parametrize("app", [SQLITE, POSTGRESQL], ids=["sqlite", "postgresql"])
-
-
-def _project(folder: Path, app: str, option: str = "warn") -> Example:
-    files = {"app.py": app, "schema.sql": SCHEMA, "pytest.ini": INI.format(option)}
+def _project(folder: Path, app: str) -> Example:
+    files = {"app.py": app, "schema.sql": SCHEMA, "pytest.ini": INI}
     variables = {}
     if "psycopg" in app:
         variables["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
@@ -341,7 +336,7 @@ def _project(folder: Path, app: str, option: str = "warn") -> Example:
 
 
 @pytest.mark.slow
-@APPS
+@pytest.mark.parametrize("app", [SQLITE, POSTGRESQL], ids=["sqlite", "postgresql"])
 def test_writes_of_a_closed_connection_are_named(tmp_path: Path, app: str) -> None:
     """With the line of the first write. A commit, a rollback or an error is no loss."""
     run = _project(tmp_path, app).run("-p", "no:randomly")
@@ -353,14 +348,4 @@ def test_writes_of_a_closed_connection_are_named(tmp_path: Path, app: str) -> No
         assert is_named is path.startswith("/lost"), path
         if is_named:
             mark = next(line for line in route.splitlines() if "#" in line).partition("#")[2]
-            assert f"#{mark})" in run.output, mark
-
-
-@pytest.mark.parametrize(
-    "app", slow_except([SQLITE, POSTGRESQL], SQLITE), ids=["sqlite", "postgresql"]
-)
-def test_lost_writes_of_raw_connections_may_fail_the_test(tmp_path: Path, app: str) -> None:
-    """By the same option as lost writes of sessions."""
-    run = _project(tmp_path, app, "fail").run("-k", "lost")
-    lost = app.count('@app.post("/lost')
-    run.expect(passed=lost, errors=lost, status=1)
+            assert f"#{mark}\n" in run.output, mark

@@ -64,7 +64,7 @@ CONFIG = "arena_lock_timeout = 0.1\n"
 @pytest.fixture
 def locking(example: Example) -> Example:
     """Tests that lock the file."""
-    config = example.files["pytest.ini"].replace("filterwarnings = error\n", "")
+    config = example.files["pytest.ini"].replace("    error\n", "")
     files = example.with_paths({"pytest.ini": config + CONFIG})
     return files.with_files(test_it=TESTS)
 

@@ -126,9 +126,7 @@ def test_what_runs_after_the_response_pitfall_115_116(example: Example) -> None:
     """Work behind a response is seen, and what is still at work ends with its test."""
     with_late = example.change("pytest.ini", "app:app", "late:app").with_files(late=LATE)
     run = with_late.with_files(test_late=TASKS).run().expect(passed=11)
-    run.says(
-        "test_a_task_is_left_pitfall_116 has ended, and work that a request had begun was cut "
-    )
+    run.says("test_a_task_is_left_pitfall_116", "work that a request had begun was cut off")
     run.says("late.py:28 await GATE")
     assert run.output.count("cut off") == run.output.count("left a task") == 1
 

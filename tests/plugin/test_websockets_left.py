@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,8 +123,5 @@ def test_the_handler_of_a_websocket_ends_before_its_block_or_is_named(example: E
     """As on a server. Starlette's test client cancels it in the middle of its work."""
     project = example.change("pytest.ini", "arena_seed = seed:seed\n", "")
     run = project.with_files(app=APP, test_it=TESTS).run("-q").expect(passed=11)
-    run.says(
-        "test_relay[ours] has ended, and work that a request had begun was cut off",
-        "await asyncio.Event().wait()   WEBSOCKET /relay: its client had left, also in 2 more",
-    )
-    assert run.output.count("was cut off") == 1
+    run.warns("await asyncio.Event().wait()   WEBSOCKET /relay: its client had left")
+    assert len(re.findall("^test_it.py::test_relay", run.output, re.MULTILINE)) == 3

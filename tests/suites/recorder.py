@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_CODE = re.compile(r"\[(A\d{3})\]")
+_CODE = re.compile(r"(?m)(?<=\[)A\d{3}(?=\])|^\w+Warning(?=: )")
 _PLACE = re.compile(r"([\w/.-]+\.py):(\d+)")
 
 

@@ -38,7 +38,7 @@ def test_has_the_code():
     fail()
 
 
-@pytest.mark.expect("A603", at="the line")
+@pytest.mark.expect("LostWriteWarning", at="the line")
 def test_has_another_code():
     fail()
 

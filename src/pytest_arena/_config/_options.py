@@ -56,12 +56,6 @@ OPTIONS = (
         example="tests.seed:seed",
     ),
     Option(
-        "migrations",
-        "What happens if the models differ from the database that alembic.ini builds.",
-        "warn",
-        ("warn", "fail", "off"),
-    ),
-    Option(
         "login",
         "A function that logs a client in: package.module:function. It gets the client and the "
         "role.",
@@ -74,28 +68,10 @@ OPTIONS = (
         ("on", "session", "off"),
     ),
     Option(
-        "lost_writes",
-        "What happens if a request did not commit what it wrote.",
-        "warn",
-        ("warn", "fail", "off"),
-    ),
-    Option(
-        "late_commits",
-        "What happens if the app answered a request before it committed.",
-        "warn",
-        ("warn", "fail", "off"),
-    ),
-    Option(
         "settle",
         "How many seconds a passed test waits at its end for work that its requests started.",
         "1",
         form="seconds",
-    ),
-    Option(
-        "late",
-        "What happens if such work fails, or still runs after that time.",
-        "warn",
-        ("warn", "fail"),
     ),
     Option(
         "lock_timeout",

@@ -27,15 +27,11 @@ class Config:
     database: str
     schema: Mapping[str, str]
     seed: Mapping[str, str]
-    migrations: str
     isolation: str
     drivers: str
     login: str
     lifespan: str
-    lost_writes: str
-    late_commits: str
     settle: float
-    late: str
     lock_timeout: float
     keep: str
     env: tuple[str, ...]

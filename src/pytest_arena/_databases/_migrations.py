@@ -23,23 +23,12 @@ class Comparison:
     heads: tuple[str, ...] = ()  # the revisions that no migration follows
 
     def next_step(self, ini: str) -> str:
-        """Return a sentence with the command that writes the missing migration.
-
-        ``ini`` is a path from the folder in which pytest runs. Alembic refuses a new migration if
-        the database lacks a migration, or if there are several heads and the command names none.
-        """
+        """Return the command that writes the migration. ``ini`` is a path from pytest's folder."""
         alembic = "alembic" if ini == "alembic.ini" else f"alembic -c {ini}"
         command = f"{alembic} upgrade heads && {alembic} revision --autogenerate"
-        if len(self.heads) < _SEVERAL:
-            return f"Next, on your own database: {command}"
-        named = ", ".join(self.heads)
-        return (
-            f"The heads are {named}. --head=heads merges them, --head={self.heads[0]} extends one. "
-            f"Next, on your own database: {command} --head=heads"
-        )
-
-
-_SEVERAL = 2
+        if len(self.heads) > 1:
+            command += " --head=heads"
+        return f"{command}   on your own database"
 
 
 # Attributes of the command line that `env.py` may read, as in `alembic check`.
@@ -109,8 +98,8 @@ def _differences(ini: Path) -> tuple[list[object], tuple[str, ...]]:
 def _failure(error: BaseException, ini: Path) -> str:
     if "does not provide a MetaData" in str(error):
         return (
-            "env.py gives Alembic no models. "
-            "Next, in env.py: context.configure(…, target_metadata=<your Base>.metadata)"
+            "env.py gives Alembic no models, as by "
+            "context.configure(…, target_metadata=<your Base>.metadata)"
         )
     line = blame(error)
     text = described(error)

@@ -712,7 +712,6 @@ class Provision:
                 database.product.template_store(database.dialect),
                 self._config.root,
                 self._newer_than,
-                compares=self._config.migrations != "off",
                 is_in_test=lambda: any(level.is_test for level in self._levels),
             )
             self.stores[key] = store

@@ -80,8 +80,6 @@ class StageBuild(Generic[ContentT]):
     below: Template[ContentT] | None
     root: Path
     template_store: TemplateStore[ContentT]
-    compares: bool = False
-    """Whether to compare a database that migrations build with the models."""
 
     def builder(self) -> Builder:
         """Return the builder that fills the database."""
@@ -132,12 +130,12 @@ class StageBuild(Generic[ContentT]):
 
     def _compared_migrations(self) -> AlembicBuilder | None:
         builder = self.builder()
-        if self.compares and isinstance(builder, AlembicBuilder):
+        if isinstance(builder, AlembicBuilder):
             return builder
         return None
 
     def compare(self) -> Comparison:
-        """Compare the filled database with the models, if ``compares`` is set."""
+        """Compare a database that migrations have filled with the models."""
         migrations = self._compared_migrations()
         if migrations is None:
             return Comparison()
@@ -241,8 +239,6 @@ class Store(Generic[ContentT]):
     template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
-    compares: bool = False
-    """Whether to compare databases that migrations build with the models."""
     is_in_test: Callable[[], bool] = bool
     """Whether function fixtures or the function of a test run now."""
     of_test: dict[str, Template[ContentT]] = field(default_factory=dict)
@@ -272,9 +268,7 @@ class Store(Generic[ContentT]):
         has_schema = stage is Stage.SCHEMA and self.template_store.has_schema
         if stage is Stage.EMPTY or has_schema or not recipe.value(stage):
             return below
-        build = StageBuild(
-            recipe, stage, below, self.root, self.template_store, self.compares
-        )
+        build = StageBuild(recipe, stage, below, self.root, self.template_store)
         template = self._find_or_build(build, build_around)
         manifest = template.manifest
         if manifest.differences or manifest.not_compared:

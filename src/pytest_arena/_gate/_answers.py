@@ -11,7 +11,6 @@ from asyncio import current_task
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
@@ -25,7 +24,7 @@ from pytest_arena._gate._pending import (
     pending_objects,
 )
 from pytest_arena._gate._pooled import PendingWrites, PooledConnection
-from pytest_arena._origin import REQUEST, logical_stack, user_line
+from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import running_loop
 from pytest_arena.errors import redact
 
@@ -58,7 +57,6 @@ class RequestAnswer:
     # The error of a late commit, or of the code around it.
     error: BaseException | None = None
     error_line: CodeLine | None = None
-    is_behind_yield: bool = False  # whether a generator committed late or failed to
     # The line that first added an object, by the session's number.
     lines_of_adds: dict[int, CodeLine | None] = field(default_factory=dict)
     # The objects in sessions that the request had not closed when the app returned.
@@ -212,7 +210,6 @@ class RequestAnswer:
         ):
             self.is_early = True
             self.late_commits.append(user_line())
-            self._note_generator()
             self.error = None
 
     def note_error(self, error: BaseException) -> None:
@@ -225,14 +222,6 @@ class RequestAnswer:
             self.is_early = True
             self.error = error
             self.error_line = line
-            self._note_generator()
-
-    def _note_generator(self) -> None:
-        """Note whether the user's function that commits is a generator, like a dependency."""
-        for frame in logical_stack(of_users=True):
-            flags = frame.f_code.co_flags
-            self.is_behind_yield = bool(flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
-            return
 
     def _is_at_work(self) -> bool:
         """Return whether the current task is the request's task, or a middleware's task for it.

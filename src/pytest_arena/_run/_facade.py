@@ -26,6 +26,7 @@ from pytest_arena.errors import (
     PendingWorkError,
     RefusedError,
 )
+from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -592,9 +593,12 @@ class Observer:
 
     def _name_unfinished(self, test: RunningTest) -> None:
         for line in test.late_work.take_endless():
-            self._ledger.note(
-                "{test}: arena.expect_changes(…) compared the rows while work of a request "
-                f"still ran: {line}. The comparison lacks the later writes of that work"
+            self._ledger.warn(
+                LateWorkWarning,
+                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
+                "it lacks the later writes of that work",
+                cause=line,
+                fix="let the work end before the block does (or a longer arena_settle)",
             )
 
 

@@ -12,21 +12,16 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._origin import OF_WIDE_FIXTURE, OWNERS, WORK
-from pytest_arena._run._story import lost_by_fixture, lost_words
+from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._test import Current, RunningTest
-from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._run.leaks._leaks import empty_sessions
 from pytest_arena._values import Stage
-from pytest_arena.errors import (
-    ArenaError,
-    IsolationError,
-    LateWorkError,
-)
+from pytest_arena.errors import ArenaError, IsolationError
+from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._processes import Process
@@ -72,15 +67,12 @@ class FixtureLevels:
         apps: Apps,
         tasks: Tasks,
         ledger: Ledger,
-        *,
-        config: Config,
     ) -> None:
         self.levels = levels
         self._current = current
         self._apps = apps
         self._tasks = tasks
         self._ledger = ledger
-        self._config = config
         # The programs that a test or a wider fixture has started.
         self.processes: dict[object, list[Process]] = {}
 
@@ -187,18 +179,14 @@ class FixtureLevels:
             test.end_exchanges()
             late_work.settled()
         test.close_bodies()
-        lines = late_work.cut_off
-        what = "has ended, and work that a request had begun was cut off"
-        if lines and self._config.late == "fail":
-            raise LateWorkError(
-                f"{test.plan.name} {what}",
-                why="its remaining writes are missing, and no test has checked them",
-                cause=lines_of_error(lines),
+        for line in late_work.cut_off:
+            self._ledger.warn(
+                LateWorkWarning,
+                "the test ended, and work that a request had begun was cut off",
+                cause=line,
                 fix="await arena.settled()   before the test checks the result (or a longer "
                 "arena_settle)",
             )
-        for line in lines:
-            self._ledger.note(f"{{test}} {what}: {line}")
 
     def _close_clients(self, test: RunningTest) -> None:
         # The stack calls the last callback first, and continues after a failure.
@@ -216,22 +204,27 @@ class FixtureLevels:
         test.late_work.end()
         for line in self._tasks.end():
             if line not in test.late_work.cut_off:
-                self._ledger.note(
-                    f"{{test}} left a task running, and pytest-arena cancelled it: {line}"
+                self._ledger.warn(
+                    LeakWarning,
+                    "the test left a task running, and pytest-arena cancelled it",
+                    cause=line,
+                    fix="await the task in the test, or cancel it",
                 )
 
     def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
-        self.levels.end_leaks(level, test.serial)
+        self.levels.end_leaks(level, test.serial, has_failed=test.failed)
 
     def _empty_sessions(self, test: RunningTest, before: HeldBeforeLevel) -> None:
         kinds = empty_sessions(before)
         if test.failed:
             return  # its report has the pending objects
         for kind in kinds:
-            self._ledger.note(
-                f"{{test}} left {kind} pending in a session that outlives the test. It was never "
-                "written: commit it, wait for the job that uses the session, or call "
-                "Session.remove() in an autouse fixture"
+            self._ledger.warn(
+                LeakWarning,
+                f"the test left {kind} pending in a session that outlives the test",
+                cause="no code has written it",
+                fix="commit it, wait for the job that uses the session, or call "
+                "Session.remove() in an autouse fixture",
             )
 
     def _restore_app_state(self, test: RunningTest) -> None:
@@ -258,20 +251,13 @@ class FixtureLevels:
             try:
                 with levels.gate.keeping_settings(owner.serial):
                     yield
-                self._note_lost_writes(owner)
+                for lost in levels.gate.lost.of_fixture(owner.serial):
+                    warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave(owner)
                 raise
             level.note_idle(is_idle=True)
             levels.drop_if_clean(level)
-
-    def _note_lost_writes(self, owner: WideFixture) -> None:
-        """Note the lost writes of a wider fixture's set-up, or raise their error."""
-        for lost in self.levels.gate.lost.of_fixture(owner.serial):
-            if self._config.lost_writes == "fail":
-                raise lost_by_fixture(owner.name, lost)
-            if self._config.lost_writes == "warn":
-                self._ledger.note(f"{owner.name} {lost_words(lost)}")
 
     @contextmanager
     def _set_up(self, owner: WideFixture) -> Iterator[None]:

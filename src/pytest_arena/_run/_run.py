@@ -26,16 +26,15 @@ from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import LateWork, lines_of_error
+from pytest_arena._run.leaks._late_work import LateWork
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import (
     ArenaError,
-    ConfigError,
     ConnectionLeak,
-    LateWorkError,
     LifespanError,
 )
+from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,14 +44,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate.writes._lost_writes import LostWork
-    from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._report import StoryPart
     from pytest_arena._run._explanations import Statement
     from pytest_arena._run._processes import Process
-    from pytest_arena._values import Plan
+    from pytest_arena._values import CodeLine, Plan
 
 
 class ArenaRun:
@@ -89,20 +85,17 @@ class ArenaRun:
         self._undo = ExitStack()
         watch_own_clients(self._undo, self.current.on_top)
         self.fixtures = FixtureLevels(
-            self.levels,
-            self.current,
-            self.apps,
-            self.tasks,
-            ledger,
-            config=config,
+            self.levels, self.current, self.apps, self.tasks, ledger
         )
         self.moments = Moments(self.databases)
         self.serials = count(1)
         self._process = os.getpid()
-        # The first note about each mistake, by the line of the app to repair.
-        self._mistakes: dict[str, str] = {}
+        # Whether a note says that the app writes in the tests' sessions.
+        self._has_noted_sharing = False
+        # The values of arena_schema whose migrations were compared with the models.
+        self._compared: set[str] = set()
         # Lines of late work that was still running when a test stopped waiting for it.
-        self._endless: set[str] = set()
+        self._endless: set[CodeLine | str] = set()
         # By method, path and query: the first test whose request sent a statement.
         self._askers: dict[tuple[str, str, int], str] = {}
 
@@ -117,25 +110,12 @@ class ArenaRun:
         self.apps.load()
         for schema in self.config.schema.values():
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
-        self._check_migrations()
         for seed in self.config.seed.values():
             seed_builder(seed, source=self.config.place("seed"))
         self.apps.login()
         self._find_engines()
         self.connections.note_early_threads()
         note_other_apps(self.apps.named)
-
-    def _check_migrations(self) -> None:
-        has_migrations = any(
-            value.endswith(".ini") for value in self.config.schema.values()
-        )
-        if self.config.migrations == "fail" and not has_migrations:
-            raise ConfigError(
-                "arena_migrations = fail, and arena_schema names no migrations",
-                why="the run would pass although pytest-arena compared no migration",
-                cause=self.config.place("migrations"),
-                fix="arena_schema = alembic.ini",
-            )
 
     def _find_engines(self) -> None:
         engines = known_engines.find()
@@ -206,11 +186,10 @@ class ArenaRun:
                 if self.gate.lost.losses:
                     test.take_lost_by_calls()
                 test.take_unclosed()
-                self._note_lost_writes(test)
+                self._warn_of_drift()
+                self._warn(test)
                 if test.turns:
                     self._note_requests(test)
-                if test.late_work.failures or test.app_errors:
-                    self._note_failed_work(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
                 test.forget()
@@ -238,10 +217,13 @@ class ArenaRun:
         return []
 
     def _note_requests(self, test: RunningTest) -> None:
-        self._note_late_commits(test)
         for request, answer in test.answers:
-            if answer.lines_in_sessions_of_tests:
-                self._note_shared_session(request, answer)
+            is_refused = (request.status or REFUSAL) >= REFUSAL
+            is_shared = bool(answer.lines_in_sessions_of_tests) and not is_refused
+            if is_shared and not self._has_noted_sharing:
+                self._has_noted_sharing = True
+                words = _story.wrote_in_session_of_test(request, answer)
+                self.ledger.note(f"{{test}}: {words}")
         for turn in test.turns:
             if turn.is_quiet:
                 continue
@@ -249,81 +231,51 @@ class ArenaRun:
                 key = (request.method, request.path, request.query_hash)
                 self._askers.setdefault(key, test.plan.name)
 
-    def _note_lost_writes(self, test: RunningTest) -> None:
-        """Note lost writes, or fail the test. The report of a failed test already names them."""
-        if test.failed or self.config.lost_writes == "off":
-            return
-        for lost in test.lost_by_calls:
-            self._note_lost_by_call(lost)
-        if self.config.lost_writes == "fail":
-            for lost in test.lost_in_set_up[:1]:
-                test.errors.append(_story.lost_by_fixture(_ITS_FIXTURE, lost))
-            for request, lost in test.lost[:1]:
-                test.errors.append(_story.lost_write(request, lost))
+    def _warn_of_drift(self) -> None:
+        """Warn of migrations that differ from the models, once in this process."""
+        for schema, comparison in self.databases.provision.comparisons():
+            if schema not in self._compared:
+                self._compared.add(schema)
+                _summary.warn_of_drift(self.config, self.ledger, schema, comparison)
+
+    def _warn(self, test: RunningTest) -> None:
+        """Warn of what a test has lost. The report of a failed test already names it."""
+        if test.failed:
             return
         for lost in test.lost_in_set_up:
-            self.ledger.note(f"{{test}}: {_ITS_FIXTURE} {_story.lost_words(lost)}")
+            _story.warn_of_loss(self.ledger, "a fixture", lost)
+        losses = []
+        for lost in test.lost_by_calls:
+            author = "code that the test called"
+            losses.append(_story.warn_of_loss(self.ledger, author, lost))
         for request, lost in test.lost:
-            words = f"{_story.shown_request(request)} {_story.lost_words(lost)}"
-            self._note_mistake(_story.line_of_loss(request, lost), words)
-            if self.watcher is not None:
-                self.watcher.note_lost(words)
-
-    def _note_lost_by_call(self, lost: LostWork) -> None:
-        """Note lost writes of a command or job of the app that the test has called.
-
-        They never fail the test: the job may have reported a failure by its return value.
-        """
-        words = f"code that the test called {_story.lost_words(lost)}"
-        self._note_mistake(lost.line, words)
+            author = _story.shown_request(request)
+            key: tuple[object, ...] = (lost.line,)
+            if lost.is_unflushed:  # one line may close the sessions of many endpoints
+                key = (request.method, lost.words, lost.line)
+            losses.append(_story.warn_of_loss(self.ledger, author, lost, key))
         if self.watcher is not None:
-            self.watcher.note_lost(words)
+            for words in losses:
+                self.watcher.note_lost(words)
+        self._warn_of_early_answers(test)
+        if test.late_work.failures or test.app_errors:
+            for failure, line in _story.failed_work(test).items():
+                self.ledger.warn(
+                    LateWorkWarning,
+                    f"work that a request had begun failed after the answer: {failure}",
+                    cause=line or "the client has its answer, and never sees the error",
+                    fix="repair it, or catch the error in the task if the app expects it",
+                )
 
-    def _note_mistake(self, line: str, words: str) -> None:
-        """Note a mistake. All notes about one line of the app have the words of the first."""
-        words = self._mistakes.setdefault(line, words)
-        self.ledger.note(f"{{test}}: {words}")
-
-    def _note_failed_work(self, test: RunningTest) -> None:
-        """Note work that failed after an answer. The report of a failed test already names it."""
-        failures = _story.failed_work(test)
-        if test.failed or not failures:
-            return
-        what = "has ended, and work that a request had begun failed after the answer"
-        if self.config.late == "fail":
-            error = LateWorkError(
-                f"{test.plan.name} {what}",
-                why="the client has its answer, and never sees the error",
-                cause=lines_of_error(failures),
-                fix="repair it, or catch the error in the task if the app expects it",
-            )
-            test.errors.append(error)
-            return
-        for failure in failures:
-            self.ledger.note(f"{{test}} {what}: {failure}")
-
-    def _note_shared_session(self, request: Request, answer: RequestAnswer) -> None:
-        """Note once that a request wrote in a session of the test and did not commit it."""
-        is_refused = (request.status or REFUSAL) >= REFUSAL
-        if is_refused or self.config.lost_writes == "off":
-            return
-        words = _story.wrote_in_session_of_test(request, answer)
-        self._note_mistake("the session of the test", words)
-
-    def _note_late_commits(self, test: RunningTest) -> None:
-        """Note early answers, or fail the test. The report of a failed test already names them."""
-        if test.failed or self.config.late_commits == "off":
-            return
-        early_answers = [pair for pair in test.answers if pair[1].is_early]
-        for request, answer in early_answers:
-            if answer.error is not None or self.config.late_commits == "fail":
-                test.errors.append(_story.late_commit(request, answer))
+    def _warn_of_early_answers(self, test: RunningTest) -> None:
+        """Warn of answers before their commits. A failed commit fails the test."""
+        early = [pair for pair in test.answers if pair[1].is_early]
+        for request, answer in early:
+            if answer.error is not None:
+                test.errors.append(_story.failed_commit(request, answer))
                 return
-        for request, answer in early_answers:
-            self._note_mistake(
-                f"late commit: {_story.line_of_late_commit(answer)}",
-                _story.early_words(request, answer),
-            )
+        for request, answer in early:
+            _story.warn_of_late_commit(self.ledger, request, answer)
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []
@@ -560,7 +512,6 @@ class ArenaRun:
         return [line for line in left if line]
 
 
-_ITS_FIXTURE = "a fixture"
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""

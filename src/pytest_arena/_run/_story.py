@@ -13,22 +13,22 @@ from pytest_arena._report import StoryPart
 from pytest_arena._run._test import (
     FIRST,
     LAST,
-    LIFESPAN,
     REFUSAL,
     RunningTest,
     StoryMoment,
     Turn,
 )
-from pytest_arena._values import counted
-from pytest_arena.errors import LateCommitError, LostWriteError, redact
+from pytest_arena._values import CodeLine, counted
+from pytest_arena.errors import LateCommitError, redact
+from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._gate.writes._lost_writes import LostWork
-    from pytest_arena._ledger import Request
+    from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
 
@@ -56,7 +56,7 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
     return [*reader.databases(), *below, *own]
 
 
-def _parts_of(notes: Mapping[str, Sequence[str]]) -> Iterator[StoryPart]:
+def _parts_of(notes: Mapping[str, Collection[str]]) -> Iterator[StoryPart]:
     for title, lines in notes.items():
         if lines:
             yield StoryPart(title, None, notes=tuple(lines))
@@ -185,7 +185,7 @@ class _StoryReader:
         return StoryPart(
             _requests(turn, self._used),
             changes,
-            notes=(*map(lost_words, turn.lost), *_hints(turn, self._test.askers)),
+            notes=(*map(_lost_line, turn.lost), *_hints(turn, self._test.askers)),
             request=name,
             statements=tuple(statements),
         )
@@ -424,7 +424,7 @@ def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
     # The lines below name these places as writes of open sessions.
     named = {str(writes.place) for writes in held}
     for lost in test.own_lost:
-        if lost.line not in named:
+        if str(lost.line) not in named:
             yield _lost_by_test(lost), None
     for writes in _pending_writes(test):
         place = _where(writes, test)
@@ -518,132 +518,108 @@ def _late_work(test: RunningTest) -> list[str]:
     return shown
 
 
-def failed_work(test: RunningTest) -> list[str]:
+def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     """Return the errors of tasks and of background tasks that failed after a good answer.
 
     Errors that a client has raised in the test are left out.
     """
-    failures = list(test.late_work.failures)
+    failures = dict(test.late_work.failures)
     for request, answer in test.answers:
         is_seen = request.error is not None or answer.error is not None
         is_good = answer.is_sent and (answer.status or REFUSAL) < REFUSAL
         if request.raised and is_good and not is_seen:
-            failures.append(f"{request.raised} in {request.method} {request.path}")
+            failures[f"{request.raised} in {request.method} {request.path}"] = None
     return failures
 
 
-def line_of_loss(request: Request, lost: LostWork) -> str:
-    """Return the key by which a run notes this mistake of the app only once."""
-    if lost.is_unflushed:
-        # One line may close the sessions of many endpoints.
-        return f"{request.method} {lost.words} {lost.line}"
-    return lost.line
-
-
-def lost_words(lost: LostWork) -> str:
-    """Return words as ``wrote stock (1 row) and never committed it: lost (app.py:7 …) [A603]``."""
-    how = " and never committed it: lost"
-    if lost.caught_by:
-        caught = f"failed to commit, and {lost.caught_by} caught the error"
-        return f"{caught}: {lost.words} ({lost.line}) [{LostWriteError.code}]"
-    if lost.is_unflushed:
-        how = ", and never flushed or committed it: lost"
-    elif lost.is_failed:
-        how = ", and committed after a failed statement: rolled back, lost"
-    return f"{lost.words}{how} ({lost.line}) [{LostWriteError.code}]"
-
-
-def lost_write(request: Request, lost: LostWork) -> LostWriteError:
-    """Return the error for lost writes of a request that succeeded, or of the lifespan."""
-    success = "the client got a success"
-    if request.method == LIFESPAN:
-        success = "the app has started or stopped without an error"
-    sent = shown_request(request)
-    what = f"{sent} {lost.words}, and the app never committed it"
-    why = f"{success}, and in production the write would be lost as well"
+def warn_of_loss(
+    ledger: Ledger, author: str, lost: LostWork, key: object = None
+) -> str:
+    """Warn of lost writes. Return words for them."""
+    words = f"{author} {_lost_words(lost)}"
     fix = (
-        "commit before the answer, with await if it is async: session.commit(), "
-        "connection.commit(), or `with engine.begin() as connection:`. If the app should not "
-        "write it, roll back: session.rollback()"
+        "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
+        "If it should not be written: session.rollback()"
     )
-    if lost.is_failed:
-        what = f"{sent} {lost.words}, and the app committed after a failed statement"
-        why = "the server rolls such a transaction back at its commit, and raises no error"
-        fix = "async with session.begin_nested():   around the statement that may fail"
-    elif lost.is_unflushed:
-        what = f"{sent} {lost.words} in a session, and the app never flushed or committed it"
-        why = f"{success}, and in production nothing would be written either"
-        fix = (
-            "session.commit() before the answer, with await if the session is async. If the "
-            "app should not write it: session.rollback(), or session.expunge(…)"
-        )
     if lost.caught_by:
-        caught = f"failed to commit, and {lost.caught_by} caught the error"
-        what = f"{sent} {caught}: {lost.words}"
         fix = (
             "session.flush() in the endpoint, with await if it is async: the error then "
             "reaches the client. Or session.rollback() where the app catches the error, if it "
             "discards all rows. To keep the others: session.begin_nested() around the flush"
         )
-    return LostWriteError(what, why=why, cause=lost.line, fix=fix)
+    elif lost.is_failed:
+        fix = "async with session.begin_nested():   around the statement that may fail"
+    ledger.warn(LostWriteWarning, words, cause=lost.line, fix=fix, key=key)
+    return f"{words} ({lost.line})"
 
 
-def lost_by_fixture(fixture: str, lost: LostWork) -> LostWriteError:
-    """Return the error for lost writes of a fixture."""
-    words = lost.words
+def _lost_words(lost: LostWork) -> str:
+    """Return words as ``wrote stock (1 row) and never committed it: lost``."""
+    if lost.caught_by:
+        return f"failed to commit, and {lost.caught_by} caught the error: {lost.words}"
+    how = " and never committed it: lost"
     if lost.is_unflushed:
-        words += " in a session"
-    return LostWriteError(
-        f"{fixture} {words}, and never committed it",
-        why="the test does not see what the fixture has written",
-        cause=lost.line,
-        fix="session.commit() before the session is closed, with await if it is async",
-    )
+        how = ", and never flushed or committed it: lost"
+    elif lost.is_failed:
+        how = ", and committed after a failed statement: rolled back, lost"
+    return f"{lost.words}{how}"
 
 
-def line_of_late_commit(answer: RequestAnswer) -> str:
+def _lost_line(lost: LostWork) -> str:
+    """Return a line of the story: its words, the app's line, and the name of the warning."""
+    return f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
+
+
+def line_of_late_commit(answer: RequestAnswer) -> CodeLine | str:
     """Return the app's line of a commit after the answer, or of a failed one."""
     for line in (*answer.late_commits, answer.error_line):
         if line is not None:
-            return line.short
-    return "in a line that cannot be seen"
+            return line
+    return "a line that cannot be seen"
 
 
 def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:
-    """Return a message about a request that wrote in a session of the test."""
+    """Return the note about a request that wrote in a session of the test."""
     line = answer.lines_in_sessions_of_tests[0] or "in a line that cannot be seen"
     return (
-        f"{shown_request(request)} wrote in the test's session ({line}) and left the "
-        "transaction open. "
-        "The app shares the test's session, so this test cannot find a forgotten commit. "
+        f"{shown_request(request)} wrote in the test's session ({line}) and left the transaction "
+        "open. The app shares the test's session, so this test cannot find a forgotten commit. "
         "next: remove the override that gives the app this session"
     )
 
 
-def early_words(request: Request, answer: RequestAnswer) -> str:
-    """Return the answer and its commit: ``POST /orders answered 201 before its commit (…)``."""
+_BEHIND_YIELD = (
+    "FastAPI runs the code behind `yield` after the answer, and so may a middleware"
+)
+_COMMIT_FIRST = (
+    "await session.commit() in the endpoint. Or, since FastAPI 0.121: "
+    'Depends(get_db, scope="function")'
+)
+
+
+def warn_of_late_commit(
+    ledger: Ledger, request: Request, answer: RequestAnswer
+) -> None:
+    """Warn that a request was answered before its commit."""
     line = line_of_late_commit(answer)
-    return f"{request.method} {request.path} answered {answer.status} before its commit ({line})"
-
-
-def late_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
-    """Return the error of a test whose request was answered before its commit."""
-    what = f"{request.method} {request.path} answered {answer.status} before its commit"
-    why = (
-        "the client's next request may not see the row. If the commit fails, the client never "
-        "sees the error"
+    ledger.warn(
+        LateCommitWarning,
+        f"{request.method} {request.path} answered {answer.status} before its commit. "
+        f"{_BEHIND_YIELD}",
+        cause=line,
+        fix=_COMMIT_FIRST,
+        key=line,
     )
-    if answer.error is not None:
-        first_line = str(answer.error).partition("\n")[0]
-        what += f", and then raised {type(answer.error).__name__}: {first_line}"
-        why = f"in production the client gets {answer.status}, and never sees the error"
-    cause = "this code of the app runs after the answer, like the end of a middleware"
-    fix = "commit before the answer is sent, in the endpoint: await session.commit()"
-    if answer.is_behind_yield:
-        cause = "FastAPI runs the code behind `yield` after the answer"
-        fix = (
-            'await session.commit() in the endpoint, or Depends(get_db, scope="function"), which '
-            "FastAPI has since 0.121"
-        )
-    cause = f"{line_of_late_commit(answer)}: {cause}"
-    return LateCommitError(what, why=why, cause=cause, fix=fix)
+
+
+def failed_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
+    """Return the error of a test whose request was answered, and then failed to commit."""
+    error = answer.error
+    first_line = str(error).partition("\n")[0]
+    return LateCommitError(
+        f"{request.method} {request.path} answered {answer.status} before its commit, and then "
+        f"raised {type(error).__name__}: {first_line}",
+        why=f"{_BEHIND_YIELD}. In production the client never sees the error",
+        cause=str(line_of_late_commit(answer)),
+        fix=_COMMIT_FIRST,
+    )

@@ -13,7 +13,9 @@ from pytest_arena._gate._engines import requested_by_engine, requested_by_url
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
+from pytest_arena._values import CodeLine
 from pytest_arena.errors import redact
+from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Mark refusals outside of tests as reported."""
-    failures, notes = _failures_and_notes(config, databases)
+    failures, notes = _failures_and_notes(databases)
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     known = databases.known
@@ -76,19 +78,12 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     )
 
 
-def _failures_and_notes(
-    config: Config, databases: Databases
-) -> tuple[list[str], list[str]]:
+def _failures_and_notes(databases: Databases) -> tuple[list[str], list[str]]:
     """Return the lines that fail the run, and the notes."""
     failures = [*databases.early.lines()]
     failures += databases.provision.differences
     notes: list[str] = []
     notes += _unread(databases)
-    lines = _migration_lines(config, databases)
-    if config.migrations == "fail":
-        failures += [f"{line} (arena_migrations = fail)" for line in lines]
-    else:
-        notes += lines
     return failures, notes
 
 
@@ -138,34 +133,28 @@ def _names_of_filled(
     return known.ended | filled
 
 
-_MOST_DIFFERENCES = 10  # in one line of the summary
+_MOST_DIFFERENCES = 10  # in one warning
 
 
-def _migration_lines(config: Config, databases: Databases) -> Iterator[str]:
-    """Yield how the migrations differ from the models, or why there was no comparison."""
-    for schema, comparison in databases.provision.comparisons():
-        if comparison.differences:
-            yield _difference_line(schema, comparison)
-        # Without models there is nothing to compare.
-        elif config.migrations == "fail" or any(True for _ in candidates()):
-            line = (
-                f"{schema}: the migrations were not compared with the models: "
-                f"{comparison.failure}"
-            )
-            if config.migrations != "fail":
-                line += " (arena_migrations = off compares nothing)"
-            yield line
-
-
-def _difference_line(schema: str, comparison: Comparison) -> str:
+def warn_of_drift(
+    config: Config, ledger: Ledger, schema: str, comparison: Comparison
+) -> None:
+    """Warn how the migrations differ from the models, or why there was no comparison."""
     differences = comparison.differences
-    shown = "; ".join(differences[:_MOST_DIFFERENCES])
+    what = f"{schema}: the migrations differ from the models"
+    cause = "; ".join(differences[:_MOST_DIFFERENCES])
     if len(differences) > _MOST_DIFFERENCES:
-        shown = f"{shown}; {len(differences) - _MOST_DIFFERENCES} more"
-    return (
-        f"{schema}: the migrations differ from the models ({shown}). "
-        f"{comparison.next_step(schema)}"
-    )
+        cause += f"; {len(differences) - _MOST_DIFFERENCES} more"
+    fix = comparison.next_step(schema)
+    if not differences:
+        what = f"{schema}: the migrations were not compared with the models"
+        cause = comparison.failure
+        fix = "repair env.py, or ignore this warning"
+        # Without models there is nothing to compare.
+        if not any(True for _ in candidates()):
+            return
+    line = CodeLine(str(config.root / schema), 1)
+    ledger.warn(MigrationDriftWarning, what, cause=cause, fix=fix, line=line)
 
 
 def _unread(databases: Databases) -> Iterator[str]:

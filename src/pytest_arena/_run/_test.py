@@ -269,7 +269,7 @@ class RunningTest(Hooks):
     loop: AbstractEventLoop | None = None  # the loop of the test's coroutine
     # Set when the test fails: lines of uncommitted work, lines of late work, held instances.
     uncommitted: list[str] | None = None
-    unfinished: list[str] | None = None
+    unfinished: list[CodeLine | str] | None = None
     held: Container[InstanceState[object]] | None = None
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
@@ -405,7 +405,7 @@ class RunningTest(Hooks):
                 raise PendingWorkError(
                     f"a statement of db_session failed after it {lost.words}",
                     why="the server rolls such a transaction back at its commit: the rows are lost",
-                    cause=lost.line,
+                    cause=str(lost.line),
                     fix="with db_session.begin_nested():   around the statement that may fail "
                     "(`async with` in an async test)",
                 )
@@ -533,7 +533,7 @@ class RunningTest(Hooks):
             for pending in answer.unflushed:
                 is_kept = pending.session in session_numbers()
                 if not (is_kept or pending.is_given_up or pending.are_written):
-                    line = str(pending.line or "a line that cannot be seen")
+                    line = pending.line or "a line that cannot be seen"
                     lost = LostWork(str(pending), line, answer, is_unflushed=True)
                     self._note_lost(request, lost)
             answer.unflushed.clear()

@@ -52,5 +52,4 @@ def breaks():
 @app.post("/keeps")
 def keeps():
     app.kept = engine.connect()
-    app.kept.execute(select(Order))
     return "kept"

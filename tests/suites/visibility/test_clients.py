@@ -143,7 +143,7 @@ def test_another_engine_on_the_tests_database(arena, test_client):
     other.dispose()
 
 
-@pytest.mark.expect("A603", at="await db.flush()")
+@pytest.mark.expect("LostWriteWarning", at="await db.flush()")
 async def test_a_commit_that_the_app_forgot_is_not_seen(client):
     await client.post("/forgets/vase")
     assert (await client.get("/orders")).json() == []

@@ -52,20 +52,20 @@ def test_the_apps_own_session():
     assert app.test_client().get("/orders").json == ["vase"]
 
 
-@pytest.mark.expect("A603", at="Session.flush()")
+@pytest.mark.expect("LostWriteWarning", at="Session.flush()")
 def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
     test_client.post("/forgets/vase")
     assert test_client.get("/orders").json() == []
 
 
-@pytest.mark.expect("A603", at="Session.add(Order(item=item))")
+@pytest.mark.expect("LostWriteWarning", at="Session.add(Order(item=item))")
 def test_a_flush_that_the_app_forgot_is_not_seen(test_client):
     test_client.post("/leaves/vase")
     assert test_client.get("/orders").json() == []
 
 
 @turns
-@pytest.mark.expect("A602", at="app.kept = engine.connect()")
+@pytest.mark.expect("LeakWarning", at="app.kept = engine.connect()")
 def test_a_connection_that_the_app_keeps(test_client, turn):
     assert test_client.post("/keeps").status_code == 200
 

@@ -21,6 +21,6 @@ def test_a_sync_session(db_session, test_client):
     assert db_session.exec(select(Order)).one().item == "bowl"
 
 
-@pytest.mark.expect("A603", at="db.add(Order(item=item))")
+@pytest.mark.expect("LostWriteWarning", at="db.add(Order(item=item))")
 def test_a_flush_that_the_app_forgot(test_client):
     test_client.post("/leaves/vase")

@@ -52,7 +52,7 @@ def test_requests_of_several_threads_find_what_is_pending(test_client, db_sessio
     assert [answer.json() for answer in answers] == [["vase"]] * 4
 
 
-@pytest.mark.expect("A603", at="db.flush()")
+@pytest.mark.expect("LostWriteWarning", at="db.flush()")
 def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
     test_client.post("/forgets/vase")
     assert test_client.get("/orders").json() == []

@@ -38,7 +38,7 @@ def test_cookies_and_headers_are_restored(client, turn):
 
 
 @turns
-@pytest.mark.expect("A603", at="await db.flush()")
+@pytest.mark.expect("LostWriteWarning", at="await db.flush()")
 def test_a_lost_write_fails_the_test_that_sent_the_request(client, turn):
     client.post("/forgets/vase")
 

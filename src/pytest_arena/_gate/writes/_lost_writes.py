@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import Registry
     from pytest_arena._origin import Call
     from pytest_arena._product import RawStatement
+    from pytest_arena._values import CodeLine
 
 
 _NEXT = (
@@ -92,7 +93,7 @@ class LostWork:
     """Writes of a transaction, or unflushed objects of a session, that ended without a commit."""
 
     words: str  # such as ``wrote stock (1 row)`` or ``added Order (2)``
-    line: str  # the app's line of the first write or add, else of the close
+    line: CodeLine | str  # the app's line of the first write or add, else of the close
     # The `RequestAnswer` of the request whose work closed the transaction or session.
     request: object = None
     # Whether the app committed after a failed statement, and the server rolled back.
@@ -332,7 +333,7 @@ class LostWrites:
             request = REQUEST.get() or request
         tables = dict.fromkeys(written_table(statement.text) for statement in written)
         words = f"wrote {', '.join(tables)}"
-        lost = LostWork(words, str(written[0].line or _NO_LINE), request)
+        lost = LostWork(words, written[0].line or _NO_LINE, request)
         self._add(written[0].serial, lost)
 
     # Called by a session's methods.
@@ -374,7 +375,7 @@ class LostWrites:
         line = answer.lines_of_adds.get(session.hash_key) or user_line()
         lost = LostWork(
             words,
-            str(line or _NO_LINE),
+            line or _NO_LINE,
             answer,
             is_unflushed=True,
             caught_by=caught_by,
@@ -396,7 +397,7 @@ class LostWrites:
             call = _CALLS.get(session.hash_key, ()) if answer is None else ()
             lost = LostWork(
                 str(pending),
-                str(line or _NO_LINE),
+                line or _NO_LINE,
                 answer,
                 is_unflushed=True,
                 is_of_call=_is_same_call(call),
@@ -489,7 +490,7 @@ class LostWrites:
             request = REQUEST.get() or request
         lost = LostWork(
             wrote(tables_of(writes.writes), pooled.rows_written()),
-            str(writes.line or _NO_LINE),
+            writes.line or _NO_LINE,
             request,
             is_failed=is_failed,
             is_of_call=request is None and _is_same_call(writes.call),

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from pytest_arena._app._client import HOPS
 from pytest_arena._app._raised import in_one_line
-from pytest_arena._config._load import package_of
+from pytest_arena._config._load import blame, package_of
 from pytest_arena._origin import (
     BACKGROUND_JOBS,
     OUR_TASK,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
+    from pytest_arena._values import CodeLine
+
     TaskFilter = Callable[[AnyTask], bool]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -56,9 +58,9 @@ _PASSES_AT_END = 2
 _MOST_LINES = 4
 
 
-def lines_of_error(lines: Iterable[str]) -> str:
+def lines_of_error(lines: Iterable[object]) -> str:
     """Return the first lines for an error, sorted and each once."""
-    return "\n".join(sorted(set(lines))[:_MOST_LINES])
+    return "\n".join(sorted(set(map(str, lines)))[:_MOST_LINES])
 
 
 class OwnWork:
@@ -97,13 +99,13 @@ class LateWork:
     request belongs to the app or to a fixture.
     """
 
-    def __init__(self, patience: float, endless: set[str]) -> None:
+    def __init__(self, patience: float, endless: set[CodeLine | str]) -> None:
         self.is_over = False  # whether the test is over
         self.own = OwnWork()
         # The lines of work that was cancelled, or still ran when the test stopped waiting.
-        self.cut_off: list[str] = []
-        # The errors of its tasks and callbacks that no code has retrieved, each with its line.
-        self.failures: list[str] = []
+        self.cut_off: list[CodeLine | str] = []
+        # The errors of its tasks and callbacks that no code has retrieved, with their lines.
+        self.failures: dict[str, CodeLine | None] = {}
         self.has_waited_in_vain = False  # whether `arena.settled()` has raised
         self._patience = patience  # seconds
         # Lines of work that outlasted the wait of an earlier test. No test waits for them again.
@@ -131,18 +133,16 @@ class LateWork:
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
-        words = in_one_line(error)
-        if words not in self.failures:
-            self.failures.append(words)
+        self.failures[in_one_line(error)] = blame(error)
 
     @property
     def has_begun(self) -> bool:
         """Whether the app answered a request, or a thread got work."""
         return bool(self._tasks_before or self._background_jobs())
 
-    def _background_jobs(self) -> dict[BackgroundJob, object]:
+    def _background_jobs(self) -> dict[BackgroundJob, CodeLine | None]:
         """Return this work's unfinished threads, jobs and calls, with the lines that began them."""
-        jobs: dict[BackgroundJob, object] = {}
+        jobs: dict[BackgroundJob, CodeLine | None] = {}
         if not BACKGROUND_JOBS:
             return jobs
         for job in alive(BACKGROUND_JOBS):
@@ -150,7 +150,7 @@ class LateWork:
                 jobs[job] = BACKGROUND_JOBS.get(job)
         return jobs
 
-    def lines(self, counts: TaskFilter | None = None) -> list[str]:
+    def lines(self, counts: TaskFilter | None = None) -> list[CodeLine | str]:
         """Return the lines of the tasks, threads and jobs that still run.
 
         ``counts`` returns whether a task of a request counts. By default all tasks count.
@@ -160,7 +160,7 @@ class LateWork:
         jobs = self._background_jobs() if BACKGROUND_JOBS else {}
         if not (jobs or self._tasks_before):
             return []
-        lines: list[object] = []
+        lines: list[CodeLine | str] = []
         for task in self._tasks_of_requests():
             if counts is not None and not counts(task):
                 continue
@@ -169,14 +169,14 @@ class LateWork:
             lines += self._lines_elsewhere()
         threads = self.threads()
         for stack in threads.values():
-            lines.append(line_of(stack[0]))
+            lines.append(line_of(stack[0]) or "a line that cannot be seen")
         if BACKGROUND_JOBS:
             jobs = {**self._background_jobs(), **jobs}
         if jobs:
             for job, line in jobs.items():
                 if line is not None and job.thread not in threads:
                     lines.append(line)
-        return list(map(str, lines))
+        return lines
 
     def _tasks_of_requests(self) -> list[AnyTask]:
         this_task = current_task() if running_loop() else None
@@ -205,12 +205,12 @@ class LateWork:
                     tasks.append(task)
         return tasks
 
-    def unfinished(self, counts: TaskFilter | None = None) -> list[str]:
+    def unfinished(self, counts: TaskFilter | None = None) -> list[CodeLine | str]:
         """Return the lines of unfinished work that a test may wait for, each once."""
         lines = dict.fromkeys(self.lines(counts))
         return [line for line in lines if line not in self._endless]
 
-    def _lines_elsewhere(self) -> Iterator[object]:
+    def _lines_elsewhere(self) -> Iterator[CodeLine | str]:
         """Yield the lines of this work's tasks in loops in which the app does not answer.
 
         The context of a task shows whether it belongs to this work.
@@ -223,7 +223,7 @@ class LateWork:
                 if is_ours and _may_be_in_users_code(task):
                     yield line_of_coroutine(task.get_coro()) or _name_of(task)
 
-    def note_cancelled(self, lines: Iterable[str]) -> None:
+    def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
         self.cut_off += lines
 
@@ -290,7 +290,7 @@ class LateWork:
             rest(_STEP)
             yield
 
-    def take_endless(self) -> list[str]:
+    def take_endless(self) -> list[CodeLine | str]:
         """Return the lines of work that still runs. No test waits for these lines again."""
         lines = self.unfinished()
         self._endless.update(lines)

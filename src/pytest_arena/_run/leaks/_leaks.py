@@ -36,6 +36,7 @@ from pytest_arena._run.leaks._late_work import (
     threads_at_work,
 )
 from pytest_arena.errors import ConnectionLeak, IsolationError
+from pytest_arena.warnings import LeakWarning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Iterator, Sequence
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._values import CodeLine
 
     HeldInstances = WeakSet[InstanceState[object]]
 
@@ -324,23 +327,41 @@ def is_used_by_a_thread(session: Session) -> bool:
 
 
 def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
-    """Return the error for leaks. It contains the lines of the writes or of the checkouts.
+    """Return the error for transactions. It contains the lines of their first writes.
 
     ``raw`` has the lines of lost writes by connections that no engine has opened.
     """
-    transactions = [leak for leak in leaks if leak.in_transaction]
-    if transactions:
-        what = "the test ended with an open transaction"
-    else:
-        what = "the test ended with a connection that was not returned to its pool"
-    lines = {*_lines_of(transactions or leaks), *raw}
+    what = "the test ended with an open transaction"
+    lines = {*_lines_of(leaks), *raw}
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
+    return ConnectionLeak(
+        what,
+        why="the next test would wait for its lock",
+        cause=lines_of_error(lines),
+        fix=_next_after(leaks),
+    )
+
+
+def warn_of_idle(ledger: Ledger, leaks: list[Checkout]) -> None:
+    """Warn of connections that were not returned to their pools."""
+    fix = _next_after(leaks)
+    for leak in leaks:
+        ledger.warn(
+            LeakWarning,
+            "the test ended with a connection that was not returned to its pool, and "
+            "pytest-arena closed it",
+            cause=_line_to_blame(leak),
+            fix=fix,
+        )
+
+
+def _next_after(leaks: list[Checkout]) -> str:
     fix = (
         "`async with session:` / `with engine.connect() as connection:`, or close it in a "
         "fixture's tear-down"
     )
-    if any(leak.work is None for leak in transactions):
+    if any(leak.in_transaction and leak.work is None for leak in leaks):
         fix += ". For a wider fixture: begin the transaction in a function fixture"
     if _sessions_on(leaks):
         fix += ". For a scoped_session: Session.remove()"
@@ -350,12 +371,7 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
         fix += ". For a job that a request has begun: await arena.settled()"
     if any(isinstance(work, OwnWork) for work in elsewhere):
         fix += ". For a thread that the test has begun: thread.join()"
-    return ConnectionLeak(
-        what,
-        why="the next test would wait for its lock, or the app's pool would lack the connection",
-        cause=lines_of_error(lines),
-        fix=fix,
-    )
+    return fix
 
 
 def raw_leak_error(lines: list[str]) -> ConnectionLeak:
@@ -388,14 +404,14 @@ def error_of_holders(
     )
 
 
-def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[str]:
+def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[CodeLine | str]:
     return map(_line_to_blame, checkouts)
 
 
-def _line_to_blame(checkout: Checkout) -> str:
+def _line_to_blame(checkout: Checkout) -> CodeLine | str:
     """Return the line of the first write in the open transaction, or the line of the checkout."""
     writes = checkout.pending_writes
     # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.
     if writes is not None and not writes.is_over and writes.line is not None:
-        return str(writes.line)
-    return str(checkout.line or "a line that cannot be seen")
+        return writes.line
+    return checkout.line or "a line that cannot be seen"

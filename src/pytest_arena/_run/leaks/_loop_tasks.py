@@ -15,6 +15,7 @@ from pytest_arena._origin import (
 )
 from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._run.leaks._late_work import is_users_task
+from pytest_arena._values import CodeLine
 
 # Seconds to wait for the end of cancelled tasks.
 _PATIENCE = 1.0
@@ -71,9 +72,9 @@ class Tasks:
             loop.run_forever()
         return bool(idle)
 
-    def end(self) -> list[str]:
+    def end(self) -> list[CodeLine | str]:
         """Cancel the tasks that still run in idle loops. Return a line for each."""
-        lines = []
+        lines: list[CodeLine | str] = []
         for loop in self.loops():
             if loop.is_closed():
                 self._threads.pop(loop, None)
@@ -84,7 +85,7 @@ class Tasks:
             unfinished = self._unfinished(loop)
             for task in unfinished:
                 line = line_of_coroutine(task.get_coro())
-                lines.append(str(line or task.get_name()))
+                lines.append(line or task.get_name())
                 task.cancel()
             if unfinished:
                 loop.run_until_complete(wait_for_tasks(unfinished, timeout=_PATIENCE))

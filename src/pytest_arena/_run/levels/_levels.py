@@ -106,11 +106,13 @@ class Levels:
             self._cut_to(depth, self._participating_databases())
             raise
 
-    def end_leaks(self, level: Level | None, serial: int) -> None:
+    def end_leaks(self, level: Level | None, serial: int, *, has_failed: bool) -> None:
         """End the transactions and take back the connections that a level's owner has left open.
 
+        An idle connection is a warning, unless the test has failed.
+
         Raises:
-            ConnectionLeak: the owner left a transaction or a connection.
+            ConnectionLeak: the owner left a transaction.
         """
         held = self.held_before(level)
         if level is not None:
@@ -120,9 +122,13 @@ class Levels:
         lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
         if leaks:
             self._context.leaks_ended()
-            error = _leaks.leak_error(leaks, lost)
+            transactions = [leak for leak in leaks if leak.in_transaction]
+            error = _leaks.leak_error(transactions, lost)
+            if not transactions and not has_failed:
+                _leaks.warn_of_idle(self._ledger, leaks)
             _leaks.end_leaks(leaks, serial)
-            raise error
+            if transactions:
+                raise error
         if lost:
             raise _leaks.raw_leak_error(lost)
 

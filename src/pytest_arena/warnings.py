@@ -1,0 +1,37 @@
+"""The warnings of pytest-arena. Pytest's ``filterwarnings`` fails, silences or waives them.
+
+Each is emitted at the end of the test that caused it, with the line of the app.
+"""
+
+__all__ = [
+    "ArenaWarning",
+    "LateCommitWarning",
+    "LateWorkWarning",
+    "LeakWarning",
+    "LostWriteWarning",
+    "MigrationDriftWarning",
+]
+
+
+class ArenaWarning(UserWarning):
+    """The root of all warnings of pytest-arena."""
+
+
+class LostWriteWarning(ArenaWarning):
+    """The app, a fixture or a command has written, and never committed it."""
+
+
+class LateCommitWarning(ArenaWarning):
+    """The app answered a request before it committed the writes of the request."""
+
+
+class LateWorkWarning(ArenaWarning):
+    """Work of a request failed after the answer, or still ran when its test ended."""
+
+
+class LeakWarning(ArenaWarning):
+    """A test left something that pytest-arena has removed: a connection, a task, an object."""
+
+
+class MigrationDriftWarning(ArenaWarning):
+    """The migrations build another database than the models describe."""
