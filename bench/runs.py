@@ -81,7 +81,7 @@ class Suite:
         environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}
         if compiles:
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
-            for file in ROOT.glob("src/**/__pycache__/*-pytest-*.pyc"):
+            for file in ROOT.glob("src/**/__pycache__/*.pyc"):
                 file.unlink()
         before = os.times()
         self._pytest([part for name in names for part in ("-p", f"no:{name}")], environment)
