@@ -18,6 +18,7 @@ SETTINGS = {
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
     "changes": ("sqlite", "postgresql", "clone", "mysql"),
+    "isolated": ("sqlite", "postgresql", "postgresql -oreverse=true", "clone", "mysql"),
     "lifespan": ("sqlite", "postgresql", "sqlite -oarena_lifespan=session"),
     "report": ("sqlite", "postgresql"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),

@@ -1,0 +1,52 @@
+"""Before and after each test, the database is the same: rows, numbers and schema."""
+
+import pytest
+from async_app import engine
+from models import Base
+from sqlalchemy import MetaData, create_engine
+
+
+def content(url):
+    """Return all rows and columns, read on a connection of another engine."""
+    for driver, sync in (("+aiosqlite", ""), ("asyncpg", "psycopg"), ("asyncmy", "pymysql")):
+        url = url.replace(driver, sync)
+    other = create_engine(url)
+    metadata = MetaData()
+    with other.connect() as connection:
+        metadata.reflect(connection)
+        found = {
+            name: (
+                sorted(table.columns.keys()),
+                sorted(map(tuple, connection.execute(table.select()))),
+            )
+            for name, table in metadata.tables.items()
+        }
+    other.dispose()
+    return found
+
+
+SEEDED = {
+    "orders": (sorted(Base.metadata.tables["orders"].columns.keys()), []),
+    "stock": (["amount", "item"], [("chair", 5), ("lamp", 2)]),
+    "visits": (["id", "path"], []),
+}
+
+
+@pytest.fixture(autouse=True)
+def same_content(arena, request):
+    if not request.node.get_closest_marker("arena"):
+        assert content(arena.url) == SEEDED
+
+
+def pytest_addoption(parser):
+    parser.addini("reverse", "run the tests in reverse order", type="bool")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getini("reverse"):
+        items.reverse()
+
+
+@pytest.fixture
+def dialect():
+    return engine.dialect.name

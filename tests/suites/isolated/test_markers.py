@@ -1,0 +1,42 @@
+"""A test that asks for another isolation, or for no seed, beside the rows of a wide fixture."""
+
+import pytest
+from async_app import engine
+from models import Order, Stock
+from sqlalchemy import select, text
+
+other = "copy" if engine.dialect.name == "sqlite" else "clone"
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@pytest.fixture(scope="module")
+def vase(arena):
+    with arena.session() as session:
+        session.add(Order(item="vase"))
+        session.commit()
+    yield
+    with arena.session() as session:
+        assert session.scalars(select(Order.item)).all() == ["vase"]
+
+
+@turns
+@pytest.mark.arena(isolation=other)
+async def test_another_isolation(vase, arena, client, turn):
+    assert arena.isolation == other
+    assert (await client.post("/orders/chair")).status_code == 201
+    assert (await client.get("/orders")).json() == ["vase", "chair"]
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE visits"))
+
+
+@turns
+@pytest.mark.arena(isolation="auto")
+async def test_the_isolation_of_the_run(vase, client, turn):
+    assert (await client.post("/orders/chair")).status_code == 201
+    assert (await client.get("/orders")).json() == ["vase", "chair"]
+
+
+@pytest.mark.arena(seed=False)
+async def test_no_seed(vase, client, db_session):
+    assert (await db_session.scalars(select(Stock.item))).all() == []
+    assert (await client.get("/orders")).json() == []
