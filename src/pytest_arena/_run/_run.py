@@ -244,19 +244,14 @@ class ArenaRun:
             return
         for lost in test.lost_in_set_up:
             _story.warn_of_loss(self.ledger, "a fixture", lost)
-        losses = []
         for lost in test.lost_by_calls:
-            author = "code that the test called"
-            losses.append(_story.warn_of_loss(self.ledger, author, lost))
+            _story.warn_of_loss(self.ledger, "code that the test called", lost)
         for request, lost in test.lost:
             author = _story.shown_request(request)
             key: tuple[object, ...] = (lost.line,)
             if lost.is_unflushed:  # one line may close the sessions of many endpoints
                 key = (request.method, lost.words, lost.line)
-            losses.append(_story.warn_of_loss(self.ledger, author, lost, key))
-        if self.watcher is not None:
-            for words in losses:
-                self.watcher.note_lost(words)
+            _story.warn_of_loss(self.ledger, author, lost, key)
         self._warn_of_early_answers(test)
         if test.late_work.failures or test.app_errors:
             for failure, line in _story.failed_work(test).items():

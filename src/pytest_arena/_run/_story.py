@@ -534,9 +534,8 @@ def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
 
 def warn_of_loss(
     ledger: Ledger, author: str, lost: LostWork, key: object = None
-) -> str:
-    """Warn of lost writes. Return words for them."""
-    words = f"{author} {_lost_words(lost)}"
+) -> None:
+    """Warn of lost writes."""
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
         "If it should not be written: session.rollback()"
@@ -549,8 +548,8 @@ def warn_of_loss(
         )
     elif lost.is_failed:
         fix = "async with session.begin_nested():   around the statement that may fail"
-    ledger.warn(LostWriteWarning, words, cause=lost.line, fix=fix, key=key)
-    return f"{words} ({lost.line})"
+    what = f"{author} {_lost_words(lost)}"
+    ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix, key=key)
 
 
 def _lost_words(lost: LostWork) -> str:

@@ -60,9 +60,6 @@ class Watcher(Protocol):
     def asserted(self, place: str, text: str) -> None:
         """Called when an assertion has passed."""
 
-    def note_lost(self, words: str) -> None:
-        """Called when a request of the test has lost writes."""
-
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Called at the end of a test. Returns the errors to raise."""
 

@@ -130,9 +130,6 @@ class Recorder:
             place = f"{relative(Path(file), self.record.root)}:{line}"
             self.record.passed(place, text)
 
-    def note_lost(self, words: str) -> None:
-        """Called when a request has lost writes. They are no evidence."""
-
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Return the errors to report for a settled test. A repeated test reports none."""
         if not self.is_repeating:
