@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import (
-        Callable,
         Hashable,
         Iterable,
         Iterator,
@@ -34,26 +33,6 @@ _LONGEST_ROW = 180
 def is_secret(column: str) -> bool:
     """Return whether a report shows the values of a column as ``***``, by the column's name."""
     return _SECRET.search(column) is not None
-
-
-def without_secrets_of(written: Iterable[NamedValues]) -> Callable[[str], str]:
-    """Return a function that replaces the values of secret columns in a text by ``***``.
-
-    Values of less than four characters stay, because many texts contain them by chance.
-    """
-    secrets: list[str] = []
-    for _, rows in written:
-        for name, value in chain.from_iterable(row.items() for row in rows):
-            if is_secret(name):
-                secrets += (repr(value), str(value))
-    long_secrets = [text for text in secrets if len(text) >= _SHORTEST_SECRET]
-
-    def replaced(text: str) -> str:
-        for secret in long_secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    return replaced
 
 
 def without_values(text: str) -> str:
@@ -86,9 +65,6 @@ def shown_in(column: str, value: object) -> str:
     return shown(value)
 
 
-NamedValues: TypeAlias = "tuple[str, Sequence[Mapping[str, object]]]"
-"""The name of a table, and its rows: values by the names of columns."""
-_SHORTEST_SECRET = 4  # characters
 # The statement and the parameters in the text of SQLAlchemy's errors.
 _PARAMETERS = re.compile(
     r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)"

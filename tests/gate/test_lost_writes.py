@@ -10,7 +10,7 @@ import pytest
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._registry import Registry
 from pytest_arena._gate.writes._lost_writes import LostWrites
-from pytest_arena._gate.writes._statement_log import (
+from pytest_arena._gate.writes._statements import (
     ends_transaction,
     is_plain,
     savepoint_in,

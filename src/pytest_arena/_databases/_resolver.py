@@ -80,8 +80,6 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
-    # Whether it starts from the template, without the changes of the levels below.
-    from_template: bool = False
     # Whether the level is between the set-up and the tear-down of its fixture.
     is_idle: bool = False
 
@@ -666,8 +664,8 @@ class Provision:
     def _give_content(
         self, isolation: Isolation, database: Database, level: Level
     ) -> None:
-        """Replace the content of a level that starts from a template."""
-        if level.from_template or level.stage is not Stage.SEEDED:
+        """Replace the content of a level that starts from another template."""
+        if level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
 
     def _template(self, database: Database, stage: Stage) -> object:

@@ -20,7 +20,7 @@ from pytest_arena._gate.loops._loop_bound import (
     is_foreign,
     transport_of,
 )
-from pytest_arena._gate.writes._statement_log import WATCHERS, current_log, may_write
+from pytest_arena._gate.writes._statements import may_write
 from pytest_arena._origin import REQUEST
 
 if TYPE_CHECKING:
@@ -122,10 +122,6 @@ def _execute(
             if answer is not None:
                 answer.note_error(error)
             raise
-        if WATCHERS:
-            log = current_log()
-            if log is not None:
-                log.note_statement(statement, context)
         if may_write(context, statement):
             lost.after_execute(context, cursor, statement, rest[0])
 

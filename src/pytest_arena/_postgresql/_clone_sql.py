@@ -2,8 +2,6 @@
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
-from collections.abc import Iterable
-
 from pytest_arena._postgresql._control import identifier, literal
 
 _COPY = "the copy"
@@ -77,22 +75,6 @@ def clients_inside(name: str) -> str:
         f"WHERE datname = {literal(name)} AND backend_type = 'client backend' "
         "AND locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid()"
     )
-
-
-def without_policies(tables: Iterable[str]) -> str:
-    """Write the statement that disables the policies of tables.
-
-    It waits one second for locks. The change journal does not record it as a change of the schema.
-    """
-    changes = " ".join(
-        f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;" for table in tables
-    )
-    return f"""
-DO $arena$ BEGIN
-    PERFORM pg_catalog.set_config('lock_timeout', '1s', true);
-    PERFORM pg_catalog.set_config('arena.undo', '1', true);
-    {changes}
-END $arena$"""
 
 
 def rollback_prepared(gid: str) -> str:

@@ -175,18 +175,9 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         """Return the words of the command that opens a database."""
         return ["psql", where]
 
-    def tables_with_policies(
-        self, database: Database, *, is_off: bool = False
-    ) -> tuple[str, ...]:
-        """Return the tables with policies that limit the users of the app's engines."""
-        live = cast("ServerIsolation", database.isolation).live
-        return live.tables_with_policies(
-            self.users.query_tables_with_policies(database), is_off=is_off
-        )
-
     def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return the tables with policies that limit pytest-arena's login."""
         live = cast("ServerIsolation", database.isolation).live
         return live.tables_with_policies(
-            self.users.query_tables_with_policies_for_arena(), is_off=False
+            self.users.query_tables_with_policies_for_arena()
         )

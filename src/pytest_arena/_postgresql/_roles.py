@@ -190,17 +190,6 @@ class Roles:
             return first
         return usable
 
-    def query_tables_with_policies(self, database: Database) -> str:
-        """Return the query for a database's tables with policies that limit the app's roles."""
-        logins = [self._first.get(database)]
-        logins += [
-            login
-            for (of_database, _), login in self._others.items()
-            if of_database is database
-        ]
-        users = ", ".join(literal((login or self._address).user) for login in logins)
-        return _ACTIVE.format(users=users)
-
     def query_tables_with_policies_for_arena(self) -> str:
         """Return the query for the tables with policies that limit pytest-arena's login."""
         return _ACTIVE.format(users=literal(self._address.user))

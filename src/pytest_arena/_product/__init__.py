@@ -825,17 +825,6 @@ class Product(Protocol):
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a file or a URL."""
 
-    def tables_with_policies(
-        self, database: Database, *, is_off: bool = False
-    ) -> tuple[str, ...]:
-        """Return the tables with policies that limit the app's roles.
-
-        With ``is_off``, disable these policies until the top level is left.
-
-        Raises:
-            ArenaError: another session holds a lock on a table, or the server does not answer.
-        """
-
     def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return the tables with policies that limit pytest-arena's login."""
 
@@ -848,13 +837,6 @@ class Product(Protocol):
 
 class WithoutPolicies:
     """A product whose tables have no policies."""
-
-    def tables_with_policies(
-        self, database: Database, *, is_off: bool = False
-    ) -> tuple[str, ...]:
-        """Return no table."""
-        del database, is_off
-        return ()
 
     def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return no table."""

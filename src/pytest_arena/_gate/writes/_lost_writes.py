@@ -40,9 +40,8 @@ from pytest_arena._gate._pending import (
     pending_objects,
 )
 from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of, wrote
-from pytest_arena._gate.writes._statement_log import (
+from pytest_arena._gate.writes._statements import (
     TEMPORARY_SCHEMAS,
-    current_log,
     ends_transaction,
     savepoint_in,
     written_table,
@@ -191,21 +190,16 @@ class LostWrites:
         rows = cursor.rowcount
         if not (rows or returns_rows):
             return
-        log = current_log()
         writes = pooled.pending_writes
         if writes is None:
             writes = pooled.begin_writes(user_line(), self._core.serial())
             answer = ANSWER.get()
             if answer is not None:
                 answer.note_write(writes)
-            if log is not None:
-                log.begin_writes(pooled, writes)
         if rows < 0:
             rows = len(parameters) if context.executemany else 1
             if returns_rows:
                 rows = 0  # asyncpg never counts the rows of RETURNING
-        if log is not None:
-            rows = log.note_write(table, rows, context, parameters)
         is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
         writes.add(TableWrite(table, rows, is_insert))
 
@@ -252,9 +246,6 @@ class LostWrites:
         pooled = PooledConnection.find(proxied)
         if pooled is None or pooled.pending_writes is None:
             return
-        log = current_log()
-        if log is not None:
-            log.doubt()
         if self.note_if_collected(pooled):
             pooled.end_writes()
             return
@@ -281,9 +272,6 @@ class LostWrites:
         pooled = PooledConnection.find(connection.connection)
         if pooled is None or pooled.pending_writes is None:
             return
-        log = current_log()
-        if log is not None:
-            log.doubt()
         error = error_on_its_way()
         if id(error) == pooled.pending_writes.handled_error:
             error = None
@@ -594,7 +582,7 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
     savepoint = savepoint_in(statement)
     if savepoint is None:
         if ends_transaction(statement):
-            end_writes(pooled, is_doubtful=True)
+            end_writes(pooled)
         return
     name, is_rollback = savepoint
     if pooled is None or pooled.pending_writes is None:
@@ -608,14 +596,10 @@ def _note_transaction_control(pooled: PooledConnection | None, statement: str) -
         pooled.end_writes()
 
 
-def end_writes(pooled: PooledConnection | None, *, is_doubtful: bool = False) -> None:
-    """Note the end of the transaction. With ``is_doubtful``, the app ends it by a statement."""
-    if pooled is None or pooled.pending_writes is None:
-        return
-    log = current_log()
-    if log is not None:
-        log.end_writes(pooled.pending_writes, is_doubtful=is_doubtful)
-    pooled.end_writes()
+def end_writes(pooled: PooledConnection | None) -> None:
+    """Note the end of the transaction."""
+    if pooled is not None and pooled.pending_writes is not None:
+        pooled.end_writes()
 
 
 def _commit_for_request(

@@ -57,7 +57,6 @@ class LiveDatabase(ABC):
     """
 
     isolation: ClassVar[str]  # as the configuration and markers name it
-    restores_schema: ClassVar[bool] = False  # whether leaving a level undoes DDL
 
     def __init__(
         self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
@@ -73,7 +72,6 @@ class LiveDatabase(ABC):
         self.has_new_journal = False  # no snapshot has the journal yet
         self.kept_as: tuple[str, str] | None = None  # the name and title for `discard`
         self.is_lost = False
-        self.must_be_replaced = False  # pytest-arena has changed the database itself
         # Kept open to read content: a new connection takes three times as long.
         self.reader = Reconnecting(
             lambda: open_control(self.address, READ_SETTINGS),
@@ -135,21 +133,11 @@ class LiveDatabase(ABC):
         del pid, cancel
         return False
 
-    def tables_with_policies(self, question: str, *, is_off: bool) -> tuple[str, ...]:
-        """Return the tables with policies, by a query that selects them.
-
-        ``is_off`` disables these policies until the top level is left.
-        """
-        with self.registry.reporting("the policies cannot be read, or switched off"):
+    def tables_with_policies(self, question: str) -> tuple[str, ...]:
+        """Return the tables with policies, by a query that selects them."""
+        with self.registry.reporting("the policies cannot be read"):
             rows = self.reader.call(lambda control: control.rows(question))
-            tables = tuple(name for (name,) in rows)
-            if tables and is_off:
-                # This is set before the change, because the change may fail halfway.
-                self.must_be_replaced = not self.restores_schema
-                self.reader.call(
-                    lambda control: control.run(sql.without_policies(tables))
-                )
-        return tables
+            return tuple(name for (name,) in rows)
 
     # Replace the database
 
@@ -178,7 +166,6 @@ class LiveDatabase(ABC):
             self.discard()
         self.switch_to(name, snapshot, handle, before)
         self.base = base
-        self.must_be_replaced = False
 
     def take_snapshot(self, base: int) -> None:
         """Freeze the database as a snapshot, and give tests a copy. All connections end."""
@@ -367,8 +354,8 @@ class ServerLevel(Generic[LiveT]):
     def is_restorable_in_place(self) -> bool:
         """Whether the live database can be restored in place to the level's start."""
         is_same = self.archive is None and self.snapshot is self.live.snapshot
-        is_given_up = self.live.kept_as or self.live.must_be_replaced
-        return is_same and not (is_given_up or self.unrestored or self.needs_copy)
+        is_given_up = self.live.kept_as or self.unrestored or self.needs_copy
+        return is_same and not is_given_up
 
 
 class JournaledDatabase(LiveDatabase):

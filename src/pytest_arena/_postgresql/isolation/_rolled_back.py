@@ -100,7 +100,6 @@ class RolledBackDatabase(PlainDatabase):
     """
 
     isolation = "rollback"
-    restores_schema = True
     may_have_changed = True  # so that each level is left
 
     def __init__(

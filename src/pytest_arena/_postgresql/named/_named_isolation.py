@@ -43,7 +43,6 @@ class NamedDatabase(RolledBackDatabase):
         name = self._server.name
         self.switch_to(name, snapshot, self.open_copy(name, number), None)
         self.base = base
-        self.must_be_replaced = False
 
     def _open(self, name: str) -> Proxy:
         proxy = self._server.transaction()

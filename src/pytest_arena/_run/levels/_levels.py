@@ -165,26 +165,6 @@ class Levels:
             raise failures[0]
         return True
 
-    def restart(self, level: Level) -> None:
-        """Restore the databases to the start of the top level, and stay in it.
-
-        Raises:
-            IsolationError: an open transaction is in the way. It stays open.
-        """
-        restored: list[DatabaseParticipant] = []
-        try:
-            for database in self._participating_databases():
-                database.isolation.leave()
-                restored.append(database)
-        except Held as error:
-            raise _leaks.error_of_open_transactions(self.gate, level.name) from error
-        finally:
-            for database in restored:
-                self._databases.provision.enter(
-                    database.isolation, database.database, level
-                )
-            self.gate.invalidate_stale()
-
     def leave(self, level: Level) -> list[str]:
         """Restore the state from before the top level. Return the names of changed databases.
 
