@@ -39,7 +39,7 @@ def _project(tmp_path: Path, **files: str) -> Example:
 
 def test_a_run_without_a_database_loads_few_modules(tmp_path: Path) -> None:
     """P10: no SQLAlchemy, no driver, and no assertions rewritten, as pytest does for plugins."""
-    early = "import pytest\npytest.register_assert_rewrite('pytest_arena')\n"
+    early = "import pytest\npytest.register_assert_rewrite('pytest_arena._config')\n"
     project = _project(tmp_path, test_it=LOADS, early=early)
     project = project.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p early")
     project.run().expect(passed=1)
