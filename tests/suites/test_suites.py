@@ -20,6 +20,7 @@ SETTINGS = {
     "changes": ("sqlite", "postgresql", "clone", "mysql"),
     "isolated": ("sqlite", "postgresql", "postgresql -oreverse=true", "clone", "mysql"),
     "lifespan": ("sqlite", "postgresql", "sqlite -oarena_lifespan=session"),
+    "lost": ("sqlite", "postgresql", "mysql"),
     "report": ("sqlite", "postgresql"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }

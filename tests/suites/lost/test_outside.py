@@ -1,0 +1,84 @@
+"""What a command of the app, a fixture or a lifespan wrote and never committed."""
+
+from contextlib import asynccontextmanager
+
+import async_app
+import jobs
+import pytest
+from async_app import items, maker
+from fastapi import FastAPI
+from models import Order
+
+lost = pytest.mark.expect("LostWriteWarning", at="# lost")
+
+
+@lost
+async def test_a_command_of_the_app():
+    await jobs.flushes()
+
+
+@lost
+async def test_a_command_of_the_app_without_a_flush():
+    await jobs.adds()
+
+
+async def test_a_command_that_commits():
+    await jobs.commits()
+
+
+async def test_a_command_that_rolls_back():
+    await jobs.rolls_back()
+
+
+async def test_a_command_that_fails():
+    with pytest.raises(LookupError):
+        await jobs.fails()
+
+
+async def test_a_session_of_the_test():
+    async with maker() as session:
+        await jobs.flush(session)
+        await session.rollback()
+
+
+@pytest.fixture
+async def forgetful():
+    async with maker() as session:
+        session.add(Order(item="vase"))
+        await session.flush()  # lost
+
+
+@lost
+async def test_a_fixture(forgetful, client):
+    assert (await client.get("/orders")).json() == []
+
+
+@pytest.fixture
+async def undone_session():
+    async with maker() as session:
+        yield session
+        await session.rollback()
+
+
+async def test_a_fixture_that_undoes_its_test(undone_session):
+    undone_session.add(Order(item="vase"))
+    await undone_session.flush()
+    assert await items(undone_session) == ["vase"]
+
+
+@asynccontextmanager
+async def lifespan(app):
+    await jobs.flushes()
+    yield
+
+
+class TestLifespan:
+    @pytest.fixture
+    def arena_app(self):
+        app = FastAPI(lifespan=lifespan)
+        app.include_router(async_app.router)
+        return app
+
+    @lost
+    async def test_a_start_up(self, client):
+        assert (await client.get("/orders")).json() == []

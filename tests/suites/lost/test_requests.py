@@ -1,0 +1,207 @@
+"""What a request wrote and never committed fails its test, where warnings are errors."""
+
+import asyncio
+from contextlib import suppress
+
+import fastapi
+import pytest
+from async_app import app, engine, get_db, maker
+from fastapi import Depends, HTTPException
+from fastapi.responses import JSONResponse
+from models import Order, Stock
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+lost = "LostWriteWarning"
+
+
+async def flushed(db):
+    db.add(Order(item="vase"))
+    await db.flush()  # lost
+
+
+async def added(db):
+    db.add(Order(item="vase"))  # lost
+
+
+async def changed(db):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 77
+
+
+async def deleted(db):
+    await db.delete(await db.get(Stock, "chair"))
+
+
+async def executed(db):
+    await db.execute(insert(Order).values(item="vase", status="new"))
+
+
+async def committed_before(db):
+    stock = await db.get(Stock, "chair")
+    await db.commit()
+    stock.amount = 77
+
+
+async def conflict(db):
+    db.add(Stock(item="chair", amount=1))
+
+
+async def committed(db):
+    await flushed(db)
+    await db.commit()
+
+
+async def rolled_back(db):
+    await flushed(db)
+    await db.rollback()
+
+
+async def expunged(db):
+    order = Order(item="vase")
+    db.add(order)
+    db.expunge(order)
+
+
+async def the_same_value(db):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 5
+
+
+async def changed_back(db):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 77
+    stock.amount = 5
+
+
+async def only_read(db):
+    await db.get(Stock, "chair")
+
+
+async def get_careful():
+    async with maker() as session:
+        try:
+            yield session
+            await session.commit()
+        except Exception:
+            await session.rollback()
+            raise
+
+
+@app.post("/do/{name}/{status}")
+async def do(name: str, status: int, db=Depends(get_db)):
+    await globals()[name](db)
+    return JSONResponse({}, status)
+
+
+@app.post("/careful/{name}")
+async def careful(name: str, db=Depends(get_careful)):
+    await globals()[name](db)
+
+
+@app.post("/raises/{status}")
+async def raises(status: int, db=Depends(get_db)):
+    await flushed(db)
+    raise HTTPException(status) if status != 500 else LookupError("of the app")
+
+
+@app.post("/catches")
+async def catches(db=Depends(get_db)):
+    await flushed(db)
+    with suppress(IntegrityError):
+        await db.execute(insert(Stock).values(item="chair", amount=1))
+    await db.commit()
+
+
+@app.post("/connection")
+async def of_a_connection():
+    async with engine.connect() as connection:
+        await connection.execute(insert(Order).values(item="vase", status="new"))
+
+
+@app.post("/task")
+async def in_a_task():
+    async def work():
+        async with maker() as session:
+            await flushed(session)
+
+    await asyncio.create_task(work())
+
+
+NAMES = ["flushed", "added", "changed", "deleted", "executed", "committed_before"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.expect(lost)
+async def test_what_is_lost(client, name):
+    assert (await client.post(f"/do/{name}/200")).status_code == 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.expect(lost)
+def test_what_is_lost_by_a_sync_client(test_client, name):
+    assert test_client.post(f"/do/{name}/200").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/do/flushed/200", "/do/added/201", "/task"])
+@pytest.mark.expect(lost, at="# lost")
+async def test_the_line_that_wrote(client, path):
+    await client.post(path)
+
+
+@pytest.mark.expect(lost, at="insert(Order)")
+async def test_a_connection_without_a_session(client):
+    await client.post("/connection")
+
+
+KEPT = ["committed", "rolled_back", "expunged", "the_same_value", "changed_back", "only_read"]
+
+
+@pytest.mark.parametrize("name", KEPT)
+async def test_what_is_not_lost(client, name):
+    assert (await client.post(f"/do/{name}/200")).status_code == 200
+
+
+@pytest.fixture
+def answers_first():
+    if tuple(map(int, fastapi.__version__.split(".")[:2])) < (0, 118):
+        pytest.skip("this FastAPI answers after the dependency has ended")
+
+
+@pytest.mark.parametrize("name", ["flushed", "added", "changed"])
+@pytest.mark.expect("LateCommitWarning", at="await session.commit()")
+async def test_a_dependency_that_commits_after_the_answer(answers_first, client, name):
+    assert (await client.post(f"/careful/{name}")).status_code == 200
+
+
+@pytest.mark.expect("A605", at="await session.commit()")
+async def test_a_commit_that_fails_after_the_answer(answers_first, arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.post("/careful/conflict")).status_code == 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_answer_that_refuses(client, name):
+    assert (await client.post(f"/do/{name}/409")).status_code == 409
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_an_error(arena, status):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.post(f"/raises/{status}")).status_code == status
+
+
+@pytest.fixture
+def expected_on_a_server(request):
+    if engine.dialect.name != "postgresql":
+        pytest.skip("only PostgreSQL rolls back at the commit after a failed statement")
+
+
+@pytest.mark.expect(lost, at="# lost")
+async def test_a_commit_after_a_failed_statement(expected_on_a_server, client):
+    assert (await client.post("/catches")).status_code == 200
+
+
+async def test_an_override_with_the_tests_session(client, db_session):
+    app.dependency_overrides[get_db] = lambda: db_session
+    await client.post("/do/committed/200")
