@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ import pytest
 from pytest_arena import Changes, deleted, inserted, updated
 from pytest_arena._changes import is_secret, shown
 from pytest_arena._expect import Expected, difference
-from pytest_arena._gate._registry import Registry
-from pytest_arena._gate.writes._lost_writes import LostWork
 from pytest_arena._report import StoryPart, story_lines
-from pytest_arena._run._test import Moments, RunningTest
 from pytest_arena._values import TableRows
 
 
@@ -378,19 +374,3 @@ def test_what_was_lost_stands_below_its_request() -> None:
     """Whether it changed anything or not."""
     part = StoryPart("POST /pay 200", Changes.of([]), notes=("wrote stock (1 row): lost",))
     assert story_lines([part]) == ["POST /pay 200  nothing", "    wrote stock (1 row): lost"]
-
-
-def test_a_request_of_an_example_that_is_over_has_lost_nothing_in_the_next() -> None:
-    """It was under way when Hypothesis went on; its answer is nobody's, and so is what it lost."""
-    lost = LostWork("wrote stock (1 row)", "app.py:1")
-    databases: Any = SimpleNamespace(provisioned=list, levels=())
-    losses = SimpleNamespace(take=lambda: [lost], losses=[lost])
-    gate: Any = SimpleNamespace(lost=losses, registry=Registry())
-    anything: Any = None
-    moments = Moments(databases)
-    test = RunningTest(anything, 1, anything, anything, moments, gate, anything)
-    test.begin_request()
-    test.cut(0)
-    test.begin_request()
-    test.end_request()
-    assert [turn.lost for turn in test.turns] == [[]]

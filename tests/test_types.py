@@ -39,7 +39,6 @@ if TYPE_CHECKING:
         Scenario,
         TestClient,
     )
-    from pytest_arena._app._exchange import WebSocket
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,8 +52,6 @@ async def typed_in_async_tests(
         assert_type(session, AsyncSession)
     assert_type(db_session, AsyncSession)
     assert_type(await client.get("/orders"), httpx2.Response)
-    async with client.websocket_connect("/chat") as websocket:
-        assert_type(websocket, WebSocket)
     assert_type(client_as("staff"), AsyncClient)
     assert_type(await client_as("staff", follow_redirects=True), AsyncClient)
     assert_type(arena.client(), AsyncClient)

@@ -24,13 +24,14 @@ _PAGE = "https://pytest-arena.github.io/pytest-arena/reference/warnings.html"
 _TEST = "{test}"
 _NAMED = 4  # tests of one line
 FAILURE = 500  # the lowest status of an app that failed
+NO_ROUTE = "(no route)"  # of a path for which the app has none
 # Seconds. Between two tables, one `create_all` compiles a statement and looks for a table.
 _PAUSE_OF_CREATE_ALL = 0.02
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One request. The client creates the record. Other parts of pytest-arena add facts.
+    """One request. The hook at the app's entry creates the record. Other parts add facts.
 
     Each hop of a followed redirect is a separate request.
     """
@@ -41,10 +42,12 @@ class Request:
     """The path without the query, because a query may contain secrets."""
     role: str | None = None
     """The role with which the client is logged in."""
+    route: str = ""
+    """The template of the path, ``/orders/{id}``. "" if the framework has no router."""
     status: int | None = None
-    """The status of the answer, 101 for an accepted websocket, None after an error."""
+    """The status of the answer, 101 for an accepted websocket, None without an answer."""
     error: str | None = None
-    """The error in place of an answer, as ``Type: text`` without passwords."""
+    """The error in place of a good answer, as ``Type: text`` without passwords."""
     seconds: float = 0.0
     """The time from the call to the end of the app's background tasks. A stream and a websocket
     last until they are closed."""
@@ -66,10 +69,6 @@ class Request:
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it to log in."""
 
-    def begin(self, now: float) -> None:
-        """Note the time of sending."""
-        self.began = now
-
     def begin_answer(self, answer: Any, *, is_login: bool) -> None:
         """Note that the app begins to answer. The answer has the list of statements."""
         self.answer = answer
@@ -80,14 +79,19 @@ class Request:
         """Note the status of the answer."""
         self.status = status
 
+    def note_route(self, route: str) -> None:
+        """Note the template of the path."""
+        self.route = route
+
     def note_open(self, *, is_open: bool) -> None:
         """Note whether the client still reads the answer."""
         self.is_open = is_open
 
     def fail(self, error: str) -> None:
-        """Note an error in place of the answer. An app may raise after its answer."""
+        """Note an error in place of the answer. An app may raise after a good answer."""
         self.error = error
-        self.status = None
+        if self.status is not None and self.status < FAILURE:
+            self.status = None
 
     def end(self, now: float) -> None:
         """Note that the client has read the whole answer."""

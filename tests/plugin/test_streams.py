@@ -122,29 +122,16 @@ async def test_settled_waits_for_other_work_while_it_is_open(client, arena):
         await arena.settled(1)
 
 
-async def test_a_websocket(client, arena):
-    client.cookies.set("role", "mc")
-    async with client.websocket_connect("/orders", subprotocols=["a", "b"]) as socket:
-        assert socket.accepted_subprotocol == "b"
-        for item in ("chair", "lamp"):
-            await socket.send_text(item)
-            assert await socket.receive_json() == {"item": item, "role": "mc"}
-        record = arena.requests[-1]
-        assert (record.method, record.path, record.status) == ("WEBSOCKET", "/orders", 101)
-        assert [one.after["item"] for one in arena.changes(record)] == ["chair", "lamp"]
-    assert [one.after["item"] for one in arena.changes(record)] == ["chair", "lamp"]
-    await client.post("/orders/chair")
-    assert [one.after["item"] for one in arena.changes(record)] == ["chair", "lamp"]
-
-
 def test_a_websocket_of_the_sync_client(test_client, arena):
-    with test_client.websocket_connect("/orders") as socket:
+    test_client.cookies.set("role", "mc")
+    with test_client.websocket_connect("/orders", subprotocols=["a", "b"]) as socket:
+        assert socket.accepted_subprotocol == "b"
         socket.send_text("chair")
-        assert socket.receive_json()["item"] == "chair"
+        assert socket.receive_json() == {"item": "chair", "role": "mc"}
         assert [one.after["item"] for one in arena.changes(-1)] == ["chair"]
     record = arena.requests[-1]
     test_client.post("/orders/chair")
-    assert (record.status, len(arena.requests)) == (101, 2)
+    assert (record.method, record.status, len(arena.requests)) == ("WEBSOCKET", 101, 2)
     assert [one.after["item"] for one in arena.changes(record)] == ["chair"]
 
 
@@ -157,7 +144,7 @@ def test_nothing_is_left(db_session):
 def test_a_test_reads_streams_and_websockets(example: Example, how: str) -> None:
     """What is written by them belongs to their requests, and goes with the test."""
     run = shop(example, test_it=READ).with_files(app=LIVE).run(env=env_of(how))
-    run.expect(passed=8).never_says("cut off", "left a task", "has ended")
+    run.expect(passed=7).never_says("cut off", "left a task", "has ended")
 
 
 @pytest.mark.slow
@@ -165,7 +152,7 @@ def test_with_the_older_http_library(example: Example) -> None:
     """httpx, where httpx2 is not there."""
     older = "import sys\nsys.modules['httpx2'] = None\n"
     run = shop(example, test_it=READ, conftest=older).with_files(app=LIVE).run()
-    run.expect(passed=8)
+    run.expect(passed=7)
 
 
 LEFT = """
@@ -188,14 +175,6 @@ async def test_a_fixture_has_it_open(events):
 @pytest.mark.parametrize("turn", range(2))
 async def test_left_stream(client, turn):
     await client.send(client.build_request("GET", "/events/left"), stream=True)
-
-
-async def test_left_websocket(client):
-    await client.websocket_connect("/orders").__aenter__()
-
-
-def test_left_by_the_sync_client(test_client):
-    test_client.websocket_connect("/orders").__enter__().send_text("chair")
 
 
 def test_left_stream_by_the_sync_client(test_client):
@@ -240,19 +219,12 @@ def test_what_is_open_at_the_end_is_closed_and_named(example: Example) -> None:
     """Once for each line that has left it, under -q as well; not where the test has failed."""
     left = shop(example, test_it=LEFT).with_files(app=LIVE + STUBBORN)
     left = left.change("pytest.ini", "app:app", "app:deaf")
-    run = left.run("-q").expect(1, passed=9, failed=1)
+    run = left.run("-q").expect(1, passed=7, failed=1)
     run.says("work that a request had begun was cut off cause: test_it.py:20  await client.send(")
     run.warns(
-        "GET /events/left was open: async with client.stream(…)",
+        "GET /events/left was open: with client.stream(…), or response.close()",
         "test_left_stream[0]",
         "test_left_stream[1]",
-    )
-    run.warns(
-        "WEBSOCKET /orders was open: async with client.websocket_connect(…)", "test_left_websocket"
-    )
-    run.warns(
-        "WEBSOCKET /orders was open: with client.websocket_connect(…)",
-        "test_left_by_the_sync_client",
     )
     run.never_says("test_a_fixture")
 
@@ -271,29 +243,23 @@ async def test_a_stream(client, db_session):
 
 
 @pytest.mark.parametrize("words", [["chair"], ["lost"]])
-async def test_a_websocket(client, words):
-    async with client.websocket_connect("/orders") as socket:
+def test_a_websocket(test_client, words):
+    with test_client.websocket_connect("/orders") as socket:
         for word in words:
-            await socket.send_text(word)
-            await socket.receive_json()
+            socket.send_text(word)
+            socket.receive_json()
     assert words == [], "as wanted"
 
 
-async def test_another_request_beside_it(client):
-    async with client.websocket_connect("/orders") as socket:
-        await socket.send_text("lamp")
-        await socket.receive_json()
-        await client.post("/orders/chair")
+def test_another_request_beside_it(test_client):
+    with test_client.websocket_connect("/orders") as socket:
+        socket.send_text("lamp")
+        socket.receive_json()
+        test_client.post("/orders/chair")
     assert 0, "as wanted"
 
 
-async def test_that_passes(client):
-    async with client.websocket_connect("/orders") as socket:
-        await socket.send_text("lost")
-        await socket.receive_json()
-
-
-def test_that_passes_with_the_sync_client(test_client):
+def test_that_passes(test_client):
     with test_client.websocket_connect("/orders") as socket:
         socket.send_text("lost")
         socket.receive_json()
@@ -305,7 +271,7 @@ def test_that_passes_with_the_sync_client(test_client):
 def test_the_story_tells_what_they_wrote_and_what_they_lost(example: Example, how: str) -> None:
     """Under their requests; nobody can tell it from what was asked meanwhile."""
     project = shop(example, test_it=TOLD).with_files(app=LIVE)
-    run = project.run(env=env_of(how)).expect(1, failed=4, passed=2)
+    run = project.run(env=env_of(how)).expect(1, failed=4, passed=1)
     stream, socket, lost, beside = ([*_titles(story)] for story in stories(run))
     assert stream == [
         "before the first request  orders +1",

@@ -42,10 +42,15 @@ def pytest_runtest_makereport(
     }
     if report.outcome == "skipped":
         facts["text"] = str(call.excinfo.value) if call.excinfo else ""
-    elif call.excinfo is not None:
-        message = str(call.excinfo.value)
-        crash = getattr(report.longrepr, "reprcrash", None)
-        facts["error"] = call.excinfo.typename
+    elif report.outcome == "failed" or call.excinfo is not None:
+        # The plugin fails a test whose app has swallowed an error: its text follows the first line.
+        message = report.longreprtext.partition("\n\n")[2]
+        crash = None
+        facts["error"] = message.partition(":")[0]
+        if call.excinfo is not None:
+            message = str(call.excinfo.value)
+            crash = getattr(report.longrepr, "reprcrash", None)
+            facts["error"] = call.excinfo.typename
         facts["codes"] = _CODE.findall(message)
         facts["lines"] = [_line(path, int(number)) for path, number in _PLACE.findall(message)]
         if crash is not None:

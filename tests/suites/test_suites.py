@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SETTINGS = {
+    "clients": ("sqlite",),
     "visibility": ("sqlite", "postgresql", "clone", "rollback", "mysql"),
     "visibility_sync": ("sqlite", "postgresql"),
     "visibility_flask": ("sqlite", "mysql"),

@@ -3,6 +3,7 @@
 import inspect
 
 from pytest_arena._config._load import blame, home_of
+from pytest_arena._origin import user_line
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -199,6 +200,17 @@ def no_http_library() -> ConfigError:
         why="pytest-arena's client is that library's client with a transport to the app",
         cause="it is no dependency of pytest-arena: not every suite needs it",
         fix="pip install httpx2",
+    )
+
+
+def no_websocket() -> ConfigError:
+    """Return the error for a websocket that the async client is to open."""
+    return ConfigError(
+        "a websocket by the async client, which has none",
+        why="the HTTP library opens no websockets",
+        cause=str(user_line() or "client.stream(…)"),
+        fix='with test_client.websocket_connect("/chat") as websocket:\n'
+        "or any library's client, with the URL `live_server.ws_url`",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._app_state import WIDE_CLIENTS
-from pytest_arena._app._client import AsyncClient, Hooks, open_async_client
+from pytest_arena._app._client import AsyncClient, open_async_client
 from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
 from pytest_arena._app._login import Login
 from pytest_arena._origin import WORK
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from pytest_arena._app._kind import ASGIApp, Options
+    from pytest_arena._app._lifespan import TestHooks
     from pytest_arena._app._sync_client import TestClient
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -43,16 +44,17 @@ class AppRun:
 
     Args:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
-        hooks: the hooks around each request.
-        hooks_of_test: returns the hooks of the running test, which replace ``hooks``.
+        find_hooks: returns the hooks around a request or a start-up that begins now, None outside
+            of tests.
         lifespan: whether clients run the app's lifespan.
+        is_wide: whether the run belongs to a wide fixture.
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
         state: the state of a session-wide lifespan. Clients then run no lifespan.
 
     Example::
 
-        run = AppRun(build_app(app), hooks=hooks)
+        run = AppRun(build_app(app), find_hooks=lambda: hooks)
         try:
             client = run.new_client()
             ...  # the test
@@ -65,16 +67,16 @@ class AppRun:
         self,
         app: ASGIApp,
         *,
-        hooks: Hooks,
-        hooks_of_test: Callable[[], Hooks | None] | None = None,
+        find_hooks: Callable[[], TestHooks | None],
+        is_wide: bool = False,
         lifespan: bool = True,
         login: Callable[[Any, str], Any] | None = None,
         login_path: str = "",
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
-        self._own_hooks = hooks
-        self._hooks_of_test = hooks_of_test
+        self._find_hooks = find_hooks
+        self._is_wide = is_wide
         self._lifespan: SharedLifespan | None = None
         if lifespan and state is None:
             self._lifespan = SharedLifespan(app)
@@ -90,11 +92,9 @@ class AppRun:
         self._is_closed = False
 
     @property
-    def hooks(self) -> Hooks:
-        """The hooks around a request or a start-up that begins now."""
-        if self._hooks_of_test is None:
-            return self._own_hooks
-        return self._hooks_of_test() or self._own_hooks
+    def hooks(self) -> TestHooks | None:
+        """The hooks around a request or a start-up that begins now, None outside of tests."""
+        return self._find_hooks()
 
     @property
     def has_lifespan(self) -> bool:
@@ -125,7 +125,7 @@ class AppRun:
         }
         client = open_async_client(self, self._new_login(role), options=options)
         self._clients.append(client)
-        if self._hooks_of_test is not None:
+        if self._is_wide:
             WIDE_CLIENTS.add(client)
         return client
 
@@ -210,7 +210,6 @@ class AppRun:
         Raises:
             LifespanError: from the app's exception.
         """
-        await self._own_hooks.aclose_exchanges()
         for client in self.by_socket:
             if hasattr(client, "aclose"):
                 await client.aclose()
@@ -233,7 +232,6 @@ class AppRun:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:
                 stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
-            stack.callback(self._own_hooks.end_exchanges)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # breaks a reference cycle

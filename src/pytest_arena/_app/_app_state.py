@@ -1,10 +1,17 @@
 """Restores what a test leaves in apps and wide clients: overrides, app.state, cookies, headers."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial, wraps
+from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
 from pytest_arena._app._kind import apps_of, is_frameworks_app
 from pytest_arena._config._load import project_modules
+from pytest_arena._interpreter import when_imported
+from pytest_arena._origin import WORK
+from pytest_arena._process import replace_attribute
 
 # Clients of wider fixtures, modules and classes.
 WIDE_CLIENTS: WeakSet[Any] = WeakSet()
@@ -21,6 +28,39 @@ def note_other_apps(named: object) -> None:
             if value is not named and is_frameworks_app(value):
                 apps[id(value)] = value
     OTHER_APPS[:] = apps.values()
+
+
+def watch_wide_clients(undo: ExitStack) -> None:
+    """Note each client that a module, a class or a wider fixture creates."""
+    for module, names in _CLIENTS.items():
+        when_imported(module, partial(_watch_clients, names, undo))
+
+
+_CLIENTS = {
+    "httpx": ("Client", "AsyncClient"),
+    "httpx2": ("Client", "AsyncClient"),
+    "werkzeug.test": ("Client",),
+    "quart.testing.client": ("QuartClient",),
+}
+
+
+def _watch_clients(names: tuple[str, ...], undo: ExitStack, module: ModuleType) -> None:
+    # The frameworks' test clients derive from these classes.
+    for name in names:
+        client_class: Any = getattr(module, name, None)
+        if client_class is not None:  # another version may lack it
+            init = _noting(client_class.__init__)
+            replace_attribute(undo, client_class, "__init__", init)
+
+
+def _noting(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
+    def watched_init(client: Any, *args: object, **options: object) -> None:
+        original(client, *args, **options)
+        if WORK.get() is None:
+            WIDE_CLIENTS.add(client)
+
+    return watched_init
 
 
 class AppState:

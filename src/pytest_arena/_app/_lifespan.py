@@ -28,6 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._entry import Hooks
 from pytest_arena._app._kind import as_asgi
 from pytest_arena._origin import (
     IN_SESSION_LIFESPAN,
@@ -317,8 +318,8 @@ def _innermost(error: BaseException | None) -> BaseException | None:
     return error
 
 
-class StartHooks(Protocol):
-    """Methods that are called around the start-up of the app."""
+class TestHooks(Hooks, Protocol):
+    """A test, whose methods are called around the start-up of the app and around requests."""
 
     def begin_lifespan(self) -> object:
         """Return the request answer to which lost writes of the lifespan are attributed."""
@@ -353,14 +354,14 @@ class SharedLifespan:
         """Whether the app is up, so that a request need not wait."""
         return bool(self._lifespans) and self._lifespans[-1].is_up
 
-    async def ajoin(self, hooks: StartHooks) -> None:
+    async def ajoin(self, hooks: TestHooks | None) -> None:
         """Wait until the app is up. Start it in the running loop if it is not."""
         lifespan, is_new = self._current(hooks, partial(Lifespan, self._app))
         await lifespan.await_until_up()
-        if is_new:
+        if is_new and hooks is not None:
             hooks.note_app_started()
 
-    def join(self, hooks: StartHooks, portal: BlockingPortal) -> Lifespan | None:
+    def join(self, hooks: TestHooks | None, portal: BlockingPortal) -> Lifespan | None:
         """Wait until the app is up. Start it in the portal's loop if it is not.
 
         Return the lifespan if this call started it.
@@ -368,17 +369,17 @@ class SharedLifespan:
         begin = partial(portal.call, Lifespan, self._app)
         lifespan, is_new = self._current(hooks, begin)
         lifespan.wait_until_up()
-        if is_new:
+        if is_new and hooks is not None:
             hooks.note_app_started()
         return lifespan if is_new else None
 
     def _current(
-        self, hooks: StartHooks, begin: Callable[[object], Lifespan]
+        self, hooks: TestHooks | None, begin: Callable[[object], Lifespan]
     ) -> tuple[Lifespan, bool]:
         with self._lock:
             if self._lifespans and self._lifespans[-1].is_usable:
                 return self._lifespans[-1], False
-            request = hooks.begin_lifespan()
+            request = hooks.begin_lifespan() if hooks is not None else None
             unsettled = [each for each in self._lifespans if not each.is_settled]
             self._lifespans = [*unsettled, begin(request)]
             return self._lifespans[-1], True

@@ -12,18 +12,18 @@ from asyncio import (
     run_coroutine_threadsafe,
 )
 from asyncio import run as run_coroutine
-from functools import cache, partial
+from functools import cache
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import http_library, new_request, reporting, sending
-from pytest_arena._app._exchange import ACCEPTED, REFUSED
+from pytest_arena._app._client import http_library
+from pytest_arena._app._entry import enter
 from pytest_arena._origin import OUR_TASK, SERVER_THREAD
 from pytest_arena._process import AnyTask, running_loop, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     import httpx2 as httpx
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
@@ -264,23 +264,21 @@ async def _call_app(
     """
     hooks = app_run.hooks
     try:
-        await hooks.acommit_in_test_loop()
+        if hooks is not None:
+            await hooks.acommit_for_others()
         await app_run.ajoin()
     except Exception as error:
-        hooks.note_app_error(_shown(scope), error)
+        if hooks is not None:
+            hooks.note_app_error(_shown(scope), error)
         raise
-    hooks.begin_request()
+    app = app_run.app
+    scope["state"] = dict(app_run.state)
     delayed = _Delayed(send)
     try:
-        with sending(hooks):
-            begin = partial(_begin, app_run)
-            reporting_app = reporting(app_run.app, known_app=app_run.app, begin=begin)
-            answering = reporting_app(scope, receive, delayed.send)
-            # `sending` notes an error that it sees as the client's error.
-            late_error = await delayed.error_after(answering)
-        hooks.end_request()  # after a failure `sending` has called it
-        if late_error is not None:
-            raise late_error
+        if hooks is None:
+            await app(scope, receive, delayed.send)
+        else:
+            await enter(app, app, scope, receive, delayed.send, hooks=hooks)
     finally:
         await delayed.let_go()
 
@@ -295,19 +293,8 @@ class _Delayed:
         self._send = send
         self._lock = Lock()
         self._waiting: list[Message] = []
-        self.is_complete = False  # the app has sent the whole answer
         # The number of bytes until the announced end of the body, -1 without a content-length.
         self._missing = -1
-
-    async def error_after(self, answering: Awaitable[None]) -> Exception | None:
-        """Await the app. Return an error that it raised after its whole answer."""
-        try:
-            await answering
-        except Exception as error:
-            if not self.is_complete:
-                raise
-            return error
-        return None
 
     async def send(self, message: Message) -> None:
         """Send a message, or hold it if it is the first or the last of an answer."""
@@ -327,7 +314,6 @@ class _Delayed:
             self._missing = int(headers.get(b"content-length", -1))
         elif message["type"] == "http.response.body":
             self._missing -= len(message.get("body", b""))
-            self.is_complete = not message.get("more_body")
         if not message["type"].startswith("http.response"):
             return False
         return not message.get("more_body") or self._missing == 0
@@ -348,25 +334,6 @@ def _shown(scope: Scope) -> str:
     return f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
 
 
-def _begin(app_run: AppRun, scope: Scope, send: Send) -> Send:
-    scope["state"] = dict(app_run.state)
-    method = scope.get("method", "WEBSOCKET")
-    request = new_request(method, scope["path"], scope.get("query_string", b""), None)
-
-    async def noting(message: Message) -> None:
-        if message["type"] in _STARTS:
-            status = message.get("status", _OF_WEBSOCKETS.get(message["type"]))
-            request.note_status(status)
-        # A streamed answer is open while the app sends it. A reader may leave it at any time.
-        if message["type"] in {"websocket.accept", "http.response.body"}:
-            is_open = message.get("more_body", message["type"] == "websocket.accept")
-            request.note_open(is_open=is_open)
-        await send(message)
-
-    return noting
-
-
-_OF_WEBSOCKETS = {"websocket.accept": ACCEPTED, "websocket.close": REFUSED}
 _NO_TEST = b"no test runs: a request between two tests has no database\n"
 
 

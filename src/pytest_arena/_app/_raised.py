@@ -8,10 +8,9 @@ from itertools import pairwise
 from traceback import TracebackException
 from typing import TYPE_CHECKING
 
-from pytest_arena._app._exchange import in_words, is_disconnect
 from pytest_arena._config._load import blame
 from pytest_arena._ledger import FAILURE
-from pytest_arena.errors import causes
+from pytest_arena.errors import causes, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,3 +131,20 @@ def in_one_line(error: BaseException) -> str:
 def _is_http(error: BaseException) -> bool:
     """Return whether an exception sets the status of the answer, like ``HTTPException``."""
     return isinstance(getattr(error, "status_code", None), int)
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error as the record of a request shows it."""
+    name = type(error).__name__
+    try:
+        return redact(f"{name}: {error}".removesuffix(": "))
+    except Exception:  # noqa: BLE001 - `str` of a user's class may fail, and the app must answer
+        return name
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Return whether a framework raises this error to open, refuse or close a websocket."""
+    return any(kind.__name__ in _OF_WEBSOCKETS for kind in type(error).__mro__)
+
+
+_OF_WEBSOCKETS = {"WebSocketDisconnect", "_Upgrade", "ConnectionUpgradeExceptionError"}

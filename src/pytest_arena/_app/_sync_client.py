@@ -9,20 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app import _client as clients
-from pytest_arena._app import _exchange as exchanges
-from pytest_arena._app._kind import (
-    ASGIApp,
-    Options,
-    Receive,
-    Scope,
-    Send,
-    is_async,
-    is_litestar,
-)
+from pytest_arena._app._client import ClientHost, note_unsent
+from pytest_arena._app._entry import SENT, OpenRequest, Sent, enter
+from pytest_arena._app._kind import ASGIApp, Options, Receive, Scope, Send, is_litestar
+from pytest_arena._app._raised import in_words, is_disconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
     import httpx2 as httpx
     from anyio.from_thread import BlockingPortal
@@ -32,10 +25,9 @@ if TYPE_CHECKING:
     from pytest_arena._app._login import Login
 
     _Base = httpx.Client
-    _SessionBase = WebSocketTestSession
 else:
     # Starlette's client is an httpx2 client or an httpx one, Litestar's an httpx one.
-    _Base = _SessionBase = object
+    _Base = object
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -59,12 +51,12 @@ class TestClient(_Base, metaclass=ABCMeta):
     """
 
     __test__ = False  # pytest would collect a class of the name TestClient
-    _arena_host: clients.Host
+    _arena_host: ClientHost
     _arena_login: Login | None
     _arena_begun: list[Lifespan | None]
     _arena_early: Lifespan | None
 
-    def arena_use(self, host: clients.Host, login: Login | None) -> None:
+    def arena_use(self, host: ClientHost, login: Login | None) -> None:
         """Set the host whose app the client calls, and the login if it has a role."""
         self._arena_host = host
         self._arena_login = login
@@ -92,11 +84,7 @@ class TestClient(_Base, metaclass=ABCMeta):
     ) -> WebSocketTestSession:
         """Return a websocket after the login. ``with`` opens it."""
         self._arena_ready()
-        session: Any = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
-        session.__class__ = type(
-            "WebSocketTestSession", (_Session, session.__class__), {}
-        )
-        session.arena_client = self
+        session = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
         return cast("WebSocketTestSession", session)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -105,24 +93,28 @@ class TestClient(_Base, metaclass=ABCMeta):
         A request that was built before the login lacks the cookies and headers of the login.
         """
         self._arena_ready()
-        if request.url.scheme in {"ws", "wss"}:
-            # The client raises here, to leave the opening to the session.
-            with clients.sending(clients.Hooks()):
-                return super().send(request, **options)
         hooks = self._arena_host.hooks
+        if hooks is None:
+            return super().send(request, **options)
         hooks.prepare_request()
-        with clients.sending(hooks, is_stream=bool(options.get("stream"))):
+        sent = Sent(self._arena_login.role if self._arena_login is not None else None)
+        token = SENT.set(sent)
+        try:
             response = super().send(request, **options)
-        record = response.extensions.get("arena")
-        if options.get("stream") and record is not None:
-            exchange = exchanges.Exchange()
-            exchange.open(record, hooks)
-            clients.when_closed(response, exchange.end)
-        else:
-            hooks.end_request()
-        clients.note_unsent(self, response)
-        if hooks.app_watcher is not None:
-            hooks.app_watcher.note_answer(response)
+        except BaseException as error:
+            if sent and not is_disconnect(error):
+                sent[-1].fail(in_words(error))
+            raise
+        finally:
+            SENT.reset(token)
+        if sent:  # a transport of the user may not call this app
+            for answer, record in zip(
+                [*response.history, response], sent, strict=False
+            ):
+                answer.extensions["arena"] = record
+            if options.get("stream") and sent[-1].is_open:
+                hooks.note_open(OpenRequest(sent[-1], response.close))
+        note_unsent(self, response)
         return response
 
     def arena_start(self) -> None:
@@ -167,7 +159,7 @@ class TestClient(_Base, metaclass=ABCMeta):
 
 
 def open_test_client(
-    host: clients.Host, login: Login | None, *, options: Options
+    host: ClientHost, login: Login | None, *, options: Options
 ) -> TestClient:
     """Create a test client of the app's framework, with the framework's options.
 
@@ -178,77 +170,32 @@ def open_test_client(
     client_class = (
         _litestar_client_class() if is_of_litestar else _starlette_client_class()
     )
+    # Litestar's client needs the app itself. The hook in its class sees the requests.
+    app = host.app if is_of_litestar else _entering(host, login)
     try:
-        client = client_class(_as_coroutine_function(host.app), **options)
+        client = client_class(app, **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
+    client.app = host.app  # a test may use it. Starlette's transport keeps the function
     client.arena_use(host, login)
-    # Only the transport gets the wrapped app, because a test may use the client's attribute `app`.
-    transport: Any = client._transport  # noqa: SLF001 - neither library has another way
-    app = _read_in_parts(_as_coroutine_function(host.app))
-    clients.set_transport_app(transport, clients.reporting(app, known_app=host.app))
-    transport.handle_request = _recording(transport.handle_request, login)
     return cast("TestClient", client)
 
 
-class _Session(_SessionBase):
-    """A websocket of a framework's test client. Its request is open until the websocket closes."""
+def _entering(host: ClientHost, login: Login | None) -> ASGIApp:
+    """Return an async function, which Starlette requires, that calls the app for a client."""
+    role = login.role if login is not None else None
 
-    arena_client: TestClient
+    async def entering(scope: Scope, receive: Receive, send: Send) -> None:
+        app = host.app
+        hooks = host.hooks
+        if hooks is None or scope["type"] == "lifespan":
+            await app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await hooks.acommit_for_others()
+        await enter(app, app, scope, receive, send, hooks=hooks, role=role)
 
-    def __enter__(self) -> Any:
-        hooks = self.arena_client._arena_host.hooks  # noqa: SLF001 - a class of this file
-        login = self.arena_client._arena_login  # noqa: SLF001 - a class of this file
-        hooks.prepare_request()
-        with clients.sending(hooks):
-            path = self.scope["path"]
-            query = self.scope.get("query_string", b"")
-            request = clients.new_request("WEBSOCKET", path, query, login)
-            request.note_status(exchanges.REFUSED)
-            entered = super().__enter__()
-        request.note_status(exchanges.ACCEPTED)
-        self._arena_exchange = exchanges.Exchange()
-        self._arena_exchange.open(request, hooks, hang_up=self.close)
-        return entered
-
-    def __exit__(self, *error: object) -> Any:
-        try:
-            return super().__exit__(*error)
-        finally:
-            self._arena_exchange.end()
-
-
-def _recording(handle: Callable[..., Any], login: Login | None) -> Any:
-    def handle_request(request: httpx.Request) -> httpx.Response:
-        sent = clients.new_request_of(request, login)
-        return clients.note_response(sent, handle(request))
-
-    return handle_request
-
-
-def _read_in_parts(app: ASGIApp) -> ASGIApp:
-    ends = clients.ending_websockets(app)
-
-    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
-        hops = clients.HOPS.get(None)
-        is_stream = hops is not None and hops.is_stream
-        if is_stream and scope["type"] != "websocket":
-            await exchanges.read_in_parts(app, scope, receive, send)
-        else:
-            await ends(scope, receive, send)
-
-    return answering
-
-
-def _as_coroutine_function(app: ASGIApp) -> ASGIApp:
-    """Return an async function, because Starlette would call a plain function by ASGI 2."""
-    if is_async(app):
-        return app
-
-    async def awaited(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-
-    return awaited
+    return entering
 
 
 @functools.cache

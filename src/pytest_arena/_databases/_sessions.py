@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
+    from pytest_arena._values import CodeLine
 
     # A database, and whether the engine uses pytest-arena's login, which no policy limits.
     EngineKey = tuple[Database, bool]
@@ -397,6 +398,10 @@ class Sessions:
     async def acommit(self) -> None:
         """Commit pending work, so that a request sees it. Several tasks may call this at once."""
         self.commit_sync_sessions()
+        await self.acommit_async()
+
+    async def acommit_async(self) -> None:
+        """Commit the pending work of async sessions."""
         async with self._async_mutex or nullcontext():
             for session in _to_be_committed(self._async):
                 self.has_committed = True
@@ -411,13 +416,17 @@ class Sessions:
             PendingWorkError: the work is in an async session, which cannot be awaited here.
         """
         self.commit_sync_sessions()
+        self.refuse_pending()
+
+    def refuse_pending(self, line: CodeLine | None = None) -> None:
+        """Raise an error if an async session has pending work. ``line`` sends the request."""
         for session in map(_fresh, self._async):
             if session.is_committed_before_requests and session.has_pending_work:
                 raise PendingWorkError(
                     "a sync request in an async test, while db_session has uncommitted work",
                     why="a sync client cannot await the commit, so the request would not see the "
                     "work",
-                    cause=str(user_line() or "the request"),
+                    cause=str(line or user_line() or "the request"),
                     fix="await db_session.commit()   before the request, or use `client`",
                 )
 

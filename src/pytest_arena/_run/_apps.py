@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._app_state import OTHER_APPS, AppState
-from pytest_arena._app._client import Hooks
 from pytest_arena._app._kind import (
     ASGIApp,
     Options,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._app._sync_client import TestClient
     from pytest_arena._config._read import Config
-    from pytest_arena._run._test import Current, RunningTest, Watcher
+    from pytest_arena._run._test import Current, RunningTest
 
 
 class Apps:
@@ -40,12 +39,9 @@ class Apps:
     The end of a test closes its runs. The end of a wide fixture's level closes the fixture's runs.
     """
 
-    def __init__(
-        self, config: Config, current: Current, watcher: Watcher | None
-    ) -> None:
+    def __init__(self, config: Config, current: Current) -> None:
         self._config = config
         self._current = current
-        self._watcher = watcher
         self.named: object = None  # the object that `arena_app` names
         # `named` again if it is a factory. Checked once, because the check costs 50 µs.
         self.factory: object = None
@@ -63,8 +59,6 @@ class Apps:
     def note_fixture_app(self, app: object) -> None:
         """Note the value of the fixture `arena_app`, which any client may call."""
         self.fixture_app = app
-        if self._watcher is not None:
-            self._watcher.uses_app(app)
 
     def add_app_of_fixture(self, app: object) -> Callable[[], None]:
         """Restore the app of a wide fixture after each test. Return a function that stops that."""
@@ -134,10 +128,7 @@ class Apps:
                     app = self.fixture_app
             if app is None:
                 app = self.build()
-            app_watcher = self._watcher.app_watcher if self._watcher else None
-            self.wide_runs[owner] = self._begin(
-                app, Hooks(app_watcher), self._current.on_top
-            )
+            self.wide_runs[owner] = self._begin(app, self._current.on_top, is_wide=True)
         return self.wide_runs[owner]
 
     def build(self) -> ASGIApp:
@@ -170,7 +161,7 @@ class Apps:
 
     def use(self, app: ASGIApp, test: RunningTest) -> None:
         """Let the clients of a test talk to this app."""
-        test.app_runs.append(self._begin(app, test))
+        test.app_runs.append(self._begin(app, lambda: test))
 
     def start(self) -> None:
         """Start the app of a sync test. Let the app of an async test start in the test's loop."""
@@ -239,18 +230,17 @@ class Apps:
     def _begin(
         self,
         app: ASGIApp,
-        hooks: Hooks,
-        hooks_of_test: Callable[[], Hooks | None] | None = None,
+        find_hooks: Callable[[], RunningTest | None],
+        *,
+        is_wide: bool = False,
     ) -> AppRun:
-        if self._watcher is not None:
-            self._watcher.uses_app(app)
         # `as_asgi` takes time, and the named app is known to be an ASGI app.
         if app is not self.named or not self._is_asgi:
             app = as_asgi(app)
         return AppRun(
             app,
-            hooks=hooks,
-            hooks_of_test=hooks_of_test,
+            find_hooks=find_hooks,
+            is_wide=is_wide,
             lifespan=self._config.lifespan == "on",
             login=self.login(),
             login_path=self._config.login,

@@ -455,17 +455,15 @@ class Observer:
 
     def _changes_of(self, request: object, database: Database) -> Changes:
         test = self.current.running()
-        record: Any = request
-        if isinstance(request, int):
-            record = test.ledger.requests[request]
-        # A response has its request in its extensions.
-        record = getattr(record, "extensions", {}).get("arena", record)
-        turn = test.turn_of(record)
-        if turn is None:
-            sent = getattr(record, "request", record)
-            path = getattr(sent, "path", None) or sent.url
-            raise ValueError(f"{sent.method} {path} is no request of this test")
-        before = turn.before
+        records = _records_of(request, test.ledger.requests)
+        record = records[0]
+        first = test.turn_of(record)
+        turn = test.turn_of(records[-1])
+        if turn is None or first is None:
+            raise ValueError(
+                f"{record.method} {record.path} is no request of this test"
+            )
+        before = first.before
         after = turn.after
         if before is None:
             why = "pytest-arena keeps only the changes of the last hundred requests"
@@ -739,6 +737,41 @@ def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
             "next: load rows that belong together at once: selectinload(…) or a join"
         )
     return "\n".join(lines)
+
+
+def _records_of(request: Any, requests: list[Request]) -> list[Request]:
+    """Return the records of a request of the test: its number, its record or its response.
+
+    A response has the requests of the redirects before it, too.
+
+    Raises:
+        ValueError: the test made no such request, or several that could be the response's.
+    """
+    if isinstance(request, int):
+        return [requests[request]]
+    if not hasattr(request, "status_code"):
+        return [request]
+    return [
+        _record_of(response, requests)
+        for response in (*getattr(request, "history", ()), request)
+    ]
+
+
+def _record_of(response: Any, requests: list[Request]) -> Request:
+    known: Request | None = getattr(response, "extensions", {}).get("arena")
+    if known is not None:
+        return known
+    sent = response.request
+    path = getattr(sent, "path", None) or sent.url.path
+    found = [
+        each for each in requests if (each.method, each.path) == (sent.method, path)
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"{sent.method} {path} was sent {counted(len(found), 'time')} in this test: name the "
+            "request by its number, such as arena.changes(-1)"
+        )
+    return found[0]
 
 
 def _not_known(record: Request, database: Database, why: str) -> IsolationError:

@@ -132,7 +132,7 @@ class FixtureLevels:
             or self._apps.live
             or self.processes
             or test.late_work.has_begun
-            or test.bodies
+            or test.open_requests
             # The test may have left work in a session, a connection or an event loop.
             or session_numbers()
             or self.levels.gate.registry.checked_out()
@@ -168,7 +168,7 @@ class FixtureLevels:
         late_work = test.late_work
         by_socket = self._apps.drain(is_short=test.failed)
         has_begun = test.app_runs or by_socket or late_work.has_begun
-        if not (has_begun or late_work.cut_off or test.bodies):
+        if not (has_begun or late_work.cut_off or test.open_requests):
             return
         if not test.failed:
             left_open = [*by_socket, *test.left_open()]
@@ -176,9 +176,8 @@ class FixtureLevels:
                 late_work.note_cancelled(left_open)
             # End open requests before the wait. `_close_clients` cannot end a request that is
             # inside a statement.
-            test.end_exchanges()
+            test.close_requests()
             late_work.settled()
-        test.close_bodies()
         for line in late_work.cut_off:
             self._ledger.warn(
                 LateWorkWarning,
@@ -197,7 +196,7 @@ class FixtureLevels:
                 stack.callback(app_run.close)
             for app_run in self._apps.wide_runs.values():
                 stack.callback(app_run.close_lifespans_of_tests)
-            stack.callback(test.end_exchanges)
+            stack.callback(test.close_requests)
 
     def _end_tasks(self, test: RunningTest) -> None:
         # Called after `_close_clients`: an open request may need its database to finish.

@@ -8,8 +8,8 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._app_state import note_other_apps
-from pytest_arena._app._client import watch_own_clients
+from pytest_arena._app._app_state import note_other_apps, watch_wide_clients
+from pytest_arena._app._entry import watch_requests
 from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
@@ -81,9 +81,10 @@ class ArenaRun:
         self.tasks = Tasks()
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
-        self.apps = Apps(config, self.current, self.watcher)
+        self.apps = Apps(config, self.current)
         self._undo = ExitStack()
-        watch_own_clients(self._undo, self.current.on_top)
+        watch_requests(self._undo, self.current.on_top)
+        watch_wide_clients(self._undo)
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger
         )

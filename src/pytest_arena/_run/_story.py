@@ -266,9 +266,12 @@ def _requests(turn: Turn, used: list[Database]) -> str:
 def shown_request(record: Request) -> str:
     """Return a request and its answer as ``POST /orders 201``."""
     role = f" as {record.role}" if record.role else ""
-    answer = f" {record.status}" if record.status is not None else ""
-    error = f" raised {record.error.partition(':')[0]}" if record.error else ""
-    return f"{record.method} {record.path}{role}{answer}{error}"
+    answer = ""
+    if record.error:
+        answer = f" raised {record.error.partition(':')[0]}"
+    elif record.status is not None:
+        answer = f" {record.status}"
+    return f"{record.method} {record.path}{role}{answer}"
 
 
 def _database_words(record: Request, used: list[Database]) -> str:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import threading
 from asyncio import run_coroutine_threadsafe, wrap_future
 from asyncio import wait as wait_for_tasks
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._app_errors import no_asyncio
-from pytest_arena._app._client import AppWatcher, Hooks
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
 from pytest_arena._gate._orm_sessions import session_numbers, unflushed_by_tests
 from pytest_arena._gate._pending import ADDS_OF_TESTS
 from pytest_arena._gate.writes._lost_writes import LostWork
 from pytest_arena._ledger import Request
-from pytest_arena._origin import LOGINS
-from pytest_arena._process import running_loop
+from pytest_arena._origin import LOGINS, WORK, line_of, users_frames
+from pytest_arena._process import innermost_frames, running_loop
 from pytest_arena.errors import PendingWorkError, causes, impossible
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._app_state import AppState
-    from pytest_arena._app._client import StreamedBody
-    from pytest_arena._app._exchange import Exchange
+    from pytest_arena._app._entry import AppWatcher, OpenRequest
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pending import PendingObjects
@@ -53,9 +51,6 @@ class Watcher(Protocol):
     @property
     def is_repeating(self) -> bool:
         """Whether the test runs again. Its outcome is not reported then."""
-
-    def uses_app(self, app: object) -> None:
-        """Called before clients use this app."""
 
     def asserted(self, place: str, text: str) -> None:
         """Called when an assertion has passed."""
@@ -204,7 +199,7 @@ _KEPT = 100  # the number of last turns whose changes can be read
 
 
 @dataclass(slots=True, eq=False)
-class RunningTest(Hooks):
+class RunningTest:
     """A test that runs, with its clients, its sessions and its requests.
 
     A request costs at most one query to each database before it and one after it. A database
@@ -252,11 +247,10 @@ class RunningTest(Hooks):
     has_start_used_rows: bool = False  # whether the start-up used a connection
     under_way: int = 0  # the number of requests without an answer
     changed: list[str] = field(default_factory=list)  # the names of changed databases
-    # The streamed answers of Werkzeug's client.
-    bodies: list[StreamedBody] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)  # the open requests
+    # The answers that the test reads while the app sends them.
+    open_requests: list[OpenRequest] = field(default_factory=list)
     # The open requests when pytest called the test function: fixtures made them.
-    exchanges_of_fixtures: list[Exchange] = field(default_factory=list)
+    opened_by_fixtures: list[OpenRequest] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     has_level: bool = False  # whether its level was entered once
@@ -274,6 +268,7 @@ class RunningTest(Hooks):
     _start_checkouts: int = 0  # the number of checkouts before the app started
     # Writes of the app that are uncommitted between two requests.
     _app_writes: set[PendingWrites] = field(default_factory=set)
+    thread: int = field(default_factory=threading.get_ident)  # of pytest
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -292,7 +287,7 @@ class RunningTest(Hooks):
             raise no_asyncio()
         self.tasks.record_loop()
         self.loop = running_loop()
-        self.exchanges_of_fixtures = [*self.exchanges]
+        self.opened_by_fixtures = [*self.open_requests]
 
     def end_set_up(self) -> None:
         """Note the lost writes of function fixtures. Called before the test function."""
@@ -334,27 +329,25 @@ class RunningTest(Hooks):
 
     def left_open(self) -> list[str]:
         """Return a line for each request that the test function has left open."""
-        open_requests = []
-        for exchange in self.exchanges:
-            if exchange not in self.exchanges_of_fixtures:
-                open_requests.append(exchange.shown)
-        open_requests += [body.shown for body in self.bodies if not body.is_over]
-        return open_requests
+        return [
+            request.shown
+            for request in self.open_requests
+            if request not in self.opened_by_fixtures
+        ]
 
     async def asettle(self) -> None:
         """Close the test's open requests, and wait for the work that its requests have begun."""
         left_open = self.left_open()
         if left_open:
             self.late_work.note_cancelled(left_open)
-        await self.aclose_exchanges()
-        self.close_bodies()
+        await self.aclose_requests()
         await self.late_work.asettled()
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""
         if self.sessions.is_used:
             await self.sessions.aclose()
-        await self.aclose_exchanges()
+        await self.aclose_requests()
         for app_run in self.app_runs:
             await app_run.aclose()
 
@@ -368,7 +361,7 @@ class RunningTest(Hooks):
     # Called by clients.
 
     async def aprepare_request(self) -> None:
-        """Commit pending work, and begin a request of an async client."""
+        """Commit pending work before a request of an async client."""
         if running_loop() is not self.loop:
             self.tasks.record_loop()
         if self.sessions.is_used:
@@ -376,17 +369,45 @@ class RunningTest(Hooks):
             await self.sessions.acommit()
             if is_alone:
                 self._refuse_lost()
-        self.begin_request()
 
-    def prepare_request(self, *, refuses: bool = True) -> None:
-        """Commit pending work, and begin a request of a sync client."""
+    def prepare_request(self) -> None:
+        """Commit pending work before a request of a sync client."""
         if self.sessions.is_used:
             is_alone = self._take_earlier_lost()
-            with nullcontext() if refuses else suppress(PendingWorkError):
-                self.sessions.commit()
-                if is_alone:
-                    self._refuse_lost()
-        self.begin_request()
+            self.sessions.commit()
+            if is_alone:
+                self._refuse_lost()
+
+    async def acommit_for_others(self) -> None:
+        """Commit pending work before a request of a client that pytest-arena has not created.
+
+        The app may answer in another loop and thread. Async sessions are committed in the loop of
+        the test then, unless a sync client blocks this loop.
+
+        Raises:
+            PendingWorkError: the loop of the test is blocked.
+        """
+        if threading.get_ident() == self.thread:
+            await self.aprepare_request()
+            return
+        if not self.sessions.is_used:
+            return
+        if (
+            WORK.get() is not None
+        ):  # the client has called the app in this process, and waits
+            self.sessions.commit_sync_sessions()
+        if self.loop is not None and self.loop.is_running():
+            commit = run_coroutine_threadsafe(self.sessions.acommit_async(), self.loop)
+            done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
+            for future in done:
+                future.result()
+            commit.cancel()
+        try:
+            frames = users_frames(innermost_frames()[self.thread])
+            self.sessions.refuse_pending(line_of(frames[0]) if frames else None)
+        except PendingWorkError as error:
+            self.ledger.refused(error)  # a client may turn the error into an answer
+            raise
 
     def _take_earlier_lost(self) -> bool:
         """Note the lost writes so far. Return False if requests are under way."""
@@ -407,17 +428,6 @@ class RunningTest(Hooks):
                     "(`async with` in an async test)",
                 )
 
-    async def acommit_in_test_loop(self) -> None:
-        """Commit async sessions in the test's loop, before a request by a socket.
-
-        If the test blocks its loop by a sync client, this gives up after a second.
-        """
-        if self.sessions.is_used and self.loop is not None and self.loop.is_running():
-            commit = run_coroutine_threadsafe(self.sessions.acommit(), self.loop)
-            done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
-            for future in done:
-                future.result()
-
     def begin_lifespan(self) -> RequestAnswer:
         """Note that the app is about to start. Its start-up may see all rows written until now.
 
@@ -436,14 +446,22 @@ class RunningTest(Hooks):
         if self.gate.registry.checkouts != self._start_checkouts:
             self.has_start_used_rows = True
 
-    def begin_request(self) -> None:
+    def begin_request(self, request: Request) -> RequestAnswer:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
+        self.late_work.note_older_work()
         with self._lock:
             if self.under_way:
                 self.turns[-1].add_request()
             else:
                 self._begin_turn()
             self.under_way += 1
+            self.turns[-1].records.append(request)
+            self.ledger.requests.append(request)
+        answer = RequestAnswer()
+        answer.begin()
+        request.begin_answer(answer, is_login=bool(LOGINS.get()))
+        self.answers.append((request, answer))
+        return answer
 
     def _begin_turn(self) -> None:
         self.take_lost()  # what was lost since the last request
@@ -470,23 +488,11 @@ class RunningTest(Hooks):
         if place > FIRST:
             self.turns[place].forget_moments()
 
-    def note_older_work(self) -> None:
-        """Record the tasks and threads that exist before the app answers."""
-        self.late_work.note_older_work()
-
-    def record_request(self, request: Request) -> None:
-        """Add a request to the ledger and to its turn."""
-        self.ledger.requests.append(request)
-        self.add_to_turn(request)
-
-    def add_to_turn(self, request: Request) -> None:
-        """Add an answered request of any client to the present turn."""
-        with self._lock:
-            if self.under_way:
-                self.turns[-1].records.append(request)
-
-    def end_request(self) -> None:
-        """End a request and its redirects, and the turn if this was its last open request."""
+    def end_request(self, request: Request) -> None:
+        """End a request, and the turn if this was its last open request."""
+        self.open_requests = [
+            other for other in self.open_requests if other.request is not request
+        ]
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
@@ -558,28 +564,29 @@ class RunningTest(Hooks):
                 return request
         return None
 
-    def begin_answer(self, request: Request) -> RequestAnswer:
-        """Create the record of an answer that the app begins."""
-        answer = RequestAnswer()
-        answer.begin()
-        request.begin_answer(answer, is_login=bool(LOGINS.get()))
-        self.answers.append((request, answer))
-        return answer
-
     def note_cut_off(self, line: str) -> None:
         """Note the handler of a websocket that was cancelled after its client had left."""
         self.late_work.cut_off.append(line)
 
-    def note_stream(self, body: StreamedBody) -> None:
-        """Note an answer whose body the app streams to the test."""
-        self.bodies.append(body)
+    def note_open(self, request: OpenRequest) -> None:
+        """Note an answer that the test reads while the app sends it."""
+        self.open_requests.append(request)
 
-    def close_bodies(self) -> None:
-        """Close the bodies that the test has not read to their end."""
-        for body in self.bodies:
-            if not body.is_over:
+    async def aclose_requests(self) -> None:
+        """Close the answers that are open in this loop, or in none. Raises the app's errors."""
+        here = running_loop()
+        for request in [*self.open_requests]:
+            if request.loop is here:
+                await request.close()  # type: ignore[misc] # an async client's
+            elif request.loop is None:
+                request.close()
+
+    def close_requests(self) -> None:
+        """Close the answers of sync clients that the test has not read to their end."""
+        for request in [*self.open_requests]:
+            if request.loop is None:
                 with suppress(Exception):  # the app's clean-up may fail
-                    body.close()
+                    request.close()
 
     def note_app_error(self, request: str, error: Exception) -> None:
         """Note that the app raised instead of answering."""

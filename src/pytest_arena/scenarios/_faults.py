@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from pytest_arena._app._login import is_logging_in
 
@@ -23,12 +20,6 @@ KINDS = ("wrong", "empty", "500", "more")
 - ``more``: each list of a JSON answer has its items twice.
 """
 _ERROR = 500
-_SEEN = "arena: seen"
-_FRAMEWORKS = {
-    "starlette.applications": "Starlette",
-    "fastapi.applications": "FastAPI",
-    "litestar.app": "Litestar",
-}
 _BODILESS = {204, 304}
 _BODY_HEADERS = {
     b"content-length",
@@ -36,14 +27,6 @@ _BODY_HEADERS = {
     b"transfer-encoding",
     b"trailer",
 }
-
-
-def _imported_frameworks() -> list[Any]:
-    """Return the app classes of imported frameworks. Imports nothing."""
-    classes = [
-        getattr(sys.modules.get(name), kind, None) for name, kind in _FRAMEWORKS.items()
-    ]
-    return [each for each in classes if each is not None]
 
 
 def wrong(value: Any) -> Any:
@@ -109,36 +92,17 @@ class FaultyRequests:
         self.is_active = True
         self.is_applied = False
         try:
-            with ExitStack() as patches:
-                for app_class in _imported_frameworks():
-                    call = self._call_of(app_class)
-                    patches.enter_context(
-                        mock.patch.object(app_class, "__call__", call)
-                    )
-                yield
+            yield
         finally:
             self.is_active = False
 
-    def _call_of(self, app_class: Any) -> Any:
-        original = app_class.__call__
-
-        @functools.wraps(original)
-        async def call(app: Any, scope: Any, receive: Any, send: Any) -> None:
-            await self.enter(
-                app, functools.partial(original, app), scope, receive, send
-            )
-
-        return call
-
     async def enter(
-        self, _app: object, call: Any, scope: Any, receive: Any, send: Any
+        self, _entry: object, call: Any, scope: Any, receive: Any, send: Any
     ) -> None:
-        """Call an app, with the fault if this is its request."""
-        is_request = scope["type"] in {"http", "websocket"}
-        if not self.is_active or not is_request or _SEEN in scope or is_logging_in():
+        """Call an app for a request, with the fault if this is its request."""
+        if not self.is_active or is_logging_in():
             await call(scope, receive, send)
             return
-        scope[_SEEN] = True  # an app inside this one gets the same request
         number = self._number
         self._number += 1
         if number != self._at or scope["type"] == "websocket":
@@ -147,9 +111,6 @@ class FaultyRequests:
             await self._fail(send)
         else:
             await call(scope, receive, self._breaking(send))
-
-    def note_answer(self, response: object) -> None:
-        """Called with each answer that a client has got."""
 
     async def _fail(self, send: Any) -> None:
         self.is_applied = True

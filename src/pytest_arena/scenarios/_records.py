@@ -120,9 +120,6 @@ class Recorder:
         """Whether the running test is repeated and not reported."""
         return self.app_watcher.is_active
 
-    def uses_app(self, app: object) -> None:
-        """Called before clients send requests to an app."""
-
     def asserted(self, place: str, text: str) -> None:
         """Record an assertion of pytest-arena that has passed, such as ``expect_changes``."""
         if self.record is not None:
@@ -218,7 +215,7 @@ class Recorder:
         return {
             "method": request.method,
             "path": request.path,
-            "route": str(getattr(request, "route", "") or ""),
+            "route": request.route,
             "status": request.status,
             "role": request.role or "",
             "changed": self._changed(request),

@@ -12,7 +12,7 @@ async def orders(client):
     return (await client.get("/orders")).json()
 
 
-@fails
+@pytest.mark.expect("A701", at='TestClient(app).get("/orders")')
 async def test_never_flushed(db_session):
     db_session.add_all([Order(item="vase"), Order(item="lamp")])
     assert TestClient(app).get("/orders").json() == ["vase", "lamp"]

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from pytest_arena._app._client import HOPS
+from pytest_arena._app._entry import ENTRY
 from pytest_arena._app._raised import in_one_line
 from pytest_arena._config._load import blame, package_of
 from pytest_arena._origin import (
@@ -193,15 +193,16 @@ class LateWork:
                 context = context_of(task)
                 if getattr(context.get(WORK), "is_over", False):
                     continue  # the work of an earlier test
-                hops = context.get(HOPS) or ()
+                entry = context.get(ENTRY)
                 # Skip a task without a request and without a line of the user's code. The lifespan,
                 # a fixture or SQLAlchemy has started it. SQLAlchemy closes the session of an
                 # `async with` in a task.
-                if not (hops or _may_be_in_users_code(task)):
+                if not (entry or _may_be_in_users_code(task)):
                     continue
                 # The task that serves the first request existed before that request.
-                is_of_a_request = hops or task not in before
-                if is_of_a_request and not any(hop.is_open for hop in hops):
+                is_of_a_request = entry or task not in before
+                is_open = entry is not None and entry.request.is_open
+                if is_of_a_request and not is_open:
                     tasks.append(task)
         return tasks
 

@@ -1,0 +1,260 @@
+"""An ASGI transport that hands an answer on part by part, while the app sends it."""
+
+from __future__ import annotations
+
+import sys
+from asyncio import Event, Queue, Semaphore, create_task
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_arena._app import _app_errors
+from pytest_arena._app._entry import Hooks, enter
+from pytest_arena._app._raised import in_words, is_disconnect
+from pytest_arena._process import AnyTask, async_rest, rest
+from pytest_arena._process import seconds as now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    import httpx2 as httpx
+
+    from pytest_arena._app._kind import ASGIApp, Message, Scope
+    from pytest_arena._app._login import Login
+    from pytest_arena._ledger import Request
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+CALL = "arena_call"  # the key of the `AppCall` in a response's extensions
+_PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
+_STEP = 0.0002  # seconds
+_SELDOM = 100  # after so many unread messages an app without awaits has to pause
+
+
+class Host(Protocol):
+    """The part of a run that a client needs."""
+
+    app: ASGIApp
+    """The app that answers."""
+
+    @property
+    def hooks(self) -> Hooks | None:
+        """The hooks of the request that is sent now, None outside of tests."""
+
+    @property
+    def state(self) -> Mapping[str, object]:
+        """The state that the lifespan gives to requests."""
+
+
+class Transport:
+    """Calls the app for a client. Its second base is the HTTP library's class of transports.
+
+    The options are those of the library's ``ASGITransport``.
+    """
+
+    library: Any
+    body: Any  # `Body`, with the library's class of streams
+
+    def __init__(
+        self,
+        host: Host,
+        login: Login | None,
+        *,
+        raise_app_exceptions: bool = True,
+        root_path: str = "",
+        client: tuple[str, int] = ("127.0.0.1", 123),
+    ) -> None:
+        self._host = host
+        self._role = login.role if login is not None else None
+        self._raises = raise_app_exceptions
+        self._root_path = root_path
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> Any:
+        """Commit pending work, call the app, and return its answer when the answer begins."""
+        if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
+            raise _app_errors.no_websocket()
+        hooks = self._host.hooks
+        if hooks is not None:
+            await hooks.aprepare_request()
+        call = AppCall(
+            self._host.app, self._scope(request), request, raises=self._raises
+        )
+        await call.begin(hooks, self._role)
+        return self.library.Response(
+            call.opening["status"],
+            headers=call.opening.get("headers", ()),
+            stream=self.body(call),
+            extensions={CALL: call, "arena": call.request},
+        )
+
+    def _scope(self, request: httpx.Request) -> Scope:
+        url = request.url
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "scheme": url.scheme,
+            "path": url.path,
+            "raw_path": url.raw_path.partition(b"?")[0],
+            "query_string": url.query,
+            "server": (url.host, url.port),
+            "client": self._client,
+            "root_path": self._root_path,
+            "state": dict(self._host.state),
+        }
+
+
+class AppCall:
+    """A call of the app in a separate task, whose answer the client reads part by part.
+
+    The app is at most two parts ahead of its reader.
+    """
+
+    task: AnyTask
+
+    def __init__(
+        self, app: ASGIApp, scope: Scope, request: httpx.Request, *, raises: bool
+    ) -> None:
+        self._app = app
+        self._scope = scope
+        self._raises = raises
+        self._chunks = request.stream.__aiter__()  # type: ignore[union-attr] # an async client's
+        self.request: Request | None = None  # its record
+        self.opening: Message = {}  # the first message of the app
+        self._error: BaseException | None = None  # was not raised yet
+        self._is_sent = False  # whether the app has the whole request
+        self._is_over = False  # whether the app has finished
+        self._is_closing = False
+        self._unread = 0
+        self._begun = Event()
+        self._left = Event()  # the client has the whole answer, or has left
+        self._parts: Queue[bytes | None] = Queue()
+        self._space = Semaphore()
+
+    async def begin(self, hooks: Hooks | None, role: str | None) -> None:
+        """Call the app, and wait until it answers. Raise its error."""
+        self.task = create_task(self._run(hooks, role))
+        self.task.add_done_callback(self._note_end)
+        try:
+            await self._begun.wait()
+        except BaseException:
+            self.task.cancel()
+            await self.close()
+            raise
+        if not self.opening:
+            self._raise()
+            self.opening = {"status": 500}
+
+    async def _run(self, hooks: Hooks | None, role: str | None) -> None:
+        if hooks is None:
+            await self._app(self._scope, self._receive, self._send)
+            return
+        await enter(
+            self._app,
+            self._app,
+            self._scope,
+            self._receive,
+            self._send,
+            hooks=hooks,
+            role=role,
+            note=self._note_request,
+        )
+
+    def _note_request(self, request: Request) -> None:
+        self.request = request
+
+    def _note_end(self, task: AnyTask) -> None:
+        if not task.cancelled():
+            self._error = task.exception()
+        elif not self._is_closing:
+            self._error = ConnectionError("the app was cancelled while it answered")
+        if self._is_closing and is_disconnect(self._error):
+            self._error = None  # the app's reaction to the disconnect
+        if self._error is None and not self._left.is_set():
+            self._error = AssertionError("the app returned before its whole answer")
+        self._is_over = True
+        self._begun.set()
+        self._parts.put_nowait(None)
+
+    async def _receive(self) -> Message:
+        if self._is_sent:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+        chunk = await anext(self._chunks, None)
+        self._is_sent = chunk is None
+        more_body = not self._is_sent
+        return {"type": "http.request", "body": chunk or b"", "more_body": more_body}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.opening = message
+            self._begun.set()
+        elif message["type"] == "http.response.body":
+            await self._space.acquire()
+            if self._is_closing:
+                await self._drop()
+                return
+            body = b"" if self._scope["method"] == "HEAD" else message.get("body", b"")
+            self._parts.put_nowait(bytes(body))
+            if not message.get("more_body", False):
+                self._left.set()
+
+    async def _drop(self) -> None:
+        """Let the loop run, seldom: a cancellation here would leave a generator at `yield`."""
+        self._space.release()
+        self._unread += 1
+        if self._unread % _SELDOM == 0:
+            await async_rest(0)
+
+    async def next(self) -> bytes | None:
+        """Return the next part of the body, None after its end. Raise the app's error."""
+        part = await self._parts.get()
+        if part is None:
+            self._parts.put_nowait(None)  # for the next call
+            self._raise()
+        self._space.release()
+        return part
+
+    def _raise(self) -> None:
+        error = self._error
+        self._error = None  # raised once
+        if error is None or not self._raises:
+            return
+        if self.request is not None:
+            self.request.fail(in_words(error))
+        raise error
+
+    async def close(self) -> None:
+        """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._left.set()
+        self._space.release()
+        try:
+            for _ in range(2):
+                end = now() + _PATIENCE
+                while not self._is_over and now() < end:
+                    await async_rest(0)
+                    rest(
+                        _STEP
+                    )  # not a sleep of the loop, whose clock a test may have frozen
+                self.task.cancel()
+        finally:
+            self.task.cancel()
+        if sys.exception() is None:
+            self._raise()
+
+
+class Body:
+    """The body of an answer. The library's class of streams is its second base."""
+
+    def __init__(self, call: AppCall) -> None:
+        self._next = call.next
+        self.aclose = call.close
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (part := await self._next()) is not None:
+            if part:
+                yield part

@@ -1,0 +1,208 @@
+"""Each request of each client is seen once, with its route, after the commit of pending rows."""
+
+import asyncio
+import threading
+from contextlib import ExitStack, asynccontextmanager
+
+import httpx
+import httpx2
+import pytest
+import uvicorn
+from apps_of_frameworks import CLOSED, fast, flask, lite, mounting, quart, wrapped
+from litestar.testing import AsyncTestClient
+from litestar.testing import TestClient as LitestarClient
+from models import Order
+from starlette.testclient import TestClient
+
+
+@pytest.fixture
+async def vase(db_session):
+    """A row that nobody has committed."""
+    db_session.add(Order(item="vase"))
+
+
+@pytest.fixture
+def sync_vase(db_session):
+    db_session.add(Order(item="vase"))
+
+
+def seen(arena):
+    return [(each.method, each.path, each.route, each.status) for each in arena.requests]
+
+
+ORDERS = ("GET", "/orders", "/orders", 200)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize("app", [fast, lite, wrapped], ids=["fast", "lite", "wrapped"])
+async def test_an_asgi_transport(arena, vase, library, app):
+    async with library.AsyncClient(
+        transport=library.ASGITransport(app), base_url="http://own"
+    ) as client:
+        assert (await client.get("/orders")).json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+async def test_a_mounted_app(arena, vase):
+    transport = httpx2.ASGITransport(mounting)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://own") as client:
+        assert (await client.get("/v1/orders")).json() == ["vase"]
+    assert seen(arena) == [("GET", "/v1/orders", "/v1/orders", 200)]
+
+
+@pytest.mark.parametrize("is_entered", [True, False])
+def test_starlettes_client(arena, sync_vase, is_entered):
+    client = TestClient(fast)
+    with ExitStack() as stack:
+        if is_entered:
+            stack.enter_context(client)
+        assert client.get("/orders").json() == ["vase"]
+        assert client.post("/old/chair").status_code == 201
+    assert seen(arena) == [
+        ORDERS,
+        ("POST", "/old/chair", "/old/{item}", 307),
+        ("POST", "/orders/chair", "/orders/{item}", 201),
+    ]
+
+
+@pytest.mark.parametrize("is_entered", [True, False])
+def test_starlettes_websocket(arena, sync_vase, is_entered):
+    client = TestClient(fast)
+    with ExitStack() as stack:
+        if is_entered:
+            stack.enter_context(client)
+        with client.websocket_connect("/orders") as socket:
+            assert socket.receive_json() == ["vase"]
+    assert seen(arena) == [("WEBSOCKET", "/orders", "/orders", 101)]
+
+
+def test_starlettes_stream(arena):
+    with TestClient(fast).stream("GET", "/events/chair") as response:
+        lines = response.iter_lines()
+        assert next(lines) == "data: one"
+        assert seen(arena) == [("GET", "/events/chair", "", 200)]
+    assert seen(arena) == [("GET", "/events/chair", "/events/{name}", 200)]
+    assert "chair" in CLOSED
+
+
+def test_litestars_client(arena, sync_vase):
+    with LitestarClient(lite) as client:
+        assert client.get("/orders").json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+async def test_litestars_async_client(arena, vase):
+    async with AsyncTestClient(lite) as client:
+        assert (await client.get("/orders")).json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+async def test_quarts_client(arena, vase):
+    response = await quart.test_client().get("/orders")
+    assert await response.get_json() == ["vase"]
+    transport = httpx.ASGITransport(quart)
+    async with httpx.AsyncClient(transport=transport, base_url="http://own") as client:
+        assert (await client.get("/orders")).json() == ["vase"]
+    assert seen(arena) == [("GET", "/orders", "", 200)] * 2
+
+
+def test_flasks_client(arena, sync_vase):
+    client = flask.test_client()
+    assert client.get("/orders").json == ["vase"]
+    response = client.get("/lines")
+    assert arena.requests[-1].seconds == 0
+    assert response.text == "vase\n"
+    assert arena.requests[-1].seconds > 0
+    assert client.get("/nowhere").status_code == 404
+    assert seen(arena) == [
+        ORDERS,
+        ("GET", "/lines", "/lines", 200),
+        ("GET", "/nowhere", "(no route)", 404),
+    ]
+
+
+@asynccontextmanager
+async def served(app):
+    """A server of the suite, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:  # noqa: ASYNC110 - the server has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await asyncio.to_thread(thread.join)
+
+
+async def test_uvicorn(arena, vase):
+    async with served(fast) as url, httpx2.AsyncClient(base_url=url) as client:
+        assert (await client.get("/orders")).json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+async def test_httpx_ws(arena, vase):
+    httpx_ws = pytest.importorskip("httpx_ws")
+    transports = pytest.importorskip("httpx_ws.transport")
+    async with (
+        httpx.AsyncClient(transport=transports.ASGIWebSocketTransport(fast)) as client,
+        httpx_ws.aconnect_ws("http://own/orders", client) as socket,
+    ):
+        assert await socket.receive_json() == ["vase"]
+    assert seen(arena) == [("WEBSOCKET", "/orders", "/orders", 101)]
+
+
+async def test_our_client(arena, client, vase):
+    assert (await client.get("/orders")).json() == ["vase"]
+    response = await client.post("/old/chair", follow_redirects=True)
+    assert seen(arena)[1:] == [
+        ("POST", "/old/chair", "/old/{item}", 307),
+        ("POST", "/orders/chair", "/orders/{item}", 201),
+    ]
+    assert arena.changes(response).tables == ("orders", "stock")
+    with pytest.raises(pytest.importorskip("pytest_arena").ConfigError, match="websocket"):
+        await client.get("ws://testserver/orders")
+
+
+@pytest.mark.expect("PendingWorkError", at='TestClient(fast).get("/orders")')
+async def test_a_sync_client_that_blocks_the_loop(vase):
+    TestClient(fast).get("/orders")
+
+
+@pytest.mark.expect("PendingWorkError", at='client.get("/orders")')
+async def test_a_sync_client_that_hides_the_error(vase):
+    client = TestClient(fast, raise_server_exceptions=False)
+    assert client.get("/orders").status_code == 500
+
+
+async def test_a_sync_client_in_a_thread(arena, vase):
+    response = await asyncio.to_thread(TestClient(fast).get, "/orders")
+    assert response.json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+class TestStreams:
+    """An answer without end."""
+
+    @pytest.fixture
+    def arena_app(self):
+        return fast
+
+    async def test_our_clients_stream(self, arena, client):
+        CLOSED.clear()
+        async with client.stream("GET", "/events/lamp") as response:
+            assert await anext(response.aiter_lines()) == "data: one"
+            assert CLOSED == []
+        assert CLOSED == ["lamp"]
+        assert seen(arena) == [("GET", "/events/lamp", "/events/{name}", 200)]
+        assert {row.after["item"] for row in arena.changes(response)} == {"lamp"}
+
+    async def test_the_live_servers_stream(self, arena, live_server):
+        CLOSED.clear()
+        client = live_server.client()
+        async with client.stream("GET", "/events/lamp") as response:
+            assert await anext(response.aiter_lines()) == "data: one"
+        while not arena.requests[-1].seconds:  # noqa: ASYNC110 - the app has no event for it
+            await asyncio.sleep(0.01)
+        assert seen(arena) == [("GET", "/events/lamp", "/events/{name}", 200)]
