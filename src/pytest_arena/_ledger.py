@@ -24,7 +24,6 @@ _PAGE = "https://pytest-arena.github.io/pytest-arena/reference/warnings.html"
 _TEST = "{test}"
 _NAMED = 4  # tests of one line
 FAILURE = 500  # the lowest status of an app that failed
-NO_ROUTE = "(no route)"  # of a path for which the app has none
 # Seconds. Between two tables, one `create_all` compiles a statement and looks for a table.
 _PAUSE_OF_CREATE_ALL = 0.02
 
@@ -43,7 +42,7 @@ class Request:
     role: str | None = None
     """The role with which the client is logged in."""
     route: str = ""
-    """The template of the path, ``/orders/{id}``. "" if the framework has no router."""
+    """The template of the path, ``/orders/{id}``. "" if there is none."""
     status: int | None = None
     """The status of the answer, 101 for an accepted websocket, None without an answer."""
     error: str | None = None

@@ -3,14 +3,13 @@
 import asyncio
 import unittest
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import anyio.from_thread
 import pytest
 
 from pytest_arena._app._app_run import AppRun
-from tests.app.app_samples import Diary, Life, hang, starlette_app
+from tests.app.app_samples import Life, hang, starlette_app
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -142,13 +141,3 @@ class TestUnittest(unittest.IsolatedAsyncioTestCase):
     def _check(self) -> None:
         self.run_of_app.close()
         assert self.life.lines[0] == "start"
-
-
-def test_the_samples_of_these_tests_do_tell(diary: Diary) -> None:
-    """The negative: without a shutdown, the count shows it."""
-    life = Life()
-    run: Any = AppRun(starlette_app(life), find_hooks=lambda: diary)
-    with asyncio.Runner() as runner:
-        runner.run(_use(run))
-        assert life.counts == (1, 0)
-    assert life.counts == (1, 1)

@@ -108,7 +108,7 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
     for text in (
         "Data before: this test: 1 row of battles",
         "Request: POST /battles/1/start 200, changed 1 row of battles",
-        "With a wrong answer: other values from POST /battles/1/start fails it",
+        "With a wrong answer: other values from POST /battles/{battle_id}/start fails it",
     ):
         assert text in " ".join(proven.split())
     assert "Test checks too little" in page

@@ -24,7 +24,7 @@ from pytest_arena._app._raised import (
     watch_logged_errors,
 )
 from pytest_arena._interpreter import when_imported
-from pytest_arena._ledger import FAILURE, NO_ROUTE, Request
+from pytest_arena._ledger import FAILURE, Request
 from pytest_arena._origin import (
     REQUEST,
     WORK,
@@ -210,9 +210,6 @@ class Sent(list[Request]):
 
 SENT: ContextVar[Sent | None] = ContextVar("arena: a sync client's call", default=None)
 
-# True in a lifespan of the app, and in the work that it begins.
-IN_LIFESPAN: ContextVar[bool] = ContextVar("arena: the app's lifespan", default=False)
-
 
 def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
     """Call hooks around requests of all clients, and watch the work that requests begin.
@@ -270,15 +267,8 @@ def _wrapped_asgi(call: Any, find_hooks: FindHooks) -> Any:
     @functools.wraps(call)
     async def entered(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
         bound = functools.partial(call, app)
-        if scope["type"] == "lifespan":
-            is_inside = True
-            token = IN_LIFESPAN.set(is_inside)
-            try:
-                await bound(scope, receive, send)
-            finally:
-                IN_LIFESPAN.reset(token)
-            return
-        hooks = find_hooks() if ENTRY.get() is None else None
+        is_request = scope["type"] != "lifespan" and ENTRY.get() is None
+        hooks = find_hooks() if is_request else None
         if hooks is None:
             await bound(scope, receive, send)
             return
@@ -554,15 +544,12 @@ def _rule_of(app: Any, environ: Mapping[str, Any]) -> str:
     try:
         rule, _ = app.url_map.bind_to_environ(environ).match(return_rule=True)
     except Exception:  # noqa: BLE001 - Werkzeug's for a path, a method or a host without a rule
-        return NO_ROUTE
+        return ""
     return str(rule.rule)
 
 
 def _route_of(app: object, scope: Scope) -> str:
-    """Return the template of the path, ``/battles/{battle_id}``, or "" if the framework has none.
-
-    ``NO_ROUTE`` if the router of Starlette or Litestar has no route for the path.
-    """
+    """Return the template of the path, ``/battles/{battle_id}``, or "" if the app has none."""
     litestar_template = scope.get("path_template")
     if litestar_template:
         return str(litestar_template)
@@ -572,8 +559,7 @@ def _route_of(app: object, scope: Scope) -> str:
         endpoint = scope.get("endpoint")
         if endpoint:
             return _template_of(endpoint, getattr(app, "routes", ()))
-        has_router = "router" in scope or "litestar_app" in scope
-        return NO_ROUTE if has_router else ""
+        return ""
     root = str(scope.get("root_path", ""))
     app_root = str(scope.get("app_root_path", root))
     mount = root.removeprefix(app_root)
