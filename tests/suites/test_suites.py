@@ -20,6 +20,7 @@ SETTINGS = {
     "visibility_sqlmodel": ("sqlite",),
     "changes": ("sqlite", "postgresql", "clone", "mysql"),
     "isolated": ("sqlite", "postgresql", "postgresql -oreverse=true", "clone", "mysql"),
+    "late": ("sqlite", "postgresql", "clone", "mysql"),
     "lifespan": ("sqlite", "postgresql", "sqlite -oarena_lifespan=session"),
     "lost": ("sqlite", "postgresql", "mysql"),
     "report": ("sqlite", "postgresql"),

@@ -1,0 +1,94 @@
+"""Work that outlives its owner is named, and gets no connection."""
+
+import threading
+import time
+
+import late_app
+import pytest
+from late_app import add_after_the_gate, in_a_pool, in_a_thread
+from models import Order
+from sqlalchemy import select
+
+late = pytest.mark.expect("LateWorkWarning")
+
+
+@pytest.fixture
+def opened_gate():
+    """Open the gate, and return how the work behind it has ended."""
+    late_app.ENDS.clear()
+    late_app.GATE.set()
+    deadline = time.monotonic() + 20
+    while not late_app.ENDS and time.monotonic() < deadline:
+        time.sleep(0.01)
+    yield late_app.ENDS
+    late_app.GATE.clear()
+
+
+def check_refused(ends, db_session):
+    assert "written" not in ends
+    assert ends
+    assert db_session.scalars(select(Order)).all() == []
+
+
+@late
+async def test_leaves_an_endless_task(client):
+    await client.post("/endless")
+
+
+class TestThread:
+    @late
+    async def test_leaves(self, client):
+        await client.post("/leave/thread")
+
+    def test_next(self, opened_gate, db_session):
+        check_refused(opened_gate, db_session)
+
+
+class TestPool:
+    @late
+    def test_leaves(self, test_client):
+        test_client.post("/leave/pool")
+
+    def test_next(self, opened_gate, db_session):
+        check_refused(opened_gate, db_session)
+
+
+class TestThreadOfTheTest:
+    def test_leaves(self, arena):
+        in_a_thread(add_after_the_gate)
+
+    def test_next(self, opened_gate, db_session):
+        check_refused(opened_gate, db_session)
+
+
+class TestPoolOfTheTest:
+    def test_leaves(self, arena):
+        in_a_pool(add_after_the_gate)
+
+    def test_next(self, opened_gate, db_session):
+        check_refused(opened_gate, db_session)
+
+
+@pytest.fixture(scope="class")
+def thread_of_a_class(arena):
+    in_a_thread(add_after_the_gate)
+
+
+class TestFixture:
+    def test_its_thread_writes_while_it_lives(self, thread_of_a_class, opened_gate):
+        assert opened_gate == ["written"]
+
+
+class TestFixtureThatLeaves:
+    def test_leaves(self, thread_of_a_class):
+        pass
+
+
+class TestAfterTheFixture:
+    def test_next(self, opened_gate, db_session):
+        check_refused(opened_gate, db_session)
+
+
+def test_no_thread_is_left():
+    names = [thread.name for thread in threading.enumerate() if "after_the_gate" in thread.name]
+    assert names == []

@@ -1,0 +1,49 @@
+"""Work of a request is waited for: by `arena.settled()`, and for a while by the test's end."""
+
+import pytest
+from late_app import WAYS
+
+ways = pytest.mark.parametrize("way", WAYS)
+twice = pytest.mark.parametrize("turn", [1, 2])
+
+
+@ways
+@twice
+async def test_settled_in_an_async_test(client, arena, way, turn):
+    await client.post(f"/begin/{way}")
+    await arena.settled()
+    assert (await client.get("/orders")).json() == ["late"]
+
+
+@ways
+@twice
+def test_settled_in_a_sync_test(test_client, arena, way, turn):
+    test_client.post(f"/begin/{way}")
+    arena.settled()
+    assert test_client.get("/orders").json() == ["late"]
+
+
+async def test_a_background_task_of_the_framework(client):
+    await client.post("/background")
+    assert (await client.get("/orders")).json() == ["late"]
+
+
+@ways
+async def test_the_end_of_an_async_test_waits(client, way):
+    await client.post(f"/begin/{way}")
+
+
+@ways
+def test_the_end_of_a_sync_test_waits(test_client, way):
+    test_client.post(f"/begin/{way}")
+
+
+async def test_nothing_has_come_into_the_next_test(client, arena):
+    await arena.settled()
+    assert (await client.get("/orders")).json() == []
+
+
+@pytest.mark.expect("A604", at="arena.settled(0.1)")
+async def test_settled_in_vain(client, arena):
+    await client.post("/endless")
+    await arena.settled(0.1)
