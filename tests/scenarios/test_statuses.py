@@ -151,7 +151,7 @@ def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
     assert results.statuses["A pending battle is started"] == "ASSERTED"
     assert results.statuses["It seeds nothing"] == "ASSERTED"
     assert results.facts("It seeds nothing")["seeded"] == [
-        {"source": "arena_seed data:seed", "tables": {}}
+        {"source": "arena_seed data:seed", "tables": None}
     ]
     assert results.run.status == 0
     assert "sabotage" not in results.attempt("A pending battle is started")

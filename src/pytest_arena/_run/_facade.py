@@ -609,15 +609,12 @@ class ExpectedChanges:
     ignore: Collection[str]
     database: str
     _since: tuple[Database, object] = field(init=False)
-    # The open blocks of the test: the method `begin` of each.
-    _blocks: list[Callable[[], None]] = field(init=False)
 
     def __enter__(self) -> Self:
         self.observer.commit()
         return self._opened()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._blocks.remove(self.begin)
         if kind is None:
             self.observer.commit()
             self.observer.settle()
@@ -628,22 +625,14 @@ class ExpectedChanges:
         return self._opened()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._blocks.remove(self.begin)
         if kind is None:
             await self.observer.acommit()
             await self.observer.asettle()
             self._check()
 
     def _opened(self) -> Self:
-        self.begin()
-        test = self.observer.current.test
-        self._blocks = test.blocks if test is not None else []
-        self._blocks.append(self.begin)
-        return self
-
-    def begin(self) -> None:
-        """Expect the changes since this moment."""
         self._since = self.observer.moment(self.database)
+        return self
 
     def _check(self) -> None:
         database, since = self._since

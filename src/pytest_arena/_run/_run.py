@@ -481,8 +481,6 @@ class ArenaRun:
         if self.databases.finished or is_fork:
             return []
         self.settle()
-        if self.watcher is not None:
-            self.watcher.close()
         self._undo.close()
         self.apps.close()
         for owner in list(self.fixtures.processes):

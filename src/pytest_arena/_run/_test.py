@@ -58,9 +58,6 @@ class Watcher(Protocol):
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Called at the end of a test. Returns the errors to raise."""
 
-    def close(self) -> None:
-        """Restore the state from before the run. Called at the end of the run."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoryMoment:
@@ -160,10 +157,6 @@ class Turn:
         statuses = [request.status or REFUSAL for request in self.records]
         return max(statuses, default=REFUSAL) < REFUSAL
 
-    def begin_at(self, before: StoryMoment) -> None:
-        """Count only changes after this moment."""
-        self.before = before
-
     @property
     def has_sent_writes(self) -> bool:
         """Whether a request has sent a statement other than SELECT."""
@@ -237,8 +230,6 @@ class RunningTest:
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # the number of connection checkouts before the test
     use_app: Callable[..., object] = bool  # sets up the fixture `arena_app`
-    # The methods `begin` of the blocks of `expect_changes`.
-    blocks: list[Callable[[], None]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     is_to_be_started: bool = False  # start the app even without a request
     starts_with_session: bool = False  # start the app before the first use of a session
@@ -651,15 +642,6 @@ class RunningTest:
     def has_changed_app(self) -> bool:
         """Whether the test has changed the state of an app."""
         return self.app_state is not None and self.app_state.is_changed()
-
-    def restart_counting(self) -> None:
-        """Make the present turn and open `expect_changes` blocks count changes from now on."""
-        with self._lock:
-            self._checkouts_at_end = -1
-            if self.under_way:
-                self.turns[-1].begin_at(self.moments.now())
-        for begin in self.blocks:
-            begin()
 
     def cut(self, number: int) -> None:
         """Forget all turns after the first ``number``."""

@@ -82,7 +82,9 @@ class Scenarios:
     def watch(self, run: ArenaRun) -> Recorder:
         """Return the watcher of a run. Called before any test file is imported."""
         enable_assertion_hook(self._config)
-        self.recorder = Recorder(run)
+        option = self._config.known_args_namespace
+        is_read = bool(self._options.scenarios_out) or option.verbose > 0
+        self.recorder = Recorder(run, counts_rows=is_read or self._is_strict)
         return self.recorder
 
     def more_plugins(self) -> list[tuple[str, object]]:
