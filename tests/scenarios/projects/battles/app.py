@@ -71,3 +71,7 @@ async def end_all():
         for battle in await session.scalars(select(Battle)):
             battle.status = "ENDED"
         await session.commit()
+
+
+async def seed(session):
+    session.add(Judge(name="Ann"))
