@@ -18,9 +18,8 @@ from pytest_arena._product import Held
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena.errors import IsolationError
 from tests.isolation.conformance import MANY, new_world
-from tests.isolation.test_copy import MODES, ByBackup
+from tests.isolation.test_copy import MODES
 from tests.isolation.test_random_work import ON_SQLITE
-from tests.parameters import slow_except
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -268,15 +267,9 @@ def test_levels_below_by_their_depth(world: World) -> None:
     assert since_start(world) == {"plain": ([], [(6,), (7,)])}
 
 
-@pytest.mark.parametrize("make", [Copy, ByBackup])
-def test_what_the_marker_gives_is_no_change(make: type[Copy], tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", ["delete"], indirect=True)
+def test_what_the_marker_gives_is_no_change(world: World) -> None:
     """seed=False: the level begins with what stands after its content was replaced."""
-    with closing(new_world(make, tmp_path, "delete")) as world:
-        assert_marker_changes_nothing(world)
-
-
-def assert_marker_changes_nothing(world: World) -> None:
-    """Replace the content of a level, and check that only later changes are shown."""
     kept = world.connect()
     world.isolation.enter()
     world.isolation.replace(None)
@@ -359,21 +352,6 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         world.live.write_bytes(b"no database at all" * 100)
         with pytest.raises(IsolationError, match="not a database"):
             world.isolation.rows_changed()
-
-
-def test_pictures_of_moments_are_removed_with_them(world: World) -> None:
-    """A loop that asks again and again does not fill the disk."""
-    kept = world.connect()
-    world.isolation.enter()
-    for value in range(2, 12):
-        kept.execute("INSERT INTO plain VALUES (?)", [value])
-        assert (value,) in since_start(world)["plain"][1]
-        assert len(list(world.live.parent.glob("*.level-*"))) <= 4
-    world.isolation.leave()
-    world.isolation.enter()
-    world.isolation.leave()
-    # The first one's, and the last moment's: with a log, that is the log and what it was made into.
-    assert len(list(world.live.parent.glob("*.level-*"))) <= 3
 
 
 QUIET = [step for step in ON_SQLITE if step != "PRAGMA locking_mode = EXCLUSIVE"]
@@ -481,11 +459,10 @@ def _difference(before: dict[str, Counter[Any]], after: dict[str, Counter[Any]])
     return {name: found for name, found in sides.items() if any(found)}
 
 
-def assert_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
+def assert_told(mode: str, steps: list[Any]) -> None:
     """Take steps, and check that all changes since each moment are shown."""
-    mode, make = kind
     with TemporaryDirectory() as folder:
-        world = new_world(make, Path(folder), mode)
+        world = new_world(Copy, Path(folder), mode)
         try:
             comparing = Comparing(world)
             for step in ["enter", *steps, "compare"]:
@@ -494,28 +471,21 @@ def assert_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
             world.close()
 
 
-@pytest.fixture(
-    name="kind",
-    scope="module",
-    params=slow_except(
-        [(mode, make) for mode in MODES for make in (Copy, ByBackup)],
-        *[(mode, Copy) for mode in MODES],
-    ),
-)
-def _kind(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(name="mode", scope="module", params=MODES)
+def _mode(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
 @given(steps=STEPS)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_random_work_is_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
+def test_random_work_is_told(mode: str, steps: list[Any]) -> None:
     """A little of it each time; what was told disturbs no later leave."""
-    assert_told(kind, steps)
+    assert_told(mode, steps)
 
 
 @pytest.mark.slow
 @given(steps=STEPS)
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_much_random_work_is_told(kind: tuple[str, type[Copy]], steps: list[Any]) -> None:
+def test_much_random_work_is_told(mode: str, steps: list[Any]) -> None:
     """More of it."""
-    assert_told(kind, steps)
+    assert_told(mode, steps)

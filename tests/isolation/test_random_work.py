@@ -16,8 +16,7 @@ from pytest_arena._sqlite._copy import Copy
 from tests.isolation.conformance import MANY, new_world
 from tests.isolation.random_work import RandomWork, Step
 from tests.isolation.server_world import ServerWorld
-from tests.isolation.test_copy import MODES, ByBackup
-from tests.parameters import slow_except
+from tests.isolation.test_copy import MODES
 
 if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
@@ -112,25 +111,18 @@ STEPS = st.lists(
 )
 
 
-@pytest.fixture(
-    scope="module",
-    params=slow_except(
-        [(mode, make) for mode in MODES for make in (Copy, ByBackup)],
-        *[(mode, Copy) for mode in MODES],
-    ),
-)
-def kind(request: pytest.FixtureRequest) -> tuple[str, type[Copy]]:
-    """Journal mode and isolation; a fixture: Hypothesis does not mix with parametrize here."""
-    found: tuple[str, type[Copy]] = request.param
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """The journal mode. A fixture, because Hypothesis does not mix with parametrize here."""
+    found: str = request.param
     return found
 
 
-def levels_after(kind: tuple[str, type[Copy]], layout: str, steps: list[Step]) -> int:
+def levels_after(mode: str, layout: str, steps: list[Step]) -> int:
     """Take all steps on a new database. Return the number of levels that stay open."""
-    mode, make = kind
     with (
         TemporaryDirectory() as folder,
-        closing(new_world(make, Path(folder), mode, layout=layout)) as world,
+        closing(new_world(Copy, Path(folder), mode, layout=layout)) as world,
     ):
         RandomWork(world, hands=3, levels=4).do_all(steps)
         return world.isolation.depth
@@ -138,11 +130,9 @@ def levels_after(kind: tuple[str, type[Copy]], layout: str, steps: list[Step]) -
 
 @given(layout=st.sampled_from(LAYOUTS), steps=STEPS)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_random_work_is_undone(
-    kind: tuple[str, type[Copy]], layout: str, steps: list[Step]
-) -> None:
+def test_random_work_is_undone(mode: str, layout: str, steps: list[Step]) -> None:
     """A little of it each time."""
-    assert levels_after(kind, layout, steps) == 0
+    assert levels_after(mode, layout, steps) == 0
 
 
 @pytest.mark.slow
@@ -152,11 +142,9 @@ def test_random_work_is_undone(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-def test_much_random_work_is_undone(
-    kind: tuple[str, type[Copy]], layout: str, steps: list[Step]
-) -> None:
+def test_much_random_work_is_undone(mode: str, layout: str, steps: list[Step]) -> None:
     """More of it, or as much as ``--hypothesis-profile`` says."""
-    assert levels_after(kind, layout, steps) == 0
+    assert levels_after(mode, layout, steps) == 0
 
 
 @pytest.mark.parametrize(

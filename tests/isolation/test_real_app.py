@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -126,9 +125,8 @@ with socket.socket() as listening:
 """
 
 CONFTEST = """
-import gc, json, subprocess, sys, urllib.request
+import json, subprocess, sys, urllib.request
 import pytest
-from pytest_arena._sqlite._copy import Copy
 
 class Server:
     def __init__(self):
@@ -146,10 +144,6 @@ def server():
     yield server
     server.process.terminate()
     server.process.communicate()
-
-def pytest_sessionfinish():
-    ways = [one.restored for one in gc.get_objects() if isinstance(one, Copy)]
-    print("restored by", *(f"{name}={count}" for way in ways for name, count in way.items()))
 """
 
 STORY = """
@@ -275,17 +269,15 @@ def in_mode(example: Example, mode: str) -> Example:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode, ways", [("delete", "pages=18"), ("wal", "backup=1 wal=17")])
+@pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_an_app_and_a_server_of_its_own_see_the_running_tests_data_pitfall_126(
-    example: Example, mode: str, ways: str
+    example: Example, mode: str
 ) -> None:
     """Engines of both kinds, threads, loops, DDL, a class's rows; the server is never told."""
     tests = in_mode(example, mode).with_files(test_story=STORY)
     url = f"sqlite+aiosqlite:///{tests.folder}/prod.db"
     run = tests.run("-s", "-p", "no:cacheprovider", env={"DATABASE_URL": url}).expect(passed=18)
     assert not (run.folder / "prod.db").exists()
-    if sys.platform == "linux":
-        run.says(f"restored by {ways}")
 
 
 @pytest.mark.slow
@@ -299,61 +291,7 @@ def test_so_does_an_app_whose_database_is_in_memory(example: Example) -> None:
         .change("app.py", "import os\n", "import os\nfrom sqlalchemy.pool import StaticPool\n")
     )
     tests = memory.with_files(test_story=MEMORY_STORY)
-    run = tests.run("-s", env={"DATABASE_URL": "sqlite+aiosqlite://"}).expect(passed=8)
-    if sys.platform == "linux":
-        run.says("restored by pages=8")
-
-
-NOT_AS_EXPECTED = """
-from pytest_arena._sqlite._live_file import LiveFile
-LiveFile.write = lambda *_: None  # as if connections did not see what is written beside them
-"""
-
-TWICE = """
-import pytest
-
-@pytest.mark.parametrize("turn", range(2))
-async def test_one(client, turn):
-    assert (await client.post("/dancers/Grain")).status_code == 201
-    assert (await client.get("/dancers")).json() == ["Sand", "Grain"]
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no fast ways")
-def test_a_sqlite_that_is_not_as_expected_is_told_of_in_the_summary(tmp_path: Path) -> None:
-    """Tests are undone all the same, only slower."""
-    example = fastapi_example(tmp_path).with_files(conftest=NOT_AS_EXPECTED, test_story=TWICE)
-    example.run().expect(passed=2).says("the restore method 'pages' failed its trial on SQLite")
-
-
-ELSEWHERE = """
-import sqlite3, sys
-from pathlib import Path
-import filelock, pytest_arena
-
-for name in list(sys.modules):
-    if "pytest_arena._sqlite" in name:
-        del sys.modules[name]
-sys.modules["fcntl"] = None
-sys.platform = "darwin"
-from pytest_arena._sqlite._copy import Copy
-
-copy = Copy(Path("live.db"), None)
-connection = sqlite3.connect("live.db", isolation_level=None)
-copy.enter()
-connection.execute("CREATE TABLE a (b)")
-assert copy.leave()
-assert copy.restored == {"backup": 1}, copy.restored
-assert connection.execute("SELECT * FROM sqlite_master").fetchall() == []
-connection.close()
-copy.close()
-"""
-
-
-def test_on_other_systems_there_are_whole_copies(tmp_path: Path) -> None:
-    """Nothing of Linux is asked for there, and nothing is missed."""
-    example = fastapi_example(tmp_path).with_files(elsewhere=ELSEWHERE)
-    assert (example.python("elsewhere.py").status, example.python("elsewhere.py").output) == (0, "")
+    tests.run("-s", env={"DATABASE_URL": "sqlite+aiosqlite://"}).expect(passed=8)
 
 
 ALONE = """

@@ -42,9 +42,9 @@ async def test_uses_nothing():
 # A file that is brought back but for one thing. The planted plugin comes before the first test.
 COPY_LIES = """
 import sqlite3
-from pytest_arena._sqlite._copy import Restorer
+from pytest_arena._sqlite._copy import Copy
 
-restore = Restorer.restore
+restore = Copy._restore
 
 
 def lie(self, picture):
@@ -56,7 +56,7 @@ def lie(self, picture):
     return changed
 
 
-Restorer.restore = lie
+Copy._restore = lie
 """
 
 CLONE_LIES = """

@@ -145,13 +145,13 @@ def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> 
 
 def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
     """P9. Without broken answers a scenario is ASSERTED at most. arena_seed counts as a Given."""
-    example = battles(tmp_path).change("pytest.ini", "[pytest]", "[pytest]\narena_seed = app:seed")
+    example = battles(tmp_path).change("pytest.ini", "[pytest]", "[pytest]\narena_seed = data:seed")
     results = Results.of(example, "--deselect=tests/test_not_ready.py")
     assert "PROVEN" not in results.statuses.values()
     assert results.statuses["A pending battle is started"] == "ASSERTED"
     assert results.statuses["It seeds nothing"] == "ASSERTED"
     assert results.facts("It seeds nothing")["seeded"] == [
-        {"source": "arena_seed app:seed", "tables": None}
+        {"source": "arena_seed data:seed", "tables": None}
     ]
     assert results.run.status == 0
     assert "sabotage" not in results.attempt("A pending battle is started")
@@ -216,11 +216,3 @@ def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path) -> None:
         "snapshots are updated, and would save broken answers",
         "1 of 28 asserted, 27 unmapped; this run fails, as 1 scenario must be proven",
     )
-
-
-def test_a_wsgi_app_is_broken_for_each_client(tmp_path: Path) -> None:
-    """P9. The framework's client, a server's client, and rows that the app did not write."""
-    results = Results.of(project("crew", tmp_path), "--scenarios=strict")
-    results.run.expect(0, passed=4).says("scenarios: 4 of 4 proven")
-    kinds = [results.attempt(name)["sabotage"]["kind"] for name in results.statuses]
-    assert kinds == ["wrong", "wrong", "wrong", "500"]

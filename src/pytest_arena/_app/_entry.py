@@ -65,9 +65,6 @@ class AppWatcher(Protocol):
     ) -> None:
         """Call an app for a request."""
 
-    def wsgi(self, entry: Entry, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the WSGI app to call for a request."""
-
 
 class Answer(Protocol):
     """Notes when the app sends an answer. The request's commits should come before."""
@@ -477,8 +474,6 @@ class _WSGICall:
         entry = self._entry
         failure = None
         entry.begin()
-        if entry.hooks.app_watcher is not None:
-            call = entry.hooks.app_watcher.wsgi(entry, call)
         try:
             with entry.inside():
                 self._body = call(self._environ, start)

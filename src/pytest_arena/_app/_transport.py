@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import sys
-from asyncio import (
-    Event,
-    Queue,
-    Semaphore,
-    create_task,
-    run_coroutine_threadsafe,
-    wrap_future,
-)
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from asyncio import Event, Queue, Semaphore, create_task
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import Hooks, enter
@@ -20,16 +13,13 @@ from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     import httpx2 as httpx
 
     from pytest_arena._app._kind import ASGIApp, Message, Scope
     from pytest_arena._app._login import Login
     from pytest_arena._ledger import Request
-
-_Result = TypeVar("_Result")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -48,10 +38,6 @@ class Host(Protocol):
     @property
     def hooks(self) -> Hooks | None:
         """The hooks of the request that is sent now, None outside of tests."""
-
-    @property
-    def loop(self) -> AbstractEventLoop | None:
-        """The loop in which the app answers, None for the loop of the client."""
 
     @property
     def state(self) -> Mapping[str, object]:
@@ -90,11 +76,7 @@ class Transport:
         if hooks is not None:
             await hooks.aprepare_request()
         call = AppCall(
-            self._host.app,
-            self._scope(request),
-            request,
-            raises=self._raises,
-            loop=self._host.loop,
+            self._host.app, self._scope(request), request, raises=self._raises
         )
         await call.begin(hooks, self._role)
         return self.library.Response(
@@ -132,18 +114,11 @@ class AppCall:
     task: AnyTask
 
     def __init__(
-        self,
-        app: ASGIApp,
-        scope: Scope,
-        request: httpx.Request,
-        *,
-        raises: bool,
-        loop: AbstractEventLoop | None = None,
+        self, app: ASGIApp, scope: Scope, request: httpx.Request, *, raises: bool
     ) -> None:
         self._app = app
         self._scope = scope
         self._raises = raises
-        self._loop = loop
         self._chunks = request.stream.__aiter__()  # type: ignore[union-attr] # an async client's
         self.request: Request | None = None  # its record
         self.opening: Message = {}  # the first message of the app
@@ -159,33 +134,13 @@ class AppCall:
 
     async def begin(self, hooks: Hooks | None, role: str | None) -> None:
         """Call the app, and wait until it answers. Raise its error."""
-        await self._in_loop(self._begin(hooks, role))
-
-    async def next(self) -> bytes | None:
-        """Return the next part of the body, None after its end. Raise the app's error."""
-        return await self._in_loop(self._next())
-
-    async def close(self) -> None:
-        """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
-        if not self._is_closing:
-            self._is_closing = True
-            await self._in_loop(self._close(is_quiet=sys.exception() is not None))
-
-    async def _in_loop(self, step: Coroutine[Any, Any, _Result]) -> _Result:
-        """Await a coroutine in the loop of the app."""
-        if self._loop is None:
-            return await step
-        return await wrap_future(run_coroutine_threadsafe(step, self._loop))
-
-    async def _begin(self, hooks: Hooks | None, role: str | None) -> None:
         self.task = create_task(self._run(hooks, role))
         self.task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()
         except BaseException:
             self.task.cancel()
-            self._is_closing = True
-            await self._close(is_quiet=True)
+            await self.close()
             raise
         if not self.opening:
             self._raise()
@@ -252,7 +207,8 @@ class AppCall:
         if self._unread % _SELDOM == 0:
             await async_rest(0)
 
-    async def _next(self) -> bytes | None:
+    async def next(self) -> bytes | None:
+        """Return the next part of the body, None after its end. Raise the app's error."""
         part = await self._parts.get()
         if part is None:
             self._parts.put_nowait(None)  # for the next call
@@ -269,7 +225,11 @@ class AppCall:
             self.request.fail(in_words(error))
         raise error
 
-    async def _close(self, *, is_quiet: bool) -> None:
+    async def close(self) -> None:
+        """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
+        if self._is_closing:
+            return
+        self._is_closing = True
         self._left.set()
         self._space.release()
         try:
@@ -283,7 +243,7 @@ class AppCall:
                 self.task.cancel()
         finally:
             self.task.cancel()
-        if not is_quiet:
+        if sys.exception() is None:
             self._raise()
 
 

@@ -313,7 +313,7 @@ class ArenaRun:
         level = Level(object(), "the start of the app")
         self.levels.enter(level)
         try:
-            with session_lifespan(app, self.apps.loop):
+            with session_lifespan(app):
                 self._known.find_engines()
         except LifespanError as error:
             return error.what
@@ -400,7 +400,9 @@ class ArenaRun:
                 error, self.ledger.ended_connections
             )
             or _explanations.no_connection_left(error)
-            or _explanations.bound_to_another_loop(error)
+            or _explanations.bound_to_another_loop(
+                error, has_session_lifespan=self.config.lifespan == "session"
+            )
         )
         if not words and kind_of_error(error) == "no table":
             words = self._missing_schema()

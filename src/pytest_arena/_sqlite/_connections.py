@@ -220,16 +220,14 @@ class SQLiteConnections:
         """Replace the file's name, and set a factory that guards the statements."""
         handles: list[SQLiteHandle] = []
         database, uri = _database(cargs, cparams)
-        prepare = sql.be_as_in_memory
-        if sql.file_of(database, uri=uri):
-            prepare = sql.leave_wal_alone
+        is_memory = not sql.file_of(database, uri=uri)
 
         def made(connection: sqlite3.Connection) -> None:
             raw = raw_of(connection)
             if raw is not None:
                 handles[:] = [SQLiteHandle.to(raw)]
-                if target is not None:
-                    prepare(raw)
+                if target is not None and is_memory:
+                    sql.be_as_in_memory(raw)
 
         def opened(dbapi_connection: object) -> OpenConnection | None:
             if not handles:

@@ -1,7 +1,4 @@
-"""Digests of a database, and rows that differ.
-
-Both read a database by SQL. The restore methods read and write bytes, so digests can check them.
-"""
+"""Digests of a database, and rows that differ."""
 
 # ruff: noqa: S608 - names are written by _quoted() alone
 
@@ -10,7 +7,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,9 +17,6 @@ from pytest_arena._values import SCHEMA, TableRows
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
-
-    from pytest_arena._sqlite._restore import FileSnapshot
-    from pytest_arena._sqlite._sql import OwnConnection
 
     Execute = Callable[[str], sqlite3.Cursor]
 
@@ -37,23 +30,12 @@ _HIDDEN = 1
 _GENERATED = 2
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class Moment:
-    """A point in time, for a comparison with a later moment.
-
-    ``version`` is ``Restorer.state_number`` and the data version of the file at this time.
-    """
-
-    snapshot: FileSnapshot
-    version: tuple[int, int]
-
-
 def _quoted(name: str) -> str:
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
 
 
-def content(file: Path) -> dict[str, str]:
+def digests(file: Path) -> dict[str, str]:
     """Return a digest of each object in a database, read by a new connection.
 
     Equal digests mean equal content. A table's digest covers the multiset of its rows, with their
@@ -65,21 +47,14 @@ def content(file: Path) -> dict[str, str]:
 
     Example::
 
-        content(Path("live.db"))
+        digests(Path("live.db"))
         # {"table orders": "3 rows, …", "sequence orders": "4", "definition of table orders": "…",
         #  "user_version": "7"}
-
-    Raises:
-        Busy: a connection commits now.
-        FileFailure: SQLite cannot read the file.
     """
-    try:
-        with closing(sql.open_control(file)) as connection, connection.reading():
-            # A text may not be UTF-8, so its bytes are read. The tuple is never equal to a blob.
-            connection.text_factory = lambda raw: ("text", raw)
-            return dict(_digests(connection.cursor().execute))
-    except sqlite3.DatabaseError as error:
-        raise sql.lock_or_failure(error) from error
+    with closing(sql.open_own(file)) as connection, sql.reading(connection):
+        # A text may not be UTF-8, so its bytes are read. The tuple is never equal to a blob.
+        connection.text_factory = lambda raw: ("text", raw)
+        return dict(_digests(connection.execute))
 
 
 def _digests(execute: Execute) -> Iterator[tuple[str, str]]:
@@ -120,7 +95,7 @@ def _digest_of_rows(execute: Execute, table: str) -> str:
             total += _digest(row)
             count += 1
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_ERROR:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
             raise
         return f"not to be read: {error}"
     return f"{count} rows, {total:x}"
@@ -133,37 +108,33 @@ def _digest(value: object) -> int:
 
 
 class _Table(NamedTuple):
-    """A table in one of the two files."""
+    """A table in one of the two databases."""
 
     columns: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     has_rowid: bool = True
     is_virtual: bool = False
-    app_collations: frozenset[str] = frozenset()
 
 
 _MISSING = _Table()
 
 
-def changed_rows(
-    before: Path, after: Path, *, limit: int | None = None
-) -> list[TableRows]:
-    """Compare two files that no connection writes to. Return the net changes of each table.
+def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
+    """Compare the contents of two databases. Return the net changes of each table.
 
     For a virtual table this compares the rows of a SELECT. If the table's extension is not loaded
     here, it compares the shadow tables. It omits columns that a function of the app generates.
     Changes of the schema are last: rows of "the schema" with one column, "changed".
-    Cost: SQLite reads both files. Python reads the rows that differ, and whole virtual tables.
-
-    Raises:
-        FileFailure: one of the files is no database.
+    Cost: SQLite reads both. Python reads the rows that differ, and whole virtual tables.
     """
     changed = []
-    with closing(sql.open_memory()) as connection:
+    with closing(sql.open_own()) as connection:
         # An app may store text that is not UTF-8.
         connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
-        connection.execute(f"ATTACH ? AS {_BEFORE}", (sql.unchanging(before),))
-        connection.execute(f"ATTACH ? AS {_AFTER}", (sql.unchanging(after),))
+        for side, content in ((_BEFORE, before), (_AFTER, after)):
+            connection.execute(f"ATTACH ':memory:' AS {side}")
+            if content:
+                connection.deserialize(content, name=side)
         old_tables = _tables(connection, _BEFORE)
         new_tables = _tables(connection, _AFTER)
         for name in sorted({*old_tables, *new_tables}):
@@ -179,7 +150,7 @@ def changed_rows(
     return changed
 
 
-def _schema_changes(connection: OwnConnection) -> Iterator[str]:
+def _schema_changes(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
     old = _definitions(connection, _BEFORE)
     new = _definitions(connection, _AFTER)
@@ -198,7 +169,9 @@ def _schema_changes(connection: OwnConnection) -> Iterator[str]:
         yield f"PRAGMA user_version = {new_version}"
 
 
-def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], str]:
+def _definitions(
+    connection: sqlite3.Connection, side: str
+) -> dict[tuple[str, str], str]:
     """Return the definitions in a file by kind and name, without SQLite's internal tables."""
     shadows, _ = _listed_tables(connection, side)
     rows = connection.execute(
@@ -212,7 +185,7 @@ def _definitions(connection: OwnConnection, side: str) -> dict[tuple[str, str], 
     }
 
 
-def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
+def _tables(connection: sqlite3.Connection, side: str) -> dict[str, _Table]:
     """Return the tables of a file by name.
 
     SQLite 3.37 and later list the shadow tables, which this omits. Earlier versions do not.
@@ -226,20 +199,20 @@ def _tables(connection: OwnConnection, side: str) -> dict[str, _Table]:
     for name, definition in definitions.fetchall():
         if name in shadows:
             continue
-        # A generated column may use a collation, so collations are defined first.
-        collations = _app_collations(connection, definition)
+        _define_collations(connection, definition)
         columns, key = _columns_and_key(connection, side, name)
         tables[name] = _Table(
             columns,
             key,
             has_rowid=name not in without_rowid,
             is_virtual=definition.upper().startswith("CREATE VIRTUAL"),
-            app_collations=collations,
         )
     return tables
 
 
-def _listed_tables(connection: OwnConnection, side: str) -> tuple[set[str], set[str]]:
+def _listed_tables(
+    connection: sqlite3.Connection, side: str
+) -> tuple[set[str], set[str]]:
     """Return the names of a file's shadow tables, and of its tables without a rowid."""
     shadows = set()
     without_rowid = set()
@@ -252,28 +225,26 @@ def _listed_tables(connection: OwnConnection, side: str) -> tuple[set[str], set[
     return shadows, without_rowid
 
 
-def _app_collations(connection: OwnConnection, definition: str) -> frozenset[str]:
-    """Return the app's collations in a table, and define them on a connection.
+def _define_collations(connection: sqlite3.Connection, definition: str) -> None:
+    """Define the app's collations in a table. SQLite cannot read an index without its collation.
 
-    SQLite cannot read an index without its collation. With the collations that this function
-    defines, all texts are equal, so that SQLite finds each row.
+    An index may be in another order than a collation here has. Then SQLite does not find some rows.
+    ``net`` removes the rows that were not found in both databases.
     """
-    used = {match[2].lower() for match in _COLLATION.finditer(definition)}
-    collations = used - _BUILT_IN_COLLATIONS
-    for collation in collations:
-        connection.create_collation(collation, lambda _a, _b: 0)
-    return frozenset(collations)
+    for match in _COLLATION.finditer(definition):
+        if match[2].lower() not in _BUILT_IN_COLLATIONS:
+            connection.create_collation(match[2], lambda _a, _b: 0)
 
 
 def _columns_and_key(
-    connection: OwnConnection, side: str, table: str
+    connection: sqlite3.Connection, side: str, table: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the readable columns of a table, and the columns of its primary key."""
     columns = []
     key = {}
     try:
         info = connection.execute(f"PRAGMA {side}.table_xinfo({_quoted(table)})")
-    except sql.FileFailure:  # the table's extension is not loaded here
+    except sqlite3.Error:  # the table's extension is not loaded here
         return (), ()
     for _, column, _, _, _, place_in_key, hidden in info.fetchall():
         if place_in_key:
@@ -288,23 +259,23 @@ def _columns_and_key(
 
 
 def _is_computable(
-    connection: OwnConnection, side: str, table: str, column: str
+    connection: sqlite3.Connection, side: str, table: str, column: str
 ) -> bool:
     """Return whether SQLite can generate a column without a function of the app."""
     query = f"SELECT {_quoted(column)} FROM {side}.{_quoted(table)} LIMIT 0"
     try:
         connection.execute(query)
-    except sql.FileFailure:
+    except sqlite3.Error:
         return False
     return True
 
 
 def _changed_rows_of(
-    connection: OwnConnection, name: str, old: _Table, new: _Table
+    connection: sqlite3.Connection, name: str, old: _Table, new: _Table
 ) -> TableRows:
     differing = None
     if old == new and not new.is_virtual:
-        with suppress(sql.FileFailure, sqlite3.DatabaseError):  # a collation of the app
+        with suppress(sqlite3.Error):  # a collation of the app
             differing = _differing_rows(connection, name, new)
     columns = tuple(dict.fromkeys([*new.columns, *old.columns]))
     if differing is None:
@@ -325,7 +296,7 @@ def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
 
 
 def _differing_rows(
-    connection: OwnConnection, name: str, table: _Table
+    connection: sqlite3.Connection, name: str, table: _Table
 ) -> list[list[Row]] | None:
     """Return, for each file, the rows that differ from the row at the same place in the other file.
 
@@ -363,14 +334,12 @@ def _same_place(table: _Table) -> str:
             if name not in columns:
                 return f"x.{name} = y.{name}"
         return ""
-    if table.app_collations:
-        return ""
     key = map(_quoted, table.key)
     return " AND ".join(f"x.{column} = y.{column}" for column in key)
 
 
 def _all_rows(
-    connection: OwnConnection,
+    connection: sqlite3.Connection,
     side: str,
     name: str,
     table: _Table,

@@ -91,8 +91,6 @@ def _guard(core: Core, connection: sqlite3.Connection) -> None:
     if isinstance(connection, GuardedConnection):
         connection.arena_guard(core)
         return
-    if isinstance(connection, sql.OwnConnection):
-        return
 
     def authorize(action: int, name: str | None, *_: object) -> int:
         if action != sqlite3.SQLITE_ATTACH:

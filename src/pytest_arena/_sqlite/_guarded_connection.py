@@ -42,7 +42,6 @@ _LONG_STATEMENT = 5_000
 _ATTACH_OR_VACUUM = re.compile(r"\b(attach|vacuum)\b", re.IGNORECASE)
 _ATTACH_WORD = re.compile(r"\battach\b", re.IGNORECASE)
 _MAKES = re.compile(r"\s*CREATE\s", re.IGNORECASE)
-_SETS_JOURNAL_MODE = re.compile(r"journal_mode\s*[=(]", re.IGNORECASE)
 _ATTACH = re.compile(
     r"""
       (?P<start> (?: \s | \ufeff | --[^\n]*\n | /\*.*?\*/ )* ATTACH \b \s*
@@ -436,8 +435,6 @@ def _run_setting(
     if connection.arena_settings is not None:
         statement = _statement(args, kwargs)
         connection.arena_note_settings(())
-        if _SETS_JOURNAL_MODE.search(statement):
-            sql.note_switched(connection)
         if "case_sensitive_like" in statement.lower():  # SQLite cannot read it back
             connection.arena_note_change()
     with connection.arena_turn:
@@ -571,11 +568,10 @@ def replace_attached(
     if match is None:
         return statement
     try:
-        with closing(sql.open_memory()) as memory:
-            rows = memory.execute(
-                f"SELECT {match['file']}", parameters or ()
-            ).fetchall()
-    except (sql.FileFailure, sqlite3.Error, sqlite3.Warning):
+        with closing(sql.open_own()) as memory:
+            execute: Any = memory.execute  # it raises for a wrong type
+            rows = execute(f"SELECT {match['file']}", parameters or ()).fetchall()
+    except (sqlite3.Error, sqlite3.Warning):
         return statement
     if len(rows) != 1 or len(rows[0]) != 1:
         return statement

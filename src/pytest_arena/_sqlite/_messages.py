@@ -102,6 +102,17 @@ def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
     )
 
 
+def too_old(version: str) -> IsolationError:
+    """Return the error for an SQLite library that cannot copy a database into memory."""
+    return IsolationError(
+        f"SQLite {version} of this Python cannot copy a database into memory",
+        why="pytest-arena keeps the content that it restores after a test in memory",
+        cause="an SQLite before 3.36, or one that was built without sqlite3_serialize",
+        fix="a Python with SQLite 3.36 or later:\n"
+        'python -c "import sqlite3; print(sqlite3.sqlite_version)"',
+    )
+
+
 def _refused(
     what: str, why: str, fix: str, *, kind: type[RefusedError] = ProductionDatabaseError
 ) -> RefusedError:

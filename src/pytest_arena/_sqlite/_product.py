@@ -23,6 +23,7 @@ from pytest_arena._product import (
     check_isolation,
 )
 from pytest_arena._sqlite import FACTS
+from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._sqlite._home import Home, kept_file
@@ -48,6 +49,8 @@ class SQLite(WithoutPolicies):
     )
 
     def __init__(self, core: Core, config: Config) -> None:
+        if not hasattr(sqlite3.Connection, "serialize"):
+            raise messages.too_old(sqlite3.sqlite_version)
         self._core = core
         self._config = config
         self._home = Home()
@@ -106,12 +109,11 @@ class SQLite(WithoutPolicies):
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, which is always ``copy``."""
         del uses
-        note = self._core.ledger.note
         if self._config.isolation == "rollback":
-            note(_ROLLBACK_IS_COPY)
+            self._core.ledger.note(_ROLLBACK_IS_COPY)
         else:
             check_isolation(self._config, FACTS.isolations, self.shown)
-        return Copy(Path(database.file), content, note=note)
+        return Copy(Path(database.file), content)
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Return why a level cannot have an isolation, "" if SQLite has it."""

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
@@ -22,6 +22,9 @@ _LOCKS = frozenset(
 )
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+# The journal mode in a file's header: https://sqlite.org/fileformat.html#the_database_header
+_MODE = slice(18, 20)
+_ROLLBACK_JOURNAL = b"\1\1"
 
 
 def opens_for_writing(name: object, flags: int | None, live: Path) -> bool:
@@ -101,13 +104,12 @@ def whole_or_none(file: Path) -> Iterator[Path]:
         raise
 
 
-def identity(file: Path) -> tuple[int, int] | None:
-    """Return the device and inode of the file at a path, None without a file. Costs 1-2 µs."""
+def inode(file: Path | str) -> int:
+    """Return the inode number of the file at a path, 0 without a file. Costs 1-2 µs."""
     try:
-        status = os.stat(file)  # noqa: PTH116 - called for each level: a third of Path's time
+        return os.stat(file).st_ino  # noqa: PTH116 - called for each level: a third of Path's time
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return 0
 
 
 def remove_file(live: Path) -> None:
@@ -117,143 +119,32 @@ def remove_file(live: Path) -> None:
             os.unlink(f"{live}{ending}")  # noqa: PTH108 - half of Path's time
 
 
-class Busy(Exception):
-    """Another connection holds a lock on the file."""
+def open_own(path: Path | str = MEMORY) -> sqlite3.Connection:
+    """Open a connection of pytest-arena, for any thread.
 
-
-class FileFailure(Exception):
-    """SQLite cannot read or write the file: a full disk, a deleted file, or no database."""
-
-
-class OwnConnection(sqlite3.Connection):
-    """A connection of pytest-arena, which the guard does not check.
-
-    pytest-arena does not call ``sqlite3.connect``, because a test or a tracer may replace it.
+    pytest-arena does not call ``sqlite3.connect``, because a test or a tracer may replace it. The
+    connection does not wait for locks, because a lock after a test is a leak. It does not sync,
+    because no test database has to survive a power cut.
     """
-
-    def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Execute a statement, as ``sqlite3.Connection.execute`` does.
-
-        Raises:
-            Busy: another connection holds a lock. This does not wait for the lock.
-            FileFailure: any other error.
-        """
-        try:
-            return super().execute(statement, parameters)
-        except sqlite3.DatabaseError as error:
-            raise lock_or_failure(error) from error
-
-    def number(self, statement: str) -> int:
-        """Return the number that a statement selects. Raises as ``execute``."""
-        number: int = self.execute(statement).fetchone()[0]
-        return number
-
-    def data_version(self) -> int:
-        """Return a number that changes when *another* connection, of any process, commits.
-
-        Costs 2-5 µs. This connection's writes do not change it:
-        https://sqlite.org/pragma.html#pragma_data_version
-
-        Raises:
-            Busy: a writer is committing.
-        """
-        version: int = self.execute("PRAGMA data_version").fetchone()[0]
-        return version
-
-    def schema_version(self) -> int:
-        """Return the schema cookie, by which a connection knows whether its schema is stale.
-
-        Raises:
-            Busy: a writer is committing.
-        """
-        return self.number("PRAGMA schema_version") & 0xFFFFFFFF
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the write lock, so that no other connection has an open write transaction.
-
-        The block ends with COMMIT, because ROLLBACK drops the page cache.
-
-        Raises:
-            Busy: another connection holds the write lock.
-        """
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            try:
-                self.execute("COMMIT")
-            except (Busy, FileFailure):
-                # With a rollback journal, even an empty commit waits for readers.
-                if self.in_transaction:
-                    self.execute("ROLLBACK")
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Prevent other connections from reading and writing a file without a log.
-
-        The block ends with ROLLBACK, because the caller may have changed the file without SQLite.
-
-        Raises:
-            Busy: another connection reads or writes.
-        """
-        self.execute("BEGIN EXCLUSIVE")
-        try:
-            yield
-        finally:
-            self.execute("ROLLBACK")
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Keep a read transaction open, so that no commit changes the content.
-
-        Raises:
-            Busy: a writer is committing.
-        """
-        self.execute("BEGIN")
-        try:
-            self.execute("PRAGMA schema_version").fetchall()
-            yield
-        finally:
-            self.execute("COMMIT")
-
-    def copy_into(self, target: "OwnConnection") -> None:
-        """Replace the content of the target's file, in place, for every open connection.
-
-        SQLite's online backup increases the change counter and the schema cookie, so that other
-        connections drop their caches.
-
-        Raises:
-            Busy: a reader or a writer holds a lock on the target.
-        """
-
-        def give_up(status: int, _remaining: int, _total: int) -> None:
-            # Connection.backup() would retry for ever.
-            if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-                raise Busy("database is locked")
-
-        try:
-            self.backup(target, progress=give_up, sleep=0)
-        except sqlite3.DatabaseError as error:
-            raise lock_or_failure(error) from error
-
-    def copy_to_file(self, file: Path) -> None:
-        """Copy a database into one file without side files, in any journal mode.
-
-        Raises:
-            Busy: a writer is committing.
-            FileFailure: the copy failed, for example because the disk is full.
-        """
-        with whole_or_none(file), closing(open_control(file)) as single:
-            self.copy_into(single)
-            single.execute("PRAGMA journal_mode = DELETE")
+    connection = sqlite3.Connection(
+        path, isolation_level=None, timeout=0, check_same_thread=False
+    )
+    if path != MEMORY:
+        connection.execute("PRAGMA synchronous = OFF")
+    return connection
 
 
-def lock_or_failure(error: sqlite3.DatabaseError) -> Busy | FileFailure:
-    """Return ``Busy`` for a lock of another connection, ``FileFailure`` for another error."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    kind = Busy if code & 0xFF in _LOCKS else FileFailure
-    return kind(str(error))
+def open_copy(content: bytes) -> sqlite3.Connection:
+    """Open a database in memory that has this content."""
+    memory = open_own()
+    if content:
+        memory.deserialize(content)
+    return memory
+
+
+def is_locked(error: BaseException) -> bool:
+    """Return whether SQLite has raised an error because of another connection's lock."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKS
 
 
 def is_full(error: BaseException) -> bool:
@@ -266,67 +157,44 @@ def is_full(error: BaseException) -> bool:
     return False
 
 
-def is_refused(error: FileFailure) -> bool:
-    """Return whether SQLite refuses to write to the file although no connection locks it."""
-    return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
-
-
-def open_control(path: Path) -> OwnConnection:
-    """Open pytest-arena's connection to a live file.
-
-    The connection does not wait for locks, because a lock after a test is a leak. It does not sync,
-    because no test database has to survive a power cut.
-
-    Raises:
-        Busy: another connection has locked the whole file.
-        FileFailure: SQLite cannot open the file, or the file is no database.
-    """
+@contextmanager
+def reading(connection: sqlite3.Connection) -> Iterator[None]:
+    """Keep a read transaction open, so that no commit changes the content."""
+    connection.execute("BEGIN")
     try:
-        control = OwnConnection(
-            path, isolation_level=None, timeout=0, check_same_thread=False
-        )
-    except sqlite3.DatabaseError as error:
-        raise lock_or_failure(error) from error
-    try:
-        control.execute("PRAGMA synchronous = OFF")
-    except (Busy, FileFailure):
-        control.close()
-        raise
-    return control
+        connection.execute("PRAGMA schema_version").fetchall()
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
-def unchanging(path: Path) -> str:
-    """Return the URI of a file that no connection writes to."""
-    return f"file:{quote(str(path))}?mode=ro&immutable=1"
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """Hold the write lock, so that no other connection has an open write transaction.
 
-
-def open_snapshot(path: Path) -> OwnConnection:
-    """Open a file that no connection writes to, without locks and without side files."""
-    return OwnConnection(unchanging(path), uri=True, check_same_thread=False)
-
-
-def open_memory() -> OwnConnection:
-    """Open an empty database, for any thread."""
-    return OwnConnection(
-        MEMORY, uri=True, isolation_level=None, check_same_thread=False
-    )
-
-
-@cache
-def write_nothing(folder: Path) -> Path:
-    """Return an empty database file, the first content of each memory database."""
-    file = folder / "~nothing"  # no other database has this name
-    with closing(open_memory()) as memory:
-        memory.copy_to_file(file)
-    return file
-
-
-def leave_wal_alone(connection: sqlite3.Connection) -> None:
-    """Make a connection never copy the log into the file, which no fast method can undo.
-
-    Without a log this has no effect. It takes no lock. The app may set another value later.
+    The block ends with COMMIT, because ROLLBACK drops the page cache.
     """
-    sqlite3.Connection.execute(connection, "PRAGMA wal_autocheckpoint = 0").close()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            # With a rollback journal, even an empty commit waits for readers.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def read_content(connection: sqlite3.Connection) -> bytes:
+    """Return the content of a database as the bytes of a file without a write-ahead log."""
+    with reading(connection):
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            return b""
+        content = connection.serialize()
+    if content[_MODE] == _ROLLBACK_JOURNAL:
+        return content
+    return content[: _MODE.start] + _ROLLBACK_JOURNAL + content[_MODE.stop :]
 
 
 def be_as_in_memory(connection: sqlite3.Connection) -> None:
@@ -336,8 +204,8 @@ def be_as_in_memory(connection: sqlite3.Connection) -> None:
 
 def finish_file(source: Path, target: Path) -> None:
     """Copy a database file and the content of its side files into one file."""
-    with closing(open_control(source)) as control:
-        control.copy_to_file(target)
+    with closing(open_own(source)) as control, whole_or_none(target):
+        target.write_bytes(read_content(control))
 
 
 def main_file(dbapi_connection: Any) -> str:
@@ -385,23 +253,6 @@ _RARE_SETTINGS = (
 )
 _NOT_READ = ("not read",)
 _TEMP = 1  # the number of the database that has the temporary tables
-
-
-# The files whose journal mode a statement may have set. Statements of new connections do not count.
-_switched: set[str] = set()
-
-
-def note_switched(connection: sqlite3.Connection) -> None:
-    """Note that a statement may have set the journal mode of a connection's file."""
-    _switched.add(main_file(connection))
-
-
-def take_switched(file: Path) -> bool:
-    """Return whether a file's journal mode may have been set since the last call."""
-    name = str(file)
-    is_switched = name in _switched
-    _switched.discard(name)
-    return is_switched
 
 
 _HAS_VIRTUAL_TABLES = """

@@ -1,5 +1,6 @@
 """SQLite's templates: files in the user's cache."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -29,12 +30,13 @@ from pytest_arena._product import (
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guarded_connection import split_script
 from pytest_arena._sqlite._home import Home, written_at
-from pytest_arena._sqlite._live_file import is_whole
 from pytest_arena.errors import TemplateError
 
 _LOCK_SECONDS = 600  # longer than a build takes
 _UNUSED_SECONDS = 14 * 24 * 3600
 _FILE = "template.sqlite"
+_HEADER_SIZE = 100
+_LARGEST_PAGE = 65536  # this size does not fit into two bytes, so SQLite writes 1
 _LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 
@@ -81,17 +83,19 @@ class FileTarget:
         """Return whether the build has created a table."""
         if not self.path.exists():
             return False
-        with closing(sql.open_control(self.path)) as control:
-            query = "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
-            return control.number(query) > 0
+        with closing(sql.open_own(self.path)) as control:
+            query = "SELECT 1 FROM sqlite_master WHERE type = 'table'"
+            return control.execute(query).fetchone() is not None
 
     def is_being_written(self) -> bool:
         """Return whether a connection holds the write lock."""
-        with closing(sql.open_control(self.path)) as control:
+        with closing(sql.open_own(self.path)) as control:
             try:
-                with control.writing():
+                with sql.writing(control):
                     return False
-            except sql.Busy:
+            except sqlite3.OperationalError as error:
+                if not sql.is_locked(error):
+                    raise
                 return True
 
     def remove(self) -> None:
@@ -160,7 +164,15 @@ class FileTemplates:
 
     def is_whole(self, template: Template[Path]) -> bool:
         """Return whether the file has all its pages. The disk may have been full."""
-        return is_whole(template.content)
+        # https://sqlite.org/fileformat.html#the_database_header
+        with template.content.open("rb") as file:
+            header = file.read(_HEADER_SIZE)
+            size = file.seek(0, os.SEEK_END)
+        page_size = int.from_bytes(header[16:18])
+        if page_size == 1:
+            page_size = _LARGEST_PAGE
+        pages = int.from_bytes(header[28:32])
+        return size == page_size * pages
 
     def used(self, template: Template[Path]) -> None:
         """Note the use of a template by its manifest's modification time."""

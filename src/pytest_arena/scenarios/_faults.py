@@ -6,10 +6,10 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._login import is_logging_in
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pytest_arena._ledger import Request
 
 KINDS = ("wrong", "empty", "500", "more")
 """The faults of an answer, in the order in which they are tried.
@@ -20,9 +20,13 @@ KINDS = ("wrong", "empty", "500", "more")
 - ``more``: each list of a JSON answer has its items twice.
 """
 _ERROR = 500
-_ERROR_BODY = b"Internal Server Error"
 _BODILESS = {204, 304}
-_BODY_HEADERS = ("content-length", "content-encoding", "transfer-encoding", "trailer")
+_BODY_HEADERS = {
+    b"content-length",
+    b"content-encoding",
+    b"transfer-encoding",
+    b"trailer",
+}
 
 
 def wrong(value: Any) -> Any:
@@ -92,56 +96,28 @@ class FaultyRequests:
         finally:
             self.is_active = False
 
-    def _is_planned(self, request: Request) -> bool:
-        """Count a request of the test. Return whether its answer is to be broken."""
-        if not self.is_active or request.is_login:
-            return False
-        self._number += 1
-        return self._number - 1 == self._at and request.method != "WEBSOCKET"
-
     async def enter(
-        self, entry: Any, call: Any, scope: Any, receive: Any, send: Any
+        self, _entry: object, call: Any, scope: Any, receive: Any, send: Any
     ) -> None:
         """Call an app for a request, with the fault if this is its request."""
-        if not self._is_planned(entry.request):
+        if not self.is_active or is_logging_in():
+            await call(scope, receive, send)
+            return
+        number = self._number
+        self._number += 1
+        if number != self._at or scope["type"] == "websocket":
             await call(scope, receive, send)
         elif self._kind == "500":
             await self._fail(send)
         else:
             await call(scope, receive, self._breaking(send))
 
-    def wsgi(self, entry: Any, call: Any) -> Any:
-        """Return the WSGI app to call for a request, with the fault if this is its request."""
-        return self._broken_wsgi(call) if self._is_planned(entry.request) else call
-
-    def _broken_wsgi(self, call: Any) -> Any:
-        def broken(environ: Any, start_response: Any) -> list[bytes]:
-            if self._kind == "500":
-                self.is_applied = True
-                start_response(
-                    "500 INTERNAL SERVER ERROR", [("Content-Type", "text/plain")]
-                )
-                return [_ERROR_BODY]
-            started: list[Any] = []
-
-            def start(*arguments: Any) -> None:
-                started[:] = arguments
-
-            body = b"".join(call(environ, start))
-            changed = broken_body(self._kind, body)
-            self.is_applied |= changed != body
-            status, headers = started[:2]
-            kept = [pair for pair in headers if pair[0].lower() not in _BODY_HEADERS]
-            start_response(status, [*kept, ("Content-Length", str(len(changed)))])
-            return [changed]
-
-        return broken
-
     async def _fail(self, send: Any) -> None:
         self.is_applied = True
+        body = b"Internal Server Error"
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         start = {"type": "http.response.start", "status": _ERROR, "headers": headers}
-        await _send_whole(send, start, _ERROR_BODY)
+        await _send_whole(send, start, body)
 
     def _breaking(self, send: Any) -> Any:
         """Return a ``send`` that sends another body with the headers of the answer."""
@@ -174,7 +150,7 @@ class FaultyRequests:
 async def _send_whole(send: Any, start: Any, body: bytes) -> None:
     headers = []
     for name, value in start.get("headers", ()):
-        if name.decode().lower() not in _BODY_HEADERS:
+        if name.lower() not in _BODY_HEADERS:
             headers.append((name, value))
     if start["status"] not in _BODILESS:
         headers.append((b"content-length", str(len(body)).encode()))

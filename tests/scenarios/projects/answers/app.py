@@ -60,7 +60,3 @@ async def rename(dancer_id: int, name: str, db=Depends(get_db)):
     dancer.name = name
     await db.commit()
     HOOKS.get("renamed", str)()
-
-
-async def seed(session):
-    session.add(Dancer(name="Sand"))

@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 from app import HOOKS, Dancer, app, get_db, maker
+from giving import give_error, give_status
 from pytest_arena import inserted
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -76,13 +77,3 @@ check_names = has_name
 
 def fill(into, values):
     into.extend(values)
-
-
-def give_error(test):
-    answer = test.http.get("/dancers")
-    if answer.is_error:
-        test.error = answer.text
-
-
-def give_status(test):
-    test.given_away = test.http.get("/dancers").status_code

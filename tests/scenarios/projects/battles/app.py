@@ -71,7 +71,3 @@ async def end_all():
         for battle in await session.scalars(select(Battle)):
             battle.status = "ENDED"
         await session.commit()
-
-
-async def seed(session):
-    session.add(Judge(name="Ann"))

@@ -1,0 +1,7 @@
+"""The row of all tests."""
+
+from app import Dancer
+
+
+async def seed(session):
+    session.add(Dancer(name="Sand"))
