@@ -149,13 +149,9 @@ def judge(
         is_sabotaged,
         tuple(
             f"scenarios.lock: no specification has {key!r}"
-            for key in _stale(lock, specification)
+            for key in sorted(lock.keys() - specification.by_key.keys())
         ),
     )
-
-
-def _stale(lock: Lock, specification: Specification) -> list[str]:
-    return [key for key in lock if key not in specification.by_key]
 
 
 def _is_enough(scenario: ScenarioSpec, status: Status) -> bool:
@@ -201,7 +197,10 @@ def _verdict(
     if sabotage.get("result") == "unnoticed":
         return Status.HOLLOW, sabotage["why"]
     if is_sabotaged:
-        return Status.ASSERTED, sabotage.get("why", "there was no answer to break")
+        why = "there was no answer to break"
+        if attempt["facts"]["requests"]:
+            why = "its answers were not broken"  # such as by a process that died
+        return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
 
 
@@ -228,8 +227,8 @@ def what_is_lacking(
 
 def _is_prepared(facts: Json) -> bool:
     requests = facts["requests"]
-    has_role = any(request["role"] for request in requests)
-    return bool(facts["seeded"]) or has_role or len(requests) > 1
+    is_by_request = len(requests) > 1 or any(request["role"] for request in requests)
+    return bool(facts["seeded"]) or is_by_request
 
 
 def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool) -> str:

@@ -14,7 +14,7 @@ from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios._specs import ScenarioSpec, canonical, row_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import pytest
 
@@ -209,11 +209,3 @@ def identifier(column: str) -> str:
 def needs_seed(scenario: ScenarioSpec) -> bool:
     """Return whether a scenario has a Given that rows or a login must fulfil."""
     return bool(scenario.kinds("given")) and NO_SEED not in scenario.tags
-
-
-def unmapped(
-    scenarios: Iterable[ScenarioSpec], mapped: Iterable[str]
-) -> list[ScenarioSpec]:
-    """Return the scenarios that no test names."""
-    keys = {*mapped}
-    return [scenario for scenario in scenarios if scenario.key not in keys]

@@ -44,6 +44,7 @@ _SENT = "arena_scenario"
 _PHASES = ("setup", "call", "teardown")
 _LONGEST = 300  # characters of a reason
 _WORST_FIRST = ("failed", "skipped", "passed")
+_LISTS = ("collectonly", "setuponly", "setupplan")
 _FAILED = 1  # pytest's exit statuses
 _USAGE = 4
 _BROKEN = (3, 4)  # an internal error, a usage error
@@ -183,13 +184,13 @@ class Scenarios:
         """Note that tests will run, or write stubs in place of running them."""
         folder = self._config.option.arena_scenarios_stubs
         if not folder:
-            self._is_run = True
+            option = self._config.option
+            self._is_run = not any(getattr(option, name, False) for name in _LISTS)
             return None
         if session.testsfailed:
             return None  # pytest reports the files that could not be collected
         lines = write_stubs(self.specification, self._tests, Path(folder), self._config)
         self._print(["", *lines])
-        self._is_run = False
         return True
 
     # One test.

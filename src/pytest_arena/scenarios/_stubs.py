@@ -16,7 +16,6 @@ from pytest_arena.scenarios._markers import (
     marker,
     needs_seed,
     quoted,
-    unmapped,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def write_stubs(
     New tests are added at the end of an existing file. No existing line changes.
     """
     mapped = {key for keys in tests.values() for key in keys}
-    missing = unmapped(specification.scenarios, mapped)
+    missing = [each for each in specification.scenarios if each.key not in mapped]
     lines = []
     for feature, group in groupby(missing, lambda scenario: scenario.feature):
         path = _path(folder, feature)
