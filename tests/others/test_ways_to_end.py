@@ -146,12 +146,12 @@ async def test_ends(client):
 """
 
 BROKEN_SUMMARY = """
-from pytest_arena import plugin
+from pytest_arena import _hooks
 
 def summarize(*args):
     raise RuntimeError("the server is gone")
 
-plugin.summarize = summarize
+_hooks.summarize = summarize
 """
 
 
