@@ -92,10 +92,7 @@ def test_after_it(test_client):
 
 def test_loops_and_threads_pitfall_005_068_082_083(example: Example) -> None:
     """P2, P5: a connection held over loops works; a lock held at the end is ended, and named."""
-    calm = example.change(
-        "pytest.ini", "pythonpath", "    ignore::pytest.PytestWarning\npythonpath"
-    )
-    run = calm.with_files(test_it=LOOPS).run()
+    run = example.with_files(test_it=LOOPS).run("-Wignore::pytest.PytestWarning")
     run.expect(status=1, passed=6, errors=1)
     run.says("ConnectionLeak: the test ended with an open transaction")
     # The line that began the transaction, or the one that wrote in it.

@@ -25,7 +25,6 @@ from alembic import context
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-# A migration that fails leaves no open connection in a pool.
 engine = create_engine(os.environ["SHOP_URL"], poolclass=NullPool)
 with engine.connect() as connection:
     context.configure(connection=connection, transaction_per_migration=True)
