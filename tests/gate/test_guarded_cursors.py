@@ -71,7 +71,7 @@ def test_arguments_are_handed_on_as_they_came(connection):
 
 def test_arguments_of_an_attach_are_handed_on_too(connection):
     connection.cursor(Bare).execute(sql="ATTACH '' AS bare")
-    connection.cursor(Tagged).execute("ATTACH ? AS tagged", values=("",), tag="attached")
+    connection.cursor(Tagged).execute("ATTACH '' AS tagged", tag="attached")
     connection.cursor(Django).execute("ATTACH '' AS django")
     names = [row[1] for row in connection.execute("PRAGMA database_list")]
     assert names == ["main", "bare", "tagged", "django"]

@@ -293,57 +293,6 @@ def test_altered_connections_are_dropped_quietly_pitfall_132_002(tmp_path: Path)
         example.run("-p", "no:randomly").expect(passed=119)
 
 
-SWITCHED = """
-import pytest
-from app import add, engine, names, text
-from sqlalchemy import event
-
-@event.listens_for(engine, "connect")
-def connected(connection, _):
-    connection.execute("PRAGMA journal_mode = DELETE").fetchall()
-
-def switch():
-    with engine.connect() as connection:
-        connection.execute(text("PRAGMA journal_mode = WAL")).all()
-        connection.commit()
-
-def mode():
-    with engine.connect() as connection:
-        return connection.scalar(text("PRAGMA journal_mode"))
-
-@pytest.mark.parametrize("turn", range(3))
-def test_turns_the_log_on(turn):
-    assert mode() == "delete"
-    switch()
-    add(engine, "in the log")
-    assert mode() == "wal"
-
-def test_of_its_own_connection():
-    engine.dispose()
-    add(engine, "mine")
-    assert (mode(), names(engine)) == ("delete", ["mine"])
-
-@pytest.fixture(scope="module")
-def log():
-    switch()
-
-@pytest.mark.parametrize("turn", range(2))
-def test_below_a_fixture(log, turn):
-    add(engine, "one")
-    assert names(engine) == ["one"]
-
-def test_after_it():
-    assert mode() == "delete"
-"""
-
-
-@pytest.mark.slow
-def test_the_journal_mode_is_taken_back_pitfall_132(tmp_path: Path) -> None:
-    """What a test has switched is as it was, also where each connection sets it."""
-    run = small_example(tmp_path, test_switched=SWITCHED).run("-p", "no:randomly")
-    run.expect(passed=7).never_says("a new file has replaced it")
-
-
 AT_START_UP = """
 from contextlib import asynccontextmanager
 

@@ -497,32 +497,32 @@ ATTACHED = (
         asyncio.run(main())
         """,
     ),
-    redirected(
+    refused(
         "attach_on_an_engine",
         """
         made = create_engine("sqlite:///attaching.db")
         @event.listens_for(made, "connect")
         def attach_it(dbapi_connection, entry):
-            dbapi_connection.execute(f"ATTACH '{file}' AS x")
+            dbapi_connection.execute(f"ATTACH '{file}' AS x")  # here
         with made.begin() as connection:
             connection.execute(text("CREATE TABLE IF NOT EXISTS x.attacks (a)"))
         """,
     ),
-    redirected(
+    refused(
         "attach_on_memory",
         """
         with create_engine("sqlite://").begin() as connection:
-            connection.exec_driver_sql("ATTACH ? AS x", (file,))
+            connection.exec_driver_sql("ATTACH ? AS x", (file,))  # here
             connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS x.attacks (a)")
         """,
     ),
-    redirected(
+    refused(
         "attach_on_an_async_engine",
         """
         async def main():
             made = create_async_engine("sqlite+aiosqlite:///attaching.db")
             async with made.begin() as connection:
-                await connection.execute(text("ATTACH :file AS x"), {"file": file})
+                await connection.execute(text("ATTACH :file AS x"), {"file": file})  # here
                 await connection.execute(text("CREATE TABLE IF NOT EXISTS x.attacks (a)"))
             await made.dispose()
         asyncio.run(main())

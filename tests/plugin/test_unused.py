@@ -2,65 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.example import Example
-
-NO_LOCKS = """
-import errno
-import fcntl
-
-asked, own = [], fcntl.fcntl
-
-def refuses(descriptor, command, argument=0):
-    if command in {fcntl.F_OFD_GETLK, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW}:
-        asked.append(command)
-        raise OSError(errno.EINVAL, "Invalid argument")
-    return own(descriptor, command, argument)
-
-fcntl.fcntl = refuses
-"""
-
-USES_AND_DOES_NOT = """
-import no_locks
-import pytest
-from sqlalchemy import create_engine
-
-@pytest.fixture(scope="module", autouse=True)
-def journal():
-    engine = create_engine("sqlite:///dev.db")
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = {mode}")
-    engine.dispose()
-
-def test_uses_the_database(test_client):
-    assert test_client.post("/dancers/Ruby").is_success
-
-def test_asks_for_nothing():
-    pass
-
-def test_asks_for_nothing_either():
-    assert bool(no_locks.asked) is {is_asked}
-
-def test_starts_as_ever(test_client):
-    assert test_client.get("/dancers").json() == ["Sand"]
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="nobody asks for such locks elsewhere")
-@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-def test_a_kernel_without_locks_of_descriptors_is_asked_in_vain(
-    mode: str, example: Example
-) -> None:
-    """As gVisor's: https://github.com/google/gvisor/issues/5264."""
-    test = USES_AND_DOES_NOT.format(mode=mode, is_asked=mode == "WAL")
-    example.with_files(no_locks=NO_LOCKS, test_it=test).run("-p", "no_locks").expect(passed=4)
-
 
 KEPT = """
 import sqlite3
@@ -97,7 +44,7 @@ def of_the_guarded_class():
 
 def attached():
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("ATTACH ? AS live", (live(),))
+    connection.execute(f"ATTACH '{live()}' AS live")
     return connection
 
 def cursor_that_outlives_its_connection():

@@ -165,25 +165,6 @@ class Databases:
             return replace(target, is_passing=True)
         return target
 
-    def ensure_attached_target(
-        self, attached: RequestedDatabase, beside: ConnectTarget | None
-    ) -> ConnectTarget | None:
-        """Return the target of a database that a connection to ``beside`` attaches."""
-        file = attached.name
-        if self._is_over(file) or self.known.is_never_replaced(file):
-            return None
-        if beside is not None and beside.key in self.known.by_key:
-            # The driver of the main database opens the file.
-            dialect = self.known.by_key[beside.key].dialect
-            attached = replace(attached, dialect=dialect())
-        database = self.known.register(attached)
-        database.attach()
-        build = self.build()
-        if build is not None:
-            return build.target_of(database)
-        self.ensure_content(database)
-        return database.target
-
     def _is_over(self, name: str) -> bool:
         """Return whether the run has ended and an outer run without pytest-arena continues.
 
@@ -465,7 +446,7 @@ class Databases:
             return True
         if self.levels or database is self.known.primary:
             return False
-        if database.key.kind == "expected" or database.is_the_runs or database.attached:
+        if database.key.kind == "expected" or database.is_the_runs:
             return False
         # On a server, any later engine may request it by its name.
         if not database.file or self._is_exported(database):

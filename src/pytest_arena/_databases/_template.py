@@ -465,7 +465,7 @@ class RunningBuild:
             f"the build of {self.database.name} connects to another database of the app: "
             f"{other.name}",
             why="each database of the app has a separate template with a separate build",
-            cause=f"{self.options} also works on another engine, or attaches a file",
+            cause=f"{self.options} also works on another engine",
             fix="\n".join(fix),
         )
 

@@ -264,17 +264,6 @@ class Core(Protocol):
     def refuse_in_build(self, requested: RequestedDatabase) -> None:
         """Refuse a connection whose product differs from the database that the caller builds."""
 
-    def ensure_attached_target(
-        self, attached: RequestedDatabase, beside: ConnectTarget | None
-    ) -> ConnectTarget | None:
-        """Return the target of a database that a connection to ``beside`` attaches.
-
-        Return None if pytest-arena does not redirect it.
-
-        Raises:
-            ArenaError: the database may not be attached.
-        """
-
     def target_at(self, file: str) -> ConnectTarget | None:
         """Return the target of a connection that has opened this file, or None."""
 
@@ -382,9 +371,6 @@ class Handle(Protocol):
 
     def end(self) -> None:
         """Close the connection of a dropped database."""
-
-    def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return the targets of the databases that it has attached."""
 
     def session(self, dbapi_connection: object) -> object:
         """Return a value that changes with the settings of the session, None if unknown.
@@ -505,7 +491,6 @@ class Database:
     # The content of a template that was found or built before the test, in a tuple.
     prepared: tuple[object] | None = None
     busy: bool = False  # whether its content is being created
-    attached: bool = False  # whether a connection to another database has attached it
     login: ServerLogin | None = None  # the first login in an engine's URL
     is_only_named: bool = False  # whether a variable names it, and no engine of the app
     level: object = None  # in which it was created, None after a wider level began
@@ -523,10 +508,6 @@ class Database:
     def target(self) -> ConnectTarget:
         """The present target of its connections."""
         return self.product.target(self)
-
-    def attach(self) -> None:
-        """Note that a connection to another database has attached it."""
-        self.attached = True
 
     def name_by_engine(self, login: ServerLogin | None) -> None:
         """Note that an engine of the app names it, and the engine's login."""

@@ -267,10 +267,6 @@ class ServerHandle(Generic[RecordT]):
         del seconds
         return nullcontext(enter_result=True)
 
-    def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return nothing: a connection to a server has one database."""
-        return ()
-
 
 def driver_connection(dbapi_connection: object) -> Any:
     """Return the driver's connection inside SQLAlchemy's adapted connection."""

@@ -116,10 +116,6 @@ class SQLiteHandle:
         """Close the connection. If it is bound to another thread, it ends with that thread."""
         self._call(sqlite3.Connection.close, otherwise=None, busy=None)
 
-    def attached(self) -> tuple[ConnectTarget, ...]:
-        """Return the test's databases that the connection has attached."""
-        return getattr(self.reference(), "arena_targets", ())
-
     def note_checkout(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
         """Return the count of changed rows."""
         return self.changes()

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import make_url
-
 from pytest_arena._interpreter import on_audit_events
 from pytest_arena._origin import logical_stack
-from pytest_arena._product import RequestedDatabase
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guarded_connection import (
@@ -66,20 +63,9 @@ class EngineFactory:
         connection: sqlite3.Connection = make(database, *args, **kwargs)
         _guard(core, connection)
         if isinstance(connection, GuardedConnection):
-            connection.arena_serve(
-                partial(_target_of_attached, core, self.target),
-                core.ledger.made_table if self.target else None,
-            )
+            connection.arena_serve(core.ledger.made_table if self.target else None)
         self.made(connection)
         return connection
-
-
-def _target_of_attached(
-    core: Core, beside: ConnectTarget | None, file: str
-) -> ConnectTarget | None:
-    dialect = make_url("sqlite://").get_dialect()
-    attached = RequestedDatabase(dialect(), "sqlite", file)
-    return core.ensure_attached_target(attached, beside)
 
 
 def _guard(core: Core, connection: sqlite3.Connection) -> None:
@@ -145,7 +131,7 @@ def _place(core: Core, connection: GuardedConnection, database: object) -> None:
         return
     if core.is_inside(file):
         target = core.target_at(file)
-        connection.arena_serve(partial(_target_of_attached, core, target))
+        connection.arena_serve()
         if target is not None:
             connection.arena_watch_writes(target.file)
     else:

@@ -6,7 +6,7 @@ import os
 import re
 import sqlite3
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cache, cached_property, lru_cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,10 @@ from pytest_arena._sqlite import _sql as sql
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_arena._product import ConnectTarget, Core
+    from pytest_arena._product import Core
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import RefusedError
 
-    # A sequence, a mapping, or another object for the app's cursor class.
-    Parameters = object
     Run = Callable[..., object]
     Runner = Callable[
         ["GuardedConnection", Run, tuple[object, ...], dict[str, object]], object
@@ -40,17 +38,7 @@ _CACHED_STATEMENTS = 500
 _LONG_STATEMENT = 5_000
 
 _ATTACH_OR_VACUUM = re.compile(r"\b(attach|vacuum)\b", re.IGNORECASE)
-_ATTACH_WORD = re.compile(r"\battach\b", re.IGNORECASE)
 _MAKES = re.compile(r"\s*CREATE\s", re.IGNORECASE)
-_ATTACH = re.compile(
-    r"""
-      (?P<start> (?: \s | \ufeff | --[^\n]*\n | /\*.*?\*/ )* ATTACH \b \s*
-        (?: DATABASE \b \s* )? )
-      (?P<file> .+ )
-      (?P<end> (?: \s | (?<=[)'"]) ) AS \b \s* \S+ \s* )
-    """,
-    re.IGNORECASE | re.DOTALL | re.VERBOSE,
-)
 
 
 def _in_turn(method: Callable[..., object], turn: str = "arena_turn") -> Any:
@@ -83,9 +71,8 @@ def _noting_change(method: Callable[..., object]) -> Any:
 class GuardedConnection(sqlite3.Connection):
     """The connection that ``sqlite3.connect`` returns. Its cursors read each statement.
 
-    On an engine's connection, ATTACH attaches the test's file in place of the app's file. On other
-    connections, pytest-arena refuses ATTACH of a file of the app. A statement of another cursor
-    cannot attach files, because SQLite's limit of attached files is 0.
+    pytest-arena refuses ATTACH of a file of the app. A statement of another cursor cannot attach
+    files, because SQLite's limit of attached files is 0.
     """
 
     # The defaults are for a connection that was opened before the gate.
@@ -95,9 +82,7 @@ class GuardedConnection(sqlite3.Connection):
     # The real path of a file that no engine used when the connection was opened.
     arena_outside: str | None = None
     arena_made_table: Callable[[float, float], None] | None = None
-    # Returns the test's database that replaces a file.
-    arena_find: Callable[[str], ConnectTarget | None] | None = None
-    arena_targets: tuple[ConnectTarget, ...] = ()  # the attached databases of the test
+    arena_is_on_test = False  # whether the connection is open on a test's database
     arena_authorizer: Callable[..., int] | None = None  # the app's callback
     # Rare settings when last read. None: the connection is new. (): a statement may have set one.
     arena_settings: tuple[object, ...] | None = None
@@ -143,17 +128,11 @@ class GuardedConnection(sqlite3.Connection):
         sqlite3.Connection.setlimit(self, sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
     def arena_serve(
-        self,
-        find: Callable[[str], ConnectTarget | None],
-        made_table: Callable[[float, float], None] | None = None,
+        self, made_table: Callable[[float, float], None] | None = None
     ) -> None:
-        """Attach the test's files from now on. The connection is open on a test's file."""
-        self.arena_find = find
+        """Note that the connection is open on a test's database."""
+        self.arena_is_on_test = True
         self.arena_made_table = made_table
-
-    def arena_attach(self, target: ConnectTarget) -> None:
-        """Note a database of the test before the connection attaches it."""
-        self.arena_targets = (*self.arena_targets, target)
 
     def arena_note_settings(self, settings: tuple[object, ...]) -> None:
         """Note the rare settings that were read now. (): a statement may have set one."""
@@ -444,14 +423,27 @@ def _run_setting(
 def _run_attaching(
     connection: GuardedConnection, run: Run, args: Any, kwargs: Any
 ) -> object:
-    """Run statements that may attach files, with the test's files in place of the app's."""
+    """Run statements that may attach files. SQLite's authorizer gets each file before.
+
+    VACUUM INTO also attaches the file that it writes.
+    """
     core = connection.arena_core
     if core is None:
         return run(*args, **kwargs)
-    attaching = _Attaching(core, connection)
-    args, kwargs = attaching.replace_files(args, kwargs)
     own = connection.arena_authorizer
-    sqlite3.Connection.set_authorizer(connection, attaching.authorize)
+    refusals: list[RefusedError] = []
+
+    def authorize(action: int, name: str | None, *rest: object) -> int:
+        if action == sqlite3.SQLITE_ATTACH:
+            refusal = _refusal_of(core, connection, name)
+            if refusal is not None:
+                refusals.append(core.ledger.refused(refusal))
+                return sqlite3.SQLITE_DENY
+        if own:
+            return own(action, name, *rest)
+        return sqlite3.SQLITE_OK
+
+    sqlite3.Connection.set_authorizer(connection, authorize)
     limit = partial(
         sqlite3.Connection.setlimit, connection, sqlite3.SQLITE_LIMIT_ATTACHED
     )
@@ -460,89 +452,27 @@ def _run_attaching(
         with connection.arena_turn:
             return run(*args, **kwargs)
     except sqlite3.Error:
-        if attaching.refusal is not None:
-            raise attaching.refusal from None  # instead of SQLite's "not authorized"
+        if refusals:
+            raise refusals[0] from None  # instead of SQLite's "not authorized"
         raise
     finally:
         limit(0)
         sqlite3.Connection.set_authorizer(connection, own)
 
 
-class _Attaching:
-    """One execution of statements that may attach files.
-
-    It replaces the files in ATTACH statements that it can read. Then SQLite's authorizer gets each
-    file before SQLite attaches it, also the file that VACUUM INTO writes.
-    """
-
-    def __init__(self, core: Core, connection: GuardedConnection) -> None:
-        self._core = core
-        self._connection = connection
-        self._replaced: set[str] = set()
-        self._is_vacuum = False
-        self.refusal: RefusedError | None = None
-
-    def replace_files(
-        self, args: tuple[object, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
-        """Return the arguments of ``execute``, with the test's files in place of the app's."""
-        values = [*args, *kwargs.values()]
-        parameters = values[1] if len(values) > 1 else ()
-        self._is_vacuum = not _ATTACH_WORD.search(values[0])
-        script = ""
-        for statement in split_script(values[0]):
-            script += replace_attached(statement, parameters, self._replace)
-        if script != values[0] and parameters:
-            values[1] = ()  # the name of the file is a literal now
-        values[0] = script
-        named = dict(zip(kwargs, values[len(args) :], strict=True))
-        return tuple(values[: len(args)]), named
-
-    def _replace(self, name: str) -> str:
-        """Return the name of the file to attach in place of ``name``.
-
-        Raises:
-            RefusedError: the file belongs to the app, and no file of the test replaces it.
-        """
-        file = sql.file_of(name)
-        find = self._connection.arena_find
-        target = find(file) if file and find is not None else None
-        if target is not None:
-            self._connection.arena_attach(target)
-            name = sql.renamed(name, target.file, uri=sql.is_read_only(name, uri=True))
-        elif _belongs_to_app(self._core, file):
-            raise self._core.ledger.refused(messages.attached(file))
-        self._replaced.add(name)
-        return name
-
-    def authorize(self, action: int, name: str | None, *rest: object) -> int:
-        """Forbid SQLite to attach a file outside. Otherwise call the app's authorizer."""
-        if action == sqlite3.SQLITE_ATTACH:
-            refusal = self._refusal_of(name)
-            if refusal is not None:
-                self.refusal = self._core.ledger.refused(refusal)
-                return sqlite3.SQLITE_DENY
-        own = self._connection.arena_authorizer
-        if own:
-            return own(action, name, *rest)
-        return sqlite3.SQLITE_OK
-
-    def _refusal_of(self, name: str | None) -> RefusedError | None:
-        if name is None:  # an expression, which SQLite has not evaluated yet
-            return messages.attached_unread()
-        file = sql.file_of(name)
-        if _belongs_to_app(self._core, file):
-            if self._is_vacuum:
-                return messages.vacuumed_into(file)
-            return messages.attached(file)
-        if self._core.files.is_of_earlier_run(file):
-            self._core.files.register_opened(file)
-        is_engines = self._connection.arena_find is not None
-        if self._is_vacuum or not is_engines or name in self._replaced:
-            return None
-        if is_outside(self._core, file):
-            return messages.attached_unread()
-        return None
+def _refusal_of(
+    core: Core, connection: GuardedConnection, name: str | None
+) -> RefusedError | None:
+    """Return why a connection may not attach a file, None if it may."""
+    if name is None:  # a parameter or an expression, which SQLite has not evaluated yet
+        return messages.attached_unread()
+    file = sql.file_of(name)
+    if core.files.is_of_earlier_run(file):
+        core.files.register_opened(file)
+    is_outside_test = connection.arena_is_on_test and is_outside(core, file)
+    if is_outside_test or _belongs_to_app(core, file):
+        return messages.attached(file)
+    return None
 
 
 def split_script(script: str) -> Iterator[str]:
@@ -554,31 +484,6 @@ def split_script(script: str) -> Iterator[str]:
             yield statement
             statement = ""
     yield statement
-
-
-def replace_attached(
-    statement: str, parameters: Parameters, replace: Callable[[str], str]
-) -> str:
-    """Return an ATTACH statement with another file as a literal. Return other statements unchanged.
-
-    If the file cannot be evaluated, return the statement unchanged. Then the authorizer refuses it.
-    """
-    body = statement.rstrip().removesuffix(";")
-    match = _ATTACH.fullmatch(body)
-    if match is None:
-        return statement
-    try:
-        with closing(sql.open_own()) as memory:
-            execute: Any = memory.execute  # it raises for a wrong type
-            rows = execute(f"SELECT {match['file']}", parameters or ()).fetchall()
-    except (sqlite3.Error, sqlite3.Warning):
-        return statement
-    if len(rows) != 1 or len(rows[0]) != 1:
-        return statement
-    value = rows[0][0]
-    name = os.fsdecode(value) if isinstance(value, bytes) else str(value or "")
-    literal = replace(name).replace("'", "''")
-    return f"{match['start']}'{literal}'{match['end']}{statement[len(body) :]}"
 
 
 def is_outside(core: Core, file: str) -> bool:

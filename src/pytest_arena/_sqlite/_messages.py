@@ -28,13 +28,13 @@ def production_file(file: str) -> RefusedError:
 
 
 def attached(file: str) -> RefusedError:
-    """Return the error for an ATTACH of the app's file on a connection without an engine."""
+    """Return the error for an ATTACH or VACUUM INTO of a file outside of the tests."""
     return _refused(
-        f"ATTACH of {file}, which is no test database",
-        "pytest-arena replaces the files that the app's engine attaches. This connection is not "
-        "the engine's, so its changes would stay in the app's data",
-        "attach it on the app's engine, or on a connection to arena.url. If tests may reach this "
-        f"file:\narena_allow = {file}",
+        f"ATTACH or VACUUM INTO of {file}, which is no test database",
+        "pytest-arena cannot redirect the statement to a test's database. Its changes would stay "
+        "in that file",
+        "open the file by an engine, or use a file in tmp_path. If tests may reach this file:\n"
+        f"arena_allow = {file}",
     )
 
 
@@ -42,8 +42,8 @@ def attached_unseen(file: str) -> RefusedError:
     """Return the error for an ATTACH on a connection whose statements cannot be read."""
     return _refused(
         f"ATTACH of {file or 'a file'}, on a connection that a function as factory= has opened",
-        "pytest-arena cannot read the statements of this connection, so it cannot attach the "
-        "test's file instead. The changes would stay in the app's data",
+        "pytest-arena cannot read the statements of this connection. The changes would stay in "
+        "the app's data",
         "give sqlite3.connect or the engine a class as factory=, not a function",
     )
 
@@ -52,17 +52,8 @@ def attached_unread() -> RefusedError:
     """Return the error for an ATTACH whose file pytest-arena cannot read in the statement."""
     return _refused(
         "ATTACH of a file that pytest-arena cannot read in the statement",
-        "the file may have the app's data, and pytest-arena cannot attach the test's file instead",
-        "write ATTACH 'file.db' AS name, or bind the file by ? or :file",
-    )
-
-
-def vacuumed_into(file: str) -> RefusedError:
-    """Return the error for a VACUUM INTO that would write a file of the app."""
-    return _refused(
-        f"VACUUM INTO {file}, a database file of the app",
-        "the file has or will have the app's data",
-        "write a file in tmp_path instead",
+        "the file may have the app's data",
+        "write the file as a text: ATTACH 'file.db' AS name",
     )
 
 
