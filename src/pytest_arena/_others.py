@@ -3,7 +3,7 @@
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,17 +23,6 @@ def own_function(item: object) -> tuple[object, str, Any]:
     if hypothesis:
         return hypothesis, "inner_test", hypothesis.inner_test
     return item, "obj", function
-
-
-@contextmanager
-def replaced_function(item: Any, function: Callable[..., object]) -> Iterator[None]:
-    """Replace the function of a test in this block."""
-    original = item.obj
-    item.obj = function
-    try:
-        yield
-    finally:
-        item.obj = original
 
 
 def _fixtures_of(item: object) -> dict[str, Any]:

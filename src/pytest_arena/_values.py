@@ -258,19 +258,6 @@ class Address:
             return self.host
         return f"{self.host}:{self.port}"
 
-    @property
-    def distinction(self) -> str:
-        """The part that no address outside of the tests has.
-
-        Behind a proxy the database may be the user's, so its name does not distinguish it. A URL
-        quotes the slashes of the proxy's path, so the last part of the path is the distinction.
-        """
-        _, is_proxy, number = self.host.rpartition(PROXY_FOLDER)
-        if not is_proxy:
-            return self.database
-        folder = number.partition("/")[0]
-        return f"{PROXY_FOLDER}{folder}"
-
     def as_(self, login: ServerLogin) -> "Address":
         """Return the same database with another login."""
         return replace(self, user=login.user, password=login.password)

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from pytest_arena import _ledger
 from pytest_arena._app._app_run import AppRun
-from pytest_arena._app._entry import AppWatcher, OpenRequest
+from pytest_arena._app._entry import OpenRequest
 
 
 class Open(Protocol):
@@ -51,7 +51,7 @@ class Diary:
     ended: list[_ledger.Request] = field(default_factory=list)
     opened: list[OpenRequest] = field(default_factory=list)
     refusal: Exception | None = None
-    app_watcher: AppWatcher | None = None
+    faults: list[Any] = field(default_factory=list)
     late_work: None = None
 
     async def aprepare_request(self) -> None:

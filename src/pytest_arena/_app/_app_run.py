@@ -161,15 +161,6 @@ class AppRun:
             raise _app_errors.no_login(role)
         return Login(self._login, role=role, path=self._login_path)
 
-    @property
-    def logged_in(self) -> int:
-        """The number of clients with a role."""
-        number = 0
-        for client in (*self._clients, *self._test_clients):
-            if client._arena_login is not None:  # noqa: SLF001 - ours, of another file
-                number += 1
-        return number
-
     async def ajoin(self) -> None:
         """Wait until the app is up. Async clients call this before each request."""
         if self._is_closed:

@@ -57,15 +57,6 @@ _PATIENCE = 1.0  # seconds for a websocket's handler to end after its client has
 _STEP = 0.0002  # seconds
 
 
-class AppWatcher(Protocol):
-    """Called around each request to an app. Only runs with scenarios have one."""
-
-    async def enter(
-        self, entry: Entry, call: ASGIApp, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Call an app for a request."""
-
-
 class Answer(Protocol):
     """Notes when the app sends an answer. The request's commits should come before."""
 
@@ -79,7 +70,8 @@ class Answer(Protocol):
 class Hooks(Protocol):
     """Methods that are called around each request of a test."""
 
-    app_watcher: AppWatcher | None
+    # Functions that call the app for a request, and may break it.
+    faults: list[Callable[..., Any]]
 
     @property
     def late_work(self) -> Work | None:
@@ -349,14 +341,13 @@ async def enter(
     send = _noting(entry, send)
     if scope["type"] == "websocket":
         call = functools.partial(_call_for_websocket, entry, call)
+    for enter_with_fault in hooks.faults:
+        call = functools.partial(enter_with_fault, call)
     error = None
     with entry.inside():
         entry.begin()
         try:
-            if hooks.app_watcher is None:
-                await call(scope, receive, send)
-            else:
-                await hooks.app_watcher.enter(entry, call, scope, receive, send)
+            await call(scope, receive, send)
         except BaseException as raised:
             error = raised
             entry.fail(raised)

@@ -14,11 +14,6 @@ from pytest_arena.errors import ArenaError
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-def is_logging_in() -> bool:
-    """Return whether the current task or thread is logging a client in."""
-    return bool(LOGINS.get())
-
-
 class Login:
     """The login of one client, before its first request.
 

@@ -2,7 +2,6 @@
 
 import configparser
 import os
-import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,15 +39,6 @@ def read_project(*, database: str | None = None) -> Config:
         root=path.parent if path else Path.cwd(),
         file=path,
     )
-
-
-def read_setting(name: str) -> tuple[str, ...]:
-    """Return the words of a setting of pytest."""
-    _, values = pytest_file()
-    value = values.get(name, "")
-    if isinstance(value, list):
-        return tuple(map(str, value))
-    return tuple(shlex.split(str(value)))
 
 
 def pytest_file() -> tuple[Path | None, Mapping[str, object]]:

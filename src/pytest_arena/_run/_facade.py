@@ -17,6 +17,7 @@ from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, running_loop
 from pytest_arena._product import Held
+from pytest_arena._run._faults import Fault
 from pytest_arena._run.leaks._late_work import lines_of_error
 from pytest_arena._values import counted
 from pytest_arena.errors import (
@@ -397,6 +398,24 @@ class Arena(Generic[S]):
                 f"max_statements({count!r}): the most statements, as a number from 0"
             )
         return StatementLimit(self, self._observer, count)
+
+    def fault(self, kind: str, *, at: int = 0) -> Fault:
+        """Break one request of a block. It is the first, or the one of this number from 0.
+
+        Websockets count, and their commits can fail. Logins do not count. The kinds are:
+
+        - ``500``: the app is not called, and the answer is an error.
+        - ``wrong``: each value of a JSON answer is another one of its type. An answer that is no
+          JSON has no body.
+        - ``empty``: a JSON answer is an empty object, list or text.
+        - ``more``: each list of a JSON answer has its items twice.
+        - ``commit``: each commit of the app's engines raises SQLAlchemy's ``OperationalError``.
+
+        Raises:
+            AssertionError: at the end of the block, if nothing was broken.
+            ConfigError: there is no such kind.
+        """
+        return Fault(self._run.faults, kind, at)
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:

@@ -90,6 +90,7 @@ class ArenaRun:
         )
         self.moments = Moments(self.databases)
         self.serials = count(1)
+        self.faults: list[Callable[..., Any]] = []
         self._process = os.getpid()
         # Whether a note says that the app writes in the tests' sessions.
         self._has_noted_sharing = False
@@ -143,7 +144,6 @@ class ArenaRun:
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
-        app_watcher = self.watcher.app_watcher if self.watcher else None
         self.current.test = RunningTest(
             plan,
             next(self.serials),
@@ -152,7 +152,7 @@ class ArenaRun:
             self.moments,
             self.gate,
             self.ledger,
-            app_watcher=app_watcher,
+            faults=self.faults,
             askers=self._askers,
             client_options=client_options,
             checkouts=self.connections.checkouts,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._app_state import AppState
-    from pytest_arena._app._entry import AppWatcher, OpenRequest
+    from pytest_arena._app._entry import OpenRequest
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._pending import PendingObjects
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 class Watcher(Protocol):
     """Observes tests, and may run a test again. Only runs with scenarios have one."""
-
-    @property
-    def app_watcher(self) -> AppWatcher:
-        """The object whose methods are called around each request to an app."""
 
     @property
     def is_repeating(self) -> bool:
@@ -206,7 +202,7 @@ class RunningTest:
     moments: Moments
     gate: Gate
     ledger: Ledger
-    app_watcher: AppWatcher | None = None
+    faults: list[Callable[..., Any]] = field(default_factory=list)
     # The test that first made a request which sent a statement, by method and path.
     askers: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     # Returns the value of the fixture `client_options`.

@@ -15,7 +15,6 @@ import _pytest.assertion.rewrite as rewriting
 
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._values import Stage, counted
-from pytest_arena.scenarios._faults import FaultyRequests
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
@@ -110,17 +109,13 @@ class Recorder:
         self.counts_rows = counts_rows
         """Whether a reader sees the numbers of rows. To count them takes 1 to 3 ms a test."""
         self.record: Record | None = None
-        self.app_watcher = FaultyRequests()
+        self.is_repeating = False
+        """Whether the running test is repeated and not reported."""
         self.errors: list[Exception] = []
         """The errors that repeated tests would have reported."""
         self._wide: dict[object, Json] = {}  # the rows of wide fixtures, by level
 
     # Called by the run.
-
-    @property
-    def is_repeating(self) -> bool:
-        """Whether the running test is repeated and not reported."""
-        return self.app_watcher.is_active
 
     def asserted(self, place: str, text: str) -> None:
         """Record an assertion of pytest-arena that has passed, such as ``expect_changes``."""

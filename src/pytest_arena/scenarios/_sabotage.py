@@ -13,8 +13,8 @@ from unittest import mock
 import pluggy
 
 from pytest_arena import _process
+from pytest_arena._run._facade import Arena
 from pytest_arena._values import counted
-from pytest_arena.scenarios._faults import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -31,6 +31,8 @@ Json = dict[str, Any]
 # factor, with the extra seconds added.
 _TIME_FACTOR = 10
 _EXTRA_SECONDS = 10.0
+# The faults of `arena.fault`, in the order in which they are tried.
+_KINDS = ("wrong", "empty", "500", "more")
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
 _NO_BODY = {204, 301, 302, 303, 304, 307, 308}
 # The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
@@ -146,7 +148,7 @@ class Sabotage:
         if item.nodeid in self._with_subtests:
             return _unknown("pytest would report its subtests again")
         tried = self._first_noticed(item, facts["requests"])
-        self._run_again(item, "", -1, following)
+        self._run_again(item, following)
         if self._failures:
             return _unknown(f"it fails in a run without a fault: {self._failures[0]}")
         return tried
@@ -158,12 +160,14 @@ class Sabotage:
         numbers = range(max(0, len(requests) - _MOST_REQUESTS), len(requests))
         for number in reversed(numbers):
             request = requests[number]
-            for kind in KINDS:
+            for kind in _KINDS:
                 if kind != "500" and request["status"] in _NO_BODY:
                     continue
                 # With the parent as the next item, pytest keeps the wider fixtures.
-                self._run_again(item, kind, number, item.parent)
-                if not self._recorder.app_watcher.is_applied:
+                try:
+                    with Arena(self._recorder.run).fault(kind, at=number):
+                        self._run_again(item, item.parent)
+                except AssertionError:  # no answer was broken
                     continue
                 applied += 1
                 if self._is_noticed:
@@ -181,18 +185,16 @@ class Sabotage:
     def _run_again(
         self,
         item: pytest.Item,
-        kind: str,
-        number: int,
         following: pytest.Item | pytest.Collector | None,
     ) -> None:
-        """Run a test with one fault."""
+        """Run a test once more."""
         self._failures = []
         self._is_noticed = False
         self._runs += 1
         recorder = self._recorder
         recorder.errors = []
         with (
-            recorder.app_watcher.breaking(kind, number),
+            mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.aside(),
             _never_rerun(item),
         ):

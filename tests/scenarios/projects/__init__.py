@@ -59,7 +59,7 @@ class Results:
 
 def project(name: str, folder: Path) -> Example:
     """Return a project of this folder. Each run writes its files to another folder."""
-    files = {}
+    files = {"app.py": (ROOT / "battles" / "app.py").read_text(encoding="utf-8")}
     for path in (ROOT / name).rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             files[path.relative_to(ROOT / name).as_posix()] = path.read_text(encoding="utf-8")

@@ -1,24 +1,22 @@
-"""Breaks one answer of the app, to see whether a test notices it."""
+"""Breaks the answer or the commit of one request."""
 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pytest_arena._app._login import is_logging_in
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
+
+from pytest_arena._config._load import nearest
+from pytest_arena._origin import LOGINS, REQUEST, user_line
+from pytest_arena._values import counted
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-KINDS = ("wrong", "empty", "500", "more")
-"""The faults of an answer, in the order in which they are tried.
-
-- ``wrong``: each value of a JSON answer is another one of its type. Another answer has no body.
-- ``empty``: a JSON answer is an empty object, list or text.
-- ``500``: the app is not called, and the answer is an error.
-- ``more``: each list of a JSON answer has its items twice.
-"""
+_KINDS = ("wrong", "empty", "more", "500", "commit")
 _ERROR = 500
 _BODILESS = {204, 304}
 _BODY_HEADERS = {
@@ -73,47 +71,63 @@ def broken_body(kind: str, body: bytes) -> bytes:
     return body if changed == value else json.dumps(changed).encode()
 
 
-class FaultyRequests:
-    """Breaks the answer of one request of the running test."""
+class Fault:
+    """A ``with`` block in which one request is broken: see ``Arena.fault``."""
 
-    def __init__(self) -> None:
-        self.is_active = False
-        self.is_applied = False
-        self._kind = ""
-        self._at = -1
-        self._number = 0
-
-    @contextmanager
-    def breaking(self, kind: str, at: int) -> Iterator[None]:
-        """Run a test in the block with a fault at the request of a number, or with none."""
+    def __init__(self, faults: list[Callable[..., Any]], kind: str, at: int) -> None:
+        if kind not in _KINDS:
+            raise ConfigError(
+                f"arena.fault({kind!r}): no such fault",
+                why=f"the faults are {', '.join(_KINDS)}",
+                cause=str(user_line() or "arena.fault(…)"),
+                fix=f'arena.fault("{nearest(str(kind), _KINDS)}")',
+            )
+        self._is_applied = False  # whether an answer was broken or a commit has failed
+        self._faults = faults  # of the requests that the test sends
         self._kind = kind
         self._at = at
         self._number = 0
-        self.is_active = True
-        self.is_applied = False
-        try:
-            yield
-        finally:
-            self.is_active = False
+        self._request: object = None  # whose commits fail
 
-    async def enter(
-        self, _entry: object, call: Any, scope: Any, receive: Any, send: Any
-    ) -> None:
+    def __enter__(self) -> Self:
+        if self._kind == "commit":
+            event.listen(Engine, "commit", self._fail_commit)
+        self._faults.append(self.enter)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._faults.remove(self.enter)
+        if self._kind == "commit":
+            event.remove(Engine, "commit", self._fail_commit)
+        if kind is None and not self._is_applied:
+            raise AssertionError(
+                f"arena.fault({self._kind!r}, at={self._at}) broke nothing in this block, which "
+                f"sent {counted(self._number, 'request')}"
+            )
+
+    async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
-        if not self.is_active or is_logging_in():
-            await call(scope, receive, send)
-            return
-        number = self._number
-        self._number += 1
-        if number != self._at or scope["type"] == "websocket":
-            await call(scope, receive, send)
-        elif self._kind == "500":
-            await self._fail(send)
-        else:
-            await call(scope, receive, self._breaking(send))
+        is_mine = not LOGINS.get() and self._number == self._at
+        self._number += not LOGINS.get()
+        if is_mine and self._kind == "commit":
+            self._request = REQUEST.get()
+        elif is_mine and scope["type"] != "websocket":
+            if self._kind == "500":
+                await self._fail(send)
+                return
+            send = self._breaking(send)
+        await call(scope, receive, send)
+
+    def _fail_commit(self, connection: Any) -> None:
+        if self._request is not None and self._request is REQUEST.get():
+            self._is_applied = True
+            # SQLAlchemy expects that a failed commit has ended the transaction.
+            connection.dialect.do_rollback(connection.connection)
+            error = RuntimeError("arena.fault('commit')")
+            raise OperationalError("COMMIT", None, error)
 
     async def _fail(self, send: Any) -> None:
-        self.is_applied = True
+        self._is_applied = True
         body = b"Internal Server Error"
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         start = {"type": "http.response.start", "status": _ERROR, "headers": headers}
@@ -141,7 +155,7 @@ class FaultyRequests:
                 return
             is_over = True
             changed = b"" if is_stream else broken_body(self._kind, body)
-            self.is_applied |= changed != body
+            self._is_applied |= changed != body
             await _send_whole(send, start, changed)
 
         return send_broken
