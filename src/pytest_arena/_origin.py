@@ -396,9 +396,6 @@ class Work(Protocol):
     def note_failure(self, error: Exception) -> None:
         """Note an error that no code of the app retrieves."""
 
-    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Note that this work schedules a call in a loop."""
-
 
 # The `Work` to which the running code belongs, in any thread. It stays set after the test.
 WORK: ContextVar[Work | None] = ContextVar(
@@ -558,12 +555,6 @@ def is_of_wide_fixture(task: AnyTask | None) -> bool:
         return False
     context = context_of(task)
     return context.get(_IN_TASK_OF_WIDE_FIXTURE, False) and context.get(WORK) is None
-
-
-# True in the app's start-up that runs once for all tests, in a separate loop.
-IN_SESSION_LIFESPAN: ContextVar[bool] = ContextVar(
-    "arena_session_lifespan", default=False
-)
 
 
 class ThreadOwner(Protocol):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from asyncio import get_running_loop
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app import _app_errors
 from pytest_arena._app._app_state import WIDE_CLIENTS
 from pytest_arena._app._client import AsyncClient, open_async_client
-from pytest_arena._app._lifespan import Lifespan, SharedLifespan, wake_from_any_thread
+from pytest_arena._app._lifespan import AppLoop, Lifespan, SharedLifespan
 from pytest_arena._app._login import Login
-from pytest_arena._origin import WORK
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -51,6 +48,7 @@ class AppRun:
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
         state: the state of a session-wide lifespan. Clients then run no lifespan.
+        loop: the loop of that lifespan, in which the app answers.
 
     Example::
 
@@ -73,6 +71,7 @@ class AppRun:
         login: Callable[[Any, str], Any] | None = None,
         login_path: str = "",
         state: Mapping[str, object] | None = None,
+        loop: AppLoop | None = None,
     ) -> None:
         self.app = app
         self._find_hooks = find_hooks
@@ -80,11 +79,11 @@ class AppRun:
         self._lifespan: SharedLifespan | None = None
         if lifespan and state is None:
             self._lifespan = SharedLifespan(app)
-        self._has_session_lifespan = state is not None
         self._given_state = state or _NOTHING
         self._login = login
         self._login_path = login_path
-        self._portal = Portal()
+        self._session_loop = loop
+        self._sync_loop = loop or AppLoop()
         self._clients: list[AsyncClient] = []
         self._test_clients: list[Any] = []
         # The HTTP library's clients of the live server.
@@ -105,6 +104,11 @@ class AppRun:
     def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests. Each request gets a shallow copy."""
         return self._lifespan.state if self._lifespan else self._given_state
+
+    @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The loop in which the app answers async clients, None for the loop of the client."""
+        return self._session_loop.loop if self._session_loop is not None else None
 
     def new_client(
         self, *, role: str | None = None, options: Options = _NOTHING
@@ -165,8 +169,6 @@ class AppRun:
         """Wait until the app is up. Async clients call this before each request."""
         if self._is_closed:
             raise _app_errors.run_is_over()
-        if self._has_session_lifespan:
-            wake_from_any_thread(get_running_loop())
         # Check `is_up` first: it is fast, and most requests find the app running.
         if self._lifespan is not None and not self._lifespan.is_up:
             await self._lifespan.ajoin(self.hooks)
@@ -175,9 +177,7 @@ class AppRun:
         """Wait until the app is up. Return its portal, and its lifespan if this call started it."""
         if self._is_closed:
             raise _app_errors.run_is_over()
-        portal = self._portal.open(backend)
-        if self._has_session_lifespan:
-            portal.call(_wake_this_loop)
+        portal = self._sync_loop.open(backend)
         if self._lifespan is None:
             return portal, None
         return portal, self._lifespan.join(self.hooks, portal)
@@ -218,7 +218,10 @@ class AppRun:
         """
         self._is_closed = True
         with ExitStack() as stack:
-            stack.callback(self._portal.close)
+            if self._session_loop is None:
+                stack.callback(self._sync_loop.close)
+            elif self.hooks is not None:
+                stack.callback(self._session_loop.cancel, self.hooks.late_work)
             if self._lifespan:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:
@@ -226,42 +229,3 @@ class AppRun:
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # breaks a reference cycle
-
-
-async def _wake_this_loop() -> None:
-    wake_from_any_thread(get_running_loop())
-
-
-class Portal:
-    """One event loop in a thread, for all sync clients of an app.
-
-    The clients share one loop, because connections of a lifespan often work in one loop only.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._end = ExitStack()
-        self._portal: BlockingPortal | None = None
-
-    def open(self, backend: Mapping[str, Any]) -> BlockingPortal:
-        """Return the portal. Start it at the first call, with the options of `anyio.run`."""
-        from anyio.from_thread import start_blocking_portal
-
-        with self._lock:
-            if self._portal is None:
-                portal = start_blocking_portal(**backend)
-                # The thread of a wider fixture belongs to no test, even if a request starts it.
-                work = WORK.set(None)
-                try:
-                    self._portal = self._end.enter_context(portal)
-                finally:
-                    WORK.reset(work)
-                # Cancel tasks, because an open websocket or task would keep the thread for ever.
-                self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
-            return self._portal
-
-    def close(self) -> None:
-        """Stop the loop and wait for its thread. Idempotent."""
-        with self._lock:
-            self._portal = None
-            self._end.close()

@@ -31,17 +31,15 @@ from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import Hooks
 from pytest_arena._app._kind import as_asgi
 from pytest_arena._origin import (
-    IN_SESSION_LIFESPAN,
     LIFESPAN,
     OUR_TASK,
     REQUEST,
     WORK,
 )
-from pytest_arena._process import async_rest, running_loop
+from pytest_arena._process import async_rest, context_of, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextvars import Context
 
     from anyio.from_thread import BlockingPortal
 
@@ -408,81 +406,84 @@ class SharedLifespan:
                     stack.callback(lifespan.close)
 
 
-def wake_from_any_thread(loop: asyncio.AbstractEventLoop) -> None:
-    """Make ``call_soon`` of a loop wake the loop if another thread calls it.
+_ASYNCIO = {"backend": "asyncio"}
 
-    asyncio's method does not wake it. With a lifespan for the whole session, other threads do call
-    it. A request that puts a job into a queue of the lifespan calls ``call_soon`` of the lifespan's
-    loop. The worker that answers by a future calls ``call_soon`` of the test's loop.
+
+class AppLoop:
+    """One event loop in a thread, in which the app answers.
+
+    All sync clients of an app share one, because connections of a lifespan often work in one loop
+    only. One of the process has the live server, and the lifespan of the session with its app.
     """
-    is_done = isinstance(vars(loop).get("call_soon"), _WakingCallSoon)
-    # uvloop's method cannot be replaced.
-    if isinstance(loop, asyncio.BaseEventLoop) and not is_done:
-        loop.call_soon = _WakingCallSoon(loop)  # type: ignore[method-assign] # of this loop only
+
+    def __init__(self, thread_name: str = "") -> None:
+        self._thread_name = thread_name
+        self._lock = threading.Lock()
+        self._end = contextlib.ExitStack()
+        self._portal: BlockingPortal | None = None
+
+    def open(self, backend: Mapping[str, Any] = _ASYNCIO) -> BlockingPortal:
+        """Return the portal. Start it at the first call, with the options of `anyio.run`."""
+        from anyio.from_thread import start_blocking_portal
+
+        with self._lock:
+            if self._portal is None:
+                portal = start_blocking_portal(**backend)
+                # The thread of a wider fixture belongs to no test, even if a request starts it.
+                work = WORK.set(None)
+                try:
+                    self._portal = self._end.enter_context(portal)
+                finally:
+                    WORK.reset(work)
+                if self._thread_name:
+                    self._portal.call(_name_thread, self._thread_name)
+                # Cancel tasks, because an open websocket or task would keep the thread for ever.
+                self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
+            return self._portal
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        return self.open().call(get_running_loop)
+
+    def close(self) -> None:
+        """Stop the loop and wait for its thread. Idempotent."""
+        with self._lock:
+            self._portal = None
+            self._end.close()
+
+    def cancel(self, work: object) -> None:
+        """Cancel the tasks of a test's work, and wait for them."""
+        if self._portal is not None:
+            self._portal.call(_cancel, work)
 
 
-class _WakingCallSoon:
-    """Replaces the ``call_soon`` of one loop: wakes the loop if another thread calls it."""
+def _name_thread(name: str) -> None:
+    threading.current_thread().name = name
 
-    def __init__(self, loop: asyncio.BaseEventLoop) -> None:
-        self._loop = loop
-        self._call_soon = loop.call_soon
-        self._thread = threading.get_ident()
 
-    def __call__(
-        self, callback: Any, *args: object, context: Context | None = None
-    ) -> asyncio.Handle:
-        if threading.get_ident() == self._thread:
-            return self._call_soon(callback, *args, context=context)
-        work = WORK.get()
-        if work is not None:
-            work.note_call_into(self._loop)
-        context = context or copy_context()
-        wake = partial(
-            self._loop.call_soon_threadsafe, callback, *args, context=context
-        )
-        # Clear `WORK`, because the callback only wakes a task. That task's context has its work.
-        outside = copy_context()
-        outside.run(WORK.set, None)
-        here = running_loop()
-        if here is None:
-            return outside.run(wake)
-        # Wake in a later step: `asyncio.Event.set` iterates over its waiters, and a woken waiter
-        # removes itself from them.
-        return here.call_soon(wake, context=outside)
+async def _cancel(work: object) -> None:
+    tasks = [task for task in asyncio.all_tasks() if context_of(task).get(WORK) is work]
+    tasks = [task for task in tasks if task is not current_task()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await wait_for_tasks(tasks, timeout=PATIENCE / 10)
 
 
 @contextlib.contextmanager
-def session_lifespan(
-    app: ASGIApp, *, serves_tests: bool = False
-) -> Iterator[Mapping[str, object]]:
+def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, object]]:
     """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
 
-    Requests in other loops may pass work to its tasks by a queue, an event or a task group.
-    Connections and clients of the lifespan belong to its loop. An app that uses them in requests
-    needs a lifespan for each test instead.
-
-    Args:
-        app: the app.
-        serves_tests: whether tests make requests during the block, each in the test's loop.
-
     Raises:
-        LifespanError: from the app's exception. The thread has already ended.
+        LifespanError: from the app's exception.
     """
-    from anyio.from_thread import start_blocking_portal
-
-    def begin() -> Lifespan:
-        # Set here, so that only the context of the lifespan's task has it.
-        IN_SESSION_LIFESPAN.set(serves_tests)
-        wake_from_any_thread(get_running_loop())
-        return Lifespan(as_asgi(app))
-
-    with start_blocking_portal() as portal:
-        lifespan = portal.call(begin)
-        try:
-            lifespan.wait_until_up()
-            # Let the workers of the start-up reach their queues before the first request.
-            portal.call(async_rest, 0)
-            yield lifespan.state
-        finally:
-            lifespan.close()
+    portal = loop.open()
+    lifespan = portal.call(Lifespan, as_asgi(app))
+    try:
+        lifespan.wait_until_up()
+        # Let the workers of the start-up reach their queues before the first request.
+        portal.call(async_rest, 0)
+        yield lifespan.state
+    finally:
+        lifespan.close()

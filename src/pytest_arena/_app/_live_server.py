@@ -11,18 +11,18 @@ from asyncio import (
     get_running_loop,
     run_coroutine_threadsafe,
 )
-from asyncio import run as run_coroutine
+from contextlib import suppress
 from functools import cache
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import http_library
 from pytest_arena._app._entry import enter
-from pytest_arena._origin import OUR_TASK, SERVER_THREAD
+from pytest_arena._origin import OUR_TASK
 from pytest_arena._process import AnyTask, running_loop, until
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
     import httpx2 as httpx
@@ -89,8 +89,9 @@ class LiveServer(Generic[C]):
 
     __module__ = "pytest_arena"
 
-    def __init__(self, apps: Any, *, port: int = 0) -> None:
+    def __init__(self, apps: Any, *, loop: AbstractEventLoop, port: int = 0) -> None:
         self._apps: AppSource = apps
+        self.loop = loop
         # Requests that the app has not finished.
         self._open: dict[AnyTask, str] = {}
         # The tasks of requests that `drain` has cancelled.
@@ -183,23 +184,17 @@ class LiveServer(Generic[C]):
 
     def _begin(self) -> None:
         self._failure: BaseException | None = None
-        # A daemon, so that no request keeps the process alive.
-        self._thread = Thread(target=self._run, name=SERVER_THREAD, daemon=True)
-        self._thread.start()
+        self._served = run_coroutine_threadsafe(self._serve(), self.loop)
         until(lambda: self._server.started or self._failure, within=_START_SECONDS)
         if not self._server.started or self._failure is not None:
             self.close()
             raise _app_errors.server_failed(self._failure)
 
-    def _run(self) -> None:
-        try:
-            run_coroutine(self._serve())
-        except BaseException as error:  # noqa: BLE001 - uvicorn raises SystemExit
-            self._failure = error
-
     async def _serve(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = get_running_loop()
-        await self._server.serve(sockets=[self._socket])
+        try:
+            await self._server.serve(sockets=[self._socket])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises SystemExit
+            self._failure = error
 
     # A request.
 
@@ -245,7 +240,8 @@ class LiveServer(Generic[C]):
     def close(self) -> None:
         """Stop the server. Idempotent."""
         self._server.should_exit = True
-        self._thread.join(_END_SECONDS)
+        with suppress(TimeoutError):
+            self._served.result(_END_SECONDS)
         self._socket.close()
 
 

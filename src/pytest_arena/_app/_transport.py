@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import sys
-from asyncio import Event, Queue, Semaphore, create_task
-from typing import TYPE_CHECKING, Any, Protocol
+from asyncio import (
+    Event,
+    Queue,
+    Semaphore,
+    create_task,
+    run_coroutine_threadsafe,
+    wrap_future,
+)
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import Hooks, enter
@@ -13,13 +20,16 @@ from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from asyncio import AbstractEventLoop
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     import httpx2 as httpx
 
     from pytest_arena._app._kind import ASGIApp, Message, Scope
     from pytest_arena._app._login import Login
     from pytest_arena._ledger import Request
+
+_Result = TypeVar("_Result")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -38,6 +48,10 @@ class Host(Protocol):
     @property
     def hooks(self) -> Hooks | None:
         """The hooks of the request that is sent now, None outside of tests."""
+
+    @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The loop in which the app answers, None for the loop of the client."""
 
     @property
     def state(self) -> Mapping[str, object]:
@@ -76,7 +90,11 @@ class Transport:
         if hooks is not None:
             await hooks.aprepare_request()
         call = AppCall(
-            self._host.app, self._scope(request), request, raises=self._raises
+            self._host.app,
+            self._scope(request),
+            request,
+            raises=self._raises,
+            loop=self._host.loop,
         )
         await call.begin(hooks, self._role)
         return self.library.Response(
@@ -114,11 +132,18 @@ class AppCall:
     task: AnyTask
 
     def __init__(
-        self, app: ASGIApp, scope: Scope, request: httpx.Request, *, raises: bool
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        request: httpx.Request,
+        *,
+        raises: bool,
+        loop: AbstractEventLoop | None = None,
     ) -> None:
         self._app = app
         self._scope = scope
         self._raises = raises
+        self._loop = loop
         self._chunks = request.stream.__aiter__()  # type: ignore[union-attr] # an async client's
         self.request: Request | None = None  # its record
         self.opening: Message = {}  # the first message of the app
@@ -134,13 +159,33 @@ class AppCall:
 
     async def begin(self, hooks: Hooks | None, role: str | None) -> None:
         """Call the app, and wait until it answers. Raise its error."""
+        await self._in_loop(self._begin(hooks, role))
+
+    async def next(self) -> bytes | None:
+        """Return the next part of the body, None after its end. Raise the app's error."""
+        return await self._in_loop(self._next())
+
+    async def close(self) -> None:
+        """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
+        if not self._is_closing:
+            self._is_closing = True
+            await self._in_loop(self._close(is_quiet=sys.exception() is not None))
+
+    async def _in_loop(self, step: Coroutine[Any, Any, _Result]) -> _Result:
+        """Await a coroutine in the loop of the app."""
+        if self._loop is None:
+            return await step
+        return await wrap_future(run_coroutine_threadsafe(step, self._loop))
+
+    async def _begin(self, hooks: Hooks | None, role: str | None) -> None:
         self.task = create_task(self._run(hooks, role))
         self.task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()
         except BaseException:
             self.task.cancel()
-            await self.close()
+            self._is_closing = True
+            await self._close(is_quiet=True)
             raise
         if not self.opening:
             self._raise()
@@ -207,8 +252,7 @@ class AppCall:
         if self._unread % _SELDOM == 0:
             await async_rest(0)
 
-    async def next(self) -> bytes | None:
-        """Return the next part of the body, None after its end. Raise the app's error."""
+    async def _next(self) -> bytes | None:
         part = await self._parts.get()
         if part is None:
             self._parts.put_nowait(None)  # for the next call
@@ -225,11 +269,7 @@ class AppCall:
             self.request.fail(in_words(error))
         raise error
 
-    async def close(self) -> None:
-        """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
-        if self._is_closing:
-            return
-        self._is_closing = True
+    async def _close(self, *, is_quiet: bool) -> None:
         self._left.set()
         self._space.release()
         try:
@@ -243,7 +283,7 @@ class AppCall:
                 self.task.cancel()
         finally:
             self.task.cancel()
-        if sys.exception() is None:
+        if not is_quiet:
             self._raise()
 
 

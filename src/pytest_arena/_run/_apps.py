@@ -18,8 +18,9 @@ from pytest_arena._app._kind import (
     may_be_app,
     unwrapped,
 )
-from pytest_arena._app._lifespan import session_lifespan
+from pytest_arena._app._lifespan import AppLoop, session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._origin import SERVER_THREAD
 from pytest_arena._product import nothing
 from pytest_arena.errors import ConfigError, LifespanError
 
@@ -48,6 +49,8 @@ class Apps:
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
+        # The loop of the session's lifespan and of the live server.
+        self.loop = AppLoop(SERVER_THREAD)
         # The runs of wide fixtures, by the fixture that created the first client.
         self.wide_runs: dict[object, AppRun] = {}
         self.live: LiveServer | None = None
@@ -214,7 +217,7 @@ class Apps:
         if self.live is None:
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
-            self.live = LiveServer(self, port=port)
+            self.live = LiveServer(self, loop=self.loop.loop, port=port)
         return self.live
 
     def drain(self, *, is_short: bool) -> list[str]:
@@ -245,6 +248,7 @@ class Apps:
             login=self.login(),
             login_path=self._config.login,
             state=self.session_state,
+            loop=self.loop if self.session_state is not None else None,
         )
 
     def login(self) -> Callable[..., Any] | None:
@@ -262,7 +266,7 @@ class Apps:
     @contextmanager
     def session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, in a loop of a separate thread."""
-        with session_lifespan(app, serves_tests=True) as state:
+        with session_lifespan(app, self.loop) as state:
             self.session_state = state
             try:
                 yield
@@ -282,3 +286,4 @@ class Apps:
         for owner in list(self.wide_runs):
             with suppress(LifespanError):  # the summary is written
                 self.close_of(owner)
+        self.loop.close()

@@ -6,7 +6,6 @@ import ast
 import re
 import traceback
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -363,16 +362,11 @@ def connection_of_earlier_test(error: BaseException, ended: Sequence[str]) -> st
     return ""
 
 
-def bound_to_another_loop(error: BaseException, *, has_session_lifespan: bool) -> str:
-    """Explain an error of a lock, an event or a queue that another event loop has used.
-
-    ``has_session_lifespan`` says whether one lifespan, in a separate loop, serves all tests.
-    """
+def bound_to_another_loop(error: BaseException) -> str:
+    """Explain an error of a lock, an event or a queue that another event loop has used."""
     if isinstance(error, BaseExceptionGroup):
-        explain = partial(
-            bound_to_another_loop, has_session_lifespan=has_session_lifespan
-        )
-        return next(filter(None, map(explain, error.exceptions)), "")
+        explanations = map(bound_to_another_loop, error.exceptions)
+        return next(filter(None, explanations), "")
     if not (isinstance(error, RuntimeError) and _OTHER_LOOP in str(error)):
         return ""
     primitive = None
@@ -387,19 +381,13 @@ def bound_to_another_loop(error: BaseException, *, has_session_lifespan: bool) -
     named = _global_name(primitive)
     owner = f"`{named}` (asyncio.{kind})" if named else f"an asyncio.{kind}"
     fact = _BOUND_TO_LOOP.format(owner, where)
-    advice = _SESSION_LIFESPAN_ADVICE
-    if not has_session_lifespan:
-        advice = _CREATE_IN_LIFESPAN.format(kind)
-    return f"{fact}\n{advice}"
+    return f"{fact}\n{_CREATE_IN_LIFESPAN.format(kind)}"
 
 
 _OTHER_LOOP = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 {0} belongs to the event loop that used it first, most often an earlier test's
 {1} uses it in another loop"""
-_SESSION_LIFESPAN_ADVICE = """\
-arena_lifespan = session runs the lifespan in a separate loop, and requests run in the test's loop
-next: arena_lifespan = on"""
 _CREATE_IN_LIFESPAN = """\
 next: make it in the app's lifespan: app.state.name = asyncio.{0}()
 or run all tests in one loop, in pytest's configuration (pytest-asyncio):

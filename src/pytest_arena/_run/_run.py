@@ -313,7 +313,7 @@ class ArenaRun:
         level = Level(object(), "the start of the app")
         self.levels.enter(level)
         try:
-            with session_lifespan(app):
+            with session_lifespan(app, self.apps.loop):
                 self._known.find_engines()
         except LifespanError as error:
             return error.what
@@ -400,9 +400,7 @@ class ArenaRun:
                 error, self.ledger.ended_connections
             )
             or _explanations.no_connection_left(error)
-            or _explanations.bound_to_another_loop(
-                error, has_session_lifespan=self.config.lifespan == "session"
-            )
+            or _explanations.bound_to_another_loop(error)
         )
         if not words and kind_of_error(error) == "no table":
             words = self._missing_schema()

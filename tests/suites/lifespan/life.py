@@ -33,6 +33,7 @@ async def lifespan(app):
         if not await items(session):
             session.add(Order(item="start-up"))
     app.state.queue = asyncio.Queue()
+    app.state.lock = asyncio.Lock()
     async with asyncio.TaskGroup() as group:
         app.state.group = group
         worker = group.create_task(work(app.state.queue))
@@ -50,6 +51,12 @@ async def by_worker(item: str):
     answer = asyncio.get_running_loop().create_future()
     app.state.queue.put_nowait((item, answer))
     return await asyncio.wait_for(answer, 20)
+
+
+@app.post("/locked/{item}")
+async def by_lock(item: str):
+    async with app.state.lock:
+        await write(item)
 
 
 @app.post("/group/{item}")

@@ -1,5 +1,7 @@
 """Requests give work to tasks of the lifespan."""
 
+import asyncio
+
 import pytest
 from life import app
 
@@ -16,6 +18,12 @@ async def test_a_worker_answers(client, turn):
 def test_a_worker_answers_a_sync_client(test_client, turn):
     assert test_client.post("/worker/vase").json() == "vase"
     assert test_client.get("/orders").json() == ["start-up", "vase"]
+
+
+@turns
+async def test_requests_at_once_share_a_lock(client, turn):
+    await asyncio.gather(*(client.post("/locked/vase") for _ in range(4)))
+    assert (await client.get("/orders")).json() == ["start-up", *["vase"] * 4]
 
 
 @turns

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from pytest_arena._interpreter import when_imported
-from pytest_arena._origin import IN_SESSION_LIFESPAN, cause_of_connection, is_own
+from pytest_arena._origin import is_own
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._postgresql.drivers._statements import (
@@ -35,7 +35,6 @@ from pytest_arena._product._admission import (
     changed_by_app,
 )
 from pytest_arena._product._server_targets import RedirectedHost
-from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,15 +116,10 @@ class _Guard:
 
         In production the app starts once in a process. In tests it starts once for each test. If
         one test opens a pool twice, the pool raises its error, as in production.
-
-        Raises:
-            ConfigError: the pool's event loop is not the loop of the tests.
         """
         core = self._find_core()
         if core is None:
             return
-        if dialect == "psycopg_async" and IN_SESSION_LIFESPAN.get():
-            raise _pool_of_another_loop(pool)
         serial = core.serial()
         # psycopg_pool has no public method that reopens a closed pool.
         if self._pools.get(pool, serial) != serial:
@@ -385,18 +379,6 @@ def _guard_psycopg2_pools(guard: _Guard, module: ModuleType) -> None:
 
 
 def _guard_asyncpg_pools(guard: _Guard, module: ModuleType) -> None:
-    """Refuse a pool if the app's start-up creates it in another event loop than the tests'."""
-
-    def make(original: Callable[..., Any]) -> Callable[..., object]:
-        async def _async__init__(pool: object) -> object:
-            if IN_SESSION_LIFESPAN.get():
-                raise _pool_of_another_loop(pool)
-            return await original(pool)
-
-        return _async__init__
-
-    # `await pool` and `async with pool` both call `_async__init__`.
-    replace_function(module.Pool, "_async__init__", make)
     # A pool has a holder for each connection. The pool itself allows no weak references.
     _watch_growth(guard, module.PoolConnectionHolder, "connect")
 
@@ -459,15 +441,3 @@ def watch_spawned(
 _UNREAD = "pytest-arena does not check the statements that {} sends without an engine"
 
 # The guard's messages
-
-
-def _pool_of_another_loop(pool: object) -> ConfigError:
-    package = type(pool).__module__.partition(".")[0]
-    return ConfigError(
-        f"the start-up, which runs once for all tests, opens a pool of {package} "
-        f"({type(pool).__name__}): set arena_lifespan = on",
-        why="the pool belongs to the start-up's event loop. A test runs in another loop, in which "
-        "the pool's connections cannot be used",
-        cause=cause_of_connection(),
-        fix="arena_lifespan = on   (the pool is opened again for each test)",
-    )

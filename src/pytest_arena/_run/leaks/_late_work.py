@@ -87,9 +87,6 @@ class OwnWork:
     def note_failure(self, error: Exception) -> None:
         """Do nothing: only the app's work is reported."""
 
-    def note_call_into(self, _: asyncio.AbstractEventLoop) -> None:
-        """Do nothing: the test does not wait for its calls into other loops."""
-
 
 class LateWork:
     """Work that the requests of one test begin and that runs after their answers.
@@ -111,7 +108,6 @@ class LateWork:
         # Lines of work that outlasted the wait of an earlier test. No test waits for them again.
         self._endless = endless
         self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[AnyTask]] = {}
-        self._loops_elsewhere: dict[asyncio.AbstractEventLoop, None] = {}
         self._threads_before: frozenset[int] = frozenset()
         # Whether the last wait left no work, and no request was answered since.
         self._is_done = False
@@ -125,11 +121,6 @@ class LateWork:
         if not self._tasks_before:
             self._threads_before = _threads_of_others()
         self._tasks_before[loop] = WeakSet(all_tasks(loop))
-
-    def note_call_into(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Record a call into a loop in which the app does not answer."""
-        if loop not in self._tasks_before:
-            self._loops_elsewhere[loop] = None
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
@@ -165,8 +156,6 @@ class LateWork:
             if counts is not None and not counts(task):
                 continue
             lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
-        if self._loops_elsewhere:
-            lines += self._lines_elsewhere()
         threads = self.threads()
         for stack in threads.values():
             lines.append(line_of(stack[0]) or "a line that cannot be seen")
@@ -210,19 +199,6 @@ class LateWork:
         """Return the lines of unfinished work that a test may wait for, each once."""
         lines = dict.fromkeys(self.lines(counts))
         return [line for line in lines if line not in self._endless]
-
-    def _lines_elsewhere(self) -> Iterator[CodeLine | str]:
-        """Yield the lines of this work's tasks in loops in which the app does not answer.
-
-        The context of a task shows whether it belongs to this work.
-        """
-        for loop in [*self._loops_elsewhere]:
-            if loop.is_closed() or loop in self._tasks_before:
-                continue
-            for task in all_tasks(loop):
-                is_ours = context_of(task).get(WORK) is self
-                if is_ours and _may_be_in_users_code(task):
-                    yield line_of_coroutine(task.get_coro()) or _name_of(task)
 
     def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
