@@ -26,7 +26,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._config._read import Config, check_cache, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
-from pytest_arena._origin import OF_WIDE_FIXTURE, WORK
+from pytest_arena._owner import phase_of
 from pytest_arena._process import interrupted, running_loop
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
@@ -317,23 +317,20 @@ def call_test(item: pytest.Item) -> Generator[None, object, object]:
         _prepare(item.config, run)
         run.fixtures.enter_test()
     test.end_set_up()
-    previous = WORK.get()
-    WORK.set(test.late_work.own)
     try:
-        request = getattr(item, "_request", None)
-        if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
-            _use_suites_app(item, request)
-        if not test.plan.is_async:
-            return (yield)  # pytest calls the function unchanged
-        with _replace_function(item, run):
-            return (yield)
+        with phase_of(test.owner):
+            request = getattr(item, "_request", None)
+            if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
+                _use_suites_app(item, request)
+            if not test.plan.is_async:
+                return (yield)  # pytest calls the function unchanged
+            with _replace_function(item, run):
+                return (yield)
     except BaseException as error:
         # Otherwise the loop could wait for a statement for ever.
         if _others.is_interruption(error):
             run.interrupt()
         raise
-    finally:
-        WORK.set(previous)
 
 
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:
@@ -459,16 +456,13 @@ def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
     run = RUNS[item.config]
     run.current.in_teardown = True
     test = run.current.test
-    previous = WORK.get()
-    WORK.set(test.late_work.own if test else None)
     try:
-        result = yield
+        with phase_of(test.owner if test else None):
+            result = yield
     except BaseException as error:
-        WORK.set(previous)
         for leak in _settle(item, run):
             error.add_note(f"{type(leak).__name__}: {leak}")
         raise
-    WORK.set(previous)
     errors = _settle(item, run)
     if errors:
         _raise(errors)
@@ -516,31 +510,25 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
     test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"
-    work = None
-    if test is not None and not is_wide:
-        work = test.late_work.own
-    previous = WORK.get()
-    WORK.set(work)
     try:
         if is_wide:
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
         else:
-            if test is not None and not test.has_level:
-                _prepare(request.config, run)
-                run.fixtures.enter_test()
-            if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
-                item = request._pyfuncitem  # noqa: SLF001 - no public name
-                _use_suites_app(item, request)
-            result = yield
+            with phase_of(test.owner if test else None):
+                if test is not None and not test.has_level:
+                    _prepare(request.config, run)
+                    run.fixtures.enter_test()
+                if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
+                    item = request._pyfuncitem  # noqa: SLF001 - no public name
+                    _use_suites_app(item, request)
+                result = yield
     except BaseException as error:  # also a refusal or a timeout
         # pytest records an error of the fixture's function, but not of this hook. Without the
         # record, no later test could set the fixture up.
         if fixturedef.cached_result is None:
             fixturedef.cached_result = (None, None, (error, None))
         raise
-    finally:
-        WORK.set(previous)
     # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.record_loop(result.get_loop())
@@ -570,13 +558,10 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         tuple(run.current.being_set_up),
     )
     request.config.stash[WIDE][fixturedef] = owner
-    previous = OF_WIDE_FIXTURE.get()
-    OF_WIDE_FIXTURE.set(owner)
     try:
-        with run.fixtures.fixture(owner):
+        with phase_of(owner), run.fixtures.fixture(owner):
             yield
     finally:
-        OF_WIDE_FIXTURE.set(previous)
         # Finalizers run in reverse order: of dependent fixtures, then `before_teardown`, then the
         # fixture's tear-down. They run only after a set-up, which another plugin may prevent.
         if fixturedef.cached_result is not None:

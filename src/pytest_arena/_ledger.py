@@ -183,11 +183,6 @@ class Ledger:
         self.refusals.append((error, self.test))
         return error
 
-    def refused_outside(self, error: _Error) -> _Error:
-        """Record an error of work that does not belong to the running test. Only the run fails."""
-        self.refusals.append((error, ""))
-        return error
-
     def mark(self) -> int:
         """Return a mark for ``since``: the number of refusals."""
         return len(self.refusals)

@@ -4,40 +4,28 @@ import asyncio
 import gc
 import sys
 from asyncio import all_tasks, current_task
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.thread import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass, replace
-from functools import cache, partial, wraps
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
-from threading import Thread, current_thread, get_ident, main_thread
-from threading import enumerate as all_threads
 from types import (
     AsyncGeneratorType,
     CodeType,
     CoroutineType,
     FrameType,
-    FunctionType,
-    MethodType,
 )
-from typing import Any, Protocol
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any
 
 import greenlet
 
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._process import (
     AnyTask,
-    alive,
-    context_of,
-    replace_attribute,
     running_loop,
 )
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import ArenaError
 
 
 def user_line() -> CodeLine | None:
@@ -246,27 +234,6 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
             frame = frame.f_back
 
 
-def is_driven_here() -> bool:
-    """Return whether a caller on this thread's stack runs a loop until the current task ends.
-
-    Then the task belongs to the running test, even if its context names another test. An
-    ``asyncio.Runner`` that outlives a test runs later coroutines in a copy of the first test's
-    context. Return False with uvloop, and in a thread or a job of an earlier test.
-    """
-    job = background_job_here()
-    work = getattr(job, "work", None)
-    if work is not None and work.is_over:
-        return False
-    task = current_task()
-    for frame in logical_stack():
-        runs_loop = frame.f_code is _RUN_UNTIL_COMPLETE
-        if runs_loop and frame.f_locals.get("future") is task:
-            return True
-    return False
-
-
-_RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
-
 # At a frame of these functions, the logical stack continues in another stack. They are SQLAlchemy's
 # call of sync code, a step of asyncio's loop, and aiosqlite's worker.
 _STACK_SWITCHES = {"greenlet_spawn", "_run", "_connection_worker_thread"}
@@ -387,22 +354,6 @@ def as_own() -> Iterator[None]:
         _opening.reset(token)
 
 
-class Work(Protocol):
-    """The work that the requests of one test start, or that the test itself starts."""
-
-    is_over: bool
-    """Whether the test is over."""
-
-    def note_failure(self, error: Exception) -> None:
-        """Note an error that no code of the app retrieves."""
-
-
-# The `Work` to which the running code belongs, in any thread. It stays set after the test.
-WORK: ContextVar[Work | None] = ContextVar(
-    "arena: the work that this is a part of", default=None
-)
-
-
 # The logins that the current task or thread performs. A request of a login must not wait for that
 # login. There may be several, because a login may use another client, which logs in first.
 LOGINS: ContextVar[tuple[object, ...]] = ContextVar(
@@ -417,71 +368,7 @@ REQUEST: ContextVar[Any] = ContextVar(
 )
 
 
-class BackgroundJob:
-    """Work of a test: a thread, or a job of a pool."""
-
-    def __init__(
-        self,
-        work: Work | None,
-        function: Any,
-        cancel: Callable[[], object] = bool,
-    ) -> None:
-        self.work = work
-        self._function = function
-        self.cancel = cancel
-        self.thread = 0
-        self.request = REQUEST.get()
-        BACKGROUND_JOBS[self] = user_line() or line_of_function(function)
-
-    def cancel_by(self, cancel: Callable[[], object]) -> None:
-        """Note the function that cancels the job."""
-        self.cancel = cancel
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        """Do the work. Further work that it starts belongs to the same test."""
-        self.thread = get_ident()
-        token = WORK.set(self.work)
-        request_token = REQUEST.set(self.request)
-        try:
-            return self._function(*args, **kwargs)
-        except ArenaError as error:
-            _end_at_user_line(error)  # Python prints the whole traceback of a thread
-            raise
-        finally:
-            REQUEST.reset(request_token)
-            WORK.reset(token)
-            BACKGROUND_JOBS.pop(self, None)
-
-
-class _ThreadRun:
-    """Runs a thread without pytest-arena's context variables, such as the test of its starter.
-
-    Usually a thread begins with an empty context. In free-threaded Python 3.14, or if a library
-    patches ``Thread.start`` (pytest-check, OpenTelemetry), it inherits the context of its starter.
-    Without this class, a thread of aiosqlite would then belong to its first test forever.
-    """
-
-    def __init__(self, run: Callable[[], object]) -> None:
-        self.run = run
-
-    def __call__(self, thread: Thread) -> object:
-        context = copy_context()
-        of_arena = {name for name in context if name.name.startswith("arena")}
-        try:
-            if not of_arena:
-                return self.run()
-            own_context = Context()
-            for variable, value in context.items():
-                if variable not in of_arena:
-                    own_context.run(variable.set, value)
-            return own_context.run(self.run)
-        finally:
-            # Without this attribute, the thread has the method of its class and no reference cycle.
-            vars(thread).pop("run", None)
-            del self.run
-
-
-def _end_at_user_line(error: BaseException) -> None:
+def end_at_user_line(error: BaseException) -> None:
     """Remove the frames of libraries from the end of a traceback."""
     last = None
     step = error.__traceback__
@@ -493,278 +380,11 @@ def _end_at_user_line(error: BaseException) -> None:
         last.tb_next = None
 
 
-# All jobs that wait or run. The value is the user's line that began the job.
-BACKGROUND_JOBS: WeakKeyDictionary[BackgroundJob, CodeLine | None] = WeakKeyDictionary()
-
-
-def background_job_here() -> BackgroundJob | None:
-    """Return the innermost job that this thread does now, or None."""
-    here = get_ident()
-    for job in reversed(alive(BACKGROUND_JOBS)):
-        if job.thread == here:
-            return job
-    return None
-
-
-# The fixture of a wider scope whose set-up or tear-down runs, or that started the running task.
-OF_WIDE_FIXTURE: ContextVar["ThreadOwner | None"] = ContextVar(
-    "arena: of a wider fixture", default=None
-)
-
-
-def wide_fixture_here() -> "ThreadOwner | None":
-    """Return the wider fixture whose set-up, tear-down or task runs here, even if it has ended.
-
-    An ``asyncio.Runner`` may outlive a fixture. Its later coroutines have the fixture's context,
-    and do not belong to the fixture.
-    """
-    owner = OF_WIDE_FIXTURE.get()
-    if owner is None or owner.is_up or running_loop() is None:
-        return owner
-    return None if is_driven_here() else owner
-
-
-# True in a task that the set-up of a wider fixture started, and in tasks that this task starts.
-_IN_TASK_OF_WIDE_FIXTURE: ContextVar[bool] = ContextVar(
-    "arena: in a task of a wider fixture", default=False
-)
-
-
-def keep_for_wide_fixture(task: AnyTask) -> None:
-    """Mark a task that a wider fixture started. Tasks that this task starts get the mark too."""
-    context = context_of(task)
-    # The task of anyio's runner also runs tests.
-    is_runner = getattr(task.get_coro(), "__name__", "") == "_run_tests_and_fixtures"
-    if not is_runner and context.get(WORK) is None:
-        is_marked = True
-        with suppress(RuntimeError):  # the task is the caller, so its context is in use
-            context.run(_IN_TASK_OF_WIDE_FIXTURE.set, is_marked)
-
-
-def is_in_task_of_wide_fixture() -> bool:
-    """Return whether the running code belongs to a task of a wider fixture, and to no test."""
-    return _IN_TASK_OF_WIDE_FIXTURE.get() and WORK.get() is None
-
-
-def is_of_wide_fixture(task: AnyTask | None) -> bool:
-    """Return whether a wider fixture, or one of its tasks, has started this unfinished task.
-
-    Return False if the task does a job for a test.
-    """
-    if task is None or task.done():
-        return False
-    context = context_of(task)
-    return context.get(_IN_TASK_OF_WIDE_FIXTURE, False) and context.get(WORK) is None
-
-
-class ThreadOwner(Protocol):
-    """A lifespan of the app, or a wider fixture. Its threads get no connection after its end."""
-
-    name: str
-    end: str  # the code that must end the threads
-    is_lifespan: bool
-    request: object  # the record of the lifespan in the report of lost writes
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the app has started and is not stopping, or the fixture has not ended."""
-
-
-# The lifespans and wider fixtures to which a thread, a task or a job may still refer.
-OWNERS: WeakSet[ThreadOwner] = WeakSet()
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadStart:
-    """A record of the code that started a thread, in the thread's attribute ``arena_start``."""
-
-    work: Work | None = None
-    """The work of a test that started the thread, or None."""
-    starter: int = 0
-    """The number of the starting thread. 0 for the main thread, and for a test's work."""
-    owner: ThreadOwner | None = None
-    """The lifespan or the wider fixture that started the thread, or gave its job to a pool."""
-
-
-_UNKNOWN_START = ThreadStart()
-
-
-def start_of(thread: Thread) -> ThreadStart:
-    """Return the record of a thread's start. Empty if pytest-arena did not see the start."""
-    start: ThreadStart = getattr(thread, "arena_start", _UNKNOWN_START)
-    return start
-
-
-# The lifespan that started the running task, thread or job.
-LIFESPAN: ContextVar["ThreadOwner | None"] = ContextVar(
-    "arena: the lifespan that this is a part of", default=None
-)
-
-
-def lifespan_here() -> ThreadOwner | None:
-    """Return the lifespan that started this task, thread or job, if the lifespan is up.
-
-    Return None in a job that a worker of the lifespan does for a request.
-    """
-    lifespan = _owner_here()
-    if lifespan is None or not lifespan.is_up or not lifespan.is_lifespan:
-        return None
-    request = REQUEST.get()
-    is_of_lifespan = request is None or request is lifespan.request
-    return lifespan if is_of_lifespan else None
-
-
 OUR_TASK = "pytest-arena: an internal task"
 SERVER_THREAD = "pytest-arena-live-server"
 # a2wsgi calls WSGI apps in threads of these names.
 A2WSGI_PREFIX = "WSGI"
-A2WSGI_THREADS = tuple(f"{A2WSGI_PREFIX}_{number}" for number in range(10))
-# Names of threads that outlive tests and belong to no fixture. They run the server and endpoints.
-SHARED_THREADS = (SERVER_THREAD, "AnyIO worker thread", *A2WSGI_THREADS)
-
-
-def has_starter_in(thread: int, others: Container[int]) -> bool:
-    """Return whether a thread is one of ``others``, or one of them started it.
-
-    The start may be indirect, through other threads. No thread counts as the starter of a thread
-    that the main thread or a test's work started.
-    """
-    starters = {}
-    for running_thread in all_threads():
-        starters[running_thread.ident] = start_of(running_thread).starter
-    while thread and thread not in others:
-        # Use each starter once. Python reuses thread numbers, so the starters may form a circle.
-        thread = starters.pop(thread, 0)
-    return bool(thread)
-
-
-def watch_background_work(undo: ExitStack) -> None:
-    """Patch classes to watch the work that the user's code gives to threads and pools.
-
-    Threads of libraries do not count. ``undo`` restores the classes.
-    """
-    _watch_threads(undo)
-    submit = ThreadPoolExecutor.submit
-
-    def watched_submit(
-        pool: ThreadPoolExecutor, function: Any, /, *args: object, **kwargs: object
-    ) -> Future[object]:
-        work = WORK.get()
-        if work is not None:
-            job = BackgroundJob(work, function)
-            future = submit(pool, job, *args, **kwargs)
-            job.cancel_by(future.cancel)
-            return future
-        owner = _owner_here(is_users=line_of_function(function) is not None)
-        if owner is not None:
-            function = partial(_run_for_owner, owner, function)
-            OWNERS.add(owner)
-        return submit(pool, function, *args, **kwargs)
-
-    replace_attribute(undo, ThreadPoolExecutor, "submit", watched_submit)
-
-
-def _watch_threads(undo: ExitStack) -> None:
-    """Note the starter of each thread. Run each thread outside of its starter's test context."""
-    initialize = Thread.__init__
-    start = Thread.start
-
-    @wraps(initialize)
-    def watched_init(thread: Any, *args: Any, **kwargs: Any) -> None:
-        initialize(thread, *args, **kwargs)
-        thread.arena_run = _ThreadRun(thread.run)
-        # Sentry calls `thread.run.__func__` with the thread.
-        thread.run = MethodType(thread.arena_run, thread)
-
-    def watched_start(thread: Any) -> None:
-        own: Any = getattr(thread, "arena_run", thread)
-        function = getattr(thread, "function", None) or thread._target or own.run  # noqa: SLF001 - no other name
-        work = WORK.get()
-        starter = get_ident()
-        if work or starter == main_thread().ident:
-            starter = 0
-        is_users = line_of_function(function) is not None
-        if not is_users:
-            # A library's function may call the user's, such as `asyncio.run` or `Context.run`.
-            is_users = any(map(_is_of_user, getattr(thread, "_args", ())))
-        owner = _owner_here(is_users=is_users)
-        module = getattr(function, "__module__", None) or ""
-        if module.partition(".")[0] in _LIBRARIES_WITH_WORKERS:
-            owner = None
-        thread.arena_start = ThreadStart(work, starter, owner)
-        if work and is_users:
-            own.run = BackgroundJob(work, own.run, getattr(thread, "cancel", bool))
-        elif owner:
-            own.run = partial(_run_for_owner, owner, own.run)
-            OWNERS.add(owner)
-        start(thread)
-
-    replace_attribute(undo, Thread, "__init__", watched_init)
-    replace_attribute(undo, Thread, "start", watched_start)
-
-
-def _is_of_user(argument: object) -> bool:
-    """Return whether an argument is a function or a coroutine of the user."""
-    # The type is compared, because an attribute of a lazy proxy may raise any error.
-    if type(argument) not in {CoroutineType, FunctionType, MethodType, partial}:
-        return False
-    return bool(line_of_function(argument) or line_of_coroutine(argument))
-
-
-# A thread of these libraries does jobs of any test.
-_LIBRARIES_WITH_WORKERS = {"aiosqlite", "anyio", "concurrent", "multiprocessing"}
-
-
-def _owner_here(*, is_users: bool = False) -> ThreadOwner | None:
-    """Return the lifespan or wider fixture whose code runs here, even if it has ended.
-
-    This is the lifespan that started the present task, or the owner of the present thread.
-
-    ``is_users`` means that the caller starts a thread or job of the user's function. Then the owner
-    may also be the wider fixture that started the task, or whose set-up or tear-down runs. A
-    library's thread does not get this owner, because the library may share it between tests.
-    """
-    owner = LIFESPAN.get() or start_of(current_thread()).owner
-    if owner is None and is_users:
-        owner = wide_fixture_here()
-    return owner
-
-
-def _run_for_owner(
-    owner: ThreadOwner, function: Callable[..., object], *args: object
-) -> object:
-    """Run the function of a thread or job that a lifespan or wider fixture started."""
-    thread: Any = current_thread()
-    before = start_of(thread)
-    thread.arena_start = replace(before, owner=owner)
-    try:
-        return function(*args)
-    except ArenaError as error:
-        _end_at_user_line(error)
-        raise
-    finally:
-        thread.arena_start = before
-
-
-def watch_failures(undo: ExitStack) -> None:
-    """Patch asyncio to note the errors of tasks and callbacks that no code retrieves.
-
-    asyncio only logs these errors. ``undo`` restores the class.
-    """
-    loops: Any = asyncio.BaseEventLoop
-    original = loops.call_exception_handler
-
-    def watched(loop: object, details: dict[str, object]) -> None:
-        error = details.get("exception")
-        source = details.get("task") or details.get("future") or details.get("handle")
-        # pytest-arena reports an ArenaError elsewhere.
-        if isinstance(error, Exception) and not isinstance(error, ArenaError):
-            work = context_of(source).get(WORK)
-            if work is not None:
-                work.note_failure(error)
-        original(loop, details)
-
-    replace_attribute(undo, loops, "call_exception_handler", watched)
+A2WSGI_THREADS = 10  # their number
 
 
 def _unwrapped(function: object) -> object:

@@ -52,7 +52,7 @@ class Diary:
     opened: list[OpenRequest] = field(default_factory=list)
     refusal: Exception | None = None
     faults: list[Any] = field(default_factory=list)
-    late_work: None = None
+    owner: None = None
 
     async def aprepare_request(self) -> None:
         """Note that pending work would be committed here."""

@@ -221,7 +221,7 @@ class AppRun:
             if self._session_loop is None:
                 stack.callback(self._sync_loop.close)
             elif self.hooks is not None:
-                stack.callback(self._session_loop.cancel, self.hooks.late_work)
+                stack.callback(self._session_loop.cancel, self.hooks.owner)
             if self._lifespan:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:

@@ -27,12 +27,10 @@ from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import FAILURE, Request
 from pytest_arena._origin import (
     REQUEST,
-    WORK,
     line_of_coroutine,
     user_line,
-    watch_background_work,
-    watch_failures,
 )
+from pytest_arena._owner import OWNER, watch_background_work, watch_failures
 from pytest_arena._process import async_rest, replace_attribute, rest
 from pytest_arena._process import seconds as now
 
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
     from pytest_arena._app._raised import AnsweredRequest
-    from pytest_arena._origin import Work
+    from pytest_arena._owner import Owner
 
     # Returns the running test, None outside of tests.
     FindHooks = Callable[[], "Hooks | None"]
@@ -74,8 +72,8 @@ class Hooks(Protocol):
     faults: list[Callable[..., Any]]
 
     @property
-    def late_work(self) -> Work | None:
-        """The work to which a request belongs."""
+    def owner(self) -> Owner | None:
+        """The test to which a request belongs."""
 
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client. Called in the client's loop."""
@@ -148,11 +146,11 @@ class Entry:
     def inside(self) -> Iterator[None]:
         """Make the code of the block, and the work that it begins, a part of the request."""
         token = ENTRY.set(self)
-        work = WORK.set(self.hooks.late_work)
+        owner = OWNER.set(self.hooks.owner)
         try:
             yield
         finally:
-            WORK.reset(work)
+            OWNER.reset(owner)
             ENTRY.reset(token)
 
     @property

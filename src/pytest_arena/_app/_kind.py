@@ -152,7 +152,7 @@ def as_asgi(app: Any) -> ASGIApp:
 @functools.cache
 def _wsgi_threads() -> ThreadPoolExecutor:
     """Return the threads in which this process calls WSGI apps."""
-    return ThreadPoolExecutor(len(A2WSGI_THREADS), A2WSGI_PREFIX)
+    return ThreadPoolExecutor(A2WSGI_THREADS, A2WSGI_PREFIX)
 
 
 def _arity(app: Callable[..., object]) -> tuple[int, float]:

@@ -31,12 +31,11 @@ from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import Hooks
 from pytest_arena._app._kind import as_asgi
 from pytest_arena._origin import (
-    LIFESPAN,
     OUR_TASK,
     REQUEST,
-    WORK,
 )
-from pytest_arena._process import async_rest, context_of, running_loop
+from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
+from pytest_arena._process import async_rest, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,16 +67,15 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
-    # For the report of a thread that outlives it.
-    name = "the lifespan of an earlier test"
-    end = "the lifespan's shutdown"
-    is_lifespan = True
-
     def __init__(self, app: ASGIApp, request: object = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.request = request
+        self._owner = Owner(
+            "the lifespan of an earlier test", "the lifespan's shutdown"
+        )
+        self._owner.request = request
         self.loop = get_running_loop()
         # For waiters in other threads and loops. A "running" future cannot be cancelled, so a
         # cancelled waiter does not cancel it for the others.
@@ -97,9 +95,8 @@ class Lifespan:
         self._coroutine = self._run()
         # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
-        context.run(WORK.set, None)
         context.run(REQUEST.set, request)
-        context.run(LIFESPAN.set, self)
+        context.run(OWNER.set, self._owner)
         self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
         # Suppress the warning about a pending task in a closed loop, as asyncio.gather does.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
@@ -200,12 +197,14 @@ class Lifespan:
             if task is not None:
                 task.uncancel()
         self._is_stopping = True
+        self._owner.note_idle(is_idle=False)
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True
+                self._owner.note_idle(is_idle=True)
                 self._notify_started()
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
                 self._message = message.get("message", "")
@@ -227,6 +226,8 @@ class Lifespan:
         # Otherwise the app has no lifespan. ASGI requires that a server continues.
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
+        if self._is_up:  # otherwise the app may have no lifespan
+            self._owner.end()
         # `_run` does not catch Ctrl-C, SystemExit, or a cancellation before its first step. asyncio
         # would warn if the exception were not retrieved here.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -283,6 +284,7 @@ class Lifespan:
         the app later, and warn of each `await`. Errors that the app raises now are ignored.
         """
         self._is_abandoned = True
+        self._owner.end()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in range(_MOST_CANCELLATIONS):
@@ -430,11 +432,8 @@ class AppLoop:
             if self._portal is None:
                 portal = start_blocking_portal(**backend)
                 # The thread of a wider fixture belongs to no test, even if a request starts it.
-                work = WORK.set(None)
-                try:
+                with owned_by(None):
                     self._portal = self._end.enter_context(portal)
-                finally:
-                    WORK.reset(work)
                 if self._thread_name:
                     self._portal.call(_name_thread, self._thread_name)
                 # Cancel tasks, because an open websocket or task would keep the thread for ever.
@@ -452,18 +451,18 @@ class AppLoop:
             self._portal = None
             self._end.close()
 
-    def cancel(self, work: object) -> None:
-        """Cancel the tasks of a test's work, and wait for them."""
+    def cancel(self, owner: object) -> None:
+        """Cancel the tasks of a test, and wait for them."""
         if self._portal is not None:
-            self._portal.call(_cancel, work)
+            self._portal.call(_cancel, owner)
 
 
 def _name_thread(name: str) -> None:
     threading.current_thread().name = name
 
 
-async def _cancel(work: object) -> None:
-    tasks = [task for task in asyncio.all_tasks() if context_of(task).get(WORK) is work]
+async def _cancel(owner: object) -> None:
+    tasks = [task for task in asyncio.all_tasks() if owner_of(task) is owner]
     tasks = [task for task in tasks if task is not current_task()]
     for task in tasks:
         task.cancel()

@@ -29,7 +29,8 @@ from pytest_arena._databases._verified import (
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._origin import WORK, is_driven_here, logical_stack, user_line
+from pytest_arena._origin import logical_stack, user_line
+from pytest_arena._owner import Owner, owner_here
 from pytest_arena._product import (
     ConnectTarget,
     Database,
@@ -80,12 +81,11 @@ class Level:
     serial: int = 0
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
-    # Whether the level is between the set-up and the tear-down of its fixture.
-    is_idle: bool = False
 
-    def note_idle(self, *, is_idle: bool) -> None:
-        """Note the end of its fixture's set-up, or the beginning of its tear-down."""
-        self.is_idle = is_idle
+    @property
+    def is_idle(self) -> bool:
+        """Whether the level is between the set-up and the tear-down of its fixture."""
+        return isinstance(self.owner, Owner) and self.owner.is_idle
 
     @property
     def is_test(self) -> bool:
@@ -354,27 +354,14 @@ class Databases:
         """Note writes of a connection without an engine that ends without a commit."""
         self._connections.lost_raw(writes, is_collected)
 
-    def refuse_late(self, *, is_statement: bool = False) -> None:
-        """Raise a LateWorkError if the caller works for a test that has ended.
-
-        A refused statement fails the run, because the work has kept its connection after its test.
-        """
-        work = WORK.get()
-        is_late = work is not None and work.is_over
-        if not (is_late or self._connections.ended_owners):
+    def refuse_late(self) -> None:
+        """Raise a LateWorkError if the caller works for an owner that is over."""
+        owner = owner_here()
+        if owner is None or not owner.is_over:
             return
-        # A library's task that a request started may serve later requests.
-        in_loop = is_late and _process.running_loop()
-        if in_loop and (not user_line() or is_driven_here()):
-            is_late = False
-        if not is_late:
-            is_of_running_test = work is not None and not work.is_over
-            if is_of_running_test or not self._connections.is_of_ended_owner():
-                return
-            work = None
-        error = _gate_notes.late_work(work, is_statement=is_statement)
-        if is_statement:
-            raise self.ledger.refused_outside(error)
+        if not user_line():
+            return  # a library's task that a request has started may serve later requests
+        error = _gate_notes.late_work(owner)
         self.ledger.note(_gate_notes.in_one_line(error))
         raise error
 

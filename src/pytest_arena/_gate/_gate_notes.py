@@ -12,14 +12,8 @@ from pytest_arena._config._supported import (
     SHOWN,
     SUPPORTED,
 )
-from pytest_arena._origin import (
-    BACKGROUND_JOBS,
-    OF_WIDE_FIXTURE,
-    background_job_here,
-    cause_of_connection,
-    start_of,
-    user_line,
-)
+from pytest_arena._origin import REQUEST, cause_of_connection, user_line
+from pytest_arena._owner import JOBS, job_here
 from pytest_arena._process import running_loop
 from pytest_arena._product import NOWHERE, UNNAMED, Database
 from pytest_arena.errors import (
@@ -31,6 +25,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
+    from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import ArenaError
 
@@ -133,43 +128,39 @@ def early_connection(name: str) -> ConfigError:
     )
 
 
-def late_work(work: object, *, is_statement: bool) -> LateWorkError:
-    """Return the error for work that continues after its test is over.
-
-    Args:
-        work: the `LateWork` or `OwnWork`, None for a thread whose work is unknown.
-        is_statement: whether the work sends a statement on a connection that it has kept.
-    """
-    owner = getattr(work, "owner", "work that a request of an earlier test had begun")
-    settle = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
-    fix = getattr(work, "ending", settle)
-    thread = threading.current_thread()
-    starter = start_of(thread).owner or OF_WIDE_FIXTURE.get()
-    if work is None and starter is not None and not starter.is_up:
+def late_work(owner: Owner) -> LateWorkError:
+    """Return the error for work that continues after its owner is over."""
+    job = job_here()
+    if not owner.is_test:
         kind = "thread"
         step = "stop and join"
         if running_loop() is not None:
             kind = "task"
             step = "cancel"
-        elif isinstance(thread, threading.Timer):
+        elif isinstance(threading.current_thread(), threading.Timer):
             kind = "timer"
             step = "cancel"
-        owner = f"a {kind} that {starter.name} had started"
-        fix = f"{step} the {kind} in {starter.end}"
+        work = f"a {kind} that {owner.name} had started"
+        fix = f"{step} the {kind} in {owner.advice}"
+    elif REQUEST.get() is not None:
+        work = "work that a request of an earlier test had begun"
+        fix = (
+            "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+        )
+    else:
+        work = "a thread, a job or a task that an earlier test had begun"
+        fix = owner.advice
     cause = cause_of_connection()
-    job = background_job_here()
-    begun_at = BACKGROUND_JOBS.get(job) if job is not None else None
+    begun_at = JOBS.get(job) if job is not None else None
     if begun_at is not None:
         cause += f"\nbegun at {begun_at}"
-    own_run = getattr(thread, "arena_run", None)
-    if job is not None and getattr(own_run, "run", None) is job:
+    if owner.is_test and vars(threading.current_thread()).get("run") is job is not None:
         fix += (
             "\nor begin it in the lifespan or in a session fixture, "
             "if it is a worker of all tests"
         )
-    subject = "a statement of" if is_statement else "a connection for"
     return LateWorkError(
-        f"refused: {subject} {owner}",
+        f"refused: a connection for {work}",
         why="that test is over. The write would be in the next test's database",
         cause=cause,
         fix=fix,
@@ -182,15 +173,6 @@ def in_one_line(error: ArenaError) -> str:
     steps = [" ".join(line.split()) for line in error.fix.splitlines()]
     fix = "; ".join(steps)
     return f"{error.what}: {cause}; next: {fix}"
-
-
-def commit_of_older_thread(began: str, tables: str, line: CodeLine | None) -> str:
-    """Return the note for a thread that commits in a test and may work for another one."""
-    return (
-        f"{{test}}: a thread that began {began} commits to {tables} in it: "
-        f"{line or 'a line that cannot be seen'}. If it is a job of an earlier test's request, let "
-        "that test wait for the job, such as by queue.join()"
-    )
 
 
 def commit_outside_of_levels(line: CodeLine | None, writing: CodeLine | None) -> str:

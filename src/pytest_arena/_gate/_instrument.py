@@ -107,7 +107,6 @@ def _execute(
         last = rest[-1] if rest else None
         context = named.get("context", last)
         lost = gates[-1].lost
-        lost.refuse_late()
         answer = ANSWER.get()
         # In a thread or a job of the request, only `REQUEST` is set.
         request = answer or REQUEST.get()

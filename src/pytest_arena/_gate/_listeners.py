@@ -306,7 +306,7 @@ class Gate:
         if is_restored and not is_left and checkout.handle is not None:
             dbapi_connection = checkout.entry.dbapi_connection
             is_left = checkout.handle.keeps_snapshot(dbapi_connection)
-        if not is_left or checkout.in_transaction or checkout.is_of_wide_fixture:
+        if not is_left or checkout.in_transaction or checkout.is_in_background:
             return False
         if pooled.key is None or not self.registry.can_reconnect(checkout):
             pooled.keep_until_returned()

@@ -15,7 +15,7 @@ from pytest_arena._gate._pending import (
     connections_of,
     pending_objects,
 )
-from pytest_arena._origin import is_in_task_of_wide_fixture
+from pytest_arena._owner import OWNER
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def watch_sessions() -> None:
 
 
 def _on_transaction(session: Session, _: object) -> None:
-    _begun[session] = is_in_task_of_wide_fixture()
+    owner = OWNER.get()
+    _begun[session] = owner is not None and owner.is_wide and owner.is_idle
     answer = ANSWER.get()
     if answer is not None:
         answer.note_session(session)

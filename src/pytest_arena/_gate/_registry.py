@@ -17,14 +17,8 @@ from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._orm_sessions import held_by_sessions
 from pytest_arena._gate._pending import connections_of
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._origin import (
-    OWNERS,
-    WORK,
-    is_of_wide_fixture,
-    start_of,
-    user_line,
-    wide_fixture_here,
-)
+from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._owner import Owner, is_runner_of_anyio, owner_here
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
@@ -37,7 +31,6 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites
-    from pytest_arena._origin import ThreadOwner, ThreadStart, Work
     from pytest_arena._product import ConnectTarget, Handle, Key, RawWrites
     from pytest_arena._values import CodeLine
 
@@ -69,15 +62,12 @@ class Registry:
         # Called when such a connection ends without a commit. The arguments are its writes, and
         # whether the garbage collector ends it.
         self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
-        # Lifespans and wider fixtures that have ended, and whose work may still run.
-        self.ended_owners: set[ThreadOwner] = set()
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
         self._core_connections: weakref.WeakKeyDictionary[Connection, int] = (
             weakref.WeakKeyDictionary()
         )
-        self._early_threads: frozenset[threading.Thread] = frozenset()
         self._usages: dict[Key, DatabaseUsage] = {}
         self._used: set[DatabaseUsage] = set()  # since `forget_uses`
         self._has_others = False  # whether another process may use the databases
@@ -91,37 +81,6 @@ class Registry:
     def report_lost_to(self, lost_raw: Callable[[RawWrites, bool], None]) -> None:
         """Set the function that is called with writes that no engine has sent."""
         self.lost_raw = lost_raw
-
-    # Threads.
-
-    def note_early_threads(self) -> None:
-        """Note the threads, except the main thread, that began before all tests and fixtures."""
-        main = threading.main_thread()
-        self._early_threads = frozenset(threading.enumerate()) - {main}
-
-    def when_began(self, thread: threading.Thread) -> str:
-        """Return words for when a thread began, or "" if the present test may have started it."""
-        if thread in self._early_threads:
-            return "before the first test"
-        start: ThreadStart | None = getattr(thread, "arena_start", None)
-        is_late = start is not None and start.work is not None and start.work.is_over
-        return "in an earlier test" if is_late else ""
-
-    def refuse_ended_owners(self) -> None:
-        """Note the lifespans and fixtures that ended while their work may still run.
-
-        This work gets no connection from now on. Call this after the shutdown of a lifespan, which
-        waits for some of its threads.
-        """
-        self.ended_owners = set()  # releases the owners that have no work
-        self.ended_owners = {owner for owner in alive(OWNERS) if not owner.is_up}
-
-    def is_of_ended_owner(self) -> bool:
-        """Return whether the user's code runs here for a lifespan or a fixture that has ended."""
-        owner = start_of(threading.current_thread()).owner or wide_fixture_here()
-        if owner not in self.ended_owners:
-            return False
-        return user_line() is not None  # a library's thread may serve all tests
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has."""
@@ -474,16 +433,26 @@ class Checkout:
     usages: list[DatabaseUsage] = field(default_factory=list)
     # The thread that checked it out.
     thread: int = field(default_factory=threading.get_ident)
-    # The work that checked it out: the `LateWork` of a test's requests, the `OwnWork` of the test,
-    # None for a wider fixture.
-    work: Work | None = field(default_factory=WORK.get)
+    owner: Owner | None = field(default_factory=owner_here)
+    request: object = field(default_factory=REQUEST.get)
     loop: AbstractEventLoop | None = field(default_factory=running_loop)
     _task: TaskReference = field(default_factory=_this_task)
 
     @property
     def is_of_wide_fixture(self) -> bool:
-        """Whether a running task of a wider fixture checked it out. The task returns it later."""
-        return is_of_wide_fixture(self._task())
+        """Whether a wider fixture checked it out."""
+        return self.owner is not None and self.owner.is_wide
+
+    @property
+    def is_in_background(self) -> bool:
+        """Whether a task or a thread of a wider fixture or a lifespan uses it, and returns it."""
+        owner = self.owner
+        if owner is None or owner.is_test or owner.is_over:
+            return False
+        if not owner.is_wide or self.thread != threading.get_ident():
+            return True
+        task = self._task()
+        return task is not None and not (task.done() or is_runner_of_anyio(task))
 
     @property
     def handle(self) -> Handle | None:

@@ -283,11 +283,8 @@ class Core(Protocol):
         connection belongs, is no longer the app's first one.
         """
 
-    def refuse_late(self, *, is_statement: bool = False) -> None:
-        """Raise a LateWorkError if the caller works for a test that has ended.
-
-        With ``is_statement`` the caller is about to use a connection, else to request one.
-        """
+    def refuse_late(self) -> None:
+        """Raise a LateWorkError if the caller works for a test or a fixture that has ended."""
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""

@@ -242,7 +242,7 @@ class Arena(Generic[S]):
         if running_loop() is not None:
             return _asettled(test, patience)
         test.sessions.commit_sync_sessions()
-        test.late_work.settled(patience)
+        test.owner.settled(patience)
         return _Settled()
 
     def process(
@@ -583,11 +583,11 @@ class Observer:
         if test is None:
             return
         if running_loop() is None:
-            for _ in test.late_work.pausing():
+            for _ in test.owner.pausing():
                 pass
             self._name_unfinished(test)
             return
-        lines = test.late_work.unfinished()
+        lines = test.owner.unfinished()
         if lines:
             raise LateWorkError(
                 "work that a request had begun still runs at the end of "
@@ -604,12 +604,12 @@ class Observer:
         test = self.current.test
         if test is None:
             return
-        for _ in test.late_work.pausing():
+        for _ in test.owner.pausing():
             await async_rest(0)
         self._name_unfinished(test)
 
     def _name_unfinished(self, test: RunningTest) -> None:
-        for line in test.late_work.take_endless():
+        for line in test.owner.take_endless():
             self._ledger.warn(
                 LateWorkWarning,
                 "arena.expect_changes(…) compared the rows while work of a request still ran, so "
@@ -794,7 +794,7 @@ def _not_known(record: Request, database: Database, why: str) -> IsolationError:
 
 async def _asettled(test: RunningTest, patience: float) -> None:
     await test.sessions.acommit()
-    await test.late_work.asettled(patience)
+    await test.owner.asettled(patience)
 
 
 class _Settled:

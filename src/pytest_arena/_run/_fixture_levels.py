@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
 from pytest_arena._gate._orm_sessions import session_numbers
-from pytest_arena._origin import OF_WIDE_FIXTURE, OWNERS, WORK
+from pytest_arena._owner import Owner, begin_phase
 from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._test import Current, RunningTest
-from pytest_arena._run.leaks._leaks import empty_sessions
+from pytest_arena._run.leaks._leaks import empty_sessions, end_connections
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
@@ -30,31 +28,32 @@ if TYPE_CHECKING:
     from pytest_arena._run.levels._levels import Levels
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class WideFixture:
+class WideFixture(Owner):
     """A fixture that outlives the test: of a class, a module, a package or the session.
 
     ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
     again at its next use.
+
+    ``requesters`` are the fixtures whose set-up requested this one by ``getfixturevalue``, the
+    innermost last.
     """
 
-    name: str
-    finish: Callable[[], object]
-    getfixturevalue: Callable[[str], Any]  # of the fixture's request
-    # The fixtures whose set-up requested this one by `getfixturevalue`, the innermost last.
-    requesters: tuple[WideFixture, ...] = ()
-    # Identifies the fixture's levels. If its first level was dropped as clean, its tear-down gets
-    # another level.
-    serial: int = field(default_factory=count(-1, -1).__next__)
-    # As in `ThreadOwner`.
-    end: str = "the fixture's tear-down"
-    is_lifespan: bool = False
-    request: object = None
-    is_up: bool = True
+    def __init__(
+        self,
+        name: str,
+        finish: Callable[[], object],
+        getfixturevalue: Callable[[str], Any],
+        requesters: tuple[WideFixture, ...] = (),
+    ) -> None:
+        # The serial identifies the fixture's levels. If its first level was dropped as clean, its
+        # tear-down gets another level.
+        super().__init__(name, "the fixture's tear-down", next(_serials))
+        self.finish = finish
+        self.getfixturevalue = getfixturevalue
+        self.requesters = requesters
 
-    def note_end(self) -> None:
-        """Note that the fixture has ended."""
-        self.is_up = False
+
+_serials = count(-1, -1)
 
 
 class FixtureLevels:
@@ -107,10 +106,6 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
-        # Refuse ended lifespans only now, because their threads may end transactions in the steps.
-        registry = test.gate.registry
-        if test.is_used and (threading.active_count() > 1 or registry.ended_owners):
-            registry.refuse_ended_owners()
         test.take_lost()  # the writes that late work has lost
         try:
             if level is not None:
@@ -131,7 +126,7 @@ class FixtureLevels:
             or test.app_runs
             or self._apps.live
             or self.processes
-            or test.late_work.has_begun
+            or test.owner.has_begun
             or test.open_requests
             # The test may have left work in a session, a connection or an event loop.
             or session_numbers()
@@ -144,7 +139,7 @@ class FixtureLevels:
     ) -> list[Callable[[RunningTest], None]]:
         """Return the steps that end a test. A test that used nothing needs only one."""
         if not test.is_used:
-            test.late_work.finish()
+            test.owner.end()
             return [self._restore_app_state]
         # Find leaks before the restore of the app's state. The restore frees a leaked connection
         # that only app.state holds.
@@ -165,20 +160,20 @@ class FixtureLevels:
                 self._ledger.note(f"{{test}}: `{process.command}` {process.complaint}")
 
     def _await_late_work(self, test: RunningTest) -> None:
-        late_work = test.late_work
+        owner = test.owner
         by_socket = self._apps.drain(is_short=test.failed)
-        has_begun = test.app_runs or by_socket or late_work.has_begun
-        if not (has_begun or late_work.cut_off or test.open_requests):
+        has_begun = test.app_runs or by_socket or owner.has_begun
+        if not (has_begun or owner.cut_off or test.open_requests):
             return
         if not test.failed:
             left_open = [*by_socket, *test.left_open()]
             if left_open:
-                late_work.note_cancelled(left_open)
+                owner.note_cancelled(left_open)
             # End open requests before the wait. `_close_clients` cannot end a request that is
             # inside a statement.
             test.close_requests()
-            late_work.settled()
-        for line in late_work.cut_off:
+            owner.settled()
+        for line in owner.cut_off:
             self._ledger.warn(
                 LateWorkWarning,
                 "the test ended, and work that a request had begun was cut off",
@@ -200,9 +195,9 @@ class FixtureLevels:
 
     def _end_tasks(self, test: RunningTest) -> None:
         # Called after `_close_clients`: an open request may need its database to finish.
-        test.late_work.end()
+        test.owner.end_work()
         for line in self._tasks.end():
-            if line not in test.late_work.cut_off:
+            if line not in test.owner.cut_off:
                 self._ledger.warn(
                     LeakWarning,
                     "the test left a task running, and pytest-arena cancelled it",
@@ -243,7 +238,6 @@ class FixtureLevels:
         level = Level(owner, owner.name, owner.serial)
         with (
             self._below_level_of_test(),
-            self._tasks.of_a_wide_fixture(),
             self._set_up(owner),
         ):
             levels.enter(level)
@@ -255,7 +249,7 @@ class FixtureLevels:
             except BaseException:
                 self.leave(owner)
                 raise
-            level.note_idle(is_idle=True)
+            owner.note_idle(is_idle=True)
             levels.drop_if_clean(level)
 
     @contextmanager
@@ -294,7 +288,7 @@ class FixtureLevels:
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
         if self._current.in_teardown:
-            WORK.set(None)  # the tear-down of a wider fixture is no work of the test
+            begin_phase(None)  # the tear-down of a wider fixture is no work of the test
             self.settle_test()
         level = self.levels.find(owner)
         if level is None:
@@ -306,16 +300,16 @@ class FixtureLevels:
                 self._ledger.note(error.what)
         else:
             self.finish_above(level, requester=owner)
-            level.note_idle(is_idle=False)
-        # Set this last, because the end of another fixture resets it.
-        OF_WIDE_FIXTURE.set(owner)
+        owner.note_idle(is_idle=False)
+        # Call this last, because the end of another fixture does, too.
+        begin_phase(owner)
 
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
         if isinstance(owner, WideFixture):
-            owner.note_end()
-            OWNERS.add(owner)
-            OF_WIDE_FIXTURE.set(None)
+            end_connections(self.levels.gate, owner)
+            owner.end()
+            begin_phase(None)
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:
@@ -333,7 +327,6 @@ class FixtureLevels:
                 for upper in self.levels.above(level):
                     self.levels.leave(upper)
                 self.levels.leave(level)
-            self.levels.gate.registry.refuse_ended_owners()
 
     def finish_above(
         self, level: Level | None, *, requester: WideFixture | None = None

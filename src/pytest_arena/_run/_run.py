@@ -20,13 +20,14 @@ from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._origin import OF_WIDE_FIXTURE, WORK, logical_stack
+from pytest_arena._origin import logical_stack
+from pytest_arena._owner import owned_by
 from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import LateWork
+from pytest_arena._run.leaks._late_work import TestOwner
 from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import (
@@ -116,7 +117,6 @@ class ArenaRun:
             seed_builder(seed, source=self.config.place("seed"))
         self.apps.login()
         self._find_engines()
-        self.connections.note_early_threads()
         note_other_apps(self.apps.named)
 
     def _find_engines(self) -> None:
@@ -144,11 +144,12 @@ class ArenaRun:
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
+        serial = next(self.serials)
         self.current.test = RunningTest(
             plan,
-            next(self.serials),
+            serial,
             self.tasks,
-            LateWork(self.config.settle, self._endless),
+            TestOwner(plan.name, serial, self.config.settle, self._endless),
             self.moments,
             self.gate,
             self.ledger,
@@ -254,7 +255,7 @@ class ArenaRun:
                 key = (request.method, lost.words, lost.line)
             _story.warn_of_loss(self.ledger, author, lost, key)
         self._warn_of_early_answers(test)
-        if test.late_work.failures or test.app_errors:
+        if test.owner.failures or test.app_errors:
             for failure, line in _story.failed_work(test).items():
                 self.ledger.warn(
                     LateWorkWarning,
@@ -528,13 +529,8 @@ def conducted(
         __tracebackhide__ = True
         await test.astart()
         # The runner's task may have begun before the test, with another context.
-        work = WORK.set(test.late_work.own)
-        wide_fixture = OF_WIDE_FIXTURE.set(None)
-        try:
+        with owned_by(test.owner):
             await function(*args, **kwargs)
-        finally:
-            OF_WIDE_FIXTURE.reset(wide_fixture)
-            WORK.reset(work)
 
     @functools.wraps(function)
     async def example(*args: object, **kwargs: object) -> None:

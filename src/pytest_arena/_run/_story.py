@@ -41,13 +41,13 @@ def story_parts(test: RunningTest) -> list[StoryPart]:
     reader = _StoryReader(test)
     below = list(reader.below())
     own = list(reader.own())
-    has_waited = test.late_work.has_waited_in_vain
+    has_waited = test.owner.has_waited_in_vain
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
         "read from an old snapshot": _old_reads(test),
         "work that no request started": _by_lifespan(test),
         "not finished when the test failed": [] if has_waited else _late_work(test),
-        "failed after the answer": test.late_work.failures,
+        "failed after the answer": test.owner.failures,
     }
     own += _parts_of(notes)
     has_changes = any(part.changes or part.notes for part in own)
@@ -507,7 +507,7 @@ def _late_work(test: RunningTest) -> list[str]:
     """
     lines = test.unfinished
     if lines is None:
-        lines = test.late_work.unfinished()
+        lines = test.owner.unfinished()
     if not lines:
         return []
     more = len(lines) - _MOST_LATE
@@ -526,7 +526,7 @@ def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
 
     Errors that a client has raised in the test are left out.
     """
-    failures = dict(test.late_work.failures)
+    failures = dict(test.owner.failures)
     for request, answer in test.answers:
         is_seen = request.error is not None or answer.error is not None
         is_good = answer.is_sent and (answer.status or REFUSAL) < REFUSAL

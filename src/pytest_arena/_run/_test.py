@@ -16,7 +16,8 @@ from pytest_arena._gate._orm_sessions import session_numbers, unflushed_by_tests
 from pytest_arena._gate._pending import ADDS_OF_TESTS
 from pytest_arena._gate.writes._lost_writes import LostWork
 from pytest_arena._ledger import Request
-from pytest_arena._origin import LOGINS, WORK, line_of, users_frames
+from pytest_arena._origin import LOGINS, line_of, users_frames
+from pytest_arena._owner import OWNER
 from pytest_arena._process import innermost_frames, running_loop
 from pytest_arena.errors import PendingWorkError, causes, impossible
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, ReadSnapshot
-    from pytest_arena._run.leaks._late_work import LateWork
+    from pytest_arena._run.leaks._late_work import TestOwner
     from pytest_arena._run.leaks._loop_tasks import Tasks
     from pytest_arena._values import CodeLine, Plan, TableRows
 
@@ -198,7 +199,7 @@ class RunningTest:
     plan: Plan
     serial: int
     tasks: Tasks
-    late_work: LateWork
+    owner: TestOwner
     moments: Moments
     gate: Gate
     ledger: Ledger
@@ -326,9 +327,9 @@ class RunningTest:
         """Close the test's open requests, and wait for the work that its requests have begun."""
         left_open = self.left_open()
         if left_open:
-            self.late_work.note_cancelled(left_open)
+            self.owner.note_cancelled(left_open)
         await self.aclose_requests()
-        await self.late_work.asettled()
+        await self.owner.asettled()
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""
@@ -379,9 +380,8 @@ class RunningTest:
             return
         if not self.sessions.is_used:
             return
-        if (
-            WORK.get() is not None
-        ):  # the client has called the app in this process, and waits
+        # The client has called the app in this process, and waits.
+        if OWNER.get() is not None:
             self.sessions.commit_sync_sessions()
         if self.loop is not None and self.loop.is_running():
             commit = run_coroutine_threadsafe(self.sessions.acommit_async(), self.loop)
@@ -435,7 +435,7 @@ class RunningTest:
 
     def begin_request(self, request: Request) -> RequestAnswer:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
-        self.late_work.note_older_work()
+        self.owner.note_request()
         with self._lock:
             if self.under_way:
                 self.turns[-1].add_request()
@@ -553,7 +553,7 @@ class RunningTest:
 
     def note_cut_off(self, line: str) -> None:
         """Note the handler of a websocket that was cancelled after its client had left."""
-        self.late_work.cut_off.append(line)
+        self.owner.cut_off.append(line)
 
     def note_open(self, request: OpenRequest) -> None:
         """Note an answer that the test reads while the app sends it."""
@@ -600,7 +600,7 @@ class RunningTest:
     def note_unfinished(self, uncommitted: list[str]) -> None:
         """Note what a failed test has left. ``uncommitted`` are lines about its writes."""
         self.uncommitted = uncommitted
-        self.unfinished = self.late_work.unfinished()
+        self.unfinished = self.owner.unfinished()
         self.held = self.sessions.held()
 
     def begin_settling(self, *, is_used: bool) -> None:
@@ -621,7 +621,7 @@ class RunningTest:
         reads = []
         for checkout in self.gate.registry.checked_out():
             snapshot = checkout.handle.snapshot if checkout.handle is not None else None
-            if snapshot is not None and checkout.work is not self.late_work:
+            if snapshot is not None and checkout.request is None:
                 reads.append(OpenRead(snapshot, snapshot.reads, checkout.line))
         return reads
 

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._interpreter import when_imported
-from pytest_arena._origin import REQUEST, WORK
+from pytest_arena._origin import REQUEST
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -309,18 +309,9 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
 # The seconds that a cancelled connection waits until its thread has opened a file.
 _THREAD_SECONDS = 1.0
 
+
 # Methods by which aiosqlite's thread sends a statement, also for its `execute_insert` and
 # `execute_fetchall`.
-_SENDING = {
-    "execute",
-    "executemany",
-    "executescript",
-    "_execute_insert",
-    "_execute_fetchall",
-    "commit",
-}
-
-
 @cache
 def _watch_aiosqlite(core: Callable[[], Core | None]) -> None:
     when_imported("aiosqlite.core", partial(_guard_aiosqlite, core))
@@ -330,16 +321,16 @@ def _guard_aiosqlite(core: Callable[[], Core | None], module: Any) -> None:
     """Refuse late work before aiosqlite's thread does it. The thread does not know the caller."""
     for name, make in (
         ("_execute", _executing),
-        ("_connect", _connecting),
+        ("_connect", partial(_connecting, core)),
         ("stop", _stopping),
     ):
         # `_execute` and `_connect` are private. Each call of a connection uses one of them.
         original = getattr(module.Connection, name, None)
         if original is not None:  # `stop` is new in 0.22.1
-            setattr(module.Connection, name, make(core, original))
+            setattr(module.Connection, name, make(original))
 
 
-def _stopping(_: object, original: Any) -> Any:
+def _stopping(original: Any) -> Any:
     """Return aiosqlite's ``stop``, which stops the thread only once.
 
     SQLAlchemy stops a cancelled connection while a task closes it. After the first stop the thread
@@ -355,13 +346,11 @@ def _stopping(_: object, original: Any) -> Any:
     return stop
 
 
-def _executing(core: Callable[[], Core | None], original: Any) -> Any:
+def _executing(original: Any) -> Any:
     # The function is not async, because each statement would need another coroutine.
     @wraps(original)
     def execute(connection: Any, function: Any, *args: object, **kwargs: object) -> Any:
         name = getattr(function, "__name__", "")
-        if name in _SENDING and _is_late():
-            _refuse_late(core(), is_statement=True)
         raw = connection._connection  # noqa: SLF001 - `_conn` raises if it is not open
         if getattr(raw, "arena_notes_writes", False):
             raw.arena_serve_request(REQUEST.get())
@@ -375,9 +364,10 @@ def _executing(core: Callable[[], Core | None], original: Any) -> Any:
 def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
     @wraps(original)
     def connect(connection: Any) -> Any:
-        if _is_late():
+        now = core()
+        if now is not None:
             try:
-                _refuse_late(core())
+                now.refuse_late()
             except LateWorkError:
                 connection.stop()  # ends the connection's thread
                 raise
@@ -394,16 +384,6 @@ async def _finishing(connection: Any, connecting: Awaitable[object]) -> object:
         # The thread calls this loop, which may be closed soon.
         connection._thread.join(_THREAD_SECONDS)  # noqa: SLF001 - no public name
         raise
-
-
-def _is_late() -> bool:
-    work = WORK.get()
-    return work is not None and work.is_over
-
-
-def _refuse_late(core: Core | None, *, is_statement: bool = False) -> None:
-    if core is not None:
-        core.refuse_late(is_statement=is_statement)
 
 
 connections = SQLiteConnections()

@@ -155,16 +155,13 @@ class GuardedConnection(sqlite3.Connection):
         """Raise an error if the connection may no longer send a statement.
 
         Raises:
-            LateWorkError: the caller works for a test that has ended.
             RefusedError: the file belongs to the app. An engine has used it since it was opened.
         """
         core = self.arena_core
         if core is None:
             return
         outside = self.arena_outside
-        if outside is None:
-            core.refuse_late(is_statement=True)
-        elif core.files.is_replaced(outside):
+        if outside is not None and core.files.is_replaced(outside):
             raise core.ledger.refused(messages.production_file(outside))
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:

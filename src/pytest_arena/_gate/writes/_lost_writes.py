@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -47,15 +46,13 @@ from pytest_arena._gate.writes._statements import (
     written_table,
 )
 from pytest_arena._origin import (
-    OF_WIDE_FIXTURE,
     REQUEST,
-    WORK,
     call_of_test,
     calling_library,
-    lifespan_here,
     line_that_pytest_called,
     user_line,
 )
+from pytest_arena._owner import is_of_lifespan
 from pytest_arena._product import (
     Core,
     RawWrites,
@@ -162,16 +159,6 @@ class LostWrites:
 
     # Called by a dialect's methods.
 
-    def refuse_late(self) -> None:
-        """Raise a LateWorkError if the caller works for a test that is over. Costs 0.1 µs.
-
-        Such work may have kept a connection that the end of its test did not find.
-        """
-        work = WORK.get()
-        is_late = work is not None and work.is_over
-        if is_late or self._registry.ended_owners:
-            self._core.refuse_late(is_statement=True)
-
     def after_execute(
         self, context: Any, cursor: Any, statement: str, parameters: Any
     ) -> None:
@@ -219,13 +206,10 @@ class LostWrites:
 
     def commit(self, commit: Callable[[object], None], proxied: Any) -> None:
         """Commit by the dialect's method, and note the commit."""
-        self.refuse_late()
         pooled = PooledConnection.find(proxied)
         self._look_for_failure(pooled, proxied)
         if self._core.serial() == 0:
             self._note_outside_of_levels(pooled)
-        else:
-            self._note_older_thread(pooled)
         write = self._written_by_lifespan(pooled)
         answer = ANSWER.get()
         try:
@@ -418,30 +402,12 @@ class LostWrites:
         self, pooled: PooledConnection | None
     ) -> LifespanWrite | None:
         """Return the writes that a task or a thread of the lifespan is about to commit."""
-        if pooled is None or pooled.pending_writes is None or lifespan_here() is None:
+        if pooled is None or pooled.pending_writes is None or not is_of_lifespan():
             return None
         writes = pooled.pending_writes
         tables = tables_of(writes.writes)
         line = str(writes.line or _NO_LINE)
         return LifespanWrite(tables, line)
-
-    def _note_older_thread(self, pooled: PooledConnection | None) -> None:
-        """Note a commit in a test by a thread that is older than the test."""
-        began = self._registry.when_began(threading.current_thread())
-        if not began or self._core.serial() <= 0:
-            return
-        # A thread of a pool or a loop may work for this test or for a wider fixture.
-        if WORK.get() is not None or OF_WIDE_FIXTURE.get():
-            return
-        # The lifespan of a test runs in the live server's thread.
-        if REQUEST.get() is not None:
-            return
-        if pooled is None or pooled.target is None or pooled.pending_writes is None:
-            return
-        writes = pooled.pending_writes
-        tables = ", ".join(tables_of(writes.writes))
-        note = _gate_notes.commit_of_older_thread(began, tables, writes.line)
-        self._core.ledger.note(note)
 
     def _note_outside_of_levels(self, pooled: PooledConnection | None) -> None:
         """Note a commit outside of all levels, which no level restores.

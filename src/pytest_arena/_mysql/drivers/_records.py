@@ -16,7 +16,7 @@ from pytest_arena._mysql.drivers._reach import (
     reaches_beyond,
     sets_id,
 )
-from pytest_arena._origin import WORK, cause_of_connection, user_line
+from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._product import RawWrites, ReadSnapshot
 from pytest_arena._product._raw_connections import ConnectionRecord, ConnectionRecords
 from pytest_arena._product._server_targets import is_own_name
@@ -243,7 +243,6 @@ def has_lost(connection: object) -> bool:
 
 # A pool sends these statements at a checkout or a checkin.
 _OF_POOLS = {"", "SELECT 1", "ROLLBACK", "COMMIT"}
-_ENDINGS = ("ROLLBACK",)
 _NOT_SENT = (
     "pytest-arena did not send the statement, because an engine on any database reaches the test's "
     "database. Delete the fixture, and name the source of the tables by"
@@ -264,7 +263,6 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database.
-        LateWorkError: the caller works for a test that has ended.
     """
     record = known_record(connection)
     if record is None:
@@ -273,9 +271,6 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
     core = find_core()
     admission = record.admission
     if core is not None and admission is not None and admission.address is not None:
-        work = WORK.get()
-        if work is not None and work.is_over and not text.startswith(_ENDINGS):
-            core.refuse_late(is_statement=True)
         beyond = reaches_beyond(text, admission.address.database, other_databases.has)
         if beyond:
             return _replacement(core, record.target, text, beyond)

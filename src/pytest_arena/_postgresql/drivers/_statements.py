@@ -10,7 +10,7 @@ from functools import cache, lru_cache, partial, wraps
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pytest_arena._origin import WORK, cause_of_connection, user_line
+from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._postgresql.drivers._interrupts import cancelling
 from pytest_arena._postgresql.drivers._session_state import (
     NAMES,
@@ -91,7 +91,7 @@ class DriverConnection(ConnectionRecord):
         if not is_in_transaction(driver):
             self.begin()
         self.writes.note(statement, serial)
-        if statement.startswith(_ENDINGS[1]) and "RESET ALL" in statement:
+        if statement.startswith(_RESET) and "RESET ALL" in statement:
             # asyncpg's pool resets the session. Temporary tables stay.
             if not self.has_temporary:
                 self.altered.pop(serial, None)
@@ -484,7 +484,6 @@ def _checked(core: FindCore, connection: object, statement: str | bytes) -> str 
 
     Raises:
         ProductionDatabaseError: the statement reaches beyond its database.
-        LateWorkError: the caller works for a test that has ended.
     """
     text = statement
     if isinstance(text, bytes):
@@ -498,16 +497,10 @@ def _checked(core: FindCore, connection: object, statement: str | bytes) -> str 
     admission = known.admission
     if admission is not None and admission.target is not None:
         known.note_text(core(), connection, text)
-    work = WORK.get()
-    is_late = work is not None and work.is_over and not text.startswith(_ENDINGS)
-    if not (is_late or reaches_beyond(text)):
+    if not reaches_beyond(text):
         return statement
     now = core()
     if admission is None or admission.address is None or now is None:
-        return statement
-    if is_late:
-        now.refuse_late(is_statement=True)
-    if not reaches_beyond(text):
         return statement
     return statement_to_send(now, admission.target, text)
 
@@ -520,7 +513,7 @@ def _note_rows(connection: object, rows: int) -> None:
 
 
 # Drivers and pools send these statements after pytest-arena has refused work.
-_ENDINGS = ("ROLLBACK", "SELECT pg_advisory_unlock_all()")
+_RESET = "SELECT pg_advisory_unlock_all()"
 
 _DEFAULT = (
     "set the role's default in this database alone:\n"

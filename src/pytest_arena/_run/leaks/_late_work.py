@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from asyncio import all_tasks, current_task, run_coroutine_threadsafe
 from collections import deque
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._app._entry import ENTRY
 from pytest_arena._app._raised import in_one_line
 from pytest_arena._config._load import blame, package_of
-from pytest_arena._origin import (
-    BACKGROUND_JOBS,
-    OUR_TASK,
-    WORK,
-    BackgroundJob,
-    has_starter_in,
-    line_of,
-    line_of_coroutine,
-    outermost,
-    users_frames,
-)
+from pytest_arena._origin import OUR_TASK, line_of, line_of_coroutine, users_frames
+from pytest_arena._owner import JOBS, OWNER, Job, Owner, is_runner_of_anyio, owner_of
 from pytest_arena._process import (
     AnyTask,
     alive,
@@ -36,6 +26,7 @@ from pytest_arena._process import (
 from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
@@ -63,42 +54,20 @@ def lines_of_error(lines: Iterable[object]) -> str:
     return "\n".join(sorted(set(map(str, lines)))[:_MOST_LINES])
 
 
-class OwnWork:
-    """Threads, jobs of pools and tasks that the test itself begins.
+class TestOwner(Owner):
+    """A test, with the work that its requests begin and that runs after their answers.
 
-    pytest-arena does not wait for them. After the test they get no connection and send no
-    statement.
+    These are tasks in the loops in which the app answers, the user's threads, and jobs of pools.
     """
 
-    # A later test's message about this work contains this name and this advice.
-    owner = "a thread, a job or a task that an earlier test had begun"
-    ending = (
-        "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
-        "before that test ends"
-    )
-
-    def __init__(self) -> None:
-        self.is_over = False  # whether the test is over
-
-    def finish(self) -> None:
-        """Note that the test is over."""
-        self.is_over = True
-
-    def note_failure(self, error: Exception) -> None:
-        """Do nothing: only the app's work is reported."""
-
-
-class LateWork:
-    """Work that the requests of one test begin and that runs after their answers.
-
-    These are tasks in the loops in which the app answers, threads, timers and jobs of pools. A
-    library's thread counts if its stack has the user's code. Work that ran before the first
-    request belongs to the app or to a fixture.
-    """
-
-    def __init__(self, patience: float, endless: set[CodeLine | str]) -> None:
-        self.is_over = False  # whether the test is over
-        self.own = OwnWork()
+    def __init__(
+        self, name: str, serial: int, patience: float, endless: set[CodeLine | str]
+    ) -> None:
+        advice = (
+            "join the thread, await the job or the task, or wait for the queue (await "
+            "queue.join()), before that test ends"
+        )
+        super().__init__(name, advice, serial)
         # The lines of work that was cancelled, or still ran when the test stopped waiting.
         self.cut_off: list[CodeLine | str] = []
         # The errors of its tasks and callbacks that no code has retrieved, with their lines.
@@ -107,20 +76,19 @@ class LateWork:
         self._patience = patience  # seconds
         # Lines of work that outlasted the wait of an earlier test. No test waits for them again.
         self._endless = endless
-        self._tasks_before: dict[asyncio.AbstractEventLoop, WeakSet[AnyTask]] = {}
-        self._threads_before: frozenset[int] = frozenset()
+        # The loops in which the app has answered, each with the tasks before the first request.
+        self._loops: WeakKeyDictionary[AbstractEventLoop, WeakSet[AnyTask]] = (
+            WeakKeyDictionary()
+        )
         # Whether the last wait left no work, and no request was answered since.
         self._is_done = False
 
-    def note_older_work(self) -> None:
-        """Record the present tasks and threads. Called in the app's loop before the app answers."""
+    def note_request(self) -> None:
+        """Note that the app is about to answer a request here."""
         self._is_done = False
         loop = running_loop()
-        if loop is None or loop in self._tasks_before:
-            return
-        if not self._tasks_before:
-            self._threads_before = _threads_of_others()
-        self._tasks_before[loop] = WeakSet(all_tasks(loop))
+        if loop is not None and loop not in self._loops:
+            self._loops[loop] = WeakSet(all_tasks(loop))
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
@@ -128,72 +96,60 @@ class LateWork:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the app answered a request, or a thread got work."""
-        return bool(self._tasks_before or self._background_jobs())
+        """Whether the app answered a request, or a thread or a pool got work."""
+        return bool(self._loops or self._jobs())
 
-    def _background_jobs(self) -> dict[BackgroundJob, CodeLine | None]:
-        """Return this work's unfinished threads, jobs and calls, with the lines that began them."""
-        jobs: dict[BackgroundJob, CodeLine | None] = {}
-        if not BACKGROUND_JOBS:
-            return jobs
-        for job in alive(BACKGROUND_JOBS):
-            if job.work is self:
-                jobs[job] = BACKGROUND_JOBS.get(job)
-        return jobs
+    def _jobs(self) -> list[Job]:
+        """Return the unfinished threads and jobs of this test's requests."""
+        jobs = [job for job in alive(JOBS) if job.owner is self]
+        return [job for job in jobs if job.request is not None]
 
     def lines(self, counts: TaskFilter | None = None) -> list[CodeLine | str]:
-        """Return the lines of the tasks, threads and jobs that still run.
+        """Return the lines of the requests' tasks, threads and jobs that still run.
 
         ``counts`` returns whether a task of a request counts. By default all tasks count.
         """
-        # Look at jobs before and after the tasks and threads, because a task may begin a job and
-        # end in between.
-        jobs = self._background_jobs() if BACKGROUND_JOBS else {}
-        if not (jobs or self._tasks_before):
-            return []
+        # Look at jobs before and after the tasks, because a task may begin a job and end in
+        # between.
+        jobs = self._jobs()
         lines: list[CodeLine | str] = []
         for task in self._tasks_of_requests():
-            if counts is not None and not counts(task):
-                continue
-            lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
-        threads = self.threads()
-        for stack in threads.values():
-            lines.append(line_of(stack[0]) or "a line that cannot be seen")
-        if BACKGROUND_JOBS:
-            jobs = {**self._background_jobs(), **jobs}
-        if jobs:
-            for job, line in jobs.items():
-                if line is not None and job.thread not in threads:
-                    lines.append(line)
+            if counts is None or counts(task):
+                lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
+        jobs += self._jobs()
+        stacks = innermost_frames() if jobs else {}
+        for job in dict.fromkeys(jobs):
+            begun_at = JOBS.get(job)
+            if begun_at is not None:
+                frames = users_frames(stacks.get(job.thread))
+                innermost = frames[0] if frames else None
+                lines.append(line_of(innermost) or begun_at)
         return lines
 
-    def _tasks_of_requests(self) -> list[AnyTask]:
+    def _tasks_of_requests(self) -> Iterator[AnyTask]:
         this_task = current_task() if running_loop() else None
-        tasks = []
-        # Iterate over a copy, because another thread may add a loop in which the app answers.
-        for loop, before in [*self._tasks_before.items()]:
+        for loop in alive(self._loops):
             if loop.is_closed():
                 continue
             for task in all_tasks(loop):
-                if task is this_task:
+                if task is this_task or not is_users_task(task):
                     continue
-                if not is_users_task(task):
-                    continue
-                context = context_of(task)
-                if getattr(context.get(WORK), "is_over", False):
-                    continue  # the work of an earlier test
-                entry = context.get(ENTRY)
-                # Skip a task without a request and without a line of the user's code. The lifespan,
-                # a fixture or SQLAlchemy has started it. SQLAlchemy closes the session of an
-                # `async with` in a task.
-                if not (entry or _may_be_in_users_code(task)):
-                    continue
-                # The task that serves the first request existed before that request.
-                is_of_a_request = entry or task not in before
-                is_open = entry is not None and entry.request.is_open
-                if is_of_a_request and not is_open:
-                    tasks.append(task)
-        return tasks
+                if self._is_of_request(task) or self._is_of_listener(loop, task):
+                    yield task
+
+    def _is_of_request(self, task: AnyTask) -> bool:
+        context = context_of(task)
+        entry = context.get(ENTRY)
+        if entry is None or entry.request.is_open:
+            return False
+        return context.get(OWNER) is self
+
+    def _is_of_listener(self, loop: AbstractEventLoop, task: AnyTask) -> bool:
+        """Return whether a worker of the lifespan has begun the task during the test."""
+        owner = owner_of(task)
+        if owner is None or owner.serial or owner.is_over:
+            return False
+        return task not in self._loops[loop]
 
     def unfinished(self, counts: TaskFilter | None = None) -> list[CodeLine | str]:
         """Return the lines of unfinished work that a test may wait for, each once."""
@@ -204,36 +160,21 @@ class LateWork:
         """Note the lines of requests and tasks that were cancelled before they finished."""
         self.cut_off += lines
 
-    def finish(self) -> None:
-        """Note that the test is over. Its work now gets no connection and sends no statement."""
-        self.is_over = True
-        self.own.finish()
-
-    def end(self) -> None:
+    def end_work(self) -> None:
         """End this work with its test: cancel its queued jobs, and refuse it connections."""
-        self.finish()
-        for job in self._background_jobs():
+        self.end()
+        for job in self._jobs():
             job.cancel()
-
-    def threads(self) -> dict[int, list[FrameType]]:
-        """Return the threads that still work, with the frames of the user's code."""
-        if not self._tasks_before:
-            return {}
-        threads = {}
-        for thread, stack in threads_at_work().items():
-            if not has_starter_in(thread, self._threads_before):
-                threads[thread] = stack
-        return threads
 
     def settled(self, patience: float | None = None) -> None:
         """Wait until the work is done, like `waiting`.
 
         At the end of an async test, return at once if `asettled` left no work.
         """
-        if patience is None and self._is_done and not self._background_jobs():
+        if patience is None and self._is_done and not self._jobs():
             return
         if patience is not None:
-            for loop in [*self._tasks_before]:
+            for loop in alive(self._loops):
                 if loop.is_running() and loop is not running_loop():
                     passes = run_coroutine_threadsafe(_let_pass(), loop)
                     passes.result(patience)
@@ -250,7 +191,7 @@ class LateWork:
         has_waited = True
         passes = _PASSES if patience is not None else _PASSES_AT_END
         while has_waited:
-            if self._tasks_before:
+            if self._loops:
                 await _let_pass(passes)
             has_waited = False
             for _ in self.waiting(patience):
@@ -326,23 +267,6 @@ def threads_at_work() -> dict[int, list[FrameType]]:
     return at_work
 
 
-def _threads_of_others() -> frozenset[int]:
-    """Return the threads that already work before the first request.
-
-    These are the main thread, and other threads that run the user's code. A thread inside a
-    greenlet of SQLAlchemy counts too, because its stack shows only the greenlet's frames.
-    """
-    here = threading.get_ident()
-    threads = {threading.main_thread().ident or 0}
-    stacks = innermost_frames()
-    for thread in stacks.keys() - threads:
-        is_in_greenlet = outermost(stacks[thread]).f_code.co_name != "_bootstrap"
-        if is_in_greenlet or (thread != here and users_frames(stacks[thread])):
-            threads.add(thread)
-    stacks.clear()  # the frame of this function would keep its callers in a reference cycle
-    return frozenset(threads)
-
-
 # The functions of tasks that libraries start and that may outlive a request. SQLAlchemy closes a
 # cancelled connection of aiosqlite in such a task. anyio's pytest plugin has a task that waits for
 # the test or the fixture. The first stream of sse-starlette begins a task that waits until the
@@ -356,21 +280,11 @@ _NOT_OF_USERS = {
 
 def is_users_task(task: AnyTask) -> bool:
     """Return whether a task may run the user's code. False for tasks of pytest-arena."""
-    if task.get_name() == OUR_TASK:
+    if task.get_name() == OUR_TASK or is_runner_of_anyio(task):
         return False
     coroutine = task.get_coro()
     name = getattr(coroutine, "__name__", "")
     return name not in _NOT_OF_USERS or line_of_coroutine(coroutine) is not None
-
-
-def _may_be_in_users_code(task: AnyTask) -> bool:
-    """Return whether a task waits in the user's code, or runs now.
-
-    Python does not show what a running coroutine awaits.
-    """
-    coroutine = task.get_coro()
-    is_running = getattr(coroutine, "cr_running", False)
-    return is_running or line_of_coroutine(coroutine) is not None
 
 
 def _name_of(task: AnyTask) -> str:

@@ -7,7 +7,6 @@ import sys
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -27,14 +26,8 @@ from pytest_arena._gate._orm_sessions import (
     unflushed,
 )
 from pytest_arena._gate._registry import entry_of
-from pytest_arena._origin import SHARED_THREADS, has_starter_in
 from pytest_arena._product import raw_transactions
-from pytest_arena._run.leaks._late_work import (
-    LateWork,
-    OwnWork,
-    lines_of_error,
-    threads_at_work,
-)
+from pytest_arena._run.leaks._late_work import lines_of_error, threads_at_work
 from pytest_arena.errors import ConnectionLeak, IsolationError
 from pytest_arena.warnings import LeakWarning
 
@@ -47,6 +40,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
+    from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
 
     HeldInstances = WeakSet[InstanceState[object]]
@@ -59,7 +53,7 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HeldBeforeLevel:
-    """The connections, sessions and threads of wider fixtures when a level was entered.
+    """The connections and sessions of wider fixtures when a level was entered.
 
     They are no leaks of the test.
     """
@@ -67,8 +61,6 @@ class HeldBeforeLevel:
     transactions: list[Checkout] = field(default_factory=list)
     writes: int = 0  # the number of writes in these transactions
     sessions: frozenset[int] = frozenset()
-    # Threads that outlive the test, for example of a server.
-    threads: frozenset[int] = frozenset()
     # The instances in each session in use, by the session's number.
     instances: dict[int, HeldInstances] = field(default_factory=dict)
 
@@ -81,14 +73,8 @@ class HeldBeforeLevel:
         ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
         """
         sessions = session_numbers()
-        holds_nothing = not sessions and not gate.registry.checked_out()
-        if holds_nothing and threading.active_count() == 1:
+        if not sessions and not gate.registry.checked_out():
             return NOTHING_HELD
-        threads = _threads_held(
-            threading.get_ident(), *map(_identity_of_thread, threading.enumerate())
-        )
-        if holds_nothing:
-            return threads
         transactions = open_transactions(gate)
         instances = {}
         for session in sessions_in_use():
@@ -98,7 +84,6 @@ class HeldBeforeLevel:
             transactions=transactions,
             writes=sum(map(_number_of_writes, transactions)),
             sessions=sessions.difference(sessions_of_tests),
-            threads=threads.threads,
             instances=instances,
         )
 
@@ -118,20 +103,12 @@ class HeldBeforeLevel:
             transactions=transactions,
             writes=sum(map(_number_of_writes, transactions)),
             sessions=self.sessions - others.sessions,
-            threads=self.threads - others.threads,
             instances=instances,
         )
 
 
 NOTHING_HELD = HeldBeforeLevel()
-_identity_of_thread = attrgetter("ident", "name")
 _number_of_writes = attrgetter("writes")
-
-
-@lru_cache(1)  # the threads rarely change between two calls
-def _threads_held(here: int, *threads: tuple[int | None, str]) -> HeldBeforeLevel:
-    numbers = {number or 0 for number, name in threads if name not in SHARED_THREADS}
-    return HeldBeforeLevel(threads=frozenset(numbers - {here}))
 
 
 def connection_leaks(
@@ -170,12 +147,7 @@ def _leaks_of_test(gate: Gate, serial: int, before: HeldBeforeLevel) -> list[Che
     transactions = []
     idle = []
     for checkout in gate.registry.checked_out():
-        # A thread from before the test may still work for the test, because it may run a job of the
-        # test in the app's pool.
-        is_of_a_test = checkout.work is not None
-        if not is_of_a_test and has_starter_in(checkout.thread, before.threads):
-            continue
-        if checkout.is_of_wide_fixture:
+        if checkout.owner is None or checkout.is_in_background:
             continue
         if checkout.in_transaction and checkout not in before.transactions:
             transactions.append(checkout)
@@ -267,6 +239,17 @@ def end_leaks(leaks: list[Checkout], serial: int) -> None:
         for session in sessions:
             with suppress(Exception):  # a thread of the test uses the session
                 session.reset()
+
+
+def end_connections(gate: Gate, fixture: Owner) -> None:
+    """Close the connections that tasks and threads of a wider fixture keep after its tear-down."""
+    checkouts = gate.registry.checked_out()
+    left = [
+        checkout
+        for checkout in checkouts
+        if checkout.owner is fixture and checkout.is_in_background
+    ]
+    end_transactions(left, closes_connections=True)
 
 
 def empty_sessions(before: HeldBeforeLevel) -> list[str]:
@@ -361,15 +344,15 @@ def _next_after(leaks: list[Checkout]) -> str:
         "`async with session:` / `with engine.connect() as connection:`, or close it in a "
         "fixture's tear-down"
     )
-    if any(leak.in_transaction and leak.work is None for leak in leaks):
+    if any(leak.in_transaction and leak.is_of_wide_fixture for leak in leaks):
         fix += ". For a wider fixture: begin the transaction in a function fixture"
     if _sessions_on(leaks):
         fix += ". For a scoped_session: Session.remove()"
     this_thread = threading.get_ident()
-    elsewhere = [leak.work for leak in leaks if leak.thread != this_thread]
-    if any(isinstance(work, LateWork) for work in elsewhere):
+    elsewhere = [leak.request for leak in leaks if leak.thread != this_thread]
+    if any(elsewhere):
         fix += ". For a job that a request has begun: await arena.settled()"
-    if any(isinstance(work, OwnWork) for work in elsewhere):
+    if None in elsewhere:
         fix += ". For a thread that the test has begun: thread.join()"
     return fix
 

@@ -4,15 +4,10 @@ import asyncio
 import threading
 from asyncio import all_tasks
 from asyncio import wait as wait_for_tasks
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
-from pytest_arena._origin import (
-    is_of_wide_fixture,
-    keep_for_wide_fixture,
-    line_of_coroutine,
-)
+from pytest_arena._origin import line_of_coroutine
+from pytest_arena._owner import owner_of
 from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._run.leaks._late_work import is_users_task
 from pytest_arena._values import CodeLine
@@ -25,15 +20,13 @@ class Tasks:
     """The tasks that tests and the app start in the event loops of tests.
 
     asyncio cancels the tasks of a loop that ends with the test. In other loops, tasks of the test
-    could write in the next test, so pytest-arena cancels them. It keeps tasks of wider fixtures,
-    and tasks that existed when it first saw the loop.
+    could write in the next test, so pytest-arena cancels them.
     """
 
     def __init__(self) -> None:
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
             WeakKeyDictionary()
         )
-        self._known: WeakSet[AnyTask] = WeakSet()
 
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         """Return the loops that pytest-arena has seen."""
@@ -44,21 +37,6 @@ class Tasks:
         loop = loop or running_loop()
         if loop is not None and loop not in self._threads:
             self._threads[loop] = threading.get_ident()
-            self._keep(all_tasks(loop))
-
-    @contextmanager
-    def of_a_wide_fixture(self) -> Iterator[None]:
-        """Keep the tasks that the set-up of a wider fixture starts in this block."""
-        before = set(self._present())
-        try:
-            yield
-        finally:
-            self._keep([task for task in self._present() if task not in before])
-
-    def _keep(self, tasks: Iterable[AnyTask]) -> None:
-        self._known.update(tasks)
-        for task in tasks:
-            keep_for_wide_fixture(task)
 
     def run_idle_loops(self) -> bool:
         """Run the idle loops of this thread once. Return whether this thread has any."""
@@ -95,14 +73,13 @@ class Tasks:
         return [
             task
             for task in all_tasks(loop)
-            if task not in self._known
-            and is_users_task(task)
-            and not is_of_wide_fixture(task)
+            if is_users_task(task) and _is_of_test(task)
         ]
 
-    def _present(self) -> Iterator[AnyTask]:
-        for loop in list(self._threads):
-            yield from all_tasks(loop)
+
+def _is_of_test(task: AnyTask) -> bool:
+    owner = owner_of(task)
+    return owner is not None and owner.is_test
 
 
 # The number of this thread, or None if a loop runs in it.
