@@ -185,13 +185,6 @@ def users_frames(frame: FrameType | None) -> list[FrameType]:
     return users
 
 
-def outermost(frame: FrameType) -> FrameType:
-    """Return the outermost frame of the stack of a frame."""
-    while frame.f_back is not None:
-        frame = frame.f_back
-    return frame
-
-
 def line_of(frame: FrameType | None) -> CodeLine | None:
     """Return the present line of a frame."""
     if frame is None:
