@@ -565,6 +565,11 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         # Finalizers run in reverse order: of dependent fixtures, then `before_teardown`, then the
         # fixture's tear-down. They run only after a set-up, which another plugin may prevent.
         if fixturedef.cached_result is not None:
+            if fixturedef.cached_result[2] is not None:
+                # The failed set-up and its threads are over. Its finalizers may write.
+                owner = request.config.stash[WIDE][fixturedef] = WideFixture(
+                    owner.name, owner.finish, owner.getfixturevalue, owner.requesters
+                )
             fixturedef.addfinalizer(partial(run.fixtures.before_teardown, owner))
             value = fixturedef.cached_result[0]
             if is_frameworks_app(value):

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _KINDS = ("wrong", "empty", "more", "500", "commit")
-_ERROR = 500
+_FAILURE = {
+    "type": "http.response.start",
+    "status": 500,
+    "headers": [(b"content-type", b"text/plain; charset=utf-8")],
+}
 _BODILESS = {204, 304}
 _BODY_HEADERS = {
     b"content-length",
@@ -35,10 +39,8 @@ def wrong(value: Any) -> Any:
         return [wrong(each) for each in value]
     if isinstance(value, bool):
         return not value
-    if isinstance(value, str):
+    if value is None or isinstance(value, str):
         return "" if value else "wrong"
-    if value is None:
-        return "wrong"
     return 0 if value else 1
 
 
@@ -87,7 +89,7 @@ class Fault:
         self._kind = kind
         self._at = at
         self._number = 0
-        self._request: object = None  # whose commits fail
+        self._request: object = False  # whose commits fail: None is no request
 
     def __enter__(self) -> Self:
         if self._kind == "commit":
@@ -107,31 +109,25 @@ class Fault:
 
     async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
-        is_mine = not LOGINS.get() and self._number == self._at
-        self._number += not LOGINS.get()
+        is_counted = not LOGINS.get()
+        is_mine = is_counted and self._number == self._at
+        self._number += is_counted
         if is_mine and self._kind == "commit":
             self._request = REQUEST.get()
         elif is_mine and scope["type"] != "websocket":
             if self._kind == "500":
-                await self._fail(send)
+                self._is_applied = True
+                await _send_whole(send, _FAILURE, b"Internal Server Error")
                 return
             send = self._breaking(send)
         await call(scope, receive, send)
 
     def _fail_commit(self, connection: Any) -> None:
-        if self._request is not None and self._request is REQUEST.get():
+        if self._request is REQUEST.get():
             self._is_applied = True
             # SQLAlchemy expects that a failed commit has ended the transaction.
             connection.dialect.do_rollback(connection.connection)
-            error = RuntimeError("arena.fault('commit')")
-            raise OperationalError("COMMIT", None, error)
-
-    async def _fail(self, send: Any) -> None:
-        self._is_applied = True
-        body = b"Internal Server Error"
-        headers = [(b"content-type", b"text/plain; charset=utf-8")]
-        start = {"type": "http.response.start", "status": _ERROR, "headers": headers}
-        await _send_whole(send, start, body)
+            raise OperationalError("COMMIT", None, RuntimeError("arena.fault"))
 
     def _breaking(self, send: Any) -> Any:
         """Return a ``send`` that sends another body with the headers of the answer."""
@@ -162,10 +158,8 @@ class Fault:
 
 
 async def _send_whole(send: Any, start: Any, body: bytes) -> None:
-    headers = []
-    for name, value in start.get("headers", ()):
-        if name.lower() not in _BODY_HEADERS:
-            headers.append((name, value))
+    sent = start.get("headers", ())
+    headers = [each for each in sent if each[0].lower() not in _BODY_HEADERS]
     if start["status"] not in _BODILESS:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({**start, "headers": headers})

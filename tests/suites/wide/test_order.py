@@ -21,7 +21,8 @@ def outer(arena, request):
 
 
 @pytest.fixture(scope="class")
-def half(arena):
+def half(arena, request):
+    request.addfinalizer(lambda: write(arena, "after half"))
     write(arena, "half")
     raise LookupError("half-way")
 
