@@ -256,10 +256,10 @@ def test_runners_of_many_loops_pings_and_small_pools_pitfall_001_018(example: Ex
     small = small.change("app.py", "max_overflow=0", "max_overflow=0, pool_pre_ping=True")
     debugged = small.with_paths({"conftest.py": UVLOOP}).change(
         "pytest.ini",
-        "= error",
+        "pythonpath",
         # The second one is Python 3.14's, of the policy that pytest-asyncio asks for.
-        "=\n  error\n  ignore:Overriding the .event_loop_policy"
-        "\n  ignore:.asyncio.:DeprecationWarning",
+        "    ignore:Overriding the .event_loop_policy"
+        "\n    ignore:.asyncio.:DeprecationWarning\npythonpath",
     )
     debugged.run(env={"PYTHONASYNCIODEBUG": "1"}).expect(**counts)
 
