@@ -194,10 +194,10 @@ def test_dies():
 
 
 @pytest.mark.slow
-def test_the_notes_of_workers_are_counted_in_one_line(example: Example) -> None:
+def test_the_warnings_of_workers_are_shown_once(example: Example) -> None:
     """Also those of a worker that died: they came with the reports of its tests."""
     app = example.files["app.py"] + LOSES
     project = example.with_files(app=app, test_it=LOSING)
     run = project.run("-q", *PLUGINS, "-n2").expect(1, passed=4, failed=1)
     assert run.output.count("added Dancer, and never flushed or committed it") == 1
-    run.says("so in 3 more: test_it.py::test_loses[")
+    run.says("4 warnings")

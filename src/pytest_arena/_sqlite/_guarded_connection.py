@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, cached_property, lru_cache, partial, wraps
 from operator import attrgetter
@@ -432,8 +433,9 @@ def _run_attaching(
 
     def authorize(action: int, name: str | None, *rest: object) -> int:
         if action == sqlite3.SQLITE_ATTACH:
-            refusal = _refusal_of(core, connection, name)
-            if refusal is not None:
+            # SQLite has not evaluated a parameter or an expression yet.
+            names = _texts_of(args) if name is None else [name]
+            for refusal in _refusals_of(core, connection, names):
                 refusals.append(core.ledger.refused(refusal))
                 return sqlite3.SQLITE_DENY
         if own:
@@ -457,19 +459,27 @@ def _run_attaching(
         sqlite3.Connection.set_authorizer(connection, own)
 
 
-def _refusal_of(
-    core: Core, connection: GuardedConnection, name: str | None
-) -> RefusedError | None:
-    """Return why a connection may not attach a file, None if it may."""
-    if name is None:  # a parameter or an expression, which SQLite has not evaluated yet
-        return messages.attached_unread()
-    file = sql.file_of(name)
-    if core.files.is_of_earlier_run(file):
-        core.files.register_opened(file)
-    is_outside_test = connection.arena_is_on_test and is_outside(core, file)
-    if is_outside_test or _belongs_to_app(core, file):
-        return messages.attached(file)
-    return None
+def _texts_of(args: Any) -> list[str]:
+    """Return the texts among the parameters of a statement."""
+    parameters = args[1] if len(args) > 1 else ()
+    if isinstance(parameters, Mapping):
+        parameters = parameters.values()
+    return [value for value in parameters if isinstance(value, str)]
+
+
+def _refusals_of(
+    core: Core, connection: GuardedConnection, names: list[str]
+) -> Iterator[RefusedError]:
+    """Yield why a connection may not attach one of these files."""
+    if not names:
+        yield messages.attached_unread()
+    for name in names:
+        file = sql.file_of(name)
+        if core.files.is_of_earlier_run(file):
+            core.files.register_opened(file)
+        is_outside_test = connection.arena_is_on_test and is_outside(core, file)
+        if is_outside_test or _belongs_to_app(core, file):
+            yield messages.attached(file)
 
 
 def split_script(script: str) -> Iterator[str]:
