@@ -26,7 +26,7 @@ from pytest_arena.scenarios._specs import read_specs
 from pytest_arena.scenarios._stubs import write_stubs
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     import pytest
 
@@ -415,8 +415,3 @@ def _one_line(text: str) -> str:
     if len(line) > _LONGEST:
         line = f"{line[:_LONGEST]} …"
     return redact(line)
-
-
-def keys_of(tests: Mapping[str, Sequence[str]]) -> set[str]:
-    """Return the keys of the scenarios that have a test."""
-    return {key for keys in tests.values() for key in keys}
