@@ -174,11 +174,8 @@ class ProductCommands(Protocol):
 
 def size_of(path: Path) -> int:
     """Return the size of a file, or of all files in a folder."""
-    files = [path]
-    if path.is_dir():
-        files += path.rglob("*")
     total = 0
-    for file in files:
+    for file in (path, *path.rglob("*")):
         with suppress(OSError):
             if not file.is_dir():
                 total += file.lstat().st_size

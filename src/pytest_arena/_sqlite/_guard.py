@@ -81,7 +81,7 @@ def _guard(core: Core, connection: sqlite3.Connection) -> None:
     def authorize(action: int, name: str | None, *_: object) -> int:
         if action != sqlite3.SQLITE_ATTACH:
             return sqlite3.SQLITE_OK
-        core.ledger.refused(messages.attached_unseen(sql.file_of(name or "")))
+        core.ledger.refused(messages.attached_unread(sql.file_of(name or "")))
         return sqlite3.SQLITE_DENY
 
     connection.set_authorizer(authorize)

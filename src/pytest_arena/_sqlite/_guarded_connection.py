@@ -460,10 +460,10 @@ def _run_attaching(
 
 
 def _texts_of(args: Any) -> list[str]:
-    """Return the texts among the parameters of a statement."""
+    """Return the texts among the parameters of a statement, none if they have names."""
     parameters = args[1] if len(args) > 1 else ()
     if isinstance(parameters, Mapping):
-        parameters = parameters.values()
+        return []
     return [value for value in parameters if isinstance(value, str)]
 
 
@@ -472,13 +472,16 @@ def _refusals_of(
 ) -> Iterator[RefusedError]:
     """Yield why a connection may not attach one of these files."""
     if not names:
-        yield messages.attached_unread()
+        yield messages.attached_unread("")
     for name in names:
         file = sql.file_of(name)
         if core.files.is_of_earlier_run(file):
             core.files.register_opened(file)
-        is_outside_test = connection.arena_is_on_test and is_outside(core, file)
-        if is_outside_test or _belongs_to_app(core, file):
+        if not file or core.is_inside(file):
+            continue
+        if core.files.belongs_to_app(file):
+            yield messages.attached(file)
+        elif connection.arena_is_on_test and not core.files.is_free(file):
             yield messages.attached(file)
 
 
@@ -496,7 +499,3 @@ def split_script(script: str) -> Iterator[str]:
 def is_outside(core: Core, file: str) -> bool:
     """Return whether a file is neither a test's database nor another file that tests may open."""
     return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
-
-
-def _belongs_to_app(core: Core, file: str) -> bool:
-    return bool(file) and not core.is_inside(file) and core.files.belongs_to_app(file)

@@ -38,22 +38,13 @@ def attached(file: str) -> RefusedError:
     )
 
 
-def attached_unseen(file: str) -> RefusedError:
-    """Return the error for an ATTACH on a connection whose statements cannot be read."""
-    return _refused(
-        f"ATTACH of {file or 'a file'}, on a connection that a function as factory= has opened",
-        "pytest-arena cannot read the statements of this connection. The changes would stay in "
-        "the app's data",
-        "give sqlite3.connect or the engine a class as factory=, not a function",
-    )
-
-
-def attached_unread() -> RefusedError:
+def attached_unread(file: str) -> RefusedError:
     """Return the error for an ATTACH whose file pytest-arena cannot read in the statement."""
     return _refused(
-        "ATTACH of a file that pytest-arena cannot read in the statement",
-        "the file may have the app's data",
-        "write the file as a text: ATTACH 'file.db' AS name",
+        f"ATTACH of {file or 'a file'}, which pytest-arena cannot read in the statement",
+        "the changes might stay in the app's data",
+        "write the file as a text: ATTACH 'file.db' AS name. If sqlite3.connect or the engine has "
+        "a factory=, give it a class, not a function",
     )
 
 
