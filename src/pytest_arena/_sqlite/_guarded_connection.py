@@ -479,9 +479,9 @@ def _refusals_of(
             core.files.register_opened(file)
         if not file or core.is_inside(file):
             continue
-        if core.files.belongs_to_app(file):
-            yield messages.attached(file)
-        elif connection.arena_is_on_test and not core.files.is_free(file):
+        if core.files.belongs_to_app(file) or (
+            connection.arena_is_on_test and not core.files.is_free(file)
+        ):
             yield messages.attached(file)
 
 
