@@ -17,6 +17,7 @@ CAPABILITIES: Mapping[str, str] = {
     "moving time": "P3: now() of a second transaction is later than that of the first",
     "ddl": "P2: a test that changes the schema",
     "writing by changes": "P10: undoing one changed row writes less than the whole database",
+    "no cost after a write": "P10: restoring is paid by the test that wrote, not by the next",
     "reading by changes": "P10: undoing one changed row reads less than the whole database",
 }
 
@@ -51,7 +52,7 @@ class Setting:
     - ``env``: more of the environment; ``plugins``: more modules for ``pytest -p``;
     - ``lacks``: promises that are *not* made, by their names in `CAPABILITIES`, and the reasons.
       They are told as such, and never left out silently. What the database product itself
-      cannot keep is added to them: ``reading by changes`` for SQLite without WAL, that and
+      cannot keep is added to them: ``reading by changes`` for SQLite, that and
       ``writing by changes`` for ``clone``.
 
     Example::
