@@ -97,15 +97,14 @@ class SQLite:
         """Return ``product.py``."""
         return {"product.py": _SQLITE.format(journal=setting.journal)}
 
-    def stories(self, setting: Setting) -> Mapping[str, str]:
+    def stories(self, _: Setting) -> Mapping[str, str]:
         """None: what it can do, others can."""
-        del setting
         return {}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
         """Return what ``copy`` costs."""
-        reason = "SQLite's backup copies the whole file"
-        lacks = {"reading by changes": reason, "writing by changes": reason}
+        changes = ("reading by changes", "writing by changes")
+        lacks = dict.fromkeys(changes, "SQLite's backup copies the whole file")
         if setting.journal == "wal":
             lacks["no cost after a write"] = "the next test copies the log into the file"
         return lacks
