@@ -17,7 +17,6 @@ CAPABILITIES: Mapping[str, str] = {
     "moving time": "P3: now() of a second transaction is later than that of the first",
     "ddl": "P2: a test that changes the schema",
     "writing by changes": "P10: undoing one changed row writes less than the whole database",
-    "no cost after a write": "P10: restoring is paid by the test that wrote, not by the next",
     "reading by changes": "P10: undoing one changed row reads less than the whole database",
 }
 

@@ -180,15 +180,11 @@ async def test_p10_touches_nothing_again(backend):
 
 @pytest.mark.parametrize("name", [
     "nothing_is_built_for_who_does_not_connect",
+    "touches_nothing",
     "only_reads",
+    "touches_nothing_again",
 ])
 async def test_p10_the_bill(backend, name):
-    assert max(MOVED["test_p10_" + name]) < MEGABYTES / 20, MOVED
-
-
-@lacks("no cost after a write")
-@pytest.mark.parametrize("name", ["touches_nothing", "touches_nothing_again"])
-async def test_p10_the_bill_of_the_next(backend, name):
     assert max(MOVED["test_p10_" + name]) < MEGABYTES / 20, MOVED
 
 
