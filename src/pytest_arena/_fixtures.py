@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._sync_client import TestClient
     from pytest_arena._run._facade import Arena
     from pytest_arena._run._run import ArenaRun
-    from pytest_arena._run._test import RunningTest
 
 __all__ = [
     "RUNS",
@@ -38,6 +37,19 @@ __all__ = [
 ]
 
 WAITING = "arena_waiting"  # the plugin that begins the run
+
+# The fixtures that may connect to a database.
+DATABASE_FIXTURES = {*__all__} - {"RUNS", "client_options"}
+
+
+def uses_client(names: set[str], *, is_async: bool) -> bool:
+    """Return whether a test with fixtures of these names has a client that starts the app.
+
+    Each client of pytest-arena requests `client_options`. A client of the suite does not.
+    """
+    clients = {"client", "client_as"} if is_async else {"test_client", "test_client_as"}
+    has_client = "client_options" in names and not names.isdisjoint(clients)
+    return has_client or "arena_lifespan" in names
 
 
 class _Runs(dict[pytest.Config, "ArenaRun"]):
@@ -89,15 +101,16 @@ def arena_lifespan(
         with run.apps.session_lifespan(arena_app):
             yield
         return
-    _app_run(run, run.current.running(), request, arena_app)
-    run.apps.start()
+    app_run = _app_run(request, arena_app)
+    if not run.current.running().plan.is_async:
+        app_run.start()
     yield
 
 
-def _app_run(
-    run: ArenaRun, test: RunningTest, request: pytest.FixtureRequest, arena_app: Any
-) -> AppRun:
+def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would take 330 calls in pytest."""
+    run = RUNS[request.config]
+    test = run.current.running()
     if test.app_runs:
         return run.apps.running()
     if run.config.lifespan == "session":
@@ -106,33 +119,19 @@ def _app_run(
     return test.app_runs[-1]
 
 
-def use_app_early(request: pytest.FixtureRequest) -> None:
-    """Create the test's app now, so that it starts before the test writes its first row.
+def try_app(request: pytest.FixtureRequest) -> None:
+    """Create the test's app by the fixture `arena_app`, if the test has none.
 
     Do nothing if `arena_app` fails, or needs the fixture that pytest is setting up. Then a client
     creates the app later, or reports the failure.
     """
-    test = RUNS[request.config].current.running()
-    if test.plan.starts_app and not test.app_runs and _try_app(request):
-        test.start_early()
-
-
-def _try_app(request: pytest.FixtureRequest) -> bool:
-    """Create the test's app, and return whether `arena_app` could be set up now."""
+    if RUNS[request.config].current.running().app_runs:
+        return
     try:
-        use_app_of(request)
+        _app_run(request, request.getfixturevalue("arena_app"))
     except (pytest.fail.Exception, pytest.FixtureLookupError):
         # pytest would keep the fixture that a failed override has requested.
         getattr(request, "_fixture_defs", {}).pop("arena_app", None)
-        return False
-    return True
-
-
-def use_app_of(request: pytest.FixtureRequest) -> None:
-    """Create the test's app by the fixture `arena_app`, and let clients call it."""
-    run = RUNS[request.config]
-    test = run.current.running()
-    _app_run(run, test, request, request.getfixturevalue("arena_app"))
 
 
 @pytest.fixture
@@ -151,11 +150,10 @@ def db_session(
     reads from the database. The session has a separate engine.
     """
     run = RUNS[pytestconfig]
-    use_app_early(request)
     test = run.current.running()
     # The app may create the engines.
-    if not run.databases.known.find_engines():
-        _try_app(request)
+    if test.starts_app or not run.databases.known.find_engines():
+        try_app(request)
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async
     )
@@ -166,8 +164,7 @@ def client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    app_run = _started_app_run(request, arena_app)
-    return app_run.new_client(options=client_options)
+    return _async_app_run(request, arena_app).new_client(options=client_options)
 
 
 @pytest.fixture
@@ -175,8 +172,7 @@ def client_as(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    app_run = _started_app_run(request, arena_app)
-    return _client_maker(app_run.new_client, client_options)
+    return _client_maker(_async_app_run(request, arena_app).new_client, client_options)
 
 
 @pytest.fixture
@@ -184,11 +180,9 @@ def test_client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    run = RUNS[request.config]
-    test = run.current.running()
-    app_run = _app_run(run, test, request, arena_app)
-    client = app_run.new_test_client(options=client_options)
-    _start_before_the_test(test, client)
+    client = _app_run(request, arena_app).new_test_client(options=client_options)
+    if not _is_async(request):
+        client.arena_start()
     return client
 
 
@@ -197,10 +191,9 @@ def test_client_as(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
-    run = RUNS[request.config]
-    test = run.current.running()
-    app_run = _app_run(run, test, request, arena_app)
-    _start_before_the_test(test)
+    app_run = _app_run(request, arena_app)
+    if not _is_async(request):
+        app_run.start()
     return _client_maker(app_run.new_test_client, client_options)
 
 
@@ -213,37 +206,26 @@ def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer
 def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
     """Serve the app. `arena serve` calls this, because a plugin may override the fixture."""
     run = RUNS[request.config]
-    app_run = _app_run(run, run.current.running(), request, arena_app)
+    app_run = _app_run(request, arena_app)
     server = run.apps.live_server()
     server.start(app_run)
     return server
 
 
-def _started_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRun:
-    """Start the app for async clients, and return its run.
+def _async_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRun:
+    """Return the app's run in this test, for async clients.
 
     Raises:
         ConfigError: a plain test function cannot await the client.
     """
-    run = RUNS[request.config]
-    test = run.current.running()
-    if not test.plan.is_async:
+    if not _is_async(request):
         _check_awaited(request)
-    app_run = _app_run(run, test, request, arena_app)
-    _start_before_the_test(test)
-    return app_run
+    return _app_run(request, arena_app)
 
 
-def _start_before_the_test(test: RunningTest, client: TestClient | None = None) -> None:
-    """Start the app of a sync test now, and the app of an async test in the test's loop."""
-    if not test.plan.starts_app:
-        return
-    if test.plan.is_async:
-        test.start_early()
-    elif client is not None:
-        client.arena_start()
-    elif test.app_runs[-1].has_lifespan:
-        test.start()
+def _is_async(request: pytest.FixtureRequest) -> bool:
+    """Return whether the test is a coroutine function, which runs in a loop."""
+    return RUNS[request.config].current.running().plan.is_async
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:

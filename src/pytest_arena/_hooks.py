@@ -27,7 +27,7 @@ from pytest_arena._config._read import Config, check_cache, load_config, marker_
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import phase_of
-from pytest_arena._process import interrupted, running_loop
+from pytest_arena._process import interrupted
 from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize
@@ -219,6 +219,7 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
         values.update(marker_values(marker.args, marker.kwargs, place=place))
     _, _, function = _others.own_function(item)
     is_async = inspect.iscoroutinefunction(function)
+    names = set(getattr(item, "fixturenames", ()))
     stage = Stage.SEEDED
     if not values.get("schema", True):
         stage = Stage.EMPTY
@@ -230,8 +231,8 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
         keep=values.get("keep", run.config.keep),
         stage=stage,
         is_async=is_async,
-        starts_app=_others.starts_app(item, is_async=is_async),
-        needs_database=_others.uses_our_fixture(item),
+        starts_app=_fixtures.uses_client(names, is_async=is_async),
+        needs_database=not _fixtures.DATABASE_FIXTURES.isdisjoint(names),
     )
 
 
@@ -245,7 +246,7 @@ def open_test(item: pytest.Item) -> None:
     run.open(
         plan or _plan_of(item, run),
         partial(_client_options, item),
-        partial(_use_app, item),
+        partial(_try_app, item),
     )
     wide = item.config.stash[WIDE]
     if wide and hasattr(item, "callspec"):
@@ -276,28 +277,10 @@ def _client_options(item: pytest.Item) -> Any:
     return request.getfixturevalue("client_options") if request else {}
 
 
-def _use_app(item: pytest.Item, *, for_client: bool = False) -> None:
-    """Create the test's app before the test opens a session, so that the app starts first.
-
-    A lifespan for the whole session starts before the first client.
-    """
+def _try_app(item: pytest.Item) -> None:
     request = getattr(item, "_request", None)
-    if request is None:
-        return
-    if for_client:
-        _fixtures.use_app_of(request)
-        return
-    # An async `arena_app` of the suite cannot be set up inside a running loop.
-    if running_loop() is None or _others.has_our_app(item):
-        _fixtures.use_app_early(request)
-
-
-def _use_suites_app(item: object, request: Any) -> None:
-    """Make ``arena.client()`` use an `arena_app` of the suite."""
-    if _others.overrides_app(item):
-        # The call fails in a fixture that the suite's `arena_app` requests.
-        with suppress(pytest.fail.Exception, pytest.FixtureLookupError):
-            _fixtures.use_app_of(request)
+    if request:
+        _fixtures.try_app(request)
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
@@ -319,9 +302,6 @@ def call_test(item: pytest.Item) -> Generator[None, object, object]:
     test.end_set_up()
     try:
         with phase_of(test.owner):
-            request = getattr(item, "_request", None)
-            if request is not None and "arena" in item._fixtureinfo.argnames:  # type: ignore[attr-defined] # noqa: SLF001 - no public name
-                _use_suites_app(item, request)
             if not test.plan.is_async:
                 return (yield)  # pytest calls the function unchanged
             with _replace_function(item, run):
@@ -519,10 +499,11 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
                 if test is not None and not test.has_level:
                     _prepare(request.config, run)
                     run.fixtures.enter_test()
-                if "arena" in fixturedef.argnames and fixturedef.argname != "arena_app":
-                    item = request._pyfuncitem  # noqa: SLF001 - no public name
-                    _use_suites_app(item, request)
-                result = yield
+                if fixturedef.argname == "arena_app":
+                    with run.apps.in_fixture():
+                        result = yield
+                else:
+                    result = yield
     except BaseException as error:  # also a refusal or a timeout
         # pytest records an error of the fixture's function, but not of this hook. Without the
         # record, no later test could set the fixture up.

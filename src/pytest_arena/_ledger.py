@@ -68,6 +68,11 @@ class Request:
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it to log in."""
 
+    @property
+    def shown(self) -> str:
+        """The request as a report names it: ``POST /orders``."""
+        return f"{self.method} {self.path}"
+
     def begin_answer(self, answer: Any, *, is_login: bool) -> None:
         """Note that the app begins to answer. The answer has the list of statements."""
         self.answer = answer

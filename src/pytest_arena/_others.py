@@ -9,9 +9,6 @@ from typing import Any
 
 from pytest_arena.errors import ConfigError
 
-_OURS = "pytest_arena."
-_DATABASE_FIXTURES = "pytest_arena._fixtures"
-
 
 def own_function(item: object) -> tuple[object, str, Any]:
     """Return the object that has the test's function, the name of the attribute, and the function.
@@ -30,17 +27,6 @@ def _fixtures_of(item: object) -> dict[str, Any]:
     info = getattr(item, "_fixtureinfo", None)
     by_name: dict[str, object] = getattr(info, "name2fixturedefs", {})
     return {name: fixtures for name, fixtures in by_name.items() if fixtures}
-
-
-def uses_our_fixture(item: object) -> bool:
-    """Return whether the test uses a fixture of pytest-arena that may connect to a database."""
-    for name, fixtures in _fixtures_of(item).items():
-        for fixture in reversed(fixtures):
-            if fixture.func.__module__ == _DATABASE_FIXTURES:
-                return True
-            if name not in fixture.argnames:
-                break
-    return False
 
 
 @contextmanager
@@ -65,41 +51,6 @@ def hidden_from_test(config: Any) -> Iterator[None]:
         config.hook.pytest_warning_recorded.call_historic(kwargs=facts)
 
 
-def starts_app(item: object, *, is_async: bool) -> bool:
-    """Return whether a fixture of pytest-arena starts the app before the test.
-
-    A suite's fixture of the same name replaces it, unless the suite's fixture uses it.
-    """
-    fixtures_by_name = _fixtures_of(item)
-    names = _STARTING_ASYNC if is_async else _STARTING_SYNC
-    for name in names:
-        for fixture in reversed(fixtures_by_name.get(name, ())):
-            if _is_ours(fixture):
-                return True
-            if name not in fixture.argnames:
-                break
-    return False
-
-
-def has_our_app(item: object) -> bool:
-    """Return whether the test's app is the one that the option names, not a suite's fixture."""
-    fixtures = _fixtures_of(item).get("arena_app", ())
-    return bool(fixtures) and _is_ours(fixtures[-1])
-
-
-def overrides_app(item: Any) -> bool:
-    """Return whether the suite has a fixture `arena_app` for a test that does not use it."""
-    manager = getattr(item.session, "_fixturemanager", None)
-    if manager is None:
-        return False
-    fixtures: Any = manager.getfixturedefs("arena_app", item)
-    return bool(fixtures) and not _is_ours(fixtures[-1])
-
-
-_STARTING_ASYNC = ("client", "client_as", "arena_lifespan")
-_STARTING_SYNC = ("test_client", "test_client_as", "arena_lifespan")
-
-
 def is_outdated(item: Any, fixture: Any) -> bool:
     """Return whether a fixture was set up with another parameter than the test's parameter."""
     fixtures = _fixtures_of(item).get(fixture.argname, ())
@@ -114,11 +65,6 @@ def _differ(value: object, other: object) -> bool:
     with suppress(Exception):  # the `==` of arrays has no truth value
         return value is not other and not value == other  # noqa: SIM201 - as pytest asks
     return False
-
-
-def _is_ours(fixture: Any) -> bool:
-    """Return whether pytest-arena defines a fixture."""
-    return bool(fixture.func.__module__.startswith(_OURS))
 
 
 def is_interruption(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from pytest_arena._changes import Changes
-    from pytest_arena._ledger import TestFacts
+    from pytest_arena._ledger import Request, TestFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -526,8 +526,8 @@ def _folded_line(entries: list[object]) -> str:
 
 
 def server_sections(
-    app_errors: list[tuple[str, Exception]],
-    handled: list[tuple[str, traceback.TracebackException]],
+    app_errors: list[tuple[Request, Exception]],
+    handled: list[tuple[Request, traceback.TracebackException]],
     raised: Any,
 ) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
@@ -538,12 +538,12 @@ def server_sections(
     """
     shown = {id(error) for error in causes(raised)}
     sections = [
-        (_SERVER + request, users_trace(error))
+        (_SERVER + request.shown, users_trace(error))
         for request, error in app_errors
         if id(error) not in shown
     ]
     return sections + [
-        (_SERVER + request, _users_lines(trace)) for request, trace in handled
+        (_SERVER + request.shown, _users_lines(trace)) for request, trace in handled
     ]
 
 

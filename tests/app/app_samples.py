@@ -91,10 +91,10 @@ class Diary:
         """Keep the open request."""
         self.opened.append(request)
 
-    def note_app_error(self, request: str, error: Exception) -> None:
+    def note_app_error(self, request: _ledger.Request, error: Exception) -> None:
         """The app has raised instead of answering."""
 
-    def note_handled_error(self, request: str, trace: object) -> None:
+    def note_handled_error(self, request: _ledger.Request, trace: object) -> None:
         """The app has answered an exception."""
 
     def note_cut_off(self, line: str) -> None:

@@ -43,6 +43,7 @@ async def retrieved():
 
 TESTS = """
 import pytest
+from fastapi.testclient import TestClient
 from httpx2 import ASGITransport, AsyncClient
 from app import app
 
@@ -72,6 +73,21 @@ async def test_expected(client):
 
 async def test_retrieved(client):
     assert (await client.post("/retrieved")).status_code == 202
+
+
+def test_raised_by_an_own_client():
+    with pytest.raises(LookupError):
+        TestClient(app).post("/background")
+
+
+def test_raised_in_a_block():
+    with TestClient(app) as client, pytest.raises(LookupError):
+        client.post("/background")
+
+
+def test_own_client():
+    client = TestClient(app, raise_server_exceptions=False)
+    assert client.post("/background").status_code == 202
 """
 
 RED = """
@@ -88,30 +104,8 @@ ERROR = "LookupError: no such mail (app.py:"
 def test_work_that_fails_after_the_answer_is_named(example: Example) -> None:
     """Under -q too, and in the report of a failed test. No error that somebody handled."""
     project = example.with_files(test_it=TESTS + RED, app=example.files["app.py"] + APP)
-    run = project.run("-q", "-p", "no:randomly").expect(1, passed=6, failed=1)
+    run = project.run("-q", "-p", "no:randomly").expect(1, passed=9, failed=1)
     run.warns(f"{FAILED} {ERROR}", "test_task", "test_sync")
     run.says("in POST /background", f"failed after the answer {ERROR}")
-    run.never_says("test_it.py::test_expected", "test_it.py::test_retrieved")
-
-
-OWN_CLIENTS = """
-import pytest
-from fastapi.testclient import TestClient
-from app import app
-
-
-def test_expected():
-    with pytest.raises(LookupError):
-        TestClient(app).post("/background")
-
-
-def test_entered():
-    with TestClient(app) as client, pytest.raises(LookupError):
-        client.post("/background")
-"""
-
-
-def test_an_error_that_a_suites_own_client_raises_is_named(example: Example) -> None:
-    """It is named, although Starlette's client raises it where the test reads the answer."""
-    project = example.with_files(test_it=OWN_CLIENTS, app=example.files["app.py"] + APP)
-    project.run("-Werror::pytest_arena.LateWorkWarning").expect(1, passed=2, errors=2)
+    run.says("::test_background", "::test_server", "::test_own_client")
+    run.never_says("::test_expected", "::test_retrieved", "::test_raised_by", "::test_raised_in")

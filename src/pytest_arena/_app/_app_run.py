@@ -182,6 +182,11 @@ class AppRun:
             return portal, None
         return portal, self._lifespan.join(self.hooks, portal)
 
+    def start(self) -> None:
+        """Start the app in the loop of the sync clients, if it has a lifespan here."""
+        if self._lifespan is not None:
+            self.join({"backend": "asyncio"})
+
     def close_lifespans_of_tests(self) -> None:
         """Shut the app down if a request of a test has started it."""
         if self._lifespan:

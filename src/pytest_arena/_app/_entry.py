@@ -93,10 +93,10 @@ class Hooks(Protocol):
     def note_open(self, request: OpenRequest) -> None:
         """Note an answer that the test reads while the app sends it."""
 
-    def note_app_error(self, request: str, error: Exception) -> None:
+    def note_app_error(self, request: Request, error: Exception) -> None:
         """Note that the app raised instead of answering."""
 
-    def note_handled_error(self, request: str, trace: TracebackException) -> None:
+    def note_handled_error(self, request: Request, trace: TracebackException) -> None:
         """Note that the app answered an exception that it did not expect."""
 
     def note_cut_off(self, line: str) -> None:
@@ -118,9 +118,9 @@ class OpenRequest:
     @property
     def shown(self) -> str:
         """Words for a note if the test leaves it open."""
-        path = f"{self.request.method} {self.request.path}"
         return (
-            f"{self.line}   {path} was open: with client.stream(…), or response.close()"
+            f"{self.line}   {self.request.shown} was open: with client.stream(…), or "
+            "response.close()"
         )
 
 
@@ -153,11 +153,6 @@ class Entry:
             OWNER.reset(owner)
             ENTRY.reset(token)
 
-    @property
-    def shown(self) -> str:
-        """The request as a report shows it."""
-        return f"{self.request.method} {self.request.path}"
-
     def fail(self, error: BaseException) -> None:
         """Note an exception that the app has raised."""
         if is_disconnect(error):
@@ -167,7 +162,7 @@ class Entry:
             self.request.fail(in_words(error))
         if isinstance(error, Exception):
             note_raised(self.request, error)
-            self.hooks.note_app_error(self.shown, error)
+            self.hooks.note_app_error(self.request, error)
 
     def end_answer(self, error: BaseException | None) -> None:
         """Note that the app has returned, or the error that it has raised."""
@@ -177,7 +172,7 @@ class Entry:
         self.answer.end(failure)
         if error is None:  # otherwise `fail` has noted the exception
             for trace in self.traces:
-                self.hooks.note_handled_error(self.shown, trace)
+                self.hooks.note_handled_error(self.request, trace)
 
     def end(self) -> None:
         """End the request. A task of the app may keep this object."""
@@ -427,7 +422,7 @@ async def _end_by_itself(task: asyncio.Future[None], entry: Entry) -> None:
         line = str(line_of_coroutine(coroutine) or "a line that cannot be seen")
     if not task.done():
         _endless.add(line)
-        entry.hooks.note_cut_off(f"{line}   {entry.shown}: its client had left")
+        entry.hooks.note_cut_off(f"{line}   {entry.request.shown}: its client had left")
         task.cancel()
         await wait_for_tasks([task], timeout=_PATIENCE)
 

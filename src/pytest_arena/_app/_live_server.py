@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 from pytest_arena._app import _app_errors
 from pytest_arena._app._client import http_library
 from pytest_arena._app._entry import enter
+from pytest_arena._ledger import Request
 from pytest_arena._origin import OUR_TASK
 from pytest_arena._process import AnyTask, running_loop, until
 
@@ -208,7 +209,7 @@ class LiveServer(Generic[C]):
             await send(message)
 
         # From now on the end of the test waits for this request.
-        self._open[task] = _shown(scope)
+        self._open[task] = _request_of(scope).shown
         try:
             app_run = self._apps.current_run()
             if app_run is None:
@@ -265,7 +266,7 @@ async def _call_app(
         await app_run.ajoin()
     except Exception as error:
         if hooks is not None:
-            hooks.note_app_error(_shown(scope), error)
+            hooks.note_app_error(_request_of(scope), error)
         raise
     app = app_run.app
     scope["state"] = dict(app_run.state)
@@ -326,8 +327,8 @@ class _Delayed:
                 await self._send(self._waiting.pop(0))
 
 
-def _shown(scope: Scope) -> str:
-    return f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
+def _request_of(scope: Scope) -> Request:
+    return Request(method=scope.get("method", "WEBSOCKET"), path=scope["path"])
 
 
 _NO_TEST = b"no test runs: a request between two tests has no database\n"

@@ -53,15 +53,13 @@ class TestClient(_Base, metaclass=ABCMeta):
     __test__ = False  # pytest would collect a class of the name TestClient
     _arena_host: ClientHost
     _arena_login: Login | None
-    _arena_begun: list[Lifespan | None]
-    _arena_early: Lifespan | None
+    _arena_begun: Lifespan | None  # the lifespan that this client has started
 
     def arena_use(self, host: ClientHost, login: Login | None) -> None:
         """Set the host whose app the client calls, and the login if it has a role."""
         self._arena_host = host
         self._arena_login = login
-        self._arena_begun = []
-        self._arena_early = None
+        self._arena_begun = None
 
     def request(
         self, method: str, url: httpx.URL | str, **options: Any
@@ -120,19 +118,18 @@ class TestClient(_Base, metaclass=ABCMeta):
     def arena_start(self) -> None:
         """Start the app before the first request. A later ``with`` shuts it down at its end."""
         if self._arena_host.has_lifespan:
-            self._arena_early = self._arena_join()
+            self._arena_begun = self._arena_join() or self._arena_begun
 
     def __enter__(self) -> Self:
-        lifespan = self._arena_join() or self._arena_early
-        self._arena_early = None
-        self._arena_begun.append(lifespan)
+        self.arena_start()
         self._arena_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
-        lifespan = self._arena_begun.pop()
-        if lifespan is not None:
-            lifespan.close()
+        begun = self._arena_begun
+        self._arena_begun = None
+        if begun is not None:
+            begun.close()
 
     def _arena_ready(self) -> None:
         self._arena_join()

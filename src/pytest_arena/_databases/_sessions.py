@@ -339,8 +339,9 @@ def _add(session: Session, instances: list[object]) -> None:
 class Starter(Protocol):
     """Starts the app of a test."""
 
-    # Whether to start the app before the first use of a connection.
-    starts_with_session: bool
+    @property
+    def starts_app(self) -> bool:
+        """Whether to start the app before the next use of a connection."""
 
     def start(self) -> None:
         """Start the app of a sync test."""
@@ -388,7 +389,7 @@ class Sessions:
     def start_app(self) -> None:
         """Start the app before the first row of the test, like in production."""
         starter = self.starter
-        if starter is None or not starter.starts_with_session:
+        if starter is None or not starter.starts_app:
             return
         if in_greenlet():
             await_only(starter.astart())

@@ -56,6 +56,7 @@ class Apps:
         self.live: LiveServer | None = None
         # The last value of the fixture `arena_app`. The suite may override this fixture.
         self.fixture_app: object = None
+        self._is_in_fixture = False
         # Whether a wide fixture has returned an app.
         self.has_wide_fixture = False
 
@@ -116,8 +117,7 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is not None:
-            if not test.app_runs and self._config.lifespan == "session":
-                test.use_app(for_client=True)
+            self.try_fixture(test)
             if not test.app_runs:
                 self.use(self.build(), test)
             return test.app_runs[-1]
@@ -166,14 +166,19 @@ class Apps:
         """Let the clients of a test talk to this app."""
         test.app_runs.append(self._begin(app, lambda: test))
 
-    def start(self) -> None:
-        """Start the app of a sync test. Let the app of an async test start in the test's loop."""
-        test = self._current.running()
-        app_run = self.running()
-        if test.plan.is_async:
-            test.start_in_loop()
-        else:
-            app_run.join({"backend": "asyncio"})
+    def try_fixture(self, test: RunningTest) -> None:
+        """Create the app of a test by the fixture `arena_app`, unless that needs the app itself."""
+        if not (test.app_runs or self._is_in_fixture):
+            test.try_app()
+
+    @contextmanager
+    def in_fixture(self) -> Iterator[None]:
+        """Note that the fixture `arena_app` is set up in the block."""
+        self._is_in_fixture = True
+        try:
+            yield
+        finally:
+            self._is_in_fixture = False
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
         """Return a client. In a test, ``options`` override the fixture `client_options`."""

@@ -169,8 +169,8 @@ class Arena(Generic[S]):
         """
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
-        if test is not None:
-            test.use_app()
+        if test is not None and test.starts_app:
+            self._run.apps.try_fixture(test)
         wants_async = running_loop() is not None
         session = self._run.engines.open_session(
             sessions,

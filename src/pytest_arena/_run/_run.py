@@ -133,7 +133,7 @@ class ArenaRun:
         self,
         plan: Plan,
         client_options: Callable[[], Mapping[str, object]] = dict,
-        use_app: Callable[..., object] = bool,
+        try_app: Callable[[], object] = bool,
     ) -> None:
         """Begin a test. No connection is opened yet."""
         if self.databases.levels:
@@ -157,7 +157,7 @@ class ArenaRun:
             askers=self._askers,
             client_options=client_options,
             checkouts=self.connections.checkouts,
-            use_app=use_app,
+            try_app=try_app,
         )
 
     def _leave_interrupted_level(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
+from pytest_arena._config._load import is_library, package_of
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
@@ -479,7 +480,7 @@ def _lost_by_test(lost: LostWork) -> str:
 
 def _name_of(turn: Turn) -> str:
     """Return the requests of a turn, as ``GET /items/1``."""
-    names = [f"{record.method} {record.path}" for record in turn.records[:_NAMED]]
+    names = [record.shown for record in turn.records[:_NAMED]]
     return " and ".join(names) or "the request"
 
 
@@ -524,15 +525,28 @@ def _late_work(test: RunningTest) -> list[str]:
 def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     """Return the errors of tasks and of background tasks that failed after a good answer.
 
-    Errors that a client has raised in the test are left out.
+    Errors that a client has raised in the test, and those of a failed commit, are left out.
     """
     failures = dict(test.owner.failures)
-    for request, answer in test.answers:
-        is_seen = request.error is not None or answer.error is not None
-        is_good = answer.is_sent and (answer.status or REFUSAL) < REFUSAL
-        if request.raised and is_good and not is_seen:
-            failures[f"{request.raised} in {request.method} {request.path}"] = None
+    for request, error in test.app_errors:
+        answer = request.answer
+        if answer is None or answer.error is not None or _was_caught_by_user(error):
+            continue
+        if answer.is_sent and (answer.status or REFUSAL) < REFUSAL:
+            failures[f"{request.raised} in {request.shown}"] = None
     return failures
+
+
+def _was_caught_by_user(error: BaseException) -> bool:
+    """Return whether the user's code caught an error, also by `pytest.raises`.
+
+    The outermost frame of a traceback is the one that caught the error.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    file = trace.tb_frame.f_code.co_filename
+    return not is_library(file) or package_of(file) == "_pytest"
 
 
 def warn_of_loss(

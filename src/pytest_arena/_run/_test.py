@@ -208,12 +208,15 @@ class RunningTest:
     askers: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, object]] = dict
+    try_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
     app_state: AppState | None = None  # when the test's level was entered
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
-    app_errors: list[tuple[str, Exception]] = field(default_factory=list)
+    app_errors: list[tuple[Request, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
-    handled_traces: list[tuple[str, TracebackException]] = field(default_factory=list)
+    handled_traces: list[tuple[Request, TracebackException]] = field(
+        default_factory=list
+    )
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
     # Lost writes of requests.
     lost: list[tuple[Request, LostWork]] = field(default_factory=list)
@@ -226,10 +229,7 @@ class RunningTest:
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     checkouts: int = 0  # the number of connection checkouts before the test
-    use_app: Callable[..., object] = bool  # sets up the fixture `arena_app`
     turns: list[Turn] = field(default_factory=list)
-    is_to_be_started: bool = False  # start the app even without a request
-    starts_with_session: bool = False  # start the app before the first use of a session
     # The moment before the app started, if the test had used connections.
     start_moment: StoryMoment | None = None
     has_start_used_rows: bool = False  # whether the start-up used a connection
@@ -252,6 +252,7 @@ class RunningTest:
     held: Container[InstanceState[object]] | None = None
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
+    _has_started_app: bool = False
     _start_loop: AbstractEventLoop | None = None  # the loop in which the app started
     _start_checkouts: int = 0  # the number of checkouts before the app started
     # Writes of the app that are uncommitted between two requests.
@@ -286,25 +287,24 @@ class RunningTest:
         self.lost_in_set_up += self.own_lost
         self.lost_by_calls.clear()
 
-    def start_early(self) -> None:
-        """Let the app start in the test's loop, if it has a lifespan."""
-        if self.app_runs[-1].has_lifespan:
-            self.start_in_loop()
+    # The app of a test that uses a client starts before the test's first line, or earlier at the
+    # first statement of `db_session`. Then the start-up sees no rows of the test. In a test
+    # without a client, no session starts the app.
 
-    def start_in_loop(self) -> None:
-        """Let the app start in the test's loop: before the test function or the first session."""
-        self.is_to_be_started = True
-        self.starts_with_session = True
+    @property
+    def starts_app(self) -> bool:
+        """Whether the next statement of `db_session` starts the app."""
+        return self.plan.starts_app and not self._has_started_app
 
     def start(self) -> None:
         """Start the app of a sync test. An async test starts it in its loop."""
-        if not self.plan.is_async:
-            self.starts_with_session = False
-            self.app_runs[-1].join({"backend": "asyncio"})
+        if self.starts_app and self.app_runs and not self.plan.is_async:
+            self._has_started_app = True
+            self.app_runs[-1].start()
 
     async def astart(self) -> None:
-        """Start the app in the running loop, if a fixture needs it."""
-        if not self.is_to_be_started:
+        """Start the app in the running loop."""
+        if not (self.plan.starts_app and self.app_runs):
             return
         loop = running_loop()
         app_run = self.app_runs[-1]
@@ -312,7 +312,7 @@ class RunningTest:
         if self._start_loop is not None and self._start_loop is not loop:
             app_run.close_lifespans_in(self._start_loop)
         self._start_loop = loop
-        self.starts_with_session = False
+        self._has_started_app = True
         await app_run.ajoin()
 
     def left_open(self) -> list[str]:
@@ -575,11 +575,11 @@ class RunningTest:
                 with suppress(Exception):  # the app's clean-up may fail
                     request.close()
 
-    def note_app_error(self, request: str, error: Exception) -> None:
+    def note_app_error(self, request: Request, error: Exception) -> None:
         """Note that the app raised instead of answering."""
         self.app_errors.append((request, error))
 
-    def note_handled_error(self, request: str, trace: TracebackException) -> None:
+    def note_handled_error(self, request: Request, trace: TracebackException) -> None:
         """Note that the app answered an exception that it did not expect."""
         self.handled_traces.append((request, trace))
 
