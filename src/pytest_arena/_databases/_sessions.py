@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import warnings
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import chain
@@ -43,9 +43,8 @@ from pytest_arena._gate._engines import (
     sync_twin,
 )
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._gate.loops._any_loop import AnyLoopMutex
 from pytest_arena._origin import user_line
-from pytest_arena._process import run_in_new_loop
+from pytest_arena._process import async_rest, run_in_new_loop
 from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
 
 
 # SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
+_STEP = 0.001  # seconds between two attempts to take a lock
 _COMMIT = Session.commit
 _CLOSE = Session.close
 
@@ -363,7 +363,7 @@ class Sessions:
     _sync: list[FreshSession] = field(default_factory=list)
     _async: list[AsyncSession] = field(default_factory=list)
     # Locks: requests of several tasks or threads commit one after the other.
-    _async_mutex: AnyLoopMutex | None = None
+    _async_lock: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def open_sync(self, engine: Engine) -> FreshSession:
@@ -381,8 +381,6 @@ class Sessions:
             engine, sync_session_class=sync_class, expire_on_commit=False
         )
         self._async.append(session)
-        if self._async_mutex is None:
-            self._async_mutex = AnyLoopMutex()
         self.is_used = True
         return session
 
@@ -403,12 +401,17 @@ class Sessions:
 
     async def acommit_async(self) -> None:
         """Commit the pending work of async sessions."""
-        async with self._async_mutex or nullcontext():
+        # Tasks of several loops may wait.
+        while not self._async_lock.acquire(blocking=False):
+            await async_rest(_STEP)
+        try:
             for session in _to_be_committed(self._async):
                 self.has_committed = True
                 fresh = _fresh(session)
                 with _explained("await ", fresh, self.failures):
                     await greenlet_spawn(fresh.commit_by_arena)
+        finally:
+            self._async_lock.release()
 
     def commit(self) -> None:
         """Commit pending work before a sync request.

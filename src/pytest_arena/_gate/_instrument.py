@@ -14,12 +14,8 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._config._supported import WITHOUT_LOOP
 from pytest_arena._gate._answers import ANSWER, apart_from_requests
+from pytest_arena._gate._loops import hang_up, is_foreign
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._gate.loops._loop_bound import (
-    hang_up,
-    is_foreign,
-    transport_of,
-)
 from pytest_arena._gate.writes._statements import may_write
 from pytest_arena._origin import REQUEST
 
@@ -147,7 +143,6 @@ def _roll_back(
 def _close_in_loop(close: OneConnection) -> OneConnection:
     def closed(dbapi_connection: Any) -> None:
         connection = dbapi_connection.driver_connection
-        transport = transport_of(connection)
         if is_foreign(dbapi_connection):
             hang_up(connection)
         else:
@@ -156,9 +151,6 @@ def _close_in_loop(close: OneConnection) -> OneConnection:
             except RuntimeError:
                 # A statement was being cancelled in a loop that was closed meanwhile.
                 hang_up(connection)
-        moves = getattr(transport, "moves_between_loops", False)
-        if moves and not transport.is_closing():
-            transport.abort()  # asyncpg does not close a connection that the server has ended
 
     return closed
 

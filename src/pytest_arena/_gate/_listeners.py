@@ -24,11 +24,16 @@ from pytest_arena._gate._known_engines import (
     known_engines,
     watch_engines,
 )
+from pytest_arena._gate._loops import (
+    bind_to_loop,
+    hand_out_newest,
+    is_foreign,
+    unbind_locks,
+)
+from pytest_arena._gate._loops import install as unbind_pools
 from pytest_arena._gate._orm_sessions import watch_sessions
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._watched_files import watch_files
-from pytest_arena._gate.loops import _any_loop
-from pytest_arena._gate.loops._loop_bound import bind_to_loop, is_foreign
 from pytest_arena._gate.writes._lost_writes import (
     LostWrites,
     note_errors_on_leaving,
@@ -130,7 +135,6 @@ class Gate:
 
     def connected(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
-        _any_loop.free_locks(dbapi_connection)
         bind_to_loop(dbapi_connection)
         pooled = PooledConnection.find(entry)
         if pooled is None:  # a creator of the app has opened it
@@ -152,7 +156,7 @@ class Gate:
             DisconnectionError: it is stale, or belongs to another loop or process. The pool then
                 opens another connection.
         """
-        _any_loop.free_locks(dbapi_connection)
+        unbind_locks(dbapi_connection)
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)
@@ -398,7 +402,7 @@ def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
 
 def _listen() -> None:
     """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
-    _any_loop.install()
+    unbind_pools(_note_closed_with_loop)
     watch_engines(_remember)
     watch_sessions()
     note_errors_on_leaving()
@@ -420,12 +424,20 @@ def _listen() -> None:
 
 
 def _remember(engine: Engine) -> None:
-    _any_loop.hand_out_newest(engine.pool)
+    hand_out_newest(engine.pool)
     level = 0
     if _gates:
         level = _gates[-1].core.serial()
     if known_engines.add(engine, level):
         instrument(engine.dialect, _gates)
+
+
+def _note_closed_with_loop(connection: object) -> None:
+    for checkout in _gates[-1].registry.checked_out():
+        dbapi_connection = checkout.entry.dbapi_connection
+        driver = getattr(dbapi_connection, "driver_connection", None)
+        if driver is connection and checkout.in_transaction:
+            checkout.connection.end_in_transaction()
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:

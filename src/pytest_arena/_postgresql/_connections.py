@@ -19,8 +19,6 @@ from pytest_arena._postgresql.drivers import _statements as drivers
 from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
 from pytest_arena._postgresql.drivers._session_state import found_reader
-from pytest_arena._postgresql.moving._moving_trial import prepare
-from pytest_arena._postgresql.moving._transport import at_checkin
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
@@ -84,10 +82,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         cargs: list[Any],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Redirect a connection to the target.
-
-        A connection of asyncpg can move between event loops afterwards.
-        """
+        """Redirect a connection to the target."""
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = address_for(target, login)
@@ -95,7 +90,6 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
             # The build of a template has no limit, and no database of a test.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
-            prepare(dialect, cparams, note=core.ledger.note)
             _wait_for_free_connection(dialect, core)
         # A later listener or a factory of the app may open another connection.
         has_factory = any(map(cparams.get, _FACTORIES))
@@ -339,9 +333,8 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
             cursor.execute("DISCARD SEQUENCES")
 
     def note_checkin(self) -> None:
-        """Note the return to the pool. A connection that can move leaves its event loop."""
+        """Note the return to the pool."""
         self._record.note_idle(self._target.key)
-        at_checkin(self._reference())
 
     def session(self, dbapi_connection: object) -> object:
         """Return how often the session was changed, by any interface, and the driver's state."""

@@ -1,10 +1,14 @@
-"""Connections that belong to one event loop.
+"""Pools and connections that are used in several event loops, one after the other.
 
-pytest-arena drops them without a traceback in other loops, and closes them before their loop.
+A lock or a queue of asyncio binds to the first loop in which a task waits for it. When that loop
+does not run any more, pytest-arena lets the lock forget it. A connection belongs to one loop. In
+another loop its pool drops it without a traceback, and the app reconnects. A connection is closed
+before its loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import weakref
@@ -13,17 +17,82 @@ from contextvars import Context
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.util.concurrency import AsyncAdaptedLock
+from sqlalchemy.util.queue import AsyncAdaptedQueue
+
 from pytest_arena._config._supported import WITHOUT_LOOP
 from pytest_arena._process import alive, running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
 # The loop of each driver's connection. SQLAlchemy passes only the connection when it pings or
 # closes.
 _loops: weakref.WeakKeyDictionary[object, weakref.ref[AbstractEventLoop]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+_before_close: list[Callable[[object], None]] = []
+
+
+def install(before_close: Callable[[object], None]) -> None:
+    """Unbind the queues of async pools, and the locks of their engines' first connections.
+
+    ``before_close`` is called with each driver's connection that is closed with its loop.
+    """
+    _before_close.append(before_close)
+    queue: Any = AsyncAdaptedQueue
+    queue.get = _unbinding(AsyncAdaptedQueue.get)
+    queue.put_nowait = _unbinding(AsyncAdaptedQueue.put_nowait)
+    lock: Any = AsyncAdaptedLock
+    lock.mutex = property(_first_connect_mutex)
+
+
+def unbind(primitive: Any) -> None:
+    """Let a queue or a lock forget its loop, and the waiters in it, if the loop does not run."""
+    loop = getattr(primitive, "_loop", None)
+    if loop is None or loop.is_running():
+        return
+    primitive._loop = None  # noqa: SLF001 - no public name
+    for name in ("_getters", "_putters", "_waiters"):
+        waiters = getattr(primitive, name, None)
+        if waiters:
+            waiters.clear()
+
+
+def _unbinding(method: Callable[..., Any]) -> Callable[..., Any]:
+    def called(queue: Any, *args: Any, **kwargs: Any) -> Any:
+        unbind(queue._queue)  # noqa: SLF001 - no public name
+        return method(queue, *args, **kwargs)
+
+    return called
+
+
+def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
+    # `setdefault` is atomic. A property has precedence over a Lock that was cached before.
+    mutex: asyncio.Lock = vars(lock).setdefault("_arena_mutex", asyncio.Lock())
+    unbind(mutex)
+    return mutex
+
+
+def unbind_locks(dbapi_connection: object) -> None:
+    """Unbind the lock around a connection's statements, and that of psycopg's connection."""
+    unbind(getattr(dbapi_connection, "_execute_mutex", None))
+    driver_connection = getattr(dbapi_connection, "driver_connection", None)
+    unbind(getattr(driver_connection, "lock", None))
+
+
+def hand_out_newest(pool: Pool) -> None:
+    """Let a pool hand out the connection that was returned last.
+
+    Otherwise a request might meet the session state of the previous request or not, depending on
+    the number of idle connections that earlier tests have opened.
+    """
+    if isinstance(pool, QueuePool):
+        pool._pool.use_lifo = True  # noqa: SLF001 - no public name; `recreate` keeps it
 
 
 def bind_to_loop(dbapi_connection: object) -> None:
@@ -34,7 +103,9 @@ def bind_to_loop(dbapi_connection: object) -> None:
     """
     connection = getattr(dbapi_connection, "driver_connection", None)
     loop = running_loop()
-    if connection is None or loop is None or _moves(connection):
+    if connection is None or loop is None:
+        return
+    if type(connection).__module__.partition(".")[0] in WITHOUT_LOOP:
         return
     with suppress(TypeError):  # a driver's class without weak references
         if connection not in _loops:
@@ -117,6 +188,8 @@ def _close_connections_of(loop: AbstractEventLoop) -> None:
     for connection in alive(_loops):
         if _loop_of(connection) is loop:
             transport = transport_of(connection)
+            for note in _before_close:
+                note(connection)
             _force_close(connection)
             _abort(transport)
             has_closed = True
@@ -132,8 +205,3 @@ def _abort(transport: Any) -> None:
     if hasattr(transport, "abort"):
         with suppress(Exception):  # its socket is closed
             transport.abort()
-
-
-def _moves(connection: object) -> bool:
-    moves = getattr(transport_of(connection), "moves_between_loops", False)
-    return moves or type(connection).__module__.partition(".")[0] in WITHOUT_LOOP

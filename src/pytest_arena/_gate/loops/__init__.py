@@ -1,1 +1,0 @@
-"""Pools and connections that are used in several event loops."""
