@@ -29,29 +29,29 @@ PROVEN = (
     "It passes on its second try",
 )
 OTHERS = {
-    "A job without a request is accepted": ("ASSERTED", "there was no answer to break"),
-    "It asserts nothing": ("HOLLOW", "1 Then step, 0 assertions after its answer"),
+    "A job without a request is accepted": ("ASSERTED", "its test sends no request"),
+    "It asserts nothing": ("HOLLOW", "1 Then step, 0 checks after the answer"),
     "It asserts what is always true": ("HOLLOW", "passes whatever the app answers"),
-    "It checks one of two": ("HOLLOW", "2 Then steps, 1 assertion after its answer"),
+    "It checks one of two": ("HOLLOW", "2 Then steps, 1 check after the answer"),
     "It has an empty block": (
         "HOLLOW",
-        "no assertion in a block for: Then it is PENDING (specs/battles.md:85)",
+        "its test checks nothing for: Then it is PENDING (specs/battles.md:85)",
     ),
-    "It seeds nothing": ("HOLLOW", "1 Given step, and no row, login or earlier request"),
-    "It asserts before the answer": ("HOLLOW", "1 Then step, 0 assertions after its answer"),
-    "It sends no request": ("HOLLOW", "it sends no request"),
+    "It seeds nothing": ("HOLLOW", "1 Given step, and no data, login or earlier request"),
+    "It asserts before the answer": ("HOLLOW", "1 Then step, 0 checks after the answer"),
+    "It sends no request": ("HOLLOW", "its test sends no request"),
     "It fails by an error alone": (
         "HOLLOW",
-        "fails no assertion of its test, but raises IndexError",
+        "a wrong answer stops its test, but fails no check: IndexError",
     ),
-    "It cannot run twice": ("ASSERTED", "it fails in a run without a fault: AssertionError"),
-    "It opens a websocket": ("ASSERTED", "no answer could be broken, such as those of websockets"),
+    "It cannot run twice": ("ASSERTED", "its test fails when it runs again: AssertionError"),
+    "It opens a websocket": ("ASSERTED", "no answer could be made wrong, such as that"),
     "Nobody tests it": ("UNMAPPED", "no test names it"),
     "It fails": ("FAILED", "AssertionError: assert [] == ['Sand']"),
     "It is a stub": ("FAILED", "this test is not written yet: ask the organisers"),
     "It is expected to fail": ("FAILED", "it is expected to fail: issue 7"),
     "It is skipped": ("SKIPPED", "the judges decide in May"),
-    "Its steps have changed": ("DRIFTED", "its steps have changed since they were accepted"),
+    "Its steps have changed": ("DRIFTED", "its steps have changed since the team accepted"),
     "Its gap is agreed": ("UNMAPPED", "no test names it"),
     "Its gap has ended": ("UNMAPPED", "no test names it; the agreed gap ended on 2020-01-01"),
 }
@@ -108,7 +108,7 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
 def test_the_evidence_is_what_the_test_did(results: Results) -> None:
     """P9. Rows, requests with their changes, and assertions with their lines."""
     facts = results.facts("A pending battle is started")
-    assert facts["seeded"] == [{"source": "this test", "tables": {"battles": 1}}]
+    assert facts["seeded"] == [{"source": "made for this test", "tables": {"battles": 1}}]
     [request] = facts["requests"]
     assert request["changed"] == {"battles": 1}
     assert (request["method"], request["path"], request["status"]) == (
@@ -127,7 +127,7 @@ def test_the_evidence_is_what_the_test_did(results: Results) -> None:
 def test_rows_of_a_wide_fixture_have_its_name(results: Results) -> None:
     """P6, P9."""
     seeded = results.facts("A wide fixture has the battle")["seeded"]
-    assert seeded == [{"source": "fixture season", "tables": {"battles": 1}}]
+    assert seeded == [{"source": "made for several tests by season", "tables": {"battles": 1}}]
 
 
 def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
@@ -151,7 +151,7 @@ def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
     assert results.statuses["A pending battle is started"] == "ASSERTED"
     assert results.statuses["It seeds nothing"] == "ASSERTED"
     assert results.facts("It seeds nothing")["seeded"] == [
-        {"source": "arena_seed data:seed", "tables": None}
+        {"source": "made for every test by data:seed", "tables": None}
     ]
     assert results.run.status == 0
     assert "sabotage" not in results.attempt("A pending battle is started")

@@ -127,7 +127,7 @@ def judge(
         is_changed = locked is not None and locked.rev != scenario.rev
         if is_changed and done and status is not Status.FAILED:
             status = Status.DRIFTED
-            reason = "its steps have changed since they were accepted"
+            reason = "its steps have changed since the team accepted them"
         is_proven = _is_enough(scenario, status)
         gap = ""
         if locked and locked.until and not is_proven:
@@ -197,9 +197,9 @@ def _verdict(
     if sabotage.get("result") == "unnoticed":
         return Status.HOLLOW, sabotage["why"]
     if is_sabotaged:
-        why = "there was no answer to break"
+        why = "its test sends no request"
         if attempt["facts"]["requests"]:
-            why = "its answers were not broken"  # such as by a process that died
+            why = "no answer was made wrong"  # such as by a process that died
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
 
@@ -216,11 +216,11 @@ def what_is_lacking(
     """
     requests = facts["requests"]
     if NO_REQUEST not in scenario.tags and not requests:
-        return "it sends no request"
+        return "its test sends no request"
     if needs_seed(scenario) and not _is_prepared(facts):
         return (
             f"{counted(len(scenario.kinds('given')), 'Given step')}, "
-            "and no row, login or earlier request prepares it"
+            "and no data, login or earlier request prepares it"
         )
     return _lacking_assertion(scenario, facts, is_noticed=is_noticed)
 
@@ -239,7 +239,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
             if not steps.get(str(number), {}).get("assertions"):
                 step = scenario.steps[number]
                 return (
-                    f"no assertion in a block for: {step} ({scenario.spec}:{step.line})"
+                    f"its test checks nothing for: {step} ({scenario.spec}:{step.line})"
                 )
         return ""
     has_request = bool(facts["requests"])
@@ -249,7 +249,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
     if len(after) < max(len(thens), 1) and is_seen:
         return (
             f"{counted(len(thens), 'Then step')}, "
-            f"{counted(len(after), 'assertion')} after its answer"
+            f"{counted(len(after), 'check')} after the answer"
         )
     return ""
 

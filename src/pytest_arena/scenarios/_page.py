@@ -6,22 +6,22 @@ import subprocess
 import tomllib
 from datetime import UTC, datetime
 from html import escape
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.scenarios._judge import WORDS, Status
-from pytest_arena.scenarios._records import table_texts
+from pytest_arena.scenarios._records import check_text, evidence, request_text
 from pytest_arena.scenarios._specs import is_gherkin, row_text
-from pytest_arena.scenarios._terminal import request_text, sabotage_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_arena.scenarios._judge import Judged, Results
+    from pytest_arena.scenarios._specs import ScenarioSpec
 
 _COLORS = {
     Status.PROVEN: "good",
@@ -30,14 +30,22 @@ _COLORS = {
 }
 # What each status means, for the list at the top of the page.
 _MEANINGS = {
-    Status.PROVEN: "a test does what the scenario says, and fails if the app answers wrongly",
-    Status.ASSERTED: "a test does what the scenario says, and passes",
-    Status.HOLLOW: "a test passes, but would not notice if the app were wrong",
+    Status.PROVEN: "a test passes, and fails when the app is made to answer wrongly",
+    Status.ASSERTED: "a test passes. Whether it would notice a wrong answer is not known",
+    Status.HOLLOW: "a test passes, but might not notice that the app is wrong",
     Status.NOT_RUN: "a test exists, and was left out",
     Status.SKIPPED: "a test exists, and the team has switched it off",
-    Status.DRIFTED: "the text was changed, and the test may check the old one",
-    Status.FAILED: "the app does not do what the test expects",
+    Status.DRIFTED: "the text was changed, and the test may check the old text",
+    Status.FAILED: "the app does not do what the test expects, or the test is not finished",
     Status.UNMAPPED: "the team has not written a test",
+}
+# The words for the facts of a test.
+_FACTS = {
+    "test": "Test",
+    "data": "Data before",
+    "request": "Request",
+    "check": "Check that passed",
+    "again": "Run again",
 }
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --good: #1a7f37; --fair: #0969da; --bad: #cf222e;
@@ -48,18 +56,22 @@ header { border-bottom: 1px solid var(--line) }
 pre, code { font-size: .85em } pre { overflow-x: auto }
 table { border-collapse: collapse } td, th { border: 1px solid var(--line); padding: .2rem .5rem }
 blockquote { margin-left: 0; padding-left: 1rem; border-left: 3px solid var(--line) }
-article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0;
-  break-inside: avoid }
-article h4 { margin: .2rem 0 } ul.steps { list-style: none; padding: 0; margin: .5rem 0 }
-ul.steps small { display: block; padding-left: 1.5rem }
-small, .facts { opacity: .85 } .facts li { margin: .2rem 0 }
+article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0 }
+h1, h2, h3, h4 { break-after: avoid } article h4 { margin: .2rem 0 .5rem }
+.line { white-space: pre-wrap; break-inside: avoid }
+.line small { display: block; padding-left: 1.5rem }
+details { margin-top: .5rem }
+.table { font-family: ui-monospace, monospace; font-size: .85em }
+small, .facts { font-size: .85rem } .facts li { margin: .2rem 0 }
+dd small { display: block }
 .badge { display: inline-block; border-radius: 1rem; padding: 0 .7rem; color: #fff; background:
   var(--open); font-size: .85rem; font-weight: 600; white-space: nowrap;
   print-color-adjust: exact }
 .good { background: var(--good) } .fair { background: var(--fair) } .bad { background: var(--bad) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem .8rem } dd { margin: 0 }
 @media (max-width: 30rem) { dl { display: block } dd { margin-bottom: .5rem } }
-@media print { details::details-content { content-visibility: visible; height: auto } }
+@media print { body { font-size: 10pt; max-width: none }
+  details::details-content { content-visibility: visible; height: auto } }
 """
 
 
@@ -104,13 +116,19 @@ def _header(results: Results, name: str, root: Path) -> Iterator[str]:
     yield f"<header><h1>{escape(name)}</h1><p>{escape(about)}</p>"
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}</p>"
-    total = counted(len(results.scenarios), "scenario")
-    yield f"<p>{total} in this specification:</p><dl>"
+    yield "<p>This page is the specification, with the result of its tests at each scenario.</p>"
+    yield f"<p>{counted(len(results.scenarios), 'scenario')}:</p><dl>"
     for status in reversed(Status):
-        number = sum(judged.status is status for judged in results.scenarios)
-        if number:
-            badge = _badge(status, f"{WORDS[status]}: {number}")
-            yield f"<dt>{badge}</dt><dd>{escape(_MEANINGS[status])}</dd>"
+        found = [each.scenario for each in results.scenarios if each.status is status]
+        if not found:
+            continue
+        yield f"<dt>{_badge(status, f'{WORDS[status]}: {len(found)}')}</dt>"
+        yield f"<dd>{escape(_MEANINGS[status])}"
+        if status not in {Status.PROVEN, Status.ASSERTED}:
+            for scenario in found:
+                link = f'<a href="#{_anchor(scenario)}">{escape(scenario.label)}</a>'
+                yield f"<small>{link}</small>"
+        yield "</dd>"
     yield "</dl></header>"
 
 
@@ -119,105 +137,102 @@ def _badge(status: Status, text: str = "") -> str:
     return f'<span class="badge {color}">{escape(text or WORDS[status])}</span>'
 
 
+def _anchor(scenario: ScenarioSpec) -> str:
+    return quote(f"{scenario.spec}:{scenario.start}", safe="/:")
+
+
 def _file(text: str, spec: str, judged: list[Judged]) -> Iterator[str]:
     if spec.endswith(".feature"):
-        yield f"<h2>{escape(judged[0].scenario.feature)}</h2>"
-        yield from _articles(judged)
+        yield from _gherkin(text, 0, judged)
         return
     # Without "html", the library escapes the HTML of the specification.
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    rest = [*judged]
 
     def fence(tokens: Any, number: int, options: Any, env: Any) -> str:
         token = tokens[number]
         if not is_gherkin(token):
             return str(plain_fence(tokens, number, options, env))
-        inside = [
-            each for each in rest if token.map[0] < each.scenario.line <= token.map[1]
-        ]
-        title = f"<h3>{escape(inside[0].scenario.feature)}</h3>" if inside else ""
-        return "\n".join([title, *_articles(inside)])
+        return "\n".join(_gherkin(token.content, token.map[0] + 1, judged))
 
     plain_fence = reader.renderer.rules["fence"]  # type: ignore[attr-defined]
     reader.renderer.rules["fence"] = fence  # type: ignore[attr-defined]
     yield str(reader.render(text))
 
 
-def _articles(judged: Iterable[Judged]) -> Iterator[str]:
-    """Yield an article for each scenario, or for each outline with its rows."""
-    for _, group in groupby(
-        judged, lambda each: (each.scenario.template, each.scenario.steps[0].line)
-    ):
-        rows = [*group]
-        first = rows[0]
-        scenario = first.scenario
-        name = escape(scenario.template if scenario.row else scenario.name)
-        yield f'<article id="{escape(scenario.place)}">'
-        if not scenario.row:
-            yield f"{_badge(first.status)}<h4>{name}</h4>"
-            yield from _steps(first)
-            yield from _reason(first)
-        else:
-            yield f"<h4>{name}</h4>"
-            yield from _steps(first)
-            for row in rows:
-                yield f"<p>{_badge(row.status)} {escape(row_text(row.scenario.row))}</p>"
-                yield from _reason(row)
-        yield "</article>"
+def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
+    """Yield a block of Gherkin as it is written, with an article for each scenario.
+
+    Args:
+        text: the block.
+        above: the number of lines above it in its file.
+        judged: the scenarios of the file. The rows of an outline have one article.
+    """
+    articles: dict[int, list[Judged]] = {}
+    steps: dict[int, list[tuple[Judged, int]]] = {}
+    for each in judged:
+        articles.setdefault(each.scenario.start, []).append(each)
+        for number, step in enumerate(each.scenario.steps):
+            steps.setdefault(step.line, []).append((each, number))
+    features = {each.scenario.feature for each in judged}
+    rows: list[Judged] = []
+    for line, written in enumerate(text.splitlines(), start=above + 1):
+        words = written.strip()
+        if line in articles:
+            yield from _results(rows)
+            rows = articles[line]
+            yield f'<article id="{_anchor(rows[0].scenario)}">'
+            if not rows[0].scenario.row:
+                yield _badge(rows[0].status)
+            yield f"<h4>{escape(rows[0].scenario.template)}</h4>"
+        elif line in steps:
+            yield _step(words, steps[line])
+        elif not rows and words.partition(": ")[2] in features:
+            yield f"<h3>{escape(words)}</h3>"
+        elif words and words[0] not in "@#":
+            kind = "line table" if words.startswith("|") else "line"
+            yield f'<div class="{kind}">{escape(written)}</div>'
+    yield from _results(rows)
 
 
-def _steps(judged: Judged) -> Iterator[str]:
-    yield '<ul class="steps">'
-    scenario = judged.scenario
-    last = ""
-    for number, (step, template) in enumerate(
-        zip(scenario.steps, scenario.templates, strict=True)
-    ):
-        word = "And" if step.kind == last else step.kind.title()
-        last = step.kind
-        line = f"<b>{word}</b> {escape(template)}"
-        for text in _step_facts(judged, number):
-            line += f"<small>{escape(text)}</small>"
-        yield f"<li>{line}</li>"
-    yield "</ul>"
+def _step(words: str, uses: list[tuple[Judged, int]]) -> str:
+    """Return a step with what the tests did in its block.
 
-
-def _step_facts(judged: Judged, number: int) -> Iterator[str]:
-    """Yield what the tests did in the block of a step."""
-    if judged.scenario.row:
-        return
-    for attempt in judged.tries:
-        facts = attempt["facts"]
-        step = facts["steps"].get(judged.scenario.key, {}).get(str(number), {})
+    A step of a background or an outline has several uses, and shows no facts.
+    """
+    judged, number = uses[0]
+    template = judged.scenario.templates[number]
+    keyword = words.removesuffix(template)
+    facts = ""
+    for attempt in judged.tries if len(uses) == 1 else ():
+        done = attempt["facts"]
+        step = done["steps"].get(judged.scenario.key, {}).get(str(number), {})
         for request in step.get("requests", ()):
-            yield f"→ {request_text(facts['requests'][request])}"
-        texts = {check["place"]: check["text"] for check in facts["assertions"]}
-        for place in step.get("assertions", ()):
-            yield f"✓ {texts.get(place, 'checked')} ({place})"
+            text = request_text(done["requests"][request])
+            facts += f"<small>→ {escape(text)}</small>"
+        for check in done["assertions"]:
+            if check["place"] in step.get("assertions", ()):
+                facts += f"<small>✓ {escape(check_text(check))}</small>"
+    return f'<div class="line"><b>{escape(keyword)}</b>{escape(template)}{facts}</div>'
 
 
-def _reason(judged: Judged) -> Iterator[str]:
-    reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-    if reason and judged.status is Status.ASSERTED:
-        reason = f"not tried with a wrong answer: {reason}"
-    if reason and judged.status is not Status.UNMAPPED:
-        yield f"<p><small>{escape(reason)}</small></p>"
-    if not judged.tries:
-        return
-    yield '<details><summary>What was tested</summary><ul class="facts">'
-    for attempt in judged.tries:
-        facts = attempt["facts"]
-        yield f"<li>Test: <code>{escape(attempt['test'])}</code></li>"
-        for text in table_texts(facts["seeded"]):
-            yield f"<li>Data before: {escape(text)}</li>"
-        for request in facts["requests"]:
-            yield f"<li>Request: {escape(request_text(request))}</li>"
-        for check in facts["assertions"]:
-            text = f"<code>{escape(check['text'])}</code> <small>{escape(check['place'])}</small>"
-            yield f"<li>Check: {text}</li>"
-        if attempt.get("sabotage"):
-            yield f"<li>With a wrong answer: {escape(sabotage_text(attempt['sabotage']))}</li>"
-    yield "</ul></details>"
+def _results(rows: list[Judged]) -> Iterator[str]:
+    """Yield the end of an article: what the tests of its scenario did."""
+    for judged in rows:
+        if judged.scenario.row:
+            row = escape(row_text(judged.scenario.row))
+            yield f"<p>{_badge(judged.status)} {row}</p>"
+        reason = "" if judged.status is Status.UNMAPPED else judged.reason
+        reasons = [reason, judged.gap and f"the team has agreed to this {judged.gap}"]
+        for text in filter(None, reasons):
+            yield f"<p>{escape(text)}</p>"
+        if judged.tries:
+            yield '<details><summary>How it was tested</summary><ul class="facts">'
+            for attempt in judged.tries:
+                for word, text in evidence(attempt):
+                    yield f"<li>{_FACTS[word]}: {escape(text)}</li>"
+            yield "</ul></details>"
+    if rows:
+        yield "</article>"
 
 
 def markdown(results: Results) -> str:

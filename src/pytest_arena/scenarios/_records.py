@@ -18,7 +18,7 @@ from pytest_arena._values import Stage, counted
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from pytest_arena._ledger import Request
@@ -183,21 +183,21 @@ class Recorder:
         sources: list[Json] = []
         if self.run.config.seed and test.plan.stage is Stage.SEEDED:
             functions = ", ".join(self.run.config.seed.values())
-            sources.append({"source": f"arena_seed {functions}", "tables": None})
+            source = f"made for every test by {functions}"
+            sources.append({"source": source, "tables": None})
         levels = self.run.moments.levels()
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if isinstance(level.owner, WideFixture) and name in item.fixturenames:
                 if level not in self._wide:
                     self._wide[level] = self._rows(depth=len(levels) - number)
-                sources.append(
-                    {"source": f"fixture {name}", "tables": self._wide[level]}
-                )
+                source = f"made for several tests by {name}"
+                sources.append({"source": source, "tables": self._wide[level]})
         rows = None  # not counted
         if self.counts_rows or not test.sessions.has_committed:
             turns = [turn for turn in test.turns if _is_counted(turn)]
             rows = self._rows(None, turns[0].before if turns else None)
-        sources.append({"source": "this test", "tables": rows})
+        sources.append({"source": "made for this test", "tables": rows})
         return [each for each in sources if each["tables"] != {}]
 
     def _request(self, request: Request) -> Json:
@@ -281,16 +281,52 @@ def _report_methods(instance: unittest.TestCase, record: Record) -> None:
             setattr(instance, name, reporting(getattr(instance, name)))
 
 
-def table_texts(sources: Iterable[Json] | None) -> list[str]:
-    """Return a text for each source of seeded rows."""
-    texts = []
-    for source in sources or ():
+def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
+    """Yield what a try of a test did, each with a word for it."""
+    facts = attempt["facts"]
+    yield "test", f"{attempt['test']} {attempt['outcome']}"
+    for source in facts["seeded"] or ():
         tables = source["tables"]
-        text = source["source"]
-        if tables:
-            text += f": {counts_text(tables)}"
-        texts.append(text)
-    return texts
+        rows = f": {counts_text(tables)}" if tables else ""
+        yield "data", source["source"] + rows
+    for request in facts["requests"]:
+        yield "request", request_text(request)
+    for check in facts["assertions"]:
+        yield "check", check_text(check)
+    sabotage = attempt.get("sabotage")
+    if sabotage:
+        yield "again", sabotage_text(sabotage)
+
+
+def request_text(request: Json) -> str:
+    """Return a request in one line."""
+    text = f"{request['method']} {request['path']}"
+    if request["role"]:
+        text += f" as {request['role']}"
+    status = request["status"]
+    text += ", no answer" if status is None else f", answered {status}"
+    if request["changed"]:
+        text += f", changed {counts_text(request['changed'])}"
+    return text
+
+
+def check_text(check: Json) -> str:
+    """Return an assertion and its place."""
+    return f"{check['text']} ({check['place']})"
+
+
+def sabotage_text(sabotage: Json) -> str:
+    """Return in one line what a test did when answers were broken."""
+    if sabotage["result"] != "noticed":
+        return str(sabotage["why"])
+    words = {
+        "wrong": "a wrong answer",
+        "empty": "an empty answer",
+        "500": "an error in place of the answer",
+        "more": "an answer with each item twice",
+    }
+    wrong = f"{words[sabotage['kind']]} of {sabotage['what']}"
+    return f"with {wrong}, and failed: {sabotage['why']}"
 
 
 def counts_text(tables: Json) -> str:

@@ -150,7 +150,7 @@ class Sabotage:
         tried = self._first_noticed(item, facts["requests"])
         self._run_again(item, following)
         if self._failures:
-            return _unknown(f"it fails in a run without a fault: {self._failures[0]}")
+            return _unknown(f"its test fails when it runs again: {self._failures[0]}")
         return tried
 
     def _first_noticed(self, item: pytest.Item, requests: list[Json]) -> Json:
@@ -176,10 +176,12 @@ class Sabotage:
                     return {"result": "noticed", "why": self._failures[0], **fault}
                 errors |= dict.fromkeys(self._failures)
         if not applied:
-            return _unknown("no answer could be broken, such as those of websockets")
+            return _unknown(
+                "no answer could be made wrong, such as that of a websocket"
+            )
         why = "its test passes whatever the app answers"
         if errors:
-            why = f"a wrong answer fails no assertion of its test, but raises {next(iter(errors))}"
+            why = f"a wrong answer stops its test, but fails no check: {next(iter(errors))}"
         return {"result": "unnoticed", "why": why}
 
     def _run_again(

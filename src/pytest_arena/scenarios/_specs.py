@@ -62,6 +62,8 @@ class ScenarioSpec:
     spec: str
     """The path of the file, relative to pytest's root."""
     line: int
+    start: int
+    """The line of its keyword. ``line`` is the line of a row of an outline."""
     tags: tuple[str, ...]
     steps: tuple[Step, ...]
     templates: tuple[str, ...]
@@ -398,6 +400,7 @@ class _Nodes:
             template=canonical(node["name"]),
             spec=self._spec,
             line=place["location"]["line"],
+            start=node["location"]["line"],
             tags=tuple(tag["name"] for tag in pickle["tags"]),
             steps=tuple(steps),
             templates=tuple(templates),

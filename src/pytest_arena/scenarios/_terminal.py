@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._values import counted
 from pytest_arena.scenarios._judge import Status
-from pytest_arena.scenarios._records import counts_text, table_texts
+from pytest_arena.scenarios._records import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._specs import ScenarioSpec, Specification
 
 _PLACE = 48  # the largest width of a column
+_WORD = len("request")
 _QUIETER = -1  # the verbosity of -q
 
 
@@ -57,51 +58,9 @@ def _scenario_lines(shown: list[Judged], *, is_detailed: bool) -> Iterator[str]:
         status = judged.status.ljust(8)
         yield f"{place}  {status}  {judged.scenario.label}  {reason}".rstrip()
         if is_detailed:
-            for line in evidence_lines(judged):
-                yield f"    {line}"
-
-
-def evidence_lines(judged: Judged) -> Iterator[str]:
-    """Yield what each test of a scenario did."""
-    for attempt in judged.tries:
-        facts = attempt["facts"]
-        yield f"{attempt['test']}  {attempt['outcome']}"
-        for text in table_texts(facts["seeded"]):
-            yield f"  seeded     {text}"
-        for request in facts["requests"]:
-            yield f"  requested  {request_text(request)}"
-        for check in facts["assertions"]:
-            yield f"  asserted   {check['text']}  ({check['place']})"
-        sabotage = attempt.get("sabotage")
-        if sabotage:
-            yield f"  broken     {sabotage_text(sabotage)}"
-
-
-def request_text(request: dict[str, object]) -> str:
-    """Return a request in one line."""
-    status = "no answer" if request["status"] is None else request["status"]
-    text = f"{request['method']} {request['path']}  {status}"
-    if request["role"]:
-        text += f", as {request['role']}"
-    changed = request["changed"]
-    if isinstance(changed, dict) and changed:
-        text += f", changed {counts_text(changed)}"
-    return text
-
-
-def sabotage_text(sabotage: dict[str, str]) -> str:
-    """Return in one line what a test did when answers were broken."""
-    if sabotage["result"] != "noticed":
-        return sabotage["why"]
-    words = {
-        "wrong": "other values",
-        "empty": "nothing",
-        "500": "an error",
-        "more": "more items",
-    }
-    return (
-        f"{words[sabotage['kind']]} from {sabotage['what']} fails it: {sabotage['why']}"
-    )
+            for attempt in judged.tries:
+                for word, text in evidence(attempt):
+                    yield f"    {word.ljust(_WORD)} {text}"
 
 
 def listing(specification: Specification) -> list[str]:
