@@ -69,7 +69,6 @@ def name_of(page: Path) -> str:
 LONG_PAGES = (
     "docs/how-to/",
     "docs/problems/",
-    "docs/explanation/why-the-row-is-invisible.md",
     "docs/explanation/how-rollback-works.md",
     "docs/reference/command-line.md",
     "docs/reference/hooks.md",

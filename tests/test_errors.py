@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena import errors
+from pytest_arena import errors, warnings
 from pytest_arena._gate import _gate_notes
 from pytest_arena._sqlite import _messages as sqlite_messages
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact, redact_url
@@ -17,7 +17,7 @@ from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES = Path(__file__).parent.parent / "docs" / "reference" / "errors"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "errors.md"
 
 
 def below(kind: type[ArenaError]) -> Iterator[type[ArenaError]]:
@@ -98,26 +98,14 @@ def test_each_leaf_has_a_code_of_its_own() -> None:
     assert all(re.fullmatch(r"A[1-9]\d\d", code) for code in codes)
 
 
-@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.code)
-def test_each_code_has_a_page(kind: type[ArenaError]) -> None:
-    """What happened, why it matters, likely causes, what to do, and a message as it looks."""
-    text = (PAGES / f"{kind.code}.md").read_text(encoding="utf-8")
-    assert text.startswith(f"# {kind.code}: ")
-    assert f"`{kind.__name__}`" in text
-    assert f"[{kind.code}]" in text
-    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert headings == ["What happened", "Why it matters", "Likely causes", "Next step"]
-
-
-def test_no_page_is_left_of_an_error_that_is_gone() -> None:
-    """The pages are those of the tree."""
-    assert {page.stem for page in PAGES.glob("A*.md")} == {kind.code for kind in LEAVES}
-
-
-def test_the_list_of_pages_names_them_all() -> None:
-    """A reader without a code finds the page by what happened."""
-    text = (PAGES / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"\]\((A\d+)\.md\)", text) == sorted(kind.code for kind in LEAVES)
+def test_each_error_and_warning_has_a_section() -> None:
+    """The address in a message leads to the section with the name of the class."""
+    text = PAGE.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+    names = {name for name in warnings.__all__ if name != "ArenaWarning"}
+    assert sorted(headings) == sorted({kind.code for kind in LEAVES} | names | {"Warnings"})
+    for kind in LEAVES:
+        assert f"\n## {kind.code}\n\n`{kind.__name__}`: " in text
 
 
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
@@ -183,7 +171,7 @@ def test_a_message_in_full() -> None:
         "  cause: pytest.ini:5  arena_seed = seed\n"
         "  next:  arena_seed = tests.seed:seed\n"
         "         or nothing\n"
-        "  [A101] https://pytest-arena.github.io/pytest-arena/reference/errors/A101.html"
+        "  [A101] https://pytest-arena.github.io/pytest-arena/reference/errors.html#a101"
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _Error = TypeVar("_Error", bound="ArenaError")
 
-_PAGE = "https://pytest-arena.github.io/pytest-arena/reference/warnings.html"
+_PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 
 _TEST = "{test}"
 _NAMED = 4  # tests of one line

@@ -23,8 +23,8 @@
     └─ ArenaInternalError              A901  a bug in pytest-arena
 
 Each message has the same four parts: what happened, why it matters, the likely cause in the user's
-code, the next step. It ends with a code and the address of its page, which is
-``docs/reference/errors/<code>.md``.
+code, the next step. It ends with a code and the address of its section of
+``docs/reference/errors.md``.
 """
 
 import re
@@ -97,7 +97,7 @@ def redact_url(text: str) -> str:
     return redact(_LOGIN.sub(r"\1:***@", text))
 
 
-_PAGES = "https://pytest-arena.github.io/pytest-arena/reference/errors/"
+_PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 # Users read messages in a terminal, so a message with its code has at most twelve lines.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
@@ -132,7 +132,7 @@ class ArenaError(Exception):
             for name, text in parts
         ]
         return "\n".join(
-            [self.what, *lines, f"  [{self.code}] {_PAGES}{self.code}.html"]
+            [self.what, *lines, f"  [{self.code}] {_PAGE}#{self.code.lower()}"]
         )
 
     def first_report(self, test: str) -> str:

@@ -93,7 +93,7 @@ def test_each_warning_is_shown_with_the_line_and_the_tests(project: Example) -> 
     run = project.run("-q", "-p", "no:randomly", "-oarena_settle=0.1").expect(1, passed=3, failed=1)
     for kind in KINDS:
         run.warns(f"{kind}: ", "test_all", *(["test_lost_again"] if kind.startswith("Los") else []))
-        run.says(f"reference/warnings.html#{kind.lower()}")
+        run.says(f"reference/errors.html#{kind.lower()}")
     run.warns(f"app.py:57: LostWriteWarning: {LOST} cause: app.py:57 await db.flush() next: ")
 
 
