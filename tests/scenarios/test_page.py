@@ -80,7 +80,7 @@ def test_the_page_is_one_file_without_scripts(page: str) -> None:
     assert not any(name.startswith("on") for name in reader.names)
     assert reader.addresses
     for address in reader.addresses:
-        assert address and f'id="{address.removeprefix("#")}"' in page
+        assert f'id="{str(address).removeprefix("#")}"' in page
     assert '<script>alert("tag")</script> stays text' in reader.text
 
 
@@ -104,13 +104,13 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
     [proven] = re.findall(
         r"<article[^>]*>.{0,60}\n?.*?A pending battle.*?</article>", page, re.DOTALL
     )
-    assert '<span class="badge good">Proven</span>' in proven
+    assert '<span class="badge proven">Proven</span>' in proven
     assert "<b>And </b>the answer says so<small>✓ response.json() ==" in proven
     assert re.search(r"\(tests/test_proven\.py:\d+\)</small>", proven)
     for text in (
-        "Data before: made for this test: 1 row of battles",
+        "Data: made for this test: 1 row of battles",
         "Request: POST /battles/1/start, answered 200, changed 1 row of battles",
-        "Run again: with a wrong answer of POST /battles/{battle_id}/start, and failed: ",
+        "Again: run with a wrong answer of POST /battles/{battle_id}/start, and failed: ",
     ):
         assert text in " ".join(proven.split())
     assert "Test checks too little" in page

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_arena._origin import user_line
 from pytest_arena.errors import NotWritten, ScenarioError
+from pytest_arena.scenarios._specs import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,11 +144,11 @@ def _steps_of(record: Record, kind: Kind, text: str) -> dict[str, int]:
 
 
 def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
-    wanted = " ".join(text.split())
+    wanted = canonical(text)
     places = []
     for number in scenario.kinds(kind):
-        texts = (scenario.steps[number].text, scenario.templates[number])
-        if wanted in {" ".join(each.split()) for each in texts}:
+        step = scenario.steps[number]
+        if wanted in {canonical(step.text), canonical(step.template)}:
             places.append(number)
     return places
 
@@ -162,10 +163,11 @@ def _out_of_order(text: str, scenario: ScenarioSpec) -> ScenarioError:
 
 
 def _unknown(record: Record, kind: Kind, text: str) -> ScenarioError:
-    steps = {}
-    for scenario in record.scenarios:
-        for step, template in zip(scenario.steps, scenario.templates, strict=True):
-            steps[template] = (scenario, step)
+    steps = {
+        step.template: (scenario, step)
+        for scenario in record.scenarios
+        for step in scenario.steps
+    }
     near = difflib.get_close_matches(text, steps, n=1, cutoff=0.4)
     why = "a step block must name a step of the scenario"
     fix = "\n".join(scenario.place for scenario in record.scenarios)

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._judge import Judged, Results
     from pytest_arena.scenarios._specs import ScenarioSpec
 
-_COLORS = {
-    Status.PROVEN: "good",
-    Status.ASSERTED: "fair",
-    Status.FAILED: "bad",
-}
 # What each status means, for the list at the top of the page.
 _MEANINGS = {
     Status.PROVEN: "a test passes, and fails when the app is made to answer wrongly",
@@ -39,17 +34,8 @@ _MEANINGS = {
     Status.FAILED: "the app does not do what the test expects, or the test is not finished",
     Status.UNMAPPED: "the team has not written a test",
 }
-# The words for the facts of a test.
-_FACTS = {
-    "test": "Test",
-    "data": "Data before",
-    "request": "Request",
-    "check": "Check that passed",
-    "again": "Run again",
-}
 _STYLE = """
-:root { color-scheme: light dark; --line: #8885; --good: #1a7f37; --fair: #0969da; --bad: #cf222e;
-  --open: #9a6700 }
+:root { color-scheme: light dark; --line: #8885 }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem;
   overflow-wrap: anywhere }
 header { border-bottom: 1px solid var(--line) }
@@ -64,10 +50,10 @@ details { margin-top: .5rem }
 .table { font-family: ui-monospace, monospace; font-size: .85em }
 small, .facts { font-size: .85rem } .facts li { margin: .2rem 0 }
 dd small { display: block }
-.badge { display: inline-block; border-radius: 1rem; padding: 0 .7rem; color: #fff; background:
-  var(--open); font-size: .85rem; font-weight: 600; white-space: nowrap;
+.badge { display: inline-block; border-radius: 1rem; padding: 0 .7rem; color: #fff;
+  background: #9a6700; font-size: .85rem; font-weight: 600; white-space: nowrap;
   print-color-adjust: exact }
-.good { background: var(--good) } .fair { background: var(--fair) } .bad { background: var(--bad) }
+.proven { background: #1a7f37 } .asserted { background: #0969da } .failed { background: #cf222e }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem .8rem } dd { margin: 0 }
 @media (max-width: 30rem) { dl { display: block } dd { margin-bottom: .5rem } }
 @media print { body { font-size: 10pt; max-width: none }
@@ -102,18 +88,16 @@ def _project(root: Path) -> str:
 def _commit(root: Path) -> str:
     command = ["git", "-C", str(root), "log", "-1", "--format=%h %s"]
     try:
-        done = subprocess.run(  # noqa: S603 - the words above
-            command, capture_output=True, text=True, timeout=5, check=True
-        )
+        text = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"commit {done.stdout.strip()}"
+    return f"commit {text.strip()} · "
 
 
 def _header(results: Results, name: str, root: Path) -> Iterator[str]:
     today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    about = " · ".join(filter(None, (_commit(root), f"tested {today}")))
-    yield f"<header><h1>{escape(name)}</h1><p>{escape(about)}</p>"
+    about = escape(f"{_commit(root)}tested {today}")
+    yield f"<header><h1>{escape(name)}</h1><p>{about}</p>"
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}</p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario.</p>"
@@ -133,8 +117,9 @@ def _header(results: Results, name: str, root: Path) -> Iterator[str]:
 
 
 def _badge(status: Status, text: str = "") -> str:
-    color = _COLORS.get(status, "open")
-    return f'<span class="badge {color}">{escape(text or WORDS[status])}</span>'
+    return (
+        f'<span class="badge {status.lower()}">{escape(text or WORDS[status])}</span>'
+    )
 
 
 def _anchor(scenario: ScenarioSpec) -> str:
@@ -200,7 +185,7 @@ def _step(words: str, uses: list[tuple[Judged, int]]) -> str:
     A step of a background or an outline has several uses, and shows no facts.
     """
     judged, number = uses[0]
-    template = judged.scenario.templates[number]
+    template = judged.scenario.steps[number].template
     keyword = words.removesuffix(template)
     facts = ""
     for attempt in judged.tries if len(uses) == 1 else ():
@@ -229,7 +214,7 @@ def _results(rows: list[Judged]) -> Iterator[str]:
             yield '<details><summary>How it was tested</summary><ul class="facts">'
             for attempt in judged.tries:
                 for word, text in evidence(attempt):
-                    yield f"<li>{_FACTS[word]}: {escape(text)}</li>"
+                    yield f"<li>{word.title()}: {escape(text)}</li>"
             yield "</ul></details>"
     if rows:
         yield "</article>"

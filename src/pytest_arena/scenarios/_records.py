@@ -326,7 +326,7 @@ def sabotage_text(sabotage: Json) -> str:
         "more": "an answer with each item twice",
     }
     wrong = f"{words[sabotage['kind']]} of {sabotage['what']}"
-    return f"with {wrong}, and failed: {sabotage['why']}"
+    return f"run with {wrong}, and failed: {sabotage['why']}"
 
 
 def counts_text(tables: Json) -> str:

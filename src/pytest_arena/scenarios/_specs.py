@@ -43,6 +43,8 @@ class Step:
 
     kind: Kind
     text: str
+    template: str
+    """The text as it is written, with the placeholders of an outline."""
     line: int
     more: tuple[object, ...] = ()
     """The rows of its table, or its doc string."""
@@ -66,8 +68,6 @@ class ScenarioSpec:
     """The line of its keyword. ``line`` is the line of a row of an outline."""
     tags: tuple[str, ...]
     steps: tuple[Step, ...]
-    templates: tuple[str, ...]
-    """The texts of the steps as they are written."""
     row: Pairs = ()
     """The columns and the values of a row of the examples."""
     rule: str = ""
@@ -387,13 +387,12 @@ class _Nodes:
             place, row = self._rows[pickle["astNodeIds"][1]]
         kind: Kind = "given"
         steps = []
-        templates = []
         for step in pickle["steps"]:
             written = self._steps[step["astNodeIds"][0]]
             kind = _KINDS.get(step["type"], kind)
             more = _argument(step.get("argument"))
-            steps.append(Step(kind, step["text"], written["location"]["line"], more))
-            templates.append(written["text"])
+            line = written["location"]["line"]
+            steps.append(Step(kind, step["text"], written["text"], line, more))
         return ScenarioSpec(
             feature=canonical(feature),
             name=canonical(pickle["name"]),
@@ -403,7 +402,6 @@ class _Nodes:
             start=node["location"]["line"],
             tags=tuple(tag["name"] for tag in pickle["tags"]),
             steps=tuple(steps),
-            templates=tuple(templates),
             row=row,
             rule=rule,
         )

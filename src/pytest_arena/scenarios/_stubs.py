@@ -126,8 +126,8 @@ def _test(
         line = f"{definition} {name}({inner}\n):"
     yield line
     yield f'    """{first.spec}"""'
-    for step, template in zip(first.steps, first.templates, strict=True):
-        yield f"    with scenario.{step.kind}({quoted(template)}):"
+    for step in first.steps:
+        yield f"    with scenario.{step.kind}({quoted(step.template)}):"
         for more in step.more:
             yield f"        # {more!r}"
         yield "        scenario.todo()"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._specs import ScenarioSpec, Specification
 
 _PLACE = 48  # the largest width of a column
-_WORD = len("request")
 _QUIETER = -1  # the verbosity of -q
 
 
@@ -27,13 +26,13 @@ def lines(
     ``-qq`` shows the totals only. ``-v`` adds the other scenarios, with what their tests did.
     """
     best = Status.PROVEN if results.is_sabotaged else Status.ASSERTED
-    shown = []
-    for judged in results.scenarios:
-        if verbosity > 0 or judged.status is not best:
-            shown.append(judged)
+    is_detailed = verbosity > 0
+    shown = [
+        each for each in results.scenarios if is_detailed or each.status is not best
+    ]
     text = []
     if verbosity >= _QUIETER:
-        text = [*_scenario_lines(shown, is_detailed=verbosity > 0)]
+        text = [*_scenario_lines(shown, is_detailed=is_detailed)]
         text += [f"note: {note}" for note in results.notes]
     if results.partial:
         text.append(f"partial run: {results.partial}")
@@ -51,16 +50,14 @@ def lines(
 
 def _scenario_lines(shown: list[Judged], *, is_detailed: bool) -> Iterator[str]:
     longest = max((len(judged.scenario.place) for judged in shown), default=0)
-    width = min(longest, _PLACE)
     for judged in shown:
-        place = judged.scenario.place.ljust(width)
+        place = judged.scenario.place.ljust(min(longest, _PLACE))
         reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-        status = judged.status.ljust(8)
-        yield f"{place}  {status}  {judged.scenario.label}  {reason}".rstrip()
-        if is_detailed:
-            for attempt in judged.tries:
-                for word, text in evidence(attempt):
-                    yield f"    {word.ljust(_WORD)} {text}"
+        text = f"{judged.status:8}  {judged.scenario.label}  {reason}"
+        yield f"{place}  {text}".rstrip()
+        for attempt in judged.tries if is_detailed else ():
+            for word, fact in evidence(attempt):
+                yield f"    {word:7} {fact}"
 
 
 def listing(specification: Specification) -> list[str]:
