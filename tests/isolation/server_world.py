@@ -67,6 +67,10 @@ class CountedUsage:
         """Return the number."""
         return self.count()
 
+    def may_have_others(self) -> bool:
+        """There is no other process."""
+        return False
+
     def before_next(self, call: Callable[[], None]) -> bool:
         """The database may be in use."""
         del call

@@ -33,6 +33,10 @@ class Database:
         """How often it was used."""
         return self.uses
 
+    def may_have_others(self) -> bool:
+        """There is no other process."""
+        return False
+
     def before_next(self, call: Callable[[], None]) -> bool:
         """As the gate has it."""
         if self.is_quiet:

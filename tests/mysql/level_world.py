@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -12,11 +13,12 @@ import pymysql
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql.drivers._records import is_in_transaction, note_answer, record_of
-from pytest_arena._mysql.journal._journal_control import IS_TEST_CODE
 from pytest_arena._product import ConnectTarget, Key
 from tests.isolation.server_world import CountedUsage, Uses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._values import Address
 
@@ -28,23 +30,32 @@ CREATE TABLE dancers (
 CREATE TABLE scores (
     judge VARCHAR(9), round INT, dancer INT, PRIMARY KEY (judge, round),
     FOREIGN KEY (dancer) REFERENCES dancers (id) ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE remarks (
+    judge VARCHAR(9), round INT, words VARCHAR(9),
+    FOREIGN KEY (judge, round) REFERENCES scores (judge, round)
+    ON DELETE SET NULL ON UPDATE CASCADE);
 CREATE TABLE crews (
     id INT AUTO_INCREMENT PRIMARY KEY, up INT, dancer INT,
     FOREIGN KEY (up) REFERENCES crews (id) ON DELETE CASCADE,
     FOREIGN KEY (dancer) REFERENCES dancers (id) ON DELETE SET NULL);
 CREATE TABLE plain (a INT);
-CREATE TABLE logged (what VARCHAR(40));
+CREATE TABLE words (
+    k VARCHAR(5) PRIMARY KEY, named VARCHAR(40),
+    FOREIGN KEY (named) REFERENCES dancers (name) ON UPDATE CASCADE ON DELETE SET NULL);
 CREATE VIEW named AS SELECT name FROM dancers;
-CREATE TRIGGER styled AFTER UPDATE ON dancers FOR EACH ROW INSERT INTO logged VALUES (NEW.style);
-CREATE TRIGGER left_crew BEFORE DELETE ON scores FOR EACH ROW INSERT INTO plain VALUES (OLD.round);
-CREATE PROCEDURE more() INSERT INTO plain SELECT COUNT(*) FROM dancers;
 INSERT INTO dancers (name, style) VALUES ('Sand', 'toprock'), ('Dune', 'power'), ('Grain', NULL);
 INSERT INTO scores VALUES ('x', 1, 1), ('x', 2, 2), ('y', 1, 1);
+INSERT INTO remarks VALUES ('x', 1, 'good'), ('x', 1, 'good'), ('y', 1, NULL);
 INSERT INTO crews (up, dancer) VALUES (NULL, 1), (1, 2), (2, NULL);
-INSERT INTO plain VALUES (1), (1), (NULL)
+INSERT INTO plain VALUES (1), (1), (NULL);
+INSERT INTO words VALUES ('k', 'Dune'), ('é', NULL)
 """
-_GUARD = f"IF {IS_TEST_CODE} THEN\n"
-_GUARD_END = "\n; END IF"
+# Undo does not restore such a schema.
+PROGRAMS = """
+CREATE TABLE logged (what VARCHAR(40));
+CREATE TRIGGER styled AFTER UPDATE ON dancers FOR EACH ROW INSERT INTO logged VALUES (NEW.style);
+CREATE PROCEDURE more() INSERT INTO plain SELECT COUNT(*) FROM dancers
+"""
 # One second is the shortest timeout of MySQL, so that a lock of another connection costs little.
 _SHORT_LOCK_TIMEOUTS = "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 1"
 
@@ -115,9 +126,7 @@ class LevelWorld:
         uses = Uses()
         lines: list[str] = []
         usage = CountedUsage(uses.count)
-        isolation = MySQLIsolation(
-            own, template, kind, uses=usage, note=lines.append, may_clone=True
-        )
+        isolation = MySQLIsolation(own, template, kind, uses=usage, note=lines.append)
         return cls(own, isolation, uses, lines)
 
     def target(self) -> ConnectTarget:
@@ -161,11 +170,31 @@ class LevelWorld:
             cursor = fresh.cursor()
             return _dump(cursor)
 
+    def tables(self) -> dict[str, Counter[str]]:
+        """Return the rows of each table, as texts."""
+        with closing(self.open()) as fresh:
+            cursor = fresh.cursor()
+            cursor.execute("SHOW FULL TABLES WHERE table_type <> 'VIEW'")
+            names = [name for name, _ in cursor.fetchall()]
+            rows = {}
+            for name in names:
+                cursor.execute(f"SELECT * FROM `{name}`")
+                rows[name] = Counter(map(shown, cursor.fetchall()))
+            return rows
+
     def close(self) -> None:
         """Close the connections and the isolation."""
         for hand in self.uses.hands:
             hand.close()
         self.isolation.close()
+
+
+def shown(row: Sequence[object]) -> str:
+    """Return a row as a text, without NULLs at its end: a column may be added or dropped."""
+    values = [*row]
+    while values and values[-1] is None:
+        values.pop()
+    return repr(values)
 
 
 def _dump(cursor: Any) -> list[object]:
@@ -187,20 +216,20 @@ def _dump(cursor: Any) -> list[object]:
         content.append(definition[1])
         if not is_view:
             content.append(sorted(rows(f"SELECT * FROM `{name}`"), key=repr))
-    for name, verb, table, action, moment, *_ in rows("SHOW TRIGGERS"):
-        if "pytest-arena" not in action:
-            # `undo` guards the app's triggers: they do not fire while it restores rows.
-            unguarded = action.removeprefix(_GUARD).removesuffix(_GUARD_END)
-            content.append((name, verb, table, unguarded, moment))
+    content += [row[:5] for row in rows("SHOW TRIGGERS")]
     for kind in ("PROCEDURE", "FUNCTION"):
         listed = rows(f"SHOW {kind} STATUS WHERE Db = DATABASE()")
         content += [row[1:3] for row in listed]
     return content
 
 
-def made_template(own: MySQLRegistry, address: Address) -> str:
-    """Create a template with SCHEMA, and return its name."""
+def made_template(own: MySQLRegistry, address: Address, *script: str) -> str:
+    """Create a template with SCHEMA or by a script, and return its name."""
     name = own.create("building")
     with closing(open_control(address)) as control:
-        control.run(f"USE {name}; SET SESSION foreign_key_checks = 1; {SCHEMA}")
+        control.run(f"USE {name}; SET SESSION foreign_key_checks = 1")
+        # Values of other times than now are the same in each run.
+        control.run("SET timestamp = 1800000000")
+        for statement in script or (SCHEMA,):
+            control.run(statement)
     return own.finish_template(name, fingerprint="dancers", manifest="", title="")

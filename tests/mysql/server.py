@@ -15,12 +15,6 @@ from typing import Any
 import pymysql
 import pytest
 
-from pytest_arena._mysql._control import MySQLControl, MySQLControlLine
-from pytest_arena._mysql.journal._journal_control import SESSION
-from pytest_arena._values import Address
-
-# The socket of a running server, whose login `root` needs no password.
-SOCKET = "TESTS_MYSQL_SOCKET"
 _START_SECONDS = 60
 _FAST = (
     "--innodb-flush-log-at-trx-commit=0",
@@ -108,23 +102,3 @@ def connect(socket: str, database: str | None = None, **options: Any) -> pymysql
         autocommit=True,
         **options,
     )
-
-
-class TestControl(MySQLControlLine):
-    """The control connection of a journal. It logs its statements."""
-
-    __test__ = False
-
-    def __init__(self, socket: str) -> None:
-        address = Address(
-            product="mysql", host=socket, port=0, user="root", password="", database=""
-        )
-        super().__init__(lambda: MySQLControl(address))
-        self.log: list[str] = []
-        for statement in SESSION:
-            self.rows(statement)
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute statements and return the rows of the last."""
-        self.log.append(sql)
-        return super().rows(sql)

@@ -70,7 +70,7 @@ class Registry:
         )
         self._usages: dict[Key, DatabaseUsage] = {}
         self._used: set[DatabaseUsage] = set()  # since `forget_uses`
-        self._has_others = False  # whether another process may use the databases
+        self.has_others = False  # whether another process may use the databases
         # Threads that keep a connection for long. No replacement waits for them. None is the
         # thread of an idle connection.
         self._slow: set[int | None] = {None}
@@ -296,7 +296,7 @@ class Registry:
         if usage is None:
             with self.lock:  # two threads get the same record
                 usage = self._usages.setdefault(key, DatabaseUsage(self))
-                if self._has_others:
+                if self.has_others:
                     usage.unwatch()
         return usage
 
@@ -316,7 +316,7 @@ class Registry:
     @property
     def is_quiet(self) -> bool:
         """Whether no connection is in use, and none can be used without a checkout."""
-        return not (self._checkouts or self.has_raw or self._has_others)
+        return not (self._checkouts or self.has_raw or self.has_others)
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
@@ -333,7 +333,7 @@ class Registry:
     def open_to_others(self) -> None:
         """Note that another process is about to start. It may use all databases."""
         with self.lock:
-            self._has_others = True
+            self.has_others = True
             for usage in [*self._usages.values()]:
                 usage.unwatch()
 
@@ -370,6 +370,10 @@ class DatabaseUsage:
             if self._checked_out or self._is_unwatched:
                 self._number += 1
             return self._number
+
+    def may_have_others(self) -> bool:
+        """Return whether another process may use the database."""
+        return self._registry.has_others
 
     def before_next(self, call: Callable[[], None]) -> bool:
         """Call a function once before the next use of the database. It must not raise.

@@ -16,7 +16,7 @@ from pytest_arena._mysql._control import (
     identifier,
     literal,
 )
-from pytest_arena._mysql.journal._row_triggers import is_of_journal
+from pytest_arena._mysql._tables import read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 100  # statements in one message, which has at most 16 MB
 _NO_VIEW_YET = (NO_TABLE, 1356)  # a view names another view, which is created later
-_GENERATED = "COALESCE(generation_expression, '') <> ''"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,25 +167,11 @@ def _sequence(control: MySQLControl, source: str, name: str) -> list[str]:
     return [create, f"SELECT SETVAL({identifier(name)}, {number}, 0, {cycle})"]
 
 
-def columns_of(
-    control: MySQLControl, database: str
-) -> dict[str, list[tuple[str, str]]]:
-    """Return the columns of each table with their types, without generated columns."""
-    columns: dict[str, list[tuple[str, str]]] = {}
-    for table, column, kind in control.rows(
-        "SELECT table_name, column_name, data_type FROM information_schema.columns "
-        f"WHERE table_schema = {literal(database)} AND NOT ({_GENERATED}) "
-        "ORDER BY table_name, ordinal_position"
-    ):
-        columns.setdefault(table, []).append((column, kind))
-    return columns
-
-
 def _rows(control: MySQLControl, source: str, tables: list[str]) -> Iterator[str]:
     """Yield the statement that copies the rows, for each table that has rows."""
-    columns = columns_of(control, source)
+    columns = read_tables(control, source)
     for name in _with_rows(control, source, tables):
-        names = ", ".join(identifier(column) for column, _ in columns[name])
+        names = ", ".join(map(identifier, columns[name].names))
         place = f"{identifier(source)}.{identifier(name)}"
         yield f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
 
@@ -206,10 +191,7 @@ def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> lis
 
 
 def _programs(control: MySQLControl, source: str) -> Iterator[str]:
-    """Yield the statements for routines, triggers and events, each with its settings.
-
-    It omits the triggers of a journal.
-    """
+    """Yield the statements for routines, triggers and events, each with its settings."""
     schema = literal(source)
     routines = control.rows(
         "SELECT routine_type, routine_name FROM information_schema.routines "
@@ -222,13 +204,11 @@ def _programs(control: MySQLControl, source: str) -> Iterator[str]:
             raise MySQLFailure(f"the text of {kind} {name} is hidden", 1227)
         yield _with_settings(create, mode, charset, collation)
     triggers = control.rows(
-        "SELECT trigger_name, action_statement FROM information_schema.triggers "
+        "SELECT trigger_name FROM information_schema.triggers "
         f"WHERE event_object_schema = {schema} "
         "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
     )
-    for name, action in triggers:
-        if is_of_journal(action):
-            continue
+    for (name,) in triggers:
         _, mode, create, charset, collation, *_ = _shown(
             control, "TRIGGER", source, name
         )

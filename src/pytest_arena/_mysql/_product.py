@@ -10,11 +10,9 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
-from pytest_arena._mysql._mysql_isolation import (
-    MySQLIsolation,
-    first_reason_against_undo,
-)
+from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
+from pytest_arena._mysql._tables import reason_against_undo
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.accounts._accounts import Accounts
 from pytest_arena._mysql.drivers._other_databases import other_databases
@@ -137,9 +135,11 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         check_isolation(self._config, FACTS.isolations, self.shown)
         requested = self._config.isolation
         isolation = "undo" if requested == "auto" else requested
-        if isolation == "undo":
+        if isolation == "undo" and content is not None:
             with registry.reporting("the schema cannot be read"):
-                reason = first_reason_against_undo(registry, content or registry.name)
+                reason = registry.control.call(
+                    lambda control: reason_against_undo(control, content)
+                )
             if reason and requested == "undo":
                 raise ConfigError(
                     f"arena_isolation = undo: {reason}",
@@ -158,7 +158,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             isolation,
             uses=uses,
             note=self._core.ledger.note,
-            may_clone=requested == "auto",
         )
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:

@@ -731,6 +731,9 @@ class Usage(Protocol):
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""
 
+    def may_have_others(self) -> bool:
+        """Return whether another process may use the database."""
+
     def before_next(self, call: Callable[[], None]) -> bool:
         """Call a function before the next use. Return False if the database may be in use now."""
 

@@ -39,13 +39,14 @@ def compared(
             continue
         old = before.tables.get(name, missing)
         new = after.tables.get(name, missing)
-        rows = _changed(name, old, new)
+        rows = changed_rows(name, old, new)
         if rows.removed or rows.added:
             changes.append(limited(rows, limit))
     return changes
 
 
-def _changed(name: str, before: ReadTable, after: ReadTable) -> TableRows:
+def changed_rows(name: str, before: ReadTable, after: ReadTable) -> TableRows:
+    """Return the net difference of a table's rows. They may have other columns afterwards."""
     newest = after if after.columns else before
     dropped = [column for column in before.columns if column not in newest.columns]
     columns = (*newest.columns, *dropped)

@@ -14,12 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._interpreter import when_imported
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql.drivers._missing_ids import (
-    ID_QUERY,
-    add_id,
-    answer_without_id,
-    with_missing_id,
-)
 from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.drivers._reach import reaches_beyond
 from pytest_arena._mysql.drivers._records import (
@@ -244,8 +238,6 @@ def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
         replace_method(kind, name, partial(_refused_method, guard, name))
     # Connections of `_mysql` have no Python class, so pytest-arena cannot watch them.
     in_c = vars(module)["_mysql"]
-    add_ids = partial(with_missing_id, in_c.connection.query)
-    replace_method(kind, "insert_id", add_ids)
     replace_method(in_c, "connect", partial(_refused_method, guard, "connect"))
 
 
@@ -332,12 +324,7 @@ def _asking_first(
         for question in queries_for_texts(connection, sql):
             original(connection, question)
             check_answer(guard.find_core, connection)
-        rows = send(connection, sql, *args, **options)
-        answer = answer_without_id(connection)
-        if answer is not None:
-            original(connection, ID_QUERY)
-            add_id(connection, answer)
-        return rows
+        return send(connection, sql, *args, **options)
 
     async def aquery(
         connection: object, sql: object, *args: object, **options: object
@@ -345,12 +332,7 @@ def _asking_first(
         for question in queries_for_texts(connection, sql):
             await original(connection, question)
             check_answer(guard.find_core, connection)
-        rows = await send(connection, sql, *args, **options)
-        answer = answer_without_id(connection)
-        if answer is not None:
-            await original(connection, ID_QUERY)
-            add_id(connection, answer)
-        return rows
+        return await send(connection, sql, *args, **options)
 
     return aquery if _is_async(original) else query
 

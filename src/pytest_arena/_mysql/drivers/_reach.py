@@ -325,23 +325,6 @@ def _alters(text: str) -> bool:
     return _ALTERS.search(text) is not None
 
 
-_SETS_ID = re.compile(
-    r"(?i)\s*(?:INSERT|UPDATE)\b[^;]*\bLAST_INSERT_ID\s*\(\s*[^\s)][^;]*\Z"
-)
-
-
-def sets_id(statement: str) -> bool:
-    """Return whether a text is one statement with LAST_INSERT_ID(n) that returns no rows.
-
-    >>> sets_id("UPDATE number SET id = LAST_INSERT_ID(id + 1)")
-    True
-    >>> sets_id("INSERT INTO line (item_id) VALUES (LAST_INSERT_ID())")
-    False
-    """
-    text = bare(statement)
-    return _SETS_ID.match(text) is not None and "RETURNING" not in text.upper()
-
-
 _ENDS = re.compile(
     r"""(?ix) \s* (?: COMMIT\b | ROLLBACK\b (?!\s+(?:WORK\s+)?TO\b) | SET\s+[\w@.\s]*AUTOCOMMIT\b
     | (?:CREATE|DROP) \s+ (?!TEMPORARY\b) | ALTER\b | RENAME\b | TRUNCATE\b | GRANT\b | REVOKE\b

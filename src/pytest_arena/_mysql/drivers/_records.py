@@ -14,7 +14,6 @@ from pytest_arena._mysql.drivers._reach import (
     created_or_dropped_database,
     may_write,
     reaches_beyond,
-    sets_id,
 )
 from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._product import RawWrites, ReadSnapshot
@@ -48,7 +47,6 @@ class MySQLConnection(ConnectionRecord):
         self.is_begun = False
         # The number of rows that the open transaction has changed.
         self.changed_rows = 0
-        self.sets_id = False  # the last statement has LAST_INSERT_ID(n)
         self._savepoints: dict[str, int] = {}
         self.isolation_level = ""  # the isolation level that a statement has set
         # The snapshot of the last transaction.
@@ -100,7 +98,6 @@ class MySQLConnection(ConnectionRecord):
             self.snapshot.read()
         elif words[:4] == _SET_LEVEL:
             self.isolation_level = " ".join(words[5:])
-        self.sets_id = sets_id(statement)
         changes_session = alters_session(statement)
         if self.target is not None and self.target.database is not None:
             # A `MySQLIsolation`, whose module imports this package.

@@ -1,0 +1,143 @@
+"""Restores written tables from a frozen database on the same server, and reads their changes.
+
+The values never leave the server, so no text, driver or time zone can change them.
+"""
+
+# ruff: noqa: S608 - names are written by identifier() alone
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql._control import MySQLControl, MySQLFailure, identifier
+from pytest_arena._mysql._tables import read_counters
+from pytest_arena._product import Held
+from pytest_arena._product._read_rows import ReadTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pytest_arena._mysql._tables import Table
+
+# The control connection has foreign key checks off. TIMESTAMP values are compared as UTC. READ
+# COMMITTED takes no locks on the template's rows.
+SESSION = (
+    "SET SESSION time_zone = '+00:00', SESSION lock_wait_timeout = 1, "
+    "SESSION innodb_lock_wait_timeout = 1; "
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+)
+_LOCKED = (1205, 1213, 3572)  # a lock's timeout, a deadlock, NOWAIT
+
+# The rows of a table that only one of two databases has.
+TableDifference = tuple[ReadTable, ReadTable]
+
+
+def restore_rows(
+    control: MySQLControl, frozen: str, live: str, tables: Iterable[Table]
+) -> None:
+    """Give tables the rows that they have in a frozen database, in one transaction.
+
+    Cost: the server compares all rows of these tables, and writes those that differ.
+
+    Raises:
+        Held: another session holds a lock on a row.
+        MySQLFailure: the server refuses, for example after a change of the schema.
+    """
+    # A DELETE of several tables needs a current database.
+    statements = [f"USE {identifier(live)}", "START TRANSACTION"]
+    for table in tables:
+        statements += _restoring(table, frozen, live)
+    try:
+        control.run("; ".join([*statements, "COMMIT"]))
+    except MySQLFailure as error:
+        if not error.is_lost:
+            control.run("ROLLBACK")
+        if error.number in _LOCKED:
+            raise Held(f"{live}: {error}") from error
+        raise
+
+
+def _restoring(table: Table, frozen: str, live: str) -> Iterator[str]:
+    name = identifier(table.name)
+    row = f"{identifier(live)}.{name}"
+    base = f"{identifier(frozen)}.{name}"
+    columns = ", ".join(map(identifier, table.names))
+    insert = f"INSERT INTO {row} ({columns}) SELECT {table.listed('b')} FROM {base} b"
+    if not table.key:
+        yield f"DELETE FROM {row}"
+        yield insert
+        return
+    joined = table.is_joined("b", "r")
+    first = identifier(table.key[0])
+    # All changed rows are deleted first, so that no row of the template meets a used unique value.
+    yield (
+        f"DELETE r FROM {row} r LEFT JOIN {base} b ON {joined} "
+        f"WHERE b.{first} IS NULL OR NOT ({table.is_equal('b', 'r')})"
+    )
+    yield f"{insert} LEFT JOIN {row} r ON {joined} WHERE r.{first} IS NULL"
+
+
+def restore_counters(
+    control: MySQLControl, live: str, tables: Mapping[str, Table]
+) -> None:
+    """Restore the next AUTO_INCREMENT values of tables. Rolled back inserts move them, too.
+
+    Raises:
+        Held: an open transaction has read one of the tables.
+        MySQLFailure: the server refuses.
+    """
+    for name, counter in read_counters(control, live).items():
+        table = tables.get(name)
+        if table is None:
+            continue
+        first = table.counter or 1
+        if counter == first:
+            continue
+        place = f"{identifier(live)}.{identifier(name)}"
+        try:
+            control.run(f"ALTER TABLE {place} AUTO_INCREMENT = {first}")
+        except MySQLFailure as error:
+            if error.number in _LOCKED:
+                raise Held(f"{live}: {error}") from error
+            raise
+
+
+def read_difference(
+    control: MySQLControl,
+    before: tuple[str, Mapping[str, Table]],
+    after: tuple[str, Mapping[str, Table]],
+    names: Iterable[str],
+) -> dict[str, TableDifference]:
+    """Return the rows of tables that only one of two databases has, the earlier database first.
+
+    A table without a key, or with other columns, comes with all its rows.
+    """
+    differences = {}
+    for name in sorted(names):
+        old = before[1].get(name)
+        new = after[1].get(name)
+        is_joined = old is not None and new is not None and old.columns == new.columns
+        is_joined = is_joined and bool(old and new and old.key == new.key != ())
+        removed = ReadTable()
+        added = ReadTable()
+        if old is not None:
+            removed = _read(control, old, before[0], after[0] if is_joined else "")
+        if new is not None:
+            added = _read(control, new, after[0], before[0] if is_joined else "")
+        if removed.rows or added.rows:
+            differences[name] = (removed, added)
+    return differences
+
+
+def _read(control: MySQLControl, table: Table, database: str, unlike: str) -> ReadTable:
+    """Read the rows of a table, only those that another database lacks if it is named."""
+    name = identifier(table.name)
+    place = f"{identifier(database)}.{name}"
+    question = f"SELECT {table.image('r')}, {table.listed('r')} FROM {place} r"
+    if unlike:
+        question += (
+            f" LEFT JOIN {identifier(unlike)}.{name} b ON {table.is_joined('b', 'r')} "
+            f"WHERE b.{identifier(table.key[0])} IS NULL OR NOT ({table.is_equal('b', 'r')})"
+        )
+    rows = [(image, tuple(values)) for image, *values in control.rows(question)]
+    return ReadTable(table.names, table.primary_key, rows)

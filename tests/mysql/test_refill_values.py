@@ -1,0 +1,277 @@
+"""Hostile values of each type are restored, as values and as keys."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+import pytest
+
+from pytest_arena._mysql._tables import reason_against_undo
+from tests.mysql.level_world import LevelWorld, made_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._values import Address
+
+    Worlds = Callable[..., AbstractContextManager[LevelWorld]]
+
+pytestmark = pytest.mark.slow
+
+# Each type with values that a text, a driver or a time zone might change.
+_TYPES = {
+    "TINYINT": ("-128", "127", "0"),
+    "BIGINT UNSIGNED": ("18446744073709551615", "0", "9007199254740993"),
+    "DECIMAL(65,30)": (
+        "99999999999999999999999999999999999.999999999999999999999999999999",
+        "-0.1",
+    ),
+    "FLOAT": ("0.1", "3.4028234e38", "1.1754944e-38", "16777217"),
+    "DOUBLE": ("0.1", "1.7976931348623157e308", "2.2250738585072014e-308", "-0e0"),
+    "BIT(9)": ("b'100000001'", "b'0'", "b'101111'"),
+    "BIT(64)": ("~0", "1", "0x2700"),
+    "DATE": ("'0000-00-00'", "'2024-00-31'", "'9999-12-31'", "'1000-01-01'"),
+    "DATETIME(6)": ("'0000-00-00'", "'9999-12-31 23:59:59.999999'", "'2026-03-29 02:30:00.1'"),
+    "TIMESTAMP(6) NULL": ("'1970-01-01 12:00:01'", "'2026-10-25 02:30:00.5'", "'0000-00-00'"),
+    "TIME(6)": ("'-838:59:59'", "'838:59:59.000001'", "'00:00:00.000001'"),
+    "YEAR": ("'0000'", "1901", "2155"),
+    "CHAR(10)": ("'a'", "'a '", "''", "'A'", "'ä'", "'\\\\'", "'\\n'", "'😀'"),
+    "VARCHAR(20)": ("'a'", "'a '", "' a'", "'Á'", "'ﬃ'", "'😀'", "'\\0'", "'%s'", "'\\'`\"'"),
+    "VARCHAR(20) CHARACTER SET latin1": ("'ä'", "'ß'", "'ss'", "'€'"),
+    "VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin": ("'a'", "'a '", "'A'"),
+    "VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_nopad_ci": ("'a'", "'a '", "'ß'"),
+    "VARCHAR(20) CHARACTER SET ucs2": ("'ä'", "'語'"),
+    "BINARY(4)": ("'a'", "'a\\0'", "x'ff00ff00'", "''"),
+    "VARBINARY(20)": ("'a'", "'a\\0'", "x'ff00fe'", "''"),
+    "TEXT": ("REPEAT('ä ', 20000)", "'a '", "''"),
+    "LONGBLOB": ("REPEAT(x'00ff27', 200000)", "x'00'", "''"),
+    "JSON": ('\'{"b": 1, "a": [1.0, 1e2, "\\\\\\\\u00e4"]}\'', "'null'", "'[]'"),
+    "ENUM('a','c','b')": ("'b'", "'a'", "0"),
+    "SET('x','y','z')": ("'x,z'", "''", "7"),
+    "GEOMETRY": ("POINT(1e-300, -0.1)", "ST_GeomFromText('LINESTRING(0 0, 1 1)', 4326)"),
+    "UUID": ("'123e4567-e89b-12d3-a456-426655440000'", "'00000000-0000-0000-0000-000000000000'"),
+    "INET6": ("'2001:db8::ff00:42:8329'", "'::'"),
+}
+_OF_MARIADB = ("UUID", "INET6", "check_constraint_checks", "SYSTEM VERSIONING", "SEQUENCE")
+_NO_KEYS = ("TEXT", "LONGBLOB", "JSON", "GEOMETRY")
+
+
+_NOPAD = "utf8mb4_unicode_nopad_ci"
+
+
+@pytest.fixture
+def worlds(own: MySQLRegistry, address: Address) -> Worlds:
+    """Creates databases by scripts."""
+    [(version,)] = own.control.rows("SELECT VERSION()")
+    is_mariadb = "MariaDB" in version
+    nopad = _NOPAD if is_mariadb else "utf8mb4_0900_ai_ci"
+
+    @contextmanager
+    def create(*script: str) -> Iterator[LevelWorld]:
+        if not is_mariadb and any(kind in line for kind in _OF_MARIADB for line in script):
+            pytest.skip("the server does not have this type")
+        lines = ["SET sql_mode = 'NO_ENGINE_SUBSTITUTION'", *script]
+        template = made_template(own, address, *(line.replace(_NOPAD, nopad) for line in lines))
+        with closing(LevelWorld.of(own, template, "undo")) as world:
+            yield world
+
+    return create
+
+
+def contents(world: LevelWorld) -> dict[str, list[str]]:
+    """Return all rows of all tables as the server sends them, their checksums and counters."""
+    place = world.isolation.address
+    found = {}
+    with pymysql.connect(
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        password=place.password,
+        database=place.database,
+        conv={},
+        autocommit=None,
+        use_unicode=False,
+        ssl_disabled=True,
+    ) as raw:
+        cursor = raw.cursor()
+        cursor.execute("SET time_zone = '+00:00'")
+        cursor.execute(
+            "SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES "
+            "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'BASE TABLE'"
+        )
+        for name, counter in cursor.fetchall():
+            quoted = "`" + name.decode().replace("`", "``") + "`"
+            cursor.execute(f"SELECT * FROM {quoted}")
+            rows = sorted(map(repr, cursor.fetchall()))
+            cursor.execute(f"CHECKSUM TABLE {quoted}")
+            [(_, checksum)] = cursor.fetchall()
+            found[quoted] = [*rows, f"checksum {checksum}", f"counter {counter}"]
+    return found
+
+
+def assert_restored(world: LevelWorld, *statements: str, by_a_copy: bool = False) -> None:
+    """Change rows in a level, and check that leaving it restores them."""
+    before = contents(world)
+    generation = world.isolation.generation
+    world.isolation.enter()
+    hand = world.connect()
+    for statement in ("SET sql_mode = 'NO_ENGINE_SUBSTITUTION', time_zone = 'SYSTEM'", *statements):
+        hand.execute(statement)
+    assert contents(world) != before
+    assert world.isolation.leave()
+    assert contents(world) == before
+    assert (world.isolation.generation != generation) == by_a_copy, world.lines
+
+
+@pytest.mark.parametrize("kind", _TYPES)
+def test_values_are_restored(worlds: Worlds, kind: str) -> None:
+    """Updated and deleted rows have the same values again, with and without a key."""
+    values = ", ".join(f"({n}, {value})" for n, value in enumerate(_TYPES[kind]))
+    with worlds(
+        f"CREATE TABLE keyed (id INT PRIMARY KEY, v {kind})",
+        f"CREATE TABLE plain (id INT, v {kind})",
+        f"INSERT INTO keyed VALUES {values}, (100, NULL)",
+        "INSERT INTO plain SELECT * FROM keyed",
+        "INSERT INTO plain SELECT * FROM keyed",
+    ) as world:
+        assert_restored(world, "UPDATE keyed SET v = NULL", "UPDATE plain SET v = NULL")
+        assert_restored(world, "DELETE FROM keyed", "DELETE FROM plain LIMIT 3")
+        first = _TYPES[kind][0]
+        assert_restored(
+            world, f"UPDATE keyed SET v = {first}", f"INSERT INTO plain VALUES (1, {first})"
+        )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _TYPES if kind not in _NO_KEYS])
+def test_keys_are_restored(worlds: Worlds, kind: str) -> None:
+    """Rows whose keys were changed, deleted and inserted again have their values again."""
+    values = dict.fromkeys(_TYPES[kind])
+    # Without a default, MariaDB 10.6 would change the key with each UPDATE.
+    kind = kind.replace(" NULL", " DEFAULT '2001-01-01'")
+    with worlds(
+        f"CREATE TABLE t (k {kind}, v INT, PRIMARY KEY (k))",
+        *(f"INSERT IGNORE INTO t VALUES ({value}, {n})" for n, value in enumerate(values)),
+    ) as world:
+        assert_restored(world, "UPDATE t SET v = v + 10")
+        assert_restored(world, "DELETE FROM t ORDER BY v LIMIT 2")
+        [first, *_] = values
+        assert_restored(
+            world, "DELETE FROM t", f"INSERT INTO t VALUES ({first}, 99)", "UPDATE t SET v = 98"
+        )
+
+
+def test_keys_of_several_columns(worlds: Worlds) -> None:
+    """A composite key, a unique index in place of a key, and an index that is no key."""
+    with worlds(
+        "CREATE TABLE composite (b VARCHAR(9) CHARACTER SET latin1, a INT UNSIGNED, v INT, "
+        "PRIMARY KEY (a, b))",
+        "CREATE TABLE uniq (n INT, u CHAR(4) NOT NULL, v INT, UNIQUE (n), UNIQUE (u))",
+        "CREATE TABLE prefix (t TEXT NOT NULL, v INT, PRIMARY KEY (t(3)))",
+        "CREATE TABLE nullable (n INT, v INT, UNIQUE (n))",
+        "INSERT INTO composite VALUES ('ä', 1, 1), ('a', 2, 1), ('ä', 2, 2)",
+        "INSERT INTO uniq VALUES (NULL, 'a', 1), (NULL, 'b', 2), (1, 'c', 3)",
+        "INSERT INTO prefix VALUES ('abc1', 1), ('abd2', 2)",
+        "INSERT INTO nullable VALUES (NULL, 1), (NULL, 1), (1, 1)",
+    ) as world:
+        assert_restored(
+            world,
+            "UPDATE composite SET a = a + 1, b = 'x' WHERE b = 'ä'",
+            "UPDATE uniq SET u = CONCAT(u, 'z'), v = 4",
+            "UPDATE prefix SET t = 'zzz' WHERE v = 1",
+            "UPDATE nullable SET n = 7, v = 2 LIMIT 1",
+        )
+
+
+def test_columns_that_are_not_written(worlds: Worlds) -> None:
+    """Generated columns are computed again, invisible columns and defaults are restored."""
+    with worlds(
+        "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, a INT, s INT AS (a * 2) STORED, "
+        "v INT AS (a * 3) VIRTUAL, h INT INVISIBLE DEFAULT 5, UNIQUE (v), "
+        "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP)",
+        "INSERT INTO t (a, h) VALUES (1, 6), (2, 7), (3, NULL)",
+    ) as world:
+        assert_restored(world, "UPDATE t SET a = a + 10, h = 8")
+        assert_restored(world, "DELETE FROM t WHERE a = 2", "INSERT INTO t (a) VALUES (9)")
+
+
+def test_a_row_with_the_number_zero(worlds: Worlds) -> None:
+    """An AUTO_INCREMENT of 0 is restored as 0, and a row that a check forbids as well."""
+    with worlds(
+        "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v INT CHECK (v < 10))",
+        "SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO', check_constraint_checks = 0",
+        "INSERT INTO t VALUES (0, 1), (-5, 99), (7, 2)",
+    ) as world:
+        assert_restored(world, "UPDATE t SET v = 3", "DELETE FROM t WHERE id = 0")
+
+
+def test_names(worlds: Worlds) -> None:
+    """Names that must be quoted, or that InnoDB encodes."""
+    with worlds(
+        "CREATE TABLE `sel``ect %s 'ä' \"語` (`a``b %d` INT AUTO_INCREMENT PRIMARY KEY, `key` INT)",
+        "CREATE TABLE `a.b/c#P#d` (`order` VARCHAR(9) PRIMARY KEY, `é` INT) "
+        "PARTITION BY KEY (`order`) PARTITIONS 3",
+        "INSERT INTO `sel``ect %s 'ä' \"語` VALUES (3, 1), (4, 2)",
+        "INSERT INTO `a.b/c#P#d` VALUES ('a', 1), ('b', 2), ('c', 3)",
+    ) as world:
+        assert_restored(
+            world,
+            "UPDATE `sel``ect %s 'ä' \"語` SET `key` = 9",
+            "INSERT INTO `sel``ect %s 'ä' \"語` VALUES ()",
+            "UPDATE `a.b/c#P#d` SET `order` = CONCAT(`order`, 'z')",
+        )
+        assert_restored(world, "TRUNCATE `a.b/c#P#d`", "TRUNCATE `sel``ect %s 'ä' \"語`")
+        assert_restored(
+            world, "ALTER TABLE `a.b/c#P#d` TRUNCATE PARTITION p0, p1, p2", by_a_copy=True
+        )
+
+
+def test_counters_of_partitions(worlds: Worlds) -> None:
+    """A partitioned table counts for all its partitions."""
+    with worlds(
+        "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v INT) "
+        "PARTITION BY HASH (id) PARTITIONS 3",
+        "INSERT INTO t (v) VALUES (1), (2), (3), (4)",
+    ) as world:
+        assert_restored(world, "INSERT INTO t (v) VALUES (5), (6)")
+        _rows(world, "INSERT INTO t (v) VALUES (0)")
+        assert _rows(world, "SELECT MAX(id) FROM t") == [(5,)]
+
+
+def test_large_counters(worlds: Worlds) -> None:
+    """An app may compute ids above 2^53. A DOUBLE rounds such numbers."""
+    with worlds(
+        "CREATE TABLE t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, v INT)",
+        "INSERT INTO t VALUES (9223372036854775806, 1)",
+    ) as world:
+        assert_restored(world, "INSERT INTO t (v) VALUES (2)")
+        _rows(world, "INSERT INTO t (v) VALUES (3)")
+        assert _rows(world, "SELECT MAX(id) FROM t") == [(9223372036854775807,)]
+
+
+def _rows(world: LevelWorld, statement: str) -> list[Any]:
+    """Execute a statement in a level that is left again. Return its rows."""
+    return list(world.connect().execute(statement).fetchall())
+
+
+@pytest.mark.parametrize(
+    "statement, reason",
+    [
+        ("CREATE TABLE my (id INT) ENGINE = MyISAM", "my: the engine MyISAM has no transactions"),
+        ("CREATE TABLE old (id INT) WITH SYSTEM VERSIONING", "old: SYSTEM VERSIONED: the server"),
+        ("CREATE SEQUENCE seq", "seq: a sequence keeps numbers"),
+        ("CREATE PROCEDURE p() SELECT 1", "p: a routine may write"),
+        ("CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET @a = 1", "g: a trigger would"),
+        ("CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1", "e: an event may write"),
+    ],
+)
+def test_what_cannot_be_restored_is_named(
+    worlds: Worlds, own: MySQLRegistry, statement: str, reason: str
+) -> None:
+    """Tables of other engines, programs, sequences and versions."""
+    with worlds("CREATE TABLE t (id INT)", statement) as world:
+        found = own.control.call(lambda control: reason_against_undo(control, world.isolation.live))
+        assert found.startswith(reason)
