@@ -24,8 +24,6 @@ _PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 _TEST = "{test}"
 _NAMED = 4  # tests of one line
 FAILURE = 500  # the lowest status of an app that failed
-# Seconds. Between two tables, one `create_all` compiles a statement and looks for a table.
-_PAUSE_OF_CREATE_ALL = 0.02
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -153,12 +151,9 @@ class Ledger:
     ended_connections: list[str] = field(default_factory=list)
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
-    # The time in which the app made tables, by test. The test is "" outside of tests.
-    table_seconds: dict[str, float] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     verified: int = 0
     verified_seconds: float = 0.0
-    _last_table_at: float = 0.0
     # The ids of reported errors. `refusals` keeps these errors alive.
     _reported: set[int] = field(default_factory=set)
 
@@ -219,14 +214,6 @@ class Ledger:
             yield
         finally:
             _copy_fields(kept, self)
-
-    def made_table(self, started: float, ended: float) -> None:
-        """Record that the app made a table. A short pause after the last table counts too."""
-        if started - self._last_table_at < _PAUSE_OF_CREATE_ALL:
-            started = self._last_table_at
-        seconds = self.table_seconds.get(self.test, 0.0)
-        self.table_seconds[self.test] = seconds + ended - started
-        self._last_table_at = ended
 
     def has_verified(self, seconds: float) -> None:
         """Record that pytest-arena read a whole database to compare it."""

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 from asyncio import all_tasks, current_task
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -52,12 +52,6 @@ def line_that_pytest_called() -> CodeLine | None:
     return line
 
 
-# The modules that handle audit events.
-_AUDITING = {
-    "pytest_arena._interpreter",
-    "pytest_arena._origin",
-    "pytest_arena._gate._watched_files",
-}
 # The packages that act for their callers. "" is the standard library.
 _ACT_FOR_THEIR_CALLERS = {
     "",
@@ -112,34 +106,14 @@ def is_of_tests(file: str) -> bool:
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
 
 
-def is_called_by_user() -> bool:
-    """Return whether the user's code, not pytest-arena or a library, called the present function.
-
-    The standard library, SQLAlchemy and SQLAlchemy-Utils are skipped, because they act for their
-    callers. For example, ``drop_database`` removes a file for its caller.
-    """
-    callers = (
-        frame
-        for frame in logical_stack()
-        if frame.f_globals.get("__name__") not in _AUDITING
-    )
-    # If no frame is left, atexit has called a function of the standard library.
-    return not _first_library_in(callers, _ACT_FOR_THEIR_CALLERS - {"pytest_arena"})
-
-
 def calling_library() -> str:
     """Return the library that called the present function. "" for the user's code."""
-    return _first_library_in(logical_stack(), _ACT_FOR_THEIR_CALLERS)
-
-
-def _first_library_in(callers: Iterable[FrameType], skipped: Container[str]) -> str:
-    """Return the innermost package that is not skipped. "" if the user's code is further in."""
-    for frame in callers:
+    for frame in logical_stack():
         file = frame.f_code.co_filename
         if not is_library(file):
             return ""
         package = package_of(file)
-        if package not in skipped:
+        if package not in _ACT_FOR_THEIR_CALLERS:
             return package
     return ""
 

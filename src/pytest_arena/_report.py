@@ -46,8 +46,6 @@ class Summary:
     has_template: bool = True
     template_words: str = ""  # in place of words about templates
     rebuilt_after: tuple[str, ...] = ()  # tests whose templates were built again
-    # The time of each test in which the app made its tables.
-    table_seconds: tuple[float, ...] = ()
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     unused: tuple[str, ...] = ()  # messages about an unused `arena_database`
@@ -65,7 +63,6 @@ class Summary:
         }
         # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
-        both["table_seconds"] = self.table_seconds + other.table_seconds
         both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
         both["unused"] = _unused_by_both(self, other)
         return Summary(**both)
@@ -122,9 +119,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
         times = f"verified {summary.verified} times"
         yield f"{times} by reading a whole database, which took {cost} of this time"
     has_template = summary.has_template or summary.template_words
-    if used and summary.table_seconds:
-        yield from _table_lines(summary)
-    elif used and summary.suggestion and not has_template:
+    if used and summary.suggestion and not has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
             "starts with the tables:"
@@ -208,8 +203,6 @@ def _template_words(summary: Summary) -> str:
     if summary.template_words:
         return summary.template_words
     if not summary.has_template:
-        if summary.table_seconds:
-            return "no template: the app creates its tables"
         return "no template: the database starts empty"
     seconds = summary.kept_seconds + summary.run_seconds
     if seconds:
@@ -239,18 +232,6 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
     mean = total / number
     cost = f"{_ms(total)} in all, {_ms(mean)} a test"
     return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
-
-
-def _table_lines(summary: Summary) -> Iterator[str]:
-    number = len(summary.table_seconds)
-    times = "once" if number == 1 else f"{number} times"
-    total = _ms(sum(summary.table_seconds))
-    cost = f"the app created its tables {times}, which took {total} in all"
-    if not summary.suggestion:
-        yield f"{cost}. arena_schema creates them once and copies them for each test"
-        return
-    yield f"{cost}. To create them once and copy them for each test:"
-    yield indent(summary.suggestion, "    ")
 
 
 _LONGEST_NAME = 70  # of a test under `-v`: the rest of the line fits beside it

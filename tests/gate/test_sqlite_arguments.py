@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._sqlite._guarded_connection import split_script
-from pytest_arena._sqlite._sql import file_of
+from pytest_arena._sqlite._sql import file_of, split_script
 
 HERE = str(Path("a.db").absolute())
 

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 
     from tests.example import Example
 
+CHANGED = "dev.db was changed during this run, by a program that runs beside the tests, or by"
+
+
+def _write_database(file: Path) -> bytes:
+    file.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE dancers (id INTEGER)")
+    # Time passes until the system's clock says that the file is older than the run.
+    changed = file.stat().st_ctime
+    while time.time() < changed + 0.05:
+        os.sched_yield()
+    return file.read_bytes()
+
+
 CHANGES = """
 import os
 import shutil
@@ -30,15 +44,9 @@ CHANGES = {
     "os.rename": lambda: os.rename("dev.db", "old.db"),
     "os.replace": lambda: os.replace("other.db", "dev.db"),
     "shutil.move": lambda: shutil.move("dev.db", "old.db"),
-    "open": lambda: open("dev.db", "wb"),
-    "a link": lambda: open("link.db", "wb"),
     "a log": lambda: os.remove("dev.db-wal"),
     "a folder": lambda: shutil.rmtree(Path.cwd()),
-    "the folder's name": lambda: os.rename(Path.cwd(), f"{Path.cwd()}-old"),
 }
-
-def setup_module():
-    os.symlink("dev.db", "link.db")
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -47,30 +55,38 @@ def test_it(test_client, name):
 
 
 def test_another_file(test_client):
-    open("dev.db", "rb").close()
+    os.symlink("dev.db", "link.db")
     os.remove("link.db")
     os.rename("other.db", "third.db")
-    open("third.db", "wb").close()
     os.remove("third.db")
 """
 
 
-@pytest.mark.slow
-def test_a_file_of_the_app_that_a_test_removes_renames_or_changes_is_refused(
-    example: Example,
-) -> None:
-    """By a link, too."""
-    files = dict.fromkeys(("dev.db", "dev.db-wal", "other.db"), "the developer's")
-    project = example.with_files(test_it=CHANGES).with_paths(files)
-    run = project.run("-k", "not folder").expect(status=1, passed=1, failed=8)
-    run.says("refused: removing", "refused: renaming", "refused: writing")
-    run.says("dev.db is a database file of the app")
-    run.says("arena_allow = ", 'os.remove("dev.db")')
-    assert (project.folder / "dev.db").read_text() == "the developer's"
-    assert (project.folder / "dev.db-wal").exists()
-    run = project.run("-k", "folder").expect(status=1, failed=2)
-    run.says("refused: removing", "refused: renaming")
-    assert (project.folder / "dev.db").exists()
+def test_a_file_of_the_app_that_a_test_removes_or_renames_is_refused(example: Example) -> None:
+    """Also its log, and also by its folder."""
+    project = example.with_files(test_it=CHANGES)
+    file = project.with_paths({"dev.db-wal": "", "other.db": ""}).write() / "dev.db"
+    content = _write_database(file)
+    run = project.run("-p", "no:randomly").expect(status=1, passed=1, failed=7)
+    run.says("refused: removing", "refused: renaming", "refused: replacing")
+    run.says("dev.db, a database file of the app", "arena_allow = ", 'os.remove("dev.db")')
+    assert file.read_bytes() == content
+
+
+AROUND = {
+    "open": 'open("dev.db", "wb").close()',
+    "copy": 'shutil.copy("app.py", "dev.db")',
+    "c code": "os.truncate('dev.db', 0)",
+}
+
+
+@pytest.mark.parametrize("change", slow_except(AROUND, "open"))
+def test_a_file_that_is_changed_in_another_way_fails_the_run(example: Example, change: str) -> None:
+    """It is compared at the end of the run."""
+    test = f"import os\nimport shutil\n\ndef test_it(test_client):\n    {AROUND[change]}\n"
+    project = example.with_files(test_it=test)
+    _write_database(project.write() / "dev.db")
+    project.run("-q").expect(status=1, passed=1).says(CHANGED)
 
 
 TEMPORARY = """
@@ -90,15 +106,7 @@ def made():
         connection.execute(text("CREATE TABLE more (id INTEGER)"))
     yield engine
     engine.dispose()
-    inode = os.stat(path).st_ino
     os.unlink(path)
-    assert not os.path.exists(path)
-    for number in range(50):  # the file system gives one of them the inode of the other file
-        name = f"{path}.{number}"
-        open(name, "wb").close()
-        open(name, "rb").close()
-        if os.stat(name).st_ino == inode:
-            break
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -125,67 +133,47 @@ def test_it(test_client):
 """
     project = example.with_files(test_it=test)
     project.run().expect(passed=1)
-    left = project.with_paths({"dev.db": "of an earlier run"})
-    left.run("-o", "arena_allow=dev.db").expect(passed=1)
+    _write_database(project.folder / "dev.db")
+    project.run("-o", "arena_allow=dev.db").expect(passed=1)
     assert not (project.folder / "dev.db").exists()
 
 
-def _write_database(file: Path) -> None:
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute("CREATE TABLE dancers (id INTEGER)")
-    # Time passes until the system's clock says that the file is older than the run.
-    changed = file.stat().st_ctime
-    while time.time() < changed + 0.05:
-        os.sched_yield()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "conftest, action",
+    "deed",
     [
-        ('if os.path.exists("dev.db"):\n    os.remove("dev.db")\nimport app', "removing"),
-        ('import app\nPath("dev.db").unlink()', "removing"),
-        ('def pytest_collection_finish():\n    os.remove("dev.db")', "removing"),
-        ('os.rename("dev.db", "old.db")', "renaming"),
-        ('shutil.copy("app.py", "dev.db")', "writing"),
-        ("import atexit\natexit.register(os.remove, 'dev.db')", "removing"),
-        ('from sqlalchemy_utils import drop_database\ndrop_database("dev.db")', "removing"),
+        'os.remove("dev.db")',
+        'os.rename("dev.db", "old.db")',
+        'os.replace(shutil.copy("app.py", "new.db"), "dev.db")',
+        'sqlite3.connect("dev.db").execute("CREATE TABLE more (id INTEGER)")',
     ],
 )
-def test_a_conftest_that_removes_or_overwrites_an_older_database_is_refused(
-    example: Example, conftest: str, action: str
+def test_a_file_that_a_conftest_changes_before_the_app_is_known_fails_the_run(
+    example: Example, deed: str
 ) -> None:
-    """No engine names the file yet: it may be the developer's."""
-    conftest = f"import os\nimport shutil\nfrom pathlib import Path\n{conftest}\n"
+    """No engine names it yet."""
+    conftest = f"import os\nimport shutil\nimport sqlite3\n{deed}\n"
     project = example.with_files(conftest=conftest, test_it="def test_it(test_client): ...")
-    library = "import os\n\ndef drop_database(file):\n    os.remove(file)\n"
-    project = project.with_paths({"site-packages/sqlalchemy_utils.py": library})
-    project = project.change("pytest.ini", "pythonpath = .", "pythonpath = . site-packages")
-    file = project.write() / "dev.db"
-    _write_database(file)
-    content = file.read_bytes()
-    run = project.run("-p", "no:cacheprovider")
-    run.says(f"refused: {action}", "an SQLite database that is older than this run", "[A201]")
-    assert file.read_bytes() == content
-    project.run("-o", "arena_allow=dev.db").says("1 passed")
+    _write_database(project.write() / "dev.db")
+    project.run().expect(status=1, passed=1).says(CHANGED)
 
 
-OTHERS = """
+def test_files_that_no_engine_names_are_the_suites_own(example: Example) -> None:
+    """Of this run, or a backup that is older."""
+    test = """
 import os
 import sqlite3
 
-for name in ("own.db", "notes.txt"):
-    sqlite3.connect(name).execute("CREATE TABLE t (id INTEGER)").connection.close()
-    os.rename(name, "own-" + name)
-    os.remove("own-" + name)
-os.remove("text.db")
+sqlite3.connect("own.db").execute("CREATE TABLE t (id INTEGER)").connection.close()
+os.rename("own.db", "own-old.db")
+os.remove("own-old.db")
+
+def test_it(test_client):
+    os.rename("backup.db", "old.db")
+    open("old.db", "wb").close()
 """
-
-
-def test_a_conftest_may_remove_a_database_of_this_run_and_other_files(example: Example) -> None:
-    """A suite's own files: they began in this run, or are no databases."""
-    project = example.with_files(conftest=OTHERS, test_it="def test_it(test_client): ...")
-    project.with_paths({"text.db": "a text"}).run().expect(passed=1)
+    project = example.with_files(test_it=test)
+    _write_database(project.write() / "backup.db")
+    project.run("-q").expect(passed=1).never_says("was changed during this run")
 
 
 OWN_FILES = """
@@ -215,16 +203,8 @@ READS = "def test_it(test_client):\n    assert test_client.get('/dancers').json(
     "make, remove",
     [
         ('FILE = shutil.copy2("base.db", FOLDER)', "shutil.rmtree(FOLDER)"),
-        ('FILE = shutil.copy2("base.db", FOLDER)', 'os.rename(FOLDER, FOLDER + "-old")'),
         ('FILE = shutil.copy2("base.db", "dev.db")', "os.remove(FILE)"),
-        (
-            'FILE = "dev.db"\nsqlite3.connect(FILE).execute("CREATE TABLE t (id INTEGER)")',
-            "os.remove(FILE)",
-        ),
-        (
-            'FILE = "dev.db"\nos.replace(shutil.copy2("base.db", "part.db"), FILE)',
-            'os.rename(FILE, "old.db")',
-        ),
+        ('FILE = "dev.db"\nopen(FILE, "wb").close()', 'os.rename(FILE, "old.db")'),
     ],
 )
 def test_a_suite_may_remove_what_it_has_made_in_this_run(
@@ -234,33 +214,24 @@ def test_a_suite_may_remove_what_it_has_made_in_this_run(
     conftest = OWN_FILES.format(make=make, remove=remove)
     project = example.with_files(conftest=conftest, test_it=READS)
     _write_database(project.write() / "base.db")
-    run = project.run().expect(passed=1)
-    run.never_says("another program")
+    project.run().expect(passed=1).never_says("another program")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "make, remove",
-    [
-        ('os.makedirs("data", exist_ok=True)\nFILE = "data/dev.db"', "shutil.rmtree('data')"),
-        ('os.rename("data", FOLDER + "/data")\nFILE = FOLDER + "/data/dev.db"', "os.remove(FILE)"),
-        ('FILE = "data/dev.db"\nopen(FILE, "a").close()', "os.remove(FILE)"),
-    ],
-)
-def test_a_suite_may_not_remove_what_it_has_found(example: Example, make: str, remove: str) -> None:
-    """A folder that was there already, also one that the suite has moved into its own."""
-    conftest = OWN_FILES.format(make=make, remove=remove)
-    project = example.with_files(conftest=conftest, test_it=READS)
-    project = project.with_paths({"data/dev.db": "the developer's"})
-    run = project.run().expect(status=1, passed=1, errors=1)
-    run.says("refused: removing", "is a database file of the app", "[A201]")
+def test_a_file_that_a_test_attaches_before_an_engine_names_it_fails_the_run(
+    example: Example,
+) -> None:
+    """The lifespan creates the engine."""
+    app, _, _ = example.files["app.py"].partition("engine = ")
+    app = app.replace("import Depends", "import Request, Depends")
+    project = example.with_files(app=app + LATE_ENGINE, test_it=ATTACHES)
+    project = project.change("pytest.ini", "app:app", "app:create_app")
+    _write_database(project.write() / "dev.db")
+    project.run("-q", "-p", "no:randomly").expect(status=1, passed=2).says(CHANGED)
 
 
 LATE_ENGINE = """
 from contextlib import asynccontextmanager
-from sqlalchemy import create_engine
-
-{other}
 
 
 def create_app():
@@ -279,83 +250,20 @@ def create_app():
 
     return app
 """
-EARLY = """
-import os
-import shutil
+ATTACHES = """
 import sqlite3
 from contextlib import closing
 
-import app
 
-
-def attach():
+def test_it():
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("ATTACH 'dev.db' AS dev")
         connection.execute("CREATE TABLE dev.more (id INTEGER)")
 
 
-def test_it():
-    {deed}
-
-
 def test_the_app(test_client):
     assert test_client.get("/dancers").json() == ["Sand"]
 """
-OTHER_ENGINE = 'other = create_engine("sqlite:///other.db")'
-TWO_SCHEMAS = "arena_schema =\n    dev = app:Base\narena_seed =\n    dev = seed:seed\n"
-CHANGED_EARLY = "dev.db was changed during this run, by a program that runs beside the tests, or by"
-
-
-def _with_late_engine(example: Example, deed: str, *, other: str = "") -> Example:
-    """An app whose lifespan creates its engine, after a test has done this."""
-    app, _, _ = example.files["app.py"].partition("engine = ")
-    app = app.replace("import Depends", "import Request, Depends")
-    files = {"app": app + LATE_ENGINE.format(other=other), "test_it": EARLY.format(deed=deed)}
-    project = example.with_files(**files)
-    project = project.change("pytest.ini", "app:app", "app:create_app")
-    options = "arena_schema = app:Base\narena_seed = seed:seed\n"
-    return project.change("pytest.ini", options, TWO_SCHEMAS)
-
-
-@pytest.mark.slow
-def test_a_file_that_a_test_attaches_before_an_engine_names_it_fails_the_run(
-    example: Example,
-) -> None:
-    """No engine of the app is known, or another one. A copy without an engine is the test's."""
-    for other in ("", OTHER_ENGINE):
-        project = _with_late_engine(example, "attach()", other=other)
-        _write_database(project.write() / "dev.db")
-        project.run("-q").expect(status=1, passed=2).says(CHANGED_EARLY)
-        (project.folder / "dev.db").unlink()
-
-
-DEEDS = {
-    "rename": 'os.rename("dev.db", "old.db")',
-    "replace": 'os.replace(shutil.copy("app.py", "new.db"), "dev.db")',
-    "write": 'open("dev.db", "wb").close()',
-}
-
-
-@pytest.mark.parametrize("deed", slow_except(DEEDS, "replace"))
-def test_a_file_that_a_test_changes_before_an_engine_names_it(example: Example, deed: str) -> None:
-    """It is refused if no engine of the app is known, and fails the run if another one is."""
-    project = _with_late_engine(example, DEEDS[deed])
-    file = project.write() / "dev.db"
-    _write_database(file)
-    content = file.read_bytes()
-    run = project.run("-q").expect(status=1, passed=1, failed=1)
-    run.says("refused: ", "an SQLite database that is older than this run", "[A201]")
-    assert file.read_bytes() == content
-    project = _with_late_engine(example, DEEDS[deed], other=OTHER_ENGINE)
-    project.run("-q").expect(status=1, passed=2).says(CHANGED_EARLY)
-
-
-def test_a_file_that_no_engine_names_later_is_the_tests_own(example: Example) -> None:
-    """A backup that a test of an app with an engine renames or writes."""
-    deed = 'os.rename("backup.db", "old.db"); open("old.db", "wb").close()'
-    project = example.with_files(test_it=EARLY.format(deed=deed))
-    _write_database(project.write() / "backup.db")
-    project.run("-q").expect(passed=2).never_says("was changed during this run")
 
 
 OF_THE_TEST = """
@@ -379,22 +287,6 @@ async def test_restores_a_backup(arena, client, tmp_path, turn):
 def test_a_test_overwrites_its_own_file(example: Example) -> None:
     """As a backup that is restored."""
     example.with_files(test_it=OF_THE_TEST).run().expect(passed=2)
-
-
-LOG = """
-import pytest
-
-
-@pytest.mark.parametrize("name", ["dev.db-wal", "dev.db-journal"])
-def test_it(test_client, name):
-    open(name, "wb")
-"""
-
-
-def test_a_log_of_the_app_is_not_written(example: Example) -> None:
-    """It may have rows that the developer has committed."""
-    run = example.with_files(test_it=LOG).run().expect(1, failed=2)
-    run.says("dev.db-wal: ", "dev.db is a database file of the app")
 
 
 NAMES = r"""

@@ -324,7 +324,7 @@ MEDDLERS = (
         """,
     ),
     nobodys(
-        "creator_of_nobody", "add(create_engine('sqlite://', creator=lambda: open_file(file)))"
+        "creator_of_nobody", "add_here(create_engine('sqlite://', creator=lambda: open_file(file)))"
     ),
     nobodys(
         "creator_that_gives_what_is_open",
@@ -467,6 +467,10 @@ ATTACHED = (
         "attach(sqlite3.connect(':memory:'), f\"ATTACH '{file[:3]}' || '{file[3:]}' AS x\")",
     ),
     refused(
+        "attach_part_of_a_parameter",
+        "attach(sqlite3.connect(':memory:'), \"ATTACH ? || '.db' AS x\", (file[:-3],))",
+    ),
+    refused(
         "attach_uri",
         "attach(sqlite3.connect('file::memory:', uri=True), f\"ATTACH 'file:{file}' AS x\")",
     ),
@@ -528,7 +532,7 @@ ATTACHED = (
         asyncio.run(main())
         """,
     ),
-    refused(
+    stopped(
         "attach_on_a_tests_own_class",
         """
         class Mine(sqlite3.Connection):
@@ -536,16 +540,17 @@ ATTACHED = (
         attach(sqlite3.connect(":memory:", factory=Mine), f"ATTACH '{file}' AS x")
         """,
     ),
-    nobodys(
+    stopped(
         "attach_on_an_engine_of_a_factory_function",
         """
         def make(*args, **options):
             return sqlite3.Connection(*args, **options)
         made = create_engine("sqlite:///by_function.db", connect_args={"factory": make})
         with made.connect() as connection:
-            connection.exec_driver_sql("ATTACH ? AS x", (file,))  # here
-            connection.exec_driver_sql("CREATE TABLE x.attacks (a)")
-            connection.commit()
+            raw = connection.connection.driver_connection
+            raw.execute("ATTACH ? AS x", (file,))
+            raw.execute("CREATE TABLE x.attacks (a)")
+            raw.commit()
         """,
     ),
     stopped(

@@ -111,7 +111,7 @@ def test_what_the_message_tells_to_allow_is_then_allowed(tmp_path: Path) -> None
 
 REFUSALS = """
 import sqlite3
-from app import add, create_engine, engine
+from app import create_engine, engine
 
 def test_production():
     sqlite3.connect("dev.db")  # the user's line
@@ -120,11 +120,8 @@ def test_attached():
     sqlite3.connect(":memory:").execute("ATTACH 'dev.db' AS x")  # the user's line
 
 def test_unknown():
-    made = create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect("else.db"),  # the user's line
-    )
-    add(made, "x")
+    made = create_engine("sqlite://", creator=lambda: sqlite3.connect("else.db"))
+    made.connect()  # the user's line
 
 """
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.developer import CONFIG, small_example, untouched
+from tests.plugin.developer import CONFIG, change_of, small_example, untouched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,12 +106,11 @@ def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
         project.run().expect(1, failed=1).says("[A201]", 'sqlite3.connect("dev.db")')
 
 
-@pytest.mark.parametrize("way", ["unlink()", "rename('kept.db')", "write_text('')"])
-def test_a_conftest_removes_no_database_file(tmp_path: Path, way: str) -> None:
-    """P4: it does so before it imports SQLAlchemy."""
+@pytest.mark.parametrize("way", ["unlink()", "rename('kept.db')"])
+def test_a_conftest_that_removes_the_apps_file_fails_the_run(tmp_path: Path, way: str) -> None:
+    """P4: it does so before it imports SQLAlchemy. The file is compared at the end."""
     conftest = f"from pathlib import Path\nPath('dev.db').{way}\n"
-    project = _project(tmp_path, conftest=conftest, test_it="def test_it(): ...\n")
-    with untouched(project):
-        run = project.run()
-    assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
-    run.says("dev.db is an SQLite database that is older than this run")
+    test = "def test_it():\n    import app\n    app.add(app.engine, 'Ghost')\n"
+    project = _project(tmp_path, conftest=conftest, test_it=test)
+    with change_of(project, {"dev.db": False}):
+        project.run().expect(1, passed=1).says("dev.db was changed during this run")

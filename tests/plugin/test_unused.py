@@ -37,11 +37,6 @@ def detached():
     kept.append(connection)
     return connection.dbapi_connection
 
-def of_the_guarded_class():
-    first = opened()
-    first.close()
-    return type(first)(live(), isolation_level=None)
-
 def attached():
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.execute(f"ATTACH '{live()}' AS live")
@@ -70,8 +65,8 @@ def test_commits_too_late(test_client):
 
 
 WAYS = (
-    *("opened", "made_from_the_class", "made_from_the_class_by_its_name", "of_the_guarded_class"),
-    *("attached", "detached", "cursor_that_outlives_its_connection"),
+    *("opened", "made_from_the_class", "made_from_the_class_by_its_name", "attached"),
+    *("detached", "cursor_that_outlives_its_connection"),
 )
 
 

@@ -34,7 +34,7 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._gate_notes import another_product, unknown_product
 from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._origin import as_own, user_line
+from pytest_arena._origin import user_line
 from pytest_arena._process import seconds
 from pytest_arena._product import (
     NOWHERE,
@@ -97,6 +97,9 @@ class AllowedFiles:
         # The first state of each file, by real path. A controller of pytest-xdist sends them to its
         # workers.
         self.first_seen: FileStates = {}
+        self._created: set[str] = (
+            set()
+        )  # files that this run had created when first seen
         # Folders that `register_present` has to search.
         self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's temporary folder, if it exists
@@ -120,6 +123,8 @@ class AllowedFiles:
         path = real(file)
         if path not in self.first_seen:
             self.first_seen[path] = _signature(file)
+            if self.first_seen[path] and not self._is_older(path):
+                self._created.add(path)
         return path
 
     def register_present(self) -> None:
@@ -132,8 +137,11 @@ class AllowedFiles:
                 self.register_opened(file)
 
     def changed(self) -> list[str]:
-        """Return the app's files that another program has changed in this run."""
-        files = sorted(self.of_app)
+        """Return the app's files that the tests or another program have changed in this run.
+
+        A file that this run has created, such as a temporary file of a fixture, does not count.
+        """
+        files = sorted(self.of_app - self._created)
         return [file for file in files if _signature(file) != self.first_seen[file]]
 
     def changed_between(self, began: float, ended: float) -> Iterator[str]:
@@ -202,25 +210,14 @@ class AllowedFiles:
             real(name) == path or _is_same(name, file) for name in _named_by_engines()
         )
 
-    def is_replaced(self, path: str) -> bool:
-        """Return whether pytest-arena replaces the database in this file, a path without links."""
-        return path in self.of_app and not self.is_free(path)
-
-    def find_below(self, folder: str) -> str:
-        """Return a file in this folder whose database pytest-arena replaces, or ""."""
-        for name in (*self.of_app, *_named_by_engines()):
-            file = real(name)
-            if file.startswith(folder + os.sep) and not self.is_free(file):
-                return file
-        return ""
-
-    def note_removal(self, path: str) -> None:
-        """Note that the user's code removes a file, so that its absence is no change."""
-        if path in self.first_seen:
-            self.first_seen[path] = []
-
     def is_of_earlier_run(self, file: str) -> bool:
-        """Return whether this is a database file that has not changed since the run began.
+        """Return whether this is a database file that has not changed since the run began."""
+        if not self._is_older(file) or self.is_ours(file) or self.is_free(file):
+            return False
+        return _is_database(file)
+
+    def _is_older(self, file: str) -> bool:
+        """Return whether a file has not changed since the run began.
 
         The time of the inode counts, because a copy of an old file may keep that file's times.
         """
@@ -229,11 +226,7 @@ class AllowedFiles:
         except (OSError, ValueError):
             return False
         is_old = status.st_ctime < self._began - _CLOCK_STEP
-        if not is_old or not stat.S_ISREG(status.st_mode):
-            return False
-        if self.is_ours(file) or self.is_free(file):
-            return False
-        return _is_database(file)
+        return is_old and stat.S_ISREG(status.st_mode)
 
     def _is_link_to_app(self, file: str) -> bool:
         """Return whether the file is a hard link to a file that belongs to the app."""
@@ -250,8 +243,7 @@ _CLOCK_STEP = 0.02  # seconds
 
 def _is_database(file: str) -> bool:
     try:
-        # `as_own`: otherwise the audit hook would refuse this read during a test.
-        with as_own(), Path(file).open("rb") as opened:
+        with Path(file).open("rb") as opened:
             return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
     except OSError:
         return False

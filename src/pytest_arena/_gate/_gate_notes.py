@@ -224,6 +224,17 @@ def child_naming(name: str) -> ProductionDatabaseError:
     )
 
 
+def changed_file(file: str, action: str) -> ProductionDatabaseError:
+    """Return the error for a file of the app that a test removes or renames."""
+    return ProductionDatabaseError(
+        f"refused: {action} {file}, a database file of the app that is older than the run",
+        why="the test's database is in another file. This file has the app's data",
+        cause=cause_of_connection(),
+        fix="delete the line: each test starts with a fresh database. If tests may change this "
+        f"file:\narena_allow = {file}",
+    )
+
+
 def another_product(database: Database, product: str) -> ConfigError:
     """Return the error for engines of two products that request the same database."""
     products = {database.product.name, product} - FILE_PRODUCTS

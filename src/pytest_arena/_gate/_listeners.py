@@ -33,7 +33,7 @@ from pytest_arena._gate._loops import (
 from pytest_arena._gate._loops import install as unbind_pools
 from pytest_arena._gate._orm_sessions import watch_sessions
 from pytest_arena._gate._pooled import PooledConnection
-from pytest_arena._gate._watched_files import watch_files
+from pytest_arena._gate._removals import watch_removals
 from pytest_arena._gate.writes._lost_writes import (
     LostWrites,
     note_errors_on_leaving,
@@ -416,7 +416,7 @@ def _listen() -> None:
         (Pool, "detach", "detached"),
     ):
         event.listen(owner, name, _of_last_gate(method))
-    watch_files(lambda: _gates[-1].core)
+    watch_removals(lambda: _gates[-1].core)
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     send_to_spawned(_before_spawn)
     for package, product in DRIVERS.items():

@@ -144,8 +144,6 @@ class OpenConnection:
 class Files(Protocol):
     """Decides whether a file belongs to the app, and whether tests may open it."""
 
-    of_app: set[str]  # the paths of the app's database files
-
     def is_free(self, file: str) -> bool:
         """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
 
@@ -154,15 +152,6 @@ class Files(Protocol):
 
     def belongs_to_app(self, file: str) -> bool:
         """Return whether this is a database file of the app."""
-
-    def is_replaced(self, path: str) -> bool:
-        """Return whether a test's database replaces this file. Fast."""
-
-    def find_below(self, folder: str) -> str:
-        """Return a file in this folder that a test's database replaces, or ""."""
-
-    def note_removal(self, path: str) -> None:
-        """Note that the user's code removes a file that this process has created."""
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is an SQLite database that has not changed in this run."""

@@ -43,13 +43,10 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
     rebuilt_after = chain.from_iterable(store.rebuilt_after for store in stores)
-    table_seconds: tuple[float, ...] = ()
     suggestion = ""
     has_template = _has_template(named, used, known)
-    if not (config.schema and has_template):
-        table_seconds = tuple(ledger.table_seconds.values())
-        if ledger.filled:
-            suggestion = schema_to_set(config, used, known)
+    if ledger.filled and not (config.schema and has_template):
+        suggestion = schema_to_set(config, used, known)
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
@@ -58,7 +55,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         failures=tuple(failures),
         has_template=has_template,
         rebuilt_after=tuple(rebuilt_after),
-        table_seconds=table_seconds,
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
         unasked=tuple(name for name in named if name and name not in requested),

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import weakref
-from asyncio import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial, wraps
+from functools import wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._interpreter import when_imported
-from pytest_arena._origin import REQUEST
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -24,23 +21,16 @@ from pytest_arena._product import (
 )
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guard import EngineFactory, watch_raw_connections
-from pytest_arena._sqlite._guarded_connection import (
-    is_outside,
-    raw_transactions,
-)
-from pytest_arena._sqlite._spawned_files import SpawnedFiles
-from pytest_arena.errors import LateWorkError
+from pytest_arena._sqlite._guard import is_outside, watch_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._config._read import Config
 
 _Answer = TypeVar("_Answer")
-_PATIENCE = 1.0  # seconds to wait for a statement of the app
 _total_changes = attrgetter("total_changes")
 _in_transaction = attrgetter("in_transaction")
 
@@ -69,11 +59,8 @@ class SQLiteHandle:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction has begun to write, or a statement does not end.
-
-        A SELECT begins no transaction.
-        """
-        return self._call(_in_transaction, otherwise=False, busy=True)
+        """Whether a transaction has begun to write. A SELECT begins no transaction."""
+        return self._call(_in_transaction, otherwise=False)
 
     is_begun = in_transaction
     snapshot = None  # a SELECT begins no transaction
@@ -84,7 +71,7 @@ class SQLiteHandle:
 
     def changes(self) -> int:
         """Return SQLite's count of changed rows, also of rows that triggers have changed."""
-        return self._call(_total_changes, otherwise=0, busy=0)
+        return self._call(_total_changes, otherwise=0)
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - SQLite counts
         """Return whether rows were changed since the count ``since``."""
@@ -99,22 +86,17 @@ class SQLiteHandle:
 
     @contextmanager
     def alone(self, seconds: float = 0) -> Iterator[bool]:
-        """Hold the connection's lock, which each call of the app holds, in any thread."""
-        turn = _turn_of(self.reference())
-        is_alone = turn.acquire(timeout=seconds)
-        try:
-            yield is_alone
-        finally:
-            if is_alone:
-                turn.release()
+        """Yield True: SQLite itself lets only one thread at a time use a connection."""
+        del seconds
+        yield True
 
     def roll_back(self) -> None:
         """End the transaction. If the connection is bound to another thread, it keeps its lock."""
-        self._call(sqlite3.Connection.rollback, otherwise=None, busy=None)
+        self._call(sqlite3.Connection.rollback, otherwise=None)
 
     def end(self) -> None:
         """Close the connection. If it is bound to another thread, it ends with that thread."""
-        self._call(sqlite3.Connection.close, otherwise=None, busy=None)
+        self._call(sqlite3.Connection.close, otherwise=None)
 
     def note_checkout(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
         """Return the count of changed rows."""
@@ -127,45 +109,23 @@ class SQLiteHandle:
     def note_checkin(self) -> None:
         """Do nothing: SQLite keeps no state for checkouts."""
 
-    @property
-    def has_leftovers(self) -> bool:
-        """Whether a `connect` listener has created a table, which it has to create again."""
-        return getattr(self.reference(), "arena_has_made", False)
+    has_leftovers = False  # it is not checked
 
     def session(self, dbapi_connection: object) -> object:  # noqa: ARG002 - the seam's signature
         """Return the settings, temporary tables, attached files and the driver's state."""
-        return self._call(sql.describe_session, otherwise=None, busy=None)
+        return self._call(sql.describe_session, otherwise=None)
 
     def _call(
-        self,
-        function: Callable[[sqlite3.Connection], _Answer],
-        *,
-        otherwise: _Answer,
-        busy: _Answer,
+        self, function: Callable[[sqlite3.Connection], _Answer], otherwise: _Answer
     ) -> _Answer:
-        """Call a function with the connection, while no other thread uses it.
-
-        Return ``busy`` if a statement does not end, and ``otherwise`` if the connection is closed.
-        Without the lock, SQLite would wait for the statement while this thread holds the GIL. A
-        statement that calls a function of the app needs the GIL to end.
-        """
+        """Call a function with the connection. Return ``otherwise`` if the connection is closed."""
         raw = self.reference()
         if raw is None:
             return otherwise
-        turn = _turn_of(raw)
-        if not turn.acquire(timeout=_PATIENCE):  # half the cost of `alone`
-            return busy
         try:
             return function(raw)
         except sqlite3.Error:  # closed, or bound to another thread
             return otherwise
-        finally:
-            turn.release()
-
-
-def _turn_of(connection: sqlite3.Connection | None) -> threading.RLock:
-    """Return the lock of a guarded connection, or a new lock for any other connection."""
-    return getattr(connection, "arena_turn", None) or threading.RLock()
 
 
 def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
@@ -213,39 +173,30 @@ class SQLiteConnections:
         cargs: list[object],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Replace the file's name, and set a factory that guards the statements."""
-        handles: list[SQLiteHandle] = []
+        """Replace the file's name."""
         database, uri = _database(cargs, cparams)
         is_memory = not sql.file_of(database, uri=uri)
-
-        def made(connection: sqlite3.Connection) -> None:
-            raw = raw_of(connection)
-            if raw is not None:
-                handles[:] = [SQLiteHandle.to(raw)]
-                if target is not None and is_memory:
-                    sql.be_as_in_memory(raw)
-
-        def opened(dbapi_connection: object) -> OpenConnection | None:
-            if not handles:
-                return OpenConnection() if target is None else None
-            handle = handles[0]
-            # A do_connect listener of the app may have returned another connection.
-            if target is not None and not handle.is_of(dbapi_connection):
-                return None
-            return OpenConnection(target, handle)
-
-        base = cparams.get("factory", sqlite3.Connection)
-        cparams["factory"] = EngineFactory(core, target, base, made)
-        if target is not None:
-            cparams.pop("database", None)
-            # Python's default is 5 seconds.
-            cparams.setdefault("timeout", core.config.lock_timeout or 5.0)
-            # `uri` stays, because the app may attach a URI.
-            cargs[:1] = [sql.renamed(database, target.file, uri=uri)]
         if dialect.is_async:
             # aiosqlite has a thread for each connection, but the test's thread reads the
             # connection's settings after the test.
             cparams["check_same_thread"] = False
+        if target is None:
+            return _unknown
+        cparams.pop("database", None)
+        # Python's default is 5 seconds.
+        cparams.setdefault("timeout", core.config.lock_timeout or 5.0)
+        # `uri` stays, because the app may attach a URI.
+        cargs[:1] = [sql.renamed(database, target.file, uri=uri)]
+
+        def opened(dbapi_connection: object) -> OpenConnection | None:
+            raw = raw_of(dbapi_connection)
+            # A do_connect listener of the app may have returned or opened another connection.
+            if raw is None or sql.main_file(raw) != target.file:
+                return None
+            if is_memory:
+                sql.be_as_in_memory(raw)
+            return OpenConnection(target, SQLiteHandle.to(raw))
+
         return opened
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
@@ -256,7 +207,8 @@ class SQLiteConnections:
             return None
         file = sql.main_file(dbapi_connection)
         if is_outside(core, file):
-            raise core.ledger.refused(messages.unknown_file(file))
+            of_app = core.files.belongs_to_app(file)
+            raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
         if not file:
             core.ledger.note(messages.kept_memory())
         return OpenConnection(
@@ -264,9 +216,9 @@ class SQLiteConnections:
         )
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch each ``sqlite3.connect``, and the calls to aiosqlite's threads."""
-        watch_raw_connections(core)
-        _watch_aiosqlite(core)
+        """Watch each connection, and the calls to aiosqlite's threads."""
+        watch_connections(core)
+        when_imported("aiosqlite.core", _stop_only_once)
 
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """Do nothing: raw connections can stay open while the file is restored."""
@@ -274,8 +226,8 @@ class SQLiteConnections:
         return []
 
     def raw_transactions(self) -> list[str]:
-        """Return the lines that began the open transactions of raw connections."""
-        return raw_transactions()
+        """Return no lines: the transactions of raw connections are not recorded."""
+        return []
 
     def owns(self, name: str) -> bool:
         """Return False: SQLite has no server."""
@@ -287,16 +239,13 @@ class SQLiteConnections:
         del error, ended
         return ""
 
-    def in_spawned(
-        self, core: Core, engines: Sequence[RequestedDatabase]
-    ) -> SpawnedFiles | None:
-        """Return the test's files, by the real paths of the app's files."""
-        del engines
-        files = {}
-        for database in core.provisioned():
-            if database.file and database.key.kind == "file":
-                files[database.key.name] = database.file
-        return SpawnedFiles(files) if files else None
+    def in_spawned(self, core: Core, engines: Sequence[RequestedDatabase]) -> None:
+        """Return None: a spawned process is like any other child."""
+        del core, engines
+
+
+def _unknown(_dbapi_connection: object) -> None:
+    """Return None: the gate recognizes the connection by its file."""
 
 
 def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
@@ -306,36 +255,15 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     return os.fsdecode(database), bool(cparams.get("uri"))
 
 
-# The seconds that a cancelled connection waits until its thread has opened a file.
-_THREAD_SECONDS = 1.0
-
-
-# Methods by which aiosqlite's thread sends a statement, also for its `execute_insert` and
-# `execute_fetchall`.
-@cache
-def _watch_aiosqlite(core: Callable[[], Core | None]) -> None:
-    when_imported("aiosqlite.core", partial(_guard_aiosqlite, core))
-
-
-def _guard_aiosqlite(core: Callable[[], Core | None], module: Any) -> None:
-    """Refuse late work before aiosqlite's thread does it. The thread does not know the caller."""
-    for name, make in (
-        ("_execute", _executing),
-        ("_connect", partial(_connecting, core)),
-        ("stop", _stopping),
-    ):
-        # `_execute` and `_connect` are private. Each call of a connection uses one of them.
-        original = getattr(module.Connection, name, None)
-        if original is not None:  # `stop` is new in 0.22.1
-            setattr(module.Connection, name, make(original))
-
-
-def _stopping(original: Any) -> Any:
-    """Return aiosqlite's ``stop``, which stops the thread only once.
+def _stop_only_once(module: Any) -> None:
+    """Make aiosqlite's ``stop`` stop its thread only once.
 
     SQLAlchemy stops a cancelled connection while a task closes it. After the first stop the thread
     has ended, so the task would wait forever for an answer to the second.
     """
+    original = getattr(module.Connection, "stop", None)
+    if original is None or hasattr(original, "__wrapped__"):  # it is new in 0.22.1
+        return
 
     @wraps(original)
     def stop(self: Any) -> Any:
@@ -343,47 +271,7 @@ def _stopping(original: Any) -> Any:
             self.arena_stopped = original(self)
         return self.arena_stopped
 
-    return stop
-
-
-def _executing(original: Any) -> Any:
-    # The function is not async, because each statement would need another coroutine.
-    @wraps(original)
-    def execute(connection: Any, function: Any, *args: object, **kwargs: object) -> Any:
-        name = getattr(function, "__name__", "")
-        raw = connection._connection  # noqa: SLF001 - `_conn` raises if it is not open
-        if getattr(raw, "arena_notes_writes", False):
-            raw.arena_serve_request(REQUEST.get())
-            if name == "close":
-                raw.arena_give_up()  # only this thread has the error that closes the connection
-        return original(connection, function, *args, **kwargs)
-
-    return execute
-
-
-def _connecting(core: Callable[[], Core | None], original: Any) -> Any:
-    @wraps(original)
-    def connect(connection: Any) -> Any:
-        now = core()
-        if now is not None:
-            try:
-                now.refuse_late()
-            except LateWorkError:
-                connection.stop()  # ends the connection's thread
-                raise
-        return _finishing(connection, original(connection))
-
-    return connect
-
-
-async def _finishing(connection: Any, connecting: Awaitable[object]) -> object:
-    """Wait until aiosqlite has connected. If the task is cancelled, wait for the thread's end."""
-    try:
-        return await connecting
-    except CancelledError:
-        # The thread calls this loop, which may be closed soon.
-        connection._thread.join(_THREAD_SECONDS)  # noqa: SLF001 - no public name
-        raise
+    module.Connection.stop = stop
 
 
 connections = SQLiteConnections()

@@ -1,150 +1,68 @@
-"""Decides which connections a test may open."""
+"""Refuses connections to the app's files, and ATTACH of them."""
 
 from __future__ import annotations
 
 import _sqlite3
 import os
+import re
 import sqlite3
 import sqlite3.dbapi2
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import on_audit_events
-from pytest_arena._origin import logical_stack
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guarded_connection import (
-    GuardedConnection,
-    guarded_class,
-    is_outside,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
+    from collections.abc import Callable, Iterator
 
-    from pytest_arena._product import ConnectTarget, Core
+    from pytest_arena._product import Core
+    from pytest_arena.errors import RefusedError
+
+    CurrentCore = Callable[[], Core | None]
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factory`
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFactory:
-    """The ``factory`` of an engine's connections. It checks the file, then opens it.
-
-    ``base`` is the app's ``factory``. ``target`` is the test's database for the engine, None if the
-    engine keeps its database. ``made`` gets each new connection.
-    """
-
-    core: Core
-    target: ConnectTarget | None
-    base: object
-    made: Callable[[sqlite3.Connection], None]
-
-    def __call__(
-        self, database: Any, *args: object, **kwargs: object
-    ) -> sqlite3.Connection:
-        """Open the file.
-
-        Raises:
-            RefusedError: the file is not the test's.
-        """
-        core = self.core
-        file = sql.file_of(os.fsdecode(database), uri=bool(kwargs.get("uri")))
-        is_target = self.target is not None and file == self.target.file
-        if not is_target and is_outside(core, file):
-            of_app = core.files.belongs_to_app(file)
-            raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
-        kwargs.pop("factory", None)
-        make = guarded_class(self.base)
-        connection: sqlite3.Connection = make(database, *args, **kwargs)
-        _guard(core, connection)
-        if isinstance(connection, GuardedConnection):
-            connection.arena_serve(core.ledger.made_table if self.target else None)
-        self.made(connection)
-        return connection
-
-
-def _guard(core: Core, connection: sqlite3.Connection) -> None:
-    """Guard the statements of an open connection.
-
-    A connection of another class may attach no file, because pytest-arena cannot read its
-    statements. The app gets SQLite's error, and the report names the refusal.
-    """
-    if isinstance(connection, GuardedConnection):
-        connection.arena_guard(core)
-        return
-
-    def authorize(action: int, name: str | None, *_: object) -> int:
-        if action != sqlite3.SQLITE_ATTACH:
-            return sqlite3.SQLITE_OK
-        core.ledger.refused(messages.attached_unread(sql.file_of(name or "")))
-        return sqlite3.SQLITE_DENY
-
-    connection.set_authorizer(authorize)
+_MOST_ATTACHED = 125  # SQLite uses its own maximum if that is lower
+_ATTACHES = re.compile(r"\b(?:attach|vacuum)\b", re.IGNORECASE)
+_OF_PARAMETER = re.compile(
+    r"\battach\s+(?:database\s+)?(?:\?|[:@$](\w+))\s+as\b", re.IGNORECASE
+)
+_cores: list[CurrentCore] = []  # the last item returns the core of the current run
 
 
 @cache
-def watch_raw_connections(core: Callable[[], Core | None]) -> None:
-    """Watch ``sqlite3.connect`` until the process ends.
+def watch_connections(core: CurrentCore) -> None:
+    """Watch SQLite's connections until the process ends.
 
     An audit hook gets each file before SQLite opens it, and can refuse it. No code can remove the
-    hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is also
-    wrapped, because a hook cannot guard the connection that does not exist yet.
+    hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. ``sqlite3.connect`` is
+    wrapped: it sets SQLite's limit of attached files to 0, which a ``_GuardedCursor`` lifts.
     """
+    _cores.append(core)
     on_audit_events({"sqlite3.connect": partial(_admit, core)})
-    connect = _guarded_connect(core)
-    # A reload of sqlite3 takes its functions from _sqlite3.
-    for module in (sqlite3, sqlite3.dbapi2, _sqlite3):
-        vars(module)["connect"] = connect
-
-
-def _guarded_connect(core: Callable[[], Core | None]) -> Callable[..., object]:
     connect = sqlite3.connect
 
     @wraps(connect)
     def guarded(*args: Any, **kwargs: Any) -> object:
-        factory = kwargs.get("factory", GuardedConnection)
-        if isinstance(factory, EngineFactory):
-            return connect(*args, **kwargs)
-        # If a caller passes sqlite3's class, the connection has that class.
-        if len(args) <= _BEFORE_FACTORY and factory is not sqlite3.Connection:
-            kwargs["factory"] = guarded_class(factory)
+        if len(args) <= _BEFORE_FACTORY:
+            kwargs.setdefault("factory", GuardedConnection)
         connection = connect(*args, **kwargs)
-        now = core()
-        if now is not None and isinstance(connection, sqlite3.Connection):
-            _guard(now, connection)
-            if isinstance(connection, GuardedConnection):
-                _place(now, connection, args[0] if args else kwargs["database"])
+        if isinstance(connection, sqlite3.Connection):
+            _forbid_attached(connection)
         return connection
 
-    return guarded
+    # A reload of sqlite3 takes its functions from _sqlite3.
+    for module in (sqlite3, sqlite3.dbapi2, _sqlite3):
+        vars(module)["connect"] = guarded
 
 
-def _place(core: Core, connection: GuardedConnection, database: object) -> None:
-    """Note the file that a raw connection has opened."""
-    file = _raw_file(database)
-    if not file:
-        return
-    if core.is_inside(file):
-        target = core.target_at(file)
-        connection.arena_serve()
-        if target is not None:
-            connection.arena_watch_writes(target.file)
-    else:
-        connection.arena_watch(core.files.register_opened(file))
-
-
-def _raw_file(database: Any) -> str:
-    name = os.fsdecode(database)
-    return sql.file_of(name, uri=name.startswith("file:"))
-
-
-def _admit(core: Callable[[], Core | None], database: object, *_: object) -> None:
-    """Refuse a raw connection to a file of the app.
+def _admit(core: CurrentCore, database: object, *_: object) -> None:
+    """Refuse a connection to a file of the app. Record the state of another file.
 
     Raises:
         RefusedError: the file belongs to the app.
@@ -152,41 +70,133 @@ def _admit(core: Callable[[], Core | None], database: object, *_: object) -> Non
     now = core()
     if now is None or not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite raises its own error for another type
-    file = _raw_file(database)
+    name = os.fsdecode(database)
+    file = sql.file_of(name, uri=name.startswith("file:"))
     if not is_outside(now, file):
         now.refuse_late()
-        return
-    of_app = now.files.belongs_to_app(file)
-    if _is_opened_by_engine():
-        raise now.ledger.refused(messages.unknown_file(file, of_app=of_app))
-    if of_app:
+    elif now.files.belongs_to_app(file):
         raise now.ledger.refused(messages.production_file(file))
+    else:
+        now.files.register_opened(file)
 
 
-def _is_opened_by_engine() -> bool:
-    """Return whether a pool opens the connection with the app's ``creator``."""
-    inner: FrameType | None = None
-    for frame in logical_stack():
-        is_pool = _module(frame) == "sqlalchemy.pool.base"
-        if is_pool and frame.f_code.co_name == "__connect":
-            return inner is not None and not _is_beside_creator(inner)
-        # The pool wraps a creator without parameters in a function of the same module.
-        if not is_pool:
-            inner = frame
-    return False
+def is_outside(core: Core, file: str) -> bool:
+    """Return whether a file is neither a test's database nor another file that tests may open."""
+    return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
 
 
-def _is_beside_creator(frame: FrameType) -> bool:
-    """Return whether a pool calls other code than a ``creator`` here.
+def _forbid_attached(connection: sqlite3.Connection) -> None:
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
-    Such code is a handler of its log, a listener, or a ``do_connect`` listener.
-    ``EngineFactory`` checks the engine's connection.
+
+class GuardedConnection(sqlite3.Connection):
+    """The connection that ``sqlite3.connect`` returns, with cursors that may attach files."""
+
+    def cursor(self, factory: Any = None) -> Any:
+        """As ``sqlite3.Connection.cursor``."""
+        return super().cursor(factory or _GuardedCursor)
+
+    # In sqlite3 these methods create a cursor without `cursor()`.
+
+    def execute(self, *args: Any) -> Any:
+        """As ``sqlite3.Connection.execute``."""
+        return self.cursor().execute(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        """As ``sqlite3.Connection.executescript``."""
+        return self.cursor().executescript(*args)
+
+    def close(self) -> None:
+        """Roll back and close. If a cursor still exists, SQLite alone would keep the locks."""
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+class _GuardedCursor(sqlite3.Cursor):
+    """A cursor that lets a statement attach a file if the test may open the file."""
+
+    def execute(self, statement: Any, parameters: Any = (), /) -> Any:
+        if not _may_attach(statement):
+            return super().execute(statement, parameters)
+        with _attaching(self.connection, _file_of_parameter(statement, parameters)):
+            return super().execute(statement, parameters)
+
+    def executescript(self, script: Any, /) -> Any:
+        if not _may_attach(script):
+            return super().executescript(script)
+        with _attaching(self.connection, None):
+            return super().executescript(script)
+
+
+def _may_attach(statement: object) -> bool:
+    if not isinstance(statement, str):
+        return False
+    # Costs 0.3 µs. The regular expression alone would cost ten times as much.
+    lower = statement.lower()
+    is_possible = "attach" in lower or "vacuum" in lower
+    return is_possible and _ATTACHES.search(statement) is not None
+
+
+def _file_of_parameter(statement: str, parameters: Any) -> str | None:
+    """Return the file if the statement names it by one parameter, else None."""
+    match = _OF_PARAMETER.search(statement)
+    if match is None:
+        return None
+    with suppress(LookupError, TypeError):  # SQLite raises its own error
+        if isinstance(parameters, Mapping):
+            return os.fsdecode(parameters[match[1]])
+        return os.fsdecode(parameters[0])
+    return None
+
+
+@contextmanager
+def _attaching(
+    connection: sqlite3.Connection, of_parameter: str | None
+) -> Iterator[None]:
+    """Let statements attach files. SQLite's authorizer gets each file before.
+
+    The authorizer is not set all the time: SQLite calls it while it holds the connection's lock.
+    If two threads used one connection, the process would hang.
     """
-    module = _module(frame)
-    if module == "sqlalchemy.engine.create":
-        return frame.f_code.co_name == "connect"
-    return module.startswith(("logging", "sqlalchemy.log", "sqlalchemy.event."))
+    core = _cores[-1]()
+    refusals: list[RefusedError] = []
+    is_on_test = core is not None and core.is_inside(sql.main_file(connection))
+
+    def authorize(action: int, name: str | None, *_: object) -> int:
+        if action != sqlite3.SQLITE_ATTACH or core is None:
+            return sqlite3.SQLITE_OK
+        # SQLite passes None for a parameter and for an expression. VACUUM INTO attaches the file
+        # that it writes, and passes its name.
+        refusal = _refusal(
+            core, of_parameter if name is None else name, is_on_test=is_on_test
+        )
+        if refusal is None:
+            return sqlite3.SQLITE_OK
+        refusals.append(core.ledger.refused(refusal))
+        return sqlite3.SQLITE_DENY
+
+    connection.set_authorizer(authorize)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, _MOST_ATTACHED)
+    try:
+        yield
+    except sqlite3.Error:
+        if refusals:
+            raise refusals[0] from None  # instead of SQLite's "not authorized"
+        raise
+    finally:
+        _forbid_attached(connection)
+        connection.set_authorizer(None)
 
 
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+def _refusal(core: Core, name: str | None, *, is_on_test: bool) -> RefusedError | None:
+    """Return why a connection may not attach a file, None if it may."""
+    if name is None:
+        return messages.attached_unread()
+    file = sql.file_of(name)
+    if not is_outside(core, file):
+        return None
+    if is_on_test or core.files.belongs_to_app(file):
+        return messages.attached(file)
+    core.files.register_opened(file)
+    return None

@@ -38,13 +38,12 @@ def attached(file: str) -> RefusedError:
     )
 
 
-def attached_unread(file: str) -> RefusedError:
+def attached_unread() -> RefusedError:
     """Return the error for an ATTACH whose file pytest-arena cannot read in the statement."""
     return _refused(
-        f"ATTACH of {file or 'a file'}, which pytest-arena cannot read in the statement",
-        "the changes might stay in the app's data",
-        "write the file as a text: ATTACH 'file.db' AS name. If sqlite3.connect or the engine has "
-        "a factory=, give it a class, not a function",
+        "ATTACH of a file that pytest-arena cannot read in the statement",
+        "the statement computes the name of the file, so its changes might stay in the app's data",
+        "write the file as a text or as one parameter: ATTACH 'file.db' AS name",
     )
 
 

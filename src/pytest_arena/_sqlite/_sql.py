@@ -199,13 +199,24 @@ def read_content(connection: sqlite3.Connection) -> bytes:
 
 def be_as_in_memory(connection: sqlite3.Connection) -> None:
     """Keep a connection's journal in memory, as in a memory database. Halves a commit's cost."""
-    sqlite3.Connection.execute(connection, "PRAGMA journal_mode = MEMORY").close()
+    connection.execute("PRAGMA journal_mode = MEMORY").close()
 
 
 def finish_file(source: Path, target: Path) -> None:
     """Copy a database file and the content of its side files into one file."""
     with closing(open_own(source)) as control, whole_or_none(target):
         target.write_bytes(read_content(control))
+
+
+def split_script(script: str) -> Iterator[str]:
+    """Split a script into its statements. SQLite finds their ends."""
+    statement = ""
+    for part in re.findall(r"[^;]*;|[^;]+", script):
+        statement += part
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    yield statement
 
 
 def main_file(dbapi_connection: Any) -> str:
@@ -225,33 +236,6 @@ _SETTINGS = (
     "recursive_triggers",
     "locking_mode",  # an exclusive connection would lock out the next test
 )
-# These are read from a new connection, and again after a PRAGMA.
-_RARE_SETTINGS = (
-    "busy_timeout",
-    "synchronous",
-    "cache_size",
-    "temp_store",
-    "max_page_count",
-    "mmap_size",
-    "reverse_unordered_selects",
-    "full_column_names",
-    "short_column_names",
-    "trusted_schema",
-    "legacy_alter_table",
-    "automatic_index",
-    "cell_size_check",
-    "count_changes",
-    "read_uncommitted",
-    "fullfsync",
-    "checkpoint_fullfsync",
-    "cache_spill",
-    "empty_result_callbacks",
-    "writable_schema",
-    "wal_autocheckpoint",
-    "journal_size_limit",
-    "secure_delete",
-)
-_NOT_READ = ("not read",)
 _TEMP = 1  # the number of the database that has the temporary tables
 
 
@@ -267,23 +251,8 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     If another connection locks the file, return a state that differs from all others. This never
     waits for the lock, because a coroutine of the same event loop may hold it.
     """
-    authorizer = getattr(connection, "arena_authorizer", None)
-    if authorizer is None:
-        return _describe(connection)
-    # The app's authorizer may deny the statements below.
-    sqlite3.Connection.set_authorizer(connection, None)
-    try:
-        return _describe(connection)
-    finally:
-        sqlite3.Connection.set_authorizer(connection, authorizer)
-
-
-def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
     # This cursor does not use the app's row_factory.
     execute = sqlite3.Cursor(connection).execute
-    # If the connection has sqlite3's class, pytest-arena does not see statements that change a rare
-    # setting, so it never reads these settings.
-    rare_settings = getattr(connection, "arena_settings", _NOT_READ)
     [busy_timeout] = execute("PRAGMA busy_timeout").fetchone()
     execute("PRAGMA busy_timeout = 0")
     try:
@@ -301,27 +270,20 @@ def _describe(connection: sqlite3.Connection) -> tuple[Any, ...]:
     finally:
         execute(f"PRAGMA busy_timeout = {busy_timeout}")
     try:
-        if not rare_settings:
-            rare_settings = _values(execute, _RARE_SETTINGS)
-            connection.arena_note_settings(rare_settings)  # type: ignore[attr-defined]  # of a guarded one
+        settings = [execute(f"PRAGMA {name}").fetchone() for name in _SETTINGS]
         databases = execute("PRAGMA database_list").fetchall()
         return (
-            rare_settings,
-            _values(execute, _SETTINGS),
+            busy_timeout,
+            settings,
             [row[1:] for row in databases if row[0] != _TEMP],
             execute("SELECT name, sql FROM sqlite_temp_master").fetchall(),
             connection.isolation_level,
             connection.row_factory,
             connection.text_factory,
             getattr(connection, "autocommit", None),  # since Python 3.12
-            getattr(connection, "arena_changes", 0),
         )
     finally:
         # With `autocommit=False` (Python 3.12) a connection is always in a transaction, and these
         # statements would keep a lock on the file.
         if getattr(connection, "autocommit", None) is False:
             sqlite3.Connection.rollback(connection)
-
-
-def _values(execute: Any, settings: tuple[str, ...]) -> tuple[object, ...]:
-    return tuple([execute(f"PRAGMA {name}").fetchone() for name in settings])

@@ -28,7 +28,6 @@ from pytest_arena._product import (
     read_manifest,
 )
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guarded_connection import split_script
 from pytest_arena._sqlite._home import Home, written_at
 from pytest_arena.errors import TemplateError
 
@@ -112,7 +111,7 @@ def _failing_line(script: str) -> int:
     """
     start = 0
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
-        for statement in split_script(script):
+        for statement in sql.split_script(script):
             try:
                 memory.executescript(statement)
             except sqlite3.Error:
