@@ -32,7 +32,7 @@ from pytest_arena._run._fixture_levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError, causes
+from pytest_arena.errors import AfterSessionError, ArenaError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -138,10 +138,13 @@ def _write_late_faults(config: pytest.Config) -> None:
 
 def _late_faults(config: pytest.Config) -> list[str]:
     run = RUNS[config]
-    texts = [str(error) for error in run.ledger.unreported("")]
-    if FACTS in config.stash:
-        texts += config.stash[FACTS].changed_late(run.databases)
-    return texts
+    return [str(error) for error in run.ledger.unreported("")] + _changed_late(config)
+
+
+def _changed_late(config: pytest.Config) -> list[str]:
+    if FACTS not in config.stash:
+        return []
+    return config.stash[FACTS].changed_late(RUNS[config].databases)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -398,8 +401,8 @@ def _show_causes(
 def _show_story(
     report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
 ) -> None:
-    parts = run.story()
     excinfo = call.excinfo
+    parts = run.story(excinfo.value if excinfo else None)
     if excinfo is not None and isinstance(excinfo.value, AssertionError):
         statements: list[Statement] = []
         for entry in excinfo.traceback:
@@ -572,10 +575,10 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 
 def run_session(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail a run in which a refusal or a change of a file followed the summary."""
+    """Fail a run in which a developer's file has changed after the summary."""
     status = yield
     has_passed = status == pytest.ExitCode.OK
-    if has_passed and config in RUNS and _late_faults(config):
+    if has_passed and config in RUNS and _changed_late(config):
         return pytest.ExitCode.TESTS_FAILED
     return status
 
@@ -625,6 +628,15 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     if summary.refusals or summary.spoiled or summary.failures:
         return pytest.ExitCode.TESTS_FAILED
     return status
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_unconfigure() -> Generator[None, object, object]:
+    """Leave out the traceback of a refusal in another plugin's hook. One line names it later."""
+    try:
+        return (yield)
+    except AfterSessionError:
+        return None
 
 
 @pytest.hookimpl(optionalhook=True)

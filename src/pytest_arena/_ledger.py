@@ -63,6 +63,8 @@ class Request:
     unsent: str = field(default="", repr=False)
     # True while the client reads the answer.
     is_open: bool = field(default=False, repr=False)
+    is_cut: bool = field(default=False, repr=False)
+    """Whether the client left before the end of the body."""
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it to log in."""
 

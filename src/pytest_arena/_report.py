@@ -228,9 +228,10 @@ def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
     line = f"{number} of {tests} tests had a separate database"
     if number < tests:
         line += f" ({tests - number} used none)"
-    total = sum(test.isolation_seconds for test in used)
-    mean = total / number
-    cost = f"{_ms(total)} in all, {_ms(mean)} a test"
+    first, *others = [test.isolation_seconds for test in used]
+    cost = f"{_ms(first)} for the first test"
+    if others:
+        cost += f", {_ms(sum(others) / len(others))} for each other test"
     return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
 
 

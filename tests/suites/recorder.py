@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _CODE = re.compile(r"(?m)(?<=\[)A\d{3}(?=\])|^\w+Warning(?=: )")
 _PLACE = re.compile(r"([\w/.-]+\.py):(\d+)")
+# SQLAlchemy adds it, with its own version.
+_ADDRESS = re.compile(r" \(Background on this error at: [^)]+\)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,7 +57,7 @@ def pytest_runtest_makereport(
         facts["lines"] = [_line(path, int(number)) for path, number in _PLACE.findall(message)]
         if crash is not None:
             facts["lines"].append(_line(crash.path, crash.lineno))
-        facts["story"] = _PLACE.sub(r"\1:N", "\n".join(_sections(report)))
+        facts["story"] = _ADDRESS.sub("", _PLACE.sub(r"\1:N", "\n".join(_sections(report))))
     _write(facts)
     return report
 

@@ -349,6 +349,7 @@ async def enter(
             entry.end_answer(error)
             error = None  # breaks a reference cycle
             request.note_route(_route_of(app, scope))
+            request.is_cut = request.is_open and scope["type"] == "http"
             entry.end()
 
 

@@ -44,7 +44,7 @@ class Login:
         Raises:
             LoginError: from the exception of the login function.
         """
-        if self.is_done or self in LOGINS.get():
+        if self in LOGINS.get():
             return
         known = self._failure
         async with self._lock_of_this_loop():
@@ -57,7 +57,7 @@ class Login:
 
     def once(self, client: object) -> None:
         """Log this client in, unless it is logged in. Refuse an async login function."""
-        if self.is_done or self in LOGINS.get():
+        if self in LOGINS.get():
             return
         known = self._failure
         with self._thread_lock:

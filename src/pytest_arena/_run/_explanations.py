@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import traceback
+from collections import Counter
 from contextlib import suppress
 from itertools import islice
 from textwrap import dedent
@@ -17,6 +18,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
     StatementError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Session
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._changes import Change
     from pytest_arena._report import StoryPart
+    from pytest_arena._values import CodeLine
 
     State = InstanceState[object]
     Values = Mapping[str, object]
@@ -403,6 +406,21 @@ def _global_name(value: object) -> str:
     return ""
 
 
+def empty_pool(error: BaseException, held: Iterable[CodeLine | None]) -> str:
+    """Name the lines that hold the connections of an exhausted pool, "" for another error."""
+    if not isinstance(error, PoolTimeout):
+        return ""
+    numbers = Counter(line.short for line in held if line is not None)
+    shown = [f"{line} ({number} times)" for line, number in numbers.most_common(3)]
+    return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
+
+
+_EMPTY_POOL = """\
+no connection of the pool is free. These lines checked one out and have not returned it:
+    {}
+next: open the session or the connection by `with`, which returns it"""
+
+
 def no_connection_left(error: BaseException) -> str:
     """Explain that the server has no free connection. Return "" for another error."""
     return _NO_CONNECTION_LEFT if kind_of_error(error) == "no connection" else ""
@@ -453,6 +471,17 @@ def not_awaited(error: BaseException) -> str:
     if is_about_type and str(error).startswith("'coroutine' object "):
         return _NOT_AWAITED
     return ""
+
+
+_WIDER_LOOP = """\
+an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
+next: @pytest_asyncio.fixture(scope="session", loop_scope="session")
+and, for tests that use it: asyncio_default_test_loop_scope = session"""
+
+
+def narrow_loop(error: BaseException) -> str:
+    """Explain that a wide async fixture runs in a test's loop. Return "" for another error."""
+    return _WIDER_LOOP if "_function_scoped_runner" in str(error) else ""
 
 
 def not_requested(error: BaseException) -> str:

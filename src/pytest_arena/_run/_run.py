@@ -397,10 +397,14 @@ class ArenaRun:
             _explanations.not_loaded(error)
             or _explanations.not_awaited(error)
             or _explanations.not_requested(error)
+            or _explanations.narrow_loop(error)
             or _explanations.connection_of_earlier_test(
                 error, self.ledger.ended_connections
             )
             or _explanations.no_connection_left(error)
+            or _explanations.empty_pool(
+                error, [held.line for held in self.gate.registry.checked_out()]
+            )
             or _explanations.bound_to_another_loop(error)
         )
         if not words and kind_of_error(error) == "no table":
@@ -430,11 +434,11 @@ class ArenaRun:
                 return _ANOTHER.format(database.name, first.name, lines)
         return ""
 
-    def story(self) -> list[StoryPart]:
-        """Return what the running test has changed so far."""
+    def story(self, raised: BaseException | None = None) -> list[StoryPart]:
+        """Return what the running test has changed so far. ``raised`` is the error of the test."""
         if self.test is None:
             return []
-        return _story.story_parts(self.test)
+        return _story.story_parts(self.test, raised)
 
     def stale(
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]

@@ -34,20 +34,22 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
 
 
-def story_parts(test: RunningTest) -> list[StoryPart]:
+def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
     """Return what the running test has changed so far, in order. Never raises.
 
-    The story is empty without a used database.
+    The story is empty without a used database. Unfinished work explains a failed assertion. After
+    another error it may be what the error has left.
     """
     reader = _StoryReader(test)
     below = list(reader.below())
     own = list(reader.own())
-    has_waited = test.owner.has_waited_in_vain
+    is_explained = isinstance(raised, AssertionError | None)
+    is_explained &= not test.owner.has_waited_in_vain
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
         "read from an old snapshot": _old_reads(test),
         "work that no request started": _by_lifespan(test),
-        "not finished when the test failed": [] if has_waited else _late_work(test),
+        "not finished when the test failed": _late_work(test) if is_explained else [],
         "failed after the answer": test.owner.failures,
     }
     own += _parts_of(notes)
@@ -318,6 +320,8 @@ _READING = {"GET", "HEAD"}
 
 def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[str]:
     """Yield notes about late commits, the app's errors, caches and unsent cookies."""
+    if turn.after is None:
+        yield "its answer was still open"
     for record in turn.records:
         if record.answer is not None and record.answer.is_early:
             line = line_of_late_commit(record.answer)
@@ -328,12 +332,15 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[s
         first = None
         if record.method in _READING:
             first = askers.get((record.method, record.path, record.query_hash))
-        if turn.after is None:
-            yield "its answer was still open"
+        if record.is_cut and turn.after is not None:
+            yield _CUT
         elif first is not None and turn.is_quiet and turn.went_well:
             yield f"sent no statement, but did in {first}: is it from a cache? Empty it in a hook"
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
+
+
+_CUT = "its body had not ended when the client left: `client.stream(…)` reads it in parts"
 
 
 def _raised_words(record: Request) -> str:

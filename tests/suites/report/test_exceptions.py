@@ -1,13 +1,18 @@
 """The app's own exception, with its line, also where the test sees only an answer."""
 
+import asyncio
 import logging
+import os
 
 import pytest
+import pytest_asyncio
 from async_app import TOKEN, app, get_db, maker
 from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse
 from models import Order, Stock
+from sqlalchemy import AsyncAdaptedQueuePool, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 fails = pytest.mark.expect("AssertionError", at="assert")
 
@@ -69,6 +74,22 @@ async def meant():
     raise HTTPException(404)
 
 
+small = create_async_engine(
+    os.environ["DATABASE_URL"],
+    poolclass=AsyncAdaptedQueuePool,
+    pool_size=2,
+    max_overflow=0,
+    pool_timeout=0.1,
+)
+
+
+@app.get("/keeps")
+async def keeps():
+    async with small.connect() as connection:
+        await connection.execute(select(Order.id))
+        await asyncio.sleep(0.3)
+
+
 @fails
 async def test_behind_an_answer(client):
     for path in ("handled", "refused", "logged", "meant"):
@@ -108,6 +129,27 @@ async def test_that_the_test_expects(arena):
 async def test_of_the_commit_before_a_request(client, db_session):
     db_session.add(Stock(item="chair", amount=1))
     await client.get("/orders")
+
+
+@pytest.mark.expect("IntegrityError")
+async def test_of_the_commit_before_a_login(client_as, db_session):
+    db_session.add(Stock(item="chair", amount=1))
+    await client_as("staff").get("/orders")
+
+
+@pytest.mark.expect("TimeoutError")
+async def test_of_a_pool_whose_connections_the_app_keeps(client):
+    await asyncio.gather(*[client.get("/keeps") for _ in range(3)])
+
+
+@pytest_asyncio.fixture(scope="module")
+async def wider_than_its_loop():
+    yield
+
+
+@pytest.mark.expect("Failed")
+async def test_of_a_fixture_that_is_wider_than_its_loop(wider_than_its_loop):
+    pass
 
 
 @pytest.mark.expect("IntegrityError")

@@ -1,9 +1,11 @@
 """What was there, what the test wrote, which requests it made, and what each changed."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from async_app import app, maker
+from fastapi.responses import StreamingResponse
 from models import Order, Stock, Visit
 
 fails = pytest.mark.expect("AssertionError", at="assert")
@@ -108,3 +110,21 @@ async def test_that_fills_a_cache(client):
 @fails
 async def test_an_answer_of_a_cache(client):
     assert (await client.get("/prices")).json() == [4]
+
+
+@app.get("/endless")
+async def endless():
+    async def ticks():
+        while True:
+            yield b"tick"
+            await asyncio.sleep(0.001)
+
+    return StreamingResponse(ticks())
+
+
+@fails
+async def test_a_body_without_end(client):
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.get("/endless")
+    assert False
