@@ -172,10 +172,6 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {**PACKAGE, "alembic.ini": ALEMBIC, "migrations/env.py": ""},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
     ),
-    "Alembic on another product": (
-        {**PACKAGE, **MIGRATION, "alembic.ini": ALEMBIC + "sqlalchemy.url = postgresql://db/shop"},
-        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
-    ),
     "a factory below src": (
         {
             "src/shop/__init__.py": "",
@@ -274,20 +270,11 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
 
 def test_a_note_says_why_migrations_are_not_named(tmp_path: Path) -> None:
     """And which fixtures of the suite hide those of pytest-arena."""
-    files, _ = LAYOUTS["Alembic on another product"]
+    files, _ = LAYOUTS["Alembic without a migration"]
     folder = written(tmp_path, {**files, "tests/conftest.py": OLD_SUITE})
     output = arena("init", folder=folder).output
-    assert "sqlalchemy.url is for postgres, and the app uses sqlite" in output
+    assert "migrations has no migrations" in output
     assert "tests/conftest.py has a fixture db_session" in output
-
-
-def test_an_env_py_that_sets_the_url_may_have_any_other_in_the_file(tmp_path: Path) -> None:
-    """Its migrations are named."""
-    files, _ = LAYOUTS["Alembic on another product"]
-    env = 'context.config.set_main_option("sqlalchemy.url", URL)'
-    folder = written(tmp_path, {**files, "migrations/env.py": env})
-    arena("init", "--write", folder=folder)
-    assert options_of(folder)["arena_schema"] == "alembic.ini"
 
 
 def test_of_several_apps_the_others_are_named(tmp_path: Path) -> None:

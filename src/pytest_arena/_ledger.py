@@ -57,8 +57,6 @@ class Request:
     raised: str = field(default="", repr=False)
     # The last exception that the app logged.
     logged: str = field(default="", repr=False)
-    # The hash of the query. It distinguishes two requests to one path, and shows no secret.
-    query_hash: int = field(default=0, repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
     # True while the client reads the answer.

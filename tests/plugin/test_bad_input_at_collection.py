@@ -79,22 +79,6 @@ def test_a_misspelt_name_in_the_file_is_no_silence(example: Example) -> None:
     expect_one_message(project.run(), "arena_sead is no option", "pytest.ini", "arena_seed = …")
 
 
-UNAWAITED = """
-async def test_a_coroutine(client):
-    assert client.get("/dancers").json() == ["Sand"]
-
-async def test_no_argument():
-    await client.get("/dancers")
-"""
-
-
-def test_a_missing_await_or_argument_is_named(example: Example) -> None:
-    """Python's errors name neither."""
-    run = example.with_files(test_it=UNAWAITED).run().expect(status=1, failed=2)
-    run.says("next: await it, as in: response = await client.get(…)")
-    run.says("client is a fixture, and not an argument", "next: def test_…(client):")
-
-
 def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) -> None:
     """At the line that asks for a role: a suite without roles needs none."""
     text = "def test_one(test_client_as):\n    test_client_as('admin')\n"

@@ -286,11 +286,7 @@ import os
 from app import create_engine
 
 def pytest_unconfigure():
-    url = os.environ["DATABASE_URL"]
-    try:
-        create_engine(url).connect()
-    except Exception as error:
-        print("UNCONFIGURE:", type(error).__name__)
+    create_engine(os.environ["DATABASE_URL"]).connect()
 
 def at_exit():
     print("AT EXIT:", "dev.db" in os.environ["DATABASE_URL"], os.environ["DATABASE_URL"] != "sqlite:///dev.db")
@@ -303,8 +299,8 @@ def test_the_variable_is_safe_after_the_end(tmp_path: Path) -> None:
     """It keeps leading into the arena, which is gone: nobody falls back on the developer's file."""
     example = small_example(tmp_path, conftest=AFTER, test_nothing="def test_nothing(): pass")
     with untouched(example):
-        run = example.run(env=URL).expect(1, passed=1)
-    run.says("UNCONFIGURE: AfterSessionError", "AT EXIT: True True")
+        run = example.run(env=URL).expect(passed=1)
+    run.says("[A203]", "AT EXIT: True True").never_says("Traceback")
 
 
 AN_ENGINE = 'engine = create_engine("sqlite:///dev.db")'

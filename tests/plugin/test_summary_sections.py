@@ -36,7 +36,7 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     """Also with ``-v``, a line for each test."""
     project = example.with_files(test_sum=TESTS)
     run = project.run("-v").expect(passed=3)
-    run.says("database dev on SQLite", "its schema kept for the next run", "a test")
+    run.says("database dev on SQLite", "its schema kept for the next run", "for each other test")
     run.says("test_sum.py::test_reads had dev; 1 request; changed nothing")
     run.says("test_sum.py::test_writes had dev; 1 request; changed dev")
     project.run().expect(passed=3).says("template built in").never_says("1 request")

@@ -143,11 +143,8 @@ class AsyncClient(_Base):
         if running_loop() is None:
             raise _app_errors.no_asyncio()
         await self._arena_host.ajoin()
-        if self._arena_login is not None and not self._arena_login.is_done:
-            hooks = self._arena_host.hooks
-            if hooks is not None:
-                await hooks.aprepare_request()  # its error is not the login's
-            await self._arena_login.aonce(self)
+        if self._arena_login is not None:
+            await self._arena_login.aonce(self, self._arena_host.hooks)
         return self
 
 

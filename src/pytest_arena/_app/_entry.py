@@ -322,10 +322,7 @@ async def enter(
         note: called with the record.
     """
     method = scope.get("method", "WEBSOCKET")
-    query = hash(scope.get("query_string", b""))
-    request = Request(
-        method=method, path=scope["path"], role=role, began=now(), query_hash=query
-    )
+    request = Request(method=method, path=scope["path"], role=role, began=now())
     note(request)
     sent = SENT.get()
     if sent is not None:
@@ -439,7 +436,6 @@ class _WSGICall:
             method=environ["REQUEST_METHOD"],
             path=environ.get("PATH_INFO", ""),
             began=now(),
-            query_hash=hash(environ.get("QUERY_STRING", "").encode()),
         )
         self._entry = Entry(app, self._request, hooks, sys.exception(), is_of_user=True)
         self._environ = environ

@@ -2,12 +2,12 @@
 
 import asyncio
 import inspect
-import threading
 from asyncio import Lock, get_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._entry import Hooks
 from pytest_arena._origin import LOGINS
 from pytest_arena.errors import ArenaError
 
@@ -30,7 +30,6 @@ class Login:
         self.is_done: bool = False
         """Whether the client has logged in."""
         self._failure: ArenaError | None = None
-        self._thread_lock = threading.Lock()
         self._loop_lock: tuple[asyncio.AbstractEventLoop, Lock] | None = None
 
     def forget(self) -> None:
@@ -38,37 +37,37 @@ class Login:
         self.is_done = False
         self._failure = None
 
-    async def aonce(self, client: object) -> None:
-        """Log this client in, unless it is logged in.
+    async def aonce(self, client: object, hooks: Hooks | None) -> None:
+        """Commit pending work and log this client in, unless it is logged in.
 
         Raises:
             LoginError: from the exception of the login function.
         """
-        if self in LOGINS.get():
+        if self.is_done or self in LOGINS.get():
             return
         known = self._failure
         async with self._lock_of_this_loop():
             if not self._is_open_since(known):
                 return
+            if hooks is not None:
+                await hooks.aprepare_request()  # its error is not one of the login
             with self._attempt():
                 answer = self._function(client, self.role)
                 if inspect.isawaitable(answer):
                     await answer
 
-    def once(self, client: object) -> None:
+    def once(self, client: object, hooks: Hooks | None) -> None:
         """Log this client in, unless it is logged in. Refuse an async login function."""
-        if self in LOGINS.get():
+        if self.is_done or self in LOGINS.get():
             return
-        known = self._failure
-        with self._thread_lock:
-            if not self._is_open_since(known):
-                return
-            with self._attempt():
-                answer = self._function(client, self.role)
-                if inspect.iscoroutine(answer):
-                    answer.close()  # otherwise Python warns that it was never awaited
-                if inspect.isawaitable(answer):
-                    raise _app_errors.async_login(role=self.role, path=self._path)
+        if hooks is not None:
+            hooks.prepare_request()
+        with self._attempt():
+            answer = self._function(client, self.role)
+            if inspect.iscoroutine(answer):
+                answer.close()  # otherwise Python warns that it was never awaited
+            if inspect.isawaitable(answer):
+                raise _app_errors.async_login(role=self.role, path=self._path)
 
     def _lock_of_this_loop(self) -> Lock:
         """Return a lock of the running loop. A client may be used in several loops."""

@@ -133,11 +133,8 @@ class TestClient(_Base, metaclass=ABCMeta):
 
     def _arena_ready(self) -> None:
         self._arena_join()
-        if self._arena_login is not None and not self._arena_login.is_done:
-            hooks = self._arena_host.hooks
-            if hooks is not None:
-                hooks.prepare_request()  # its error is not the login's
-            self._arena_login.once(self)
+        if self._arena_login is not None:
+            self._arena_login.once(self, self._arena_host.hooks)
 
     def _arena_join(self) -> Lifespan | None:
         portal, begun = self._arena_host.join(self._arena_portal_options())

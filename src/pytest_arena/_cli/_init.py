@@ -36,12 +36,7 @@ _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
     r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
 )
-_PRODUCT = re.compile(
-    r"[\"'](sqlite|postgres|mysql|mariadb)\w*(?:\+\w+[\"']|[\w+]*://)"
-)
-_INI_PRODUCT = re.compile(r"(?m)^sqlalchemy\.url\s*=\s*(sqlite|postgres|mysql|mariadb)")
 _INI_FOLDER = re.compile(r"(?m)^script_location\s*=\s*(\S+)")
-_URL_IN_CODE = re.compile(r"set_main_option|url[\"']\]\s*=")
 _FIXTURE = re.compile(r"(?m)^(?:async )?def (db_session|test_client)\(")
 
 
@@ -154,12 +149,6 @@ def _problem_of(ini: Path, project: Project) -> str:
         return f"there is no {project.relative(env)}"
     if not {file.name for file in folder.rglob("*.py")} - {"env.py", "__init__.py"}:
         return f"{project.relative(folder)} has no migrations"
-    product = _INI_PRODUCT.search(text)
-    products = project.search(_PRODUCT)
-    is_overridden = _URL_IN_CODE.search(env.read_text(errors="replace"))
-    if product and products and product[1] not in products and not is_overridden:
-        used = " and ".join(products)
-        return f"its sqlalchemy.url is for {product[1]}, and the app uses {used}"
     return ""
 
 

@@ -447,32 +447,6 @@ def not_loaded(error: BaseException) -> str:
     return ""
 
 
-_NOT_AWAITED = """\
-a call returned a coroutine, because it was not awaited: nothing has run
-next: await it, as in: response = await client.get(…)"""
-_NOT_REQUESTED = """\
-{0} is a fixture, and not an argument of this function
-next: def test_…({0}):"""
-_FIXTURES = {
-    "arena",
-    "client",
-    "client_as",
-    "db_session",
-    "live_server",
-    "scenario",
-    "test_client",
-    "test_client_as",
-}
-
-
-def not_awaited(error: BaseException) -> str:
-    """Explain that a value is a coroutine that was not awaited. Return "" for another error."""
-    is_about_type = isinstance(error, AttributeError | TypeError)
-    if is_about_type and str(error).startswith("'coroutine' object "):
-        return _NOT_AWAITED
-    return ""
-
-
 _WIDER_LOOP = """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
 next: @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -482,13 +456,6 @@ and, for tests that use it: asyncio_default_test_loop_scope = session"""
 def narrow_loop(error: BaseException) -> str:
     """Explain that a wide async fixture runs in a test's loop. Return "" for another error."""
     return _WIDER_LOOP if "_function_scoped_runner" in str(error) else ""
-
-
-def not_requested(error: BaseException) -> str:
-    """Explain that the test does not request a fixture. Return "" for another error."""
-    if isinstance(error, NameError) and error.name in _FIXTURES:
-        return _NOT_REQUESTED.format(error.name)
-    return ""
 
 
 def _attributes_being_loaded(error: BaseException) -> Iterator[tuple[State, str]]:

@@ -99,8 +99,6 @@ class ArenaRun:
         self._compared: set[str] = set()
         # Lines of late work that was still running when a test stopped waiting for it.
         self._endless: set[CodeLine | str] = set()
-        # By method, path and query: the first test whose request sent a statement.
-        self._askers: dict[tuple[str, str, int], str] = {}
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.
@@ -154,7 +152,6 @@ class ArenaRun:
             self.gate,
             self.ledger,
             faults=self.faults,
-            askers=self._askers,
             client_options=client_options,
             checkouts=self.connections.checkouts,
             try_app=try_app,
@@ -226,12 +223,6 @@ class ArenaRun:
                 self._has_noted_sharing = True
                 words = _story.wrote_in_session_of_test(request, answer)
                 self.ledger.note(f"{{test}}: {words}")
-        for turn in test.turns:
-            if turn.is_quiet:
-                continue
-            for request in turn.records:
-                key = (request.method, request.path, request.query_hash)
-                self._askers.setdefault(key, test.plan.name)
 
     def _warn_of_drift(self) -> None:
         """Warn of migrations that differ from the models, once in this process."""
@@ -395,8 +386,6 @@ class ArenaRun:
 
         words = (
             _explanations.not_loaded(error)
-            or _explanations.not_awaited(error)
-            or _explanations.not_requested(error)
             or _explanations.narrow_loop(error)
             or _explanations.connection_of_earlier_test(
                 error, self.ledger.ended_connections

@@ -188,7 +188,7 @@ class _StoryReader:
         return StoryPart(
             _requests(turn, self._used),
             changes,
-            notes=(*map(_lost_line, turn.lost), *_hints(turn, self._test.askers)),
+            notes=(*map(_lost_line, turn.lost), *_hints(turn)),
             request=name,
             statements=tuple(statements),
         )
@@ -315,11 +315,8 @@ def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
             yield middle
 
 
-_READING = {"GET", "HEAD"}
-
-
-def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[str]:
-    """Yield notes about late commits, the app's errors, caches and unsent cookies."""
+def _hints(turn: Turn) -> Iterator[str]:
+    """Yield notes about late commits, the app's errors, cut bodies and unsent cookies."""
     if turn.after is None:
         yield "its answer was still open"
     for record in turn.records:
@@ -329,18 +326,15 @@ def _hints(turn: Turn, askers: Mapping[tuple[str, str, int], str]) -> Iterator[s
         raised = _raised_words(record)
         if raised:
             yield raised
-        first = None
-        if record.method in _READING:
-            first = askers.get((record.method, record.path, record.query_hash))
         if record.is_cut and turn.after is not None:
             yield _CUT
-        elif first is not None and turn.is_quiet and turn.went_well:
-            yield f"sent no statement, but did in {first}: is it from a cache? Empty it in a hook"
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
 
 
-_CUT = "its body had not ended when the client left: `client.stream(…)` reads it in parts"
+_CUT = (
+    "its body had not ended when the client left: `client.stream(…)` reads it in parts"
+)
 
 
 def _raised_words(record: Request) -> str:

@@ -138,7 +138,6 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
-    is_quiet: bool = False  # it has sent no statement
     lost: list[LostWork] = field(default_factory=list)
     # The test's uncommitted writes, and its unflushed objects, when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
@@ -171,7 +170,6 @@ class Turn:
         """Note the moment of its end, and the number of the run's checkouts until then."""
         self.after = after
         self.checkouts = checkouts - self.checkouts
-        self.is_quiet &= not self.checkouts
 
     def forget_moments(self) -> None:
         """Forget the moments around it. They may hold the content of a database."""
@@ -204,8 +202,6 @@ class RunningTest:
     gate: Gate
     ledger: Ledger
     faults: list[Callable[..., Any]] = field(default_factory=list)
-    # The test that first made a request which sent a statement, by method and path.
-    askers: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     # Returns the value of the fixture `client_options`.
     client_options: Callable[[], Mapping[str, object]] = dict
     try_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
@@ -464,7 +460,6 @@ class RunningTest:
         turn = Turn(
             before,
             checkouts=registry.checkouts,
-            is_quiet=is_quiet,
             lost_before=lost_before,
             held=set() if is_quiet else self.own_writes(),
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],

@@ -92,26 +92,6 @@ def test_the_live_server(live_server):
     assert live_server.client().post("/breaks").status_code == 201
 
 
-@app.get("/prices")
-async def prices():
-    if not REMEMBERED:
-        async with maker() as session:
-            REMEMBERED.append((await session.get(Stock, "chair")).amount)
-    return REMEMBERED
-
-
-REMEMBERED = []
-
-
-async def test_that_fills_a_cache(client):
-    assert (await client.get("/prices")).json() == [5]
-
-
-@fails
-async def test_an_answer_of_a_cache(client):
-    assert (await client.get("/prices")).json() == [4]
-
-
 @app.get("/endless")
 async def endless():
     async def ticks():
