@@ -237,15 +237,6 @@ def test_requests_of_each_loop_wait_for_its_login(open_run: Open) -> None:
     assert [answer.text for answer in asyncio.run(twice())] == ["staff"] * 2
 
 
-def test_without_a_login_function_nobody_can_be_logged_in(open_run: Open) -> None:
-    """The line that asks for the client is told, with the option to set."""
-    run = open_run()
-    for make in (run.new_client, run.new_test_client):
-        with pytest.raises(LoginError, match="arena_login is not set") as refused:
-            make(role="staff")
-        assert "async def login(client, role):" in refused.value.fix
-
-
 def test_a_sync_client_logs_in(sync_run: AppRun, desk: Desk, diary: Diary) -> None:
     """Once, before its first request, by the sync function."""
     staff = sync_run.new_test_client(role="staff")
