@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 HEADER = f"""
 import asyncio, inspect, importlib, socket, sys, threading
 from types import SimpleNamespace
-from pytest_arena._postgresql.drivers import _statements as _drivers
-from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
+from pytest_arena._postgresql.drivers._raw_guard import CONNECTIONS, watch_drivers
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines
@@ -104,29 +103,10 @@ def by_psycopg_null_pool():
 async def by_async_psycopg_pool():
     async with psycopg_pool.AsyncConnectionPool(DSN, min_size=1) as pool:  # here
         await pool.wait()
-from psycopg import connect as psycopg_connect
-from psycopg2 import connect as psycopg2_connect
-async_connect = psycopg.AsyncConnection.connect  # bound: it stays the one that is here now
-def by_bound_psycopg():
-    psycopg_connect(OUTSIDE).close()  # here
-async def by_bound_async_psycopg():
-    await (await async_connect(DSN)).close()  # here
-def by_bound_psycopg2():
-    psycopg2_connect(OUTSIDE).close()  # here
-def by_psycopg_generator():
-    psycopg.waiting.wait_conn(psycopg.generators.connect(OUTSIDE)).finish()  # here
-def by_psycopg2_innermost():
-    psycopg2._psycopg._connect(OUTSIDE).close()  # here
-def by_psycopg2_factory():
-    factory = lambda dsn, **options: psycopg2.connect(OUTSIDE)  # here
-    psycopg2.connect(f"host={ADDRESS.host} port={ADDRESS.port} user={ADDRESS.user} "
-                     f"dbname={ADDRESS.database}", connection_factory=factory).close()
 def by_psycopg2():
     psycopg2.connect(OUTSIDE).close()  # here
 def by_psycopg2_arguments():
     psycopg2.connect(host="192.0.2.1", database="shop").close()  # here
-def by_psycopg2_inner():
-    psycopg2._connect(OUTSIDE).close()  # here
 def by_psycopg2_pool():
     psycopg2.pool.SimpleConnectionPool(1, 1, OUTSIDE).closeall()  # here
 def in_thread():
@@ -146,20 +126,18 @@ def run(way):
 
 ALL = [by_asyncpg, by_asyncpg_arguments, by_asyncpg_pool, by_psycopg, by_psycopg_class,
        by_psycopg_subclass, by_async_psycopg, by_psycopg_pool, by_psycopg_null_pool,
-       by_async_psycopg_pool, by_psycopg2, by_psycopg2_arguments, by_psycopg2_inner,
+       by_async_psycopg_pool, by_psycopg2, by_psycopg2_arguments,
        by_psycopg2_pool, in_thread]
-BOUND = [by_bound_psycopg, by_bound_async_psycopg, by_bound_psycopg2, by_psycopg2_innermost]
-REFUSED_ALONE = [*BOUND, by_psycopg_generator, by_psycopg2_factory]
 """
 
 REFUSED = """
 import gc
-for way in (*ALL, *REFUSED_ALONE):
+for way in ALL:
     cause, error = line_of(lambda: run(way))
     assert "# here" in cause, (way, cause)
     assert "secret" not in str(error) and "postgresql://192.0.2.1:5432/shop" in str(error), error
-assert len(arena.ledger.refusals) == len(ALL) + len(REFUSED_ALONE), arena.ledger.refusals
-assert not _drivers.RECORDS.raw() and not arena.opened
+assert len(arena.ledger.refusals) == len(ALL), arena.ledger.refusals
+assert not CONNECTIONS.of_tests() and not arena.opened
 print("all refused")
 """
 
@@ -198,213 +176,28 @@ for way in ALL[:-1]:
     assert all(is_async == ("async" in way.__name__) for *_, is_async in arena.asked), arena.asked
 assert not arena.ledger.refusals
 
+CONNECTIONS.end(7, lambda *_: None)
+ended = []
 first, second = psycopg.connect(DSN), psycopg2.connect(DSN)
 arena.level = 8
 third = psycopg2.connect(DSN)
-known = {_drivers.pid_of(one.driver): one for one in _drivers.RECORDS.raw()}
-assert set(known) == {one.info.backend_pid for one in (first, second, third)}
-assert [known[one.info.backend_pid].serial for one in (first, second, third)] == [7, 7, 8]
-assert {one.target for one in known.values()} == {TARGET}
-second.close()
-assert len(_drivers.RECORDS.raw()) == 2
-first.close(), third.close()
-assert not _drivers.RECORDS.raw()
+CONNECTIONS.end(7, lambda target, pid: ended.append((target, pid)))
+assert ended == [(TARGET, one.info.backend_pid) for one in (first, second)], ended
+assert [raw.reference() for raw in CONNECTIONS.of_tests()] == [third]
+for one in (first, second, third):
+    one.close()
+del one, third
+CONNECTIONS.end(None, lambda *_: None)
+assert not CONNECTIONS.of_tests()
 
 async def both():
     one = await asyncpg.connect(DSN, server_settings={"search_path": "app"})
     assert await one.fetchval("SHOW search_path") == "app"
-    assert [raw.driver for raw in _drivers.RECORDS.raw()] == [one]
+    assert [raw.reference() for raw in CONNECTIONS.of_tests()] == [one]
     await one.close()
 asyncio.run(both())
 """,
     )
-
-
-def test_functions_that_were_bound_before_the_guard_came_are_led_as_well(tmp_path: Path) -> None:
-    """And what they open is known, so that it ends with its level."""
-    run(
-        tmp_path,
-        HEADER,
-        WAYS,
-        "install()",
-        """
-mode = "redirect"
-for way in BOUND:
-    before = len(arena.opened)
-    arena.asked.clear()
-    run(way)
-    assert len(arena.opened) > before, way
-    assert {name for name, *_ in arena.asked} == {"postgresql://192.0.2.1:5432/shop"}, way
-    assert all(is_async == ("async" in way.__name__) for *_, is_async in arena.asked), arena.asked
-one = psycopg_connect(DSN, application_name="mine")
-assert one.info.parameter_status("application_name") == "mine"
-assert [raw.driver for raw in _drivers.RECORDS.raw()] == [one]
-one.close()
-run(by_psycopg_generator)
-
-# A factory of the app's own, which goes where it likes.
-place = f"host={ADDRESS.host} port={ADDRESS.port} user={ADDRESS.user}"
-kept = []
-def elsewhere(dsn, **options):
-    kept.append(psycopg2.extensions.connection(f"{place} dbname=template1"))
-    return kept[-1]
-cause, error = line_of(lambda: psycopg2.connect(DSN, connection_factory=elsewhere))
-assert kept[0].closed and "template1" in error.what, error
-assert "script.py" in cause and not _drivers.RECORDS.raw()
-psycopg2.connect(DSN, connection_factory=psycopg2.extensions.connection).close()
-""",
-    )
-
-
-# Each way by which a statement is sent past an engine. No server would do what these ask for.
-SENT = """
-import io
-import asyncpg, psycopg, psycopg2, psycopg2.extras
-from psycopg import sql
-from psycopg2 import sql as sql2
-
-BEYOND = "SELECT 1; ALTER DATABASE nobodys SET work_mem = '1MB'"
-CALLS = "SELECT dblink_exec('dbname=nobodys', 'DROP TABLE nothing')"
-COPY = f"COPY ({CALLS}) TO STDOUT"
-SCRIPT = f"DO $$ BEGIN {BEYOND[10:]}; END $$"
-
-OF_PSYCOPG = [
-    lambda one: one.execute(BEYOND),
-    lambda one: one.execute(SCRIPT),
-    lambda one: one.cursor().execute(BEYOND.encode()),
-    lambda one: one.cursor().execute(sql.SQL("DROP ROLE {}").format(sql.Identifier("x"))),
-    lambda one: one.cursor().executemany(CALLS + " WHERE %s", [(True,)]),
-    lambda one: list(one.cursor().stream(CALLS)),
-    lambda one: one.cursor().copy(COPY).__enter__(),
-    lambda one: one.cursor("named").execute(CALLS),
-    lambda one: psycopg.ClientCursor(one).execute("ALTER SYSTEM SET work_mem = %s", ("1MB",)),
-    lambda one: psycopg.RawCursor(one).execute("DROP ROLE nobody"),
-]
-OF_ASYNC_PSYCOPG = [
-    lambda one: one.execute(BEYOND),
-    lambda one: one.cursor().executemany(CALLS + " WHERE %s", [(True,)]),
-    lambda one: one.cursor("named").execute(CALLS),
-]
-OF_PSYCOPG2 = [
-    lambda one: one.cursor().execute(BEYOND),
-    lambda one: one.cursor().execute(BEYOND.encode()),
-    lambda one: one.cursor().execute(sql2.SQL("DROP ROLE {}").format(sql2.Identifier("x"))),
-    lambda one: one.cursor().executemany(CALLS + " WHERE %s", [(True,)]),
-    lambda one: one.cursor().copy_expert(COPY, io.StringIO()),
-    lambda one: one.cursor().callproc("dblink_exec", ["dbname=nobodys", "SELECT 1"]),
-    lambda one: one.cursor("named").execute(CALLS),
-    lambda one: psycopg2.extras.execute_batch(one.cursor(), CALLS + " WHERE %s", [(True,)]),
-]
-async def iterated(one):
-    async with one.transaction():
-        async for row in one.cursor(CALLS):
-            pass
-OF_ASYNCPG = [
-    lambda one: one.execute(BEYOND),
-    lambda one: one.execute(CALLS + " WHERE $1", True),
-    lambda one: one.executemany(CALLS + " WHERE $1", [(True,)]),
-    lambda one: one.fetch(CALLS),
-    lambda one: one.fetchval(CALLS),
-    lambda one: one.prepare(CALLS),
-    lambda one: one.copy_from_query(CALLS, output=io.BytesIO()),
-    iterated,
-]
-
-def each_refused(ways, one):
-    for number, way in enumerate(ways):
-        cause, error = line_of(lambda: way(one))
-        assert "script.py" in cause and "beyond the test" in error.what, (number, error)
-
-async def aeach_refused(ways, one):
-    for number, way in enumerate(ways):
-        try:
-            await way(one)
-        except RefusedError as error:
-            assert "script.py" in error.cause and "beyond the test" in error.what, (number, error)
-        else:
-            raise AssertionError(number)
-"""
-
-
-def test_statements_that_reach_beyond_are_refused_by_their_line(tmp_path: Path) -> None:
-    """By any driver, on a connection that an engine did not open, or that it gave away."""
-    checks = """
-mode = "redirect"
-one = psycopg.connect(DSN)
-each_refused(OF_PSYCOPG, one)
-one.rollback()
-assert one.execute("SELECT count(*) FROM pg_database WHERE datname = %s", ("x",)).fetchone() == (0,)
-one.close()
-
-one = psycopg2.connect(DSN)
-each_refused(OF_PSYCOPG2, one)
-assert isinstance(one.cursor(), psycopg2.extensions.cursor)
-one.close()
-one = psycopg2.connect(DSN, cursor_factory=psycopg2.extras.RealDictCursor)
-each_refused(OF_PSYCOPG2, one)
-one.rollback()
-with one.cursor() as cursor:
-    cursor.execute("SELECT %s::text AS name", ("drop database",))
-    assert cursor.fetchone() == {"name": "drop database"}
-one.close()
-one = psycopg2._connect(OUTSIDE)
-each_refused(OF_PSYCOPG2, one)
-one.close()
-# A class that makes its cursors its own way keeps them.
-one = psycopg2.connect(DSN, connection_factory=psycopg2.extras.DictConnection)
-assert type(one.cursor()) is psycopg2.extras.DictCursor
-one.close()
-
-async def main():
-    one = await psycopg.AsyncConnection.connect(DSN)
-    await aeach_refused(OF_ASYNC_PSYCOPG, one)
-    await one.close()
-    one = await asyncpg.connect(DSN)
-    await aeach_refused(OF_ASYNCPG, one)
-    assert await one.fetchval("SELECT 'drop database'::text") == "drop database"
-    await one.close()
-    async with asyncpg.create_pool(DSN, min_size=1, max_size=1) as pool:
-        await aeach_refused(OF_ASYNCPG[:1], pool)
-        async with pool.acquire() as one:
-            await aeach_refused(OF_ASYNCPG, one)
-asyncio.run(main())
-count = len(arena.ledger.refusals)
-assert count == 10 + 3 * 8 + 3 + 2 * 8 + 1, count
-
-# The arena's own, and what the user allows: the server is asked.
-from pytest_arena._postgresql import _control as control
-own = control.open_control(ADDRESS)
-try:
-    own.run("ALTER DATABASE nobodys SET work_mem = '1MB'")
-except control.ControlFailure as failed:
-    assert failed.sqlstate == "3D000", failed
-own.close()
-place = f"host={ADDRESS.host} port={ADDRESS.port} user={ADDRESS.user}"
-for driver in (psycopg, psycopg2):
-    allowed = driver.connect(f"{place} dbname=template1")
-    try:
-        allowed.cursor().execute("ALTER DATABASE nobodys SET work_mem = '1MB'")
-    except driver.Error as error:
-        assert "does not exist" in str(error)
-    allowed.close()
-assert len(arena.ledger.refusals) == count
-
-from sqlalchemy import create_engine, event
-from pytest_arena._postgresql._arguments import redirect
-for driver, ways in (("psycopg", OF_PSYCOPG), ("psycopg2", OF_PSYCOPG2)):
-    engine = create_engine(f"postgresql+{driver}://u:secret@192.0.2.1/shop")
-    @event.listens_for(engine, "do_connect")
-    def lead(dialect, entry, cargs, cparams):
-        redirect(dialect.driver, ADDRESS, cargs, cparams)
-    raw = engine.raw_connection()
-    for mode in ("refuse", "off"):
-        each_refused(ways, raw.driver_connection)
-        line_of(lambda: raw.cursor().execute(BEYOND))
-    raw.close()
-    engine.dispose()
-"""
-    run(tmp_path / "after", HEADER, "install()", SENT, checks)
-    run(tmp_path / "before", HEADER, SENT, "install()", "install()", checks)
 
 
 def test_what_is_inside_or_allowed_is_let_be(tmp_path: Path) -> None:
@@ -424,7 +217,7 @@ inside.close()
 psycopg2.connect(f"host=192.0.2.1 user={ADDRESS.user} dbname={ADDRESS.database}").close()
 
 allowed = psycopg2.connect(f"{place} dbname=template1")
-assert allowed.info.dbname == "template1" and not _drivers.RECORDS.raw()
+assert allowed.info.dbname == "template1" and CONNECTIONS.find(allowed).target is None
 allowed.close()
 line_of(lambda: psycopg2.connect(host="127.0.0.1,192.0.2.1", dbname="template1"))
 
@@ -536,13 +329,11 @@ line_of(lambda: asyncio.run(anew.connect(DSN)))
 def test_a_driver_of_another_version_is_told_of(tmp_path: Path) -> None:
     """A guard that is not there must not look as if it were; the import goes on."""
     stranger = {"asyncpg/__init__.py": "", "asyncpg/connect_utils.py": "x = 1\n"}
-    stranger["asyncpg/connection.py"] = "class Connection:\n    async def execute(self): ...\n"
-    imports = "import asyncpg.connect_utils, asyncpg.connection"
+    imports = "import asyncpg.connect_utils"
     text = f"{HEADER}\ninstall()\n{imports}\nprint(arena.ledger.notes)\n"
     files = {**stranger, "script.py": text}
     run = Example(tmp_path / "project", files).python("script.py")
     run.says("pytest-arena does not watch connections that asyncpg.connect_utils opens without")
-    run.says("statements that asyncpg.connection sends without an engine", "_get_statement")
 
 
 def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:

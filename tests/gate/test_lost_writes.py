@@ -16,7 +16,7 @@ from pytest_arena._gate.writes._statements import (
     savepoint_in,
     written_table,
 )
-from pytest_arena._postgresql.drivers._session_state import alters_session
+from pytest_arena._postgresql.drivers._session_state import changes_session
 from tests.gate.lost_app import APP
 from tests.servers.postgresql import URL
 
@@ -324,16 +324,16 @@ def test_a_head_of_many_comments_is_read_at_once() -> None:
     head = "/* a * b */ -- c\n" * 60
     assert is_plain(f"{head}SELECT 1")
     assert written_table(f"{head}DELETE FROM orders") == "orders"
-    assert not alters_session(f"{head}SELECT 1")
-    assert alters_session(f"{head}SET a = 1")
+    assert not changes_session(f"{head}SELECT 1")
+    assert changes_session(f"{head}SET a = 1")
 
 
 def test_a_comment_in_a_comment_is_part_of_it() -> None:
     """PostgreSQL has them. SQLite ends a comment at the first end."""
     nested = "/* a /* b /* c */ d */ e */ -- f\n" * 60
     assert written_table(f"{nested}DELETE FROM orders") == "orders"
-    assert alters_session(f"{nested}SET a = 1")
-    assert not alters_session(f"{nested}SELECT 1")
+    assert changes_session(f"{nested}SET a = 1")
+    assert not changes_session(f"{nested}SELECT 1")
     assert written_table("/* a /* b */ DELETE FROM orders") == "orders"
     assert is_plain("/* " * 2000 + "DELETE FROM orders")  # it has no end
 

@@ -15,7 +15,6 @@ from pytest_arena._gate._listeners import Gate
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._registry import Registry
 from pytest_arena._postgresql._connections import PostgreSQLHandle
-from pytest_arena._postgresql.drivers import _statements as _drivers
 from pytest_arena._process import alive
 from pytest_arena._product import ConnectTarget, Key, OpenConnection
 from tests.servers.postgresql import address, connect
@@ -132,7 +131,6 @@ WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda gate: gate.registry._core_connections,
         lambda gate: gate.registry.entries_of_others(1),
     ),
-    "raw": (lambda _: _drivers._connections, lambda _: _drivers.RECORDS.raw()),
 }
 
 
@@ -141,7 +139,7 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
     """As sync endpoints do, in threads: the question is the test's, and so would be the error."""
     (known_to, look), others = WALKS[walk], [Entry(), Entry()]
     known = known_to(gate)
-    value = _drivers.DriverConnection()
+    value = object()
 
     def take_another() -> None:
         others.append(Entry())

@@ -6,12 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.test_postgresql_story import PRODUCTION, on_postgresql
-
 if TYPE_CHECKING:
     from tests.example import Example
-
-READS = f'os.environ.get("DATABASE_URL", "{PRODUCTION}")'
 
 JOBS = """
 import asyncio
@@ -24,10 +20,6 @@ def add(name):
             session.add(Dancer(name=name))
         await engine.dispose()
     asyncio.run(main())
-
-def add_elsewhere():
-    with create_engine("postgresql+psycopg://me@db.example.org/other").begin() as connection:
-        connection.execute(text("SELECT 1"))
 
 def add_by_grandchild(name):
     import multiprocessing
@@ -56,11 +48,8 @@ def test_a_process_of_such_a_process(test_client):
     run("spawn", jobs.add_by_grandchild, "Ruby")
     assert test_client.get("/dancers").json() == ["Sand", "Ruby"]
 
-def test_a_database_that_the_test_has_not():
-    run("spawn", jobs.add_elsewhere)
-
 def test_the_tests_own_url(arena, test_client):
-    run("spawn", add_by_url, arena.url.replace("+asyncpg", "+psycopg"))
+    run("spawn", add_by_url, arena.url.replace("+aiosqlite", ""))
     assert test_client.get("/dancers").json() == ["Sand", "Own"]
 
 def add_by_url(url):
@@ -70,24 +59,6 @@ def add_by_url(url):
 def test_a_process_without_a_database():
     assert run("spawn", abs, -1) == 1
 """
-
-
-@pytest.mark.slow  # `test_guard_postgresql` has the same without an app
-@pytest.mark.parametrize("isolation", ["auto", "clone"])
-@pytest.mark.parametrize("url", [f'"{PRODUCTION}"', ""])
-def test_a_process_of_multiprocessing_works_on_the_tests_database(
-    example: Example, url: str, isolation: str
-) -> None:
-    """It imports the app a second time, with the developer's URL. A fork does not."""
-    project = on_postgresql(example, test_it=SPAWNED, jobs=JOBS)
-    env = {"PYTEST_ADDOPTS": f"--arena-isolation={isolation}", "DATABASE_URL": PRODUCTION}
-    run = project.change("app.py", READS, url or READS).run(env=env).expect(1, passed=5, failed=1)
-    run.says(
-        "refused: a connection to postgresql://db.example.org:5432/other in a process that "
-        "multiprocessing has spawned",
-        "jobs.py:14",
-    )
-    run.never_says("s3cret")
 
 
 @pytest.mark.slow
@@ -107,34 +78,8 @@ def add_by_path():
 """
     )
     url = "sqlite+aiosqlite:///dev.db"
-    project = example.with_files(
-        test_it=test.replace("+asyncpg", "+aiosqlite").replace("+psycopg", ""), jobs=JOBS
-    )
+    project = example.with_files(test_it=test, jobs=JOBS)
     project = project.change("app.py", f'os.environ.get("DATABASE_URL", "{url}")', f'"{url}"')
-    run = project.run("-k", "not a_database_that").expect(passed=6)
+    run = project.run().expect(passed=6)
     run.never_says("was changed")
     assert not (project.folder / "dev.db").exists()
-
-
-EARLY = """
-import multiprocessing
-import jobs
-
-def work():
-    pool = multiprocessing.get_context("spawn").Pool(1)
-    pool.apply(int)
-    return pool
-
-EARLY = work() if __name__ == "test_it" else None
-
-def test_a_process_of_a_time_before_any_test(test_client):
-    assert test_client.get("/dancers").json() == ["Sand"]
-    EARLY.apply(jobs.add, ["Nobody"])
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_is_older_than_the_tests_goes_nowhere(example: Example) -> None:
-    """As a fork of that time."""
-    run = on_postgresql(example, test_it=EARLY, jobs=JOBS).run("-W", "ignore").expect(1, failed=1)
-    run.says("shop in a process that multiprocessing has spawned", "start the process in a fixture")

@@ -57,7 +57,6 @@ def test_rows_of_a_sync_test(test_client):
     test_client.post("/dancers/Sand")
     assert test_client.get("/dancers").json() == ["Sand"]
 """
-HOWS = ("undo", pytest.param("clone", marks=pytest.mark.slow))
 INI = """
 [pytest]
 asyncio_mode = auto
@@ -76,47 +75,15 @@ def pooled(tmp_path: Path) -> Example:
     return Example(tmp_path, files, {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]})
 
 
-# What fails in production fails in a test: the pool is opened twice by one process.
-TWICE = """
-from contextlib import suppress
-import pytest
-from psycopg_pool import PoolClosed
-from app import pool
-
-async def test_opened_twice(client):
-    await client.get("/dancers")
-    await pool.close()
-    with pytest.raises(PoolClosed):
-        await pool.open()
-    with pytest.raises(PoolClosed):
-        await client.get("/dancers")
-
-async def test_the_next_one(client):
-    assert (await client.get("/dancers")).json() == []
-"""
+def test_a_pool_of_the_lifespan(pooled: Example) -> None:
+    """Which runs once for the session."""
+    pooled.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=5)
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_a_global_pool_is_opened_again_in_each_test(pooled: Example, how: str) -> None:
-    """In the loop of an async test, and in that of a sync one; in one test it is opened once."""
-    project = pooled.with_files(test_twice=TWICE)
-    project.run("-p", "no:randomly", f"--arena-isolation={how}").expect(passed=7)
-
-
-@pytest.mark.slow
-def test_a_global_sync_pool_is_opened_again_in_each_test(pooled: Example) -> None:
-    """Its threads are made again as well."""
-    for old, new in (
-        ("AsyncConnectionPool", "ConnectionPool"),
-        ("await pool.", "pool."),
-        ("async def dancers", "def dancers"),
-        ("async def add", "def add"),
-        ("async with", "with"),
-        ("await connection.", "connection."),
-        ("await rows.", "rows."),
-    ):
-        pooled = pooled.change("app.py", old, new)
-    pooled.run("-p", "no:randomly").expect(passed=5)
+def test_a_global_pool_is_explained_where_the_next_test_opens_it_again(pooled: Example) -> None:
+    """Psycopg's pools are opened once in a process."""
+    run = pooled.run("-p", "no:randomly").expect(1, passed=1, failed=3, errors=1)
+    run.says("cannot be reused", "arena_lifespan = session")
 
 
 ASYNCPG = """
@@ -149,40 +116,3 @@ def test_a_pool_of_asyncpg_in_the_sessions_loop(pooled: Example) -> None:
     project = pooled.with_files(app=ASYNCPG)
     project.run("-p", "no:randomly").expect(passed=5)
     project.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=5)
-
-
-CHECKED = """
-from fastapi import FastAPI
-from psycopg_pool import AsyncConnectionPool
-
-URL = "postgresql://me:s3cret@db.example.org/shop"
-app = FastAPI()
-pools = []
-
-@app.get("/dancers")
-async def dancers():
-    if not pools:
-        check = AsyncConnectionPool.check_connection
-        pool = AsyncConnectionPool(URL, min_size=1, timeout=5, open=False, check=check)
-        await pool.open()
-        pools.append(pool)
-    async with pools[0].connection() as connection:
-        rows = await connection.execute("SELECT name FROM dancers")
-        return await rows.fetchall()
-"""
-ASKS = """
-import pytest
-
-@pytest.mark.parametrize("turn", range(2))
-async def test_rows(client, turn):
-    assert (await client.get("/dancers")).json() == []
-"""
-
-
-@pytest.mark.slow
-def test_a_timeout_of_a_pool_that_an_earlier_test_opened_is_explained(pooled: Example) -> None:
-    """The check discards its connection, and its workers run no more."""
-    run = pooled.with_paths({"app.py": CHECKED, "test_it.py": ASKS}).run("-p", "no:randomly")
-    run.expect(1, passed=1, failed=1)
-    run.says("PoolTimeout", "the workers of this AsyncConnectionPool are tasks of the event loop")
-    run.says("next: open the pool in the app's lifespan")

@@ -114,9 +114,6 @@ URLS = (
     redirected("environment_alone_asyncpg", "asyncio.run(aadd('postgresql+asyncpg://', name))"),
     redirected("of_null_pool", "add(create_engine(engine.url, poolclass=NullPool), name)"),
     redirected("of_thread", "in_thread(lambda: add(engine, name))"),
-    redirected("of_spawned_process", "in_process('spawn', add_by_url, name)"),
-    redirected("of_fork_server", "in_process('forkserver', add_by_url, name)"),
-    redirected("of_spawned_process_asyncpg", "in_process('spawn', aadd_by_url, name)"),
     redirected(
         "of_adding_listener",
         """
@@ -230,7 +227,6 @@ RAW = (
     refused("raw_psycopg", "put(open_it(), name)"),
     refused("raw_psycopg_class", "put(psycopg.Connection.connect(LIBPQ), name)  # here"),
     refused("raw_psycopg2", "put(psycopg2.connect(LIBPQ), name)  # here"),
-    refused("raw_psycopg2_inner", "put(psycopg2._connect(LIBPQ), name)  # here"),
     refused(
         "raw_psycopg2_pool",
         "put(psycopg2.pool.ThreadedConnectionPool(1, 1, LIBPQ).getconn(), name)  # here",
@@ -279,83 +275,6 @@ RAW = (
     ),
 )
 
-SENT = (
-    refused(
-        "sent_by_raw_connection",
-        """
-        raw = engine.raw_connection()
-        with contextlib.closing(raw):
-            raw.cursor().execute(beyond(name))  # here
-            raw.commit()
-        """,
-    ),
-    refused(
-        "sent_by_driver_connection",
-        """
-        with engine.connect() as connection:
-            raw = connection.connection.driver_connection
-            raw.execute(beyond(name))  # here
-            raw.commit()
-        engine.dispose()
-        """,
-    ),
-    refused(
-        "sent_by_psycopg2",
-        """
-        made = create_engine(f"postgresql+psycopg2://{PLACE}/{DEV}")
-        with made.connect() as connection:
-            raw = connection.connection.driver_connection
-            raw.cursor().execute(beyond(name).encode())  # here
-            raw.commit()
-        made.dispose()
-        """,
-    ),
-    refused(
-        "sent_by_asyncpg",
-        """
-        async def main():
-            made = create_async_engine(f"postgresql+asyncpg://{PLACE}/{DEV}")
-            try:
-                async with made.connect() as connection:
-                    raw = await connection.get_raw_connection()
-                    await raw.driver_connection.execute(beyond(name))  # here
-            finally:
-                await made.dispose()
-        asyncio.run(main())
-        """,
-    ),
-    refused(
-        "sent_by_async_psycopg",
-        """
-        async def main():
-            made = create_async_engine(f"postgresql+psycopg://{PLACE}/{DEV}")
-            try:
-                async with made.connect() as connection:
-                    raw = (await connection.get_raw_connection()).driver_connection
-                    await raw.cursor().execute(beyond(name))  # here
-                    await raw.commit()
-            finally:
-                await made.dispose()
-        asyncio.run(main())
-        """,
-    ),
-)
-
-BOUND = (
-    refused("bound_psycopg", "put(bound.connect(LIBPQ), name)  # here"),
-    refused("bound_psycopg2", "put(bound.connect2(LIBPQ), name)  # here"),
-    refused(
-        "bound_async_psycopg",
-        """
-        async def main():
-            async with await bound.aconnect(LIBPQ) as connection:  # here
-                await connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
-        asyncio.run(main())
-        """,
-    ),
-    refused("innermost_psycopg2", "put(psycopg2._psycopg._connect(LIBPQ), name)  # here"),
-)
-
 CHILDREN = (
     refused("child_by_url", "child(name, f'postgresql+psycopg://{PLACE}/{DEV}')"),
     refused("child_by_another_driver", "child(name, f'postgresql+pg8000://{PLACE}/{DEV}')"),
@@ -377,12 +296,11 @@ CHILDREN = (
     ),
 )
 
-ATTACKS = (*URLS, *MEDDLERS, *RAW, *BOUND, *SENT, *CHILDREN)
+ATTACKS = (*URLS, *MEDDLERS, *RAW, *CHILDREN)
 
 HEADER = f"""
-import asyncio, contextlib, multiprocessing, os, subprocess, sys, threading
+import asyncio, contextlib, os, subprocess, sys, threading
 import asyncpg, psycopg, psycopg2, psycopg2.pool, psycopg_pool
-import bound
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
@@ -419,25 +337,10 @@ def put(connection, name):
     connection.commit()
     connection.close()
 
-def beyond(name):
-    return f"INSERT INTO dancers VALUES ('{{name}}'); COMMENT ON DATABASE {{DEV}} IS 'changed'"
-
 COMMAND = f"{{sys.executable}} child.py"
 
 def child(*args):
     subprocess.run([*COMMAND.split(), *args], check=True)  # here
-
-def add_by_url(name):
-    add(create_engine(f"postgresql+psycopg://{{PLACE}}/{{DEV}}"), name)
-
-def aadd_by_url(name):
-    asyncio.run(aadd(f"postgresql+asyncpg://{{PLACE}}/{{DEV}}", name))
-
-def in_process(how, call, name):
-    process = multiprocessing.get_context(how).Process(target=call, args=(name,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
 
 def in_thread(call):
     failed = []
@@ -501,12 +404,6 @@ from sqlalchemy import make_url
 url = make_url(sys.argv[2].removeprefix("--url=").replace("postgres://", "postgresql://"))
 with psycopg.connect(url.set(drivername="postgresql").render_as_string(False)) as connection:
     connection.execute("INSERT INTO dancers VALUES (%s)", (sys.argv[1],))
-"""
-
-# A plugin that is imported before this one.
-BOUND_EARLY = """
-import psycopg, psycopg2
-connect, connect2, aconnect = psycopg.connect, psycopg2.connect, psycopg.AsyncConnection.connect
 """
 
 CONFIG = "[pytest]\narena_schema = app:Base\npythonpath = .\n"
@@ -607,7 +504,6 @@ def example_of(folder: Path, developer: Developer, **files: str) -> Example:
     texts = {f"{name}.py": text for name, text in files.items()}
     fixed = {
         "app.py": APP,
-        "bound.py": BOUND_EARLY,
         "child.py": CHILD,
         "pytest.ini": CONFIG,
         "services.conf": developer.services,
@@ -636,8 +532,7 @@ def test_no_attack_reaches_the_developers_server_pitfall_135(
     attacks = available()
     example = example_of(tmp_path, developer, test_attacks=module_of(attacks))
     with developer.untouched():
-        early = ("-p", "bound")
-        run = example.run("-W", "ignore", *early, env=developer.environment | private)
+        run = example.run("-W", "ignore", env=developer.environment | private)
     run.expect(passed=1 + sum(one.expected == REFUSED for one in attacks))
 
 

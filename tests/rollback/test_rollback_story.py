@@ -212,37 +212,6 @@ def test_a_wide_fixture_that_leaves_its_transaction_open(example: Example) -> No
     ran.says("open transaction")
 
 
-CANCELLED = """
-import threading
-import psycopg2
-import pytest
-
-
-def test_cancel():
-    connection = psycopg2.connect("postgresql://me@db.example.org/shop")
-    errors = []
-
-    def sleep():
-        try:
-            connection.cursor().execute("SELECT pg_sleep(20)")
-        except psycopg2.Error as error:
-            errors.append(error.pgcode)
-
-    thread = threading.Thread(target=sleep)
-    thread.start()
-    while thread.is_alive():
-        connection.cancel()
-        thread.join(0.05)
-    assert errors == ["57014"]
-    connection.close()
-"""
-
-
-def test_psycopg2_cancels_a_statement(example: Example) -> None:
-    """Its C code holds the GIL, so that the proxy could not answer a request to cancel."""
-    run(example, CANCELLED, "-oarena_drivers=redirect").expect(passed=1)
-
-
 SCHEMAS = """
 import pytest
 from sqlalchemy import text

@@ -19,7 +19,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_arena._postgresql.drivers._session_state import found_reader
 from pytest_arena._postgresql.rollback._sockets import Disconnected
 from tests.rollback.conftest import opened
 from tests.servers.postgresql import rows, run
@@ -589,46 +588,6 @@ def test_settings_live_longer_than_a_level(shared: Shared) -> None:
         shared.proxy.enter()
         connection.execute(INSERT, ("Dune",))
         assert connection.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
-
-
-def test_prepared_statements_outlive_the_real_connection(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is replaced once a test has set a custom setting that the database reads."""
-    monkeypatch.setattr(found_reader, "is_set", lambda: True)
-
-    async def prepare() -> None:
-        connection = await shared.asyncpg()
-        setting = await connection.prepare("SELECT current_setting('app.tenant', true)")
-        number = await connection.prepare("SELECT $1::int")
-        assert await setting.fetchval() is None
-        for _ in range(2):
-            await connection.execute("SET LOCAL app.tenant = '7'")
-            assert await setting.fetchval() == ""
-            shared.proxy.leave()
-            shared.proxy.enter()
-            assert await setting.fetchval() is None
-            assert await number.fetchval(7) == 7
-            assert await setting.fetchval() is None
-        await connection.close()
-
-    asyncio.run(prepare())
-
-
-def test_a_new_real_connection_has_a_statement_that_it_prepares_first(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Psycopg prepares in one packet, and executes in the next."""
-    monkeypatch.setattr(found_reader, "is_set", lambda: True)
-    setting = "SELECT current_setting('app.tenant', true)"
-    with shared.psycopg(autocommit=True) as connection:
-        assert connection.execute(setting).fetchone() == (None,)
-        connection.execute("SET app.tenant = '7'")
-        assert connection.execute(setting).fetchone() == ("7",)
-        shared.proxy.leave()
-        shared.proxy.enter()
-        assert connection.execute(setting, prepare=True).fetchone() == ("7",)
-        assert connection.execute(setting, prepare=True).fetchone() == ("7",)
 
 
 def test_prepared_statements_belong_to_one_connection(shared: Shared) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._identity import (
@@ -15,10 +17,15 @@ from pytest_arena._postgresql._identity import (
     identity,
     name_of,
 )
-from pytest_arena._postgresql.drivers import _statements as drivers
+from pytest_arena._postgresql.drivers._beyond import reaches_beyond, refused_beyond
 from pytest_arena._postgresql.drivers._driver_state import describe_driver
-from pytest_arena._postgresql.drivers._raw_guard import watch_drivers
-from pytest_arena._postgresql.drivers._session_state import found_reader
+from pytest_arena._postgresql.drivers._raw_guard import (
+    CONNECTIONS,
+    is_in_transaction,
+    pid_of,
+    watch_drivers,
+)
+from pytest_arena._postgresql.drivers._session_state import changes_session
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
@@ -27,13 +34,9 @@ from pytest_arena._product import (
     Product,
     RequestedDatabase,
 )
-from pytest_arena._product._raw_connections import (
-    ServerConnections,
-    ServerHandle,
-    driver_connection,
-)
+from pytest_arena._product._raw_guard import EngineConnection, driver_connection
 from pytest_arena._product._server_targets import address_for, is_own_name
-from pytest_arena._values import PROXY_FOLDER, TURN_SECONDS, without_comments
+from pytest_arena._values import PROXY_FOLDER, TURN_SECONDS
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -44,20 +47,14 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
     from pytest_arena._postgresql._product import PostgreSQL
-    from pytest_arena._postgresql.drivers._statements import DriverConnection
     from pytest_arena._postgresql.isolation import ServerIsolation
-    from pytest_arena._product._raw_connections import RawConnection
 
 # With one of these arguments the app's code opens the connection, perhaps to another database.
 _FACTORIES = ("connection_factory", "connection_class")
 
 
-class PostgreSQLConnections(ServerConnections["DriverConnection"]):
+class PostgreSQLConnections:
     """Connections of asyncpg, psycopg and psycopg2."""
-
-    product = "postgresql"
-    guard_module = watch_drivers.__module__
-    records = drivers.RECORDS
 
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -109,9 +106,8 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Ask the server for its identity and its database. Names in arguments may differ."""
         connection = driver_connection(dbapi_connection)
-        record = self.records.known(connection)
-        admission = record.admission if record is not None else None
-        if admission is not None and admission.address is None:
+        raw = CONNECTIONS.find(connection)
+        if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
         own_identity = identity(dbapi_connection)
         if own_identity is None:
@@ -119,8 +115,7 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         target = self._target_of(core, own_identity)
         if target is None:
             return OpenConnection(outside=name_of(dbapi_connection, own_identity))
-        if record is not None:
-            record.join_pool()
+        CONNECTIONS.give_to_pool(connection)
         return OpenConnection(target, PostgreSQLHandle(core, target, dbapi_connection))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
@@ -128,49 +123,38 @@ class PostgreSQLConnections(ServerConnections["DriverConnection"]):
         watch_drivers(core)
 
     def _target_of(self, core: Core, identity: Identity) -> ConnectTarget | None:
-        for database in self._databases(core):
-            product = cast("PostgreSQL", database.product)
-            target = product.target_of(database, identity)
-            if target is not None:
-                return target
+        for database in core.provisioned():
+            if database.product.name == FACTS.name:
+                product = cast("PostgreSQL", database.product)
+                target = product.target_of(database, identity)
+                if target is not None:
+                    return target
         return None
 
-    def _is_in_transaction(self, driver: Any) -> bool:
-        return drivers.is_in_transaction(driver)
+    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+        """End the connections that no engine has opened in a level."""
+        del core
+        CONNECTIONS.end(serial, partial(_end, cancel=False))
+        return []
 
-    def _has_written(self, raw: RawConnection[DriverConnection]) -> bool:
-        return drivers.has_written(raw.target, raw.driver)
+    def raw_transactions(self) -> list[str]:
+        """Return the lines that opened raw connections which are inside a transaction."""
+        return [
+            raw.line
+            for raw in CONNECTIONS.of_tests()
+            if is_in_transaction(raw.reference())
+        ]
 
-    def _reset(self, raw: RawConnection[DriverConnection], serial: int | None) -> str:
-        record = raw.record
-        if serial is None:
-            return ""
-        if _must_be_replaced(record, serial):
-            return "it set a custom setting"
-        if serial not in record.altered:
-            return ""
-        line = record.altered[serial]
-        # A reset would also undo changes of a wider fixture.
-        is_reset = len(record.altered) == 1 and _reset(raw.driver)
-        record.forget_changes(serial)
-        return "" if is_reset else f"its session was changed ({line})"
-
-    def _end(self, raw: RawConnection[DriverConnection]) -> None:
-        _end(raw.target, drivers.pid_of(raw.driver), cancel=False)
-        raw.record.end()
-
-    def _end_wide(self, raw: RawConnection[DriverConnection]) -> None:
-        self._end(raw)
-        # asyncpg's pool opens another connection if it knows that this one has ended.
-        loop = getattr(raw.driver, "_loop", None)
-        if loop is not None and not loop.is_closed() and not loop.is_running():
-            raw.driver.terminate()
+    def in_spawned(self, core: Core, engines: Sequence[RequestedDatabase]) -> None:
+        """Return None: a spawned process connects by the variables of `arena_env`."""
+        del core, engines
 
     def explain(self, error: BaseException, ended: Sequence[str]) -> str:
         """Explain an error of a connection or pool of asyncpg, psycopg or psycopg2."""
         from pytest_arena._postgresql.drivers._ended_connections import explain  # noqa: PLC0415 - only failed tests need it
 
-        return explain(error, ended)
+        del ended
+        return explain(error)
 
     def owns(self, name: str) -> bool:
         """Return whether a name has the form of pytest-arena's databases, or of its proxies."""
@@ -223,32 +207,21 @@ def open_product(core: Core, config: Config) -> Product:
     return PostgreSQL(core, config)
 
 
-class PostgreSQLHandle(ServerHandle["DriverConnection"]):
+class PostgreSQLHandle(EngineConnection):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = (
-        "_core",
-        "_has_old_sequence_values",
-        "_has_sequence_values",
-        "_pid",
-        "_session_changes",
-    )
+    __slots__ = ("_core", "_pid", "_session_changes")
     reads_statements = True
+    has_leftovers = False
     snapshot = None  # PostgreSQL's default is READ COMMITTED
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
-        super().__init__(target, dbapi_connection, drivers.RECORDS)
+        super().__init__(target, dbapi_connection)
         self._core = core
-        self._pid = drivers.pid_of(driver_connection(dbapi_connection))
-        self._session_changes = (
-            0  # the number of statements that have changed the session
-        )
-        self._has_sequence_values = (
-            False  # `currval` may return a value in this session
-        )
-        self._has_old_sequence_values = False  # the value may be of an earlier level
+        self._pid = pid_of(driver_connection(dbapi_connection))
+        self._session_changes = 0  # by statements
 
     @property
     def in_transaction(self) -> bool:
@@ -266,7 +239,7 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
     def is_begun(self) -> bool:
         """Whether a transaction is open, by what the driver knows."""
         driver = self._reference()
-        return driver is not None and drivers.is_in_transaction(driver)
+        return driver is not None and is_in_transaction(driver)
 
     def keeps_snapshot(self, dbapi_connection: object) -> bool:
         """Return whether a transaction is open, and its isolation is above READ COMMITTED."""
@@ -293,65 +266,32 @@ class PostgreSQLHandle(ServerHandle["DriverConnection"]):
         return has_written(dbapi_connection)
 
     def note_checkout(self, *, is_first: bool) -> int:
-        """Note a checkout. The session may have values of sequences from an earlier level."""
-        self._record.note_idle(None)
-        if is_first:
-            self._has_old_sequence_values = self._has_sequence_values
-        return 0  # see `changes`
+        """Return 0: no driver counts the changed rows."""
+        del is_first
+        return 0
 
     def before_execute(self, statement: str, connection: Connection) -> str:
         """Refuse a statement that reaches beyond the database. Count changes of the session."""
         __tracebackhide__ = True
-        effects = drivers.session_effects(statement)
-        calls_changing = self._calls_changing(statement)
-        if effects.alters or calls_changing:
-            self._session_changes += 1
-        if effects.reads_sequence:
-            if self._has_old_sequence_values:
-                self._discard_sequences(connection)
-            self._has_sequence_values = True
-        return drivers.statement_to_send(self._core, self._target, statement)
-
-    def _calls_changing(self, statement: str) -> bool:
-        """Return whether a statement calls a function of the app that changes the session."""
-        isolation = _isolation_at(self._target)
-        if isolation is None:
-            return False
-        functions = isolation.session_functions
-        if functions.naming is None and functions.changing is None:
-            return False
-        bare = without_comments(statement)
-        if functions.naming is not None and functions.naming.search(bare):
-            self._record.note_setting_name()
-        return functions.changing is not None and bool(functions.changing.search(bare))
-
-    def _discard_sequences(self, connection: Connection) -> None:
-        """Discard the session's values of sequences, which ``currval`` returns."""
-        self._has_old_sequence_values = False
-        # If the connection is lost, the next statement fails, and SQLAlchemy handles that.
-        with suppress(Exception), closing(connection.connection.cursor()) as cursor:
-            cursor.execute("DISCARD SEQUENCES")
+        del connection
+        self._session_changes += changes_session(statement)
+        beyond = reaches_beyond(statement)
+        if beyond:
+            raise self._core.ledger.refused(refused_beyond(beyond))
+        return statement
 
     def note_checkin(self) -> None:
-        """Note the return to the pool."""
-        self._record.note_idle(self._target.key)
+        """Do nothing at the return to the pool."""
 
     def session(self, dbapi_connection: object) -> object:
-        """Return how often the session was changed, by any interface, and the driver's state."""
+        """Return how often statements have changed the session, and the driver's state."""
         driver = self._reference()
         if driver is None:
             return None
         state = describe_driver(dbapi_connection, driver)
         if state is None:
             return None
-        return self._session_changes + self._record.session_changes, state
-
-    @property
-    def has_leftovers(self) -> bool:
-        """Whether the app can see a temporary table, or the name of a custom setting."""
-        if self._record.has_temporary:
-            return True
-        return self._record.names_settings and found_reader.is_set()
+        return self._session_changes, state
 
 
 # psycopg2 has numbers for REPEATABLE READ and SERIALIZABLE.
@@ -369,36 +309,3 @@ def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
     if isolation is not None and target.address is not None:
         with suppress(ArenaError):  # a server that does not answer has ended it
             isolation.end(pid, target.address.database, cancel=cancel)
-
-
-def _must_be_replaced(record: DriverConnection, serial: int) -> bool:
-    """Return whether a pool has to replace a connection because it set a custom setting.
-
-    pytest-arena keeps a connection that a wider fixture has changed. Only a pool can replace a
-    connection.
-    """
-    if not (record.is_pooled and record.names_settings and found_reader.is_set()):
-        return False
-    return record.altered.keys() <= {serial}
-
-
-# Like DISCARD ALL, but keeps the statements that the driver has prepared.
-_RESET = (
-    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; "
-    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "
-    "DO $$ DECLARE n text; BEGIN FOR n IN SELECT name FROM pg_prepared_statements "
-    "WHERE from_sql LOOP EXECUTE format('DEALLOCATE %I', n); END LOOP; END $$"
-)
-
-
-def _reset(driver: Any) -> bool:
-    """Reset the session of an idle connection of psycopg or psycopg2. Return whether it worked."""
-    with suppress(Exception):  # a connection of asyncpg, or a lost one
-        if drivers.is_in_transaction(driver):
-            return False
-        if hasattr(driver, "pgconn"):  # psycopg, also if async
-            return not driver.pgconn.exec_(_RESET.encode()).error_message
-        driver.cursor().execute(_RESET)
-        driver.commit()
-        return True
-    return False

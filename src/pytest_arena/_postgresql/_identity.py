@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._product import UNNAMED
-from pytest_arena._product._raw_connections import driver_connection
+from pytest_arena._product._raw_guard import driver_connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._content import content
-from pytest_arena._postgresql._control import ControlFailure, literal, open_control
-from pytest_arena._postgresql._session_functions import session_functions
+from pytest_arena._postgresql._control import ControlFailure, literal
 from pytest_arena._postgresql.isolation._live import (
     NEVER,
     JournaledDatabase,
@@ -98,8 +97,6 @@ class ServerIsolation:
         self._templates = {(isolation, template): first}
         with registry.reporting("no database for the first test"):
             live.replace_by_copy(first)
-            with closing(open_control(live.address)) as control:
-                self.session_functions = session_functions(control)
         self.generation = 1
         self._stack = [ServerLevel(live)]
 

@@ -17,7 +17,6 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import literal
-from pytest_arena._postgresql.drivers._session_state import found_reader
 from pytest_arena._postgresql.rollback import _wire as wire
 from pytest_arena._postgresql.rollback._backend import (
     Backend,
@@ -69,10 +68,6 @@ _LOST = (
     "the connection that all connections of the tests share has ended, by pg_terminate_backend, a "
     "timeout or a restart of the server. With arena_isolation = rollback there is one connection. "
     'If this test ends it: @pytest.mark.arena(isolation="clone")'
-)
-_EMPTY_SETTING = (
-    "a custom setting that an earlier test or a wide fixture has set is '' instead of NULL, "
-    "since a wide fixture has written. Write nullif(current_setting('app.tenant', true), '')"
 )
 _NO_BLOCK_HINT = (
     "with arena_isolation = rollback all statements run in one transaction. "
@@ -175,7 +170,6 @@ class SharedTransaction(SharedConnection):
         self._is_restart_due = False
         # The statement that restores the current values of sequences, None if it is outdated.
         self._restoring: str | None = None
-        self._knows_setting_names = False  # a client has set a custom setting
         self.connections = (
             1  # how many real connections were opened, one after the other
         )
@@ -250,7 +244,6 @@ class SharedTransaction(SharedConnection):
     def _execute(self, session: Session, packet: Packet) -> BackendAnswer:
         """Execute statements with the session's settings."""
         data = wire.data_of(packet.messages)
-        self._knows_setting_names |= any(map(self._names_setting, packet.statements))
         try:
             self._backend.use_settings(session.values)
             answer = self._backend.exchange(data, packet.copy_rows)
@@ -328,12 +321,6 @@ class SharedTransaction(SharedConnection):
                 changes += self._function_settings
         return changes
 
-    def _names_setting(self, statement: Statement) -> bool:
-        """Return whether a statement sets a custom setting, also by a function."""
-        if statement.names_setting or self._callers is None:
-            return statement.names_setting
-        return self._callers.search(statement.sql) is not None
-
     # Levels
 
     def _restart_if_due(self) -> None:
@@ -362,18 +349,7 @@ class SharedTransaction(SharedConnection):
             has_levels = any(map(self._is_open, self._levels))
             is_used = self._holder is not None or self._levels[0].changes > 0
             self._is_restart_due = not has_levels and not is_used
-            if self._knows_setting_names and found_reader.is_set():
-                self._forget_names()
             self._levels.append(_Level(f"arena_level_{next(self._level_numbers)}"))
-
-    def _forget_names(self) -> None:
-        """Open a new real connection, in which custom settings are NULL again, not ''."""
-        if not self._is_restart_due:
-            self.note(_EMPTY_SETTING)
-            return
-        self._backend.reconnect()
-        self.connections += 1
-        self._knows_setting_names = False
 
     def _is_open(self, level: _Level) -> bool:
         """Return whether the backend has the savepoint of a level."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pytest_arena._postgresql._scripts import statements_of
-from pytest_arena._postgresql.drivers._session_state import NAMES
 from pytest_arena._values import without_comments
 
 # Longer texts contain data, so their statements are not cached.
@@ -125,7 +124,6 @@ class Statement:
     settings: tuple[SettingChange, ...] = ()
     remark: str = ""  # how the statement acts differently in the shared transaction
     unnamed_setting: SettingChange | None = None  # a setting whose name is a parameter
-    names_setting: bool = False  # the statement sets a custom setting
     command_of_blocks: str = ""  # the command, if it needs a transaction block
 
     @property
@@ -198,7 +196,6 @@ def _classify(sql: str) -> Statement:
             name = match.groupdict().get("name") or ""
             name = setting_name(name) if kind == "reset" else _unquoted(name)
             return Statement(bare, kind, name, remark=remark)
-    names_setting = NAMES.search(bare) is not None
     setting = _SETS.match(bare)
     if setting is not None:
         return Statement(
@@ -206,7 +203,6 @@ def _classify(sql: str) -> Statement:
             "read",
             settings=(_change(setting),),
             remark=remark,
-            names_setting=names_setting,
         )
     is_read = _READS.match(bare) and not _WRITES.search(bare)
     settings = tuple(map(_change, _SET_CONFIG.finditer(bare)))
@@ -230,7 +226,6 @@ def _classify(sql: str) -> Statement:
         settings=settings,
         remark=remark,
         unnamed_setting=unnamed_setting,
-        names_setting=names_setting,
         command_of_blocks=command_of_blocks,
     )
 

@@ -1,0 +1,249 @@
+"""The names of pytest-arena's databases on a server, and which of them a sweep drops.
+
+Nothing else records the databases: a name says to whom a database belongs. Each process holds one
+lock on the server, ``<session>_<process>``, which ends with its connection. A session is a run of
+pytest with its workers.
+
+``arena_live_<session>_<process>_<n>``, also with ``building``: ends with the process.
+``arena_kept_<session>_<process>_<n>``: kept for inspection.
+``arena_seeded_<session>_<fingerprint>``: a template that ends with the session.
+``arena_template_<fingerprint>``: a template of all runs.
+
+Templates and kept databases have a label, which is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_arena._process import run_id
+from pytest_arena._product._databases_command import SweepResult, Thing
+from pytest_arena._values import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+KEPT_STAY = 20
+TEMPLATES_STAY = 2  # of one project and title, those that were used last
+TEMPLATE_DAYS = 14
+_DAY = 86400.0
+
+_NAME = re.compile(
+    r"arena_(?:(?P<kind>live|building|kept)_(?P<session>[0-9a-f]{8})_(?P<process>[0-9a-f]{8})_\d+"
+    r"|seeded_(?P<run>[0-9a-f]{8})_[0-9a-f]{16}|template_[0-9a-f]{16})"
+)
+
+
+class Owner(NamedTuple):
+    """What a name says. ``session`` and ``process`` are "" where any may use the database."""
+
+    kind: str
+    session: str
+    process: str
+
+
+def owner_of(name: str) -> Owner | None:
+    """Return what the name of a database says, None for a database of somebody else.
+
+    >>> owner_of("arena_live_0123abcd_89ef4567_3").process, owner_of("arena_live_shop")
+    ('89ef4567', None)
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    kind = match["kind"] or name.split("_")[1]
+    session = match["session"] or match["run"] or ""
+    return Owner(kind, session, match["process"] or "")
+
+
+class Names:
+    """Makes the names of one process."""
+
+    def __init__(self) -> None:
+        self.session = digest(run_id())[:8]
+        self.process = os.urandom(4).hex()
+        self._numbers = count(1)
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock that the process holds."""
+        return f"{self.session}_{self.process}"
+
+    def new(self, kind: str) -> str:
+        """Return a new name for a live, a building or a kept database."""
+        return f"arena_{kind}_{self.lock}_{next(self._numbers)}"
+
+    def template(self, fingerprint: str, *, is_of_run: bool) -> str:
+        """Return the name of the template with a fingerprint."""
+        start = f"arena_seeded_{self.session}" if is_of_run else "arena_template"
+        return f"{start}_{digest(fingerprint)[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a template or a kept database says of itself."""
+
+    project: str
+    title: str
+    created: float
+    used: float
+    manifest: str = ""
+    base: str = ""  # the template from which it was derived
+
+    def text(self) -> str:
+        """Return the label as JSON."""
+        return json.dumps({"pytest-arena": 1, **asdict(self)})
+
+
+def read_label(text: str | None) -> Label | None:
+    """Return a stored label, None if it is missing or of another version."""
+    try:
+        values = json.loads(text or "")
+        values.pop("pytest-arena")
+        return Label(**values)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A living process: its project, its machine and its number there."""
+
+    project: str = ""
+    host: str = ""
+    pid: int = 0
+
+    def text(self) -> str:
+        """Return the process as a name of a program."""
+        return f"pytest-arena {self.pid} {self.host} {self.project}"
+
+
+def this_process(project: str) -> Process:
+    """Return the process that calls."""
+    return Process(project, platform.node(), os.getpid())
+
+
+def read_process(text: str) -> Process:
+    """Return a process from the text that it gave to the server, perhaps cut off."""
+    match = re.fullmatch(r"pytest-arena (\d+) (\S*) ?(.*)", text)
+    if match is None:
+        return Process()
+    return Process(match[3], match[2], int(match[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnDatabase:
+    """A database of pytest-arena on a server."""
+
+    name: str
+    label: Label | None = None
+    is_in_use: bool = False  # by its process, its session, or a process that copies it
+    process: Process = Process()
+    role: str = ""  # the login that owns it, "" for this one
+    bytes: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind in its name."""
+        owner = owner_of(self.name)
+        return owner.kind if owner is not None else ""
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it ends with a process or a session."""
+        return self.kind in {"live", "building", "seeded"}
+
+    def thing(self) -> Thing:
+        """Return the database for `arena databases`."""
+        label = self.label or Label("", "", 0.0, 0.0)
+        state = ""
+        if self.has_end:
+            state = "alive" if self.is_in_use else "dead"
+        return Thing(
+            name=self.name,
+            what="template" if self.kind == "seeded" else self.kind,
+            state=state,
+            project=label.project or self.process.project,
+            host=self.process.host,
+            pid=self.process.pid,
+            created=_time(label.created),
+            used=_time(label.used),
+            bytes=self.bytes,
+            title=label.title,
+        )
+
+    def reason(self) -> str:
+        """Return why a sweep has left it."""
+        if self.role:
+            return f"belongs to {self.role}"
+        if self.process.pid:
+            process = self.process
+            return f"a living run's: {process.project}, {process.host} {process.pid}"
+        return "a living run uses it"
+
+
+def _time(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def unused(
+    databases: Sequence[OwnDatabase], now: float, *, everything: bool = False
+) -> list[OwnDatabase]:
+    """Return the databases that a sweep drops: of dead processes, and old ones.
+
+    A template without a label is the rest of a build. ``everything`` drops all that no living run
+    uses.
+    """
+    own = [database for database in databases if not database.role]
+    stay = {database.name for database in own if _stays(database, own, now)}
+    return [
+        database
+        for database in own
+        if not database.is_in_use and (everything or database.name not in stay)
+    ]
+
+
+def _stays(database: OwnDatabase, others: Sequence[OwnDatabase], now: float) -> bool:
+    label = database.label
+    if database.has_end or label is None:
+        return False
+    alike = [
+        other.label
+        for other in others
+        if other.kind == database.kind and other.label is not None
+    ]
+    if database.kind == "kept":
+        newer = [other for other in alike if other.created > label.created]
+        return len(newer) < KEPT_STAY
+    if label.base and label.base not in {other.name for other in others}:
+        return False
+    later = [
+        other
+        for other in alike
+        if (other.project, other.title) == (label.project, label.title)
+        and other.used > label.used
+    ]
+    return len(later) < TEMPLATES_STAY and now - label.used < TEMPLATE_DAYS * _DAY
+
+
+def sweep_results(
+    before: Sequence[OwnDatabase],
+    dropped: Sequence[str],
+    reasons: dict[str, str],
+    *,
+    everything: bool,
+) -> Iterator[SweepResult]:
+    """Yield the databases that a sweep has dropped, and those that it has left for a reason."""
+    for database in before:
+        if database.name in dropped:
+            yield SweepResult(database.thing())
+        elif everything or database.name in reasons:
+            reason = reasons.get(database.name) or database.reason()
+            yield SweepResult(database.thing(), reason)
