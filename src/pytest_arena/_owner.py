@@ -76,6 +76,11 @@ class Owner:
         """Note an error of a request's work that no code retrieves."""
 
 
+def outlives_tests(owner: Owner | None) -> bool:
+    """Return whether an owner is a wider fixture or a lifespan that goes on, or an import."""
+    return owner is None or not (owner.is_test or owner.is_over)
+
+
 def is_of_lifespan() -> bool:
     """Return whether a task, a thread or a job of a running lifespan runs here.
 

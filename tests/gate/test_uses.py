@@ -68,7 +68,7 @@ def _gate(entry: Any) -> Iterator[Any]:
         handle = PostgreSQLHandle(resolver, ConnectTarget(KEY, "", (0, 0), address()), connection)
         record = pooled(entry)
         record.note_opened(OpenConnection(ConnectTarget(KEY, "", (0, 0), address()), handle))
-        gate.registry.check_out(record, entry, record.targets(), 0)
+        gate.registry.check_out(record, entry, record.targets())
         yield gate
 
 
@@ -129,7 +129,7 @@ WALKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     ),
     "held": (
         lambda gate: gate.registry._core_connections,
-        lambda gate: gate.registry.entries_of_others(1),
+        lambda gate: gate.registry._holder_of(None),
     ),
 }
 
@@ -165,7 +165,7 @@ def test_a_database_that_gets_another_key_is_counted_on() -> None:
     connection = pooled(entry)
     handle: Any = SimpleNamespace(attached=tuple)
     connection.note_opened(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
-    registry.check_out(connection, entry, [aim], 0)
+    registry.check_out(connection, entry, [aim])
     numbers.append(asked())
     assert not registry.usage_of(KEY).before_next(called.clear)
     numbers.append(asked())

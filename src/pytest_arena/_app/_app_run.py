@@ -230,7 +230,7 @@ class AppRun:
             if self._lifespan:
                 stack.callback(self._lifespan.close)
             for client in self._test_clients:
-                stack.callback(client._arena_leave)  # noqa: SLF001 - ours, of another file
+                stack.callback(client.arena_leave)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
         self._clients.clear()  # breaks a reference cycle

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from abc import ABCMeta, abstractmethod
-from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
@@ -15,10 +14,7 @@ from pytest_arena._app._kind import ASGIApp, Options, Receive, Scope, Send, is_l
 from pytest_arena._app._raised import in_words, is_disconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
-
     import httpx2 as httpx
-    from anyio.from_thread import BlockingPortal
     from starlette.testclient import WebSocketTestSession
 
     from pytest_arena._app._lifespan import Lifespan
@@ -32,7 +28,7 @@ else:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 
-class TestClient(_Base, metaclass=ABCMeta):
+class TestClient(_Base):
     """A framework's test client with the framework's defaults.
 
     Its first request starts the app's lifespan in a thread's loop, unless the app is up. A client
@@ -55,40 +51,28 @@ class TestClient(_Base, metaclass=ABCMeta):
     _arena_login: Login | None
     _arena_begun: Lifespan | None  # the lifespan that this client has started
 
+    if TYPE_CHECKING:  # each framework's client has it
+
+        def websocket_connect(
+            self, url: str, *args: object, **options: object
+        ) -> WebSocketTestSession:
+            """Return a websocket, which ``with`` opens."""
+
     def arena_use(self, host: ClientHost, login: Login | None) -> None:
         """Set the host whose app the client calls, and the login if it has a role."""
         self._arena_host = host
         self._arena_login = login
         self._arena_begun = None
 
-    def request(
-        self, method: str, url: httpx.URL | str, **options: Any
-    ) -> httpx.Response:
-        """Make a request after the login, so that it has the cookies and headers of the login."""
+    def build_request(self, *arguments: Any, **options: Any) -> httpx.Request:
+        """Build a request after the login, so that it has the cookies and headers of the login."""
         self._arena_ready()
-        return super().request(method, url, **options)
-
-    @contextmanager
-    def stream(
-        self, method: str, url: httpx.URL | str, **options: Any
-    ) -> Generator[httpx.Response]:
-        """Make a request after the login, and read the response in parts."""
-        self._arena_ready()
-        with super().stream(method, url, **options) as response:
-            yield response
-
-    def websocket_connect(
-        self, url: str, *args: object, **options: object
-    ) -> WebSocketTestSession:
-        """Return a websocket after the login. ``with`` opens it."""
-        self._arena_ready()
-        session = super().websocket_connect(url, *args, **options)  # type: ignore[misc] # a mixin's
-        return cast("WebSocketTestSession", session)
+        return super().build_request(*arguments, **options)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request after the app's start, the login, and the commit of pending work.
 
-        A request that was built before the login lacks the cookies and headers of the login.
+        A request that an earlier login did not precede lacks the cookies of the login.
         """
         self._arena_ready()
         hooks = self._arena_host.hooks
@@ -137,22 +121,22 @@ class TestClient(_Base, metaclass=ABCMeta):
             self._arena_login.once(self, self._arena_host.hooks)
 
     def _arena_join(self) -> Lifespan | None:
-        portal, begun = self._arena_host.join(self._arena_portal_options())
-        self._arena_use_portal(portal, self._arena_host.state)
+        client: Any = self
+        host = self._arena_host
+        if is_litestar(host.app):  # it keeps the state of its lifespan itself
+            options = dict(client.backend_options or {})
+            backend = {"backend": client.backend, "backend_options": options}
+            client.blocking_portal, begun = host.join(backend)
+        else:
+            client.portal, begun = host.join(client.async_backend)
+            client.app_state.clear()
+            client.app_state.update(host.state)
         return begun
 
-    @abstractmethod
-    def _arena_portal_options(self) -> Options:
-        """Return the arguments with which anyio starts the client's loop."""
-
-    @abstractmethod
-    def _arena_use_portal(
-        self, portal: BlockingPortal, state: Mapping[str, object]
-    ) -> None:
-        """Set the portal of a framework's client, and the state of the app's lifespan."""
-
-    def _arena_leave(self) -> None:
-        """Close the client's open streams in the portal."""
+    def arena_leave(self) -> None:
+        """End the streams of Starlette's client that the test has not read to their end."""
+        if not is_litestar(self._arena_host.app):
+            self.close()
 
 
 def open_test_client(
@@ -164,9 +148,7 @@ def open_test_client(
         ConfigError: the framework's client does not import, or has no such option.
     """
     is_of_litestar = is_litestar(host.app)
-    client_class = (
-        _litestar_client_class() if is_of_litestar else _starlette_client_class()
-    )
+    client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.
     app = host.app if is_of_litestar else _entering(host, login)
     try:
@@ -196,49 +178,14 @@ def _entering(host: ClientHost, login: Login | None) -> ASGIApp:
 
 
 @functools.cache
-def _starlette_client_class() -> type[Any]:
+def _client_class(*, is_of_litestar: bool) -> type[Any]:
+    module = "litestar.testing" if is_of_litestar else "starlette.testclient"
     try:
         with warnings.catch_warnings():
             # Starlette warns if only httpx is installed. No test can avoid that.
             warnings.simplefilter("ignore")
-            from starlette.testclient import TestClient as StarletteClient
+            framework = import_module(module).TestClient
     # Starlette raises a RuntimeError if no HTTP library is installed.
     except (ImportError, RuntimeError) as error:
         raise _app_errors.no_test_client(error) from None
-
-    class ArenaStarletteClient(TestClient, StarletteClient):
-        def _arena_portal_options(self) -> Options:
-            return self.async_backend
-
-        def _arena_use_portal(
-            self, portal: BlockingPortal, state: Mapping[str, object]
-        ) -> None:
-            self.portal = portal
-            self.app_state.clear()
-            self.app_state.update(state)
-
-        def _arena_leave(self) -> None:
-            self.close()  # ends streams that the test has not read to their end
-
-    return ArenaStarletteClient
-
-
-@functools.cache
-def _litestar_client_class() -> type[Any]:
-    try:
-        from litestar.testing import TestClient as LitestarClient
-    except ImportError as error:
-        raise _app_errors.no_test_client(error) from None
-
-    class ArenaLitestarClient(TestClient, LitestarClient[Any]):  # type: ignore[misc] # as above
-        def _arena_portal_options(self) -> Options:
-            options = dict(self.backend_options or {})
-            return {"backend": self.backend, "backend_options": options}
-
-        def _arena_use_portal(
-            self, portal: BlockingPortal, _: Mapping[str, object]
-        ) -> None:
-            # A Litestar app itself keeps the state of its lifespan.
-            self.blocking_portal = portal
-
-    return ArenaLitestarClient
+    return type("TestClient", (TestClient, framework), {"__test__": False})

@@ -292,8 +292,8 @@ class Databases:
             return False
         return any(file in url for url in self.known.exported)
 
-    def serial(self, *, is_on_top: bool = False) -> int:
-        """Return the serial of the level in use, or of the top level. 0 without a level.
+    def serial(self) -> int:
+        """Return the serial of the level in use, 0 without a level.
 
         It is 0 in a build, so that a connection of a builder is no leak of the test.
         """
@@ -301,8 +301,7 @@ class Databases:
             return 0
         if self._builds.running and self._builds.now() is not None:
             return 0
-        level = self.levels[-1] if is_on_top else self.level_in_use()
-        return level.serial
+        return self.level_in_use().serial
 
     def level_in_use(self) -> Level:
         """Return the level of the code that runs now: the highest one that is not idle.

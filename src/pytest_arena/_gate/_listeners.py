@@ -190,9 +190,7 @@ class Gate:
                 "the database of this connection is no longer the test's"
             )
         pooled.begin_use()
-        # If a fixture's level is above the test's, its session is no leak of the test.
-        serial = self.core.serial(is_on_top=True)
-        self.registry.check_out(pooled, entry, targets, serial)
+        self.registry.check_out(pooled, entry, targets)
         # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
 
@@ -516,5 +514,4 @@ def _watch_core_connections() -> None:
 
 
 def _on_engine_connect(connection: Any, *_: object) -> None:
-    gate = _gates[-1]
-    gate.registry.note_core_connection(connection, gate.core.serial())
+    _gates[-1].registry.note_core_connection(connection)

@@ -39,6 +39,7 @@ class TableWrite(NamedTuple):
     table: str
     rows: int  # 0 if the driver does not count them
     is_insert: bool
+    serial: int  # of its level
 
 
 def tables_of(writes: Iterable[TableWrite]) -> tuple[str, ...]:

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import IllegalStateChangeError
 
 from pytest_arena._gate._answers import ANSWER
-from pytest_arena._gate._orm_sessions import held_by_sessions
+from pytest_arena._gate._orm_sessions import held_by_sessions, owner_of_session
 from pytest_arena._gate._pending import connections_of
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._origin import REQUEST, user_line
-from pytest_arena._owner import Owner, is_runner_of_anyio, owner_here
+from pytest_arena._owner import (
+    Owner,
+    is_runner_of_anyio,
+    outlives_tests,
+    owner_here,
+)
 from pytest_arena._process import alive, running_loop
 from pytest_arena._product import nothing
 
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._gate._pooled import PendingWrites
+    from pytest_arena._gate._pooled import PendingWrites, TableWrite
     from pytest_arena._product import ConnectTarget, Handle, Key, RawWrites
     from pytest_arena._values import CodeLine
 
@@ -49,8 +54,8 @@ def _ignore(*_: object) -> None:
 class Registry:
     """All pooled connections of the process, and their checkouts. Thread-safe.
 
-    The registry knows the level in which each Core connection was created. A Core connection of a
-    wider fixture may check out another pooled connection in a test, and still belongs to no test.
+    The registry knows the owner of each Core connection. A Core connection of a wider fixture may
+    check out another pooled connection in a test, and still belongs to no test.
 
     Each database has one `DatabaseUsage`.
     """
@@ -65,7 +70,7 @@ class Registry:
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
-        self._core_connections: weakref.WeakKeyDictionary[Connection, int] = (
+        self._core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
@@ -136,16 +141,15 @@ class Registry:
         pooled: PooledConnection,
         entry: ConnectionPoolEntry,
         targets: Iterable[ConnectTarget],
-        serial: int,
     ) -> None:
-        """Note that a pool hands out a connection to these targets, in a level."""
+        """Note that a pool hands out a connection to these targets."""
         usages = []
         answer = ANSWER.get()
         for target in targets:
             usages.append(self.usage_of(target.key))
             if answer is not None:
                 answer.database_keys.add(target.key)
-        checkout = Checkout(pooled, entry, user_line(), serial, usages)
+        checkout = Checkout(pooled, entry, user_line(), usages)
         self.checkouts += 1
         with self.lock:
             self._checkouts[entry] = checkout
@@ -205,7 +209,7 @@ class Registry:
             proxied.invalidate()
             return False
         sessions = [session for session, held in held_by_sessions() if held is holder]
-        has_written = checkout.writes > 0
+        has_written = bool(checkout.writes)
         is_in_block = holder._trans_context_manager is not None  # noqa: SLF001 - no public name
         has_begun = checkout.handle is None or checkout.handle.is_begun
         must_roll_back = has_written or (has_begun and is_in_block)
@@ -243,17 +247,24 @@ class Registry:
                 return holder
         return None
 
-    def note_core_connection(self, connection: Connection, serial: int) -> None:
-        """Note a Core connection that the app or a session has created in a level."""
-        self._core_connections[connection] = serial
+    def note_core_connection(self, connection: Connection) -> None:
+        """Note a Core connection that the app or a session has created."""
+        self._core_connections[connection] = owner_here()
 
-    def entries_of_others(self, serial: int) -> list[object]:
-        """Return the pool entries whose Core connections were created in another level."""
-        return [
-            entry_of(holder)
+    def held_by_others(self) -> list[object]:
+        """Return the pool entries that sessions and Core connections hold that outlive tests.
+
+        A session of a wider fixture may check out its connection in a test, and keep it.
+        """
+        holders = [
+            holder
             for holder in alive(self._core_connections)
-            if self._core_connections.get(holder) != serial
+            if outlives_tests(self._core_connections.get(holder))
         ]
+        for session, connection in held_by_sessions():
+            if outlives_tests(owner_of_session(session)):
+                holders.append(connection)
+        return list(map(entry_of, holders))
 
     # Connections that are in their pools.
 
@@ -432,7 +443,6 @@ class Checkout:
     connection: PooledConnection
     entry: ConnectionPoolEntry
     line: CodeLine | None
-    serial: int  # of the level in which it was checked out
     # The usages of the databases that it reaches.
     usages: list[DatabaseUsage] = field(default_factory=list)
     # The thread that checked it out.
@@ -441,11 +451,6 @@ class Checkout:
     request: object = field(default_factory=REQUEST.get)
     loop: AbstractEventLoop | None = field(default_factory=running_loop)
     _task: TaskReference = field(default_factory=_this_task)
-
-    @property
-    def is_of_wide_fixture(self) -> bool:
-        """Whether a wider fixture checked it out."""
-        return self.owner is not None and self.owner.is_wide
 
     @property
     def is_in_background(self) -> bool:
@@ -485,11 +490,19 @@ class Checkout:
         return self.connection.pending_writes
 
     @property
-    def writes(self) -> int:
-        """The number of statements with uncommitted writes."""
-        if self.pending_writes is None:
-            return 0
-        return len(self.pending_writes.writes)
+    def writes(self) -> list[TableWrite]:
+        """The uncommitted writes of its open transaction."""
+        return self.pending_writes.writes if self.pending_writes is not None else []
+
+    def is_of(self, serial: int) -> bool:
+        """Return whether the owner of a level has checked it out."""
+        return self.owner is not None and self.owner.serial == serial
+
+    def has_begun_in(self, serial: int) -> bool:
+        """Return whether its open transaction has its first write in a level."""
+        if self.pending_writes is not None:
+            return self.pending_writes.serial == serial
+        return self.is_of(serial)
 
 
 def entry_of(connection: Connection) -> object:

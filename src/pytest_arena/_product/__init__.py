@@ -259,8 +259,8 @@ class Core(Protocol):
     def is_inside(self, file: str) -> bool:
         """Return whether a file belongs to pytest-arena. Fill a test database first."""
 
-    def serial(self, *, is_on_top: bool = False) -> int:
-        """Return the serial of the level in use, or of the top level. 0 without a level."""
+    def serial(self) -> int:
+        """Return the serial of the level in use, 0 without a level."""
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""

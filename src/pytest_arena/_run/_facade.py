@@ -18,7 +18,7 @@ from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, running_loop
 from pytest_arena._product import Held
 from pytest_arena._run._faults import Fault
-from pytest_arena._run.leaks._late_work import lines_of_error
+from pytest_arena._run._late_work import lines_of_error
 from pytest_arena._values import counted
 from pytest_arena.errors import (
     ArenaError,

@@ -8,11 +8,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate._orm_sessions import session_numbers
+from pytest_arena._gate._orm_sessions import claim_instances, session_numbers
 from pytest_arena._owner import Owner, begin_phase
+from pytest_arena._run._leaks import empty_sessions, end_connections
 from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._test import Current, RunningTest
-from pytest_arena._run.leaks._leaks import empty_sessions, end_connections
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
+    from pytest_arena._run._late_work import Tasks
     from pytest_arena._run._processes import Process
-    from pytest_arena._run.leaks._leaks import HeldBeforeLevel
-    from pytest_arena._run.leaks._loop_tasks import Tasks
     from pytest_arena._run.levels._levels import Levels
 
 
@@ -111,8 +110,7 @@ class FixtureLevels:
             if level is not None:
                 if test.is_used or self.levels.above(level):
                     self.finish_above(level)
-                    before = self.levels.held_before(level)
-                    self._empty_sessions(test, before)
+                    self._empty_sessions(test)
                 changed = self.levels.leave(level)
                 test.note_changed(changed)
         except Exception as error:  # noqa: BLE001 - the report of the test has it
@@ -206,10 +204,10 @@ class FixtureLevels:
                 )
 
     def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
-        self.levels.end_leaks(level, test.serial, has_failed=test.failed)
+        self.levels.end_leaks(test, level)
 
-    def _empty_sessions(self, test: RunningTest, before: HeldBeforeLevel) -> None:
-        kinds = empty_sessions(before)
+    def _empty_sessions(self, test: RunningTest) -> None:
+        kinds = empty_sessions()
         if test.failed:
             return  # its report has the pending objects
         for kind in kinds:
@@ -249,6 +247,7 @@ class FixtureLevels:
             except BaseException:
                 self.leave(owner)
                 raise
+            claim_instances(owner)
             owner.note_idle(is_idle=True)
             levels.drop_if_clean(level)
 
@@ -273,14 +272,15 @@ class FixtureLevels:
             yield
             return
         has_changed_app = test.has_changed_app
-        dropped: dict[Level, HeldBeforeLevel] = {}
+        dropped: list[Level] = []
+        claim_instances(test.owner)
         if test.plan.stage is Stage.SEEDED:
             dropped = self.levels.drop_clean_levels_of_test()
         try:
             yield
         finally:
             for level in reversed(dropped):
-                self.levels.enter(level, dropped[level])
+                self.levels.enter(level)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
                 test.remember_app(self._apps.state())
@@ -318,7 +318,7 @@ class FixtureLevels:
             self.finish_above(level)
             self.end_processes(owner)
             self._apps.close_of(owner)
-            empty_sessions(self.levels.held_before(level))
+            empty_sessions()
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.

@@ -26,9 +26,8 @@ from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
+from pytest_arena._run._late_work import Tasks, TestOwner
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
-from pytest_arena._run.leaks._late_work import TestOwner
-from pytest_arena._run.leaks._loop_tasks import Tasks
 from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import (
     ArenaError,
@@ -169,7 +168,8 @@ class ArenaRun:
     def interrupt(self) -> None:
         """Cancel the running statements of a test that was interrupted."""
         for checkout in self.connections.checked_out():
-            if checkout.serial > 0 and checkout.handle is not None:
+            owner = checkout.owner
+            if owner is not None and owner.is_test and checkout.handle is not None:
                 checkout.handle.interrupt()
 
     def settle(self) -> list[Exception]:

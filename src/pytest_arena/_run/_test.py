@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, ReadSnapshot
-    from pytest_arena._run.leaks._late_work import TestOwner
-    from pytest_arena._run.leaks._loop_tasks import Tasks
+    from pytest_arena._run._late_work import Tasks, TestOwner
     from pytest_arena._values import CodeLine, Plan, TableRows
 
 

@@ -56,7 +56,6 @@ async def test_a_connection_and_a_session_that_are_held(connection, session, vas
     await connection.rollback()
 
 
-@pytest.mark.expect("A602", at="await session.flush()")
 async def test_a_transaction_that_a_test_begins_on_it(session):
     session.add(Order(item="not committed"))
     await session.flush()

@@ -31,6 +31,7 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import ANSWER, UNCLOSED, note_closed
+from pytest_arena._gate._orm_sessions import note_owner
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
@@ -178,8 +179,9 @@ class LostWrites:
         if not (rows or returns_rows):
             return
         writes = pooled.pending_writes
+        serial = self._core.serial()
         if writes is None:
-            writes = pooled.begin_writes(user_line(), self._core.serial())
+            writes = pooled.begin_writes(user_line(), serial)
             answer = ANSWER.get()
             if answer is not None:
                 answer.note_write(writes)
@@ -188,7 +190,7 @@ class LostWrites:
             if returns_rows:
                 rows = 0  # asyncpg never counts the rows of RETURNING
         is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
-        writes.add(TableWrite(table, rows, is_insert))
+        writes.add(TableWrite(table, rows, is_insert, serial))
 
     def after_failure(self, context: object, error: BaseException) -> None:
         """Note a statement that has failed."""
@@ -757,6 +759,7 @@ def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
+        note_owner(self)
         is_of_test = REQUEST.get() is None and not type(self).__module__.startswith(
             ARENA
         )

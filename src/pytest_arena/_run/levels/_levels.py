@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
-from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._product import Held
-from pytest_arena._run.leaks import _leaks
+from pytest_arena._run import _leaks
 from pytest_arena._run.levels._participants import (
     DatabaseParticipant,
     HookParticipant,
@@ -20,8 +19,10 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run.leaks._loop_tasks import Tasks
+    from pytest_arena._run._late_work import Tasks
+    from pytest_arena._run._test import RunningTest
 
 
 class Levels:
@@ -45,8 +46,6 @@ class Levels:
         self._ledger = ledger
         self._hooks = HookParticipant(hooks)
         self._context = LevelContext(databases, gate, ledger, tasks)
-        # Sessions that the last test has left open.
-        self._surviving_sessions: frozenset[int] = frozenset()
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
@@ -60,12 +59,8 @@ class Levels:
         number = 0 if level is None else self._stack.index(level) + 1
         return self._stack[number:][::-1]
 
-    def enter(
-        self, level: Level, of_the_test: _leaks.HeldBeforeLevel | None = None
-    ) -> None:
+    def enter(self, level: Level) -> None:
         """Enter a level on top of the stack.
-
-        ``of_the_test`` is what the test holds, if its dropped level is entered again.
 
         Raises:
             IsolationError: a transaction was still open after a second, or there is no space.
@@ -76,10 +71,6 @@ class Levels:
             self._enter_databases(level, databases)
             self.gate.invalidate_stale()
         self._stack.append(level)
-        held = _leaks.HeldBeforeLevel.snapshot(self.gate, self._surviving_sessions)
-        if of_the_test is not None:
-            held = held.without(of_the_test)
-        self._context.held[level] = held
         self._ledger.add_isolation(_process.seconds() - started)
         if self._hooks.is_used:
             self._hooks.enter(level)
@@ -106,45 +97,40 @@ class Levels:
             self._cut_to(depth, self._participating_databases())
             raise
 
-    def end_leaks(self, level: Level | None, serial: int, *, has_failed: bool) -> None:
-        """End the transactions and take back the connections that a level's owner has left open.
+    def end_leaks(self, test: RunningTest, level: Level | None) -> None:
+        """End the transactions and take back the connections that a test has left open.
 
         An idle connection is a warning, unless the test has failed.
 
         Raises:
-            ConnectionLeak: the owner left a transaction.
+            ConnectionLeak: the test left a transaction.
         """
-        held = self.held_before(level)
-        if level is not None:
-            self._surviving_sessions = session_numbers().difference(held.sessions)
-        leaks = _leaks.connection_leaks(self.gate, serial, held)
+        leaks: list[Checkout] = []
+        if self.gate.registry.checked_out():
+            leaks = _leaks.leaks_of(self.gate, test.owner)
         # This may also end a connection in the app's state, because that state is restored later.
-        lost = self.gate.end_raw(serial) if self.gate.registry.has_raw else []
+        lost = self.gate.end_raw(test.serial) if self.gate.registry.has_raw else []
+        transactions = [leak for leak in leaks if leak.in_transaction]
+        error = _leaks.leak_error(transactions, lost) if transactions else None
         if leaks:
             self._context.leaks_ended()
-            transactions = [leak for leak in leaks if leak.in_transaction]
-            error = _leaks.leak_error(transactions, lost)
-            if not transactions and not has_failed:
+            if not transactions and not test.failed:
                 _leaks.warn_of_idle(self._ledger, leaks)
-            _leaks.end_leaks(leaks, serial)
-            if transactions:
-                raise error
+            _leaks.end_leaks(leaks)
+        if level is not None and self.gate.registry.checked_out():
+            _leaks.roll_back_others(self.gate, level.serial)
+        if error is not None:
+            raise error
         if lost:
             raise _leaks.raw_leak_error(lost)
 
-    def held_before(self, level: Level | None) -> _leaks.HeldBeforeLevel:
-        """Return what wider fixtures held when a level was entered."""
-        return self._context.held.get(level, _leaks.NOTHING_HELD)
-
-    def drop_clean_levels_of_test(self) -> dict[Level, _leaks.HeldBeforeLevel]:
-        """Drop the test's level if it is clean. Return what the test held in the dropped level."""
-        dropped: dict[Level, _leaks.HeldBeforeLevel] = {}
-        now = _leaks.HeldBeforeLevel.snapshot(self.gate)
+    def drop_clean_levels_of_test(self) -> list[Level]:
+        """Drop the test's level if it is clean. Return the dropped levels, the top first."""
+        dropped = []
         for level in reversed(self._stack[:]):
-            held = now.without(self.held_before(level))
             if not level.is_test or not self.drop_if_clean(level):
                 break
-            dropped[level] = held
+            dropped.append(level)
         return dropped
 
     def drop_if_clean(self, level: Level) -> bool:
@@ -158,7 +144,6 @@ class Levels:
         if self._hooks.is_used:
             self._leave_hooks(level, failures)
         self._stack.pop()
-        self._context.held.pop(level, None)
         for database in databases:
             database.isolation.forget()
         if failures:
@@ -250,6 +235,4 @@ class Levels:
                     database.leave_by_force(reason)
                 except ArenaError as error:  # the caller raises another failure
                     self._ledger.note(error.what)
-        for level in self._stack[depth:]:
-            self._context.held.pop(level, None)
         del self._stack[depth:]

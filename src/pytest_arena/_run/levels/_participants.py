@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._product import Database, Held, Isolation, raw_transactions
-from pytest_arena._run.leaks import _leaks
+from pytest_arena._run import _leaks
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
-    from pytest_arena._run.leaks._leaks import HeldBeforeLevel
-    from pytest_arena._run.leaks._loop_tasks import Tasks
+    from pytest_arena._run._late_work import Tasks
 
 _Answer = TypeVar("_Answer")
 
@@ -70,8 +69,6 @@ class LevelContext:
         self.gate = gate
         self.ledger = ledger
         self.tasks = tasks
-        # The connections and sessions of wider fixtures when each present level was entered.
-        self.held: dict[Level | None, HeldBeforeLevel] = {}
         # The transactions of wider fixtures that pytest-arena had to end.
         self.lost: list[Checkout] = []
         self.has_ended_leaks = False
@@ -201,14 +198,13 @@ class DatabaseParticipant:
         context = self._context
         gate = context.gate
         gate.end_idle_transactions()
-        before = context.held.get(level, _leaks.NOTHING_HELD)
         transactions = _leaks.open_transactions(gate)
-        are_of_fixtures = all(
-            transaction in before.transactions for transaction in transactions
+        are_of_fixtures = not any(
+            transaction.has_begun_in(level.serial) for transaction in transactions
         )
         if transactions and are_of_fixtures and self.isolation.is_untouched():
             # The suite may undo each test by a savepoint in the fixture's transaction.
-            self._keep_transaction_of_fixture(transactions, before)
+            self._keep_transaction_of_fixture(transactions, level)
             return False
         patience = _PATIENCE_WITH_OTHERS if self._may_end_by_itself() else 0
         is_changed = self._leave_with_patience(patience)
@@ -222,21 +218,22 @@ class DatabaseParticipant:
         if is_changed is not None:
             return is_changed
         for transaction in _leaks.open_transactions(gate):
-            if transaction in before.transactions:
+            if not transaction.has_begun_in(level.serial):
                 context.lost.append(transaction)
         _leaks.end_transactions(gate.registry.checked_out())
         return self._leave_with_patience(_PATIENCE)
 
     def _keep_transaction_of_fixture(
-        self, transactions: list[Checkout], before: HeldBeforeLevel
+        self, transactions: list[Checkout], level: Level
     ) -> None:
         line = transactions[0].line
         self._context.ledger.note(
             f"a fixture keeps a transaction open during its tests ({line}): pytest-arena "
             "does not undo the writes in it"
         )
-        writes = sum(transaction.writes for transaction in transactions)
-        self.isolation.forget(is_undone=writes <= before.writes)
+        written = [write for each in transactions for write in each.writes]
+        is_undone = all(write.serial != level.serial for write in written)
+        self.isolation.forget(is_undone=is_undone)
 
     def _may_end_by_itself(self) -> bool:
         """Return whether another thread or an event loop may return its connection."""

@@ -6,36 +6,34 @@ import gc
 import sys
 import threading
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import scoped_session
 
 # The public `close_all_sessions` would close the sessions of fixtures too.
-from sqlalchemy.orm.session import _sessions
-
 from pytest_arena._gate._orm_sessions import (
+    has_outer_owner,
     held_by_sessions,
     is_used_by_wide_fixture,
+    owner_of_session,
     session_numbers,
     sessions_in_use,
     unflushed,
 )
 from pytest_arena._gate._registry import entry_of
+from pytest_arena._owner import outlives_tests
 from pytest_arena._product import raw_transactions
-from pytest_arena._run.leaks._late_work import lines_of_error, threads_at_work
+from pytest_arena._run._late_work import lines_of_error
 from pytest_arena.errors import ConnectionLeak, IsolationError
 from pytest_arena.warnings import LeakWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import Session
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Checkout
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
 
-    HeldInstances = WeakSet[InstanceState[object]]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -51,86 +48,40 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 _PATIENCE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class HeldBeforeLevel:
-    """The connections and sessions of wider fixtures when a level was entered.
+def leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
+    """Return the connections that a test has not returned, or has left in a transaction.
 
-    They are no leaks of the test.
+    A connection that a session of a wider fixture holds is no leak of the test.
     """
-
-    transactions: list[Checkout] = field(default_factory=list)
-    writes: int = 0  # the number of writes in these transactions
-    sessions: frozenset[int] = frozenset()
-    # The instances in each session in use, by the session's number.
-    instances: dict[int, HeldInstances] = field(default_factory=dict)
-
-    @classmethod
-    def snapshot(
-        cls, gate: Gate, sessions_of_tests: Collection[int] = ()
-    ) -> HeldBeforeLevel:
-        """Return what is held now. Costs a microsecond for each instance.
-
-        ``sessions_of_tests`` are left out, because earlier tests have left these sessions open.
-        """
-        sessions = session_numbers()
-        if not sessions and not gate.registry.checked_out():
-            return NOTHING_HELD
-        transactions = open_transactions(gate)
-        instances = {}
-        for session in sessions_in_use():
-            with suppress(Exception):  # another thread uses the session
-                instances[session.hash_key] = WeakSet(map(inspect, session))
-        return cls(
-            transactions=transactions,
-            writes=sum(map(_number_of_writes, transactions)),
-            sessions=sessions.difference(sessions_of_tests),
-            instances=instances,
-        )
-
-    def without(self, others: HeldBeforeLevel) -> HeldBeforeLevel:
-        """Return what is held here and not in ``others``."""
-        transactions = [
-            transaction
-            for transaction in self.transactions
-            if transaction not in others.transactions
-        ]
-        instances = {}
-        for key, states in self.instances.items():
-            left = states.difference(others.instances.get(key, ()))
-            if left or key not in others.instances:
-                instances[key] = left
-        return HeldBeforeLevel(
-            transactions=transactions,
-            writes=sum(map(_number_of_writes, transactions)),
-            sessions=self.sessions - others.sessions,
-            instances=instances,
-        )
-
-
-NOTHING_HELD = HeldBeforeLevel()
-_number_of_writes = attrgetter("writes")
-
-
-def connection_leaks(
-    gate: Gate, serial: int, before: HeldBeforeLevel
-) -> list[Checkout]:
-    """Return the connections that a test has not returned or has left in a transaction."""
-    if not gate.registry.checked_out():
-        return []
-    leaks = _leaks_of_test(gate, serial, before)
+    leaks = _checkouts_of(gate, owner)
     if not leaks:
         return []
     if not any(leak.in_transaction for leak in leaks):
-        _remove_session_of_flask(before.sessions)
+        _remove_session_of_flask()
     # A connection in a reference cycle is no leak: the collector returns it to its pool.
     gc.collect()
-    return _leaks_of_test(gate, serial, before)
+    return _checkouts_of(gate, owner)
 
 
-def _remove_session_of_flask(sessions_before: Container[int]) -> None:
+def _checkouts_of(gate: Gate, owner: Owner) -> list[Checkout]:
+    checkouts = []
+    for checkout in gate.registry.checked_out():
+        if outlives_tests(checkout.owner):
+            continue
+        # An idle connection that reaches no database of the tests blocks no test.
+        is_idle = checkout.owner is owner and bool(checkout.usages)
+        if checkout.in_transaction or is_idle:
+            checkouts.append(checkout)
+    if not checkouts:
+        return []
+    held = gate.registry.held_by_others()
+    return [checkout for checkout in checkouts if checkout.entry not in held]
+
+
+def _remove_session_of_flask() -> None:
     """Remove Flask-SQLAlchemy's session of an app context that outlives the test.
 
-    Flask removes it when the context ends. A session that a wider fixture has used stays.
+    Flask removes it when the context ends. A session of a wider fixture stays.
     """
     flask = sys.modules.get("flask")
     if flask is None or not flask.has_app_context():
@@ -139,37 +90,31 @@ def _remove_session_of_flask(sessions_before: Container[int]) -> None:
     sessions = getattr(extension, "session", None)
     if not isinstance(sessions, scoped_session):
         return
-    if sessions().hash_key not in sessions_before:
+    if not outlives_tests(owner_of_session(sessions())):
         sessions.remove()
 
 
-def _leaks_of_test(gate: Gate, serial: int, before: HeldBeforeLevel) -> list[Checkout]:
-    transactions = []
-    idle = []
+def roll_back_others(gate: Gate, serial: int) -> None:
+    """Roll back what a test has begun in sessions and connections of wider fixtures."""
+    checkouts = []
     for checkout in gate.registry.checked_out():
-        if checkout.owner is None or checkout.is_in_background:
-            continue
-        if checkout.in_transaction and checkout not in before.transactions:
-            transactions.append(checkout)
-        # An idle connection that reaches no database of the tests blocks no test.
-        elif checkout.usages and checkout.serial == serial:
-            idle.append(checkout)
-    if not idle:
-        return transactions
-    held = _entries_of(before.sessions) + gate.registry.entries_of_others(serial)
-    return transactions + [leak for leak in idle if leak.entry not in held]
-
-
-def _entries_of(numbers: Container[int]) -> list[object]:
-    """Return the pool entries of the connections that sessions of these numbers hold.
-
-    A session of a wider fixture may check out its connection in a test, and keep it.
-    """
-    return [
-        entry_of(connection)
-        for session, connection in held_by_sessions()
-        if session.hash_key in numbers
-    ]
+        is_writing = checkout.in_transaction and checkout.has_begun_in(serial)
+        if (is_writing or checkout.is_of(serial)) and not checkout.is_in_background:
+            checkouts.append(checkout)
+    sessions = _sessions_on(checkouts)
+    held = [entry_of(connection) for _, connection in held_by_sessions()]
+    end_transactions(each for each in checkouts if each.entry not in held)
+    # Outside of a loop, only an invalidated connection of an async driver sends nothing.
+    of_sessions = [each for each in checkouts if each.entry in held]
+    if not end_transactions(of_sessions, closes_connections=True):
+        return
+    for session in sessions:
+        transaction = session.get_transaction()
+        # A rollback would expire instances, which an async session cannot load again.
+        if transaction is not None and async_session(session) is not None:
+            transaction.close()
+        else:
+            session.rollback()
 
 
 def _sessions_on(leaks: list[Checkout]) -> list[Session]:
@@ -225,17 +170,14 @@ def _end_transaction(
     return is_alone
 
 
-def end_leaks(leaks: list[Checkout], serial: int) -> None:
-    """End leaked transactions. Close the connections of sessions and of the level ``serial``.
+def end_leaks(leaks: list[Checkout]) -> None:
+    """End leaked transactions, and close their connections.
 
     Otherwise the pools lack these connections, and the garbage collector warns in a later test.
-    pytest-arena also resets the sessions, which do not notice that the connection was closed. A
-    wider fixture keeps its other connections.
+    pytest-arena also resets the sessions, which do not notice that the connection was closed.
     """
     sessions = _sessions_on(leaks)
-    closed = [leak for leak in leaks if leak.serial == serial or _sessions_on([leak])]
-    end_transactions(leak for leak in leaks if leak not in closed)
-    if end_transactions(closed, closes_connections=True):
+    if end_transactions(leaks, closes_connections=True):
         for session in sessions:
             with suppress(Exception):  # a thread of the test uses the session
                 session.reset()
@@ -252,61 +194,47 @@ def end_connections(gate: Gate, fixture: Owner) -> None:
     end_transactions(left, closes_connections=True)
 
 
-def empty_sessions(before: HeldBeforeLevel) -> list[str]:
-    """Expunge the objects that a test left in sessions that outlive it.
+def empty_sessions() -> list[str]:
+    """Expunge the objects that a test or a wider fixture left in sessions that outlive it.
 
     Otherwise the next test would read them, or write the pending ones. Return the name of the class
     of each pending object.
     """
     emptied = []
     for session in sessions_in_use():
-        emptied += _empty_session(session, before)
+        emptied += _empty_session(session)
         # Otherwise this variable keeps the last session alive, so that it counts as open below.
         del session
-    return [kind for number, kind in emptied if number in _sessions]
+    numbers = session_numbers()
+    return [kind for number, kind in emptied if number in numbers]
 
 
-def _empty_session(session: Session, before: HeldBeforeLevel) -> list[tuple[int, str]]:
-    if is_used_by_a_thread(session) or is_used_by_wide_fixture(session):
+def _empty_session(session: Session) -> list[tuple[int, str]]:
+    if is_used_by_wide_fixture(session):
         return []
-    known = before.instances.get(session.hash_key)
     pending = [
-        instance
-        for instance in unflushed([session])
-        if inspect(instance) not in (known or ())
+        instance for instance in unflushed([session]) if not has_outer_owner(instance)
     ]
     with suppress(Exception):  # a task may use the session
         has_connection = any(held is session for held, _ in held_by_sessions())
-        if known is None and not has_connection:
+        if not (outlives_tests(owner_of_session(session)) or has_connection):
             session.reset()
-        _forget_instances(session, known or ())
+        _forget_instances(session)
     return [(session.hash_key, type(instance).__name__) for instance in pending]
 
 
-def _forget_instances(
-    session: Session, known: Container[InstanceState[object]]
-) -> None:
-    """Expunge the instances of a test. Expire the known ones, whose rows may be restored.
+def _forget_instances(session: Session) -> None:
+    """Expunge the instances of a test. Expire the others, whose rows may be restored.
 
-    An async session cannot load an expired attribute when it is read, so its known instances keep
+    An async session cannot load an expired attribute when it is read, so its other instances keep
     their values.
     """
     is_async = async_session(session) is not None
     for instance in [*session]:
-        state = inspect(instance)
-        if state not in known:
+        if not has_outer_owner(instance):
             session.expunge(instance)
-        elif state.persistent and not is_async:
+        elif inspect(instance).persistent and not is_async:
             session.expire(instance)
-
-
-def is_used_by_a_thread(session: Session) -> bool:
-    """Return whether a running thread has the session in a local variable."""
-    for stack in threads_at_work().values():
-        for frame in stack:
-            if any(session is value for value in [*frame.f_locals.values()]):
-                return True
-    return False
 
 
 def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
@@ -344,8 +272,6 @@ def _next_after(leaks: list[Checkout]) -> str:
         "`async with session:` / `with engine.connect() as connection:`, or close it in a "
         "fixture's tear-down"
     )
-    if any(leak.in_transaction and leak.is_of_wide_fixture for leak in leaks):
-        fix += ". For a wider fixture: begin the transaction in a function fixture"
     if _sessions_on(leaks):
         fix += ". For a scoped_session: Session.remove()"
     this_thread = threading.get_ident()

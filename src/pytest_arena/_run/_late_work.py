@@ -1,9 +1,10 @@
-"""Work of requests that runs after their answers."""
+"""Work of requests that runs after their answers, and tasks that a test leaves in its loops."""
 
 from __future__ import annotations
 
 import threading
 from asyncio import all_tasks, current_task, run_coroutine_threadsafe
+from asyncio import wait as wait_for_tasks
 from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
@@ -28,7 +29,6 @@ from pytest_arena.errors import LateWorkError
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
 
     from pytest_arena._values import CodeLine
 
@@ -252,21 +252,6 @@ async def _let_pass(passes: int = _PASSES) -> None:
         await async_rest(0)
 
 
-def threads_at_work() -> dict[int, list[FrameType]]:
-    """Return the other threads in the user's code, each with its user frames, innermost first."""
-    stacks = innermost_frames()
-    # The frame of this function would keep its callers in a reference cycle.
-    del stacks[threading.get_ident()]
-    # The main thread serves no request, and reading its deep stack is slow.
-    stacks.pop(threading.main_thread().ident or 0, None)
-    at_work = {}
-    for thread, frame in stacks.items():
-        frames = users_frames(frame)
-        if frames:
-            at_work[thread] = frames
-    return at_work
-
-
 # The functions of tasks that libraries start and that may outlive a request. SQLAlchemy closes a
 # cancelled connection of aiosqlite in such a task. anyio's pytest plugin has a task that waits for
 # the test or the fixture. The first stream of sse-starlette begins a task that waits until the
@@ -296,3 +281,78 @@ def _name_of(task: AnyTask) -> str:
         package = "sqlalchemy"
     function = getattr(coroutine, "__qualname__", "")
     return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"
+
+
+# Seconds to wait for the end of cancelled tasks.
+_CANCEL_PATIENCE = 1.0
+
+
+class Tasks:
+    """The tasks that tests and the app start in the event loops of tests.
+
+    asyncio cancels the tasks of a loop that ends with the test. In other loops, tasks of the test
+    could write in the next test, so pytest-arena cancels them.
+    """
+
+    def __init__(self) -> None:
+        self._threads: WeakKeyDictionary[AbstractEventLoop, int] = WeakKeyDictionary()
+
+    def loops(self) -> list[AbstractEventLoop]:
+        """Return the loops that pytest-arena has seen."""
+        return alive(self._threads)
+
+    def record_loop(self, loop: AbstractEventLoop | None = None) -> None:
+        """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
+        loop = loop or running_loop()
+        if loop is not None and loop not in self._threads:
+            self._threads[loop] = threading.get_ident()
+
+    def run_idle_loops(self) -> bool:
+        """Run the idle loops of this thread once. Return whether this thread has any."""
+        idle = [
+            loop
+            for loop, thread in list(self._threads.items())
+            if thread == _thread_without_loop() and not loop.is_closed()
+        ]
+        for loop in idle:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        return bool(idle)
+
+    def end(self) -> list[CodeLine | str]:
+        """Cancel the tasks that still run in idle loops. Return a line for each."""
+        lines: list[CodeLine | str] = []
+        for loop in self.loops():
+            if loop.is_closed():
+                self._threads.pop(loop, None)
+                continue
+            # This thread cannot run another thread's loop, or any loop while one runs in it.
+            if self._threads.get(loop) != _thread_without_loop():
+                continue
+            unfinished = self._unfinished(loop)
+            for task in unfinished:
+                line = line_of_coroutine(task.get_coro())
+                lines.append(line or task.get_name())
+                task.cancel()
+            if unfinished:
+                loop.run_until_complete(
+                    wait_for_tasks(unfinished, timeout=_CANCEL_PATIENCE)
+                )
+        return lines
+
+    def _unfinished(self, loop: AbstractEventLoop) -> list[AnyTask]:
+        return [
+            task
+            for task in all_tasks(loop)
+            if is_users_task(task) and _is_of_test(task)
+        ]
+
+
+def _is_of_test(task: AnyTask) -> bool:
+    owner = owner_of(task)
+    return owner is not None and owner.is_test
+
+
+# The number of this thread, or None if a loop runs in it.
+def _thread_without_loop() -> int | None:
+    return None if running_loop() else threading.get_ident()
