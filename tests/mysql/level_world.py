@@ -14,6 +14,7 @@ from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql.drivers._records import is_in_transaction, note_answer, record_of
 from pytest_arena._product import ConnectTarget, Key
+from pytest_arena._values import ServerLogin
 from tests.isolation.server_world import CountedUsage, Uses
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ class LevelWorld:
         uses = Uses()
         lines: list[str] = []
         usage = CountedUsage(uses.count)
-        isolation = MySQLIsolation(own, template, kind, uses=usage, note=lines.append)
+        address = own.address_of()
+        login = ServerLogin(address.user, address.password)
+        isolation = MySQLIsolation(own, template, kind, login=login, uses=usage, note=lines.append)
         return cls(own, isolation, uses, lines)
 
     def target(self) -> ConnectTarget:

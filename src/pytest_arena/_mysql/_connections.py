@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
 from pytest_arena._mysql.drivers import _records as records
 from pytest_arena._mysql.drivers._driver_guard import watch_drivers
 from pytest_arena._product import (
@@ -145,7 +144,7 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         if facts_of_driver(original) is not FACTS:
             return ""
         text = str(original)
-        if ACCOUNT_PREFIX in text and any(sign in text for sign in _DENIALS):
+        if any(sign in text for sign in _DENIALS):
             return _DENIED
         if "(1213," in text:
             return _DEADLOCK
@@ -163,10 +162,10 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
 _ENDS = ("(2013,", "(2006,", "(0,", "(1927,", "Not connected", "Already closed")
 # The server denies a right on a database, a table, a column, the server, or a program.
 _DENIALS = ("(1044,", "(1142,", "(1143,", "(1227,", "(1370,")
-_DENIED = f"""\
-the app works as {ACCOUNT_PREFIX}… in tests, with the rights that the user in its URL has
-next: GRANT the missing right to the app's user, in the schema or on this server
-or, if only the test needs it: arena.session(past_policies=True)"""
+_DENIED = """\
+in tests the app has rights only on databases whose names begin with arena_
+next: use an engine for the other database: each test has a database for it
+or send a statement for the whole server by hand, before the tests"""
 _DEADLOCK = """\
 with arena_isolation = undo, InnoDB may keep index entries of the rows that pytest-arena has
 deleted. Inserts of the same keys, done at once, may then block each other

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 # Statements that a user can paste.
 GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
-GRANT_ACCOUNTS = (
-    "GRANT CREATE USER, PROCESS, {admin} ON *.* TO {user}; GRANT SELECT ON mysql.* TO "
-    "{user}; GRANT ALL ON `arena\\_%`.* TO {user} WITH GRANT OPTION"
-)
 _ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
 
 _NO_RIGHTS = (
@@ -91,9 +87,9 @@ def step_for(number: int, user: str) -> str:
 
 
 _STEPS = {
+    1044: "delete it from the script (mysqldump without --databases)",
     1146: "create that table first: import all models, or sort the statements",
     1227: "create programs without DEFINER = another user",
-    1133: "CREATE USER …;   -- on this server, by an administrator, because GRANT creates no user",
 }
 
 

@@ -30,8 +30,8 @@ from pytest_arena._mysql._tables import (
     with_cascades,
 )
 from pytest_arena._mysql._written import Written
-from pytest_arena._mysql.drivers._reach import may_write
 from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
+from pytest_arena._mysql.drivers._statements import may_write
 from pytest_arena._origin import user_line
 from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._mysql._tables import Table
     from pytest_arena._product import Usage
-    from pytest_arena._values import Address, TableRows
+    from pytest_arena._values import Address, ServerLogin, TableRows
 
 _ValueT = TypeVar("_ValueT")
 _END_SECONDS = 5.0
@@ -170,10 +170,12 @@ class MySQLIsolation:
         template: str | None,
         isolation: str,
         *,
+        login: ServerLogin,
         uses: Usage,
         note: Callable[[str], None],
     ) -> None:
         self._registry = registry
+        self._login = login
         self._uses = uses
         self._note = note
         self._check: Callable[[], None] = nothing
@@ -211,8 +213,8 @@ class MySQLIsolation:
 
     @property
     def address(self) -> Address:
-        """The address of the live database."""
-        return self._registry.address_of(self.live)
+        """The address of the live database, with the login of the app's connections."""
+        return self._registry.address_of(self.live).as_(self._login)
 
     @property
     def depth(self) -> int:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
+from pytest_arena._mysql._app_user import AppUser, app_login
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._tables import reason_against_undo
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
-from pytest_arena._mysql.accounts._accounts import Accounts
-from pytest_arena._mysql.drivers._other_databases import other_databases
 from pytest_arena._mysql.servers._search import find_server
 from pytest_arena._product import (
     Isolation,
@@ -42,7 +40,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
         self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
-        self.users: Accounts  # created with the registry of the server
+        self.users: AppUser  # of the server
 
     def _start(self) -> MySQLRegistry:
         self._refuse_apps_database()
@@ -59,21 +57,14 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         )
         with registry.reporting("the server's settings cannot be read"):
             self._note_settings(registry.control)
-        self.users = Accounts(self._core, registry)
+            login = registry.control.call(app_login, registry.address_of())
+        self.users = AppUser(login)
         if self._config.roles:
             self._core.ledger.note(
                 f"arena_roles does nothing on {server.shown}: it names roles of PostgreSQL. "
                 "Next: GRANT in the schema"
             )
-        other_databases.read_by(partial(self._names_of_databases, registry))
         return registry
-
-    def _names_of_databases(self, registry: MySQLRegistry) -> list[str]:
-        """Return the names of the databases on the server and in the app's URLs."""
-        with registry.reporting("the server's databases cannot be listed"):
-            on_server = [name for (name,) in registry.control.rows("SHOW DATABASES")]
-        requested, _ = self._core.requested()
-        return on_server + [name.rpartition("/")[2] for name in requested]
 
     def _note_settings(self, control: MySQLControlLine) -> None:
         """Note settings of the server that can let a test pass wrongly."""
@@ -117,9 +108,8 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         """Return the templates on the server. The app's driver builds them."""
         name = f"{dialect.name}+{dialect.driver}"
         if name not in self._stores:
-            self._stores[name] = MySQLTemplates(self._registry(), dialect())
-            if self._server is not None and self._server.is_private:
-                self.users.create_users_of_app()
+            registry = self._registry()
+            self._stores[name] = MySQLTemplates(registry, dialect(), self.users.login)
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
@@ -156,6 +146,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             registry,
             content,
             isolation,
+            login=self.users.login,
             uses=uses,
             note=self._core.ledger.note,
         )
@@ -167,7 +158,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         return cast("MySQLIsolation", isolation).choose_next_isolation(name)
 
     def url(self, database: Database, driver: str) -> URL:
-        """Return the URL with the login of the app's first engine, so with the app's rights."""
+        """Return the URL with the login of the app's connections."""
         target = self.target(database)
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
@@ -183,7 +174,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database. The client takes no URL.
 
-        It uses pytest-arena's login, because a user of the app ends with the run.
+        It uses pytest-arena's login.
         """
         url = make_url(where)
         # Without the protocol, `-h localhost` means the usual socket, perhaps of another server.
@@ -195,8 +186,3 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         if login.password:
             words.insert(1, "-p")
         return words
-
-    def remove(self, database: Database) -> None:
-        """Remove a database with its users."""
-        super().remove(database)
-        self.users.forget(database)

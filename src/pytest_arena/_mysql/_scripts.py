@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import MySQLFailure
-from pytest_arena._mysql.drivers._other_databases import other_databases
-from pytest_arena._mysql.drivers._reach import reaches_beyond
 from pytest_arena._product import ScriptError
 
 if TYPE_CHECKING:
@@ -33,24 +31,13 @@ _PART = re.compile(
 )
 
 
-def run_script(control: MySQLControl, script: str, database: str) -> None:
+def run_script(control: MySQLControl, script: str) -> None:
     """Run a script: each statement separately.
-
-    If a statement reaches beyond the database, as ``DROP DATABASE`` does, no statement is run.
 
     Raises:
         ScriptError: a statement was refused or has failed. ``fix`` is "" if it is not known.
     """
-    statements = list(_split(script))
-    for statement in statements:
-        beyond = reaches_beyond(statement.sql, database, other_databases.has)
-        if beyond:
-            raise ScriptError(
-                f"{beyond} reaches beyond the database that is built",
-                line=statement.line,
-                fix="delete it from the script (mysqldump without --databases)",
-            )
-    for statement in statements:
+    for statement in _split(script):
         try:
             control.run(statement.sql)
         except MySQLFailure as error:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import secrets
@@ -25,15 +24,12 @@ from pytest_arena._mysql._control import (
     literal,
     open_control,
 )
-from pytest_arena._mysql.accounts import ACCOUNT_PREFIX
-from pytest_arena._mysql.accounts._grants import ANY_DATABASE, account_shown, revoke
 from pytest_arena._process import interrupted, until
 from pytest_arena._product import OF_RUN, discard
 from pytest_arena._product._background import Background
 from pytest_arena._product._databases_command import RegistryRow
 from pytest_arena._product._server_databases import RegistryContent
 from pytest_arena._product._server_errors import template_is_gone
-from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -59,7 +55,7 @@ CREATE TABLE IF NOT EXISTS run (
 CREATE TABLE IF NOT EXISTS made (
     name VARCHAR(64) PRIMARY KEY, kind VARCHAR(16) NOT NULL, run INT,
     owner VARCHAR(288) NOT NULL, project VARCHAR(255) NOT NULL, shelf VARCHAR(64),
-    manifest LONGTEXT, title TEXT, grants LONGTEXT,
+    manifest LONGTEXT, title TEXT,
     created DATETIME(6) NOT NULL, used DATETIME(6) NOT NULL)
     ENGINE = InnoDB;
 CREATE TABLE IF NOT EXISTS used_by (
@@ -291,8 +287,6 @@ class MySQLRegistry:
         try:
             with self.reporting(what):
                 self.control.run(self._insert_row(name, kind))
-                if template:
-                    self._copy_grants(template, name)
                 plan = self.plan_of(template)
                 self._in_registry(lambda control: plan.run(control, name))
         except BaseException:
@@ -352,7 +346,6 @@ class MySQLRegistry:
     ) -> str:
         """Make a database a template, in one statement. Return its name."""
         with self.reporting(f"{name} cannot be made a template"):
-            self._take_grants(name)
             self.control.run(
                 f"UPDATE made SET kind = 'template', run = NULL, shelf = {literal(fingerprint)}, "
                 f"manifest = {literal(manifest)}, title = {literal(title)}, "
@@ -421,99 +414,6 @@ class MySQLRegistry:
         with self.reporting("the databases cannot be listed"):
             return self.control.call(lambda control: _listed(control, self.name))
 
-    # Grants and accounts
-
-    def _copy_grants(self, source: str, copy: str) -> None:
-        self.control.run(
-            f"UPDATE made m JOIN made t ON t.name = {literal(source)} "
-            f"SET m.grants = t.grants WHERE m.name = {literal(copy)}"
-        )
-
-    def _take_grants(self, name: str) -> None:
-        """Store the grants that the builder has made on a database, and revoke them."""
-        grants = self.grants_of(name)
-        for user, line in self._revoke_grants(name):
-            place = identifier(ANY_DATABASE)
-            grants.setdefault(user, []).append(line.replace(identifier(name), place))
-        if grants:
-            self.control.run(
-                f"UPDATE made SET grants = {literal(json.dumps(grants))} "
-                f"WHERE name = {literal(name)}"
-            )
-
-    def grants_of(self, name: str) -> dict[str, list[str]]:
-        """Return the grants of the schema of a database, by users.
-
-        These are lines of SHOW GRANTS, with ``ANY_DATABASE`` in place of the database.
-
-        Raises:
-            MySQLFailure: the server does not answer.
-        """
-        rows = self.control.rows(
-            f"SELECT grants FROM made WHERE name = {literal(name)}"
-        )
-        text = rows[0][0] if rows else None
-        grants: dict[str, list[str]] = json.loads(text) if text else {}
-        return grants
-
-    def _revoke_grants(self, name: str) -> list[tuple[str, str]]:
-        """Revoke all grants on a database. Return them with their users.
-
-        MySQL keeps the grants of a dropped database. If the login may not read grants, it has made
-        none.
-        """
-        pattern = name.replace("_", r"\_")
-        places = f"{literal(name)}, {literal(pattern)}"
-        tables = ("mysql.db", "mysql.tables_priv", "mysql.procs_priv")
-        question = " UNION ".join(
-            f"SELECT user, host FROM {table} WHERE db IN ({places})" for table in tables
-        )
-        revoked = []
-        try:
-            accounts = self.control.rows(question)
-        except MySQLFailure as error:
-            if error.is_lost:
-                raise
-            return []
-        for user, host in accounts:
-            lines = self.control.rows(f"SHOW GRANTS FOR {account_shown(user, host)}")
-            for (line,) in lines:
-                plain = line.replace("\\_", "_")
-                if f" ON `{name}`." in plain or f" `{name}`." in plain:
-                    self.control.run(revoke(line))
-                    revoked.append((user, plain))
-        return revoked
-
-    def create_account(self) -> tuple[ServerLogin, str]:
-        """Create a user without rights, for connections from this machine.
-
-        Return its login, and the account as a statement names it.
-
-        Raises:
-            MySQLFailure: the server refuses.
-        """
-        name = f"{ACCOUNT_PREFIX}{secrets.token_hex(6)}"
-        # Password plugins require letters, digits and other characters.
-        password = f"aA1!{secrets.token_hex(16)}"
-        self._databases[name] = "account"
-        self.control.run(self._insert_row(name, "account"))
-        # An anonymous user of this machine has precedence over a user of any machine.
-        account = account_shown(name, self.client_host())
-        self.control.run(f"CREATE USER {account} IDENTIFIED BY {literal(password)}")
-        return ServerLogin(name, password), account
-
-    def client_host(self) -> str:
-        """Return this machine's name for the server. Raises as ``rows`` does."""
-        [(host,)] = self.control.rows("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
-        return str(host)
-
-    def hosts_of(self, user: str) -> list[str]:
-        """Return the hosts of the accounts that have a user's name. Raises as ``rows`` does."""
-        rows = self.control.rows(
-            f"SELECT host FROM mysql.user WHERE user = {literal(user)} AND host <> ''"
-        )
-        return [host for (host,) in rows]
-
     # Drop
 
     def drop(self, *names: str) -> None:
@@ -537,14 +437,8 @@ class MySQLRegistry:
             )
             if not rows:
                 return "no row of this login in the registry"
-            if rows == [("account",)]:
-                for host in self.hosts_of(name):
-                    control.run(f"DROP USER IF EXISTS {account_shown(name, host)}")
-            else:
-                self.end_sessions(name, control)
-                if rows == [("building",)]:
-                    self._revoke_grants(name)
-                control.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
+            self.end_sessions(name, control)
+            control.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
             control.run(
                 f"DELETE FROM made WHERE name = {quoted}; "
                 f"DELETE FROM used_by WHERE template = {quoted}"

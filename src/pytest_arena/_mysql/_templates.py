@@ -30,7 +30,7 @@ from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from pytest_arena._values import Address
+    from pytest_arena._values import Address, ServerLogin
 
 _DESCRIBED = (
     "SELECT SUBSTRING_INDEX(VERSION(), '.', 2), VERSION() LIKE '%MariaDB%', "
@@ -92,7 +92,7 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
                 "/*M! , SESSION check_constraint_checks = 1 */"
             )
             try:
-                run_script(control, script, self.address.database)
+                run_script(control, script)
             except ScriptError as error:
                 if isinstance(error.__cause__, MySQLFailure):
                     number = error.__cause__.number
@@ -117,6 +117,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     """
 
     dialect: Dialect
+    login: ServerLogin  # of the app's connections
     product = "mysql"
     # The server's version, character set and SQL mode.
     question = _DESCRIBED
@@ -131,7 +132,9 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
 
     def _build(self, address: Address) -> MySQLBuild:
         driver = async_driver_for(self.dialect)
-        return MySQLBuild(self.registry, address, self.dialect.name, driver)
+        return MySQLBuild(
+            self.registry, address.as_(self.login), self.dialect.name, driver
+        )
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """End all sessions of the database, and register it as a template."""

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._interpreter import when_imported
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql.drivers._other_databases import other_databases
-from pytest_arena._mysql.drivers._reach import reaches_beyond
 from pytest_arena._mysql.drivers._records import (
     changed_rows_of,
     give_up,
@@ -23,13 +21,8 @@ from pytest_arena._mysql.drivers._records import (
     note_answer,
     pid_of,
     record_of,
-    refused_beyond,
     text_of,
     to_send,
-)
-from pytest_arena._mysql.drivers._texts_in_variables import (
-    check_answer,
-    queries_for_texts,
 )
 from pytest_arena._origin import is_own
 from pytest_arena._product._admission import (
@@ -78,28 +71,9 @@ class _DriverGuard:
             core,
             driver,
             server,
-            write_address=lambda address: arguments.write_address(
-                driver, address, kwargs
-            ),
+            write_address=lambda address: arguments.redirect(driver, address, kwargs),
             redirect=lambda address: arguments.redirect(driver, address, kwargs),
         )
-
-    def check_first_statement(
-        self, admission: Admission | None, kwargs: dict[str, Any]
-    ) -> None:
-        """Check ``init_command``, the statement that the driver sends while it connects.
-
-        Raises:
-            ProductionDatabaseError: the statement reaches beyond its database.
-        """
-        core = self.find_core()
-        statement = str(kwargs.get("init_command") or "")
-        if core is None or admission is None or admission.address is None:
-            return
-        database = admission.address.database
-        beyond = reaches_beyond(statement, database, other_databases.has)
-        if beyond:
-            raise core.ledger.refused(refused_beyond(beyond))
 
     def ask_first(
         self, connection: object, sql: object, *args: object, **options: object
@@ -107,16 +81,6 @@ class _DriverGuard:
         """Return the arguments of ``query`` with the statement to send."""
         replacement = to_send(self.find_core, connection, sql)
         return (replacement or sql, *args), options
-
-    def refuse_switch(self, connection: object, db: object) -> _Arguments:
-        """Refuse a switch to another database. Return the arguments of ``select_db``."""
-        core = self.find_core()
-        record = known_record(connection)
-        admission = record.admission if record is not None else None
-        address = admission.address if admission is not None else None
-        if core is not None and address is not None and db != address.database:
-            raise core.ledger.refused(refused_beyond(f"USE {db}"))
-        return (db,), {}
 
     def opened(self, admission: Admission | None, connection: object) -> None:
         """Record an admitted connection."""
@@ -212,13 +176,12 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     kind = module.Connection
     replace_method(kind, "__init__", partial(_guarding_init, driver, guard))
     if driver == "mysqldb":
-        _guard_functions_in_c(guard, kind, module)
+        replace_method(kind, "autocommit", partial(_around, after=_note_end))
     else:
         connect = "_connect" if driver == "aiomysql" else "connect"
         replace_method(kind, connect, partial(_around, after=_note_pid))
-    replace_method(kind, "query", partial(_asking_first, guard))
-    select_db = partial(_around, before=guard.refuse_switch)
-    replace_method(kind, "select_db", select_db)
+    query = partial(_around, before=guard.ask_first, after=_note_rows)
+    replace_method(kind, "query", query)
     replace_method(kind, "commit", partial(_around, after=_note_end))
     replace_method(kind, "rollback", partial(_around, after=_note_end))
     replace_method(kind, "close", partial(_giving_up, guard))
@@ -231,37 +194,12 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
         replace_method(kind, "__del__", collected, missing=_do_nothing)
 
 
-def _guard_functions_in_c(guard: _DriverGuard, kind: Any, module: Any) -> None:
-    """Replace the functions that only mysqlclient has."""
-    replace_method(kind, "autocommit", partial(_around, after=_note_end))
-    for name in ("change_user", "send_query", "shutdown"):
-        replace_method(kind, name, partial(_refused_method, guard, name))
-    # Connections of `_mysql` have no Python class, so pytest-arena cannot watch them.
-    in_c = vars(module)["_mysql"]
-    replace_method(in_c, "connect", partial(_refused_method, guard, "connect"))
-
-
-def _refused_method(
-    guard: _DriverGuard, name: str, original: Callable[..., Any]
-) -> Callable[..., object]:
-    """Return a function of mysqlclient that only pytest-arena may call."""
-
-    def refused(*args: object, **kwargs: object) -> object:
-        core = guard.find_core()
-        if core is None or is_own() or core.config.drivers == "off":
-            return original(*args, **kwargs)
-        raise core.ledger.refused(refused_beyond(f"_mysql's function {name}"))
-
-    return refused
-
-
 def _guarding_init(
     driver: str, guard: _DriverGuard, original: Callable[..., Any]
 ) -> Callable[..., object]:
     def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
         arguments_by_name = {**_keywords(original, args), **kwargs}
         admission = guard.admit(driver, arguments_by_name)
-        guard.check_first_statement(admission, arguments_by_name)
         original(connection, **arguments_by_name)
         guard.opened(admission, connection)
 
@@ -310,31 +248,6 @@ def _around(
         return answer
 
     return amethod if _is_async(original) else method
-
-
-def _asking_first(
-    guard: _DriverGuard, original: Callable[..., Any]
-) -> Callable[..., object]:
-    """Return a driver's ``query`` that first checks the statement."""
-    send: Any = _around(original, before=guard.ask_first, after=_note_rows)
-
-    def query(
-        connection: object, sql: object, *args: object, **options: object
-    ) -> object:
-        for question in queries_for_texts(connection, sql):
-            original(connection, question)
-            check_answer(guard.find_core, connection)
-        return send(connection, sql, *args, **options)
-
-    async def aquery(
-        connection: object, sql: object, *args: object, **options: object
-    ) -> object:
-        for question in queries_for_texts(connection, sql):
-            await original(connection, question)
-            check_answer(guard.find_core, connection)
-        return await send(connection, sql, *args, **options)
-
-    return aquery if _is_async(original) else query
 
 
 def _note_pid(connection: object, _args: object, _answer: object) -> None:

@@ -6,20 +6,15 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql.drivers._other_databases import other_databases
-from pytest_arena._mysql.drivers._reach import (
-    account_change,
+from pytest_arena._mysql.drivers._statements import (
     alters_session,
     begins_transaction,
     created_or_dropped_database,
     may_write,
-    reaches_beyond,
 )
 from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._product import RawWrites, ReadSnapshot
 from pytest_arena._product._raw_connections import ConnectionRecord, ConnectionRecords
-from pytest_arena._product._server_targets import is_own_name
-from pytest_arena.errors import ProductionDatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -254,24 +249,20 @@ def text_of(statement: object) -> str:
 
 
 def to_send(find_core: FindCore, connection: object, statement: object) -> str | None:
-    """Return a replacement for a statement, None if the driver may send the statement itself.
+    """Note a statement. Return a replacement for it, None to send the statement itself.
 
-    pytest-arena's connections, and those that ``arena_allow`` admits, may send any statement.
-
-    Raises:
-        ProductionDatabaseError: the statement reaches beyond its database.
+    The test database that a fixture creates is not needed.
     """
     record = known_record(connection)
+    core = find_core()
     if record is None:
         return None
     text = text_of(statement)
-    core = find_core()
-    admission = record.admission
-    if core is not None and admission is not None and admission.address is not None:
-        beyond = reaches_beyond(text, admission.address.database, other_databases.has)
-        if beyond:
-            return _replacement(core, record.target, text, beyond)
-        _note_account_change(core, record.target, text)
+    if core is not None and record.target is not None:
+        name = created_or_dropped_database(text)
+        if name and core.accept_fixture_database(record.target.key, name):
+            _note_not_sent(core, name)
+            return _STATEMENT_WITHOUT_EFFECT
     is_of_pool = text.strip(" ;").upper() in _OF_POOLS
     if core is not None and record.idle_key is not None and not is_of_pool:
         # The suite has kept the driver's connection, and uses it without a checkout.
@@ -280,60 +271,12 @@ def to_send(find_core: FindCore, connection: object, statement: object) -> str |
     return None
 
 
-def _note_account_change(
-    core: Core, target: ConnectTarget | None, statement: str
-) -> None:
-    """Note that a test changes users or rights. The builder of a template may change them."""
-    change = account_change(statement)
-    if change and core.serial() and target is not None and target.database is not None:
-        core.ledger.note(
-            f"{{test}} sends {change}, which stays on the server for later tests and runs: "
-            f"{cause_of_connection()}. Next: send the statement in the schema, or by hand"
-        )
-
-
-def _replacement(
-    core: Core, target: ConnectTarget | None, statement: str, beyond: str
-) -> str:
-    """Return a statement without effect, if a fixture sets up a test database.
-
-    Raises:
-        ProductionDatabaseError: the statement has another purpose.
-    """
-    name = created_or_dropped_database(statement)
-    key = target.key if target else None
-    if not name or not core.accept_fixture_database(key, name):
-        raise core.ledger.refused(refused_beyond(beyond))
+def _note_not_sent(core: Core, name: str) -> None:
     if not any(_NOT_SENT in note for note in core.ledger.notes):
         core.ledger.note(
             f"a fixture creates or drops a test database: {cause_of_connection()}. {_NOT_SENT} "
             f"a line `{name} = <module>:<Base>` in arena_schema"
         )
-    return _STATEMENT_WITHOUT_EFFECT
-
-
-def refused_beyond(statement: str) -> ProductionDatabaseError:
-    """Return the error for a statement that would change another database or the server."""
-    fix = "send it by hand before the tests, and not while tests run"
-    if "DATABASE" in statement or "SCHEMA" in statement:
-        fix = (
-            "delete the fixture that creates a test database, and name the source of its tables:\n"
-            "arena_schema =\n    <name of the database> = <module>:<Base>"
-        )
-    elif statement.startswith(("a ", "USE")):
-        fix = "use an engine for the other database: each test has a database for it"
-        if is_own_name(statement.rsplit(maxsplit=1)[-1]):  # a database of pytest-arena
-            fix = (
-                "if Alembic compares with include_schemas=True, pass to context.configure():\n"
-                'include_name=lambda name, kind, _: kind != "schema" or name is None'
-            )
-    return ProductionDatabaseError(
-        f"refused: {statement}, which reaches beyond the test's database",
-        why="the server may have databases of yours. pytest-arena does not undo changes to them "
-        "or to the server",
-        cause=cause_of_connection(),
-        fix=fix,
-    )
 
 
 def give_up(

@@ -1,0 +1,155 @@
+"""The server's user for all connections of the app: it has rights on pytest-arena's databases only.
+
+The server refuses what such a connection sends to another database or to the whole server.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from pytest_arena._mysql._control import MySQLFailure, literal, open_control
+from pytest_arena._values import ServerLogin
+from pytest_arena.errors import ServerError
+
+if TYPE_CHECKING:
+    from pytest_arena._mysql._control import MySQLControl
+    from pytest_arena._product import Database
+    from pytest_arena._values import Address
+
+APP_USER = "arena_app_"  # the name of the user begins with this
+_LONGEST_NAME = 32  # on MySQL
+_REFUSED_LOGIN = (1045, 1698)
+_NO_RIGHT = 1227
+# Rights on the whole server that reach no row of a database.
+_HARMLESS = {
+    "USAGE",
+    "PROCESS",
+    "SHOW DATABASES",
+    "CONNECTION ADMIN",
+    "CONNECTION_ADMIN",
+    "CREATE USER",
+    "SET USER",
+}
+_GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<place>\S+) TO ")
+_OWN_DATABASES = re.compile(r"`arena\\?_[^`]*`\.\S+")
+# To see and to end the sessions of another user.
+_TO_END_SESSIONS = ({"PROCESS"}, {"CONNECTION ADMIN", "CONNECTION_ADMIN", "SUPER"})
+
+
+@dataclass(frozen=True, slots=True)
+class AppUser:
+    """The login of the app's connections, whichever login the app has."""
+
+    login: ServerLogin
+
+    def login_of(
+        self, database: Database, login: ServerLogin | None, address: Address
+    ) -> ServerLogin:
+        """Return the login that replaces a login of the app."""
+        del database, login, address
+        return self.login
+
+
+def app_login(control: MySQLControl, address: Address) -> ServerLogin:
+    """Return the login of the app's connections. Create it if it does not exist.
+
+    It stays on the server, because programs of a template belong to it. If pytest-arena's login
+    has rights on pytest-arena's databases only, it is also the app's.
+
+    Raises:
+        ServerError: the login has more rights, and may not create a user.
+        MySQLFailure: the server does not answer.
+    """
+    if not _reaches_beyond(control):
+        return ServerLogin(address.user, address.password)
+    login = _login_for(address)
+    [(host,)] = control.rows("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
+    # An anonymous user of this machine has precedence over a user of any machine.
+    place = "localhost" if host == "localhost" else "%"
+    account = f"{literal(login.user)}@{literal(place)}"
+    statements = (
+        f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {literal(login.password)}",
+        f"ALTER USER {account} IDENTIFIED BY {literal(login.password)}",
+        f"GRANT ALL ON `arena\\_%`.* TO {account}",
+    )
+    try:
+        _check_rights(control)
+        if not _is_usable(address.as_(login)):
+            for statement in statements:
+                control.run(statement)
+    except MySQLFailure as error:
+        if error.is_lost:
+            raise
+        raise _refused(address, error, statements, account) from error
+    return login
+
+
+def _reaches_beyond(control: MySQLControl) -> bool:
+    """Return whether the login of a connection has rights outside of pytest-arena's databases."""
+    for (line,) in control.rows("SHOW GRANTS"):
+        grant = _GRANT.match(line)
+        if grant is None:  # a role
+            return True
+        is_harmless = {*grant["rights"].split(", ")} <= _HARMLESS
+        is_of_server = grant["place"] == "*.*" and is_harmless
+        if not (is_of_server or _OWN_DATABASES.fullmatch(grant["place"])):
+            return True
+    return False
+
+
+def _login_for(address: Address) -> ServerLogin:
+    """Return the user's login, the same in each run, known to those who know the password."""
+    name = f"{APP_USER}{address.user}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:23]}_{sha256(address.user.encode()).hexdigest()[:8]}"
+    secret = sha256(f"{address.user} {address.password}".encode()).hexdigest()
+    # Password plugins require letters, digits and other characters.
+    return ServerLogin(name, f"aA1!{secret[:24]}")
+
+
+def _is_usable(address: Address) -> bool:
+    """Return whether the user can log in and has its rights.
+
+    Raises:
+        MySQLFailure: the server refuses for another reason than the login.
+    """
+    try:
+        control = open_control(replace(address, database=""), patience=address.patience)
+    except MySQLFailure as error:
+        if error.number not in _REFUSED_LOGIN:
+            raise
+        return False
+    with closing(control):
+        return any("`arena\\_%`.*" in line for (line,) in control.rows("SHOW GRANTS"))
+
+
+def _check_rights(control: MySQLControl) -> None:
+    rows = control.rows(
+        "SELECT privilege_type FROM information_schema.user_privileges "
+        "WHERE REPLACE(grantee, '''', '') = CURRENT_USER()"
+    )
+    rights = {str(right) for (right,) in rows}
+    for names in _TO_END_SESSIONS:
+        if not names & rights:
+            missing = " or ".join(sorted(names))
+            raise MySQLFailure(f"the right {missing} is missing", _NO_RIGHT)
+
+
+def _refused(
+    address: Address, error: MySQLFailure, statements: tuple[str, ...], account: str
+) -> ServerError:
+    create, _, grant = statements
+    name = account.partition("@")[0].strip("'")
+    return ServerError(
+        f"{address.server}: no user for the app's connections: {error.first_line}",
+        why=f"{address.user} has rights on databases that are not pytest-arena's, and the app "
+        "must not reach them",
+        cause=f"{address.user} lacks CREATE USER, PROCESS, CONNECTION ADMIN, or the right to grant",
+        fix=f"{create};\n{grant};   -- as an administrator\n"
+        f"and GRANT PROCESS, CONNECTION ADMIN ON *.* TO {address.user};   -- to end sessions of "
+        f"{name}",
+    )

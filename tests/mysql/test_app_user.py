@@ -1,0 +1,228 @@
+"""The app connects as a user that has rights on pytest-arena's databases only."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import closing
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._mysql._control import MySQLControl, open_control
+from pytest_arena._mysql._server_registry import MySQLRegistry
+from pytest_arena._values import Address, ServerLogin
+from tests.mysql.shop import shop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conformance.story_mysql_server import StoryMySQLServer
+    from tests.example import Example
+
+
+@pytest.fixture
+def control(server: StoryMySQLServer) -> Iterator[MySQLControl]:
+    """A connection with all rights."""
+    login = server.developers_arguments
+    root = Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
+    with closing(open_control(root)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def strong(server: StoryMySQLServer, address: Address, control: MySQLControl) -> Iterator[Address]:
+    """A login for runs that reaches the developer's database and may create users."""
+    name = f"strong_{secrets.token_hex(4)}"
+    control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
+    control.run(f"GRANT ALL ON *.* TO '{name}'@'%' WITH GRANT OPTION")
+    strong = address.as_(ServerLogin(name, "pw"))
+    yield strong
+    with closing(MySQLRegistry(strong)) as own:
+        own.sweep(everything=True)
+    users = control.rows(f"SELECT user, host FROM mysql.user WHERE user LIKE '%{name}'")
+    for user, host in users:
+        control.run(f"DROP USER '{user}'@'{host}'")
+
+
+def shop_of(server: StoryMySQLServer, folder: Path, login: Address) -> Example:
+    """Return the shop, whose runs have a login."""
+    runs = server.url("mysql").render_as_string(hide_password=False)
+    example = shop(server, folder)
+    return example.change("pytest.ini", runs, f"mysql://{login.user}:pw@{login.server}/")
+
+
+STORY = """
+import importlib
+import pytest
+from app import engine, URL
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+BEYOND = [
+    "SELECT * FROM {name}.dancers",
+    "DELETE FROM {name}.dancers",
+    "INSERT INTO {name}.dancers SELECT 7, 'x', 1",
+    "DROP TABLE IF EXISTS nope, {name}.dancers",
+    "PREPARE s FROM 'DELETE FROM {name}.dancers'",
+    "USE {name}",
+    "DROP DATABASE {name}",
+    "SELECT user FROM mysql.user",
+    "SET GLOBAL max_connections = 7",
+    "CREATE USER somebody",
+    "SELECT 1 INTO OUTFILE '/tmp/arena-beyond'",
+    "FLUSH TABLES WITH READ LOCK",
+]
+
+
+@pytest.mark.parametrize("statement", BEYOND)
+async def test_an_engine(statement, client):
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="denied"):
+            await connection.execute(text(statement))
+
+
+async def test_a_variable():
+    async with engine.connect() as connection:
+        await connection.execute(text("SET @beyond = 'DELETE FROM {name}.dancers'"))
+        with pytest.raises(DBAPIError, match="denied"):
+            await connection.execute(text("PREPARE s FROM @beyond"))
+
+
+def test_the_first_statement_of_a_connection():
+    url = URL.replace("asyncmy", "pymysql")
+    other = create_engine(url, connect_args=dict(init_command="USE {name}"))
+    with pytest.raises(DBAPIError, match="denied"):
+        other.connect()
+
+
+@pytest.mark.parametrize("driver", {drivers!r})
+def test_a_raw_connection_has_no_other_login(arena, driver):
+    mine = make_url(URL)
+    url = make_url(arena.url)
+    module = importlib.import_module(driver)
+    words = dict(host=url.host, port=url.port, user=mine.username, password=mine.password or "")
+    connection = module.connect(database=url.database, **words)
+    for statement in BEYOND:
+        cursor = connection.cursor()
+        with pytest.raises(Exception, match="denied"):
+            cursor.execute(statement)
+        cursor.close()
+    with pytest.raises(Exception, match="denied"):
+        connection.select_db("{name}")
+    connection.close()
+
+
+async def test_the_name(client):
+    assert (await client.post("/items/pear")).json() == 2
+    async with engine.connect() as connection:
+        [(user,)] = await connection.execute(text("SELECT CURRENT_USER()"))
+        assert user.startswith("arena_app_strong")
+        await connection.execute(text("DROP VIEW names"))
+    assert 0
+"""
+SCHEMA = """
+CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50) UNIQUE);
+CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
+CREATE VIEW names AS SELECT name FROM item;
+"""
+
+
+def test_what_the_server_refuses(
+    server: StoryMySQLServer, tmp_path: Path, strong: Address, control: MySQLControl
+) -> None:
+    """Also what no parser sees. The user stays for later runs, and so does the cached template."""
+    name = server.developers_arguments["database"]
+    drivers = ["pymysql"]
+    if find_spec("MySQLdb") is not None:
+        drivers.append("MySQLdb")
+    story = STORY.format(name=name, drivers=drivers)
+    example = shop_of(server, tmp_path, strong).change("pytest.ini", "app:Base", "schema.sql")
+    example = example.with_paths({"schema.sql": SCHEMA}).with_files(test_story=story)
+    for _ in range(2):
+        run = example.run("-q")
+        run.expect(1, passed=14 + len(drivers), failed=1)
+    account = f"arena_app_{strong.user}"
+    [(host,)] = control.rows(f"SELECT host FROM mysql.user WHERE user = '{account}'")
+    grants = [line for (line,) in control.rows(f"SHOW GRANTS FOR '{account}'@'{host}'")]
+    assert len(grants) == 2
+    assert "USAGE ON *.*" in grants[0]
+    assert "ALL PRIVILEGES ON `arena\\_%`.*" in grants[1]
+
+
+HINT = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_beyond(client):
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT * FROM mysql.user"))
+"""
+
+
+def test_the_report_of_a_denial(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """It says which rights the app has in tests. A narrow login of the runs is used itself."""
+    run = shop(server, tmp_path).with_files(test_hint=HINT).run("-q").expect(1, failed=1)
+    run.says("in tests the app has rights only on databases whose names begin with arena_")
+
+
+def test_a_script_that_names_another_database(
+    server: StoryMySQLServer, tmp_path: Path, strong: Address
+) -> None:
+    """As `mysqldump --databases` writes it. The server refuses its first such statement."""
+    name = server.developers_arguments["database"]
+    script = f"CREATE TABLE a (id INT);\nUSE {name};\nDROP TABLE dancers;\n"
+    example = shop_of(server, tmp_path, strong).change("pytest.ini", "app:Base", "schema.sql")
+    example = example.with_paths({"schema.sql": script}).with_files(test_hint=HINT)
+    run = example.run("-q").expect(1, failed=1)
+    run.says("schema.sql:2", "delete it from the script (mysqldump without --databases)")
+
+
+@pytest.mark.parametrize("rights", ["ALL", "SELECT"])
+def test_a_login_that_may_not_create_the_user(
+    server: StoryMySQLServer, tmp_path: Path, control: MySQLControl, rights: str
+) -> None:
+    """With rights on other databases it is refused. The error has the statements to paste."""
+    name = f"weak_{secrets.token_hex(4)}"
+    control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
+    control.run(f"GRANT ALL ON `arena\\_%`.* TO '{name}'@'%'")
+    control.run(f"GRANT {rights} ON {server.developers_arguments['database']}.* TO '{name}'@'%'")
+    login = Address("mysql", server.entrance["host"], server.entrance["port"], name, "", "pw")
+    try:
+        example = shop_of(server, tmp_path, login).with_files(test_hint=HINT)
+        run = example.run("-q").expect(1, failed=1)
+        run.says("no user for the app's connections", "CREATE USER IF NOT EXISTS 'arena_app_")
+        run.says("GRANT ALL ON `arena\\_%`.*")
+    finally:
+        control.run(f"DROP USER '{name}'@'%'")
+
+
+FIXTURE = """
+import pytest
+from sqlalchemy import create_engine, text
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database():
+    engine = create_engine({url!r}, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS shop_test"))
+        connection.execute(text("CREATE DATABASE shop_test CHARACTER SET = 'utf8mb4'"))
+    yield
+    with engine.connect() as connection:
+        connection.execute(text("DROP DATABASE shop_test"))
+
+
+async def test_it(client):
+    assert (await client.get("/items")).json() == ["seeded"]
+"""
+
+
+def test_a_fixture_that_makes_a_test_database(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """Its statements are answered and not sent."""
+    url = server.developers_url("mysql+pymysql").set(database="")
+    story = FIXTURE.format(url=url.render_as_string(hide_password=False))
+    run = shop(server, tmp_path).with_files(test_story=story).run("-q")
+    run.expect(passed=1).says("a fixture creates or drops a test database")
