@@ -87,12 +87,11 @@ def _named(
     wanted: Reference, specification: Specification, place: str
 ) -> list[ScenarioSpec]:
     """Return the scenario of a name, or all rows of an outline."""
-    found = []
-    for scenario in specification.scenarios:
-        if wanted.spec and not f"/{scenario.spec}".endswith(f"/{wanted.spec}"):
-            continue
-        if wanted.name in _names(scenario):
-            found.append(scenario)
+    found = [
+        each
+        for each in specification.by_name.get(wanted.name, ())
+        if not wanted.spec or f"/{each.spec}".endswith(f"/{wanted.spec}")
+    ]
     outlines = {(scenario.feature, scenario.template): scenario for scenario in found}
     if not found:
         raise _unknown(wanted, specification, place)
@@ -108,12 +107,6 @@ def _named(
             ),
         )
     return found
-
-
-def _names(scenario: ScenarioSpec) -> set[str]:
-    names = {scenario.name, scenario.template, scenario.label}
-    names |= {f"{scenario.feature} :: {name}" for name in names}
-    return names.union(scenario.tags)
 
 
 def _unknown(

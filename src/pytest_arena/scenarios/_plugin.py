@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from pytest_arena.scenarios._judge import judge
 from pytest_arena.scenarios._lock import FILE as LOCK
 from pytest_arena.scenarios._lock import accept, read_lock
 from pytest_arena.scenarios._markers import scenarios_of
-from pytest_arena.scenarios._records import Recorder, enable_assertion_hook
+from pytest_arena.scenarios._records import Recorder, record_assertions
 from pytest_arena.scenarios._sabotage import Sabotage
 from pytest_arena.scenarios._specs import read_specs
 from pytest_arena.scenarios._stubs import write_stubs
@@ -66,9 +65,8 @@ class Scenarios:
         self._config = config
         self._options = options
         self._collected: list[pytest.Item] = []
-        self._scenarios: dict[
-            int, list[ScenarioSpec]
-        ] = {}  # by the identity of the item
+        # The scenarios of each item, by its identity.
+        self._scenarios: dict[int, list[ScenarioSpec]] = {}
         self._tests: dict[str, list[str]] = {}  # the keys of scenarios, by test
         self._deselected: dict[str, None] = {}
         self._broken: list[str] = []  # files that could not be collected
@@ -82,10 +80,10 @@ class Scenarios:
 
     def watch(self, run: ArenaRun) -> Recorder:
         """Return the watcher of a run. Called before any test file is imported."""
-        enable_assertion_hook(self._config)
         option = self._config.known_args_namespace
         is_read = bool(self._options.scenarios_out) or option.verbose > 0
         self.recorder = Recorder(run, counts_rows=is_read or self._is_strict)
+        record_assertions(self.recorder, self._config)
         return self.recorder
 
     def more_plugins(self) -> list[tuple[str, object]]:
@@ -211,14 +209,6 @@ class Scenarios:
             return (yield)
         finally:
             self.recorder.end_call()
-
-    @hook
-    def pytest_assertion_pass(self, lineno: int, orig: str) -> None:
-        """Record an assertion that has passed."""
-        record = self.recorder.record
-        if record is not None and record.is_in_call:
-            place, line = record.place_of(inspect.currentframe(), lineno)
-            record.passed(place, orig, line)
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import linecache
 import re
-import unittest
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,22 +33,44 @@ _MOST_ROWS = 1_000  # whose tables are counted
 _WRITE = re.compile(
     r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?([\w.]+)", re.IGNORECASE
 )
-_OURS = re.compile(r"_?pytest(_arena)?\b|pluggy\b|unittest\b")
+_OURS = re.compile(r"_?pytest(_arena)?\b|pluggy\b")
 
 
-def enable_assertion_hook(early_config: Any) -> None:
-    """Make pytest call ``pytest_assertion_pass``. Called before any test file is imported.
+def record_assertions(recorder: Recorder, early_config: Any) -> None:
+    """Record each assertion that passes. Called before any test file is imported.
 
-    Files that pytest compiled without these calls have another name in its cache.
+    Files that pytest compiles without reports of passed assertions have another name in its cache.
+    They call a function that says whether a plugin has the hook ``pytest_assertion_pass``. With the
+    hook, pytest would explain each assertion, which takes longer than to record it.
     """
     tail = rewriting.PYC_TAIL
-    early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time
-    rewriting.PYC_TAIL = f"{tail.removesuffix('.pyc')}-asserts.pyc"
+    has_hook = rewriting._check_if_assertion_pass_impl  # noqa: SLF001 - no public way
 
-    def restore() -> None:
+    def passed() -> bool:
+        record = recorder.record
+        if record is not None and record.is_in_call:
+            frame = sys._getframe(1)  # noqa: SLF001 - as inspect.currentframe(), but faster
+            place, line = record.place_of(frame)
+            record.passed(place, _text(frame), line)
+        return has_hook()
+
+    def replace(tail: str, function: Callable[[], bool]) -> None:
         rewriting.PYC_TAIL = tail
+        rewriting._check_if_assertion_pass_impl = function  # noqa: SLF001 - as above
 
-    early_config.add_cleanup(restore)
+    early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time
+    replace(f"{tail.removesuffix('.pyc')}-asserts.pyc", passed)
+    early_config.add_cleanup(lambda: replace(tail, has_hook))
+
+
+def _text(frame: FrameType) -> str:
+    """Return the code of the assertion that a frame runs."""
+    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
+    first, last, _, end = next(positions)
+    lines = linecache.getlines(frame.f_code.co_filename)[(first or 1) - 1 : last]
+    if lines:
+        lines[-1] = lines[-1].encode()[:end].decode(errors="ignore")
+    return "".join(lines).strip().removeprefix("assert ")
 
 
 @dataclass(slots=True)
@@ -86,7 +109,7 @@ class Record:
             "after": answered,
         }
 
-    def place_of(self, frame: FrameType | None, number: int = 0) -> tuple[str, int]:
+    def place_of(self, frame: FrameType | None) -> tuple[str, int]:
         """Return the place of an assertion, and the line in the test."""
         code = getattr(inspect.unwrap(self.item.function), "__code__", None)
         place = ""
@@ -94,7 +117,7 @@ class Record:
             name = str(frame.f_globals.get("__name__", ""))
             if not place and not _OURS.match(name):
                 path = relative(Path(frame.f_code.co_filename), self.root)
-                place = f"{path}:{number or frame.f_lineno}"
+                place = f"{path}:{frame.f_lineno}"
             if frame.f_code is code:
                 return place, frame.f_lineno
             frame = frame.f_back
@@ -147,9 +170,6 @@ class Recorder:
         if self.record is None:
             return
         self.record.is_in_call = True
-        instance = getattr(self.record.item, "instance", None)
-        if isinstance(instance, unittest.TestCase):
-            _report_methods(instance, self.record)
 
     def end_call(self) -> None:
         """Read the facts while the test's level still exists."""
@@ -252,33 +272,6 @@ class Recorder:
 
 def _is_counted(turn: Any) -> bool:
     return any(not request.is_login for request in turn.records)
-
-
-def _report_methods(instance: unittest.TestCase, record: Record) -> None:
-    """Record the assertions of a unittest's test. pytest reports only assert statements."""
-    running: list[str] = []  # methods that call each other
-
-    def reporting(method: Any) -> Any:
-        def check(*args: object, **kwargs: object) -> object:
-            __tracebackhide__ = True
-            running.append(method.__name__)
-            try:
-                result = method(*args, **kwargs)
-            finally:
-                running.pop()
-            if not running:
-                place, line = record.place_of(inspect.currentframe())
-                file, _, number = place.rpartition(":")
-                text = linecache.getline(str(record.root / file), int(number or 0))
-                record.passed(place, text or f"self.{method.__name__}(…)", line)
-            return result
-
-        return check
-
-    for name in dir(instance):
-        # Contexts such as assertRaises have not passed when they return.
-        if name.startswith("assert") and "Raises" not in name and "Warns" not in name:
-            setattr(instance, name, reporting(getattr(instance, name)))
 
 
 def evidence(attempt: Json) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from glob import glob
 from hashlib import blake2b
 from pathlib import Path
@@ -112,6 +112,17 @@ class Specification:
         """The scenarios by their keys."""
         return {scenario.key: scenario for scenario in self.scenarios}
 
+    @cached_property
+    def by_name(self) -> dict[str, list[ScenarioSpec]]:
+        """The scenarios by each name that a marker may use."""
+        found: dict[str, list[ScenarioSpec]] = {}
+        for scenario in self.scenarios:
+            names = {scenario.name, scenario.template, scenario.label}
+            names |= {f"{scenario.feature} :: {name}" for name in names}
+            for name in names.union(scenario.tags):
+                found.setdefault(name, []).append(scenario)
+        return found
+
 
 def row_text(row: Pairs) -> str:
     """Return the values of a row in one line."""
@@ -150,6 +161,7 @@ def read_specs(patterns: Sequence[str], root: Path) -> Specification:
     return Specification(tuple(scenarios), files)
 
 
+@cache
 def relative(path: Path, root: Path) -> str:
     """Return a path relative to the root, with slashes."""
     if path.is_relative_to(root):
