@@ -116,3 +116,45 @@ def test_a_pool_of_asyncpg_in_the_sessions_loop(pooled: Example) -> None:
     project = pooled.with_files(app=ASYNCPG)
     project.run("-p", "no:randomly").expect(passed=5)
     project.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=5)
+
+
+SYNC_ENGINE_APP = """
+from contextlib import asynccontextmanager
+import asyncpg
+from fastapi import FastAPI
+from sqlalchemy import create_engine, text
+
+engine = create_engine(
+    "postgresql+psycopg://me:s3cret@db.example.org/shop",
+    connect_args={"options": "-csearch_path=public,pg_catalog"},
+)
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.pool = await asyncpg.create_pool("postgresql://me:s3cret@db.example.org/shop")
+    yield
+    await app.state.pool.close()
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/dancers")
+async def dancers():
+    return await app.state.pool.fetchval("SELECT count(*) FROM dancers")
+"""
+SESSION_TESTS = """
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_kind(client, db_session, turn):
+    assert isinstance(db_session, Session)
+    assert db_session.scalar(text("SHOW search_path")) == "public,pg_catalog"
+    db_session.execute(text("INSERT INTO dancers VALUES ('Sand')"))
+    assert (await client.get("/dancers")).json() == 1
+"""
+
+
+def test_the_session_is_of_the_engines_kind_beside_a_pool_of_a_driver(pooled: Example) -> None:
+    """The engine is sync, the pool of the start-up is async. The engine's arguments count."""
+    pooled.with_files(app=SYNC_ENGINE_APP, test_it=SESSION_TESTS).run().expect(passed=3)

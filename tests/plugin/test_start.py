@@ -110,7 +110,7 @@ def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
 def test_a_conftest_that_removes_the_apps_file_fails_the_run(tmp_path: Path, way: str) -> None:
     """P4: it does so before it imports SQLAlchemy. The file is compared at the end."""
     conftest = f"from pathlib import Path\nPath('dev.db').{way}\n"
-    test = "def test_it():\n    import app\n    app.add(app.engine, 'Ghost')\n"
+    test = "def test_it():\n    import app\n    app.engine.connect().close()\n"
     project = _project(tmp_path, conftest=conftest, test_it=test)
     with change_of(project, {"dev.db": False}):
         project.run().expect(1, passed=1).says("dev.db was changed during this run")

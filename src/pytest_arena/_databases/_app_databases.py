@@ -374,9 +374,10 @@ class KnownDatabases:
             # Skip an engine of pytest-arena: it has a database, and may have another login.
             if known_engines.database_of(requested.dialect) is None:
                 database.name_by_engine(requested.login)
-                known_engines.of(requested.dialect).redirect_to(database)
-            if requested.dialect.is_async:
-                database.use_async(type(requested.dialect))
+                known = known_engines.of(requested.dialect)
+                known.redirect_to(database)
+                dialect = type(requested.dialect)
+                database.use_dialect(dialect, is_of_engine=known.had_engine)
             return database
 
     def name(self, requested: RequestedDatabase) -> Database:

@@ -32,16 +32,16 @@ class KnownEngine:
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self._is_hidden = False
-        self._had_engine = False
+        self.had_engine = False  # False for a dialect of a driver or a URL
         # The engines by age: a number that grows with each new engine.
         self._engines: dict[int, weakref.ref[Engine]] = {}
         self._own: set[int] = set()  # the ages of pytest-arena's engines
 
     def add(self, age: int, engine: Engine, level: int) -> bool:
         """Add an engine that was created in a level. Return whether it is the first."""
-        is_first = not self._had_engine
+        is_first = not self.had_engine
         if is_first:
-            self._had_engine = True
+            self.had_engine = True
             self.level = level
         self._engines[age] = weakref.ref(engine)
         return is_first

@@ -471,6 +471,7 @@ class Database:
     tails: tuple[str, ...]
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
+    has_engine: bool = False  # whether `dialect` is the one of an engine of the app
     live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
@@ -504,9 +505,17 @@ class Database:
         """Note that a variable names it, and no engine yet."""
         self.is_only_named = True
 
-    def use_async(self, dialect: type[Dialect]) -> None:
-        """Note the class of an async engine's dialect. An app with both kinds counts as async."""
-        self.dialect = dialect
+    def use_dialect(self, dialect: type[Dialect], *, is_of_engine: bool) -> None:
+        """Note the class of an engine's, a driver's or a URL's dialect.
+
+        An app with sync and async engines counts as async. Drivers and URLs count only while no
+        engine is known.
+        """
+        is_first_engine = is_of_engine and not self.has_engine
+        counts = is_of_engine or not self.has_engine
+        if is_first_engine or (counts and dialect.is_async):
+            self.dialect = dialect
+        self.has_engine |= is_of_engine
 
     def identify(self, key: Key, name: str, tails: tuple[str, ...]) -> None:
         """Note the key and the names of the engine that takes this expected database."""
