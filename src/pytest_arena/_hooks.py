@@ -54,15 +54,12 @@ def start(
     *,
     names: Iterable[str],
     temporary: Callable[[], Path | None],
-    waited_since: float | None,
     has_engines: bool,
 ) -> None:
     """Read the options and install the gate, before pytest imports the user's code.
 
     ``names`` are those that the configuration file sets. ``temporary`` returns pytest's temporary
-    folder, if it exists. ``waited_since`` is the time at which the plugin began to wait for the
-    import of SQLAlchemy or of a driver, None if it did not wait. ``has_engines`` says whether
-    engines may exist already.
+    folder, if it exists. ``has_engines`` says whether engines may exist already.
 
     Raises:
         pytest.UsageError: an option is wrong.
@@ -81,7 +78,6 @@ def start(
             config.hook,
             temporary=temporary,
             watch=watch,
-            waited_since=waited_since,
             has_engines=has_engines,
         )
     RUNS[config] = run
@@ -459,17 +455,10 @@ def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
 
 def _settle(item: pytest.Item, run: ArenaRun) -> list[Exception]:
     """Settle the test, and emit its warnings. Return all errors."""
-    errors = [*run.settle(), *_renew(item, run)]
+    errors = run.settle()
     if run.watcher is None or not run.watcher.is_repeating:
         errors += run.ledger.emit_warnings(_line_of(item))
     return errors
-
-
-def _renew(item: pytest.Item, run: ArenaRun) -> list[Exception]:
-    if not run.databases.provision.filled_in_test:
-        return []
-    with _others.hidden_from_test(item.config):
-        return run.renew(item.nodeid)
 
 
 def _raise(errors: list[Exception]) -> None:

@@ -45,7 +45,6 @@ class Summary:
     isolations: tuple[str, ...] = ()
     has_template: bool = True
     template_words: str = ""  # in place of words about templates
-    rebuilt_after: tuple[str, ...] = ()  # tests whose templates were built again
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     unused: tuple[str, ...] = ()  # messages about an unused `arena_database`
@@ -212,8 +211,6 @@ def _template_words(summary: Summary) -> str:
 
 def _build_words(summary: Summary, seconds: float) -> str:
     words = f"template built in {_ms(seconds)}"
-    if summary.rebuilt_after:
-        words += f" (built again after {', '.join(summary.rebuilt_after)}, which connected first)"
     if not summary.kept_seconds:
         return words
     if summary.run_seconds:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +165,12 @@ class Waiting:
     """Begins the run when it is set up, or at the first import of SQLAlchemy or of a driver.
 
     A test may be the first that imports SQLAlchemy. Then `begin` calls what pytest would have
-    called before, in the same order. A run also begins when code changes a database file.
+    called before, in the same order. A run also begins when code removes a database file.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._since: float | None = None  # the time of `watch`
+        self._waits = False  # since the call of `watch`
         self._end_watch: Callable[[], None] | None = None
         self._has_begun = False
         self._hooks: Any = None  # the module `_hooks` of a run that has begun
@@ -182,20 +181,19 @@ class Waiting:
         self._calls: list[_Call] = []  # the innermost is the last
 
     def watch(self) -> None:
-        """Begin the run later, before the user's code opens a connection or changes a file."""
-        self._since = time.time()
+        """Begin the run later, before the user's code opens a connection or removes a file."""
+        self._waits = True
         for name in _WATCHED:
             _interpreter.when_imported(name, lambda _module: self.begin())
         self._end_watch = _interpreter.on_audit_events(
             {
-                "open": self._begin_for_file,
                 "os.remove": self._begin_for_file,
                 "os.rename": self._begin_for_file,
             }
         )
 
     def _begin_for_file(self, *arguments: object) -> None:
-        """Begin the run before a file is opened, removed or renamed that may be a database."""
+        """Begin the run before a file is removed or renamed that may be a database."""
         if any(re.search(FILE_FORMAT.name, str(argument)) for argument in arguments):
             self.begin()
 
@@ -209,7 +207,7 @@ class Waiting:
         if self._has_begun or (self._is_over and _fixtures.RUNS):
             return
         self._has_begun = True
-        has_engines = self._since is None and "sqlalchemy" in sys.modules
+        has_engines = not self._waits and "sqlalchemy" in sys.modules
         from pytest_arena import _hooks  # noqa: PLC0415 - only runs that use a database
 
         self._hooks = _hooks
@@ -217,7 +215,6 @@ class Waiting:
             self._config,
             names=_names_in_file(self._config),
             temporary=self._temporary_folder,
-            waited_since=self._since,
             has_engines=has_engines,
         )
         if self._end_watch is not None:

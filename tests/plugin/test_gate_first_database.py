@@ -44,41 +44,6 @@ def test_a_variable_that_a_conftest_writes_anew_names_the_first_database(
     tests.run(env={"DATABASE_URL": "sqlite+aiosqlite:///dev.db"}).expect(passed=1)
 
 
-MADE_IN_THE_LIFESPAN = """
-from contextlib import asynccontextmanager
-from fastapi import FastAPI
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
-from models import Base
-
-@asynccontextmanager
-async def lifespan(app):
-    log = create_async_engine("sqlite+aiosqlite:///log.db")
-    async with log.connect():
-        app.state.engine = create_async_engine("sqlite+aiosqlite:///dev.db")
-        yield
-        await app.state.engine.dispose()
-    await log.dispose()
-
-app = FastAPI(lifespan=lifespan)
-
-@app.get("/dancers")
-async def dancers():
-    async with app.state.engine.connect() as connection:
-        return [row.name for row in await connection.execute(text("SELECT name FROM dancers"))]
-"""
-
-SESSION_FIRST = """
-from sqlalchemy import text
-
-async def test_the_client_comes_first(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-
-async def test_the_session_comes_first(db_session, client):
-    await db_session.execute(text("INSERT INTO dancers (name) VALUES ('Grain')"))
-    assert (await client.get("/dancers")).json() == ["Sand", "Grain"]
-"""
-
 TABLES_AT_IMPORT = """
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -100,21 +65,6 @@ from sqlalchemy import text
 def test_the_tables_are_there(db_session):
     assert db_session.scalar(text("SELECT count(*) FROM dancers")) == 0
 """
-
-
-@pytest.mark.slow
-def test_a_named_database_is_first_though_its_engine_is_made_later(example: Example) -> None:
-    """Engines of a lifespan do not exist yet when db_session is asked for."""
-    models = example.files["app.py"].partition("engine =")[0]
-    seed = example.files["seed.py"].replace("from app", "from models")
-    tests = example.with_files(
-        models=models, app=MADE_IN_THE_LIFESPAN, seed=seed, test_session=SESSION_FIRST
-    )
-    named = tests.change("pytest.ini", "= app:Base", "= dev = models:Base").change(
-        "pytest.ini", "= seed:seed", "= dev = seed:seed"
-    )
-    named.run("-k", "the_session").expect(passed=1)
-    named.run("-p", "no:randomly").expect(passed=2)
 
 
 def test_an_app_that_makes_its_tables_while_it_is_imported_pitfall_081(example: Example) -> None:

@@ -144,16 +144,6 @@ class AllowedFiles:
         files = sorted(self.of_app - self._created)
         return [file for file in files if _signature(file) != self.first_seen[file]]
 
-    def changed_between(self, began: float, ended: float) -> Iterator[str]:
-        """Yield the app's files whose last change before `add` is in this time."""
-        for file in sorted(self.of_app):
-            if self.is_free(file):
-                continue
-            for changed_at, _ in self.first_seen[file]:
-                if began <= changed_at / 1e9 <= ended:
-                    yield file
-                    break
-
     def unchanged(self) -> tuple[str, ...]:
         """Return the app's files that have not changed in this run."""
         return tuple(filter(self.is_of_earlier_run, self.of_app))
@@ -329,8 +319,6 @@ class KnownDatabases:
         self.ended: dict[str, list[str]] = {}
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        # Whether the collection created no engine, because the app does so in its start-up.
-        self.has_late_engines = False
         # A dropped primary database. The next engine probably has the same product.
         self._former: Database | None = None
         self.tried = ""  # what was tried to find the app's engines, if none is known
@@ -402,20 +390,9 @@ class KnownDatabases:
             self.requested[requested.name] = None
         elif requested.name:
             self.files.add(requested.name)
-        if self.primary is None and self._may_be_first(tails):
+        if self.primary is None:
             self.primary = database
         return database
-
-    def _may_be_first(self, tails: tuple[str, ...]) -> bool:
-        """Return whether this may be the app's first database.
-
-        If the app creates its engines in its start-up, and options name databases, only a named
-        database may be the first.
-        """
-        names = self.named_by_options()
-        if not self.has_late_engines or not names:
-            return True
-        return any(name in ("", *tails) for name in names)
 
     def _new(
         self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
@@ -506,11 +483,6 @@ class KnownDatabases:
         for database in in_memory_last:
             if database.product in self.products and self.is_the_apps(database):
                 self.register(database)
-
-    def choose_first(self, requested: list[RequestedDatabase]) -> None:
-        """Register the databases of the engines that exist after the collection."""
-        self.choose_primary(requested)
-        self.has_late_engines = self.primary is None
 
     def prefer(self, requested: RequestedDatabase) -> None:
         """Make this the app's first database, unless tests already use another one."""

@@ -21,7 +21,6 @@ from pytest_arena._databases._children import Children
 from pytest_arena._databases._template import Builds, Recipe, RunningBuild, Store
 from pytest_arena._databases._verified import (
     Content,
-    EarlyChanges,
     Verified,
     differences_at_the_end,
     first_content,
@@ -104,14 +103,12 @@ class Databases:
         ledger: Ledger,
         connections: Registry,
         temporary: Callable[[], Path | None],
-        waited_since: float | None = None,
     ) -> None:
         self.config = config
         self.ledger = ledger
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config, temporary)
-        self.early = EarlyChanges(self.files, waited_since)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.children = Children(ledger, self.known)
@@ -493,8 +490,6 @@ class Provision:
         self._known = known
         self._connections = connections
         self._levels = levels
-        # Databases whose template the running test has built.
-        self.filled_in_test: dict[Database, None] = {}
         self.first_contents: dict[Database, Content | None] = {}
         self.differences: list[str] = []
         # `--arena-rebuild` ignores templates that are older than the run. Workers inherit the time
@@ -644,30 +639,7 @@ class Provision:
 
         store = self._store(database)
         template = store.ensure(recipe, stage, build_around)
-        if store.of_test:
-            self.filled_in_test[database] = None
         return template.content if template is not None else None
-
-    def renew(self, test: str) -> None:
-        """Rebuild the templates that a test has built, and replace the databases' content.
-
-        Called after the test, without levels.
-
-        Raises:
-            TemplateError: a build needs a fixture of the test.
-            Held: a transaction is open.
-        """
-        databases = [*self.filled_in_test]
-        self.filled_in_test.clear()
-        for store in self.stores.values():
-            store.forget_test(test)
-        for database in databases:
-            content = self._template(database, Stage.SEEDED)
-            # A database in memory may have ended with its test.
-            exists = database in self._known.by_key.values()
-            if database.isolation is not None and exists:
-                database.isolation.replace(content)
-                self.first_contents.pop(database, None)
 
     def _store(self, database: Database) -> Store[object]:
         key = (database.product.name, database.dialect.driver)
@@ -677,7 +649,6 @@ class Provision:
                 database.product.template_store(database.dialect),
                 self._config.root,
                 self._newer_than,
-                is_in_test=lambda: any(level.is_test for level in self._levels),
             )
             self.stores[key] = store
         return store

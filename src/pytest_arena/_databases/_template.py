@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Generic
 from unittest.mock import patch
-from uuid import uuid4
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
@@ -239,16 +238,10 @@ class Store(Generic[ContentT]):
     template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
-    is_in_test: Callable[[], bool] = bool
-    """Whether function fixtures or the function of a test run now."""
-    of_test: dict[str, Template[ContentT]] = field(default_factory=dict)
-    """The templates built in the running test, by fingerprints. No other test uses them."""
     kept_seconds: float = 0.0
     """For building templates that later runs use."""
     run_seconds: float = 0.0
     """For building templates that end with the run."""
-    rebuilt_after: list[str] = field(default_factory=list)
-    """The tests that built a template, which was then built again for the other tests."""
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """Comparisons that found differences, or failed, by the value of ``arena_schema``."""
 
@@ -292,14 +285,7 @@ class Store(Generic[ContentT]):
                 template = self._find(fingerprint)
                 if template is not None:
                     return template
-                is_kept = not fingerprint.startswith(OF_RUN)
-                if is_kept or not self.is_in_test():
-                    return self._build(fingerprint, build, build_around, now=now)
-                # Mocks of the test may change the content.
-                unique = OF_RUN + uuid4().hex
-                template = self._build(unique, build, build_around, now=now)
-                self.of_test[fingerprint] = template
-                return template
+                return self._build(fingerprint, build, build_around, now=now)
         except TemplateError:
             raise
         except ArenaError as error:
@@ -315,8 +301,6 @@ class Store(Generic[ContentT]):
             ) from error
 
     def _find(self, fingerprint: str) -> Template[ContentT] | None:
-        if fingerprint in self.of_test:
-            return self.of_test[fingerprint]
         for template in self.template_store.templates(fingerprint):
             if template.manifest.built < self.newer_than:
                 continue
@@ -359,12 +343,6 @@ class Store(Generic[ContentT]):
             else:
                 self.kept_seconds += spent
         return Template(content, fingerprint, manifest)
-
-    def forget_test(self, name: str) -> None:
-        """Forget the templates that a test has built. Their next use builds them again."""
-        if self.of_test:
-            self.of_test.clear()
-            self.rebuilt_after.append(name)
 
 
 def run_apart(call: Callable[[], None]) -> None:

@@ -1,26 +1,16 @@
-"""Compares a database before and after a level, and before and after the run.
-
-It also names databases that this process may have changed before the gate was installed: pytest
-imports plugins of ``-p`` before pytest-arena.
-"""
+"""Compares a database before and after a level, and before and after the run."""
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
-from pytest_arena._gate._engines import requested_by_engines
-from pytest_arena._gate._known_engines import known_engines
-from pytest_arena._origin import user_line
 from pytest_arena._product import Held, Isolation
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_arena._databases._app_databases import AllowedFiles
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
 
@@ -232,57 +222,3 @@ def _number_of_rows(digest: str) -> str:
     if not comma:
         return ""
     return f"{number} rows"
-
-
-_NEXT = (
-    "A plugin of -p or PYTEST_PLUGINS may do so when pytest imports it. Delete it there, and name "
-    'it in the conftest.py of the root, whose plugins are guarded: pytest_plugins = ["…"]'
-)
-
-
-class EarlyChanges:
-    """Finds changes between the start of this process and the installation of the gate."""
-
-    def __init__(self, files: AllowedFiles, waited_since: float | None) -> None:
-        self._files = files
-        self._began = waited_since or _start_of_process()
-        self._ended = time.time()
-        # A script that calls pytest.main() may fill the databases on purpose, before that.
-        self._is_called_by_script = waited_since is None and user_line() is not None
-        self._servers: list[str] = []
-
-    def note_connected(self) -> None:
-        """Note the engines on servers that connected before the gate was installed."""
-        connected = [
-            engine
-            for engine in known_engines.find()
-            if getattr(engine.dialect, "server_version_info", None) is not None
-        ]
-        for requested in requested_by_engines(connected):
-            if "://" in requested.name:
-                self._servers.append(requested.name)
-
-    def lines(self) -> Iterator[str]:
-        """Yield a line for each changed file, and each database on a server with a connection."""
-        if self._is_called_by_script:
-            return
-        for file in self._files.changed_between(self._began, self._ended):
-            yield (
-                f"{file} was changed after this process began, and before pytest-arena guarded "
-                f"it. {_NEXT}. If tests may change the file: arena_allow = {file}"
-            )
-        for name in dict.fromkeys(self._servers):
-            if not self._files.is_allowed(name):
-                yield (
-                    f"an engine connected to {name} before pytest-arena guarded it. {_NEXT}. "
-                    f"If tests may change the database: arena_allow = {name}"
-                )
-
-
-def _start_of_process() -> float:
-    """Return the time of the import of `logging`, which pytest imports before plugins.
-
-    The process itself may be older: a shell can replace itself by its last command.
-    """
-    record = logging.makeLogRecord({})
-    return record.created - record.relativeCreated / 1000

@@ -22,7 +22,6 @@ from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._origin import logical_stack
 from pytest_arena._owner import owned_by
-from pytest_arena._product import Held
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
@@ -62,22 +61,18 @@ class ArenaRun:
         *,
         temporary: Callable[[], Path | None],
         watch: Callable[[ArenaRun], Watcher] | None = None,
-        waited_since: float | None = None,
         has_engines: bool = True,
     ) -> None:
         self.config = config
         self.ledger = ledger
         self.watcher = watch(self) if watch is not None else None
         self.connections = Registry()
-        self.databases = Databases(
-            config, ledger, self.connections, temporary, waited_since
-        )
+        self.databases = Databases(config, ledger, self.connections, temporary)
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.gate = gates.install(
             self.databases, self.connections, has_engines=has_engines
         )
-        self.databases.early.note_connected()
         self.tasks = Tasks()
         self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
@@ -118,7 +113,7 @@ class ArenaRun:
 
     def _find_engines(self) -> None:
         engines = known_engines.find()
-        self._known.choose_first(requested_by_engines(engines))
+        self._known.choose_primary(requested_by_engines(engines))
         named = self.databases.environment.written_since()
         if named is not None:
             self._known.prefer(named)
@@ -201,19 +196,6 @@ class ArenaRun:
         if self.watcher is not None:
             return self.watcher.settled(errors)
         return errors
-
-    def renew(self, test: str) -> list[Exception]:
-        """Rebuild templates that were first built during the test. Return the errors.
-
-        Mocks or the clock of the test may have changed the content of those templates.
-        """
-        try:
-            self.fixtures.finish_above(None)
-            self.databases.provision.renew(test)
-            self.gate.invalidate_stale()
-        except (ArenaError, Held) as error:
-            return [error]
-        return []
 
     def _note_requests(self, test: RunningTest) -> None:
         for request, answer in test.answers:

@@ -42,7 +42,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
-    rebuilt_after = chain.from_iterable(store.rebuilt_after for store in stores)
     suggestion = ""
     has_template = _has_template(named, used, known)
     if ledger.filled and not (config.schema and has_template):
@@ -54,7 +53,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         noted=tuple(ledger.noted),
         failures=tuple(failures),
         has_template=has_template,
-        rebuilt_after=tuple(rebuilt_after),
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
         unasked=tuple(name for name in named if name and name not in requested),
@@ -76,8 +74,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 
 def _failures_and_notes(databases: Databases) -> tuple[list[str], list[str]]:
     """Return the lines that fail the run, and the notes."""
-    failures = [*databases.early.lines()]
-    failures += databases.provision.differences
+    failures = [*databases.provision.differences]
     notes: list[str] = []
     notes += _unread(databases)
     return failures, notes
