@@ -69,9 +69,7 @@ def name_of(page: Path) -> str:
 LONG_PAGES = (
     "docs/how-to/",
     "docs/problems/",
-    "docs/explanation/how-rollback-works.md",
     "docs/reference/command-line.md",
-    "docs/reference/hooks.md",
 )
 
 
