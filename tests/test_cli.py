@@ -25,7 +25,6 @@ from filelock import FileLock
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_project
 from pytest_arena._mysql import commands as mysql_commands
-from pytest_arena._postgresql import commands as postgresql_commands
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
@@ -34,7 +33,7 @@ from pytest_arena._product.servers._keeper import attempt, is_held
 from pytest_arena._product.servers._places import exclusive
 from pytest_arena._sqlite import _home
 from tests import command
-from tests.servers.postgresql import address, names_on_server, own_databases, own_registry
+from tests.servers.postgresql import address, login, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, lives, server_pid, until
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ ON_SERVER = """
 import json, sys
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
-own = ServerRegistry(Address(*json.loads(sys.argv[2])), project="shop", registry=sys.argv[1])
+own = ServerRegistry(Address(*json.loads(sys.argv[1])), project="shop")
 own.rest()
 print(own.create("live"), flush=True)
 input()
@@ -81,28 +80,22 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("ARENA_CLUSTERS", str(short))
-    _use_registry(f"arena_registry_of_{secrets.token_hex(4)}", monkeypatch)
+    monkeypatch.setattr(mysql_commands, "REGISTRY", f"arena_registry_of_{secrets.token_hex(4)}")
     monkeypatch.chdir(tmp_path)
     yield short
     shutil.rmtree(short)
 
 
-def registry_name() -> str:
-    """The registry that the commands of this test use."""
-    return str(vars(postgresql_commands)["REGISTRY"])
-
-
-def _use_registry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for commands in (postgresql_commands, mysql_commands):
-        monkeypatch.setattr(commands, "REGISTRY", name)
-
-
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A registry of this test's own, gone with all that is in it."""
+def role() -> Iterator[str]:
+    """A login of this test's own, gone with all that is its."""
     with own_registry() as name:
-        _use_registry(name, monkeypatch)
         yield name
+
+
+def url_of(role: str) -> str:
+    """Return the URL of a login."""
+    return f"postgresql://{role}@{SERVER.host}:{SERVER.port}/postgres"
 
 
 @pytest.fixture
@@ -494,98 +487,74 @@ def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -
 
 @pytest.mark.slow
 def test_all_of_a_named_server_is_that_server_alone(
-    arena: Callable[..., str], begin: Any, registry: str, monkeypatch: pytest.MonkeyPatch
+    arena: Callable[..., str], begin: Any, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files of this user, what was kept, and private servers stay; by a variable, too."""
-    monkeypatch.setenv("ARENA_DATABASE", URL)
+    monkeypatch.setenv("ARENA_DATABASE", url_of(role))
     kept = kept_file()
     dead, name = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
-    with own_databases(registry) as own:
+    with own_databases(role) as own:
         on_server = own.keep(own.create("live"), "tests/test_shop.py::test_red")
     told = arena("sweep", "--all")
     assert f"removed  kept {on_server}" in told
-    assert "2 removed, " in told  # the registry is the other
+    assert "1 removed, " in told
     assert kept.exists()
     assert name in arena("list")
 
 
 def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(
-    arena: Callable[..., str], listed: Any, begin: Any, registry: str
+    arena: Callable[..., str], listed: Any, begin: Any, role: str
 ) -> None:
     """Not a living run's, and none that only has a name like arena's."""
+    url, login_of_role = url_of(role), json.dumps(astuple(login(role)))
     foreign = f"arena_live_{secrets.token_hex(8)}"
-    dead, dead_name = begin(ON_SERVER, registry, json.dumps(astuple(SERVER)))
-    alive, alive_name = begin(ON_SERVER, registry, json.dumps(astuple(SERVER)))
-    with closing(open_control(SERVER)) as control:
+    dead, dead_name = begin(ON_SERVER, login_of_role)
+    alive, alive_name = begin(ON_SERVER, login_of_role)
+    with closing(open_control(login(role))) as control:
         control.run(f"CREATE DATABASE {foreign}")
-        try:
-            killed(dead)
-            found = listed(URL)
-            assert {name: one["state"] for name, one in found.items()} == {
-                dead_name: "dead",
-                alive_name: "alive",
-            }
-            assert found[alive_name]["project"] == "shop"
-            assert found[alive_name]["bytes"] > 1_000_000
-            told = arena("sweep", "--database", URL)
-            assert told.startswith(f"removed  live {dead_name}, ")
-            assert "1 removed, " in told
-            assert f"left     {alive_name}: a living run's: shop, " in arena(
-                "sweep", "--all", "--database", URL
-            )
-            assert there(dead_name, alive_name, foreign, registry) == {
-                *(alive_name, foreign, registry)
-            }
-            alive.communicate("\n")
-            assert f"removed  registry {registry}, " in arena("sweep", "--all", "--database", URL)
-            assert there(alive_name, foreign, registry) == {foreign}
-            assert listed(URL) == {}
-        finally:
-            control.run(f"DROP DATABASE {foreign}")
+        killed(dead)
+        until(lambda: listed(url)[dead_name]["state"] == "dead", "the server hears of it")
+        found = listed(url)
+        assert found[alive_name]["state"] == "alive"
+        assert found[alive_name]["project"] == "shop"
+        assert found[alive_name]["bytes"] > 1_000_000
+        assert foreign not in found
+        told = arena("sweep", "--database", url)
+        assert f"removed  live {dead_name}, " in told
+        assert "1 removed, " in told
+        told = arena("sweep", "--all", "--database", url)
+        assert f"left     {alive_name}: a living run's: shop, " in told
+        assert there(dead_name, alive_name, foreign) == {alive_name, foreign}
+        alive.communicate("\n")
+        assert there(alive_name, foreign) == {foreign}
 
 
 @pytest.mark.slow
 def test_templates_and_kept_databases_go_with_all_alone(
-    arena: Callable[..., str], listed: Any, registry: str
+    arena: Callable[..., str], listed: Any, role: str
 ) -> None:
-    """And are shown with what was kept; where nobody has been, no registry is made."""
-    assert listed(URL) == {}
-    assert arena("sweep", "--all", "--database", URL) == "Nothing to remove.\n"
-    assert there(registry) == set()
-    with own_databases(registry) as own:
+    """And are shown with what was kept."""
+    url = url_of(role)
+    with own_databases(role) as own:
         template = own.create("building")
         own.freeze(template)
         template = own.finish_template(template, fingerprint="s", manifest="{}")
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
-        used = arena("sweep", "--all", "--database", URL)
+        used = arena("sweep", "--all", "--database", url)
         assert f"left     {template}: a living run uses it" in used
         assert f"removed  kept {kept}" in used
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
-    told = arena("list", "--database", URL)
+    told = arena("list", "--database", url)
     assert template in told
     assert told.index(kept) < told.index("tests/test_shop.py::test_red")
-    assert {one["what"] for one in listed(URL).values()} == {"template", "kept"}
-    assert arena("sweep", "--database", URL) == "Nothing to remove.\n"
-    told = arena("sweep", "--all", "--database", URL)
+    found = listed(url)
+    assert (found[template]["what"], found[kept]["what"]) == ("template", "kept")
+    assert template not in arena("sweep", "--database", url)
+    told = arena("sweep", "--all", "--database", url)
     assert f"removed  template {template}" in told
     assert f"removed  kept {kept}" in told
-    assert "3 removed, " in told
-    assert there(template, kept, registry) == set()
-
-
-def test_a_foreign_database_of_the_registrys_name_is_nobodys_pitfall_138(
-    arena: Callable[..., str], listed: Any, registry: str
-) -> None:
-    """Without arena's comment it is somebody else's, whatever it is called."""
-    with closing(open_control(SERVER)) as control:
-        control.run(f"CREATE DATABASE {registry}")
-        try:
-            assert listed(URL) == {}
-            assert arena("sweep", "--all", "--database", URL) == "Nothing to remove.\n"
-            assert there(registry) == {registry}
-        finally:
-            control.run(f"DROP DATABASE {registry}")
+    assert there(template, kept) == set()
 
 
 @pytest.mark.slow
@@ -600,7 +569,7 @@ def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
     folder, name = cluster.folder, cluster.folder.path.name
     try:
         with closing(cluster):
-            with closing(ServerRegistry(cluster.address, registry=registry_name())) as own:
+            with closing(ServerRegistry(cluster.address)) as own:
                 kept = own.keep(own.create("live"), "test_it")
                 there = listed("own")
                 assert there[name]["state"] == "in use"

@@ -21,7 +21,7 @@ from tests.journal.alterations import (
     SCHEMA,
 )
 from tests.journal.world import DONE, NOTHING, database, schema_of_journal
-from tests.servers.postgresql import address, connect, own_registry, run
+from tests.servers.postgresql import address, connect, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -235,10 +235,8 @@ def fresh() -> Iterator[ServerRegistry]:
     """A run of a login that may make databases, and no more."""
     run(f"CREATE ROLE {FRESH} LOGIN CREATEDB")
     try:
-        with own_registry() as registry:
-            own = ServerRegistry(replace(address(), user=FRESH), registry=registry)
-            with closing(own):
-                yield own
+        with closing(ServerRegistry(replace(address(), user=FRESH))) as own:
+            yield own
     finally:
         run(f"DROP ROLE {FRESH}")
 

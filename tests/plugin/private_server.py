@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._values import Address
 from tests.servers.waiting import end_cluster, until
@@ -83,24 +82,16 @@ class PrivateServer:
 
     def of_runs(self) -> list[str]:
         """Return the databases that no run may leave, if it is not killed."""
-        return self.names(but=("template_", "registry"))
-
-    def rows_of_runs(self) -> list[tuple[Any, ...]]:
-        """Return what the registry says of runs and of databases that are theirs."""
-        return self.rows(
-            "SELECT id::text, project FROM arena.run UNION ALL "
-            "SELECT name, kind FROM arena.database WHERE kind <> 'template'",
-            REGISTRY,
-        )
+        return self.names(but=("template_",))
 
     def is_clean(self) -> bool:
-        """Whether nothing is there but templates, and a registry without runs."""
-        return not self.of_runs() and not self.rows_of_runs()
+        """Whether nothing is there but templates."""
+        return not self.of_runs()
 
     def check_clean(self, text: object = "") -> None:
         """Assert that it is."""
-        left = self.of_runs(), self.rows_of_runs()
-        assert left == ([], []), f"{left}\n{text}"
+        left = self.of_runs()
+        assert left == [], f"{left}\n{text}"
 
     def files(self) -> list[str]:
         """What stays where servers were started; whoever waits for a lock has to find it."""
@@ -136,7 +127,7 @@ class PrivateServer:
 
 
 _OTHERS = (
-    f"SELECT pid FROM pg_stat_activity WHERE datname = '{REGISTRY}' "
+    "SELECT pid FROM pg_stat_activity WHERE application_name ^@ 'pytest-arena ' "
     "OR query ~ '^(CREATE|ALTER|DROP) DATABASE'"
 )
 

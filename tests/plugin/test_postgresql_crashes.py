@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.registry import REGISTRY
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 from tests.servers.waiting import lives, server_pid, until
 
@@ -32,7 +31,6 @@ import signal
 import threading
 from pathlib import Path
 from pytest_arena._postgresql._control import Control
-from pytest_arena._postgresql.registry import _connection
 
 PLACES = os.environ.get("PLACES", "").split()
 STATEMENT, MOMENT = os.environ.get("STATEMENT", ""), os.environ.get("MOMENT", "")
@@ -57,9 +55,6 @@ def execute(self, sql, *, fetch, say=Control._execute):
             os.kill(os.getpid(), signal.SIGKILL)
     return say(self, sql, fetch=fetch)
 
-
-if "IMPATIENT" in os.environ:
-    _connection._RESTART_SECONDS = 0.5
 
 Control.sent = threading.Event()  # never set: a moment for what was said to arrive
 Control._execute = execute
@@ -281,22 +276,6 @@ def test_killed_at_random_pitfall_063(project: Project, isolation: str) -> None:
     project.is_green_next()
 
 
-@pytest.mark.slow
-def test_a_registry_in_the_making_pitfall_074(example: Example, own_server: PrivateServer) -> None:
-    """The first run of all on a server dies before there is a registry, or while it gets tables."""
-    project = Project(example, own_server)
-    for statement in (f'CREATE DATABASE "{REGISTRY}"', "DO .layout", "\\s*WITH turn AS"):
-        for moment in ("before", "during", "after"):
-            assert is_killed(project.killed_at(statement, moment)), (statement, moment)
-            own_server.wait_until_forgotten()
-            own_server.arena("sweep", "--all", "--yes")
-            assert own_server.files() == [], (statement, moment)
-    for moment in ("before", "during", "after"):  # the next one finds it half made
-        assert is_killed(project.killed_at("DO .layout", moment)), moment
-        project.is_green_next()
-        own_server.arena("sweep", "--all", "--yes")
-
-
 # Ctrl-C and SIGTERM
 
 
@@ -503,7 +482,7 @@ def test_the_server_crashes_in_the_middle_pitfall_071(
         run = killing(project, control.pid).expect(1, passed=4, failed=1)
     run.says("connection was closed").never_says("Exception ignored")
     # What was struck from the registry some milliseconds before the crash may be there again.
-    assert own_server.of_runs() == [], own_server.rows_of_runs()
+    assert own_server.of_runs() == []
     project.is_green_next()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -27,6 +28,8 @@ __all__ = [
     "address",
     "connect",
     "create_database",
+    "database_names",
+    "login",
     "names_on_server",
     "own_databases",
     "own_registry",
@@ -88,31 +91,39 @@ def names_on_server(*, beginning: str = "arena_") -> set[str]:
 
 @contextmanager
 def own_registry() -> Iterator[str]:
-    """Return the name of a registry that nobody else uses; all that is in it is dropped."""
+    """Return a superuser that nobody else is; all of arena's databases that are its are dropped."""
+    name = f"arena_test_{secrets.token_hex(6)}"
     try:
-        rows("SELECT 1")
+        run(f"CREATE ROLE {name} SUPERUSER LOGIN")
     except ControlFailure as error:
         pytest.fail(f"no PostgreSQL at {address().server}, see TESTS_POSTGRESQL: {error}")
-    name = f"arena_test_{secrets.token_hex(6)}"
     try:
         yield name
     finally:
-        _drop(name)
-
-
-def _drop(registry: str) -> None:
-    with suppress(ControlFailure):
-        for (name,) in rows("SELECT name::text FROM arena.database", registry):
+        found = rows(
+            f"SELECT datname::text FROM pg_database WHERE pg_get_userbyid(datdba) = {literal(name)}"
+        )
+        for (database,) in found:
             with suppress(ControlFailure):
-                run(f"ALTER DATABASE {identifier(str(name))} WITH IS_TEMPLATE false")
-                run(f"DROP DATABASE {identifier(str(name))} WITH (FORCE)")
-    run(f"DROP DATABASE IF EXISTS {identifier(registry)} WITH (FORCE)")
+                run(f"ALTER DATABASE {identifier(str(database))} WITH IS_TEMPLATE false")
+                run(f"DROP DATABASE {identifier(str(database))} WITH (FORCE)")
+        run(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+def login(role: str) -> Address:
+    """Return how this role logs in there."""
+    return replace(address(), user=role)
+
+
+def database_names(own: ServerRegistry) -> set[str]:
+    """Return the databases of the registry's own login."""
+    return {one.name for one in own.listed() if not one.role}
 
 
 @contextmanager
 def own_databases(registry: str, *, project: str = "shop") -> Iterator[ServerRegistry]:
     """A run on this server."""
-    own = ServerRegistry(address(), project=project, registry=registry)
+    own = ServerRegistry(login(registry), project=project)
     try:
         yield own
     finally:

@@ -15,7 +15,7 @@ from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._postgresql.servers._programs import folders, read_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
-from tests.template.server_project import REGISTRY, ServerProject
+from tests.template.server_project import ServerProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 @pytest.fixture
 def on_server(project: Project, server: Address) -> Iterator[ServerProject]:
     """The same one, with its templates on a server."""
-    own = ServerRegistry(server, project=str(project.root), registry=REGISTRY)
+    own = ServerRegistry(server, project=str(project.root))
     on_server = ServerProject(project.root, project.cache, own=own, home=project.home)
     yield on_server
     on_server.forget()

@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import BuildTarget
+    from pytest_arena._product._own_databases import OwnDatabase
     from pytest_arena._values import Address
 
-__all__ = ["REGISTRY", "ServerProject"]
-
-# A process of tests and those that it starts have one to themselves.
-REGISTRY = f"arena_tests_{os.getpid()}"
+__all__ = ["ServerProject"]
 
 # What another process does with the same project.
 ENSURE = """
@@ -42,9 +40,9 @@ sys.path.insert(0, sys.argv[1])
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._values import Address
 from tests.template.server_project import ServerProject
-root, registry, host, port, user, schema, seed = sys.argv[2:]
+root, host, port, user, schema, seed = sys.argv[2:]
 address = Address("postgresql", host, int(port), user, "postgres")
-own = ServerRegistry(address, project=root, registry=registry)
+own = ServerRegistry(address, project=root)
 print("ready", flush=True)
 sys.stdin.readline()
 print(ServerProject(Path(root), Path("."), schema, seed, own=own).ensure())
@@ -125,11 +123,19 @@ class ServerProject(Project):
 
     def databases(self) -> list[str]:
         """Those that stand on the server because of this project."""
-        return [one.name for one in self.own.listed() if one.project == self.name]
+        return [one.name for one in self.own.listed() if self._is_its(one)]
 
     def kinds(self) -> set[str]:
         """What they are."""
-        return {one.kind for one in self.own.listed() if one.project == self.name}
+        return {one.kind for one in self.own.listed() if self._is_its(one)}
+
+    def dead(self) -> list[str]:
+        """What dead builds have left on the server."""
+        found = self.own.listed()
+        return [one.name for one in found if one.kind == "building" and not one.is_in_use]
+
+    def _is_its(self, one: OwnDatabase) -> bool:
+        return one.thing().project == self.name
 
     @property
     def name(self) -> str:
@@ -141,7 +147,7 @@ class ServerProject(Project):
         address = self.own.address_of("postgres")
         words = [address.host, str(address.port), address.user, self.schema, self.seed]
         process = subprocess.Popen(
-            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name, REGISTRY, *words],
+            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name, *words],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
             stdin=subprocess.PIPE,

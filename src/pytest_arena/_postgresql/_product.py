@@ -57,13 +57,11 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         return registry
 
     def _open_registry(self, server: Server) -> ServerRegistry:
-        note = self._core.ledger.note
         if server.is_named:
-            return NamedServer(server, self._config, note)
+            return NamedServer(server, self._config, self._core.ledger.note)
         return ServerRegistry(
             server.address,
             project=self._project(),
-            note=note,
             lock_timeout=self._config.lock_timeout,
         )
 

@@ -13,7 +13,7 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._postgresql._templates import derived
-from pytest_arena._postgresql.registry._registry_run import TURNS
+from pytest_arena._postgresql.registry import TURNS
 from pytest_arena._values import PAST_POLICIES, Address, ServerLogin
 from pytest_arena.errors import ConfigError
 

@@ -13,9 +13,8 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql._scripts import run_script
-from pytest_arena._postgresql.registry import ServerRegistry, is_of_run
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._product import (
-    OF_RUN,
     BuildTarget,
     Manifest,
     ScriptError,
@@ -167,7 +166,6 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
             fingerprint=fingerprint,
             manifest=manifest.text(),
             title=manifest.title,
-            is_of_run=fingerprint.startswith(OF_RUN),
         )
 
     def advice(self, error: BaseException) -> str:
@@ -207,7 +205,6 @@ def derived(
                 fingerprint=fingerprint,
                 manifest=manifest,
                 title=fingerprint,
-                is_of_run=is_of_run(template or ""),
             )
         except BaseException:
             registry.drop_later(name)

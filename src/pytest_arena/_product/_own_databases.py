@@ -28,7 +28,7 @@ from pytest_arena._product._databases_command import SweepResult, Thing
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 KEPT_STAY = 20
 TEMPLATES_STAY = 2  # of one project and title, those that were used last
@@ -235,7 +235,7 @@ def _stays(database: OwnDatabase, others: Sequence[OwnDatabase], now: float) -> 
 
 def sweep_results(
     before: Sequence[OwnDatabase],
-    dropped: Sequence[str],
+    dropped: Collection[str],
     reasons: dict[str, str],
     *,
     everything: bool,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_arena._product import RequestedDatabase
+from pytest_arena._product._own_databases import owner_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -77,7 +78,7 @@ _OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{8,16}")
 
 def is_own_name(database: str) -> bool:
     """Return whether a database of this name belongs to pytest-arena."""
-    return _OWN_NAME.fullmatch(database) is not None
+    return bool(_OWN_NAME.fullmatch(database) or owner_of(database))
 
 
 def is_here(host: str) -> bool:

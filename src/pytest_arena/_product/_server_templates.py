@@ -15,18 +15,22 @@ from pytest_arena._product._control_lines import ServerFailure
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import BuildTarget
     from pytest_arena._product._control_lines import ServerControlLine
-    from pytest_arena._product._databases_command import RegistryRow
+    from pytest_arena._product._databases_command import Thing
     from pytest_arena._values import Address
 
 # Longer than a build takes. The lock of a dead process ends at once.
 _LOCK_SECONDS = 600
+
+
+class _Listed(Protocol):
+    def thing(self) -> Thing: ...
 
 
 class TemplateRegistry(Protocol):
@@ -54,8 +58,8 @@ class TemplateRegistry(Protocol):
     def lock(self, fingerprint: str, *, seconds: int) -> AbstractContextManager[None]:
         """Hold the lock of a fingerprint. Raise TimeoutError after so many seconds."""
 
-    def listed(self) -> list[RegistryRow]:
-        """Return the registry's rows, the oldest database first."""
+    def listed(self) -> Sequence[_Listed]:
+        """Return pytest-arena's databases on the server."""
 
 
 RegistryT = TypeVar("RegistryT", bound=TemplateRegistry)
@@ -175,9 +179,9 @@ class ServerTemplates(Generic[RegistryT]):
 
     def _waited_too_long(self) -> TemplateError:
         builders = {
-            f"process {row.pid} on {row.host}, {row.project}"
-            for row in self.registry.listed()
-            if row.kind == "building" and row.alive
+            f"process {thing.pid} on {thing.host}, {thing.project}"
+            for thing in (row.thing() for row in self.registry.listed())
+            if thing.what == "building" and thing.state == "alive"
         }
         return TemplateError(
             f"another process has been building a template for {_LOCK_SECONDS} s",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql.commands._postgresql_databases import PostgreSQLDatabases
-from pytest_arena._postgresql.registry import REGISTRY
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
 from pytest_arena._product.servers import Unavailable
@@ -32,7 +31,7 @@ def place_kinds(
         from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not for Windows
         from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - not for Windows
 
-        databases_on = partial(PostgreSQLDatabases, shown="", registry=REGISTRY)
+        databases_on = partial(PostgreSQLDatabases, shown="")
         kinds.append(
             PrivateServerPlaces(CLUSTERS, config.cache, databases=databases_on)
         )
@@ -54,4 +53,4 @@ def _server(config: Config) -> list[PlaceKind]:
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
-    return [PostgreSQLDatabases(server.address, server.shown, registry=REGISTRY)]
+    return [PostgreSQLDatabases(server.address, server.shown)]

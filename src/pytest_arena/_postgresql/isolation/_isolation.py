@@ -20,7 +20,6 @@ from pytest_arena._postgresql.isolation._rolled_back import (
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
 from pytest_arena._postgresql.journal._journal_templates import Unjournaled
 from pytest_arena._postgresql.journal._server import Look
-from pytest_arena._postgresql.registry import new_name
 from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing
 from pytest_arena.errors import ArenaError, IsolationError, impossible
@@ -408,7 +407,7 @@ class ServerIsolation:
                     self.generation += 1
                     return live.keep(live.make_copy(), title)
             live.check_replaceable(self._stack)
-        return live.keep_later(new_name("kept"), title)
+        return live.keep_later(self._registry.names.new("kept"), title)
 
     def close(self) -> None:
         """Drop all databases and snapshots of this isolation, in the background."""

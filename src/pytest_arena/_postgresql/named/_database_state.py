@@ -46,7 +46,7 @@ class DatabaseState:
         """Why tests do not run in the database, "" if they may."""
         if self.name in NAMES_NO_TEST_DATABASE or self.is_template:
             return "new databases are copied from it, or tools connect to it"
-        if is_own_name(self.name) or self.name.startswith("arena_registry"):
+        if is_own_name(self.name):
             return "it belongs to pytest-arena"
         if not self.is_empty and not _FOR_TESTS.search(self.name):
             return "it is not empty, and its name does not have the word test"

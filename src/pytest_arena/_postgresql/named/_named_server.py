@@ -18,9 +18,8 @@ from pytest_arena._postgresql._control import (
 from pytest_arena._postgresql.isolation._rolled_back import open_proxy
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
 from pytest_arena._postgresql.named._database_state import read_state
-from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql.registry import TURNS, ServerRegistry
 from pytest_arena._postgresql.registry._connection import Writes
-from pytest_arena._postgresql.registry._registry_run import TURNS
 from pytest_arena._postgresql.rollback._backend import RESTORING, SEQUENCES
 from pytest_arena.errors import (
     ArenaError,

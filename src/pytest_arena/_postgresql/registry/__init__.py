@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-import secrets
+import re
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,103 +21,147 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._postgresql.registry import _registry_errors as messages
-from pytest_arena._postgresql.registry._connection import run_concurrently
-from pytest_arena._postgresql.registry._registry_run import (
-    LIVING,
-    REGISTRY,
-    RUNS,
-    TURNS,
-    DroppedRow,
-    RegistryRun,
-    state_of_registry,
-)
+from pytest_arena._postgresql.registry._connection import Writes, run_concurrently
 from pytest_arena._process import interrupted, seconds, until
+from pytest_arena._product import OF_RUN
 from pytest_arena._product._background import Background
-from pytest_arena._product._databases_command import RegistryRow
-from pytest_arena._product._server_databases import RegistryContent
+from pytest_arena._product._own_databases import (
+    Label,
+    Names,
+    OwnDatabase,
+    Process,
+    owner_of,
+    read_label,
+    read_process,
+    this_process,
+    unused,
+)
 from pytest_arena._product._server_errors import server_is_down, template_is_gone
+from pytest_arena._product._server_templates import now
+from pytest_arena._values import digest
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
 
+    from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
-__all__ = [
-    "REGISTRY",
-    "ServerRegistry",
-    "look",
-    "new_name",
-]
+__all__ = ["ServerRegistry", "look"]
 
-KEPT_STAY = 20
-TEMPLATE_DAYS = 14
-TEMPLATES_STAY = 2
+# The first numbers of advisory locks. A process holds (session, process).
+_USES = 7_264_001  # templates, shared by the processes that copy them
+TURNS = 7_264_002  # builds, and the creation of roles
+_HOME = "postgres"  # the database in which all processes take their locks
+_DAY = 86400.0
 _END_SECONDS = 10.0
 # So many databases are dropped at the same time, each over its connection. Each drop waits for a
 # checkpoint of the server. Concurrent drops wait for the same checkpoint.
 _CONCURRENT_DROPS = 8
-_MOST_WAITING = (
-    8  # databases and batches that wait for their drop, before a caller waits, too
-)
+# Databases and batches that wait for their drop, before a caller waits, too.
+_MOST_WAITING = 8
 _LEAVE_SECONDS = 5.0
 _HURRIED_SECONDS = 3.0
+_WITH_STRATEGY = 150000  # server versions
+_WITH_METHOD = 180000
+# FILE_COPY is faster: 147 ms for 227 MB on tmpfs, and WAL_LOG takes 1,416 ms. But with fsync
+# FILE_COPY costs a checkpoint, so WAL_LOG is faster for small databases.
+_SMALL_BYTES = 16 * 1024 * 1024
 
-_LISTED = f"""
-WITH living AS MATERIALIZED ({LIVING})
-SELECT d.name::text, d.kind, d.project, coalesce(r.host, ''), coalesce(r.pid, 0),
-    coalesce(d.run IN (SELECT * FROM living), false), d.created, d.used,
-    CASE WHEN has_database_privilege(b.oid, 'CONNECT') THEN pg_database_size(b.oid) END,
-    d.owner::text, coalesce(d.title, '')
-FROM arena.database d LEFT JOIN arena.run r ON r.id = d.run
-LEFT JOIN pg_database b ON b.datname = d.name ORDER BY d.created, d.name
+# With these settings no statement hangs, and the server detects a client that died silently.
+_SESSION = (
+    "SET lock_timeout = '10s'; SET statement_timeout = '10min'; SET search_path = pg_catalog; "
+    "SET idle_in_transaction_session_timeout = '1min'; SET synchronous_commit = off; "
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; "
+    "SET tcp_keepalives_count = 3"
+)
+_LISTED = """
+SELECT datname::text, shobj_description(oid, 'pg_database'),
+    coalesce(nullif(pg_get_userbyid(datdba), current_user)::text, ''),
+    CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END
+FROM pg_database WHERE datname ^@ 'arena_' ORDER BY datname
 """
-_DELETE_DEAD_RUNS = f"""
-WITH dead AS (DELETE FROM arena.run r WHERE owner = current_user AND id NOT IN ({LIVING})
-    AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id) RETURNING id)
-DELETE FROM arena.use USING dead WHERE run = dead.id
+_LOCKS = """
+SELECT classid::bigint, objid::bigint, coalesce(application_name, '')
+FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 """
 
 
-def look(address: Address, *, registry: str = REGISTRY) -> RegistryContent:
-    """Read the registry of a server, without changing it.
+def look(address: Address) -> list[OwnDatabase]:
+    """Return pytest-arena's databases on a server, without changing it.
 
     Raises:
         ServerError: no server answers, or it refuses.
     """
-    registries = (
-        "SELECT datname::text FROM pg_database "
-        f"WHERE datname ^@ 'arena_registry' OR datname = {literal(registry)}"
-    )
     try:
-        with closing(open_control(address)) as control:
-            names = {name for (name,) in control.rows(registries)}
-        others = tuple(sorted(names - {registry}))
-        if registry not in names:
-            return RegistryContent(others=others)
-        with closing(open_control(replace(address, database=registry))) as control:
-            if state_of_registry(control) != "made":
-                # Another owner has a database of that name, or another run is creating it.
-                return RegistryContent(others=others)
-            [(size,)] = control.rows("SELECT pg_database_size(current_database())")
-            rows = tuple(RegistryRow(*row) for row in control.rows(_LISTED))
-            return RegistryContent(
-                databases=rows, is_found=True, bytes=size, others=others
-            )
+        with closing(_open(address)) as control:
+            return _listed(control)
     except ControlFailure as error:
         raise messages.failed(
             "pytest-arena's databases cannot be listed", error, address
         ) from error
 
 
+def _open(address: Address) -> Control:
+    """Connect to the database in which all processes take their locks."""
+    try:
+        return open_control(replace(address, database=_HOME))
+    except ControlFailure as error:
+        if error.is_down or error.is_crowded:
+            raise
+        # Some servers have no such database, or do not let the role in.
+        return open_control(address)
+
+
+def _listed(control: Control | ControlLine) -> list[OwnDatabase]:
+    locks = {(first, second): text for first, second, text in control.rows(_LOCKS)}
+    sessions = {first for first, _ in locks}
+    databases = []
+    for name, comment, role, size in control.rows(_LISTED):
+        owner = owner_of(name)
+        if owner is None:
+            continue
+        process = Process()
+        is_in_use = (_USES, _number(name)) in locks
+        if owner.process and owner.kind != "kept":
+            text = locks.get((int(owner.session, 16), int(owner.process, 16)))
+            is_in_use = text is not None
+            process = read_process(text or "")
+        elif owner.kind == "seeded":
+            is_in_use = int(owner.session, 16) in sessions
+        database = OwnDatabase(
+            name=name,
+            label=read_label(comment),
+            is_in_use=is_in_use,
+            process=process,
+            role=f"the role {role}" if role else "",
+            bytes=size,
+        )
+        databases.append(database)
+    return databases
+
+
+def _number(name: str) -> int:
+    """Return the second number of the lock for a template or a build."""
+    return int(digest(name)[:8], 16)
+
+
+def _lock(first: int, second: int) -> str:
+    """Write two numbers of an advisory lock. They are signed there, and not in ``pg_locks``."""
+    signed = [
+        number - 2**32 if number >= 2**31 else number for number in (first, second)
+    ]
+    return f"({signed[0]}, {signed[1]})"
+
+
 class ServerRegistry:
     """The databases on a server that pytest-arena has created and may drop.
 
-    A small database, ``arena_registry_…``, has a row for each. pytest-arena commits the row before
-    it creates the database, and deletes the row after the drop. It never drops a database without a
-    row, with a row of another role, or with another owner. A run is alive while its control
-    connection holds its advisory lock in the registry.
+    Their names say to whom they belong (``_own_databases``). A process is alive while its control
+    connection holds its advisory lock. pytest-arena drops only databases with such a name that its
+    login owns.
 
     Two threads have a connection each. One makes copies ahead, the other drops and sweeps. A forked
     child may only read.
@@ -127,37 +171,69 @@ class ServerRegistry:
     """
 
     def __init__(
-        self,
-        address: Address,
-        *,
-        project: str = "",
-        registry: str = REGISTRY,
-        note: Callable[[str], None] = lambda _: None,
-        lock_timeout: float = 0.0,
+        self, address: Address, *, project: str = "", lock_timeout: float = 0.0
     ) -> None:
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
         self._address = address
+        self._project = project
         self._process = os.getpid()
-        self._run = RegistryRun(address, project, registry, note)
-        self.control = self._run.control  # for short statements of any thread
-        self.writes = self._run.writes
-        self.left: list[
-            str
-        ] = []  # the databases that the last sweep did not drop, and why
+        self.names = Names()
+        self.writes = Writes()
+        self.databases: set[str] = set()  # of this process
+        # The databases that the last sweep did not drop, and why.
+        self.left: dict[str, str] = {}
+        self._labels: dict[str, Label] = {}
+        self._used: set[str] = set()
+        # For each source, the strategy of a copy, and the statement for the copy's settings.
+        self._copy_plans: dict[str, tuple[str, str | None]] = {}
+        self._server_version = 0  # until it is connected
+        self._clone_failed = False
         self._is_closed = False
-        self._creating_control = ControlLine(self._run.connect)
-        self._dropping_control = ControlLine(self._run.connect)
+        self.control = ControlLine(self._connect_as_process, patience=address.patience)
+        self._creating_control = ControlLine(self._connect)
+        self._dropping_control = ControlLine(self._connect)
         self._creating_thread = Background(at_end=self._creating_control.close)
         self._dropping_thread = Background(at_end=self._dropping_control.close)
         self._to_drop: list[str] = []
-        self._uses_of_run = False  # whether it uses a template that ends with its run
         with self.reporting("pytest-arena's databases cannot be created"):
-            if self.control.rows(_select_dead(self._run.number)):
+            if unused(_listed(self.control), now()):
                 self._dropping_thread.do(partial(self._sweep, self._dropping_control))
 
     def address_of(self, name: str = "") -> Address:
-        """Return the address of a database. Without a name, return the registry's address."""
-        return replace(self._address, database=name or self._run.name)
+        """Return the address of a database, without a name the one that the option names."""
+        return replace(self._address, database=name or self._address.database)
+
+    # Connect
+
+    def _connect(self) -> Control:
+        control = _open(self._address)
+        try:
+            control.run(_SESSION)
+            [(self._server_version,)] = control.rows(
+                "SELECT current_setting('server_version_num')::int"
+            )
+            if self._may_copy_by_clone():
+                control.run("SET file_copy_method = clone")
+        except BaseException:
+            control.close()
+            raise
+        return control
+
+    def _connect_as_process(self) -> Control:
+        """Connect, and take the locks of this process, also again after a lost connection."""
+        control = self._connect()
+        if self._process != os.getpid():
+            return control  # a forked child only reads
+        own = int(self.names.session, 16), int(self.names.process, 16)
+        who = this_process(self._project).text()
+        locks = [f"SELECT pg_advisory_lock{_lock(*own)}"]
+        locks += [_use(name) for name in self._used]
+        try:
+            control.run(f"SET application_name = {literal(who)}; {'; '.join(locks)}")
+        except BaseException:
+            control.close()
+            raise
+        return control
 
     # Create
 
@@ -176,18 +252,70 @@ class ServerRegistry:
         return self._creating_thread.do(job)
 
     def _create(self, kind: str, template: str | None, control: ControlLine) -> str:
-        name = new_name(kind)
-        with self.reporting(
-            f"no copy of {template}" if template else "no new database"
-        ):
+        name = self.names.new(kind)
+        what = f"no copy of {template}" if template else "no new database"
+        self.databases.add(name)
+        with self.reporting(what):
             try:
-                self._run.make(name, kind, template, control)
+                self.control.opened()  # the process holds its lock
+                self._make(name, template, control)
             except ControlFailure as error:
                 self.drop_later(name)
                 if template and error.sqlstate == "3D000":
                     raise template_is_gone(template) from error
                 raise
         return name
+
+    def _make(self, name: str, template: str | None, control: ControlLine) -> None:
+        source = template or "template0"
+        if source not in self._copy_plans:
+            [(size, is_synced, settings)] = control.rows(clone_sql.source(source))
+            strategy = ""
+            if self._server_version >= _WITH_STRATEGY:
+                by_log = is_synced and size < _SMALL_BYTES
+                strategy = "STRATEGY WAL_LOG" if by_log else "STRATEGY FILE_COPY"
+            self._copy_plans[source] = strategy, settings
+        strategy, settings = self._copy_plans[source]
+        statement = f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(source)} {strategy}"
+        if template is None:
+            try:
+                self._copy(f"{statement} ENCODING 'UTF8'", control)
+            except ControlFailure as error:
+                if error.sqlstate != "22023":
+                    raise
+                self._copy(statement, control)  # the locale needs another encoding
+            return
+        self._copy(statement, control)
+        if settings:
+            with self.writes.count():
+                control.run(settings.replace(clone_sql.COPY, identifier(name)))
+
+    def _copy(self, statement: str, control: ControlLine) -> None:
+        try:
+            self._write(statement, control, done="42P04")
+        except ControlFailure as error:
+            if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
+                raise
+            # This file system cannot share blocks.
+            self._clone_failed = True
+            control.run("SET file_copy_method = copy")
+            self._write(statement, control, done="42P04")
+
+    def _write(self, statement: str, control: ControlLine, *, done: str) -> None:
+        """Create or drop a database.
+
+        ``done`` is the SQLSTATE if the statement has already taken effect. Names are unique, so
+        this happens only if the connection was lost during the statement.
+        """
+        try:
+            with self.writes.count():
+                control.run(statement)
+        except ControlFailure as error:
+            if error.sqlstate != done:
+                raise
+
+    def _may_copy_by_clone(self) -> bool:
+        return self._server_version >= _WITH_METHOD and not self._clone_failed
 
     # Freeze and rename
 
@@ -213,87 +341,91 @@ class ServerRegistry:
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
     def finish_template(
-        self,
-        name: str,
-        *,
-        fingerprint: str,
-        manifest: str,
-        title: str = "",
-        is_of_run: bool = False,
+        self, name: str, *, fingerprint: str, manifest: str, title: str = ""
     ) -> str:
         """Make a frozen database a template, in one transaction. Return its new name.
 
-        Of the templates of one project and title, sweeps keep the two that were used last. A
-        template of a run ends with the last process that uses it.
+        An older template of this fingerprint becomes a database of this process.
         """
-        final = new_name("run" if is_of_run else "template")
-        columns = (
-            f"kind = 'template', shelf = {literal(fingerprint)}, "
-            f"manifest = {literal(manifest)}, title = {literal(title)}"
-        )
+        final = self._template(fingerprint)
+        label = self._label(title, manifest, base=_base_of(fingerprint))
+        older = ""
         with self.reporting(f"{name} cannot be made a template"):
-            self._rename(name, final, "WITH IS_TEMPLATE true", columns)
+            if self._read_label(final) is not None:
+                older = self.names.new("building")
+                self.databases.add(older)
+                self.control.run(
+                    f"ALTER DATABASE {identifier(final)} WITH IS_TEMPLATE false; "
+                    f"ALTER DATABASE {identifier(final)} RENAME TO {identifier(older)}"
+                )
+            self._rename(name, final, "WITH IS_TEMPLATE true", label)
+        self._copy_plans.pop(final, None)
+        if older:
+            self.drop_later(older)
         self.used(final)
         return final
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
-        """Keep a database for inspection, and end its connections. Return its new name.
-
-        The newest twenty kept databases stay. ``called`` is a name by ``new_name``.
-        """
-        final = called or new_name("kept")
+        """Keep a database for inspection, and end its connections. Return its new name."""
+        final = called or self.names.new("kept")
         self.freeze(name)
         with self.reporting(f"{name} cannot be kept"):
-            columns = f"kind = 'kept', title = {literal(title)}"
-            self._rename(name, final, "WITH ALLOW_CONNECTIONS true", columns)
-            # If this run dies before it drops them, the next run drops them.
-            dropped = self.control.rows(
-                f"UPDATE arena.database SET kind = 'condemned', run = {self._run.number} "
-                "WHERE name IN (SELECT name FROM arena.database WHERE kind = 'kept' "
-                f"AND owner = current_user ORDER BY created DESC, name OFFSET {KEPT_STAY}) "
-                "RETURNING name::text"
-            )
-        for (dropped_name,) in dropped:
-            self.drop_later(dropped_name)
+            label = self._label(title)
+            self._rename(name, final, "WITH ALLOW_CONNECTIONS true", label)
+        self._dropping_thread.do(partial(self._sweep, self._dropping_control))
         return final
 
-    def _rename(self, name: str, final: str, option: str, columns: str) -> None:
-        """Rename a frozen database so that it outlives this run, in one transaction."""
+    def _label(self, title: str, manifest: str = "", *, base: str = "") -> Label:
+        moment = now()
+        return Label(self._project, title, moment, moment, manifest, base)
+
+    def _rename(self, name: str, final: str, option: str, label: Label) -> None:
+        """Rename a frozen database so that it outlives this process, in one transaction."""
         with self.writes.count():
             self.control.run(
                 f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
-                f"ALTER DATABASE {identifier(final)} {option}; "
-                f"UPDATE arena.database SET name = {literal(final)}, run = NULL, {columns}, "
-                "created = clock_timestamp(), used = clock_timestamp() "
-                f"WHERE name = {literal(name)} AND owner = current_user"
+                f"ALTER DATABASE {identifier(final)} {option}; {_comment(final, label)}"
             )
-        self._run.databases.pop(name, None)
+        self.databases.discard(name)
+        self._labels[final] = label
+
+    # Templates
+
+    def _template(self, fingerprint: str) -> str:
+        """Return the name of the template with a fingerprint. Each role has its own templates."""
+        base = _base_of(fingerprint)
+        of_base = self._labels[base].created if base in self._labels else ""
+        is_of_run = fingerprint.startswith(OF_RUN) or base.startswith("arena_seeded_")
+        recipe = f"{self._address.user} {fingerprint} {of_base}"
+        return self.names.template(recipe, is_of_run=is_of_run)
+
+    def _read_label(self, name: str) -> Label | None:
+        rows = self.control.rows(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database "
+            f"WHERE datname = {literal(name)} AND datistemplate AND NOT datallowconn"
+        )
+        label = read_label(rows[0][0]) if rows else None
+        if label is not None:
+            self._labels[name] = label
+        return label
 
     def templates(self, fingerprint: str) -> list[tuple[str, str]]:
-        """Return the names and manifests of finished templates, the newest first."""
-        question = (
-            "SELECT d.name::text, d.manifest FROM arena.database d "
-            "JOIN pg_database b ON b.datname = d.name "
-            "WHERE d.kind = 'template' AND d.owner = current_user "
-            f"AND d.shelf = {literal(fingerprint)} AND b.datistemplate AND NOT b.datallowconn "
-            "ORDER BY d.created DESC, d.name"
-        )
+        """Return the name and the manifest of the finished template, if it exists."""
+        name = self._template(fingerprint)
         with self.reporting("the templates cannot be listed"):
-            return [(name, manifest) for name, manifest in self.control.rows(question)]
+            label = self._read_label(name)
+        return [] if label is None else [(name, label.manifest)]
 
     def used(self, name: str) -> None:
-        """Record that this run uses a template, so that no sweep drops it while the run lives."""
-        self._uses_of_run = self._uses_of_run or is_of_run(name)
-        which = f"WHERE name = {literal(name)} AND kind = 'template'"
+        """Record that this process uses a template, so that no sweep drops it meanwhile."""
+        label = self._labels.get(name)
         with self.reporting(f"{name} cannot be used"):
-            # The lock excludes a sweep that condemns the template.
-            self.control.run(
-                f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
-                f"UPDATE arena.database SET used = clock_timestamp() {which} "
-                "AND owner = current_user; INSERT INTO arena.use (template, run) "
-                f"SELECT name, {self._run.number} FROM arena.database {which} "
-                "ON CONFLICT DO NOTHING"
-            )
+            if name not in self._used:
+                self.control.run(_use(name))
+                self._used.add(name)
+            if label is not None and now() - label.used > _DAY:
+                self._labels[name] = replace(label, used=now())
+                self.control.run(_comment(name, self._labels[name]))
 
     @contextmanager
     def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
@@ -303,14 +435,15 @@ class ServerRegistry:
             TimeoutError: another process has not released the lock in time.
         """
         patience = max(1, round(seconds * 1000))
-        take_lock = f"SELECT pg_advisory_lock(hashtextextended({literal(fingerprint)}, {TURNS}))"
         # A separate connection, so that waiting blocks no other statement.
         with self.reporting("no connection for a lock"):
-            control = self._run.connect(patience=self._address.patience)
+            control = self._connect()
         with closing(control):
             try:
                 control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")
-                control.rows(take_lock)
+                control.rows(
+                    f"SELECT pg_advisory_lock{_lock(TURNS, _number(fingerprint))}"
+                )
             except ControlFailure as error:
                 if error.sqlstate != "55P03":
                     raise self.failed("a lock cannot be acquired", error) from error
@@ -319,16 +452,16 @@ class ServerRegistry:
                 ) from error
             yield
 
-    def listed(self) -> list[RegistryRow]:
-        """Return the registry's rows, the oldest database first."""
+    def listed(self) -> list[OwnDatabase]:
+        """Return pytest-arena's databases on the server."""
         with self.reporting("the databases cannot be listed"):
-            return [RegistryRow(*row) for row in self.control.rows(_LISTED)]
+            return _listed(self.control)
 
     # Drop
 
     def drop(self, *names: str) -> None:
         """Drop databases now and end their connections. A later sweep drops what fails here."""
-        self._drop(_is_named(names), self.control)
+        self._drop(names, self.control)
 
     def drop_later(self, name: str) -> None:
         """End a database's connections in the background, and drop it there with other databases.
@@ -342,9 +475,8 @@ class ServerRegistry:
 
     def rest(self, seconds: float = _END_SECONDS) -> bool:
         """Wait until both threads have done their jobs. Return whether they were in time."""
-        has_created = self._creating_thread.wait_for_jobs(
-            seconds
-        )  # its jobs may add a drop
+        # Its jobs may add a drop.
+        has_created = self._creating_thread.wait_for_jobs(seconds)
         self._dropping_thread.do(self._drop_collected)
         return self._dropping_thread.wait_for_jobs(seconds) and has_created
 
@@ -359,125 +491,106 @@ class ServerRegistry:
     def _drop_collected(self) -> None:
         names = self._to_drop
         self._to_drop = []
-        self._drop(_is_named(names), self._dropping_control)
+        self._drop(names, self._dropping_control)
 
-    def _drop(self, which: str, control: ControlLine) -> list[str]:
-        """Drop the databases of this role whose rows ``d`` meet a condition. Return their names.
+    def _drop(self, names: Iterable[str], control: ControlLine) -> list[str]:
+        """Drop databases of this role. Return the names of those that are gone.
 
-        ``left`` gets the other databases, with reasons.
+        ``left`` gets the others, with reasons.
         """
-        rows: list[DroppedRow] = []
-        with suppress(ControlFailure, ArenaError):  # a later run sweeps them
-            dropped = control.rows(
-                "SELECT d.name::text, d.kind, b.oid IS NOT NULL, CASE WHEN d.kind = 'template' "
-                "THEN 'a template, which only its age makes obsolete' "
-                "WHEN pg_get_userbyid(b.datdba) <> current_user "
-                "THEN 'another role has become its owner' ELSE '' END "
-                "FROM arena.database d LEFT JOIN pg_database b ON b.datname = d.name "
-                f"WHERE d.owner = current_user AND {which}"
-            )
-            rows = [DroppedRow(*row) for row in dropped]
-        shares = [rows[start::_CONCURRENT_DROPS] for start in range(_CONCURRENT_DROPS)]
-        if len(rows) > 1:
+        names = list(names)
+        shares = [names[start::_CONCURRENT_DROPS] for start in range(_CONCURRENT_DROPS)]
+        if len(names) > 1:
             jobs = [
                 partial(self._drop_share, share, control) for share in shares if share
             ]
             # RuntimeError: the interpreter is shutting down, and starts no thread.
             with suppress(RuntimeError):
                 return list(chain(*run_concurrently(jobs)))
-        return self._drop_rows(rows, control)
+        return [name for name in names if self._remove(name, control)]
 
-    def _drop_share(
-        self, rows: list[DroppedRow], shared_control: ControlLine
-    ) -> list[str]:
-        with closing(ControlLine(self._run.connect)) as control:
+    def _drop_share(self, names: list[str], shared_control: ControlLine) -> list[str]:
+        with closing(ControlLine(self._connect)) as control:
             # The server may have no free connection.
             with suppress(ControlFailure, ArenaError):
                 control.opened()
-            if control.is_open:
-                return self._drop_rows(rows, control)
-        return self._drop_rows(rows, shared_control)
+            used = control if control.is_open else shared_control
+            return [name for name in names if self._remove(name, used)]
 
-    def _drop_rows(self, rows: list[DroppedRow], control: ControlLine) -> list[str]:
-        dropped = []
-        for row in rows:
-            reason = self._run.remove(row, control)
-            if reason:
-                self.left.append(f"{row.name}: {reason}")
-            else:
-                dropped.append(row.name)
-        return dropped
+    def _remove(self, name: str, control: ControlLine) -> bool:
+        """Drop a database and end its connections. Return whether it is gone."""
+        try:
+            self._remove_now(name, control)
+        except (ControlFailure, ArenaError) as error:
+            self.left[name] = str(error)
+            return False
+        self.databases.discard(name)
+        return True
+
+    def _remove_now(self, name: str, control: ControlLine) -> None:
+        rows = control.rows(
+            "SELECT datistemplate, pg_get_userbyid(datdba) = current_user FROM pg_database "
+            f"WHERE datname = {literal(name)}"
+        )
+        if not rows:
+            return
+        [(is_template, is_ours)] = rows
+        if not is_ours or owner_of(name) is None:
+            raise ControlFailure("another role has become its owner", "42501")
+        lock = _lock(_USES, _number(name))
+        if is_template:
+            # A process that copies it holds this lock.
+            if control.rows(f"SELECT pg_try_advisory_lock{lock}") != [(True,)]:
+                raise ControlFailure("a living run uses it", "55006")
+            control.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
+        drop = f"DROP DATABASE {identifier(name)} WITH (FORCE)"
+        try:
+            self._write(drop, control, done="3D000")
+        except ControlFailure as error:
+            if error.sqlstate != "55006":
+                raise
+            self._end_prepared(name, control)
+            self._write(drop, control, done="3D000")
+        finally:
+            if is_template:
+                control.rows(f"SELECT pg_advisory_unlock{lock}")
+
+    def _end_prepared(self, name: str, control: ControlLine) -> None:
+        """Roll back prepared transactions, which prevent a drop and have no session."""
+        control.run(clone_sql.allow_connections(name, allowed=True))
+        with closing(open_control(self.address_of(name))) as inside:
+            for (gid,) in inside.rows(
+                "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+            ):
+                with suppress(ControlFailure):
+                    inside.run(clone_sql.rollback_prepared(gid))
 
     # Sweep
 
     def sweep(self, *, everything: bool = False) -> list[str]:
-        """Drop databases of dead runs, and old templates that no living run uses.
+        """Drop databases of dead processes, and old templates that no living process uses.
 
-        With ``everything``, also drop all templates, kept databases, and the registry if it is then
-        empty. Return the names. ``left`` gets the other databases, with reasons.
+        With ``everything``, also drop all templates and kept databases. Return the names. ``left``
+        gets the other databases, with reasons.
         """
         with self.reporting("databases of dead runs cannot be dropped"):
             return self._sweep(self.control, everything=everything)
 
     def _sweep(self, control: ControlLine, *, everything: bool = False) -> list[str]:
-        own_run = self._run.number
-        rows = control.rows(_select_dead(own_run))
-        self.left = []
-        dead_runs = set()
-        has_old_templates = everything
-        for run, name, role, is_ours in rows:
-            if name and not is_ours:
-                self.left.append(f"{name}: belongs to the role {role}")
-            if run is None:
-                has_old_templates = True
-            elif is_ours and run != own_run:
-                dead_runs.add(run)
+        self.left = {}
         dropped: list[str] = []
         # After the drop of a template, the templates that were derived from it are old, too.
-        while has_old_templates:
-            control.run(_condemn(own_run, everything=everything))
-            condemned = self._drop(
-                f"d.run = {own_run} AND d.kind = 'condemned'", control
-            )
-            dropped += condemned
-            has_old_templates = bool(condemned)
-        for run in sorted(dead_runs):
-            # With the lock of a dead run, only one process cleans up after the run.
-            lock = control.rows(f"SELECT pg_try_advisory_lock({RUNS}, {run})")
-            if lock != [(True,)]:
-                continue
-            try:
-                dropped += self._drop(f"d.run = {run}", control)
-            finally:
-                with suppress(ControlFailure):
-                    control.rows(f"SELECT pg_advisory_unlock({RUNS}, {run})")
-        if rows or everything:
-            control.run(_DELETE_DEAD_RUNS)
-        if everything:
-            self._drop_registry()
-        return dropped
-
-    def _drop_registry(self) -> None:
-        """Drop the registry if it is empty. A later run creates it again."""
-        self.rest()
-        is_alone = (
-            "SELECT NOT EXISTS (SELECT FROM arena.database) "
-            f"AND NOT EXISTS (SELECT FROM arena.run WHERE id <> {self._run.number})"
-        )
-        if self.control.rows(is_alone) == [(True,)]:
-            self._run.end()
-            self._dropping_control.close()
-            self.control.close()
-            drop = f"DROP DATABASE {identifier(self._run.name)}"
-            control = open_control(self._address)
-            # ControlFailure: another run is connected to the registry.
-            with closing(control), suppress(ControlFailure):
-                control.run(drop)
+        while True:
+            old = unused(_listed(control), now(), everything=everything)
+            names = {database.name for database in old} - set(self.left)
+            if not names:
+                return dropped
+            dropped += self._drop(sorted(names), control)
 
     # End
 
     def close(self) -> int:
-        """Drop this run's databases, except templates and kept databases, and end the run.
+        """Drop this process's databases. The last process of a run also drops its templates.
 
         After Ctrl-C this takes at most three seconds. A server with fsync takes seconds for each
         database. Return the number of databases that are left. The next run drops them.
@@ -490,31 +603,27 @@ class ServerRegistry:
         # A thread closes its connection when it ends.
         self._creating_thread.close(patience)
         self._dropping_thread.close(patience)
-        with suppress(ControlFailure, ArenaError):
-            # Without databases and connection, another run may have dropped the registry.
-            if is_in_time and (self._run.databases or self.control.is_open):
-                which = _is_named(self._run.databases)
-                if self._uses_of_run:
-                    number = self._run.number
-                    # Each process deletes its use first, so that the last one finds no use.
-                    self.control.run(f"DELETE FROM arena.use WHERE run = {number}")
-                    self.control.run(_condemn(number, everything=False))
-                    which += f" OR (d.run = {number} AND d.kind = 'condemned')"
-                self._drop(f"({which})", self.control)
-                self._run.end()
-        self.control.close()
-        return len(self._run.databases)
+        has_used = self.control.is_open and any(
+            name.startswith("arena_seeded_") for name in self._used
+        )
+        if is_in_time and self.databases:
+            self._drop([*self.databases], self.control)
+        self.control.close()  # the end of the process for others
+        if is_in_time and has_used:
+            line = closing(ControlLine(self._connect))
+            with suppress(ControlFailure, ArenaError), line as control:
+                self._sweep(control)
+        return len(self.databases)
 
     def _drop_within(self, patience: float) -> bool:
         """Drop this run's databases in the background. Return whether all are dropped in time."""
         end = seconds() + patience
-        # An unfinished copy has a row, and no database yet.
         if not self._creating_thread.close(patience):
             return False
-        self._to_drop += self._run.databases
+        self._to_drop += self.databases
         self._dropping_thread.do(self._drop_collected)
         has_finished = self._dropping_thread.wait_for_jobs(end - seconds())
-        return has_finished and not self._run.databases
+        return has_finished and not self.databases
 
     @contextmanager
     def reporting(self, what: str) -> Iterator[None]:
@@ -531,59 +640,15 @@ class ServerRegistry:
         return messages.failed(what, error, self._address)
 
 
-# The old templates: of a run, not used for long, older than others of the same title, or derived
-# from a dropped template.
-_OLD = f"""(d.name ^@ 'arena_run_'
-    OR d.used < clock_timestamp() - interval '{TEMPLATE_DAYS} days' OR d.name IN (
-    SELECT o.name FROM (
-        SELECT t.name, row_number() OVER (PARTITION BY project, title ORDER BY used DESC) AS place
-        FROM arena.database t WHERE kind = 'template' AND title <> '' AND owner = current_user) o
-    WHERE o.place > {TEMPLATES_STAY}) OR d.title ~ ' arena_template_' AND NOT EXISTS (
-    SELECT FROM arena.database b WHERE b.name = substring(d.title, 'arena_template_[0-9a-f]+$')))"""
+def _base_of(fingerprint: str) -> str:
+    """Return the template from which a template is derived, "" for a template of a recipe."""
+    base = re.search(r"arena_(?:template|seeded)_[0-9a-f_]+\Z", fingerprint)
+    return base[0] if base else ""
 
 
-def _select_dead(run: int) -> str:
-    """Write the query for a sweep: run (NULL for old templates), name, owner, whether it is ours.
-
-    It also returns databases that this run has condemned and could not drop, and runs without
-    databases.
-    """
-    return f"""
-        WITH living AS MATERIALIZED ({LIVING})
-        SELECT d.run, d.name::text, d.owner::text, d.owner = current_user FROM arena.database d
-        WHERE (d.run IS NOT NULL AND d.run NOT IN (SELECT * FROM living))
-        OR (d.kind = 'condemned' AND d.run = {run})
-        OR (d.kind = 'template' AND {_OLD} AND d.owner = current_user AND NOT EXISTS (
-            SELECT FROM arena.use u
-            WHERE u.template = d.name AND u.run IN (SELECT * FROM living)))
-        UNION ALL SELECT r.id, '', r.owner::text, r.owner = current_user FROM arena.run r
-        WHERE r.id NOT IN (SELECT * FROM living)
-        AND NOT EXISTS (SELECT FROM arena.database d WHERE d.run = r.id)
-    """
+def _use(name: str) -> str:
+    return f"SELECT pg_advisory_lock_shared{_lock(_USES, _number(name))}"
 
 
-def _condemn(run: int, *, everything: bool) -> str:
-    """Write the statements that assign templates without a living user to this run for a drop."""
-    which = f"d.kind = 'template' AND {_OLD}"
-    if everything:
-        which = "d.kind IN ('template', 'kept')"
-    return (
-        f"SELECT pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
-        f"UPDATE arena.database d SET kind = 'condemned', run = {run} "
-        f"WHERE {which} AND owner = current_user AND NOT EXISTS "
-        f"(SELECT FROM arena.use u WHERE u.template = d.name AND u.run IN ({LIVING}))"
-    )
-
-
-def _is_named(names: Iterable[str]) -> str:
-    return f"d.name = ANY (ARRAY[{', '.join(map(literal, names))}]::name[])"
-
-
-def is_of_run(template: str) -> bool:
-    """Return whether a template ends with its run."""
-    return template.startswith("arena_run_")
-
-
-def new_name(kind: str) -> str:
-    """Return a new, unique name for a database."""
-    return f"arena_{kind}_{secrets.token_hex(8)}"
+def _comment(name: str, label: Label) -> str:
+    return f"COMMENT ON DATABASE {identifier(name)} IS {literal(label.text())}"

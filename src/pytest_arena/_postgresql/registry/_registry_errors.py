@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 # Statements that a user can paste.
 _GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
-_RENAME = 'ALTER DATABASE "{name}" RENAME TO …;   -- if you can rename it'
 ANOTHER = (
     "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 )
@@ -57,14 +56,4 @@ def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
         why=WHY,
         cause=cause,
         fix=fix.format(role=address.user),
-    )
-
-
-def foreign_registry(address: Address, name: str) -> ServerError:
-    """Return the error for a database that has the registry's name and is not the registry."""
-    return ServerError(
-        f"{address.server}: the database {name!r} is not pytest-arena's",
-        why="pytest-arena records in this database which databases it may drop",
-        cause="it has tables and no comment of pytest-arena, or another role owns it",
-        fix=_RENAME.format(name=name),
     )
