@@ -256,5 +256,5 @@ def test_a_database_is_kept_for_a_look(committing: ServerWorld) -> None:
     assert world.isolation.leave()
     assert rows("SELECT count(*) FROM plain WHERE a = 77", then) == [(1,)]
     assert hand.execute("SELECT count(*) FROM plain WHERE a = 77").fetchone() == (0,)
-    kept = {one.name: one.title for one in world.own.listed() if one.kind == "kept"}
+    kept = {one.name: one.thing().title for one in world.own.listed() if one.kind == "kept"}
     assert kept.items() >= {now: "first", then: "second"}.items()

@@ -223,7 +223,6 @@ def test_killed_at_any_place_pitfall_063(project: Project) -> None:
 
 # Each place in the life of a template, of a clone, and of a run; at the n-th of a kind.
 POINTS = [
-    ("INSERT INTO arena.database", 1),
     ('CREATE DATABASE "arena_building_', 1),
     ('ALTER DATABASE "arena_building_\\w+" WITH ALLOW_CONNECTIONS false', 1),
     ('ALTER DATABASE "arena_building_\\w+" RENAME', 1),
@@ -231,8 +230,6 @@ POINTS = [
     ('CREATE DATABASE "arena_live_', 2),
     ('ALTER DATABASE "arena_live_\\w+" WITH ALLOW_CONNECTIONS false', 1),
     ('DROP DATABASE "arena_live_', 1),
-    ("DELETE FROM arena.database", 1),
-    ("DELETE FROM arena.use", 1),
 ]
 UNDO_POINTS = [
     (r"EXECUTE enter\(", 1),

@@ -541,4 +541,4 @@ def test_killed_at_every_statement_pitfall_074() -> None:
             if not was_killed:
                 break
             check_nothing_is_left(name, names)
-        assert limit > 40
+        assert limit > 25

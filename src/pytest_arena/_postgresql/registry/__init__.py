@@ -603,16 +603,14 @@ class ServerRegistry:
         # A thread closes its connection when it ends.
         self._creating_thread.close(patience)
         self._dropping_thread.close(patience)
-        has_used = self.control.is_open and any(
-            name.startswith("arena_seeded_") for name in self._used
-        )
         if is_in_time and self.databases:
             self._drop([*self.databases], self.control)
-        self.control.close()  # the end of the process for others
-        if is_in_time and has_used:
-            line = closing(ControlLine(self._connect))
-            with suppress(ControlFailure, ArenaError), line as control:
-                self._sweep(control)
+        if is_in_time and self.control.is_open:
+            # This process has ended for others, and for the sweep.
+            with suppress(ControlFailure, ArenaError):
+                self.control.rows("SELECT pg_advisory_unlock_all()")
+                self._sweep(self.control)
+        self.control.close()
         return len(self.databases)
 
     def _drop_within(self, patience: float) -> bool:
