@@ -147,8 +147,6 @@ class Ledger:
     # The first warning of each key.
     _first_warned: dict[object, _Warned] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
-    # Why connections of wider fixtures ended that no engine had opened.
-    ended_connections: list[str] = field(default_factory=list)
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test

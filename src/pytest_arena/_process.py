@@ -124,21 +124,16 @@ def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
         loop.run_until_complete(coroutine)
 
 
-def send_to_spawned(make: Callable[[], list[object]]) -> None:
-    """Send the objects that ``make`` returns to each process that multiprocessing spawns.
-
-    The new process unpickles them before it imports the user's modules. A forked process does not
-    get them.
-    """
+def before_spawn(call: Callable[[], None]) -> None:
+    """Call a function before each spawn of a process by multiprocessing. Not before a fork."""
 
     def change(module: Any) -> None:
         prepare = module.get_preparation_data
 
         @wraps(prepare)
         def get_preparation_data(name: str) -> dict[str, Any]:
-            # multiprocessing pickles the whole dictionary, and ignores unknown names in it.
+            call()
             data: dict[str, Any] = prepare(name)
-            data["pytest_arena"] = [*data.get("pytest_arena", ()), *make()]
             return data
 
         module.get_preparation_data = get_preparation_data

@@ -12,7 +12,7 @@ import pymysql
 
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
-from pytest_arena._mysql.drivers._records import is_in_transaction, note_answer, record_of
+from pytest_arena._mysql._sessions import begin_session, is_in_transaction, note_answer
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._values import ServerLogin
 from tests.isolation.server_world import CountedUsage, Uses
@@ -84,19 +84,16 @@ class Hand:
             self.close()
             self._generation = world.isolation.generation
             self._connection = world.open()
-            record = record_of(self._connection)
-            record.lead_to(world.target(), int(self._connection.thread_id()))
+            self._session = begin_session(self._connection, world.target())
         return self._connection
 
     def execute(self, sql: str) -> Any:
         """Execute one statement, and record it as the guard records an app's statement."""
         connection = self.raw
-        record = record_of(connection)
-        record.sending(None, sql, is_begun=is_in_transaction(connection))
+        self._session.sending(sql, is_begun=is_in_transaction(connection))
         cursor = connection.cursor()
         rows = cursor.execute(sql)
-        record.sent(sql, rows)
-        note_answer(connection, sql)
+        note_answer(connection, sql, rows)
         return cursor
 
     def rollback(self) -> None:

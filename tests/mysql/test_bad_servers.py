@@ -108,7 +108,7 @@ def test_a_login_that_may_create_nothing(bad: Bad) -> None:
     """The next step is the GRANT, and the cause the option."""
     run = bad.shop("poor").run("-q").expect(1, failed=2)
     four_parts(run)
-    run.says("poor", "may not create databases", "pytest.ini:", "GRANT ALL ON `arena")
+    run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
 
 
 def test_a_login_that_may_create_and_not_write(bad: Bad) -> None:
@@ -117,7 +117,7 @@ def test_a_login_that_may_create_and_not_write(bad: Bad) -> None:
     run = bad.shop("poor").run("-q").expect(1, failed=2)
     bad.run("REVOKE CREATE ON `arena\\_%`.* FROM poor@localhost")
     four_parts(run)
-    run.says("INSERT command denied", "has too few rights", "pytest.ini:", "GRANT ALL ON `arena")
+    run.says("INSERT command denied", "has too few rights", "pytest.ini", "GRANT ALL ON `arena")
 
 
 SCRIPT = """
@@ -163,7 +163,7 @@ def test_a_version_that_is_too_old(bad: Bad) -> None:
     """Nothing is created on it."""
     run = bad.shop().run("-q").expect(1, failed=2)
     four_parts(run)
-    run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini:")
+    run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini")
     assert bad.run("SHOW DATABASES LIKE 'arena%'") == []
 
 

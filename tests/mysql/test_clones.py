@@ -373,7 +373,7 @@ def test_the_environment(server: StoryMySQLServer, tmp_path: Path) -> None:
     example.run("-q", env={"DATABASE_URL": url}).expect(passed=2)
 
 
-SPAWNED = """
+FORKED = """
 import multiprocessing
 from app import URL
 
@@ -382,15 +382,6 @@ def work(name):
     from sqlalchemy import create_engine, text
     with create_engine(URL.replace("asyncmy", "pymysql")).begin() as connection:
         connection.execute(text("INSERT INTO item (name) VALUES (:name)"), {"name": name})
-
-
-async def test_a_spawned_process(client):
-    await client.get("/items")
-    process = multiprocessing.get_context("spawn").Process(target=work, args=["spawned"])
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    assert (await client.get("/items")).json() == ["seeded", "spawned"]
 
 
 async def test_a_forked_process(client):
@@ -403,9 +394,9 @@ async def test_a_forked_process(client):
 
 
 @pytest.mark.slow
-def test_processes_of_multiprocessing(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """Their engines reach the test's database, too."""
-    shop(server, tmp_path).with_files(test_spawned=SPAWNED).run("-q").expect(passed=2)
+def test_a_forked_process(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """Its engines reach the test's database, and its rows are undone."""
+    shop(server, tmp_path).with_files(test_forked=FORKED).run("-q").expect(passed=1)
 
 
 RAW = """
@@ -452,50 +443,6 @@ async def test_is_refused(arena):
 def test_connections_without_an_engine(server: StoryMySQLServer, tmp_path: Path) -> None:
     """To the test's database they are admitted, and to the developer's refused."""
     shop(server, tmp_path).with_files(test_raw=RAW).run("-q").expect(passed=3)
-
-
-LOST = """
-import asyncmy
-import pymysql
-from test_raw import arguments
-
-
-async def write(url):
-    connection = await asyncmy.connect(**arguments(url))
-    async with connection.cursor() as cursor:
-        await cursor.execute("INSERT INTO item (name) VALUES ('lost')")
-    await connection.ensure_closed()
-
-
-def test_closed_without_a_commit(arena):
-    connection = pymysql.connect(**arguments(arena.url))
-    connection.cursor().execute("INSERT INTO item (name) VALUES ('lost')")
-    connection.close()
-
-
-async def test_an_async_one(arena):
-    await write(arena.url)
-
-
-def test_left_open(arena):
-    connection = pymysql.connect(**arguments(arena.url))
-    connection.cursor().execute("INSERT INTO item (name) VALUES ('lost')")
-    arena.left = connection
-
-
-async def test_is_undone(client):
-    assert (await client.get("/items")).json() == ["seeded"]
-"""
-
-
-def test_lost_writes_of_connections_without_an_engine(
-    server: StoryMySQLServer, tmp_path: Path
-) -> None:
-    """A connection that is closed, or left, inside of a transaction is named by its line."""
-    example = shop(server, tmp_path).with_files(test_raw=RAW, test_lost=LOST)
-    run = example.run("-q", "test_lost.py")
-    run.says("an open transaction, of a connection that no engine has opened", "test_lost.py:26")
-    run.never_says("locked by")
 
 
 REDIRECTED = """

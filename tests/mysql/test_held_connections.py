@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pymysql
 import pytest
 
-from pytest_arena._mysql.drivers._records import record_of, sessions_inside
+from pytest_arena._mysql._sessions import begin_session, sessions_inside
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._values import Address
 from tests.mysql.shop import shop
@@ -131,9 +131,9 @@ def test_a_fork_does_not_count_the_transactions_of_its_parent(server: StoryMySQL
     address = Address("mysql", login["host"], login["port"], login["user"], login["database"])
     target = ConnectTarget(Key("server", "mysql/shop"), "", (0, 0), address)
     with pymysql.connect(**login, ssl_disabled=True) as connection:
-        record_of(connection).lead_to(target, 7)
+        begin_session(connection, target)
         connection.begin()
-        assert sessions_inside(address.database) == {7}
+        assert sessions_inside(address.database) == {connection.thread_id()}
         child = os.fork()
         if not child:
             number = -1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._mysql.drivers._statements import begins_transaction
 from tests.mysql.shop import shop
 
 if TYPE_CHECKING:
@@ -161,17 +160,6 @@ def test_is_led_inside(test_client):
     assert test_client.get("/items").json() == ["seeded", "raw"]
 
 
-def test_left_open(arena):
-    arena.left = MySQLdb.connect(*arguments(URL))
-    arena.left.cursor().execute("INSERT INTO item (name) VALUES ('lost')")
-
-
-def test_committed_by_the_server(arena):
-    arena.left = MySQLdb.connect(*arguments(URL))
-    arena.left.cursor().execute("INSERT INTO item (name) VALUES ('kept')")
-    arena.left.cursor().execute("ALTER TABLE item ADD COLUMN late INT")
-
-
 def test_is_undone(test_client):
     assert test_client.get("/items").json() == ["seeded"]
 """
@@ -179,28 +167,6 @@ def test_is_undone(test_client):
 
 @pytest.mark.slow
 def test_redirected_connections(example: Example) -> None:
-    """``arena_drivers = redirect`` leads them inside. A transaction that is left open is named."""
+    """``arena_drivers = redirect`` leads them inside."""
     example = example.with_files(test_raw=RAW, test_others=OTHERS)
-    run = example.run("-q", "-oarena_drivers=redirect", "test_others.py")
-    run.says("an open transaction", "test_others.py:17").never_says("test_others.py:23")
-
-
-@pytest.mark.parametrize(
-    "statement, autocommits, is_begun",
-    [
-        ("INSERT INTO t VALUES (1)", False, True),
-        ("SELECT a FROM t", False, True),
-        ("SELECT 1", False, None),
-        ("SET NAMES utf8mb4", False, None),
-        ("INSERT INTO t VALUES (1)", True, None),
-        ("START TRANSACTION", True, True),
-        ("ROLLBACK TO SAVEPOINT a", False, True),
-        ("ROLLBACK", False, False),
-        ("CREATE TABLE t (a INT)", False, False),
-        ("CREATE TEMPORARY TABLE t (a INT)", False, True),
-        ("SET autocommit = 1", True, False),
-    ],
-)
-def test_transactions(statement: str, autocommits: Any, is_begun: Any) -> None:
-    """The driver does not show whether one is open."""
-    assert begins_transaction(statement, autocommits=autocommits) is is_begun
+    example.run("-q", "-oarena_drivers=redirect", "test_others.py").expect(passed=2)

@@ -30,14 +30,6 @@ from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import logical_stack, user_line
 from pytest_arena._owner import Owner, owner_here
-from pytest_arena._product import (
-    ConnectTarget,
-    Database,
-    Isolation,
-    Key,
-    RequestedDatabase,
-    loaded,
-)
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import (
     ArenaError,
@@ -56,7 +48,14 @@ if TYPE_CHECKING:
     from pytest_arena._databases._migrations import Comparison
     from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import BuildTarget, RawWrites
+    from pytest_arena._product import (
+        BuildTarget,
+        ConnectTarget,
+        Database,
+        Isolation,
+        Key,
+        RequestedDatabase,
+    )
     from pytest_arena._values import ServerLogin
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -266,21 +265,10 @@ class Databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
 
-    def before_spawn(self) -> list[object]:
-        """Build the databases of all engines. Return objects that redirect a spawned process."""
-        if self.finished:
-            return []
-        self.before_child(Child(is_fork=True))
-        requested = requested_by_engines(known_engines.find())
-        guards: list[object] = []
-        for name, product in loaded.items():
-            of_product = [
-                database for database in requested if database.product == name
-            ]
-            guard = product.connections.in_spawned(self, of_product)
-            if guard is not None:
-                guards.append(guard)
-        return guards
+    def before_spawn(self) -> None:
+        """Build the databases of all engines before multiprocessing spawns a process."""
+        if not self.finished:
+            self.before_child(Child(is_fork=True))
 
     def _is_exported(self, database: Database) -> bool:
         """Return whether the URL in a variable of ``arena_env`` names the database's file."""
@@ -345,10 +333,6 @@ class Databases:
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
         self._connections.opened_raw(key)
-
-    def lost_raw(self, writes: RawWrites, *, is_collected: bool = False) -> None:
-        """Note writes of a connection without an engine that ends without a commit."""
-        self._connections.lost_raw(writes, is_collected)
 
     def refuse_late(self) -> None:
         """Raise a LateWorkError if the caller works for an owner that is over."""

@@ -42,7 +42,7 @@ from pytest_arena._gate.writes._lost_writes import (
 )
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import is_own
-from pytest_arena._process import send_to_spawned
+from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     UNNAMED,
     Core,
@@ -81,8 +81,8 @@ class Resolver(Core, Protocol):
             RefusedError: its arguments name a database of the app.
         """
 
-    def before_spawn(self) -> list[object]:
-        """Return objects that redirect connections in a process that multiprocessing spawns."""
+    def before_spawn(self) -> None:
+        """Build the databases of all engines before multiprocessing spawns a process."""
 
 
 class Gate:
@@ -416,7 +416,7 @@ def _listen() -> None:
         event.listen(owner, name, _of_last_gate(method))
     watch_removals(lambda: _gates[-1].core)
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
-    send_to_spawned(_before_spawn)
+    before_spawn(_before_spawn)
     for package, product in DRIVERS.items():
         when_imported(package, partial(_watch_driver, product))
 
@@ -463,8 +463,8 @@ def _on_child(name: str, *values: object) -> None:
         _gates[-1].core.before_child(child_of_event(name, values))
 
 
-def _before_spawn() -> list[object]:
-    return _gates[-1].core.before_spawn()
+def _before_spawn() -> None:
+    _gates[-1].core.before_spawn()
 
 
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._gate._pooled import PendingWrites, TableWrite
-    from pytest_arena._product import ConnectTarget, Handle, Key, RawWrites
+    from pytest_arena._product import ConnectTarget, Handle, Key
     from pytest_arena._values import CodeLine
 
     TaskReference = Callable[[], asyncio.Task[object] | None]
@@ -45,10 +45,6 @@ if TYPE_CHECKING:
 _LONGEST_USE = 1.0
 # Seconds that a connecting thread waits for the replacement of a database.
 _LONGEST_REPLACEMENT = 10.0
-
-
-def _ignore(*_: object) -> None:
-    """Do nothing: no gate is installed yet."""
 
 
 class Registry:
@@ -64,9 +60,6 @@ class Registry:
         self.checkouts = 0  # the number of checkouts so far
         # Whether a driver ever opened a connection without an engine.
         self.has_raw = False
-        # Called when such a connection ends without a commit. The arguments are its writes, and
-        # whether the garbage collector ends it.
-        self.lost_raw: Callable[[RawWrites, bool], None] = _ignore
         self.lock = threading.RLock()
         self._connections: weakref.WeakSet[PooledConnection] = weakref.WeakSet()
         self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
@@ -82,10 +75,6 @@ class Registry:
         # The thread that replaces a database. Others wait on the condition.
         self._replacing: int | None = None
         self._condition = threading.Condition(self.lock)
-
-    def report_lost_to(self, lost_raw: Callable[[RawWrites, bool], None]) -> None:
-        """Set the function that is called with writes that no engine has sent."""
-        self.lost_raw = lost_raw
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has."""

@@ -35,6 +35,7 @@ _HARMLESS = {
     "SET USER",
 }
 _GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<place>\S+) TO ")
+_OF_ALL_USERS = re.compile(r" TO `?PUBLIC`?$")  # MariaDB's databases named test
 _OWN_DATABASES = re.compile(r"`arena\\?_[^`]*`\.\S+")
 # To see and to end the sessions of another user.
 _TO_END_SESSIONS = ({"PROCESS"}, {"CONNECTION ADMIN", "CONNECTION_ADMIN", "SUPER"})
@@ -92,6 +93,8 @@ def _reaches_beyond(control: MySQLControl) -> bool:
     """Return whether the login of a connection has rights outside of pytest-arena's databases."""
     for (line,) in control.rows("SHOW GRANTS"):
         grant = _GRANT.match(line)
+        if _OF_ALL_USERS.search(line):
+            continue
         if grant is None:  # a role
             return True
         is_harmless = {*grant["rights"].split(", ")} <= _HARMLESS

@@ -123,7 +123,7 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
             del kwargs[key]
     if charset:
         kwargs.setdefault("charset", charset)
-    write_address(driver, address, kwargs)
+    _write_address(driver, address, kwargs)
     kwargs["user"] = address.user
     kwargs["password"] = address.password
     if address.tls is not None and not keeps_tls:
@@ -156,7 +156,7 @@ def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
     return bool(names) and "ssl_disabled" not in names
 
 
-def write_address(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
+def _write_address(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     """Name the server and the database of an address. Keep the login."""
     # With a socket's file, a driver ignores the host.
     host = "localhost" if address.is_socket else address.host
@@ -173,14 +173,12 @@ def write_address(driver: str, address: Address, kwargs: dict[str, Any]) -> None
         kwargs["unix_socket"] = address.host
 
 
-def redirected_to(kwargs: dict[str, Any]) -> Address | None:
-    """Return the address to which pytest-arena redirected the arguments, or None."""
+def is_redirected(kwargs: dict[str, Any]) -> bool:
+    """Return whether arguments still name the address to which they were redirected."""
     host = kwargs.get("host")
-    return host.address if isinstance(host, RedirectedHost) else None
-
-
-def are_unchanged(kwargs: dict[str, Any], address: Address) -> bool:
-    """Return whether the app has left redirected arguments unchanged."""
+    if not isinstance(host, RedirectedHost):
+        return False
+    address = host.address
     named = _named(kwargs)
     socket = address.host if address.is_socket else ""
     is_same_database = named.get("database") == address.database

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql.drivers import _records as records
-from pytest_arena._mysql.drivers._driver_guard import watch_drivers
+from pytest_arena._mysql._driver_guard import CONNECTIONS, watch_drivers
+from pytest_arena._mysql._sessions import (
+    begin_session,
+    has_written,
+    is_closed,
+    is_in_transaction,
+)
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -18,34 +24,24 @@ from pytest_arena._product import (
     ReadSnapshot,
     RequestedDatabase,
 )
-from pytest_arena._product._raw_connections import (
-    ServerConnections,
-    ServerHandle,
-    driver_connection,
-)
+from pytest_arena._product._raw_guard import EngineConnection, driver_connection
 from pytest_arena._product._server_targets import address_for, is_own_name
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._mysql_isolation import MySQLIsolation
-    from pytest_arena._mysql.drivers._records import MySQLConnection
-    from pytest_arena._product._raw_connections import RawConnection
 
 
 _SESSION_SETTINGS = ("charset", "init_command", "sql_mode")
 
 
-class MySQLConnections(ServerConnections["MySQLConnection"]):
+class MySQLConnections:
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
-
-    product = FACTS.name
-    guard_module = watch_drivers.__module__
-    records = records.RECORDS
 
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
@@ -99,18 +95,16 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         driver = driver_connection(dbapi_connection)
         if facts_of_driver(driver) is not FACTS:
             return None
-        record = records.known_record(driver)
-        admission = record.admission if record is not None else None
-        if admission is not None and admission.address is None:
+        raw = CONNECTIONS.find(driver)
+        if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
         name = _database_of(driver)
-        if not name and admission is not None and admission.address is not None:
-            name = (
-                admission.address.database
-            )  # an older mysqlclient does not report the name
-        for database in self._databases(core):
+        if not name and raw is not None and raw.target and raw.target.address:
+            name = raw.target.address.database  # an older mysqlclient has no name
+        for database in core.provisioned():
             target = database.target
             if target.address is not None and target.address.database == name:
+                CONNECTIONS.give_to_pool(driver)
                 return OpenConnection(target, MySQLHandle(target, dbapi_connection))
         host = _attribute(driver, "host") or "localhost"
         port = _attribute(driver, "port") or arguments.PORT
@@ -120,38 +114,29 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         """Watch the constructors and the statements of the drivers' connections."""
         watch_drivers(core)
 
-    def _is_in_transaction(self, driver: Any) -> bool:
-        return records.is_in_transaction(driver)
+    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+        """End the connections that no engine has opened in a level."""
+        del core
+        CONNECTIONS.end(serial, partial(_kill, cancel=False))
+        return []
 
-    def _has_written(self, raw: RawConnection[MySQLConnection]) -> bool:
-        return records.has_written(raw.driver)
+    def raw_transactions(self) -> list[str]:
+        """Return the lines that opened raw connections which are inside a transaction."""
+        return [
+            raw.line
+            for raw in CONNECTIONS.of_tests()
+            if is_in_transaction(raw.reference())
+        ]
 
-    def _reset(self, raw: RawConnection[MySQLConnection], serial: int | None) -> str:
-        if serial is None or serial not in raw.record.altered:
-            return ""
-        line = raw.record.altered[serial]
-        raw.record.forget_changes(serial)
-        return f"its session was changed ({line})"
-
-    def _end(self, raw: RawConnection[MySQLConnection]) -> None:
-        _kill(raw.target, raw.record.pid, cancel=False)
-        raw.record.kill()
-        raw.record.join_pool()
-
-    def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Explain a missing right, a deadlock, or a connection that pytest-arena has ended."""
+    def explain(self, error: BaseException) -> str:
+        """Explain a missing right or a deadlock."""
         original = getattr(error, "orig", None) or error
         if facts_of_driver(original) is not FACTS:
             return ""
         text = str(original)
         if any(sign in text for sign in _DENIALS):
             return _DENIED
-        if "(1213," in text:
-            return _DEADLOCK
-        is_of_engine = original is not error
-        if not ended or is_of_engine or not any(sign in text for sign in _ENDS):
-            return ""
-        return _ENDED.format("\n".join(dict.fromkeys(ended[-3:])))
+        return _DEADLOCK if "(1213," in text else ""
 
     def owns(self, name: str) -> bool:
         """Return whether a name has the form of pytest-arena's databases."""
@@ -159,7 +144,6 @@ class MySQLConnections(ServerConnections["MySQLConnection"]):
         return is_own_name(database)
 
 
-_ENDS = ("(2013,", "(2006,", "(0,", "(1927,", "Not connected", "Already closed")
 # The server denies a right on a database, a table, a column, the server, or a program.
 _DENIALS = ("(1044,", "(1142,", "(1143,", "(1227,", "(1370,")
 _DENIED = """\
@@ -170,10 +154,6 @@ _DEADLOCK = """\
 with arena_isolation = undo, InnoDB may keep index entries of the rows that pytest-arena has
 deleted. Inserts of the same keys, done at once, may then block each other
 next: --arena-isolation=clone, and see if the deadlock is gone"""
-_ENDED = """\
-pytest-arena has ended a connection that outlives its tests:
-{}
-next: open it in a fixture of scope="function", or use the app's engine, which connects again"""
 
 
 def _attribute(connection: object, name: str) -> Any:
@@ -199,10 +179,10 @@ def open_product(core: Core, config: Config) -> Product:
     return MySQL(core, config)
 
 
-class MySQLHandle(ServerHandle["MySQLConnection"]):
+class MySQLHandle(EngineConnection):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
-    __slots__ = ("_dialect",)
+    __slots__ = ("_dialect", "_session")
     reads_statements = False  # the guard of the driver reads the statements
     has_leftovers = False  # a temporary table or a variable is a changed session
 
@@ -212,10 +192,9 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         dbapi_connection: object,
         dialect: Dialect | None = None,
     ) -> None:
-        super().__init__(target, dbapi_connection, records.RECORDS)
+        super().__init__(target, dbapi_connection)
         self._dialect = dialect
-        pid = records.pid_of(driver_connection(dbapi_connection))
-        self._record.lead_to(target, pid)
+        self._session = begin_session(driver_connection(dbapi_connection), target)
 
     @property
     def in_transaction(self) -> bool:
@@ -223,21 +202,20 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         driver = self._reference()
         if driver is None:
             return False
-        return records.has_written(driver) or records.has_lost(driver)
+        return has_written(driver) or self._session.was_lost
 
     @property
     def is_begun(self) -> bool:
         """Whether a transaction is open, by the server's last answer."""
-        driver = self._reference()
-        return driver is not None and records.is_in_transaction(driver)
+        return is_in_transaction(self._reference())
 
     @property
     def snapshot(self) -> ReadSnapshot | None:
         """The snapshot of the open transaction, None without REPEATABLE READ."""
         default = getattr(self._dialect, "default_isolation_level", None)
-        level = self._record.isolation_level or default
+        level = self._session.isolation_level or default
         has_snapshot = level == "REPEATABLE READ" and self.is_begun
-        return self._record.snapshot if has_snapshot else None
+        return self._session.snapshot if has_snapshot else None
 
     def keeps_snapshot(self, dbapi_connection: object) -> bool:  # noqa: ARG002 - the seam's signature
         """Return whether a transaction is open, and its isolation is REPEATABLE READ."""
@@ -255,19 +233,18 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
         self._kill(cancel=False)
-        self._record.kill()
+        self._session.kill()
 
     end = roll_back
 
     def _kill(self, *, cancel: bool) -> None:
         if self._reference() is not None:
-            _kill(self._target, self._record.pid, cancel=cancel)
+            _kill(self._target, self._session.pid, cancel=cancel)
 
     def note_checkout(self, *, is_first: bool) -> int:
-        """Note a checkout."""
+        """Return 0: no driver counts the changed rows."""
         del is_first
-        self._record.note_idle(None)
-        return 0  # see `changes`
+        return 0
 
     def before_execute(self, statement: str, connection: Connection) -> str:
         """Return the statement unchanged: the guard of the driver checks it."""
@@ -275,19 +252,18 @@ class MySQLHandle(ServerHandle["MySQLConnection"]):
         return statement
 
     def note_checkin(self) -> None:
-        """Note the return to the pool."""
-        self._record.note_idle(self._target.key)
+        """Do nothing at the return to the pool."""
 
     def session(self, dbapi_connection: object) -> object:
         """Return the number of statements that changed the session, and the driver's settings."""
         del dbapi_connection
         driver = self._reference()
-        if driver is None or records.is_closed(driver):
+        if driver is None or is_closed(driver):
             return None
         # pytest-arena reads no statement when a method of the driver changes one of these.
         character_set = driver.character_set_name()
         return (
-            self._record.session_changes,
+            self._session.changes,
             bool(driver.get_autocommit()),
             character_set,
             getattr(driver, "cursorclass", None),

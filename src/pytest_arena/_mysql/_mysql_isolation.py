@@ -23,6 +23,8 @@ from pytest_arena._mysql._refill import (
     restore_counters,
     restore_rows,
 )
+from pytest_arena._mysql._sessions import sessions_inside, writers_in
+from pytest_arena._mysql._statements import may_write
 from pytest_arena._mysql._tables import (
     read_cascades,
     read_tables,
@@ -30,8 +32,6 @@ from pytest_arena._mysql._tables import (
     with_cascades,
 )
 from pytest_arena._mysql._written import Written
-from pytest_arena._mysql.drivers._records import sessions_inside, writers_in
-from pytest_arena._mysql.drivers._statements import may_write
 from pytest_arena._origin import user_line
 from pytest_arena._process import until
 from pytest_arena._product import Held, held_by, nothing

@@ -20,7 +20,7 @@ from pytest_arena._mysql._control import (
 from pytest_arena._mysql._errors import step_for
 from pytest_arena._mysql._scripts import run_script
 from pytest_arena._mysql._server_registry import MySQLRegistry
-from pytest_arena._mysql.drivers._records import writers_in
+from pytest_arena._mysql._sessions import writers_in
 from pytest_arena._product import (
     BuildTarget,
     Manifest,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from pytest_arena._mysql.drivers._statements import bare, unquoted
+from pytest_arena._mysql._statements import bare, unquoted
 
 _NAME = r"(?:`(?:[^`]|``)+`|[\w$]+)"
 _PLACE = rf"(?:(?P<database>{_NAME})\s*\.\s*)?(?P<table>{_NAME})"

@@ -40,7 +40,7 @@ from pytest_arena._values import PROXY_FOLDER, TURN_SECONDS
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -145,15 +145,10 @@ class PostgreSQLConnections:
             if is_in_transaction(raw.reference())
         ]
 
-    def in_spawned(self, core: Core, engines: Sequence[RequestedDatabase]) -> None:
-        """Return None: a spawned process connects by the variables of `arena_env`."""
-        del core, engines
-
-    def explain(self, error: BaseException, ended: Sequence[str]) -> str:
+    def explain(self, error: BaseException) -> str:
         """Explain an error of a connection or pool of asyncpg, psycopg or psycopg2."""
         from pytest_arena._postgresql.drivers._ended_connections import explain  # noqa: PLC0415 - only failed tests need it
 
-        del ended
         return explain(error)
 
     def owns(self, name: str) -> bool:

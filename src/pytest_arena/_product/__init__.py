@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import shlex
 import sys
 import threading
@@ -18,8 +17,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from pytest_arena._config._supported import SUPPORTED, package_of
-from pytest_arena._origin import REQUEST, user_line
-from pytest_arena._values import STATEMENT_START
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._values import Address, CodeLine, ServerLogin, TableRows
+    from pytest_arena._values import Address, ServerLogin, TableRows
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
@@ -160,77 +157,6 @@ class Files(Protocol):
         """Register an opened file that no engine names yet. Return its real path."""
 
 
-# Statements that write only if they call a function that writes.
-READS = re.compile(
-    STATEMENT_START
-    + r"(?:SELECT|SHOW|FETCH|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|PRAGMA|EXPLAIN)\b",
-    re.IGNORECASE,
-)
-_SAVEPOINTS = re.compile(
-    STATEMENT_START + r"(?:SAVEPOINT|ROLLBACK\b.*\bTO)\b", re.IGNORECASE
-)
-_MOST_STATEMENTS = 1000  # of one transaction
-
-
-class RawStatement(NamedTuple):
-    """A statement that may write, of a connection that no engine has opened."""
-
-    text: str
-    serial: int  # of the level in which it was sent
-    line: CodeLine | None
-
-
-class RawWrites:
-    """The open transaction of a connection that no engine has opened."""
-
-    def __init__(self) -> None:
-        # Statements that may write, and savepoints.
-        self.statements: list[RawStatement] = []
-        # The request of the first statement, and the id of the error that it was handling.
-        self.request: object = None
-        self.handled_error = 0
-        self._runs = False  # whether the last statement may still run
-
-    def note(self, statement: str, serial: int, request: object = None) -> None:
-        """Note a statement of the transaction if it may write or names a savepoint.
-
-        ``request`` is the request, for a thread whose context does not have it.
-        """
-        if READS.match(statement) and not _SAVEPOINTS.match(statement):
-            return
-        if not self.statements:
-            error = sys.exception()
-            self.request = REQUEST.get() or request
-            self.handled_error = id(error) if error is not None else 0
-        last = self.statements[-1].text if self.statements else ""
-        # asyncpg's methods call each other with the same statement.
-        is_repeated = self._runs and statement == last
-        if len(self.statements) < _MOST_STATEMENTS and not is_repeated:
-            self._runs = True
-            self.statements.append(RawStatement(statement, serial, user_line()))
-
-    def ran(self, rows: int) -> None:
-        """Note the number of rows that the last statement has changed. Forget it if that is 0."""
-        if self._runs and rows == 0:
-            self.statements.pop()
-        self._runs = False
-
-    def written_in(self, serial: int) -> bool:
-        """Return whether a statement that may write was sent in the level."""
-        return any(
-            statement.serial == serial and not READS.match(statement.text)
-            for statement in self.statements
-        )
-
-    @property
-    def line(self) -> CodeLine | None:
-        """The line of the first statement that may have written."""
-        for statement in self.statements:
-            if not READS.match(statement.text):
-                return statement.line
-        return None
-
-
 class Core(Protocol):
     """Knows which databases pytest-arena replaces, and which connections it allows."""
 
@@ -277,12 +203,6 @@ class Core(Protocol):
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
-
-    def lost_raw(self, writes: RawWrites, *, is_collected: bool = False) -> None:
-        """Note writes of a connection that is closed, or returned to a pool, without a commit.
-
-        ``is_collected``: the garbage collector closes it.
-        """
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that engines and variables of the app name.
@@ -442,23 +362,11 @@ class Connections(Protocol):
     def raw_transactions(self) -> list[str]:
         """Return the lines of the open transactions of connections that no engine has opened."""
 
-    def explain(self, error: BaseException, ended: Sequence[str]) -> str:
-        """Explain an error of a driver's connection or pool of an earlier test, else return "".
-
-        ``ended`` says which connections of wider fixtures pytest-arena has ended, and why.
-        """
+    def explain(self, error: BaseException) -> str:
+        """Explain an error of a driver's connection or pool of an earlier test, else return ""."""
 
     def owns(self, name: str) -> bool:
         """Return whether a server's database, in the form of ``arena_allow``, is pytest-arena's."""
-
-    def in_spawned(
-        self, core: Core, engines: Sequence[RequestedDatabase]
-    ) -> object | None:
-        """Return an object that redirects connections in a process that multiprocessing spawns.
-
-        ``engines`` are the databases that engines of this process request. The new process gets the
-        pickled object, and unpickling it redirects connections. Return None if nothing is to do.
-        """
 
 
 @dataclass(slots=True, eq=False)

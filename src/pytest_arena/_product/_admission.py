@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_arena._origin import cause_of_connection
 from pytest_arena._product import NOWHERE
-from pytest_arena._product._server_targets import address_for, is_own_name
+from pytest_arena._product._server_targets import address_for
 from pytest_arena.errors import (
     ProductionDatabaseError,
     RefusedError,
@@ -16,7 +15,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget, Core
@@ -90,35 +89,6 @@ def admit(
     return Admission(target.address, target, core.serial())
 
 
-class SpawnedConnections:
-    """Redirects or refuses connections in a process that multiprocessing has spawned.
-
-    Such a process has no core. ``addresses`` has the addresses of the test's databases. Its keys
-    are the names of a database and a user in the app's URLs.
-    """
-
-    def __init__(
-        self, addresses: Mapping[tuple[str, str], Address], allowed: Sequence[str]
-    ) -> None:
-        self._addresses = addresses
-        self._allowed = allowed
-
-    def address_of(self, server: ServerTarget) -> Address | None:
-        """Return the address of the test's database, None to keep the arguments.
-
-        Raises:
-            UnknownDatabaseError: no engine of the test's process had that database.
-        """
-        user = server.login.user if server.login else ""
-        address = self._addresses.get((server.database, user))
-        if address is not None or is_own_name(server.database):
-            return address
-        for name in server.names:
-            if not any(fnmatch(name, pattern) for pattern in self._allowed):
-                raise _spawned_elsewhere(server)
-        return None
-
-
 def change_module(
     find_core: FindCore,
     change: Callable[[ModuleType], None],
@@ -152,17 +122,6 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         cause=cause_of_connection(),
         fix="arena_drivers = redirect   (the driver opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
-    )
-
-
-def _spawned_elsewhere(target: ServerTarget) -> UnknownDatabaseError:
-    return UnknownDatabaseError(
-        f"refused: a connection to {target.name} in a process that multiprocessing has spawned",
-        why="the test had no such database when the process started, so pytest-arena cannot "
-        "redirect the connection",
-        cause=cause_of_connection(),
-        fix="start the process in a fixture or a test, with the app imported there\n"
-        f"or give it arena.url{_allowing(target)}",
     )
 
 

@@ -353,13 +353,10 @@ next: end the block, or read the whole result by `.all()`, before the request
 or use a session that is not committed: `arena.session(commit_before_requests=False)`"""
 
 
-def connection_of_earlier_test(error: BaseException, ended: Sequence[str]) -> str:
-    """Explain an error of a driver's connection or pool that an earlier test has opened.
-
-    ``ended`` has a line for each connection of a wider fixture that pytest-arena has ended.
-    """
+def connection_of_earlier_test(error: BaseException) -> str:
+    """Explain an error of a driver's connection or pool that an earlier test has opened."""
     for product in [*loaded.values()]:
-        explanation = product.connections.explain(error, ended)
+        explanation = product.connections.explain(error)
         if explanation:
             return explanation
     return ""

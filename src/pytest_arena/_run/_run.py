@@ -369,9 +369,7 @@ class ArenaRun:
         words = (
             _explanations.not_loaded(error)
             or _explanations.narrow_loop(error)
-            or _explanations.connection_of_earlier_test(
-                error, self.ledger.ended_connections
-            )
+            or _explanations.connection_of_earlier_test(error)
             or _explanations.no_connection_left(error)
             or _explanations.empty_pool(
                 error, [held.line for held in self.gate.registry.checked_out()]

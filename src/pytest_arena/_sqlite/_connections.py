@@ -24,7 +24,7 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import is_outside, watch_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Connection, Dialect
 
@@ -234,14 +234,10 @@ class SQLiteConnections:
         del name
         return False
 
-    def explain(self, error: BaseException, ended: Sequence[str]) -> str:
+    def explain(self, error: BaseException) -> str:
         """Return "": pytest-arena ends no connection of SQLite."""
-        del error, ended
+        del error
         return ""
-
-    def in_spawned(self, core: Core, engines: Sequence[RequestedDatabase]) -> None:
-        """Return None: a spawned process is like any other child."""
-        del core, engines
 
 
 def _unknown(_dbapi_connection: object) -> None:

@@ -56,19 +56,17 @@ from pytest_arena._origin import (
 from pytest_arena._owner import is_of_lifespan
 from pytest_arena._product import (
     Core,
-    RawWrites,
     raw_transactions,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import FrameType
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._registry import Registry
     from pytest_arena._origin import Call
-    from pytest_arena._product import RawStatement
     from pytest_arena._values import CodeLine
 
 
@@ -127,7 +125,6 @@ class LostWrites:
         self.losses: list[tuple[int, LostWork]] = []  # with the serials of their levels
         # The lost work of existing wider fixtures, by the serials of their levels.
         self._of_fixtures: dict[int, list[LostWork]] = {}
-        registry.report_lost_to(self.raw_closed)
 
     def take(self) -> list[LostWork]:
         """Return the lost work of the current level since the last call.
@@ -289,26 +286,6 @@ class LostWrites:
         if self._has_open_writes(pooled):
             self._record(pooled, is_collected=True)
         return True
-
-    # Called by drivers' connections that no engine has opened.
-
-    def raw_closed(self, raw: RawWrites, is_collected: bool) -> None:  # noqa: FBT001 - one call
-        """Note the writes of a transaction whose connection ends without a commit."""
-        error = error_on_its_way()
-        if is_collected or id(error) == raw.handled_error:
-            error = None
-        if error is not None and not answers_well(error):
-            return
-        written = _written_by(raw.statements)
-        if not written or written[0].serial != self._core.serial():
-            return
-        request = raw.request
-        if not is_collected:
-            request = REQUEST.get() or request
-        tables = dict.fromkeys(written_table(statement.text) for statement in written)
-        words = f"wrote {', '.join(tables)}"
-        lost = LostWork(words, written[0].line or _NO_LINE, request)
-        self._add(written[0].serial, lost)
 
     # Called by a session's methods.
 
@@ -524,25 +501,6 @@ class WatchingGate(Protocol):
     """The part of a run's gate that this module needs."""
 
     lost: LostWrites
-
-
-def _written_by(statements: Iterable[RawStatement]) -> list[RawStatement]:
-    """Return the statements that wrote, without those rolled back to a savepoint."""
-    written = []
-    savepoints: dict[str, int] = {}
-    for statement in statements:
-        savepoint = savepoint_in(statement.text)
-        if savepoint is None:
-            table = written_table(statement.text)
-            if table and not table.startswith(TEMPORARY_SCHEMAS):
-                written.append(statement)
-            continue
-        name, is_rollback = savepoint
-        if is_rollback:
-            del written[savepoints.get(name, 0) :]
-        else:
-            savepoints[name] = len(written)
-    return written
 
 
 def _note_transaction_control(pooled: PooledConnection | None, statement: str) -> None:

@@ -1,1 +1,0 @@
-"""Guards connections that no engine opens, and the statements of all connections."""
