@@ -564,10 +564,16 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 
 def run_session(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail a run in which a developer's file has changed after the summary."""
+    """Fail a run in which a refusal or a change of a file followed the summary.
+
+    A connection after the end says nothing about the tests.
+    """
     status = yield
-    has_passed = status == pytest.ExitCode.OK
-    if has_passed and config in RUNS and _changed_late(config):
+    if status != pytest.ExitCode.OK or config not in RUNS:
+        return status
+    refused = RUNS[config].ledger.unreported("")
+    is_about_tests = not all(isinstance(error, AfterSessionError) for error in refused)
+    if is_about_tests or _changed_late(config):
         return pytest.ExitCode.TESTS_FAILED
     return status
 

@@ -295,7 +295,7 @@ class Waiting:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
-        """Fail a run in which a developer's file has changed after the summary."""
+        """Fail a run in which a refusal or a change of a file followed the summary."""
         return (yield from self._wrap("run_session", config))
 
     @pytest.hookimpl(optionalhook=True)
