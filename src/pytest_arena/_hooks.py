@@ -580,13 +580,7 @@ def run_session(config: pytest.Config) -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """Print that pytest-arena drops databases. Later drops wait only briefly."""
-    for config, run in RUNS.items():
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        is_slow = any(not database.file for database in run.databases.provisioned())
-        if reporter is not None and is_slow:
-            reporter.ensure_newline()
-            reporter.write_line("arena: dropping the databases of this run")
+    """Let drops of databases wait only briefly from now on."""
     interrupted.set()
 
 
