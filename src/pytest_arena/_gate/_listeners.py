@@ -17,7 +17,7 @@ from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
-from pytest_arena._gate._instrument import instrument, read_statements
+from pytest_arena._gate._instrument import instrument_loops
 from pytest_arena._gate._known_engines import (
     drop_early_connections,
     existing_engines,
@@ -31,15 +31,10 @@ from pytest_arena._gate._loops import (
     unbind_locks,
 )
 from pytest_arena._gate._loops import install as unbind_pools
+from pytest_arena._gate._lost_writes import LostWrites, read_statements, watch_writes
 from pytest_arena._gate._orm_sessions import watch_sessions
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._removals import watch_removals
-from pytest_arena._gate.writes._lost_writes import (
-    LostWrites,
-    note_errors_on_leaving,
-    watch_closed_sessions,
-    watch_invalidated_connections,
-)
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import is_own
 from pytest_arena._process import before_spawn
@@ -214,7 +209,6 @@ class Gate:
         """
         checkout = self.registry.find(entry)
         if checkout is not None:
-            self.lost.note_if_collected(checkout.connection)
             self.registry.detach(checkout)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
@@ -403,9 +397,7 @@ def _listen() -> None:
     unbind_pools(_note_closed_with_loop)
     watch_engines(_remember)
     watch_sessions()
-    note_errors_on_leaving()
-    watch_closed_sessions(_gates)
-    watch_invalidated_connections(_gates)
+    watch_writes(_gates)
     for owner, name, method in (
         (Engine, "do_connect", "connecting"),
         (Pool, "connect", "connected"),
@@ -427,7 +419,7 @@ def _remember(engine: Engine) -> None:
     if _gates:
         level = _gates[-1].core.serial()
     if known_engines.add(engine, level):
-        instrument(engine.dialect, _gates)
+        instrument_loops(engine.dialect)
 
 
 def _note_closed_with_loop(connection: object) -> None:

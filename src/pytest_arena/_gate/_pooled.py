@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -69,17 +68,13 @@ class PendingWrites:
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
     is_over: bool = False  # whether the transaction was committed or rolled back
-    # Whether the session was committed, but had joined an outer transaction.
-    is_in_outer: bool = False
     key: Key | None = None  # of the database
-    # The id of the error that the app was handling at the first write, 0 for none.
-    handled_error: int = 0
     # The `RequestAnswer` of the request that began the transaction.
     request: object = None
     # The test's call of app code that wrote outside of a request.
     call: Call = ()
     # The number of writes before each savepoint.
-    _savepoints: dict[str, int] = field(default_factory=dict)
+    _savepoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         tables = ", ".join(tables_of(self.writes))
@@ -100,30 +95,29 @@ class PendingWrites:
         """Add a write of the open transaction."""
         self.writes.append(write)
 
-    def mark_savepoint(self, name: str) -> None:
+    def set_savepoint(self) -> None:
         """Note that a savepoint is set."""
-        self._savepoints[name] = len(self.writes)
+        self._savepoints.append(len(self.writes))
 
-    def roll_back_to(self, savepoint: str) -> None:
-        """Forget the writes and the failure since a savepoint."""
-        del self.writes[self._savepoints.get(savepoint, 0) :]
+    def release_savepoint(self) -> int:
+        """Forget the last savepoint. Return the number of writes before it.
+
+        It is 0 if the savepoint was set before the first write.
+        """
+        return self._savepoints.pop() if self._savepoints else 0
+
+    def roll_back_to_savepoint(self) -> None:
+        """Forget the writes and the failure since the last savepoint."""
+        del self.writes[self.release_savepoint() :]
         self.has_failed = False
 
     def fail(self) -> None:
         """Note that a statement has failed."""
         self.has_failed = True
 
-    def join_outer(self) -> None:
-        """Note that a commit of the session left the outer transaction open."""
-        self.is_in_outer = True
-
     def end(self) -> None:
         """Note that the transaction was committed or rolled back."""
         self.is_over = True
-
-    def reopen(self) -> None:
-        """Note that the database has not committed the transaction yet."""
-        self.is_over = False
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -314,8 +308,6 @@ class PooledConnection:
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
         """Note the first write of a transaction."""
-        error = sys.exception()
-        handled_error = id(error) if error is not None else 0
         request = REQUEST.get()
         call: Call = ()
         if request is None and line is not None and not is_of_tests(line.file):
@@ -326,7 +318,6 @@ class PooledConnection:
             serial,
             request=request,
             call=call,
-            handled_error=handled_error,
             key=key,
         )
         return self.pending_writes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import traceback
 from collections import Counter
 from contextlib import suppress
@@ -15,7 +14,6 @@ from sqlalchemy.exc import (
     DBAPIError,
     InvalidRequestError,
     MissingGreenlet,
-    SQLAlchemyError,
     StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,16 +27,12 @@ from pytest_arena._product import loaded
 
 if TYPE_CHECKING:
     from collections.abc import (
-        Callable,
         Container,
         Iterable,
         Iterator,
         Mapping,
         Sequence,
     )
-
-    from sqlalchemy import ColumnElement
-    from sqlalchemy.engine import Dialect
 
     from pytest_arena._changes import Change
     from pytest_arena._report import StoryPart
@@ -53,17 +47,17 @@ if TYPE_CHECKING:
 def stale_lines(
     statements: Sequence[Statement],
     parts: Sequence[StoryPart],
-    dialect: Callable[[], Dialect],
+    fresh: Session,
     session_instances: Container[State],
     *,
     is_async: bool,
 ) -> list[str]:
-    """Return a line for each stale instance that a failed assertion names.
+    """Return a line for each instance that a failed assertion names, and whose row has changed.
 
     Args:
         statements: the user's statements of the traceback. The test's statement is the first.
         parts: the changes of the test, by request.
-        dialect: returns the dialect of the app's database, which converts values for the driver.
+        fresh: a session without instances on the app's database.
         session_instances: the instances in pytest-arena's sessions when the test failed.
         is_async: whether the test is a coroutine.
     """
@@ -73,14 +67,14 @@ def stale_lines(
             state = _state_of(value)
             if not isinstance(state, InstanceState) or id(value) in lines:
                 continue
-            stale = _stale_columns(state, parts, dialect())
-            if stale is not None:
-                request, columns = stale
+            columns = _stale_columns(state, fresh)
+            if columns:
                 statement = _refresh_statement(
                     expression, state, variables, session_instances, is_async=is_async
                 )
                 lines[id(value)] = (
-                    f"`{expression}` ({_shown_row(state)}) was loaded before {request} changed its "
+                    f"`{expression}` ({_shown_row(state)}) was loaded before "
+                    f"{_changing_request(state, columns, parts)} changed its "
                     f"{', '.join(columns)}: `{statement}`"
                 )
     return list(lines.values())
@@ -201,131 +195,50 @@ def _sessions_in(variables: Values) -> Iterator[tuple[str, object]]:
 # The old values of an instance
 
 
-def _stale_columns(
-    state: State, parts: Sequence[StoryPart], dialect: Dialect
-) -> tuple[str, list[str]] | None:
-    """Return the first request that changed loaded values of an instance, with the columns."""
-    loaded = dict(_loaded_values(state, dialect))
-    updates = list(_updates(state, parts, dialect))
-    newest = {
-        column: update.after[column]
-        for _, update in updates
-        for column in update.columns
-    }
-    for request, update in updates:
-        stale = [
-            column
-            for column in update.columns
-            if column in loaded
-            and _equals_any(update.before[column], loaded[column])
-            and not _equals_any(newest[column], loaded[column])
-        ]
-        if stale:
-            return request, stale
-    # pytest-arena may know only the changes of all requests together. Then the SQL of each request
-    # shows which columns it wrote.
-    for row in _present_rows(state, parts, dialect):
-        old = [
-            column
-            for column, values in loaded.items()
-            if column in row and not _equals_any(row[column], values)
-        ]
-        for part in parts:
-            written = [
-                column for column in old if _sets_column(column, _table_of(state), part)
-            ]
-            if written:
-                return part.request, written
-    return None
+def _stale_columns(state: State, fresh: Session) -> list[str]:
+    """Return the columns whose loaded, unchanged values differ from those of the present row."""
+    if state.identity is None:
+        return []
+    present = fresh.get(state.class_, state.identity)
+    if present is None:
+        return []
+    columns = []
+    for attribute in state.mapper.column_attrs:
+        key = attribute.key
+        is_loaded = key in state.dict and key not in state.committed_state
+        if is_loaded and _differ(state.dict[key], getattr(present, key)):
+            columns.append(attribute.columns[0].name or key)
+    return columns
 
 
-def _present_rows(
-    state: State, parts: Sequence[StoryPart], dialect: Dialect
-) -> Iterator[Values]:
-    """Yield the current row of an instance, if the test has inserted or changed it."""
-    for part in parts:
-        for change in part.changes or ():
-            exists = part.is_whole and change.kind != "deleted"
-            if exists and _is_row_of(state, change, change.after, dialect):
-                yield change.after
-
-
-def _sets_column(column: str, table: str, part: StoryPart) -> bool:
-    for statement in part.statements:
-        update = _UPDATE.search(statement)
-        if update is None or table not in re.findall(r"\w+", update["head"]):
-            continue
-        if re.search(rf'\b{re.escape(column)}"?\s*=', update["assignments"]):
-            return True
+def _differ(value: object, other: object) -> bool:
+    with suppress(Exception):  # the `==` of arrays has no truth value
+        return not bool(value == other)
     return False
 
 
-_UPDATE = re.compile(
-    r"(?s)(?P<head>.*\bUPDATE\b.*?)\bSET\b(?P<assignments>.*?)(?:\bWHERE\b|$)"
-)
-
-
-def _updates(
-    state: State, parts: Sequence[StoryPart], dialect: Dialect
-) -> Iterator[tuple[str, Change]]:
+def _changing_request(
+    state: State, columns: list[str], parts: Sequence[StoryPart]
+) -> str:
+    """Return the first request that changed any of these columns of an instance's row."""
     for part in parts:
-        if not part.request:
-            continue
         for change in part.changes or ():
-            is_update = change.kind == "updated"
-            if is_update and _is_row_of(state, change, change.before, dialect):
-                yield part.request, change
+            is_update = bool(part.request) and change.kind == "updated"
+            is_of_columns = not set(columns).isdisjoint(change.columns)
+            if is_update and is_of_columns and _is_row_of(state, change):
+                return part.request
+    return "another session"
 
 
-def _is_row_of(
-    state: State,
-    change: Change,
-    row: Values,
-    dialect: Dialect,
-) -> bool:
+def _is_row_of(state: State, change: Change) -> bool:
     # The table's name has a prefix for its database (analytics/visits) or schema (audit.log).
     name_in_database = change.table.rpartition("/")[2]
-    name_in_schema = name_in_database.rpartition(".")[2]
-    if name_in_schema != _table_of(state):
+    if name_in_database.rpartition(".")[2] != _table_of(state):
         return False
     keys = zip(state.mapper.primary_key, state.identity or (), strict=False)
-    for column, value in keys:
-        driver_value = _driver_value(column, value, dialect)
-        if not _equals_any(row.get(column.name), (value, driver_value)):
-            return False
-    return True
-
-
-def _loaded_values(
-    state: State, dialect: Dialect
-) -> Iterator[tuple[str, tuple[object, object]]]:
-    """Yield each loaded, unchanged value by its column: the Python value and the driver's value."""
-    for attribute in state.mapper.column_attrs:
-        column = attribute.columns[0]
-        is_loaded = (
-            attribute.key in state.dict and attribute.key not in state.committed_state
-        )
-        if is_loaded and getattr(column, "table", None) is not None:
-            value = state.dict[attribute.key]
-            yield column.name, (value, _driver_value(column, value, dialect))
-
-
-def _driver_value(
-    column: ColumnElement[object], value: object, dialect: Dialect
-) -> object:
-    try:
-        process = column.type.dialect_impl(dialect).bind_processor(dialect)
-        return value if process is None else process(value)
-    except (SQLAlchemyError, TypeError, ValueError, LookupError, AttributeError):
-        return value  # a type of the user may refuse the value
-
-
-def _equals_any(value: object, others: tuple[object, object]) -> bool:
-    """Return whether a value equals one of two others, or cannot be compared with them."""
-    try:
-        return any(str(value) == str(other) or bool(value == other) for other in others)
-    except Exception:  # noqa: BLE001 - arrays, and types of the user that compare in another way
-        return True
+    return all(
+        str(change.before.get(column.name)) == str(value) for column, value in keys
+    )
 
 
 # Explanations of errors of SQLAlchemy and of drivers

@@ -14,7 +14,7 @@ from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
-from pytest_arena._databases._sessions import Engines
+from pytest_arena._databases._sessions import Engines, Sessions
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pluggy import HookRelay
-    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
@@ -419,14 +418,15 @@ class ArenaRun:
             return []
         from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - only failed tests need it
 
-        def dialect() -> Dialect:
-            return self.engines.engine(self.database()).dialect
-
         test = self.current.running()
         held = test.held if test.held is not None else test.sessions.held()
-        return stale_lines(
-            statements, parts, dialect, held, is_async=test.plan.is_async
+        fresh: Any = self.engines.open_session(
+            Sessions(), self.database(), wants_async=False
         )
+        with fresh:
+            return stale_lines(
+                statements, parts, fresh, held, is_async=test.plan.is_async
+            )
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases of this test."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._gate._pooled import PendingWrites
-    from pytest_arena._gate.writes._lost_writes import LostWork
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
     from pytest_arena._values import TableRows
@@ -373,24 +373,9 @@ def uncommitted(test: RunningTest) -> list[str]:
             where = _database_words(first.records[0], used)
         lines.append(f"{_name_of(first)}{where} could not see it")
     lines += [line for line, turn in unseen.items() if turn is None]
-    joined = [writes for writes in _pending_writes(test) if writes.is_in_outer]
-    if joined:
-        advice = _USE_FIXTURE
-        if not any(_where(writes, test) for writes in joined):
-            advice += ", or commit the outer transaction"
-        lines += [_OUTER, advice]
-    else:
-        reader = "the request" if test.turns else "the app reads it"
-        lines.append(f"next: commit it before {reader}: {awaited}session.commit()")
+    reader = "the request" if test.turns else "the app reads it"
+    lines.append(f"next: commit it before {reader}: {awaited}session.commit()")
     return lines
-
-
-_OUTER = (
-    "its session joins an outer transaction: session.commit() does not commit the rows"
-)
-_USE_FIXTURE = (
-    "next: use pytest-arena's `db_session`, and delete a fixture of this name"
-)
 
 
 def _pending_writes(test: RunningTest) -> list[PendingWrites]:

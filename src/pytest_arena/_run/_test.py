@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
+from pytest_arena._gate._lost_writes import LostWork
 from pytest_arena._gate._orm_sessions import session_numbers, unflushed_by_tests
 from pytest_arena._gate._pending import ADDS_OF_TESTS
-from pytest_arena._gate.writes._lost_writes import LostWork
 from pytest_arena._ledger import Request
 from pytest_arena._origin import LOGINS, line_of, users_frames
 from pytest_arena._owner import OWNER

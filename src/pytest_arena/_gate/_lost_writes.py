@@ -1,7 +1,4 @@
-"""Finds writes that the app neither commits nor rolls back.
-
-`_instrument` calls this module at each statement, commit and rollback of an engine.
-"""
+"""Finds writes that the app neither commits nor rolls back, by SQLAlchemy's events."""
 
 from __future__ import annotations
 
@@ -9,19 +6,15 @@ import sys
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import wraps
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import AdaptedConnection, Connection, event
-from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncSession,
-    AsyncSessionTransaction,
-    AsyncTransaction,
-)
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import AdaptedConnection, event
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
 
 from pytest_arena._config._supported import (
     SUPPORTED,
@@ -35,15 +28,13 @@ from pytest_arena._gate._orm_sessions import note_owner
 from pytest_arena._gate._pending import (
     ADDS_OF_TESTS,
     ARENA,
-    connections_of,
     is_of_arena,
     pending_objects,
 )
 from pytest_arena._gate._pooled import PooledConnection, TableWrite, tables_of, wrote
-from pytest_arena._gate.writes._statements import (
+from pytest_arena._gate._statements import (
     TEMPORARY_SCHEMAS,
     ends_transaction,
-    savepoint_in,
     written_table,
 )
 from pytest_arena._origin import (
@@ -54,14 +45,13 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._owner import is_of_lifespan
-from pytest_arena._product import (
-    Core,
-    raw_transactions,
-)
+from pytest_arena._product import Core, raw_transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from types import FrameType
+
+    from sqlalchemy.engine import Connection, ExceptionContext
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._pending import PendingObjects
@@ -155,26 +145,57 @@ class LostWrites:
         """Return the commits of the lifespan's tasks and threads in these levels."""
         return [write for serial, write in list(self._by_lifespan) if serial in serials]
 
-    # Called by a dialect's methods.
+    # SQLAlchemy's events.
+
+    def before_execute(
+        self,
+        connection: Connection,
+        _cursor: object,
+        statement: str,
+        parameters: Any,
+        *_: object,
+    ) -> tuple[str, Any]:
+        """Note a statement of a request. Return the statement to execute, and its parameters."""
+        # In a thread or a job of the request, only `REQUEST` is set.
+        request = ANSWER.get() or REQUEST.get()
+        if request is not None:
+            request.statements.append(statement)
+        if _READERS:
+            pooled = _pooled(connection)
+            if pooled is not None and pooled.handle is not None:
+                statement = pooled.handle.before_execute(statement, connection)
+        return statement, parameters
 
     def after_execute(
-        self, context: Any, cursor: Any, statement: str, parameters: Any
+        self,
+        connection: Connection,
+        cursor: Any,
+        statement: str,
+        parameters: Any,
+        context: Any,
+        *_: object,
     ) -> None:
         """Note a statement that has run and may have written."""
-        pooled = PooledConnection.find(context.root_connection.connection)
-        table = written_table(statement)
-        if not table:
-            _note_transaction_control(pooled, statement)
+        is_write = context.isinsert or context.isupdate or context.isdelete
+        if not (is_write or context.is_text or statement.startswith("WITH")):
             return
+        pooled = _pooled(connection)
         # Without a target the driver may be unknown, so do not read its cursor.
+        if pooled is None or pooled.target is None:
+            return
+        table = written_table(statement)
         # The rows of a temporary table end with the connection.
-        is_temporary = table.startswith(TEMPORARY_SCHEMAS)
-        if is_temporary or pooled is None or pooled.target is None:
-            return
-        returns_rows = cursor.description is not None
-        rows = cursor.rowcount
-        if not (rows or returns_rows):
-            return
+        if table and not table.startswith(TEMPORARY_SCHEMAS):
+            rows = _rows_of(cursor, parameters, context)
+            if rows is not None:
+                is_insert = statement.lstrip()[:6].upper() == "INSERT"
+                self._note_write(pooled, table, rows, is_insert=is_insert)
+        elif pooled.pending_writes is not None and ends_transaction(statement):
+            pooled.end_writes()
+
+    def _note_write(
+        self, pooled: PooledConnection, table: str, rows: int, *, is_insert: bool
+    ) -> None:
         writes = pooled.pending_writes
         serial = self._core.serial()
         if writes is None:
@@ -182,110 +203,93 @@ class LostWrites:
             answer = ANSWER.get()
             if answer is not None:
                 answer.note_write(writes)
-        if rows < 0:
-            rows = len(parameters) if context.executemany else 1
-            if returns_rows:
-                rows = 0  # asyncpg never counts the rows of RETURNING
-        is_insert = context.isinsert or statement.lstrip()[:6].upper() == "INSERT"
         writes.add(TableWrite(table, rows, is_insert, serial))
 
-    def after_failure(self, context: object, error: BaseException) -> None:
-        """Note a statement that has failed."""
-        pooled = None
-        statement = ""
-        if isinstance(context, DefaultExecutionContext):
-            statement = context.statement or ""
-            connection = context.root_connection
-            # `connection.connection` would open a closed connection again.
-            if not (connection.closed or connection.invalidated):
-                pooled = PooledConnection.find(connection.connection)
+    def failed(self, context: ExceptionContext) -> None:
+        """Note a statement or a commit that has failed."""
+        if context.connection is None:
+            return  # no connection was opened
+        pooled = _pooled(context.connection)
         if pooled is not None:
             pooled.fail_writes()
-        self._explain_lock(error, pooled, statement)
-
-    def commit(self, commit: Callable[[object], None], proxied: Any) -> None:
-        """Commit by the dialect's method, and note the commit."""
-        pooled = PooledConnection.find(proxied)
-        self._look_for_failure(pooled, proxied)
-        if self._core.serial() == 0:
-            self._note_outside_of_levels(pooled)
-        write = self._written_by_lifespan(pooled)
+        error = context.original_exception
+        self._explain_lock(error, pooled, context.statement or "")
         answer = ANSWER.get()
-        try:
-            if answer is None:
-                end_writes(pooled)
-                commit(proxied)
-            else:
-                _commit_for_request(answer, commit, proxied, pooled)
-        except BaseException as error:
-            self._explain_lock(error, pooled)
-            raise
-        if write is not None:
-            # Read the serial now: the level may have begun during the commit.
-            self._by_lifespan.append((self._core.serial(), write))
+        if answer is not None:
+            answer.note_error(error)
 
-    def before_rollback(self, proxied: Any) -> None:
-        """Look for lost writes before a rollback by the app or by SQLAlchemy."""
-        pooled = PooledConnection.find(proxied)
-        if pooled is None or pooled.pending_writes is None:
+    def set_savepoint(self, connection: Connection, *_: object) -> None:
+        """Note a savepoint that is set."""
+        pooled = _pooled(connection)
+        if pooled is not None and pooled.pending_writes is not None:
+            pooled.pending_writes.set_savepoint()
+
+    def release_savepoint(self, connection: Connection, *_: object) -> None:
+        """Note that the last savepoint was released."""
+        pooled = _pooled(connection)
+        if pooled is not None and pooled.pending_writes is not None:
+            pooled.pending_writes.release_savepoint()
+
+    def roll_back_to_savepoint(self, connection: Connection, *_: object) -> None:
+        """Forget the writes since the last savepoint."""
+        pooled = _pooled(connection)
+        if pooled is not None and pooled.pending_writes is not None:
+            pooled.pending_writes.roll_back_to_savepoint()
+            if not pooled.pending_writes.writes:
+                pooled.end_writes()
+
+    def commit(self, connection: Connection) -> None:
+        """Note a commit that begins."""
+        pooled = _pooled(connection)
+        if pooled is None:
             return
-        if self.note_if_collected(pooled):
-            pooled.end_writes()
+        self._look_for_failure(pooled, connection)
+        writes = pooled.pending_writes
+        if writes is None:
             return
-        error = error_on_its_way()
-        if id(error) == pooled.pending_writes.handled_error:
-            # The app wrote in its `except` block, so the error does not explain the rollback.
-            error = None
-        who = _caller_of_rollback(sys._getframe())  # noqa: SLF001 - the documented way to a frame
-        is_lost = not who or (who == _APP and calling_library() not in _NO_LIBRARY)
-        if error is not None:
-            # The client sees a redirect as a success, but the app rolls back because of it.
-            is_lost = answers_well(error) and who != _ARENA
-        if is_lost:
-            self._look_for_open_writes(pooled, proxied)
+        serial = self._core.serial()
+        if serial == 0:
+            self._note_outside_of_levels(pooled)
+        if is_of_lifespan():
+            line = str(writes.line or _NO_LINE)
+            write = LifespanWrite(tables_of(writes.writes), line)
+            self._by_lifespan.append((serial, write))
+        # With autocommit no transaction is open.
+        is_open = pooled.handle is not None and pooled.handle.is_begun
         pooled.end_writes()
+        answer = ANSWER.get()
+        if answer is not None and is_open:
+            answer.note_commit(writes, connection.connection)
 
-    def before_invalidate(self, connection: Connection) -> None:
-        """Look for lost writes before the app invalidates a connection.
+    def before_rollback(self, connection: Connection) -> None:
+        """Look for lost writes before a rollback by the app or by SQLAlchemy.
 
-        The connection may be unsafe to use, so pytest-arena sends no query on it.
+        SQLAlchemy calls this for ``close``, too. Then none of its functions ``rollback`` is on the
+        stack. An error, unless it is a redirect, explains the rollback.
         """
-        if connection.closed or connection.invalidated:
-            return
-        pooled = PooledConnection.find(connection.connection)
+        pooled = _pooled(connection)
         if pooled is None or pooled.pending_writes is None:
             return
         error = error_on_its_way()
-        if id(error) == pooled.pending_writes.handled_error:
-            error = None
         is_lost = error is None or answers_well(error)
-        if is_lost and self._has_open_writes(pooled):
-            self._record(pooled)
+        if is_lost and (error is not None or not _is_called_by("rollback")):
+            self._look_for_open_writes(pooled, connection)
         pooled.end_writes()
 
-    def _has_open_writes(self, pooled: PooledConnection) -> bool:
-        """Return whether the open transaction may have writes of the test. Send no query."""
-        writes = pooled.pending_writes
-        if writes is None or writes.has_failed:
-            return False
-        if pooled.handle is None or not pooled.handle.is_begun:
-            return False
-        return self._may_lose(pooled)
+    def reset(self, _connection: object, entry: Any, *_: object) -> None:
+        """Note the open writes of a connection that returns to its pool without a rollback.
 
-    def note_if_collected(self, pooled: PooledConnection) -> bool:
-        """Note the open writes of a request if the garbage collector has found its connection.
-
-        The collector runs in any code, so its caller and a current error have no meaning. Return
-        whether the collector has found the connection of a request.
+        The garbage collector has found the connection. It may be unsafe to use, so pytest-arena
+        sends no query on it.
         """
-        writes = pooled.pending_writes
-        if writes is None or writes.request is None:
-            return False
-        if not _is_collected(sys._getframe()):  # noqa: SLF001 - the documented way to a frame
-            return False
-        if self._has_open_writes(pooled):
+        pooled = PooledConnection.find(entry)
+        writes = pooled.pending_writes if pooled is not None else None
+        if pooled is None or writes is None:
+            return
+        is_begun = pooled.handle is not None and pooled.handle.is_begun
+        if is_begun and not writes.has_failed and self._may_lose(pooled):
             self._record(pooled, is_collected=True)
-        return True
+        pooled.end_writes()
 
     # Called by a session's methods.
 
@@ -297,8 +301,7 @@ class LostWrites:
         expect the error that it catches.
         """
         answer: RequestAnswer | None = REQUEST.get()
-        frame = sys._getframe()  # noqa: SLF001 - the documented way to a frame
-        if answer is None or _frame_of_sqlalchemy(frame, "commit") is None:
+        if answer is None or is_of_arena(session) or not _is_called_by("commit"):
             return
         library = calling_library()
         if not library:
@@ -313,7 +316,7 @@ class LostWrites:
         The app has caught the error, and has not called ``rollback``.
         """
         answer: RequestAnswer | None = REQUEST.get()
-        if answer is None or is_of_arena(session) or _is_closed_by_error(session):
+        if answer is None or is_of_arena(session) or _is_closed_by_error():
             return
         if any(lost.request is answer and lost.caught_by for _, lost in self.losses):
             return  # `commit_failed` has noted it
@@ -338,7 +341,7 @@ class LostWrites:
         # Cheaper than `new`, `dirty` and `deleted`, which build sets. `Session.flush` calls it.
         if session._is_clean() or is_of_arena(session):  # noqa: SLF001 - see above
             return
-        if _is_closed_by_error(session):
+        if _is_closed_by_error():
             return
         pending = pending_objects(session)
         if pending:
@@ -355,47 +358,41 @@ class LostWrites:
             )
             self._add(self._core.serial(), lost)
 
-    def _look_for_open_writes(self, pooled: PooledConnection, proxied: Any) -> None:
+    def _look_for_open_writes(
+        self, pooled: PooledConnection, connection: Connection
+    ) -> None:
         if not self._may_lose(pooled):
             return
-        if pooled.has_open_writes(proxied.dbapi_connection):
+        if pooled.has_open_writes(connection.connection.dbapi_connection):
             self._record(pooled)
 
-    def _look_for_failure(self, pooled: PooledConnection | None, proxied: Any) -> None:
+    def _look_for_failure(
+        self, pooled: PooledConnection, connection: Connection
+    ) -> None:
         """Look for lost writes before a commit after a failed statement.
 
         PostgreSQL rolls such a transaction back at its commit, without an error.
         """
-        if pooled is None or pooled.pending_writes is None or pooled.handle is None:
+        if pooled.pending_writes is None or pooled.handle is None:
             return
         if not (pooled.pending_writes.has_failed and pooled.handle.is_begun):
             return
         try:
-            pooled.handle.has_written(proxied.dbapi_connection, pooled.changes)
+            dbapi_connection = connection.connection.dbapi_connection
+            pooled.handle.has_written(dbapi_connection, pooled.changes)
         except Exception:  # noqa: BLE001 - a driver's: the failed transaction accepts no statement
             if self._may_lose(pooled):
                 self._record(pooled, is_failed=True)
             pooled.end_writes()
 
-    def _written_by_lifespan(
-        self, pooled: PooledConnection | None
-    ) -> LifespanWrite | None:
-        """Return the writes that a task or a thread of the lifespan is about to commit."""
-        if pooled is None or pooled.pending_writes is None or not is_of_lifespan():
-            return None
-        writes = pooled.pending_writes
-        tables = tables_of(writes.writes)
-        line = str(writes.line or _NO_LINE)
-        return LifespanWrite(tables, line)
-
-    def _note_outside_of_levels(self, pooled: PooledConnection | None) -> None:
+    def _note_outside_of_levels(self, pooled: PooledConnection) -> None:
         """Note a commit outside of all levels, which no level restores.
 
         A hook of a conftest, or a module during its import, may write such rows.
         """
-        if pooled is None or pooled.pending_writes is None:
+        if pooled.pending_writes is None or pooled.target is None:
             return
-        if pooled.target is None or pooled.target.key.kind == "building":
+        if pooled.target.key.kind == "building":
             return
         line = line_that_pytest_called()
         note = _gate_notes.commit_outside_of_levels(line, pooled.pending_writes.line)
@@ -440,7 +437,7 @@ class LostWrites:
         self,
         error: BaseException,
         own: PooledConnection | None,
-        statement: str = "",
+        statement: str,
     ) -> None:
         """Add a note to the error of a lock timeout: the connections that may hold the lock."""
         if kind_of_error(error) != "lock timeout":
@@ -503,104 +500,83 @@ class WatchingGate(Protocol):
     lost: LostWrites
 
 
-def _note_transaction_control(pooled: PooledConnection | None, statement: str) -> None:
-    """Note a statement that may set a savepoint, roll back to one, or end the transaction."""
-    savepoint = savepoint_in(statement)
-    if savepoint is None:
-        if ends_transaction(statement):
-            end_writes(pooled)
-        return
-    name, is_rollback = savepoint
-    if pooled is None or pooled.pending_writes is None:
-        return
-    writes = pooled.pending_writes
-    if is_rollback:
-        writes.roll_back_to(name)
-    else:
-        writes.mark_savepoint(name)
-    if not writes.writes:
-        pooled.end_writes()
+def watch_writes(gates: Sequence[WatchingGate]) -> None:
+    """Listen to SQLAlchemy until the process ends. The gate that is the last then is called."""
+
+    def listen(owner: Any, name: str, method: str, **options: bool) -> None:
+        def listener(*arguments: object) -> Any:
+            return getattr(gates[-1].lost, method)(*arguments)
+
+        event.listen(owner, name, listener, **options)
+
+    listen(Engine, "before_cursor_execute", "before_execute", retval=True)
+    listen(Engine, "after_cursor_execute", "after_execute")
+    listen(Engine, "handle_error", "failed")
+    listen(Engine, "savepoint", "set_savepoint")
+    listen(Engine, "release_savepoint", "release_savepoint")
+    listen(Engine, "rollback_savepoint", "roll_back_to_savepoint")
+    listen(Engine, "commit", "commit")
+    listen(Engine, "rollback", "before_rollback")
+    listen(Pool, "reset", "reset")
+    for kind in (AsyncSession, AsyncConnection):
+        for name in ("close", "__aexit__"):
+            setattr(kind, name, _noting(getattr(kind, name)))
+    _watch_sessions(gates)
 
 
-def end_writes(pooled: PooledConnection | None) -> None:
-    """Note the end of the transaction."""
-    if pooled is not None and pooled.pending_writes is not None:
-        pooled.end_writes()
+def _rows_of(cursor: Any, parameters: Any, context: Any) -> int | None:
+    """Return the number of rows that a statement has written, None without any.
+
+    It is 0 if the driver does not count them.
+    """
+    returns_rows = cursor.description is not None
+    rows: int = cursor.rowcount
+    if rows < 0:
+        if returns_rows:
+            return 0  # asyncpg never counts the rows of RETURNING
+        return len(parameters) if context.executemany else 1
+    return rows if rows or returns_rows else None
 
 
-def _commit_for_request(
-    answer: RequestAnswer,
-    commit: Callable[[Any], None],
-    proxied: object,
-    pooled: PooledConnection | None,
-) -> None:
-    """Commit work of a request, and note the commit in its answer."""
-    writes = pooled.pending_writes if pooled is not None else None
-    if pooled is None or writes is None:
-        commit(proxied)
-        return
-    # With autocommit no transaction is open.
-    is_open = pooled.handle is not None and pooled.handle.is_begun
-    end_writes(pooled)
-    writes.reopen()  # until the database has committed it
-    try:
-        commit(proxied)
-    except BaseException as error:
-        answer.note_error(error)
-        raise
-    finally:
-        writes.end()
-    if is_open:
-        answer.note_commit(writes, proxied)
+# Not empty if a connection reads its statements. Each statement then takes a microsecond longer.
+_READERS: list[str] = []
 
 
-# pytest-arena's packages that wrap the calls between SQLAlchemy and a database. Their frames do not
-# show the caller of a rollback.
+def read_statements() -> None:
+    """Let connections read each statement before it is executed, from now on."""
+    _READERS.append("a server")
+
+
+def _pooled(connection: Connection) -> PooledConnection | None:
+    if connection.closed or connection.invalidated:
+        return None  # the property would open another connection
+    return PooledConnection.find(connection.connection)
+
+
+# pytest-arena's packages that SQLAlchemy calls. Their frames do not show the caller.
 _BELOW = tuple(
     f"{name}." for name in ("pytest_arena._gate", *map(package_of, SUPPORTED))
 )
-
-
-# Callers that are no library. pytest calls the clean-ups of a test, such as `addfinalizer`.
-_NO_LIBRARY = {"", "_pytest"}
 _APP = "the app"
-_ARENA = "pytest-arena"
 
 
-def _caller_of_rollback(frame: FrameType | None) -> str:
-    """Return the caller of a rollback: ``_APP``, ``_ARENA``, or "" if SQLAlchemy closes.
+def _is_called_by(function: str) -> bool:
+    """Return whether this function of SQLAlchemy led here, or a session of pytest-arena.
 
-    ``close`` causes the same event as ``rollback``. Only the frames differ.
+    No other code may be between.
     """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a frame
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        is_own = module.startswith("pytest_arena.")
-        if not (is_own or module.startswith("sqlalchemy.")):
-            return ""
-        if frame.f_code.co_name == "rollback" and not is_own:
-            return _APP
-        if is_own and not module.startswith(_BELOW):
-            return _ARENA
+        if module.startswith("sqlalchemy."):
+            if frame.f_code.co_name == function:
+                return True
+        elif not module.startswith("pytest_arena."):
+            return False
+        elif not module.startswith(_BELOW):
+            return True
         frame = frame.f_back
-    return ""
-
-
-def _frame_of_sqlalchemy(frame: FrameType | None, function: str) -> FrameType | None:
-    """Return the frame of a function of SQLAlchemy above this one, if no other code is between."""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if not module.startswith(("pytest_arena.", "sqlalchemy.")):
-            return None
-        if frame.f_code.co_name == function and module.startswith("sqlalchemy."):
-            return frame
-        frame = frame.f_back
-    return None
-
-
-def _is_collected(frame: FrameType | None) -> bool:
-    """Return whether the pool takes back a connection that the garbage collector has found."""
-    fairy = _frame_of_sqlalchemy(frame, "_finalize_fairy")
-    return fairy is not None and bool(fairy.f_locals.get("is_gc_cleanup"))
+    return False
 
 
 # The error that closes an async session or connection. SQLAlchemy closes in a greenlet or in
@@ -608,12 +584,6 @@ def _is_collected(frame: FrameType | None) -> bool:
 _leaving: ContextVar[BaseException | None] = ContextVar(
     "arena: an error that closes a session", default=None
 )
-
-
-# By the number of a session: the id of the error that the app was handling when it created the
-# session. This error is not the cause of the session's close, because the app writes in its
-# `except` block.
-_MADE_IN: dict[int, int] = {}
 
 
 def error_on_its_way() -> BaseException | None:
@@ -625,26 +595,14 @@ def error_on_its_way() -> BaseException | None:
     return None if isinstance(error, GeneratorExit) else error
 
 
-def _is_closed_by_error(session: Session) -> bool:
+def _is_closed_by_error() -> bool:
     """Return whether an error closes a session. A redirect is no error."""
     error = error_on_its_way()
-    if error is None or id(error) == _MADE_IN.get(session.hash_key):
-        return False
-    return not answers_well(error)
+    return error is not None and not answers_well(error)
 
 
 # By the number of a session: the call of a test that created it.
 _CALLS: dict[int, Call] = {}
-
-
-def _note_making(session: Session) -> None:
-    """Record the error that the app handles as it creates a session, and the test's call."""
-    error = sys.exception()
-    if error is not None:
-        _MADE_IN[session.hash_key] = id(error)
-    call = call_of_test() if REQUEST.get() is None else ()
-    if call:
-        _CALLS[session.hash_key] = call
 
 
 def _is_same_call(call: Call) -> bool:
@@ -668,95 +626,34 @@ def answers_well(error: BaseException) -> bool:
     return any(isinstance(status, int) and 100 <= status < 400 for status in statuses)  # noqa: PLR2004 - HTTP's
 
 
-@cache
-def note_errors_on_leaving() -> None:
-    """Patch SQLAlchemy to note which error closes an async session or connection."""
-    for kind in (AsyncSession, AsyncConnection):
-        for name in ("close", "rollback", "invalidate", "__aexit__"):
-            setattr(kind, name, _noting(getattr(kind, name)))
-    for transaction in (AsyncSessionTransaction, AsyncTransaction):
-        for name in ("rollback", "__aexit__"):
-            setattr(transaction, name, _noting(getattr(transaction, name)))
-
-
 def _noting(end: Callable[..., Any]) -> Callable[..., object]:
     @wraps(end)
-    async def noted(self: object, *args: Any, **options: object) -> object:
-        if len(args) > 1:  # of `__aexit__`, which knows the error of its block
-            raised = args[1]
-        else:
-            raised = sys.exception() or _leaving.get()
-            if id(raised) == _MADE_IN.get(_number_of_session(self)):
-                raised = None
+    async def noted(self: object, *args: Any) -> object:
+        # `__aexit__` has the error of its block.
+        raised = args[1] if args else sys.exception() or _leaving.get()
         token = _leaving.set(raised)
         try:
-            return await end(self, *args, **options)
+            return await end(self, *args)
         finally:
             _leaving.reset(token)
 
     return noted
 
 
-def _number_of_session(ended: object) -> int:
-    """Return the number of an AsyncSession, or of the session of a transaction, else 0."""
-    session = getattr(ended, "session", ended)
-    sync_session = getattr(session, "sync_session", None)
-    return sync_session.hash_key if sync_session is not None else 0
-
-
-def watch_closed_sessions(gates: Sequence[WatchingGate]) -> None:
-    """Patch SQLAlchemy to examine each session before its close, rollback or invalidation.
-
-    The gate that is the last at that moment examines the session. This costs microseconds.
-    SQLAlchemy has no event before a close.
-    """
+def _watch_sessions(gates: Sequence[WatchingGate]) -> None:
+    """Patch SQLAlchemy's methods for which it has no event: a session's creation and end."""
     make = Session.__init__
-    reset = Session.reset
-    roll_back = SessionTransaction.rollback
+    close = Session.close
 
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         note_owner(self)
-        is_of_test = REQUEST.get() is None and not type(self).__module__.startswith(
-            ARENA
-        )
-        if is_of_test or sys.exception() is not None:
-            _note_making(self)
+        if REQUEST.get() is None and not is_of_arena(self):
+            call = call_of_test()
+            if call:
+                _CALLS[self.hash_key] = call
 
-    @wraps(reset)
-    def resetting(self: Session) -> None:
-        gates[-1].lost.before_close(self)
-        reset(self)
-        ADDS_OF_TESTS.pop(self.hash_key, None)
-
-    @wraps(roll_back)
-    def rolling_back(self: SessionTransaction, *args: Any, **kwargs: Any) -> None:
-        session = self.session
-        error = error_on_its_way()
-        _give_up(session)
-        # Check this first: it is fast, and most sessions are clean.
-        is_clean = session._is_clean()  # noqa: SLF001 - as in `before_close`
-        if not is_clean and _is_for_success(error):
-            gates[-1].lost.before_close(session)
-        elif isinstance(error, Exception):
-            gates[-1].lost.commit_failed(session, error)
-        if not self.nested:
-            ADDS_OF_TESTS.pop(session.hash_key, None)
-        roll_back(self, *args, **kwargs)
-
-    Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
-    for name in ("close", "invalidate"):
-        setattr(Session, name, _closing(getattr(Session, name), gates))
-    Session.reset = resetting  # type: ignore[method-assign] # no event
-    SessionTransaction.rollback = rolling_back  # type: ignore[method-assign] # no event
-    event.listen(Session, "transient_to_pending", _on_add)
-    event.listen(Session, "after_commit", _on_commit)
-
-
-def _closing(
-    close: Callable[[Session], None], gates: Sequence[WatchingGate]
-) -> Callable[[Session], None]:
     @wraps(close)
     def closing(self: Session) -> None:
         _give_up(self)
@@ -768,37 +665,20 @@ def _closing(
         note_closed(self)
         ADDS_OF_TESTS.pop(self.hash_key, None)
         _CALLS.pop(self.hash_key, None)
-        _MADE_IN.pop(self.hash_key, None)
 
-    return closing
+    def rolled_back(session: Session, transaction: Any) -> None:
+        _give_up(session)
+        error = error_on_its_way()
+        if isinstance(error, Exception):
+            gates[-1].lost.commit_failed(session, error)
+        if not transaction.nested:
+            ADDS_OF_TESTS.pop(session.hash_key, None)
 
-
-def watch_invalidated_connections(gates: Sequence[WatchingGate]) -> None:
-    """Patch SQLAlchemy to examine each connection before the app invalidates it.
-
-    ``Session.invalidate`` also calls the patched method. If SQLAlchemy invalidates a connection by
-    itself, it passes an error.
-    """
-    invalidate = Connection.invalidate
-
-    @wraps(invalidate)
-    def invalidating(self: Connection, exception: BaseException | None = None) -> None:
-        if exception is None:
-            gates[-1].lost.before_invalidate(self)
-        invalidate(self, exception)
-
-    Connection.invalidate = invalidating  # type: ignore[method-assign] # SQLAlchemy has no event
-
-
-def _is_for_success(error: BaseException | None) -> bool:
-    """Return whether the app answers with a success in spite of a rollback.
-
-    The cause is a raised redirect, or a library without an error. For example, Advanced Alchemy
-    rolls back at an answer of 303.
-    """
-    if error is None:
-        return bool(calling_library())
-    return answers_well(error)
+    Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
+    Session.close = closing  # type: ignore[method-assign] # no event
+    event.listen(Session, "after_soft_rollback", rolled_back)
+    event.listen(Session, "transient_to_pending", _on_add)
+    event.listen(Session, "after_commit", _on_commit)
 
 
 def _give_up(session: Session) -> None:
@@ -820,19 +700,5 @@ def _on_add(session: Session, _: object) -> None:
 def _on_commit(session: Session) -> None:
     ADDS_OF_TESTS.pop(session.hash_key, None)
     answer: RequestAnswer | None = REQUEST.get()
-    if answer is None:
-        _note_outer_transaction(session)
-    else:
+    if answer is not None:
         answer.lines_of_adds.pop(session.hash_key, None)
-
-
-def _note_outer_transaction(session: Session) -> None:
-    """Note writes that a commit of the session leaves in a transaction of its connection."""
-    if session.in_nested_transaction():
-        return
-    for connection in connections_of(session):
-        if not connection.in_transaction():
-            continue
-        pooled = PooledConnection.find(connection)
-        if pooled is not None and pooled.pending_writes is not None:
-            pooled.pending_writes.join_outer()

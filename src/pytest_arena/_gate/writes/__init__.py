@@ -1,1 +1,0 @@
-"""Records writes of statements and sessions, and finds those that nothing committed."""
