@@ -7,6 +7,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHONS := 3.11 3.12 3.13 3.14
 # Some distributions have `venv` without `ensurepip`.
 NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON = $(or $(shell for each in python3 python $(addprefix python,$(PYTHONS)); do \
+	$$each -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$each; break; }; done),$(error no Python 3.11 or newer with venv was found))
 # Each lower bound of pyproject.toml as an exact version.
 OLDEST := import tomllib; \
 	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
@@ -29,8 +31,8 @@ help:
 	@echo "make format     rewrite the code as 'make test' wants it"
 	@echo "make clean      remove everything that these targets made"
 
-demo: .venv/.installed
-	@$(BIN)/python examples/battle_d/demo.py
+demo: .venvs/demo/.installed
+	@.venvs/demo/bin/python examples/battle_d/demo.py
 
 test: check
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
@@ -89,21 +91,17 @@ clean:
 	find src tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml
-	@set -eu; \
-	for candidate in python3 python $(addprefix python,$(PYTHONS)); do \
-	    if [ -d .venv ] || ! $$candidate -c '$(NEW_ENOUGH)' 2>/dev/null; then continue; fi; \
-	    $$candidate -m venv .venv; \
-	done; \
-	[ -d .venv ] || { echo "no Python 3.11 or newer with venv was found" >&2; exit 1; }
+	@[ -d .venv ] || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
 WANTED_sqlalchemy-2.0 := 'sqlalchemy<2.1'
-WANTED_oldest = $$($(BIN)/python -c '$(OLDEST)')
-.venvs/%/.installed: pyproject.toml .venv/.installed
-	@$(or $(PYTHON_$*),$(BIN)/python) -m venv --clear .venvs/$*
+WANTED_oldest = $$(.venvs/oldest/bin/python -c '$(OLDEST)')
+EXTRAS_demo := sqlite,http,scenarios
+.venvs/%/.installed: pyproject.toml
+	@$(or $(PYTHON_$*),$(PYTHON)) -m venv --clear .venvs/$*
 	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@.venvs/$*/bin/python -m pip install --quiet --editable '.[all]' \
-	    --group $(if $(filter bench docs release others,$*),$*,test) $(WANTED_$*)
+	@.venvs/$*/bin/python -m pip install --quiet --editable '.[$(or $(EXTRAS_$*),all)]' \
+	    --group $(if $(filter bench demo docs release others,$*),$*,test) $(WANTED_$*)
 	@touch $@
