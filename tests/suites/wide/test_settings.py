@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SET, GET = {
-    "sqlite": ("PRAGMA cache_size = 77", "PRAGMA cache_size"),
+    "sqlite": ("PRAGMA recursive_triggers = ON", "PRAGMA recursive_triggers"),
     "postgresql": ("SET work_mem = '77kB'", "SHOW work_mem"),
     "mysql": ("SET SESSION sort_buffer_size = 77000", "SELECT @@SESSION.sort_buffer_size"),
 }[engine.dialect.name]
