@@ -63,23 +63,8 @@ def test_a_process_without_a_database():
 
 @pytest.mark.slow
 def test_a_process_of_multiprocessing_works_on_the_tests_file(example: Example) -> None:
-    """Also where the path is in the app's code, and where the file is opened without an engine."""
-    test = (
-        SPAWNED
-        + """
-def test_by_the_path(test_client):
-    run("spawn", add_by_path)
-    assert test_client.get("/dancers").json() == ["Sand", "Path"]
-
-def add_by_path():
-    import sqlite3
-    with sqlite3.connect("dev.db") as connection:
-        connection.execute("INSERT INTO dancers (name) VALUES ('Path')")
-"""
-    )
-    url = "sqlite+aiosqlite:///dev.db"
-    project = example.with_files(test_it=test, jobs=JOBS)
-    project = project.change("app.py", f'os.environ.get("DATABASE_URL", "{url}")', f'"{url}"')
-    run = project.run().expect(passed=6)
+    """The app reads its URL from a variable."""
+    project = example.with_files(test_it=SPAWNED, jobs=JOBS)
+    run = project.run().expect(passed=5)
     run.never_says("was changed")
     assert not (project.folder / "dev.db").exists()

@@ -228,23 +228,17 @@ def test_several_databases_pitfall_022_023(tmp_path: Path) -> None:
 
 BUILDERS = """
 import asyncio
-import threading
 from sqlalchemy import insert, text
 from app import Order, ShopBase, Visit, AnalyticsBase, analytics, shop
 
-def in_a_thread(call):
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-
 def make_shop():
-    in_a_thread(lambda: ShopBase.metadata.create_all(shop))
+    ShopBase.metadata.create_all(shop)
 
 async def fill_shop(session):
     def work():
         with shop.begin() as connection:
             connection.execute(insert(Order).values(id=1))
-    await asyncio.get_running_loop().run_in_executor(None, work)
+    await asyncio.to_thread(work)
 
 def reads_the_other(session):
     with shop.connect() as connection:
@@ -265,7 +259,7 @@ def test_built():
 
 @pytest.mark.slow
 def test_builders_may_use_threads_and_only_their_own_database(tmp_path: Path) -> None:
-    """A thread of a builder's works on the template; a connection to another one is refused."""
+    """A thread with its context works on the template; another database is refused."""
     lines = CONFIG.replace("shop = app:ShopBase", "shop = builders:make_shop")
     lines = lines.replace("shop = app:seed_shop", "shop = builders:fill_shop")
     example = small_example(tmp_path, app=APP, builders=BUILDERS, test_built=BUILT)

@@ -10,25 +10,23 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, with_dialect
-from pytest_arena._databases._app_databases import parse_url, real
+from pytest_arena._config._supported import product_of
+from pytest_arena._databases._app_databases import real
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._engines import requested_by_engines, requested_by_url
+from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import line_that_pytest_called, user_line
-from pytest_arena._product import NOWHERE, product_package
+from pytest_arena._product import NOWHERE
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import Child
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
-_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>()\[\]{}|;`]+")
-_PATH = re.compile(r"[^\s'\"<>()\[\]{}|;`=,:?&]+")
+_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>()\[\]{}|;`?]+")
+_BETWEEN_PATHS = re.compile(r":///|[\s'\"<>()\[\]{}|;`=,:?&]+")
 
 
 class Children:
@@ -46,14 +44,14 @@ class Children:
         Raises:
             ProductionDatabaseError: ``arena_allow`` does not allow the database.
         """
-        engines = requested_by_engines(known_engines.find())
-        names = [*self._known.requested, *self._known.files.of_app]
-        names += [engine.name for engine in engines]
+        of_engines = requested_by_engines(known_engines.find())
+        names = {*self._known.requested, *self._known.files.of_app}
+        names.update(engine.name for engine in of_engines)
         for argument in child.arguments:
-            words = [argument, *_URL.findall(argument), *_PATH.findall(argument)]
-            for word in dict.fromkeys(words):
-                name = self._database_at(word, child.folder, names)
-                if name:
+            for name in filter(None, names):
+                if self._names_server(argument, name) or self._names_file(
+                    argument, child.folder, name
+                ):
                     raise self._ledger.refused(_gate_notes.child_naming(name))
         line = user_line()
         if line is None:
@@ -64,44 +62,27 @@ class Children:
             place = f"{called.short} ({place})"
         self.starts[f"{_program_name(child)} at {place}"] = None
 
-    def _database_at(self, word: str, folder: str, names: list[str]) -> str:
-        """Return the app's database that a word names, in the form of ``arena_allow``, or "".
+    def _names_server(self, argument: str, name: str) -> bool:
+        """Return whether an argument has a URL of a database, of any host, which has many names."""
+        product, is_server, place = name.partition("://")
+        if not is_server or self._known.files.is_allowed(name):
+            return False
+        database = place.partition("/")[2]
+        return any(
+            product_of(url) == product_of(product)
+            and url.endswith(f"/{database}")
+            and NOWHERE not in url
+            for url in _URL.findall(argument)
+        )
 
-        ``names`` are the app's databases.
-        """
-        if "://" not in word:
-            return self._file_at(Path(folder, word), names)
-        url = parse_url(with_dialect(word))
-        if url is None or NOWHERE in word:
-            return ""
-        if url.get_backend_name() in FILE_PRODUCTS:
-            path, _, _ = (url.database or "").removeprefix("file:").partition("?")
-            return self._file_at(Path(folder, path), names)
-        database = requested_by_url(_with_known_driver(url))
-        if database is None or self._known.files.is_allowed(database.name):
-            return ""
-        if database.product in SUPPORTED:
-            connections = product_package(database.product).connections
-            if connections.owns(database.name):
-                return ""
-        # Two hosts with one name are one database.
-        is_of_app = _without_host(database.name) in map(_without_host, names)
-        return database.name if is_of_app else ""
-
-    def _file_at(self, file: Path, names: list[str]) -> str:
-        """Return the app's file at a path, without links, or ""."""
-        # Compare the names first: reading the disk for each word of a command is slow.
-        if not any(name.endswith(file.name) for name in names):
-            return ""
-        files = self._known.files
-        if self._known.at_file(str(file)) is not None or files.is_ours(str(file)):
-            return ""
-        return real(str(file)) if files.belongs_to_app(str(file)) else ""
-
-
-def _without_host(name: str) -> tuple[str, str]:
-    product, _, place = name.partition("://")
-    return product, place.partition("/")[2]
+    def _names_file(self, argument: str, folder: str, name: str) -> bool:
+        """Return whether an argument has the path of a file."""
+        if "://" in name or Path(name).name not in argument:
+            return False
+        if not self._known.files.belongs_to_app(name):
+            return False
+        words = [argument, *_BETWEEN_PATHS.split(argument)]
+        return any(real(str(Path(folder, word))) == real(name) for word in words)
 
 
 def _program_name(child: Child) -> str:
@@ -110,12 +91,3 @@ def _program_name(child: Child) -> str:
     if not words or "=" in words[0]:
         return "a process"
     return Path(words[0]).name
-
-
-def _with_known_driver(url: URL) -> URL:
-    """Return the URL with an engine's driver. The child's driver may not be installed here."""
-    backend = url.get_backend_name()
-    for engine in known_engines.find():
-        if engine.dialect.name == backend:
-            return url.set(drivername=f"{backend}+{engine.dialect.driver}")
-    return url

@@ -18,7 +18,12 @@ from pytest_arena._databases._app_databases import (
     Products,
 )
 from pytest_arena._databases._children import Children
-from pytest_arena._databases._template import Builds, Recipe, RunningBuild, Store
+from pytest_arena._databases._template import (
+    Recipe,
+    RunningBuild,
+    Store,
+    running_build,
+)
 from pytest_arena._databases._verified import (
     Content,
     Verified,
@@ -111,10 +116,9 @@ class Databases:
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.children = Children(ledger, self.known)
-        self._builds = Builds()
         self.levels: list[Level] = []
         self.provision = Provision(
-            config, ledger, self._builds, self.known, connections, levels=self.levels
+            config, ledger, self.known, connections, levels=self.levels
         )
         self._next_collection = _NEW_DATABASES
         self.process = os.getpid()  # the process that runs tests
@@ -139,7 +143,7 @@ class Databases:
         if requested.product not in self.products or not is_the_apps:
             self._check_not_redirected(requested)
             return None
-        build = self.build()
+        build = running_build()
         if build is not None:
             database = self.known.find(requested)
             if database is None:
@@ -203,7 +207,7 @@ class Databases:
         Raises:
             UnknownDatabaseError: the products differ.
         """
-        build = self.build()
+        build = running_build()
         if build is None or not requested.name:  # the name is "" in memory
             return
         product = build.database.product.name
@@ -216,13 +220,12 @@ class Databases:
         database = self.known.by_key.get(key)
         if self.finished and self._is_over(self._requested_name(key)):
             return None
-        if self._builds.running:
-            build = self._builds.now()
-            if build is not None:
-                # A pool may have a connection to the live database, which a builder must not get.
-                if build.target.connect_target.key == key:
-                    return build.target.connect_target
-                return build.target_of(database)
+        build = running_build()
+        if build is not None:
+            # A pool may have a connection to the live database, which a builder must not get.
+            if build.target.connect_target.key == key:
+                return build.target.connect_target
+            return build.target_of(database)
         if database is None:
             return None
         return database.product.target(database)
@@ -238,7 +241,7 @@ class Databases:
         if database is None:
             return self.files.is_ours(file)
         # A builder that opens the file would wait for its own build.
-        if not self.finished and self.build() is None:
+        if not self.finished and running_build() is None:
             self.ensure_content(database)
         return True
 
@@ -260,7 +263,7 @@ class Databases:
         # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned():
             self._connections.open_to_others()
-        if self.levels and self.build() is None and not self.finished:
+        if self.levels and running_build() is None and not self.finished:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
@@ -284,7 +287,7 @@ class Databases:
         """
         if not self.levels:
             return 0
-        if self._builds.running and self._builds.now() is not None:
+        if running_build() is not None:
             return 0
         return self.level_in_use().serial
 
@@ -298,12 +301,6 @@ class Databases:
             if not level.is_idle:
                 return level
         return self.levels[-1]
-
-    def build(self) -> RunningBuild | None:
-        """Return the build of a template to which the caller belongs."""
-        if not self._builds.running:
-            return None
-        return self._builds.now()
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the requested databases on servers, and the logins that engines name, by user."""
@@ -462,7 +459,6 @@ class Provision:
         self,
         config: Config,
         ledger: Ledger,
-        builds: Builds,
         known: KnownDatabases,
         connections: Registry,
         *,
@@ -470,7 +466,6 @@ class Provision:
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._builds = builds
         self._known = known
         self._connections = connections
         self._levels = levels
@@ -619,7 +614,7 @@ class Provision:
         recipe = self.recipe(database)
 
         def build_around(target: BuildTarget) -> AbstractContextManager[None]:
-            return self._builds.around(RunningBuild(database, str(recipe), target))
+            return RunningBuild(database, str(recipe), target).around()
 
         store = self._store(database)
         template = store.ensure(recipe, stage, build_around)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
-import threading
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
@@ -421,9 +419,7 @@ class RunningBuild:
     database: Database
     options: str  # as the user wrote them
     target: BuildTarget
-    threads: set[threading.Thread] = field(
-        default_factory=set
-    )  # threads of the builder
+    is_over: bool = False
 
     def target_of(self, other: Database | None) -> ConnectTarget:
         """Return the target of an engine that the builder uses.
@@ -447,59 +443,21 @@ class RunningBuild:
             fix="\n".join(fix),
         )
 
-
-class Builds:
-    """The running builds, and the code that belongs to each.
-
-    A context variable names the build of the running code. A thread that a builder starts has a new
-    context, so its start registers it. Other code waits for the template.
-    """
-
-    def __init__(self) -> None:
-        self._context: ContextVar[RunningBuild | None] = ContextVar(
-            "arena_build", default=None
-        )
-        self.running: list[RunningBuild] = []
-        self._changing = threading.Lock()
-        self._patch = patch.object(threading.Thread, "start", self._registering_start())
-
-    def now(self) -> RunningBuild | None:
-        """Return the build of the running code, None outside of builds."""
-        build = self._context.get()
-        if build in self.running:
-            return build
-        thread = threading.current_thread()
-        for running in [*self.running]:
-            if thread in running.threads:
-                return running
-        return None
-
     @contextmanager
-    def around(self, build: RunningBuild) -> Iterator[None]:
-        """Run the block as a part of a build."""
-        token = self._context.set(build)
-        with self._changing:
-            self.running.append(build)
-            if len(self.running) == 1:
-                self._patch.start()
+    def around(self) -> Iterator[None]:
+        """Run the block as a part of the build, with the tasks and threads of its context."""
+        token = _RUNNING.set(self)
         try:
             yield
         finally:
-            with self._changing:
-                self.running.remove(build)
-                if not self.running:
-                    self._patch.stop()
-            self._context.reset(token)
+            self.is_over = True
+            _RUNNING.reset(token)
 
-    def _registering_start(self) -> Callable[[threading.Thread], None]:
-        """Return a ``Thread.start`` that registers the threads of a build."""
-        start = threading.Thread.start
 
-        @wraps(start)
-        def registering_start(thread: threading.Thread) -> None:
-            build = self.now()
-            if build is not None:
-                build.threads.add(thread)
-            start(thread)
+_RUNNING: ContextVar[RunningBuild | None] = ContextVar("arena_build", default=None)
 
-        return registering_start
+
+def running_build() -> RunningBuild | None:
+    """Return the build of the running code, None outside of builds."""
+    build = _RUNNING.get()
+    return None if build is None or build.is_over else build

@@ -25,7 +25,7 @@ from pytest_arena._product import (
     RequestedDatabase,
 )
 from pytest_arena._product._raw_guard import EngineConnection, driver_connection
-from pytest_arena._product._server_targets import address_for, is_own_name
+from pytest_arena._product._server_targets import address_for
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -137,11 +137,6 @@ class MySQLConnections:
         if any(sign in text for sign in _DENIALS):
             return _DENIED
         return _DEADLOCK if "(1213," in text else ""
-
-    def owns(self, name: str) -> bool:
-        """Return whether a name has the form of pytest-arena's databases."""
-        _, _, database = name.rpartition("/")
-        return is_own_name(database)
 
 
 # The server denies a right on a database, a table, a column, the server, or a program.

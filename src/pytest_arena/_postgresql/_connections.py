@@ -35,8 +35,8 @@ from pytest_arena._product import (
     RequestedDatabase,
 )
 from pytest_arena._product._raw_guard import EngineConnection, driver_connection
-from pytest_arena._product._server_targets import address_for, is_own_name
-from pytest_arena._values import PROXY_FOLDER, TURN_SECONDS
+from pytest_arena._product._server_targets import address_for
+from pytest_arena._values import TURN_SECONDS
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -150,11 +150,6 @@ class PostgreSQLConnections:
         from pytest_arena._postgresql.drivers._ended_connections import explain  # noqa: PLC0415 - only failed tests need it
 
         return explain(error)
-
-    def owns(self, name: str) -> bool:
-        """Return whether a name has the form of pytest-arena's databases, or of its proxies."""
-        _, _, database = name.rpartition("/")
-        return PROXY_FOLDER in name or is_own_name(database)
 
 
 _RETRY_SECONDS = 0.1

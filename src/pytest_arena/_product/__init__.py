@@ -365,9 +365,6 @@ class Connections(Protocol):
     def explain(self, error: BaseException) -> str:
         """Explain an error of a driver's connection or pool of an earlier test, else return ""."""
 
-    def owns(self, name: str) -> bool:
-        """Return whether a server's database, in the form of ``arena_allow``, is pytest-arena's."""
-
 
 @dataclass(slots=True, eq=False)
 class Database:

@@ -229,11 +229,6 @@ class SQLiteConnections:
         """Return no lines: the transactions of raw connections are not recorded."""
         return []
 
-    def owns(self, name: str) -> bool:
-        """Return False: SQLite has no server."""
-        del name
-        return False
-
     def explain(self, error: BaseException) -> str:
         """Return "": pytest-arena ends no connection of SQLite."""
         del error
