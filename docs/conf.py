@@ -50,7 +50,6 @@ NAVIGATION = {
         ],
         "Explanation": [
             "explanation/how-it-works",
-            "explanation/what-the-guard-cannot-see",
             "explanation/limits",
             "explanation/speed",
             "explanation/architecture",
