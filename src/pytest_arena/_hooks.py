@@ -361,6 +361,8 @@ def pytest_runtest_makereport(
     facts = item.config.stash[FACTS]
     if report.when == "teardown" and facts.travel:
         facts.attach(report)
+    if report.when == "teardown" and run.ledger.ended_by:
+        item.session.shouldfail = run.ledger.ended_by
     if call.excinfo is not None:
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed":

@@ -150,6 +150,7 @@ class Ledger:
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
+    ended_by: str = ""  # why no later test can pass, so that the run ends
     verified: int = 0
     verified_seconds: float = 0.0
     # The ids of reported errors. `refusals` keeps these errors alive.
@@ -167,6 +168,10 @@ class Ledger:
         self.requests = []
         if facts is not None:
             self.tests.append(facts)
+
+    def end_run(self, reason: str) -> None:
+        """End the run after the running test, because each later test would fail alike."""
+        self.ended_by = reason
 
     def add_isolation(self, seconds: float) -> None:
         """Add time that pytest-arena took to enter or leave levels."""

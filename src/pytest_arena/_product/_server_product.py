@@ -15,6 +15,7 @@ from pytest_arena._origin import as_own
 from pytest_arena._process import interrupted
 from pytest_arena._product import ConnectTarget, Database, Key
 from pytest_arena._values import counted
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -78,8 +79,12 @@ class ServerProduct(Generic[RegistryT]):
         """Return the registry of the server. Find or start the server first."""
         with self._starting:
             if self._started_registry is None:
-                with as_own():  # no test starts the server's programs
-                    self._started_registry = self._start()
+                try:
+                    with as_own():  # no test starts the server's programs
+                        self._started_registry = self._start()
+                except ArenaError:
+                    self._core.ledger.end_run(f"no test can use {self.shown}")
+                    raise
             return self._started_registry
 
     def _project(self) -> str:
