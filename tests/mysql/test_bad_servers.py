@@ -106,7 +106,7 @@ def four_parts(run: Run) -> None:
 
 def test_a_login_that_may_create_nothing(bad: Bad) -> None:
     """The next step is the GRANT, and the cause the option."""
-    run = bad.shop("poor").run("-q").expect(1, failed=2)
+    run = bad.shop("poor").run("-q").expect(1, failed=1)
     four_parts(run)
     run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
 
@@ -114,7 +114,7 @@ def test_a_login_that_may_create_nothing(bad: Bad) -> None:
 def test_a_login_that_may_create_and_not_write(bad: Bad) -> None:
     """Each right that is missing is named by the server."""
     bad.run("GRANT CREATE ON `arena\\_%`.* TO poor@localhost")
-    run = bad.shop("poor").run("-q").expect(1, failed=2)
+    run = bad.shop("poor").run("-q").expect(1, failed=1)
     bad.run("REVOKE CREATE ON `arena\\_%`.* FROM poor@localhost")
     four_parts(run)
     run.says("INSERT command denied", "has too few rights", "pytest.ini", "GRANT ALL ON `arena")
@@ -161,7 +161,7 @@ def test_a_binary_log_without_trust(bad: Bad) -> None:
 @pytest.mark.parametrize("bad", [("--version=10.3.39-MariaDB",)], indirect=True)
 def test_a_version_that_is_too_old(bad: Bad) -> None:
     """Nothing is created on it."""
-    run = bad.shop().run("-q").expect(1, failed=2)
+    run = bad.shop().run("-q").expect(1, failed=1)
     four_parts(run)
     run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini")
     assert bad.run("SHOW DATABASES LIKE 'arena%'") == []
