@@ -358,11 +358,8 @@ def pytest_runtest_makereport(
     run = RUNS[item.config]
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
-    facts = item.config.stash[FACTS]
-    if report.when == "teardown" and facts.travel:
-        facts.attach(report)
-    if report.when == "teardown" and run.ledger.ended_by:
-        item.session.shouldfail = run.ledger.ended_by
+    if report.when == "teardown":
+        _end_report(item, report, run)
     if call.excinfo is not None:
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed":
@@ -380,6 +377,13 @@ def pytest_runtest_makereport(
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
+
+
+def _end_report(item: pytest.Item, report: pytest.TestReport, run: ArenaRun) -> None:
+    facts = item.config.stash[FACTS]
+    if facts.travel:
+        facts.attach(report)
+    item.session.shouldfail = run.ledger.ended_by or item.session.shouldfail
 
 
 def _show_causes(

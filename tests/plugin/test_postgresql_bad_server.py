@@ -93,7 +93,9 @@ def refused(example: Example, url: str) -> Run:
     """Run on that server: the first test that needs it says why, and ends the run."""
     project = waiting(on_postgresql(example, test_it=TESTS), 0)
     run = project.run(env={"ARENA_DATABASE": url})
-    run.expect(1, failed=1).says("no test can use PostgreSQL").never_says(PASSWORD, "most recent call last")
+    run.expect(1, failed=1).says("no test can use PostgreSQL").never_says(
+        PASSWORD, "most recent call last"
+    )
     parts = re.findall(r"^E? *(?:  )(why|cause|next): ", run.output, re.MULTILINE)
     assert parts[:3] == ["why", "cause", "next"], run.output
     return run.says("[A301]")

@@ -15,22 +15,17 @@ from pytest_arena._product._control_lines import ServerFailure
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import BuildTarget
     from pytest_arena._product._control_lines import ServerControlLine
-    from pytest_arena._product._databases_command import Thing
     from pytest_arena._values import Address
 
 # Longer than a build takes. The lock of a dead process ends at once.
 _LOCK_SECONDS = 600
-
-
-class _Listed(Protocol):
-    def thing(self) -> Thing: ...
 
 
 class TemplateRegistry(Protocol):
@@ -57,9 +52,6 @@ class TemplateRegistry(Protocol):
 
     def lock(self, fingerprint: str, *, seconds: int) -> AbstractContextManager[None]:
         """Hold the lock of a fingerprint. Raise TimeoutError after so many seconds."""
-
-    def listed(self) -> Sequence[_Listed]:
-        """Return pytest-arena's databases on the server."""
 
 
 RegistryT = TypeVar("RegistryT", bound=TemplateRegistry)
@@ -178,17 +170,11 @@ class ServerTemplates(Generic[RegistryT]):
             yield now()
 
     def _waited_too_long(self) -> TemplateError:
-        builders = {
-            f"process {thing.pid} on {thing.host}, {thing.project}"
-            for thing in (row.thing() for row in self.registry.listed())
-            if thing.what == "building" and thing.state == "alive"
-        }
         return TemplateError(
             f"another process has been building a template for {_LOCK_SECONDS} s",
             why="a template is built once for all processes, so this process waits",
-            cause="\n".join(builders)
-            or "the process that holds the lock on the server",
-            fix="end that process, which frees its lock at once",
+            cause="the process that holds the lock on the server",
+            fix="arena databases list   # shows who builds. The end of that process frees its lock",
         )
 
 

@@ -4,9 +4,6 @@ import traceback
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pytest_arena._values import sqlstate
-
-_ENDED_BY_ADMINISTRATOR = "57P01"
 _SIGNS_OF_END = (
     "terminating connection due to administrator command",
     "server closed the connection",
@@ -39,8 +36,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, SQLAlchemyError) or "sqlalchemy" in modules:
         return ""
     is_of_driver = package in {"psycopg", "psycopg2", "asyncpg"}
-    if sqlstate(error) == _ENDED_BY_ADMINISTRATOR:
-        return _ENDED
     if is_of_driver and any(sign in str(error) for sign in _SIGNS_OF_END):
         return _ENDED
     if "psycopg_pool" in modules and "cannot be reused" in str(error):
