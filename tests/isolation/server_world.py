@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql.isolation import RolledBack, ServerIsolation
 from tests.servers.postgresql import connect, run
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ INSERT INTO scores VALUES ('x', 1, 9.5);
 INSERT INTO plain VALUES (1), (1), (NULL);
 INSERT INTO unlogged VALUES (1);
 SELECT nextval('tickets');
-SELECT lo_from_bytea(4242, 'raked clean');
 """
 
 _OBJECTS = """
@@ -59,7 +58,7 @@ ORDER BY 1, 2, 3
 
 @dataclass(slots=True)
 class CountedUsage:
-    """The uses of a database, by a function that counts them. Nothing runs before the next one."""
+    """The uses of a database, by a function that counts them."""
 
     count: Callable[[], int]
 
@@ -69,11 +68,6 @@ class CountedUsage:
 
     def may_have_others(self) -> bool:
         """There is no other process."""
-        return False
-
-    def before_next(self, call: Callable[[], None]) -> bool:
-        """The database may be in use."""
-        del call
         return False
 
     def alone(self) -> AbstractContextManager[None]:
@@ -111,7 +105,7 @@ class Hand:
         if self._connection is None or self._generation != isolation.generation:
             self.close()
             self._generation = isolation.generation
-            self._connection = connect_to(isolation.live.address)
+            self._connection = connect_to(isolation.address)
         return self._connection
 
     @property
@@ -159,7 +153,7 @@ class ServerWorld:
     """One database, its isolation, and its connections."""
 
     own: ServerRegistry
-    isolation: ServerIsolation
+    isolation: Any
     uses: Uses
     template: str | None
     told: list[str] = field(default_factory=list)  # lines for the summary
@@ -169,7 +163,8 @@ class ServerWorld:
         """Make one from a template."""
         uses, told = Uses(), list[str]()
         usage = CountedUsage(uses.count)
-        isolation = ServerIsolation(own, template, kind, uses=usage, note=told.append)
+        make = RolledBack if kind == "rollback" else ServerIsolation
+        isolation: Any = make(own, template, kind, uses=usage, note=told.append)
         return cls(own, isolation, uses, template, told)
 
     def connect(self) -> Hand:
@@ -180,7 +175,7 @@ class ServerWorld:
     def dump(self) -> list[object]:
         """Return all that a new connection sees."""
         self.uses.number += 1
-        with closing(connect_to(self.isolation.live.address)) as fresh:
+        with closing(connect_to(self.isolation.address)) as fresh:
             fresh.execute("SET lock_timeout = '1s'")
             return dump_of(fresh)
 

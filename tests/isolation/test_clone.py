@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from pytest_arena._product import Held
 from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena.errors import IsolationError
 from tests.isolation.server_world import ServerWorld
 from tests.servers.postgresql import (
-    connect,
     names_on_server,
     rows,
     run,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_arena._postgresql.registry import ServerRegistry
 
@@ -32,54 +29,6 @@ def world(own: ServerRegistry, template: str) -> Iterator[ServerWorld]:
     world = ServerWorld.of(own, template, "clone")
     yield world
     world.close()
-
-
-@pytest.mark.slow
-def test_a_number_taken_from_a_sequence_is_seen_without_a_record(world: ServerWorld) -> None:
-    """One nextval of 32 takes a transaction id; each of them counts."""
-    hand = world.connect()
-    world.isolation.enter()
-    for _ in range(3):
-        world.isolation.enter()
-        assert hand.execute("SELECT nextval('many_id_seq')").fetchone() == (1,)
-        hand.execute("SELECT nextval('many_id_seq')")
-        world.isolation.enter()
-        world.uses.number += 1
-        with closing(connect(world.isolation.live.address.database)) as other:
-            other.execute("SELECT nextval('many_id_seq')")
-        assert not world.isolation.is_clean()
-        assert world.isolation.leave()
-        world.isolation.leave()
-
-
-def found_clean(world: ServerWorld, read: Callable[[], object]) -> bool:
-    """Whether a level in which was only read is found clean at last: others write here as well."""
-    for _ in range(60):
-        world.isolation.enter()
-        read()
-        is_clean = world.isolation.is_clean()
-        if is_clean and world.isolation.is_untouched() and not world.isolation.leave():
-            return True
-        if not is_clean:
-            world.isolation.leave()
-    return False
-
-
-def test_a_level_that_was_only_read_is_clean(world: ServerWorld) -> None:
-    """With sequences and without, and beside clones that are made at the same time."""
-    hand = world.connect()
-    live = world.isolation.live.address
-
-    def read() -> None:
-        hand.execute("SELECT * FROM dancers").fetchall()
-        hand.executescript("BEGIN; SELECT * FROM plain; ROLLBACK")
-
-    assert found_clean(world, read)
-    world.isolation.enter()
-    hand.execute("DELETE FROM plain")
-    world.isolation.leave()
-    assert world.isolation.live.address != live
-    assert found_clean(world, read)
 
 
 def test_a_level_that_nobody_touched_costs_nothing(
@@ -93,44 +42,6 @@ def test_a_level_that_nobody_touched_costs_nothing(
         assert world.isolation.is_clean()
         assert world.isolation.is_untouched()
         assert not world.isolation.leave()
-
-
-def test_nothing_is_taken_for_clean_that_arena_may_have_written(own: ServerRegistry) -> None:
-    """Ids of arena's own are taken off; a test's among them is not."""
-    world = ServerWorld.of(own, None, "clone")
-    try:
-        hand = world.connect()
-        hand.execute("CREATE TABLE t (a int)")
-        world.isolation.enter()
-        for number in range(12):
-            world.isolation.enter()
-            later = own.create_later("live")
-            hand.execute("INSERT INTO t VALUES (1)")
-            if number % 2:
-                later.result(timeout=60)
-            assert not world.isolation.is_clean()
-            assert world.isolation.leave()
-            own.drop_later(later.result(timeout=60))
-    finally:
-        world.close()
-
-
-def test_a_commit_of_what_was_open_at_the_mark_is_seen(world: ServerWorld) -> None:
-    """Its transaction id is below the mark's, so that no count of ids would tell."""
-    writer, other = world.connect(), world.connect()
-    for _ in range(60):  # others write here as well, and then there would be a snapshot to take
-        writer.executescript("BEGIN; SELECT pg_current_xact_id()")
-        with suppress(Held):
-            world.isolation.enter()
-            break
-        writer.rollback()
-        world.isolation.enter()
-    writer.execute("INSERT INTO plain VALUES (4)")
-    run("SELECT pg_current_xact_id()")  # a later transaction that ends before it
-    writer.execute("COMMIT")
-    assert not world.isolation.is_untouched()
-    assert world.isolation.leave()
-    assert other.execute("SELECT count(*) FROM plain").fetchone() == (3,)
 
 
 def test_open_readers(world: ServerWorld) -> None:
@@ -157,7 +68,7 @@ def test_locks_and_prepared_transactions_pitfall_067_131(world: ServerWorld) -> 
     world.isolation.leave()
     [(most,)] = rows("SELECT current_setting('max_prepared_transactions')::int")
     world.isolation.enter()
-    live = world.isolation.live.address.database
+    live = world.isolation.address.database
     if most:
         hand.executescript("BEGIN; INSERT INTO plain VALUES (3); PREPARE TRANSACTION 'left'")
         assert not world.isolation.is_clean()
@@ -229,14 +140,3 @@ def test_a_copy_that_cannot_be_made(own: ServerRegistry) -> None:
     finally:
         world.close()
         own.drop(name)
-
-
-def test_a_server_that_lost_its_sessions(world: ServerWorld) -> None:
-    """Crashed and started anew, maybe: unlogged tables are empty then, so nothing is clean."""
-    world.isolation.enter()
-    hand = world.connect()
-    hand.execute("SELECT 1")
-    run(f"SELECT pg_terminate_backend({world.own.control.opened().pid})")
-    assert not world.isolation.is_clean()
-    assert world.isolation.leave()
-    assert hand.execute("SELECT count(*) FROM unlogged").fetchone() == (1,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -35,13 +35,14 @@ CHANGES = {
     "function": "CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 3 * $1'",
     "comment": "COMMENT ON TABLE plain IS 'changed'",
     "grant": "GRANT SELECT ON plain TO PUBLIC",
-    "large object": "SELECT lo_put(4242, 0, 'c')",
+    "large object": "SELECT lo_from_bytea(4242, 'c')",
     "schema": "CREATE SCHEMA tenant",
     "extended statistics": "CREATE STATISTICS s ON judge, round FROM scores",
     "materialized": "CREATE MATERIALIZED VIEW m AS SELECT 1 AS a",
 }
 
 
+_ROWS = ("insert", "update", "delete", "truncate", "unlogged")
 _NUMBERS = ("rolled back", "nextval", "setval")  # they move without anything being committed
 
 
@@ -55,20 +56,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
     pytest.fail("it does not come")
 
 
-@pytest.fixture(params=["clone", "undo", "rollback"])
+@pytest.fixture(params=["clone", "undo"])
 def world(
     own: ServerRegistry, template: str, request: pytest.FixtureRequest
 ) -> Iterator[ServerWorld]:
     """A database of the test's own, dropped at its end."""
-    with closing(ServerWorld.of(own, template, request.param)) as world:
-        yield world
-
-
-@pytest.fixture(params=["clone", "undo"])
-def committing(
-    own: ServerRegistry, template: str, request: pytest.FixtureRequest
-) -> Iterator[ServerWorld]:
-    """A database in which the server commits."""
     with closing(ServerWorld.of(own, template, request.param)) as world:
         yield world
 
@@ -88,7 +80,8 @@ def test_whatever_is_written_is_taken_back(world: ServerWorld) -> None:
         world.isolation.enter()
         hand.executescript(script)
         assert not world.isolation.is_clean(), kind
-        assert not world.isolation.is_untouched() or kind in _NUMBERS, kind
+        if kind in _ROWS or (kind not in _NUMBERS and world.isolation.has_journal):
+            assert not world.isolation.is_untouched(), kind
         assert world.isolation.leave(), kind
     assert world.dump() == before
     world.isolation.leave()
@@ -118,9 +111,8 @@ PREPARED = {
 
 @pytest.mark.parametrize("work", PREPARED.values(), ids=PREPARED)
 @pytest.mark.slow
-def test_a_prepared_transaction_ends_with_its_level(committing: ServerWorld, work: str) -> None:
+def test_a_prepared_transaction_ends_with_its_level(world: ServerWorld, work: str) -> None:
     """It has no session that could end, and holds its locks for all later tests."""
-    world = committing
     name = f"left_{secrets.token_hex(6)}"
     hand = world.connect()
     before = hand.dump()
@@ -129,7 +121,7 @@ def test_a_prepared_transaction_ends_with_its_level(committing: ServerWorld, wor
         hand.executescript(f"BEGIN; {work}; PREPARE TRANSACTION '{name}'{rows_of_test}")
         world.isolation.leave()
         here = "gid = '{name}' AND database = '{database}'"
-        live = world.isolation.live.address.database
+        live = world.isolation.address.database
         where = here.format(name=name, database=live)
         assert rows(f"SELECT gid FROM pg_prepared_xacts WHERE {where}") == []
         assert world.own.rest()
@@ -158,18 +150,12 @@ def test_an_open_writer_holds_the_level_p88(world: ServerWorld) -> None:
         old.execute("COMMIT")
 
 
-def test_a_wider_transaction_goes_on(committing: ServerWorld) -> None:
+def test_a_wider_transaction_goes_on(world: ServerWorld) -> None:
     """Nothing was committed, so that the level can be forgotten."""
-    world = committing
     writer = world.connect()
-    for _ in range(60):  # others write here as well, and then there would be a picture to take
-        writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
-        with suppress(Held):
-            world.isolation.enter()
-            if world.isolation.is_untouched():
-                break
-        writer.rollback()
-        world.isolation.enter()
+    writer.executescript("BEGIN; INSERT INTO plain VALUES (4)")
+    world.isolation.enter()
+    assert world.isolation.is_untouched()
     assert not world.isolation.is_clean()
     with pytest.raises(Held):
         world.isolation.leave()
@@ -240,9 +226,8 @@ def test_a_level_has_another_content(world: ServerWorld) -> None:
 
 
 @pytest.mark.slow
-def test_a_database_is_kept_for_a_look(committing: ServerWorld) -> None:
+def test_a_database_is_kept_for_a_look(world: ServerWorld) -> None:
     """At once where nobody is inside a transaction; else when the level is left."""
-    world = committing
     hand, reader = world.connect(), world.connect()
     world.isolation.enter()
     hand.execute("INSERT INTO plain VALUES (77)")

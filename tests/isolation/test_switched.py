@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._postgresql import isolation as choosing
-from pytest_arena._postgresql.isolation import isolate
-from pytest_arena._postgresql.isolation._isolation import KINDS
+from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._product import Held
 from pytest_arena.errors import ConfigError, IsolationError
 from tests.isolation.server_world import CountedUsage
@@ -34,7 +33,7 @@ class Switching:
     def __init__(self, own: ServerRegistry, template: str, name: str) -> None:
         self.uses, self.told = 0, list[str]()
         self.own = own
-        self.isolation = isolate(
+        isolation = isolate(
             own,
             name,
             template,
@@ -43,12 +42,14 @@ class Switching:
             uses=CountedUsage(lambda: self.uses),
             note=self.told.append,
         )
+        assert isinstance(isolation, ServerIsolation)
+        self.isolation = isolation
         self.generations = [self.isolation.generation]
 
     @property
     def database(self) -> str:
         """The one that is live."""
-        return self.isolation.live.address.database
+        return self.isolation.address.database
 
     def write(self, name: str) -> None:
         """Commit a row."""
@@ -80,12 +81,10 @@ class Switching:
         return is_changed
 
 
-@pytest.fixture(params=["undo", pytest.param("clone", marks=pytest.mark.slow)])
-def switching(
-    request: pytest.FixtureRequest, own: ServerRegistry, template: str
-) -> Iterator[Switching]:
+@pytest.fixture
+def switching(own: ServerRegistry, template: str) -> Iterator[Switching]:
     """One of either kind."""
-    made = Switching(own, template, request.param)
+    made = Switching(own, template, "undo")
     yield made
     made.isolation.close()
     own.rest()
@@ -105,7 +104,6 @@ def test_it_starts_from_what_stands_and_leaves_no_trace_pitfall_006(switching: S
         switching.write("before")
         assert switching.leave()
         switching.enter(OTHER[kind])
-        below = switching.database
         assert switching.isolation.name == OTHER[kind]
         assert switching.names() == stands
         switching.write("other")
@@ -119,42 +117,11 @@ def test_it_starts_from_what_stands_and_leaves_no_trace_pitfall_006(switching: S
         number = found
         assert switching.leave()
         assert switching.isolation.name == kind
-        assert switching.database != below
         assert switching.names() == stands
     assert switching.leave()
     assert switching.names() == FIRST
     generations = switching.generations
     assert generations == sorted(generations)
-
-
-def test_such_levels_one_after_the_other_share_a_copy(
-    switching: Switching, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unless the database below was used in between: what is there now has to be seen."""
-    other, made = OTHER[switching.isolation.name], list[str]()
-    prepare = KINDS[other].prepare
-
-    def counted(live: Any, name: str) -> None:
-        made.append(other)
-        prepare(live, name)
-
-    monkeypatch.setattr(KINDS[other], "prepare", counted)
-    for _ in range(3):
-        switching.enter(other)
-        assert switching.names() == FIRST
-        switching.write("x")
-        assert switching.leave()
-    assert made == [other]
-    switching.write("below")
-    switching.enter(other)
-    assert made == [other] * 2
-    assert switching.names() == [*FIRST, "below"]
-    switching.leave()
-    switching.enter()
-    switching.leave()
-    switching.enter(other)
-    assert made == [other] * 3
-    switching.leave()
 
 
 @pytest.mark.slow
@@ -180,19 +147,6 @@ def test_connections_know_where_they_are_at_home(switching: Switching) -> None:
         note()
 
 
-def test_a_copy_has_a_journal_only_where_it_is_undone(switching: Switching) -> None:
-    """Where triggers are unwelcome, there are none."""
-    for name in ("undo", "clone"):
-        switching.enter(name)
-        [(count,)] = rows(
-            "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal", switching.database
-        )
-        assert bool(count) == (name == "undo")
-        [(count,)] = rows("SELECT count(*) FROM pg_event_trigger", switching.database)
-        assert bool(count) == (name == "undo")
-        switching.leave()
-
-
 def test_what_is_not_left_by_itself_is_left_by_force(switching: Switching) -> None:
     """An open writer keeps the level; by force, its copy goes, whoever is in it."""
     switching.enter()
@@ -214,45 +168,6 @@ def test_what_is_not_left_by_itself_is_left_by_force(switching: Switching) -> No
     assert switching.names() == FIRST
 
 
-def test_an_open_transaction_below_is_not_ended_for_it(switching: Switching) -> None:
-    """Nothing is done then; the same can be entered as usual."""
-    other = OTHER[switching.isolation.name]
-    with connect(switching.database) as app:
-        app.execute("BEGIN")
-        app.execute("INSERT INTO dancers (name) VALUES ('open')")
-        switching.uses += 1
-        with pytest.raises(Held):
-            switching.enter(other)
-        app.execute("ROLLBACK")
-        assert app.execute("SELECT 1").fetchone() == (1,)
-    switching.enter()
-    assert switching.isolation.name != other
-    assert switching.names() == FIRST
-    switching.leave()
-
-
-def test_a_copy_that_cannot_be_made_changes_nothing(
-    switching: Switching, own: ServerRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And is not left lying about."""
-    own.rest()
-    before = names_on_server(beginning="arena_live")
-
-    def refused(*_: object, **__: object) -> None:
-        raise IsolationError("no", why="", cause="", fix="")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KINDS[OTHER[switching.isolation.name]], "prepare", refused)
-        with pytest.raises(IsolationError):
-            switching.enter(OTHER[switching.isolation.name])
-    own.rest()
-    assert names_on_server(beginning="arena_live") == before
-    switching.enter()
-    switching.write("x")
-    assert switching.leave()
-    assert switching.names() == FIRST
-
-
 def test_a_level_that_turns_out_to_be_none(switching: Switching) -> None:
     """One that was entered and is forgotten, since another database could not be entered."""
     kind = switching.isolation.name
@@ -269,19 +184,16 @@ def test_a_level_that_turns_out_to_be_none(switching: Switching) -> None:
 
 def test_a_failed_check_leaves_the_level_there(switching: Switching) -> None:
     """Whoever verifies a level finds it, and leaves it by force."""
-    kind, found = switching.isolation.name, list[str]()
+    kind = switching.isolation.name
 
     def check() -> None:
-        found.append(switching.database)
         raise IsolationError("different", why="", cause="", fix="")
 
-    below = switching.database
     switching.enter(OTHER[kind])
     switching.isolation.call_after_leave(check)
     switching.write("x")
     with pytest.raises(IsolationError, match="different"):
         switching.leave()
-    assert found == [below]
     assert switching.isolation.name == OTHER[kind]
     switching.isolation.call_after_leave(lambda: None)
     switching.isolation.leave_by_force()
@@ -320,29 +232,11 @@ def test_undo_that_is_asked_for_where_it_cannot_be(
     own: ServerRegistry, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its name it is an error, else there is a line and clones."""
-    monkeypatch.setattr(f"{choosing.__name__}.templates.why_no_undo", lambda _: "the moon is full")
+    monkeypatch.setattr(f"{choosing.__name__}.why_no_undo", lambda _: "the moon is full")
     with pytest.raises(ConfigError, match="the moon is full"):
         Switching(own, template, "undo")
     made = Switching(own, template, "auto")
     assert made.isolation.name == "clone"
     [line] = made.told
     assert line.startswith("here: tests are isolated by clone, since the moon is full. For undo: ")
-    made.isolation.close()
-
-
-@pytest.mark.slow
-def test_undo_of_a_schema_that_no_journal_can_bring_back(own: ServerRegistry) -> None:
-    """There is nothing to grant: the line names what is in the way, and no way that leads away."""
-    name = own.create("building")
-    run("CREATE TABLE docs (parts xml[])", database=name)
-    own.freeze(name)
-    template = own.finish_template(name, fingerprint="documents", manifest="")
-    with pytest.raises(ConfigError, match=r"arena_isolation = undo: \S*docs") as caught:
-        Switching(own, template, "undo")
-    assert "clone" in caught.value.fix
-    made = Switching(own, template, "auto")
-    assert made.isolation.name == "clone"
-    [line] = made.told
-    assert line.startswith("here: tests are isolated by clone, since public.docs"), line
-    assert "undo" not in line, line
     made.isolation.close()

@@ -52,7 +52,6 @@ VALUES: dict[str, tuple[str, ...]] = {
     "bool": ("true", "false"),
     "money": ("'-1.5'", "'2'"),
     "char(3)": ("'a'", "''"),
-    "regclass": ("'public.audit'", "'pg_class'"),
     "int4range": ("'[1,5)'", "'empty'"),
 }
 NAMES = ("n", "j", "r", "select", "Größe", 'q"q', "a b")

@@ -62,7 +62,7 @@ Copy._restore = lie
 CLONE_LIES = """
 from contextlib import closing
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.isolation._isolation import ServerIsolation
+from pytest_arena._postgresql.isolation import ServerIsolation
 
 restore_copy = ServerIsolation._restore_copy
 leave_by_force = ServerIsolation.leave_by_force
@@ -153,17 +153,21 @@ def test_without_it_nothing_is_read(example: Example) -> None:
 
 
 UNDO_LIES = """
-from pytest_arena._postgresql.journal._server import ServerJournal
+from pytest_arena._postgresql.journal._journal import Journal
 
-_leave = ServerJournal.leave
-
-
-def lie(self, level):
-    self._control.run(f"DELETE FROM {self._schema}.j WHERE op = 1")
-    return _leave(self, level)
+undo = Journal.undo
 
 
-ServerJournal.leave = lie
+def lie(self, start):
+    Journal.undo = undo
+    self._control.run(
+        "DELETE FROM pg_arena.j WHERE op = 1 "
+        f"AND NOT pg_visible_in_snapshot(x, '{start.snapshot}')"
+    )
+    return undo(self, start)
+
+
+Journal.undo = lie
 """
 
 ONE_TEST = """

@@ -357,7 +357,6 @@ class DatabaseUsage:
         self._number = 0
         self._checked_out = 0  # the number of its checked-out connections
         self._is_unwatched = False  # whether it may be used at any time
-        self._before_next: Callable[[], None] = nothing
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used.
@@ -375,18 +374,6 @@ class DatabaseUsage:
         """Return whether another process may use the database."""
         return self._registry.has_others
 
-    def before_next(self, call: Callable[[], None]) -> bool:
-        """Call a function once before the next use of the database. It must not raise.
-
-        It replaces the function of an earlier call. Return False, and forget the function, if the
-        database may be in use now.
-        """
-        with self._registry.lock:
-            if self._checked_out or self._is_unwatched:
-                return False
-            self._before_next = call
-            return True
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Replace the database in this block, without connections of other threads."""
@@ -400,9 +387,6 @@ class DatabaseUsage:
         self._number += 1
         if is_checkout:
             self._checked_out += 1
-        call = self._before_next
-        self._before_next = nothing
-        call()
 
     def check_in(self) -> None:
         """Note that a connection was returned or closed, after a possible use."""

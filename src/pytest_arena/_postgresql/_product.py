@@ -10,7 +10,7 @@ from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
-from pytest_arena._postgresql.isolation import ServerIsolation, isolate
+from pytest_arena._postgresql.isolation import RolledBack, ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import why_no_undo
 from pytest_arena._postgresql.named._named_build import NamedTemplates
 from pytest_arena._postgresql.named._named_isolation import NamedIsolation
@@ -102,7 +102,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         check_isolation(self._config, FACTS.isolations, self.shown)
         note = self._core.ledger.note
         with_rights = self.users.begin(database)
-        isolation: ServerIsolation
+        isolation: ServerIsolation | RolledBack
         if isinstance(registry, NamedServer):
             registry.take(database)
             isolation = NamedIsolation(
@@ -130,12 +130,14 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             return f"{self.shown} has only the isolations undo, clone and rollback"
         missing = ""
         registry = self._registry()
-        if isinstance(registry, NamedServer):
-            missing = "" if name == "rollback" else registry.cause
-        elif name == "undo":
-            missing = why_no_undo(registry)
+        if (self._config.isolation == "rollback") != (name == "rollback"):
+            return "rollback is the isolation of all tests of a run, or of none"
+        if not isinstance(isolation, ServerIsolation):
+            return ""
+        if name == "undo" and not isolation.has_journal:
+            missing = why_no_undo(registry) or "arena_isolation = clone"
         if not missing:
-            cast("ServerIsolation", isolation).choose_next_isolation(name)
+            isolation.choose_next_isolation(name)
         return missing
 
     def _note_slow_disk(self, registry: ServerRegistry) -> None:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_arena._postgresql._content import COLUMNS, KEY, in_batches, one_snapshot
 from pytest_arena._postgresql._control import (
     Control,
     ControlFailure,
@@ -16,7 +16,64 @@ from pytest_arena._postgresql._control import (
 from pytest_arena._product._read_rows import ReadContent, ReadTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from pytest_arena._changes import Row
+
+# The app's functions may name objects without a schema. They need the search_path of the role and
+# the database, until the transaction ends. PostgreSQL's names precede those of that path.
+LIKE_THE_APP = """
+SET LOCAL search_path TO DEFAULT;
+SELECT pg_catalog.set_config('search_path', pg_catalog.rtrim(pg_catalog.concat(
+    'pg_catalog, ', pg_catalog.current_setting('search_path')), ', '), true)"""
+# With these settings equal values have equal texts. Settings of the login, of the database and of
+# the connection have no effect.
+_BEGIN_READING = """
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL search_path = pg_catalog;
+    SET LOCAL lock_timeout = '1s';
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL datestyle = 'ISO, YMD';
+    SET LOCAL intervalstyle = 'postgres';
+    SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = 'hex';
+    SET LOCAL xmloption = 'content'
+"""
+# The columns of a table ``c``, and its primary key.
+COLUMNS = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+        ORDER BY a.attnum)"""
+KEY = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
+        CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
+        ORDER BY k.place)"""
+
+_AT_ONCE = 50  # queries in one statement, which PostgreSQL plans as a whole
+
+
+@contextmanager
+def one_snapshot(control: Control) -> Iterator[None]:
+    """Read the same snapshot in all queries of the block, in one transaction.
+
+    By default times have the database's time zone.
+    """
+    control.run(_BEGIN_READING)
+    try:
+        yield
+    finally:
+        with suppress(ControlFailure):  # a lost connection has raised an error before
+            control.run("ROLLBACK")
+
+
+def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of many queries, in few round trips.
+
+    The transaction has the app's search_path from here on.
+    """
+    control.run(LIKE_THE_APP)
+    for start in range(0, len(queries), _AT_ONCE):
+        yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
 
 
 class _CatalogTable(NamedTuple):
@@ -70,6 +127,32 @@ def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadCon
         return ReadContent(digests, rows)
 
 
+def read_content(control: Control) -> dict[str, str]:
+    """Return a digest of each table, sequence and definition of a table.
+
+    Equal digests mean equal content. The digests are read from the database itself, not from a
+    journal, so that they can check it.
+
+    Raises:
+        ControlFailure: another session locks a table (``55P03``), or the server does not answer.
+    """
+    with one_snapshot(control):
+        definitions = dict(control.rows(_DEFINITIONS))
+        sequences = [_value_of(*sequence) for sequence in control.rows(_SEQUENCES)]
+        tables = [table.digest() for table in _tables(control)]
+        values = dict(in_batches(control, sequences))
+        rows = {
+            f"table {name}": f"{number} rows, {total}"
+            for name, number, total in in_batches(control, tables)
+        }
+        return {**definitions, **values, **rows}
+
+
+def _value_of(name: str, quoted: str) -> str:
+    called = "CASE WHEN is_called THEN ', called' ELSE ', not called' END"
+    return f"SELECT {literal(f'sequence {name}')}, last_value || {called} FROM {quoted}"
+
+
 def _tables(control: Control) -> list[_CatalogTable]:
     return [_CatalogTable(*row) for row in control.rows(_TABLES)]
 
@@ -115,7 +198,30 @@ SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.
             WHERE leaf.relkind IN ('r', 'p')) END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
-    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'arena_journal')
+    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema')
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+"""
+_NAME = """CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END"""
+_OF_APP = """n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND c.relpersistence <> 't'"""
+_SEQUENCES = f"""
+SELECT {_NAME}, pg_catalog.format('%I.%I', n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE {_OF_APP} AND CASE c.relkind WHEN 'S' THEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+    AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END
+"""
+# The columns and constraints of each table.
+_DEFINITIONS = f"""
+SELECT 'definition of table ' || {_NAME}, md5(concat(
+    (SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod),
+        a.attnotnull, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid)), ','
+        ORDER BY a.attnum)
+     FROM pg_catalog.pg_attribute a
+     LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    (SELECT string_agg(k.conname || pg_get_constraintdef(k.oid), ',' ORDER BY k.conname)
+     FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)))
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND {_OF_APP}
 """

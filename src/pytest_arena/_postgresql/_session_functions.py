@@ -1,13 +1,10 @@
 """Finds functions that change settings, for ``rollback``, which undoes their changes."""
 
-# ruff: noqa: S608 - the condition is a constant
-
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._postgresql.journal._tables import PLAIN_SCHEMA
 from pytest_arena._values import without_comments
 
 if TYPE_CHECKING:
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 _SETS = re.compile(
     r"\bset_config\s*\(|\bSET\s+(?:SESSION\s+|LOCAL\s+)?\w+\.\w+", re.IGNORECASE
 )
-_FUNCTIONS = f"""
+_FUNCTIONS = """
 SELECT p.proname::text,
     CASE p.prosrc WHEN '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END
     || coalesce(' SET LOCAL ' || pg_catalog.array_to_string(p.proconfig, ' SET LOCAL '), ''),
@@ -29,7 +26,7 @@ SELECT p.proname::text,
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND n.nspname !~ '^pg_'
-AND n.nspname NOT IN ('information_schema', '{PLAIN_SCHEMA}')
+AND n.nspname NOT IN ('information_schema')
 """
 _ANY_STATEMENT = re.compile("")
 _WRITES = r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b"

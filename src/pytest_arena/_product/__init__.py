@@ -637,9 +637,6 @@ class Usage(Protocol):
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
 
-    def before_next(self, call: Callable[[], None]) -> bool:
-        """Call a function before the next use. Return False if the database may be in use now."""
-
     def alone(self) -> AbstractContextManager[None]:
         """Replace the database in this block, without connections of other threads."""
 

@@ -1,11 +1,19 @@
-"""Chooses the isolation by option, rights and schema."""
+"""Chooses the isolation by option and rights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.isolation._isolation import ServerIsolation, as_built
-from pytest_arena._postgresql.journal import _journal_templates as templates
+from pytest_arena._postgresql.isolation._isolation import ServerIsolation as RolledBack
+from pytest_arena._postgresql.isolation._server_isolation import (
+    ServerIsolation,
+    as_built,
+)
+from pytest_arena._postgresql.journal._journal_templates import (
+    FIX_FOR_UNDO,
+    Unjournaled,
+    why_no_undo,
+)
 from pytest_arena._postgresql.rollback._sockets import check_for_sockets
 from pytest_arena.errors import ConfigError
 
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Usage
 
-__all__ = ["ServerIsolation", "isolate"]
+__all__ = ["RolledBack", "ServerIsolation", "isolate"]
 
 
 def isolate(
@@ -28,7 +36,7 @@ def isolate(
     place: str,
     uses: Usage,
     note: Callable[[str], None],
-) -> ServerIsolation:
+) -> ServerIsolation | RolledBack:
     """Return the isolation of a database that begins with a template's content.
 
     ``auto`` is undo. If undo does not work here, it is clone, and the summary says why.
@@ -37,37 +45,34 @@ def isolate(
     lines for the summary.
 
     Raises:
-        ConfigError: ``requested`` is undo or rollback, which does not work here.
+        ConfigError: ``requested`` is undo, which does not work here.
     """
 
     def create(isolation: str) -> ServerIsolation:
         return ServerIsolation(
-            registry,
-            template,
-            isolation,
-            with_rights=with_rights,
-            uses=uses,
-            note=note,
-            may_clone=requested == "auto",
+            registry, template, isolation, with_rights=with_rights, uses=uses, note=note
         )
 
     if requested == "rollback":
         check_for_sockets(place)
-    if requested in {"clone", "rollback"}:
-        return create(requested)
-    try:
-        reason = templates.why_no_undo(registry)
-        if not reason:
-            undo = create("undo")
-            for remark in templates.remarks(registry, with_rights(template)):
-                note(f"undo: {remark}")
-            return undo
-        fix = templates.fix_for_undo(registry)
-        line = f"{reason}. For undo: {fix}"
-    except templates.Unjournaled as error:
-        reason = error.reason
-        fix = error.fix
-        line = f"{reason}. For undo: {fix}" if error.is_of_the_server else reason
+        return RolledBack(
+            registry,
+            template,
+            requested,
+            with_rights=with_rights,
+            uses=uses,
+            note=note,
+        )
+    if requested == "clone":
+        return create("clone")
+    reason = why_no_undo(registry)
+    fix = FIX_FOR_UNDO
+    if not reason:
+        try:
+            return create("undo")
+        except Unjournaled as error:
+            reason = error.cause
+            fix = error.fix
     if requested == "undo":
         raise ConfigError(
             f"arena_isolation = undo: {reason}",
@@ -75,5 +80,5 @@ def isolate(
             cause=place,
             fix=f"{fix}\nor arena_isolation = auto   (clone, as long as undo does not work)",
         )
-    note(f"{shown}: tests are isolated by clone, since {line}")
+    note(f"{shown}: tests are isolated by clone, since {reason}. For undo: {fix}")
     return create("clone")

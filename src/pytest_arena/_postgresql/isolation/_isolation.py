@@ -5,24 +5,18 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._content import content
 from pytest_arena._postgresql._control import ControlFailure, literal
-from pytest_arena._postgresql.isolation._live import (
-    NEVER,
-    JournaledDatabase,
-    ServerLevel,
-)
+from pytest_arena._postgresql._rows import read_content
+from pytest_arena._postgresql.isolation._live import NEVER, Look, ServerLevel
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._rolled_back import (
     RolledBackDatabase,
     Uncommitted,
 )
 from pytest_arena._postgresql.isolation._snapshots import RowsLost, Snapshot
-from pytest_arena._postgresql.journal._journal_templates import Unjournaled
-from pytest_arena._postgresql.journal._server import Look
 from pytest_arena._process import until
-from pytest_arena._product import Held, held_by, nothing
-from pytest_arena.errors import ArenaError, IsolationError, impossible
+from pytest_arena._product import held_by, nothing
+from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +25,12 @@ if TYPE_CHECKING:
     from pytest_arena._product import Usage
     from pytest_arena._values import Address, TableRows
 
-_Live = JournaledDatabase | PlainDatabase
+_Live = PlainDatabase
 _Level = ServerLevel[_Live]
 _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
 _UNCHANGED = Look()
 _CHANGED = Look(is_changed=True, has_rows=True)
 KINDS: dict[str, type[_Live]] = {
-    "undo": JournaledDatabase,
-    "clone": PlainDatabase,
     "rollback": RolledBackDatabase,
 }
 
@@ -78,16 +70,12 @@ class ServerIsolation:
         with_rights: Callable[[str | None], str | None] = as_built,
         uses: Usage,
         note: Callable[[str], None],
-        may_clone: bool = False,
     ) -> None:
         self._registry = registry
-        # A level may be a clone if a wider fixture creates content that no journal can restore.
-        self._may_clone = may_clone
         self._with_rights = with_rights
         self._uses = uses
         self._note = note
         self._check: Callable[[], None] = nothing
-        self._next_isolation = ""
         self._snapshots: list[Snapshot] = []  # this isolation freezes and drops them
         # The level of another isolation that was left last, and the number of uses at that time.
         self._spare: tuple[_Level, int] | None = None
@@ -128,10 +116,6 @@ class ServerIsolation:
         """Call a function after each level is left. If it raises, the level stays."""
         self._check = check
 
-    def choose_next_isolation(self, isolation: str) -> None:
-        """Set the isolation of the next level."""
-        self._next_isolation = isolation
-
     def enter(self) -> None:
         """Open a level above the current state.
 
@@ -143,45 +127,15 @@ class ServerIsolation:
             IsolationError: the disk is full, or the other isolation does not work here.
         """
         level = self._stack[-1]
-        requested = self._next_isolation
-        self._next_isolation = ""
-        isolation = requested or level.live.isolation
         level.live.close_moments(are_over=False)
         if level.unrestored:
             self._restore_copy(level.unrestored)
-        if isolation == level.live.isolation:
-            may_clone = self._may_clone and not requested
-            if not self._can_nest(level, may_clone=may_clone):
-                isolation = "clone"
-        if isolation != level.live.isolation:
-            _check_for_writers(self)
-            with self._uses.alone():
-                self._stack.append(self._level_in_copy(isolation))
-                self.generation += 1
-        else:
-            self.generation += level.live.was_lost()
-            level.live.begin_level(len(self._stack))
-            self._stack.append(ServerLevel(level.live))
+        if level.live.may_have_changed and level.live.needs_snapshot(self._stack):
+            self._take_snapshot(level)
+        self.generation += level.live.was_lost()
+        level.live.begin_level(len(self._stack))
+        self._stack.append(ServerLevel(level.live))
         self._tidy()
-
-    def _can_nest(self, level: _Level, *, may_clone: bool) -> bool:
-        """Return whether a new level can have the isolation of ``level``. Take a snapshot for it.
-
-        Raises:
-            IsolationError: the new level cannot, and may not be a clone.
-        """
-        live = level.live
-        try:
-            if live.may_have_changed and live.needs_snapshot(self._stack):
-                self._take_snapshot(level)
-        except Unjournaled as error:
-            if not may_clone:
-                raise IsolationError(
-                    error.what, why=error.why, cause=error.cause, fix=error.fix
-                ) from None
-            self._note(f"{{test}} is isolated by clone, since {error.reason}")
-            return False
-        return True
 
     def _take_snapshot(self, level: _Level) -> None:
         with self._uses.alone():
@@ -331,47 +285,6 @@ class ServerIsolation:
             self.generation += 1
         self._tidy()
 
-    # A level of another isolation
-
-    def _level_in_copy(self, isolation: str) -> _Level:
-        """Return a level in a copy of the live database, for another isolation."""
-        spare = self._spare
-        self._spare = None
-        if spare is not None:
-            level, uses = spare
-            is_same = level.live.isolation == isolation and uses == self._uses()
-            if is_same and level.is_restorable_in_place and self._is_restored(level):
-                return ServerLevel(level.live, is_in_other_database=True)
-            level.live.discard()
-        self.generation += 1  # connections end, also if this fails
-        source = self.live.make_copy()
-        live = self._new_live(isolation)
-        try:
-            with self._registry.reporting(f"no copy for isolation={isolation!r}"):
-                live.prepare(source)
-            self._registry.freeze(source)
-            live.replace_by_copy(
-                Snapshot(self._registry, source, is_ours=True), len(self._stack)
-            )
-        except BaseException:
-            self._registry.drop_later(source)
-            raise
-        self._snapshots.append(live.snapshot)
-        return ServerLevel(live, is_in_other_database=True)
-
-    def _is_restored(self, spare: _Level) -> bool:
-        """Restore a spare level's start. Return whether that worked."""
-        # After an interrupt the level is on the stack, so that `leave_by_force` leaves it.
-        self._stack.append(spare)
-        # Held, ArenaError: a connection still uses the database.
-        with suppress(Held, ArenaError):
-            if spare.live.leave(self.depth).marks:
-                self._restore_copy(spare)
-            self._stack.pop()
-            return True
-        self._stack.pop()
-        return False
-
     def _tidy(self, spare: _Level | None = None) -> None:
         """Drop the last spare level, and the snapshots that no level needs."""
         if not (spare or self._spare or self._snapshots):
@@ -503,7 +416,7 @@ class ServerIsolation:
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""
         with self._registry.reporting("the live database cannot be read"):
-            return self.live.reader.call(content)
+            return self.live.reader.call(read_content)
 
 
 def _check_for_writers(isolation: ServerIsolation) -> None:

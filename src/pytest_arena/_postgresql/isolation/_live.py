@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from pytest_arena import _process
 from pytest_arena._postgresql import _clone_sql as sql
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.isolation._snapshots import Archive, RowsLost, Snapshot
-from pytest_arena._postgresql.journal._capture import install, uninstall
-from pytest_arena._postgresql.journal._journal_templates import check_fit, journaled
-from pytest_arena._postgresql.journal._server import (
-    Look,
-    Restoration,
-    ServerJournal,
-    ServerMoment,
-)
-from pytest_arena._product import Held, held_by
 from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena.errors import ArenaError
 
@@ -34,7 +23,6 @@ if TYPE_CHECKING:
     Levels: TypeAlias = "Sequence[ServerLevel[Any]]"
     _Rows: TypeAlias = Sequence[tuple[object, ...]]
 
-_Answer = TypeVar("_Answer")
 LiveT = TypeVar("LiveT", bound="LiveDatabase")
 NEVER = -1  # no number of uses
 READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
@@ -46,6 +34,30 @@ _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
 _PATIENCE = 1.0
 _STEP = 0.002
 _ROWS_KEPT = 50  # the most rows of a table that a report has of levels below a snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """The result of leaving a level. If it has marks, nothing was undone."""
+
+    was_changed: bool
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The changes of a level, and the transactions that may change more."""
+
+    is_changed: bool = False
+    # Whether rows were committed, or marks exist. If not, a change is only of a sequence.
+    has_rows: bool = False
+    marks: tuple[str, ...] = ()
+    # The pids of sessions inside a transaction that has written or is writing.
+    writers: frozenset[int] = frozenset()
+    prepared: tuple[str, ...] = ()  # transactions prepared for a second phase
+    # Only with `clone`: a session has taken an advisory lock, which ends with the database. With
+    # `undo` the gate closes such a connection.
+    locks: bool = False
 
 
 class LiveDatabase(ABC):
@@ -356,326 +368,6 @@ class ServerLevel(Generic[LiveT]):
         is_same = self.archive is None and self.snapshot is self.live.snapshot
         is_given_up = self.live.kept_as or self.unrestored or self.needs_copy
         return is_same and not is_given_up
-
-
-class JournaledDatabase(LiveDatabase):
-    """``undo``: pytest-arena reads changes from a change journal, and undoes them in place.
-
-    Triggers write each inserted and deleted row into a journal in the same database. Leaving a
-    level deletes the inserted rows and inserts the deleted rows. The database and all connections
-    stay.
-
-    The journal has a mark for each change that it cannot undo, such as DDL. After such a change, a
-    copy of the level's snapshot replaces the database. The copy gets the rows of the levels after
-    the snapshot. If a wider fixture has changed the schema, the next level that is entered takes a
-    snapshot first.
-    """
-
-    isolation = "undo"
-
-    def __init__(
-        self, registry: ServerRegistry, uses: Usage, note: Callable[[str], None]
-    ) -> None:
-        super().__init__(registry, uses, note)
-        self._line = Reconnecting(
-            lambda: ServerJournal(self.address), self._note_lost_connection
-        )
-        # The number of uses at the last moment, and the moment.
-        self._last_moment: tuple[int, ServerMoment] | None = None
-
-    def template(self, content: str | None) -> str:
-        """Return the template with a journal in it."""
-        return journaled(self.registry, content)
-
-    def prepare(self, name: str) -> None:
-        """Install a journal in a copy of a database that has none."""
-        check_fit(install(self.registry.address_of(name)))
-
-    def open_copy(self, name: str, number: int = 0, rows: _Rows = ()) -> ServerJournal:
-        """Open the journal of a copy. The journal records the start of the copy's sequences."""
-        try:
-            with self.registry.reporting("a copy cannot be connected to"):
-                journal = ServerJournal(self.registry.address_of(name))
-            try:
-                self._prepare_journal(journal, number, rows)
-            except BaseException:
-                journal.close()
-                raise
-        except BaseException:
-            self.registry.drop_later(name)
-            raise
-        return journal
-
-    def _prepare_journal(
-        self, journal: ServerJournal, number: int, rows: _Rows
-    ) -> None:
-        with self.registry.reporting("a copy cannot be connected to"):
-            # A mark here means that the server has crashed and emptied the snapshot's journal.
-            if journal.look().marks:
-                journal.install()
-        try:
-            if rows:
-                journal.restore([*rows], number)
-        except ControlFailure as error:
-            raise RowsLost(error) from error
-
-    def switch_to(
-        self, name: str, snapshot: Snapshot, handle: ServerJournal, before: int
-    ) -> None:
-        """Make a copy the live database, with its open journal."""
-        self.release()
-        self.name = name
-        self.snapshot = snapshot
-        self.uses_when_clean = before
-        self._line.use(handle)
-        self.has_new_journal = False
-
-    def release(self) -> None:
-        """Close the connections, including the journal's connection."""
-        super().release()
-        self._line.close()
-
-    def keep(self, name: str, title: str, *, called: str = "") -> str:
-        """Keep a database for inspection, without its journal. Return its name."""
-        # Other sessions may hold locks on the journal.
-        self.registry.control.rows(sql.end_backends(name))
-        with suppress(
-            ControlFailure
-        ):  # a database with a journal can be inspected, too
-            uninstall(self.registry.address_of(name))
-        return super().keep(name, title, called=called)
-
-    def _ask(
-        self, question: Callable[..., _Answer], *args: object, **options: object
-    ) -> _Answer:
-        with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._line.call(question, *args, **options)
-
-    def look(self, number: int) -> Look:
-        """Return what has changed since the start of a level.
-
-        Raises:
-            ArenaError: the journal was dropped, or the server does not answer.
-        """
-        return self._ask(ServerJournal.look, number)
-
-    # Levels
-
-    def needs_snapshot(self, levels: Levels) -> bool:
-        """Begin another level. Return whether the journal lacks changes of the top level.
-
-        If it does, this installs a new journal for the current schema. The levels keep their rows
-        of the old journal.
-
-        Raises:
-            ArenaError: another session holds a lock, the server does not answer, or the schema
-                cannot be journaled.
-        """
-        uses = self.uses()
-        number = len(levels) - 1
-        if not self.has_new_journal and self._has_unjournaled_changes(
-            levels[-1], number
-        ):
-            reported = self._rows_of_levels(levels)
-            archive = self.archive(levels)
-            check_fit(self._ask(ServerJournal.install))
-            self.has_new_journal = True
-            levels[-1].keep_archive(archive)
-            for level, rows in zip(levels, reported, strict=True):
-                level.keep_report(rows)
-        self.uses_when_clean = uses
-        return self.has_new_journal
-
-    def _rows_of_levels(self, levels: Levels) -> list[list[TableRows]]:
-        reported = [level.reported for level in levels]
-        for number, level in enumerate(levels):
-            if level.live is not self:
-                continue
-            # Without these rows, a report is only shorter.
-            with suppress(ArenaError):
-                reported[number] = self.rows_changed(
-                    levels, number, (None, None), _ROWS_KEPT
-                )
-        return reported
-
-    def _has_unjournaled_changes(self, level: ServerLevel[Any], number: int) -> bool:
-        try:
-            has_marks = bool(self._line.call(ServerJournal.enter, number + 1))
-        except ControlFailure as error:
-            if error.sqlstate == _LOCK_NOT_AVAILABLE or error.is_of_server:
-                raise self.registry.failed(
-                    "the change journal cannot continue", error
-                ) from error
-            has_marks = True
-        if has_marks:
-            level.note_writes()
-            return True
-        look = self.look(number)
-        if look.is_changed:
-            level.note_writes()
-        return bool(look.marks)  # changed large objects, which another copy would lack
-
-    def archive(self, levels: Levels) -> Archive:
-        """Return the rows that only the journal has."""
-        top = levels[-1]
-        number = len(levels) - 1
-        if top.archive is not None:
-            return top.archive
-        if not any(level.is_written for level in levels[top.base : number]):
-            return []
-        try:
-            return self._line.call(ServerJournal.archive, number)
-        except (ControlFailure, ArenaError) as error:
-            return RowsLost(error)
-
-    def leave(self, number: int) -> Restoration:
-        """Undo the changes of the top level. If the result has marks, the database is unchanged.
-
-        Raises:
-            Held: an open transaction prevents it.
-            ArenaError: the server does not answer.
-        """
-        uses = self.uses()
-        # The number changes at each call while a connection is checked out. Its statement may have
-        # no lock yet, and would commit into the level below.
-        if self.uses() != uses:
-            at_work = self._ask(ServerJournal.at_work)
-            if at_work:
-                raise held_by(at_work, self.name)
-        try:
-            restoration = self._line.call(ServerJournal.leave, number)
-        except ControlFailure as error:
-            return self._leave_after_failure(error, number)
-        if not restoration.marks:
-            self.uses_when_clean = uses
-            return restoration
-        self.uses_when_clean = NEVER
-        with suppress(
-            ArenaError
-        ):  # after an error the summary only lacks the table's name
-            marks = self._ask(ServerJournal.with_table_names, restoration.marks)
-            restoration = replace(restoration, marks=marks)
-        return restoration
-
-    def _leave_after_failure(self, error: ControlFailure, number: int) -> Restoration:
-        """Roll back prepared transactions that hold locks, and leave again.
-
-        After another failure of the journal, return a mark.
-
-        Raises:
-            Held: an open transaction holds the locks.
-        """
-        if error.is_lost:
-            raise self.registry.failed(
-                "the live database cannot be reached", error
-            ) from error
-        if error.sqlstate != _LOCK_NOT_AVAILABLE:
-            self.uses_when_clean = NEVER
-            mark = f"the change journal cannot be read: {error}"
-            return Restoration(was_changed=True, marks=(mark,))
-        look = self.look(number)
-        if look.writers or not look.prepared:
-            raise held_by(look.writers or self.clients_inside(), self.name)
-        # Only prepared transactions hold locks.
-        self.end_prepared(look.prepared)
-        return self.leave(number)
-
-    def report_marks(self, marks: tuple[str, ...]) -> None:
-        """Report the marks in a line of the summary. The ledger replaces ``{test}``."""
-        # Tables come before their indexes and sequences, because the test's code names tables.
-        tables_first = sorted(marks, key=lambda mark: " TABLE " not in mark)
-        shown = ", ".join(tables_first[:_MOST_MARKS_SHOWN])
-        if len(marks) > _MOST_MARKS_SHOWN:
-            shown += f" and {len(marks) - _MOST_MARKS_SHOWN} more"
-        self.note("undo: {test}: its database was replaced: " + shown)
-
-    def leave_after_clients_ended(self, number: int) -> bool:
-        """Retry until the level's connections have ended. Return whether it was restored."""
-        end = _process.seconds() + _PATIENCE
-        with suppress(ArenaError):
-            while _process.seconds() <= end:
-                with suppress(Held):
-                    return not self.leave(number).marks
-                _process.rest(_STEP)
-        return False
-
-    def forget(self, levels: Levels, *, is_undone: bool) -> None:
-        """Add the top level's changes to the level below, in the journal."""
-        below = levels[-2]
-        top = levels[-1]
-        number = len(levels) - 1
-        if is_undone:
-            self._ask(ServerJournal.rewind, number)
-        if top.is_written or (self.may_have_changed and self.look(number).is_changed):
-            self._ask(ServerJournal.forget, number)
-            self.uses_when_clean = NEVER
-        below.add(top)
-
-    # Moments and rows
-
-    def moment(self, levels: Levels, *, exact: bool) -> ServerMoment:
-        """Return the current moment.
-
-        Two calls return the same moment if no connection uses the database between them.
-        pytest-arena reads the moment's name from the server before the next use of the database.
-
-        Without event triggers, only an ``exact`` moment shows earlier changes of the schema.
-
-        Raises:
-            ArenaError: the server does not answer.
-        """
-        if exact:
-            self._ask(ServerJournal.note_schema, len(levels) - 1)
-        top = levels[-1]
-        uses = self.uses()
-        if self._last_moment is not None and self._last_moment[0] == uses:
-            return self._last_moment[1]
-        is_start = (
-            uses == self.uses_when_clean and not top.is_written and not top.reported
-        )
-        ask = None if is_start else partial(self._ask, ServerJournal.moment)
-        moment = ServerMoment(ask)
-        if not self.uses.before_next(moment.settle):
-            moment.settle()
-        if moment.failure is not None:
-            raise moment.failure
-        self._last_moment = uses, moment
-        return moment
-
-    def close_moments(self, *, are_over: bool) -> None:
-        """Read the name of the last moment from the server, unless the level ends."""
-        last = self._last_moment
-        self._last_moment = None
-        if last is None:
-            return
-        _, moment = last
-        if are_over:
-            moment.end()
-        else:
-            moment.settle()
-
-    def rows_changed(
-        self,
-        levels: Levels,
-        number: int,
-        moments: tuple[object, object],
-        limit: int | None,
-    ) -> list[TableRows]:
-        """Return the rows that a level changed, from the journal and from an earlier journal."""
-        since, until = [getattr(moment, "name", None) for moment in moments]
-        if until == "":
-            return []
-        rows = self._ask(
-            ServerJournal.rows_changed,
-            level=number,
-            since=since or "",
-            until=until or "",
-            is_top=number == len(levels) - 1,
-            limit=limit,
-        )
-        if since:
-            return rows
-        return _joined(levels[number].reported, rows)
 
 
 def _joined(first: Iterable[TableRows], second: Iterable[TableRows]) -> list[TableRows]:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._rows import read_digests, read_rows
-from pytest_arena._postgresql.isolation._live import NEVER, LiveDatabase
-from pytest_arena._postgresql.journal._capture import uninstall
-from pytest_arena._postgresql.journal._server import Look, Restoration
+from pytest_arena._postgresql.isolation._live import (
+    NEVER,
+    LiveDatabase,
+    Look,
+    Restoration,
+)
 from pytest_arena._process import until
 from pytest_arena._product import held_by
 from pytest_arena._product._read_rows import ReadContent, compared
@@ -103,10 +106,6 @@ class PlainDatabase(LiveDatabase):
     def template(self, content: str | None) -> str | None:
         """Return the template unchanged."""
         return content
-
-    def prepare(self, name: str) -> None:
-        """Remove the journal from a copy, if it has a journal."""
-        uninstall(self.registry.address_of(name))
 
     def state_before_copy(self) -> Any:
         """Return the transaction ids before the copy. A copy that is made ahead uses ids, too."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._rows import read_rows
 from pytest_arena._postgresql._session_functions import session_functions
-from pytest_arena._postgresql.isolation._live import READ_SETTINGS
+from pytest_arena._postgresql.isolation._live import READ_SETTINGS, Look, Restoration
 from pytest_arena._postgresql.isolation._plain import PlainDatabase
 from pytest_arena._postgresql.isolation._snapshots import RowsLost
-from pytest_arena._postgresql.journal._server import Look, Restoration
 from pytest_arena._postgresql.rollback._backend import BackendFailure
 from pytest_arena._postgresql.rollback._proxy import Proxy
 from pytest_arena._postgresql.rollback._sockets import Disconnected

@@ -6,7 +6,6 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.journal._functions import CRASHED
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
@@ -84,14 +83,6 @@ class RowsLost(IsolationError):
         lines = str(error).splitlines()
         reason = lines[0] if lines else "no reason was given"
         why = "the test's database had to be replaced, and only its journal had these rows"
-        if reason == CRASHED:
-            super().__init__(
-                "rows that wider fixtures wrote are lost: the database server has crashed",
-                why=why,
-                cause="PostgreSQL empties the change journal if it restarts after a crash",
-                fix="pytest …   # again. The server's log says why the server has crashed",
-            )
-            return
         super().__init__(
             "rows that wider fixtures wrote are lost: the change journal cannot be read",
             why=why,

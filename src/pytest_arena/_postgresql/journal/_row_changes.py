@@ -2,18 +2,16 @@
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from itertools import product
+from dataclasses import replace
 from typing import NamedTuple
 
-from pytest_arena._postgresql._content import COLUMNS, KEY, LIKE_THE_APP, one_snapshot
 from pytest_arena._postgresql._control import (
     Control,
     ControlFailure,
     identifier,
     literal,
 )
+from pytest_arena._postgresql._rows import COLUMNS, KEY
 from pytest_arena._values import SCHEMA, TableRows
 
 _DEFAULT = "public"
@@ -22,47 +20,16 @@ _LOST = ("08", "57")  # classes of SQLSTATE: connection, operator
 _MARK = ("changed",)
 
 
-class Entries(NamedTuple):
-    """A selection of the journal's entries."""
-
-    schema: str  # the journal's schema
-    level: int
-    is_top: bool
-    since: str = ""  # a moment, "" for the level's start
-    until: str = ""  # a moment, "" for now
-
-    def write(self) -> str:
-        """Write the query for the entries: rel, op, r."""
-        old = f"SELECT rel, op, r FROM {self.schema}.jold WHERE level = {self.level}"
-        if not self.is_top:
-            return old
-        new = f"SELECT rel, op, r FROM {self.schema}.j WHERE {self.when()}"
-        if self.since:
-            # Entries of `jold` were committed before a level above was entered.
-            return new
-        return f"{new} UNION ALL {old}"
-
-    def when(self) -> str:
-        """Write the condition that an entry was committed between the moments."""
-        terms = ["true"]
-        if self.since:
-            terms.append(f"NOT {is_before(self.since)}")
-        if self.until:
-            terms.append(is_before(self.until))
-        return " AND ".join(terms)
-
-
-def is_before(moment: str) -> str:
-    """Write the condition that an entry was committed before a moment."""
-    return f"pg_catalog.pg_visible_in_snapshot(x, {literal(moment)}::pg_catalog.pg_snapshot)"
-
-
 class _ChangedTable(NamedTuple):
-    """A table with changes, by the current catalog. A dropped table has no name."""
+    """A table with changes, by the current catalog. A dropped table has no name.
+
+    A partition has the name, the columns and the key of its root.
+    """
 
     oid: int
     schema: str | None
     name: str | None
+    row_type: str
     columns: list[str]
     width: int  # the number of columns, also virtual columns
     key: list[str]
@@ -81,11 +48,9 @@ class _ChangedTable(NamedTuple):
         images = ", ".join(
             literal(_padded(image, self.width)) for image in self.images()
         )
-        row_type = f"{identifier(self.schema or '')}.{identifier(self.name or '')}"
         values = ", ".join(f"u.{identifier(column)}{to}" for column in self.columns)
         return (
-            f"SELECT {values} "
-            f"FROM unnest(ARRAY[{images}]::pg_catalog.text[]::{row_type}[]) u"
+            f"SELECT {values} FROM unnest(ARRAY[{images}]::text[]::{self.row_type}[]) u"
         )
 
 
@@ -99,47 +64,52 @@ def _padded(image: str, width: int) -> str:
 
 
 def rows_changed(
-    control: Control, entries: Entries, limit: int | None
+    control: Control, first: str, last: str, limit: int | None
 ) -> list[TableRows]:
-    """Return the net changes of each table, in the order of the tables' names.
+    """Return the net changes of each table between two snapshots, in the order of their names.
+
+    Without a ``last`` snapshot, these are all later changes.
 
     ``control`` has the settings of the images. Values have the current types of the columns. If
     the driver has no type for a column, all values of the table are texts. If the table was dropped
     or has lost a column, its rows have one column, "row", with their text. This omits virtual
     columns, and a dropped table that was created after the journal.
 
-    The last entry has the marks of the top level: rows of "the schema" with the column "changed".
+    The last entry has the marks: rows of "the schema" with the column "changed".
 
     Cost: two round trips, and another for each changed table.
 
     Raises:
         ControlFailure: the journal was dropped, or the server does not answer.
     """
+    entries = f"pg_arena.since({literal(first)}) m WHERE true"
+    if last:
+        entries += f" AND pg_visible_in_snapshot(m.x, {literal(last)})"
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
-    question = _CHANGED.format(
-        entries=entries.write(),
-        cut=cut,
-        schema=entries.schema,
-        columns=COLUMNS,
-        key=KEY,
-    )
-    changed = [_ChangedTable(*row) for row in control.rows(question)]
-    tables = [_rows_of(control, table) for table in changed]
-    return [*tables, *_marks(control, entries, limit)]
-
-
-def _marks(
-    control: Control, entries: Entries, limit: int | None
-) -> Iterator[TableRows]:
-    if not entries.is_top:
-        return
+    question = _CHANGED.format(entries=entries, cut=cut, columns=COLUMNS, key=KEY)
+    changed: dict[str, TableRows] = {}
+    for row in control.rows(question):
+        rows = _rows_of(control, _ChangedTable(*row))
+        other = changed.get(rows.table)
+        if other is not None and other.columns == rows.columns:
+            rows = replace(
+                rows,
+                removed=other.removed + rows.removed,
+                added=other.added + rows.added,
+                more=other.more + rows.more,
+            )
+        changed[rows.table] = rows
+    tables = list(changed.values())
     marks = control.rows(
-        f"SELECT what FROM {entries.schema}.ddl WHERE {entries.when()} "
-        "GROUP BY what ORDER BY min(x::text::int8), what"
+        f"SELECT m.r FROM {entries} AND m.op = 0 "
+        "GROUP BY m.r ORDER BY min(m.x::text::int8), m.r"
     )
     if marks:
         shown = tuple(marks[:limit])
-        yield TableRows(SCHEMA, _MARK, (), (), shown, more=len(marks) - len(shown))
+        tables.append(
+            TableRows(SCHEMA, _MARK, (), (), shown, more=len(marks) - len(shown))
+        )
+    return tables
 
 
 def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
@@ -167,26 +137,21 @@ def _cast(
     control: Control, table: _ChangedTable
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Return the columns of a table's changed rows, and the rows."""
-    images: list[tuple[object, ...]] = [(image,) for image in table.images()]
-    if table.name is None or table.has_lost_columns:
-        return _RAW, images
-    # A domain's check may need the app's search_path, which costs a transaction. The first attempts
-    # have no transaction.
-    for begin, to in product(("", f"BEGIN; {LIKE_THE_APP}"), ("", "::pg_catalog.text")):
-        try:
-            with one_snapshot(control, begin) if begin else nullcontext():
+    if table.name is not None and not table.has_lost_columns:
+        for to in ("", "::text"):
+            try:
                 return tuple(table.columns), control.rows(table.write_cast(to=to))
-        except ControlFailure as error:
-            # Without an SQLSTATE, the driver has no Python type for a value, or the connection is
-            # lost. The query for texts shows the cause.
-            if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
-                raise
-    return _RAW, images
+            except ControlFailure as error:
+                # Without an SQLSTATE, the driver has no Python type for a value, or the connection
+                # is lost. The query for texts shows the cause.
+                if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
+                    raise
+    return _RAW, [(image,) for image in table.images()]
 
 
 _CHANGED = """
 WITH net AS (
-    SELECT m.rel, m.r, sum(m.op) AS c FROM ({entries}) m
+    SELECT m.rel, m.r, sum(m.op) AS c FROM {entries}
     GROUP BY m.rel, m.r HAVING sum(m.op) <> 0),
 images AS (
     SELECT n.rel, n.r, n.c < 0 AS is_removed,
@@ -198,18 +163,18 @@ limited AS (
         array_agg(p.r) FILTER (WHERE NOT p.is_removed) AS added
     FROM images p {cut} GROUP BY p.rel),
 sums AS (SELECT n.rel, sum(abs(n.c))::int8 AS number FROM net n GROUP BY n.rel)
-SELECT s.rel::int8, m.nspname::text, c.relname::text,
+SELECT s.rel::int8, m.nspname::text, c.relname::text, s.rel::regclass::text,
     {columns},
     (SELECT count(*) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = s.rel AND a.attnum > 0 AND NOT a.attisdropped),
     {key},
     (SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.rel AND a.attisdropped)
-        <> coalesce(e.dropped_columns, 0),
+        <> coalesce(e.dropped, 0),
     s.number, coalesce(w.removed, '{{}}'), coalesce(w.added, '{{}}')
 FROM sums s LEFT JOIN limited w ON w.rel = s.rel
-LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel
+LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(pg_partition_root(s.rel), s.rel)
 LEFT JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
-LEFT JOIN {schema}.tables e ON e.oid = s.rel
-WHERE c.oid IS NOT NULL OR e.oid IS NOT NULL
+LEFT JOIN pg_arena.t e ON e.rel = s.rel
+WHERE c.oid IS NOT NULL OR e.rel IS NOT NULL
 ORDER BY m.nspname <> 'public', m.nspname, c.relname, s.rel
 """

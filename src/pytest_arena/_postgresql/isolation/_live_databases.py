@@ -1,0 +1,336 @@
+"""The live database, which tests use: with a change journal, or without one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_arena._postgresql import _clone_sql as sql
+from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._rows import read_digests, read_rows
+from pytest_arena._postgresql.journal._journal import Journal, JournalHeld, State
+from pytest_arena._product import held_by
+from pytest_arena._product._control_lines import Reconnecting
+from pytest_arena._product._levels import Look, NeedsCopy, Start
+from pytest_arena._product._read_rows import ReadContent, compared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._product._snapshots import Snapshot
+    from pytest_arena._values import Address, TableRows
+
+_AnswerT = TypeVar("_AnswerT")
+_READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
+_MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
+_UNREADABLE = "the live database cannot be read"
+_JOURNAL_UNREACHABLE = "the change journal cannot be asked"
+_PREPARED = 0  # stands for a transaction that is prepared, which has no session
+_WRITERS = """
+SELECT pid FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
+AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+UNION ALL SELECT 0 FROM pg_prepared_xacts WHERE database = {0}
+"""
+
+
+class LiveDatabase(ABC):
+    """A database that tests use. Any thread may use this object.
+
+    If a test ends pytest-arena's connections, pytest-arena opens them again.
+    """
+
+    def __init__(
+        self,
+        registry: ServerRegistry,
+        name: str,
+        note: Callable[[str], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.registry = registry
+        self.name = name
+        self.note = note
+        self._on_lost = on_lost
+        # Kept open to read content: a new connection takes three times as long.
+        self.reader = Reconnecting(
+            lambda: open_control(self.address, _READ_SETTINGS), self._note_lost
+        )
+
+    def _note_lost(self) -> None:
+        self._on_lost()
+        self.clients_inside()  # this query waits until a restarted server answers
+
+    @property
+    def address(self) -> Address:
+        """The address of the database, with pytest-arena's login."""
+        return self.registry.address_of(self.name)
+
+    @abstractmethod
+    def begin(self, base: Snapshot) -> Start | NeedsCopy:
+        """Return the present content as a start."""
+
+    @abstractmethod
+    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
+        """Undo what was committed since a start. Return whether there was a change."""
+
+    @abstractmethod
+    def prepare_to_freeze(self) -> None:
+        """Prepare the database for a copy of it as a new base."""
+
+    @abstractmethod
+    def carried(self, start: Start) -> object:
+        """Return what a copy of a start's base needs, to have the content of the start."""
+
+    @abstractmethod
+    def carry(self, start: Start, carried: Any) -> None:
+        """Give a new copy of a start's base the content of the start."""
+
+    @abstractmethod
+    def look(self, start: Start) -> Look:
+        """Return what has changed since a start."""
+
+    @abstractmethod
+    def rewind(self, start: Start) -> None:
+        """Restore the sequences of a start, if that is possible."""
+
+    @abstractmethod
+    def moment(self, base: Snapshot, *, exact: bool) -> object:
+        """Return the present time for ``rows_changed``."""
+
+    @abstractmethod
+    def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
+        """Return the committed changes between two starts or moments. None: until now."""
+
+    def clients_inside(self) -> set[int]:
+        """Return the sessions inside a transaction, which may have changed nothing."""
+        rows = self.registry.control.rows(sql.clients_inside(self.name))
+        return {int(pid) for (pid,) in rows}
+
+    def end_clients(self) -> None:
+        """End all connections to the database, and its prepared transactions."""
+        self.end_prepared()
+        self.registry.control.rows(sql.end_backends(self.name))
+
+    def end_prepared(self) -> None:
+        """Roll back prepared transactions, and report them in a line of the summary.
+
+        Such a transaction has no session. It would prevent the drop of its database.
+        """
+        question = (
+            "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+        )
+        reporting = self.registry.reporting("prepared transactions cannot be ended")
+        with reporting, closing(open_control(self.address)) as control:
+            names = [str(gid) for (gid,) in control.rows(question)]
+            for name in names:
+                control.run(sql.rollback_prepared(name))
+        if names:
+            shown = ", ".join(names)
+            self.note(f"{{test}} has left prepared transactions, rolled back: {shown}")
+
+    def tables_with_policies(self, question: str) -> tuple[str, ...]:
+        """Return the tables with policies, by a query that selects them."""
+        with self.registry.reporting("the policies cannot be read"):
+            rows = self.reader.call(lambda control: control.rows(question))
+            return tuple(name for (name,) in rows)
+
+    def release(self) -> None:
+        """Close pytest-arena's connections before the database is copied or dropped."""
+        self.reader.close()
+
+
+class JournaledDatabase(LiveDatabase):
+    """A database in which triggers write each change into a journal.
+
+    The journal finds open transactions that have written by their locks on it.
+    """
+
+    def __init__(
+        self,
+        registry: ServerRegistry,
+        name: str,
+        note: Callable[[str], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        super().__init__(registry, name, note, on_lost)
+        self._line = Reconnecting(lambda: Journal(self.address), self._note_lost)
+        with registry.reporting("a copy cannot be connected to"):
+            self._line.opened()  # before the app can use all connections of the server
+
+    def _ask(
+        self, question: Callable[..., _AnswerT], *args: object, **options: object
+    ) -> _AnswerT:
+        with self.registry.reporting(_JOURNAL_UNREACHABLE):
+            return self._line.call(question, *args, **options)
+
+    def begin(self, base: Snapshot) -> Start | NeedsCopy:
+        """Return the present content as a start, or the marks since the base.
+
+        Cost: one round trip.
+        """
+        if base.state is None:
+            base.note_state(self._ask(Journal.first_state))
+            return Start(base, base.state)
+        state, marks = self._ask(Journal.state, base.state)
+        return NeedsCopy(marks) if marks else Start(base, state)
+
+    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
+        """Undo what was committed since a start, in one transaction and one round trip.
+
+        Rows and sequences are restored exactly. The physical order of rows may differ.
+
+        Raises:
+            Held: an open transaction prevents it.
+            ArenaError: the server does not answer.
+        """
+        if is_in_use:
+            # A running statement may have no lock yet, and would commit into the level below.
+            at_work = self._ask(Journal.at_work)
+            if at_work:
+                raise held_by(at_work, self.name)
+        try:
+            was_changed, marks = self._line.call(Journal.undo, start.state)
+        except JournalHeld as error:
+            writers = self.look(start).writers
+            if writers == {_PREPARED}:
+                self.end_prepared()
+                return self.restore(start, is_in_use=is_in_use)
+            raise held_by(writers or self.clients_inside(), self.name) from error
+        except ControlFailure as error:
+            if error.is_of_server:
+                raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
+            return NeedsCopy(error.first_line)
+        return NeedsCopy(_shown(marks)) if marks else was_changed
+
+    def prepare_to_freeze(self) -> None:
+        """Journal the tables of the changed schema, in the frozen database and its copies."""
+        self._ask(Journal.watch_again)
+
+    def carried(self, start: Start) -> object:
+        """Return the journal's entries between a base and a start.
+
+        Cost: the entries are in memory.
+        """
+        if start.state is start.base.state:
+            return None
+        return self._ask(Journal.entries, start.base.state, start.state)
+
+    def carry(self, start: Start, carried: Any) -> None:
+        """Redo the changes of the journal's entries."""
+        if carried is not None:
+            self._ask(Journal.redo, start.base.state, start.state, carried)
+
+    def look(self, start: Start) -> Look:
+        """Return what has changed since a start."""
+        has_rows, has_moved, writers = self._ask(Journal.look, start.state)
+        return Look(has_rows, has_moved, frozenset(writers))
+
+    def rewind(self, start: Start) -> None:
+        """Restore the sequences of a start. Sessions continue with the values they have cached."""
+        self._ask(Journal.rewind, start.state)
+
+    def moment(self, base: Snapshot, *, exact: bool) -> Start:
+        """Return the present time. Cost: one round trip."""
+        del exact
+        return Start(base, self._ask(Journal.moment))
+
+    def rows_changed(
+        self, first: Start, last: Start | None, limit: int | None
+    ) -> list[TableRows]:
+        """Return the committed changes, from the journal."""
+        until: State | None = last.state if last else None
+        return self._ask(Journal.rows_changed, first.state, until, limit)
+
+    def release(self) -> None:
+        """Close the connections, including the journal's connection."""
+        super().release()
+        self._line.close()
+
+
+def _shown(marks: str) -> str:
+    """Shorten a list of marks. Tables come first, because the test's code names tables."""
+    tables_first = sorted(marks.split(", "), key=lambda mark: " TABLE " not in mark)
+    shown = ", ".join(tables_first[:_MOST_MARKS_SHOWN])
+    if len(tables_first) > _MOST_MARKS_SHOWN:
+        shown += f" and {len(tables_first) - _MOST_MARKS_SHOWN} more"
+    return shown
+
+
+class ClonedDatabase(LiveDatabase):
+    """A database without a journal: a copy replaces it after each level that has used it."""
+
+    def begin(self, base: Snapshot) -> Start | NeedsCopy:
+        """Return the start of a new copy. A database that was used has to be frozen."""
+        if base.state is None:
+            base.note_state("copied")
+            return Start(base, base.state)
+        return NeedsCopy()
+
+    def restore(self, start: Start, *, is_in_use: bool) -> NeedsCopy:
+        """Return that only a copy restores the start."""
+        del start, is_in_use
+        return NeedsCopy()
+
+    def prepare_to_freeze(self) -> None:
+        """Do nothing: a copy has all content."""
+
+    def carried(self, start: Start) -> None:
+        """Return None: a start's base has all of its content."""
+
+    def carry(self, start: Start, carried: object) -> None:
+        """Do nothing."""
+
+    def look(self, start: Start) -> Look:
+        """Return the open transactions. The database may have changed, as it was used."""
+        del start
+        question = _WRITERS.format(literal(self.name))
+        with self.registry.reporting(_UNREADABLE):
+            writers = {pid for (pid,) in self.registry.control.rows(question)}
+        if _PREPARED in writers:
+            self.end_prepared()
+        return Look(has_rows=True, writers=frozenset(writers - {_PREPARED}))
+
+    def rewind(self, start: Start) -> None:
+        """Do nothing: the values of sequences at the start are not known."""
+
+    def moment(self, base: Snapshot, *, exact: bool) -> ReadContent | None:
+        """Return None, or all rows with ``exact``. A database without a journal has no history."""
+        del base
+        if not exact:
+            return None
+        with self.registry.reporting(_UNREADABLE):
+            return self.reader.call(read_rows)
+
+    def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
+        """Compare two contents. For a start, the content is a copy of its base.
+
+        The server computes a digest of each table. pytest-arena reads the rows of tables whose
+        digests differ.
+        """
+        with (
+            ExitStack() as stack,
+            self.registry.reporting("the databases cannot be compared"),
+        ):
+            before = self._reader_of(first, stack)
+            after = self._reader_of(last, stack)
+            digests = before(read_digests)
+            new = after(partial(read_rows, unlike=digests))
+            old = before(partial(read_rows, unlike=new))
+            return compared(old, new, limit=limit)
+
+    def _reader_of(
+        self, time: ReadContent | Start | None, stack: ExitStack
+    ) -> Callable[[Callable[..., ReadContent]], ReadContent]:
+        """Return a function that reads a moment, a copy of a start, or the live database."""
+        if time is None:
+            return self.reader.call
+        if isinstance(time, ReadContent):
+            return lambda _: time
+        name = time.base.take()
+        stack.callback(self.registry.drop_later, name)
+        control = stack.enter_context(
+            closing(open_control(self.registry.address_of(name)))
+        )
+        return lambda question: question(control)

@@ -1,0 +1,311 @@
+-- The change journal of a database. pytest-arena executes this file once in a template, as a
+-- superuser. Triggers write an image of each inserted (1) and deleted (-1) row into pg_arena.j. An
+-- image is the text of the row. An entry with op 0 is a mark: a change that only a copy undoes.
+SET allow_system_table_mods = on;  -- reflection and pg_dump omit schemas whose names begin with pg_
+CREATE SCHEMA pg_arena;
+CREATE TABLE pg_arena.j (
+    rel oid NOT NULL,
+    op int NOT NULL,
+    x xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    r text NOT NULL
+) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
+CREATE INDEX j_x ON pg_arena.j (x);
+-- The statements that delete and insert rows by their images, how triggers write these, and the
+-- number of dropped columns.
+CREATE TABLE pg_arena.t (
+    rel oid PRIMARY KEY, take text NOT NULL, put text NOT NULL, how text NOT NULL, dropped int8
+);
+GRANT USAGE ON SCHEMA pg_arena TO PUBLIC;
+GRANT INSERT ON pg_arena.j TO PUBLIC;
+
+-- With these settings equal rows have equal images, whatever the app's session has set.
+CREATE FUNCTION pg_arena.by_statement() RETURNS trigger LANGUAGE plpgsql
+SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
+SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
+AS $$ BEGIN
+    IF current_setting('arena.undo', true) = '1' THEN RETURN NULL; END IF;
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO pg_arena.j (rel, op, r) SELECT TG_RELID, -1, (o.*)::text FROM arena_o o;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO pg_arena.j (rel, op, r) SELECT TG_RELID, 1, (n.*)::text FROM arena_n n;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION pg_arena.by_row() RETURNS trigger LANGUAGE plpgsql
+SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
+SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
+AS $$ BEGIN
+    IF current_setting('arena.undo', true) = '1' THEN RETURN NULL; END IF;
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO pg_arena.j (rel, op, r) VALUES (TG_RELID, -1, (OLD.*)::text);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO pg_arena.j (rel, op, r) VALUES (TG_RELID, 1, (NEW.*)::text);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION pg_arena.by_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
+SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
+SET row_security = off
+AS $$ BEGIN
+    IF current_setting('arena.undo', true) = '1' THEN RETURN NULL; END IF;
+    EXECUTE format('INSERT INTO pg_arena.j (rel, op, r) SELECT %s, -1, (o.*)::text FROM ONLY %s o',
+        TG_RELID, TG_RELID::regclass);
+    -- TRUNCATE also removes rows that the snapshot of the transaction does not show.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        INSERT INTO pg_arena.j (rel, op, r)
+        VALUES (0, 0, 'TRUNCATE in a transaction that keeps its snapshot');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION pg_arena.by_mark() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog
+AS $$ BEGIN
+    INSERT INTO pg_arena.j (rel, op, r)
+    VALUES (0, 0, concat_ws(' ', TG_OP, TG_RELID::regclass, TG_ARGV[0]));
+    RETURN NULL;
+END $$;
+
+-- Journal one table, or journal it again after its columns were changed.
+CREATE FUNCTION pg_arena.watch(c regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $$ DECLARE
+    key text; parts text; cols text; wide bool; why text; old_how text; new_how text;
+    ev text; ref text;
+BEGIN
+    SELECT k.names, k.parts INTO key, parts FROM (
+        SELECT i.indisprimary, i.indexrelid, string_agg(quote_ident(a.attname), ', ') AS names,
+            string_agg(format('x.%1$I = u.%1$I', a.attname), ' AND ') AS parts
+        FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY p(n, place)
+        JOIN pg_attribute a ON a.attrelid = c AND a.attnum = p.n
+        WHERE i.indrelid = c AND i.indisunique AND i.indisvalid
+            AND i.indpred IS NULL AND i.indexprs IS NULL AND p.place <= i.indnkeyatts
+        GROUP BY 1, 2 HAVING bool_and(a.attnotnull) ORDER BY 1 DESC, 2 LIMIT 1) k;
+    wide := key LIKE '%, %';
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO cols FROM pg_attribute
+        WHERE attrelid = c AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    -- A trigger for statements does not see the rows of partitions and children as stored.
+    new_how := CASE WHEN EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c OR inhparent = c)
+        THEN 'ROW' ELSE 'STATEMENT' END;
+    -- The text of XML lacks its encoding. Some triggers of the app also act while rows are restored.
+    SELECT (array_agg(w.reason))[1] INTO why FROM (
+        SELECT '(a column is of type xml)' FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+        WHERE a.attrelid = c AND a.attnum > 0 AND 'xml'::regtype IN (y.oid, y.typbasetype)
+        UNION ALL
+        SELECT format('(its trigger %I is always enabled)', tgname) FROM pg_trigger
+        WHERE tgrelid = c AND NOT tgisinternal AND tgenabled IN ('A', 'R') AND tgname !~ '^!arena_'
+    ) w (reason);
+    new_how := concat_ws(' ', new_how, why);
+    SELECT how INTO old_how FROM pg_arena.t WHERE rel = c;
+    INSERT INTO pg_arena.t VALUES (c, CASE
+        WHEN key IS NULL THEN format('DELETE FROM ONLY %1$s d WHERE ctid = ANY (ARRAY(
+            SELECT f.ctid FROM (
+                SELECT x.ctid, w.k, row_number() OVER (PARTITION BY w.r) AS n FROM ONLY %1$s x
+                JOIN (SELECT r, count(*) AS k FROM unnest($1) r GROUP BY r) w ON (x.*)::text = w.r
+            ) f WHERE f.n <= f.k))', c)
+        WHEN wide THEN
+            format('DELETE FROM ONLY %1$s x USING unnest($1::%1$s[]) u WHERE %2$s', c, parts)
+        ELSE format('DELETE FROM ONLY %1$s x WHERE x.%2$s = ANY (ARRAY(
+            SELECT u.%2$s FROM unnest($1::%1$s[]) u))', c, key) END,
+        CASE WHEN cols IS NULL THEN format('INSERT INTO %s SELECT FROM unnest($1)', c)
+        ELSE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE
+            SELECT %2$s FROM unnest($1::%1$s[]) u', c, cols) END,
+        new_how,
+        (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c AND a.attisdropped))
+    ON CONFLICT (rel) DO UPDATE SET take = excluded.take, put = excluded.put,
+        how = excluded.how, dropped = excluded.dropped;
+    FOREACH ev IN ARRAY ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'] LOOP
+        IF old_how IS DISTINCT FROM new_how THEN
+            ref := CASE
+                WHEN ev = 'TRUNCATE' AND why IS NULL THEN
+                    'BEFORE TRUNCATE ON %s EXECUTE FUNCTION pg_arena.by_truncate()'
+                WHEN why IS NOT NULL THEN concat('AFTER ', ev, ' ON %s ',
+                    CASE WHEN ev <> 'TRUNCATE' THEN 'FOR EACH ROW ' END,
+                    'EXECUTE FUNCTION pg_arena.by_mark(%L)')
+                WHEN new_how = 'ROW' THEN concat('AFTER ', ev,
+                    ' ON %s FOR EACH ROW EXECUTE FUNCTION pg_arena.by_row()')
+                ELSE concat('AFTER ', ev, ' ON %s REFERENCING ',
+                    CASE WHEN ev <> 'INSERT' THEN 'OLD TABLE AS arena_o ' END,
+                    CASE WHEN ev <> 'DELETE' THEN 'NEW TABLE AS arena_n ' END,
+                    'FOR EACH STATEMENT EXECUTE FUNCTION pg_arena.by_statement()') END;
+            EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', '!arena_' || ev, c);
+            EXECUTE format('CREATE TRIGGER %I ', '!arena_' || ev) || format(ref, c, why);
+        END IF;
+        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', c, '!arena_' || ev);
+    END LOOP;
+END $$;
+
+-- Journal all tables, and write the function that returns the values of all sequences.
+CREATE FUNCTION pg_arena.watch_all() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog
+AS $$ DECLARE sequences text; BEGIN
+    DELETE FROM pg_arena.t WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = rel);
+    PERFORM pg_arena.watch(c.oid::regclass)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema';
+    SELECT string_agg(format('SELECT %s AS o, concat_ws(%L, last_value, is_called) AS v FROM %s',
+        c.oid::int8, ' ', c.oid::regclass), ' UNION ALL ') INTO sequences
+    FROM pg_class c WHERE c.relkind = 'S' AND c.relpersistence <> 't';
+    EXECUTE format('CREATE OR REPLACE FUNCTION pg_arena.sequences() RETURNS text LANGUAGE plpgsql
+        AS %L', format('BEGIN RETURN (SELECT json_object_agg(s.o, s.v) FROM (%s) s); END',
+        coalesce(sequences, 'SELECT 0 AS o, NULL AS v')));
+END $$;
+
+CREATE FUNCTION pg_arena.on_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog
+AS $$ DECLARE d record; BEGIN
+    -- A transaction without an id has written nothing: CREATE … IF NOT EXISTS.
+    IF current_setting('arena.undo', true) = '1' OR pg_current_xact_id_if_assigned() IS NULL THEN
+        RETURN;
+    END IF;
+    FOR d IN SELECT * FROM pg_event_trigger_ddl_commands()
+        WHERE schema_name IS DISTINCT FROM 'pg_temp' AND command_tag <> 'REINDEX' LOOP
+        INSERT INTO pg_arena.j (rel, op, r)
+        VALUES (0, 0, concat_ws(' ', d.command_tag, d.object_identity));
+        IF d.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+            AND NOT EXISTS (SELECT FROM pg_arena.t WHERE rel = d.objid)
+            AND (SELECT relkind FROM pg_class WHERE oid = d.objid) = 'r' THEN
+            PERFORM set_config('arena.undo', '1', true);
+            PERFORM pg_arena.watch(d.objid::regclass);
+            PERFORM set_config('arena.undo', '', true);
+        END IF;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION pg_arena.on_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog
+AS $$ BEGIN
+    IF current_setting('arena.undo', true) = '1' THEN RETURN; END IF;
+    INSERT INTO pg_arena.j (rel, op, r)
+    SELECT 0, 0, concat_ws(' ', 'DROP', upper(object_type), object_identity)
+    FROM pg_event_trigger_dropped_objects() WHERE original AND NOT is_temporary;
+END $$;
+
+-- The entries of transactions that a snapshot does not show.
+CREATE FUNCTION pg_arena.since(start pg_snapshot) RETURNS SETOF pg_arena.j LANGUAGE sql STABLE AS $$
+    SELECT j.* FROM pg_arena.j
+    WHERE j.x >= pg_snapshot_xmin(start) AND NOT pg_visible_in_snapshot(j.x, start)
+$$;
+
+-- Return why a copy is needed: the marks since a snapshot.
+CREATE FUNCTION pg_arena.marks(start pg_snapshot) RETURNS text LANGUAGE plpgsql STABLE
+AS $$ DECLARE marks text; BEGIN
+    SELECT string_agg(DISTINCT s.r, ', ') INTO marks
+    FROM pg_arena.since(start) s WHERE s.op = 0;
+    IF marks IS NULL AND EXISTS (SELECT FROM pg_largeobject_metadata) THEN
+        RETURN 'large objects';
+    END IF;
+    RETURN marks;
+END $$;
+
+-- Return the present snapshot, the values of sequences, and whether there are entries since an
+-- earlier snapshot. If there are marks since then, return them, as the test may have dropped a
+-- sequence.
+CREATE FUNCTION pg_arena.enter(
+    base pg_snapshot, OUT since text, OUT before text, OUT marks text, OUT has_rows bool
+) LANGUAGE plpgsql AS $$ BEGIN
+    SELECT pg_current_snapshot()::text, pg_arena.marks(base),
+        EXISTS (SELECT FROM pg_arena.since(base)) INTO since, marks, has_rows;
+    IF marks IS NULL OR marks = 'large objects' THEN before := pg_arena.sequences(); END IF;
+END $$;
+
+-- Undo (1) or redo (-1) the net changes since a snapshot.
+CREATE FUNCTION pg_arena.apply(start pg_snapshot, direction int) RETURNS void LANGUAGE plpgsql
+AS $$ DECLARE d record; n int8; BEGIN
+    FOR d IN SELECT q.rel, t.take, t.put, q.surplus, q.missing FROM (
+            SELECT m.rel, array_agg(m.r) FILTER (WHERE m.c > 0) AS surplus,
+                array_agg(m.r) FILTER (WHERE m.c < 0) AS missing
+            FROM (SELECT s.rel, s.r, direction * sum(s.op) AS c FROM pg_arena.since(start) s
+                WHERE s.op <> 0 GROUP BY s.rel, s.r HAVING sum(s.op) <> 0) m,
+                generate_series(1, abs(m.c))
+            GROUP BY m.rel) q LEFT JOIN pg_arena.t ON t.rel = q.rel LOOP
+        IF d.surplus IS NOT NULL THEN
+            EXECUTE d.take USING d.surplus;
+            GET DIAGNOSTICS n = ROW_COUNT;
+            IF n <> cardinality(d.surplus) THEN
+                RAISE 'the journal contradicts the rows of %', d.rel::regclass;
+            END IF;
+        END IF;
+        IF d.missing IS NOT NULL THEN
+            EXECUTE d.put USING d.missing;
+            GET DIAGNOSTICS n = ROW_COUNT;
+            IF n <> cardinality(d.missing) THEN
+                RAISE 'the journal contradicts the rows of %', d.rel::regclass;
+            END IF;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Restore the values of sequences. Return whether a sequence had another value.
+CREATE FUNCTION pg_arena.rewind(before text) RETURNS bool LANGUAGE plpgsql
+AS $$ DECLARE s record; present text := pg_arena.sequences(); BEGIN
+    IF present = before THEN RETURN false; END IF;
+    FOR s IN SELECT q.seqrelid::regclass AS name, q.seqcache, split_part(b.v, ' ', 1)::int8 AS v,
+            split_part(b.v, ' ', 2)::bool AS is_called
+        FROM json_each_text(before::json) b(o, v)
+        JOIN json_each_text(present::json) p(o, v) ON p.o = b.o AND p.v <> b.v
+        JOIN pg_sequence q ON q.seqrelid = b.o::oid LOOP
+        -- With this statement other sessions discard the values that they have cached.
+        IF s.seqcache > 1 THEN EXECUTE format('ALTER SEQUENCE %s RESTART', s.name); END IF;
+        PERFORM setval(s.name, s.v, s.is_called);
+    END LOOP;
+    RETURN true;
+END $$;
+
+-- Undo every change that was committed since a snapshot. Return the marks instead if there are any.
+CREATE FUNCTION pg_arena.leave(
+    start pg_snapshot, before text, OUT was_changed bool, OUT marks text, OUT size int8
+) LANGUAGE plpgsql AS $$ BEGIN
+    -- An open transaction that has written holds a lock on the journal.
+    LOCK TABLE pg_arena.j IN EXCLUSIVE MODE NOWAIT;
+    IF EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) THEN
+        RAISE lock_not_available USING MESSAGE = 'a transaction is prepared';
+    END IF;
+    marks := pg_arena.marks(start);
+    was_changed := true;
+    IF marks IS NULL AND EXISTS (SELECT FROM pg_arena.since(start) OFFSET 100000) THEN
+        marks := 'more than 100000 changed rows';
+    END IF;
+    IF marks IS NOT NULL THEN RETURN; END IF;
+    PERFORM pg_arena.apply(start, 1);
+    DELETE FROM pg_arena.j
+    WHERE j.x >= pg_snapshot_xmin(start) AND NOT pg_visible_in_snapshot(j.x, start);
+    was_changed := FOUND;
+    was_changed := pg_arena.rewind(before) OR was_changed;
+    size := pg_relation_size('pg_arena.j');
+END $$;
+
+-- In a copy of an earlier state: redo the changes that were committed before a snapshot.
+CREATE FUNCTION pg_arena.redo(base pg_snapshot, start pg_snapshot, before text)
+RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+    DELETE FROM pg_arena.j WHERE NOT pg_visible_in_snapshot(j.x, start);
+    PERFORM pg_arena.apply(base, -1);
+    PERFORM pg_arena.rewind(before);
+END $$;
+
+-- Return what has changed since a snapshot, and the sessions inside a transaction that has written.
+CREATE FUNCTION pg_arena.look(
+    start pg_snapshot, before text, OUT has_rows bool, OUT has_moved bool, OUT writers int[]
+) LANGUAGE plpgsql AS $$ DECLARE marks text := pg_arena.marks(start); BEGIN
+    has_rows := marks IS NOT NULL OR EXISTS (SELECT FROM pg_arena.since(start));
+    has_moved := marks IS NOT NULL;
+    -- The transaction of a mark may have dropped a sequence.
+    IF marks IS NULL THEN has_moved := pg_arena.sequences() <> before; END IF;
+    writers := ARRAY(SELECT DISTINCT l.pid FROM pg_locks l
+        -- A statement has this lock on its table before its trigger writes into the journal.
+        WHERE l.relation >= 16384 AND l.mode = 'RowExclusiveLock' AND l.granted
+        AND l.pid <> pg_backend_pid()
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        UNION ALL SELECT 0 FROM pg_prepared_xacts WHERE database = current_database());
+END $$;
+
+SET arena.undo = 1;
+SELECT pg_arena.watch_all();
+CREATE EVENT TRIGGER "!arena_ddl" ON ddl_command_end EXECUTE FUNCTION pg_arena.on_ddl();
+CREATE EVENT TRIGGER "!arena_drop" ON sql_drop EXECUTE FUNCTION pg_arena.on_drop();
+ALTER EVENT TRIGGER "!arena_ddl" ENABLE ALWAYS;
+ALTER EVENT TRIGGER "!arena_drop" ENABLE ALWAYS;

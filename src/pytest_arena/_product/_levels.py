@@ -1,0 +1,527 @@
+"""The levels of a database on a server: each is restored in place, or by a copy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from pytest_arena._product import Held, held_by, nothing
+from pytest_arena._product._control_lines import ServerFailure
+from pytest_arena.errors import ArenaError, IsolationError, impossible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._product import Usage
+    from pytest_arena._product._snapshots import Databases, Snapshot
+    from pytest_arena._values import Address, TableRows
+
+_NEVER = -1  # no number of uses
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """The content at one time: a copy of ``base``, and what has changed since then.
+
+    ``state`` is what an ``Undo`` knows about these changes.
+    """
+
+    base: Snapshot
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsCopy:
+    """The answer of an ``Undo`` that cannot do it in place. ``reason`` is for the summary."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The changes since a start, and the transactions that may change more."""
+
+    has_rows: bool = False  # rows were committed
+    has_moved: bool = False  # a sequence has another value
+    writers: frozenset[int] = (
+        frozenset()
+    )  # sessions inside a transaction that has written
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is no change, and no transaction with changes."""
+        return not (self.has_rows or self.has_moved or self.writers)
+
+
+class Undo(Protocol):
+    """A live database, and how its changes are undone.
+
+    Each method may raise an ``ArenaError``: the server does not answer.
+    """
+
+    name: str
+
+    @property
+    def address(self) -> Address:
+        """The address of the database, with pytest-arena's login."""
+
+    def begin(self, base: Snapshot) -> Start | NeedsCopy:
+        """Return the present content as a start, relative to a frozen database.
+
+        Raises:
+            Held: another session holds a lock.
+        """
+
+    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
+        """Undo what was committed since a start. Return whether there was a change.
+
+        Raises:
+            Held: an open transaction has written. The database is unchanged.
+        """
+
+    def prepare_to_freeze(self) -> None:
+        """Prepare the database for a copy of it as a new base.
+
+        Raises:
+            Held: another session holds a lock.
+        """
+
+    def carried(self, start: Start) -> object:
+        """Return what a copy of a start's base needs, to have the content of the start."""
+
+    def carry(self, start: Start, carried: object) -> None:
+        """Give a new copy of a start's base the content of the start."""
+
+    def look(self, start: Start) -> Look:
+        """Return what has changed since a start."""
+
+    def rewind(self, start: Start) -> None:
+        """Restore the sequences of a start, if that is possible."""
+
+    def moment(self, base: Snapshot, *, exact: bool) -> object:
+        """Return the present time for ``rows_changed``, None if that costs too much."""
+
+    def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
+        """Return the committed changes between two starts or moments. None: until now."""
+
+    def clients_inside(self) -> set[int]:
+        """Return the sessions inside a transaction, which may have changed nothing."""
+
+    def end_clients(self) -> None:
+        """End all connections of the app."""
+
+    def release(self) -> None:
+        """Close pytest-arena's connections to the database."""
+
+
+UndoT = TypeVar("UndoT", bound=Undo)
+
+
+@dataclass(slots=True, eq=False)
+class Level:
+    """A level. It is restored by a copy if ``needs_copy``, or if it cannot be restored in place."""
+
+    start: Start
+    isolation: str
+    # The content that has replaced the level's, with which its changes are compared.
+    replacement: Start | None = None
+    # Once known: what a copy of the base needs. The live database may lose it.
+    carried: list[object] = field(default_factory=list)
+    needs_copy: bool = False
+
+    def require_copy(self) -> None:
+        """Note that only a copy restores the level's start."""
+        self.needs_copy = True
+
+    def replace(self, content: Start) -> None:
+        """Note that other content has replaced the level's content."""
+        self.replacement = content
+        self.needs_copy = True
+
+    def add(self, above: Level) -> None:
+        """Add a level above, whose changes are kept."""
+        self.needs_copy |= above.needs_copy
+        self.carried = self.carried or above.carried
+
+    @property
+    def first(self) -> Start:
+        """The content with which the changes of the level are compared."""
+        return self.replacement or self.start
+
+
+class LevelStack(ABC, Generic[UndoT]):
+    """The isolation of a database on a server.
+
+    A level is restored in place by the ``Undo`` of the live database. If that is impossible, a copy
+    of the level's base replaces the database, with the changes that lower levels have made since
+    the base. A level of isolation ``clone`` is always replaced if it has changed.
+
+    If the changes of the level below cannot be carried into a copy, ``enter`` freezes a copy of the
+    live database as a new base.
+
+    If no connection has used the database since the last level, pytest-arena does not ask the
+    server (``uses``).
+    """
+
+    def __init__(
+        self,
+        databases: Databases,
+        base: Snapshot,
+        isolation: str,
+        *,
+        uses: Usage,
+        note: Callable[[str], None],
+    ) -> None:
+        self._databases = databases
+        self._uses = uses
+        self._note = note
+        self._check: Callable[[], None] = nothing
+        self._next_isolation = ""
+        self._frozen: set[Snapshot] = set()  # this isolation drops them
+        self.generation = 1
+        # The level that was left last, if its start is not restored.
+        self._unrestored: Level | None = None
+        with databases.reporting("no database for the first test"):
+            self.live = self._open(base.copy())
+            self._now = self._begin(base)  # the content at this number of uses
+        self._uses_now = uses()
+        self._last_moment: tuple[int, object] = (_NEVER, None)
+        self._stack = [Level(self._now, isolation)]
+
+    @abstractmethod
+    def _open(self, name: str) -> UndoT:
+        """Open a new copy, to which no other connection is open. Drop it if that fails."""
+
+    @abstractmethod
+    def _template(self, content: str | None) -> Snapshot:
+        """Return the frozen database with a template's content, or an empty one."""
+
+    @abstractmethod
+    def _freeze(self) -> Snapshot:
+        """Freeze the live database, or a copy of it, as a new base. All connections may end."""
+
+    @abstractmethod
+    def _discard(self, live: UndoT) -> None:
+        """Drop a live database, or keep it for inspection."""
+
+    def _begin(self, base: Snapshot) -> Start:
+        """Return the start of a live database that is a new copy of a base."""
+        start = self.live.begin(base)
+        if isinstance(start, NeedsCopy):
+            raise impossible(f"a new copy has changes: {start.reason}")
+        return start
+
+    @property
+    def address(self) -> Address:
+        """The address of the live database."""
+        return self.live.address
+
+    @property
+    def name(self) -> str:
+        """The name of the isolation in use."""
+        return self._stack[-1].isolation
+
+    @property
+    def depth(self) -> int:
+        """The number of open levels."""
+        return len(self._stack) - 1
+
+    def note_lost_connection(self) -> None:
+        """Note that the server has ended a connection. It has probably ended the app's, too."""
+        self.generation += 1
+
+    # Levels
+
+    def call_after_leave(self, check: Callable[[], None]) -> None:
+        """Call a function after each level is left. If it raises, the level stays."""
+        self._check = check
+
+    def choose_next_isolation(self, isolation: str) -> None:
+        """Set the isolation of the next level."""
+        self._next_isolation = isolation
+
+    def enter(self) -> None:
+        """Open a level above the current state.
+
+        Raises:
+            Held: an open transaction prevents a copy. The database is unchanged.
+            IsolationError: the disk is full.
+        """
+        if self._unrestored is not None:
+            self._finish(self._unrestored)
+        isolation = self._next_isolation or self.name
+        self._next_isolation = ""
+        uses = self._uses()
+        if uses != self._uses_now:
+            start = self.live.begin(self._now.base)
+            if isinstance(start, NeedsCopy):
+                self._begin_with_base()
+            else:
+                self._now = start
+                self._uses_now = uses
+        self._stack.append(Level(self._now, isolation))
+        self._tidy()
+
+    def _begin_with_base(self) -> None:
+        """Find or make a base with the current state, for the next level."""
+        writers = self.writers()
+        if not writers:
+            self._move_to_snapshot()
+        elif self.is_untouched():
+            # Some suites undo each test by a savepoint in the transaction of a wider fixture.
+            self._now = self._stack[-1].first
+        else:
+            raise held_by(writers, self.live.name)
+
+    def _move_to_snapshot(self) -> None:
+        """Freeze the current state as a new base."""
+        with self._uses.alone():
+            self.generation += 1  # connections end, also if this fails
+            uses = self._uses()
+            self.live.prepare_to_freeze()
+            base = self._freeze()
+            self._frozen.add(base)
+            self._now = self._begin(base)
+            self._uses_now = uses
+            self.generation += 1
+
+    def leave(self) -> bool:
+        """Restore the state of the matching ``enter``. Return whether it had changed.
+
+        Raises:
+            Held: a transaction has uncommitted rows or locks. The database is unchanged.
+            IsolationError: no copy can be made. The level is still open.
+        """
+        if not self.depth:
+            raise impossible("a level was left that had not been entered")
+        level = self._stack[-1]
+        was_changed = not self._is_unused() and self._restore(level)
+        try:
+            self._check()
+        except BaseException:
+            # The level stays open. `leave_by_force` leaves it.
+            level.require_copy()
+            raise
+        self._stack.pop()
+        self._tidy()
+        return was_changed
+
+    def _is_unused(self) -> bool:
+        """Whether no connection has used the database since the start of the top level."""
+        level = self._stack[-1]
+        is_at_start = self._now is level.start and not level.needs_copy
+        return is_at_start and self._uses() == self._uses_now
+
+    def _restore(self, level: Level) -> bool:
+        """Restore the start of the top level. Return whether there was a change."""
+        uses = self._uses()
+        if not level.needs_copy:
+            answer = self._restore_in_place(level, is_in_use=self._uses() != uses)
+            if not isinstance(answer, NeedsCopy):
+                self._now = level.start
+                self._uses_now = uses
+                return answer
+            if answer.reason:
+                self._note(
+                    f"undo: {{test}}: its database was replaced: {answer.reason}"
+                )
+        else:
+            self._check_for_writers()
+        self._restore_copy(level)
+        return True
+
+    def _restore_in_place(self, level: Level, *, is_in_use: bool) -> bool | NeedsCopy:
+        if level.isolation != "clone":
+            return self.live.restore(level.start, is_in_use=is_in_use)
+        look = self.live.look(level.start)
+        if look.writers:
+            raise held_by(look.writers, self.live.name)
+        if look.is_clean and not is_in_use:
+            return False
+        return NeedsCopy()
+
+    def _restore_copy(self, level: Level) -> None:
+        """Replace the database by a copy with the start of a level."""
+        self._keep_carried(level)
+        self._move_to(level.start.base, level)
+
+    def _keep_carried(self, level: Level) -> None:
+        """Read what a copy with the start of a level needs, before the live database is dropped."""
+        if level.carried:
+            return
+        try:
+            level.carried.append(self.live.carried(level.start))
+        except ArenaError as error:
+            raise _rows_lost(error) from error
+
+    def _move_to(self, base: Snapshot, level: Level | None = None) -> None:
+        """Replace the live database by a copy of a base, with the start of a level in it."""
+        with self._uses.alone():
+            self.generation += 1  # connections end, also if this fails
+            uses = self._uses()
+            with self._databases.reporting("the live database cannot be replaced"):
+                live = self._open(base.take())
+                now = Start(base, base.state)
+                if level is not None and level.carried:
+                    try:
+                        live.carry(level.start, level.carried[0])
+                    except BaseException:
+                        live.release()
+                        self._databases.drop_later(live.name)
+                        raise
+                    now = level.start
+                self._discard(self.live)
+                self.live = live
+                self._now = now if base.state is not None else self._begin(base)
+            self._uses_now = uses
+            self.generation += 1
+
+    def leave_by_force(self) -> None:
+        """Restore the top level's start by a copy, and end all connections first.
+
+        Raises:
+            IsolationError: rows of the levels below are lost, or no copy can be made.
+        """
+        level = self._stack.pop()
+        # Ctrl-C may interrupt the restore. The next `enter` then restores the level.
+        self._unrestored = level
+        # If a session cannot be ended here, the drop of its database ends it.
+        with suppress(ServerFailure, ArenaError):
+            self.live.end_clients()
+        self._finish(level)
+
+    def _finish(self, level: Level) -> None:
+        """Restore the start of a level that was left by force."""
+        try:
+            self._restore_copy(level)
+        except ArenaError:
+            if level.carried:
+                raise
+            # The live database is lost. Later tests begin at least with the base.
+            self._move_to(level.start.base)
+            self._unrestored = None
+            raise
+        self._unrestored = None
+        self._tidy()
+
+    def forget(self, *, is_undone: bool = False) -> None:
+        """Close the top level and keep its changes. With ``is_undone`` restore its sequences."""
+        level = self._stack.pop()
+        if is_undone and not level.needs_copy:
+            self.live.rewind(level.start)
+        below = self._stack[-1]
+        below.add(level)
+        self._tidy()
+
+    def replace(self, content: str | None) -> None:
+        """Replace the current state by a template's content, or by an empty database."""
+        level = self._stack[-1]
+        self._keep_carried(level)
+        self._move_to(self._template(content))
+        level.replace(self._now)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop the frozen databases that no level needs."""
+        self._last_moment = (_NEVER, None)
+        used = {self._now.base}
+        for level in self._stack:
+            used |= {level.start.base, level.first.base}
+        for base in self._frozen - used:
+            base.drop()
+        self._frozen &= used
+
+    def _check_for_writers(self) -> None:
+        writers = self.writers()
+        if writers:
+            raise held_by(writers, self.live.name)
+
+    def close(self) -> None:
+        """Drop the databases of this isolation, in the background."""
+        self._discard(self.live)
+        for base in self._frozen:
+            base.drop()
+
+    # Questions
+
+    def is_free(self) -> bool:
+        """Whether no client is inside a transaction, so that no client holds locks."""
+        try:
+            return not self.live.clients_inside()
+        except (ServerFailure, ArenaError):
+            return True  # `leave` reports the error
+
+    def is_untouched(self) -> bool:
+        """Whether nothing was committed in the top level."""
+        # Open and rolled back transactions move sequences, too.
+        return not self._look().has_rows
+
+    def is_clean(self) -> bool:
+        """Whether nothing was changed in the top level, and no open transaction changes it."""
+        return self._look().is_clean
+
+    def _look(self) -> Look:
+        if self._is_unused():
+            return Look()
+        level = self._stack[-1]
+        if level.needs_copy:
+            return Look(has_rows=True)
+        uses = self._uses()
+        try:
+            look = self.live.look(level.start)
+        except (Held, ArenaError):
+            return Look(has_rows=True)
+        if look.is_clean:
+            self._now = level.start
+            self._uses_now = uses
+        return look
+
+    def writers(self) -> set[int]:
+        """Return the live database's sessions inside a transaction with changes."""
+        return set(self.live.look(self._stack[-1].first).writers)
+
+    def moment(self, *, exact: bool = False) -> object:
+        """Return a point in time for ``rows_changed``.
+
+        Cost: at most one round trip, none if the database was not used since the last moment.
+        """
+        uses = self._uses()
+        if uses == self._uses_now:
+            return self._now
+        last_uses, last = self._last_moment
+        if last_uses == uses and (last is not None or not exact):
+            return last
+        moment = self.live.moment(self._now.base, exact=exact)
+        self._last_moment = (uses, moment)
+        return moment
+
+    def rows_changed(
+        self,
+        since: object = None,
+        until: object = None,
+        *,
+        depth: int = 0,
+        limit: int | None = None,
+    ) -> list[TableRows]:
+        """Return the rows that were committed in a level, net."""
+        number = self.depth - depth
+        if number < 0:
+            return []
+        if depth:
+            since = None
+            until = self._stack[number + 1].start
+        if since is None:
+            since = self._stack[number].first
+        return self.live.rows_changed(since, until, limit)
+
+
+def _rows_lost(error: Exception) -> IsolationError:
+    return IsolationError(
+        "rows that wider fixtures wrote are lost: the change journal cannot be read",
+        why="the test's database had to be replaced, and only its journal had these rows",
+        cause=f"{str(error).partition(chr(10))[0]}\n"
+        "(for example, a test dropped its database)",
+        fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
+    )

@@ -1,0 +1,91 @@
+"""Frozen databases on a server, and their copies."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+_MOST = 2
+
+
+class Databases(Protocol):
+    """The databases on a server that pytest-arena has created."""
+
+    def create(self, kind: str, *, template: str | None = None) -> str:
+        """Create a copy of a database, or an empty database. Return its name."""
+
+    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
+        """Create a database in the background."""
+
+    def drop_later(self, name: str) -> None:
+        """Drop a database in the background."""
+
+    def reporting(self, what: str) -> AbstractContextManager[None]:
+        """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
+
+
+class Snapshot:
+    """A frozen database, and copies of it that are made ahead in the background.
+
+    The first ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
+    than a copy. After a ``take`` has waited, two copies are made ahead.
+    """
+
+    def __init__(
+        self, databases: Databases, name: str | None, *, is_ours: bool = False
+    ) -> None:
+        self._databases = databases
+        self.name = name
+        self._is_ours = is_ours  # the isolation has frozen the database, and drops it
+        # The state of the database, by which its copies are compared with later states.
+        self.state: Any = None
+        self._ahead: list[Future[str]] = []
+        self._wanted = 1
+
+    def note_state(self, state: object) -> None:
+        """Note the state of the database, when its first copy was opened."""
+        self.state = state
+
+    def copy(self) -> str:
+        """Make a copy now and return its name. Raises as ``take`` does."""
+        return self._databases.create("live", template=self.name)
+
+    def take(self) -> str:
+        """Return the name of a copy that was made ahead, or of a new copy.
+
+        Raises:
+            IsolationError: no copy can be made.
+        """
+        name = ""
+        while self._ahead and not name:
+            future = self._ahead.pop(0)
+            if not future.done():
+                self._wanted = _MOST
+            # If a copy ahead failed, the new copy raises the reason.
+            with suppress(ArenaError, CancelledError):
+                if not future.cancel():
+                    name = future.result()
+        name = name or self.copy()
+        while len(self._ahead) < self._wanted:
+            future = self._databases.create_later("live", template=self.name)
+            self._ahead.append(future)
+        return name
+
+    def drop(self) -> None:
+        """Drop the copies, also those being made, and the database if ``is_ours``."""
+        for future in self._ahead:
+            if not future.cancel():
+                future.add_done_callback(self._drop_copy)
+        self._ahead.clear()
+        if self._is_ours and self.name:
+            self._databases.drop_later(self.name)
+
+    def _drop_copy(self, future: Future[str]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._databases.drop_later(future.result())
