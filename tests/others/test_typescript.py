@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.others.conftest import BATTLE_D, BROWSER, PROGRAMS, ROOT, call
-from tests.pages import read_blocks, write_file
+from tests.others.conftest import BROWSER, PROGRAMS, call
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
-
-PAGE = ROOT / "docs" / "how-to" / "other-languages.md"
-CONFIG = "playwright.config.ts"
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,13 +28,3 @@ def test_battle_d_by_playwrights_runner(battle_d: Path, packages: Path) -> None:
     done = _playwright(battle_d / "browser", packages)
     assert "2 passed" in done.stdout, done.stdout
     assert not list(battle_d.glob("*.db"))
-
-
-def test_the_pages_own_suite(tmp_path: Path, packages: Path) -> None:
-    """What the how-to page shows is what runs."""
-    for block in read_blocks(PAGE.name, PAGE.read_text(encoding="utf-8")):
-        if "title" in block.attributes:
-            write_file(block, tmp_path)
-    shutil.copy(BATTLE_D / "browser" / CONFIG, tmp_path)
-    done = _playwright(tmp_path, packages)
-    assert "4 passed" in done.stdout, done.stdout
