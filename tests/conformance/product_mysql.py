@@ -24,8 +24,9 @@ import pymysql
 from pymysql.constants import CLIENT
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from pytest_arena._mysql._server_registry import REGISTRY
 from pytest_arena._origin import as_own
+from pytest_arena._process import run_id
+from pytest_arena._values import digest
 
 DEVELOPERS = {developers!r}
 ENTRANCE = {entrance!r}
@@ -87,17 +88,9 @@ def entered():
 
 def leave_a_database(pid):
     # A run that has ended without dropping its database. The next run drops it.
-    left = f"arena_live_{{int(pid):016x}}"
+    left = f"arena_live_{{int(pid):08x}}_00000000_1"
     with entered() as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {{left}}")
-        cursor.execute(
-            f"INSERT INTO {{REGISTRY}}.run (owner, project, host, pid, started) "
-            "VALUES (CURRENT_USER(), '', '', 0, NOW(6))"
-        )
-        cursor.execute(
-            f"INSERT INTO {{REGISTRY}}.made (name, kind, run, owner, project, created, used) "
-            f"VALUES ('{{left}}', 'live', LAST_INSERT_ID(), CURRENT_USER(), '', NOW(6), NOW(6))"
-        )
 
 
 COPIES = set()
@@ -106,11 +99,9 @@ COPIES = set()
 def moved():
     # A copy is read and written. Each has the rows of the template: four megabytes.
     with entered() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*) FROM information_schema.schemata "
-                       f"WHERE schema_name = '{{REGISTRY}}'")
-        if cursor.fetchone() == (1,):
-            cursor.execute(f"SELECT name FROM {{REGISTRY}}.made WHERE owner = CURRENT_USER()")
-            COPIES.update(name for (name,) in cursor.fetchall())
+        session = digest(run_id())[:8]
+        cursor.execute(f"SHOW DATABASES LIKE 'arena_live_{{session}}%'")
+        COPIES.update(name for (name,) in cursor.fetchall())
     return (4_000_000 * len(COPIES),) * 2
 
 

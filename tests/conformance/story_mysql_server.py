@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import secrets
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+import time
+from typing import Any
 
 import pymysql
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["SERVER_URL", "StoryMySQLServer", "server_arguments"]
 
 SERVER_URL = os.environ.get("TESTS_MYSQL", "mysql://root@127.0.0.1:3306/")
+
+_SWEEP_SECONDS = 5.0  # in which the next run of another test drops what it has killed
 
 # The developer's own may well have the app's tables: what reaches it would go well, and show.
 _FILL = (
@@ -91,13 +91,6 @@ class StoryMySQLServer:
         """Return the URL of the developer's own database, with the developer's login."""
         return _url(driver, self.developers_arguments)
 
-    @contextmanager
-    def without_process(self) -> Iterator[None]:
-        """Take the right PROCESS from the login of the runs."""
-        self._run(f"REVOKE PROCESS ON *.* FROM '{self._name}'@'%'")
-        yield
-        self._run(f"GRANT PROCESS ON *.* TO '{self._name}'@'%'")
-
     def fill_developers(self) -> None:
         """Make it as it was at first."""
         self._run(f"USE {self._name}")
@@ -109,27 +102,28 @@ class StoryMySQLServer:
         self._run(f"USE {self._name}")
         return [self._run(statement) for statement in _TOUCHES]
 
-    def _made(self) -> list[tuple[str, str]]:
-        """Return the databases that runs of this login have registered, and their kinds."""
-        made: list[tuple[str, str]] = []
-        for (registry,) in self._run("SHOW DATABASES LIKE 'arena\\_registry\\_%'"):
-            question = f"SELECT name, kind FROM {registry}.made WHERE owner LIKE '{self._name}@%'"
-            with suppress(pymysql.Error):  # another test has dropped it meanwhile
-                made += self._run(question)
-        return made
-
     def left(self) -> list[str]:
-        """Return what the runs have made and not dropped, but for templates and kept databases."""
-        return [name for name, kind in self._made() if kind not in {"template", "kept"}]
+        """Return what dead processes have made and not dropped. Other tests may kill some, too."""
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        while (dead := self._dead()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return dead
+
+    def _dead(self) -> list[str]:
+        dead = []
+        for (name,) in self._run("SHOW DATABASES LIKE 'arena\\_%'"):
+            lived = re.fullmatch(r"arena_(?:live|building)_(\w{8}_\w{8})_\d+", name)
+            if lived and self._run(f"SELECT IS_USED_LOCK('{lived[1]}')") == [(None,)]:
+                dead.append(name)
+        return dead
 
     def _clean_up(self) -> None:
-        """Drop what the runs have left."""
-        for name, _ in self._made():
-            self._run(f"DROP DATABASE IF EXISTS `{name}`")
-        for (registry,) in self._run("SHOW DATABASES LIKE 'arena\\_registry\\_%'"):
-            for table in ("made", "run"):
-                with suppress(pymysql.Error):  # as above
-                    self._run(f"DELETE FROM {registry}.{table} WHERE owner LIKE '{self._name}@%'")
+        """Drop the templates of the runs, if no other process of tests uses the server."""
+        names = [name for (name,) in self._run("SHOW DATABASES LIKE 'arena\\_%'")]
+        if not any(name.startswith("arena_live_") for name in names):
+            for name in names:
+                if name.startswith(("arena_template_", "arena_seeded_", "arena_kept_")):
+                    self._run(f"DROP DATABASE IF EXISTS `{name}`")
         self._run(f"DROP DATABASE {self._name}")
         self._run(f"DROP USER '{self._name}'@'%'")
         self._control.close()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import closing
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._values import Address
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
@@ -35,12 +32,6 @@ def server() -> Iterator[StoryMySQLServer]:
     assert made.developers() == before
 
 
-@pytest.fixture(scope="module")
-def registry() -> str:
-    """The name of the registry of this module's tests."""
-    return f"arena_registry_{secrets.token_hex(4)}"
-
-
 @pytest.fixture
 def address(server: StoryMySQLServer) -> Address:
     """The server, with the login of the runs."""
@@ -49,10 +40,7 @@ def address(server: StoryMySQLServer) -> Address:
 
 
 @pytest.fixture
-def own(address: Address, registry: str) -> Iterator[MySQLRegistry]:
-    """A registry. It is dropped after the test, with its databases."""
-    with closing(MySQLRegistry(address, registry=registry)) as own:
+def own(address: Address) -> Iterator[MySQLRegistry]:
+    """The databases of this test, which are dropped after it."""
+    with closing(MySQLRegistry(address)) as own:
         yield own
-        own.sweep(everything=True)
-    with closing(open_control(replace(address, database=""))) as control:
-        control.run(f"DROP DATABASE IF EXISTS {registry}")

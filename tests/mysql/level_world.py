@@ -232,4 +232,4 @@ def made_template(own: MySQLRegistry, address: Address, *script: str) -> str:
         control.run("SET timestamp = 1800000000")
         for statement in script or (SCHEMA,):
             control.run(statement)
-    return own.finish_template(name, fingerprint="dancers", manifest="", title="")
+    return own.finish_template(name, fingerprint=f"of-run-{name}", manifest="", title="")

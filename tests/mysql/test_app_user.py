@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._mysql._control import MySQLControl, open_control
-from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._values import Address, ServerLogin
 from tests.mysql.shop import shop
 
@@ -39,8 +38,6 @@ def strong(server: StoryMySQLServer, address: Address, control: MySQLControl) ->
     control.run(f"GRANT ALL ON *.* TO '{name}'@'%' WITH GRANT OPTION")
     strong = address.as_(ServerLogin(name, "pw"))
     yield strong
-    with closing(MySQLRegistry(strong)) as own:
-        own.sweep(everything=True)
     users = control.rows(f"SELECT user, host FROM mysql.user WHERE user LIKE '%{name}'")
     for user, host in users:
         control.run(f"DROP USER '{user}'@'{host}'")

@@ -329,8 +329,11 @@ async def test_a_sequence(turn):
 
 @pytest.fixture(scope="class")
 def ticket():
-    with create_engine(URL.replace("asyncmy", "pymysql")).begin() as connection:
-        return connection.scalar(text("SELECT NEXT VALUE FOR tickets"))
+    engine = create_engine(URL.replace("asyncmy", "pymysql"))
+    with engine.begin() as connection:
+        number = connection.scalar(text("SELECT NEXT VALUE FOR tickets"))
+    engine.dispose()
+    return number
 
 
 class TestAboveAWideFixture:

@@ -17,30 +17,13 @@ from pytest_arena._mysql._server_registry import MySQLRegistry, look
 from pytest_arena._mysql.servers._search import read_url
 from pytest_arena._product.servers import Unavailable
 from pytest_arena._values import Address
-from pytest_arena.errors import IsolationError, ServerError
+from pytest_arena.errors import IsolationError
 from tests.mysql.shop import shop, shop_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conformance.story_mysql_server import StoryMySQLServer
-
-
-@pytest.fixture
-def address(server: StoryMySQLServer) -> Address:
-    """The server, with the login of the runs."""
-    login = server.entrance
-    return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
-
-
-@pytest.fixture
-def registry(address: Address) -> Iterator[str]:
-    """A registry for one test."""
-    name = f"arena_registry_{secrets.token_hex(4)}"
-    yield name
-    with closing(open_control(address)) as control:
-        control.run(f"DROP DATABASE IF EXISTS {name}")
 
 
 def databases(address: Address) -> set[str]:
@@ -49,114 +32,93 @@ def databases(address: Address) -> set[str]:
         return {name for (name,) in control.rows("SHOW DATABASES")}
 
 
-def test_a_database_without_a_row_is_left(address: Address, registry: str) -> None:
-    """A name like ours is not enough."""
-    foreign = f"arena_live_{secrets.token_hex(8)}"
+def test_a_database_of_another_name_is_left(address: Address) -> None:
+    """A beginning like ours is not enough."""
+    foreign = f"arena_live_{secrets.token_hex(4)}"
     with closing(open_control(address)) as control:
         control.run(f"CREATE DATABASE {foreign}")
-        with closing(MySQLRegistry(address, registry=registry)) as own:
+        with closing(MySQLRegistry(address)) as own:
             own.drop(foreign)
-            own.sweep(everything=True)
+            own.sweep()
         assert foreign in databases(address)
         control.run(f"DROP DATABASE {foreign}")
 
 
-def test_a_foreign_database_of_the_registrys_name(address: Address, registry: str) -> None:
-    """It is refused, and not touched."""
-    with closing(open_control(address)) as control:
-        control.run(f"CREATE DATABASE {registry}; CREATE TABLE {registry}.mine (a INT)")
-        with pytest.raises(ServerError, match="is not pytest-arena's"):
-            MySQLRegistry(address, registry=registry)
-        assert control.rows(f"SELECT COUNT(*) FROM {registry}.mine") == [(0,)]
-
-
-def test_a_run_drops_its_databases(address: Address, registry: str) -> None:
-    """Templates stay, until a sweep of everything, which leaves no registry either."""
-    own = MySQLRegistry(address, registry=registry)
+def test_a_run_drops_its_databases(address: Address) -> None:
+    """Its templates stay. A copy of a template has no label."""
+    fingerprint = secrets.token_hex(8)
+    own = MySQLRegistry(address)
     live = own.create("live")
     built = own.create("building")
     with closing(open_control(replace(address, database=built))) as control:
         control.run("CREATE TABLE t (a INT); INSERT INTO t VALUES (1)")
-    own.finish_template(built, fingerprint="f", manifest="{}", title="t")
-    copy = own.create("live", template=built)
+    template = own.finish_template(built, fingerprint=fingerprint, manifest="{}", title="t")
+    copy = own.create("live", template=template)
     with closing(open_control(replace(address, database=copy))) as control:
         assert control.rows("SELECT a FROM t") == [(1,)]
+        assert control.rows("SHOW TABLES") == [("t",)]
     assert own.close() == 0
-    assert databases(address) & {live, built, copy} == {built}
-    assert built.startswith("arena_template_")  # `arena databases list` shows this name
-    with closing(MySQLRegistry(address, registry=registry)) as later:
-        assert later.templates("f") == [(built, "{}")]
-        assert later.sweep() == []
-        assert later.sweep(everything=True) == [built]
-    assert registry not in databases(address)
+    assert databases(address) & {live, built, copy, template} == {template}
+    with closing(MySQLRegistry(address)) as later:
+        assert later.templates(fingerprint) == [(template, "{}")]
+        later.sweep()
+        assert later.templates(fingerprint) == [(template, "{}")]
+        later.drop(template)
+        assert later.templates(fingerprint) == []
 
 
-def test_a_template_in_use_is_not_swept(address: Address, registry: str) -> None:
-    """A run that uses it lives."""
-    with closing(MySQLRegistry(address, registry=registry)) as own:
-        built = own.create("building")
-        own.finish_template(built, fingerprint="f", manifest="{}", title="t")
-        with closing(MySQLRegistry(address, registry=registry)) as other:
-            assert other.sweep(everything=True) == []
-    with closing(MySQLRegistry(address, registry=registry)) as later:
-        assert later.sweep(everything=True) == [built]
+def test_a_template_in_use_is_not_swept(address: Address) -> None:
+    """A process that uses it lives."""
+
+    def is_in_use(registry: MySQLRegistry) -> bool:
+        [use] = [row.is_in_use for row in registry.listed() if row.name == template]
+        return use
+
+    with closing(MySQLRegistry(address)) as other:
+        with closing(MySQLRegistry(address)) as own:
+            built = own.create("building")
+            fingerprint = secrets.token_hex(8)
+            template = own.finish_template(built, fingerprint=fingerprint, manifest="", title="")
+            own.create("live", template=template)
+            assert is_in_use(other)
+        assert not is_in_use(other)
+        other.drop(template)
 
 
-def test_a_template_of_a_run_ends_with_its_last_process(address: Address, registry: str) -> None:
-    """Or with the next run, if the process was killed."""
-
-    def build(own: MySQLRegistry) -> str:
-        built = own.create("building")
-        own.finish_template(built, fingerprint="of-run-f", manifest="{}", title="t")
-        return built
-
-    first = MySQLRegistry(address, registry=registry)
-    with closing(MySQLRegistry(address, registry=registry)) as second:
-        built = build(first)
-        second.used(built)
-        first.close()
-        assert second.templates("of-run-f") == [(built, "{}")]
-    assert built not in databases(address)
-    child = os.fork()
-    if not child:
-        build(MySQLRegistry(address, registry=registry))
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    with closing(MySQLRegistry(address, registry=registry)):
-        assert look(address, registry=registry).databases == ()
-
-
-def test_databases_of_a_killed_run(address: Address, registry: str) -> None:
+def test_databases_of_a_killed_run(address: Address) -> None:
     """The next run drops them, and not those of a living run."""
-    with closing(MySQLRegistry(address, registry=registry)) as living:
+    with closing(MySQLRegistry(address)) as living:
         kept = living.create("live")
+        reader, writer = os.pipe()
         child = os.fork()
         if not child:
-            MySQLRegistry(address, registry=registry).create("live")
+            os.write(writer, MySQLRegistry(address).create("live").encode())
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
-        with closing(MySQLRegistry(address, registry=registry)):
-            rows = look(address, registry=registry).databases
-            assert [row.name for row in rows] == [kept]
-            assert rows[0].alive
+        dead = os.read(reader, 100).decode()
+        assert dead.startswith("arena_live_")
+        with closing(MySQLRegistry(address)) as later:
+            later.rest()
+            names = {database.name for database in look(address)}
+            assert kept in names
+            assert dead not in names
 
 
-def test_a_template_that_is_gone(address: Address, registry: str) -> None:
+def test_a_template_that_is_gone(address: Address) -> None:
     """The error says so."""
-    with closing(MySQLRegistry(address, registry=registry)) as own:
+    with closing(MySQLRegistry(address)) as own:
         with pytest.raises(IsolationError) as raised:
-            own.create("live", template="arena_building_0000000000000000")
+            own.create("live", template="arena_template_0000000000000000")
         assert "is gone" in str(raised.value)
 
 
-def test_a_lost_connection(address: Address, registry: str) -> None:
+def test_a_lost_connection(address: Address) -> None:
     """The run connects again, and takes its lock again."""
-    with closing(MySQLRegistry(address, registry=registry)) as own:
+    with closing(MySQLRegistry(address)) as own:
         name = own.create("live")
         with closing(open_control(address)) as control:
             control.run(f"KILL {own.control.opened().pid}")
-        assert [row.name for row in own.listed()] == [name]
-        assert own.listed()[0].alive
+        assert [row.is_in_use for row in own.listed() if row.name == name] == [True]
 
 
 def test_urls() -> None:

@@ -16,7 +16,7 @@ from pytest_arena._mysql._control import (
     identifier,
     literal,
 )
-from pytest_arena._mysql._tables import read_tables
+from pytest_arena._mysql._tables import LABEL, read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,7 +101,8 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
     names: dict[str, list[str]] = {"VIEW": [], "SEQUENCE": [], "TABLE": []}
     for name, kind in control.rows(
         "SELECT table_name, table_type FROM information_schema.tables "
-        f"WHERE table_schema = {literal(source)} ORDER BY table_name"
+        f"WHERE table_schema = {literal(source)} AND table_name <> '{LABEL}' "
+        "ORDER BY table_name"
     ):
         names.get(kind, names["TABLE"]).append(name)
     sequences: list[str] = []

@@ -91,13 +91,3 @@ _STEPS = {
     1146: "create that table first: import all models, or sort the statements",
     1227: "create programs without DEFINER = another user",
 }
-
-
-def foreign_registry(address: Address, name: str) -> ServerError:
-    """Return the error for another owner's database of the registry's name."""
-    return ServerError(
-        f"{address.server}: the database {name!r} is not pytest-arena's",
-        why="pytest-arena records in this database which databases it may drop",
-        cause="it has tables, but no table with pytest-arena's comment",
-        fix=f"DROP DATABASE `{name}`;   -- if you do not need it",
-    )

@@ -306,7 +306,7 @@ class MySQLIsolation:
     def _take_snapshot(self, isolation: str) -> str:
         """Freeze a copy of the live database. Return the isolation of the levels above it."""
         with self._uses.alone():
-            name = self._registry.copy_now("frozen", self.live)
+            name = self._registry.copy_now("live", self.live)
         self._base = FrozenDatabase(self._registry, name, is_ours=True)
         self._snapshots.add(self._base)
         self._stack[-1].note_snapshot()

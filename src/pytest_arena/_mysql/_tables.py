@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._mysql._control import MySQLControl
 
+# The table of a template that has its label. It is no part of the content.
+LABEL = "arena_manifest"
 # The texts of these values are exact. The server compares them, and the next ones, exactly.
 _EXACT_TEXT = re.compile(
     "(tiny|small|medium|big)?int|decimal|double|date|time|datetime|timestamp|year|uuid|inet[46]"
@@ -104,7 +106,7 @@ def read_tables(control: MySQLControl, database: str) -> dict[str, Table]:
     listed = control.rows(
         "SELECT table_name, auto_increment, table_rows FROM information_schema.tables WHERE "
         f"table_schema = {schema} AND table_type NOT LIKE '%VIEW' "
-        "AND table_type <> 'SEQUENCE' ORDER BY table_name"
+        f"AND table_type <> 'SEQUENCE' AND table_name <> '{LABEL}' ORDER BY table_name"
     )
     columns: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, column, kind in control.rows(

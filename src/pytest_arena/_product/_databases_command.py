@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_arena._config._read import Config
@@ -60,67 +60,6 @@ class SweepResult:
 
     thing: Thing
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryRow:
-    """A database in a server's registry. ``bytes`` is None if this login cannot read the size."""
-
-    name: str
-    kind: str  # live, building, template, kept, condemned; account: a user
-    project: str
-    host: str
-    pid: int
-    alive: bool  # whether the run that created the database still runs
-    created: datetime
-    used: datetime
-    bytes: int | None
-    owner: str
-    title: str
-
-    def thing(self) -> Thing:
-        """Return the database for `arena databases`."""
-        state = ""
-        if self.pid:
-            state = "alive" if self.alive else "dead"
-        return Thing(
-            name=self.name,
-            what=self.kind,
-            state=state,
-            project=self.project,
-            host=self.host,
-            pid=self.pid,
-            created=self.created,
-            used=self.used,
-            bytes=self.bytes,
-            title=self.title,
-        )
-
-
-def sweep_results(
-    before: Iterable[RegistryRow],
-    after: Iterable[RegistryRow],
-    left: Iterable[str],
-    reason_of: Callable[[RegistryRow], str],
-    *,
-    everything: bool,
-) -> Iterator[SweepResult]:
-    """Yield the databases that a sweep has dropped, and those that it has kept for a reason.
-
-    ``left`` has lines with the name of a kept database and the reason.
-    """
-    reasons = {}
-    for line in left:
-        name, _, reason = line.partition(": ")
-        reasons[name] = reason
-    existing = {row.name for row in after}
-    for row in before:
-        if row.name not in existing:
-            if not row.alive:
-                yield SweepResult(row.thing())
-        elif everything or row.name in reasons:
-            reason = reasons.get(row.name) or reason_of(row)
-            yield SweepResult(row.thing(), reason)
 
 
 class UnreadablePlace:

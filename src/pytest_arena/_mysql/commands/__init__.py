@@ -9,39 +9,45 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._server_registry import (
-    REGISTRY,
-    MySQLRegistry,
-    look,
-)
+from pytest_arena._mysql._server_registry import MySQLRegistry, look
 from pytest_arena._mysql.servers._search import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
-from pytest_arena._product._server_databases import ServerDatabases
+from pytest_arena._product._own_databases import sweep_results
 from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_arena._config._read import Config
-    from pytest_arena._product._server_databases import RegistryContent
+    from pytest_arena._product._databases_command import SweepResult
+    from pytest_arena._values import Address
 
 
-class MySQLDatabases(ServerDatabases):
-    """The databases on a server of MySQL or MariaDB."""
+class MySQLDatabases:
+    """The databases with pytest-arena's names on a server. Other databases are never touched."""
 
-    def _read(self) -> RegistryContent:
-        return look(self._address, registry=self._registry)
+    def __init__(self, address: Address, shown: str) -> None:
+        self._address = address
+        self._shown = shown
 
-    def _sweep(self, *, everything: bool) -> list[str]:
-        run = MySQLRegistry(
-            self._address, project="arena databases", registry=self._registry
-        )
-        with closing(run), run.reporting("the databases cannot be dropped"):
+    def look(self) -> Iterator[Place]:
+        """Yield the server with its databases."""
+        things = tuple(database.thing() for database in look(self._address))
+        yield Place(shown=self._shown, where=self._address.server, things=things)
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
+        before = look(self._address)
+        if not before:
+            return
+        run = MySQLRegistry(self._address, project="arena databases")
+        with closing(run):
+            run.rest()  # finishes the sweep that each run does at its start
             run.sweep(everything=everything)
-        return run.left
-
-    def _other_owner(self, owner: str) -> str:
-        is_own = owner.startswith(f"{self._address.user}@")
-        return "" if is_own else f"the login {owner}"
+        after = {database.name for database in look(self._address)}
+        dropped = {database.name for database in before} - after
+        yield from sweep_results(before, dropped, run.left, everything=everything)
 
 
 def place_kinds(
@@ -59,7 +65,7 @@ def place_kinds(
 
         # Most projects have no server of this product.
         if is_of_product or PRIVATE_SERVERS.parents(config.cache):
-            databases_on = partial(MySQLDatabases, shown="", registry=REGISTRY)
+            databases_on = partial(MySQLDatabases, shown="")
             kinds.append(
                 PrivateServerPlaces(
                     PRIVATE_SERVERS, config.cache, databases=databases_on
@@ -81,6 +87,6 @@ def _server(config: Config) -> list[PlaceKind]:
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
-    if not (is_asked_for or look(server.address, registry=REGISTRY).is_found):
+    if not (is_asked_for or look(server.address)):
         return []  # most projects have no databases on this server
-    return [MySQLDatabases(server.address, server.shown, registry=REGISTRY)]
+    return [MySQLDatabases(server.address, server.shown)]
