@@ -219,8 +219,6 @@ class ServerLogin:
     password: str = field(default="", repr=False)
 
 
-# The prefix of the folder in which a proxy of ``rollback`` has its socket.
-PROXY_FOLDER = "arena-proxy-"
 # How long a process waits while other runs use all connections of a server.
 TURN_SECONDS = 30.0
 

@@ -263,7 +263,6 @@ EVERYDAY = {
     "copy on sqlite": ("never leaves a wide level",),
     "undo on postgresql": ("forgets inserts",),
     "clone on postgresql": (),
-    "rollback on postgresql": (),
     "undo on mysql": (),
     "clone on mysql": (),
 }

@@ -243,17 +243,7 @@ class PostgreSQL:
         return {**locks, "test_stored.py": STORED, "seed.py": SEED + MORE_SEED}
 
     def lacks(self, setting: Setting) -> Mapping[str, str]:
-        """Return what ``clone`` costs, and ``rollback`` cannot show."""
-        if setting.isolation == "rollback":
-            shared = (
-                "all connections of the app share one connection to the server. While one "
-                "transaction has unfinished writes, other transactions wait before they write"
-            )
-            return {
-                "several connections": shared,
-                "moving time": "`now()` returns the start of the shared transaction. "
-                "`clock_timestamp()` returns the current time",
-            }
+        """Return what ``clone`` costs."""
         if setting.isolation != "clone":
             is_told = self._server(setting).tells_what_was_read
             return {} if is_told else {"reading by changes": "before version 15 nobody can tell"}

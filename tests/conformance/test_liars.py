@@ -60,7 +60,6 @@ def test_a_planted_defect_is_found(isolation: str, name: str, tmp_path: Path) ->
     [
         "copy on sqlite",
         pytest.param("undo on postgresql", marks=pytest.mark.slow),
-        pytest.param("rollback on postgresql", marks=pytest.mark.slow),
         pytest.param("undo on mysql", marks=pytest.mark.slow),
         pytest.param("clone on mysql", marks=pytest.mark.slow),
     ],

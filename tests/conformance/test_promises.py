@@ -96,13 +96,6 @@ class TestCloned(Conformance):
 
 
 @pytest.mark.slow
-class TestRolledBack(Conformance):
-    """The same by one transaction, which all connections share."""
-
-    setting = Setting(database="postgresql", isolation="rollback")
-
-
-@pytest.mark.slow
 class TestFewRights(Conformance):
     """Without the right to event triggers: changes of the schema are found by looking for them."""
 
@@ -220,7 +213,7 @@ _ENGINES_AND_RUNNERS = (
 def matrix_on_server() -> Iterator[Setting]:
     """The same with a server's drivers."""
     rest = list(product(("", "one", "NullPool"), (False, True)))
-    for isolation in ("undo", "clone", "rollback"):
+    for isolation in ("undo", "clone"):
         for engine, (runner, loop) in _ENGINES_AND_RUNNERS:
             for pool, ping in rest:
                 yield on_server(

@@ -43,7 +43,7 @@ class Resolver:
         return TARGET
     config = property(lambda self: SimpleNamespace(drivers=mode))
     def provisioned(self):
-        database = SimpleNamespace(target=TARGET)
+        database = SimpleNamespace(target=TARGET, is_shared=False)
         ours = lambda asked: database if asked.database == ADDRESS.database else None
         return [SimpleNamespace(product=SimpleNamespace(live_at=ours))]
     def is_named_by_engine(self, asked):

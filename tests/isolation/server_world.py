@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pytest_arena._postgresql.isolation import RolledBack, ServerIsolation
+from pytest_arena._postgresql.isolation import ServerIsolation
 from tests.servers.postgresql import connect, run
 
 if TYPE_CHECKING:
@@ -163,8 +163,7 @@ class ServerWorld:
         """Make one from a template."""
         uses, told = Uses(), list[str]()
         usage = CountedUsage(uses.count)
-        make = RolledBack if kind == "rollback" else ServerIsolation
-        isolation: Any = make(own, template, kind, uses=usage, note=told.append)
+        isolation: Any = ServerIsolation(own, template, kind, uses=usage, note=told.append)
         return cls(own, isolation, uses, template, told)
 
     def connect(self) -> Hand:

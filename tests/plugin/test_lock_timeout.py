@@ -106,8 +106,6 @@ NEXT = "next: commit it first: await session.commit()"
     [
         ("undo", "asyncpg", "psycopg2"),
         ("undo", "psycopg", "psycopg"),
-        ("rollback", "asyncpg", "psycopg2"),
-        ("rollback", "psycopg", "psycopg"),
     ],
 )
 def test_a_statement_waits_only_so_long(example: Example, how: str, driver: str, sync: str) -> None:

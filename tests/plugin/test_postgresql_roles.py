@@ -152,7 +152,6 @@ def test_an_administrators_engine_beside_the_apps_is_not_told(
     [
         "undo",
         pytest.param("clone", marks=pytest.mark.slow),
-        pytest.param("rollback", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(
@@ -244,14 +243,11 @@ async def test_the_app_gets_no_role_without_membership(client, role):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["undo", "rollback"])
-def test_the_app_cannot_leave_its_role(
-    example: Example, server: PrivateServer, isolation: str
-) -> None:
-    """Under `rollback` all connections share the connection of a superuser."""
+def test_the_app_cannot_leave_its_role(example: Example, server: PrivateServer) -> None:
+    """Its statements that would set another role are refused by the server."""
     project = shop(example, GRANTED, OTHER_ROLES, replica=URL.replace("shop_app", "shop_reader"))
     project = project.change("app.py", "async with AsyncSession(globals", RESCUED)
-    run(project, server, f"--arena-isolation={isolation}").expect(passed=7)
+    run(project, server).expect(passed=7)
 
 
 @pytest.mark.slow
@@ -351,7 +347,7 @@ async def test_the_roles_default_acts(client, turn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["undo", "clone", "rollback"])
+@pytest.mark.parametrize("isolation", ["undo", "clone"])
 def test_defaults_of_the_role_act(example: Example, server: PrivateServer, isolation: str) -> None:
     """Those of this database: the server's, and whose they are besides, are not the template's."""
     project = shop(example, FORCED + DEFAULTS, KEEPS_DEFAULTS)

@@ -24,6 +24,14 @@ SETTINGS = {
     "lifespan": ("sqlite", "postgresql", "sqlite -oarena_lifespan=session"),
     "lost": ("sqlite", "postgresql", "mysql"),
     "report": ("sqlite", "postgresql"),
+    "drivers": (
+        "sqlite",
+        "postgresql",
+        "postgresql -odriver=psycopg",
+        "rollback",
+        "rollback -odriver=psycopg",
+    ),
+    "rollback": ("rollback", "rollback -odriver=psycopg"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }
 SUITES = [

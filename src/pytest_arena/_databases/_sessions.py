@@ -40,11 +40,13 @@ from pytest_arena._gate._engines import (
     engine_like,
     listen_to_sessions,
     requested_by_engine,
+    sync_engine_of_async,
     sync_twin,
 )
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, run_in_new_loop
+from pytest_arena._product._connection_loop import connection_loop
 from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
@@ -615,6 +617,10 @@ class Engines:
         is_async = database.dialect.is_async
         like = self._engine_of_app(database, is_async=is_async)
         like = like or self._engine_of_app(database, is_async=not is_async)
+        if database.is_shared and database.dialect.is_async:
+            url = redirected_url(database, driver_of(database))
+            like = like or create_engine(url)
+            return sync_engine_of_async(like, url, connection_loop().call)
         if like is not None and not like.dialect.is_async:
             return engine_like(like, redirected_url(database, driver_of(database)))
         url = redirected_url(database, _sync_driver(database))

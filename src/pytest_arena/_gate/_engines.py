@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
+from sqlalchemy.pool import QueuePool
 
 from pytest_arena._config._supported import SUPPORTED, product_of_dialect
 from pytest_arena._product import RequestedDatabase, product_package
@@ -126,6 +127,32 @@ _KEPT_ARGUMENTS = {
     "json_deserializer": "_json_deserializer",
     "isolation_level": "_on_connect_isolation_level",
 }
+
+
+def sync_engine_of_async(
+    engine: Engine, url: URL, call: Callable[..., object]
+) -> Engine:
+    """Create an engine for sync code with the async dialect of an app's engine.
+
+    ``call`` calls a `connect` listener where it can await.
+    """
+    pool = QueuePool(engine.pool._creator, dialect=engine.dialect)  # noqa: SLF001 - as in `_arguments_of`
+    for listener in engine.pool.dispatch.connect:
+        if not str(getattr(listener, "__module__", "")).startswith("pytest_arena."):
+            event.listen(pool, "connect", _calling(call, listener))
+    options = engine.get_execution_options()
+    like = Engine(pool, engine.dialect, url, execution_options=options)
+    _copy_transaction_listeners(engine, like)
+    return like
+
+
+def _calling(
+    call: Callable[..., object], listener: Callable[..., object]
+) -> Callable[[object, object], None]:
+    def connect(dbapi_connection: object, entry: object) -> None:
+        call(listener, dbapi_connection, entry)
+
+    return connect
 
 
 def sync_twin(engine: Engine, url: URL) -> Engine:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._config._supported import WITHOUT_LOOP
-from pytest_arena._gate._loops import hang_up, is_foreign
+from pytest_arena._gate._loops import hang_up, is_foreign, works_in_all_loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,9 @@ def _ping(ping: OneConnection) -> OneConnection:
 def _close_in_loop(close: OneConnection) -> OneConnection:
     def closed(dbapi_connection: Any) -> None:
         connection = dbapi_connection.driver_connection
-        if is_foreign(dbapi_connection):
+        if works_in_all_loops(dbapi_connection):
+            close(dbapi_connection)
+        elif is_foreign(dbapi_connection):
             hang_up(connection)
         else:
             try:
@@ -69,7 +71,7 @@ def _close_without_awaiting(close: OneConnection) -> OneConnection:
 
     def closed(dbapi_connection: Any) -> None:
         connection = dbapi_connection.driver_connection
-        if in_greenlet():
+        if in_greenlet() or works_in_all_loops(dbapi_connection):
             close(dbapi_connection)
             return
         stop = getattr(connection, "stop", None)

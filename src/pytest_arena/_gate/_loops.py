@@ -103,7 +103,7 @@ def bind_to_loop(dbapi_connection: object) -> None:
     """
     connection = getattr(dbapi_connection, "driver_connection", None)
     loop = running_loop()
-    if connection is None or loop is None:
+    if connection is None or loop is None or works_in_all_loops(dbapi_connection):
         return
     if type(connection).__module__.partition(".")[0] in WITHOUT_LOOP:
         return
@@ -111,6 +111,11 @@ def bind_to_loop(dbapi_connection: object) -> None:
         if connection not in _loops:
             _loops[connection] = weakref.ref(loop)
             _close_with(loop)
+
+
+def works_in_all_loops(dbapi_connection: object) -> bool:
+    """Return whether a connection is a facade, which sends nothing when it is closed."""
+    return getattr(dbapi_connection, "works_in_all_loops", False)
 
 
 def is_foreign(dbapi_connection: object) -> bool:

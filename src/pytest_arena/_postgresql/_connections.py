@@ -17,6 +17,12 @@ from pytest_arena._postgresql._identity import (
     identity,
     name_of,
 )
+from pytest_arena._postgresql._rollback import (
+    SharedHandle,
+    SharedTransaction,
+    share_connect,
+    shared_at,
+)
 from pytest_arena._postgresql.drivers._beyond import reaches_beyond, refused_beyond
 from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import (
@@ -80,14 +86,19 @@ class PostgreSQLConnections:
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
         """Redirect a connection to the target."""
+        shared = None
         if target is not None and target.address is not None:
+            shared = shared_at(target.address)
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = address_for(target, login)
             arguments.redirect(dialect.driver, address, cargs, cparams)
             # The build of a template has no limit, and no database of a test.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
-            _wait_for_free_connection(dialect, core)
+            if shared is not None:
+                share_connect(dialect)
+            else:
+                _wait_for_free_connection(dialect, core)
         # A later listener or a factory of the app may open another connection.
         has_factory = any(map(cparams.get, _FACTORIES))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_factory
@@ -97,6 +108,9 @@ class PostgreSQLConnections:
                 return None
             if target is None:
                 return OpenConnection()
+            if isinstance(dbapi_connection, SharedTransaction):
+                handle = SharedHandle(core, dbapi_connection)
+                return OpenConnection(target, handle)
             return OpenConnection(
                 target, PostgreSQLHandle(core, target, dbapi_connection)
             )

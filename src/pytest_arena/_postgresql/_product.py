@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
+from pytest_arena._postgresql._named import NamedServer, NamedTemplates
 from pytest_arena._postgresql._roles import Roles
+from pytest_arena._postgresql._rollback import RollbackIsolation, SharedConnection
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
-from pytest_arena._postgresql.isolation import RolledBack, ServerIsolation, isolate
+from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import why_no_undo
-from pytest_arena._postgresql.named._named_build import NamedTemplates
-from pytest_arena._postgresql.named._named_isolation import NamedIsolation
-from pytest_arena._postgresql.named._named_server import NamedServer
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import find_server
 from pytest_arena._product import (
+    NOWHERE,
     Isolation,
     check_isolation,
 )
@@ -41,6 +42,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
         self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
+        self.shares_connections = config.isolation == "rollback"
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
@@ -58,7 +60,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
     def _open_registry(self, server: Server) -> ServerRegistry:
         if server.is_named:
-            return NamedServer(server, self._config, self._core.ledger.note)
+            return NamedServer(server, self._config, self._core.ledger)
         return ServerRegistry(
             server.address,
             project=self._project(),
@@ -102,42 +104,60 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         check_isolation(self._config, FACTS.isolations, self.shown)
         note = self._core.ledger.note
         with_rights = self.users.begin(database)
-        isolation: ServerIsolation | RolledBack
-        if isinstance(registry, NamedServer):
-            registry.take(database)
-            isolation = NamedIsolation(
-                registry, content, "rollback", uses=uses, note=note
-            )
-        else:
-            isolation = isolate(
-                registry,
-                self._config.isolation,
-                content,
-                with_rights=with_rights,
-                shown=self.shown,
-                place=self._config.place("isolation"),
-                uses=uses,
-                note=note,
-            )
+        if self._config.isolation == "rollback":
+            return self._roll_back(database, with_rights(content))
+        isolation = isolate(
+            registry,
+            self._config.isolation,
+            content,
+            with_rights=with_rights,
+            shown=self.shown,
+            place=self._config.place("isolation"),
+            uses=uses,
+            note=note,
+        )
         if isolation.name == "clone":
             self._note_slow_disk(registry)
         self.users.note_inactive_rights(database.login, isolation.address)
         return isolation
+
+    def _roll_back(self, database: Database, template: str | None) -> Isolation:
+        """Return the isolation ``rollback``, in a copy or in the named database."""
+        if self._config.drivers != "refuse":
+            raise ConfigError(
+                f"arena_drivers = {self._config.drivers} does not work with rollback",
+                why="a connection that no engine opens does not see the tests' one transaction, "
+                "and would commit",
+                cause=self._config.place("drivers"),
+                fix="arena_drivers = refuse\nor arena_isolation = undo",
+            )
+        registry = self._registry()
+        if isinstance(registry, NamedServer):
+            registry.take(database)
+            return RollbackIsolation(registry.shared)
+        with registry.reporting("no database for the first test"):
+            name = registry.create("live", template=template)
+        shared = SharedConnection(
+            registry.address_of(name),
+            self._core.ledger,
+            self._config.lock_timeout,
+        )
+        return RollbackIsolation(shared, partial(registry.drop_later, name))
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""
         if name not in FACTS.isolations:
             return f"{self.shown} has only the isolations undo, clone and rollback"
         missing = ""
-        registry = self._registry()
-        if (self._config.isolation == "rollback") != (name == "rollback"):
+        is_rollback = self._config.isolation == "rollback"
+        if is_rollback != (name == "rollback"):
             return "rollback is the isolation of all tests of a run, or of none"
-        if not isinstance(isolation, ServerIsolation):
+        if is_rollback:
             return ""
-        if name == "undo" and not isolation.has_journal:
-            missing = why_no_undo(registry) or "arena_isolation = clone"
+        if name == "undo" and not cast("ServerIsolation", isolation).has_journal:
+            missing = why_no_undo(self._registry()) or "arena_isolation = clone"
         if not missing:
-            isolation.choose_next_isolation(name)
+            cast("ServerIsolation", isolation).choose_next_isolation(name)
         return missing
 
     def _note_slow_disk(self, registry: ServerRegistry) -> None:
@@ -163,7 +183,11 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         target = self.target(database)
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
-        return url_of(address_for(target, None), driver)
+        url = url_of(address_for(target, None), driver)
+        if database.is_shared:
+            # Only engines of this process see the transaction. Any other client finds no server.
+            return url.set(host=NOWHERE, query={})
+        return url
 
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
@@ -177,6 +201,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
     def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
         """Return the tables with policies that limit pytest-arena's login."""
+        if database.is_shared:
+            return ()
         live = cast("ServerIsolation", database.isolation).live
         return live.tables_with_policies(
             self.users.query_tables_with_policies_for_arena()

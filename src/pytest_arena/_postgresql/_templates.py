@@ -25,6 +25,7 @@ from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
 
@@ -77,6 +78,11 @@ def url_of(address: Address, driver: str) -> URL:
     return url.set(host=address.host)
 
 
+def has_tables(control: Control) -> bool:
+    """Return whether a database has a table."""
+    return control.rows(_HAS_TABLES) == [(True,)]
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseTarget(ServerBuild[ServerRegistry]):
     """The database that a build fills with the app's drivers."""
@@ -110,7 +116,7 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
         with contextlib.closing(open_control(self.address)) as control:
-            return control.rows(_HAS_TABLES) == [(True,)]
+            return has_tables(control)
 
     def is_being_written(self) -> bool:
         """Return whether a transaction in the database has written."""

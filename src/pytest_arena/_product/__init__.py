@@ -397,6 +397,11 @@ class Database:
         return str(self.live) if self.live else ""
 
     @property
+    def is_shared(self) -> bool:
+        """Whether all its connections share one transaction (``rollback``)."""
+        return self.product.shares_connections
+
+    @property
     def target(self) -> ConnectTarget:
         """The present target of its connections."""
         return self.product.target(self)
@@ -648,6 +653,7 @@ class Product(Protocol):
     """
 
     name: str
+    shares_connections: bool  # whether its isolation is ``rollback``
     forced: str  # the summary's words about the effects of leaving a level by force
 
     @property

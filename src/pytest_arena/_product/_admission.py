@@ -73,6 +73,8 @@ def admit(
         if live is None:
             continue
         live_target = live.target
+        if live.is_shared:
+            raise core.ledger.refused(_past_transaction(server))
         if live_target.address is not None:
             write_address(live_target.address)
             return Admission(live_target.address, live_target, core.serial())
@@ -122,6 +124,15 @@ def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> Refus
         cause=cause_of_connection(),
         fix="arena_drivers = redirect   (the driver opens the test's database)\n"
         f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _past_transaction(target: ServerTarget) -> UnknownDatabaseError:
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name} that no engine opens, with rollback",
+        why="it would not see the tests' one transaction, which is never committed",
+        cause=cause_of_connection(),
+        fix="use the app's engine, db_session or arena.session()\nor arena_isolation = undo",
     )
 
 

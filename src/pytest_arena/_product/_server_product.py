@@ -52,6 +52,7 @@ class ServerProduct(Generic[RegistryT]):
     """A product in a run. The first connection finds or starts its server."""
 
     name: str
+    shares_connections = False
     forced = (
         "pytest-arena replaced the database and ended all connections to the old one"
     )

@@ -43,6 +43,7 @@ class SQLite(WithoutPolicies):
     """SQLite in a run. Each database is a live file. Templates are files in the user's cache."""
 
     name = "sqlite"
+    shares_connections = False
     forced = (
         "a new file has replaced it. SQLAlchemy opens its connections again. Connections "
         "of sqlite3 itself and of other processes keep using the old file"

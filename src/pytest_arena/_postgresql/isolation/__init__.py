@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql.isolation._isolation import ServerIsolation as RolledBack
 from pytest_arena._postgresql.isolation._server_isolation import (
     ServerIsolation,
     as_built,
@@ -14,7 +13,6 @@ from pytest_arena._postgresql.journal._journal_templates import (
     Unjournaled,
     why_no_undo,
 )
-from pytest_arena._postgresql.rollback._sockets import check_for_sockets
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Usage
 
-__all__ = ["RolledBack", "ServerIsolation", "isolate"]
+__all__ = ["ServerIsolation", "isolate"]
 
 
 def isolate(
@@ -36,7 +34,7 @@ def isolate(
     place: str,
     uses: Usage,
     note: Callable[[str], None],
-) -> ServerIsolation | RolledBack:
+) -> ServerIsolation:
     """Return the isolation of a database that begins with a template's content.
 
     ``auto`` is undo. If undo does not work here, it is clone, and the summary says why.
@@ -53,16 +51,6 @@ def isolate(
             registry, template, isolation, with_rights=with_rights, uses=uses, note=note
         )
 
-    if requested == "rollback":
-        check_for_sockets(place)
-        return RolledBack(
-            registry,
-            template,
-            requested,
-            with_rights=with_rights,
-            uses=uses,
-            note=note,
-        )
     if requested == "clone":
         return create("clone")
     reason = why_no_undo(registry)

@@ -1,0 +1,326 @@
+"""``rollback`` in the database that ``arena_database`` names, if its role may create no other.
+
+No transaction commits in it. Schema and seed are built in the shared transaction, below all levels.
+An advisory lock excludes other runs, because two runs would wait for each other's locks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, NoReturn
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import greenlet_spawn
+
+from pytest_arena._postgresql._control import (
+    ControlFailure,
+    ControlLine,
+    identifier,
+    open_control,
+)
+from pytest_arena._postgresql._rollback import SharedConnection, share
+from pytest_arena._postgresql._scripts import run_script
+from pytest_arena._postgresql._templates import (
+    DatabaseTarget,
+    DatabaseTemplates,
+    has_tables,
+    sqlstate_of,
+)
+from pytest_arena._postgresql.registry import TURNS, ServerRegistry
+from pytest_arena._postgresql.registry._connection import Writes
+from pytest_arena._postgresql.servers._find import NAMES_NO_TEST_DATABASE
+from pytest_arena._process import run_in_new_loop
+from pytest_arena._product import ScriptError, Template
+from pytest_arena._product._server_targets import is_own_name
+from pytest_arena._product._server_templates import now
+from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._postgresql._control import Control
+    from pytest_arena._product import BuildTarget, Database, Manifest
+    from pytest_arena._product.servers import Server
+    from pytest_arena._values import Address
+
+RUN_LOCK = f"{TURNS}, 2"
+# `test` is a word of shop_test and testdb, but not of latest and contest.
+_FOR_TESTS = re.compile(r"(?<![a-z])test(s|ing|db)?(?![a-z])", re.IGNORECASE)
+_OF_USER = """
+    nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = o.tableoid AND d.objid = o.oid AND d.deptype = 'e')
+"""
+IS_EMPTY = f"""
+SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class o
+        JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace WHERE {_OF_USER})
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc o
+        JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace WHERE {_OF_USER})
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_type o
+        JOIN pg_catalog.pg_namespace n ON n.oid = o.typnamespace
+        WHERE o.typtype IN ('d', 'e', 'r') AND {_OF_USER})
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+"""  # noqa: S608 - constants
+# SQLSTATEs of statements that need a commit: CREATE INDEX CONCURRENTLY, a new value of an enum.
+_NEED_COMMIT = ("25001", "2D000", "55P04")
+
+
+def refusal(name: str, *, is_empty: bool) -> str:
+    """Return why tests may not run in a database, "" if they may."""
+    if name in NAMES_NO_TEST_DATABASE:
+        return "new databases are copied from it, or tools connect to it"
+    if is_own_name(name):
+        return "it belongs to pytest-arena"
+    if not is_empty and not _FOR_TESTS.search(name):
+        return "it is not empty, and its name does not have the word test"
+    return ""
+
+
+class NamedServer(ServerRegistry):
+    """The database that ``arena_database`` names, instead of a registry of databases.
+
+    Raises:
+        ConfigError: several workers of pytest-xdist cannot share it.
+        ServerError: the database is neither empty nor named for tests, or another run uses it.
+    """
+
+    def __init__(  # the base class would create the registry
+        self, server: Server, config: Config, ledger: Ledger
+    ) -> None:
+        self._address = server.address
+        self._process = os.getpid()
+        self._taken_by: Database | None = None
+        self.lock_timeout = config.lock_timeout
+        self.writes = Writes()
+        role = self._address.user
+        self.cause = (
+            f"role {role} may not create databases, and "
+            f"{redact_url(config.server_url)} is from arena_database"
+        )
+        self._fix = f"ALTER ROLE {identifier(role)} CREATEDB"
+        self.where = f"the database {self._address.database} on {self._address.server}"
+        if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1":
+            raise ConfigError(
+                f"several workers of pytest-xdist cannot share {self.where}",
+                why="each worker needs a transaction, and would wait for locks of other workers",
+                cause=self.cause,
+                fix=f"pytest -n 0 …\nor {self._fix}",
+            )
+        # By any name of its host. The app's engine would not be redirected, and would commit.
+        name = self._address.database
+        if any(fnmatch(name, entry.rpartition("/")[2]) for entry in config.allow):
+            raise ConfigError(
+                f"arena_allow lets connections reach {self.where} directly",
+                why="they would commit, but the tests' one transaction never commits",
+                cause=f"{config.place('allow')}\n{self.cause}",
+                fix=f"remove the value from arena_allow, or {self._fix}",
+            )
+        self.control = ControlLine(self._connect, patience=self._address.patience)
+        with self.reporting(f"tests cannot use {self.where}"):
+            [(is_empty,)] = self.control.rows(IS_EMPTY)
+        reason = refusal(self._address.database, is_empty=is_empty)
+        if reason:
+            raise self._refused(
+                reason,
+                "an empty database in arena_database, or one named like shop_test",
+            )
+        self.has_schema = not is_empty
+        remark = ". It is not empty, so that arena_schema is not built"
+        ledger.note(
+            f"rollback: tests use {self.where} itself, since role {role} may not create "
+            f"databases{remark if self.has_schema else ''}"
+        )
+        self.shared = SharedConnection(self._address, ledger, config.lock_timeout)
+        share(self.shared)
+
+    def _refused(self, reason: str, fix: str) -> ServerError:
+        return ServerError(
+            f"tests cannot use {self.where}: {reason}",
+            why="tests lock its tables and move its sequences, which other users would notice",
+            cause=self.cause,
+            fix=f"{fix}\nor {self._fix}",
+        )
+
+    def _connect(self) -> Control:
+        control = open_control(self._address)
+        if self._process != os.getpid():
+            return control  # a forked child only reads
+        try:
+            control.run(
+                f"SET lock_timeout = {max(1, self._address.patience * 1000):.0f}"
+            )
+            control.rows(f"SELECT pg_advisory_lock({RUN_LOCK})")
+            control.run("SET lock_timeout = 0")
+        except ControlFailure as error:
+            control.close()
+            if error.sqlstate != "55P03":
+                raise
+            reason = "another run uses it"
+            raise self._refused(reason, "wait until the other run has ended") from error
+        return control
+
+    def address_of(self, name: str = "") -> Address:
+        """Return the address of the database."""
+        del name
+        return self._address
+
+    def take(self, database: Database) -> None:
+        """Assign the named database to a database of the app.
+
+        Raises:
+            ConfigError: it is assigned to another database of the app.
+        """
+        if self._taken_by not in {None, database}:
+            raise ConfigError(
+                f"the app uses more than one database, and {self.where} is only one",
+                why="each database of the app has its own tables and rows",
+                cause=self.cause,
+                fix=self._fix,
+            )
+        self._taken_by = database
+
+    def create(self, kind: str, *, template: str | None = None) -> NoReturn:
+        """Raise an IsolationError: the role may create no database."""
+        del kind, template
+        raise IsolationError(
+            f"another database is needed beside {self.where}",
+            why="with rollback in this database, tests have only one database and one transaction",
+            cause=self.cause,
+            fix=self._fix,
+        )
+
+    def advice(self, error: BaseException | None) -> str:
+        """Return the next step after a statement that needs a commit, "" after any other."""
+        if sqlstate_of(error) not in _NEED_COMMIT:
+            return ""
+        return f"delete the statement, which needs a commit, or: {self._fix}"
+
+    def close(self) -> int:
+        """Roll back, and release the lock. Return 0: no database is left."""
+        if self._process == os.getpid():
+            self.shared.close()
+            self.control.close()
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTarget(DatabaseTarget):
+    """The shared transaction, which a build fills by the app's driver."""
+
+    registry: NamedServer
+
+    def run_script(self, script: str) -> None:
+        """Run a script in the shared transaction."""
+        shared = self.registry.shared
+        url = self.sync_url or self.async_url
+        engine = create_engine(url, poolclass=NullPool)
+
+        def run() -> None:
+            with engine.connect():  # this opens the shared connection
+                shared.build(lambda control: run_script(control, script))
+
+        async def run_async() -> None:
+            await greenlet_spawn(run)
+
+        try:
+            if engine.dialect.is_async:
+                run_in_new_loop(run_async())
+            else:
+                run()
+        except ScriptError as error:
+            error.suggest(self.registry.advice(error.__cause__))
+            raise
+
+    def has_tables(self) -> bool:
+        """Return whether the transaction sees a table."""
+        return bool(self.registry.shared.ask(has_tables))
+
+    def is_being_written(self) -> bool:
+        """Return whether a connection of the build is inside a transaction with changes."""
+        return self.registry.shared.writer is not None
+
+    def remove(self) -> None:
+        """Roll back."""
+        self.registry.shared.close()
+
+
+@dataclass(frozen=True)
+class NamedTemplates(DatabaseTemplates):
+    """The stages that this run has built. Each run builds them, because no run commits them."""
+
+    registry: NamedServer
+    built: dict[str, Template[str]] = field(default_factory=dict)
+    keeps = False
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether the database has tables, which tests use as they are."""
+        return self.registry.has_schema
+
+    @property
+    def words(self) -> str:
+        """The summary's text about the content."""
+        if not self.built:
+            return "unchanged" if self.has_schema else ""
+        return "schema or seed built in this run, and never committed"
+
+    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
+        """Yield the stage if this run has built it."""
+        if fingerprint in self.built:
+            yield self.built[fingerprint]
+
+    def is_whole(self, template: Template[str]) -> bool:
+        """Return True: the transaction has the stage."""
+        del template
+        return True
+
+    def used(self, template: Template[str]) -> None:
+        """Do nothing: no other run can use the stage."""
+
+    @contextmanager
+    def locked(self, fingerprint: str) -> Iterator[float]:
+        """Yield the time. No other process builds in this transaction."""
+        del fingerprint
+        yield now()
+
+    def clear(self, fingerprint: str) -> None:
+        """Do nothing: no earlier build exists."""
+
+    def begin(self, fingerprint: str, below: Template[str] | None) -> NamedTarget:
+        """Return the transaction, which has the stage below.
+
+        Raises:
+            IsolationError: a level needs another stage, which needs another database.
+        """
+        del fingerprint
+        last = next(reversed(self.built), None)
+        if last is not None and (below is None or below.fingerprint != last):
+            if self.registry.shared.depth:
+                self.registry.create("building")
+            # A test has built the last stage, and its mocks may have acted on the build.
+            self.registry.shared.close()
+            self.built.clear()
+        dialect = self.dialect
+        driver = dialect.driver if dialect is not None else "psycopg"
+        sync_driver = "" if dialect is not None and dialect.is_async else driver
+        return NamedTarget(
+            self.registry, self.registry.address_of(), sync_driver, driver
+        )
+
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
+        """Note the stage, which is never committed."""
+        del target
+        name = self.registry.address_of().database
+        self.built[fingerprint] = Template(name, fingerprint, manifest)
+        return name
+
+    def advice(self, error: BaseException) -> str:
+        """Return the next step. Some statements need a commit."""
+        return self.registry.advice(error) or super().advice(error)

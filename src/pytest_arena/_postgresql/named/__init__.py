@@ -1,1 +1,0 @@
-"""The isolation ``rollback`` in a database that ``arena_database`` names."""

@@ -1,0 +1,14 @@
+"""-odriver=psycopg replaces asyncpg in the app's URL."""
+
+import os
+
+
+def pytest_addoption(parser):
+    parser.addini("driver", "the driver of the app", default="")
+
+
+def pytest_configure(config):
+    driver = config.getini("driver")
+    if driver:
+        url = os.environ["DATABASE_URL"]
+        os.environ["DATABASE_URL"] = url.replace("asyncpg", driver)

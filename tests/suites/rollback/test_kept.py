@@ -1,0 +1,184 @@
+"""What works although all connections share one transaction."""
+
+import asyncio
+import threading
+
+import pytest
+from async_app import engine, maker
+from models import Order, Stock
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+
+@pytest.fixture(params=[1, 2])
+def turn(request):
+    """Each story runs twice: the second test begins as the first one."""
+
+
+async def items():
+    async with maker() as session:
+        return list(await session.scalars(select(Order.item).order_by(Order.id)))
+
+
+async def test_requests_at_once(client, turn):
+    orders = [client.post("/orders/chair") for _ in range(5)]
+    reads = [client.get("/orders") for _ in range(5)]
+    answers = await asyncio.gather(*orders, *reads)
+    assert {answer.status_code for answer in answers} == {200, 201}
+    assert await items() == ["chair"] * 5
+
+
+async def test_numbers_begin_again(turn):
+    async with maker() as session:
+        session.add(Order(item="lost"))
+        await session.flush()
+        await session.rollback()
+        order = Order(item="kept")
+        session.add(order)
+        await session.commit()
+        assert order.id == 2
+
+
+async def test_a_failed_commit_harms_no_open_reader(client, turn):
+    async with maker() as reader:
+        assert list(await reader.scalars(select(Stock.item))) == ["chair", "lamp"]
+        await client.post("/orders/chair")
+        async with maker() as session:
+            session.add(Stock(item="lamp", amount=1))
+            with pytest.raises(IntegrityError):
+                await session.commit()
+            await session.rollback()
+            assert len(list(await session.scalars(select(Order)))) == 1
+        await reader.rollback()
+    assert await items() == ["chair"]
+
+
+async def test_a_failed_statement_fails_its_transaction(turn):
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await connection.execute(text("SELECT 1 / 0"))
+        with pytest.raises(DBAPIError, match="current transaction is aborted"):
+            await connection.execute(text("SELECT 1"))
+        await connection.rollback()
+        assert await connection.scalar(text("SELECT 1")) == 1
+
+
+async def test_savepoints(turn):
+    async with maker() as session:
+        session.add(Order(item="first"))
+        await session.flush()
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                session.add(Stock(item="lamp", amount=1))
+                await session.flush()
+        async with session.begin_nested():
+            session.add(Order(item="second"))
+        await session.commit()
+    assert await items() == ["first", "second"]
+
+
+async def test_a_deferred_constraint_is_checked_at_the_commit(turn):
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("CREATE TABLE pairs (a int, UNIQUE (a) DEFERRABLE INITIALLY DEFERRED)")
+        )
+    with pytest.raises(IntegrityError):
+        async with engine.begin() as connection:
+            await connection.execute(text("INSERT INTO pairs VALUES (1)"))
+            await connection.execute(text("INSERT INTO pairs VALUES (1)"))
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM pairs")) == 0
+
+
+async def test_the_schema_is_undone(turn):
+    async with engine.connect() as connection:
+        assert len((await connection.execute(text("SELECT * FROM visits"))).keys()) == 2
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE visits ADD COLUMN mood text"))
+    async with engine.connect() as connection:
+        assert len((await connection.execute(text("SELECT * FROM visits"))).keys()) == 3
+
+
+async def test_a_setting_ends_with_its_transaction(turn):
+    tenant = text("SELECT current_setting('app.tenant', true)")
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT set_config('app.tenant', 'a', true)"))
+        assert await connection.scalar(tenant) == "a"
+    async with engine.begin() as connection:
+        assert await connection.scalar(tenant) in {None, ""}
+        await connection.execute(text("SET statement_timeout = 1000"))
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SHOW statement_timeout")) != "1s"
+
+
+async def test_tenants_of_requests_at_once(turn):
+    async def tenant(name):
+        async with engine.begin() as connection:
+            await connection.execute(text(f"SELECT set_config('app.tenant', '{name}', true)"))
+            await asyncio.sleep(0.01)
+            return await connection.scalar(text("SELECT current_setting('app.tenant')"))
+
+    assert await asyncio.gather(*map(tenant, "abcde")) == list("abcde")
+
+
+async def test_autocommit(turn):
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("INSERT INTO orders (item, status) VALUES ('auto', 'new')"))
+        assert await items() == ["auto"]
+
+
+async def test_a_cancelled_statement(client, turn):
+    await client.post("/orders/chair")
+    async with engine.connect() as connection:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.execute(text("SELECT pg_sleep(5)")), 0.2)
+    assert await items() == ["chair"]
+
+
+def test_threads_and_loops(turn, arena):
+    async def add(number):
+        async with maker.begin() as session:
+            session.add(Order(item=f"{number}"))
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(add(n))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with arena.session() as session:
+        assert len(session.scalars(select(Order.item)).all()) == 4
+        session.add(Order(item="sync"))
+        session.commit()
+    assert asyncio.run(items())[-1] == "sync"
+
+
+def test_a_sync_session_on_the_async_engine(turn):
+    with Session(engine.sync_engine) as session:
+        session.add(Order(item="sync"))
+        session.commit()
+        assert session.scalars(select(Order.item)).all() == ["sync"]
+
+
+@pytest.mark.expect("LostWriteWarning", at="await db.flush()")
+async def test_a_commit_that_the_app_forgot(client):
+    await client.post("/forgets/vase")
+    assert await items() == []
+
+
+LEFT = []
+
+
+@pytest.mark.expect("A602", at="await session.flush()")
+async def test_that_leaves_a_transaction_open():
+    session = maker()
+    session.add(Order(item="left"))
+    await session.flush()
+    LEFT.append(session)
+
+
+async def test_after_it(client):
+    assert (await client.get("/orders")).json() == []
+    await client.post("/orders/chair")
+    assert await items() == ["chair"]

@@ -1,0 +1,111 @@
+"""What one shared transaction cannot show: one error each, and the next test begins as always."""
+
+import asyncio
+import os
+
+import asyncpg
+import psycopg
+import pytest
+from async_app import engine, maker
+from models import Order
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+IS_ASYNCPG = engine.dialect.driver == "asyncpg"
+
+
+@pytest.fixture(autouse=True)
+async def begins_as_always(client):
+    assert (await client.get("/orders")).json() == []
+    await client.post("/orders/chair")
+
+
+@pytest.mark.expect("A501", at="await db.commit()")
+async def test_a_second_writer(client):
+    async with maker() as session:
+        session.add(Order(item="first"))
+        await session.flush()
+        await client.post("/orders/lamp")
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "BEGIN", "rollback", "PREPARE TRANSACTION 'a'"])
+@pytest.mark.expect("A501", at="execute(text(statement))")
+async def test_a_transaction_is_ended_as_text(statement):
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO orders (item, status) VALUES ('a', 'new')"))
+        await connection.execute(text(statement))
+
+
+@pytest.mark.expect("A501", at="set_config")
+async def test_a_setting_with_a_computed_name():
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT set_config('app.' || 'tenant', 'a', true)"))
+
+
+@pytest.mark.expect("A501", at="other.connect()")
+def test_a_second_driver(arena):
+    other = create_engine(
+        arena.url.replace("+asyncpg", "+psycopg2").replace("+psycopg:", "+psycopg2:")
+    )
+    other.connect()
+
+
+async def test_a_function_of_the_app_that_connects(arena):
+    url = arena.url.replace("+asyncpg", "").replace("+psycopg", "")
+    other = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url))
+    with arena.expect_refusal():
+        await other.connect()
+
+
+async def test_a_connection_of_a_driver(arena):
+    url = arena.url.replace("+asyncpg", "").replace("+psycopg", "")
+    for address in ("postgresql://me@db.example.org/shop", url):
+        with arena.expect_refusal():
+            await asyncpg.connect(address)
+        with arena.expect_refusal():
+            psycopg.connect(address)
+
+
+@pytest.mark.expect("A501", at="driver.")
+async def test_the_drivers_connection_does_not_commit():
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        if IS_ASYNCPG:
+            await driver.execute("COMMIT")
+        else:
+            await driver.commit()
+
+
+async def test_a_statement_that_needs_no_transaction():
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(DBAPIError, match="cannot run inside a transaction block"):
+            await connection.execute(text("VACUUM orders"))
+
+
+@pytest.mark.arena(isolation="clone")
+@pytest.mark.expect("A101")
+async def test_of_another_isolation():
+    pass
+
+
+async def test_that_ends_the_connection():
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+async def test_after_it():
+    pass
+
+
+def test_a_forked_process():
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(engine.connect().start())
+        except Exception:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

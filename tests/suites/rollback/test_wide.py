@@ -1,0 +1,33 @@
+"""Rows of a wide fixture live in a savepoint below those of its tests."""
+
+import pytest
+from models import Order
+
+
+@pytest.fixture(scope="module")
+def vase(arena):
+    with arena.session() as session:
+        session.add(Order(item="vase"))
+        session.commit()
+
+
+@pytest.fixture(params=[1, 2])
+def turn(request):
+    """Each story runs twice: the second test begins as the first one."""
+
+
+async def test_rows_of_a_wide_fixture(client, vase, turn, arena):
+    await client.post("/orders/chair")
+    assert (await client.get("/orders")).json() == ["vase", "chair"]
+    assert "chair" in str(arena.changes())
+    assert "vase" not in str(arena.changes())
+
+
+@pytest.mark.expect("AssertionError", at="assert False")
+async def test_that_fails(client, vase):
+    await client.post("/orders/chair")
+    assert False
+
+
+async def test_after_it(client, vase):
+    assert (await client.get("/orders")).json() == ["vase"]
