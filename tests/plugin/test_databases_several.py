@@ -11,7 +11,6 @@ from tests.plugin.developer import small_example, untouched
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.example import Example
 
 APP = """
 from pathlib import Path
@@ -367,65 +366,6 @@ def test_names_and_files_that_are_alike_are_told_apart(tmp_path: Path) -> None:
             run.says("app, data/app on" if env else "app, other/app on").never_says(
                 "but no engine used it"
             )
-
-
-LOGS = """
-
-from sqlalchemy import create_engine
-
-
-class LogsBase(DeclarativeBase):
-    pass
-
-
-class Log(LogsBase):
-    __tablename__ = "logs_table"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
-
-logs = create_engine("sqlite:///logs.db")
-"""
-WRONG_SESSION = """
-import pytest
-from app import Log
-
-
-@pytest.fixture
-async def log(db_session):
-    db_session.add(Log())
-    await db_session.commit()
-
-
-async def test_by_a_fixture(log):
-    pass
-
-
-def test_its_own(test_client, arena):
-    with arena.session(database="logs") as session:
-        session.add(Log())
-        session.commit()
-    test_client.get("/dancers")
-
-
-def test_the_first(test_client, db_session):
-    db_session.add(Log())
-    test_client.get("/dancers")
-"""
-
-
-@pytest.mark.slow
-def test_a_row_of_another_database_in_db_session_names_that_database(example: Example) -> None:
-    """The next step works: the session of the database that has the table."""
-    schema = "arena_schema =\n    dev = app:Base\n    logs = app:LogsBase\n"
-    ini = CONFIG[: CONFIG.index("arena_schema")] + "arena_app = app:app\n" + schema
-    ini += CONFIG[CONFIG.index("asyncio_mode") :]
-    app = example.files["app.py"] + LOGS
-    project = example.with_files(app=app, test_it=WRONG_SESSION).with_paths({"pytest.ini": ini})
-    run = project.run().expect(1, passed=1, failed=1, errors=1)
-    run.says("no such table: logs_table")
-    next_step = 'next: arena.session(database="logs")   if that database has the table'
-    assert run.output.count(next_step) == 2, "once for the fixture, once for the request"
-    run.never_says("after each add()")
 
 
 REPLICA = """

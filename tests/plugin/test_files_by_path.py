@@ -77,6 +77,7 @@ AROUND = {
     "open": 'open("dev.db", "wb").close()',
     "copy": 'shutil.copy("app.py", "dev.db")',
     "c code": "os.truncate('dev.db', 0)",
+    "hard link": "os.link('dev.db', 'h.db'); open('h.db', 'wb').close()",
 }
 
 

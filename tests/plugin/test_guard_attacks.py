@@ -413,13 +413,6 @@ RAW = (
         """,
     ),
     refused(
-        "raw_hard_link",
-        """
-        Path("hard.db").hardlink_to(file)
-        write(sqlite3.connect("hard.db"))  # here
-        """,
-    ),
-    refused(
         "raw_symlink",
         """
         Path("soft.db").symlink_to(file)

@@ -162,7 +162,7 @@ class AllowedFiles:
         """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
         temporary = self._temporary()
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
-            return not self._is_link_to_app(file)
+            return True
         for name in {file, real(file)}:
             names = [name, *(f"{product}:///{name}" for product in FILE_PRODUCTS)]
             if any(map(self.is_allowed, names)):
@@ -194,11 +194,7 @@ class AllowedFiles:
         if self.is_free(file):
             return False
         path = real(file)
-        if path in self.of_app or self._is_link_to_app(file):
-            return True
-        return any(
-            real(name) == path or _is_same(name, file) for name in _named_by_engines()
-        )
+        return path in self.of_app or path in map(real, _named_by_engines())
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is a database file that has not changed since the run began."""
@@ -217,11 +213,6 @@ class AllowedFiles:
             return False
         is_old = status.st_ctime < self._began - _CLOCK_STEP
         return is_old and stat.S_ISREG(status.st_mode)
-
-    def _is_link_to_app(self, file: str) -> bool:
-        """Return whether the file is a hard link to a file that belongs to the app."""
-        others = self.of_app - {real(file)}
-        return any(_is_same(known, file) for known in others)
 
 
 _HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
@@ -272,12 +263,6 @@ def _named_by_engines() -> Iterator[str]:
     for database in requested_by_engines(known_engines.find()):
         if database.product in FILE_PRODUCTS and database.name:
             yield database.name
-
-
-def _is_same(file: str, other: str) -> bool:
-    with suppress(OSError):  # one of them does not exist
-        return Path(file).samefile(other)
-    return False
 
 
 def _signature(file: str) -> list[tuple[int, int]]:

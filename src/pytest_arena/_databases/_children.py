@@ -79,7 +79,8 @@ class Children:
         """Return whether an argument has the path of a file."""
         if "://" in name or Path(name).name not in argument:
             return False
-        if not self._known.files.belongs_to_app(name):
+        files = self._known.files
+        if self._known.at_file(name) is not None or not files.belongs_to_app(name):
             return False
         words = [argument, *_BETWEEN_PATHS.split(argument)]
         return any(real(str(Path(folder, word))) == real(name) for word in words)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 import threading
-import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -22,7 +20,7 @@ from sqlalchemy import (
     create_engine,
     inspect,
 )
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import (
     Session,
@@ -31,10 +29,10 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
-from sqlalchemy.util import await_only, greenlet_spawn, langhelpers
+from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._config._supported import SUPPORTED, kind_of_error
+from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,
@@ -96,9 +94,6 @@ class FreshSession(Session):
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
     is_flushing = False
-    is_committed_by_arena = False  # whether pytest-arena commits it now
-    # Returns the names of the app's other databases.
-    names_beside: Callable[[], list[str]] = list
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -107,13 +102,11 @@ class FreshSession(Session):
     def serve(
         self,
         sessions: Sessions,
-        names_beside: Callable[[], list[str]],
         *,
         is_committed_before_requests: bool,
     ) -> None:
         """Set the attributes for the use in a test."""
         self.sessions = sessions
-        self.names_beside = names_beside
         self.is_committed_before_requests = is_committed_before_requests
 
     def note_statement(self, *, may_write: bool) -> None:
@@ -172,31 +165,12 @@ class FreshSession(Session):
         self.is_flushing = True
         try:
             super().flush(objects)
-        except DBAPIError as error:
-            step = self.step_to_other_database(error)
-            if step and not self.is_committed_by_arena:
-                error.add_note(f"next: {step}")
-            raise
         finally:
             self.is_flushing = was_flushing
 
-    def step_to_other_database(self, error: Exception) -> str:
-        """Return the next step if the missing table may be in another database, else ""."""
-        others = self.names_beside()
-        if not others or kind_of_error(error) != "no table":
-            return ""
-        calls = " or ".join(f'arena.session(database="{name}")' for name in others)
-        return (
-            f"{calls}   if that database has the table: this session uses another one"
-        )
-
     def commit_by_arena(self) -> None:
         """Commit, also while a test mocks ``Session.commit``."""
-        self.is_committed_by_arena = True
-        try:
-            _COMMIT(self)
-        finally:
-            self.is_committed_by_arena = False
+        _COMMIT(self)
 
     def close(self) -> None:
         """Call ``Session.close``."""
@@ -268,37 +242,6 @@ def _has_ended(session: Session, transaction: SessionTransaction) -> None:
         cast("FreshSession", session).end_transaction()
 
 
-class _NamingWarnings:
-    """Replaces the module ``warnings`` in SQLAlchemy.
-
-    In a greenlet the stack ends at SQLAlchemy's first frame, so a warning would name ``sys:1``.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(warnings, name)
-
-    def warn(self, message: Any, category: Any = None, stacklevel: int = 1) -> None:
-        """Warn like ``warnings.warn``. In a greenlet, name the user's line that awaits it."""
-        line = user_line() if in_greenlet() else None
-        if line is None:
-            warnings.warn(message, category, stacklevel + 1)
-        else:
-            warnings.warn_explicit(
-                message, category or type(message), line.file, line.number
-            )
-
-
-def _name_users_line_in_warnings() -> None:
-    """Make SQLAlchemy's warnings name the user's line, and not a line of ``FreshSession``."""
-    own_modules = getattr(langhelpers, "_not_sa_pattern", None)
-    if own_modules is not None:
-        widened = re.compile(rf"{own_modules.pattern}|^pytest_arena\.")
-        langhelpers._not_sa_pattern = widened  # noqa: SLF001 - no public name
-    if hasattr(langhelpers, "warnings"):
-        vars(langhelpers)["warnings"] = _NamingWarnings()
-
-
-_name_users_line_in_warnings()
 listen_to_sessions(FreshSession, "do_orm_execute", _read_again)
 listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
@@ -410,7 +353,7 @@ class Sessions:
             for session in _to_be_committed(self._async):
                 self.has_committed = True
                 fresh = _fresh(session)
-                with _explained("await ", fresh, self.failures):
+                with _explained("await ", self.failures):
                     await greenlet_spawn(fresh.commit_by_arena)
         finally:
             self._async_lock.release()
@@ -441,7 +384,7 @@ class Sessions:
         with self._lock:
             for session in _to_be_committed(self._sync):
                 self.has_committed = True
-                with _explained("", session, self.failures):
+                with _explained("", self.failures):
                     session.commit_by_arena()
 
     def pending(self) -> int:
@@ -488,9 +431,7 @@ def _close(session: Session) -> None:
 
 
 @contextmanager
-def _explained(
-    awaited: str, session: FreshSession, failures: list[Exception]
-) -> Iterator[None]:
+def _explained(awaited: str, failures: list[Exception]) -> Iterator[None]:
     """Add a note to an error of this commit, because it is not an error of the app."""
     try:
         yield
@@ -501,20 +442,17 @@ def _explained(
         error.add_note(
             "pytest-arena commits the test's pending changes of db_session before each request. "
             "This commit failed, so the app has not got the request.\n"
-            f"next: {_next_step(error, awaited, session)}"
+            f"next: {_next_step(error, awaited)}"
         )
         raise
 
 
-def _next_step(error: Exception, awaited: str, session: FreshSession) -> str:
+def _next_step(error: Exception, awaited: str) -> str:
     if isinstance(error, PendingRollbackError):
         return f"{awaited}db_session.rollback()   after the flush that failed"
     if isinstance(error, StaleDataError):
         read = f"{awaited}db_session.get(…)"
         return f"{read}   before you change the row: a request may have deleted it"
-    step = session.step_to_other_database(error)
-    if step:
-        return step
     return f"{awaited}db_session.flush()   after each add(): the wrong line then raises the error"
 
 
@@ -551,10 +489,6 @@ class Engines:
         """Return the file or URL of a database, for a command line."""
         url = self._url(database).set(drivername=database.product.name, password=None)
         return database.file or url.render_as_string()
-
-    def _names_beside(self, database: Database) -> list[str]:
-        databases = [*self._databases.known.by_key.values()]
-        return [other.name for other in databases if other is not database]
 
     def engine(self, database: Database) -> Engine | AsyncEngine:
         """Return an engine on a database, async if the app's engine is."""
@@ -593,7 +527,6 @@ class Engines:
             session = sessions.open_sync(engine)
         _fresh(session).serve(
             sessions,
-            partial(self._names_beside, database),
             is_committed_before_requests=commit_before_requests,
         )
         return session
