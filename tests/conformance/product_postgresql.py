@@ -47,7 +47,7 @@ WHERE pronamespace = 'public'::regnamespace
 UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, '' FROM pg_trigger
 WHERE NOT tgisinternal AND tgname !~ '^!arena_'
 UNION ALL SELECT 'schema', nspname::text, '', '' FROM pg_namespace
-WHERE nspname !~ '^pg_((toast_)?temp_|arena)' AND nspname <> 'arena_journal'
+WHERE nspname !~ '^pg_((toast_)?temp_|arena)'
 '''
 
 TAKES_A_NUMBER = "SELECT nextval('dancers_id_seq')"
@@ -195,13 +195,12 @@ class PostgreSQL:
     keeps_url = False
 
     def __init__(self) -> None:
-        self._servers: dict[tuple[str, bool], StoryServer] = {}
+        self._servers: dict[str, StoryServer] = {}
 
     def _server(self, setting: Setting) -> StoryServer:
-        key = setting.rights, setting.isolation == "undo"
-        if key not in self._servers:
-            self._servers[key] = StoryServer(rights=key[0], undoes=key[1])
-        return self._servers[key]
+        if setting.rights not in self._servers:
+            self._servers[setting.rights] = StoryServer(rights=setting.rights)
+        return self._servers[setting.rights]
 
     def options(self, setting: Setting) -> Mapping[str, str]:
         """Return the server, with a login of this process's own: what it owns was made here."""

@@ -116,7 +116,6 @@ class Setting:
     def __str__(self) -> str:
         """Say what is special: how the combination is shown as the name of a test."""
         parts = [self.isolation, self.engine, self.runner]
-        parts += ["few rights"] * (self.isolation == "undo" and self.rights == "few")
         parts += [f"{self.loop} loop"] * (self.loop != "function")
         parts += [self.journal] * (self.database == "sqlite")
         parts += [f"pool {self.pool}"] * bool(self.pool) + ["pre_ping"] * self.pre_ping

@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
-import pytest
 from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy.engine import URL, make_url
 
@@ -56,26 +55,20 @@ WHERE r.rolname = %s AND d.datname !~ '^arena_registry'
 class StoryServer:
     """One for each process of tests, and for each kind of rights.
 
-    ``rights`` are those of the role, as in a setting; ``undoes`` whether they have to do for undo.
+    ``rights`` are those of the role, as in a setting.
     """
 
-    def __init__(self, *, rights: str, undoes: bool) -> None:
+    def __init__(self, *, rights: str) -> None:
         url = make_url(os.environ["TESTS_POSTGRESQL"])
         self._name, self._password = f"stories_{secrets.token_hex(6)}", secrets.token_hex(8)
         login = {"user": url.username, "password": url.password or "", "dbname": url.database}
         self._login: dict[str, Any] = {"host": url.host, "port": url.port, **login}
         self._control = psycopg.connect(**self._login, autocommit=True)
         atexit.register(self._clean_up)
-        may_all = rights == "all"
-        if undoes and not may_all and self._control.info.server_version < 150000:
-            pytest.skip("before PostgreSQL 15 nobody but a superuser takes rows back in place")
-        right = SQL("SUPERUSER" if may_all else "CREATEDB")
+        right = SQL("SUPERUSER" if rights == "all" else "CREATEDB")
         create = SQL("CREATE ROLE {} LOGIN {} PASSWORD {}")
         self._control.execute(create.format(self._role, right, Literal(self._password)))
         self._control.execute(SQL("CREATE DATABASE {}").format(self._role))
-        if undoes and not may_all:
-            grant = SQL("GRANT SET ON PARAMETER session_replication_role TO {}")
-            self._control.execute(grant.format(self._role))
         self._look = psycopg.connect(**self.developers_arguments, autocommit=True)
 
     @property

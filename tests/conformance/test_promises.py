@@ -95,13 +95,6 @@ class TestCloned(Conformance):
     setting = Setting(database="postgresql", isolation="clone")
 
 
-@pytest.mark.slow
-class TestFewRights(Conformance):
-    """Without the right to event triggers: changes of the schema are found by looking for them."""
-
-    setting = Setting(database="postgresql", rights="few")
-
-
 def on_server(**values: Any) -> Setting:
     """A setting on PostgreSQL."""
     return Setting(database="postgresql", **values)
@@ -122,7 +115,6 @@ OTHERS = (
             on_server(engine="psycopg_async", runner="asyncio-auto", loop="session", pool="one"),
             on_server(runner="anyio-uvloop", pre_ping=True),
             on_server(engine="psycopg2", runner="anyio"),  # coroutines test a sync app
-            on_server(rights="few", pool="one", env=VERIFIED),
             on_server(isolation="clone", engine="psycopg2", runner="plain", env=VERIFIED),
         )
     ),
@@ -224,8 +216,6 @@ def matrix_on_server() -> Iterator[Setting]:
                     pool=pool,
                     pre_ping=ping,
                 )
-    for engine, (runner, loop) in _ENGINES_AND_RUNNERS:
-        yield on_server(rights="few", engine=engine, runner=runner, loop=loop)
     yield on_server(env={"PYTHONASYNCIODEBUG": "1"})
     yield on_server(runner="anyio", engine="psycopg_async", env={"PYTHONASYNCIODEBUG": "1"})
 

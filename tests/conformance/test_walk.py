@@ -65,7 +65,7 @@ ON_FILES = [
 ]
 ON_SERVERS = [
     Setting(database="postgresql", isolation=isolation, rights=rights, engine=engine, pool=pool)
-    for isolation, rights in (("undo", "all"), ("undo", "few"), ("clone", "few"))
+    for isolation, rights in (("undo", "all"), ("clone", "few"))
     for engine, pool in product(("asyncpg", "psycopg_async", "psycopg", "psycopg2"), POOLS)
 ]
 
