@@ -242,13 +242,13 @@ END $$;
 
 -- Restore the values of sequences. Return whether a sequence had another value.
 CREATE FUNCTION pg_arena.rewind(before text) RETURNS bool LANGUAGE plpgsql
-AS $$ DECLARE s record; present text := pg_arena.sequences(); BEGIN
+AS $$ DECLARE s record; present text := pg_arena.sequences(); now jsonb; BEGIN
     IF present = before THEN RETURN false; END IF;
+    now := present::jsonb;
     FOR s IN SELECT q.seqrelid::regclass AS name, q.seqcache, split_part(b.v, ' ', 1)::int8 AS v,
             split_part(b.v, ' ', 2)::bool AS is_called
-        FROM json_each_text(before::json) b(o, v)
-        JOIN json_each_text(present::json) p(o, v) ON p.o = b.o AND p.v <> b.v
-        JOIN pg_sequence q ON q.seqrelid = b.o::oid LOOP
+        FROM json_each_text(before::json) b(o, v) JOIN pg_sequence q ON q.seqrelid = b.o::oid
+        WHERE now ->> b.o <> b.v LOOP
         -- With this statement other sessions discard the values that they have cached.
         IF s.seqcache > 1 THEN EXECUTE format('ALTER SEQUENCE %s RESTART', s.name); END IF;
         PERFORM setval(s.name, s.v, s.is_called);
