@@ -547,7 +547,7 @@ class MySQLIsolation:
         """Return the current changes of the top level.
 
         Return None if that costs too much, unless ``exact``: after a change of the schema, with
-        large tables, or if another process may use the database.
+        large written tables. If another process may use the database, all tables count.
 
         Cost: nothing if no statement may have written since the last moment. Else the server
         compares the rows of the written tables.
@@ -556,13 +556,13 @@ class MySQLIsolation:
         with self._registry.reporting("the live database cannot be read"):
             if not exact and self._costs_too_much(level):
                 return None
-            if exact:
-                self._note_others()
+            self._note_others()
             if not level.written:
                 return RefillMoment(level.first, {})
             last = self._last_moment
             key = (level, self._number_of_writes)
-            if not exact and last is not None and last[:2] == key:
+            is_exact = exact or self._uses.may_have_others()
+            if not is_exact and last is not None and last[:2] == key:
                 return last[2]
             moment = RefillMoment(level.first, self._difference(level))
         self._last_moment = None
@@ -572,12 +572,12 @@ class MySQLIsolation:
         return moment
 
     def _costs_too_much(self, level: MySQLLevel) -> bool:
-        if level.written.has_new_schema or self._uses.may_have_others():
+        if level.written.has_new_schema:
             return True
-        if not level.written:
-            return False
         tables = level.first.tables
-        names = with_cascades(level.written.names_in({*tables}), level.first.cascades)
+        names = {*tables}
+        if not self._uses.may_have_others():
+            names = with_cascades(level.written.names_in(names), level.first.cascades)
         return sum(tables[name].rows for name in names) > _ROWS_OF_A_MOMENT
 
     def rows_changed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -156,20 +155,11 @@ class Control:
         text = result.get_value(0, 0)
         return None if text is None else text.decode()
 
-    def copy_socket(self) -> socket.socket:
-        """Return the connection's socket. After that, callers may call only ``close``."""
-        return socket.socket(fileno=os.dup(self._connection.pgconn.socket))
-
     def statuses(self, names: Iterable[str]) -> dict[str, str]:
         """Return the settings that the server has reported."""
         status = self._connection.info.parameter_status
         values = {name: status(name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
-
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether the connection uses TLS."""
-        return bool(self._connection.pgconn.ssl_in_use)
 
     def cancel(self) -> None:
         """Cancel the running statement, from another thread."""

@@ -196,17 +196,6 @@ def _split(script: str) -> Iterator[_Statement]:
         position = end
 
 
-def statements_of(text: str) -> Iterator[str]:
-    """Split a text that a driver sends. The text has no commands of psql."""
-    position = _start(text, 0)
-    while position < len(text):
-        end = _end(text, position)
-        sql = text[position:end].rstrip().removesuffix(";")
-        if sql.strip():
-            yield sql
-        position = _start(text, end)
-
-
 def _start(text: str, position: int) -> int:
     """Return the start of the next statement, after white space and comments."""
     while position < len(text):

@@ -365,7 +365,8 @@ and, for tests that use it: asyncio_default_test_loop_scope = session"""
 
 def narrow_loop(error: BaseException) -> str:
     """Explain that a wide async fixture runs in a test's loop. Return "" for another error."""
-    return _WIDER_LOOP if "_function_scoped_runner" in str(error) else ""
+    text = str(getattr(error, "msg", ""))  # of pytest's own errors
+    return _WIDER_LOOP if "_function_scoped_runner" in text else ""
 
 
 def _attributes_being_loaded(error: BaseException) -> Iterator[tuple[State, str]]:

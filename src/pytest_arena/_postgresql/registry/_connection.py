@@ -34,11 +34,6 @@ class Writes:
         with self._lock:
             return len(self._ended) - bisect_right(self._ended, mark)
 
-    def is_under_way(self) -> bool:
-        """Whether a statement has begun and has not ended."""
-        with self._lock:
-            return self._open > 0
-
     @contextmanager
     def count(self) -> Iterator[None]:
         """Count the statement of this block if it succeeds."""
