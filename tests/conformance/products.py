@@ -35,4 +35,8 @@ def product_of(setting: Setting) -> Product:
 
 def lacks_of(setting: Setting) -> dict[str, str]:
     """Return what is not promised: by the product, and by the setting, whose reasons win."""
-    return {**product_of(setting).lacks(setting), **setting.lacks}
+    # An asyncio queue serves one loop at a time, also in SQLAlchemy without pytest-arena.
+    of_pool = (
+        {"waiting in loops": "the loops share one connection"} if setting.pool == "one" else {}
+    )
+    return {**product_of(setting).lacks(setting), **of_pool, **setting.lacks}

@@ -16,6 +16,7 @@ CAPABILITIES: Mapping[str, str] = {
     "several connections": "P3: two transactions open at once, and races between them",
     "moving time": "P3: now() of a second transaction is later than that of the first",
     "ddl": "P2: a test that changes the schema",
+    "waiting in loops": "P5: two event loops wait for one pool at the same time",
     "writing by changes": "P10: undoing one changed row writes less than the whole database",
     "reading by changes": "P10: undoing one changed row reads less than the whole database",
 }

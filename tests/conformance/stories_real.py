@@ -132,7 +132,7 @@ import threading
 import pytest
 from app import app, engine, maker
 from fastapi.testclient import TestClient
-from hand import add, names, standing, together
+from hand import add, lacks, names, standing, together
 # runner
 
 
@@ -154,6 +154,7 @@ async def test_p5_a_loop_in_a_thread(client, turn):
     assert (await client.get("/dancers")).json() == both
 
 
+@lacks("waiting in loops")
 async def test_p5_loops_at_the_same_time(client):
     found = []
     threads = [threading.Thread(target=lambda: found.append(asyncio.run(names()))) for _ in "12"]

@@ -207,7 +207,7 @@ def test_a(client):
 
 def test_b(session):
     session.add(Item(name="mine"))
-    session.flush()  # the line to blame
+    session.flush()
 
 
 def test_c(client):
@@ -216,9 +216,7 @@ def test_c(client):
 
 
 @pytest.mark.slow
-def test_an_open_transaction_is_blamed_on_the_line_that_wrote(example: Example) -> None:
-    """An earlier test may have checked the connection out."""
+def test_uncommitted_rows_in_a_session_of_a_module_end_with_their_test(example: Example) -> None:
+    """pytest-arena rolls them back. An earlier test may have checked the connection out."""
     project = _in_project(example, FLUSHES).with_files(conftest="")
-    run = project.run("-p", "no:randomly").expect(1, passed=6, errors=2)
-    line = "cause: test_it.py:34  session.flush()  # the line to blame"
-    assert run.output.count(line) == 2, run.output
+    project.run("-p", "no:randomly").expect(passed=6)
