@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,42 +11,15 @@ from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._server_registry import MySQLRegistry, look
 from pytest_arena._mysql.servers._search import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
-from pytest_arena._product._own_databases import sweep_results
+from pytest_arena._product._databases_on_server import DatabasesOnServer
 from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._config._read import Config
-    from pytest_arena._product._databases_command import SweepResult
-    from pytest_arena._values import Address
 
 
-class MySQLDatabases:
-    """The databases with pytest-arena's names on a server. Other databases are never touched."""
-
-    def __init__(self, address: Address, shown: str) -> None:
-        self._address = address
-        self._shown = shown
-
-    def look(self) -> Iterator[Place]:
-        """Yield the server with its databases."""
-        things = tuple(database.thing() for database in look(self._address))
-        yield Place(shown=self._shown, where=self._address.server, things=things)
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
-        before = look(self._address)
-        if not before:
-            return
-        run = MySQLRegistry(self._address, project="arena databases")
-        with closing(run):
-            run.rest()  # finishes the sweep that each run does at its start
-            run.sweep(everything=everything)
-        after = {database.name for database in look(self._address)}
-        dropped = {database.name for database in before} - after
-        yield from sweep_results(before, dropped, run.left, everything=everything)
+_databases_on = partial(DatabasesOnServer, look=look, registry=MySQLRegistry)
 
 
 def place_kinds(
@@ -65,7 +37,7 @@ def place_kinds(
 
         # Most projects have no server of this product.
         if is_of_product or PRIVATE_SERVERS.parents(config.cache):
-            databases_on = partial(MySQLDatabases, shown="")
+            databases_on = partial(_databases_on, shown="")
             kinds.append(
                 PrivateServerPlaces(
                     PRIVATE_SERVERS, config.cache, databases=databases_on
@@ -89,4 +61,4 @@ def _server(config: Config) -> list[PlaceKind]:
         return [UnreadablePlace(place)]
     if not (is_asked_for or look(server.address)):
         return []  # most projects have no databases on this server
-    return [MySQLDatabases(server.address, server.shown)]
+    return [_databases_on(server.address, server.shown)]

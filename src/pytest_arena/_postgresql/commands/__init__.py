@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._postgresql import FACTS
-from pytest_arena._postgresql.commands._postgresql_databases import PostgreSQLDatabases
+from pytest_arena._postgresql.registry import ServerRegistry, look
 from pytest_arena._postgresql.servers._find import find_server, local_service
 from pytest_arena._product._databases_command import Place, PlaceKind, UnreadablePlace
+from pytest_arena._product._databases_on_server import DatabasesOnServer
 from pytest_arena._product.servers import Unavailable
 from pytest_arena.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
+
+
+_databases_on = partial(DatabasesOnServer, look=look, registry=ServerRegistry)
 
 
 def place_kinds(
@@ -31,7 +35,7 @@ def place_kinds(
         from pytest_arena._postgresql.servers._cluster import CLUSTERS  # noqa: PLC0415 - not for Windows
         from pytest_arena._product.servers._private_places import PrivateServerPlaces  # noqa: PLC0415 - not for Windows
 
-        databases_on = partial(PostgreSQLDatabases, shown="")
+        databases_on = partial(_databases_on, shown="")
         kinds.append(
             PrivateServerPlaces(CLUSTERS, config.cache, databases=databases_on)
         )
@@ -53,4 +57,4 @@ def _server(config: Config) -> list[PlaceKind]:
         note = " ".join(reason.split())
         place = Place(shown=FACTS.shown, where="a local service", note=note)
         return [UnreadablePlace(place)]
-    return [PostgreSQLDatabases(server.address, server.shown)]
+    return [_databases_on(server.address, server.shown)]
