@@ -23,7 +23,6 @@ NAVIGATION = {
             "how-to/set-a-project-up",
             "how-to/existing-suite",
             "how-to/compared-with",
-            "how-to/for-agents",
             "how-to/settings-and-apps",
             "how-to/logins",
             "how-to/factories",
