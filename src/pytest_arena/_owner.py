@@ -81,17 +81,6 @@ def outlives_tests(owner: Owner | None) -> bool:
     return owner is None or not (owner.is_test or owner.is_over)
 
 
-def is_of_lifespan() -> bool:
-    """Return whether a task, a thread or a job of a running lifespan runs here.
-
-    Return False in a job that a worker of the lifespan does for a request.
-    """
-    owner = OWNER.get()
-    if owner is None or owner.serial or not owner.is_idle:
-        return False
-    return REQUEST.get() in {None, owner.request}
-
-
 # The owner of the running code. In a task it stays set after the owner's end.
 OWNER: ContextVar[Owner | None] = ContextVar("arena: the owner", default=None)
 

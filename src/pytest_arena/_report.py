@@ -311,8 +311,6 @@ class StoryPart:
     """the method and the path, if a request made the changes"""
     statements: tuple[str, ...] = ()
     """the statements of the request"""
-    is_whole: bool = False
-    """whether the request that made the changes is unknown"""
 
 
 _WIDEST_TITLE = 48  # of titles in a column

@@ -74,9 +74,6 @@ class Diary:
     def begin_lifespan(self) -> None:
         """The app is about to start."""
 
-    def note_app_started(self) -> None:
-        """The app is up."""
-
     def begin_request(self, request: _ledger.Request) -> _Answer:
         """Keep the record."""
         self.lines.append(f"{request.method} {request.path}")

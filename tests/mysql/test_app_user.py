@@ -159,12 +159,6 @@ async def test_beyond(client):
 """
 
 
-def test_the_report_of_a_denial(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """It says which rights the app has in tests. A narrow login of the runs is used itself."""
-    run = shop(server, tmp_path).with_files(test_hint=HINT).run("-q").expect(1, failed=1)
-    run.says("in tests the app has rights only on databases whose names begin with arena_")
-
-
 def test_a_script_that_names_another_database(
     server: StoryMySQLServer, tmp_path: Path, strong: Address
 ) -> None:

@@ -319,36 +319,3 @@ def test_a_wide_fixture_that_makes_a_table(server: StoryMySQLServer, tmp_path: P
     run = example.run("-q")
     run.expect(passed=6).says("is isolated by clone, since late: the engine MyISAM")
     assert server.left() == []
-
-
-DEADLOCK = """
-import asyncio
-from app import engine
-from sqlalchemy import text
-
-SET = text("UPDATE item SET name = concat(name, :mark) WHERE id = :id")
-
-
-async def change(mark, ids, has_first, other_has_first):
-    async with engine.begin() as connection:
-        await connection.execute(SET, {"id": ids[0], "mark": mark})
-        has_first.set()
-        await other_has_first.wait()
-        await connection.execute(SET, {"id": ids[1], "mark": mark})
-
-
-async def test_locks_in_another_order(client):
-    async with engine.begin() as connection:
-        await connection.execute(text("INSERT INTO item (name) VALUES ('next')"))
-    one, other = asyncio.Event(), asyncio.Event()
-    await asyncio.gather(change("a", [1, 2], one, other), change("b", [2, 1], other, one))
-"""
-
-
-@pytest.mark.slow
-def test_a_deadlock_names_a_cause_that_undo_may_have(
-    server: StoryMySQLServer, tmp_path: Path
-) -> None:
-    """InnoDB locks index entries of deleted rows until it purges them."""
-    run = shop(server, tmp_path).with_files(test_deadlock=DEADLOCK).run("-q").expect(1, failed=1)
-    run.says("InnoDB may keep index entries of the rows", "next: --arena-isolation=clone")

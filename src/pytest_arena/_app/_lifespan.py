@@ -324,9 +324,6 @@ class TestHooks(Hooks, Protocol):
     def begin_lifespan(self) -> object:
         """Return the request answer to which lost writes of the lifespan are attributed."""
 
-    def note_app_started(self) -> None:
-        """Note that the app is up."""
-
 
 class SharedLifespan:
     """One lifespan for all clients of an app, async and sync, in any loop.
@@ -356,10 +353,8 @@ class SharedLifespan:
 
     async def ajoin(self, hooks: TestHooks | None) -> None:
         """Wait until the app is up. Start it in the running loop if it is not."""
-        lifespan, is_new = self._current(hooks, partial(Lifespan, self._app))
+        lifespan, _ = self._current(hooks, partial(Lifespan, self._app))
         await lifespan.await_until_up()
-        if is_new and hooks is not None:
-            hooks.note_app_started()
 
     def join(self, hooks: TestHooks | None, portal: BlockingPortal) -> Lifespan | None:
         """Wait until the app is up. Start it in the portal's loop if it is not.
@@ -369,8 +364,6 @@ class SharedLifespan:
         begin = partial(portal.call, Lifespan, self._app)
         lifespan, is_new = self._current(hooks, begin)
         lifespan.wait_until_up()
-        if is_new and hooks is not None:
-            hooks.note_app_started()
         return lifespan if is_new else None
 
     def _current(

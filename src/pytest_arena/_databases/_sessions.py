@@ -8,7 +8,6 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import (
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import URL, Engine, Result
-    from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction
+    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._product import Database
@@ -394,10 +393,6 @@ class Sessions:
             if session.is_committed_before_requests:
                 pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
-
-    def held(self) -> set[InstanceState[object]]:
-        """Return the states of the instances in the sessions."""
-        return set(map(inspect, chain.from_iterable(self._all())))
 
     def reads(self) -> int:
         """Return the number of statements of the sessions."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from pytest_arena._product import Key
     from pytest_arena._values import CodeLine
 
 
@@ -50,8 +49,6 @@ class RequestAnswer:
     # Whether the app sent it before a commit of the request, or before a failure of that commit.
     is_early: bool = False
     statements: list[str] = field(default_factory=list)  # of the request, in order
-    # The databases of the connections that the request has checked out.
-    database_keys: set[Key] = field(default_factory=set)
     late_commits: list[CodeLine | None] = field(default_factory=list)
     failure: str = ""  # the last error of a statement or a commit, with the app's line
     # The error of a late commit, or of the code around it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -44,11 +43,10 @@ from pytest_arena._origin import (
     line_that_pytest_called,
     user_line,
 )
-from pytest_arena._owner import is_of_lifespan
 from pytest_arena._product import Core, raw_transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -90,17 +88,6 @@ class LostWork:
     is_of_call: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LifespanWrite:
-    """A commit of a task or a thread that the app's lifespan has started."""
-
-    tables: tuple[str, ...]
-    line: str  # the app's line of the first write
-
-
-_KEPT = 1000  # the most recorded commits of the lifespan
-
-
 class LostWrites:
     """Finds the writes and the unflushed objects that the app has lost.
 
@@ -110,8 +97,6 @@ class LostWrites:
     def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
         self._registry = registry
-        # The last commits of the app's lifespan, each with the serial of its level.
-        self._by_lifespan: deque[tuple[int, LifespanWrite]] = deque(maxlen=_KEPT)
         self.losses: list[tuple[int, LostWork]] = []  # with the serials of their levels
         # The lost work of existing wider fixtures, by the serials of their levels.
         self._of_fixtures: dict[int, list[LostWork]] = {}
@@ -140,10 +125,6 @@ class LostWrites:
     def forget_fixture(self, serial: int) -> None:
         """Forget the lost work of a wider fixture that ends."""
         self._of_fixtures.pop(serial, None)
-
-    def by_lifespan(self, serials: Collection[int]) -> list[LifespanWrite]:
-        """Return the commits of the lifespan's tasks and threads in these levels."""
-        return [write for serial, write in list(self._by_lifespan) if serial in serials]
 
     # SQLAlchemy's events.
 
@@ -247,13 +228,8 @@ class LostWrites:
         writes = pooled.pending_writes
         if writes is None:
             return
-        serial = self._core.serial()
-        if serial == 0:
+        if self._core.serial() == 0:
             self._note_outside_of_levels(pooled)
-        if is_of_lifespan():
-            line = str(writes.line or _NO_LINE)
-            write = LifespanWrite(tables_of(writes.writes), line)
-            self._by_lifespan.append((serial, write))
         # With autocommit no transaction is open.
         is_open = pooled.handle is not None and pooled.handle.is_begun
         pooled.end_writes()

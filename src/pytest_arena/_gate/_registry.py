@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import IllegalStateChangeError
 
-from pytest_arena._gate._answers import ANSWER
 from pytest_arena._gate._orm_sessions import held_by_sessions, owner_of_session
 from pytest_arena._gate._pending import connections_of
 from pytest_arena._gate._pooled import PooledConnection
@@ -133,11 +132,8 @@ class Registry:
     ) -> None:
         """Note that a pool hands out a connection to these targets."""
         usages = []
-        answer = ANSWER.get()
         for target in targets:
             usages.append(self.usage_of(target.key))
-            if answer is not None:
-                answer.database_keys.add(target.key)
         checkout = Checkout(pooled, entry, user_line(), usages)
         self.checkouts += 1
         with self.lock:

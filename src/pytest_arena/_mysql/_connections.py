@@ -128,28 +128,6 @@ class MySQLConnections:
             if is_in_transaction(raw.reference())
         ]
 
-    def explain(self, error: BaseException) -> str:
-        """Explain a missing right or a deadlock."""
-        original = getattr(error, "orig", None) or error
-        if facts_of_driver(original) is not FACTS:
-            return ""
-        text = str(original)
-        if any(sign in text for sign in _DENIALS):
-            return _DENIED
-        return _DEADLOCK if "(1213," in text else ""
-
-
-# The server denies a right on a database, a table, a column, the server, or a program.
-_DENIALS = ("(1044,", "(1142,", "(1143,", "(1227,", "(1370,")
-_DENIED = """\
-in tests the app has rights only on databases whose names begin with arena_
-next: use an engine for the other database: each test has a database for it
-or send a statement for the whole server by hand, before the tests"""
-_DEADLOCK = """\
-with arena_isolation = undo, InnoDB may keep index entries of the rows that pytest-arena has
-deleted. Inserts of the same keys, done at once, may then block each other
-next: --arena-isolation=clone, and see if the deadlock is gone"""
-
 
 def _attribute(connection: object, name: str) -> Any:
     value = getattr(connection, f"_{name}", None)  # asyncmy, aiomysql

@@ -159,12 +159,6 @@ class PostgreSQLConnections:
             if is_in_transaction(raw.reference())
         ]
 
-    def explain(self, error: BaseException) -> str:
-        """Explain an error of a connection or pool of asyncpg, psycopg or psycopg2."""
-        from pytest_arena._postgresql.drivers._ended_connections import explain  # noqa: PLC0415 - only failed tests need it
-
-        return explain(error)
-
 
 _RETRY_SECONDS = 0.1
 

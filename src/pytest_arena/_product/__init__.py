@@ -362,9 +362,6 @@ class Connections(Protocol):
     def raw_transactions(self) -> list[str]:
         """Return the lines of the open transactions of connections that no engine has opened."""
 
-    def explain(self, error: BaseException) -> str:
-        """Explain an error of a driver's connection or pool of an earlier test, else return ""."""
-
 
 @dataclass(slots=True, eq=False)
 class Database:

@@ -146,7 +146,6 @@ class ArenaRun:
             self.ledger,
             faults=self.faults,
             client_options=client_options,
-            checkouts=self.connections.checkouts,
             try_app=try_app,
         )
 
@@ -363,26 +362,12 @@ class ArenaRun:
 
     def explained(self, error: BaseException) -> str:
         """Return an explanation of an error of a test, "" without one."""
-        from pytest_arena._run import _explanations  # noqa: PLC0415 - only failed tests need it
+        from pytest_arena._run._explanations import explanation  # noqa: PLC0415 - only failed tests need it
 
-        words = (
-            _explanations.not_loaded(error)
-            or _explanations.narrow_loop(error)
-            or _explanations.connection_of_earlier_test(error)
-            or _explanations.no_connection_left(error)
-            or _explanations.empty_pool(
-                error, [held.line for held in self.gate.registry.checked_out()]
-            )
-            or _explanations.bound_to_another_loop(error)
-        )
-        if not words and kind_of_error(error) == "no table":
-            words = self._missing_schema()
-        test = self.test
-        if words or test is None or not test.sessions.has_committed:
-            return words
-        if test.is_app_error(error):
-            return ""
-        return _explanations.ended_transaction(error)
+        if kind_of_error(error) == "no table":
+            return self._missing_schema()
+        held = [checkout.line for checkout in self.connections.checked_out()]
+        return explanation(error, held)
 
     def _missing_schema(self) -> str:
         """Return the `arena_schema` that would create the tables of this test, "" if unknown."""
@@ -418,15 +403,12 @@ class ArenaRun:
             return []
         from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - only failed tests need it
 
-        test = self.current.running()
-        held = test.held if test.held is not None else test.sessions.held()
         fresh: Any = self.engines.open_session(
             Sessions(), self.database(), wants_async=False
         )
         with fresh:
-            return stale_lines(
-                statements, parts, fresh, held, is_async=test.plan.is_async
-            )
+            is_async = self.current.running().plan.is_async
+            return stale_lines(statements, parts, fresh, is_async=is_async)
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases of this test."""

@@ -11,23 +11,17 @@ from pytest_arena._config._load import is_library, package_of
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
-from pytest_arena._run._test import (
-    FIRST,
-    LAST,
-    REFUSAL,
-    RunningTest,
-    StoryMoment,
-    Turn,
-)
+from pytest_arena._run._test import REFUSAL, RunningTest, StoryMoment, Turn
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import LateCommitError, redact
 from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
@@ -41,39 +35,25 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     another error it may be what the error has left.
     """
     reader = _StoryReader(test)
-    below = list(reader.below())
-    own = list(reader.own())
+    parts = [*reader.below(), *reader.own()]
     is_explained = isinstance(raised, AssertionError | None)
     is_explained &= not test.owner.has_waited_in_vain
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
-        "read from an old snapshot": _old_reads(test),
-        "work that no request started": _by_lifespan(test),
         "not finished when the test failed": _late_work(test) if is_explained else [],
-        "failed after the answer": test.owner.failures,
+        "failed after the answer": [*test.owner.failures],
     }
-    own += _parts_of(notes)
-    has_changes = any(part.changes or part.notes for part in own)
-    if not (test.turns or test.gate.registry.has_used or has_changes):
-        return []
-    return [*reader.databases(), *below, *own]
-
-
-def _parts_of(notes: Mapping[str, Collection[str]]) -> Iterator[StoryPart]:
     for title, lines in notes.items():
         if lines:
-            yield StoryPart(title, None, notes=tuple(lines))
+            parts.append(StoryPart(title, None, notes=tuple(lines)))
+    has_content = any(part.changes or part.notes for part in parts)
+    if test.turns or test.gate.registry.has_used or has_content:
+        return parts
+    return []
 
 
-_LATE_START_ASYNC = (
-    "the app's start-up has seen these rows: in production it runs first\n    next: "
-    "`await client` in an async fixture before the rows are written"
-)
-_LATE_START_SYNC = (
-    "the app's start-up has seen these rows: in production it runs first\n    next: "
-    "ask for `test_client` before the fixture that writes them"
-)
 _MOST_ROWS = 200  # of a table, at each reading. Further rows are only counted
+_LISTED = 24  # the last turns that a report lists one by one. It sums up the others
 
 
 class _StoryReader:
@@ -95,26 +75,7 @@ class _StoryReader:
         for database in self._used:
             if all(moment.knows(database) for moment in moments):
                 self._readable.append(database)
-        self._start = self._late_start(test)
         self._failure = ""
-
-    def _late_start(self, test: RunningTest) -> StoryMoment | None:
-        """Return the moment before the app started, if the start-up may have seen rows."""
-        start = test.start_moment
-        if start is None or not test.has_start_used_rows:
-            return None
-        is_known = all(start.knows(database) for database in self._readable)
-        if is_known and start.levels == self._levels:
-            return start
-        return None
-
-    def databases(self) -> Iterator[StoryPart]:
-        """Yield a part that explains the names of tables, if the test used several databases."""
-        names = [database.name for database in self._used]
-        if len(names) > 1:
-            yield StoryPart(
-                f"tables are named DATABASE/TABLE; databases: {', '.join(names)}", None
-            )
 
     def below(self) -> Iterator[StoryPart]:
         """Yield the changes of the levels below, the lowest first."""
@@ -136,7 +97,6 @@ class _StoryReader:
                 yield StoryPart(
                     f"in all (with {how} it is not known which request changed what)",
                     changes,
-                    is_whole=True,
                 )
         if self._failure:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
@@ -146,16 +106,12 @@ class _StoryReader:
         title = "the test and its fixtures"
         if self._turns:
             title = "before the first request"
-        if self._start is not None:
-            changes = self._changes(None, self._start)
-            if changes:
-                hint = (
-                    _LATE_START_ASYNC if self._test.plan.is_async else _LATE_START_SYNC
-                )
-                yield StoryPart("before the app started", changes, notes=(hint,))
-                since = self._start
-        for turns in _gathered(self._turns):
-            before = turns[0].before or since
+        groups = [[turn] for turn in self._turns[-_LISTED:]]
+        earlier = self._turns[:-_LISTED]
+        if earlier:
+            groups.insert(0, earlier)
+        for turns in groups:
+            before = turns[0].before
             after = turns[-1].after
             yield from self._outside(title, since, before)
             yield self._part_of(turns, self._changes(before, after))
@@ -179,17 +135,17 @@ class _StoryReader:
         if not changes and self._is_incomplete:
             changes = None  # the turn may have changed a database that is not readable
         if len(turns) > 1:
-            return StoryPart(f"{len(turns):,} requests more, together", changes, rows=0)
+            title = f"{len(turns):,} earlier requests, together"
+            return StoryPart(title, changes, rows=0)
         [turn] = turns
         statements: list[str] = []
         for record in turn.records:
             statements += record.statements
-        name = _name_of(turn) if turn.records else ""
         return StoryPart(
-            _requests(turn, self._used),
+            _requests(turn),
             changes,
             notes=(*map(_lost_line, turn.lost), *_hints(turn)),
-            request=name,
+            request=_name_of(turn),
             statements=tuple(statements),
         )
 
@@ -245,21 +201,11 @@ class _StoryReader:
 _NAMED = 3  # the most requests of one turn that a line names
 
 
-def _requests(turn: Turn, used: list[Database]) -> str:
-    """Return the requests of a turn with their answers: redirects, or concurrent requests.
-
-    If the test has ``used`` several databases, each request names its databases.
-    """
-    if not turn.records:
-        return "a request that has no answer yet"
-    texts = []
-    for record in turn.records:
-        words = shown_request(record)
-        if len(used) > 1:
-            words += _database_words(record, used)
-        texts.append(words + _statement_words(record))
+def _requests(turn: Turn) -> str:
+    """Return the requests of a turn with their answers: redirects, or concurrent requests."""
+    texts = [shown_request(each) + _statement_words(each) for each in turn.records]
     if not turn.is_at_once:
-        return " → ".join(texts)
+        return " → ".join(texts) or "a request that has no answer yet"
     named = texts[:_NAMED]
     if len(texts) > _NAMED:
         named.append(f"{len(texts) - _NAMED:,} more")
@@ -274,18 +220,7 @@ def shown_request(record: Request) -> str:
         answer = f" raised {record.error.partition(':')[0]}"
     elif record.status is not None:
         answer = f" {record.status}"
-    return f"{record.method} {record.path}{role}{answer}"
-
-
-def _database_words(record: Request, used: list[Database]) -> str:
-    """Return the databases that a request has used, as `` on replica``."""
-    if record.answer is None:
-        return ""
-    keys = record.answer.database_keys
-    names = [database.name for database in used if database.key in keys]
-    if not names:
-        return ""
-    return f" on {', '.join(names)}"
+    return f"{record.shown}{role}{answer}"
 
 
 # From these numbers on, a line names the statements of a request, and the equal ones.
@@ -301,18 +236,6 @@ def _statement_words(record: Request) -> str:
         return ""
     alike_words = f", {alike:,} alike" if alike > 1 else ""
     return f" ({count:,} statements{alike_words})"
-
-
-def _gathered(turns: list[Turn]) -> Iterator[list[Turn]]:
-    """Yield each turn alone. If there are many turns, yield those in the middle as one list."""
-    middle = turns[FIRST : len(turns) - LAST]
-    if len(middle) == 1:
-        middle = []
-    for turn in turns:
-        if turn not in middle:
-            yield [turn]
-        elif turn is middle[0]:
-            yield middle
 
 
 def _hints(turn: Turn) -> Iterator[str]:
@@ -349,8 +272,14 @@ def _raised_words(record: Request) -> str:
     return ""
 
 
+_TEST = "the test or its fixture"
+
+
 def uncommitted(test: RunningTest) -> list[str]:
-    """Return lines about uncommitted work of the test, and how to commit it."""
+    """Return lines about uncommitted work of the test, and how to commit it.
+
+    If the last request could not see work of the test, the lines name only this work.
+    """
     test.take_lost()
     awaited = "await " if test.plan.is_async else ""
     lines = []
@@ -358,103 +287,36 @@ def uncommitted(test: RunningTest) -> list[str]:
     if pending:
         objects = counted(pending, "object")
         lines.append(f"{objects} pending in db_session: {awaited}db_session.commit()")
-    if test.turns and not any(turn.checkouts for turn in test.turns):
+    turns = [turn for turn in test.turns if turn.checkouts]
+    if test.turns and not turns:
         return lines  # the app uses the test's session
-    unseen = dict(_unseen(test))
+    unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
+    for turn in turns:
+        unseen += map(_lost_by_test, turn.lost_before)
+    if turns:
+        unseen += _open_work(turns[-1].held, turns[-1].unflushed)
+    if turns and unseen:
+        unseen.append(f"{_name_of(turns[-1])} could not see it")
+    else:
+        unseen += map(_lost_by_test, test.own_lost)
+        unseen += _open_work(test.own_writes(), unflushed_by_tests())
     if not unseen:
         return lines
-    turns = [turn for turn in unseen.values() if turn is not None]
-    if turns:
-        lines += [line for line, turn in unseen.items() if turn is not None]
-        first = min(turns, key=test.turns.index)
-        used = test.moments.used()
-        where = ""
-        if len(used) > 1 and first.records:
-            where = _database_words(first.records[0], used)
-        lines.append(f"{_name_of(first)}{where} could not see it")
-    lines += [line for line, turn in unseen.items() if turn is None]
     reader = "the request" if test.turns else "the app reads it"
-    lines.append(f"next: commit it before {reader}: {awaited}session.commit()")
-    return lines
+    fix = f"next: commit it before {reader}: {awaited}session.commit()"
+    return [*lines, *unseen, fix]
 
 
-def _pending_writes(test: RunningTest) -> list[PendingWrites]:
-    """Return the test's uncommitted writes: now, and before the last turn with a checkout."""
-    writes = test.own_writes()
-    turns = [turn for turn in test.turns if turn.checkouts]
-    if turns:
-        writes |= turns[-1].held
-    # Writes with a request belong to the app.
-    return sorted((pending for pending in writes if not pending.request), key=str)
-
-
-def _where(writes: PendingWrites, test: RunningTest) -> str:
-    """Return on which database the test wrote, as `` on test``, if it used several."""
-    used = test.moments.used()
-    names = [database.name for database in used if database.key == writes.key]
-    if len(used) > 1 and names:
-        return f" on {names[0]}"
-    return ""
-
-
-_TEST = "the test or its fixture"
-
-
-def _unseen(test: RunningTest) -> Iterator[tuple[str, Turn | None]]:
-    """Yield a line for each uncommitted write, with the first turn that could not see it."""
-    turns = [turn for turn in test.turns if turn.checkouts]
-    first = turns[0] if turns else None
-    for lost in test.gate.lost.of_fixtures():
-        yield _lost_by_test(lost), first
-    for turn in turns:
-        for lost in turn.lost_before:
-            yield _lost_by_test(lost), turn
-    last = turns[-1] if turns else None
-    held = last.held if last is not None else set()
-    # The lines below name these places as writes of open sessions.
-    named = {str(writes.place) for writes in held}
-    for lost in test.own_lost:
-        if str(lost.line) not in named:
-            yield _lost_by_test(lost), None
-    for writes in _pending_writes(test):
-        place = _where(writes, test)
-        line = f"{_TEST} {writes.words}{place} and did not commit it: {writes.place}"
-        yield line, next((turn for turn in turns if writes in turn.held), None)
-    yield from _unflushed(last)
-
-
-def _unflushed(last: Turn | None) -> Iterator[tuple[str, Turn | None]]:
-    """Yield a line for each unflushed object: at the last turn if there were any, else now."""
-    if last is not None and not last.unflushed:
-        last = None
-    objects = last.unflushed if last is not None else unflushed_by_tests()
-    for pending in objects:
-        if not pending.are_written:
-            yield f"{_TEST} {pending} and did not commit it: {pending.line}", last
-
-
-_END_READ = (
-    "next: before it reads again, session.rollback(), with await if it is async. "
-    "Or use db_session"
-)
-
-
-def _old_reads(test: RunningTest) -> list[str]:
-    """Return lines about transactions whose old snapshot hides the commit of a request."""
-    lines = []
-    for turn in test.turns:
-        # Without a checkout, the app uses the test's session.
-        if not (turn.checkouts and turn.has_sent_writes):
-            continue
-        for read in turn.open_reads:
-            if read.has_read_since:
-                lines.append(
-                    f"a transaction of {_TEST} began before {_name_of(turn)}, and could not see "
-                    f"what it committed: {read.line}"
-                )
-    if lines:
-        lines.append(_END_READ)
-    return lines
+def _open_work(
+    writes: set[PendingWrites], objects: list[PendingObjects]
+) -> Iterator[str]:
+    """Yield a line for each uncommitted write, and for the unflushed objects of each session."""
+    for pending in sorted(writes, key=str):
+        if not pending.request:  # else it is a write of the app
+            yield f"{_TEST} {pending.words} and did not commit it: {pending.place}"
+    for added in objects:
+        if not added.are_written:
+            yield f"{_TEST} {added} and did not commit it: {added.line}"
 
 
 def _lost_by_test(lost: LostWork) -> str:
@@ -467,21 +329,7 @@ def _lost_by_test(lost: LostWork) -> str:
 def _name_of(turn: Turn) -> str:
     """Return the requests of a turn, as ``GET /items/1``."""
     names = [record.shown for record in turn.records[:_NAMED]]
-    return " and ".join(names) or "the request"
-
-
-def _by_lifespan(test: RunningTest) -> list[str]:
-    """Return lines about writes of the app's lifespan while the test ran."""
-    serials = {level.serial for level in test.moments.levels()}
-    commits = Counter(test.gate.lost.by_lifespan(serials))
-    lines = []
-    for write, count in commits.items():
-        tables = ", ".join(write.tables)
-        times = counted(count, "commit")
-        lines.append(
-            f"a task or a thread of the lifespan sent writes to {tables} ({times}): {write.line}"
-        )
-    return lines
+    return " and ".join(names)
 
 
 _MOST_LATE = 4  # lines of late work that a report names

@@ -23,10 +23,8 @@ from pytest_arena.errors import PendingWorkError, causes, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Container, Mapping
+    from collections.abc import Callable, Mapping
     from traceback import TracebackException
-
-    from sqlalchemy.orm import InstanceState
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._app_state import AppState
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product import Database, ReadSnapshot
+    from pytest_arena._product import Database
     from pytest_arena._run._late_work import Tasks, TestOwner
     from pytest_arena._values import CodeLine, Plan, TableRows
 
@@ -113,20 +111,6 @@ class Moments:
         return database.isolation.rows_changed(since, until, depth=depth, limit=limit)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRead:
-    """A transaction of the test that had read from a snapshot when a request began."""
-
-    snapshot: ReadSnapshot
-    reads: int  # the number of reads before the request
-    line: CodeLine | None  # the line that checked the connection out
-
-    @property
-    def has_read_since(self) -> bool:
-        """Whether it has read after the request began. It cannot see the request's commit."""
-        return self.snapshot.reads > self.reads
-
-
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request, or several requests that ran at the same time and have one set of changes."""
@@ -143,23 +127,12 @@ class Turn:
     unflushed: list[PendingObjects] = field(default_factory=list)
     # The test's lost writes since the previous turn.
     lost_before: list[LostWork] = field(default_factory=list)
-    # Transactions of the test that had read from a snapshot when the turn began.
-    open_reads: list[OpenRead] = field(default_factory=list)
 
     @property
     def went_well(self) -> bool:
         """Whether each request has a status below 400. Then the app meant to commit."""
         statuses = [request.status or REFUSAL for request in self.records]
         return max(statuses, default=REFUSAL) < REFUSAL
-
-    @property
-    def has_sent_writes(self) -> bool:
-        """Whether a request has sent a statement other than SELECT."""
-        for request in self.records:
-            for statement in request.statements:
-                if not statement.lstrip().startswith("SELECT"):
-                    return True
-        return False
 
     def add_request(self) -> None:
         """Note that another request begins before the first one has ended."""
@@ -179,9 +152,6 @@ class Turn:
 REFUSAL = 400
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
-# The numbers of first and last turns that a report lists one by one. It sums up the others.
-FIRST = 6
-LAST = 24
 _KEPT = 100  # the number of last turns whose changes can be read
 
 
@@ -223,11 +193,7 @@ class RunningTest:
     lost_in_set_up: list[LostWork] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
-    checkouts: int = 0  # the number of connection checkouts before the test
     turns: list[Turn] = field(default_factory=list)
-    # The moment before the app started, if the test had used connections.
-    start_moment: StoryMoment | None = None
-    has_start_used_rows: bool = False  # whether the start-up used a connection
     under_way: int = 0  # the number of requests without an answer
     changed: list[str] = field(default_factory=list)  # the names of changed databases
     # The answers that the test reads while the app sends them.
@@ -241,15 +207,13 @@ class RunningTest:
     # Set at the end: whether pytest-arena has anything to end or to close.
     is_used: bool = True
     loop: AbstractEventLoop | None = None  # the loop of the test's coroutine
-    # Set when the test fails: lines of uncommitted work, lines of late work, held instances.
+    # Set when the test fails: lines of uncommitted work, and of late work.
     uncommitted: list[str] | None = None
     unfinished: list[CodeLine | str] | None = None
-    held: Container[InstanceState[object]] | None = None
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
     _has_started_app: bool = False
     _start_loop: AbstractEventLoop | None = None  # the loop in which the app started
-    _start_checkouts: int = 0  # the number of checkouts before the app started
     # Writes of the app that are uncommitted between two requests.
     _app_writes: set[PendingWrites] = field(default_factory=set)
     thread: int = field(default_factory=threading.get_ident)  # of pytest
@@ -411,22 +375,13 @@ class RunningTest:
                 )
 
     def begin_lifespan(self) -> RequestAnswer:
-        """Note that the app is about to start. Its start-up may see all rows written until now.
+        """Note that the app is about to start.
 
         Return the request answer to which lost writes of the lifespan are attributed.
         """
-        checkouts = self.gate.registry.checkouts
-        if checkouts != self.checkouts and self.start_moment is None:
-            self.start_moment = self.moments.now()
-        self._start_checkouts = checkouts
         lifespan = RequestAnswer()
         self.answers.append((Request(method=LIFESPAN, path="of the app"), lifespan))
         return lifespan
-
-    def note_app_started(self) -> None:
-        """Note that the app is up."""
-        if self.gate.registry.checkouts != self._start_checkouts:
-            self.has_start_used_rows = True
 
     def begin_request(self, request: Request) -> RequestAnswer:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
@@ -462,12 +417,10 @@ class RunningTest:
             lost_before=lost_before,
             held=set() if is_quiet else self.own_writes(),
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
-            open_reads=[] if is_quiet else self._open_reads(),
         )
         self.turns.append(turn)
-        place = len(self.turns) - _KEPT
-        if place > FIRST:
-            self.turns[place].forget_moments()
+        if len(self.turns) > _KEPT:
+            self.turns[-_KEPT - 1].forget_moments()
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
@@ -595,7 +548,6 @@ class RunningTest:
         """Note what a failed test has left. ``uncommitted`` are lines about its writes."""
         self.uncommitted = uncommitted
         self.unfinished = self.owner.unfinished()
-        self.held = self.sessions.held()
 
     def begin_settling(self, *, is_used: bool) -> None:
         """Note that the test ends, and whether there is anything to end or to close."""
@@ -610,14 +562,6 @@ class RunningTest:
             if pending and pending not in self._app_writes:
                 writes.add(pending)
         return writes
-
-    def _open_reads(self) -> list[OpenRead]:
-        reads = []
-        for checkout in self.gate.registry.checked_out():
-            snapshot = checkout.handle.snapshot if checkout.handle is not None else None
-            if snapshot is not None and checkout.request is None:
-                reads.append(OpenRead(snapshot, snapshot.reads, checkout.line))
-        return reads
 
     def enter(self, state: AppState) -> None:
         """Note that the test's level is entered, with the state of the app then."""
@@ -642,7 +586,6 @@ class RunningTest:
     def forget(self) -> None:
         """Break the reference cycles with the test, so that Python frees it at once."""
         self.cut(0)
-        self.start_moment = None
         self.app_runs.clear()
         self.sessions = Sessions()
 
