@@ -217,7 +217,6 @@ def test_several_databases_pitfall_022_023(tmp_path: Path) -> None:
     run.says("the test ended with an open transaction", "connection.execute(delete(Visit))")
     run.says("database shop, analytics, archive and 2 databases in memory on SQLite")
     run.says("had shop, analytics; changed nothing")
-    run.says("tables are named DATABASE/TABLE; databases: ")
     run.says(
         "the options name a database 'archive', but no engine used it",
         "(engines used: analytics, shop)",
@@ -366,96 +365,3 @@ def test_names_and_files_that_are_alike_are_told_apart(tmp_path: Path) -> None:
             run.says("app, data/app on" if env else "app, other/app on").never_says(
                 "but no engine used it"
             )
-
-
-REPLICA = """
-from fastapi import FastAPI
-from sqlalchemy import create_engine, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Order(Base):
-    __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    item: Mapped[str]
-
-
-engine = create_engine("sqlite:///shop.db")
-reader = create_engine("sqlite:///replica.db")
-app = FastAPI()
-
-
-@app.get("/health")
-def health():
-    return "well"
-
-
-@app.get("/orders")
-def orders():
-    with Session(reader) as session:
-        return list(session.scalars(select(Order.item)))
-
-
-@app.post("/orders/{item}", status_code=201)
-def order(item: str):
-    with Session(engine) as session:
-        session.add(Order(item=item))
-        session.commit()
-
-
-@app.post("/copies")
-def copy():
-    with Session(engine) as session, Session(reader) as copies:
-        for order in session.scalars(select(Order)):
-            copies.add(Order(item=order.item))
-        copies.commit()
-"""
-REPLICA_CONFIG = """
-[pytest]
-asyncio_mode = auto
-asyncio_default_fixture_loop_scope = function
-pythonpath = .
-arena_app = app:app
-arena_schema =
-    shop = app:Base
-    replica = app:Base
-"""
-TEST_REPLICA = """
-async def test_async(client):
-    await client.get("/health")
-    await client.post("/orders/chair")
-    assert (await client.get("/orders")).json() == ["chair"]
-
-
-def test_sync(test_client):
-    test_client.post("/orders/chair")
-    test_client.post("/copies")
-    assert test_client.get("/orders").json() == []
-"""
-
-
-@pytest.mark.slow
-def test_a_failed_test_says_which_database_each_request_used(tmp_path: Path) -> None:
-    """A replica with another name has none of the rows that the app writes."""
-    example = small_example(tmp_path, app=REPLICA, test_replica=TEST_REPLICA)
-    example = example.with_paths({"pytest.ini": REPLICA_CONFIG})
-    run = example.run("-p", "no:randomly").expect(1, failed=2)
-    run.says(
-        "GET /health 200 nothing",
-        "POST /orders/chair 201 on shop shop/orders +1",
-        "GET /orders 200 on replica nothing",
-        "POST /copies 200 on shop, replica replica/orders +1",
-    )
-
-
-def test_requests_name_no_database_if_the_test_has_only_one(tmp_path: Path) -> None:
-    """The name would say nothing."""
-    app = REPLICA.replace("sqlite:///replica.db", "sqlite:///shop.db")
-    example = small_example(tmp_path, app=app, test_replica=TEST_REPLICA)
-    config = REPLICA_CONFIG.replace("    replica = app:Base\n", "")
-    run = example.with_paths({"pytest.ini": config}).run("-k", "test_sync").expect(1, failed=1)
-    run.says("POST /orders/chair 201 orders +1").never_says("on shop")
