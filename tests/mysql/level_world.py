@@ -137,7 +137,7 @@ class LevelWorld:
             Key("server", "mysql/dancers"),
             "",
             (0, isolation.generation),
-            self.own.address_of(isolation.live),
+            self.own.address_of(isolation.live.name),
             database=database,
         )
 

@@ -317,5 +317,5 @@ def test_a_wide_fixture_that_makes_a_table(server: StoryMySQLServer, tmp_path: P
     example = shop(server, tmp_path).with_paths({"hand.py": HAND})
     example = example.with_files(test_a_made=MADE, test_b_after=AFTER)
     run = example.run("-q")
-    run.expect(passed=6).says("is isolated by clone, since late: the engine MyISAM")
+    run.expect(passed=6).says("was replaced: late: the engine MyISAM")
     assert server.left() == []

@@ -155,7 +155,8 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""
         if name not in FACTS.isolations:
             return f"{self.shown} has only the isolations undo and clone"
-        return cast("MySQLIsolation", isolation).choose_next_isolation(name)
+        cast("MySQLIsolation", isolation).choose_next_isolation(name)
+        return ""
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the login of the app's connections."""

@@ -80,8 +80,8 @@ class MySQLSession:
             # A `MySQLIsolation`, whose module imports this one.
             isolation: Any = self.target.database.isolation
             if isolation is not None:
-                isolation.note_statement(statement, self.target.generation)
-                changes_session |= isolation.may_change_session(statement)
+                _, generation = self.target.generation
+                changes_session |= isolation.note_statement(statement, generation)
         self.changes += changes_session
 
     def sent(self, statement: str, rows: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from pytest_arena._mysql._statements import bare, unquoted
@@ -26,74 +26,78 @@ _ROWS = re.compile(
 _OF_SESSION = re.compile(
     r"(?i)\s*(?:CREATE(?:\s+OR\s+REPLACE)?|DROP)\s+TEMPORARY\b[^;]*;?\s*\Z"
 )
-_ANY_TABLE = ("", "*")
-_SCHEMA = ("", "")
+_ANY_TABLE = "*"
+_SCHEMA = ""
 
 
 @lru_cache(maxsize=1024)
 def _written_by(text: str) -> tuple[str, str] | None:
     """Return the database and the table that a bare statement writes.
 
-    Return ``_ANY_TABLE`` for several tables, ``_SCHEMA`` if the schema may have changed,
-    None if it only writes to a temporary table.
+    The table is ``_ANY_TABLE`` for several tables, ``_SCHEMA`` if the schema may have changed.
+    Return None if the statement only writes to a temporary table.
     """
     if _OF_SESSION.match(text):
         return None
     if not _ROWS.match(text):
-        return _SCHEMA
+        return "", _SCHEMA
     for pattern in _OF_ONE_TABLE:
         match = pattern.match(text)
         if match is not None:
-            return unquoted(match["database"] or ""), unquoted(match["table"])
-    return _ANY_TABLE
+            return unquoted(match["database"] or ""), unquoted(match["table"]).lower()
+    return "", _ANY_TABLE
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Written:
-    """The tables that a level may have written."""
+    """The tables that may have been written since a start."""
 
-    tables: set[str] = field(default_factory=set)  # in lower case
-    is_all: bool = False  # it may have written to any table
-    has_new_schema: bool = False  # it may have changed the schema
+    tables: frozenset[str]  # in lower case
 
     def __bool__(self) -> bool:
-        return bool(self.tables) or self.is_all
+        return bool(self.tables)
 
-    def note(self, statement: str, database: str) -> None:
-        """Note a statement that may write."""
-        written = _written_by(bare(statement))
-        if written is None:
-            return
-        place, table = written
-        is_here = place.lower() in {"", database.lower()}
-        if written in {_ANY_TABLE, _SCHEMA} or not is_here:
-            self.note_all()
-            self.has_new_schema |= written == _SCHEMA
-        else:
-            self.tables.add(table.lower())
-
-    def note_all(self) -> None:
-        """Note that any table may have been written."""
-        self.is_all = True
-
-    def note_schema(self) -> None:
-        """Note that the schema may have changed."""
-        self.is_all = True
-        self.has_new_schema = True
-
-    def __add__(self, other: Written) -> Written:
-        """Return what either has written."""
-        return Written(
-            self.tables | other.tables,
-            self.is_all or other.is_all,
-            self.has_new_schema or other.has_new_schema,
-        )
+    @property
+    def has_new_schema(self) -> bool:
+        """Whether the schema may have changed."""
+        return _SCHEMA in self.tables
 
     def names_in(self, known: set[str]) -> set[str]:
         """Return the names of the written tables. A view's name may mean any table."""
         by_name: dict[str, set[str]] = {}
         for name in known:
             by_name.setdefault(name.lower(), set()).add(name)
-        if self.is_all or not self.tables <= by_name.keys():
+        if not self.tables <= by_name.keys():
             return {*known}
         return {name for table in self.tables for name in by_name[table]}
+
+
+class WriteLog:
+    """The tables that statements may have written, in order. A position in it is a time."""
+
+    def __init__(self) -> None:
+        self._tables: list[str] = []
+
+    def note(self, statement: str, database: str) -> None:
+        """Note a statement that may write, of a connection to this database."""
+        written = _written_by(bare(statement))
+        if written is not None:
+            place, table = written
+            is_here = place.lower() in {"", database.lower()}
+            self._tables.append(table if is_here else _ANY_TABLE)
+
+    def note_all(self, *, is_schema: bool) -> None:
+        """Note that any table may have been written, or the schema as well."""
+        self._tables.append(_SCHEMA if is_schema else _ANY_TABLE)
+
+    def position(self) -> int:
+        """Return the present position."""
+        return len(self._tables)
+
+    def since(self, position: int) -> Written:
+        """Return what may have been written since a position."""
+        return Written(frozenset(self._tables[position:]))
+
+    def forget(self, first: int, last: int) -> None:
+        """Forget the writes between two positions, which were undone."""
+        del self._tables[first:last]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pytest_arena._product import Held, held_by, nothing
 from pytest_arena._product._control_lines import ServerFailure
@@ -44,6 +44,7 @@ class Look:
     """The changes since a start, and the transactions that may change more."""
 
     has_rows: bool = False  # rows were committed
+    is_exact: bool = True  # whether `has_rows` is known, and no guess
     has_moved: bool = False  # a sequence has another value
     writers: frozenset[int] = (
         frozenset()
@@ -55,7 +56,7 @@ class Look:
         return not (self.has_rows or self.has_moved or self.writers)
 
 
-class Undo(Protocol):
+class Undo(ABC):
     """A live database, and how its changes are undone.
 
     Each method may raise an ``ArenaError``: the server does not answer.
@@ -64,16 +65,23 @@ class Undo(Protocol):
     name: str
 
     @property
+    @abstractmethod
     def address(self) -> Address:
         """The address of the database, with pytest-arena's login."""
 
-    def begin(self, base: Snapshot) -> Start | NeedsCopy:
-        """Return the present content as a start, relative to a frozen database.
+    @abstractmethod
+    def begin_copy(self, base: Snapshot) -> Start:
+        """Return the start of this new copy of a frozen database."""
+
+    @abstractmethod
+    def begin(self, now: Start) -> Start | NeedsCopy:
+        """Return the present content as a start. ``now`` is the last known start.
 
         Raises:
             Held: another session holds a lock.
         """
 
+    @abstractmethod
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start. Return whether there was a change.
 
@@ -81,38 +89,41 @@ class Undo(Protocol):
             Held: an open transaction has written. The database is unchanged.
         """
 
-    def prepare_to_freeze(self) -> None:
-        """Prepare the database for a copy of it as a new base.
-
-        Raises:
-            Held: another session holds a lock.
-        """
-
     def carried(self, start: Start) -> object:
         """Return what a copy of a start's base needs, to have the content of the start."""
+        del start
+        return None
 
-    def carry(self, start: Start, carried: object) -> None:
+    def carry(self, start: Start, carried: Any) -> None:  # noqa: B027 - a default
         """Give a new copy of a start's base the content of the start."""
 
+    @abstractmethod
     def look(self, start: Start) -> Look:
         """Return what has changed since a start."""
 
-    def rewind(self, start: Start) -> None:
+    def rewind(self, start: Start) -> None:  # noqa: B027 - a default
         """Restore the sequences of a start, if that is possible."""
 
-    def moment(self, base: Snapshot, *, exact: bool) -> object:
-        """Return the present time for ``rows_changed``, None if that costs too much."""
+    @abstractmethod
+    def moment(self, first: Start, *, exact: bool) -> object:
+        """Return the present time for ``rows_changed``, None if that costs too much.
 
+        ``first`` is the start with which the level is compared.
+        """
+
+    @abstractmethod
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
         """Return the committed changes between two starts or moments. None: until now."""
 
+    @abstractmethod
     def clients_inside(self) -> set[int]:
         """Return the sessions inside a transaction, which may have changed nothing."""
 
+    @abstractmethod
     def end_clients(self) -> None:
         """End all connections of the app."""
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - a default
         """Close pytest-arena's connections to the database."""
 
 
@@ -185,7 +196,8 @@ class LevelStack(ABC, Generic[UndoT]):
         self._unrestored: Level | None = None
         with databases.reporting("no database for the first test"):
             self.live = self._open(base.copy())
-            self._now = self._begin(base)  # the content at this number of uses
+            # The content at this number of uses.
+            self._now = self.live.begin_copy(base)
         self._uses_now = uses()
         self._last_moment: tuple[int, object] = (_NEVER, None)
         self._stack = [Level(self._now, isolation)]
@@ -200,18 +212,14 @@ class LevelStack(ABC, Generic[UndoT]):
 
     @abstractmethod
     def _freeze(self) -> Snapshot:
-        """Freeze the live database, or a copy of it, as a new base. All connections may end."""
+        """Freeze the live database, or a copy of it, as a new base.
+
+        If connections end, begin a new generation.
+        """
 
     @abstractmethod
     def _discard(self, live: UndoT) -> None:
         """Drop a live database, or keep it for inspection."""
-
-    def _begin(self, base: Snapshot) -> Start:
-        """Return the start of a live database that is a new copy of a base."""
-        start = self.live.begin(base)
-        if isinstance(start, NeedsCopy):
-            raise impossible(f"a new copy has changes: {start.reason}")
-        return start
 
     @property
     def address(self) -> Address:
@@ -255,7 +263,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self._next_isolation = ""
         uses = self._uses()
         if uses != self._uses_now:
-            start = self.live.begin(self._now.base)
+            start = self.live.begin(self._now)
             if isinstance(start, NeedsCopy):
                 self._begin_with_base()
             else:
@@ -278,14 +286,11 @@ class LevelStack(ABC, Generic[UndoT]):
     def _move_to_snapshot(self) -> None:
         """Freeze the current state as a new base."""
         with self._uses.alone():
-            self.generation += 1  # connections end, also if this fails
             uses = self._uses()
-            self.live.prepare_to_freeze()
             base = self._freeze()
             self._frozen.add(base)
-            self._now = self._begin(base)
+            self._now = self.live.begin_copy(base)
             self._uses_now = uses
-            self.generation += 1
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed.
@@ -363,18 +368,18 @@ class LevelStack(ABC, Generic[UndoT]):
             uses = self._uses()
             with self._databases.reporting("the live database cannot be replaced"):
                 live = self._open(base.take())
-                now = Start(base, base.state)
-                if level is not None and level.carried:
-                    try:
+                try:
+                    now = live.begin_copy(base)
+                    if level is not None:
                         live.carry(level.start, level.carried[0])
-                    except BaseException:
-                        live.release()
-                        self._databases.drop_later(live.name)
-                        raise
-                    now = level.start
+                        now = level.start
+                except BaseException:
+                    live.release()
+                    self._databases.drop_later(live.name)
+                    raise
                 self._discard(self.live)
                 self.live = live
-                self._now = now if base.state is not None else self._begin(base)
+                self._now = now
             self._uses_now = uses
             self.generation += 1
 
@@ -456,7 +461,11 @@ class LevelStack(ABC, Generic[UndoT]):
     def is_untouched(self) -> bool:
         """Whether nothing was committed in the top level."""
         # Open and rolled back transactions move sequences, too.
-        return not self._look().has_rows
+        look = self._look()
+        if look.has_rows and not look.is_exact:
+            with suppress(ServerFailure, ArenaError):
+                return not self.rows_changed(limit=0)
+        return not look.has_rows
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, and no open transaction changes it."""
@@ -493,7 +502,7 @@ class LevelStack(ABC, Generic[UndoT]):
         last_uses, last = self._last_moment
         if last_uses == uses and (last is not None or not exact):
             return last
-        moment = self.live.moment(self._now.base, exact=exact)
+        moment = self.live.moment(self._stack[-1].first, exact=exact)
         self._last_moment = (uses, moment)
         return moment
 

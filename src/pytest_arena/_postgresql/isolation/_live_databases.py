@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +12,7 @@ from pytest_arena._postgresql._rows import read_digests, read_rows
 from pytest_arena._postgresql.journal._journal import Journal, JournalHeld, State
 from pytest_arena._product import held_by
 from pytest_arena._product._control_lines import Reconnecting
-from pytest_arena._product._levels import Look, NeedsCopy, Start
+from pytest_arena._product._levels import Look, NeedsCopy, Start, Undo
 from pytest_arena._product._read_rows import ReadContent, compared
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ UNION ALL SELECT 0 FROM pg_prepared_xacts WHERE database = {0}
 """
 
 
-class LiveDatabase(ABC):
+class LiveDatabase(Undo):
     """A database that tests use. Any thread may use this object.
 
     If a test ends pytest-arena's connections, pytest-arena opens them again.
@@ -67,41 +66,8 @@ class LiveDatabase(ABC):
         """The address of the database, with pytest-arena's login."""
         return self.registry.address_of(self.name)
 
-    @abstractmethod
-    def begin(self, base: Snapshot) -> Start | NeedsCopy:
-        """Return the present content as a start."""
-
-    @abstractmethod
-    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
-        """Undo what was committed since a start. Return whether there was a change."""
-
-    @abstractmethod
     def prepare_to_freeze(self) -> None:
         """Prepare the database for a copy of it as a new base."""
-
-    @abstractmethod
-    def carried(self, start: Start) -> object:
-        """Return what a copy of a start's base needs, to have the content of the start."""
-
-    @abstractmethod
-    def carry(self, start: Start, carried: Any) -> None:
-        """Give a new copy of a start's base the content of the start."""
-
-    @abstractmethod
-    def look(self, start: Start) -> Look:
-        """Return what has changed since a start."""
-
-    @abstractmethod
-    def rewind(self, start: Start) -> None:
-        """Restore the sequences of a start, if that is possible."""
-
-    @abstractmethod
-    def moment(self, base: Snapshot, *, exact: bool) -> object:
-        """Return the present time for ``rows_changed``."""
-
-    @abstractmethod
-    def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
-        """Return the committed changes between two starts or moments. None: until now."""
 
     def clients_inside(self) -> set[int]:
         """Return the sessions inside a transaction, which may have changed nothing."""
@@ -165,16 +131,19 @@ class JournaledDatabase(LiveDatabase):
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
             return self._line.call(question, *args, **options)
 
-    def begin(self, base: Snapshot) -> Start | NeedsCopy:
+    def begin_copy(self, base: Snapshot) -> Start:
+        """Return the start of a new copy, the same for each copy of a base."""
+        if base.state is None:
+            base.note_state(self._ask(Journal.first_state))
+        return Start(base, base.state)
+
+    def begin(self, now: Start) -> Start | NeedsCopy:
         """Return the present content as a start, or the marks since the base.
 
         Cost: one round trip.
         """
-        if base.state is None:
-            base.note_state(self._ask(Journal.first_state))
-            return Start(base, base.state)
-        state, marks = self._ask(Journal.state, base.state)
-        return NeedsCopy(marks) if marks else Start(base, state)
+        state, marks = self._ask(Journal.state, now.base.state)
+        return NeedsCopy(marks) if marks else Start(now.base, state)
 
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start, in one transaction and one round trip.
@@ -225,16 +194,16 @@ class JournaledDatabase(LiveDatabase):
     def look(self, start: Start) -> Look:
         """Return what has changed since a start."""
         has_rows, has_moved, writers = self._ask(Journal.look, start.state)
-        return Look(has_rows, has_moved, frozenset(writers))
+        return Look(has_rows, has_moved=has_moved, writers=frozenset(writers))
 
     def rewind(self, start: Start) -> None:
         """Restore the sequences of a start. Sessions continue with the values they have cached."""
         self._ask(Journal.rewind, start.state)
 
-    def moment(self, base: Snapshot, *, exact: bool) -> Start:
+    def moment(self, first: Start, *, exact: bool) -> Start:
         """Return the present time. Cost: one round trip."""
         del exact
-        return Start(base, self._ask(Journal.moment))
+        return Start(first.base, self._ask(Journal.moment))
 
     def rows_changed(
         self, first: Start, last: Start | None, limit: int | None
@@ -261,26 +230,19 @@ def _shown(marks: str) -> str:
 class ClonedDatabase(LiveDatabase):
     """A database without a journal: a copy replaces it after each level that has used it."""
 
-    def begin(self, base: Snapshot) -> Start | NeedsCopy:
-        """Return the start of a new copy. A database that was used has to be frozen."""
-        if base.state is None:
-            base.note_state("copied")
-            return Start(base, base.state)
+    def begin_copy(self, base: Snapshot) -> Start:
+        """Return the start of a new copy."""
+        return Start(base)
+
+    def begin(self, now: Start) -> NeedsCopy:
+        """Return that a database that was used has to be frozen."""
+        del now
         return NeedsCopy()
 
     def restore(self, start: Start, *, is_in_use: bool) -> NeedsCopy:
         """Return that only a copy restores the start."""
         del start, is_in_use
         return NeedsCopy()
-
-    def prepare_to_freeze(self) -> None:
-        """Do nothing: a copy has all content."""
-
-    def carried(self, start: Start) -> None:
-        """Return None: a start's base has all of its content."""
-
-    def carry(self, start: Start, carried: object) -> None:
-        """Do nothing."""
 
     def look(self, start: Start) -> Look:
         """Return the open transactions. The database may have changed, as it was used."""
@@ -290,14 +252,13 @@ class ClonedDatabase(LiveDatabase):
             writers = {pid for (pid,) in self.registry.control.rows(question)}
         if _PREPARED in writers:
             self.end_prepared()
-        return Look(has_rows=True, writers=frozenset(writers - {_PREPARED}))
+        return Look(
+            has_rows=True, is_exact=False, writers=frozenset(writers - {_PREPARED})
+        )
 
-    def rewind(self, start: Start) -> None:
-        """Do nothing: the values of sequences at the start are not known."""
-
-    def moment(self, base: Snapshot, *, exact: bool) -> ReadContent | None:
+    def moment(self, first: Start, *, exact: bool) -> ReadContent | None:
         """Return None, or all rows with ``exact``. A database without a journal has no history."""
-        del base
+        del first
         if not exact:
             return None
         with self.registry.reporting(_UNREADABLE):

@@ -15,7 +15,7 @@ from pytest_arena._postgresql.isolation._live_databases import (
 from pytest_arena._postgresql.journal._journal_templates import journaled
 from pytest_arena._process import until
 from pytest_arena._product._levels import LevelStack
-from pytest_arena._product._snapshots import Snapshot
+from pytest_arena._product._snapshots import CopiedSnapshot, Snapshot
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             name = self._with_rights(content)
             if self.has_journal:
                 name = journaled(self._registry, name)
-            self._templates[content] = Snapshot(self._registry, name)
+            self._templates[content] = CopiedSnapshot(self._registry, name)
         return self._templates[content]
 
     def _open(self, name: str) -> LiveDatabase:
@@ -82,6 +82,8 @@ class ServerIsolation(LevelStack[LiveDatabase]):
 
     def _freeze(self) -> Snapshot:
         frozen = self.live.name
+        self.generation += 1  # connections end, also if this fails
+        self.live.prepare_to_freeze()
         self.live.release()
         self._registry.freeze(frozen)
         try:
@@ -91,7 +93,8 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             raise
         self._kept = None  # the test continues in the copy
         self.live = live
-        return Snapshot(self._registry, frozen, is_ours=True)
+        self.generation += 1
+        return CopiedSnapshot(self._registry, frozen, is_ours=True)
 
     def _discard(self, live: LiveDatabase) -> None:
         live.release()
@@ -149,12 +152,6 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             snapshot.drop()
 
     # Questions
-
-    def is_untouched(self) -> bool:
-        """Whether nothing was committed in the top level. ``clone`` compares all rows."""
-        if self.has_journal or super().is_untouched():
-            return super().is_untouched()
-        return not self.rows_changed(limit=0)
 
     def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""

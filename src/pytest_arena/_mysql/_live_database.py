@@ -1,0 +1,340 @@
+"""The live database, which tests use. Its written tables are restored in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_arena._changes import limited
+from pytest_arena._mysql._content import has_same_schema, read_content
+from pytest_arena._mysql._control import MySQLControl, MySQLFailure
+from pytest_arena._mysql._refill import (
+    TableDifference,
+    read_difference,
+    restore_counters,
+    restore_rows,
+)
+from pytest_arena._mysql._sessions import sessions_inside, writers_in
+from pytest_arena._mysql._statements import may_write
+from pytest_arena._mysql._tables import (
+    read_cascades,
+    read_tables,
+    reason_against_undo,
+    with_cascades,
+)
+from pytest_arena._origin import user_line
+from pytest_arena._product import Held, held_by
+from pytest_arena._product._levels import Look, NeedsCopy, Start, Undo
+from pytest_arena._product._read_rows import ReadTable, changed_rows
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_arena._mysql._control import MySQLControlLine
+    from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._mysql._tables import Table
+    from pytest_arena._mysql._written import WriteLog
+    from pytest_arena._product import Usage
+    from pytest_arena._product._snapshots import Snapshot
+    from pytest_arena._values import Address, ServerLogin, TableRows
+
+_AnswerT = TypeVar("_AnswerT")
+# For larger tables, pytest-arena does not compare rows after each request.
+_ROWS_OF_A_MOMENT = 5000
+
+
+class FrozenContent:
+    """The content of a frozen database, None for an empty one."""
+
+    def __init__(self, registry: MySQLRegistry, name: str | None) -> None:
+        self._registry = registry
+        self.name = name or ""
+
+    def _read(
+        self, read: Callable[[MySQLControl, str], _AnswerT], empty: _AnswerT
+    ) -> _AnswerT:
+        if not self.name:
+            return empty
+        return self._registry.control.call(lambda control: read(control, self.name))
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The tables. Raises as ``MySQLControl.rows`` does."""
+        return self._read(read_tables, {})
+
+    @cached_property
+    def cascades(self) -> dict[str, frozenset[str]]:
+        """The tables that foreign keys change, by the changed table."""
+        return self._read(read_cascades, {})
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The digests of the content."""
+        return self._read(read_content, {})
+
+    @cached_property
+    def reason_against_undo(self) -> str:
+        """Why the rows of a copy cannot be restored in place, or ""."""
+        return self._read(reason_against_undo, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The content at one time: the differences from a start, by table."""
+
+    first: Start
+    tables: Mapping[str, TableDifference]
+
+
+class LiveDatabase(Undo):
+    """A database that tests use. The statements show which tables they may have written.
+
+    To restore a start, the server compares these tables with the frozen database of the start, and
+    restores the rows that differ. The state of a start is its position in the log.
+
+    If another process may use the database, pytest-arena compares all of its content.
+    """
+
+    def __init__(
+        self,
+        registry: MySQLRegistry,
+        name: str,
+        *,
+        line: MySQLControlLine,
+        writes: WriteLog,
+        login: ServerLogin,
+        uses: Usage,
+    ) -> None:
+        self.name = name
+        self._registry = registry
+        self._line = line  # restores and compares rows
+        self._writes = writes
+        self._login = login
+        self._uses = uses
+
+    @property
+    def address(self) -> Address:
+        """The address of the database, with the login of the app's connections."""
+        return self._registry.address_of(self.name).as_(self._login)
+
+    # Statements
+
+    def note_statement(self, statement: str) -> None:
+        """Note a statement that a connection of this process is about to send."""
+        if may_write(statement, self._plan.names_that_write):
+            self._writes.note(statement, self.name)
+
+    def may_change_session(self, statement: str) -> bool:
+        """Return whether a statement may run a routine or trigger that changes the session."""
+        plan = self._plan
+        return plan.changes_sessions and may_write(statement, plan.names_that_write)
+
+    def _note_others(self, start: Start) -> None:
+        """Note whether an event or another process may have written since a start.
+
+        Cost: nothing, or the server reads all rows and definitions.
+        """
+        if self._plan.has_events:
+            self._writes.note_all(is_schema=False)
+        if not self._uses.may_have_others():
+            return
+        with self._registry.reporting("the live database cannot be compared"):
+            before = start.base.state.digests
+            now = self.digests()
+        if now != before:
+            self._writes.note_all(is_schema=not has_same_schema(before, now))
+
+    def digests(self) -> dict[str, str]:
+        """Return the digests of the present content."""
+        return self._registry.control.call(
+            lambda control: read_content(control, self.name)
+        )
+
+    # Levels
+
+    def begin_copy(self, base: Snapshot) -> Start:
+        """Return the start of this new copy of a frozen database."""
+        if base.state is None:
+            base.note_state(FrozenContent(self._registry, base.name))
+        self._plan = self._registry.plan_of(base.name)
+        return Start(base, self._writes.position())
+
+    def begin(self, now: Start) -> Start | NeedsCopy:
+        """Return the last start, unless a statement may have written since then."""
+        self._note_others(now)
+        return NeedsCopy() if self._writes.since(now.state) else now
+
+    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
+        """Restore the rows and counters of written tables. Return whether there are any.
+
+        Raises:
+            Held: another session holds a lock.
+        """
+        del is_in_use
+        self._note_others(start)
+        position = self._writes.position()
+        written = self._writes.since(start.state)
+        if not written:
+            return False
+        writers = writers_in(self.name)
+        if writers:
+            raise held_by(writers, self.name)
+        if written.has_new_schema or not start.base.name:
+            return NeedsCopy("a statement may have changed the schema")
+        content: FrozenContent = start.base.state
+        with self._registry.reporting("the live database cannot be restored"):
+            reason = content.reason_against_undo
+            if reason:
+                return NeedsCopy(reason)
+            names = with_cascades(written.names_in({*content.tables}), content.cascades)
+        tables = {name: content.tables[name] for name in sorted(names)}
+
+        def refill(control: MySQLControl) -> None:
+            restore_rows(control, content.name, self.name, tables.values())
+            restore_counters(control, self.name, tables)
+
+        try:
+            self._line.call(refill)
+        except Held:
+            # A transaction that has only read prevents the ALTER TABLE that restores a counter.
+            if not self.clients_inside():
+                raise
+            return NeedsCopy(
+                "an open transaction has read a table whose AUTO_INCREMENT has moved"
+            )
+        except MySQLFailure as error:
+            return NeedsCopy(f"its rows cannot be restored: {error}")
+        self._writes.forget(start.state, position)
+        return True
+
+    def carry(self, start: Start, carried: object) -> None:
+        """Note that this new copy has the content of a start."""
+        del carried
+        self._writes.forget(start.state, self._writes.position())
+
+    def look(self, start: Start) -> Look:
+        """Return whether a statement may have written since a start, and the open writers."""
+        self._note_others(start)
+        written = self._writes.since(start.state)
+        writers = frozenset(writers_in(self.name))
+        return Look(bool(written), is_exact=False, writers=writers)
+
+    def clients_inside(self) -> set[int]:
+        """Return the sessions of this process that are inside a transaction."""
+        return sessions_inside(self.name)
+
+    def end_clients(self) -> None:
+        """End all sessions of the app in the database."""
+        self._registry.end_sessions(self.name)
+
+    # Rows
+
+    def moment(self, first: Start, *, exact: bool) -> Moment | None:
+        """Return the changes since a start.
+
+        Return None if that costs too much, unless ``exact``: after a change of the schema, with
+        large written tables. If another process may use the database, all tables count.
+        """
+        with self._registry.reporting("the live database cannot be read"):
+            if not exact and self._costs_too_much(first):
+                return None
+            return Moment(first, self._since(first, None))
+
+    def _costs_too_much(self, first: Start) -> bool:
+        written = self._writes.since(first.state)
+        if written.has_new_schema:
+            return True
+        content: FrozenContent = first.base.state
+        names = {*content.tables}
+        if not self._uses.may_have_others():
+            names = with_cascades(written.names_in(names), content.cascades)
+        return sum(content.tables[name].rows for name in names) > _ROWS_OF_A_MOMENT
+
+    def rows_changed(
+        self,
+        first: Start | Moment,
+        last: Start | Moment | None,
+        limit: int | None,
+    ) -> list[TableRows]:
+        """Return the changes of the written tables, by comparisons with a start.
+
+        Raises:
+            IsolationError: the schema has changed since a moment.
+        """
+        # All moments of a level have the same first start.
+        start = first.first if isinstance(first, Moment) else first
+        if isinstance(last, Moment):
+            start = last.first
+        with self._registry.reporting("the databases cannot be compared"):
+            before = self._since(start, first)
+            now = self._since(start, last)
+        changed = []
+        for name in sorted({*before, *now}):
+            rows = _between(name, before.get(name), now.get(name))
+            if rows.removed or rows.added:
+                changed.append(limited(rows, limit))
+        return changed
+
+    def _since(
+        self, start: Start, time: Start | Moment | None
+    ) -> Mapping[str, TableDifference]:
+        """Return the differences of a time, None for now, from a start."""
+        if time is start:
+            return {}
+        if isinstance(time, Moment):
+            return time.tables
+        first: FrozenContent = start.base.state
+        position = start.state
+        if time is None:
+            self._note_others(start)
+            last_name = self.name
+            last_tables = first.tables
+            if self._writes.since(position).has_new_schema:
+                last_tables = self._line.call(read_tables, self.name)
+        else:
+            last_name = time.base.state.name
+            last_tables = time.base.state.tables
+            position = min(position, time.state)
+        written = self._writes.since(position)
+        names = written.names_in({*first.tables, *last_tables})
+        return self._line.call(
+            read_difference,
+            (first.name, first.tables),
+            (last_name, last_tables),
+            with_cascades(names, first.cascades),
+        )
+
+
+_NO_ROWS = (ReadTable(), ReadTable())
+
+
+def _between(
+    name: str, since: TableDifference | None, until: TableDifference | None
+) -> TableRows:
+    """Return the changes of a table between two differences from the same earlier rows.
+
+    Raises:
+        IsolationError: the columns have changed since the first time.
+    """
+    removed, added = until or _NO_ROWS
+    if since is None:
+        return changed_rows(name, removed, added)
+    removed_before, added_before = since
+    tables = [table for table in (*since, removed, added) if table.columns]
+    first = tables[0]
+    if any(table.columns != first.columns for table in tables):
+        raise IsolationError(
+            "the changes since a moment of this test are not known",
+            why=f"the test has changed the columns of {name} since then",
+            cause=str(user_line() or "a statement such as ALTER TABLE"),
+            fix="compare with the start of the test: arena.changes()",
+        )
+    before = [*added_before.rows, *removed.rows]
+    after = [*added.rows, *removed_before.rows]
+    return changed_rows(
+        name,
+        ReadTable(first.columns, first.key, before),
+        ReadTable(first.columns, first.key, after),
+    )
