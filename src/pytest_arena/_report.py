@@ -17,7 +17,7 @@ from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena._changes import Changes
     from pytest_arena._ledger import Request, TestFacts
@@ -36,8 +36,6 @@ class Summary:
     spoiled: tuple[str, ...] = ()
     # Files of these databases that are older than the run.
     unchanged: tuple[str, ...] = ()
-    # Other programs, and the lines that started them.
-    started: tuple[str, ...] = ()
     # For building templates that later runs use, and templates that ended with the run.
     kept_seconds: float = 0.0
     run_seconds: float = 0.0
@@ -102,7 +100,7 @@ def _problem_lines(summary: Summary) -> Iterator[str]:
     yield from noted_lines(summary.noted)
     yield from summary.notes
     yield from summary.failures
-    yield from spoiled_lines(summary.spoiled, summary.started)
+    yield from spoiled_lines(summary.spoiled)
     for refusal in summary.refusals:
         yield f"outside of any test: {refusal}"
 
@@ -132,41 +130,16 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 
 
 CHANGED = " was changed during this run, "
-_MOST_STARTS = 3  # programs that are named
 
 
-def spoiled_lines(names: Iterable[str], started: Collection[str]) -> list[str]:
-    """Return a line for each changed file of the app.
-
-    ``started`` has the programs that this run started, with their lines.
-    """
-    by_program = _by_program(started)
-    reported = []
-    for name in names:
-        allow = f"If tests may change the file: arena_allow = {name}"
-        if by_program:
-            words = f"{by_program}. If it makes the tables: arena_schema = …. {allow}"
-        else:
-            words = (
-                "by a program that runs beside the tests, or by a test before the app had an "
-                "engine for the file. Next: stop that program, or let arena_schema make the "
-                f"tables. {allow}"
-            )
-        reported.append(f"{name}{CHANGED}{words}")
-    return reported
-
-
-def _by_program(started: Collection[str]) -> str:
-    """Return words for the programs that may have changed a database, "" for none."""
-    if not started:
-        return ""
-    programs = ", ".join([*started][:_MOST_STARTS])
-    if len(started) > _MOST_STARTS:
-        programs += f" and {len(started) - _MOST_STARTS} more"
-    return (
-        f"probably by a program that this run started: {programs}. Next: leave it out of the run, "
-        "or give it arena.url"
-    )
+def spoiled_lines(names: Iterable[str]) -> list[str]:
+    """Return a line for each changed file of the app."""
+    return [
+        f"{name}{CHANGED}by another program, which a test may have started, or before the app had "
+        "an engine for the file. Next: give that program arena.url, or let arena_schema make the "
+        f"tables. If tests may change the file: arena_allow = {name}"
+        for name in names
+    ]
 
 
 _MOST_NAMES = 8  # of databases

@@ -119,11 +119,6 @@ class ProductFacts:
     """Async drivers whose connections may be used in any event loop."""
     maintenance_database: str = ""
     """The database to which an engine connects that only creates another database."""
-    named_types: Mapping[str, str] = field(default_factory=dict)
-    """Types with a name in the database, each with the statement that creates it.
-
-    Both are classes of SQLAlchemy's dialect.
-    """
     sync_package: str = ""
     """The package of a driver for sync sessions, "" if Python has the driver."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
@@ -255,7 +253,6 @@ def test_built():
 """
 
 
-@pytest.mark.slow
 def test_builders_may_use_threads_and_only_their_own_database(tmp_path: Path) -> None:
     """A thread with its context works on the template; another database is refused."""
     lines = CONFIG.replace("shop = app:ShopBase", "shop = builders:make_shop")
@@ -308,60 +305,3 @@ def test_who_connects_while_a_template_is_built_waits_for_it(tmp_path: Path) -> 
     example = small_example(tmp_path, app=APP, test_meanwhile=MEANWHILE)
     ini = "[pytest]\narena_schema = test_meanwhile:make\npythonpath = .\n"
     example.with_paths({"pytest.ini": ini}).run("-p", "no:randomly").expect(passed=2)
-
-
-ALIKE = """
-import os
-import pytest
-from sqlalchemy import create_engine, func, select
-from sqlalchemy.orm import Session
-from app import Order, ShopBase, Visit
-from pytest_arena.errors import ConfigError
-
-NAMES = ["a b", "a_b", "\u65e5\u672c", "\u4e2d\u56fd", "A_B"]
-engines = [create_engine(f"sqlite:///{name}.db") for name in NAMES]
-ORDER = sorted(["data", "deep/other"], reverse=bool(os.environ.get("REVERSE")))
-folders = {name: create_engine(f"sqlite:///{name}/app.db") for name in ORDER}
-
-@pytest.mark.parametrize("turn", [1, 2])
-def test_names_that_differ_in_letters_are_files_of_their_own(turn):
-    for number, engine in enumerate(engines):
-        ShopBase.metadata.create_all(engine)
-        with Session(engine) as session:
-            session.add(Order(id=number))
-            session.commit()
-    for number, engine in enumerate(engines):
-        with Session(engine) as session:
-            assert session.scalars(select(Order.id)).all() == [number]
-
-@pytest.mark.parametrize("turn", [1, 2])
-def test_two_folders_have_a_file_of_one_name(turn, arena):
-    for name in folders:
-        with folders[name].connect() as connection:
-            model, seeded = (Order, 2) if name == "data" else (Visit, 1)
-            assert connection.scalar(select(func.count(model.id))) == seeded
-    with arena.session(database="data/app") as session:
-        assert session.scalar(select(func.count(Order.id))) == 2
-    for name in ("other/app", "deep/other/app"):
-        with arena.session(database=name) as session:
-            assert session.scalar(select(func.count(Visit.id))) == 1
-    with pytest.raises(ConfigError, match="there are 2 databases 'app'") as caught:
-        arena.session(database="app")
-    assert "/app')" in caught.value.fix
-"""
-
-
-@pytest.mark.slow
-def test_names_and_files_that_are_alike_are_told_apart(tmp_path: Path) -> None:
-    """Whatever the order in which they are connected to."""
-    example = small_example(tmp_path, app=APP, test_alike=ALIKE)
-    lines = CONFIG.replace("shop =", "data/app =").replace("analytics =", "app =")
-    example = example.with_paths(
-        {"pytest.ini": lines.replace("    archive = app:AnalyticsBase\n", "")}
-    )
-    with untouched(example, "a b.db", "data/app.db", "deep/other/app.db"):
-        for env in ({}, {"REVERSE": "1"}):
-            run = example.run("-p", "no:randomly", env=env).expect(passed=4)
-            run.says("app, data/app on" if env else "app, other/app on").never_says(
-                "but no engine used it"
-            )

@@ -91,7 +91,7 @@ def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Examp
     tests.python("make_dev.py")
     os.utime(tests.folder / "dev.db", (1, 1))
     run = tests.run("-q").expect(1, passed=1)
-    run.says(f"arena: {tests.folder / 'dev.db'} was changed during this run, probably by a program")
+    run.says(f"arena: {tests.folder / 'dev.db'} was changed during this run, by another program")
 
 
 @pytest.mark.slow

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -82,55 +80,3 @@ def test_a_fixture_that_makes_the_test_database_is_told_what_to_write(example: E
     followed = made.change("pytest.ini", schema, NAMED)
     followed = followed.change("conftest.py", "autouse=True", "")
     followed.change("conftest.py", "session(database)", "session()").run().expect(passed=2)
-
-
-REFUSED = """
-import pytest
-from conftest import create, drop, sent
-
-def test_in_a_test(arena):
-    with arena.expect_refusal() as refused:
-        drop()
-    assert "WHERE datname = current_database()" in refused.error.fix
-
-@pytest.mark.parametrize("statement, instead", {
-    "CREATE DATABASE more": "delete the fixture that creates a test database",
-    "ALTER DATABASE shop_real SET x.y = '1'": "in a migration or in arena_schema",
-    "ALTER ROLE me SET work_mem = '1MB'": "set the role's default in this database alone",
-    "ALTER SYSTEM SET work_mem = '1MB'": "by hand before the tests",
-}.items())
-def test_what_to_do(arena, statement, instead):
-    with arena.expect_refusal() as refused:
-        sent(statement)
-    assert instead in refused.error.fix
-    assert "(," not in str(refused.error)
-"""
-
-
-@pytest.mark.slow
-def test_each_refusal_says_what_to_do_instead(example: Example) -> None:
-    """By the statement."""
-    conftest = MAKES_ITS_OWN.replace("SCOPE", "session").replace(", autouse=True", "")
-    on_postgresql(example, conftest=conftest, test_it=REFUSED).run().expect(passed=5)
-
-
-MAKES_BY_A_DRIVER = """
-import psycopg2, pytest
-
-@pytest.fixture(scope="session", autouse=True)
-def database():
-    connection = psycopg2.connect("postgresql://me@db.example.org/postgres")
-    connection.autocommit = True
-    connection.cursor().execute("CREATE DATABASE shop_test")
-"""
-
-
-@pytest.mark.slow
-def test_a_refused_fixture_that_makes_a_test_database_is_to_be_deleted(example: Example) -> None:
-    """To allow the server's own database would let it create and drop real ones."""
-    project = on_postgresql(example).with_files(
-        conftest=MAKES_BY_A_DRIVER, test_it="def test_it(): pass"
-    )
-    run = project.run("-q").expect(1, errors=1)
-    run.says("refused: a connection to", "creates a test database here is not needed: delete it")
-    run.never_says("arena_allow")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -149,74 +147,6 @@ def test_a_commit_that_the_test_session_makes_for_the_app_is_named_once(example:
     assert result.output.count(NOTE) == 1
 
 
-@pytest.mark.slow
 def test_an_app_that_commits_in_the_test_session_is_not_named(example: Example) -> None:
     """Nor what the test itself has written, a read, or a request that was refused."""
     _in_project(example, COMMITS).run("-q").expect(passed=2).never_says(NOTE)
-
-
-LOGS = """
-from app import app
-from fastapi.testclient import TestClient
-
-
-def test_it():
-    client = TestClient(app)
-    assert client.post("/logged").status_code == 200
-    assert client.get("/items").json() == 1
-"""
-
-
-def test_a_session_that_the_app_leaves_on_a_closed_connection_is_not_named(
-    example: Example,
-) -> None:
-    """SQLAlchemy-Continuum makes such a session for each transaction of the app."""
-    _in_project(example, LOGS).run("-q").expect(passed=1).never_says(NOTE)
-
-
-FLUSHES = """
-import pytest
-from fastapi.testclient import TestClient
-from sqlalchemy import StaticPool, create_engine
-from sqlalchemy.orm import Session
-from app import Base, Item, app, engine, get_db
-
-STATIC = create_engine(
-    "sqlite://", connect_args={"check_same_thread": False}, poolclass=StaticPool
-)
-
-
-@pytest.fixture(scope="module", params=[engine, STATIC], ids=["file", "memory"])
-def session(request):
-    Base.metadata.create_all(request.param)
-    with Session(request.param) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def client(session):
-    app.dependency_overrides[get_db] = lambda: session
-    yield TestClient(app)
-    app.dependency_overrides.clear()
-
-
-def test_a(client):
-    client.post("/committed")
-    assert client.get("/items").json() == 1
-
-
-def test_b(session):
-    session.add(Item(name="mine"))
-    session.flush()
-
-
-def test_c(client):
-    assert client.get("/items").json() == 0
-"""
-
-
-@pytest.mark.slow
-def test_uncommitted_rows_in_a_session_of_a_module_end_with_their_test(example: Example) -> None:
-    """pytest-arena rolls them back. An earlier test may have checked the connection out."""
-    project = _in_project(example, FLUSHES).with_files(conftest="")
-    project.run("-p", "no:randomly").expect(passed=6)

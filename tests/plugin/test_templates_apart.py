@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.parameters import slow_except
-from tests.plugin.private_server import on_postgresql, private_server
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -129,26 +127,6 @@ def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example, fi
     _check(_seeded(example, first))
 
 
-ALL_AT_ONCE = """
-@pytest.fixture(autouse=True)
-def tenant(monkeypatch):
-    monkeypatch.setenv("TENANT", "of a test")
-
-@mock.patch("passwords.hashed", return_value="mocked")
-@freezegun.freeze_time("2001-01-14")
-async def test_first(hashed, client):
-    assert (await client.get("/dancers")).json() == SEEDED
-"""
-
-
-@pytest.mark.slow
-def test_no_test_acts_on_the_seed_on_postgresql(example: Example) -> None:
-    """The template is a database of the server."""
-    with private_server() as server:
-        project = on_postgresql(_seeded(replace(example, env=server.env), ALL_AT_ONCE))
-        _check(project)
-
-
 LOUD_SEED = """
 import logging
 import warnings
@@ -168,92 +146,8 @@ def test_quiet(recwarn, caplog, test_client):
 """
 
 
-@pytest.mark.slow
 def test_warnings_and_logs_of_a_build_are_no_tests(example: Example) -> None:
     """`filterwarnings = error` fails no build. pytest's summary shows the warning."""
     project = example.with_files(seed=LOUD_SEED, test_quiet=QUIET_TESTS)
     run = project.run().expect(passed=1).says("template built in", "UserWarning: the seed warns")
     run.never_says("test_quiet.py::test_quiet\n")
-
-
-BROKEN = """
-import pytest
-
-@pytest.fixture
-def plain():
-    print("the fixture ran")
-
-def test_uses_no_database(arena, plain):
-    pass
-
-def test_fails(plain, test_client):
-    test_client.get("/dancers")
-
-def test_fails_again(test_client):
-    test_client.get("/dancers")
-"""
-
-
-@pytest.mark.slow
-def test_a_failed_build_fails_the_first_test_that_connects(example: Example) -> None:
-    """A test that does not connect passes, and only the first failure has the build's traceback."""
-    seed = "import os\n\nasync def seed(session):\n    os.environ['TENANT']\n"
-    run = example.with_files(seed=seed, test_it=BROKEN).run()
-    run.expect(1, passed=1, failed=2).says("the fixture ran", "KeyError: 'TENANT'")
-    run.says('scope="session"')
-    assert run.output.count("arena: where the build failed") == 1, run.output
-
-
-FACTORY = """
-from fastapi import FastAPI
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-class Base(DeclarativeBase):
-    pass
-
-class Dancer(Base):
-    __tablename__ = "dancers"
-    name: Mapped[str] = mapped_column(primary_key=True)
-
-def create_app():
-    engine = create_async_engine("sqlite+aiosqlite:///dev.db")
-    app = FastAPI()
-
-    @app.get("/dancers")
-    async def dancers():
-        async with AsyncSession(engine) as session:
-            return [dancer.name for dancer in await session.scalars(select(Dancer))]
-
-    return app
-"""
-OF_THE_SESSION = """
-from fastapi.testclient import TestClient
-from app import create_app
-
-@pytest.fixture(scope="session")
-def app():
-    return create_app()
-
-@mock.patch("passwords.hashed", return_value="mocked")
-def test_first(hashed, app):
-    assert TestClient(app).get("/dancers").json() == SEEDED
-    hashed.assert_not_called()
-    app.state.seen = True
-    app.dependency_overrides[create_app] = create_app
-
-def test_later(app):
-    assert TestClient(app).get("/dancers").json() == SEEDED
-    assert not hasattr(app.state, "seen")
-    assert not app.dependency_overrides
-"""
-
-
-@pytest.mark.slow
-def test_an_app_that_a_session_fixture_returns(example: Example) -> None:
-    """No mock acts on the seed, and the app has its state again after each test."""
-    files = {"app": FACTORY, "seed": SEED, "passwords": PASSWORDS}
-    project = example.with_files(**files, test_it=TESTS + OF_THE_SESSION)
-    project = project.change("pytest.ini", "arena_app = app:app\n", "")
-    project.run().expect(passed=2)

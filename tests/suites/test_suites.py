@@ -23,6 +23,7 @@ SETTINGS = {
     "late": ("sqlite", "postgresql", "clone", "mysql"),
     "lifespan": ("sqlite", "postgresql", "sqlite -oarena_lifespan=session"),
     "lost": ("sqlite", "postgresql", "mysql"),
+    "migrated": ("sqlite", "postgresql"),
     "report": ("sqlite", "postgresql"),
     "drivers": (
         "sqlite",

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._databases._template import Recipe, StageBuild, Store
+from pytest_arena._databases._template import Recipe, Store
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._templates import DatabaseTemplates
 from pytest_arena._values import Stage
@@ -90,11 +90,6 @@ class ServerProject(Project):
         named = {"SHOP_URL": as_text.render_as_string(hide_password=False)}
         with patch.dict(os.environ, named):
             yield
-
-    def shelf(self) -> str:
-        """Where the template of the schema stands."""
-        recipe = Recipe(self.schema, self.seed)
-        return StageBuild(recipe, Stage.SCHEMA, None, self.root, self.template_store).fingerprint()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a copy of the template answers: nobody connects to a template itself."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.plugin.private_server import on_postgresql, private_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,24 +209,3 @@ def test_nothing_of_a_runs_template_is_left(example: Example) -> None:
     assert folder.exists()
     project.run(*workers).expect(passed=1)
     assert not folder.exists()
-
-
-@pytest.mark.slow
-def test_nothing_of_a_runs_template_is_left_on_a_server(example: Example) -> None:
-    """The seeded database, and its copies with rights and with a journal."""
-    test = "import os\ndef test_names(test_client):\n"
-    test += "    assert test_client.get('/dancers').json() == ['Sand']\n"
-    with private_server() as server:
-        own = replace(example, env=server.env)
-        project = on_postgresql(own, seed=SEED, test_names=test, test_more=test)
-        for arguments in ((), ("-p", "xdist.plugin", "-n", "2")):
-            project.run(*arguments).expect(passed=2)
-            server.check_clean()
-        assert _builds(project) == "ss"
-        assert server.names(but=("registry", "template_")) == []
-        project.with_files(test_names=test + KILL).run()
-        server.wait_until_forgotten()
-        assert [name for name in server.names() if name.startswith("arena_run_")]
-        project.run().expect(passed=2)
-        server.check_clean()
-        assert server.names(but=("registry", "template_")) == []

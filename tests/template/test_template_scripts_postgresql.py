@@ -169,12 +169,10 @@ CREATE TRIGGER shout BEFORE INSERT ON public.dancers FOR EACH ROW EXECUTE FUNCTI
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("driver", ["psycopg2", "asyncpg"])
-def test_a_dump_is_a_schema(on_server: ServerProject, driver: str) -> None:
+def test_a_dump_is_a_schema(on_server: ServerProject) -> None:
     """With its rows; the search path that it sets ends with its connection."""
     (on_server.root / "dump.sql").write_text(DUMP)
-    on_server.schema, on_server.driver = "dump.sql", driver
+    on_server.schema, on_server.driver = "dump.sql", "asyncpg"
     assert on_server.rows("select id, name, mood::text, tags from dancers order by id") == [
         (1, "Ana\nB 100%", "calm", ["a", "b c"]),
         (2, None, "wild", None),

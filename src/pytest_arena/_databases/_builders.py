@@ -4,106 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import inspect
-import re
-import sys
 from asyncio import run as run_coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData, Table, create_engine, schema
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateSchema
 from sqlalchemy.types import SchemaType
 
 from pytest_arena._config import _load
-from pytest_arena._config._supported import SUPPORTED, product_of
-from pytest_arena._databases._migrations import Comparison, compare
+from pytest_arena._databases._migrations import compare
 from pytest_arena._origin import is_of_tests
 from pytest_arena._product import BuildTarget, ScriptError
 from pytest_arena._values import CodeLine, digest
 from pytest_arena.errors import ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.ddl import ExecutableDDLElement
-    from sqlalchemy.types import TypeEngine
 
 
-def _listeners(target: schema.SchemaItem, *events: str) -> Iterator[object]:
-    """Yield the user's listeners of these events of a metadata or table.
+def _ddl(metadata: MetaData, dialect: Dialect) -> str:
+    """Return the statements that ``create_all`` executes, also those of DDL listeners."""
+    statements: list[str] = []
 
-    Types of SQLAlchemy listen too. They are skipped, because the DDL contains them.
-    """
-    for event in events:
-        for listener in getattr(target.dispatch, event):
-            # SQLAlchemy wraps a method in one of two ways.
-            method = getattr(listener, "func", listener)
-            owner = getattr(method, "__self__", None)
-            if owner is None:
-                owner = getattr(listener, "target", None)
-            if not isinstance(owner, SchemaType):
-                yield method
+    def note(statement: ExecutableDDLElement, *_: object, **__: object) -> None:
+        statements.append(str(statement.compile(dialect=dialect)))
 
-
-def _schemas_of(metadata: MetaData) -> list[schema.CreateSchema]:
-    items: list[object] = [*metadata.tables.values(), *metadata._sequences.values()]  # noqa: SLF001 - there is no public way
-    for table in metadata.tables.values():
-        items += [column.type for column in table.columns]
-    names = {getattr(item, "schema", None) for item in items}
-    return [
-        schema.CreateSchema(name, if_not_exists=True)
-        for name in sorted(filter(None, names))
-    ]
-
-
-def _all_ddl(metadata: MetaData, dialect: Dialect) -> Iterator[ExecutableDDLElement]:
-    """Yield the statements that ``create_all`` executes, without those of the user's listeners."""
-    if dialect.supports_sequences:
-        for _, sequence in sorted(metadata._sequences.items()):  # noqa: SLF001 - there is no public way
-            yield schema.CreateSequence(sequence)
-    # Not `sorted_tables`, which warns of cycles of foreign keys.
-    for _, table in sorted(metadata.tables.items()):
-        for column in table.columns:
-            yield from _types(column.type, dialect)
-        yield schema.CreateTable(table)
-        for index in sorted(table.indexes, key=str):
-            yield schema.CreateIndex(index)
-        if dialect.supports_comments and not dialect.inline_comments:
-            yield from _comments(table)
-
-
-def _comments(table: Table) -> Iterator[ExecutableDDLElement]:
-    if table.comment is not None:
-        yield schema.SetTableComment(table)
-    for column in table.columns:
-        if column.comment is not None:
-            yield schema.SetColumnComment(column)
-
-
-def _types(
-    column_type: TypeEngine[object], dialect: Dialect
-) -> Iterator[ExecutableDDLElement]:
-    """Yield the statements for a type that has a name in the database: an enum or a domain."""
-    implementation = column_type.dialect_impl(dialect)
-    # A TypeDecorator has its type there.
-    implementation = getattr(implementation, "impl_instance", implementation)
-    for facts in SUPPORTED.values():
-        # Do not import the slow module. If a type of the dialect is used, it is loaded.
-        types: Any = sys.modules.get(f"sqlalchemy.dialects.{facts.name}")
-        for name, statement in facts.named_types.items():
-            if types and isinstance(implementation, getattr(types, name)):
-                yield getattr(types, statement)(implementation)
-                return
-    item_type = getattr(implementation, "item_type", None)
-    if item_type is not None:
-        yield from _types(item_type, dialect)
+    metadata.create_all(MockConnection(dialect, note), checkfirst=False)
+    return "\n".join(sorted(statements))
 
 
 def _fill(
@@ -201,17 +140,11 @@ def _existing(value: str, root: Path, source: str) -> Path:
     file = root / value
     if file.is_file():
         return file
-    similar = [
-        other.name
-        for other in sorted(root.glob(f"*{file.suffix}"))
-        if other.suffix != ".ini" or is_alembic(other)
-    ]
-    suggestion = _load.nearest(file.name, similar) if similar else "<module>:<Base>"
     raise ConfigError(
         f"arena_schema = {value}: there is no file {file}",
         why="pytest-arena creates the tables of each test database by this file",
         cause=f"{source}\nthe path starts at pytest's rootdir",
-        fix=f"arena_schema = {suggestion}",
+        fix="arena_schema = <the path from rootdir>   (or <module>:<Base>)",
     )
 
 
@@ -254,34 +187,23 @@ def digest_of_files(paths: Iterable[Path]) -> str:
 def _takes_nothing(function: Callable[..., object], option: str, argument: str) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
-    A function without required parameters gets no argument. It works on the app's engine, which
-    the gate redirects to the template. Its optional parameters have another meaning.
+    It then works on the app's engine, which the gate redirects to the template. Its optional
+    parameters have another meaning.
 
     Raises:
         ConfigError: the function can be called neither without nor with one argument.
     """
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise _unfit(
-            function, option, argument, "is a generator, whose code would never run"
-        )
-    signature = inspect.signature(function)
-    takes_any = any(
-        parameter.kind is parameter.VAR_POSITIONAL
-        for parameter in signature.parameters.values()
-    )
-    if _load.accepts(function) and not takes_any:
-        return True
-    if not _load.accepts(function, argument):
-        raise _unfit(function, option, argument, f"takes {signature}")
-    return False
-
-
-def _unfit(
-    function: Callable[..., object], option: str, argument: str, problem: str
-) -> ConfigError:
+    is_generator = inspect.isgeneratorfunction(function)
+    if not (is_generator or inspect.isasyncgenfunction(function)):
+        parameters = inspect.signature(function).parameters.values()
+        takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+        if _load.accepts(function) and not takes_any:
+            return True
+        if _load.accepts(function, argument):
+            return False
     name = getattr(function, "__name__", "build")
-    return ConfigError(
-        f"{option} {problem}, and is called with one {argument}",
+    raise ConfigError(
+        f"{option} is called with one {argument}, and {name} is no function of one argument",
         why="the function fills an empty database",
         cause=str(_load.home_of(function) or option),
         fix=f"def {name}({argument}): …   or: async def {name}({argument}): …",
@@ -295,36 +217,34 @@ class MetadataBuilder:
     metadata: MetaData
 
     def identity(self, ddl: Dialect) -> str:
-        """Return the compiled DDL of the models, and the DDL of listeners."""
-        statements = [
-            str(element.compile(dialect=ddl))
-            for element in _all_ddl(self.metadata, ddl)
-        ]
-        statements += [
-            str(getattr(listener, "statement", "")) for listener in self._listeners()
-        ]
-        return "\n".join(statements)
+        """Return the compiled DDL, "" if a function of the user adds more."""
+        return "" if self.is_of_run else _ddl(self.metadata, ddl)
 
     @property
     def is_of_run(self) -> bool:
-        """Whether a listener is a function. The DDL does not contain its statements."""
-        return any(inspect.isroutine(each) for each in self._listeners())
+        """Whether a listener is a function, which may do anything."""
+        return any(map(inspect.isroutine, self._listeners()))
 
-    def _listeners(self) -> Iterator[Any]:
+    def _listeners(self) -> Iterator[object]:
+        """Yield the user's listeners. Types of SQLAlchemy listen too."""
         for target in (self.metadata, *self.metadata.tables.values()):
-            yield from _listeners(target, "before_create", "after_create")
+            for event in (target.dispatch.before_create, target.dispatch.after_create):
+                for listener in event:
+                    method = getattr(listener, "func", listener)
+                    owner = getattr(method, "__self__", getattr(listener, "target", 0))
+                    if not isinstance(owner, SchemaType):
+                        yield method
 
     def build(self, target: BuildTarget) -> None:
-        """Create the schemas and all tables."""
-        # A listener may create the schemas itself.
-        creates_schemas = target.has_schemas and not any(
-            True for _ in _listeners(self.metadata, "before_create")
-        )
+        """Create the schemas, unless a listener may do it, and all tables."""
+        schemas: set[str] = set()
+        if target.has_schemas and not any(True for _ in self._listeners()):
+            tables = self.metadata.tables.values()
+            schemas = {table.schema for table in tables if table.schema}
 
         def create(connection: Connection) -> None:
-            if creates_schemas:
-                for statement in _schemas_of(self.metadata):
-                    connection.execute(statement)
+            for name in sorted(schemas):
+                connection.execute(CreateSchema(name, if_not_exists=True))
             self.metadata.create_all(connection)
 
         _fill(target, create)
@@ -339,55 +259,30 @@ class AlembicBuilder:
 
     def identity(self, _ddl: Dialect) -> str:
         """Return a digest of the configuration, of ``env.py`` and of all migrations."""
+        with contextlib.chdir(self.ini.parent):
+            scripts = self.scripts()
+            folders = [scripts.dir, *(scripts.version_locations or ())]
+            return digest_of_files([self.ini, *map(Path, folders)])
+
+    def scripts(self) -> ScriptDirectory:
+        """Return Alembic's record of the migrations."""
         from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
+        from alembic.script import ScriptDirectory  # noqa: PLC0415 - the same
 
-        text = Config(str(self.ini)).get_main_option("version_locations", "")
-        more = [self.ini.parent / name for name in re.split(r"[\s,:;]+", text) if name]
-        return digest_of_files([self.ini, self.folder(), *more])
-
-    def folder(self) -> Path:
-        """Return the folder of ``env.py`` and the migrations."""
-        from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
-
-        config = Config(str(self.ini))
-        # The error for a folder that does not exist shows the default.
-        location = config.get_main_option("script_location", "<script_location>")
-        # Alembic's form is package:folder:folder.
-        if ":" in location and not Path(location).is_absolute():
-            package, *folders = location.split(":")
-            module = importlib.import_module(package)
-            return Path(module.__file__ or ".").parent.joinpath(*folders)
-        return self.ini.parent.absolute() / location
+        return ScriptDirectory.from_config(Config(str(self.ini)))
 
     def build(self, target: BuildTarget) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
-        """Run all migrations."""
+        """Run all migrations. Paths in the file are relative to its folder."""
         from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
         from alembic.config import Config  # noqa: PLC0415 - the same
 
-        with self._running():
+        with contextlib.chdir(self.ini.parent):
             command.upgrade(Config(str(self.ini)), "heads")
 
-    def compare(self) -> Comparison:
-        """Compare the migrated database with the models."""
-        with self._running():
+    def compare(self) -> tuple[tuple[str, ...], str]:
+        """Return the differences from the models, and why nothing was compared."""
+        with contextlib.chdir(self.ini.parent):
             return compare(self.ini)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """Let the block run Alembic, also inside an ``alembic upgrade`` of a fixture.
-
-        ``alembic.context`` belongs to the latest run. The end restores it for the outer run.
-        """
-        from alembic import context  # noqa: PLC0415 - an extra, needed by this form alone
-
-        outer: Any = vars(context).get("_proxy")
-        try:
-            # Paths in alembic.ini without %(here)s are relative to the working folder.
-            with contextlib.chdir(self.ini.parent):
-                yield
-        finally:
-            if outer is not None:
-                outer._install_proxy()  # noqa: SLF001 - Alembic has no public name for it
 
 
 def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
@@ -397,42 +292,30 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
         ConfigError: the file does not configure Alembic, or Alembic is not installed.
     """
     builder = AlembicBuilder(ini)
-    if not is_alembic(ini):
-        raise ConfigError(
-            f"arena_schema = {ini.name}: it has no section [alembic]",
-            why="Alembic's migrations create the tables, and that section configures them",
-            cause=f"{ini}, named in {source}",
-            fix="alembic init migrations   makes an alembic.ini. Or name a Base, a function "
-            "or a script",
-        )
+    problem = ""
+    fix = (
+        "script_location = %(here)s/<the folder of env.py>   in its section [alembic]\n"
+        "or arena_schema = <module>:<function>   which migrates as your app does"
+    )
     try:
-        importlib.import_module("alembic.config")
-    except ImportError:
-        raise ConfigError(
-            f"arena_schema = {ini.name} needs Alembic, which is not installed",
-            why="its migrations create the tables",
-            cause=source,
-            fix="pip install 'pytest-arena[alembic]'",
-        ) from None
-    try:
-        folder = builder.folder()
+        with contextlib.chdir(ini.parent):
+            env = Path(builder.scripts().dir, "env.py")
+            if not env.is_file():
+                problem = f"there is no {env}"
     except ImportError as error:
-        raise ConfigError(
-            f"arena_schema = {ini.name}: the package of its migrations cannot be imported: {error}",
-            why="that package has the migrations, which create the tables",
-            cause=f"script_location in {ini}",
-            fix="name an importable package there, or script_location = %(here)s/<the folder>",
-        ) from None
-    if not (folder / "env.py").is_file():
-        raise ConfigError(
-            f"arena_schema = {ini.name}: there is no {folder / 'env.py'}",
-            why="env.py runs the migrations, which create the tables",
-            cause=f"script_location in {ini}",
-            fix="script_location = %(here)s/<the folder of env.py>   in its [alembic] section\n"
-            "or, with Flask-Migrate, arena_schema = <module>:<function>   which calls "
-            "flask_migrate.upgrade() in the context of the app",
-        )
-    return builder
+        problem = str(error)
+        if error.name == "alembic":
+            fix = "pip install 'pytest-arena[alembic]'"
+    except Exception as error:  # noqa: BLE001 - Alembic's, or configparser's
+        problem = str(error)
+    if not problem:
+        return builder
+    raise ConfigError(
+        f"arena_schema = {ini.name}: {problem}",
+        why="Alembic's migrations create the tables, and this file names their folder",
+        cause=f"{ini}, named in {source}",
+        fix=fix,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -521,39 +404,17 @@ Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 # Values for `arena_schema`, from the loaded modules.
 
 
-def suggested_schema(root: Path, products: Collection[str]) -> str:
+def suggested_schema(root: Path) -> str:
     """Return the project's migrations, or the base of its models, or "".
 
     Return "" if tables belong to several bases: only the user knows which database has which.
-    ``products`` are the products of the databases that need tables.
     """
-    if _migrates(root / "alembic.ini", products):
+    if is_alembic(root / "alembic.ini"):
         return "alembic.ini"
-    all_candidates = list(candidates())
-    near = [each for each in all_candidates if root in each.file.parents]
-    near = near or all_candidates
-    bases = {id(candidate.metadata) for candidate in near}
-    if len(bases) != 1:
+    found = [each for each in candidates() if root in each.file.parents]
+    if len({id(each.metadata) for each in found}) != 1:
         return ""
-    best = min(near, key=Candidate.rank)
-    # A package may contain its migrations. They may create other tables than the base does.
-    for folder in best.file.parents:
-        ini = folder / "alembic.ini"
-        if root in folder.parents and _migrates(ini, products):
-            return ini.relative_to(root).as_posix()
-    return best.name
-
-
-_URL_IN_INI = re.compile(r"(?m)^sqlalchemy\.url\s*=\s*(\w+)")
-
-
-def _migrates(ini: Path, products: Collection[str]) -> bool:
-    """Return whether a file configures Alembic, and its URL names no other supported product."""
-    if not is_alembic(ini):
-        return False
-    url = _URL_IN_INI.search(ini.read_text(encoding="utf-8", errors="replace"))
-    product = product_of(url[1]) if url else ""
-    return not product or not products or product in products
+    return min(found, key=Candidate.rank).name
 
 
 def is_alembic(ini: Path) -> bool:
@@ -566,41 +427,29 @@ def is_alembic(ini: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A possible value of ``arena_schema``, and its metadata."""
+    """A possible value of ``arena_schema``."""
 
     name: str
     metadata: MetaData
     file: Path
-    # Not inherited, unlike that of a subclass of SQLModel without a table.
-    has_own_metadata: bool
-    is_at_home: bool  # whether the module defines it, and does not import it
+    is_defined_here: bool  # in this module, with this metadata
 
-    def rank(self) -> tuple[bool, bool, bool, int, str]:
-        """Return a key that is the lowest for the most likely value.
-
-        A name in a conftest comes last, because users delete its import together with the fixtures
-        that pytest-arena replaces.
-        """
-        is_conftest = self.file.name == "conftest.py"
-        return (
-            is_conftest,
-            not self.has_own_metadata,
-            not self.is_at_home,
-            self.name.count("."),
-            self.name,
-        )
+    def rank(self) -> tuple[bool, bool, str]:
+        """Return a key that is the lowest for the most likely value."""
+        return self.file.name == "conftest.py", not self.is_defined_here, self.name
 
 
 def candidates() -> Iterator[Candidate]:
-    """Yield the bases and metadata with tables in the loaded modules."""
+    """Yield the bases and metadata with tables in the project's loaded modules."""
     for module, file in _load.project_modules():
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
-                is_own = value is metadata or "metadata" in vars(value)
-                at_home = getattr(value, "__module__", "") == module.__name__
-                full_name = f"{module.__name__}:{name}"
-                yield Candidate(full_name, metadata, file, is_own, at_home)
+                # A subclass of SQLModel without a table inherits its metadata.
+                has_metadata_itself = value is metadata or "metadata" in vars(value)
+                is_here = getattr(value, "__module__", "") == module.__name__
+                is_likely = has_metadata_itself and is_here
+                yield Candidate(f"{module.__name__}:{name}", metadata, file, is_likely)
 
 
 def has_metadata(value: object) -> bool:

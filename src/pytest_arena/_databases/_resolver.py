@@ -17,7 +17,7 @@ from pytest_arena._databases._app_databases import (
     KnownDatabases,
     Products,
 )
-from pytest_arena._databases._children import Children
+from pytest_arena._databases._children import refusal_of
 from pytest_arena._databases._template import (
     Recipe,
     RunningBuild,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config._read import Config
-    from pytest_arena._databases._migrations import Comparison
     from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import (
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
         Database,
         Isolation,
         Key,
+        Manifest,
         RequestedDatabase,
     )
     from pytest_arena._values import ServerLogin
@@ -115,7 +115,6 @@ class Databases:
         self.files = AllowedFiles(config, temporary)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
-        self.children = Children(ledger, self.known)
         self.levels: list[Level] = []
         self.provision = Provision(
             config, ledger, self.known, connections, levels=self.levels
@@ -255,7 +254,9 @@ class Databases:
         self.environment.complete()
         self.files.register_present()
         if not child.is_fork and not self.is_guest:
-            self.children.check(child)
+            refusal = refusal_of(child, self.known)
+            if refusal is not None:
+                raise self.ledger.refused(refusal)
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
             databases = list(filter(self._is_exported, databases))
@@ -637,10 +638,10 @@ class Provision:
         words = [store.template_store.words for store in self.stores.values()]
         return "; ".join(filter(None, words))
 
-    def comparisons(self) -> Iterator[tuple[str, Comparison]]:
-        """Yield comparisons with differences or failures, each with its ``arena_schema``."""
+    def manifests(self) -> Iterator[tuple[str, Manifest]]:
+        """Yield the manifests of the used schemas, each with its ``arena_schema``."""
         for store in self.stores.values():
-            yield from store.comparisons.items()
+            yield from store.manifests.items()
 
     def recipe(self, database: Database) -> Recipe:
         """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""

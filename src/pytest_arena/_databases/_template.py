@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, home_of
-from pytest_arena._config._supported import kind_of_error, product_of_dialect
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._builders import (
     AlembicBuilder,
     digest_of_files,
@@ -25,7 +25,6 @@ from pytest_arena._databases._builders import (
     seed_builder,
     suggested_schema,
 )
-from pytest_arena._databases._migrations import Comparison
 from pytest_arena._product import (
     OF_RUN,
     BuildTarget,
@@ -54,25 +53,19 @@ class Recipe:
     schema: str
     seed: str
 
-    def value(self, stage: Stage) -> str:
-        """Return the option's value that builds this stage."""
-        return self.schema if stage is Stage.SCHEMA else self.seed
-
     def __str__(self) -> str:
         """The options, as the user wrote them."""
-        options = []
-        if self.schema:
-            options.append(f"arena_schema = {self.schema}")
-        if self.seed:
-            options.append(f"arena_seed = {self.seed}")
-        return " or ".join(options)
+        options = {"arena_schema": self.schema, "arena_seed": self.seed}
+        return " or ".join(
+            f"{name} = {value}" for name, value in options.items() if value
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class StageBuild(Generic[ContentT]):
     """One stage of a recipe. It starts from the template of the stage below."""
 
-    recipe: Recipe
+    value: str  # of the option
     stage: Stage
     below: Template[ContentT] | None
     root: Path
@@ -80,29 +73,20 @@ class StageBuild(Generic[ContentT]):
 
     def builder(self) -> Builder:
         """Return the builder that fills the database."""
-        if self._is_schema:
-            return schema_builder(self._value, self.root)
-        return seed_builder(self._value)
-
-    @property
-    def _value(self) -> str:
-        return self.recipe.value(self.stage)
-
-    @property
-    def _is_schema(self) -> bool:
-        return self.stage is Stage.SCHEMA
+        if self.stage is Stage.SCHEMA:
+            return schema_builder(self.value, self.root)
+        return seed_builder(self.value)
 
     @property
     def option(self) -> str:
         """The option that names the builder, as the user wrote it."""
-        name = "arena_schema" if self._is_schema else "arena_seed"
-        return f"{name} = {self._value}"
+        name = "arena_schema" if self.stage is Stage.SCHEMA else "arena_seed"
+        return f"{name} = {self.value}"
 
     @property
     def title(self) -> str:
         """A name for all versions of this stage."""
-        short_value = Path(self._value).name
-        return f"{self.stage.value} {short_value}"
+        return f"{self.stage.value} {Path(self.value).name}"
 
     def fingerprint(self) -> str:
         """Return a digest of everything that decides the result, without paths of this machine.
@@ -117,7 +101,7 @@ class StageBuild(Generic[ContentT]):
             builder.identity(self.template_store.ddl),
             self.below.fingerprint if self.below else "",
         ]
-        if self._compared_migrations():
+        if isinstance(builder, AlembicBuilder):
             parts.append(f"compared with {digest_of_files(model_files())}")
         if self.template_store.keeps and not builder.is_of_run:
             return digest("\n".join(parts))[:32]
@@ -125,23 +109,8 @@ class StageBuild(Generic[ContentT]):
         parts.append(f"{_process.run_id()} {self.root}")
         return OF_RUN + digest("\n".join(parts))[:32]
 
-    def _compared_migrations(self) -> AlembicBuilder | None:
-        builder = self.builder()
-        if isinstance(builder, AlembicBuilder):
-            return builder
-        return None
-
-    def compare(self) -> Comparison:
-        """Compare a database that migrations have filled with the models."""
-        migrations = self._compared_migrations()
-        if migrations is None:
-            return Comparison()
-        comparisons = []
-        run_apart(lambda: comparisons.append(migrations.compare()))
-        return comparisons[0]
-
-    def run(self, target: BuildTarget) -> None:
-        """Fill a database that has the content of the template below.
+    def run(self, target: BuildTarget) -> tuple[tuple[str, ...], str]:
+        """Fill a database. Return the comparison of migrations with the models.
 
         Raises:
             TemplateError: the builder failed, left a transaction open, or created no table.
@@ -162,71 +131,45 @@ class StageBuild(Generic[ContentT]):
                 cause=self._home(),
                 fix="commit and close the connection: with engine.begin() as connection: …",
             )
-        if self._is_schema and not target.has_tables():
+        if self.stage is Stage.SCHEMA and not target.has_tables():
+            likely = suggested_schema(self.root)
+            if likely in {"", self.value}:
+                likely = "<module>:<function>"
             raise TemplateError(
                 f"{self.option} created no table",
                 why="each test would start with an empty database",
                 cause="the modules of the models are not imported, or the builder created the "
                 "tables in another database",
-                fix=self._name_models(),
+                fix=f"name the module that imports all models: arena_schema = {likely}",
             )
+        comparisons: list[tuple[tuple[str, ...], str]] = [((), "")]
+        if isinstance(builder, AlembicBuilder):
+            run_apart(lambda: comparisons.append(builder.compare()))
+        return comparisons[-1]
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error to raise for an error of the user's code."""
         # The line of the first cause that has a line of the user's code.
         lines = filter(None, map(blame, causes(error)))
         line = next(lines, None)
+        fix = self.template_store.advice(error)
+        if self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
+            likely = suggested_schema(self.root) or "<module>:<Base>"
+            fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
+        if not fix:
+            fix = 'correct that line, or set its needs up in a fixture with scope="session"'
+            if self.value.endswith(".ini"):
+                fix += ". Or arena_schema = <module>:<function>, which migrates as your app does"
         return TemplateError(
             f"{self.option} failed: {described(error)}",
             why="no test has a database before its template is built",
             cause=str(line or self._home()),
-            fix=self._next_step(error),
+            fix=fix,
         )
 
     def _home(self) -> str:
         function = getattr(self.builder(), "function", None)
         return str(home_of(function) or self.option)
-
-    def _next_step(self, error: BaseException) -> str:
-        if not self._is_schema and kind_of_error(error) == "no table":
-            return self._add_table()
-        advice = self.template_store.advice(error)
-        if advice:
-            return advice
-        step = (
-            'correct that line, or set its needs up in a fixture with scope="session"'
-        )
-        if self._is_schema and self.recipe.schema.endswith(".ini"):
-            if "'Config' object has no attribute" in str(error):
-                return (
-                    "call the command that this env.py needs, such as Advanced Alchemy's "
-                    f"AlembicCommands(config).upgrade(): {_BY_FUNCTION}"
-                )
-            return f"{step}. Or run the migrations as your app does: {_BY_FUNCTION}"
-        return step
-
-    def _add_table(self) -> str:
-        if self.recipe.schema:
-            return f"create the table by arena_schema = {self.recipe.schema}"
-        likely = self._suggested() or _EXAMPLE
-        return f"arena_schema = {likely}   (the seed runs before the app creates any table)"
-
-    def _name_models(self) -> str:
-        likely = self._suggested()
-        if likely == self.recipe.schema:
-            return f"run the migrations as your app does: {_BY_FUNCTION}"
-        return (
-            "name the module that imports all models: "
-            f"arena_schema = {likely or _EXAMPLE}"
-        )
-
-    def _suggested(self) -> str:
-        product = product_of_dialect(self.template_store.ddl.name)
-        return suggested_schema(self.root, [product])
-
-
-_BY_FUNCTION = "arena_schema = <module>:<function>"
-_EXAMPLE = "<module>:<Base>"  # if pytest-arena knows no real value
 
 
 @dataclass(slots=True)
@@ -240,8 +183,8 @@ class Store(Generic[ContentT]):
     """For building templates that later runs use."""
     run_seconds: float = 0.0
     """For building templates that end with the run."""
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
-    """Comparisons that found differences, or failed, by the value of ``arena_schema``."""
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    """The manifests of schemas, by the value of ``arena_schema``."""
 
     def ensure(
         self, recipe: Recipe, stage: Stage, build_around: BuildAround
@@ -257,17 +200,13 @@ class Store(Generic[ContentT]):
         if stage is Stage.SEEDED:
             below = self.ensure(recipe, Stage.SCHEMA, build_around)
         has_schema = stage is Stage.SCHEMA and self.template_store.has_schema
-        if stage is Stage.EMPTY or has_schema or not recipe.value(stage):
+        value = recipe.schema if stage is Stage.SCHEMA else recipe.seed
+        if stage is Stage.EMPTY or has_schema or not value:
             return below
-        build = StageBuild(recipe, stage, below, self.root, self.template_store)
+        build = StageBuild(value, stage, below, self.root, self.template_store)
         template = self._find_or_build(build, build_around)
-        manifest = template.manifest
-        if manifest.differences or manifest.not_compared:
-            self.comparisons[recipe.schema] = Comparison(
-                tuple(manifest.differences),
-                manifest.not_compared,
-                tuple(manifest.heads),
-            )
+        if stage is Stage.SCHEMA:
+            self.manifests[value] = template.manifest
         return template
 
     def _find_or_build(
@@ -321,15 +260,8 @@ class Store(Generic[ContentT]):
         target = self.template_store.begin(fingerprint, build.below)
         try:
             with build_around(target):
-                build.run(target)
-                comparison = build.compare()
-            manifest = Manifest(
-                now,
-                build.title,
-                comparison.differences,
-                comparison.failure,
-                comparison.heads,
-            )
+                differences, not_compared = build.run(target)
+            manifest = Manifest(now, build.title, differences, not_compared)
             content = self.template_store.finish(target, fingerprint, manifest)
         except BaseException:  # also Ctrl-C
             target.remove()
@@ -393,13 +325,11 @@ def _loggers_restored() -> Iterator[None]:
 
     It also closes all handlers by ``logging.shutdown``, such as those of pytest.
     """
-    loggers: list[logging.Logger] = [logging.root]
-    for named in logging.root.manager.loggerDict.values():
-        if isinstance(named, logging.Logger):
-            loggers.append(named)
+    known = [logging.root, *logging.root.manager.loggerDict.values()]
     states = [
         (logger, logger.handlers[:], logger.level, logger.disabled, logger.propagate)
-        for logger in loggers
+        for logger in known
+        if isinstance(logger, logging.Logger)
     ]
     try:
         with patch.object(logging, "shutdown"):
@@ -429,18 +359,14 @@ class RunningBuild:
         """
         if other is None or other is self.database:
             return self.target.connect_target
-        names = [self.database.name, other.name]
-        lines = [f"    {name} = module:its_function" for name in names]
-        fix = [
-            "arena_schema =   (a line for each database, and the same for arena_seed)",
-            *lines,
-        ]
         raise TemplateError(
             f"the build of {self.database.name} connects to another database of the app: "
             f"{other.name}",
             why="each database of the app has a separate template with a separate build",
             cause=f"{self.options} also works on another engine",
-            fix="\n".join(fix),
+            fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
+            f"    {self.database.name} = module:its_function\n"
+            f"    {other.name} = module:its_function",
         )
 
     @contextmanager

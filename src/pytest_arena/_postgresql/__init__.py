@@ -20,6 +20,5 @@ FACTS = ProductFacts(
     example_url="postgresql://postgres@localhost:5432/postgres",
     drivers_without_loop=("psycopg",),
     maintenance_database="postgres",
-    named_types={"ENUM": "CreateEnumType", "DOMAIN": "CreateDomainType"},
     sync_package="psycopg[binary]",
 )

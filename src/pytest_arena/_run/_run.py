@@ -206,10 +206,10 @@ class ArenaRun:
 
     def _warn_of_drift(self) -> None:
         """Warn of migrations that differ from the models, once in this process."""
-        for schema, comparison in self.databases.provision.comparisons():
+        for schema, manifest in self.databases.provision.manifests():
             if schema not in self._compared:
                 self._compared.add(schema)
-                _summary.warn_of_drift(self.config, self.ledger, schema, comparison)
+                _summary.warn_of_drift(self.config, self.ledger, schema, manifest)
 
     def _warn(self, test: RunningTest) -> None:
         """Warn of what a test has lost. The report of a failed test already names it."""

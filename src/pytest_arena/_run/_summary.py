@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
-    from pytest_arena._databases._migrations import Comparison
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._product import Database
+    from pytest_arena._product import Database, Manifest
 
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
@@ -60,7 +59,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
         unchanged=databases.files.unchanged(),
-        started=tuple(databases.children.starts),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         template_words=databases.provision.template_words(),
         kept_seconds=sum(store.kept_seconds for store in stores),
@@ -89,8 +87,7 @@ def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[s
 def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:
     """Return the lines of ``arena_schema`` that would create the tables, "" if unknown."""
     primary = known.primary
-    products = {database.product.name for database in used}
-    schema = suggested_schema(config.root, products)
+    schema = suggested_schema(config.root)
     if not schema:
         return ""
     names_of_filled = _names_of_filled(used, known)
@@ -130,22 +127,24 @@ _MOST_DIFFERENCES = 10  # in one warning
 
 
 def warn_of_drift(
-    config: Config, ledger: Ledger, schema: str, comparison: Comparison
+    config: Config, ledger: Ledger, schema: str, manifest: Manifest
 ) -> None:
     """Warn how the migrations differ from the models, or why there was no comparison."""
-    differences = comparison.differences
+    differences = manifest.differences
     what = f"{schema}: the migrations differ from the models"
     cause = "; ".join(differences[:_MOST_DIFFERENCES])
     if len(differences) > _MOST_DIFFERENCES:
         cause += f"; {len(differences) - _MOST_DIFFERENCES} more"
-    fix = comparison.next_step(schema)
-    if not differences:
+    fix = "alembic upgrade heads && alembic revision --autogenerate   on your own database"
+    if manifest.not_compared:
         what = f"{schema}: the migrations were not compared with the models"
-        cause = comparison.failure
+        cause = manifest.not_compared
         fix = "repair env.py, or ignore this warning"
         # Without models there is nothing to compare.
         if not any(True for _ in candidates()):
             return
+    elif not differences:
+        return
     line = CodeLine(str(config.root / schema), 1)
     ledger.warn(MigrationDriftWarning, what, cause=cause, fix=fix, line=line)
 
@@ -280,7 +279,7 @@ class FactsOfProcesses:
             return []
         unreported = {*summary.unchanged} - {*summary.spoiled}
         changed = filter(unreported.__contains__, databases.files.changed())
-        return spoiled_lines(changed, databases.children.starts)
+        return spoiled_lines(changed)
 
     def add_worker(self, output: Mapping[str, Any], databases: Databases) -> None:
         """Add the facts that a worker has sent at its end."""

@@ -1,0 +1,74 @@
+"""What `db_session` loads, and the instances that it has in the tear-down of a fixture."""
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload, subqueryload
+from team_app import Member, Tag, Team, User
+
+
+@pytest.mark.parametrize("load", [selectinload, subqueryload])
+@pytest.mark.parametrize("loaded_before", [False, True])
+async def test_an_eager_load_is_whole_and_fresh(db_session, client, load, loaded_before):
+    team = Team(tags=[Tag()], members=[Member(role="new", user=User())])
+    db_session.add(team)
+    await db_session.commit()
+    if not loaded_before:
+        db_session.expunge_all()
+    query = select(Team).options(load(Team.tags), load(Team.members)).where(Team.id == team.id)
+    [team] = await db_session.scalars(query)
+    assert (len(team.tags), team.members[0].role) == (1, "new")
+    await client.put("/members")
+    [again] = await db_session.scalars(query)
+    assert again is team
+    assert (team.tags, team.members[0].role) == ([], "captain")
+    assert team.members[0].team is team
+    team.members.clear()  # no warning: the collection is valid
+
+
+@pytest.fixture
+async def team(db_session):
+    team = Team(name="Dune")
+    db_session.add(team)
+    await db_session.commit()
+    yield team
+    assert team in db_session
+    await db_session.refresh(team)
+    assert team.name == "Ruby"
+    await db_session.delete(team)
+    await db_session.commit()
+
+
+async def test_a_fixture_deletes_what_the_app_has_changed(team, client):
+    assert (await client.put(f"/teams/{team.id}/Ruby")).status_code == 200
+
+
+async def test_a_fixture_does_not_see_what_the_test_has_not_committed(team, client, db_session):
+    await client.put(f"/teams/{team.id}/Ruby")
+    team.name = "Lost"
+    db_session.add(Team(name="Lost"))
+
+
+@pytest.fixture
+def sync_team(db_session):
+    team = Team(name="Dune")
+    db_session.add(team)
+    db_session.commit()
+    yield team
+    db_session.refresh(team)
+    assert team.name == "Ruby"
+    db_session.delete(team)
+    db_session.commit()
+
+
+def test_a_sync_fixture_deletes_what_the_app_has_changed(sync_team, test_client):
+    assert test_client.put(f"/teams/{sync_team.id}/Ruby").status_code == 200
+
+
+async def test_a_deleted_instance_may_be_in_a_loaded_collection(db_session):
+    member = Member(role="new", team=Team(), user=User())
+    db_session.add(member)
+    await db_session.commit()
+    assert member in await db_session.run_sync(lambda _: member.team.members)
+    await db_session.delete(member)
+    await db_session.commit()
+    assert (await db_session.scalars(select(Member))).all() == []
