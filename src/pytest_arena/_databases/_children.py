@@ -39,9 +39,7 @@ def refusal_of(child: Child, known: KnownDatabases) -> RefusedError | None:
     return None
 
 
-def _names_server(
-    word: str, name: str, child: Child, known: KnownDatabases
-) -> bool:
+def _names_server(word: str, name: str, child: Child, known: KnownDatabases) -> bool:
     """Return whether a word is the URL of a database, on any host, which has many names."""
     del child
     if "://" not in word or NOWHERE in word or known.files.is_allowed(name):
