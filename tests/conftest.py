@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests import forks
 from tests.example import Example, fastapi_example
-from tests.servers.beside import ServerBeside
+from tests.servers.crowded import ServerBeside
 
 if TYPE_CHECKING:
     from pathlib import Path

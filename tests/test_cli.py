@@ -15,7 +15,6 @@ from dataclasses import astuple
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from threading import Event, Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +23,16 @@ from filelock import FileLock
 
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_project
-from pytest_arena._mysql import commands as mysql_commands
+from pytest_arena._mysql.servers._search import MySQLSearch
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena._postgresql.servers._programs import folders, read_programs
-from pytest_arena._product.servers._keeper import attempt, is_held
-from pytest_arena._product.servers._places import exclusive
+from pytest_arena._product.servers import Unavailable
 from pytest_arena._sqlite import _home
 from tests import command
+from tests.servers.crowded import newest_programs
 from tests.servers.postgresql import address, login, names_on_server, own_databases, own_registry
-from tests.servers.waiting import end_cluster, lives, server_pid, until
+from tests.servers.waiting import end_cluster, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +48,7 @@ URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
 ON_FILES = """
 import sys
 from pathlib import Path
+from pytest_arena._product.servers import Unavailable
 from pytest_arena._sqlite import _home
 _home._MEMORY = Path(sys.argv[1])
 home = _home.Home()
@@ -69,6 +68,10 @@ own.close()
 """
 
 
+def _no_service(*_: object) -> None:
+    raise Unavailable("other tests use it")
+
+
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nothing of anybody else's is seen: neither files, nor servers, nor a registry."""
@@ -80,7 +83,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("ARENA_CLUSTERS", str(short))
-    monkeypatch.setattr(mysql_commands, "look", lambda _address: [])
+    monkeypatch.setattr(MySQLSearch, "local_service", _no_service)
     monkeypatch.chdir(tmp_path)
     yield short
     shutil.rmtree(short)
@@ -557,77 +560,26 @@ def test_templates_and_kept_databases_go_with_all_alone(
     assert there(template, kept) == set()
 
 
-@pytest.mark.slow
-def test_a_private_server_is_shown_left_while_used_then_stopped_and_removed(
+def test_a_private_server_is_listed_left_while_used_and_removed_with_all(
     arena: Callable[..., str], listed: Any, places: Path
 ) -> None:
-    """With its data, its copy in the cache and all folders; a stopped one is not started."""
-    if not (found := folders()):
-        pytest.skip("no PostgreSQL is installed")
-    cache = Path(os.environ["ARENA_CACHE"])
-    cluster = CLUSTERS.find(read_programs(found[0], "here"), cache=cache)
+    """The command starts no server: a stopped one is listed with its size."""
+    cluster = CLUSTERS.find(newest_programs(), cache=places)
     folder, name = cluster.folder, cluster.folder.path.name
     try:
-        with closing(cluster):
-            with closing(ServerRegistry(cluster.address)) as own:
-                kept = own.keep(own.create("live"), "test_it")
-                there = listed("own")
-                assert there[name]["state"] == "in use"
-                assert there[kept]["what"] == "kept"
-            told = arena("sweep", "--all", "--database", "own")
-            assert f"left     {name}: a private server that is in use" in told
-            assert f"removed  kept {kept}" in told
-        pid = server_pid(folder)
-        # The server hears of the end of a connection by itself.
-        until(lambda: listed("own")[name]["state"] == "idle", "nobody uses it")
-        assert lives(pid)
-        told = arena("sweep", "--all", "--database", "own")
-        assert f"removed  server {name}, " in told
-        assert not lives(pid)
-        assert not list(places.iterdir())
-        assert not cache.exists()
+        with closing(ServerRegistry(cluster.address)) as own:
+            kept = own.keep(own.create("live"), "test_it")
+            found = listed("own")
+            assert found[name]["state"] == "in use"
+            assert found[kept]["what"] == "kept"
+        text = arena("sweep", "--all", "--database", "own")
+        assert f"left     {name}: a private server that is in use" in text
+        assert f"removed  kept {kept}" in text
+        cluster.close()
+        until(lambda: not CLUSTERS.is_running(folder), "the last run stops the server")
+        assert listed("own")[name]["state"] == "stopped"
+        assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
+        assert f"removed  server {name}, " in arena("sweep", "--all", "--database", "own")
+        assert not folder.path.exists()
     finally:
         end_cluster(folder)
-
-
-def test_a_stopped_private_server_is_not_started_to_be_looked_at(
-    listed: Any, arena: Callable[..., str], places: Path
-) -> None:
-    """Its folder is shown, with its size, and goes."""
-    folder = places / f"pytest-arena-pg-{os.getuid()}" / "15.1-0123abcd"
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / "base").write_bytes(b"x" * 1000)
-    folder.with_name("15.1-0123abcd.used").touch()
-    seen = listed("own")["15.1-0123abcd"]
-    assert (seen["state"], seen["bytes"]) == ("stopped", 1000)
-    assert not CLUSTERS.account().is_other or "stopped" in arena("list", "--database", "own")
-    assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
-    assert "removed  server 15.1-0123abcd, 1 kB" in arena("sweep", "--all", "--database", "own")
-    assert not list(places.iterdir())
-
-
-def test_whoever_waits_for_a_servers_lock_that_is_removed_gets_the_next_one(tmp_path: Path) -> None:
-    """A run that begins while all is swept does not hold a file that nobody else can see."""
-    lock, held, enough = tmp_path / "lock", Event(), Event()
-
-    def hold() -> None:
-        with exclusive(lock):
-            held.set()
-            enough.wait()
-
-    def opened() -> int:
-        files = Path("/proc/self/fd").iterdir()
-        return sum(os.path.realpath(file) == str(lock.resolve()) for file in files)
-
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("nobody says here who has opened a file")
-    thread = Thread(target=hold)
-    with attempt(lock) as is_ours:
-        assert is_ours
-        thread.start()
-        until(lambda: opened() == 2, "the other one waits")
-        lock.unlink()
-    assert held.wait(30)
-    assert is_held(lock)
-    enough.set()
-    thread.join()

@@ -236,8 +236,8 @@ class Address:
     patience: float = field(default=0.0, compare=False)
     # The log file of a private server, "" for any other server.
     log: str = field(default="", compare=False)
-    # Options of MySQL's TLS by the names in a URL. With None the product decides about TLS.
-    tls: tuple[tuple[str, str], ...] | None = field(default=None, compare=False)
+    # Whether MySQL's drivers encrypt the connection, without a check of the server's certificate.
+    is_encrypted: bool = field(default=False, compare=False)
 
     @property
     def is_socket(self) -> bool:

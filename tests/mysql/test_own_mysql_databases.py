@@ -14,8 +14,6 @@ from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry, look
-from pytest_arena._mysql.servers._search import read_url
-from pytest_arena._product.servers import Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import IsolationError
 from tests.mysql.shop import shop, shop_on
@@ -119,17 +117,6 @@ def test_a_lost_connection(address: Address) -> None:
         with closing(open_control(address)) as control:
             control.run(f"KILL {own.control.opened().pid}")
         assert [row.is_in_use for row in own.listed() if row.name == name] == [True]
-
-
-def test_urls() -> None:
-    """A socket, a password, and a URL of another product."""
-    assert read_url("mysql://me:secret@db:3307/shop") == Address(
-        "mysql", "db", 3307, "me", "", "secret"
-    )
-    socket = read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
-    assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
-    with pytest.raises(Unavailable, match="is not MySQL's"):
-        read_url("postgresql://me@db/shop")
 
 
 def test_nothing_answers(server: StoryMySQLServer, tmp_path: Path) -> None:

@@ -7,20 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
 from pytest_arena._values import Address
+from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from pytest_arena._product.servers._places import ServerFolder
+    from pytest_arena._product.servers._server_folder import ServerFolder
     from tests.example import Example
 
 __all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]
@@ -47,17 +49,17 @@ class PrivateServer:
     def folder(self) -> ServerFolder:
         """Where it has its data."""
         # Not rglob: the server takes databases away while its data are walked through.
-        [used] = self.place.glob("c/*/*.used")
-        return CLUSTERS.folder(used.with_suffix(""))
+        [path] = self.place.glob("c/pytest-arena-pg-*/*/")
+        return CLUSTERS.folder(path)
 
     def address(self, database: str = "postgres") -> Address:
         """How its superuser logs in."""
-        return Address("postgresql", str(self.folder.socket_folder), 5432, "postgres", database)
+        return Address("postgresql", str(self.folder.path), 5432, "postgres", database)
 
     @property
     def url(self) -> str:
         """As somebody would write it who knows the server and nothing else."""
-        return f"postgresql://postgres@/postgres?host={self.folder.socket_folder}"
+        return f"postgresql://postgres@/postgres?host={self.folder.path}"
 
     def rows(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Ask a database there something."""
@@ -147,14 +149,16 @@ def _without_variables() -> dict[str, str]:
 @contextmanager
 def private_server() -> Iterator[PrivateServer]:
     """A place for one; where it was started, it is ended."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-    place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
-    place.chmod(0o711)  # the server's user passes through
+    place = folder_in_memory()
+    server = PrivateServer(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARENA_CLUSTERS", server.env["ARENA_CLUSTERS"])
+        held = CLUSTERS.find(newest_programs(), cache=place / "cache")
     try:
-        yield PrivateServer(place)
+        with closing(held):  # the server runs after each run, so that a test can look at it
+            yield server
     finally:
-        for used in place.rglob("*.used"):
-            end_cluster(CLUSTERS.folder(used.with_suffix("")))
+        end_cluster(held.folder)
         shutil.rmtree(place, ignore_errors=True)
 
 

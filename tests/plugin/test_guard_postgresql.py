@@ -495,8 +495,8 @@ def _private() -> Iterator[dict[str, str]]:
         folder = Path(name)
         folder.chmod(0o711)  # the server may run as another user
         yield {"ARENA_DATABASE": "own", "ARENA_CLUSTERS": str(folder / "c")}
-        for used in folder.rglob("*.used"):
-            end_cluster(CLUSTERS.folder(used.with_suffix("")))
+        for path in folder.glob("c/*/*/"):
+            end_cluster(CLUSTERS.folder(path))
 
 
 def example_of(folder: Path, developer: Developer, **files: str) -> Example:

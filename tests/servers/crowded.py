@@ -1,23 +1,27 @@
-"""A real server on a port, with passwords and few connections: much can go wrong on it."""
+"""Real servers on a port: one for the suite, and one with passwords and few connections."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
-from contextlib import closing
+import tempfile
+from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena._postgresql.servers._entrance import Answer, knock
-from pytest_arena._product.servers._server_programs import environment
+from pytest_arena._postgresql.servers._programs import folders, read_programs
+from pytest_arena._product.servers._server_folder import environment
 from pytest_arena._values import Address
 from tests.servers.waiting import until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import BinaryIO, Self
+    from collections.abc import Mapping
+    from typing import Self
 
     from pytest_arena._postgresql._control import Control
     from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
@@ -32,82 +36,141 @@ CREATE ROLE maker LOGIN CREATEDB PASSWORD '{PASSWORD}';
 CREATE ROLE boss LOGIN SUPERUSER;
 """
 
-# `local` is the socket. By TCP, `maker` needs a password and `stranger` is not let in.
+# `local` is the socket. By TCP, `maker` needs a password and `stranger` is refused.
 RULES = """
 local all all trust
 host all maker 127.0.0.1/32 scram-sha-256
 host all stranger 127.0.0.1/32 reject
 host all all 127.0.0.1/32 trust
+host all all ::1/128 trust
 """
+FAST = {
+    "listen_addresses": "localhost",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "shared_buffers": "32MB",
+    "max_wal_size": "128MB",
+    "dynamic_shared_memory_type": "mmap",
+    "log_line_prefix": "%e ",
+}
 
 
-class Crowded:
-    """Starts it, and stops it."""
+def newest_programs() -> PostgreSQLPrograms:
+    """Return the programs of the newest PostgreSQL of this machine, else of a wheel."""
+    return read_programs(folders()[0])
 
-    def __init__(
-        self,
-        path: Path,
-        programs: PostgreSQLPrograms,
-        connections: int = CONNECTIONS,
-        *,
-        locks: int = 64,
-    ) -> None:
-        self._connections = connections
-        self._locks = locks
-        self._folder = CLUSTERS.folder(path / programs.key("crowded"))
-        self._programs = programs
+
+def folder_in_memory() -> Path:
+    """Make a folder with a short name, which the servers' user may pass through."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder with a new name is made in it
+    path = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
+    path.chmod(0o711)
+    return path
+
+
+class RealServer:
+    """PostgreSQL on a port of this machine. Its data ends with it."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
         self.port = free_port()
+        self._settings = {**FAST, **settings, "port": str(self.port)}
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        self._path = folder_in_memory()
+        programs = newest_programs()
+        self._folder = CLUSTERS.folder(self._path / "server")
+        self._folder.ensure()
+        CLUSTERS.make_data(self._folder, programs)
+        (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
+        self.command = [str(programs.server), "-D", str(self._folder.data)]
+        for name, value in {**self._settings, "unix_socket_directories": self._host}.items():
+            self.command += ["-c", f"{name}={value}"]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self._folder.path,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                **CLUSTERS.account().as_arguments(),
+            )
+        until(self._answers, "the server starts")
+
+    def _answers(self) -> bool:
+        with suppress(ControlFailure):
+            open_control(self.by_socket).close()
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Stop the server without waiting for its clients, and remove its data."""
+        # A test may have started it again.
+        os.kill(int((self._folder.data / "postmaster.pid").read_text().split()[0]), 2)
+        self._process.wait()
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    @property
+    def log(self) -> Path:
+        """The file with the server's errors, each with its SQLSTATE."""
+        return self._path / "log"
+
+    @property
+    def _host(self) -> str:
+        return str(self._folder.path)
+
+    @property
+    def by_socket(self) -> Address:
+        """The superuser's address."""
+        return Address("postgresql", self._host, self.port, "postgres", "postgres")
+
+
+class ServerBeside(RealServer):
+    """The server of the suite."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "max_connections": "300",
+                "max_prepared_transactions": "5",
+                "synchronous_commit": "off",
+            }
+        )
+
+    @property
+    def url(self) -> str:
+        """The superuser's URL."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+
+class Crowded(RealServer):
+    """A server with passwords and few connections."""
+
+    def __init__(self, connections: int = CONNECTIONS, *, locks: int = 64) -> None:
+        super().__init__(
+            {
+                "max_connections": str(connections),
+                "superuser_reserved_connections": "1",
+                "max_locks_per_transaction": str(locks),
+            }
+        )
+        self._connections = connections
 
     def __enter__(self) -> Self:
-        self._folder.ensure()
-        CLUSTERS.make_data(self._folder, self._programs)
-        (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
-        self._log = self._folder.path / "log"
-        with self._log.open("wb") as log:
-            self._process = self._started(log)
-        until(lambda: knock(self.by_socket, seconds=5).answer is Answer.OPEN, "it starts")
+        self.start()
         with closing(open_control(self.by_socket)) as control:
             control.run(ROLES)
         return self
 
-    def _started(self, log: BinaryIO) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [str(self._programs.folder / "postgres"), "-D", str(self._folder.data), *self._said()],
-            cwd=self._folder.path,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stderr=log,
-            **CLUSTERS.account().as_arguments(),
-        )
-
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.send_signal(2)  # SIGINT: without waiting for its clients
-        self._process.wait()
-
-    def _said(self) -> list[str]:
-        return [
-            *("-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}", "-c", "fsync=off"),
-            *("-c", f'unix_socket_directories="{self._folder.path}"'),
-            *(
-                "-c",
-                f"max_connections={self._connections}",
-                "-c",
-                "superuser_reserved_connections=1",
-            ),
-            *("-c", f"max_locks_per_transaction={self._locks}"),
-            *("-c", "log_line_prefix=%e "),
-            *("-c", "max_wal_senders=0", "-c", "wal_level=minimal", "-c", "autovacuum=off"),
-        ]
+        self.stop()
 
     def has_refused(self) -> bool:
-        """Whether somebody has asked for a connection while there was none."""
-        return b"53300 " in self._log.read_bytes()
-
-    @property
-    def by_socket(self) -> Address:
-        """Its superuser's way in."""
-        return Address("postgresql", str(self._folder.path), self.port, "postgres", "postgres")
+        """Return whether the server has refused a connection because none was free."""
+        return b"53300 " in self.log.read_bytes()
 
     @property
     def address(self) -> Address:
@@ -124,24 +187,24 @@ class Crowded:
         return [open_control(boss) for _ in range(self._connections)]
 
     def databases(self) -> list[str]:
-        """The names of all that are there."""
+        """The names of all databases."""
         with closing(open_control(self._in_a_while)) as control:
             return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
 
     def contents(self) -> object:
-        """What could have been changed on it."""
+        """What a run could have changed on it."""
         with closing(open_control(self._in_a_while)) as control:
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
 
     @property
     def _in_a_while(self) -> Address:
-        """Who had all connections may have closed them: the server ends them some time later."""
+        """The superuser's address. Closed connections may still end on the server."""
         return replace(self.by_socket, patience=10.0)
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

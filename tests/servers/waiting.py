@@ -1,4 +1,4 @@
-"""How a test waits for what another process does, and what it needs to know of processes."""
+"""Waits for other processes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._product.servers._keeper import is_held
+from pytest_arena._product.servers._server_folder import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._product.servers._places import ServerFolder
+    from pytest_arena._product.servers._server_folder import ServerFolder
 
 SECONDS = 90
 
@@ -32,11 +32,6 @@ def server_pid(folder: ServerFolder) -> int:
     return int(text.splitlines()[0])
 
 
-def keeper_pid(folder: ServerFolder) -> int:
-    """The pid of the process beside it."""
-    return int(folder.beside("keeper").read_text(encoding="ascii"))
-
-
 def lives(pid: int) -> bool:
     """Whether a process is there and is no zombie."""
     with suppress(OSError):
@@ -46,10 +41,7 @@ def lives(pid: int) -> bool:
 
 
 def end_cluster(folder: ServerFolder) -> None:
-    """Stop a cluster at once, and wait for the end of its keeper."""
+    """Stop a cluster at once, and wait for its end."""
     with suppress(OSError, IndexError, ValueError):
-        pid = server_pid(folder)
-        os.kill(pid, 3)  # SIGQUIT
-        until(lambda: not lives(pid), "the server ends")
-    if folder.beside("keeper").exists():
-        until(lambda: not is_held(folder.beside("keeper")), "the keeper ends")
+        os.kill(server_pid(folder), 3)  # SIGQUIT
+    until(lambda: not is_held(folder.beside("running")), "the server ends")

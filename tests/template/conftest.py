@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena._postgresql.servers._programs import folders, read_programs
+from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
 from tests.template.server_project import ServerProject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pytest_arena._values import Address
 
@@ -35,18 +34,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """A private cluster, in memory where that is possible."""
-    if not (programs := folders()):
-        pytest.skip("no PostgreSQL is installed")
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-    place = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
-    place.chmod(0o711)  # the server's user passes through
+    place = folder_in_memory()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARENA_CLUSTERS", str(place))
         cache = tmp_path_factory.mktemp("servers_cache")
-        with closing(CLUSTERS.find(read_programs(programs[0], "the tests"), cache=cache)) as found:
+        with closing(CLUSTERS.find(newest_programs(), cache=cache)) as found:
             yield found.address
-    for used in place.rglob("*.used"):
-        end_cluster(CLUSTERS.folder(used.with_suffix("")))
+    end_cluster(found.folder)
     shutil.rmtree(place)
 
 

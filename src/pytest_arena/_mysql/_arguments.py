@@ -9,7 +9,6 @@ from __future__ import annotations
 import configparser
 import math
 import re
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -117,43 +116,20 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
     The driver does not read an option file, because it names the app's server.
     """
     charset = _file_settings(kwargs).get("default-character-set")
-    keeps_tls = address.tls == () and _asks_for_tls(kwargs)
     for key in [*kwargs]:
-        if key in _OF_SERVER or (key.startswith("ssl") and not keeps_tls):
+        if key in _OF_SERVER or key.startswith("ssl"):
             del kwargs[key]
     if charset:
         kwargs.setdefault("charset", charset)
     _write_address(driver, address, kwargs)
     kwargs["user"] = address.user
     kwargs["password"] = address.password
-    if address.tls is not None and not keeps_tls:
-        kwargs.update(_tls_arguments(driver, address.tls))
+    if address.is_encrypted and driver == "mysqldb":
+        kwargs["ssl_mode"] = "REQUIRED"
+    elif address.is_encrypted:
+        kwargs["ssl"] = tls_context()
     elif driver == "pymysql" and needs_no_tls(address):
         kwargs["ssl_disabled"] = True
-
-
-def _tls_arguments(driver: str, options: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Return a driver's arguments for the options of a URL."""
-    context = tls_context(options)
-    if driver != "mysqldb":
-        return {"ssl": context}
-    # With a context, mysqlclient would encrypt but not verify the server.
-    mode = "REQUIRED"
-    if context.check_hostname:
-        mode = "VERIFY_IDENTITY"
-    elif context.verify_mode is ssl.CERT_REQUIRED:
-        mode = "VERIFY_CA"
-    files = {
-        name.removeprefix("ssl_"): value
-        for name, value in options
-        if name != "ssl_check_hostname"
-    }
-    return {"ssl": files, "ssl_mode": mode}
-
-
-def _asks_for_tls(kwargs: dict[str, Any]) -> bool:
-    names = [key for key, value in kwargs.items() if key.startswith("ssl") and value]
-    return bool(names) and "ssl_disabled" not in names
 
 
 def _write_address(driver: str, address: Address, kwargs: dict[str, Any]) -> None:

@@ -54,16 +54,6 @@ _SESSION = (
     "/*M! , SESSION check_constraint_checks = 0 */"
 )
 
-# Options of TLS in a URL (https://docs.sqlalchemy.org/en/20/dialects/mysql.html).
-TLS_OPTIONS = (
-    "ssl_ca",
-    "ssl_capath",
-    "ssl_cert",
-    "ssl_key",
-    "ssl_cipher",
-    "ssl_check_hostname",
-)
-
 
 class MySQLFailure(ServerFailure):
     """The server refused a statement or a login, or no server answers.
@@ -109,7 +99,6 @@ class MySQLControl:
         self._lock = threading.RLock()
         self._error: type[Exception] = pymysql.err.Error
         flags: Any = pymysql.constants.CLIENT
-        tls = None if address.tls is None else tls_context(address.tls)
         arguments: dict[str, Any] = {
             "user": address.user,
             "password": address.password,
@@ -122,7 +111,7 @@ class MySQLControl:
             "program_name": _PROGRAM_NAME,
             # Without TLS the server's plugin hashes or encrypts the password.
             "ssl_disabled": needs_no_tls(address),
-            "ssl": tls,
+            "ssl": tls_context() if address.is_encrypted else None,
             **place_of(address),
         }
         self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
@@ -215,28 +204,11 @@ def open_control(
 
 
 @cache
-def tls_context(options: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Return the context for the options of a URL, for all drivers. Cost: 20 ms.
-
-    Without a certificate of an authority the connection is encrypted, but the server is not
-    verified.
-
-    Raises:
-        OSError: a file cannot be read, or has no certificate.
-    """
-    named = dict(options)
-    authority = named.get("ssl_ca")
-    folder = named.get("ssl_capath")
-    context = ssl.create_default_context(cafile=authority, capath=folder)
-    is_verified = bool(authority or folder)
-    may_differ = named.get("ssl_check_hostname", "true").lower() in {"false", "0", "no"}
-    context.check_hostname = is_verified and not may_differ
-    if not is_verified:
-        context.verify_mode = ssl.CERT_NONE
-    if "ssl_cert" in named:
-        context.load_cert_chain(named["ssl_cert"], named.get("ssl_key"))
-    if "ssl_cipher" in named:
-        context.set_ciphers(named["ssl_cipher"])
+def tls_context() -> ssl.SSLContext:
+    """Return a context that encrypts and verifies no certificate. Cost: 20 ms."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 
@@ -249,7 +221,7 @@ def place_of(address: Address) -> dict[str, Any]:
 
 def needs_no_tls(address: Address) -> bool:
     """Return whether PyMySQL may log in without TLS, which it may only on this machine."""
-    return address.tls is None and is_here(address.host)
+    return not address.is_encrypted and is_here(address.host)
 
 
 def literal(text: str) -> str:

@@ -14,7 +14,7 @@ from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._tables import reason_against_undo
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
-from pytest_arena._mysql.servers._search import find_server
+from pytest_arena._mysql.servers._search import SEARCH
 from pytest_arena._product import (
     Isolation,
     WithoutPolicies,
@@ -44,7 +44,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
 
     def _start(self) -> MySQLRegistry:
         self._refuse_apps_database()
-        server = find_server(self._config)
+        server = SEARCH.find(self._config)
         self._server = server
         source = ""
         if self._config.server_url:
@@ -169,6 +169,8 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
         kept = cast("MySQLIsolation", database.isolation).save(title)
+        if self._server is not None:
+            self._server.stay()
         url = url_of(self._registry().address_of(kept), self.name, "pymysql")
         return url.set(drivername=self.name, password=None).render_as_string()
 

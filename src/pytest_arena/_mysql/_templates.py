@@ -54,8 +54,7 @@ def url_of(address: Address, dialect: str, driver: str) -> URL:
     )
     if address.is_socket:
         return url.set(host="localhost", query={"unix_socket": address.host})
-    query = dict(address.tls or ())
-    return url.set(host=address.host, port=address.port, query=query)
+    return url.set(host=address.host, port=address.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class Control:
     """
 
     def __init__(
-        self, address: Address, settings: Mapping[str, str], *, is_plain: bool = False
+        self, address: Address, settings: Mapping[str, str], *, seconds: int
     ) -> None:
         psycopg = _import_psycopg()
         self._lock = threading.RLock()
@@ -112,9 +112,8 @@ class Control:
                 user=address.user,
                 password=address.password or None,
                 dbname=address.database,
-                sslmode="disable" if address.is_socket or is_plain else "prefer",
-                gssencmode="disable" if is_plain else "prefer",
-                connect_timeout=_CONNECT_SECONDS,
+                sslmode="disable" if address.is_socket else "prefer",
+                connect_timeout=seconds,
                 application_name=APPLICATION_NAME,
                 options=_options(settings),
                 autocommit=True,
@@ -186,15 +185,15 @@ def open_control(
     address: Address,
     settings: Mapping[str, str] | None = None,
     *,
-    is_plain: bool = False,
+    seconds: int = _CONNECT_SECONDS,
 ) -> Control:
     """Connect to PostgreSQL by psycopg.
 
     If the server has no free connection, this waits for one for ``address.patience`` seconds.
 
     ``settings`` are settings of the session, such as ``lock_timeout``, from the login on. libpq's
-    environment variables, such as PGOPTIONS, have no effect. ``is_plain`` disables TLS, so that
-    the socket carries readable messages.
+    environment variables, such as PGOPTIONS, have no effect. A server that does not answer in so
+    many seconds is down.
 
     Raises:
         ControlFailure: no server answers, or it refuses the login or a setting.
@@ -202,7 +201,7 @@ def open_control(
     """
     with as_own(), _without_service():
         control = retry_while_crowded(
-            lambda: Control(address, settings or {}, is_plain=is_plain),
+            lambda: Control(address, settings or {}, seconds=seconds),
             address.patience,
         )
     controls.add(control)

@@ -16,7 +16,7 @@ from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
 from pytest_arena._postgresql.isolation import ServerIsolation, isolate
 from pytest_arena._postgresql.journal._journal_templates import why_no_undo
 from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._find import find_server
+from pytest_arena._postgresql.servers._find import SEARCH
 from pytest_arena._product import (
     NOWHERE,
     Isolation,
@@ -50,7 +50,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         may_use_named = self._config.isolation == "rollback"
         if not may_use_named:
             self._refuse_apps_database()
-        server = find_server(self._config)
+        server = SEARCH.find(self._config)
         if may_use_named and not server.is_named:
             self._refuse_apps_database()
         self._server = server
@@ -192,6 +192,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def keep(self, database: Database, title: str) -> str:
         """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
         kept = cast("ServerIsolation", database.isolation).save(title)
+        if self._server is not None:
+            self._server.stay()
         url = url_of(self._registry().address_of(kept), "psycopg")
         return url.set(drivername="postgresql", password=None).render_as_string()
 

@@ -62,22 +62,6 @@ class SweepResult:
     reason: str = ""
 
 
-class UnreadablePlace:
-    """A place that cannot be read. Its note says why."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def look(self) -> Iterator[Place]:
-        """Yield the place without things."""
-        yield self._place
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove nothing."""
-        del everything
-        yield from ()
-
-
 class PlaceKind(Protocol):
     """A kind of place."""
 

@@ -154,7 +154,7 @@ class ServerProduct(Generic[RegistryT]):
         }
 
     def close(self) -> str:
-        """Drop the databases of this run. A private server runs until it is idle."""
+        """Drop the databases of this run. The last run stops a private server."""
         left = 0
         if self._started_registry is not None:
             left = self._started_registry.close()

@@ -2,18 +2,15 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_arena._product.servers import Unavailable
-from pytest_arena._product.servers._server_programs import Programs
+from pytest_arena._product.servers import Programs, Unavailable, version_text
 
 OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 _SERVERS = ("mariadbd", "mysqld")
 _INSTALLERS = ("mariadb-install-db", "mysql_install_db")
-_SECONDS = 60
 # Folders of packages of operating systems. PATH often has no sbin.
 _USUAL = (
     "/usr/sbin",
@@ -78,17 +75,8 @@ def read_programs(server: Path) -> MySQLPrograms:
     Raises:
         Unavailable: the program does not run here, or is too old.
     """
-    try:
-        answer = subprocess.run(  # noqa: S603 - a program of the product, from the user's machine
-            [server, "--no-defaults", "--version"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_SECONDS,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"{server} does not run: {error}") from error
-    text = answer.stdout.partition(" Ver ")[2].strip()
+    output = version_text(server, "--no-defaults")
+    text = output.partition(" Ver ")[2].strip()
     product, version = read_version(text)
     check_version(product, version, str(server))
     return MySQLPrograms(server.parent, version, str(server), product, server.name)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_arena._mysql.servers import _mysql_wire as wire
+from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql.servers._mysql_programs import MySQLPrograms
 from pytest_arena._product.servers import Unavailable
-from pytest_arena._product.servers._private_servers import PrivateServers, run_as
+from pytest_arena._product.servers._private_servers import PrivateServers
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:
-    from pytest_arena._product.servers._places import ServerFolder
+    from pytest_arena._product.servers._server_folder import ServerFolder
 
 # Ubuntu's package allows its server only one folder for data.
 _APPARMOR = Path("/etc/apparmor.d/usr.sbin.mysqld")
@@ -60,41 +59,36 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
 
     shown = "MySQL and MariaDB"
     label = "mysql"
-    socket_name = "mysql.sock"
-    users: tuple[str, ...] = ("mysql", "nobody")
+    users: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
     form = "1"
-    protocol = Path(wire.__file__)
-    signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGKILL)
+    pid_file = "server.pid"
+    stop_signal: ClassVar[int] = signal.SIGTERM
 
     def address_of(self, folder: ServerFolder) -> Address:
         """Return the address of the server, without a database."""
-        log = str(folder.beside("log"))
-        return Address("mysql", str(folder.socket), 3306, wire.USER, "", log=log)
+        socket = str(folder.path / "mysql.sock")
+        return Address("mysql", socket, 3306, "root", "", log=str(folder.beside("log")))
 
     def title(self, folder: ServerFolder) -> str:
         """Return the server's product and version."""
-        product, version, _ = folder.path.name.split("-")
-        return f"{product} {version}"
+        product, _, version = folder.path.name.partition("-")
+        return f"{product} {version.partition('-')[0]}"
 
     def answers(self, folder: ServerFolder) -> bool:
         """Return whether the server has started. It may have no free connection."""
-        return wire.answers(str(folder.socket))
-
-    def clients(self, folder: ServerFolder) -> int:
-        """Return how many clients are connected."""
-        return wire.clients(str(folder.socket))
-
-    def server_pid(self, folder: ServerFolder) -> int:
-        """Return the server's process id, by its file server.pid."""
-        return int((folder.data / "server.pid").read_text("ascii"))
+        try:
+            open_control(self.address_of(folder)).close()
+        except MySQLFailure as error:
+            return error.is_crowded
+        return True
 
     def command(self, folder: ServerFolder, programs: MySQLPrograms) -> list[str]:
         """Return the command that runs the server."""
         return [
             str(programs.server),
             *_settings(folder, programs),
-            f"--socket={folder.socket}",
-            f"--pid-file={folder.data / 'server.pid'}",
+            f"--socket={self.address_of(folder).host}",
+            f"--pid-file={folder.data / self.pid_file}",
         ]
 
     def is_last_word(self, line: str) -> bool:
@@ -112,17 +106,13 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
             options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         command = [str(program), *_settings(folder, programs), *options]
         try:
-            run_as(folder.account, command, cwd=folder.path)
-        except subprocess.CalledProcessError as error:
-            output = error.stdout + error.stderr
-            reason = self.last_words(output.decode(errors="replace"))
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = str(error)
-        else:
-            return
-        if programs.product == "MySQL" and _APPARMOR.exists():
-            reason += f" ({_APPARMOR} may forbid other folders than /var/lib/mysql)"
-        raise Unavailable(f"{program.name} of {programs.shown} failed: {reason}")
+            self.run_installer(folder, command)
+        except Unavailable as reason:
+            if programs.product == "MySQL" and _APPARMOR.exists():
+                raise Unavailable(
+                    f"{reason} ({_APPARMOR} may forbid other folders than /var/lib/mysql)"
+                ) from reason
+            raise
 
 
 PRIVATE_SERVERS = PrivateMySQLServers()

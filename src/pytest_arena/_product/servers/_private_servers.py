@@ -1,45 +1,43 @@
-"""Starts, finds, stops and removes private servers, one for each user and version of a product."""
+"""Private servers. The first run of a user starts a server, and the last run stops it.
+
+Each run holds a shared lock on the server, and the server holds a lock as long as it runs. The data
+and its templates stay for later runs.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytest_arena._process import until
-from pytest_arena._product.servers import Server, Unavailable, _keeper
-from pytest_arena._product.servers import _places as places
-from pytest_arena._product.servers._keeper import attempt, is_held
-from pytest_arena._product.servers._server_programs import (
-    Programs,
-    account,
+from pytest_arena._product.servers import Programs, Server, Unavailable
+from pytest_arena._product.servers._server_folder import (
+    ServerFolder,
+    SharedLock,
+    account_for,
     environment,
+    exclusive,
+    is_held,
+    is_own,
+    parents,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-    from pytest_arena._product.servers._places import ServerFolder
-    from pytest_arena._product.servers._server_programs import Account
+    from pytest_arena._product.servers._server_folder import Account
     from pytest_arena._values import Address
 
-_IDLE_SECONDS = 600.0  # an unused server stops after this time
 _START_SECONDS = 60.0
-_KNOCK_SECONDS = 5.0
 _PROGRAM_SECONDS = 120
-_OLD_SECONDS = 14 * 24 * 3600
+# Runs the server as a child of the system's first process, so that it outlives this process.
+_IN_BACKGROUND = '"$0" "$@" &'
 
-# The class at import: a plugin may replace `socket.socket` by a class that refuses to connect.
-_Socket = socket.socket
 
 ProgramsT = TypeVar("ProgramsT", bound=Programs)
 
@@ -48,33 +46,38 @@ ProgramsT = TypeVar("ProgramsT", bound=Programs)
 class PrivateServer(Server):
     """A running private server. It runs at least until all processes have closed it."""
 
-    folder: places.ServerFolder = field(kw_only=True)
-    held: places.SharedLock = field(kw_only=True)
+    folder: ServerFolder = field(kw_only=True)
+    held: SharedLock = field(kw_only=True)
+    servers: PrivateServers[Any] = field(kw_only=True, repr=False)
 
     def close(self) -> None:
-        """End this process' use of the server. The keeper stops an unused server later."""
-        self.held.close()
+        """End this process' use of the server. Stop the server if no other process uses it."""
+        if not self.held.is_ours:
+            return
+        with suppress(Unavailable), exclusive(self.folder.beside("lock")):
+            # A user may still look at a kept database.
+            if self.held.close() and not self.folder.beside("kept").exists():
+                self.servers.stop(self.folder)
+
+    def stay(self) -> None:
+        """Let the server run after this run, until the next run ends."""
+        self.folder.beside("kept").touch()
 
 
 class PrivateServers(ABC, Generic[ProgramsT]):
-    """The private servers of a product: its programs, its settings and its protocol."""
+    """The private servers of a product: its programs and its settings."""
 
-    shown: str
+    shown: ClassVar[str]
     """The product, in a message."""
-    label: str
+    label: ClassVar[str]
     """The product, in the name of a folder."""
-    socket_name: str
-    users: tuple[str, ...]
+    users: ClassVar[tuple[str, ...]]
     """Users of the system that run a server for root."""
-    form: str
+    form: ClassVar[str]
     """A version of the arguments for new data. Another version does not use the data."""
-    protocol: Path
-    """A module whose ``clients`` counts the clients of a server.
-
-    It imports only Python's standard library.
-    """
-    signals: tuple[int, ...]
-    """Signals that stop the server, the gentlest first."""
+    pid_file: ClassVar[str]
+    """The file in the data with the server's process id. The server removes it when it stops."""
+    stop_signal: ClassVar[int]
 
     @abstractmethod
     def address_of(self, folder: ServerFolder) -> Address:
@@ -87,22 +90,6 @@ class PrivateServers(ABC, Generic[ProgramsT]):
     @abstractmethod
     def answers(self, folder: ServerFolder) -> bool:
         """Return whether the server has started, also if it has no free connection."""
-
-    @abstractmethod
-    def clients(self, folder: ServerFolder) -> int:
-        """Return the number of connected clients, 1 if the server is too busy to answer.
-
-        Raises:
-            ConnectionError: the server does not run.
-        """
-
-    @abstractmethod
-    def server_pid(self, folder: ServerFolder) -> int:
-        """Return the server's process id.
-
-        Raises:
-            OSError: the folder has no running server.
-        """
 
     @abstractmethod
     def make_data(self, folder: ServerFolder, programs: ProgramsT) -> None:
@@ -120,47 +107,33 @@ class PrivateServers(ABC, Generic[ProgramsT]):
     def is_last_word(self, line: str) -> bool:
         """Return whether a line of the log says why the server ended."""
 
-    def reachable(self, programs: ProgramsT, folder: ServerFolder) -> ProgramsT:
-        """Return the programs, or a copy of them that the server's user can run.
-
-        Raises:
-            Unavailable: the server's user can run neither.
-        """
-        if folder.account.is_other and not self.runs(programs, folder.account):
-            raise Unavailable(
-                f"the user that runs private servers cannot enter {programs.folder}"
-            )
-        return programs
-
-    def other_folders(self, folder: ServerFolder) -> tuple[Path, ...]:
-        """Return further folders that belong to the server."""
-        del folder
-        return ()
-
     def account(self) -> Account:
         """Return the user that runs the servers.
 
         Raises:
             Unavailable: root runs the tests, and the system has no user of the product.
         """
-        return account(self.users, self.shown)
+        return account_for(self.users, self.shown)
 
     def folder(self, path: Path) -> ServerFolder:
         """Return the folder of a server at this path."""
-        return places.ServerFolder(path, self.account(), self.label, self.socket_name)
+        return ServerFolder(path, self.account())
 
     def parents(self, cache: Path) -> list[Path]:
         """Return the existing folders in which this user may have servers."""
         try:
-            return places.existing_parents(self.label, cache, self.account())
+            paths = parents(self.label, cache, self.account())
         except Unavailable:  # no account can run a server
             return []
+        return [
+            path
+            for path in dict.fromkeys(paths)
+            if path.is_dir() and is_own(path, {os.getuid()})
+        ]
 
     def in_parent(self, parent: Path) -> list[ServerFolder]:
-        """Return the servers in a folder. Each has a file with the suffix ``.used``."""
-        return [
-            self.folder(used.with_suffix("")) for used in sorted(parent.glob("*.used"))
-        ]
+        """Return the servers in a folder."""
+        return [self.folder(path) for path in sorted(parent.iterdir()) if path.is_dir()]
 
     def find(self, programs: ProgramsT, *, cache: Path) -> PrivateServer:
         """Return the running server of these programs. Start it if it does not run.
@@ -168,202 +141,124 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         Raises:
             Unavailable: the server does not start. The text is the server's message.
         """
-        account = self.account()
-        parents = places.parents(self.label, cache, account)
-        folder = self.folder(places.path_for(programs.key(self.form), parents))
+        key = programs.key(self.form)
+        places = parents(self.label, cache, self.account())
+        known = [place / key for place in places if (place / key).exists()]
+        folder = self.folder((known or [places[0] / key])[0])
         folder.ensure()
-        # Only one of several starting processes starts the server.
-        with places.exclusive(folder.beside("lock")):
+        # Only one of several processes starts the server.
+        with exclusive(folder.beside("lock")):
             folder.ensure()  # the previous owner of the lock may have removed the folder
-            used = folder.beside("used")
-            used.touch()
-            self._sweep(folder)
-            # A server without a keeper would never stop. Restart it if no process uses it.
-            if not is_held(folder.beside("keeper")) and not is_held(used):
-                self.stop(folder)
-            if not self.answers(folder):
+            if not self.is_in_use(folder):
+                folder.beside("kept").unlink(missing_ok=True)
+            if not self._is_ready(folder):
                 self._start(folder, programs)
             return PrivateServer(
                 self.address_of(folder),
                 f"{self.title(folder)}, a private server from {programs.shown}",
                 is_private=True,
                 folder=folder,
-                held=places.SharedLock(used),
+                held=SharedLock(folder.beside("used")),
+                servers=self,
             )
 
     def is_running(self, folder: ServerFolder) -> bool:
         """Return whether the folder has a server, also a starting, stopping or busy one."""
-        with _Socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
-            knocking.settimeout(_KNOCK_SECONDS)
-            try:
-                knocking.connect(str(folder.socket))
-            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-                return False
-            except OSError:  # the server's queue is full
-                return True
-        return True
+        return is_held(folder.beside("running"))
 
     def is_in_use(self, folder: ServerFolder) -> bool:
-        """Return whether a run uses or starts the server, or a client is connected."""
-        for name in ("used", "lock"):
-            lock = folder.beside(name)
-            if lock.exists() and is_held(lock):
-                return True
-        try:
-            return self.clients(folder) > 0
-        except ConnectionError:
-            return False
+        """Return whether a process uses the server."""
+        return is_held(folder.beside("used"))
 
-    def stop(self, folder: ServerFolder) -> bool:
-        """Stop the server. Return whether the server and its keeper have ended.
-
-        Raises:
-            OSError: another server uses the folder.
-        """
-        if self.is_running(folder):
-            os.kill(self.server_pid(folder), self.signals[0])
-        keeper = folder.beside("keeper")
-        return until(
-            lambda: not self.is_running(folder) and not is_held(keeper),
-            within=_START_SECONDS,
-        )
+    def stop(self, folder: ServerFolder) -> None:
+        """Stop the server, if it runs. It may end later."""
+        with suppress(OSError, ValueError):
+            pid = int((folder.data / self.pid_file).read_text("utf-8").split()[0])
+            if self.is_running(folder):
+                os.kill(pid, self.stop_signal)
 
     def remove(self, folder: ServerFolder) -> None:
-        """Remove a stopped server and its files, except its lock.
-
-        Another process may wait for the lock, and a later process must use the same file.
-        """
-        others = self.other_folders(folder)
-        for path in (folder.path, folder.socket_folder, *others):
-            shutil.rmtree(path, ignore_errors=True)
-        for ending in ("used", "keeper", "log", "boot"):
+        """Stop an unused server, and remove it with its data."""
+        self.stop(folder)
+        until(lambda: not self.is_running(folder), within=_START_SECONDS)
+        shutil.rmtree(folder.path, ignore_errors=True)
+        for ending in ("used", "log", "made", "kept"):
             folder.beside(ending).unlink(missing_ok=True)
 
-    def top_folders(self, folder: ServerFolder) -> Iterator[Path]:
-        """Yield folders of a server that ``remove`` may leave."""
-        yield folder.socket_folder.parent
-        yield folder.path
-        for other in self.other_folders(folder):
-            yield other.parent
-            yield other.parent.parent
-
-    def runs(self, programs: ProgramsT, account: Account) -> bool:
-        """Return whether a user can run the server's program."""
-        try:
-            run_as(account, [str(programs.server), "--version"], cwd=Path("/"))
-        except (OSError, subprocess.SubprocessError):
-            return False
-        return True
+    def _is_ready(self, folder: ServerFolder) -> bool:
+        """Return whether the server answers. Wait for a server that starts or stops."""
+        until(
+            lambda: self.answers(folder) or not self.is_running(folder),
+            within=_START_SECONDS,
+        )
+        return self.is_running(folder) and self.answers(folder)
 
     def _start(self, folder: ServerFolder, programs: ProgramsT) -> None:
-        programs = self.reachable(programs, folder)
-        boot = folder.beside("boot")
-        # Data from before the machine's last start may be incomplete, because it is not flushed.
-        if (
-            folder.data.exists()
-            and boot.exists()
-            and boot.read_text("ascii") == _boot()
-        ):
-            # If the server does not start with the data, replace it: later runs rebuild it.
+        made = folder.beside("made")
+        was_killed = (folder.data / self.pid_file).exists()
+        # A killed server has not flushed its data. If it does not start with the data, replace
+        # them: later runs build the templates again.
+        if made.exists() and not was_killed:
             with suppress(Unavailable):
                 self._run(folder, programs)
                 return
-        shutil.rmtree(folder.data, ignore_errors=True)
+        made.unlink(missing_ok=True)
+        shutil.rmtree(folder.path, ignore_errors=True)
+        folder.ensure()
         self.make_data(folder, programs)
-        boot.write_text(_boot(), encoding="ascii")
+        made.touch()
         self._run(folder, programs)
 
     def _run(self, folder: ServerFolder, programs: ProgramsT) -> None:
-        folder.beside("log").unlink(missing_ok=True)
-        keeper = folder.beside("keeper")
-        # Wait until the keeper of a dead server has ended.
-        with places.exclusive(keeper):
-            pass
-        started = subprocess.run(  # noqa: S603 - pytest-arena's file, by this Python
-            [sys.executable, "-I", "-S", _keeper.__file__],
-            input=json.dumps(self._task(folder, programs)),
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            check=False,
-        )
-        if started.returncode:
-            raise Unavailable(f"the keeper of {programs.shown} did not start")
-        has_ended_or_answers = until(
-            lambda: self.answers(folder) or not is_held(keeper), within=_START_SECONDS
-        )
-        if not has_ended_or_answers:
+        log = folder.beside("log")
+        with exclusive(folder.beside("running")) as file, log.open("wb") as output:
+            subprocess.run(  # noqa: S603 - a program of the product
+                ["/bin/sh", "-c", _IN_BACKGROUND, *self.command(folder, programs)],
+                cwd=folder.path,
+                env=environment(),
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=[file],  # the server holds the lock until it ends
+                **folder.account.as_arguments(),
+            )
+        if self._is_ready(folder):
+            return
+        if self.is_running(folder):
             raise Unavailable(
                 f"{programs.shown} has not started in {_START_SECONDS:.0f} seconds"
             )
-        if not self.answers(folder):
-            raise Unavailable(
-                f"{programs.shown} did not start: {self._last_logged(folder.beside('log'))}"
-            )
-
-    def _task(self, folder: ServerFolder, programs: ProgramsT) -> dict[str, object]:
-        return {
-            "keeper": str(folder.beside("keeper")),
-            "lock": str(folder.beside("lock")),
-            "used": str(folder.beside("used")),
-            "log": str(folder.beside("log")),
-            "command": self.command(folder, programs),
-            "folder": str(folder.path),
-            "environment": environment(),
-            "account": folder.account.as_arguments(),
-            "socket": str(folder.socket),
-            "protocol_folder": str(self.protocol.parent),
-            "protocol_module": self.protocol.stem,
-            "signals": self.signals,
-            "idle": _IDLE_SECONDS,
-        }
-
-    def _last_logged(self, log: Path) -> str:
-        text = ""
-        with suppress(OSError):
-            text = log.read_text(encoding="utf-8", errors="replace")
-        return self.last_words(text)
+        text = log.read_text(encoding="utf-8", errors="replace")
+        raise Unavailable(f"{programs.shown} did not start: {self.last_words(text)}")
 
     def last_words(self, text: str) -> str:
         """Return the line of a log that says why a program ended, else the last line."""
         lines = text.strip().splitlines()
         lines = [line for line in lines if self.is_last_word(line)] or lines
-        return lines[-1] if lines else "its log is empty"
+        return lines[-1] if lines else "it gave no reason"
 
-    def _sweep(self, folder: ServerFolder) -> None:
-        """Remove servers that no process has used for two weeks."""
-        for other in self.in_parent(folder.path.parent):
-            age = time.time() - other.beside("used").stat().st_mtime
-            if age < _OLD_SECONDS:
-                continue
-            with attempt(other.beside("lock")) as is_ours:
-                if not is_ours or is_held(other.beside("keeper")):
-                    continue
-                if not self.is_running(other):
-                    self.remove(other)
+    def run_installer(self, folder: ServerFolder, command: list[str]) -> None:
+        """Run the product's program that creates data.
 
-
-def run_as(account: Account, command: list[str], *, cwd: Path) -> None:
-    """Run a program of the product as a user. Raises the errors of ``subprocess.run``."""
-    subprocess.run(  # noqa: S603 - a program of the product
-        command,
-        cwd=cwd,
-        env=environment(),
-        check=True,
-        timeout=_PROGRAM_SECONDS,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        **account.as_arguments(),
-    )
-
-
-def _boot() -> str:
-    """Return an identifier of the machine's last start."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    command = ["/usr/sbin/sysctl", "-n", "kern.boottime"]
-    answer = subprocess.run(  # noqa: S603 - a program of macOS
-        command, capture_output=True, text=True, check=False
-    )
-    return answer.stdout.strip()
+        Raises:
+            Unavailable: it failed. The text is its message.
+        """
+        try:
+            done = subprocess.run(  # noqa: S603 - a program of the product
+                command,
+                cwd=folder.path,
+                env=environment(),
+                check=False,
+                timeout=_PROGRAM_SECONDS,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                **folder.account.as_arguments(),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            # The user that runs servers for root may not enter a folder of root's.
+            raise Unavailable(f"{command[0]} does not run: {error}") from error
+        if done.returncode:
+            text = (done.stdout + done.stderr).decode(errors="replace")
+            raise Unavailable(f"{command[0]} failed: {self.last_words(text)}")

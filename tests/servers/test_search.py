@@ -1,0 +1,227 @@
+"""The search for a server: the URL, a local service, a private server. Each refusal says why."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._mysql.servers._search import SEARCH as MYSQL
+from pytest_arena._postgresql.servers import _find, _programs
+from pytest_arena._postgresql.servers._find import SEARCH
+from pytest_arena._product.servers import Unavailable
+from pytest_arena._values import Address
+from pytest_arena.errors import ServerError
+from tests.servers.crowded import PASSWORD, free_port, newest_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_arena._config._read import Config
+    from tests.servers.crowded import Crowded
+
+pytestmark = pytest.mark.usefixtures("no_libpq_variables")
+ME = getpass.getuser()
+
+
+def refused(config: Config, url: str) -> ServerError:
+    """The error for a URL, in four parts and without a password."""
+    with pytest.raises(ServerError) as raised:
+        SEARCH.find(replace(config, database=url))
+    text = str(raised.value)
+    assert re.findall(r"^  (why|cause|next):", text, re.MULTILINE) == ["why", "cause", "next"]
+    assert text.splitlines()[-1].startswith("  [A301] ")
+    assert len(text.splitlines()) <= 12
+    assert "ARENA_DATABASE" in raised.value.cause
+    assert PASSWORD not in text
+    return raised.value
+
+
+@pytest.fixture
+def untouched(crowded: Crowded) -> Iterator[Crowded]:
+    """The server has the same databases and roles after the test."""
+    before = crowded.contents()
+    yield crowded
+    assert crowded.contents() == before
+
+
+def test_a_server_of_an_old_version_is_refused(
+    config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the version, and how to get a newer one."""
+    monkeypatch.setattr(_find, "OLDEST", 99)
+    error = refused(config, untouched.url("boss"))
+    assert "pytest-arena needs 99 or newer" in error.what
+    assert "docker run" in error.fix
+
+
+@pytest.mark.parametrize(
+    "login, reason",
+    [
+        ("maker:wRong-" + PASSWORD, "password authentication failed"),
+        ("maker", "no password supplied"),
+        ("stranger", "refuses role stranger: "),
+        ("nobody_here", "refuses role nobody_here: "),
+        ("humble", "humble on 127.0.0.1"),
+    ],
+)
+def test_a_login_that_cannot_be_used_is_refused(
+    config: Config, untouched: Crowded, login: str, reason: str
+) -> None:
+    """A role without CREATEDB gets the statement that it needs."""
+    error = refused(config, untouched.url(login))
+    assert reason in error.what
+    assert (error.fix == 'ALTER ROLE "humble" CREATEDB') == (login == "humble")
+
+
+def test_a_server_without_a_free_connection_is_named(
+    config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest-arena waits before."""
+    monkeypatch.setattr(_find, "TURN_SECONDS", 0)
+    taken = untouched.fill()
+    try:
+        error = refused(config, untouched.url(f"maker:{PASSWORD}"))
+    finally:
+        for control in taken:
+            control.close()
+    assert "has no free connection" in error.what
+
+
+@pytest.mark.parametrize(
+    "url, reason",
+    [
+        (f"postgresql://me:{PASSWORD}@no-such-host.invalid/shop", "nothing answers on"),
+        ("postgresql://me@127.0.0.1:1/shop", "nothing answers on 127.0.0.1:1"),
+        ("postgresql://me@/shop?host=/nowhere", "nothing answers on /nowhere:5432"),
+        ("mysql://me@db/shop", "mysql is not PostgreSQL's"),
+        ("postgresql://me@db:port/shop", "the URL cannot be read"),
+        ("postgresql://a,b:2/shop", "pytest-arena needs one"),
+        ("postgresql:///shop?host=a:1&host=b:2", "pytest-arena needs one"),
+    ],
+)
+def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str) -> None:
+    """The password is hidden."""
+    assert reason in refused(config, url).what
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("postgresql://u:p@db:5433/shop", ("db", 5433, "u", "shop", "p")),
+        ("postgres://u@db", ("db", 5432, "u", "postgres", "")),
+        ("postgresql+psycopg://db/", ("db", 5432, ME, "postgres", "")),
+        ("postgresql://u:a%40%2Fb%3A@db/shop", ("db", 5432, "u", "shop", "a@/b:")),
+        ("postgresql+asyncpg://u@/shop?host=/run/x", ("/run/x", 5432, "u", "shop", "")),
+        ("postgresql://u@%2Frun%2Fx:7/shop", ("/run/x", 7, "u", "shop", "")),
+        ("postgresql://u@[::1]:7/shop", ("::1", 7, "u", "shop", "")),
+        ("postgresql://db/shop?user=u&password=p%26q", ("db", 5432, "u", "shop", "p&q")),
+    ],
+)
+def test_forms_of_urls(text: str, expected: tuple[str, int, str, str, str]) -> None:
+    """Those of SQLAlchemy and those of libpq."""
+    assert replace(SEARCH.read_url(text), patience=0) == Address("postgresql", *expected)
+
+
+def test_variables_fill_the_gaps_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with psql."""
+    for name, text in {"HOST": "db", "PORT": "7", "USER": "u", "PASSWORD": "p"}.items():
+        monkeypatch.setenv(f"PG{name}", text)
+    found = SEARCH.read_url("postgresql:///shop")
+    assert replace(found, patience=0) == Address("postgresql", "db", 7, "u", "shop", "p")
+    assert SEARCH.read_url("postgresql://other").host == "other"
+
+
+def test_urls_of_mysql() -> None:
+    """A socket, a password, and a URL of another product."""
+    found = MYSQL.read_url("mysql://me:secret@db:3307/shop")
+    assert replace(found, patience=0) == Address("mysql", "db", 3307, "me", "", "secret")
+    socket = MYSQL.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
+    assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
+    with pytest.raises(Unavailable, match="is not MySQL's"):
+        MYSQL.read_url("postgresql://me@db/shop")
+
+
+def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
+    """The summary names it, without the password."""
+    found = SEARCH.find(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
+    assert replace(found.address, patience=0) == crowded.address
+    assert not found.is_private
+    assert found.shown.startswith("PostgreSQL ")
+    assert found.shown.endswith(f" on 127.0.0.1:{crowded.port}, from arena_database")
+    assert PASSWORD not in found.shown + repr(found.address)
+    found.close()
+
+
+@pytest.fixture
+def local(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> Crowded:
+    """A server of this machine, in place of the machine's servers."""
+    monkeypatch.setattr(_find, "_SOCKETS", ())
+    monkeypatch.setenv("PGPORT", str(crowded.port))
+    return crowded
+
+
+def test_a_local_service_is_found_by_its_socket_and_its_port(
+    config: Config, local: Crowded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user that may create no database is passed over. Variables name a user."""
+    monkeypatch.setattr(getpass, "getuser", lambda: "nobody_here")
+    monkeypatch.setenv("PGUSER", "humble")
+    found = SEARCH.local_service(config)
+    assert found.address.user == "postgres"
+    assert found.shown.endswith(f", a local service on 127.0.0.1:{local.port}")
+    monkeypatch.setattr(_find, "_SOCKETS", (local.by_socket.host,))
+    assert SEARCH.local_service(config).address.host == local.by_socket.host
+    monkeypatch.setenv("PGUSER", "maker")
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    monkeypatch.setenv("PGHOST", "127.0.0.1")
+    assert replace(SEARCH.local_service(config).address, patience=0) == local.address
+
+
+def test_without_a_server_each_source_says_why(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server of another machine is not used, because a variable names it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PGPORT", str(free_port()))
+    monkeypatch.setenv("PGHOST", "db.example.org")
+    monkeypatch.setattr(_find, "_SOCKETS", ())
+    monkeypatch.setattr(_programs, "_USUAL", (f"{tmp_path}/*/bin",))
+    monkeypatch.setattr(_programs, "_WHEEL", "no_such_package")
+    for version, words in {"16": "exit 1", "12": "echo 'postgres (PostgreSQL) 12.22'"}.items():
+        folder = tmp_path / version / "bin"
+        folder.mkdir(parents=True)
+        for program in ("initdb", "postgres"):
+            (folder / program).write_text(f"#!/bin/sh\n{words}\n")
+            (folder / program).chmod(0o755)
+    with pytest.raises(ServerError) as error:
+        SEARCH.find(config)
+    local, private = error.value.cause.splitlines()
+    assert local.startswith("a local service: PGHOST=db.example.org is another machine")
+    assert "nothing answers on 127.0.0.1" in local
+    assert private.startswith(f"a private server: {tmp_path}/16/bin/postgres does not run")
+    assert "has PostgreSQL 12.22" in private
+    assert error.value.fix.splitlines() == [
+        "pip install 'pytest-arena[postgresql]'",
+        "or ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …",
+    ]
+
+
+def test_own_uses_no_local_service(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no private server, because that listens on a socket."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ServerError) as error:
+        SEARCH.find(replace(config, database="own"))
+    assert "a private server is" in error.value.cause
+    assert "not for Windows" in error.value.cause
+
+
+def test_the_version_is_read_from_the_programs() -> None:
+    """Its first number decides."""
+    programs = newest_programs()
+    assert programs.version.startswith(f"{programs.major}.")
