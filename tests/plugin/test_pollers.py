@@ -217,37 +217,6 @@ async def test_a_row(worker, client, turn):
     await inside.wait()
 """
 
-# Whoever looks who has a connection finds none: each look falls between two of the poller's
-# transactions.
-UNSEEN = """
-from pytest_arena._run.levels._participants import DatabaseParticipant
-
-left_in_spite_of_locks = DatabaseParticipant._leave_despite_locks
-looks = []
-
-
-def left_unseen(participant, level):
-    registry = participant._context.gate.registry
-    taken = registry.checked_out
-
-    def taken_later():
-        looks.append(None)
-        if len(looks) % 3 == 0:  # the third time it is to be ended
-            del registry.checked_out
-            return taken()
-        return []
-
-    registry.checked_out = taken_later
-    try:
-        return left_in_spite_of_locks(participant, level)
-    finally:
-        vars(registry).pop("checked_out", None)
-        looks.clear()
-
-
-DatabaseParticipant._leave_despite_locks = left_unseen
-"""
-
 # A statement that no interrupt ends, on a connection that its test has left.
 INSIDE = """
 import threading
@@ -496,13 +465,6 @@ def test_a_transaction_of_a_wider_fixtures_task(example: Example, scope: str) ->
     test = TASK.replace("{0}", scope)
     run = example.with_files(test_it=test).run().expect(passed=3)
     run.never_says("cut off", "was ended", "a new file has replaced it")
-
-
-def test_a_poller_that_is_not_seen_is_waited_for_pitfall_141(example: Example) -> None:
-    """P2: it has no connection when others look, and has one when the level is left."""
-    files = {"test_it": SLOW.replace("range(5)", "range(10)"), "conftest": UNSEEN}
-    run = example.with_files(**files).run()
-    run.expect(passed=20).never_says("a new file has replaced it")
 
 
 @pytest.mark.slow

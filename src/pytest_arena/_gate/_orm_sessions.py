@@ -6,7 +6,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
 from pytest_arena._gate._answers import ANSWER
@@ -15,14 +15,13 @@ from pytest_arena._gate._pending import (
     connections_of,
     pending_objects,
 )
-from pytest_arena._owner import OWNER, Owner, outlives_tests, owner_here
+from pytest_arena._owner import OWNER, Owner, owner_here
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import InstanceState
 
     from pytest_arena._gate._pending import PendingObjects
 
@@ -39,11 +38,6 @@ def is_used_by_wide_fixture(session: Session) -> bool:
 
 # The key in `Session.info` of the owner of the code that created the session.
 _OWNER = "pytest_arena: owner"
-# The wider fixtures to whose set-up the instances of their sessions belong. All other instances
-# belong to the owners of their sessions, or to the test.
-_INSTANCES: weakref.WeakKeyDictionary[InstanceState[object], Owner] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 def note_owner(session: Session) -> None:
@@ -55,20 +49,6 @@ def owner_of_session(session: Session) -> Owner | None:
     """Return the owner of a session, None if it was created during an import."""
     owner: Owner | None = session.info.get(_OWNER)
     return owner
-
-
-def claim_instances(owner: Owner) -> None:
-    """Note that instances without an owner belong to this one. Costs a microsecond for each."""
-    for session in sessions_in_use():
-        with suppress(RuntimeError):  # another thread uses the session
-            for instance in (*session, *session.new):
-                _INSTANCES.setdefault(inspect(instance), owner)
-
-
-def has_outer_owner(instance: object) -> bool:
-    """Return whether an instance belongs to a wider fixture that goes on."""
-    owner = _INSTANCES.get(inspect(instance))
-    return owner is not None and outlives_tests(owner)
 
 
 def watch_sessions() -> None:

@@ -583,7 +583,7 @@ class Observer:
         if test is None:
             return
         if running_loop() is None:
-            for _ in test.owner.pausing():
+            for _ in test.owner.waiting():
                 pass
             self._name_unfinished(test)
             return
@@ -597,14 +597,13 @@ class Observer:
                 cause=lines_of_error(lines),
                 fix="async with arena.expect_changes(...):",
             )
-        self._name_unfinished(test)
 
     async def asettle(self) -> None:
         """Wait in a loop for the work that requests have begun."""
         test = self.current.test
         if test is None:
             return
-        for _ in test.owner.pausing():
+        for _ in test.owner.waiting():
             await async_rest(0)
         self._name_unfinished(test)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._resolver import Level
-from pytest_arena._gate._orm_sessions import claim_instances, session_numbers
+from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._owner import Owner, begin_phase
-from pytest_arena._run._leaks import empty_sessions, end_connections
+from pytest_arena._run._leaks import (
+    empty_sessions,
+    end_connections_of_fixture,
+    end_connections_of_test,
+)
 from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._test import Current, RunningTest
 from pytest_arena._values import Stage
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._run._apps import Apps
     from pytest_arena._run._late_work import Tasks
+    from pytest_arena._run._levels import Levels
     from pytest_arena._run._processes import Process
-    from pytest_arena._run.levels._levels import Levels
 
 
 class WideFixture(Owner):
@@ -91,30 +94,37 @@ class FixtureLevels:
         test.enter(self._apps.state())
 
     def settle_test(self) -> None:
-        """End a test after its fixtures: close clients, find leaks, restore state. Idempotent."""
+        """End a test after its fixtures. Idempotent.
+
+        Like each level, it ends in four steps. A failure never stops the next step.
+
+        1. Cancel its tasks and jobs, after a wait for work of its requests.
+        2. Roll back and close its connections, and its transactions in sessions of others.
+        3. Restore the databases, if it has used any. Wait a second for locks.
+        4. Restore by a copy what is still locked, with a note in the summary.
+        """
         test = self._current.test
         if test is None or test.settled:
             return
         test.begin_settling(is_used=self._has_used_anything(test))
+        steps: list[Callable[[RunningTest], None]] = [
+            self._end_work,
+            self._end_connections,
+            self._restore_app_state,
+            self._restore_databases,
+        ]
+        if not test.is_used:
+            test.owner.end()
+            steps = steps[2:]
         interruption: BaseException | None = None
-        level = self.levels.find(test)
-        for step in self._steps(test, level):
+        for step in steps:
             try:
                 step(test)
-            except Exception as error:  # noqa: BLE001 - one failure never stops the next step
+            except Exception as error:  # noqa: BLE001 - the report of the test has it
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
         test.take_lost()  # the writes that late work has lost
-        try:
-            if level is not None:
-                if test.is_used or self.levels.above(level):
-                    self.finish_above(level)
-                    self._empty_sessions(test)
-                changed = self.levels.leave(level)
-                test.note_changed(changed)
-        except Exception as error:  # noqa: BLE001 - the report of the test has it
-            test.errors.append(error)
         if interruption is not None:
             raise interruption
 
@@ -132,24 +142,6 @@ class FixtureLevels:
             or self._tasks.loops()
         )
 
-    def _steps(
-        self, test: RunningTest, level: Level | None
-    ) -> list[Callable[[RunningTest], None]]:
-        """Return the steps that end a test. A test that used nothing needs only one."""
-        if not test.is_used:
-            test.owner.end()
-            return [self._restore_app_state]
-        # Find leaks before the restore of the app's state. The restore frees a leaked connection
-        # that only app.state holds.
-        return [
-            self.end_processes,
-            self._await_late_work,
-            self._close_clients,
-            self._end_tasks,
-            partial(self._find_leaks, level),
-            self._restore_app_state,
-        ]
-
     def end_processes(self, owner: object) -> None:
         """Stop the programs that a test or a wider fixture has started, the last one first."""
         for process in reversed(self.processes.pop(owner, [])):
@@ -157,20 +149,35 @@ class FixtureLevels:
             if process.complaint:
                 self._ledger.note(f"{{test}}: `{process.command}` {process.complaint}")
 
+    def _end_work(self, test: RunningTest) -> None:
+        """Wait for work of requests, close the clients, and cancel what still runs."""
+        # The stack calls the last callback first, and continues after a failure.
+        with ExitStack() as stack:
+            stack.callback(self._cancel_tasks, test)
+            if test.sessions.is_used:
+                stack.callback(test.sessions.close)
+            for app_run in test.app_runs:
+                stack.callback(app_run.close)
+            for app_run in self._apps.wide_runs.values():
+                stack.callback(app_run.close_lifespans_of_tests)
+            stack.callback(test.close_requests)
+            stack.callback(self._await_late_work, test)
+            stack.callback(self.end_processes, test)
+
     def _await_late_work(self, test: RunningTest) -> None:
         owner = test.owner
         by_socket = self._apps.drain(is_short=test.failed)
-        has_begun = test.app_runs or by_socket or owner.has_begun
-        if not (has_begun or owner.cut_off or test.open_requests):
+        if test.failed:
             return
-        if not test.failed:
-            left_open = [*by_socket, *test.left_open()]
-            if left_open:
-                owner.note_cancelled(left_open)
-            # End open requests before the wait. `_close_clients` cannot end a request that is
-            # inside a statement.
-            test.close_requests()
-            owner.settled()
+        owner.note_cancelled([*by_socket, *test.left_open()])
+        # End open requests before the wait. A request that is inside a statement ends later.
+        test.close_requests()
+        owner.settle_at_end()
+
+    def _cancel_tasks(self, test: RunningTest) -> None:
+        # Called after the clients are closed: an open request may need its database to finish.
+        owner = test.owner
+        owner.end_work()
         for line in owner.cut_off:
             self._ledger.warn(
                 LateWorkWarning,
@@ -179,23 +186,8 @@ class FixtureLevels:
                 fix="await arena.settled()   before the test checks the result (or a longer "
                 "arena_settle)",
             )
-
-    def _close_clients(self, test: RunningTest) -> None:
-        # The stack calls the last callback first, and continues after a failure.
-        with ExitStack() as stack:
-            if test.sessions.is_used:
-                stack.callback(test.sessions.close)
-            for app_run in test.app_runs:
-                stack.callback(app_run.close)
-            for app_run in self._apps.wide_runs.values():
-                stack.callback(app_run.close_lifespans_of_tests)
-            stack.callback(test.close_requests)
-
-    def _end_tasks(self, test: RunningTest) -> None:
-        # Called after `_close_clients`: an open request may need its database to finish.
-        test.owner.end_work()
         for line in self._tasks.end():
-            if line not in test.owner.cut_off:
+            if line not in owner.cut_off:
                 self._ledger.warn(
                     LeakWarning,
                     "the test left a task running, and pytest-arena cancelled it",
@@ -203,25 +195,24 @@ class FixtureLevels:
                     fix="await the task in the test, or cancel it",
                 )
 
-    def _find_leaks(self, level: Level | None, test: RunningTest) -> None:
-        self.levels.end_leaks(test, level)
-
-    def _empty_sessions(self, test: RunningTest) -> None:
-        kinds = empty_sessions()
-        if test.failed:
-            return  # its report has the pending objects
-        for kind in kinds:
-            self._ledger.warn(
-                LeakWarning,
-                f"the test left {kind} pending in a session that outlives the test",
-                cause="no code has written it",
-                fix="commit it, wait for the job that uses the session, or call "
-                "Session.remove() in an autouse fixture",
-            )
+    def _end_connections(self, test: RunningTest) -> None:
+        gate = self.levels.gate
+        end_connections_of_test(gate, self._ledger, test.owner, has_failed=test.failed)
 
     def _restore_app_state(self, test: RunningTest) -> None:
+        # After the search for leaks: the restore frees a connection that only app.state holds.
         if test.app_state is not None:
             test.app_state.restore()
+
+    def _restore_databases(self, test: RunningTest) -> None:
+        level = self.levels.find(test)
+        if level is None:
+            return
+        if test.is_used or self.levels.above(level):
+            self.finish_above(level)
+            empty_sessions(self._ledger, has_failed=test.failed)
+        changed = self.levels.leave(level)
+        test.note_changed(changed)
 
     # Wider fixtures
 
@@ -247,7 +238,6 @@ class FixtureLevels:
             except BaseException:
                 self.leave(owner)
                 raise
-            claim_instances(owner)
             owner.note_idle(is_idle=True)
             levels.drop_if_clean(level)
 
@@ -272,18 +262,20 @@ class FixtureLevels:
             yield
             return
         has_changed_app = test.has_changed_app
-        dropped: list[Level] = []
-        claim_instances(test.owner)
-        if test.plan.stage is Stage.SEEDED:
-            dropped = self.levels.drop_clean_levels_of_test()
+        level = self.levels.find(test)
+        if test.plan.stage is not Stage.SEEDED or not self._drop(level):
+            level = None
         try:
             yield
         finally:
-            for level in reversed(dropped):
+            if level is not None:
                 self.levels.enter(level)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
                 test.remember_app(self._apps.state())
+
+    def _drop(self, level: Level | None) -> bool:
+        return level is not None and self.levels.drop_if_clean(level)
 
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
@@ -307,7 +299,7 @@ class FixtureLevels:
     def leave(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
         if isinstance(owner, WideFixture):
-            end_connections(self.levels.gate, owner)
+            end_connections_of_fixture(self.levels.gate, owner)
             owner.end()
             begin_phase(None)
             self.levels.gate.lost.forget_fixture(owner.serial)
@@ -318,7 +310,7 @@ class FixtureLevels:
             self.finish_above(level)
             self.end_processes(owner)
             self._apps.close_of(owner)
-            empty_sessions()
+            empty_sessions(self._ledger, has_failed=True)
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.

@@ -28,11 +28,9 @@ from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_arena._values import CodeLine
-
-    TaskFilter = Callable[[AnyTask], bool]
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -80,12 +78,9 @@ class TestOwner(Owner):
         self._loops: WeakKeyDictionary[AbstractEventLoop, WeakSet[AnyTask]] = (
             WeakKeyDictionary()
         )
-        # Whether the last wait left no work, and no request was answered since.
-        self._is_done = False
 
     def note_request(self) -> None:
         """Note that the app is about to answer a request here."""
-        self._is_done = False
         loop = running_loop()
         if loop is not None and loop not in self._loops:
             self._loops[loop] = WeakSet(all_tasks(loop))
@@ -104,18 +99,18 @@ class TestOwner(Owner):
         jobs = [job for job in alive(JOBS) if job.owner is self]
         return [job for job in jobs if job.request is not None]
 
-    def lines(self, counts: TaskFilter | None = None) -> list[CodeLine | str]:
-        """Return the lines of the requests' tasks, threads and jobs that still run.
+    def unfinished(self) -> list[CodeLine | str]:
+        """Return the lines of running work that a test may wait for."""
+        return [line for line in self._lines() if line not in self._endless]
 
-        ``counts`` returns whether a task of a request counts. By default all tasks count.
-        """
+    def _lines(self) -> list[CodeLine | str]:
+        """Return the lines of the requests' tasks, threads and jobs that still run, each once."""
         # Look at jobs before and after the tasks, because a task may begin a job and end in
         # between.
         jobs = self._jobs()
         lines: list[CodeLine | str] = []
         for task in self._tasks_of_requests():
-            if counts is None or counts(task):
-                lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
+            lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
         jobs += self._jobs()
         stacks = innermost_frames() if jobs else {}
         for job in dict.fromkeys(jobs):
@@ -124,7 +119,7 @@ class TestOwner(Owner):
                 frames = users_frames(stacks.get(job.thread))
                 innermost = frames[0] if frames else None
                 lines.append(line_of(innermost) or begun_at)
-        return lines
+        return list(dict.fromkeys(lines))
 
     def _tasks_of_requests(self) -> Iterator[AnyTask]:
         this_task = current_task() if running_loop() else None
@@ -151,14 +146,9 @@ class TestOwner(Owner):
             return False
         return task not in self._loops[loop]
 
-    def unfinished(self, counts: TaskFilter | None = None) -> list[CodeLine | str]:
-        """Return the lines of unfinished work that a test may wait for, each once."""
-        lines = dict.fromkeys(self.lines(counts))
-        return [line for line in lines if line not in self._endless]
-
     def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
-        self.cut_off += lines
+        self.cut_off += [line for line in lines if line not in self.cut_off]
 
     def end_work(self) -> None:
         """End this work with its test: cancel its queued jobs, and refuse it connections."""
@@ -166,46 +156,19 @@ class TestOwner(Owner):
         for job in self._jobs():
             job.cancel()
 
-    def settled(self, patience: float | None = None) -> None:
-        """Wait until the work is done, like `waiting`.
+    # Waits. Each ends when no work runs, or only work that an earlier test has waited for in vain.
 
-        At the end of an async test, return at once if `asettled` left no work.
-        """
-        if patience is None and self._is_done and not self._jobs():
-            return
-        if patience is not None:
-            for loop in alive(self._loops):
-                if loop.is_running() and loop is not running_loop():
-                    passes = run_coroutine_threadsafe(_let_pass(), loop)
-                    passes.result(patience)
-        deque(self.waiting(patience), maxlen=0)
-
-    async def asettled(self, patience: float | None = None) -> None:
-        """Wait in a loop until the work is done, like `waiting`.
-
-        A due callback or the end of a task may begin another task. So the search is repeated until
-        it finds no work.
-        """
-        limit = self._patience if patience is None else patience
-        end = seconds() + limit
-        has_waited = True
-        passes = _PASSES if patience is not None else _PASSES_AT_END
-        while has_waited:
-            if self._loops:
-                await _let_pass(passes)
-            has_waited = False
-            for _ in self.waiting(patience):
-                has_waited = seconds() < end
-                await async_rest(0)
-
-    def pausing(self, counts: TaskFilter | None = None) -> Iterator[None]:
+    def waiting(
+        self, patience: float | None = None, *, waits_for_endless: bool = False
+    ) -> Iterator[None]:
         """Yield after a short pause while work runs, at most for ``arena_settle`` seconds.
 
-        Unlike `waiting`, it cuts off no work and raises no error.
+        ``patience`` are other seconds. With ``waits_for_endless``, wait for work of each line.
         """
-        end = seconds() + self._patience
-        while self.unfinished(counts) and seconds() < end:
-            rest(_STEP)
+        end = seconds() + (self._patience if patience is None else patience)
+        ignored = set() if waits_for_endless else self._endless
+        while not ignored.issuperset(self._lines()) and seconds() < end:
+            rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
             yield
 
     def take_endless(self) -> list[CodeLine | str]:
@@ -214,28 +177,57 @@ class TestOwner(Owner):
         self._endless.update(lines)
         return lines
 
-    def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Yield after a short pause while work runs and the time is not up.
+    def settle_at_end(self) -> None:
+        """Wait at the end of a test, and note work that still runs as cut off."""
+        deque(self.waiting(), maxlen=0)
+        self._cut_off_unfinished()
 
-        No ``patience`` means the end of the test. Work that still runs is then noted as cut off.
+    async def asettle_at_end(self) -> None:
+        """Wait in the loop at the end of a test, like `settle_at_end`."""
+        await self._await_work(_PASSES_AT_END, self._patience, waits_for_endless=False)
+        self._cut_off_unfinished()
+
+    def _cut_off_unfinished(self) -> None:
+        lines = self._lines()
+        self.note_cancelled(lines)
+        self._endless.update(lines)
+
+    def settled(self, patience: float) -> None:
+        """Wait until the work of each line is done.
 
         Raises:
             LateWorkError: work still ran after ``patience`` seconds.
         """
-        is_end_of_test = patience is None
-        endless = self._endless if is_end_of_test else set()
-        limit = self._patience if patience is None else patience
-        end = seconds() + limit
-        lines = self.lines()
-        while not endless.issuperset(lines) and seconds() < end:
-            rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
-            yield
-            lines = self.lines()
-        if patience is None:
-            self.cut_off += lines
-            self._endless.update(lines)
-            self._is_done = not lines
-        elif lines:
+        for loop in alive(self._loops):
+            if loop.is_running() and loop is not running_loop():
+                passes = run_coroutine_threadsafe(_let_pass(_PASSES), loop)
+                passes.result(patience)
+        deque(self.waiting(patience, waits_for_endless=True), maxlen=0)
+        self._refuse_unfinished(patience)
+
+    async def asettled(self, patience: float) -> None:
+        """Wait in a loop like `settled`."""
+        await self._await_work(_PASSES, patience, waits_for_endless=True)
+        self._refuse_unfinished(patience)
+
+    async def _await_work(
+        self, passes: int, patience: float, *, waits_for_endless: bool
+    ) -> None:
+        # A due callback or the end of a task may begin another task. So the search is repeated
+        # until it finds no work.
+        end = seconds() + patience
+        has_waited = True
+        while has_waited:
+            if self._loops:
+                await _let_pass(passes)
+            has_waited = False
+            for _ in self.waiting(end - seconds(), waits_for_endless=waits_for_endless):
+                has_waited = seconds() < end
+                await async_rest(0)
+
+    def _refuse_unfinished(self, patience: float) -> None:
+        lines = self._lines()
+        if lines:
             self.has_waited_in_vain = True
             longer = max(60, patience * 2)
             raise LateWorkError(
@@ -247,7 +239,7 @@ class TestOwner(Owner):
             )
 
 
-async def _let_pass(passes: int = _PASSES) -> None:
+async def _let_pass(passes: int) -> None:
     for _ in range(passes):
         await async_rest(0)
 
@@ -307,28 +299,26 @@ class Tasks:
         if loop is not None and loop not in self._threads:
             self._threads[loop] = threading.get_ident()
 
-    def run_idle_loops(self) -> bool:
-        """Run the idle loops of this thread once. Return whether this thread has any."""
-        idle = [
-            loop
-            for loop, thread in list(self._threads.items())
-            if thread == _thread_without_loop() and not loop.is_closed()
-        ]
-        for loop in idle:
+    def run_idle_loops(self) -> None:
+        """Run the idle loops of this thread once."""
+        for loop in self._idle_loops():
             loop.call_soon(loop.stop)
             loop.run_forever()
-        return bool(idle)
+
+    def _idle_loops(self) -> list[AbstractEventLoop]:
+        """Return the open loops of this thread, none if a loop runs in it."""
+        if running_loop() is not None:
+            return []
+        here = threading.get_ident()
+        for loop in self.loops():
+            if loop.is_closed():
+                self._threads.pop(loop, None)
+        return [loop for loop in self.loops() if self._threads.get(loop) == here]
 
     def end(self) -> list[CodeLine | str]:
         """Cancel the tasks that still run in idle loops. Return a line for each."""
         lines: list[CodeLine | str] = []
-        for loop in self.loops():
-            if loop.is_closed():
-                self._threads.pop(loop, None)
-                continue
-            # This thread cannot run another thread's loop, or any loop while one runs in it.
-            if self._threads.get(loop) != _thread_without_loop():
-                continue
+        for loop in self._idle_loops():
             unfinished = self._unfinished(loop)
             for task in unfinished:
                 line = line_of_coroutine(task.get_coro())
@@ -341,18 +331,9 @@ class Tasks:
         return lines
 
     def _unfinished(self, loop: AbstractEventLoop) -> list[AnyTask]:
-        return [
-            task
-            for task in all_tasks(loop)
-            if is_users_task(task) and _is_of_test(task)
-        ]
-
-
-def _is_of_test(task: AnyTask) -> bool:
-    owner = owner_of(task)
-    return owner is not None and owner.is_test
-
-
-# The number of this thread, or None if a loop runs in it.
-def _thread_without_loop() -> int | None:
-    return None if running_loop() else threading.get_ident()
+        unfinished = []
+        for task in all_tasks(loop):
+            owner = owner_of(task)
+            if owner is not None and owner.is_test and is_users_task(task):
+                unfinished.append(task)
+        return unfinished

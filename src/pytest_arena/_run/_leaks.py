@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import scoped_session
 
-# The public `close_all_sessions` would close the sessions of fixtures too.
 from pytest_arena._gate._orm_sessions import (
-    has_outer_owner,
     held_by_sessions,
     is_used_by_wide_fixture,
     owner_of_session,
     session_numbers,
     sessions_in_use,
-    unflushed,
 )
 from pytest_arena._gate._registry import entry_of
 from pytest_arena._owner import outlives_tests
 from pytest_arena._product import raw_transactions
 from pytest_arena._run._late_work import lines_of_error
 from pytest_arena.errors import ConnectionLeak, IsolationError
-from pytest_arena.warnings import LeakWarning
+from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy.orm import Session
@@ -48,7 +43,33 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 _PATIENCE = 1.0
 
 
-def leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
+def end_connections_of_test(
+    gate: Gate, ledger: Ledger, owner: Owner, *, has_failed: bool
+) -> None:
+    """Roll back what a test has begun, and close the connections that it has not returned.
+
+    An idle connection is a warning, unless the test has failed. A transaction that the test has
+    begun in a session of a wider fixture is rolled back without a report.
+
+    Raises:
+        ConnectionLeak: the test left a transaction.
+    """
+    registry = gate.registry
+    leaks = _leaks_of(gate, owner)
+    # This may also end a connection in the app's state, because that state is restored later.
+    raw = gate.end_raw(owner.serial) if registry.has_raw else []
+    transactions = [leak for leak in leaks if leak.in_transaction]
+    error = leak_error(transactions, raw) if transactions or raw else None
+    if error is None and not has_failed:
+        _warn_of_idle(ledger, leaks)
+    _end_leaks(leaks)
+    _end_late_connections(gate, ledger, owner)
+    _roll_back_others(gate, owner.serial)
+    if error is not None:
+        raise error
+
+
+def _leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
     """Return the connections that a test has not returned, or has left in a transaction.
 
     A connection that a session of a wider fixture holds is no leak of the test.
@@ -66,11 +87,9 @@ def leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
 def _checkouts_of(gate: Gate, owner: Owner) -> list[Checkout]:
     checkouts = []
     for checkout in gate.registry.checked_out():
-        if outlives_tests(checkout.owner):
-            continue
         # An idle connection that reaches no database of the tests blocks no test.
-        is_idle = checkout.owner is owner and bool(checkout.usages)
-        if checkout.in_transaction or is_idle:
+        is_in_way = checkout.in_transaction or checkout.usages
+        if checkout.owner is owner and is_in_way:
             checkouts.append(checkout)
     if not checkouts:
         return []
@@ -94,7 +113,36 @@ def _remove_session_of_flask() -> None:
         sessions.remove()
 
 
-def roll_back_others(gate: Gate, serial: int) -> None:
+def _end_leaks(leaks: list[Checkout]) -> None:
+    """End leaked transactions, and close their connections.
+
+    Otherwise the pools lack these connections, and the garbage collector warns in a later test.
+    pytest-arena also resets the sessions, which do not notice that the connection was closed.
+    """
+    sessions = _sessions_on(leaks)
+    if end_transactions(leaks, closes_connections=True):
+        for session in sessions:
+            with suppress(Exception):  # a thread of the test uses the session
+                session.reset()
+
+
+def _end_late_connections(gate: Gate, ledger: Ledger, test: Owner) -> None:
+    """Close the connections that threads keep after the end of a lifespan or an earlier test."""
+    late = []
+    for checkout in gate.registry.checked_out():
+        owner = checkout.owner
+        if owner is not None and owner.is_over and owner is not test:
+            late.append(checkout)
+            ledger.warn(
+                LateWorkWarning,
+                f"a thread of {owner.name} still used a connection, which pytest-arena closed",
+                cause=_line_to_blame(checkout),
+                fix=owner.advice,
+            )
+    end_transactions(late, closes_connections=True)
+
+
+def _roll_back_others(gate: Gate, serial: int) -> None:
     """Roll back what a test has begun in sessions and connections of wider fixtures."""
     checkouts = []
     for checkout in gate.registry.checked_out():
@@ -170,20 +218,7 @@ def _end_transaction(
     return is_alone
 
 
-def end_leaks(leaks: list[Checkout]) -> None:
-    """End leaked transactions, and close their connections.
-
-    Otherwise the pools lack these connections, and the garbage collector warns in a later test.
-    pytest-arena also resets the sessions, which do not notice that the connection was closed.
-    """
-    sessions = _sessions_on(leaks)
-    if end_transactions(leaks, closes_connections=True):
-        for session in sessions:
-            with suppress(Exception):  # a thread of the test uses the session
-                session.reset()
-
-
-def end_connections(gate: Gate, fixture: Owner) -> None:
+def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
     """Close the connections that tasks and threads of a wider fixture keep after its tear-down."""
     checkouts = gate.registry.checked_out()
     left = [
@@ -194,47 +229,44 @@ def end_connections(gate: Gate, fixture: Owner) -> None:
     end_transactions(left, closes_connections=True)
 
 
-def empty_sessions() -> list[str]:
-    """Expunge the objects that a test or a wider fixture left in sessions that outlive it.
+def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
+    """Forget the objects of a test or a fixture in sessions that outlive it. Warn of pending ones.
 
-    Otherwise the next test would read them, or write the pending ones. Return the name of the class
-    of each pending object.
+    Otherwise the next test would read them, or write the pending ones.
     """
-    emptied = []
+    pending = {}
     for session in sessions_in_use():
-        emptied += _empty_session(session)
+        if not is_used_by_wide_fixture(session):
+            names = [type(instance).__name__ for instance in session.new]
+            pending[session.hash_key] = names
+            with suppress(Exception):  # a task may use the session
+                _empty_session(session)
         # Otherwise this variable keeps the last session alive, so that it counts as open below.
         del session
-    numbers = session_numbers()
-    return [kind for number, kind in emptied if number in numbers]
+    for number in session_numbers().intersection(pending):
+        for name in pending[number]:
+            if not has_failed:  # the report of a failed test has the pending objects
+                ledger.warn(
+                    LeakWarning,
+                    f"the test left {name} pending in a session that outlives the test",
+                    cause="no code has written it",
+                    fix="commit it, wait for the job that uses the session, or call "
+                    "Session.remove() in an autouse fixture",
+                )
 
 
-def _empty_session(session: Session) -> list[tuple[int, str]]:
-    if is_used_by_wide_fixture(session):
-        return []
-    pending = [
-        instance for instance in unflushed([session]) if not has_outer_owner(instance)
-    ]
-    with suppress(Exception):  # a task may use the session
-        has_connection = any(held is session for held, _ in held_by_sessions())
-        if not (outlives_tests(owner_of_session(session)) or has_connection):
-            session.reset()
-        _forget_instances(session)
-    return [(session.hash_key, type(instance).__name__) for instance in pending]
-
-
-def _forget_instances(session: Session) -> None:
-    """Expunge the instances of a test. Expire the others, whose rows may be restored.
-
-    An async session cannot load an expired attribute when it is read, so its other instances keep
-    their values.
-    """
-    is_async = async_session(session) is not None
-    for instance in [*session]:
-        if not has_outer_owner(instance):
-            session.expunge(instance)
-        elif inspect(instance).persistent and not is_async:
-            session.expire(instance)
+def _empty_session(session: Session) -> None:
+    """Reset a session that no wider fixture has made. Else undo the changes of its instances."""
+    has_connection = any(held is session for held, _ in held_by_sessions())
+    if not (outlives_tests(owner_of_session(session)) or has_connection):
+        session.reset()
+        return
+    for instance in [*session.new, *session.deleted]:
+        session.expunge(instance)
+    # An async session cannot load an expired attribute when it is read.
+    instances = [*session] if async_session(session) is None else [*session.dirty]
+    for instance in instances:
+        session.expire(instance)
 
 
 def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
@@ -243,78 +275,45 @@ def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak
     ``raw`` has the lines of lost writes by connections that no engine has opened.
     """
     what = "the test ended with an open transaction"
-    lines = {*_lines_of(leaks), *raw}
+    lines = {*map(_line_to_blame, leaks), *raw}
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
+    if not leaks:
+        what += ", of a connection that no engine has opened"
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock",
         cause=lines_of_error(lines),
-        fix=_next_after(leaks),
+        fix=_CLOSE_IT,
     )
 
 
-def warn_of_idle(ledger: Ledger, leaks: list[Checkout]) -> None:
+_CLOSE_IT = (
+    "commit, and close it: `async with session:` / `with engine.connect() as connection:`. For a "
+    "scoped_session: Session.remove(). For a thread or a job: wait for its end"
+)
+
+
+def _warn_of_idle(ledger: Ledger, leaks: list[Checkout]) -> None:
     """Warn of connections that were not returned to their pools."""
-    fix = _next_after(leaks)
     for leak in leaks:
         ledger.warn(
             LeakWarning,
             "the test ended with a connection that was not returned to its pool, and "
             "pytest-arena closed it",
             cause=_line_to_blame(leak),
-            fix=fix,
+            fix=_CLOSE_IT,
         )
 
 
-def _next_after(leaks: list[Checkout]) -> str:
-    fix = (
-        "`async with session:` / `with engine.connect() as connection:`, or close it in a "
-        "fixture's tear-down"
-    )
-    if _sessions_on(leaks):
-        fix += ". For a scoped_session: Session.remove()"
-    this_thread = threading.get_ident()
-    elsewhere = [leak.request for leak in leaks if leak.thread != this_thread]
-    if any(elsewhere):
-        fix += ". For a job that a request has begun: await arena.settled()"
-    if None in elsewhere:
-        fix += ". For a thread that the test has begun: thread.join()"
-    return fix
-
-
-def raw_leak_error(lines: list[str]) -> ConnectionLeak:
-    """Return the error for uncommitted writes of connections that no engine has opened."""
-    return ConnectionLeak(
-        "the test ended with an open transaction, of a connection that no engine has opened",
-        why="pytest-arena rolls it back, so that no other connection ever sees its rows",
-        cause=lines_of_error(lines),
-        fix="connection.commit(), or close the connection in a fixture's tear-down",
-    )
-
-
-def error_of_open_transactions(gate: Gate, level: str) -> IsolationError:
-    """Return the error for the open transactions of engines and of drivers."""
-    return error_of_holders(open_transactions(gate), level, raw_transactions())
-
-
-def error_of_holders(
-    holders: Iterable[Checkout], level: str, raw: Iterable[str] = ()
-) -> IsolationError:
-    """Return the error for the open transaction of a wider fixture.
-
-    ``raw`` has the lines of connections that no engine has opened.
-    """
+def error_of_holders(holders: Iterable[Checkout], level: str) -> IsolationError:
+    """Return the error for open transactions that prevent a level's enter or leave."""
     return IsolationError(
         f"{level}: an open transaction of a wider fixture is in the way",
         why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause=lines_of_error([*_lines_of(holders), *raw]),
+        cause=lines_of_error([*map(_line_to_blame, holders), *raw_transactions()]),
         fix="commit, or roll back, before the fixture's `yield`",
     )
-
-
-def _lines_of(checkouts: Iterable[Checkout]) -> Iterator[CodeLine | str]:
-    return map(_line_to_blame, checkouts)
 
 
 def _line_to_blame(checkout: Checkout) -> CodeLine | str:

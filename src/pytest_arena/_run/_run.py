@@ -26,8 +26,8 @@ from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._late_work import Tasks, TestOwner
+from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
-from pytest_arena._run.levels._levels import Levels
 from pytest_arena.errors import (
     ArenaError,
     ConnectionLeak,

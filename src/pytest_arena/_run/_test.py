@@ -288,7 +288,7 @@ class RunningTest:
         if left_open:
             self.owner.note_cancelled(left_open)
         await self.aclose_requests()
-        await self.owner.asettled()
+        await self.owner.asettle_at_end()
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""

@@ -1,13 +1,18 @@
 """Work that outlives its owner is named, and gets no connection."""
 
+import asyncio
 import threading
 import time
+from contextlib import asynccontextmanager
+from functools import partial
 
 import late_app
 import pytest
-from late_app import add_after_the_gate, in_a_pool, in_a_thread
+from anyio import create_task_group, to_thread
+from fastapi import FastAPI
+from late_app import add_after_the_gate, in_a_pool, in_a_thread, sync_engine
 from models import Order
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 late = pytest.mark.expect("LateWorkWarning")
 
@@ -87,6 +92,42 @@ class TestFixtureThatLeaves:
 class TestAfterTheFixture:
     def test_next(self, opened_gate, db_session):
         check_refused(opened_gate, db_session)
+
+
+HAS_WRITTEN = threading.Event()
+
+
+def write_and_wait():
+    with sync_engine.begin() as connection:
+        connection.execute(insert(Order).values(item="late", status="new"))
+        HAS_WRITTEN.set()
+        late_app.GATE.wait(30)
+        late_app.ENDS.append("over")
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with create_task_group() as group:
+        group.start_soon(partial(to_thread.run_sync, write_and_wait, abandon_on_cancel=True))
+        yield
+        group.cancel_scope.cancel()
+
+
+class TestThreadOfTheLifespan:
+    @pytest.fixture
+    def arena_app(self):
+        return FastAPI(lifespan=lifespan)
+
+    @late
+    async def test_leaves(self, client):
+        assert await asyncio.to_thread(HAS_WRITTEN.wait, 20)
+
+    def test_next(self, db_session):
+        assert db_session.scalars(select(Order)).all() == []
+
+
+def test_the_thread_of_the_lifespan_ends(opened_gate, db_session):
+    check_refused(opened_gate, db_session)
 
 
 def test_no_thread_is_left():

@@ -1,0 +1,61 @@
+"""Work that a request began, and that fails after the answer, is a warning with the app's line."""
+
+import asyncio
+
+import pytest
+from fastapi import BackgroundTasks
+from fastapi.testclient import TestClient
+from late_app import TASKS, app
+
+fails = pytest.mark.expect("LateWorkWarning", at="raise LookupError")
+
+
+async def fail_later():
+    await asyncio.sleep(0.01)
+    raise LookupError("no such mail")
+
+
+@app.post("/fails", status_code=202)
+async def begin_to_fail():
+    task = asyncio.create_task(fail_later())
+    TASKS.add(task)
+    task.add_done_callback(TASKS.discard)
+
+
+@app.post("/background-fails", status_code=202)
+async def add_background_task(tasks: BackgroundTasks):
+    tasks.add_task(fail_later)
+
+
+@app.post("/retrieved", status_code=202)
+async def retrieve():
+    await asyncio.gather(asyncio.create_task(fail_later()), return_exceptions=True)
+
+
+@fails
+async def test_a_task_of_an_async_test(client):
+    await client.post("/fails")
+
+
+@fails
+def test_a_task_of_a_sync_test(test_client):
+    test_client.post("/fails")
+
+
+@pytest.mark.expect("LateWorkWarning")
+def test_a_background_task_of_the_live_server(live_server):
+    live_server.client().post("/background-fails")
+
+
+@pytest.mark.expect("LateWorkWarning")
+def test_a_background_task_of_a_client_that_raises_no_errors():
+    TestClient(app, raise_server_exceptions=False).post("/background-fails")
+
+
+async def test_an_error_that_the_test_expects(client):
+    with pytest.raises(LookupError):
+        await client.post("/background-fails")
+
+
+async def test_an_error_that_the_app_retrieves(client):
+    await client.post("/retrieved")
