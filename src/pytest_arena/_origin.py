@@ -234,17 +234,15 @@ def _frames_waiting_for(frame: FrameType) -> Sequence[FrameType | None]:
 
     - For ``greenlet_spawn``: the greenlet that it runs, which waits for a coroutine.
     - For a step of the loop: the task that awaits the present task through ``asyncio.shield``.
-      SQLAlchemy closes the session of an ``async with`` in such a shielded task.
+      SQLAlchemy closes the session of an ``async with`` in such a shielded task. In the loop of
+      connections: the task that has called it.
     - For aiosqlite's worker: the task that awaits the worker's result.
     """
     name = frame.f_code.co_name
     if name == "greenlet_spawn":
         return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
     if name == "_run":
-        loop = running_loop()
-        if loop is None:
-            return []
-        return _frames_behind_shield(current_task(loop), all_tasks(loop))
+        return _frames_behind_step()
     if frame.f_globals.get("__name__") != "aiosqlite.core":
         return []
     future = frame.f_locals.get("future")
@@ -259,6 +257,16 @@ def _frames_waiting_for(frame: FrameType) -> Sequence[FrameType | None]:
     for task in waiting:
         behind += _awaited(task.get_coro())
     return behind
+
+
+def _frames_behind_step() -> list[FrameType]:
+    loop = running_loop()
+    if loop is None:
+        return []
+    caller = CALLER.get()
+    if caller is not None and caller.get_loop() is not loop:
+        return [*_awaited(caller.get_coro())]
+    return _frames_behind_shield(current_task(loop), all_tasks(loop))
 
 
 def _frames_behind_shield(inner: object, tasks: Iterable[AnyTask]) -> list[FrameType]:
@@ -326,6 +334,10 @@ def as_own() -> Iterator[None]:
 LOGINS: ContextVar[tuple[object, ...]] = ContextVar(
     "arena: logins under way", default=()
 )
+
+
+# The task that waits for a call in the loop of connections.
+CALLER: ContextVar[AnyTask | None] = ContextVar("arena: the caller", default=None)
 
 
 # The `RequestAnswer` of the request to which the running code belongs. It stays set after the

@@ -31,19 +31,16 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._config._supported import SUPPORTED
-from pytest_arena._databases._app_databases import dialects, driver_of, redirected_url
+from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,
     listen_to_sessions,
     requested_by_engine,
     sync_engine_of_async,
-    sync_twin,
 )
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, run_in_new_loop
-from pytest_arena._product._connection_loop import connection_loop
 from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
@@ -531,30 +528,17 @@ class Engines:
     def _sync_on(self, database: Database, *, past_policies: bool = False) -> Engine:
         key = (database, past_policies)
         if key not in self._sync:
-            if past_policies:
-                url = redirected_url(database, _sync_driver(database))
-                engine = create_engine(url.set(username=PAST_POLICIES))
-            else:
-                engine = self._new_sync(database)
+            is_async = database.dialect.is_async
+            url = redirected_url(database, driver_of(database))
+            like = self._engine_of_app(database, is_async=is_async)
+            if past_policies or like is None:
+                url = url.set(username=PAST_POLICIES) if past_policies else url
+                like = create_engine(url)
+            new_engine = sync_engine_of_async if is_async else engine_like
+            engine = new_engine(like, url)
             self._sync[key] = engine
             self._databases.known.add_own(engine, database)
         return self._sync[key]
-
-    def _new_sync(self, database: Database) -> Engine:
-        # A sync test may need an engine like the async engine of the app.
-        is_async = database.dialect.is_async
-        like = self._engine_of_app(database, is_async=is_async)
-        like = like or self._engine_of_app(database, is_async=not is_async)
-        if database.is_shared and database.dialect.is_async:
-            url = redirected_url(database, driver_of(database))
-            like = like or create_engine(url)
-            return sync_engine_of_async(like, url, connection_loop().call)
-        if like is not None and not like.dialect.is_async:
-            return engine_like(like, redirected_url(database, driver_of(database)))
-        url = redirected_url(database, _sync_driver(database))
-        if like is None:
-            return create_engine(url)
-        return sync_twin(like, url)
 
     def _async_on(
         self, database: Database, *, past_policies: bool = False
@@ -605,17 +589,4 @@ def _policed(tables: tuple[str, ...]) -> ConfigError:
         "policies on their owner. The session could not read or write rows of other tenants",
         cause=str(user_line() or "arena.session(past_policies=True)"),
         fix="arena_database = own   (or the URL of a superuser, or a role with BYPASSRLS)",
-    )
-
-
-def _sync_driver(database: Database) -> str:
-    for dialect in dialects(database.product):
-        if not dialect.is_async:
-            return "" if database.file else dialect.driver
-    package = SUPPORTED[database.product.name].sync_package
-    raise ConfigError(
-        f"a sync session on {database.name} needs a sync driver, and none is installed",
-        why=f"the app's driver, {database.dialect.driver}, works only in event loops",
-        cause=str(user_line() or "db_session in a test that is no coroutine"),
-        fix=f"pip install '{package}'   (or make the test async)",
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
 from pytest_arena._config._supported import SUPPORTED, product_of_dialect
 from pytest_arena._product import RequestedDatabase, product_package
+from pytest_arena._product._connection_loop import connection_loop, for_sync_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sqlalchemy.orm import Session
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 
 def listen_to_sessions(
@@ -121,67 +123,29 @@ def engine_like(engine: Engine, url: URL) -> Engine:
     return like
 
 
-# Arguments of `create_engine`, each with the attribute of the dialect that keeps its value.
-_KEPT_ARGUMENTS = {
-    "json_serializer": "_json_serializer",
-    "json_deserializer": "_json_deserializer",
-    "isolation_level": "_on_connect_isolation_level",
-}
+def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
+    """Create an engine for sync code of pytest-arena with the dialect of an async engine."""
+    creator: Any = engine.pool._invoke_creator  # noqa: SLF001 - as in `_arguments_of`
 
+    def connect(rec: ConnectionPoolEntry) -> Any:
+        with for_sync_code():
+            return creator(rec)
 
-def sync_engine_of_async(
-    engine: Engine, url: URL, call: Callable[..., object]
-) -> Engine:
-    """Create an engine for sync code with the async dialect of an app's engine.
-
-    ``call`` calls a `connect` listener where it can await.
-    """
-    pool = QueuePool(engine.pool._creator, dialect=engine.dialect)  # noqa: SLF001 - as in `_arguments_of`
+    pool = QueuePool(connect, dialect=engine.dialect)
     for listener in engine.pool.dispatch.connect:
         if not str(getattr(listener, "__module__", "")).startswith("pytest_arena."):
-            event.listen(pool, "connect", _calling(call, listener))
+            event.listen(pool, "connect", _in_loop(listener))
     options = engine.get_execution_options()
     like = Engine(pool, engine.dialect, url, execution_options=options)
     _copy_transaction_listeners(engine, like)
     return like
 
 
-def _calling(
-    call: Callable[..., object], listener: Callable[..., object]
-) -> Callable[[object, object], None]:
+def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None]:
     def connect(dbapi_connection: object, entry: object) -> None:
-        call(listener, dbapi_connection, entry)
+        connection_loop().call(listener, dbapi_connection, entry)
 
     return connect
-
-
-def sync_twin(engine: Engine, url: URL) -> Engine:
-    """Create a sync engine whose connections are set up like those of an app's async engine.
-
-    It uses the app's functions for JSON, its isolation level, and the settings in its
-    ``connect_args``. Listeners that need the async driver do nothing.
-    """
-    arguments: dict[str, Any] = {}
-    for name, attribute in _KEPT_ARGUMENTS.items():
-        value = getattr(engine.dialect, attribute, None)
-        if value is not None:
-            arguments[name] = value
-    of_driver = _arguments_of(engine)
-    if of_driver is not None:
-        product = product_of_dialect(engine.dialect.name)
-        connections = product_package(product).connections
-        arguments["connect_args"] = connections.session_arguments(
-            engine.dialect, *of_driver
-        )
-    options = engine.get_execution_options()
-    twin = create_engine(url, execution_options=options, **arguments)
-    for listener in engine.pool.dispatch.connect:
-        module = str(getattr(listener, "__module__", ""))
-        if not module.startswith(("sqlalchemy.", "pytest_arena.")):  # the app's own
-            sync_listener = _ignoring_async_calls(listener)
-            event.listen(twin, "connect", sync_listener)
-    _copy_transaction_listeners(engine, twin)
-    return twin
 
 
 # An app that follows SQLAlchemy's recipe for pysqlite begins transactions in these events. Its
@@ -194,15 +158,3 @@ def _copy_transaction_listeners(engine: Engine, like: Engine) -> None:
         # Only the engine's listeners: those of the class `Engine` apply to both engines.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
-
-
-def _ignoring_async_calls(
-    listener: Callable[..., object],
-) -> Callable[[object, object], None]:
-    def connect(dbapi_connection: object, entry: object) -> None:
-        try:
-            listener(dbapi_connection, entry)
-        except (AttributeError, TypeError):
-            return  # a sync connection has no run_async and no await_
-
-    return connect

@@ -17,19 +17,13 @@ from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import apart_from_requests
 from pytest_arena._gate._engines import describe
-from pytest_arena._gate._instrument import instrument_loops
 from pytest_arena._gate._known_engines import (
     drop_early_connections,
     existing_engines,
     known_engines,
     watch_engines,
 )
-from pytest_arena._gate._loops import (
-    bind_to_loop,
-    hand_out_newest,
-    is_foreign,
-    unbind_locks,
-)
+from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
 from pytest_arena._gate._lost_writes import LostWrites, read_statements, watch_writes
 from pytest_arena._gate._orm_sessions import watch_sessions
@@ -46,6 +40,7 @@ from pytest_arena._product import (
     nothing,
     product_package,
 )
+from pytest_arena._product._raw_guard import driver_connection
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:
@@ -130,7 +125,6 @@ class Gate:
 
     def connected(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
-        bind_to_loop(dbapi_connection)
         pooled = PooledConnection.find(entry)
         if pooled is None:  # a creator of the app has opened it
             pooled = self._add_unknown(dbapi_connection, entry)
@@ -148,8 +142,8 @@ class Gate:
         """Check a connection that a pool hands out.
 
         Raises:
-            DisconnectionError: it is stale, or belongs to another loop or process. The pool then
-                opens another connection.
+            DisconnectionError: it is stale, or belongs to another process. The pool then opens
+                another connection.
         """
         unbind_locks(dbapi_connection)
         pooled = PooledConnection.find(entry)
@@ -157,8 +151,6 @@ class Gate:
             pooled = self._add_unknown(dbapi_connection, entry)
         self.registry.reserve(pooled)
         self.core.refuse_late()
-        if is_foreign(dbapi_connection):
-            raise DisconnectionError("this connection belongs to another event loop")
         if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
@@ -189,7 +181,7 @@ class Gate:
         # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
 
-    def checked_in(self, dbapi_connection: object, entry: Any) -> None:
+    def checked_in(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
         checkout = self.registry.find(entry)
         if checkout is not None:
@@ -199,7 +191,6 @@ class Gate:
                 if key and handle.is_begun:  # the pool has not rolled back
                     self.registry.may_be_used(key)
                 handle.note_checkin()
-                bind_to_loop(dbapi_connection)
         self.registry.check_in(entry)
 
     def detached(self, _dbapi_connection: object, entry: Any) -> None:
@@ -233,9 +224,7 @@ class Gate:
         for product in [*loaded.values()]:
             live = live or product.connections.recognize(self.core, dbapi_connection)
         if live is None:
-            connection = getattr(
-                dbapi_connection, "driver_connection", dbapi_connection
-            )
+            connection = driver_connection(dbapi_connection)
             driver, _, _ = type(connection).__module__.partition(".")
             live = OpenConnection(outside=f"{driver}://{UNNAMED}")
         if live.outside and not self.core.files.is_allowed(live.outside):
@@ -394,7 +383,7 @@ def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
 
 def _listen() -> None:
     """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
-    unbind_pools(_note_closed_with_loop)
+    unbind_pools()
     watch_engines(_remember)
     watch_sessions()
     watch_writes(_gates)
@@ -420,14 +409,6 @@ def _remember(engine: Engine) -> None:
         level = _gates[-1].core.serial()
     if known_engines.add(engine, level):
         instrument_loops(engine.dialect)
-
-
-def _note_closed_with_loop(connection: object) -> None:
-    for checkout in _gates[-1].registry.checked_out():
-        dbapi_connection = checkout.entry.dbapi_connection
-        driver = getattr(dbapi_connection, "driver_connection", None)
-        if driver is connection and checkout.in_transaction:
-            checkout.connection.end_in_transaction()
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:

@@ -1,49 +1,32 @@
-"""Pools and connections that are used in several event loops, one after the other.
+"""Pools that are used in several event loops, one after the other.
 
 A lock or a queue of asyncio binds to the first loop in which a task waits for it. When that loop
-does not run any more, pytest-arena lets the lock forget it. A connection belongs to one loop. In
-another loop its pool drops it without a traceback, and the app reconnects. A connection is closed
-before its loop.
+does not run any more, pytest-arena lets the lock forget it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import weakref
-from contextlib import suppress
-from contextvars import Context
-from inspect import iscoroutinefunction
+from _thread import start_new_thread
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool import Pool, QueuePool
-from sqlalchemy.util.concurrency import AsyncAdaptedLock
+from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from pytest_arena._config._supported import WITHOUT_LOOP
-from pytest_arena._process import alive, running_loop
+from pytest_arena._product._connection_loop import LoopConnection, keep_in_loop
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-# The loop of each driver's connection. SQLAlchemy passes only the connection when it pings or
-# closes.
-_loops: weakref.WeakKeyDictionary[object, weakref.ref[AbstractEventLoop]] = (
-    weakref.WeakKeyDictionary()
-)
+    from sqlalchemy.engine import Dialect
+
+    OneConnection = Callable[[Any], Any]
 
 
-_before_close: list[Callable[[object], None]] = []
-
-
-def install(before_close: Callable[[object], None]) -> None:
-    """Unbind the queues of async pools, and the locks of their engines' first connections.
-
-    ``before_close`` is called with each driver's connection that is closed with its loop.
-    """
-    _before_close.append(before_close)
+def install() -> None:
+    """Unbind the queues of async pools, and the locks of their engines' first connections."""
     queue: Any = AsyncAdaptedQueue
     queue.get = _unbinding(AsyncAdaptedQueue.get)
     queue.put_nowait = _unbinding(AsyncAdaptedQueue.put_nowait)
@@ -95,118 +78,37 @@ def hand_out_newest(pool: Pool) -> None:
         pool._pool.use_lifo = True  # noqa: SLF001 - no public name; `recreate` keeps it
 
 
-def bind_to_loop(dbapi_connection: object) -> None:
-    """Note the loop of a connection that was opened or returned, if it cannot leave that loop.
+def instrument_loops(dialect: Dialect) -> None:
+    """Let the connections of an async dialect work in each event loop."""
+    if not dialect.is_async:
+        return
+    is_bound = dialect.driver not in WITHOUT_LOOP
+    keep_in_loop(dialect, is_bound=is_bound)
+    if is_bound:
+        return
+    instance: Any = dialect
+    for name in ("do_terminate", "do_close"):
+        setattr(instance, name, _close_without_awaiting(getattr(dialect, name)))
 
-    The connection is closed before the loop. Afterwards no driver could close it: Python would warn
-    of the open socket, and uvloop would wait for ever if that warning is an error.
+
+def _close_without_awaiting(close: OneConnection) -> OneConnection:
+    """Close a connection of psycopg or aiosqlite, also outside of a greenlet.
+
+    Outside of a greenlet psycopg's close cannot be awaited, so libpq closes the connection.
+    aiosqlite's worker would answer the running loop, which may be closed soon, so a thread without
+    a loop stops it. `threading.Thread` would wait for a lock, and the garbage collector may call
+    this function.
     """
-    connection = getattr(dbapi_connection, "driver_connection", None)
-    loop = running_loop()
-    if connection is None or loop is None or works_in_all_loops(dbapi_connection):
-        return
-    if type(connection).__module__.partition(".")[0] in WITHOUT_LOOP:
-        return
-    with suppress(TypeError):  # a driver's class without weak references
-        if connection not in _loops:
-            _loops[connection] = weakref.ref(loop)
-            _close_with(loop)
 
+    def closed(dbapi_connection: Any) -> None:
+        connection = dbapi_connection.driver_connection
+        if in_greenlet() or isinstance(dbapi_connection, LoopConnection):
+            close(dbapi_connection)
+            return
+        stop = getattr(connection, "stop", None)
+        if stop is not None:
+            start_new_thread(stop, ())
+        else:
+            connection.pgconn.finish()
 
-def works_in_all_loops(dbapi_connection: object) -> bool:
-    """Return whether a connection is a facade, which sends nothing when it is closed."""
-    return getattr(dbapi_connection, "works_in_all_loops", False)
-
-
-def is_foreign(dbapi_connection: object) -> bool:
-    """Return whether a connection belongs to another loop than the running one. Costs 1 µs."""
-    connection = getattr(dbapi_connection, "driver_connection", None)
-    if connection is None:
-        return False
-    with suppress(TypeError):  # as above
-        reference = _loops.get(connection)
-        return reference is not None and reference() is not running_loop()
-    return False
-
-
-def transport_of(connection: object) -> Any:
-    """Return the transport of a driver's connection, None for an unknown driver."""
-    # MySQL's drivers have a writer, and asyncpg a transport.
-    writer = getattr(connection, "_writer", None)
-    return getattr(connection, "_transport", None) or getattr(writer, "transport", None)
-
-
-def hang_up(connection: object) -> None:
-    """End a connection of another loop. That loop may run, not run, or be closed."""
-    loop = _loop_of(connection)
-    if loop is None or loop.is_closed():
-        _force_close(connection)
-        return
-    if not loop.is_running():
-        # The loop may never run again, so shut the socket down. An open loop has not closed it.
-        with suppress(Exception):  # the driver is unknown, or has closed the socket
-            number = transport_of(connection).get_extra_info("socket").fileno()
-            with socket.socket(fileno=os.dup(number)) as copy:
-                copy.shutdown(socket.SHUT_RDWR)
-    # An empty context: the call does not belong to the request that runs now.
-    with suppress(RuntimeError):  # closed meanwhile
-        Context().run(loop.call_soon_threadsafe, _force_close, connection)
-
-
-def _loop_of(connection: object) -> AbstractEventLoop | None:
-    reference = _loops.get(connection)
-    if reference is None:
-        return None
-    return reference()
-
-
-def _force_close(connection: object) -> None:
-    """Close without awaiting, if the driver can: asyncpg by terminate(), MySQL's by close()."""
-    end = getattr(connection, "terminate", None) or getattr(connection, "close", None)
-    if end is not None and not iscoroutinefunction(end):
-        with suppress(Exception):  # its loop or its socket is closed
-            end()
-
-
-class _ClosingLoop:
-    """Replaces the ``close`` of a loop, and closes its connections first."""
-
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self._close = loop.close
-
-    def __call__(self) -> None:
-        loop: AbstractEventLoop = self._close.__self__  # type: ignore[attr-defined]  # a bound method
-        if not (loop.is_closed() or loop.is_running()):
-            _close_connections_of(loop)
-        self._close()
-
-
-def _close_with(loop: AbstractEventLoop) -> None:
-    if isinstance(loop.close, _ClosingLoop):
-        return
-    with suppress(AttributeError):  # a loop whose methods cannot be replaced
-        loop.close = _ClosingLoop(loop)  # type: ignore[method-assign]  # of this one instance
-
-
-def _close_connections_of(loop: AbstractEventLoop) -> None:
-    has_closed = False
-    for connection in alive(_loops):
-        if _loop_of(connection) is loop:
-            transport = transport_of(connection)
-            for note in _before_close:
-                note(connection)
-            _force_close(connection)
-            _abort(transport)
-            has_closed = True
-    with suppress(RuntimeError):  # another loop runs in this thread
-        if has_closed:
-            # Transports close their sockets in the next pass of the loop.
-            loop.call_soon(loop.stop)
-            loop.run_forever()
-
-
-def _abort(transport: Any) -> None:
-    """Close a transport at once. A transport of TLS would wait for the server's answer."""
-    if hasattr(transport, "abort"):
-        with suppress(Exception):  # its socket is closed
-            transport.abort()
+    return closed

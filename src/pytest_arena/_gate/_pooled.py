@@ -140,8 +140,6 @@ class PooledConnection:
     thread: int | None = None  # the thread that opens it or has it checked out
     is_stale: bool = False  # whether its pool drops it at the next checkout
     is_ended: bool = False  # whether `retire` was called
-    # Whether it was closed with its event loop, inside a transaction with writes.
-    ended_in_transaction: bool = False
     is_used: bool = False  # whether it was checked out since the level began
     # Its settings and temporary objects, as the product describes them. None until they are read.
     settings: object = None
@@ -224,10 +222,6 @@ class PooledConnection:
         if not self.is_ended:
             self.is_ended = True
             self.roll_back()
-
-    def end_in_transaction(self) -> None:
-        """Note that it is closed with its event loop, inside a transaction with writes."""
-        self.ended_in_transaction = True
 
     def roll_back(self) -> None:
         """End its transaction. The connection may be unusable afterwards."""

@@ -440,8 +440,6 @@ class Checkout:
     @property
     def in_transaction(self) -> bool:
         """Whether it has an open transaction with writes."""
-        if self.connection.ended_in_transaction:
-            return True
         return self.handle is not None and self.handle.in_transaction
 
     @property

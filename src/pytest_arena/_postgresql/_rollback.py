@@ -18,10 +18,8 @@ import re
 import threading
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 
 from pytest_arena._origin import user_line
@@ -35,7 +33,14 @@ from pytest_arena._postgresql._rows import read_content, read_digests, read_rows
 from pytest_arena._postgresql.drivers._beyond import reaches_beyond, refused_beyond
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import Held, nothing
-from pytest_arena._product._connection_loop import connection_loop
+from pytest_arena._product._connection_loop import (
+    LoopConnection,
+    LoopCursor,
+    LoopDriver,
+    check_caller,
+    connection_loop,
+    has_sync_caller,
+)
 from pytest_arena._product._read_rows import ReadContent, compared
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import IsolationError, impossible
@@ -204,7 +209,9 @@ class SharedConnection:
                 # psycopg looks for the connection behind the facade.
                 instance: Any = dialect
                 instance.get_driver_connection = _real_of
-        return SharedTransaction(self)
+        return SharedTransaction(
+            self, has_sync_caller=has_sync_caller() or not dialect.is_async
+        )
 
     @property
     def real(self) -> Any:
@@ -644,11 +651,10 @@ def drivers_sqlstate(error: object) -> str:
     return str(getattr(error, "sqlstate", "") or "")
 
 
-class SharedTransaction(AdaptedConnection):
+class SharedTransaction(LoopConnection):
     """A connection of a pool: the real connection, with a transaction of the pool's own."""
 
     __slots__ = (
-        "_level",
         "autocommit",
         "has_failed",
         "is_alone",
@@ -659,10 +665,9 @@ class SharedTransaction(AdaptedConnection):
         "settings",
         "shared",
     )
+    __setattr__ = object.__setattr__  # type: ignore[assignment]  # names of parameters
 
-    works_in_all_loops = True
-
-    def __init__(self, shared: SharedConnection) -> None:
+    def __init__(self, shared: SharedConnection, *, has_sync_caller: bool) -> None:
         self.shared = shared
         self.is_connecting = True  # until the first checkout
         self.is_begun = False
@@ -672,10 +677,32 @@ class SharedTransaction(AdaptedConnection):
         self.autocommit = False
         self.settings: dict[str, str | None] = {}  # the values before its changes
         self.line: CodeLine | None = None  # of the first statement of its transaction
-        real = getattr(shared.real, "_connection", shared.real)
+        self._has_sync_caller = has_sync_caller
+        real = getattr(shared.real, "driver_connection", shared.real)
         self._connection = real
         if type(real).__module__.startswith("asyncpg"):
-            self._connection = _Away(shared, real)
+            self._connection = LoopDriver(real, self._await)
+
+    @property
+    def real(self) -> Any:
+        """The connection of all facades."""
+        return self.shared.real
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the real connection while no other caller uses it."""
+        return self.call_shared(self.shared.alone, function, *args, **kwargs)
+
+    def call_shared(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        """Call a function where the real connection lives."""
+        check_caller(is_sync=self._has_sync_caller)
+        return self.shared.call(function, *args, **kw)
+
+    async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        if args and isinstance(args[0], str) and _ENDS.match(args[0]):
+            what = f"{args[0].split()[0]} in a statement"
+            raise self.shared.refused(what, "call commit() of the session")
+        run = partial(self.shared.execute_raw, function)
+        return await connection_loop().wait(greenlet_spawn(run, *args, **kw))
 
     def cursor(self, *args: Any, **kwargs: Any) -> SharedCursor:
         """Return a cursor."""
@@ -684,12 +711,12 @@ class SharedTransaction(AdaptedConnection):
     def commit(self) -> None:
         """Commit for the app: nothing is committed on the server."""
         if self.is_begun:
-            self.shared.call(self.shared.commit, self)
+            self.call_shared(self.shared.commit, self)
 
     def rollback(self) -> None:
         """Roll back to the start of the transaction."""
         if self.is_begun:
-            self.shared.call(self.shared.roll_back, self)
+            self.call_shared(self.shared.roll_back, self)
 
     def close(self) -> None:
         """Note the end. The next user of the real connection rolls back.
@@ -702,8 +729,9 @@ class SharedTransaction(AdaptedConnection):
 
     def run_async(self, fn: Callable[[Any], Any]) -> Any:
         """Call a coroutine function with the driver's connection, where it lives."""
-        real = self.shared.real.driver_connection
-        return self.shared.call(self.shared.execute_raw, fn, real)
+        return self.call_shared(
+            self.shared.execute_raw, fn, self.real.driver_connection
+        )
 
     def set_isolation_level(self, level: object) -> None:
         """Set AUTOCOMMIT. All other levels act as READ COMMITTED."""
@@ -733,30 +761,16 @@ class SharedTransaction(AdaptedConnection):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("tpc_"):
             raise self.shared.refused("a two-phase commit", "commit without it")
-        value = getattr(self.shared.real, name)
-        if callable(value):
-            return partial(self.shared.call, self.shared.alone, value)
-        return value
+        return super().__getattr__(name)
 
 
-class SharedCursor:
+class SharedCursor(LoopCursor):
     """A cursor of a facade."""
 
-    def __init__(self, facade: SharedTransaction, args: Any, kwargs: Any) -> None:
-        put = partial(object.__setattr__, self)
-        put("_facade", facade)
-        put("_open", lambda: facade.shared.real.cursor(*args, **kwargs))
-        put("_real", None)
-        put("_early", {})  # attributes that SQLAlchemy sets before the first statement
-
-    def _send(self, name: str, text: str, *rest: Any) -> Any:
-        if self._real is None:
-            real = self._open()
-            for attribute, value in self._early.items():
-                setattr(real, attribute, value)
-            object.__setattr__(self, "_real", real)
+    def _send(self, name: str, *args: Any) -> Any:
         facade = self._facade
-        return facade.shared.execute(facade, getattr(self._real, name), text, *rest)
+        call = getattr(self._opened(), name)
+        return facade.shared.execute(facade, call, *args)
 
     def _checked(self, name: str, text: Any, *rest: Any) -> Any:
         """Check a statement in the caller's thread, and send it."""
@@ -779,7 +793,7 @@ class SharedCursor:
         if not facade.is_begun:
             facade.line = user_line()
         try:
-            return shared.call(self._send, name, text, *rest)
+            return facade.call_shared(self._send, name, text, *rest)
         except _Busy as busy:
             raise shared.refused(
                 "a second transaction that writes. Another one is open, and has written or "
@@ -787,86 +801,15 @@ class SharedCursor:
                 "commit or roll back the first transaction before the second one writes",
             ) from None
 
-    def execute(self, text: Any, *rest: Any, **named: Any) -> Any:
+    def execute(self, *args: Any, **named: Any) -> Any:
         """Execute a statement."""
         del named
-        self._checked("execute", text, *rest)
+        self._checked("execute", *args)
         return self
 
-    def executemany(self, text: Any, *rest: Any) -> Any:
+    def executemany(self, *args: Any) -> Any:
         """Execute a statement for each of several parameters."""
-        return self._checked("executemany", text, *rest)
-
-    def _fetch(self, name: str, *args: Any) -> Any:
-        fetch = getattr(self._real, name)
-        shared = self._facade.shared
-        # The rows of any other cursor are here.
-        if getattr(self._real, "server_side", False) or hasattr(self._real, "scroll"):
-            return shared.call(shared.alone, fetch, *args)
-        return fetch(*args)
-
-    def fetchone(self) -> Any:
-        """Return the next row."""
-        return self._fetch("fetchone")
-
-    def fetchmany(self, size: int | None = None) -> Any:
-        """Return the next rows."""
-        return self._fetch("fetchmany", *([] if size is None else [size]))
-
-    def fetchall(self) -> Any:
-        """Return the rest of the rows."""
-        return self._fetch("fetchall")
-
-    def close(self) -> None:
-        """Close the cursor, and drop its rows."""
-        if self._real is not None:
-            self._fetch("close")
-
-    async def _async_soft_close(self) -> None:
-        """Do nothing: SQLAlchemy has fetched all rows."""
-
-    def __getattr__(self, name: str) -> Any:
-        if self._real is None:
-            shared = self._facade.shared
-            object.__setattr__(self, "_real", shared.call(self._open))
-        return getattr(self._real, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if self._real is None:
-            self._early[name] = value
-        else:
-            setattr(self._real, name, value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.fetchall())
-
-
-class _Away:
-    """asyncpg's connection in the loop of connections. Its coroutine methods can be awaited."""
-
-    def __init__(self, shared: SharedConnection, real: Any) -> None:
-        self._shared = shared
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._real, name)
-        if name in {"transaction", "cursor", "add_listener", "close", "terminate"}:
-            raise self._shared.refused(
-                f"asyncpg's {name}()",
-                "use the session's transaction and its results",
-            )
-        if not iscoroutinefunction(value):
-            return value
-        loop = connection_loop()
-
-        async def called(*args: Any, **kwargs: Any) -> Any:
-            if args and isinstance(args[0], str) and _ENDS.match(args[0]):
-                what = f"{args[0].split()[0]} in a statement"
-                raise self._shared.refused(what, "call commit() of the session")
-            run = self._shared.execute_raw
-            return await loop.wait(greenlet_spawn(run, value, *args, **kwargs))
-
-        return called
+        return self._checked("executemany", *args)
 
 
 class SharedHandle:

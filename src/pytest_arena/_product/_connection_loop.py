@@ -1,21 +1,38 @@
-"""An event loop of pytest-arena, in which a connection lives that all loops and threads use."""
+"""The event loop of pytest-arena, in which the connections of async drivers live.
+
+A connection of asyncpg, asyncmy or aiomysql belongs to one event loop, and tests have several. So
+each pool gets a facade. Its calls run in the loop of pytest-arena, for callers of any loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._origin import as_own
-from pytest_arena._process import seconds
+from pytest_arena._origin import CALLER, as_own, user_line
+from pytest_arena._process import running_loop, seconds
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from sqlalchemy.engine import Dialect
+
+__tracebackhide__ = True  # tracebacks end at the user's line
+
+# Whether the connection that is opened is for sync code of pytest-arena.
+_SYNC: ContextVar[bool] = ContextVar("arena: for sync code", default=False)
+has_sync_caller = _SYNC.get
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -26,49 +43,66 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class ConnectionLoop:
-    """A thread with an event loop, in which the connections of async drivers live."""
+    """A thread with an event loop."""
 
     def __init__(self) -> None:
         self._loop = _Loop()
+        self._process = os.getpid()
         with as_own():
             threading.Thread(
                 target=self._loop.run_forever, name="pytest-arena-loop", daemon=True
             ).start()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the present code runs in this loop."""
+        return running_loop() is self._loop
+
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in the loop, and wait in the caller's greenlet or thread."""
-        return self.run(greenlet_spawn(function, *args, **kwargs))
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine, and wait in the caller's greenlet or thread."""
+        if self._process != os.getpid():
+            raise RuntimeError("this connection belongs to the parent process")
+        work = greenlet_spawn(function, *args, **kwargs)
         if in_greenlet():
             return await_only(self.wait(work))
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def schedule(self, function: Callable[[], object]) -> None:
+        """Call a function soon, and wait for nothing: the garbage collector may call this."""
+        with suppress(RuntimeError):  # Python exits
+            self._loop.call_soon_threadsafe(function)
+
     async def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine. A cancelled caller waits until the driver has finished."""
-        tasks: list[asyncio.Task[Any] | None] = []
+        here = asyncio.get_running_loop()
+        answer: asyncio.Future[asyncio.Task[Any]] = here.create_future()
+        tasks: list[asyncio.Task[Any]] = []
 
-        async def run() -> Any:
-            tasks.append(asyncio.current_task())
-            return await work
+        def start() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(finish)
+
+        def finish(task: asyncio.Task[Any]) -> None:
+            with suppress(RuntimeError):  # the caller's loop is closed
+                here.call_soon_threadsafe(answer.set_result, task)
 
         def cancel() -> None:
-            for task in tasks:
-                if task is not None:
-                    task.cancel()
+            tasks[0].cancel()
 
-        running = asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(run(), self._loop)
-        )
+        token = CALLER.set(asyncio.current_task())
+        self._loop.call_soon_threadsafe(start)
+        CALLER.reset(token)
         try:
-            return await asyncio.shield(running)
+            task = await asyncio.shield(answer)
         except asyncio.CancelledError:
             self._loop.call_soon_threadsafe(cancel)
-            while not running.done():
-                with suppress(BaseException):
-                    await asyncio.shield(running)
+            while not answer.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.shield(answer)
+            with suppress(BaseException):  # the caller gets its own cancellation
+                answer.result().result()
             raise
+        return task.result()
 
 
 _loops: list[ConnectionLoop] = []
@@ -80,3 +114,208 @@ def connection_loop() -> ConnectionLoop:
     if not _loops:
         _loops.append(ConnectionLoop())
     return _loops[0]
+
+
+@contextmanager
+def for_sync_code() -> Iterator[None]:
+    """Let sync code of pytest-arena use the connections that this block opens."""
+    token = _SYNC.set(True)
+    try:
+        yield
+    finally:
+        _SYNC.reset(token)
+
+
+def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
+    """Let an async dialect open connections in the loop of pytest-arena.
+
+    If the driver's connections are not bound to a loop, do so only for sync code.
+    """
+    dbapi: Any = dialect.dbapi
+    connect = dbapi.connect
+
+    def connect_in_loop(*args: Any, **kwargs: Any) -> Any:
+        loop = connection_loop()
+        if loop.is_here or not (is_bound or has_sync_caller()):
+            return connect(*args, **kwargs)
+        check_caller(is_sync=has_sync_caller())
+        return LoopConnection(loop, loop.call(connect, *args, **kwargs))
+
+    dbapi.connect = connect_in_loop
+
+
+def check_caller(*, is_sync: bool) -> None:
+    """Raise SQLAlchemy's `MissingGreenlet` for sync code of the app, as without pytest-arena."""
+    if not (is_sync or in_greenlet()):
+        await_only(None)  # type: ignore[arg-type]  # raises
+
+
+class LoopConnection(AdaptedConnection):
+    """A pool's connection. SQLAlchemy's adapted connection behind it lives in the loop."""
+
+    __slots__ = ("_has_sync_caller", "_loop", "real")
+
+    def __init__(self, loop: ConnectionLoop, real: Any) -> None:
+        put = partial(object.__setattr__, self)
+        put("real", real)
+        put("_loop", loop)
+        put("_has_sync_caller", has_sync_caller())
+        put("_connection", LoopDriver(real.driver_connection, self._await))
+
+    await_ = staticmethod(await_only)  # of SQLAlchemy 2.0
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function where the real connection lives."""
+        check_caller(is_sync=self._has_sync_caller)
+        return self._loop.call(function, *args, **kwargs)
+
+    async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        return await self._loop.wait(function(*args, **kw))
+
+    def cursor(self, *args: Any, **kwargs: Any) -> LoopCursor:
+        """Return a cursor."""
+        return LoopCursor(self, args, kwargs)
+
+    def commit(self) -> None:
+        """Commit."""
+        self._end("commit")
+
+    def rollback(self) -> None:
+        """Roll back."""
+        self._end("rollback")
+
+    def _end(self, name: str) -> None:
+        # asyncpg's connection without a transaction has nothing to end.
+        if getattr(self.real, "_transaction", self) is not None:
+            self.call(getattr(self.real, name))
+
+    def ping(self, *args: Any) -> None:
+        """Check the connection. asyncpg notices its end in the loop, without a query."""
+        is_closed = getattr(self.real.driver_connection, "is_closed", None)
+        if is_closed is None:
+            self.call(self.real.ping, *args)
+        elif is_closed():
+            raise self.real.dbapi.InterfaceError("connection is closed")
+
+    def run_async(self, fn: Callable[[Any], Any]) -> Any:
+        """Call a coroutine function with the driver's connection, where it lives."""
+        return self.call(self.real.run_async, fn)
+
+    def close(self) -> None:
+        """Close. Outside of a greenlet wait for nothing."""
+        if in_greenlet():
+            self.call(self.real.close)
+        else:
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Close without waiting."""
+        real = self.real
+        end = getattr(real, "terminate", None) or real.driver_connection.pgconn.finish
+        self._loop.schedule(end)
+
+    def __del__(self) -> None:
+        self.terminate()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.real, name)
+        return partial(self.call, value) if callable(value) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.call(setattr, self.real, name, value)
+
+
+class LoopCursor:
+    """A cursor of a facade. The real cursor is opened at its first use."""
+
+    def __init__(self, facade: Any, args: Any, kwargs: Any) -> None:
+        put = partial(object.__setattr__, self)
+        put("_facade", facade)
+        put("_open", partial(facade.real.cursor, *args, **kwargs))
+        put("_real", None)
+        put("_early", {})  # attributes that SQLAlchemy sets before the first statement
+
+    def _opened(self) -> Any:
+        if self._real is None:
+            real = self._open()
+            for attribute, value in self._early.items():
+                setattr(real, attribute, value)
+            object.__setattr__(self, "_real", real)
+        return self._real
+
+    def _send(self, name: str, *args: Any) -> Any:
+        return getattr(self._opened(), name)(*args)
+
+    def execute(self, *args: Any) -> Any:
+        """Execute a statement."""
+        self._facade.call(self._send, "execute", *args)
+        return self
+
+    def executemany(self, *args: Any) -> Any:
+        """Execute a statement for each of several parameters."""
+        return self._facade.call(self._send, "executemany", *args)
+
+    def _fetch(self, name: str, *args: Any) -> Any:
+        fetch = getattr(self._real, name)
+        # The rows of any other cursor are here.
+        if getattr(self._real, "server_side", False) or hasattr(self._real, "scroll"):
+            return self._facade.call(fetch, *args)
+        return fetch(*args)
+
+    def fetchone(self) -> Any:
+        """Return the next row."""
+        return self._fetch("fetchone")
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """Return the next rows."""
+        return self._fetch("fetchmany", *([] if size is None else [size]))
+
+    def fetchall(self) -> Any:
+        """Return the rest of the rows."""
+        return self._fetch("fetchall")
+
+    def close(self) -> None:
+        """Close the cursor, and drop its rows."""
+        if self._real is not None:
+            self._fetch("close")
+
+    async def _async_soft_close(self) -> None:
+        """Do nothing: SQLAlchemy has fetched all rows."""
+
+    def __getattr__(self, name: str) -> Any:
+        if self._real is None:
+            self._facade.call(self._opened)
+        value = getattr(self._real, name)
+        return partial(self._facade.call, value) if callable(value) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._real is None:
+            self._early[name] = value
+        else:
+            setattr(self._real, name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+
+class LoopDriver:
+    """A driver's connection in the loop. Its coroutine methods can be awaited in each loop."""
+
+    # asyncpg's methods whose results or callbacks belong to the loop.
+    _REFUSED: Final = ("transaction", "cursor", "add_listener", "close", "terminate")
+
+    def __init__(self, real: Any, run: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._real = real
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if name in self._REFUSED:
+            raise IsolationError(
+                f"{name}() of the driver's connection in an engine's connection",
+                why="the connection belongs to an event loop of pytest-arena, so that each "
+                "test's loop can use it",
+                cause=str(user_line()),
+                fix="use the session's transaction and its results",
+            )
+        return partial(self._run, value) if iscoroutinefunction(value) else value

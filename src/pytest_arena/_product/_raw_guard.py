@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
 from pytest_arena._product._admission import Admission, admit, changed_by_app
+from pytest_arena._product._connection_loop import LoopConnection
 from pytest_arena._product._server_targets import RedirectedHost
 
 if TYPE_CHECKING:
@@ -221,4 +222,6 @@ class EngineConnection:
 
 def driver_connection(dbapi_connection: object) -> Any:
     """Return the driver's connection inside SQLAlchemy's adapted connection."""
+    if isinstance(dbapi_connection, LoopConnection):
+        dbapi_connection = dbapi_connection.real
     return getattr(dbapi_connection, "driver_connection", dbapi_connection)

@@ -3,7 +3,9 @@
 import pytest
 from listening_app import DRIVER, engine, maker
 from models import Order
-from sqlalchemy import text
+from sqlalchemy import select, text
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.orm import Session
 
 IS_SQLITE = DRIVER == "aiosqlite"
 
@@ -78,3 +80,15 @@ async def test_rows_are_streamed(client, turn):
             if len(items) == 2:
                 assert len((await client.get("/orders")).json()) == 5
     assert items == [f"item {number}" for number in range(5)]
+
+
+async def test_sync_code_in_an_async_test_fails_as_in_production(client, turn):
+    with Session(engine.sync_engine) as session, pytest.raises(MissingGreenlet):
+        session.scalars(select(Order.item)).all()
+
+
+def test_a_sync_session_uses_the_apps_driver_and_listeners(test_client, db_session, turn):
+    assert test_client.post("/orders/chair").status_code == 201
+    assert db_session.scalars(select(Order.item)).all() == ["chair"]
+    if not IS_SQLITE:
+        assert db_session.scalar(text("SELECT CAST('(1,2)' AS point)")) == ["point", "(1,2)"]

@@ -7,7 +7,7 @@ import pytest
 from async_app import engine, maker
 from models import Order, Stock
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from sqlalchemy.orm import Session
 
 
@@ -154,11 +154,9 @@ def test_threads_and_loops(turn, arena):
     assert asyncio.run(items())[-1] == "sync"
 
 
-def test_a_sync_session_on_the_async_engine(turn):
-    with Session(engine.sync_engine) as session:
-        session.add(Order(item="sync"))
-        session.commit()
-        assert session.scalars(select(Order.item)).all() == ["sync"]
+async def test_a_lazy_load_outside_of_a_greenlet_fails_as_in_production(turn):
+    with Session(engine.sync_engine) as session, pytest.raises(MissingGreenlet):
+        session.scalars(select(Order.item)).all()
 
 
 @pytest.mark.expect("LostWriteWarning", at="await db.flush()")
