@@ -119,8 +119,6 @@ class ProductFacts:
     """Async drivers whose connections may be used in any event loop."""
     maintenance_database: str = ""
     """The database to which an engine connects that only creates another database."""
-    sync_package: str = ""
-    """The package of a driver for sync sessions, "" if Python has the driver."""
 
 
 def sqlstate(error: object) -> object:

@@ -17,5 +17,4 @@ FACTS = ProductFacts(
     },
     example_url="mysql://root@localhost:3306/",
     maintenance_database="mysql",
-    sync_package="PyMySQL",
 )

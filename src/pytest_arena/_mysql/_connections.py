@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 
 
-_SESSION_SETTINGS = ("charset", "init_command", "sql_mode")
-
-
 class MySQLConnections:
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
@@ -50,13 +47,6 @@ class MySQLConnections:
         if dialect.driver not in arguments.DRIVERS or cargs:
             return None
         return arguments.target(cparams).requested(dialect)
-
-    def session_arguments(
-        self, dialect: Dialect, cargs: object, cparams: Any
-    ) -> dict[str, object]:
-        """Return the settings of the session. All drivers have the same names for them."""
-        del dialect, cargs
-        return {name: cparams[name] for name in _SESSION_SETTINGS if name in cparams}
 
     def redirect(
         self,

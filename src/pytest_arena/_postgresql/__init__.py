@@ -20,5 +20,4 @@ FACTS = ProductFacts(
     example_url="postgresql://postgres@localhost:5432/postgres",
     drivers_without_loop=("psycopg",),
     maintenance_database="postgres",
-    sync_package="psycopg[binary]",
 )

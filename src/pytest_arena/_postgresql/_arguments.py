@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import re
 import sys
 from functools import cache
 from importlib import import_module
@@ -124,19 +123,6 @@ def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
     else:
         options = kwargs.get("options") or ""
         kwargs["options"] = f"-c lock_timeout={timeout} {options}"
-
-
-def session_arguments(
-    driver: str, args: object, kwargs: dict[str, Any]
-) -> dict[str, object]:
-    """Return libpq's arguments for the settings of the session in a driver's arguments."""
-    if driver != "asyncpg":
-        return _libpq_session(driver, args, kwargs)
-    options = []
-    for name, value in _asyncpg_settings(args, kwargs).items():
-        escaped = re.sub(r"([\\\s])", r"\\\1", str(value))
-        options.append(f"-c {name}={escaped}")
-    return {"options": " ".join(options)}
 
 
 def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:

@@ -71,12 +71,6 @@ class PostgreSQLConnections:
         server = arguments.target(dialect.driver, cargs, cparams)
         return server.requested(dialect)
 
-    def session_arguments(
-        self, dialect: Dialect, cargs: object, cparams: Any
-    ) -> dict[str, object]:
-        """Return libpq's arguments for the settings, such as ``search_path``."""
-        return arguments.session_arguments(dialect.driver, cargs, cparams)
-
     def redirect(
         self,
         core: Core,

@@ -320,11 +320,6 @@ class Connections(Protocol):
         Return None for a driver that pytest-arena does not know.
         """
 
-    def session_arguments(
-        self, dialect: Dialect, cargs: object, cparams: object
-    ) -> dict[str, object]:
-        """Return arguments for a sync driver with the same settings of the session."""
-
     def redirect(
         self,
         core: Core,

@@ -158,13 +158,6 @@ class SQLiteConnections:
         memory = sql.memory_of(database, uri=uri)
         return RequestedDatabase(dialect, "sqlite", file, memory)
 
-    def session_arguments(
-        self, dialect: Dialect, cargs: object, cparams: object
-    ) -> dict[str, object]:
-        """Return no arguments: a file has no sessions with settings."""
-        del dialect, cargs, cparams
-        return {}
-
     def redirect(
         self,
         core: Core,
