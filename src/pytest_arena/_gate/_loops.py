@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from _thread import start_new_thread
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from pytest_arena._config._supported import WITHOUT_LOOP
+from pytest_arena._process import running_loop
 from pytest_arena._product._connection_loop import LoopConnection, keep_in_loop
 
 if TYPE_CHECKING:
@@ -56,8 +58,8 @@ def _unbinding(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
     # `setdefault` is atomic. A property has precedence over a Lock that was cached before.
-    mutex: asyncio.Lock = vars(lock).setdefault("_arena_mutex", asyncio.Lock())
-    unbind(mutex)
+    mutexes = vars(lock).setdefault("_arena_mutexes", WeakKeyDictionary())
+    mutex: asyncio.Lock = mutexes.setdefault(running_loop(), asyncio.Lock())
     return mutex
 
 
