@@ -25,7 +25,7 @@ if sys.argv[1] == "unbound":
     from sqlalchemy.pool import Pool
     from pytest_arena._gate import _loops
 
-    _loops.install(id)
+    _loops.install()
     event.listen(Pool, "connect", lambda connection, _: _loops.unbind_locks(connection))
     event.listen(Pool, "checkout", lambda connection, *_: _loops.unbind_locks(connection))
 
