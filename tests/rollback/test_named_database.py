@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._named import IS_EMPTY, RUN_LOCK, refusal
+from pytest_arena._postgresql._named import IS_EMPTY, RUN_LOCK
 from tests.rollback.named import MIGRATED
 from tests.servers.postgresql import URL, address, names_on_server, run
 
@@ -139,24 +139,6 @@ def test_a_filled_database_that_is_not_named_for_tests_is_refused(named: Named) 
         f"postgresql://{named.name}:***@{URL.host}:{URL.port}/{name} is from arena_database",
         "or one named like shop_test",
     )
-
-
-@pytest.mark.parametrize(
-    "name, is_for_tests",
-    [
-        ("test", True),
-        ("shop_test", True),
-        ("TESTS-of-the-shop", True),
-        ("testdb", True),
-        ("test2", True),
-        ("latest", False),
-        ("contest_shop", False),
-        ("testimonials", False),
-    ],
-)
-def test_the_word_test_names_a_database_of_tests(name: str, *, is_for_tests: bool) -> None:
-    """A word that only contains it does not."""
-    assert (not refusal(name, is_empty=False)) is is_for_tests
 
 
 @pytest.mark.slow
