@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
 
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_project
@@ -359,9 +358,6 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
     killed(alive)
     arena("sweep", "--all", "--database", "own")
     assert [path.name for path in home.iterdir()] == ["run-notes"]
-    (home / "run-notes").rmdir()
-    arena("sweep", "--all", "--database", "own")
-    assert not home.exists()
 
 
 def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
@@ -393,28 +389,6 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
         file.unlink()
     arena("sweep", "--all", "--database", "own")
     assert not cache.exists()
-
-
-def test_a_broken_build_goes_and_one_under_way_stays(
-    arena: Callable[..., str], listed: Any
-) -> None:
-    """The lock of the shelf tells them apart. A folder that has none is not arena's."""
-    templates = Path(os.environ["ARENA_CACHE"]) / "templates"
-    shelf, other = templates / secrets.token_hex(16), templates / secrets.token_hex(16)
-    for folder in (shelf, other):
-        folder.mkdir(parents=True)
-        (folder / "single-1").write_bytes(b"12345")
-    (shelf / "lock").touch()
-    assert [one["what"] for one in listed("own").values()] == ["building"]
-    with FileLock(shelf / "lock"):
-        assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
-        assert "a living run builds a template in it" in arena(
-            "sweep", "--all", "--database", "own"
-        )
-    assert "removed  building" in arena("sweep", "--database", "own")
-    arena("sweep", "--all", "--database", "own")
-    assert not shelf.exists()
-    assert (other / "single-1").exists()
 
 
 @pytest.fixture

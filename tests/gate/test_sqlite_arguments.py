@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._sqlite._sql import file_of, split_script
+from pytest_arena._sqlite._sql import requested, split_script
 
 HERE = str(Path("a.db").absolute())
 
@@ -38,4 +38,4 @@ def test_a_script_is_split_where_its_statements_end() -> None:
 )
 def test_the_file_that_is_meant(database: str, *, uri: bool, expected: str) -> None:
     """As SQLite reads it."""
-    assert file_of(database, uri=uri) == expected
+    assert requested(database, uri=uri).file == expected

@@ -42,9 +42,9 @@ CHANGES = [
     ("UPDATE orders SET paid = 'a' WHERE id = 1", {"table orders"}),
     ("UPDATE orders SET paid = x'' WHERE id = 3", {"table orders"}),
     ("UPDATE orders SET total = CAST(x'ff' AS TEXT) WHERE id = 1", {"table orders"}),
-    ("INSERT INTO orders (total) VALUES (1)", {"table orders", "sequence orders"}),
-    ("UPDATE sqlite_sequence SET seq = 70", {"sequence orders"}),
-    ("DELETE FROM sqlite_sequence", {"sequence orders"}),
+    ("INSERT INTO orders (total) VALUES (1)", {"table orders", "table sqlite_sequence"}),
+    ("UPDATE sqlite_sequence SET seq = 70", {"table sqlite_sequence"}),
+    ("DELETE FROM sqlite_sequence", {"table sqlite_sequence"}),
     ("INSERT INTO pairs VALUES (2, 2)", {"table pairs"}),
     ("UPDATE sums SET a = 2", {"table sums"}),
     ('UPDATE "odd ""ü" SET rowid = 8', {'table odd "ü'}),
@@ -54,7 +54,6 @@ CHANGES = [
     ("DROP VIEW totals", {"definition of view totals"}),
     ("CREATE TRIGGER t AFTER INSERT ON plain BEGIN SELECT 1; END", {"definition of trigger t"}),
     ("PRAGMA user_version = 3", {"user_version"}),
-    ("PRAGMA application_id = 3", {"application_id"}),
 ]
 
 

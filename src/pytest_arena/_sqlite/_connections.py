@@ -134,16 +134,8 @@ def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
     of_aiosqlite = getattr(adapted, "_connection", None)
     for connection in (dbapi_connection, of_aiosqlite):
         if isinstance(connection, sqlite3.Connection):
-            return _unwrapped(connection)
+            return connection
     return None
-
-
-def _unwrapped(connection: sqlite3.Connection) -> sqlite3.Connection | None:
-    """Return the connection behind a tracer's proxy, which has the same ``__class__``."""
-    raw: sqlite3.Connection | None = connection
-    while raw is not None and not issubclass(type(raw), sqlite3.Connection):
-        raw = getattr(raw, "__wrapped__", None)
-    return raw
 
 
 class SQLiteConnections:
@@ -154,9 +146,8 @@ class SQLiteConnections:
     ) -> RequestedDatabase:
         """Return the file, or the memory database, of a connect call."""
         database, uri = _database(cargs, cparams)
-        file = sql.file_of(database, uri=uri)
-        memory = sql.memory_of(database, uri=uri)
-        return RequestedDatabase(dialect, "sqlite", file, memory)
+        found = sql.requested(database, uri=uri)
+        return RequestedDatabase(dialect, "sqlite", found.file, found.memory)
 
     def redirect(
         self,
@@ -168,7 +159,7 @@ class SQLiteConnections:
     ) -> Callable[[object], OpenConnection | None]:
         """Replace the file's name."""
         database, uri = _database(cargs, cparams)
-        is_memory = not sql.file_of(database, uri=uri)
+        is_memory = not sql.requested(database, uri=uri).file
         if dialect.is_async:
             # aiosqlite has a thread for each connection, but the test's thread reads the
             # connection's settings after the test.
@@ -221,6 +212,11 @@ class SQLiteConnections:
     def raw_transactions(self) -> list[str]:
         """Return no lines: the transactions of raw connections are not recorded."""
         return []
+
+    def explain(self, error: BaseException) -> str:
+        """Return "": pytest-arena ends no connection of SQLite."""
+        del error
+        return ""
 
 
 def _unknown(_dbapi_connection: object) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from contextlib import closing, suppress
 from hashlib import blake2b
@@ -15,19 +14,11 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
     from pathlib import Path
-
-    Execute = Callable[[str], sqlite3.Cursor]
 
 _BEFORE = "before"
 _AFTER = "after"
-_ROWID_NAMES = ("rowid", "_rowid_", "oid")  # a column of the same name hides one
-_COLLATION = re.compile(r"\bCOLLATE\s+([\"'`\[]?)(\w+)", re.IGNORECASE)
-_BUILT_IN_COLLATIONS = frozenset({"binary", "nocase", "rtrim"})
-# Values of table_xinfo's column `hidden`. `SELECT *` omits columns of the first kind.
-_HIDDEN = 1
-_GENERATED = 2
 
 
 def _quoted(name: str) -> str:
@@ -39,57 +30,42 @@ def digests(file: Path) -> dict[str, str]:
     """Return a digest of each object in a database, read by a new connection.
 
     Equal digests mean equal content. A table's digest covers the multiset of its rows, with their
-    ``rowid`` and the types of their values. The digest of AUTOINCREMENT is its value. All other
-    objects have the digest of their definition. If only the app's functions or modules can read a
-    table, it has the digest of its definition. The rows of its shadow tables have digests, too.
+    ``rowid`` and the types of their values. All other objects have the digest of their definition.
 
     Cost: it reads all rows, 1 s for a million.
 
     Example::
 
         digests(Path("live.db"))
-        # {"table orders": "3 rows, …", "sequence orders": "4", "definition of table orders": "…",
-        #  "user_version": "7"}
+        # {"definition of table orders": "…", "table orders": "3 rows, …", "user_version": "7"}
     """
+    found = {}
     with closing(sql.open_own(file)) as connection, sql.reading(connection):
         # A text may not be UTF-8, so its bytes are read. The tuple is never equal to a blob.
         connection.text_factory = lambda raw: ("text", raw)
-        return dict(_digests(connection.execute))
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        if version:  # without 0, an empty file equals a missing file
+            found["user_version"] = str(version)
+        schema = connection.execute(
+            "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
+        )
+        for raw_kind, raw_name, definition in schema.fetchall():
+            kind = raw_kind.decode()
+            name = raw_name.decode(errors="replace")
+            found[f"definition of {kind} {name}"] = f"{_digest(definition):x}"
+            if kind == "table":
+                found[f"table {name}"] = _digest_of_rows(connection, _quoted(name))
+    return found
 
 
-def _digests(execute: Execute) -> Iterator[tuple[str, str]]:
-    for pragma in ("user_version", "application_id"):
-        number = execute(f"PRAGMA {pragma}").fetchone()[0]
-        if number:  # without 0, an empty file equals a missing file
-            yield pragma, str(number)
-    schema = execute(
-        "SELECT CAST(type AS BLOB), CAST(name AS BLOB), sql FROM sqlite_master"
-    )
-    for raw_kind, raw_name, definition in schema.fetchall():
-        kind = raw_kind.decode()
-        name = raw_name.decode(errors="replace")
-        digest = _digest(definition)
-        yield f"definition of {kind} {name}", f"{digest:x}"
-        if name == "sqlite_sequence":
-            yield from _sequences(execute)
-        elif kind == "table":
-            yield f"table {name}", _digest_of_rows(execute, _quoted(name))
-
-
-def _sequences(execute: Execute) -> Iterator[tuple[str, str]]:
-    for table, number in execute("SELECT CAST(name AS BLOB), seq FROM sqlite_sequence"):
-        name = table.decode(errors="replace")
-        yield f"sequence {name}", str(number)
-
-
-def _digest_of_rows(execute: Execute, table: str) -> str:
+def _digest_of_rows(connection: sqlite3.Connection, table: str) -> str:
     count = 0
     total = 0
     try:
         try:
-            rows = execute(f"SELECT rowid, * FROM {table}")
+            rows = connection.execute(f"SELECT rowid, * FROM {table}")
         except sqlite3.OperationalError:  # WITHOUT ROWID
-            rows = execute(f"SELECT * FROM {table}")
+            rows = connection.execute(f"SELECT * FROM {table}")
         for row in rows:
             # A sum needs no order, and counts two equal rows twice.
             total += _digest(row)
@@ -97,14 +73,13 @@ def _digest_of_rows(execute: Execute, table: str) -> str:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
             raise
-        return f"not to be read: {error}"
+        return f"not to be read: {error}"  # without the app's functions or modules
     return f"{count} rows, {total:x}"
 
 
 def _digest(value: object) -> int:
     text = repr(value).encode()
-    digest = blake2b(text, digest_size=16).digest()
-    return int.from_bytes(digest)
+    return int.from_bytes(blake2b(text, digest_size=16).digest())
 
 
 class _Table(NamedTuple):
@@ -113,7 +88,14 @@ class _Table(NamedTuple):
     columns: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     has_rowid: bool = True
-    is_virtual: bool = False
+
+    @property
+    def same_place(self) -> str:
+        """The condition that finds a row's place in the other file by an index, or ""."""
+        key = ["rowid"] if self.has_rowid else [*map(_quoted, self.key)]
+        if key == ["rowid"] and "rowid" in self.columns:
+            return ""  # the column hides the row's number
+        return " AND ".join(f"x.{column} = y.{column}" for column in key)
 
 
 _MISSING = _Table()
@@ -122,10 +104,10 @@ _MISSING = _Table()
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table.
 
-    For a virtual table this compares the rows of a SELECT. If the table's extension is not loaded
-    here, it compares the shadow tables. It omits columns that a function of the app generates.
-    Changes of the schema are last: rows of "the schema" with one column, "changed".
-    Cost: SQLite reads both. Python reads the rows that differ, and whole virtual tables.
+    It omits generated columns, the shadow tables of a virtual table, and a table that only the
+    app's functions or modules can read. Changes of the schema are last: rows of "the schema" with
+    one column, "changed".
+    Cost: SQLite reads both. Python reads the rows that differ.
     """
     changed = []
     with closing(sql.open_own()) as connection:
@@ -140,9 +122,10 @@ def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRo
         for name in sorted({*old_tables, *new_tables}):
             old = old_tables.get(name, _MISSING)
             new = new_tables.get(name, _MISSING)
-            rows = _changed_rows_of(connection, name, old, new)
-            if rows.removed or rows.added:
-                changed.append(limited(rows, limit))
+            with suppress(sqlite3.Error):
+                rows = _changed_rows_of(connection, name, old, new)
+                if rows.removed or rows.added:
+                    changed.append(limited(rows, limit))
         marks = tuple((mark,) for mark in _schema_changes(connection))
         if marks:
             rows = TableRows(SCHEMA, ("changed",), (), (), marks)
@@ -150,10 +133,21 @@ def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRo
     return changed
 
 
+_NO_INTERNALS = "name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+
+
 def _schema_changes(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
-    old = _definitions(connection, _BEFORE)
-    new = _definitions(connection, _AFTER)
+    definitions = []
+    for side in (_BEFORE, _AFTER):
+        shadows = _names_of_tables(connection, side, "shadow")
+        rows = connection.execute(
+            f"SELECT type, name, sql FROM {side}.sqlite_master WHERE {_NO_INTERNALS}"
+        )
+        definitions.append(
+            {(kind, name): text for kind, name, text in rows if name not in shadows}
+        )
+    old, new = definitions
     for kind, name in sorted({*old, *new}):
         before = old.get((kind, name))
         after = new.get((kind, name))
@@ -163,121 +157,49 @@ def _schema_changes(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"DROP {kind.upper()} {name}"
         elif before != after:
             yield f"ALTER {kind.upper()} {name}"
-    [old_version] = connection.execute(f"PRAGMA {_BEFORE}.user_version").fetchone()
-    [new_version] = connection.execute(f"PRAGMA {_AFTER}.user_version").fetchone()
-    if old_version != new_version:
-        yield f"PRAGMA user_version = {new_version}"
 
 
-def _definitions(
-    connection: sqlite3.Connection, side: str
-) -> dict[tuple[str, str], str]:
-    """Return the definitions in a file by kind and name, without SQLite's internal tables."""
-    shadows, _ = _listed_tables(connection, side)
-    rows = connection.execute(
-        f"SELECT type, name, sql FROM {side}.sqlite_master "
-        "WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    )
-    return {
-        (kind, name): definition
-        for kind, name, definition in rows
-        if name not in shadows
-    }
+def _names_of_tables(
+    connection: sqlite3.Connection, side: str, kind: str
+) -> dict[str, bool]:
+    """Return the names of a kind of table, and whether each lacks a rowid."""
+    rows = connection.execute(f"PRAGMA {side}.table_list")  # since SQLite 3.37
+    return {row[1]: bool(row[4]) for row in rows if row[2] == kind}
 
 
 def _tables(connection: sqlite3.Connection, side: str) -> dict[str, _Table]:
-    """Return the tables of a file by name.
-
-    SQLite 3.37 and later list the shadow tables, which this omits. Earlier versions do not.
-    """
-    shadows, without_rowid = _listed_tables(connection, side)
-    definitions = connection.execute(
-        f"SELECT name, sql FROM {side}.sqlite_master "
-        "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    """Return the tables of a file by name, without shadow tables."""
+    shadows = _names_of_tables(connection, side, "shadow")
+    lacks_rowid = _names_of_tables(connection, side, "table")
+    names = connection.execute(
+        f"SELECT name FROM {side}.sqlite_master WHERE type = 'table' AND {_NO_INTERNALS}"
     )
     tables = {}
-    for name, definition in definitions.fetchall():
+    for (name,) in names.fetchall():
         if name in shadows:
             continue
-        _define_collations(connection, definition)
-        columns, key = _columns_and_key(connection, side, name)
-        tables[name] = _Table(
-            columns,
-            key,
-            has_rowid=name not in without_rowid,
-            is_virtual=definition.upper().startswith("CREATE VIRTUAL"),
-        )
+        with suppress(
+            sqlite3.Error
+        ):  # the module of a virtual table is not loaded here
+            info = connection.execute(f"PRAGMA {side}.table_info({_quoted(name)})")
+            columns = info.fetchall()
+            key = sorted((row[5], row[1]) for row in columns if row[5])
+            tables[name] = _Table(
+                tuple(row[1] for row in columns),
+                tuple(column for _, column in key),
+                has_rowid=not lacks_rowid.get(name, False),
+            )
     return tables
-
-
-def _listed_tables(
-    connection: sqlite3.Connection, side: str
-) -> tuple[set[str], set[str]]:
-    """Return the names of a file's shadow tables, and of its tables without a rowid."""
-    shadows = set()
-    without_rowid = set()
-    for row in connection.execute(f"PRAGMA {side}.table_list"):
-        _, name, kind, _, is_without_rowid, *_ = row
-        if kind == "shadow":
-            shadows.add(name)
-        if is_without_rowid:
-            without_rowid.add(name)
-    return shadows, without_rowid
-
-
-def _define_collations(connection: sqlite3.Connection, definition: str) -> None:
-    """Define the app's collations in a table. SQLite cannot read an index without its collation.
-
-    An index may be in another order than a collation here has. Then SQLite does not find some rows.
-    ``net`` removes the rows that were not found in both databases.
-    """
-    for match in _COLLATION.finditer(definition):
-        if match[2].lower() not in _BUILT_IN_COLLATIONS:
-            connection.create_collation(match[2], lambda _a, _b: 0)
-
-
-def _columns_and_key(
-    connection: sqlite3.Connection, side: str, table: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the readable columns of a table, and the columns of its primary key."""
-    columns = []
-    key = {}
-    try:
-        info = connection.execute(f"PRAGMA {side}.table_xinfo({_quoted(table)})")
-    except sqlite3.Error:  # the table's extension is not loaded here
-        return (), ()
-    for _, column, _, _, _, place_in_key, hidden in info.fetchall():
-        if place_in_key:
-            key[place_in_key] = column
-        is_readable = hidden != _HIDDEN
-        if hidden == _GENERATED:
-            is_readable = _is_computable(connection, side, table, column)
-        if is_readable:
-            columns.append(column)
-    key_in_order = [key[place] for place in sorted(key)]
-    return tuple(columns), tuple(key_in_order)
-
-
-def _is_computable(
-    connection: sqlite3.Connection, side: str, table: str, column: str
-) -> bool:
-    """Return whether SQLite can generate a column without a function of the app."""
-    query = f"SELECT {_quoted(column)} FROM {side}.{_quoted(table)} LIMIT 0"
-    try:
-        connection.execute(query)
-    except sqlite3.Error:
-        return False
-    return True
 
 
 def _changed_rows_of(
     connection: sqlite3.Connection, name: str, old: _Table, new: _Table
 ) -> TableRows:
+    columns = tuple(dict.fromkeys([*new.columns, *old.columns]))
     differing = None
-    if old == new and not new.is_virtual:
+    if old == new and new.same_place:
         with suppress(sqlite3.Error):  # a collation of the app
             differing = _differing_rows(connection, name, new)
-    columns = tuple(dict.fromkeys([*new.columns, *old.columns]))
     if differing is None:
         differing = [
             _all_rows(connection, _BEFORE, name, old, columns),
@@ -297,45 +219,26 @@ def _identified(rows: list[Row]) -> list[tuple[Hashable, Row]]:
 
 def _differing_rows(
     connection: sqlite3.Connection, name: str, table: _Table
-) -> list[list[Row]] | None:
-    """Return, for each file, the rows that differ from the row at the same place in the other file.
-
-    Return None if no index finds the place of a row.
-    """
-    same_place = _same_place(table)
-    if not same_place:
-        return None
-    shown = []
-    conditions = [same_place]
+) -> list[list[Row]]:
+    """Return, for each file, the rows that differ from the row at the same place in the other."""
+    conditions = [table.same_place]
     for column in map(_quoted, table.columns):
-        shown.append(f"x.{column}")
         # This compares bytes and types. For the app's collation different texts may be equal, and
         # for SQLite 1 equals 1.0.
         conditions.append(
             f"x.{column} IS y.{column} COLLATE BINARY "
             f"AND typeof(x.{column}) = typeof(y.{column})"
         )
+    shown = ", ".join(f"x.{_quoted(column)}" for column in table.columns)
     quoted = _quoted(name)
     differing = []
     for here, there in ((_BEFORE, _AFTER), (_AFTER, _BEFORE)):
         query = (
-            f"SELECT {', '.join(shown)} FROM {here}.{quoted} x WHERE NOT EXISTS "
+            f"SELECT {shown} FROM {here}.{quoted} x WHERE NOT EXISTS "
             f"(SELECT 1 FROM {there}.{quoted} y WHERE {' AND '.join(conditions)})"
         )
         differing.append(connection.execute(query).fetchall())
     return differing
-
-
-def _same_place(table: _Table) -> str:
-    """Return the condition that finds a row's place in the other file by an index, or ""."""
-    if table.has_rowid:
-        columns = {column.lower() for column in table.columns}
-        for name in _ROWID_NAMES:
-            if name not in columns:
-                return f"x.{name} = y.{name}"
-        return ""
-    key = map(_quoted, table.key)
-    return " AND ".join(f"x.{column} = y.{column}" for column in key)
 
 
 def _all_rows(

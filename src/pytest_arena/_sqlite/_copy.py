@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._interpreter import on_audit_events
 from pytest_arena._product import Held, nothing
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
@@ -28,11 +27,6 @@ _STEP = 0.002
 # Reading a file of this size takes 0.3 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 _UNKNOWN = -1  # a data version that no file has
-
-_LOG_IS_LOST = (
-    "its log (-wal, -shm) was removed while connections were open "
-    "(VACUUM INTO copies a database whose connections stay open)"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +49,8 @@ class Copy:
 
     def __init__(self, live: Path, base: Path | None) -> None:
         self.live = live
-        self.generation = (
-            0  # the number of times that connections to the file became stale
-        )
+        # The number of times that connections to the file became stale.
+        self.generation = 0
         self._check_after_leave: Callable[[], None] = nothing
         # The file has the content of `_current` at the data version `_version`.
         self._current = Snapshot(b"")
@@ -70,13 +63,11 @@ class Copy:
         # before all levels. `replace` changes an item. After a signal between two steps of `enter`
         # or `leave`, the list may have an item too many.
         self._starts: list[Snapshot] = []
-        self._is_overwritten = False  # whether Python has opened the file for writing
         with self._isolation_errors():
             if base is not None:
                 shutil.copyfile(base, live)
             self._open()
             self._starts = [self._now()]
-        self._end_watching = on_audit_events({"open": self._note_opening})
 
     def _open(self) -> None:
         """Open pytest-arena's connection to the file at the path."""
@@ -84,12 +75,7 @@ class Copy:
         if self._control.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             sql.be_as_in_memory(self._control)
         self._version = _UNKNOWN
-        self._is_overwritten = False
         self._inode = sql.inode(self.live)
-        self._log_inode = 0
-
-    def _note_opening(self, name: object, _mode: object, flags: int | None) -> None:
-        self._is_overwritten |= sql.opens_for_writing(name, flags, self.live)
 
     @property
     def depth(self) -> int:
@@ -113,24 +99,15 @@ class Copy:
 
     def _is_at(self, snapshot: Snapshot) -> bool:
         """Return whether the file has this content, apart from open transactions."""
-        return (
-            self._current is snapshot
-            and not self._is_overwritten
-            and self._version == self._data_version()
-        )
+        return self._current is snapshot and self._version == self._data_version()
 
-    def _find_loss(self) -> str:
-        """Return why open connections have another file or log than the path, or "". Costs 3 µs."""
-        if sql.inode(self.live) != self._inode:
-            return "the file was deleted or replaced"
-        if self._log_inode and sql.inode(f"{self.live}-wal") != self._log_inode:
-            return _LOG_IS_LOST
-        return ""
+    def _is_lost(self) -> bool:
+        """Return whether open connections have another file than the path. Costs 2 µs."""
+        return sql.inode(self.live) != self._inode
 
     def _check_place(self) -> None:
-        loss = self._find_loss()
-        if loss:
-            raise FileNotFoundError(loss)
+        if self._is_lost():
+            raise FileNotFoundError("the file was deleted or replaced")
 
     def _now(self) -> Snapshot:
         """Return a snapshot of the content: ``_current`` if no connection has committed."""
@@ -141,7 +118,6 @@ class Copy:
         if self._version != version:
             self._current = Snapshot(sql.read_content(self._control))
             self._version = version
-        self._log_inode = sql.inode(f"{self.live}-wal")
         return self._current
 
     # Levels.
@@ -151,7 +127,7 @@ class Copy:
         with self._isolation_errors():
             if self._failed_restore is not None:
                 self._put_in_place(self._failed_restore)
-            elif self._is_overwritten or self._find_loss():
+            elif self._is_lost():
                 # A wider fixture has created the file again. The levels above begin with that file.
                 self._control.close()
                 self._open()
@@ -169,11 +145,6 @@ class Copy:
         return is_changed
 
     def _restore(self, snapshot: Snapshot) -> bool:
-        if self._is_overwritten or self._failed_restore is not None:
-            # An overwritten file may have the change counter of the old file, by which idle
-            # connections know whether their cached pages are stale.
-            self._put_in_place(snapshot)
-            return True
         self._check_place()
         # The lock proves that no transaction of any process has uncommitted writes. Such writes do
         # not change the version, and would be committed into the next test.
@@ -204,13 +175,19 @@ class Copy:
             if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 raise Held("database is locked")
 
-        with closing(sql.open_copy(snapshot.content)) as memory:
+        with closing(sql.open_own()) as memory:
+            if snapshot.content:
+                memory.deserialize(snapshot.content)
             memory.backup(self._control, progress=give_up, sleep=0)
         # Otherwise the next test copies the log into the file.
         self._control.execute("PRAGMA wal_checkpoint").fetchone()
 
     def _put_in_place(self, snapshot: Snapshot) -> None:
-        """Replace the file by a new one with a snapshot's content."""
+        """Replace the file by a new one with a snapshot's content.
+
+        Connections that the gate does not know, of other processes or of ``sqlite3`` itself, keep
+        using the old, unlinked file.
+        """
         self._failed_restore = snapshot
         with sql.whole_or_none(Path(f"{self.live}.new")) as new:
             new.write_bytes(snapshot.content)
@@ -224,11 +201,7 @@ class Copy:
         self._failed_restore = None
 
     def leave_by_force(self) -> None:
-        """Leave a level by replacing the locked file.
-
-        Cost: a new file, and a new connection for each user. Connections that the gate does not
-        know, of other processes or of ``sqlite3`` itself, keep using the old, unlinked file.
-        """
+        """Leave a level by replacing the locked file. Cost: a new file and new connections."""
         snapshot = self._levels[-1]
         # Ctrl-C may interrupt the restore. The next `enter` then restores the snapshot.
         self._failed_restore = snapshot
@@ -251,12 +224,9 @@ class Copy:
 
     def is_untouched(self) -> bool:
         """Return whether no transaction has committed in the top level."""
-        if self._failed_restore is not None:
-            return False
         try:
-            self._check_place()
-            return self._is_at(self._levels[-1])
-        except (sqlite3.Error, OSError):
+            return not self._is_lost() and self._is_at(self._levels[-1])
+        except sqlite3.Error:
             return False
 
     def is_free(self) -> bool:
@@ -355,7 +325,6 @@ class Copy:
 
     def close(self) -> None:
         """Close the live file."""
-        self._end_watching()
         self._control.close()
 
     @contextmanager
@@ -365,5 +334,4 @@ class Copy:
         except (sqlite3.Error, OSError) as error:
             if sql.is_locked(error):
                 raise Held(str(error)) from error
-            is_full = sql.is_full(error)
-            raise messages.lost(self.live, error, is_full=is_full) from error
+            raise messages.lost(self.live, error) from error

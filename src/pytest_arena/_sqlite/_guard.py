@@ -1,4 +1,4 @@
-"""Refuses connections to the app's files, and ATTACH of them."""
+"""Refuses connections to the app's files, and ATTACH of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 import sqlite3.dbapi2
-from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,6 @@ __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 _BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factory`
 _MOST_ATTACHED = 125  # SQLite uses its own maximum if that is lower
 _ATTACHES = re.compile(r"\b(?:attach|vacuum)\b", re.IGNORECASE)
-_OF_PARAMETER = re.compile(
-    r"\battach\s+(?:database\s+)?(?:\?|[:@$](\w+))\s+as\b", re.IGNORECASE
-)
 _cores: list[CurrentCore] = []  # the last item returns the core of the current run
 
 
@@ -53,7 +49,7 @@ def watch_connections(core: CurrentCore) -> None:
             kwargs.setdefault("factory", GuardedConnection)
         connection = connect(*args, **kwargs)
         if isinstance(connection, sqlite3.Connection):
-            _forbid_attached(connection)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         return connection
 
     # A reload of sqlite3 takes its functions from _sqlite3.
@@ -71,7 +67,7 @@ def _admit(core: CurrentCore, database: object, *_: object) -> None:
     if now is None or not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite raises its own error for another type
     name = os.fsdecode(database)
-    file = sql.file_of(name, uri=name.startswith("file:"))
+    file = sql.requested(name, uri=name.startswith("file:")).file
     if not is_outside(now, file):
         now.refuse_late()
     elif now.files.belongs_to_app(file):
@@ -83,10 +79,6 @@ def _admit(core: CurrentCore, database: object, *_: object) -> None:
 def is_outside(core: Core, file: str) -> bool:
     """Return whether a file is neither a test's database nor another file that tests may open."""
     return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
-
-
-def _forbid_attached(connection: sqlite3.Connection) -> None:
-    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
 
 class GuardedConnection(sqlite3.Connection):
@@ -119,13 +111,13 @@ class _GuardedCursor(sqlite3.Cursor):
     def execute(self, statement: Any, parameters: Any = (), /) -> Any:
         if not _may_attach(statement):
             return super().execute(statement, parameters)
-        with _attaching(self.connection, _file_of_parameter(statement, parameters)):
+        with _attaching(self.connection):
             return super().execute(statement, parameters)
 
     def executescript(self, script: Any, /) -> Any:
         if not _may_attach(script):
             return super().executescript(script)
-        with _attaching(self.connection, None):
+        with _attaching(self.connection):
             return super().executescript(script)
 
 
@@ -138,22 +130,8 @@ def _may_attach(statement: object) -> bool:
     return is_possible and _ATTACHES.search(statement) is not None
 
 
-def _file_of_parameter(statement: str, parameters: Any) -> str | None:
-    """Return the file if the statement names it by one parameter, else None."""
-    match = _OF_PARAMETER.search(statement)
-    if match is None:
-        return None
-    with suppress(LookupError, TypeError):  # SQLite raises its own error
-        if isinstance(parameters, Mapping):
-            return os.fsdecode(parameters[match[1]])
-        return os.fsdecode(parameters[0])
-    return None
-
-
 @contextmanager
-def _attaching(
-    connection: sqlite3.Connection, of_parameter: str | None
-) -> Iterator[None]:
+def _attaching(connection: sqlite3.Connection) -> Iterator[None]:
     """Let statements attach files. SQLite's authorizer gets each file before.
 
     The authorizer is not set all the time: SQLite calls it while it holds the connection's lock.
@@ -161,19 +139,16 @@ def _attaching(
     """
     core = _cores[-1]()
     refusals: list[RefusedError] = []
-    is_on_test = core is not None and core.is_inside(sql.main_file(connection))
 
     def authorize(action: int, name: str | None, *_: object) -> int:
         if action != sqlite3.SQLITE_ATTACH or core is None:
             return sqlite3.SQLITE_OK
         # SQLite passes None for a parameter and for an expression. VACUUM INTO attaches the file
         # that it writes, and passes its name.
-        refusal = _refusal(
-            core, of_parameter if name is None else name, is_on_test=is_on_test
-        )
-        if refusal is None:
+        file = "" if name is None else sql.requested(name).file
+        if name is not None and not is_outside(core, file):
             return sqlite3.SQLITE_OK
-        refusals.append(core.ledger.refused(refusal))
+        refusals.append(core.ledger.refused(messages.attached(file)))
         return sqlite3.SQLITE_DENY
 
     connection.set_authorizer(authorize)
@@ -185,18 +160,5 @@ def _attaching(
             raise refusals[0] from None  # instead of SQLite's "not authorized"
         raise
     finally:
-        _forbid_attached(connection)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.set_authorizer(None)
-
-
-def _refusal(core: Core, name: str | None, *, is_on_test: bool) -> RefusedError | None:
-    """Return why a connection may not attach a file, None if it may."""
-    if name is None:
-        return messages.attached_unread()
-    file = sql.file_of(name)
-    if not is_outside(core, file):
-        return None
-    if is_on_test or core.files.belongs_to_app(file):
-        return messages.attached(file)
-    core.files.register_opened(file)
-    return None

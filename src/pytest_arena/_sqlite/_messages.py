@@ -30,20 +30,11 @@ def production_file(file: str) -> RefusedError:
 def attached(file: str) -> RefusedError:
     """Return the error for an ATTACH or VACUUM INTO of a file outside of the tests."""
     return _refused(
-        f"ATTACH or VACUUM INTO of {file}, which is no test database",
+        f"ATTACH or VACUUM INTO of {file or 'a file that the statement does not name'}",
         "pytest-arena cannot redirect the statement to a test's database. Its changes would stay "
         "in that file",
-        "open the file by an engine, or use a file in tmp_path. If tests may reach this file:\n"
-        f"arena_allow = {file}",
-    )
-
-
-def attached_unread() -> RefusedError:
-    """Return the error for an ATTACH whose file pytest-arena cannot read in the statement."""
-    return _refused(
-        "ATTACH of a file that pytest-arena cannot read in the statement",
-        "the statement computes the name of the file, so its changes might stay in the app's data",
-        "write the file as a text or as one parameter: ATTACH 'file.db' AS name",
+        "open the file by an engine, or name a file in tmp_path as a text in the statement. If "
+        f"tests may reach this file:\narena_allow = {file or '<its path>'}",
     )
 
 
@@ -67,19 +58,14 @@ def kept_memory() -> str:
     )
 
 
-def lost(live: Path, error: Exception, *, is_full: bool) -> IsolationError:
+def lost(live: Path, error: Exception) -> IsolationError:
     """Return the error for a live file that was removed or replaced, or for a full disk."""
-    folder = live.parent
-    cause = f"a test or the app has removed, replaced or locked {live}"
-    fix = "do not remove or replace the file: `metadata.drop_all(engine)` empties it in place"
-    if is_full:
-        cause = f"the disk of {folder} is full"
-        fix = f"df -h {folder}   # free some space, or let tests write less"
     return IsolationError(
         f"the database {live.stem!r} cannot be read or written: {error}",
         why="pytest-arena restores the database before each test",
-        cause=cause,
-        fix=fix,
+        cause=f"a test or the app has removed, replaced or locked {live}, or the disk is full",
+        fix="do not remove or replace the file: `metadata.drop_all(engine)` empties it in place\n"
+        f"df -h {live.parent}   shows the free space",
     )
 
 

@@ -1,97 +1,76 @@
 """pytest-arena's SQLite connections, and the settings of the app's connections."""
 
-import errno
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
-
-from pytest_arena._origin import is_own
-from pytest_arena._process import path_exists
-from pytest_arena.errors import causes
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
 _LOCKS = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 )
-_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-# The journal mode in a file's header: https://sqlite.org/fileformat.html#the_database_header
+# A file's header, with the journal mode: https://sqlite.org/fileformat.html#the_database_header
+_HEADER = b"SQLite format 3\0"
 _MODE = slice(18, 20)
 _ROLLBACK_JOURNAL = b"\1\1"
 
 
-def opens_for_writing(name: object, flags: int | None, live: Path) -> bool:
-    """Return whether an audit event shows that Python opens a live file for writing.
+class Requested(NamedTuple):
+    """What a ``database`` argument names."""
 
-    SQLite itself raises no such event. Files that pytest-arena opens do not count.
-    """
-    if not (flags or 0) & (os.O_WRONLY | os.O_RDWR) or is_own():
-        return False
-    if not isinstance(name, str | bytes | os.PathLike):
-        return False
-    file = os.fsdecode(name)
-    is_live = file.endswith(live.name) and os.path.realpath(file) == str(live)
-    return is_live and path_exists(file)
+    file: str = ""  # an absolute path, "" for a memory database
+    memory: str = ""  # the name of a memory database that connections share
+    is_read_only: bool = False
 
 
-def file_of(database: str, *, uri: bool = True) -> str:
-    """Return the absolute path in a ``database`` argument, "" for a memory database."""
-    path, query = _split(database, uri=uri)
-    if path in {"", MEMORY} or _is_memory(query):
-        return ""
-    return _absolute(path) or str(Path(path).absolute())
+def requested(database: str, *, uri: bool = True) -> Requested:
+    """Return what a ``database`` argument names. A relative path starts at the working folder."""
+    found = _parsed(database, uri=uri)
+    if found.file and not Path(found.file).is_absolute():
+        return found._replace(file=str(Path(found.file).absolute()))
+    return found
 
 
 @lru_cache
-def _absolute(path: str) -> str:
-    """Return an absolute path in its normal form, "" for a relative path."""
-    if Path(path).is_absolute():
-        return str(Path(path))
-    return ""
-
-
-def memory_of(database: str, *, uri: bool) -> str:
-    """Return the name of a shared memory database, "" for any other database."""
-    path, query = _split(database, uri=uri)
-    shared = query.get("cache") == "shared" or query.get("vfs") == "memdb"
-    return path if _is_memory(query) and shared else ""
-
-
-def is_read_only(database: str, *, uri: bool) -> bool:
-    """Return whether a ``database`` argument opens a read-only connection."""
-    _, query = _split(database, uri=uri)
-    return query.get("mode") == "ro" or query.get("immutable") == "1"
+def _parsed(database: str, *, uri: bool) -> Requested:
+    """Parse a path or a ``file:`` URI: https://sqlite.org/uri.html."""
+    path = database
+    query = {}
+    if uri and database.startswith("file:"):
+        without_fragment = database.removeprefix("file:").partition("#")[0]
+        path, _, parameters = without_fragment.partition("?")
+        query = dict(parse_qsl(parameters))
+        # SQLite ends the path at a zero byte. Python refuses such a path.
+        path = unquote(re.sub(r"^//(localhost)?(?=/)", "", path)).partition("\0")[0]
+    is_named_memory = query.get("vfs") == "memdb"
+    if is_named_memory or query.get("mode") == "memory" or path in {"", MEMORY}:
+        is_shared = is_named_memory or query.get("cache") == "shared"
+        return Requested(memory=path if is_shared else "")
+    is_read_only = query.get("mode") == "ro" or query.get("immutable") == "1"
+    return Requested(str(Path(path)), "", is_read_only)
 
 
 def renamed(database: str, file: str, *, uri: bool) -> str:
     """Return a ``database`` argument for another file, with the same form and the same rights."""
     if not uri:
         return file
-    mode = "?mode=ro" if is_read_only(database, uri=uri) else ""
+    mode = "?mode=ro" if _parsed(database, uri=uri).is_read_only else ""
     return f"file:{quote(file)}{mode}"
 
 
-def _is_memory(query: Mapping[str, str]) -> bool:
-    return query.get("mode") == "memory" or query.get("vfs") == "memdb"
-
-
-@lru_cache
-def _split(database: str, *, uri: bool) -> tuple[str, Mapping[str, str]]:
-    """Return the path and the parameters of a ``file:`` URI: https://sqlite.org/uri.html."""
-    if not uri or not database.startswith("file:"):
-        return database, {}
-    without_fragment = database.removeprefix("file:").partition("#")[0]
-    path, _, query = without_fragment.partition("?")
-    path = re.sub(r"^//(localhost)?(?=/)", "", path)
-    # SQLite ends the path at a zero byte. Python refuses such a path.
-    return unquote(path).partition("\0")[0], dict(parse_qsl(query))
+def is_database(file: str | Path) -> bool:
+    """Return whether a file has the header of a database, or is empty."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(len(_HEADER)) in (_HEADER, b"")
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -134,27 +113,9 @@ def open_own(path: Path | str = MEMORY) -> sqlite3.Connection:
     return connection
 
 
-def open_copy(content: bytes) -> sqlite3.Connection:
-    """Open a database in memory that has this content."""
-    memory = open_own()
-    if content:
-        memory.deserialize(content)
-    return memory
-
-
 def is_locked(error: BaseException) -> bool:
     """Return whether SQLite has raised an error because of another connection's lock."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKS
-
-
-def is_full(error: BaseException) -> bool:
-    """Return whether an error, or one of its causes, is a full disk."""
-    for cause in causes(error):
-        if getattr(cause, "errno", None) in _NO_ROOM:
-            return True
-        if getattr(cause, "sqlite_errorcode", None) in _FULL:
-            return True
-    return False
 
 
 @contextmanager
@@ -239,11 +200,6 @@ _SETTINGS = (
 _TEMP = 1  # the number of the database that has the temporary tables
 
 
-_HAS_VIRTUAL_TABLES = """
-SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND rootpage = 0)
-"""
-
-
 def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     """Return the state that a pooled connection keeps from one test to the next. Costs 25 µs.
 
@@ -258,11 +214,7 @@ def describe_session(connection: sqlite3.Connection) -> tuple[Any, ...]:
     try:
         # If a restore has changed the schema, this makes SQLite read it again. Otherwise SQLite
         # would check the next statement against the old schema.
-        [has_virtual_tables] = execute(_HAS_VIRTUAL_TABLES).fetchone()
-        # Otherwise SQLite connects such a table in the app's next transaction, and reads from it.
-        # Then an INSERT fails with "database is locked" while another connection writes.
-        if has_virtual_tables:
-            execute("PRAGMA table_list")  # this connects them, since SQLite 3.37
+        execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise

@@ -1,6 +1,5 @@
 """SQLite's templates: files in the user's cache."""
 
-import os
 import re
 import shutil
 import sqlite3
@@ -9,13 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import create_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, Dialect
-from sqlalchemy.pool import NullPool
 
 from pytest_arena._product import (
     OF_RUN,
@@ -33,9 +29,6 @@ from pytest_arena.errors import TemplateError
 
 _LOCK_SECONDS = 600  # longer than a build takes
 _UNUSED_SECONDS = 14 * 24 * 3600
-_FILE = "template.sqlite"
-_HEADER_SIZE = 100
-_LARGEST_PAGE = 65536  # this size does not fit into two bytes, so SQLite writes 1
 _LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 
@@ -64,19 +57,23 @@ class FileTarget:
         return URL.create("sqlite+aiosqlite", database=str(self.path))
 
     def run_script(self, script: str) -> None:
-        """Run a script on an engine's connection, whose ATTACH statements are guarded.
+        """Run a script, whose ATTACH statements are guarded.
 
         Raises:
             ScriptError: a statement fails.
         """
-        engine = create_engine(self.sync_url, poolclass=NullPool)
-        with engine.begin() as connection:
-            try:
-                dbapi_connection: Any = connection.connection.dbapi_connection
-                dbapi_connection.executescript(script)
-            except Exception as error:
-                text = f"{type(error).__name__}: {error}"
-                raise ScriptError(text, line=_failing_line(script), fix="") from error
+        start = 0
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            for statement in sql.split_script(script):
+                try:
+                    connection.execute(statement)
+                except Exception as error:
+                    shown = _LEADING_COMMENTS.sub("", statement)
+                    start += len(statement) - len(shown)
+                    line = 1 + script.count("\n", 0, start)
+                    text = f"{type(error).__name__}: {error}"
+                    raise ScriptError(text, line=line, fix="") from error
+                start += len(statement)
 
     def has_tables(self) -> bool:
         """Return whether the build has created a table."""
@@ -99,32 +96,12 @@ class FileTarget:
 
     def remove(self) -> None:
         """Remove the file and its side files."""
-        for file in self.path.parent.glob(f"{self.path.name}*"):
-            file.unlink(missing_ok=True)
-
-
-def _failing_line(script: str) -> int:
-    """Return the line where the first failing statement begins, 0 if no statement fails alone.
-
-    SQLite does not report the line. So this runs the script again in memory, statement by
-    statement.
-    """
-    start = 0
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
-        for statement in sql.split_script(script):
-            try:
-                memory.executescript(statement)
-            except sqlite3.Error:
-                without_comments = _LEADING_COMMENTS.sub("", statement)
-                start += len(statement) - len(without_comments)
-                return 1 + script.count("\n", 0, start)
-            start += len(statement)
-    return 0
+        sql.remove_file(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class FileTemplates:
-    """Templates in folders. A template is a file and a manifest.
+    """Templates are files with the name of their fingerprint, each with a manifest.
 
     The manifest is written last, with a rename, so that an interrupted build is no template. The
     templates of a run are beside the folders of its processes, and end with the last of them.
@@ -146,32 +123,25 @@ class FileTemplates:
         """Return the product and the library's version."""
         return f"sqlite {sqlite3.sqlite_version}"
 
-    def _folder(self, fingerprint: str) -> Path:
+    def _file(self, fingerprint: str) -> Path:
+        folder = self.folder
         if fingerprint.startswith(OF_RUN):
-            return self.home.shared(fingerprint)
-        return self.folder / fingerprint
+            folder = self.home.shared(fingerprint)
+        return folder / f"{fingerprint}.sqlite"
 
     def templates(self, fingerprint: str) -> list[Template[Path]]:
         """Return the template, if it has a manifest and a file."""
-        content = self._folder(fingerprint) / _FILE
+        content = self._file(fingerprint)
         with suppress(OSError):  # another process may be removing the template
             text = content.with_suffix(".json").read_text(encoding="utf-8")
             manifest = read_manifest(text)
-            if manifest is not None and content.is_file():
+            if manifest is not None:
                 return [Template(content, fingerprint, manifest)]
         return []
 
     def is_whole(self, template: Template[Path]) -> bool:
-        """Return whether the file has all its pages. The disk may have been full."""
-        # https://sqlite.org/fileformat.html#the_database_header
-        with template.content.open("rb") as file:
-            header = file.read(_HEADER_SIZE)
-            size = file.seek(0, os.SEEK_END)
-        page_size = int.from_bytes(header[16:18])
-        if page_size == 1:
-            page_size = _LARGEST_PAGE
-        pages = int.from_bytes(header[28:32])
-        return size == page_size * pages
+        """Return whether the file exists."""
+        return template.content.is_file()
 
     def used(self, template: Template[Path]) -> None:
         """Note the use of a template by its manifest's modification time."""
@@ -180,14 +150,14 @@ class FileTemplates:
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
-        """Hold a folder's lock. Yield the time of the lock file, which no test can change.
+        """Hold a file's lock. Yield the time of the lock file, which no test can change.
 
         Raises:
             TemplateError: another process holds the lock for too long.
         """
-        file = self._folder(fingerprint) / "lock"
+        file = self._file(fingerprint).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()  # so that no other process removes the folder as unused
+        file.touch()
         lock = FileLock(file, timeout=_LOCK_SECONDS)
         try:
             lock.acquire()
@@ -204,15 +174,20 @@ class FileTemplates:
             lock.release()
 
     def clear(self, fingerprint: str) -> None:
-        """Remove old templates and interrupted copies."""
-        folder = self._folder(fingerprint)
-        _collect_unused(self.folder, now=written_at(folder / "lock"))
-        for file in folder.glob("single-*"):
-            file.unlink(missing_ok=True)
+        """Remove the templates that were not used for two weeks, and an interrupted build.
+
+        The time is a file's, because a test may have changed the clock.
+        """
+        now = written_at(self._file(fingerprint).with_suffix(".lock"))
+        for manifest in self.folder.glob("*.json"):
+            if written_at(manifest) < now - _UNUSED_SECONDS:
+                # The manifest is removed first. A file without a manifest is no template.
+                for ending in (".json", ".sqlite", ".new"):
+                    manifest.with_suffix(ending).unlink(missing_ok=True)
 
     def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""
-        del fingerprint  # `finish` copies the file to its folder
+        del fingerprint  # `finish` copies the file
         target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
         if below is not None:
             shutil.copyfile(below.content, target.path)
@@ -220,14 +195,13 @@ class FileTemplates:
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> Path:
         """Make a template of a finished build. Return its file, which has no side files."""
-        folder = self._folder(fingerprint)
-        finished = folder / _FILE
-        temporary = folder / f"single-{uuid.uuid4()}"
-        sql.finish_file(Path(target.connect_target.file), temporary)
+        finished = self._file(fingerprint)
+        new = finished.with_suffix(".new")
+        sql.finish_file(Path(target.connect_target.file), new)
         target.remove()
-        temporary.replace(finished)
-        temporary.write_text(manifest.text(), encoding="utf-8")
-        temporary.replace(finished.with_suffix(".json"))
+        new.replace(finished)
+        new.write_text(manifest.text(), encoding="utf-8")
+        new.replace(finished.with_suffix(".json"))
         return finished
 
     def advice(self, error: BaseException) -> str:
@@ -246,20 +220,3 @@ class FileTemplates:
             cause=f"the folder {self.folder}, or a full disk",
             fix="ARENA_CACHE=<a folder that you can write to> pytest …",
         )
-
-
-def _collect_unused(folder: Path, *, now: float) -> None:
-    """Remove the templates that were not used for two weeks.
-
-    ``now`` is a file's time, because a test may have changed the clock.
-    """
-    old = now - _UNUSED_SECONDS
-    for fingerprint in folder.glob("*"):
-        for manifest in list(fingerprint.glob("*.json")):
-            if written_at(manifest) < old:
-                # The manifest is removed first. A file without a manifest is no template.
-                manifest.unlink(missing_ok=True)
-                manifest.with_suffix(".sqlite").unlink(missing_ok=True)
-        used = max(written_at(fingerprint), written_at(fingerprint / "lock"))
-        if used < old and not any(fingerprint.glob("*.json")):
-            shutil.rmtree(fingerprint, ignore_errors=True)
