@@ -152,7 +152,7 @@ def db_session(
     run = RUNS[pytestconfig]
     test = run.current.running()
     # The app may create the engines.
-    if test.starts_app or not run.databases.known.find_engines():
+    if test.starts_app or not run.databases.known.find_first():
         try_app(request)
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async

@@ -25,20 +25,18 @@ from pytest_arena._config._supported import (
     FILES,
     MAINTENANCE_DATABASES,
     SUPPORTED,
-    product_of,
 )
 from pytest_arena._gate._engines import (
     described_url,
     requested_by_engines,
     requested_by_url,
 )
-from pytest_arena._gate._gate_notes import another_product, unknown_product
+from pytest_arena._gate._gate_notes import unknown_product
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import seconds
 from pytest_arena._product import (
     NOWHERE,
-    OF_RUN,
     Core,
     Database,
     Key,
@@ -54,8 +52,9 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
 
-FileStates = dict[str, list[tuple[int, int]]]
-"""The times and sizes of files and of their write-ahead logs, by the files' paths."""
+# The times and sizes of a file and of its write-ahead log, [] without a file. None for a file that
+# this run had created when it was first seen.
+FileState = list[tuple[int, int]] | None
 
 
 class Products:
@@ -91,28 +90,18 @@ class AllowedFiles:
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
-        self._folders = [cache / "templates", cache / "kept"]
-        self.live: tuple[Path, ...] = ()  # the folders of live databases
+        self._folders = {cache / "templates", cache / "kept"}
         self.of_app: set[str] = set()  # real paths of files that engines name
-        # The first state of each file, by real path. A controller of pytest-xdist sends them to its
-        # workers.
-        self.first_seen: FileStates = {}
-        self._created: set[str] = (
-            set()
-        )  # files that this run had created when first seen
+        # By real path. A controller of pytest-xdist sends them to its workers.
+        self.first_seen: dict[str, FileState] = {}
         # Folders that `register_present` has to search.
         self._unsearched = [config.root]
         self._temporary = temporary  # returns pytest's temporary folder, if it exists
         self._began = time.time()
 
-    def allow_all(self) -> None:
-        """Let tests connect to every database, and change the app's files."""
-        self.allowed = ("*",)
-        self.of_app.clear()
-
     def add_live(self, folder: Path) -> None:
-        """Note the folder of live databases."""
-        self.live = (folder,)
+        """Note the folder of live databases. Its parent has templates of the run, too."""
+        self._folders.add(folder.parent)
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
@@ -122,9 +111,9 @@ class AllowedFiles:
         """Record the state of a file that an engine may name later. Return its real path."""
         path = real(file)
         if path not in self.first_seen:
-            self.first_seen[path] = _signature(file)
-            if self.first_seen[path] and not self._is_older(path):
-                self._created.add(path)
+            state = _state_of(file)
+            is_of_run = bool(state) and not self._is_older(path)
+            self.first_seen[path] = None if is_of_run else state
         return path
 
     def register_present(self) -> None:
@@ -137,12 +126,13 @@ class AllowedFiles:
                 self.register_opened(file)
 
     def changed(self) -> list[str]:
-        """Return the app's files that the tests or another program have changed in this run.
-
-        A file that this run has created, such as a temporary file of a fixture, does not count.
-        """
-        files = sorted(self.of_app - self._created)
-        return [file for file in files if _signature(file) != self.first_seen[file]]
+        """Return the app's files that the tests or another program have changed in this run."""
+        changed = []
+        for file in sorted(self.of_app):
+            first = self.first_seen[file]
+            if first is not None and _state_of(file) != first:
+                changed.append(file)
+        return changed
 
     def unchanged(self) -> tuple[str, ...]:
         """Return the app's files that have not changed in this run."""
@@ -150,41 +140,20 @@ class AllowedFiles:
 
     def is_ours(self, file: str) -> bool:
         """Return whether the file is in a folder of pytest-arena."""
-        path = Path(real(file))
-        folders = [*self._folders, *self.live]
-        if any(path.is_relative_to(folder) for folder in folders):
-            return True
-        # A template of this run is beside the folder of live databases.
-        is_of_run = path.parent.name.startswith(OF_RUN)
-        return is_of_run and path.parent.parent in [each.parent for each in self.live]
+        return not self._folders.isdisjoint(Path(real(file)).parents)
 
     def is_free(self, file: str) -> bool:
         """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
         temporary = self._temporary()
         if temporary is not None and Path(real(file)).is_relative_to(temporary):
             return True
-        for name in {file, real(file)}:
-            names = [name, *(f"{product}:///{name}" for product in FILE_PRODUCTS)]
-            if any(map(self.is_allowed, names)):
-                return True
-        return False
+        names = {file, real(file)}
+        names.update(f"{FILES.name}:///{name}" for name in [*names])
+        return any(map(self.is_allowed, names))
 
     def is_allowed(self, name: str) -> bool:
-        """Return whether ``arena_allow`` allows this database.
-
-        A relative path starts at the root. If the name has several hosts, all must be allowed.
-        """
-        names = [name]
-        match = _HOSTS.fullmatch(name)
-        if match:
-            start, hosts, end = match.groups()
-            names = [f"{start}{host}{end}" for host in hosts.split(",")]
-        return all(map(self._is_allowed_name, names))
-
-    def _is_allowed_name(self, name: str) -> bool:
-        if name in self.allowed:
-            return True
-        return any(fnmatch(name, pattern) for pattern in self.allowed)
+        """Return whether ``arena_allow`` allows a database. A relative path starts at the root."""
+        return any(fnmatch(name, each) or name == each for each in self.allowed)
 
     def belongs_to_app(self, file: str) -> bool:
         """Return whether an engine names this file, so that pytest-arena replaces its database.
@@ -194,13 +163,19 @@ class AllowedFiles:
         if self.is_free(file):
             return False
         path = real(file)
-        return path in self.of_app or path in map(real, _named_by_engines())
+        if path in self.of_app:
+            return True
+        requested = requested_by_engines(known_engines.find())
+        of_engines = [each.name for each in requested if each.product in FILE_PRODUCTS]
+        return path in map(real, filter(None, of_engines))
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is a database file that has not changed since the run began."""
         if not self._is_older(file) or self.is_ours(file) or self.is_free(file):
             return False
-        return _is_database(file)
+        with suppress(OSError), Path(file).open("rb") as opened:
+            return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
+        return False
 
     def _is_older(self, file: str) -> bool:
         """Return whether a file has not changed since the run began.
@@ -215,21 +190,8 @@ class AllowedFiles:
         return is_old and stat.S_ISREG(status.st_mode)
 
 
-_HOSTS = re.compile(r"(\w+://)([^/]+)(/.*)")
-
-
 # Linux takes a file's times from a clock that ticks each 1 to 10 ms.
 _CLOCK_STEP = 0.02  # seconds
-
-
-def _is_database(file: str) -> bool:
-    try:
-        with Path(file).open("rb") as opened:
-            return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
-    except OSError:
-        return False
-
-
 _LONGEST_SEARCH = 0.5  # seconds
 _NAME_OF_DATABASE = re.compile(FILE_FORMAT.name)
 _FOLDER_OF_TOOL = re.compile(r"\.|(node_modules|site-packages)$")
@@ -245,7 +207,7 @@ def _databases_below(folder: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if not _FOLDER_OF_TOOL.match(name)]
         for name in filter(_NAME_OF_DATABASE.search, names):
             file = str(Path(place, name))
-            if any(size for _, size in _signature(file)):
+            if any(size for _, size in _state_of(file)):
                 yield file
         if seconds() > latest:
             return
@@ -259,30 +221,24 @@ def real(file: str) -> str:
         return file
 
 
-def _named_by_engines() -> Iterator[str]:
-    for database in requested_by_engines(known_engines.find()):
-        if database.product in FILE_PRODUCTS and database.name:
-            yield database.name
-
-
-def _signature(file: str) -> list[tuple[int, int]]:
-    """Return the times and sizes of a file and of its write-ahead log."""
-    signature = []
+def _state_of(file: str) -> list[tuple[int, int]]:
+    states = []
     for path in (file, f"{file}{FILE_FORMAT.logs[0]}"):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             status = Path(path).stat()
             # An empty log does not count, because a reader creates one.
             if status.st_size or path == file:
-                signature.append((status.st_mtime_ns, status.st_size))
-    return signature
+                states.append((status.st_mtime_ns, status.st_size))
+    return states
 
 
 class KnownDatabases:
     """The databases of the app that pytest-arena replaces.
 
-    An engine requests the file in its URL, or the database of that name on a server. Each memory
-    engine has a separate database. An engine keeps its first database, also after a change of the
-    working folder.
+    The app's first database is that of ``arena_env``, else of the oldest engine, else of the first
+    engine that connects. An engine requests the file in its URL, or the database of that name on a
+    server. Each memory engine has a separate database. An engine keeps its first database, also
+    after a change of the working folder.
     """
 
     def __init__(
@@ -304,8 +260,6 @@ class KnownDatabases:
         self.ended: dict[str, list[str]] = {}
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        # A dropped primary database. The next engine probably has the same product.
-        self._former: Database | None = None
         self.tried = ""  # what was tried to find the app's engines, if none is known
         self.exported: set[str] = set()  # the values of redirected variables
 
@@ -330,20 +284,12 @@ class KnownDatabases:
             if at_file is not None:
                 return at_file
         key, _ = self.products[requested.product].identify(requested)
-        if key is None:
-            return None
-        return self.by_key.get(key)
+        return None if key is None else self.by_key.get(key)
 
     def register(self, requested: RequestedDatabase) -> Database:
-        """Return the requested database, which is empty before its first connection.
-
-        Raises:
-            ConfigError: a test already uses a database of another product for it.
-        """
+        """Return the requested database, which is empty before its first connection."""
         with self._registering:
             database = self.find(requested) or self._add(requested)
-            if database.product.name != requested.product:
-                raise another_product(database, requested.product)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
             if known_engines.database_of(requested.dialect) is None:
                 database.name_by_engine(requested.login)
@@ -367,9 +313,21 @@ class KnownDatabases:
         if key is None:
             self.in_memory += 1
             key = Key("memory", str(next(self._count)))
-        database = self._adopt_expected(key, tails, requested)
-        if database is None:
-            database = self._new(key, tails, requested)
+        tails = tails or ("memory",)
+        used = {database.name for database in self.by_key.values()}
+        free = [name for name in reversed(tails) if name not in used]
+        name = free[0] if free else f"{next(self._count)}-{tails[-1]}"
+        files = [database.live for database in self.by_key.values() if database.live]
+        live = product.new_file(
+            Path(requested.name).name or "memory.db",
+            {file.name.lower() for file in files},
+        )
+        if live is not None:
+            self.files.add_live(live.parent)
+        dialect = type(requested.dialect)
+        database = Database(
+            key, name, tails, product, dialect, live=live, born=next(self._count)
+        )
         self.by_key[key] = database
         if requested.product not in FILE_PRODUCTS:
             self.requested[requested.name] = None
@@ -379,39 +337,6 @@ class KnownDatabases:
             self.primary = database
         return database
 
-    def _new(
-        self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
-    ) -> Database:
-        product = self.products[requested.product]
-        name = self._free_name(tails or ("memory",))
-        return Database(
-            key,
-            name,
-            tails or (name,),
-            product,
-            type(requested.dialect),
-            live=self._new_file(product, Path(requested.name).name or "memory.db"),
-            born=next(self._count),
-        )
-
-    def _free_name(self, tails: tuple[str, ...]) -> str:
-        used = {database.name for database in self.by_key.values()}
-        for name in reversed(tails):
-            if name not in used:
-                return name
-        return f"{next(self._count)}-{tails[-1]}"
-
-    def _new_file(self, product: Product, name: str) -> Path | None:
-        used = {
-            database.live.name.lower()
-            for database in self.by_key.values()
-            if database.live is not None
-        }
-        live = product.new_file(name, used)
-        if live is not None:
-            self.files.add_live(live.parent)
-        return live
-
     def drop(self, database: Database) -> None:
         """Drop a database that the app no longer uses. Its engines get another one later."""
         if database.isolation is not None:
@@ -420,7 +345,6 @@ class KnownDatabases:
         if self.primary is database:
             # The database of the next engine becomes the primary one.
             self.primary = None
-            self._former = database
         for engine in known_engines.on(database):
             engine.redirect_to(None)
         self._connections.forget(database.key)
@@ -440,7 +364,6 @@ class KnownDatabases:
         if any(name in database.tails for database in self.by_key.values()):
             return
         self.primary = None
-        self._former = first
 
     def add_own(self, engine: Engine, database: Database) -> None:
         """Redirect an engine of pytest-arena to a database, regardless of its URL."""
@@ -448,24 +371,23 @@ class KnownDatabases:
         known.mark_own(engine)
         known.redirect_to(database)
 
-    # The app's first database, also before any engine exists.
+    # The app's first database.
 
-    def find_engines(self, connecting: Dialect | None = None) -> bool:
+    def find_first(self, connecting: Dialect | None = None) -> bool:
         """Register the databases of the app's engines, if no first database is known.
 
-        ``connecting`` is the dialect of the engine that connects now. Return whether the product of
-        the app is known.
+        ``connecting`` is the dialect of the engine that connects now. Return whether the first
+        database is known.
         """
         if self.primary is None:
             engines = known_engines.find_in_use()
             if any(engine.dialect is not connecting for engine in engines):
-                self.choose_primary(requested_by_engines(engines))
-        return self.primary is not None or self._former is not None
+                self.register_all(requested_by_engines(engines))
+        return self.primary is not None
 
-    def choose_primary(self, requested: list[RequestedDatabase]) -> None:
+    def register_all(self, requested: list[RequestedDatabase]) -> None:
         """Register the databases of existing engines, and memory databases last."""
-        in_memory_last = sorted(requested, key=lambda database: not database.name)
-        for database in in_memory_last:
+        for database in sorted(requested, key=lambda database: not database.name):
             if database.product in self.products and self.is_the_apps(database):
                 self.register(database)
 
@@ -480,21 +402,15 @@ class KnownDatabases:
 
     def is_the_apps(self, requested: RequestedDatabase) -> bool:
         """Return whether pytest-arena replaces this database: it is the app's, not a test's."""
+        name = requested.name
         if requested.product not in FILE_PRODUCTS:
-            return not self.files.is_allowed(requested.name)
-        return not self.is_never_replaced(requested.name)
-
-    def is_never_replaced(self, file: str) -> bool:
-        """Return whether a file belongs to pytest-arena or to a test, or is allowed."""
-        if not file or self.at_file(file) is not None:
-            return False
-        return self.files.is_ours(file) or self.files.is_free(file)
+            return not self.files.is_allowed(name)
+        if not name or self.at_file(name) is not None:
+            return True
+        return not self.files.is_ours(name) and not self.files.is_free(name)
 
     def named(self, name: str) -> Database:
-        """Return a database by the name that an engine or an option has given it.
-
-        Without a name, return the app's first database. If no engine is known, the next engine gets
-        the returned database.
+        """Return a database by the name that an engine has given it, "" for the first one.
 
         Raises:
             ConfigError: no engine of a supported product is known. Or no database has this name, or
@@ -502,69 +418,22 @@ class KnownDatabases:
         """
         if not name:
             if self.primary is None:
-                names = self.named_by_options() or [""]
-                first = "" if "" in names else names[0]
-                self.primary = self._expected(first)
+                urls = [described_url(each.url) for each in known_engines.find_in_use()]
+                raise unknown_product(self.tried, ", ".join(dict.fromkeys(urls)))
             return self.primary
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]
-        if len(matching) > 1:
-            raise _several_named(name, matching)
-        if matching:
+        if len(matching) == 1:
             return matching[0]
-        options = self.named_by_options()
-        if name in options:
-            return self._expected(name)
-        known = {database.name for database in databases}
-        known.update(options)
-        raise _none_named(name, sorted(known - {""}))
-
-    def _expected(self, name: str) -> Database:
-        """Return a database that a test needs before its engine exists.
-
-        The first engine on a database of this name gets it. Without a name, the first engine does.
-        """
-        key = Key("expected", name)
-        if key not in self.by_key:
-            name = name or "app"
-            product, dialect = self._product_of_engines()
-            live = self._new_file(product, f"{name}.db")
-            self.by_key[key] = Database(key, name, (name,), product, dialect, live=live)
-        return self.by_key[key]
-
-    def _product_of_engines(self) -> tuple[Product, type[Dialect]]:
-        """Return the product and dialect of the app's engines, else of ``arena_database``."""
-        known = self.primary or next(iter(self.by_key.values()), self._former)
-        if known is not None:
-            return known.product, known.dialect
-        if self._config.database == "auto":
-            urls = [described_url(engine.url) for engine in known_engines.find_in_use()]
-            raise unknown_product(self.tried, ", ".join(dict.fromkeys(urls)))
-        product = self.products[product_of(self._config.database)]
-        return product, dialects(product)[0]
-
-    def _adopt_expected(
-        self, key: Key, tails: tuple[str, ...], requested: RequestedDatabase
-    ) -> Database | None:
-        """Return the expected database for this engine, with the engine's key and names.
-
-        Return None if no test expects such a database.
-        """
-        for name in (*tails, ""):
-            expected = self.by_key.get(Key("expected", name))
-            if expected is not None:
-                break
-        else:
-            return None
-        if expected.product.name != requested.product:
-            raise another_product(expected, requested.product)
-        # Remove it first, so that `_free_name` does not count its present name.
-        del self.by_key[expected.key]
-        self._connections.rename(expected.key, key)  # a test may use it already
-        if not name and tails:
-            name = self._free_name(tails)
-        expected.identify(key, name or expected.name, tails or expected.tails)
-        return expected
+        known = sorted(database.name for database in databases)
+        similar = nearest(name, known) if known else "app"
+        raise ConfigError(
+            f"there are {len(matching)} databases {name!r}",
+            why="a database has the name of its file without the suffix, after as many folders as "
+            "make it unique, or its name on the server",
+            cause=f"known databases: {', '.join(known) or 'none'}\n{user_line() or ''}".strip(),
+            fix=f"arena.session(database={similar!r})",
+        )
 
     def names_in_options(self, database: Database) -> list[str]:
         """Return the names by which an option may have a value for a database.
@@ -579,29 +448,6 @@ class KnownDatabases:
     def named_by_options(self) -> list[str]:
         """Return the names of databases that options have values for."""
         return [*self._config.schema, *self._config.seed]
-
-
-def _several_named(name: str, matching: list[Database]) -> ConfigError:
-    tails = reversed(matching[0].tails)
-    longer = next(tail for tail in tails if "/" in tail)
-    full_names = ", ".join(database.tails[0] for database in matching)
-    return ConfigError(
-        f"there are {len(matching)} databases {name!r}",
-        why="the name does not say which of them to use",
-        cause=f"{full_names}\n{user_line() or ''}".strip(),
-        fix=f"arena.session(database={longer!r})",
-    )
-
-
-def _none_named(name: str, names: list[str]) -> ConfigError:
-    similar = nearest(name, names) if names else "app"
-    known = ", ".join(names) or "none"
-    return ConfigError(
-        f"there is no database {name!r}",
-        why="a database has the name of its file without the suffix, or its name on the server",
-        cause=f"known databases: {known}\n{user_line() or ''}".strip(),
-        fix=f"arena.session(database={similar!r})",
-    )
 
 
 def dialects(product: Product) -> list[type[Dialect]]:
@@ -641,25 +487,23 @@ _ORIGINALS = "ARENA_ORIGINAL_URLS"
 class Environment:
     """Redirects the variables of ``arena_env``, and restores them.
 
-    It also sets unset variables, once the app's first database is known. Otherwise another process
-    would use the app's default database.
+    It also sets the first variable if it is unset, once the app's first database is known.
+    Otherwise another process would use the app's default database.
     """
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         names = config.env
         self._known = known
         self._names = names
+        self._is_complete = False
         self._place = config.place("env")
         self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         inherited = _inherited()
         self._originals: dict[str, str] = {}
-        self._unset: list[str] = []
         for name in names:
             url = os.environ.get(name)
             if url:
                 self._originals[name] = inherited.get(url, url)
-            if not self._originals.get(name):
-                self._unset.append(name)
 
     def redirect(self) -> None:
         """Replace the URLs. The database of the first URL is the app's first database.
@@ -688,24 +532,15 @@ class Environment:
         self._put(redirected)
 
     def complete(self) -> None:
-        """Set the unset variables, if the app's first database is known.
-
-        The first variable gets the URL of the app's first database. Other variables get the URL of
-        a database that does not exist.
-        """
+        """Set the first variable if it is unset, and the app's first database is known."""
         first = self._known.primary
-        if not self._unset or first is None or first.key.kind == "expected":
+        if first is None or self._is_complete:
+            return
+        self._is_complete = True
+        if not self._names or os.environ.get(self._names[0]):
             return
         url = redirected_url(first, driver_of(first))
-        missing = f"/{NOWHERE}/nowhere" if first.file else NOWHERE
-        completed = {}
-        for name in self._unset:
-            if os.environ.get(name):
-                continue
-            own_url = url if name == self._names[0] else url.set(database=missing)
-            completed[name] = str(own_url)
-        self._unset = []
-        self._put(completed)
+        self._put({self._names[0]: str(url)})
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""
@@ -787,10 +622,9 @@ def names_database(url: URL) -> bool:
     """Return whether a URL names its database. Otherwise ``connect_args`` may name it."""
     if url.get_backend_name() in FILE_PRODUCTS:
         return True
-    return bool(url.database or url.query.keys() & _DATABASE)
+    return bool(url.database or url.query.keys() & {"database", "dbname", "service"})
 
 
-_DATABASE = {"database", "dbname", "service"}
 # Parameters of a URL that also name a server.
 _ELSEWHERE = {
     "dsn",

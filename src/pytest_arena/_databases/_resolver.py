@@ -122,8 +122,6 @@ class Databases:
         self._next_collection = _NEW_DATABASES
         self.process = os.getpid()  # the process that runs tests
         self.finished = False
-        # Whether an outer run without pytest-arena continues after this run.
-        self.is_guest = False
 
     # For the gate and the products.
 
@@ -135,8 +133,7 @@ class Databases:
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return the target of an engine's connections, None if they are not redirected."""
-        if self._is_over(requested.name):
-            return None
+        self._refuse_after_end(requested.name)
         is_known = known_engines.database_of(requested.dialect) is not None
         is_the_apps = is_known or self.known.is_the_apps(requested)
         if requested.product not in self.products or not is_the_apps:
@@ -150,7 +147,7 @@ class Databases:
             return build.target_of(database)
         try:
             # The oldest engine has the app's first database, also if another one connects first.
-            self.known.find_engines(connecting=requested.dialect)
+            self.known.find_first(connecting=requested.dialect)
             database = self.known.register(requested)
         except ArenaError as error:
             raise self.ledger.refused(error) from None
@@ -164,25 +161,9 @@ class Databases:
             return replace(target, is_passing=True)
         return target
 
-    def _is_over(self, name: str) -> bool:
-        """Return whether the run has ended and an outer run without pytest-arena continues.
-
-        Raises:
-            RefusedError: the run has ended, and no outer run continues.
-        """
-        if self.finished and not self.is_guest:
+    def _refuse_after_end(self, name: str) -> None:
+        if self.finished:
             raise self.ledger.refused(_gate_notes.after_session(name))
-        return self.finished
-
-    def _requested_name(self, key: Key) -> str:
-        """Return the name by which an engine requests a database, "" if it is in memory."""
-        if key.kind == "file":
-            return key.name
-        _, _, database = key.name.partition("/")
-        for name in self.known.requested:
-            if name.endswith(f"/{database}"):
-                return name
-        return ""
 
     def _check_not_redirected(self, requested: RequestedDatabase) -> None:
         """Refuse a connection to a server that ``arena_allow`` does not name.
@@ -217,8 +198,7 @@ class Databases:
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
         database = self.known.by_key.get(key)
-        if self.finished and self._is_over(self._requested_name(key)):
-            return None
+        self._refuse_after_end(key.name)
         build = running_build()
         if build is not None:
             # A pool may have a connection to the live database, which a builder must not get.
@@ -253,7 +233,7 @@ class Databases:
         """
         self.environment.complete()
         self.files.register_present()
-        if not child.is_fork and not self.is_guest:
+        if not child.is_fork:
             refusal = refusal_of(child, self.known)
             if refusal is not None:
                 raise self.ledger.refused(refusal)
@@ -353,11 +333,6 @@ class Databases:
         """Refuse every connection from now on."""
         self.finished = True
 
-    def become_guest(self) -> None:
-        """Admit every connection from now on, because a run without pytest-arena continues."""
-        self.is_guest = True
-        self.files.allow_all()
-
     def begin_test(self) -> list[Database]:
         """Begin a test in this process, which may be a fork. Return the dropped databases.
 
@@ -411,7 +386,7 @@ class Databases:
             return True
         if self.levels or database is self.known.primary:
             return False
-        if database.key.kind == "expected" or database.is_the_runs:
+        if database.is_the_runs:
             return False
         # On a server, any later engine may request it by its name.
         if not database.file or self._is_exported(database):
@@ -428,7 +403,7 @@ class Databases:
 
     def unprepared(self) -> list[Database]:
         """Return the known databases whose template was not yet searched or built."""
-        self.known.find_engines()
+        self.known.find_first()
         unprepared = []
         for database in [*self.known.by_key.values()]:
             is_new = database.isolation is None and database.prepared is None

@@ -6,16 +6,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import (
-    FILE_PRODUCTS,
     FILES,
-    OWN,
     SHOWN,
     SUPPORTED,
 )
-from pytest_arena._origin import REQUEST, cause_of_connection, user_line
+from pytest_arena._origin import REQUEST, cause_of_connection
 from pytest_arena._owner import JOBS, job_here
 from pytest_arena._process import running_loop
-from pytest_arena._product import NOWHERE, UNNAMED, Database
+from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,
@@ -235,21 +233,6 @@ def changed_file(file: str, action: str) -> ProductionDatabaseError:
     )
 
 
-def another_product(database: Database, product: str) -> ConfigError:
-    """Return the error for engines of two products that request the same database."""
-    products = {database.product.name, product} - FILE_PRODUCTS
-    return ConfigError(
-        f"the database {database.name!r} is requested by an engine on {product}, and by an engine "
-        f"on {database.product.name}",
-        why="the test's session and the app would use different databases. The test would not see "
-        "the app's changes",
-        cause="db_session was requested before this engine was created\n"
-        f"{user_line() or ''}".strip(),
-        fix=f"arena_database = {min(products)}   (or set DATABASE_URL to the "
-        "app's URL)",
-    )
-
-
 def unknown_product(tried: str, engines: str) -> ConfigError:
     """Return the error for a test whose database has no known product."""
     why = (
@@ -267,5 +250,6 @@ def unknown_product(tried: str, engines: str) -> ConfigError:
         "there is no database for this test: no engine is known",
         why=why,
         cause=tried,
-        fix=f"arena_database = {FILES.name}   (or {OWN.name}, or the URL of a server)",
+        fix="import the module with the app's engine in conftest.py, or name the variable that has "
+        "its URL: arena_env = DATABASE_URL",
     )

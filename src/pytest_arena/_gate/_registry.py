@@ -333,13 +333,6 @@ class Registry:
             for usage in [*self._usages.values()]:
                 usage.unwatch()
 
-    def rename(self, old: Key, new: Key) -> None:
-        """Give a database a new key. The old key still finds its usage."""
-        with self.lock:
-            usage = self.usage_of(old)
-            usage.begin_use()
-            self._usages[new] = usage
-
 
 class DatabaseUsage:
     """Counts the uses of one database, as far as pools show them.

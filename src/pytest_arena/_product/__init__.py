@@ -84,8 +84,7 @@ def product_package(product: str) -> ProductPackage:
 class Key(NamedTuple):
     """The identity of a database. A tuple is fast: each checkout looks up several keys."""
 
-    # file, memory, shared memory, server, building or expected. "building" is a template during
-    # its build. "expected" is a database that an option or a test names before any engine does.
+    # file, memory, shared memory, server, or building: a template during its build.
     kind: str
     name: str
 
@@ -418,12 +417,6 @@ class Database:
         if is_first_engine or (counts and dialect.is_async):
             self.dialect = dialect
         self.has_engine |= is_of_engine
-
-    def identify(self, key: Key, name: str, tails: tuple[str, ...]) -> None:
-        """Note the key and the names of the engine that takes this expected database."""
-        self.key = key
-        self.name = name
-        self.tails = tails
 
     @contextmanager
     def being_filled(self) -> Iterator[None]:

@@ -20,7 +20,6 @@ from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._origin import logical_stack
 from pytest_arena._owner import owned_by
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
@@ -112,7 +111,7 @@ class ArenaRun:
 
     def _find_engines(self) -> None:
         engines = known_engines.find()
-        self._known.choose_primary(requested_by_engines(engines))
+        self._known.register_all(requested_by_engines(engines))
         named = self.databases.environment.written_since()
         if named is not None:
             self._known.prefer(named)
@@ -268,7 +267,7 @@ class ArenaRun:
         Raises:
             ConfigError: no engine is known, or none on a database of this name.
         """
-        if not self._known.find_engines():
+        if not self._known.find_first():
             self._known.note_tried(self._start_app())
         return self._known.named(name)
 
@@ -280,13 +279,13 @@ class ArenaRun:
         app = self.apps.current_or_named()
         if app is None:
             return "there is no arena_app that could make one"
-        if self._known.find_engines() or self.config.lifespan == "off":
+        if self._known.find_first() or self.config.lifespan == "off":
             return "the app was imported, and not started, as arena_lifespan = off"
         level = Level(object(), "the start of the app")
         self.levels.enter(level)
         try:
             with session_lifespan(app, self.apps.loop):
-                self._known.find_engines()
+                self._known.find_first()
         except LifespanError as error:
             return error.what
         finally:
@@ -446,13 +445,6 @@ class ArenaRun:
             self.databases.ensure_content(database).close()
         self.databases.finish()
         is_inside = gates.close(self.gate)
-        # A test of a run without pytest-arena may have started this run in its process.
-        if any(
-            frame.f_globals.get("__name__") == "_pytest.runner"
-            for frame in logical_stack()
-        ):
-            self.databases.become_guest()
-            is_inside = True
         if is_inside:
             self.databases.environment.restore()
         products = self.databases.products.opened.values()

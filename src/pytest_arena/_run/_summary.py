@@ -32,11 +32,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     known = databases.known
-    of_engines = [
-        database
-        for database in known.by_key.values()
-        if database.key.kind != "expected"
-    ]
+    of_engines = [*known.by_key.values()]
     requested = _requested_names(known, of_engines)
     used = databases.provisioned()
     stores = databases.provision.stores.values()
