@@ -50,7 +50,6 @@ CONFIG = """
 arena_schema =
     shop = app:ShopBase
     analytics = app:AnalyticsBase
-    archive = app:AnalyticsBase
 arena_seed =
     shop = app:seed_shop
     analytics = app:seed_analytics
@@ -134,15 +133,11 @@ async def test_named_sessions_are_async_where_their_engine_is(arena):
     with arena.session(database="shop") as session:
         assert session.scalar(select(func.count(Order.id))) == 2
 
-def test_a_name_that_only_an_option_knows(arena):
-    with arena.session(database="archive") as session:
-        assert session.scalar(select(func.count(Visit.id))) == 0
-
 def test_a_name_that_nobody_knows(arena):
     with pytest.raises(ConfigError) as caught:
         arena.session(database="analytic")
     assert "arena.session(database='analytics')" in caught.value.fix
-    assert "analytics, archive, shop" in caught.value.cause
+    assert "analytics, shop" in caught.value.cause
     assert "test_several.py" in caught.value.cause
 
 @pytest.fixture(scope="class")
@@ -211,15 +206,11 @@ def test_several_databases_pitfall_022_023(tmp_path: Path) -> None:
     example = example.with_paths({"pytest.ini": CONFIG})
     with untouched(example, "shop.db", "analytics.db"):
         run = example.run("-p", "no:randomly", "-v", "--arena-keep=failed")
-    run.expect(1, passed=21, failed=1, errors=1)
+    run.expect(1, passed=20, failed=1, errors=1)
     run.says("the test ended with an open transaction", "connection.execute(delete(Visit))")
-    run.says("database shop, analytics, archive and 2 databases in memory on SQLite")
+    run.says("database shop, analytics and 2 databases in memory on SQLite")
     run.says("had shop, analytics; changed nothing")
-    run.says(
-        "the options name a database 'archive', but no engine used it",
-        "(engines used: analytics, shop)",
-    )
-    assert run.output.count("the test's database was kept: (") == 3, run.output
+    assert run.output.count("the test's database was kept: (") == 2, run.output
 
 
 BUILDERS = """

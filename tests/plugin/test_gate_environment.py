@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.example import Example
 from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
 
 if TYPE_CHECKING:
@@ -97,55 +96,6 @@ def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
     assert names(by_old_value) == ["outer"]
 """
 
-WITHOUT = """
-import os
-import pathlib
-import sqlite3
-from sqlalchemy import create_engine, text
-
-pytest_plugins = "pytester"
-HERE = pathlib.Path.cwd()
-mine = create_engine(f"sqlite:///{HERE}/mine.db")
-URL = os.environ["DATABASE_URL"]
-
-
-def add(engine):
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE IF NOT EXISTS dancers (name)"))
-        connection.execute(text("INSERT INTO dancers VALUES ('Sand')"))
-        return connection.scalar(text("SELECT count(*) FROM dancers"))
-
-
-def test_a_run_in_this_process(pytester):
-    assert add(mine) == 1
-    mine.dispose()
-    pytester.makepyfile(
-        "import os, test_without\\n"
-        "def test_inner():\\n"
-        "    assert os.environ['DATABASE_URL'] != test_without.URL\\n"
-        "    assert test_without.add(test_without.mine) == 1\\n"
-    )
-    pytester.runpytest_inprocess("-p", "pytest_arena.plugin").assert_outcomes(passed=1)
-
-
-def test_what_comes_after_it():
-    assert add(mine) == 2
-    assert add(create_engine("sqlite://")) == 1
-    assert add(create_engine(f"sqlite:///{HERE}/another.db")) == 1
-    raw = sqlite3.connect(HERE / "mine.db")
-    assert raw.execute("SELECT count(*) FROM dancers").fetchall() == [(2,)]
-    raw.close()
-    assert os.environ["DATABASE_URL"] == URL
-"""
-
-
-@pytest.mark.slow
-def test_a_run_inside_of_one_without_arena_leaves_nothing_behind(tmp_path: Path) -> None:
-    """P3: of a plugin's own suite, with pytester, which has switched arena off for itself."""
-    config = "[pytest]\nasyncio_default_fixture_loop_scope = function\npythonpath = .\n"
-    files = {"pytest.ini": config, "test_without.py": WITHOUT}
-    Example(tmp_path / "project", files).run(plugin=False, env=URL).expect(passed=2)
-
 
 URL = {"DATABASE_URL": "sqlite:///dev.db"}
 
@@ -208,12 +158,6 @@ def test_servers_get_a_host_that_reaches_nothing(name):
 def test_what_leads_nowhere_or_is_allowed_stays_as_it_is(name, value):
     assert os.environ[name] == value
 
-AT_IMPORT = os.environ.get("EMPTY")  # as the app finds it, whose engine nobody knows by then
-
-def test_an_empty_one_is_as_one_that_is_not_set():
-    assert AT_IMPORT == ""
-    assert make_url(os.environ["EMPTY"]).host == "arena.invalid"
-
 def test_a_uri_stays_a_uri():
     url = make_url(os.environ["URI"])
     assert url.database.startswith("file:/") and "dev.db" in url.database
@@ -240,7 +184,7 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     options = f"[pytest]\narena_env = {', '.join(env)}\narena_allow = postgresql://ok.example.com*"
     example = small_example(tmp_path, test_values=VALUES).change("pytest.ini", "[pytest]", options)
     with untouched(example):
-        example.run(env=env).expect(passed=len(servers) + 7)
+        example.run(env=env).expect(passed=len(servers) + 6)
 
 
 READS_A_PATH = """

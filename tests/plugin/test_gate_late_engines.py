@@ -163,7 +163,6 @@ ORDERS = {
 }
 URLS = {
     "file": (APP, "sqlite+aiosqlite:///dev.db"),
-    "memory": (APP, "sqlite+aiosqlite://"),
     "sync-file": (SYNC_APP, "sqlite:///dev.db"),
     "asyncpg": (APP, "postgresql+asyncpg://me:s3cret@db.example.org/shop"),
     "psycopg2": (SYNC_APP, "postgresql+psycopg2://me:s3cret@db.example.org/shop"),
@@ -184,7 +183,7 @@ def server() -> dict[str, str]:
     return {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGUSER": str(url.username)}
 
 
-EVERYDAY = {("memory", "session-first")}
+EVERYDAY = {("file", "session-first")}
 
 
 @pytest.mark.parametrize(
@@ -200,86 +199,12 @@ def test_the_order_of_tests_decides_nothing_pitfall_145(
     """Whatever comes first, session and app are on one database, of the product that it names."""
     tests = [f"test_it.py::{name}" for name in ORDERS[order]]
     project = late(example, kind)
-    product = "SQLite" if "file" in kind or kind == "memory" else "PostgreSQL"
+    product = "SQLite" if "file" in kind else "PostgreSQL"
     run = project.run("-p", "no:randomly", *tests, env=server()).expect(passed=len(tests))
     run.says(f"on {product}").never_says("was not used")
 
 
-# The engine is made when a request first needs it, which no start of the app does.
-LAZY = """
-from functools import lru_cache
-from fastapi import FastAPI
-from sqlalchemy import create_engine, select
-from sqlalchemy.orm import Session
-from models import Dancer
-from settings import Settings
-
-@lru_cache
-def engine():
-    return create_engine(Settings().database_url)
-
-app = FastAPI()
-
-@app.get("/dancers")
-def dancers():
-    with Session(engine()) as session:
-        return [dancer.name for dancer in session.scalars(select(Dancer))]
-"""
-
-LAZY_TESTS = """
-from models import Dancer
-
-def test_session(db_session):
-    assert db_session.query(Dancer).all() == []
-
-def test_both(db_session, test_client):
-    db_session.add(Dancer(name="Dune"))
-    assert test_client.get("/dancers").json() == ["Dune"]
-
-def test_client(test_client):
-    assert test_client.get("/dancers").json() == []
-"""
-
 SESSION_NAMES = ["test_session", "test_session_in_a_sync_test"]
-SESSION_FIRST = ["test_it.py::test_session", "test_it.py::test_both", "test_it.py::test_client"]
-CLIENT_FIRST = SESSION_FIRST[::-1]
-
-
-def lazy(example: Example, kind: str) -> Example:
-    """An app whose engine is made by the first request."""
-    return late(example, kind).with_paths({"app.py": LAZY, "test_it.py": LAZY_TESTS})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sync-file", "psycopg2"])
-def test_an_engine_that_no_start_makes_is_named_by_an_option(example: Example, kind: str) -> None:
-    """Without it whoever comes before the engine is refused, and nothing is guessed."""
-    project = lazy(example, kind)
-    run = project.run("-p", "no:randomly", *SESSION_FIRST, env=server())
-    run.expect(1, passed=1, errors=2)
-    run.says("there is no database for this test: no engine is known", "[A101]")
-    run.says("arena_database = sqlite (or postgresql, or the URL of a server)")
-    named = "sqlite" if kind == "sync-file" else "postgresql"
-    for order in SESSION_FIRST, CLIENT_FIRST:
-        run = project.run("-p", "no:randomly", f"--arena-database={named}", *order, env=server())
-        run.expect(passed=3)
-
-
-@pytest.mark.slow
-def test_an_option_that_is_wrong_is_told_so(example: Example) -> None:
-    """The engine is refused by both names; it never looks for a host that is the other's file."""
-    project = lazy(example, "sync-file")
-    own = project.run(
-        "-p", "no:randomly", "--arena-database=postgresql", *SESSION_FIRST, env=server()
-    )
-    own.expect(1, passed=1, failed=2)
-    own.says(
-        "the database 'app' is requested by an engine on sqlite, and by an engine on postgresql"
-    )
-    other = lazy(example, "psycopg2").run("--arena-database=sqlite", *SESSION_FIRST)
-    other.expect(1, passed=1, failed=2)
-    other.says("with arena_database = sqlite, pytest-arena does not replace databases of this")
-    other.never_says("could not translate host name", "app.db")
 
 
 FACTORY = """

@@ -199,7 +199,7 @@ def test_the_pools_are_the_apps_own():
 
 @pytest.mark.parametrize("turn", range(5))
 def test_an_engine_per_test_is_dropped_with_its_database(turn):
-    live = _listeners._gates[-1].core.files.live[0]
+    live = next(iter(_listeners._gates[-1].core.known.by_key.values())).live.parent
     before = len(list(live.iterdir()))
     made = create_engine("sqlite://")
     Base.metadata.create_all(made)
@@ -210,7 +210,7 @@ def test_an_engine_per_test_is_dropped_with_its_database(turn):
     assert before < 60
 
 def test_no_more_files_than_engines():
-    live = _listeners._gates[-1].core.files.live[0]
+    live = next(iter(_listeners._gates[-1].core.known.by_key.values())).live.parent
     names = [file.name for file in live.iterdir()]
     assert len([name for name in names if "level" not in name and "~" not in name]) <= 5
 """

@@ -294,7 +294,10 @@ class ArenaRun:
             for database in [*self._known.by_key.values()]:
                 if database.key.kind == "memory":
                     self._known.drop(database)
-        return "the app was imported and started, and has made none"
+        return (
+            "the app was imported and started, and has made none, or one in memory that ends with "
+            "the app. Such an app needs a file in tests"
+        )
 
     @property
     def test(self) -> RunningTest | None:
