@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -150,33 +149,7 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
     assert len(others) > 3
 
 
-def test_a_database_that_gets_another_key_is_counted_on() -> None:
-    """By whoever asks for it with the old one, or has a connection from before."""
-    registry = Registry()
-    entry: Any = Entry()
-    old, aim = Key("expected", ""), ConnectTarget(KEY, "", (0, 0), address())
-    asked = registry.usage_of(old)
-    numbers = [asked()]
-    registry.rename(old, KEY)
-    numbers.append(asked())
-    connection = pooled(entry)
-    handle: Any = SimpleNamespace(attached=tuple)
-    connection.note_opened(OpenConnection(ConnectTarget(old, "", (0, 0), address()), handle))
-    registry.check_out(connection, entry, [aim])
-    numbers.append(asked())
-    numbers.append(asked())
-    registry.check_in(entry)
-    numbers.append(asked())
-    assert numbers == sorted(set(numbers))
-
-
 # Another database takes the place of this one.
-
-
-@pytest.fixture(name="registry")
-def _registry_of_patience(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setattr(_registry, "_LONGEST_USE", None)  # whoever waits in vain waits for ever
-    return Registry()
 
 
 @pytest.fixture(name="thread")
