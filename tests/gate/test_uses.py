@@ -152,6 +152,12 @@ def test_others_may_take_connections_while_they_are_looked_through(gate: Any, wa
 # Another database takes the place of this one.
 
 
+@pytest.fixture(name="registry")
+def _registry_of_patience(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setattr(_registry, "_LONGEST_USE", None)  # whoever waits in vain waits for ever
+    return Registry()
+
+
 @pytest.fixture(name="thread")
 def _thread() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as threads:

@@ -153,7 +153,7 @@ def refused(arena, connection, run):
     with arena.expect_refusal() as caught:
         run(connection)
     assert "test_attach.py" in caught.error.cause
-    assert "dev.db" in caught.error.what or "cannot read" in caught.error.what
+    assert "dev.db" in caught.error.what or "does not name" in caught.error.what
     assert len(connection.execute("PRAGMA database_list").fetchall()) == 1
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -187,14 +187,13 @@ def test_other_files_are_free(tmp_path):
         for make in (raw, lambda: connection.connection.driver_connection):
             one = make()
             one.execute(f"ATTACH '{tmp_path / 'free.db'}' AS a")
-            one.execute("ATTACH ? AS b", (str(tmp_path / "own.db"),))
             one.execute("ATTACH '' AS c")
             one.execute("ATTACH ':memory:' AS d")
             one.execute("SELECT 'ATTACH ''dev.db'' AS x; ATTACH dev.db'").fetchall()
             one.execute("CREATE TEMP TABLE t (a)")
             one.executescript("INSERT INTO t VALUES ('x; ATTACH ''dev.db'' AS y')")
-            assert len(one.execute("PRAGMA database_list").fetchall()) == 6
-            for name in "abcd":
+            assert len(one.execute("PRAGMA database_list").fetchall()) == 5
+            for name in "acd":
                 one.execute(f"DETACH {name}")
             if make is raw:
                 one.close()

@@ -55,5 +55,5 @@ def _names_file(word: str, name: str, child: Child, known: KnownDatabases) -> bo
         return False
     if known.at_file(name) is not None or not known.files.belongs_to_app(name):
         return False
-    path = Path(child.folder, word.rpartition(":///")[2])
+    path = Path(child.folder, word.removeprefix("file:").rpartition(":///")[2])
     return real(str(path)) == real(name)
