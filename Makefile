@@ -69,7 +69,7 @@ others: .venv/.installed
 # What the slow tests of these folders check differs by the versions of SQLAlchemy and drivers.
 test-in-%: .venvs/%/.installed
 	.venvs/$*/bin/pytest -n auto --dist worksteal
-	.venvs/$*/bin/pytest -n auto --dist worksteal -m slow tests/app tests/gate
+	.venvs/$*/bin/pytest -n auto --dist worksteal -m slow tests/gate
 
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench

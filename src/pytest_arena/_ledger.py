@@ -96,8 +96,9 @@ class Request:
             self.status = None
 
     def end(self, now: float) -> None:
-        """Note that the client has read the whole answer."""
+        """Note that the app has returned, and the client has read the answer or has left."""
         self.seconds = now - self.began
+        self.is_cut = self.is_open and self.method != "WEBSOCKET"
         self.is_open = False
 
     def note_raised(self, error: str) -> None:

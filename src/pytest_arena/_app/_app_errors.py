@@ -1,7 +1,5 @@
 """Creates the errors about the app, its lifespan, its clients and its login."""
 
-import inspect
-
 from pytest_arena._config._load import blame, home_of
 from pytest_arena._origin import user_line
 from pytest_arena.errors import (
@@ -12,59 +10,31 @@ from pytest_arena.errors import (
     causes,
 )
 
-_ASGI = "pytest-arena's clients call the app by ASGI, in this process"
-
 
 def describe(thing: object) -> str:
-    """Name an object as its author would: ``create_app()`` or ``a Flask instance``."""
-    if inspect.isclass(thing):
-        return f"class {thing.__name__}"
+    """Name an object as its author would: ``create_app()`` or ``an instance of Flask``."""
     name = getattr(thing, "__qualname__", "")
-    if name:
-        return f"{name}{_signature(thing)}"
-    name = type(thing).__name__
-    article = "an" if name[:1] in "AEIOU" else "a"
-    return f"{article} {name} instance"
+    return f"{name}()" if name else f"an instance of {type(thing).__name__}"
 
 
-def _signature(thing: object) -> str:
-    try:
-        return str(inspect.signature(thing)) if callable(thing) else ""
-    except ValueError:
-        return "()"
-
-
-def _home(thing: object) -> str:
-    """Return the place of a function or class, or the description of an instance."""
-    return str(home_of(thing) or describe(thing))
-
-
-def no_a2wsgi(app: object, what: str) -> ConfigError:
-    """Return the error for a WSGI app (Flask's, say) if a2wsgi is not installed."""
+def not_installed(what: str, package: str, extra: str) -> ConfigError:
+    """Return the error for a package that is not installed."""
     return ConfigError(
-        f"{what}: a WSGI app ({describe(app)}), which needs a2wsgi",
-        why=f"{_ASGI}. a2wsgi calls a WSGI app for them, in a thread",
-        cause=f"a2wsgi is not installed: {_home(app)}",
-        fix="pip install 'pytest-arena[wsgi]'",
-    )
-
-
-def async_factory(factory: object, what: str) -> ConfigError:
-    """Return the error for an ``async def create_app()``."""
-    return ConfigError(
-        f"{what}: an async factory ({describe(factory)})",
-        why="pytest-arena creates the app outside of an event loop. Awaits belong in its lifespan",
-        cause=_home(factory),
-        fix="make it a plain function:\ndef create_app():\n    return FastAPI(lifespan=lifespan)",
+        f"{what} needs {package}, which is not installed",
+        why="it is no dependency of pytest-arena: not every suite needs it",
+        cause="the environment of this run",
+        fix=f'pip install "pytest-arena[{extra}]"',
     )
 
 
 def no_app(thing: object, what: str) -> ConfigError:
     """Return the error for an object that is no app."""
     return ConfigError(
-        f"{what}: neither an app (ASGI, WSGI) nor a factory without arguments ({describe(thing)})",
-        why=_ASGI,
-        cause=_home(thing),
+        f"{what}: neither an app (ASGI, WSGI) nor a plain function without arguments "
+        f"({describe(thing)})",
+        why="pytest-arena's clients call the app in this process. It creates the app outside of an "
+        "event loop",
+        cause=str(home_of(thing) or describe(thing)),
         fix="name an app, or a function that creates one:\n"
         "def create_test_app():\n"
         "    return create_app(settings)",
@@ -139,17 +109,6 @@ def no_login(role: str) -> LoginError:
     )
 
 
-def sync_login(error: BaseException, *, role: str, path: str) -> LoginError:
-    """Return the error for a sync login function that got the async client."""
-    return LoginError(
-        f"the login as {role!r} failed: {_reason(error, None)}",
-        why="the async client's requests must be awaited, which a plain def cannot do",
-        cause=_line(error),
-        fix=f"make {path or 'the login function'} async:\nasync def log_in(client, role):\n"
-        '    await client.post("/login", json={"user": role})',
-    )
-
-
 def login_failed(error: BaseException, *, role: str, path: str) -> LoginError:
     """Return the error for a login function that raised."""
     return LoginError(
@@ -193,16 +152,6 @@ def no_asyncio() -> ConfigError:
     )
 
 
-def no_http_library() -> ConfigError:
-    """Return the error if neither httpx2 nor httpx is installed."""
-    return ConfigError(
-        "the async client needs httpx2 (or httpx), and neither is installed",
-        why="pytest-arena's client is that library's client with a transport to the app",
-        cause="it is no dependency of pytest-arena: not every suite needs it",
-        fix="pip install httpx2",
-    )
-
-
 def no_websocket() -> ConfigError:
     """Return the error for a websocket that the async client is to open."""
     return ConfigError(
@@ -211,16 +160,6 @@ def no_websocket() -> ConfigError:
         cause=str(user_line() or "client.stream(…)"),
         fix='with test_client.websocket_connect("/chat") as websocket:\n'
         "or any library's client, with the URL `live_server.ws_url`",
-    )
-
-
-def no_server() -> ConfigError:
-    """Return the error if uvicorn is not installed."""
-    return ConfigError(
-        "the live server needs uvicorn, which is not installed",
-        why="the app runs under this server. In-process clients need no server",
-        cause="it is no dependency of pytest-arena: not every suite needs it",
-        fix='pip install "pytest-arena[live]"',
     )
 
 
@@ -244,16 +183,6 @@ def server_failed(error: BaseException | None) -> ConfigError:
         why="requests to it would wait for ever",
         cause=cause,
         fix="python -m uvicorn YOUR_APP   to see whether it starts without pytest",
-    )
-
-
-def no_test_client(error: ImportError | RuntimeError) -> ConfigError:
-    """Return the error if the framework or its HTTP library is not installed."""
-    return ConfigError(
-        f"the sync test client does not import: {str(error).splitlines()[0]}",
-        why="pytest-arena's test client derives from Starlette's, or from Litestar's for Litestar",
-        cause="it is no dependency of pytest-arena: not every suite needs it",
-        fix="pip install starlette httpx2   (or use the async client)",
     )
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
-from pytest_arena._app._kind import apps_of, is_frameworks_app
+from pytest_arena._app._kind import is_frameworks_app, unwrapped
 from pytest_arena._config._load import project_modules
 from pytest_arena._interpreter import when_imported
 from pytest_arena._owner import OWNER
@@ -40,7 +40,6 @@ _CLIENTS = {
     "httpx": ("Client", "AsyncClient"),
     "httpx2": ("Client", "AsyncClient"),
     "werkzeug.test": ("Client",),
-    "quart.testing.client": ("QuartClient",),
 }
 
 
@@ -67,8 +66,8 @@ def _noting(original: Callable[..., None]) -> Callable[..., None]:
 class AppState:
     """The overrides and the state of apps before a test, and the cookies of wide clients.
 
-    It includes the apps in ``OTHER_APPS``, mounted apps, and the clients in ``WIDE_CLIENTS``. The
-    copies are shallow.
+    It includes the apps in ``OTHER_APPS`` and the clients in ``WIDE_CLIENTS``. The copies are
+    shallow.
     """
 
     def __init__(self, app: object) -> None:
@@ -77,7 +76,7 @@ class AppState:
         # The apps with overrides. A test may set the attribute to another dictionary.
         self._overrides: list[tuple[Any, dict[Any, Any]]] = []
         for named in (app, *OTHER_APPS):
-            for part in apps_of(named):
+            for part in unwrapped(named):
                 self._record(part)
         self._clients = [*map(_ClientState, WIDE_CLIENTS)]
 
@@ -150,8 +149,5 @@ def _cookies_of(client: Any) -> Any:
     """Return the cookie jar of a client, or the dictionary with the cookies of Werkzeug's."""
     if hasattr(client, "cookies"):
         return client.cookies.jar
-    cookies = getattr(client, "cookie_jar", None)  # Quart's
-    if cookies is None:
-        # Werkzeug has no public name for all cookies.
-        cookies = getattr(client, "_cookies", None)
-    return {} if cookies is None else cookies
+    # Werkzeug has no public name for all cookies.
+    return getattr(client, "_cookies", {})

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import functools
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import OpenRequest
-from pytest_arena._app._transport import CALL, Body, Host, Transport
+from pytest_arena._app._transport import CALL, AppCall, Transport
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Generator
+    from collections.abc import Generator
 
     import httpx2 as httpx
-    from anyio.from_thread import BlockingPortal
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
+    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._kind import Options
-    from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
     from pytest_arena._ledger import Request
 
@@ -35,20 +34,6 @@ else:
     _Base = object
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
-
-class ClientHost(Host, Protocol):
-    """The run of the app to which a client belongs."""
-
-    @property
-    def has_lifespan(self) -> bool:
-        """Whether clients start the app."""
-
-    async def ajoin(self) -> None:
-        """Wait until the app is up."""
-
-    def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
-        """Wait until the app is up. Return its portal, and the lifespan if this call began it."""
 
 
 class AsyncClient(_Base):
@@ -77,54 +62,32 @@ class AsyncClient(_Base):
             assert await anext(events.aiter_lines()) == "data: hello"
     """
 
-    _arena_host: ClientHost
+    _arena_run: AppRun
     _arena_login: Login | None
 
-    def arena_use(self, host: ClientHost, login: Login | None) -> None:
-        """Set the host whose app the client calls, and the login if it has a role."""
-        self._arena_host = host
+    def arena_use(self, app_run: AppRun, login: Login | None) -> None:
+        """Set the run whose app the client calls, and the login if it has a role."""
+        self._arena_run = app_run
         self._arena_login = login
-
-    def request(
-        self, method: str, url: httpx.URL | str, **options: Any
-    ) -> Coroutine[object, object, httpx.Response]:
-        """Make a request after the login, so that it has the cookies and headers of the login."""
-        if self._arena_login is None:
-            return super().request(method, url, **options)
-        return self._request_after_login(method, url, options)
-
-    async def _request_after_login(
-        self, method: str, url: httpx.URL | str, options: dict[str, Any]
-    ) -> httpx.Response:
-        await self._arena_ready()
-        return await super().request(method, url, **options)
-
-    @asynccontextmanager
-    async def stream(
-        self, method: str, url: httpx.URL | str, **options: Any
-    ) -> AsyncGenerator[httpx.Response]:
-        """Make a request after the login, and read the response as the app sends it."""
-        await self._arena_ready()
-        async with super().stream(method, url, **options) as response:
-            yield response
 
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
-        """Send a request after the app's start, the login, and the commit of pending work.
-
-        A request that was built before the login lacks the cookies and headers of the login.
-        """
+        """Send a request after the app's start, the login, and the commit of pending work."""
+        login = self._arena_login
+        is_first = login is not None and not login.is_done
         await self._arena_ready()
+        if is_first:
+            add_login(self, request)
         response = await super().send(request, stream=stream, **options)
-        hooks = self._arena_host.hooks
+        hooks = self._arena_run.hooks
         if hooks is None:
             return response
         call = response.extensions.get(CALL)
         if stream and call is not None and not call.task.done():
-            hooks.note_open(
-                OpenRequest(call.request, response.aclose, call.task.get_loop())
-            )
+            record = response.extensions["arena"]
+            loop = call.task.get_loop()
+            hooks.note_open(OpenRequest(record, response.aclose, loop))
         note_unsent(self, response)
         return response
 
@@ -142,9 +105,9 @@ class AsyncClient(_Base):
     async def _arena_ready(self) -> Self:
         if running_loop() is None:
             raise _app_errors.no_asyncio()
-        await self._arena_host.ajoin()
+        await self._arena_run.ajoin()
         if self._arena_login is not None:
-            await self._arena_login.aonce(self, self._arena_host.hooks)
+            await self._arena_login.aonce(self, self._arena_run.hooks)
         return self
 
 
@@ -159,6 +122,13 @@ class ClientAs(Protocol[C_co]):
 
     def __call__(self, role: str, **options: object) -> C_co:
         """Return a client, which logs in as ``role`` before its first request."""
+
+
+def add_login(client: httpx.Client | httpx.AsyncClient, request: httpx.Request) -> None:
+    """Add the cookies and headers of a login to a request that was built before the login."""
+    client.cookies.set_cookie_header(request)
+    for name, value in client.headers.items():
+        request.headers.setdefault(name, value)
 
 
 def note_unsent(
@@ -178,7 +148,7 @@ _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(
-    host: ClientHost, login: Login | None, *, options: Options
+    app_run: AppRun, login: Login | None, *, options: Options
 ) -> AsyncClient:
     """Create a client, with options of the library's client and of ``ASGITransport``.
 
@@ -194,13 +164,13 @@ def open_async_client(
         else:
             of_client[name] = value
     try:
-        transport = transport_class(host, login, **of_transport)
+        transport = transport_class(app_run, login, **of_transport)
         client: AsyncClient = client_class(
             **{"transport": transport, "base_url": _BASE_URL, **of_client}
         )
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the async client") from error
-    client.arena_use(host, login)
+    client.arena_use(app_run, login)
     return client
 
 
@@ -208,8 +178,8 @@ def open_async_client(
 def _import_library() -> tuple[type[Any], type[Any]]:
     """Return the classes of the transport and of the client. Raises as ``http_library`` does."""
     library = http_library()
-    body = type("Body", (Body, library.AsyncByteStream), {})
-    names = {"library": library, "body": body}
+    call = type("AppCall", (AppCall, library.AsyncByteStream), {})
+    names = {"library": library, "call_class": call}
     transport = type("ASGITransport", (Transport, library.AsyncBaseTransport), names)
     return transport, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
 
@@ -226,4 +196,4 @@ def http_library() -> Any:
     for name in by_import:
         with suppress(ImportError):
             return import_module(name)
-    raise _app_errors.no_http_library()
+    raise _app_errors.not_installed("the async client", "httpx2 (or httpx)", "http")

@@ -6,15 +6,12 @@ live server call `enter` themselves, because their app may be a plain function.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import sys
-from asyncio import ensure_future, shield
-from asyncio import wait as wait_for_tasks
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._raised import (
     in_words,
@@ -25,16 +22,13 @@ from pytest_arena._app._raised import (
 )
 from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import FAILURE, Request
-from pytest_arena._origin import (
-    REQUEST,
-    line_of_coroutine,
-    user_line,
-)
+from pytest_arena._origin import user_line
 from pytest_arena._owner import OWNER, watch_background_work, watch_failures
-from pytest_arena._process import async_rest, replace_attribute, rest
+from pytest_arena._process import replace_attribute
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import ExitStack
     from traceback import TracebackException
@@ -51,22 +45,10 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 # The statuses with which a server accepts or refuses a websocket.
 ACCEPTED = 101
 REFUSED = 403
-_PATIENCE = 1.0  # seconds for a websocket's handler to end after its client has left
-_STEP = 0.0002  # seconds
-
-
-class Answer(Protocol):
-    """Notes when the app sends an answer. The request's commits should come before."""
-
-    def note_sent(self, message: Mapping[str, object]) -> None:
-        """Note a message that the app has sent."""
-
-    def end(self, error: Exception | None) -> None:
-        """Note that the app has returned, or the error that it has raised."""
 
 
 class Hooks(Protocol):
-    """Methods that are called around each request of a test."""
+    """A test, whose methods are called around the start-up of the app and each request."""
 
     # Functions that call the app for a request, and may break it.
     faults: list[Callable[..., Any]]
@@ -74,6 +56,9 @@ class Hooks(Protocol):
     @property
     def owner(self) -> Owner | None:
         """The test to which a request belongs."""
+
+    def begin_lifespan(self) -> object:
+        """Return the request answer to which lost writes of the lifespan are attributed."""
 
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client. Called in the client's loop."""
@@ -84,8 +69,8 @@ class Hooks(Protocol):
     async def acommit_for_others(self) -> None:
         """Commit pending work before a request of a client that pytest-arena has not created."""
 
-    def begin_request(self, request: Request) -> Answer:
-        """Begin a request, in the app's task or thread."""
+    def begin_request(self, request: Request) -> Any:
+        """Begin a request, in the app's task or thread. Return its `RequestAnswer`."""
 
     def end_request(self, request: Request) -> None:
         """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
@@ -99,9 +84,6 @@ class Hooks(Protocol):
     def note_handled_error(self, request: Request, trace: TracebackException) -> None:
         """Note that the app answered an exception that it did not expect."""
 
-    def note_cut_off(self, line: str) -> None:
-        """Note that a test client has cancelled a websocket's handler at this line."""
-
 
 @dataclass(slots=True, eq=False)
 class OpenRequest:
@@ -109,7 +91,7 @@ class OpenRequest:
 
     request: Request
     close: Callable[[], object]
-    loop: asyncio.AbstractEventLoop | None = None
+    loop: AbstractEventLoop | None = None
     line: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,29 +113,34 @@ class Entry:
     app: object
     request: Request
     hooks: Any
-    # The exception that the test was handling when it made the request.
-    outside: BaseException | None
+    find_route: Callable[[], str]  # returns the template of the path
     # Whether a client of the user made the request. It usually raises the app's error.
     is_of_user: bool = False
+    # The exception that the test was handling when it made the request.
+    outside: BaseException | None = field(default_factory=sys.exception)
     traces: list[TracebackException] = field(default_factory=list)
-    answer: Answer = field(init=False)
-
-    def begin(self) -> None:
-        """Note that the app is about to answer."""
-        self.answer = self.hooks.begin_request(self.request)
+    answer: Any = None  # the `RequestAnswer`
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
+    def answering(self) -> Iterator[None]:
         """Make the code of the block, and the work that it begins, a part of the request."""
         token = ENTRY.set(self)
         owner = OWNER.set(self.hooks.owner)
+        self.answer = self.hooks.begin_request(self.request)
+        error = None
         try:
             yield
+        except BaseException as raised:
+            error = raised
+            self._fail(raised)
+            raise
         finally:
+            self._end(error)
+            error = None  # breaks a reference cycle
             OWNER.reset(owner)
             ENTRY.reset(token)
 
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Note an exception that the app has raised."""
         if is_disconnect(error):
             return
@@ -164,21 +151,20 @@ class Entry:
             note_raised(self.request, error)
             self.hooks.note_app_error(self.request, error)
 
-    def end_answer(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Note that the app has returned, or the error that it has raised."""
         failure = None
         if isinstance(error, Exception) and not is_disconnect(error):
             failure = error
         self.answer.end(failure)
-        if error is None:  # otherwise `fail` has noted the exception
+        if error is None:  # otherwise `_fail` has noted the exception
             for trace in self.traces:
                 self.hooks.note_handled_error(self.request, trace)
-
-    def end(self) -> None:
-        """End the request. A task of the app may keep this object."""
-        self.request.end(now())
-        self.hooks.end_request(self.request)
-        self.outside = None
+        request = self.request
+        request.note_route(self.find_route())
+        request.end(now())
+        self.hooks.end_request(request)
+        self.outside = None  # a task of the app may keep this object
 
 
 # The request that the running code answers, or whose task it is. It stays set after the request.
@@ -186,14 +172,14 @@ ENTRY: ContextVar[Entry | None] = ContextVar("arena: the call of the app", defau
 
 
 class Sent(list[Request]):
-    """The requests of one call of a sync client: one request, and the redirects that it follows."""
+    """The requests of one call of our client: one request, and the redirects that it follows."""
 
     def __init__(self, role: str | None) -> None:
         super().__init__()
         self.role = role
 
 
-SENT: ContextVar[Sent | None] = ContextVar("arena: a sync client's call", default=None)
+SENT: ContextVar[Sent | None] = ContextVar("arena: a client's call", default=None)
 
 
 def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
@@ -210,35 +196,6 @@ def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
     watch_logged_errors(undo, _answered_here)
     for module, (name, wrap) in _FRAMEWORKS.items():
         when_imported(module, functools.partial(_watch, name, wrap, find_hooks, undo))
-    watch_client = functools.partial(_watch_litestars_client, find_hooks, undo)
-    when_imported("litestar.testing.transport", watch_client)
-
-
-def _watch_litestars_client(
-    find_hooks: FindHooks, undo: ExitStack, module: Any
-) -> None:
-    """Commit pending work before a request of Litestar's async client.
-
-    This client blocks the loop of the test while the app answers in another loop.
-    """
-    transport_class = module.TestClientTransport
-    original = transport_class.handle_async_request
-
-    @functools.wraps(original)
-    async def handle_async_request(transport: Any, request: Any) -> Any:
-        hooks = find_hooks() if ENTRY.get() is None else None
-        if hooks is None:
-            return await original(transport, request)
-        await hooks.aprepare_request()
-        token = SENT.set(Sent(None))
-        try:
-            return await original(transport, request)
-        finally:
-            SENT.reset(token)
-
-    replace_attribute(
-        undo, transport_class, "handle_async_request", handle_async_request
-    )
 
 
 def _watch(
@@ -257,13 +214,12 @@ def _wrapped_asgi(call: Any, find_hooks: FindHooks) -> Any:
         if hooks is None:
             await bound(scope, receive, send)
             return
-        sent = SENT.get()
-        if sent is None:
+        is_of_user = SENT.get() is None
+        if is_of_user:
             await hooks.acommit_for_others()
-            await enter(app, bound, scope, receive, send, hooks=hooks, is_of_user=True)
-        else:
-            role = sent.role
-            await enter(app, bound, scope, receive, send, hooks=hooks, role=role)
+        await enter(
+            app, bound, scope, receive, send, hooks=hooks, is_of_user=is_of_user
+        )
 
     return entered
 
@@ -271,13 +227,27 @@ def _wrapped_asgi(call: Any, find_hooks: FindHooks) -> Any:
 def _wrapped_wsgi(call: Any, find_hooks: FindHooks) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
+        body: Iterable[bytes]
         hooks = find_hooks() if ENTRY.get() is None else None
-        bound = functools.partial(call, app)
         if hooks is None:
-            answer: Iterable[bytes] = bound(environ, start_response)
-            return answer
+            body = call(app, environ, start_response)
+            return body
         hooks.prepare_request()
-        return _WSGICall(app, hooks, environ).begin(bound, start_response)
+        method = environ["REQUEST_METHOD"]
+        path = environ.get("PATH_INFO", "")
+        request = Request(method=method, path=path, began=now())
+
+        def start(status: str, headers: Any, *error: Any) -> object:
+            request.note_status(int(status.partition(" ")[0]))
+            return start_response(status, headers, *error)
+
+        find_route = functools.partial(_rule_of, app, environ)
+        with Entry(app, request, hooks, find_route, is_of_user=True).answering():
+            body = call(app, environ, start)
+            try:
+                return [*body]  # a generator of the app runs in the request
+            finally:
+                getattr(body, "close", bool)()
 
     return entered
 
@@ -285,7 +255,6 @@ def _wrapped_wsgi(call: Any, find_hooks: FindHooks) -> Any:
 _FRAMEWORKS = {
     "starlette.applications": ("Starlette", _wrapped_asgi),
     "litestar.app": ("Litestar", _wrapped_asgi),
-    "quart.app": ("Quart", _wrapped_asgi),
     "flask.app": ("Flask", _wrapped_wsgi),
 }
 
@@ -304,9 +273,7 @@ async def enter(
     send: Send,
     *,
     hooks: Hooks,
-    role: str | None = None,
     is_of_user: bool = False,
-    note: Callable[[Request], object] = bool,
 ) -> None:
     """Call an app for a request, and record the request.
 
@@ -317,37 +284,20 @@ async def enter(
         receive: returns the messages of the client.
         send: sends a message to the client.
         hooks: the hooks to call.
-        role: the role with which the client is logged in.
         is_of_user: whether pytest-arena has not created the client.
-        note: called with the record.
     """
+    sent = SENT.get()
+    role = sent.role if sent is not None else None
     method = scope.get("method", "WEBSOCKET")
     request = Request(method=method, path=scope["path"], role=role, began=now())
-    note(request)
-    sent = SENT.get()
     if sent is not None:
         sent.append(request)
-    entry = Entry(app, request, hooks, sys.exception(), is_of_user)
-    send = _noting(entry, send)
-    if scope["type"] == "websocket":
-        call = functools.partial(_call_for_websocket, entry, call)
+    find_route = functools.partial(_route_of, scope)
+    entry = Entry(app, request, hooks, find_route, is_of_user=is_of_user)
     for enter_with_fault in hooks.faults:
         call = functools.partial(enter_with_fault, call)
-    error = None
-    with entry.inside():
-        entry.begin()
-        try:
-            await call(scope, receive, send)
-        except BaseException as raised:
-            error = raised
-            entry.fail(raised)
-            raise
-        finally:
-            entry.end_answer(error)
-            error = None  # breaks a reference cycle
-            request.note_route(_route_of(app, scope))
-            request.is_cut = request.is_open and scope["type"] == "http"
-            entry.end()
+    with entry.answering():
+        await call(scope, receive, _noting(entry, send))
 
 
 def _noting(entry: Entry, send: Send) -> Send:
@@ -374,152 +324,6 @@ def _noting(entry: Entry, send: Send) -> Send:
     return send_and_note
 
 
-# Lines at which a websocket's handler had to be cancelled. No test waits for them again.
-_endless: set[str] = set()
-
-
-async def _call_for_websocket(
-    entry: Entry, call: ASGIApp, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Call an app for a websocket. If a test client cancels the app, first let it end by itself.
-
-    Starlette's test client sends a disconnect at the end of its block, and cancels the app at once.
-    An app that still works after a second is cancelled.
-    """
-    from anyio import CancelScope
-
-    is_left = False
-
-    async def sending(message: Message) -> None:
-        if is_left:
-            # Like uvicorn. Starlette turns this into a WebSocketDisconnect.
-            raise ConnectionResetError("the client has closed the websocket")
-        await send(message)
-
-    task = ensure_future(call(scope, receive, sending))
-    try:
-        await shield(task)
-    except asyncio.CancelledError:
-        is_left = True
-        with CancelScope(shield=True):
-            await _end_by_itself(task, entry)
-        if task.done() and not task.cancelled():
-            error = task.exception()
-            if error is not None and not is_disconnect(error):
-                raise error from None
-        raise
-
-
-async def _end_by_itself(task: asyncio.Future[None], entry: Entry) -> None:
-    end = now() + _PATIENCE
-    line = ""
-    while not task.done() and now() < end and line not in _endless:
-        await async_rest(0)
-        rest(_STEP)  # not a sleep of the loop, whose clock a test may have frozen
-        coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
-        line = str(line_of_coroutine(coroutine) or "a line that cannot be seen")
-    if not task.done():
-        _endless.add(line)
-        entry.hooks.note_cut_off(f"{line}   {entry.request.shown}: its client had left")
-        task.cancel()
-        await wait_for_tasks([task], timeout=_PATIENCE)
-
-
-class _WSGICall:
-    """One call of a WSGI app. A streamed body is the iterator that the test reads.
-
-    The request of a streamed answer ends when the test has read it to its end or closes it.
-    """
-
-    def __init__(self, app: object, hooks: Hooks, environ: Mapping[str, Any]) -> None:
-        self._request = Request(
-            method=environ["REQUEST_METHOD"],
-            path=environ.get("PATH_INFO", ""),
-            began=now(),
-        )
-        self._entry = Entry(app, self._request, hooks, sys.exception(), is_of_user=True)
-        self._environ = environ
-        self._has_length = False
-        self._is_over = False
-        self._body: Any = None
-
-    def begin(self, call: Callable[..., Any], start_response: Any) -> Iterable[bytes]:
-        """Call the app, and return its body."""
-
-        def start(status: str, headers: Any, *error: Any) -> object:
-            self._request.note_status(int(status.partition(" ")[0]))
-            names = {name.lower() for name, _ in headers}
-            self._has_length = "content-length" in names
-            return start_response(status, headers, *error)
-
-        entry = self._entry
-        failure = None
-        entry.begin()
-        try:
-            with entry.inside():
-                self._body = call(self._environ, start)
-        except BaseException as error:
-            failure = error
-            entry.fail(error)
-            raise
-        finally:
-            entry.end_answer(failure)
-            self._request.note_route(_rule_of(entry.app, self._environ))
-            if failure is not None or not self._is_stream:
-                entry.end()
-            failure = None  # breaks a reference cycle
-        if not self._is_stream:
-            body: Iterable[bytes] = self._body
-            return body
-        self._request.note_open(is_open=True)
-        entry.hooks.note_open(OpenRequest(self._request, self.close))
-        self._parts = iter(self._body)
-        return self
-
-    @property
-    def _is_stream(self) -> bool:
-        """Whether a generator of the app makes the body while the test reads it."""
-        is_read = self._request.method != "HEAD" and self._request.status not in _EMPTY
-        return is_read and not self._has_length and not hasattr(self._body, "__len__")
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        with self._inside():
-            part: bytes = next(self._parts)
-        return part
-
-    def close(self) -> None:
-        """Close the app's generator. Called by the response."""
-        with self._inside():
-            getattr(self._body, "close", bool)()
-        self._end()
-
-    @contextmanager
-    def _inside(self) -> Iterator[None]:
-        """Run a block as a part of the request."""
-        request = REQUEST.set(self._entry.answer)
-        try:
-            with self._entry.inside():
-                yield
-        except BaseException as error:
-            if not isinstance(error, StopIteration):
-                self._entry.fail(error)
-            self._end()
-            raise
-        finally:
-            REQUEST.reset(request)
-
-    def _end(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._entry.end()
-
-
-_EMPTY = {204, 304}  # statuses of answers without a body
-
-
 def _rule_of(app: Any, environ: Mapping[str, Any]) -> str:
     """Return the template of the path of a request to a Flask app."""
     try:
@@ -529,29 +333,15 @@ def _rule_of(app: Any, environ: Mapping[str, Any]) -> str:
     return str(rule.rule)
 
 
-def _route_of(app: object, scope: Scope) -> str:
+def _route_of(scope: Scope) -> str:
     """Return the template of the path, ``/battles/{battle_id}``, or "" if the app has none."""
     litestar_template = scope.get("path_template")
     if litestar_template:
         return str(litestar_template)
     route = scope.get("route")
-    path = getattr(route, "path_format", None) or getattr(route, "path", None)
-    if path is None:  # before Starlette 1.0
-        endpoint = scope.get("endpoint")
-        if endpoint:
-            return _template_of(endpoint, getattr(app, "routes", ()))
+    path = getattr(route, "path_format", None) or getattr(route, "path", "")
+    if not path:
         return ""
     root = str(scope.get("root_path", ""))
-    app_root = str(scope.get("app_root_path", root))
-    mount = root.removeprefix(app_root)
+    mount = root.removeprefix(str(scope.get("app_root_path", root)))
     return f"{mount}{path}"
-
-
-def _template_of(endpoint: object, routes: Iterable[Any]) -> str:
-    for route in routes:
-        if getattr(route, "endpoint", None) is endpoint:
-            return str(route.path)
-        below = _template_of(endpoint, getattr(route, "routes", None) or ())
-        if below:
-            return f"{route.path}{below}"
-    return ""

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import threading
-import warnings
 from asyncio import (
     Event,
     current_task,
@@ -24,11 +22,9 @@ from asyncio import (
 from asyncio import wait as wait_for_tasks
 from concurrent.futures import Future
 from contextvars import copy_context
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import Hooks
 from pytest_arena._app._kind import as_asgi
 from pytest_arena._origin import (
     OUR_TASK,
@@ -38,7 +34,7 @@ from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from anyio.from_thread import BlockingPortal
 
@@ -49,9 +45,6 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 
 # Seconds for a shutdown, which closes a few pools. pytest-arena cancels a longer one.
 PATIENCE = 10.0
-
-# The most cancellations of an app whose loop was closed. Each `await` in its clean-up needs one.
-_MOST_CANCELLATIONS = 100
 
 
 class Lifespan:
@@ -77,27 +70,23 @@ class Lifespan:
         )
         self._owner.request = request
         self.loop = get_running_loop()
-        # For waiters in other threads and loops. A "running" future cannot be cancelled, so a
-        # cancelled waiter does not cancel it for the others.
+        # A "running" future cannot be cancelled, so a cancelled waiter does not cancel it for the
+        # others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
-        # For waiters in the same loop, which an event wakes faster.
-        self._started_here = Event()
         self._shutdown_asked = Event()
         # The state of the protocol. These flags are never reset.
         self._took_startup = False
         self._is_up = False
         self._is_stopping = False
-        self._is_abandoned = False
         self._message: str | None = None
         self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
-        self._coroutine = self._run()
         # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
         context.run(REQUEST.set, request)
         context.run(OWNER.set, self._owner)
-        self._task = context.run(self.loop.create_task, self._coroutine, name=OUR_TASK)
+        self._task = context.run(self.loop.create_task, self._run(), name=OUR_TASK)
         # Suppress the warning about a pending task in a closed loop, as asyncio.gather does.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
         self._task.add_done_callback(self._on_done)
@@ -108,7 +97,7 @@ class Lifespan:
 
         An app that has ended its lifespan by itself, or has none, stays usable.
         """
-        if self._is_stopping or self._is_abandoned or self._start_error:
+        if self._is_stopping or self._start_error:
             return False
         return self._task.done() or not self.loop.is_closed()
 
@@ -120,7 +109,8 @@ class Lifespan:
     @property
     def is_settled(self) -> bool:
         """Whether it has ended, without a failure to raise."""
-        return (self._is_abandoned or self._task.done()) and self._failure is None
+        is_over = self._task.done() or self.loop.is_closed()
+        return is_over and self._failure is None
 
     async def await_until_up(self) -> None:
         """Wait until the app is up, in any loop.
@@ -131,10 +121,7 @@ class Lifespan:
         """
         if not (self._is_up or self._started.done()):
             self._check_loop_runs(blocked=None)
-            if self.loop is running_loop():
-                await self._started_here.wait()
-            else:
-                await wrap_future(self._started)
+            await wrap_future(self._started)
         self._raise_start_error()
 
     def wait_until_up(self) -> None:
@@ -163,7 +150,7 @@ class Lifespan:
         Raises:
             LifespanError: the shutdown failed, or did not end in time. Raised once.
         """
-        if not (self._is_abandoned or self._task.done()):
+        if not self._task.done():
             self._end_from_outside()
         self._raise_failure()
 
@@ -189,8 +176,6 @@ class Lifespan:
         try:
             await self._shutdown_asked.wait()
         except asyncio.CancelledError:
-            if self._is_abandoned:
-                raise
             # The owner of the loop is about to close it, and waits for its cancelled tasks. So the
             # app can shut down in the task that started it.
             task = current_task()
@@ -211,8 +196,6 @@ class Lifespan:
                 self._shutdown_asked.set()
 
     def _conclude(self, error: BaseException | None) -> None:
-        if self._is_abandoned:
-            return  # an effect of `_abandon`
         error = _innermost(error)
         if self._is_up:
             if error is not None or self._message is not None:
@@ -238,7 +221,6 @@ class Lifespan:
     def _notify_started(self) -> None:
         if not self._started.done():
             self._started.set_result(None)
-            self._started_here.set()
 
     def _check_loop_runs(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
         if self.loop is blocked or not self.loop.is_running():
@@ -257,7 +239,7 @@ class Lifespan:
     def _end_from_outside(self) -> None:
         here = running_loop()
         if self.loop.is_closed():
-            self._abandon()
+            self._owner.end()  # its owner has not cancelled the task: no shutdown is possible
         elif self.loop.is_running() and self.loop is not here:
             self._end_in_its_thread()
         elif here is not None:
@@ -276,24 +258,6 @@ class Lifespan:
             stopped.result(2 * PATIENCE)
         except TimeoutError:
             raise _app_errors.shutdown_hangs(2 * PATIENCE) from None
-
-    def _abandon(self) -> None:
-        """End the app after its loop was closed without cancelling its task.
-
-        Raise a cancellation at each `await`, because no loop does it. Otherwise Python would end
-        the app later, and warn of each `await`. Errors that the app raises now are ignored.
-        """
-        self._is_abandoned = True
-        self._owner.end()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for _ in range(_MOST_CANCELLATIONS):
-                with contextlib.suppress(Exception, asyncio.CancelledError):
-                    self._coroutine.throw(asyncio.CancelledError())
-                if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CLOSED:
-                    return
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                self._coroutine.close()
 
     def _raise_start_error(self) -> None:
         if self._start_error is not None:
@@ -316,89 +280,6 @@ def _innermost(error: BaseException | None) -> BaseException | None:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-class TestHooks(Hooks, Protocol):
-    """A test, whose methods are called around the start-up of the app and around requests."""
-
-    def begin_lifespan(self) -> object:
-        """Return the request answer to which lost writes of the lifespan are attributed."""
-
-
-class SharedLifespan:
-    """One lifespan for all clients of an app, async and sync, in any loop.
-
-    The first client starts it, in the loop of its requests. Other clients share it, also from other
-    loops and threads. After a shutdown, a closed loop or a failed start-up, the next request starts
-    it again.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._lock = threading.Lock()
-        # The last one is current. Earlier ones still have a failure to raise.
-        self._lifespans: list[Lifespan] = []
-
-    @property
-    def state(self) -> Mapping[str, object]:
-        """The state that the lifespan gives to requests."""
-        if not self._lifespans:
-            return {}
-        return self._lifespans[-1].state
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the app is up, so that a request need not wait."""
-        return bool(self._lifespans) and self._lifespans[-1].is_up
-
-    async def ajoin(self, hooks: TestHooks | None) -> None:
-        """Wait until the app is up. Start it in the running loop if it is not."""
-        lifespan, _ = self._current(hooks, partial(Lifespan, self._app))
-        await lifespan.await_until_up()
-
-    def join(self, hooks: TestHooks | None, portal: BlockingPortal) -> Lifespan | None:
-        """Wait until the app is up. Start it in the portal's loop if it is not.
-
-        Return the lifespan if this call started it.
-        """
-        begin = partial(portal.call, Lifespan, self._app)
-        lifespan, is_new = self._current(hooks, begin)
-        lifespan.wait_until_up()
-        return lifespan if is_new else None
-
-    def _current(
-        self, hooks: TestHooks | None, begin: Callable[[object], Lifespan]
-    ) -> tuple[Lifespan, bool]:
-        with self._lock:
-            if self._lifespans and self._lifespans[-1].is_usable:
-                return self._lifespans[-1], False
-            request = hooks.begin_lifespan() if hooks is not None else None
-            unsettled = [each for each in self._lifespans if not each.is_settled]
-            self._lifespans = [*unsettled, begin(request)]
-            return self._lifespans[-1], True
-
-    async def aclose(self) -> None:
-        """Shut down the lifespans in this loop."""
-        loop = get_running_loop()
-        for lifespan in self._lifespans:
-            if lifespan.loop is loop:
-                await lifespan.stop()
-
-    def close_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Shut down the lifespans in a loop that does not run."""
-        for lifespan in self._lifespans:
-            if lifespan.loop is loop:
-                lifespan.close()
-
-    def close(self, *, are_all: bool = True) -> None:
-        """Shut down all lifespans, or those that a request of a test has started.
-
-        A later request starts the app again.
-        """
-        with contextlib.ExitStack() as stack:
-            for lifespan in self._lifespans:
-                if are_all or lifespan.request is not None:
-                    stack.callback(lifespan.close)
 
 
 _ASYNCIO = {"backend": "asyncio"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from asyncio import (
     Lock,
@@ -46,7 +45,6 @@ _END_SECONDS = 5.0
 _PATIENCE = 1.0  # seconds for the end of a cancelled request
 _BEHIND = 0.05  # seconds that an answer waits for the end of the app
 _IDLE_SECONDS = 3600  # seconds that a browser's connection may be idle
-_STARTS = {"http.response.start", "websocket.accept", "websocket.close"}
 
 
 class AppSource(Protocol):
@@ -92,11 +90,10 @@ class LiveServer(Generic[C]):
 
     def __init__(self, apps: Any, *, loop: AbstractEventLoop, port: int = 0) -> None:
         self._apps: AppSource = apps
+        self._uvicorn: Any = _import_uvicorn()
         self.loop = loop
         # Requests that the app has not finished.
         self._open: dict[AnyTask, str] = {}
-        # The tasks of requests that `drain` has cancelled.
-        self._cancelled: set[AnyTask] = set()
         try:
             self._socket = socket.create_server((_HOST, port))
         except OSError as error:
@@ -104,8 +101,28 @@ class LiveServer(Generic[C]):
         # asyncio sets this option only for a socket with a protocol, which this one lacks. Without
         # it each answer waits 40 ms for the client's kernel.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._server = self._uvicorn()
-        self._begin()
+        config = self._uvicorn.Config(
+            self._answer,
+            interface="asgi3",
+            lifespan="off",  # the test starts the app
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=int(_PATIENCE),
+        )
+        self._server = self._uvicorn.Server(config)
+        self._failure: BaseException | None = None
+        self._served = run_coroutine_threadsafe(self._serve(), self.loop)
+        until(lambda: self._server.started or self._failure, within=_START_SECONDS)
+        if not self._server.started or self._failure is not None:
+            self.close()
+            raise _app_errors.server_failed(self._failure)
+
+    async def _serve(self) -> None:
+        try:
+            await self._server.serve(sockets=[self._socket])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises SystemExit
+            self._failure = error
 
     @property
     def port(self) -> int:
@@ -164,50 +181,8 @@ class LiveServer(Generic[C]):
     async def _acommit(self, _: object) -> None:
         self._apps.commit()  # only sync sessions: `_call_app` commits async ones
 
-    # The server.
-
-    def _uvicorn(self) -> Any:
-        try:
-            import uvicorn  # an extra
-        except ImportError as error:
-            self._socket.close()
-            raise _app_errors.no_server() from error
-        config = uvicorn.Config(
-            self._answer,
-            interface="asgi3",
-            lifespan="off",  # the test starts the app
-            log_config=None,
-            access_log=False,
-            timeout_keep_alive=_IDLE_SECONDS,
-            timeout_graceful_shutdown=int(_PATIENCE),
-        )
-        return uvicorn.Server(config)
-
-    def _begin(self) -> None:
-        self._failure: BaseException | None = None
-        self._served = run_coroutine_threadsafe(self._serve(), self.loop)
-        until(lambda: self._server.started or self._failure, within=_START_SECONDS)
-        if not self._server.started or self._failure is not None:
-            self.close()
-            raise _app_errors.server_failed(self._failure)
-
-    async def _serve(self) -> None:
-        try:
-            await self._server.serve(sockets=[self._socket])
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises SystemExit
-            self._failure = error
-
-    # A request.
-
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task: Any = current_task()
-        begun = []
-
-        async def sending_on(message: Message) -> None:
-            if message["type"] in _STARTS:
-                begun.append(message)
-            await send(message)
-
         # From now on the end of the test waits for this request.
         self._open[task] = _request_of(scope).shown
         try:
@@ -215,21 +190,14 @@ class LiveServer(Generic[C]):
             if app_run is None:
                 await _refuse(scope, send)
             else:
-                await _call_app(app_run, scope, receive, sending_on)
-        except asyncio.CancelledError:
-            if task not in self._cancelled:
-                raise
-            if not begun:
-                await _refuse(scope, send)
+                await _call_app(app_run, scope, receive, send)
         finally:
             self._open.pop(task, None)
-            self._cancelled.discard(task)
 
     def drain(self, patience: float) -> list[str]:
         """Wait for the open requests, then cancel them. Return the cancelled requests."""
         until(lambda: not self._open, within=patience)
         left = dict(self._open)
-        self._cancelled.update(left)
         for task in left:
             self.loop.call_soon_threadsafe(task.cancel)
         until(lambda: not self._open.keys() & left, within=_PATIENCE)
@@ -244,6 +212,14 @@ class LiveServer(Generic[C]):
         with suppress(TimeoutError):
             self._served.result(_END_SECONDS)
         self._socket.close()
+
+
+def _import_uvicorn() -> Any:
+    try:
+        import uvicorn  # an extra
+    except ImportError as error:
+        raise _app_errors.not_installed("the live server", "uvicorn", "live") from error
+    return uvicorn
 
 
 @cache
@@ -281,50 +257,38 @@ async def _call_app(
 
 
 class _Delayed:
-    """Delays the end of an answer for a moment, until the app has finished the request.
+    """Delays each message of an answer until the next message, or for a moment.
 
-    Then the test sees all changes of the request when the client has the answer.
+    The last message waits until the app has finished the request. Then the test sees all changes of
+    the request when the client has the answer.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._lock = Lock()
-        self._waiting: list[Message] = []
-        # The number of bytes until the announced end of the body, -1 without a content-length.
-        self._missing = -1
+        self._waiting: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """Send a message, or hold it if it is the first or the last of an answer."""
-        self._waiting.append(message)
-        if self._is_held(message):
-            get_running_loop().call_later(_BEHIND, self._begin)
+        """Send the message before this one, and hold this one if it is of an answer by HTTP."""
+        await self.let_go()
+        self._waiting = message
+        if message["type"].startswith("http.response"):
+            get_running_loop().call_later(_BEHIND, self._begin, message)
         else:
             await self.let_go()
 
-    def _is_held(self, message: Message) -> bool:
-        """Return whether a message may wait: the first one, and the one with the last byte.
-
-        A WSGI app sends an empty message after the last byte.
-        """
-        if message["type"] == "http.response.start":
-            headers = dict(message.get("headers", ()))
-            self._missing = int(headers.get(b"content-length", -1))
-        elif message["type"] == "http.response.body":
-            self._missing -= len(message.get("body", b""))
-        if not message["type"].startswith("http.response"):
-            return False
-        return not message.get("more_body") or self._missing == 0
-
-    def _begin(self) -> None:
-        if self._waiting:
+    def _begin(self, message: Message) -> None:
+        if self._waiting is message:
             # Keep a reference: asyncio itself would not keep the task alive.
             self._task = create_task(self.let_go(), name=OUR_TASK)
 
     async def let_go(self) -> None:
-        """Send the held messages."""
+        """Send the held message."""
         async with self._lock:
-            while self._waiting:
-                await self._send(self._waiting.pop(0))
+            message = self._waiting
+            self._waiting = None
+            if message is not None:
+                await self._send(message)
 
 
 def _request_of(scope: Scope) -> Request:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import ClientHost, note_unsent
+from pytest_arena._app._client import add_login, note_unsent
 from pytest_arena._app._entry import SENT, OpenRequest, Sent, enter
 from pytest_arena._app._kind import ASGIApp, Options, Receive, Scope, Send, is_litestar
 from pytest_arena._app._raised import in_words, is_disconnect
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import httpx2 as httpx
     from starlette.testclient import WebSocketTestSession
 
+    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
 
@@ -47,7 +48,7 @@ class TestClient(_Base):
     """
 
     __test__ = False  # pytest would collect a class of the name TestClient
-    _arena_host: ClientHost
+    _arena_run: AppRun
     _arena_login: Login | None
     _arena_begun: Lifespan | None  # the lifespan that this client has started
 
@@ -58,28 +59,24 @@ class TestClient(_Base):
         ) -> WebSocketTestSession:
             """Return a websocket, which ``with`` opens."""
 
-    def arena_use(self, host: ClientHost, login: Login | None) -> None:
-        """Set the host whose app the client calls, and the login if it has a role."""
-        self._arena_host = host
+    def arena_use(self, app_run: AppRun, login: Login | None) -> None:
+        """Set the run whose app the client calls, and the login if it has a role."""
+        self._arena_run = app_run
         self._arena_login = login
         self._arena_begun = None
 
-    def build_request(self, *arguments: Any, **options: Any) -> httpx.Request:
-        """Build a request after the login, so that it has the cookies and headers of the login."""
-        self._arena_ready()
-        return super().build_request(*arguments, **options)
-
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request after the app's start, the login, and the commit of pending work.
-
-        A request that an earlier login did not precede lacks the cookies of the login.
-        """
+        """Send a request after the app's start, the login, and the commit of pending work."""
+        login = self._arena_login
+        is_first = login is not None and not login.is_done
         self._arena_ready()
-        hooks = self._arena_host.hooks
+        if is_first:
+            add_login(self, request)
+        hooks = self._arena_run.hooks
         if hooks is None:
             return super().send(request, **options)
         hooks.prepare_request()
-        sent = Sent(self._arena_login.role if self._arena_login is not None else None)
+        sent = Sent(login.role if login is not None else None)
         token = SENT.set(sent)
         try:
             response = super().send(request, **options)
@@ -89,19 +86,16 @@ class TestClient(_Base):
             raise
         finally:
             SENT.reset(token)
-        if sent:  # a transport of the user may not call this app
-            for answer, record in zip(
-                [*response.history, response], sent, strict=False
-            ):
-                answer.extensions["arena"] = record
-            if options.get("stream") and sent[-1].is_open:
-                hooks.note_open(OpenRequest(sent[-1], response.close))
+        for answer, record in zip([*response.history, response], sent, strict=False):
+            answer.extensions["arena"] = record
+        if sent and options.get("stream") and sent[-1].is_open:
+            hooks.note_open(OpenRequest(sent[-1], response.close))
         note_unsent(self, response)
         return response
 
     def arena_start(self) -> None:
         """Start the app before the first request. A later ``with`` shuts it down at its end."""
-        if self._arena_host.has_lifespan:
+        if self._arena_run.has_lifespan:
             self._arena_begun = self._arena_join() or self._arena_begun
 
     def __enter__(self) -> Self:
@@ -118,61 +112,63 @@ class TestClient(_Base):
     def _arena_ready(self) -> None:
         self._arena_join()
         if self._arena_login is not None:
-            self._arena_login.once(self, self._arena_host.hooks)
+            self._arena_login.once(self, self._arena_run.hooks)
 
     def _arena_join(self) -> Lifespan | None:
         client: Any = self
-        host = self._arena_host
-        if is_litestar(host.app):  # it keeps the state of its lifespan itself
+        app_run = self._arena_run
+        if is_litestar(app_run.app):  # it keeps the state of its lifespan itself
             options = dict(client.backend_options or {})
             backend = {"backend": client.backend, "backend_options": options}
-            client.blocking_portal, begun = host.join(backend)
+            client.blocking_portal, begun = app_run.join(backend)
         else:
-            client.portal, begun = host.join(client.async_backend)
+            client.portal, begun = app_run.join(client.async_backend)
             client.app_state.clear()
-            client.app_state.update(host.state)
+            client.app_state.update(app_run.state)
         return begun
 
     def arena_leave(self) -> None:
         """End the streams of Starlette's client that the test has not read to their end."""
-        if not is_litestar(self._arena_host.app):
+        if not is_litestar(self._arena_run.app):
             self.close()
 
 
 def open_test_client(
-    host: ClientHost, login: Login | None, *, options: Options
+    app_run: AppRun, login: Login | None, *, options: Options
 ) -> TestClient:
     """Create a test client of the app's framework, with the framework's options.
 
     Raises:
         ConfigError: the framework's client does not import, or has no such option.
     """
-    is_of_litestar = is_litestar(host.app)
+    is_of_litestar = is_litestar(app_run.app)
     client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.
-    app = host.app if is_of_litestar else _entering(host, login)
+    app = app_run.app if is_of_litestar else _entering(app_run, login)
     try:
         client = client_class(app, **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client.app = host.app  # a test may use it. Starlette's transport keeps the function
-    client.arena_use(host, login)
+    client.app = (
+        app_run.app
+    )  # a test may use it. Starlette's transport keeps the function
+    client.arena_use(app_run, login)
     return cast("TestClient", client)
 
 
-def _entering(host: ClientHost, login: Login | None) -> ASGIApp:
+def _entering(app_run: AppRun, login: Login | None) -> ASGIApp:
     """Return an async function, which Starlette requires, that calls the app for a client."""
     role = login.role if login is not None else None
 
     async def entering(scope: Scope, receive: Receive, send: Send) -> None:
-        app = host.app
-        hooks = host.hooks
+        app = app_run.app
+        hooks = app_run.hooks
         if hooks is None or scope["type"] == "lifespan":
             await app(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
-            await hooks.acommit_for_others()
-        await enter(app, app, scope, receive, send, hooks=hooks, role=role)
+        else:
+            if SENT.get() is None:  # a websocket is opened after its request
+                SENT.set(Sent(role))
+            await enter(app, app, scope, receive, send, hooks=hooks)
 
     return entering
 
@@ -187,5 +183,7 @@ def _client_class(*, is_of_litestar: bool) -> type[Any]:
             framework = import_module(module).TestClient
     # Starlette raises a RuntimeError if no HTTP library is installed.
     except (ImportError, RuntimeError) as error:
-        raise _app_errors.no_test_client(error) from None
+        packages = f"{module} and httpx2"
+        what = f"the sync test client ({error})"
+        raise _app_errors.not_installed(what, packages, "http") from None
     return type("TestClient", (TestClient, framework), {"__test__": False})

@@ -11,23 +11,22 @@ from asyncio import (
     run_coroutine_threadsafe,
     wrap_future,
 )
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import Hooks, enter
+from pytest_arena._app._entry import SENT, Sent, enter
 from pytest_arena._app._raised import in_words, is_disconnect
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Coroutine
 
     import httpx2 as httpx
 
-    from pytest_arena._app._kind import ASGIApp, Message, Scope
+    from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._kind import Message, Scope
     from pytest_arena._app._login import Login
-    from pytest_arena._ledger import Request
 
 _Result = TypeVar("_Result")
 
@@ -39,25 +38,6 @@ _STEP = 0.0002  # seconds
 _SELDOM = 100  # after so many unread messages an app without awaits has to pause
 
 
-class Host(Protocol):
-    """The part of a run that a client needs."""
-
-    app: ASGIApp
-    """The app that answers."""
-
-    @property
-    def hooks(self) -> Hooks | None:
-        """The hooks of the request that is sent now, None outside of tests."""
-
-    @property
-    def loop(self) -> AbstractEventLoop | None:
-        """The loop in which the app answers, None for the loop of the client."""
-
-    @property
-    def state(self) -> Mapping[str, object]:
-        """The state that the lifespan gives to requests."""
-
-
 class Transport:
     """Calls the app for a client. Its second base is the HTTP library's class of transports.
 
@@ -65,18 +45,18 @@ class Transport:
     """
 
     library: Any
-    body: Any  # `Body`, with the library's class of streams
+    call_class: Any  # `AppCall`, with the library's class of streams
 
     def __init__(
         self,
-        host: Host,
+        app_run: AppRun,
         login: Login | None,
         *,
         raise_app_exceptions: bool = True,
         root_path: str = "",
         client: tuple[str, int] = ("127.0.0.1", 123),
     ) -> None:
-        self._host = host
+        self._app_run = app_run
         self._role = login.role if login is not None else None
         self._raises = raise_app_exceptions
         self._root_path = root_path
@@ -86,22 +66,18 @@ class Transport:
         """Commit pending work, call the app, and return its answer when the answer begins."""
         if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
             raise _app_errors.no_websocket()
-        hooks = self._host.hooks
+        hooks = self._app_run.hooks
         if hooks is not None:
             await hooks.aprepare_request()
-        call = AppCall(
-            self._host.app,
-            self._scope(request),
-            request,
-            raises=self._raises,
-            loop=self._host.loop,
-        )
-        await call.begin(hooks, self._role)
+        scope = self._scope(request)
+        sent = Sent(self._role)
+        call = self.call_class(self._app_run, scope, request, sent, raises=self._raises)
+        await call.begin()
         return self.library.Response(
             call.opening["status"],
             headers=call.opening.get("headers", ()),
-            stream=self.body(call),
-            extensions={CALL: call, "arena": call.request},
+            stream=call,
+            extensions={CALL: call, "arena": sent[-1] if sent else None},
         )
 
     def _scope(self, request: httpx.Request) -> Scope:
@@ -119,33 +95,35 @@ class Transport:
             "server": (url.host, url.port),
             "client": self._client,
             "root_path": self._root_path,
-            "state": dict(self._host.state),
+            "state": dict(self._app_run.state),
         }
 
 
 class AppCall:
-    """A call of the app in a separate task, whose answer the client reads part by part.
+    """A call of the app in a separate task. The client reads the body of its answer from it.
 
-    The app is at most two parts ahead of its reader.
+    The app is at most two parts ahead of its reader. The second base is the HTTP library's class of
+    streams.
     """
 
     task: AnyTask
 
     def __init__(
         self,
-        app: ASGIApp,
+        app_run: AppRun,
         scope: Scope,
         request: httpx.Request,
+        sent: Sent,
         *,
         raises: bool,
-        loop: AbstractEventLoop | None = None,
     ) -> None:
-        self._app = app
+        self._app = app_run.app
+        self._loop = app_run.loop
+        self._hooks = app_run.hooks
         self._scope = scope
+        self._sent = sent
         self._raises = raises
-        self._loop = loop
         self._chunks = request.stream.__aiter__()  # type: ignore[union-attr] # an async client's
-        self.request: Request | None = None  # its record
         self.opening: Message = {}  # the first message of the app
         self._error: BaseException | None = None  # was not raised yet
         self._is_sent = False  # whether the app has the whole request
@@ -157,15 +135,17 @@ class AppCall:
         self._parts: Queue[bytes | None] = Queue()
         self._space = Semaphore()
 
-    async def begin(self, hooks: Hooks | None, role: str | None) -> None:
+    async def begin(self) -> None:
         """Call the app, and wait until it answers. Raise its error."""
-        await self._in_loop(self._begin(hooks, role))
+        await self._in_loop(self._begin())
 
-    async def next(self) -> bytes | None:
-        """Return the next part of the body, None after its end. Raise the app's error."""
-        return await self._in_loop(self._next())
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the parts of the body. Raise the app's error at the end."""
+        while (part := await self._in_loop(self._next())) is not None:
+            if part:
+                yield part
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
         if not self._is_closing:
             self._is_closing = True
@@ -177,8 +157,8 @@ class AppCall:
             return await step
         return await wrap_future(run_coroutine_threadsafe(step, self._loop))
 
-    async def _begin(self, hooks: Hooks | None, role: str | None) -> None:
-        self.task = create_task(self._run(hooks, role))
+    async def _begin(self) -> None:
+        self.task = create_task(self._run())
         self.task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()
@@ -191,23 +171,13 @@ class AppCall:
             self._raise()
             self.opening = {"status": 500}
 
-    async def _run(self, hooks: Hooks | None, role: str | None) -> None:
-        if hooks is None:
-            await self._app(self._scope, self._receive, self._send)
+    async def _run(self) -> None:
+        app = self._app
+        if self._hooks is None:
+            await app(self._scope, self._receive, self._send)
             return
-        await enter(
-            self._app,
-            self._app,
-            self._scope,
-            self._receive,
-            self._send,
-            hooks=hooks,
-            role=role,
-            note=self._note_request,
-        )
-
-    def _note_request(self, request: Request) -> None:
-        self.request = request
+        SENT.set(self._sent)  # in the context of this task
+        await enter(app, app, self._scope, self._receive, self._send, hooks=self._hooks)
 
     def _note_end(self, task: AnyTask) -> None:
         if not task.cancelled():
@@ -265,8 +235,8 @@ class AppCall:
         self._error = None  # raised once
         if error is None or not self._raises:
             return
-        if self.request is not None:
-            self.request.fail(in_words(error))
+        if self._sent:
+            self._sent[-1].fail(in_words(error))
         raise error
 
     async def _close(self, *, is_quiet: bool) -> None:
@@ -277,24 +247,9 @@ class AppCall:
                 end = now() + _PATIENCE
                 while not self._is_over and now() < end:
                     await async_rest(0)
-                    rest(
-                        _STEP
-                    )  # not a sleep of the loop, whose clock a test may have frozen
+                    rest(_STEP)  # a sleep of the loop may have a frozen clock
                 self.task.cancel()
         finally:
             self.task.cancel()
         if not is_quiet:
             self._raise()
-
-
-class Body:
-    """The body of an answer. The library's class of streams is its second base."""
-
-    def __init__(self, call: AppCall) -> None:
-        self._next = call.next
-        self.aclose = call.close
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (part := await self._next()) is not None:
-            if part:
-                yield part

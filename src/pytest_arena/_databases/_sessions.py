@@ -340,6 +340,11 @@ class Sessions:
         self.commit_sync_sessions()
         await self.acommit_async()
 
+    @property
+    def has_async_work(self) -> bool:
+        """Whether `acommit_async` has work to commit."""
+        return bool(_to_be_committed(self._async))
+
     async def acommit_async(self) -> None:
         """Commit the pending work of async sessions."""
         # Tasks of several loops may wait.

@@ -15,7 +15,6 @@ from pytest_arena._app._kind import (
     build_app,
     check_app,
     is_wsgi,
-    may_be_app,
     unwrapped,
 )
 from pytest_arena._app._lifespan import AppLoop, session_lifespan
@@ -108,7 +107,6 @@ class Apps:
                 path,
                 option="arena_app",
                 source=self._config.place("app"),
-                likely=may_be_app,
             )
             self.factory = self.named if check_app(self.named, path) else None
             self._is_asgi = self.factory is None and not is_wsgi(self.named)

@@ -269,7 +269,7 @@ class RunningTest:
         app_run = self.app_runs[-1]
         # A session of a fixture may have started the app in a loop that does not run now.
         if self._start_loop is not None and self._start_loop is not loop:
-            app_run.close_lifespans_in(self._start_loop)
+            app_run.close_lifespans(loop=self._start_loop)
         self._start_loop = loop
         self._has_started_app = True
         await app_run.ajoin()
@@ -342,8 +342,9 @@ class RunningTest:
         # The client has called the app in this process, and waits.
         if OWNER.get() is not None:
             self.sessions.commit_sync_sessions()
-        if self.loop is not None and self.loop.is_running():
-            commit = run_coroutine_threadsafe(self.sessions.acommit_async(), self.loop)
+        loop = self.loop
+        if loop is not None and loop.is_running() and self.sessions.has_async_work:
+            commit = run_coroutine_threadsafe(self.sessions.acommit_async(), loop)
             done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
             for future in done:
                 future.result()
@@ -497,10 +498,6 @@ class RunningTest:
             if answer is lost.request:
                 return request
         return None
-
-    def note_cut_off(self, line: str) -> None:
-        """Note the handler of a websocket that was cancelled after its client had left."""
-        self.owner.cut_off.append(line)
 
     def note_open(self, request: OpenRequest) -> None:
         """Note an answer that the test reads while the app sends it."""

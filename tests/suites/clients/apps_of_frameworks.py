@@ -1,18 +1,19 @@
 """The orders of ``async_app``, served by each framework."""
 
 import asyncio
+import threading
 
 from async_app import create_app, items, maker
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from flask import Flask
 from litestar import Litestar, get
 from models import Order
-from quart import Quart
 from starlette.middleware.cors import CORSMiddleware
 
 fast = create_app()
 CLOSED = []
+BEGUN = threading.Event()
 
 
 @fast.get("/events/{name}")
@@ -28,6 +29,32 @@ async def events(name: str):
             CLOSED.append(name)
 
     return StreamingResponse(endless(), media_type="text/event-stream")
+
+
+@fast.websocket("/names")
+async def names(socket: WebSocket):
+    await socket.accept()
+    async with maker() as session:
+        while True:
+            await socket.send_json(await items(session))
+
+
+@fast.post("/ends-in/{seconds}")
+async def slow(seconds: float):
+    BEGUN.set()
+    await asyncio.sleep(seconds)
+    async with maker.begin() as session:
+        session.add(Order(item="slow"))
+
+
+@fast.get("/fails")
+async def fails():
+    async def two():
+        yield "one;"
+        await asyncio.sleep(0)
+        raise LookupError("no third part")
+
+    return StreamingResponse(two())
 
 
 mounting = FastAPI()
@@ -46,13 +73,7 @@ async def orders() -> list[str]:
 
 
 lite = Litestar([orders], logging_config=None)
-quart = Quart("shop")
 flask = Flask("shop")
-
-
-@quart.get("/orders")
-async def orders_of_quart():
-    return await read()
 
 
 @flask.get("/orders")

@@ -53,3 +53,35 @@ class TestBroken:
 
 async def test_the_configured_app_elsewhere(client):
     assert (await client.get("/orders")).json() == ["start-up"]
+
+
+@asynccontextmanager
+async def half(app):
+    yield
+    raise LookupError("the broker is gone")
+
+
+class TestHalf:
+    @pytest.fixture
+    def arena_app(self):
+        return FastAPI(lifespan=half)
+
+    @pytest.mark.expect("LifespanError", at="the broker is gone")
+    async def test_a_shutdown_that_fails(self, client):
+        await client.get("/")
+
+    @pytest.mark.expect("A702", at="the broker is gone")
+    def test_it_fails_a_sync_client(self, test_client):
+        test_client.get("/")
+
+
+kept = []
+
+
+async def test_a_client_that_a_global_keeps(client):
+    kept.append(client)
+
+
+@pytest.mark.expect("LifespanError", at="kept.pop()")
+async def test_a_client_whose_test_is_over():
+    await kept.pop().get("/orders")

@@ -101,3 +101,12 @@ def test_a_database_alone_starts_no_app(arena):
 def test_a_client_of_the_suite_starts_the_app_itself():
     with TestClient(app) as client:
         assert client.get("/orders").json() == ["start-up"]
+
+
+@pytest.mark.usefixtures("arena_lifespan")
+async def test_the_app_is_up_without_a_client():
+    assert STARTS.count("up") > STARTS.count("down")
+
+
+def test_the_app_is_up_without_a_client_in_a_sync_test(arena_lifespan):
+    assert STARTS.count("up") > STARTS.count("down")

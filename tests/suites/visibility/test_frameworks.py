@@ -52,6 +52,7 @@ def test_a_sync_client(client, vase, arena):
 
 
 async def test_litestars_async_client(vase):
+    await vase.commit()  # the client blocks the loop
     async with AsyncTestClient(litestar) as client:
         assert (await client.get("/orders")).json() == ["vase"]
         await client.post("/orders/chair")

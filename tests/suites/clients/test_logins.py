@@ -1,0 +1,51 @@
+"""A client of a role logs in once, before its first request."""
+
+import asyncio
+
+import pytest
+from logins import ATTEMPTS
+
+
+async def me(client):
+    return (await client.get("/me")).json()
+
+
+def of(role):
+    return [role, f"Bearer {role}"]
+
+
+async def test_roles_do_not_mix(client, client_as, arena):
+    ada, bob = client_as("ada"), client_as("bob")
+    found = await asyncio.gather(me(ada), me(bob), me(client))
+    assert found == [of("ada"), of("bob"), [None, None]]
+    assert {request.role for request in arena.requests} == {"ada", "bob", None}
+
+
+async def test_first_requests_at_once_log_in_once(client_as):
+    ATTEMPTS.clear()
+    ada = client_as("ada")
+    assert await asyncio.gather(*(me(ada) for _ in range(4))) == [of("ada")] * 4
+    assert ATTEMPTS == ["ada"]
+
+
+async def test_an_awaited_client_is_logged_in(client_as):
+    ada = await client_as("ada")
+    assert ada.cookies["user"] == "ada"
+    async with ada:
+        assert await me(ada) == of("ada")
+
+
+async def test_a_stream_is_the_first_request(client_as):
+    async with client_as("ada").stream("GET", "/me") as response:
+        await response.aread()
+    assert response.json() == of("ada")
+
+
+@pytest.mark.expect("A703", at='raise LookupError("no such user")')
+async def test_a_login_that_fails(client_as):
+    await client_as("stranger").get("/me")
+
+
+@pytest.mark.expect("A703", at='test_client_as("ada").get')
+def test_a_sync_client_cannot_await_the_login(test_client_as):
+    test_client_as("ada").get("/me")
