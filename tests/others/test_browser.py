@@ -96,6 +96,7 @@ def test_fails(page):
     assert page.title() == "nobody"
 """
 
+
 def test_a_browser_on_the_tests_database(example: Example) -> None:
     """P1, P2: the test sees what the browser writes, and its report names the request."""
     suite = shop(example, test_it=TESTS, conftest=CONFTEST).with_files(app=APP + PAGE)

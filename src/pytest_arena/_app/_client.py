@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import OpenRequest
-from pytest_arena._app._transport import CALL, AppCall, Transport
+from pytest_arena._app._transport import CALL, AppCall, Host, Transport
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import httpx2 as httpx
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
-    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._kind import Options
     from pytest_arena._app._login import Login
     from pytest_arena._ledger import Request
@@ -62,12 +61,12 @@ class AsyncClient(_Base):
             assert await anext(events.aiter_lines()) == "data: hello"
     """
 
-    _arena_run: AppRun
+    _arena_host: Host
     _arena_login: Login | None
 
-    def arena_use(self, app_run: AppRun, login: Login | None) -> None:
+    def arena_use(self, host: Host, login: Login | None) -> None:
         """Set the run whose app the client calls, and the login if it has a role."""
-        self._arena_run = app_run
+        self._arena_host = host
         self._arena_login = login
 
     async def send(
@@ -80,7 +79,7 @@ class AsyncClient(_Base):
         if is_first:
             add_login(self, request)
         response = await super().send(request, stream=stream, **options)
-        hooks = self._arena_run.hooks
+        hooks = self._arena_host.hooks
         if hooks is None:
             return response
         call = response.extensions.get(CALL)
@@ -105,9 +104,9 @@ class AsyncClient(_Base):
     async def _arena_ready(self) -> Self:
         if running_loop() is None:
             raise _app_errors.no_asyncio()
-        await self._arena_run.ajoin()
+        await self._arena_host.ajoin()
         if self._arena_login is not None:
-            await self._arena_login.aonce(self, self._arena_run.hooks)
+            await self._arena_login.aonce(self, self._arena_host.hooks)
         return self
 
 
@@ -148,7 +147,7 @@ _OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(
-    app_run: AppRun, login: Login | None, *, options: Options
+    host: Host, login: Login | None, *, options: Options
 ) -> AsyncClient:
     """Create a client, with options of the library's client and of ``ASGITransport``.
 
@@ -164,13 +163,13 @@ def open_async_client(
         else:
             of_client[name] = value
     try:
-        transport = transport_class(app_run, login, **of_transport)
+        transport = transport_class(host, login, **of_transport)
         client: AsyncClient = client_class(
             **{"transport": transport, "base_url": _BASE_URL, **of_client}
         )
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the async client") from error
-    client.arena_use(app_run, login)
+    client.arena_use(host, login)
     return client
 
 

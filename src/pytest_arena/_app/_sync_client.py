@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import httpx2 as httpx
     from starlette.testclient import WebSocketTestSession
 
-    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
+    from pytest_arena._app._transport import Host
 
     _Base = httpx.Client
 else:
@@ -48,7 +48,7 @@ class TestClient(_Base):
     """
 
     __test__ = False  # pytest would collect a class of the name TestClient
-    _arena_run: AppRun
+    _arena_host: Host
     _arena_login: Login | None
     _arena_begun: Lifespan | None  # the lifespan that this client has started
 
@@ -59,9 +59,9 @@ class TestClient(_Base):
         ) -> WebSocketTestSession:
             """Return a websocket, which ``with`` opens."""
 
-    def arena_use(self, app_run: AppRun, login: Login | None) -> None:
+    def arena_use(self, host: Host, login: Login | None) -> None:
         """Set the run whose app the client calls, and the login if it has a role."""
-        self._arena_run = app_run
+        self._arena_host = host
         self._arena_login = login
         self._arena_begun = None
 
@@ -72,7 +72,7 @@ class TestClient(_Base):
         self._arena_ready()
         if is_first:
             add_login(self, request)
-        hooks = self._arena_run.hooks
+        hooks = self._arena_host.hooks
         if hooks is None:
             return super().send(request, **options)
         hooks.prepare_request()
@@ -95,7 +95,7 @@ class TestClient(_Base):
 
     def arena_start(self) -> None:
         """Start the app before the first request. A later ``with`` shuts it down at its end."""
-        if self._arena_run.has_lifespan:
+        if self._arena_host.has_lifespan:
             self._arena_begun = self._arena_join() or self._arena_begun
 
     def __enter__(self) -> Self:
@@ -112,57 +112,55 @@ class TestClient(_Base):
     def _arena_ready(self) -> None:
         self._arena_join()
         if self._arena_login is not None:
-            self._arena_login.once(self, self._arena_run.hooks)
+            self._arena_login.once(self, self._arena_host.hooks)
 
     def _arena_join(self) -> Lifespan | None:
         client: Any = self
-        app_run = self._arena_run
-        if is_litestar(app_run.app):  # it keeps the state of its lifespan itself
+        host = self._arena_host
+        if is_litestar(host.app):  # it keeps the state of its lifespan itself
             options = dict(client.backend_options or {})
             backend = {"backend": client.backend, "backend_options": options}
-            client.blocking_portal, begun = app_run.join(backend)
+            client.blocking_portal, begun = host.join(backend)
         else:
-            client.portal, begun = app_run.join(client.async_backend)
+            client.portal, begun = host.join(client.async_backend)
             client.app_state.clear()
-            client.app_state.update(app_run.state)
+            client.app_state.update(host.state)
         return begun
 
     def arena_leave(self) -> None:
         """End the streams of Starlette's client that the test has not read to their end."""
-        if not is_litestar(self._arena_run.app):
+        if not is_litestar(self._arena_host.app):
             self.close()
 
 
 def open_test_client(
-    app_run: AppRun, login: Login | None, *, options: Options
+    host: Host, login: Login | None, *, options: Options
 ) -> TestClient:
     """Create a test client of the app's framework, with the framework's options.
 
     Raises:
         ConfigError: the framework's client does not import, or has no such option.
     """
-    is_of_litestar = is_litestar(app_run.app)
+    is_of_litestar = is_litestar(host.app)
     client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.
-    app = app_run.app if is_of_litestar else _entering(app_run, login)
+    app = host.app if is_of_litestar else _entering(host, login)
     try:
         client = client_class(app, **options)
     except TypeError as error:
         raise _app_errors.wrong_options(error, "the test client") from error
-    client.app = (
-        app_run.app
-    )  # a test may use it. Starlette's transport keeps the function
-    client.arena_use(app_run, login)
+    client.app = host.app  # a test may use it. Starlette's transport keeps the function
+    client.arena_use(host, login)
     return cast("TestClient", client)
 
 
-def _entering(app_run: AppRun, login: Login | None) -> ASGIApp:
+def _entering(host: Host, login: Login | None) -> ASGIApp:
     """Return an async function, which Starlette requires, that calls the app for a client."""
     role = login.role if login is not None else None
 
     async def entering(scope: Scope, receive: Receive, send: Send) -> None:
-        app = app_run.app
-        hooks = app_run.hooks
+        app = host.app
+        hooks = host.hooks
         if hooks is None or scope["type"] == "lifespan":
             await app(scope, receive, send)
         else:

@@ -11,21 +11,23 @@ from asyncio import (
     run_coroutine_threadsafe,
     wrap_future,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import SENT, Sent, enter
+from pytest_arena._app._entry import SENT, Hooks, Sent, enter
 from pytest_arena._app._raised import in_words, is_disconnect
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from asyncio import AbstractEventLoop
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     import httpx2 as httpx
+    from anyio.from_thread import BlockingPortal
 
-    from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._kind import Message, Scope
+    from pytest_arena._app._kind import ASGIApp, Message, Options, Scope
+    from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._app._login import Login
 
 _Result = TypeVar("_Result")
@@ -36,6 +38,31 @@ CALL = "arena_call"  # the key of the `AppCall` in a response's extensions
 _PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
 _STEP = 0.0002  # seconds
 _SELDOM = 100  # after so many unread messages an app without awaits has to pause
+
+
+class Host(Protocol):
+    """The run of the app to which a client belongs."""
+
+    app: ASGIApp
+    has_lifespan: bool
+
+    @property
+    def hooks(self) -> Hooks | None:
+        """The hooks of the request that is sent now, None outside of tests."""
+
+    @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The loop in which the app answers, None for the loop of the client."""
+
+    @property
+    def state(self) -> Mapping[str, object]:
+        """The state that the lifespan gives to requests."""
+
+    async def ajoin(self) -> None:
+        """Wait until the app is up."""
+
+    def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
+        """Wait until the app is up. Return its portal, and the lifespan if this call began it."""
 
 
 class Transport:
@@ -49,14 +76,14 @@ class Transport:
 
     def __init__(
         self,
-        app_run: AppRun,
+        host: Host,
         login: Login | None,
         *,
         raise_app_exceptions: bool = True,
         root_path: str = "",
         client: tuple[str, int] = ("127.0.0.1", 123),
     ) -> None:
-        self._app_run = app_run
+        self._host = host
         self._role = login.role if login is not None else None
         self._raises = raise_app_exceptions
         self._root_path = root_path
@@ -66,12 +93,12 @@ class Transport:
         """Commit pending work, call the app, and return its answer when the answer begins."""
         if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
             raise _app_errors.no_websocket()
-        hooks = self._app_run.hooks
+        hooks = self._host.hooks
         if hooks is not None:
             await hooks.aprepare_request()
         scope = self._scope(request)
         sent = Sent(self._role)
-        call = self.call_class(self._app_run, scope, request, sent, raises=self._raises)
+        call = self.call_class(self._host, scope, request, sent, raises=self._raises)
         await call.begin()
         return self.library.Response(
             call.opening["status"],
@@ -95,7 +122,7 @@ class Transport:
             "server": (url.host, url.port),
             "client": self._client,
             "root_path": self._root_path,
-            "state": dict(self._app_run.state),
+            "state": dict(self._host.state),
         }
 
 
@@ -110,16 +137,16 @@ class AppCall:
 
     def __init__(
         self,
-        app_run: AppRun,
+        host: Host,
         scope: Scope,
         request: httpx.Request,
         sent: Sent,
         *,
         raises: bool,
     ) -> None:
-        self._app = app_run.app
-        self._loop = app_run.loop
-        self._hooks = app_run.hooks
+        self._app = host.app
+        self._loop = host.loop
+        self._hooks = host.hooks
         self._scope = scope
         self._sent = sent
         self._raises = raises
