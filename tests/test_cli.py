@@ -485,7 +485,7 @@ def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(
 ) -> None:
     """Not a living run's, and none that only has a name like arena's."""
     url, login_of_role = url_of(role), json.dumps(astuple(login(role)))
-    foreign = f"arena_live_{secrets.token_hex(8)}"
+    foreign = f"arena_live_x{secrets.token_hex(8)}"
     dead, dead_name = begin(ON_SERVER, login_of_role)
     alive, alive_name = begin(ON_SERVER, login_of_role)
     with closing(open_control(login(role))) as control:

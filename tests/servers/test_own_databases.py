@@ -1,27 +1,28 @@
-"""Which databases are arena's own, and who may drop them: on a real server."""
+"""Which databases on a server are pytest-arena's, and when they are dropped."""
 
 from __future__ import annotations
 
 import os
-import platform
 import secrets
 import signal
-import subprocess
-import sys
-import threading
 from contextlib import closing
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._postgresql import registry as databases
-from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._mysql import _control as mysql_control
+from pytest_arena._mysql._server_registry import MySQLRegistry
+from pytest_arena._postgresql import _control as postgresql_control
+from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._product import _own_databases
-from pytest_arena._product._own_databases import Label, OwnDatabase, Process, owner_of, unused
-from pytest_arena.errors import IsolationError, ServerError
+from pytest_arena._product._own_databases import Label, OwnDatabase, owner_of, unused
+from pytest_arena._values import Address
+from pytest_arena.errors import IsolationError
+from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
 from tests.servers.postgresql import (
-    address,
     connect,
     database_names,
     login,
@@ -29,516 +30,275 @@ from tests.servers.postgresql import (
     own_databases,
     own_registry,
     rows,
-    run,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena._product._server_registry import DatabaseRegistry
     from tests.servers.crowded import Crowded
 
 
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    """One registry for the tests of this module."""
-    with own_registry() as name:
-        yield name
+class Side:
+    """A product's server, and a login for the databases of a test."""
 
+    def __init__(self, product: str, address: Address) -> None:
+        self.product = product
+        self.address = address
+        is_mysql = product == "mysql"
+        self._registry: Any = MySQLRegistry if is_mysql else ServerRegistry
+        control: Any = mysql_control if is_mysql else postgresql_control
+        self._open = control.open_control
 
-@pytest.fixture(scope="module")
-def template(registry: str) -> str:
-    """A small template with settings of its own, which outlives the run that built it."""
-    with own_databases(registry) as own:
-        return build(own)
+    def registry(self) -> DatabaseRegistry[Any]:
+        """Return the databases of a new process."""
+        made: DatabaseRegistry[Any] = self._registry(self.address, project="shop")
+        return made
 
+    def rows(self, statement: str, database: str = "") -> list[tuple[Any, ...]]:
+        """Execute a statement."""
+        address = replace(self.address, database=database or self.address.database)
+        with closing(self._open(address)) as control:
+            return list(control.rows(statement))
 
-def build(own: ServerRegistry, *, shelf: str = "shop") -> str:
-    """Build a template."""
-    name = own.create("building")
-    run("CREATE TABLE t (id serial, a text)", "INSERT INTO t (a) VALUES ('x')", database=name)
-    run(
-        f"ALTER DATABASE {name} SET search_path = '$user', public, 'od d'",
-        f"ALTER DATABASE {name} SET work_mem = '5MB'",
-        f"ALTER DATABASE {name} WITH CONNECTION LIMIT 50",
-        f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
-        f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
-    )
-    own.freeze(name)
-    return own.finish_template(name, fingerprint=shelf, manifest=f"the manifest of {shelf}")
+    def run(self, statement: str, database: str = "") -> None:
+        """Execute a statement without rows."""
+        address = replace(self.address, database=database or self.address.database)
+        with closing(self._open(address)) as control:
+            control.run(statement)
 
+    def exists(self, name: str) -> bool:
+        """Return whether a database exists."""
+        if self.product == "mysql":
+            return bool(self.rows(f"SHOW DATABASES LIKE '{name}'"))
+        return bool(self.rows(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"))
 
-def exists(name: str) -> bool:
-    """Whether a database is there."""
-    return name in names_on_server(beginning=name)
-
-
-SETTINGS = """
-SELECT d.datconnlimit, d.datacl::text,
-    (SELECT array_remove(s.setconfig, 'synchronous_commit=off')::text
-     FROM pg_db_role_setting s WHERE s.setdatabase = d.oid)
-FROM pg_database d WHERE d.datname = '{}'
-"""
-
-
-def test_a_copy_has_the_settings_and_grants_of_its_template_pitfall_088(
-    registry: str, template: str
-) -> None:
-    """ALTER DATABASE … SET, rights and the limit of connections; the server copies none."""
-    with own_databases(registry) as own:
-        copy = own.create("live", template=template)
-        assert rows(SETTINGS.format(copy)) == rows(SETTINGS.format(template))
-        with connect(copy) as app:
-            assert app.execute("SHOW search_path").fetchone() == ('"$user", public, "od d"',)
-            assert app.execute("SELECT a FROM t").fetchall() == [("x",)]
-
-
-@pytest.mark.parametrize("own_setting", ["", "local"])
-def test_no_commit_in_a_copy_waits_for_the_disk(crowded: Crowded, own_setting: str) -> None:
-    """Its rows are gone after the test. What the schema sets for its database is kept."""
-    with closing(ServerRegistry(crowded.by_socket, project="shop")) as own:
+    def template(self, own: DatabaseRegistry[Any], fingerprint: str) -> str:
+        """Build a template with a row."""
         name = own.create("building")
-        with closing(open_control(own.address_of(name))) as control:
-            assert control.ask("SHOW synchronous_commit") == "on"
-            if own_setting:
-                control.run(f"ALTER DATABASE {name} SET synchronous_commit = {own_setting}")
-        own.freeze(name)
-        template = own.finish_template(name, fingerprint="s", manifest=own_setting)
-        with closing(open_control(own.address_of(own.create("live", template=template)))) as app:
-            assert app.ask("SHOW synchronous_commit") == (own_setting or "off")
-
-
-def test_names_say_whose_they_are(registry: str, template: str) -> None:
-    """At most 63 bytes, and the process is told of while it lives."""
-    with own_databases(registry, project="shop of Ann") as own:
-        names = {own.create("live", template=template) for _ in range(2)}
-        assert len(names) == 2
-        listed = {one.name: one for one in own.listed()}
-        for name in names:
-            assert len(name.encode()) <= 63
-            assert owner_of(name) == ("live", own.names.session, own.names.process)
-            one = listed[name]
-            assert one.is_in_use
-            assert one.process == Process("shop of Ann", platform.node(), os.getpid())
-            assert one.bytes
-            assert own.address_of(name).database == name
-    assert not any(exists(name) for name in names)
-    assert owner_of("arena_live_shop") is owner_of("arena_template_shop") is None
-
-
-def test_a_finished_template_is_found_and_cannot_be_entered(registry: str) -> None:
-    """A later one of the same recipe takes its place; one in the making is none."""
-    with own_databases(registry) as own:
-        first, second = build(own, shelf="two"), build(own, shelf="two")
-        assert first == second
-        own.create("building")
-        assert own.templates("two") == [(second, "the manifest of two")]
-        assert own.templates("other") == []
-        with pytest.raises(ControlFailure):
-            open_control(own.address_of(first))
-        run(f"ALTER DATABASE {first} WITH ALLOW_CONNECTIONS true")
-        assert own.templates("two") == []  # somebody may have written to it
-
-
-def test_a_source_that_somebody_is_connected_to_pitfall_086(registry: str) -> None:
-    """A connection to it is ended when it is frozen, and nobody comes in afterwards."""
-    with own_databases(registry) as own:
-        name = own.create("building")
-        with connect(name) as other:
+        self.run("CREATE TABLE t (a int)", name)
+        self.run("INSERT INTO t VALUES (1)", name)
+        if isinstance(own, ServerRegistry):
             own.freeze(name)
-            with pytest.raises(Exception, match="terminat"):
-                other.execute("SELECT 1")
-            own.create("live", template=name)
-            own.thaw(name)
-            assert rows("SELECT 1", name) == [(1,)]
+        return own.finish_template(name, fingerprint=fingerprint, manifest="m", title="t")
 
 
-def test_drop_bears_whatever_is_in_its_way_pitfall_087(registry: str, template: str) -> None:
-    """Connections, a database that is gone, one that never was, and one of another's."""
-    foreign = f"arena_foreign_{secrets.token_hex(4)}"
-    run(f"CREATE DATABASE {foreign}")
-    try:
-        with own_databases(registry) as own:
-            one, two = (own.create("live", template=template) for _ in range(2))
-            with connect(one):
-                run(f"DROP DATABASE {two}")
-                own.drop(one, two, "arena_live_01234567_89abcdef_1", foreign)
-            assert not exists(one)
-            assert not {one, two} & database_names(own)
-            assert exists(foreign)
-    finally:
-        run(f"DROP DATABASE {foreign}")
+@cache
+def _mysql() -> Address:
+    entrance = StoryMySQLServer().entrance
+    host, port, user = entrance["host"], entrance["port"], entrance["user"]
+    return Address("mysql", host, port, user, "", entrance["password"])
 
 
-@pytest.mark.slow
-def test_few_databases_wait_to_be_dropped_in_the_background(registry: str, template: str) -> None:
-    """A server that syncs drops them slower than tests end."""
-    with own_databases(registry) as own:
-        names = [own.create("live", template=template) for _ in range(32)]
-        for name in names:
-            own.drop_later(name)
-        assert len(database_names(own) & {*names}) <= 16
+@pytest.fixture(params=["postgresql", "mysql"])
+def side(request: pytest.FixtureRequest) -> Iterator[Side]:
+    """A server of each product."""
+    if request.param == "mysql":
+        server_arguments()
+        yield Side("mysql", _mysql())
+        return
+    with own_registry() as role:
+        yield Side("postgresql", login(role))
 
 
-def test_a_database_of_another_role_is_left_alone_pitfall_138(registry: str) -> None:
-    """Its name says that it is ours; its owner says no."""
-    role = f"arena_test_{secrets.token_hex(4)}"
-    run(f"CREATE ROLE {role}")
-    try:
-        with own_databases(registry) as own:
-            name = own.create("live")
-            run(f"ALTER DATABASE {name} OWNER TO {role}")
-            own.drop(name)
-            assert exists(name)
-            assert "owner" in own.left[name]
-            run(f"ALTER DATABASE {name} OWNER TO {registry}")
-    finally:
-        run(f"DROP ROLE {role}")
-
-
-def test_a_login_that_may_not_create_databases_pitfall_092() -> None:
-    """It is told so, and what to do."""
-    role = f"arena_test_{secrets.token_hex(4)}"
-    run(f"CREATE ROLE {role} LOGIN")
-    try:
-        theirs = ServerRegistry(login(role))
-        with closing(theirs), pytest.raises(ServerError, match="permission denied") as told:
-            theirs.create("live")
-        assert "CREATEDB" in str(told.value)
-    finally:
-        run(f"DROP ROLE {role}")
-
-
-def test_two_roles_on_one_server_pitfall_076_140(registry: str, template: str) -> None:
-    """Each sees the other's databases, and neither drops them, living or dead."""
-    role = f"arena_test_{secrets.token_hex(4)}"
-    run(f"CREATE ROLE {role} LOGIN CREATEDB")
-    theirs = ServerRegistry(login(role))
-    try:
-        name = theirs.create("live")
-        with own_databases(registry) as own:
-            mine = own.create("live", template=template)
-            own.drop(name)
-            theirs.drop(mine)
-            theirs.sweep(everything=True)
-            assert exists(name)
-            assert exists(mine)
-            found = {one.name: one for one in own.listed()}
-            assert role in found[name].reason()
-            die(theirs)
-            own.sweep()
-            assert exists(name)
-        assert exists(template)
-    finally:
-        ServerRegistry(login(role)).close()
-        with closing(ServerRegistry(login(role))) as own:
-            own.rest()
-            own.sweep()
-        assert not exists(name)
-        run(f"DROP ROLE {role}")
-
-
-def die(own: ServerRegistry) -> None:
-    """End a run as kill -9 would: its session is gone, and it does nothing more."""
-    own._creating_thread.close(10)
-    own._dropping_thread.close(10)
-    own._creating_control.close()
-    own._dropping_control.close()
-    pid = own.control.opened().pid
-    own.control.close()
-    own._is_closed = True
-    wait_for_end(pid)
-
-
-def wait_for_end(pid: int) -> None:
-    """Wait until a backend is gone."""
-    end = threading.Event()
-    for _ in range(500):
-        if not rows(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"):
-            return
-        end.wait(0.01)
-    pytest.fail(f"backend {pid} does not end")
-
-
-def test_a_sweep_takes_the_dead_and_leaves_the_living_pitfall_076(
-    registry: str, template: str
-) -> None:
-    """Two runs at once; one dies, the next run begins by dropping what it has left."""
-    with own_databases(registry, project="a") as own:
-        dead = ServerRegistry(login(registry), project="b")
-        mine, theirs = (one.create("live", template=template) for one in (own, dead))
-        assert own.sweep() == []
-        die(dead)
-        with own_databases(registry) as third:
-            assert third.rest()
-            assert not exists(theirs)
-            assert third.sweep() == []
-            assert {n for n in database_names(third) if "_live_" in n} == {mine}
-        assert exists(mine)
-
-
-def test_a_template_in_use_is_not_collected_pitfall_090(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However old it is, as long as a living run uses it; then by age."""
-    with own_registry() as registry:
-        with own_databases(registry) as own:
-            template = build(own, shelf="old")
-            with own_databases(registry) as other:
-                assert other.sweep(everything=True) == []
-            user = ServerRegistry(login(registry))
-            user.used(template)
-        monkeypatch.setattr(_own_databases, "TEMPLATE_DAYS", -1)
-        with own_databases(registry) as own:
-            assert own.sweep() == []
-            die(user)
-            assert own.sweep() == [template]
-            with pytest.raises(IsolationError, match="is gone"):
-                own.create("live", template=template)
-
-
-def test_the_templates_of_a_run_end_with_its_last_process() -> None:
-    """Each process has a lock of its own, with the session's number."""
-    with own_registry() as registry:
-        first, second = ServerRegistry(login(registry)), ServerRegistry(login(registry))
-        template = build(first, shelf="of-run-1")
-        assert template.startswith(f"arena_seeded_{second.names.session}_")
-        second.used(template)
-        first.close()
-        assert exists(template)
-        second.close()
-        assert not exists(template)
-
-
-def labelled(name: str, title: str, used: float, base: str = "") -> OwnDatabase:
-    """A template of a project."""
-    label = Label("shop", title, 1, used, "", base)
-    return OwnDatabase(name=f"arena_template_{name * 16}", label=label)
-
-
-def test_the_last_two_templates_of_a_project_and_a_title_stay() -> None:
-    """By their last use. What was derived goes with its base; rests of builds go at once."""
-    found = [labelled(str(number), "schema", 100.0 + number) for number in range(4)]
-    found += [labelled("a", "journal 0", 200.0, found[0].name)]
-    found += [labelled("b", "journal 9", 200.0, "arena_template_9999999999999999")]
-    found += [OwnDatabase(name=f"arena_template_{'c' * 16}")]
-    found += [OwnDatabase(name=f"arena_template_{'d' * 16}", role="somebody")]
-    left = [one.name[-1] for one in unused(found, 300.0)]
-    assert left == ["0", "1", "b", "c"]
-    assert [one.name[-1] for one in unused(found, 300.0, everything=True)] == [*"0123abc"]
-    late = 300.0 + 15 * 86400
-    assert [one.name[-1] for one in unused(found, late)] == [*"0123abc"]
-
-
-def test_the_newest_kept_databases_stay_pitfall_095(
-    registry: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under a title, whoever is connected when they are kept; the run may end."""
-    monkeypatch.setattr(_own_databases, "KEPT_STAY", 2)
-    with own_databases(registry) as own:
-        names = []
-        for number in range(3):
-            name = own.create("live")
-            with connect(name):
-                names.append(own.keep(name, f"test {number}"))
+def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
+    """A later run finds the template by its fingerprint. A copy has the template's rows."""
+    fingerprint = secrets.token_hex(8)
+    with closing(side.registry()) as own:
+        live = own.create("live")
+        template = side.template(own, fingerprint)
+        copy = own.create_later("live", template=template).result(timeout=60)
+        assert side.rows("SELECT a FROM t", copy) == [(1,)]
+        with pytest.raises(IsolationError, match="is gone"):
+            own.create("live", template="arena_template_0000000000000000")
+        dropped = own.create("live")
+        own.drop_later(dropped)
         assert own.rest()
-        assert rows("SELECT 1", names[2]) == [(1,)]
-    assert [exists(name) for name in names] == [False, True, True]
-    with own_databases(registry) as own:
-        kept = [one for one in own.listed() if one.kind == "kept" and not one.role]
-        titles = {one.name: one.label.title for one in kept if one.label}
-        assert titles == {names[1]: "test 1", names[2]: "test 2"}
-        assert own.sweep() == []
+        assert not side.exists(dropped)
+    assert not side.exists(live)
+    assert not side.exists(copy)
+    with closing(side.registry()) as later:
+        assert later.templates(fingerprint) == [(template, "m")]
+        later.sweep()
+        assert side.exists(template)
+        later.drop(template)
+        assert later.templates(fingerprint) == []
 
 
-def test_a_shelf_is_locked_for_all_but_one(registry: str) -> None:
-    """Over runs and threads; whoever waits keeps nobody from asking."""
-    with own_databases(registry) as own, own_databases(registry) as other:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_next_run_drops_the_databases_of_a_killed_run(side: Side, number: int) -> None:
+    """It leaves those of a living run. A forked child that ends drops nothing of its parent's."""
+    with closing(side.registry()) as living:
+        kept = living.create("live")
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            living.close()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.write(writer, side.registry().create("live").encode())
+            os.kill(os.getpid(), number)
+        os.waitpid(child, 0)
+        dead = os.read(reader, 100).decode()
+        with closing(side.registry()) as later:
+            for _ in range(100):
+                later.rest()
+                later.sweep()
+                if not side.exists(dead):
+                    break
+            assert not side.exists(dead)
+            assert side.exists(kept)
+    assert not side.exists(kept)
+
+
+def test_a_process_that_lost_its_connection_lives(side: Side) -> None:
+    """It connects again, and takes its locks again."""
+    with closing(side.registry()) as own:
+        name = own.create("live")
+        pid = own.control.opened().pid
+        end = f"KILL {pid}" if side.product == "mysql" else f"SELECT pg_terminate_backend({pid})"
+        side.run(end)
+        other = own.create("live")
+        with closing(side.registry()) as later:
+            later.rest()
+            later.sweep()
+        assert side.exists(name)
+        assert side.exists(other)
+
+
+def test_a_template_in_use_stays(side: Side) -> None:
+    """A process that has used it lives. Templates of a run end with its last process."""
+    first = side.registry()
+    second = side.registry()
+    template = side.template(first, secrets.token_hex(8))
+    of_run = side.template(first, f"of-run-{secrets.token_hex(4)}")
+    assert of_run.startswith(f"arena_seeded_{second.names.session}_")
+    second.used(template)
+    first.close()
+    assert {row.name for row in second.listed() if row.is_in_use} >= {template, of_run}
+    second.close()
+    if side.product == "postgresql":  # other workers of this run use the server of MySQL
+        assert not side.exists(of_run)
+    with closing(side.registry()) as later:
+        assert template not in {row.name for row in later.listed() if row.is_in_use}
+        later.drop(template)
+    assert not side.exists(template)
+
+
+def test_a_lock_excludes_other_runs(side: Side) -> None:
+    """Another fingerprint has another lock."""
+    with closing(side.registry()) as own, closing(side.registry()) as other:
         with own.lock("shop", seconds=5):
-            for one in (own, other):
-                with pytest.raises(TimeoutError), one.lock("shop", seconds=0.05):
-                    pytest.fail("two at once")
+            with pytest.raises(TimeoutError), other.lock("shop", seconds=0.05):
+                pytest.fail("two at once")
             with other.lock("another", seconds=5):
                 pass
         with other.lock("shop", seconds=5):
             pass
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_after_its_connection_was_lost(template: str) -> None:
-    """It takes its locks again."""
-    with own_registry() as name:
-        with own_databases(name) as own:
-            first = own.create("live")
-            run(f"SELECT pg_terminate_backend({own.control.opened().pid})")
-            second = own.create("live")
-            assert database_names(own) == {first, second}
-            with own_databases(name) as other:
-                assert other.sweep() == []
-        assert not exists(first)
-        assert not exists(second)
+def test_databases_of_others_stay(side: Side) -> None:
+    """By their names. Those of another version are listed, and dropped only with all others."""
+    foreign = f"arena_live_{secrets.token_hex(3)}x"
+    older = f"arena_live_{secrets.token_hex(8)}"
+    for name in (foreign, older):
+        side.run(f"CREATE DATABASE {name}")
+    with closing(side.registry()) as own:
+        own.drop(foreign)
+        own.sweep()
+        listed = {row.name: row.kind for row in own.listed()}
+        assert foreign not in listed
+        assert listed[older] == "other"
+        if side.product == "postgresql":  # others use the server of MySQL, too
+            assert own.sweep(everything=True) == [older]
+        own.drop(older)
+    assert side.exists(foreign)
+    assert not side.exists(older)
+    side.run(f"DROP DATABASE {foreign}")
 
 
-@pytest.mark.slow
-def test_errors_of_the_background_do_not_end_it(registry: str, template: str) -> None:
-    """What could not be made is told to whoever wants it; the next job is done all the same."""
-    with own_databases(registry) as own:
-        later = own.create_later("live", template="arena_template_0000000000000000")
-        with pytest.raises(IsolationError, match="is gone"):
-            later.result(timeout=30)
-        name = own.create_later("live", template=template).result(timeout=60)
-        own.drop_later(name)
-        assert own.rest()
-        assert not exists(name)
-    assert own.create_later("live", template=template).cancelled()
-    own.close()
+def test_roles_on_one_server_drop_only_their_own_databases() -> None:
+    """Each sees the other's databases, living or dead."""
+    with (
+        own_registry() as role,
+        own_registry() as another,
+        own_databases(role) as own,
+        own_databases(another) as other,
+    ):
+        name = own.create("live")
+        other.drop(name)
+        assert "owner" in other.left[name]
+        other.sweep(everything=True)
+        [found] = [row for row in other.listed() if row.name == name]
+        assert role in found.reason()
+        assert names_on_server(beginning=name) == {name}
 
 
-@pytest.mark.parametrize("server", ["slow", "quick"])
-@pytest.mark.slow
-def test_who_is_in_a_hurry_leaves_what_takes_long_to_a_later_run(
-    server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that syncs takes seconds for each database; here nothing can be dropped at all."""
-    is_slow = server == "slow"
-    interrupted = threading.Event()
-    interrupted.set()
-    monkeypatch.setattr(databases, "_HURRIED_SECONDS", 0.3 if is_slow else 60.0)
-    with own_registry() as name:
-        own = ServerRegistry(login(name))
-        lives = [own.create("live") for _ in range(2)]
-        with closing(open_control(address())) as other:
-            if is_slow:
-                other.run("BEGIN")
-                other.run("LOCK TABLE pg_catalog.pg_database IN SHARE MODE")
-            monkeypatch.setattr(databases, "interrupted", interrupted)
-            assert own.close() == (2 if is_slow else 0)
-            assert [exists(live) for live in lives] == [is_slow, is_slow]
-        with own_databases(name) as later:
-            later.sweep()
-            later.rest()
-            assert database_names(later) == set()
-        assert not any(exists(live) for live in lives)
+def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) -> None:
+    """PostgreSQL copies none. No commit in a copy waits for the disk."""
+    question = (
+        "SELECT datconnlimit, datacl::text, (SELECT array_remove(setconfig, "
+        "'synchronous_commit=off')::text FROM pg_db_role_setting WHERE setdatabase = d.oid) "
+        "FROM pg_database d WHERE datname = '{}'"
+    )
+    with closing(ServerRegistry(crowded.by_socket)) as own:
+        name = own.create("building")
+        for statement in (
+            f"ALTER DATABASE {name} SET search_path = '$user', public, 'od d'",
+            f"ALTER DATABASE {name} WITH CONNECTION LIMIT 50",
+            f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
+            f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
+        ):
+            own.control.run(statement)
+        own.freeze(name)
+        template = own.finish_template(name, fingerprint="s", manifest="m")
+        copy = own.create("live", template=template)
+        before, after = (own.control.rows(question.format(each)) for each in (template, copy))
+        assert before == after
+        with closing(open_control(own.address_of(copy))) as app:
+            assert app.ask("SHOW search_path") == '"$user", public, "od d"'
+            assert app.ask("SHOW synchronous_commit") == "off"
 
 
-FORKS = """
-import os, sys
-from pytest_arena._postgresql.registry import ServerRegistry
-from tests.servers.postgresql import database_names, login
-own = ServerRegistry(login(sys.argv[1]))
-name = own.create("live")
-child = os.fork()
-if not child:
-    assert database_names(own) == {name}
-    own.close()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-assert database_names(own) == {name}
-own.close()
-own.close()
-assert not database_names(ServerRegistry(login(sys.argv[1])))
-print("fine")
-"""
+def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a title, whichever client is connected when they are kept."""
+    monkeypatch.setattr(_own_databases, "KEPT_STAY", 2)
+    with own_registry() as role:
+        with own_databases(role) as own:
+            names = []
+            for number in range(3):
+                name = own.create("live")
+                with connect(name):
+                    names.append(own.keep(name, f"test {number}"))
+            assert own.rest()
+            assert rows("SELECT 1", names[2]) == [(1,)]
+        with own_databases(role) as own:
+            assert database_names(own) == {*names[1:]}
+            titles = {row.label.title for row in own.listed() if row.label and not row.role}
+            assert titles == {"test 1", "test 2"}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
-@pytest.mark.slow
-def test_a_forked_child_leaves_all_to_its_parent() -> None:
-    """It asks by a connection of its own, and its end ends nothing."""
-    with own_registry() as name:
-        command = [sys.executable, "-W", "ignore", "-c", FORKS, name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+def test_names_say_to_whom_a_database_belongs() -> None:
+    """A beginning like ours is not enough."""
+    owner = owner_of("arena_live_0123abcd_89ef4567_3")
+    assert owner == ("live", "0123abcd", "89ef4567")
+    assert owner_of("arena_seeded_0123abcd_0123456789abcdef") == ("seeded", "0123abcd", "")
+    for name in ("arena_live_shop", "arena_tests", "shop", "arena_live_0123abcg"):
+        assert owner_of(name) is None
 
 
-# Counts what is said to the server, and dies before or after the n-th statement was done.
-KILLED = """
-import os, signal, sys
-from pytest_arena._postgresql._control import Control
-from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._product._own_databases import Names
-from tests.servers.postgresql import login
-
-limit, count = int(sys.argv[2]), 0
-before = limit % 2
-execute = Control._execute
-
-def counted(self, sql, *, fetch):
-    global count
-    count += 1
-    if before and count == limit // 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    try:
-        return execute(self, sql, fetch=fetch)
-    finally:
-        if count == limit // 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-new_name = Names.new
-
-def said(names, kind):
-    name = new_name(names, kind)
-    print(name, flush=True)
-    return name
-
-Names.new = said
-Control._execute = counted
-own = ServerRegistry(login(sys.argv[1]))
-name = own.create("building")
-own.freeze(name)
-template = own.finish_template(name, fingerprint="s", manifest="m")
-live = own.create("live", template=template)
-own.keep(live, "title")
-later = own.create_later("live", template=template).result()
-own.drop_later(later)
-own.rest()
-own.close()
-"""
+def labelled(letter: str, used: float, base: str = "") -> OwnDatabase:
+    """A template of a project."""
+    label = Label("shop", "schema", 1, used, "", base)
+    return OwnDatabase(name=f"arena_template_{letter * 16}", label=label)
 
 
-def die_at(registry: str, limit: int) -> tuple[set[str], bool]:
-    """Run it until it is killed; returns the names that it has used, and whether it was."""
-    command = [sys.executable, "-c", KILLED, registry, str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return set(done.stdout.split()), done.returncode != 0
-
-
-def check_nothing_is_left(registry: str, names: set[str]) -> None:
-    """The next run sweeps all that a dead one has left; what is a template is whole."""
-    with own_databases(registry) as own:
-        own.rest()
-        for _ in range(300):  # its last statement may go on for a while without it
-            own.sweep()
-            found = database_names(own)
-            left = [name for name in found if "_template_" not in name and "_kept_" not in name]
-            if not left:
-                break
-            threading.Event().wait(0.02)
-        assert left == []
-        assert names & names_on_server() <= database_names(own)
-        for name, manifest in own.templates("s"):
-            assert manifest == "m"
-            own.drop(own.create("live", template=name))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_killed_between_any_two_statements_pitfall_074(registry: str) -> None:
-    """A few of the places, from the first statement on; the slow test takes all of them."""
-    with own_databases(registry) as own:  # it is there, so that the places are the same ones
-        own.rest()
-    for limit in (16, 18, 41):
-        names, was_killed = die_at(registry, limit)
-        assert was_killed
-        check_nothing_is_left(registry, names)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_killed_at_every_statement_pitfall_074() -> None:
-    """Before each and after each, until it comes to its end."""
-    with own_registry() as name:
-        for limit in range(2, 500):
-            names, was_killed = die_at(name, limit)
-            if not was_killed:
-                break
-            check_nothing_is_left(name, names)
-        assert limit > 25
+def test_the_last_two_templates_of_a_title_stay() -> None:
+    """By their last use. A derived template ends with its base; rests of builds end at once."""
+    found = [labelled(str(number), 100.0 + number) for number in range(4)]
+    found += [labelled("b", 200.0, "arena_template_9999999999999999")]
+    found += [OwnDatabase(name=f"arena_template_{'c' * 16}")]
+    found += [OwnDatabase(name=f"arena_template_{'d' * 16}", role="the role x")]
+    assert [row.name[-1] for row in unused(found, 300.0)] == ["0", "1", "2", "b", "c"]
+    late = 300.0 + 15 * 86400
+    assert [row.name[-1] for row in unused(found, late)] == [*"0123bc"]
+    assert [row.name[-1] for row in unused(found, 300.0, everything=True)] == [*"0123bc"]

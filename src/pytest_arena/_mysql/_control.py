@@ -8,7 +8,7 @@ import ssl
 import threading
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import as_own
 from pytest_arena._product._control_lines import (
@@ -249,5 +249,4 @@ def _import_pymysql() -> ModuleType:
     return module
 
 
-class MySQLControlLine(ServerControlLine[MySQLControl]):
-    """A control connection to MySQL or MariaDB."""
+MySQLControlLine: TypeAlias = ServerControlLine[MySQLControl]

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakSet
 
 from pytest_arena._origin import as_own
@@ -264,5 +264,4 @@ def _refused(result: PGresult) -> ControlFailure:
     return ControlFailure(pq.error_message(result).strip(), sqlstate.decode())
 
 
-class ControlLine(ServerControlLine[Control]):
-    """A control connection to PostgreSQL."""
+ControlLine: TypeAlias = ServerControlLine[Control]

@@ -32,12 +32,11 @@ from pytest_arena._postgresql._templates import (
     sqlstate_of,
 )
 from pytest_arena._postgresql.registry import TURNS, ServerRegistry
-from pytest_arena._postgresql.registry._connection import Writes
 from pytest_arena._postgresql.servers._find import NAMES_NO_TEST_DATABASE
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import ScriptError, Template
+from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_targets import is_own_name
-from pytest_arena._product._server_templates import now
 from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
 
 if TYPE_CHECKING:
@@ -98,7 +97,6 @@ class NamedServer(ServerRegistry):
         self._process = os.getpid()
         self._taken_by: Database | None = None
         self.lock_timeout = config.lock_timeout
-        self.writes = Writes()
         role = self._address.user
         self.cause = (
             f"role {role} may not create databases, and "

@@ -92,8 +92,7 @@ class Roles:
                 f"BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({TURNS}, 0); "
                 f"IF {exists} THEN ALTER {role}; ELSE CREATE {role}; END IF; END"
             )
-            with self._registry.writes.count():
-                self._registry.control.run(f"DO {literal(body)}")
+            self._registry.control.run(f"DO {literal(body)}")
         elif self._registry.control.rows(f"SELECT {exists}") != [(True,)]:
             where = f"{self._address.server} (arena_database = own would create it)"
             raise ControlFailure(f"there is no role {name} on {where}")

@@ -8,6 +8,8 @@ pytest with its workers.
 ``arena_kept_<session>_<process>_<n>``: kept for inspection.
 ``arena_seeded_<session>_<fingerprint>``: a template that ends with the session.
 ``arena_template_<fingerprint>``: a template of all runs.
+Other names that begin with ``arena_`` and such a kind are another version's. They are listed, and
+dropped only with all other databases.
 
 Templates and kept databases have a label, which is written last.
 """
@@ -18,6 +20,7 @@ import json
 import os
 import platform
 import re
+import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -37,7 +40,8 @@ _DAY = 86400.0
 
 _NAME = re.compile(
     r"arena_(?:(?P<kind>live|building|kept)_(?P<session>[0-9a-f]{8})_(?P<process>[0-9a-f]{8})_\d+"
-    r"|seeded_(?P<run>[0-9a-f]{8})_[0-9a-f]{16}|template_[0-9a-f]{16})"
+    r"|seeded_(?P<run>[0-9a-f]{8})_[0-9a-f]{16}|template_[0-9a-f]{16}"
+    r"|(?P<other>live|building|kept|seeded|template)_[0-9a-f_]{8,50})"
 )
 
 
@@ -49,6 +53,12 @@ class Owner(NamedTuple):
     process: str
 
 
+def now() -> float:
+    """Return the time of the file system, because a test may have changed Python's clock."""
+    with tempfile.TemporaryFile() as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
 def owner_of(name: str) -> Owner | None:
     """Return what the name of a database says, None for a database of somebody else.
 
@@ -58,9 +68,19 @@ def owner_of(name: str) -> Owner | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    kind = match["kind"] or name.split("_")[1]
+    kind = "other" if match["other"] else match["kind"] or name.split("_")[1]
     session = match["session"] or match["run"] or ""
     return Owner(kind, session, match["process"] or "")
+
+
+def locks_of(name: str) -> tuple[str, ...]:
+    """Return the names of the locks of which one protects a database."""
+    owner = owner_of(name)
+    if owner is None or owner.kind in {"kept", "other"}:
+        return ()
+    if owner.process:
+        return (f"{owner.session}_{owner.process}",)
+    return tuple(filter(None, (name, owner.session)))
 
 
 class Names:
@@ -72,13 +92,13 @@ class Names:
         self._numbers = count(1)
 
     @property
-    def lock(self) -> str:
-        """The name of the lock that the process holds."""
-        return f"{self.session}_{self.process}"
+    def locks(self) -> tuple[str, str]:
+        """The names of the locks that the process holds."""
+        return f"{self.session}_{self.process}", self.session
 
     def new(self, kind: str) -> str:
         """Return a new name for a live, a building or a kept database."""
-        return f"arena_{kind}_{self.lock}_{next(self._numbers)}"
+        return f"arena_{kind}_{self.locks[0]}_{next(self._numbers)}"
 
     def template(self, fingerprint: str, *, is_of_run: bool) -> str:
         """Return the name of the template with a fingerprint."""
@@ -212,6 +232,8 @@ def unused(
 
 def _stays(database: OwnDatabase, others: Sequence[OwnDatabase], now: float) -> bool:
     label = database.label
+    if database.kind == "other":
+        return True
     if database.has_end or label is None:
         return False
     alike = [

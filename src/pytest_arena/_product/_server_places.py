@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product._own_databases import OwnDatabase
+    from pytest_arena._product._server_registry import DatabaseRegistry
     from pytest_arena._product.servers import ServerSearch
     from pytest_arena._product.servers._private_servers import PrivateServers
     from pytest_arena._product.servers._server_folder import ServerFolder
@@ -36,14 +36,13 @@ if TYPE_CHECKING:
 class ServerCommands:
     """The commands of one product.
 
-    ``look`` reads a server's databases. ``registry`` is the class of a run's databases. Other
-    databases are never touched. ``private`` imports the private servers, which Windows lacks.
+    ``registry`` is the class of a run's databases. Other databases are never touched. ``private``
+    imports the private servers, which Windows lacks.
     """
 
     product: str
     search: ServerSearch
-    look: Callable[[Address], list[OwnDatabase]]
-    registry: Callable[..., Any]
+    registry: type[DatabaseRegistry[Any]]
     private: Callable[[], PrivateServers[Any]]
 
     def place_kinds(
@@ -105,20 +104,22 @@ class DatabasesOnServer:
 
     def look(self) -> Iterator[Place]:
         """Yield the server with its databases."""
-        found = self.commands.look(self.address)
+        found = self.commands.registry.look(self.address)
         things = tuple(database.thing() for database in found)
         yield Place(shown=self.shown, where=self.address.server, things=things)
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
-        before = self.commands.look(self.address)
+        before = self.commands.registry.look(self.address)
         if not before:
             return
         run = self.commands.registry(self.address, project="arena databases")
         with closing(run):
             run.rest()  # finishes the sweep that each run does at its start
             run.sweep(everything=everything)
-        after = {database.name for database in self.commands.look(self.address)}
+        after = {
+            database.name for database in self.commands.registry.look(self.address)
+        }
         dropped = {database.name for database in before} - after
         yield from sweep_results(before, dropped, run.left, everything=everything)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from hashlib import sha256
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, cast
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +14,7 @@ from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
 from pytest_arena._process import interrupted
 from pytest_arena._product import ConnectTarget, Database, Key
+from pytest_arena._product._server_registry import RegistryT
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError
 
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Core, RequestedDatabase
     from pytest_arena._product.servers import Server
     from pytest_arena._values import Address
-
-
-class _Registry(Protocol):
-    """The databases that pytest-arena has created on a server."""
-
-    def close(self) -> int:
-        """End the run. Return the number of databases that it leaves."""
-
-
-RegistryT = TypeVar("RegistryT", bound=_Registry)
 
 
 class _ServerIsolation(Protocol):

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic
 
 from pytest_arena._product import ConnectTarget, Key, Template, read_manifest
 from pytest_arena._product._control_lines import ServerFailure
+from pytest_arena._product._own_databases import now
+from pytest_arena._product._server_registry import RegistryT
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import BuildTarget
-    from pytest_arena._product._control_lines import ServerControlLine
     from pytest_arena._values import Address
 
 # Longer than a build takes. The lock of a dead process ends at once.
 _LOCK_SECONDS = 600
-
-
-class TemplateRegistry(Protocol):
-    """The part of a server's registry that templates use."""
-
-    @property
-    def control(self) -> ServerControlLine[Any]:
-        """The connection to the server."""
-
-    def templates(self, fingerprint: str) -> list[tuple[str, str]]:
-        """Return the names and manifests of finished templates, the newest first."""
-
-    def used(self, name: str) -> None:
-        """Record that this run uses a template."""
-
-    def create(self, kind: str, *, template: str | None = None) -> str:
-        """Create a copy of a template, or an empty database. Return its name."""
-
-    def address_of(self, name: str = "") -> Address:
-        """Return the address of a database, without a name that of the registry."""
-
-    def drop(self, *names: str) -> None:
-        """Drop databases now, and end their connections."""
-
-    def lock(self, fingerprint: str, *, seconds: int) -> AbstractContextManager[None]:
-        """Hold the lock of a fingerprint. Raise TimeoutError after so many seconds."""
-
-
-RegistryT = TypeVar("RegistryT", bound=TemplateRegistry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +145,3 @@ class ServerTemplates(Generic[RegistryT]):
             cause="the process that holds the lock on the server",
             fix="arena databases list   # shows who builds. The end of that process frees its lock",
         )
-
-
-def now() -> float:
-    """Return the time of the file system, because a test may have changed Python's clock."""
-    with tempfile.TemporaryFile() as file:
-        return os.fstat(file.fileno()).st_mtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._server_registry import MySQLRegistry, look
+from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql.servers._search import SEARCH
 from pytest_arena._product._server_places import ServerCommands
 
@@ -19,6 +19,4 @@ def _private() -> PrivateServers[Any]:
     return PRIVATE_SERVERS
 
 
-place_kinds = ServerCommands(
-    FACTS.name, SEARCH, look, MySQLRegistry, _private
-).place_kinds
+place_kinds = ServerCommands(FACTS.name, SEARCH, MySQLRegistry, _private).place_kinds

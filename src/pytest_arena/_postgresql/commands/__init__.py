@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import FACTS
-from pytest_arena._postgresql.registry import ServerRegistry, look
+from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import SEARCH
 from pytest_arena._product._server_places import ServerCommands
 
@@ -19,6 +19,4 @@ def _private() -> PrivateServers[Any]:
     return CLUSTERS
 
 
-place_kinds = ServerCommands(
-    FACTS.name, SEARCH, look, ServerRegistry, _private
-).place_kinds
+place_kinds = ServerCommands(FACTS.name, SEARCH, ServerRegistry, _private).place_kinds

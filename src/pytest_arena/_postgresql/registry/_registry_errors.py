@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._product._server_errors import CROWDED, DROPPED, FULL, WHY
+from pytest_arena._product._server_errors import (
+    CROWDED,
+    DROPPED,
+    FULL,
+    WHY,
+    server_is_down,
+)
 from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
@@ -46,10 +52,10 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
 
 
 def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
-    """Return the error for a refused statement. ``what`` names the operation that failed."""
-    cause = "no server answers"
-    if error.sqlstate:
-        cause = f"the server answered with SQLSTATE {error.sqlstate}"
+    """Return the error for a refusal. ``what`` names the operation that failed."""
+    if error.is_down:
+        return server_is_down(what, error, address, ANOTHER)
+    cause = f"the server answered with SQLSTATE {error.sqlstate}"
     kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, cause, ANOTHER))
     return kind(
         f"{address.server}: {what}: {error.first_line}",

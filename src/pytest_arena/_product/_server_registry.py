@@ -1,0 +1,405 @@
+"""Creates, lists and drops pytest-arena's databases on a server.
+
+A product writes the statements. Which database belongs to whom is decided here, by names and locks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pytest_arena._process import interrupted
+from pytest_arena._product import OF_RUN
+from pytest_arena._product._background import Background
+from pytest_arena._product._control_lines import (
+    ControlT,
+    ServerControlLine,
+    ServerFailure,
+)
+from pytest_arena._product._own_databases import (
+    Label,
+    Names,
+    OwnDatabase,
+    locks_of,
+    now,
+    owner_of,
+    read_label,
+    read_process,
+    unused,
+)
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+
+    from pytest_arena._values import Address
+
+_DAY = 86400.0
+_END_SECONDS = 10.0
+_HURRIED_SECONDS = 3.0
+# Databases that wait for their drop, before a caller waits, too.
+_MOST_WAITING = 8
+_LEAVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A database as the server describes it."""
+
+    name: str
+    label: str | None = None
+    role: str = ""  # the login that owns it, "" for this one
+    bytes: int | None = None
+
+
+class DatabaseRegistry(ABC, Generic[ControlT]):
+    """The databases on a server that pytest-arena has created and may drop.
+
+    Their names say to whom they belong (``_own_databases``). A process is alive while its control
+    connection holds its lock. Only databases with such a name that the login owns are dropped.
+
+    Two threads have a connection each. One makes copies ahead, the other drops and sweeps. A forked
+    child may only read.
+
+    Raises:
+        ServerError: no server answers, it is too old, or the login may not create databases.
+    """
+
+    def __init__(
+        self, address: Address, *, project: str = "", sweeps: bool = True
+    ) -> None:
+        self._address = address
+        self._project = project
+        self._process = os.getpid()
+        self.names = Names()
+        self.databases: set[str] = set()  # of this process
+        # The databases that the last sweep did not drop, and why.
+        self.left: dict[str, str] = {}
+        self._labels: dict[str, Label] = {}
+        self._used: set[str] = set()
+        self._is_closed = False
+        patience = address.patience
+        self.control = ServerControlLine(self._connect_as_process, patience=patience)
+        self._creating_control = ServerControlLine(self._connect)
+        self._dropping_control = ServerControlLine(self._connect)
+        self._creating_thread = Background(at_end=self._creating_control.close)
+        self._dropping_thread = Background(at_end=self._dropping_control.close)
+        if not sweeps:
+            return
+        with self.reporting("pytest-arena's databases cannot be created"):
+            if unused(self._list(self.control), now()):
+                self._sweep_later()
+
+    @classmethod
+    def look(cls, address: Address) -> list[OwnDatabase]:
+        """Return pytest-arena's databases on a server, without changing it.
+
+        Raises:
+            ServerError: no server answers, or it refuses.
+        """
+        registry = cls(address, sweeps=False)
+        with closing(registry.control), registry.reporting("no list of databases"):
+            return registry._list(registry.control, with_sizes=True)
+
+    def _sweep_later(self) -> None:
+        self._dropping_thread.do(partial(self._sweep, self._dropping_control))
+
+    # The statements of a product
+
+    @abstractmethod
+    def _connect(self) -> ControlT:
+        """Connect to the server, with the settings of a session."""
+
+    @abstractmethod
+    def _hold(self, control: Any, name: str) -> None:
+        """Take a lock until the connection ends. Other processes may hold it at the same time."""
+
+    @abstractmethod
+    def _release(self, control: Any) -> None:
+        """Release all locks of the connection."""
+
+    @abstractmethod
+    def _acquire(self, control: Any, name: str, seconds: float) -> bool:
+        """Take a lock that excludes others. Return whether it was free in time."""
+
+    @abstractmethod
+    def _held(self, control: Any, names: Iterable[str]) -> Mapping[str, str]:
+        """Return which locks are held, each with the text of a holder (or "")."""
+
+    @abstractmethod
+    def _describe(self, control: Any, *, with_sizes: bool) -> list[Listed]:
+        """Return the databases whose names begin with ``arena_``."""
+
+    @abstractmethod
+    def _label_of(self, control: Any, name: str) -> str | None:
+        """Return the label of a finished template, None if there is none."""
+
+    @abstractmethod
+    def _write_label(self, control: Any, name: str, text: str) -> None:
+        """Write a label."""
+
+    @abstractmethod
+    def _copy(self, control: Any, source: str | None, name: str) -> None:
+        """Create a copy of a database, or an empty database."""
+
+    @abstractmethod
+    def _finish(self, name: str, final: str, label: Label) -> None:
+        """Make a database the template of this name. Write the label last."""
+
+    @abstractmethod
+    def _drop_now(self, control: Any, name: str) -> None:
+        """Drop a database, and end its connections."""
+
+    @abstractmethod
+    def failed(self, what: str, error: Any) -> ArenaError:
+        """Return the error for a refusal of the server. It begins with ``what``."""
+
+    # Connect
+
+    def address_of(self, name: str = "") -> Address:
+        """Return the address of a database, without a name the one that the option names."""
+        return replace(self._address, database=name or self._address.database)
+
+    def _connect_as_process(self) -> ControlT:
+        """Connect, and take the locks of this process, also again after a lost connection."""
+        control = self._connect()
+        if self._process != os.getpid():
+            return control  # a forked child only reads
+        try:
+            for name in (*self.names.locks, *self._used):
+                self._hold(control, name)
+        except BaseException:
+            control.close()
+            raise
+        return control
+
+    @contextmanager
+    def reporting(self, what: str) -> Iterator[None]:
+        """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
+        try:
+            yield
+        except ServerFailure as error:
+            raise self.failed(what, error) from error
+
+    # List
+
+    def listed(self) -> list[OwnDatabase]:
+        """Return pytest-arena's databases on the server."""
+        with self.reporting("the databases cannot be listed"):
+            return self._list(self.control)
+
+    def _list(self, control: Any, *, with_sizes: bool = False) -> list[OwnDatabase]:
+        rows = self._describe(control, with_sizes=with_sizes)
+        rows = [row for row in rows if owner_of(row.name) is not None]
+        locks = {row.name: locks_of(row.name) for row in rows}
+        wanted = {lock for names in locks.values() for lock in names}
+        held = self._held(control, wanted)
+        databases = []
+        for row in rows:
+            holders = [held[lock] for lock in locks[row.name] if lock in held]
+            database = OwnDatabase(
+                name=row.name,
+                label=read_label(row.label),
+                is_in_use=bool(holders),
+                process=read_process("".join(holders)),
+                role=row.role,
+                bytes=row.bytes,
+            )
+            databases.append(database)
+        return databases
+
+    # Create
+
+    def create(self, kind: str, *, template: str | None = None) -> str:
+        """Create a copy of a template, or an empty database. Return its new, unique name.
+
+        Raises:
+            IsolationError: the disk is full, or the template was dropped or is in use.
+            ServerError: the server does not answer, has no free connection, or refuses.
+        """
+        return self._create(kind, template, self.control)
+
+    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
+        """Create a database in the background. ``close`` cancels a job that has not begun."""
+        job = partial(self._create, kind, template, self._creating_control)
+        return self._creating_thread.do(job)
+
+    def _create(
+        self, kind: str, template: str | None, control: ServerControlLine[ControlT]
+    ) -> str:
+        name = self.names.new(kind)
+        what = f"no copy of {template}" if template else "no new database"
+        self.databases.add(name)
+        try:
+            with self.reporting(what):
+                self.control.opened()  # the process holds its lock
+                self._copy(control, template, name)
+        except BaseException:
+            self.drop_later(name)
+            raise
+        return name
+
+    # Templates
+
+    def finish_template(
+        self, name: str, *, fingerprint: str, manifest: str, title: str = ""
+    ) -> str:
+        """Make a database a template, which no later run changes. Return its new name."""
+        final = self._template(fingerprint)
+        label = self._new_label(title, manifest, base=_base_of(fingerprint))
+        self.used(final)  # before it exists, so that no sweep drops it
+        with self.reporting(f"{name} cannot be made a template"):
+            self._finish(name, final, label)
+        self._labels[final] = label
+        return final
+
+    def _new_label(self, title: str, manifest: str = "", *, base: str = "") -> Label:
+        moment = now()
+        return Label(self._project, title, moment, moment, manifest, base)
+
+    def _template(self, fingerprint: str) -> str:
+        """Return the name of the template with a fingerprint. Each login has its own templates."""
+        base = _base_of(fingerprint)
+        of_base = self._labels[base].created if base in self._labels else ""
+        is_of_run = fingerprint.startswith(OF_RUN) or base.startswith("arena_seeded_")
+        recipe = f"{self._address.user} {fingerprint} {of_base}"
+        return self.names.template(recipe, is_of_run=is_of_run)
+
+    def templates(self, fingerprint: str) -> list[tuple[str, str]]:
+        """Return the name and the manifest of the finished template, if it exists."""
+        name = self._template(fingerprint)
+        with self.reporting("the templates cannot be listed"):
+            label = read_label(self._label_of(self.control, name))
+        if label is None:
+            return []
+        self._labels[name] = label
+        return [(name, label.manifest)]
+
+    def used(self, name: str) -> None:
+        """Record that this process uses a template, so that no sweep drops it meanwhile."""
+        label = self._labels.get(name)
+        with self.reporting(f"{name} cannot be used"):
+            if name not in self._used:
+                self._hold(self.control, name)
+                self._used.add(name)
+            if label is not None and now() - label.used > _DAY:
+                self._labels[name] = replace(label, used=now())
+                self._write_label(self.control, name, self._labels[name].text())
+
+    @contextmanager
+    def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
+        """Hold the lock of a fingerprint, which excludes all threads, processes and machines.
+
+        Raises:
+            TimeoutError: another process has not released the lock in time.
+        """
+        # A separate connection, so that waiting blocks no other statement.
+        with self.reporting("no connection for a lock"):
+            control = self._connect()
+        with closing(control):
+            with self.reporting("a lock cannot be acquired"):
+                is_ours = self._acquire(control, fingerprint, seconds)
+            if not is_ours:
+                raise TimeoutError(f"{fingerprint}: locked for {seconds:g} s")
+            yield
+
+    # Drop
+
+    def drop(self, *names: str) -> None:
+        """Drop databases now and end their connections. A later sweep drops what fails here."""
+        for name in names:
+            self._drop(name, self.control)
+
+    def drop_later(self, name: str) -> None:
+        """Drop a database in the background, and end its connections.
+
+        If many databases already wait for their drop, wait until fewer do, so that the disk does
+        not fill. Ctrl-C ends this wait. ``close`` drops the remaining databases.
+        """
+        if self._is_closed or self._process != os.getpid():
+            return
+        self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
+        self._dropping_thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
+
+    def _drop(self, name: str, control: ServerControlLine[ControlT]) -> bool:
+        """Drop a database of this login. Return whether it is gone."""
+        try:
+            if owner_of(name) is not None:
+                self._drop_now(control, name)
+        except (ServerFailure, ArenaError) as error:
+            self.left[name] = str(error)
+            return False
+        self.databases.discard(name)
+        return True
+
+    # Sweep
+
+    def sweep(self, *, everything: bool = False) -> list[str]:
+        """Drop databases of dead processes, and old templates that no living process uses.
+
+        With ``everything``, also drop all templates and kept databases. Return the names. ``left``
+        gets the other databases, with reasons.
+        """
+        with self.reporting("databases of dead runs cannot be dropped"):
+            return self._sweep(self.control, everything=everything)
+
+    def _sweep(
+        self, control: ServerControlLine[ControlT], *, everything: bool = False
+    ) -> list[str]:
+        self.left = {}
+        dropped: list[str] = []
+        # After the drop of a template, the templates that were derived from it are old, too.
+        while True:
+            old = unused(self._list(control), now(), everything=everything)
+            names = {database.name for database in old} - set(self.left)
+            if not names:
+                return dropped
+            dropped += [name for name in sorted(names) if self._drop(name, control)]
+
+    # End
+
+    def rest(self, seconds: float = _END_SECONDS) -> bool:
+        """Wait until both threads have done their jobs. Return whether they were in time."""
+        # A job of the first may add a drop.
+        has_created = self._creating_thread.wait_for_jobs(seconds)
+        return self._dropping_thread.wait_for_jobs(seconds) and has_created
+
+    def close(self) -> int:
+        """Drop this process's databases. The last process of a run also drops its templates.
+
+        After Ctrl-C this takes at most three seconds. A server with fsync takes seconds for each
+        database. Return the number of databases that are left. The next run drops them.
+        """
+        if self._is_closed or self._process != os.getpid():
+            return 0
+        patience = _END_SECONDS
+        if interrupted.is_set():
+            patience = _HURRIED_SECONDS
+        self._creating_thread.close(patience)
+        for name in [*self.databases]:
+            self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
+        self._is_closed = True
+        is_done = self._dropping_thread.wait_for_jobs(patience)
+        self._dropping_thread.close(patience if is_done else 0)
+        if is_done and self.control.is_open:
+            # This process has ended for others, and for the sweep.
+            with suppress(ServerFailure, ArenaError):
+                self._release(self.control)
+                self._sweep(self.control)
+        self.control.close()
+        return len(self.databases)
+
+
+RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry[Any])
+
+
+def _base_of(fingerprint: str) -> str:
+    """Return the template from which a template is derived, "" for a template of a recipe."""
+    base = re.search(r"arena_(?:template|seeded)_[0-9a-f_]+\Z", fingerprint)
+    return base[0] if base else ""
