@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,7 @@ import pytest
 
 from pytest_arena import errors, warnings
 from pytest_arena._gate import _gate_notes
-from pytest_arena._sqlite import _messages as sqlite_messages
-from pytest_arena.errors import ArenaError, ConfigError, TemplateError, redact, redact_url
+from pytest_arena.errors import ArenaError, ConfigError, redact, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,18 +44,6 @@ SECRETS = [
 ]
 
 
-def drawn() -> list[str]:
-    """The names in the tree at the top of the module, with their depth as dots."""
-    lines = (errors.__doc__ or "").splitlines()
-    found = [re.match(r"    ([│├└─ ]*)(\w+)", line) for line in lines]
-    return ["." * ((len(one[1]) + 1) // 4) + one[2] for one in found if one]
-
-
-def depth_of(kind: type[ArenaError]) -> int:
-    """How far a class is from the root."""
-    return len(kind.__mro__) - len(ArenaError.__mro__)
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -75,15 +61,6 @@ def test_what_should_be_a_url_shows_no_password_either(url: str) -> None:
     assert "hun" not in shown
     assert shown.endswith(":***@127.0.0.1/x")
     assert redact_url("postgresql://boss@127.0.0.1:5432/x") == "postgresql://boss@127.0.0.1:5432/x"
-
-
-def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
-    """Whoever reads the file sees what there is to catch."""
-    actual = ["." * depth_of(kind) + kind.__name__ for kind in TREE]
-    assert [line for line in drawn() if line.lstrip(".") in {k.__name__ for k in TREE}] == actual
-    for kind in LEAVES:
-        line = next(one for one in (errors.__doc__ or "").splitlines() if kind.__name__ in one)
-        assert kind.code in line
 
 
 def test_every_class_is_public() -> None:
@@ -150,13 +127,6 @@ def test_what_is_no_password_stays(text: str) -> None:
     assert redact(text) == text
 
 
-def test_an_error_crosses_to_another_process_whole() -> None:
-    """A pool of processes sends it back to the test."""
-    error = TemplateError("what", why="why", cause="cause", fix="fix\nmore")
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    assert (type(copy), str(copy)) == (TemplateError, str(error))
-
-
 def test_a_message_in_full() -> None:
     """A snapshot: a change of the form is a change that somebody sees."""
     error = ConfigError(
@@ -173,22 +143,6 @@ def test_a_message_in_full() -> None:
         "         or nothing\n"
         "  [A101] https://pytest-arena.github.io/pytest-arena/reference/errors.html#a101"
     )
-
-
-def test_the_refusal_of_the_apps_own_file_in_full() -> None:
-    """The most common word of the guard, from this very line."""
-    text = str(sqlite_messages.production_file("/srv/shop.db"))
-    assert text.startswith("refused: a connection to /srv/shop.db, a database file of the app\n")
-    assert "test_errors.py:" in text
-    assert "         arena_allow = /srv/shop.db\n  [A201]" in text
-
-
-def test_what_an_option_leaves_out_is_not_to_be_allowed() -> None:
-    """The next step must not open a real database to the tests."""
-    left_out_by = "arena_database = sqlite"
-    text = str(_gate_notes.unknown_connection("postgresql://db/shop", left_out_by=left_out_by))
-    assert "with arena_database = sqlite, pytest-arena does not replace databases of" in text
-    assert "arena_allow" not in text
 
 
 def test_a_foreign_url_is_refused_without_its_password() -> None:

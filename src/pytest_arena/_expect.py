@@ -86,7 +86,7 @@ def inserted(number: int = 1, /, **columns: object) -> Expected:
             test_client.post("/orders")
 
     Raises:
-        ValueError: the number is negative.
+        ValueError: the number is less than 1.
     """
     return _expected("inserted", number, columns)
 
@@ -103,7 +103,7 @@ def updated(number: int = 1, /, **columns: object) -> Expected:
             test_client.post("/orders")
 
     Raises:
-        ValueError: the number is negative.
+        ValueError: the number is less than 1.
     """
     return _expected("updated", number, columns)
 
@@ -117,14 +117,14 @@ def deleted(number: int = 1, /, **columns: object) -> Expected:
             test_client.delete("/orders/7")
 
     Raises:
-        ValueError: the number is negative.
+        ValueError: the number is less than 1.
     """
     return _expected("deleted", number, columns)
 
 
 def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
-    if number < 0:
-        raise ValueError(f"{kind}({number}): the number of rows is negative")
+    if number < 1:
+        raise ValueError(f"{kind}({number}): leave a table out that must not change")
     rows = ExpectedRows(kind, number, columns)
     return Expected((rows,))
 
@@ -145,8 +145,7 @@ def difference(
     lines = ["the database did not change as expected"]
     for name in sorted(names):
         rows = expected.get(name, Expected(()))
-        table = _ExpectedTable(name, changes[name], rows)
-        lines += table.lines()
+        lines += _table_lines(name, changes[name], rows)
     if len(lines) == 1:
         return ""
     lines.append(f"all changes: {changes.counted()}")
@@ -156,84 +155,47 @@ def difference(
 _MOST = 20  # rows of a table in a message
 
 
-class _ExpectedTable:
-    """The changed rows of one table, and its expectations. Each row counts for one expectation.
+def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[str]:
+    """Yield a line for each unexpected row of a table, and each expectation with missing rows.
 
-    A row may match several expectations. The algorithm finds a maximum matching by augmenting
-    paths: an expectation gives up a row if it can get another row.
+    Each row counts for one expectation. The expectation with the fewest spare rows gets its rows
+    first.
     """
+    rows = list(changes)
+    free = set(range(len(rows)))
+    matching: dict[int, set[int]] = {}
+    for number, part in enumerate(expected.parts):
+        matching[number] = {place for place in free if part.matches(rows[place])}
+    missing = {}
+    while matching:
+        spare = {
+            number: len(places & free) - expected.parts[number].number
+            for number, places in matching.items()
+        }
+        number = min(spare, key=lambda number: spare[number])
+        wanted = expected.parts[number].number
+        taken = sorted(matching.pop(number) & free)[:wanted]
+        free.difference_update(taken)
+        missing[number] = wanted - len(taken)
+    unexpected = [rows[place] for place in sorted(free)]
+    for row in unexpected[:_MOST]:
+        yield f"  unexpected: {row}"
+    more = len(unexpected) - _MOST
+    if more > 0:
+        yield f"  unexpected: … {more:,} rows of {name} more"
+    for number, part in enumerate(expected.parts):
+        if missing[number]:
+            why = _why_missing(part, rows, part.number - missing[number])
+            yield f"  missing:    {name}: {part.text()}{why}"
 
-    def __init__(self, name: str, changes: Changes, expected: Expected) -> None:
-        self._name = name
-        self._changes = changes
-        self._parts = list(expected.parts)
-        # The expectations with the most values get their rows first.
-        self._parts.sort(key=lambda part: len(part.values), reverse=True)
-        self._rows = list(changes)
-        # The index of the expectation for which a row counts, by the index of the row.
-        self._owners: dict[int, int] = {}
-        places = range(len(self._parts))
-        self._missing = [*map(self._give_rows_to, places)]
 
-    def _give_rows_to(self, place: int) -> int:
-        """Give rows to an expectation, free rows first. Return the number of missing rows."""
-        number = self._parts[place].number
-        rows = 0
-        for row in self._matching(place):
-            if rows == number:
-                break
-            if row not in self._owners:
-                self._owners[row] = place
-                rows += 1
-        while rows < number and self._give_one_more_to(place, {place}):
-            rows += 1
-        return number - rows
-
-    def _matching(self, place: int) -> Iterator[int]:
-        part = self._parts[place]
-        for number, row in enumerate(self._rows):
-            if part.matches(row):
-                yield number
-
-    def _give_one_more_to(self, place: int, visited: set[int]) -> bool:
-        """Give an expectation a free row, or a row whose owner can get another row."""
-        for row in self._matching(place):
-            owner = self._owners.get(row)
-            is_free = owner is None
-            if owner is not None and owner not in visited:
-                visited.add(owner)
-                is_free = self._give_one_more_to(owner, visited)
-            if is_free:
-                self._owners[row] = place
-                return True
-        return False
-
-    def lines(self) -> list[str]:
-        """Return a line for each unexpected row and each expectation with missing rows."""
-        owners = self._owners
-        rows = [row for place, row in enumerate(self._rows) if place not in owners]
-        lines = [f"  unexpected: {row}" for row in rows[:_MOST]]
-        more = len(rows) - _MOST
-        if more > 0:
-            lines.append(f"  unexpected: … {more:,} rows of {self._name} more")
-        for part, missing in zip(self._parts, self._missing, strict=True):
-            if missing:
-                text = part.text()
-                line = f"  missing:    {self._name}: {text}"
-                why = self._why_missing(part, part.number - missing)
-                if why:
-                    line += f" ({why})"
-                lines.append(line)
-        return lines
-
-    def _why_missing(self, part: ExpectedRows, number: int) -> str:
-        """Return why rows are missing: unknown columns, other types or too few rows. Or ""."""
-        if self._rows:
-            columns = self._rows[0].row
-            unknown = [name for name in part.values if name not in columns]
-            if unknown:
-                return f"the table has no column {', '.join(unknown)}"
-        if not number:
-            return next(filter(None, map(part.other_types, self._rows)), "")
+def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
+    """Return why rows are missing: unknown columns, other types or too few rows. Or ""."""
+    unknown = [name for name in part.values if rows and name not in rows[0].row]
+    if unknown:
+        return f" (the table has no column {', '.join(unknown)})"
+    if number:
         verb = "is" if number == 1 else "are"
-        return f"there {verb} only {number:,}"
+        return f" (there {verb} only {number:,})"
+    types = next(filter(None, map(part.other_types, rows)), "")
+    return f" ({types})" if types else ""

@@ -153,10 +153,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
-    facts = FactsOfProcesses(config, RUNS[config].ledger)
+    facts = FactsOfProcesses(config)
     config.stash[FACTS] = facts
-    if facts.travel:
-        config.pluginmanager.register(facts, "arena_facts")
     scenarios = config.stash[SCENARIOS]
     if scenarios is not None:
         for name, plugin in scenarios.more_plugins():
@@ -359,7 +357,7 @@ def pytest_runtest_makereport(
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
-        _end_report(item, report, run)
+        item.session.shouldfail = run.ledger.ended_by or item.session.shouldfail
     if call.excinfo is not None:
         _explain_error(item, report, call.excinfo)
     if report.outcome == "failed":
@@ -377,13 +375,6 @@ def pytest_runtest_makereport(
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
-
-
-def _end_report(item: pytest.Item, report: pytest.TestReport, run: ArenaRun) -> None:
-    facts = item.config.stash[FACTS]
-    if facts.travel:
-        facts.attach(report)
-    item.session.shouldfail = run.ledger.ended_by or item.session.shouldfail
 
 
 def _show_causes(

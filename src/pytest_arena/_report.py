@@ -45,7 +45,6 @@ class Summary:
     template_words: str = ""  # in place of words about templates
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
-    unused: tuple[str, ...] = ()  # messages about an unused `arena_database`
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     in_memory: int = 0  # databases in memory, which may have ended
@@ -61,7 +60,6 @@ class Summary:
         # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
         both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
-        both["unused"] = _unused_by_both(self, other)
         return Summary(**both)
 
 
@@ -72,14 +70,6 @@ def _added(value: object, other: Any) -> Any:
     if isinstance(value, bool | str):
         return value or other
     return value + other
-
-
-def _unused_by_both(summary: Summary, other: Summary) -> tuple[str, ...]:
-    """Return the messages. Empty if a process used the database."""
-    for process in (summary, other):
-        if process.products and not process.unused:
-            return ()
-    return tuple(dict.fromkeys(summary.unused + other.unused))
 
 
 def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
@@ -96,7 +86,6 @@ def lines(summary: Summary | None, *, verbosity: int) -> list[str]:
 
 def _problem_lines(summary: Summary) -> Iterator[str]:
     """Yield the lines that report a problem. ``-q`` shows only these lines."""
-    yield from summary.unused
     yield from noted_lines(summary.noted)
     yield from summary.notes
     yield from summary.failures

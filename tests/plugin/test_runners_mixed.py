@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -146,154 +144,11 @@ class TestIsolated(unittest.IsolatedAsyncioTestCase):
     test_again = test_isolated_pitfall_009
 """
 
-MANY = """
-import asyncio
-import pytest
-from app import Dancer, maker, LOG
 
-@pytest.mark.parametrize("number", range(100))
-async def test_a_hundred_loops_pitfall_003(client, number):
-    assert (await client.post("/dancers/more")).status_code == 201
-
-# pytest-asyncio's issue 402: a sessionmaker made at import time, three tests, three loops.
-async def write():
-    async with maker() as session:
-        session.add(Dancer(name="x"))
-        await session.commit()
-
-async def test_one_pitfall_004(): await write()
-async def test_two_pitfall_004(): await write()
-async def test_three_pitfall_004(): await write()
-
-@pytest.mark.parametrize("turn", range(3))
-async def test_concurrent_requests_pitfall_011(client, turn):
-    answers = await asyncio.gather(*(client.get("/dancers") for _ in range(10)))
-    assert [answer.json() for answer in answers] == [["Sand"]] * 10
-    answers = await asyncio.gather(*(client.post(f"/dancers/{n}") for n in range(5)))
-    assert {answer.status_code for answer in answers} == {201}
-
-@pytest.fixture
-async def broken(client):
-    await client.get("/dancers")
-    raise RuntimeError("set-up")
-
-@pytest.mark.xfail(raises=RuntimeError, strict=True)
-async def test_broken(broken): ...
-
-@pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
-async def test_failing(client):
-    await client.get("/dancers")
-    1 / 0
-
-async def test_skipped(client):
-    await client.get("/dancers")
-    pytest.skip("half-way")
-
-@pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
-def test_failing_sync(test_client):
-    test_client.get("/dancers")
-    1 / 0
-
-def test_the_lifespan():
-    ups, downs = LOG.count("up"), LOG.count("down")
-    assert (ups, ups - downs) == EXPECTED
-"""
-
-UVLOOP = """
-import pytest
-import uvloop
-
-@pytest.fixture(scope="session")
-def event_loop_policy():
-    return uvloop.EventLoopPolicy()
-"""
-
-
-# What a coroutine finds under trio: no loop of asyncio's runs.
-ANOTHER_RUNNER = """
-import pytest
-
-def pytest_pyfunc_call(pyfuncitem):
-    wanted = pyfuncitem._fixtureinfo.argnames
-    coroutine = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted})
-    with pytest.raises(StopIteration):
-        coroutine.send(None)
-    return True
-
-@pytest.fixture
-def requested(client):
-    client.get("/dancers").send(None)
-"""
-
-UNDER_ANOTHER_RUNNER = """
-async def test_without_our_fixtures(): ...
-async def test_with_a_client(client): ...
-async def test_with_a_session(db_session): ...
-async def test_with_a_fixture_that_makes_a_request(requested): ...
-"""
-
-
-def with_lifespan(example: Example) -> Example:
-    """The usual app with a lifespan that keeps a log."""
-    return example.change("app.py", "app = FastAPI()\n", LIFESPAN)
-
-
-@pytest.mark.slow
 def test_runners_of_all_kinds_in_one_run_pitfall_008_117(example: Example) -> None:
     """P5, P2: each of them twice, in one file, under warnings as errors."""
-    strict = with_lifespan(example).change("pytest.ini", "= auto", "= strict")
+    strict = example.change("app.py", "app = FastAPI()\n", LIFESPAN).change(
+        "pytest.ini", "= auto", "= strict"
+    )
     project = strict.with_files(test_it=STRICT, test_unit=UNIT)
     project.run("-p", "anyio", "-p", "_hypothesis_pytestplugin").expect(passed=11 * 2 + 4)
-
-
-@pytest.mark.slow
-def test_runners_of_many_loops_pings_and_small_pools_pitfall_001_018(example: Example) -> None:
-    """P5: a hundred loops; pools of one; uvloop; debug mode; a lifespan that always ends."""
-    project = with_lifespan(example).with_files(test_it=MANY.replace("EXPECTED", "(107, 0)"))
-    counts = {"passed": 107, "xfailed": 3, "skipped": 1}
-    project.run().expect(**counts)
-    small = project.change("app.py", '///dev.db"))', '///dev.db"), pool_size=1, max_overflow=0)')
-    small = small.change("app.py", "max_overflow=0", "max_overflow=0, pool_pre_ping=True")
-    debugged = small.with_paths({"conftest.py": UVLOOP}).change(
-        "pytest.ini",
-        "pythonpath",
-        # The second one is Python 3.14's, of the policy that pytest-asyncio asks for.
-        "    ignore:Overriding the .event_loop_policy"
-        "\n    ignore:.asyncio.:DeprecationWarning\npythonpath",
-    )
-    debugged.run(env={"PYTHONASYNCIODEBUG": "1"}).expect(**counts)
-
-
-@pytest.mark.slow
-def test_runners_with_a_static_pool_in_memory_pitfall_011(example: Example) -> None:
-    """Pitfall 11: one connection shared by all requests and all loops."""
-    static = example.change(
-        "app.py",
-        'os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///dev.db"))',
-        '"sqlite+aiosqlite://", poolclass=StaticPool)\nLOG = []',
-    ).change("app.py", "import os\n", "import os\nfrom sqlalchemy.pool import StaticPool\n")
-    reads = MANY.partition("    answers = await asyncio.gather(*(client.post")
-    run = static.with_files(test_it=reads[0]).run()
-    run.expect(passed=106)
-
-
-@pytest.mark.slow
-def test_runners_with_a_lifespan_of_the_session_and_none(example: Example) -> None:
-    """`arena_lifespan`: once for all tests, or not at all."""
-    project = with_lifespan(example)
-    counts = {"passed": 107, "xfailed": 3, "skipped": 1}
-    for value, expected in (("session", "(1, 1)"), ("off", "(0, 0)")):
-        tests = MANY.replace("EXPECTED", expected)
-        run = project.with_files(test_it=tests).run(f"-oarena_lifespan={value}")
-        run.expect(**counts)
-
-
-@pytest.mark.slow
-def test_runners_that_are_no_asyncio_loop(example: Example) -> None:
-    """P8: trio's tests run as they are; one that uses what needs an asyncio loop is told so."""
-    strict = example.change("pytest.ini", "= auto", "= strict")
-    project = strict.with_files(conftest=ANOTHER_RUNNER, test_it=UNDER_ANOTHER_RUNNER)
-    run = project.run().expect(1, passed=1, failed=2, errors=1)
-    run.says("under trio uses a fixture of pytest-arena", "next: @pytest.fixture", "[A101]")
-    run.never_says("RuntimeError")
-    assert run.output.count("sessions of pytest-arena need an asyncio loop") == 3

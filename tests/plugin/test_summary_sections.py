@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import pytest
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -42,7 +39,6 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     project.run().expect(passed=3).says("template built in").never_says("1 request")
 
 
-@pytest.mark.slow
 def test_the_workers_lines_are_one(example: Example) -> None:
     """Under xdist, as in a run of one process."""
     project = example.with_files(test_sum=TESTS)
@@ -58,33 +54,3 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
     assert run.output.count("arena:") == 1
     run.says("arena: outside of any test: refused: a connection to", "conftest.py:6", "[A201]")
-
-
-@pytest.mark.slow
-def test_a_server_that_was_asked_for_and_not_used_is_told_of(example: Example) -> None:
-    """Also with ``-q`` and of workers: what was green was so on SQLite."""
-    project = example.with_files(test_sum=TESTS)
-    told = (
-        "arena_database = own was not used: the app's engine is SQLite (sqlite+aiosqlite:///dev.db)"
-    )
-    project.run("--arena-database=own").expect(passed=3).says(told)
-    workers = ("-p", "xdist.plugin", "-n", "2")
-    project.run("-q", "--arena-database=own", *workers).expect(passed=3).says(told)
-    project.run("--arena-database=sqlite").expect(passed=3).never_says("was not used")
-
-
-IN_MEMORY = """
-from sqlalchemy import create_engine
-
-def test_of_its_own():
-    with create_engine("sqlite://").connect() as connection:
-        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
-"""
-
-
-def test_a_server_that_was_not_used_as_all_was_in_memory(example: Example) -> None:
-    """The database and its engine are gone by then."""
-    project = replace(example, files={"test_sum.py": IN_MEMORY}, env={})
-    run = project.run("-q", "--arena-database=own")
-    told = "arena_database = own was not used: the app's engine is SQLite (in memory)"
-    run.expect(passed=1).says(told)

@@ -113,11 +113,3 @@ def test_several_errors_of_a_test_are_one_report_and_skip_nothing(project: Examp
     run.says("LostWriteWarning: POST /lost/Eve 201 wrote dancers (1 row)").never_says(
         "warnings summary"
     )
-
-
-@pytest.mark.slow
-def test_workers_of_xdist_send_their_warnings(project: Example) -> None:
-    """By pytest's own means."""
-    run = project.run("-q", "-p", "xdist.plugin", "-n2", "-oarena_settle=0.1")
-    for kind in KINDS:
-        run.warns(f"{kind}: ")

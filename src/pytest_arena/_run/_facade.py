@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,12 +14,10 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, running_loop
-from pytest_arena._product import Held
 from pytest_arena._run._faults import Fault
 from pytest_arena._run._late_work import lines_of_error
 from pytest_arena._values import counted
 from pytest_arena.errors import (
-    ArenaError,
     IsolationError,
     LateWorkError,
     PendingWorkError,
@@ -656,35 +652,9 @@ class ExpectedChanges:
         database, since = self._since
         changes = self.observer.between(database, since, None)
         differences = difference(changes, self.expected, ignore=self.ignore)
-        unchanged = self.expected.keys() - set(changes.tables)
-        missing = _missing_tables(database, unchanged)
-        if differences or missing:
-            raise AssertionError("\n".join(filter(None, (differences, *missing))))
+        if differences:
+            raise AssertionError(differences)
         self.observer.note_assertion("arena.expect_changes(…)")
-
-
-_DEFINED_TABLE = re.compile(r"definition of (?:foreign )?table (.+)", re.DOTALL)
-
-
-def _missing_tables(database: Database, names: Iterable[str]) -> list[str]:
-    """Return a line for each name that no table has. Read the whole database if there are names."""
-    isolation = database.isolation
-    wanted = sorted(names)
-    if isolation is None or not wanted:
-        return []
-    try:
-        content = isolation.content()
-    except (ArenaError, Held):
-        return []
-    matches = map(_DEFINED_TABLE.fullmatch, content)
-    tables = [match[1] for match in matches if match]
-    lines = []
-    for name in wanted:
-        if name not in tables:
-            similar = difflib.get_close_matches(name, tables, n=1)
-            hint = f"; did you mean {similar[0]}?" if similar else ""
-            lines.append(f"{database.name} has no table {name}{hint}")
-    return lines
 
 
 @dataclass(slots=True, eq=False)

@@ -96,8 +96,12 @@ class TestOwner(Owner):
 
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
-        jobs = [job for job in alive(JOBS) if job.owner is self]
-        return [job for job in jobs if job.request is not None]
+        jobs = []
+        if JOBS:
+            for job in alive(JOBS):
+                if job.owner is self and job.request is not None:
+                    jobs.append(job)
+        return jobs
 
     def unfinished(self) -> list[CodeLine | str]:
         """Return the lines of running work that a test may wait for."""

@@ -55,6 +55,8 @@ def end_connections_of_test(
         ConnectionLeak: the test left a transaction.
     """
     registry = gate.registry
+    if not (registry.checked_out() or registry.has_raw):
+        return
     leaks = _leaks_of(gate, owner)
     # This may also end a connection in the app's state, because that state is restored later.
     raw = gate.end_raw(owner.serial) if registry.has_raw else []
@@ -75,13 +77,13 @@ def _leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
     A connection that a session of a wider fixture holds is no leak of the test.
     """
     leaks = _checkouts_of(gate, owner)
-    if not leaks:
-        return []
-    if not any(leak.in_transaction for leak in leaks):
+    if leaks and not any(leak.in_transaction for leak in leaks):
         _remove_session_of_flask()
-    # A connection in a reference cycle is no leak: the collector returns it to its pool.
-    gc.collect()
-    return _checkouts_of(gate, owner)
+    if leaks:
+        # A connection in a reference cycle is no leak: the collector returns it to its pool.
+        gc.collect()
+        leaks = _checkouts_of(gate, owner)
+    return leaks
 
 
 def _checkouts_of(gate: Gate, owner: Owner) -> list[Checkout]:

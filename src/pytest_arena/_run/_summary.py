@@ -7,14 +7,12 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import FILE_PRODUCTS, FILES, MAINTENANCE_DATABASES
+from pytest_arena._config._supported import MAINTENANCE_DATABASES
 from pytest_arena._databases._builders import candidates, suggested_schema
-from pytest_arena._gate._engines import requested_by_engine, requested_by_url
-from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes, spoiled_lines
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import redact
 from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
@@ -51,7 +49,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
         unasked=tuple(name for name in named if name and name not in requested),
-        unused=tuple(_unused(config, [*of_engines, *used], databases)),
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
         unchanged=databases.files.unchanged(),
@@ -165,79 +162,23 @@ def _unread(databases: Databases) -> Iterator[str]:
             )
 
 
-def _unused(
-    config: Config, used: list[Database], databases: Databases
-) -> Iterator[str]:
-    """Yield a line if `arena_database` names a server and all engines of the app use files."""
-    products = {database.product.name for database in used}
-    is_unused = databases.ledger.filled and products <= FILE_PRODUCTS
-    if config.database in {"auto", *FILE_PRODUCTS} or not is_unused:
-        return
-    files = {database.file for database in used}
-    names = []
-    for engine in known_engines.find():
-        requested = requested_by_engine(engine)
-        is_of_app = requested is not None and databases.known.is_the_apps(requested)
-        if is_of_app and engine.url.database not in files:
-            names.append(str(engine.url))
-    if not names:
-        names = [used[0].name] if used else ["in memory"]
-    yield redact(
-        f"arena_database = {config.database} was not used: the app's engine is {FILES.shown} "
-        f"({', '.join(dict.fromkeys(names))})"
-    )
-
-
 # Keys in the report that a worker sends to pytest-xdist.
 _MISTAKE = "arena_mistake"
 _SUMMARY = "arena"
 
 
 class FactsOfProcesses:
-    """The facts of this process and its workers. A worker sends them to its controller.
+    """The facts of this process and its workers. A worker sends them at its end.
 
-    The last report of each test carries the facts of the test, and the notes until then, because
-    a worker may crash before its end.
+    A worker that crashes sends none.
     """
 
-    def __init__(self, config: Any, ledger: Ledger) -> None:
+    def __init__(self, config: Any) -> None:
         self._config = config
-        self._ledger = ledger
-        self._next = 0  # the number of the first test that is not attached to a report
-        self._sent: set[int] = set()
-        self._sent_notes = 0
-        # Lines about child processes after the summary.
         # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
-        is_worker = self._output is not None
-        self.travel = is_worker or config.getoption("dist", "no") != "no"
         self.mistake = ""
         self.summary: Summary | None = None
-
-    def attach(self, report: Any) -> None:
-        """Attach the facts of the last settled test to its last report. Skipped tests have none."""
-        number = len(self._ledger.tests) - 1
-        if number >= self._next:
-            self._next = number + 1
-            facts = self._ledger.tests[number]._asdict()
-            report.arena_facts = {
-                "process": os.getpid(),
-                "number": number,
-                "facts": facts,
-                "noted": [*self._ledger.noted][self._sent_notes :],
-            }
-
-    def pytest_runtest_logreport(self, report: object) -> None:
-        """Add the facts of a test of another process to the ledger."""
-        sent = getattr(report, "arena_facts", None)
-        if sent is None:
-            return
-        if sent["process"] == os.getpid():
-            self._sent.add(sent["number"])
-            self._sent_notes += len(sent["noted"])
-        else:
-            self._ledger.noted.update(dict.fromkeys(sent["noted"]))
-            self._ledger.tests.append(TestFacts(**sent["facts"]))
 
     def send_mistake(self, mistake: str) -> bool:
         """Send a mistake of configuration to the controller. Return False if this is no worker."""
@@ -249,7 +190,7 @@ class FactsOfProcesses:
     def end(self, summary: Summary) -> None:
         """Add the summary of this process after its tests, or send it to the controller."""
         if self._output is not None:
-            tests = [facts._asdict() for facts in self._unsent()]
+            tests = [tuple(facts) for facts in summary.tests]
             values = asdict(replace(summary, tests=()))
             self._output[_SUMMARY] = {**values, "tests": tests}
         if self._config.pluginmanager.has_plugin("dsession"):
@@ -257,12 +198,6 @@ class FactsOfProcesses:
             unasked = self.summary.unasked if self.summary else ()
             summary = replace(summary, unasked=unasked)
         self.summary = summary + self.summary if self.summary else summary
-
-    def _unsent(self) -> Iterator[TestFacts]:
-        """Yield the facts that no report carries: of tests that a plugin repeated."""
-        for number, facts in enumerate(self._ledger.tests):
-            if number not in self._sent:
-                yield facts
 
     def changed_late(self, databases: Databases) -> list[str]:
         """Return lines about files that changed after the summary.
@@ -282,7 +217,7 @@ class FactsOfProcesses:
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)
         if values is not None:
-            tests = tuple(TestFacts(**facts) for facts in values["tests"])
+            tests = tuple(TestFacts(*facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
             files = databases.files

@@ -5,7 +5,7 @@ routes use, and its "Option A", ``init_db()`` and ``dispose_db()`` around every 
 ``DATABASE_URL`` set in mid-run. PostgreSQL there, a file of SQLite here.
 """
 
-__all__ = ["EVERY_TEST", "FLAG", "TESTS"]
+__all__ = ["EVERY_TEST", "TESTS"]
 
 DATABASE = """
 import os
@@ -108,25 +108,6 @@ async def db_session(ensure_database):
         yield session
 """
 
-FLAG_CONFTEST = (
-    IMPORTS
-    + """
-
-_db_initialized = False  # Module-level flag
-
-@pytest_asyncio.fixture(scope="function", autouse=True)
-async def ensure_database():
-    global _db_initialized
-    test_db_url = os.getenv("DATABASE_URL", "sqlite+aiosqlite:///e2e.db")
-    os.environ["DATABASE_URL"] = test_db_url
-
-    if not _db_initialized:
-        await init_db()  # Sets global factory
-        _db_initialized = True
-    yield
-"""
-)
-
 EVERY_TEST_CONFTEST = (
     IMPORTS
     + """
@@ -163,6 +144,5 @@ async def test_session_sees_the_key_of_the_route(db_session, client):
 """
 
 APP = {"app/__init__.py": "", "app/database.py": DATABASE, "app/main.py": MAIN}
-FLAG = {**APP, "conftest.py": FLAG_CONFTEST, "test_api_keys.py": TEST_API_KEYS}
 EVERY_TEST = {**APP, "conftest.py": EVERY_TEST_CONFTEST, "test_api_keys.py": TEST_API_KEYS}
 TESTS = 4

@@ -101,7 +101,7 @@ def test_a_value_of_another_type(arena, test_client):
 
 @pytest.mark.expect("AssertionError", at="arena.expect_changes")
 def test_a_table_that_does_not_exist(arena, test_client):
-    with arena.expect_changes(order=inserted(0)):
+    with arena.expect_changes(order=inserted()):
         test_client.get("/orders")
 
 

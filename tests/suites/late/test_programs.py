@@ -1,0 +1,51 @@
+"""`arena.process`: another program on the test's database, which ends with its owner."""
+
+import sys
+
+import pytest
+from models import Order
+from sqlalchemy import select
+
+WORKER = [sys.executable, "worker.py"]
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+@turns
+def test_a_worker(arena, db_session, turn):
+    worker = arena.process(WORKER, ready="ready")
+    db_session.add(Order(item="vase", status="paid"))
+    db_session.commit()
+    while "shipped" not in worker.output:
+        assert worker.status is None
+    assert db_session.scalars(select(Order.status)).all() == ["shipped"]
+
+
+async def test_a_block(arena, client):
+    with arena.process(WORKER, ready="ready") as worker:
+        assert (await client.get("/orders")).json() == []
+    assert worker.status < 0
+
+
+@pytest.fixture(scope="module")
+def wide_worker(arena):
+    return arena.process(WORKER, ready="ready")
+
+
+@turns
+def test_a_worker_of_a_module(wide_worker, turn):
+    assert wide_worker.status is None
+
+
+@pytest.mark.expect("A101")
+def test_a_program_that_ends_before_it_is_ready(arena):
+    arena.process([sys.executable, "-c", "raise SystemExit('no broker')"], ready="ready")
+
+
+@pytest.mark.expect("A101")
+def test_a_program_that_is_not_ready_in_time(arena):
+    arena.process(WORKER, ready="steady", patience=0.1)
+
+
+@pytest.mark.expect("FileNotFoundError")
+def test_no_such_program(arena):
+    arena.process(["no-such-program"])
