@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from sqlalchemy import (
     Delete,
     Insert,
-    Select,
     TextClause,
     Update,
     create_engine,
-    inspect,
 )
-from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import (
     Session,
     object_mapper,
-    undefer,
 )
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
-from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -45,7 +41,7 @@ from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy.engine import URL, Engine, Result
     from sqlalchemy.orm import ORMExecuteState, SessionTransaction
@@ -66,16 +62,6 @@ _CLOSE = Session.close
 _Session = TypeVar("_Session", "FreshSession", AsyncSession)
 
 
-def _noting_write(name: str) -> Callable[..., Any]:
-    """Return a method of ``FreshSession`` that notes a write and calls SQLAlchemy's method."""
-
-    def method(self: FreshSession, *args: Any, **kwargs: Any) -> Any:
-        self.wrote = True
-        return getattr(super(FreshSession, self), name)(*args, **kwargs)
-
-    return method
-
-
 class FreshSession(Session):
     """A session whose queries read the database, also for instances that it has loaded.
 
@@ -85,7 +71,6 @@ class FreshSession(Session):
 
     wrote = False
     may_be_connected = False
-    reads = 0  # the number of statements, each of which may have read a row again
     last_load = 0  # SQLAlchemy's number of the last load before the query that runs
     sessions: Sessions | None = None  # all sessions of the test
     is_committed_before_requests = True
@@ -105,11 +90,9 @@ class FreshSession(Session):
         self.sessions = sessions
         self.is_committed_before_requests = is_committed_before_requests
 
-    def note_statement(self, *, may_write: bool) -> None:
-        """Note that a statement is about to be executed."""
-        self.reads += 1
-        if may_write:
-            self.wrote = True
+    def note_write(self) -> None:
+        """Note that a statement that may write is about to be executed."""
+        self.wrote = True
 
     def note_query(self) -> None:
         """Note that a query is about to be executed that is no eager load."""
@@ -147,13 +130,6 @@ class FreshSession(Session):
             self.sessions.start_app()
         return super().get_bind(*args, **kwargs)
 
-    # Rows that these methods write are not in `new` or `dirty`.
-
-    connection = _noting_write("connection")
-    bulk_save_objects = _noting_write("bulk_save_objects")
-    bulk_insert_mappings = _noting_write("bulk_insert_mappings")
-    bulk_update_mappings = _noting_write("bulk_update_mappings")
-
     def flush(self, objects: Any = None) -> None:
         """Call ``Session.flush``."""
         self.wrote = self.has_pending_work
@@ -178,17 +154,14 @@ def _read_again(state: ORMExecuteState) -> Result[Any] | None:
     """Let a statement of the session read from the database."""
     session = cast("FreshSession", state.session)
     # A text counts as a write. It may be a SELECT, but an extra commit costs little.
-    writing = Insert | Update | Delete | TextClause
-    session.note_statement(may_write=isinstance(state.statement, writing))
+    if isinstance(state.statement, Insert | Update | Delete | TextClause):
+        session.note_write()
     is_flushed_before = state.execution_options.get("autoflush", True)
     if state.is_select:
         is_flushed_before = getattr(state.load_options, "_autoflush", True)
     if not session.may_overwrite(is_flushed_before=is_flushed_before):
         return None
     state.update_execution_options(populate_existing=True)
-    if isinstance(state.statement, Select) and not state.is_column_load:
-        options = _undeferring(session, state.statement)
-        state.statement = state.statement.options(*options)
     if state.is_relationship_load and not state.lazy_loaded_from:
         return _load_eagerly(session, state)
     session.note_query()
@@ -217,20 +190,6 @@ def _load_eagerly(session: FreshSession, state: ORMExecuteState) -> Result[Any]:
         for key in before.keys() & relationships - vars(instance).keys():
             set_committed_value(instance, key, before[key])
     return result
-
-
-def _undeferring(session: Session, statement: Select[Any]) -> Iterator[Any]:
-    """Yield options that load a deferred column again if an instance has loaded it."""
-    for column in statement.column_descriptions:
-        entity = column.get("entity")  # a table has none
-        if entity is None or column["expr"] is not entity:
-            continue
-        for attribute in inspect(entity).mapper.column_attrs:
-            key = attribute.key
-            if not attribute.deferred:
-                continue
-            if any(key in vars(instance) for instance in session):
-                yield undefer(getattr(entity, key))
 
 
 def _has_ended(session: Session, transaction: SessionTransaction) -> None:
@@ -354,7 +313,7 @@ class Sessions:
             for session in _to_be_committed(self._async):
                 self.has_committed = True
                 fresh = _fresh(session)
-                with _explained("await ", self.failures):
+                with _explained(self.failures):
                     await greenlet_spawn(fresh.commit_by_arena)
         finally:
             self._async_lock.release()
@@ -385,7 +344,7 @@ class Sessions:
         with self._lock:
             for session in _to_be_committed(self._sync):
                 self.has_committed = True
-                with _explained("", self.failures):
+                with _explained(self.failures):
                     session.commit_by_arena()
 
     def pending(self) -> int:
@@ -395,10 +354,6 @@ class Sessions:
             if session.is_committed_before_requests:
                 pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
-
-    def reads(self) -> int:
-        """Return the number of statements of the sessions."""
-        return sum(session.reads for session in self._all())
 
     def _all(self) -> list[FreshSession]:
         return [*self._sync, *map(_fresh, self._async)]
@@ -428,7 +383,7 @@ def _close(session: Session) -> None:
 
 
 @contextmanager
-def _explained(awaited: str, failures: list[Exception]) -> Iterator[None]:
+def _explained(failures: list[Exception]) -> Iterator[None]:
     """Add a note to an error of this commit, because it is not an error of the app."""
     try:
         yield
@@ -439,18 +394,10 @@ def _explained(awaited: str, failures: list[Exception]) -> Iterator[None]:
         error.add_note(
             "pytest-arena commits the test's pending changes of db_session before each request. "
             "This commit failed, so the app has not got the request.\n"
-            f"next: {_next_step(error, awaited)}"
+            "next: db_session.flush() after each add(): the wrong line then raises the error. Or "
+            "db_session.rollback() after a flush that failed"
         )
         raise
-
-
-def _next_step(error: Exception, awaited: str) -> str:
-    if isinstance(error, PendingRollbackError):
-        return f"{awaited}db_session.rollback()   after the flush that failed"
-    if isinstance(error, StaleDataError):
-        read = f"{awaited}db_session.get(…)"
-        return f"{read}   before you change the row: a request may have deleted it"
-    return f"{awaited}db_session.flush()   after each add(): the wrong line then raises the error"
 
 
 def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
