@@ -127,7 +127,6 @@ def test_a_difference_is_named_when_the_level_was_left_by_force(
         isolation.leave_by_force()
     assert told.value is raised.value
     assert "table notes (is new), table orders (2 rows, and had 1 rows)" in str(told.value)
-    assert "--arena-isolation=clone" in told.value.fix
     assert not true.levels
     isolation.enter()
     assert isolation.leave() is False
@@ -140,9 +139,8 @@ def test_what_force_leaves_is_told_as_well(isolation: Isolation, true: _Faulty) 
     true.forgets, true.forgets_by_force = {"sequence orders_id_seq"}, True
     with pytest.raises(IsolationError):
         isolation.leave()
-    with pytest.raises(IsolationError, match="sequence orders_id_seq") as raised:
+    with pytest.raises(IsolationError, match="sequence orders_id_seq"):
         isolation.leave_by_force()
-    assert "also after pytest-arena replaced the database" in raised.value.what
 
 
 def test_a_level_that_is_called_clean_and_is_not_is_kept_and_told(

@@ -506,8 +506,10 @@ class Provision:
                 if self._config.verify:
                     isolation = Verified(isolation, database.name, self._ledger)
                 for level in self._levels:
-                    refused = self._enter_present(isolation, database, level)
-                    refusal = refusal or refused
+                    try:
+                        self.enter(isolation, database, level)
+                    except (ConfigError, IsolationError) as error:
+                        refusal = refusal or error
                 self._ledger.add_isolation(_process.seconds() - started)
                 top = self._levels[-1] if self._levels else None
                 database.fill(isolation, top)
@@ -515,18 +517,6 @@ class Provision:
             database.fail(error)
             return None
         self._ledger.filled[database.product.shown, isolation.name] = None
-        return refusal
-
-    def _enter_present(
-        self, isolation: Isolation, database: Database, level: Level
-    ) -> ArenaError | None:
-        """Enter a present level, even if its isolation is not available. Return the first error."""
-        refusal: ArenaError | None = self._choose_isolation(isolation, database, level)
-        self._enter(isolation, database)
-        try:
-            self._give_content(isolation, database, level)
-        except IsolationError as error:
-            refusal = refusal or error
         return refusal
 
     def _prepared(self, database: Database) -> object:
@@ -543,33 +533,10 @@ class Provision:
             ConfigError: the test's marker names an isolation that this database does not have.
             IsolationError: there is no space for a copy.
         """
-        refusal = self._choose_isolation(isolation, database, level)
-        if refusal is not None:
-            raise refusal
-        self._enter(isolation, database)
-        self._give_content(isolation, database, level)
-
-    def _choose_isolation(
-        self, isolation: Isolation, database: Database, level: Level
-    ) -> ConfigError | None:
-        """Choose the isolation of a level. Return the error if the database does not have it."""
-        if level.isolation == "auto":  # no marker of the test names one
-            return None
-        reason = database.product.choose_next_isolation(level.isolation, isolation)
-        if not reason:
-            return None
-        return ConfigError(
-            f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
-            why="the test would run with another isolation than it needs",
-            cause="the test's marker, @pytest.mark.arena",
-            fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
-        )
-
-    def compare_with_first_contents(self) -> None:
-        """Note each database whose content differs after the last test."""
-        self.differences += differences_at_the_end(self.first_contents, self._ledger)
-
-    def _enter(self, isolation: Isolation, database: Database) -> None:
+        reason = ""
+        if level.isolation != "auto":  # the test's marker names one
+            product = database.product
+            reason = product.choose_next_isolation(level.isolation, isolation)
         if database not in self.first_contents and not isolation.depth:
             content = None
             # A database in memory does not exist at the end.
@@ -577,13 +544,19 @@ class Provision:
                 content = first_content(isolation, database.name, self._ledger)
             self.first_contents[database] = content
         isolation.enter()
-
-    def _give_content(
-        self, isolation: Isolation, database: Database, level: Level
-    ) -> None:
-        """Replace the content of a level that starts from another template."""
+        if reason:
+            raise ConfigError(
+                f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
+                why="the test would run with another isolation than it needs",
+                cause="the test's marker, @pytest.mark.arena",
+                fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+            )
         if level.stage is not Stage.SEEDED:
             isolation.replace(self._template(database, level.stage))
+
+    def compare_with_first_contents(self) -> None:
+        """Note each database whose content differs after the last test."""
+        self.differences += differences_at_the_end(self.first_contents, self._ledger)
 
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""

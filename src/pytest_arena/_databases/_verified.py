@@ -66,13 +66,11 @@ class Verified:
             IsolationError: the isolation failed, or there is or was a difference.
         """
         position = self._isolation.depth - 1
-        before = None
         # A level whose start was interrupted has no entry.
-        if position < len(self._before):
-            before = self._before[position]
+        [before] = self._before[position:] or [None]
         del self._before[position:]
         self._isolation.leave_by_force()
-        self._compare_with(before, "also after pytest-arena replaced the database")
+        self._compare_with(before)
         error = self._error
         self._error = None
         if error is not None:
@@ -88,46 +86,39 @@ class Verified:
 
         If only the content shows a change, ``leave`` raises the error.
         """
-        if not self._isolation.is_clean():
-            return False
-        outcome = "and the isolation reported no change"
-        return self._compare_with(self._before[-1], outcome) is None
+        return self._isolation.is_clean() and not self._compare_with(self._before[-1])
 
     def _check(self) -> None:
         """Compare the contents while the level can still be left by force."""
-        error = self._compare_with(
-            self._before[-1], "pytest-arena repaired it before the next test"
-        )
-        if error is not None:
-            raise error
+        if self._compare_with(self._before[-1]) and self._error is not None:
+            raise self._error
 
-    def _compare_with(
-        self, before: Content | None, outcome: str
-    ) -> IsolationError | None:
-        """Read the content, and keep an error for `leave` if it differs from ``before``."""
+    def _compare_with(self, before: Content | None) -> bool:
+        """Read the content. Keep an error if it differs from ``before``, and return that."""
         different = _different(before, self._read())
-        if not different:
-            return None
-        name = self._isolation.name
-        self._error = IsolationError(
-            f"{self._database} is not as it was before ({outcome}): {_shown(different)}",
-            why="the next test would have started with the changes of this test",
-            cause=f"the isolation {name!r} missed the change, or a thread or another process "
-            "wrote during the comparison",
-            fix=_FIXES.get(name, _REPORT),
-        )
-        return self._error
+        if different:
+            self._error = IsolationError(
+                f"{self._database} is not as it was before: {different}",
+                why="the next test would have started with the changes of this test",
+                cause=f"the isolation {self._isolation.name!r} missed the change, or a thread or "
+                "another process wrote during the comparison",
+                fix="please report it, with the output of pytest --arena-verify",
+            )
+        return bool(different)
 
     def _read(self) -> Content | None:
         started = _process.seconds()
-        content = _read_or_note(
-            self._isolation,
-            f"{self._database}: not every level was verified",
-            self._ledger,
-        )
+        missing = f"{self._database}: not every level was verified"
+        content = _read_or_note(self._isolation, missing, self._ledger)
         if content is not None:
             self._ledger.has_verified(_process.seconds() - started)
         return content
+
+
+_LONGEST = 2.0  # seconds
+_NOT_COMPARED = (
+    ": the states before the first and after the last test were not compared"
+)
 
 
 def first_content(
@@ -169,56 +160,35 @@ def differences_at_the_end(
         different = _different(before, after)
         if different:
             yield (
-                f"{database.name} is not as it was before the first test: {_shown(different)}. "
+                f"{database.name} is not as it was before the first test: {different}. "
                 "A restore missed the change, or another program wrote. "
                 "Run pytest --arena-verify: it fails the test that left the change"
             )
 
 
-_LONGEST = 2.0  # seconds
-_NOT_COMPARED = (
-    ": the states before the first and after the last test were not compared"
-)
-_REPORT = "please report it, with the output of pytest --arena-verify"
-_FIXES = {"undo": f"pytest --arena-isolation=clone   # and {_REPORT}"}
 _MOST = 6
 
 
-def _different(before: Content | None, after: Content | None) -> list[str]:
-    """Describe each difference, definitions last. Return [] if one of the contents is unknown."""
+def _different(before: Content | None, after: Content | None) -> str:
+    """Name what differs, "" if nothing does, or one of the contents is unknown."""
     if before is None or after is None:
-        return []
+        return ""
     different = []
-    for name in sorted({*before, *after}):
+    for name in sorted({*before, *after}, key=lambda name: (name[:3] == "def", name)):
         old = before.get(name)
         new = after.get(name)
         if old != new:
-            different.append(_difference(name, old, new))
-    return sorted(different, key=lambda text: text.startswith("definition"))
-
-
-def _shown(different: list[str]) -> str:
+            different.append(name + _described(old, new))
     shown = ", ".join(different[:_MOST])
     hidden = len(different) - _MOST
-    if hidden > 0:
-        shown += f" and {hidden} more"
-    return shown
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
-def _difference(name: str, before: str | None, after: str | None) -> str:
+def _described(before: str | None, after: str | None) -> str:
     if before is None:
-        return f"{name} (is new)"
+        return " (is new)"
     if after is None:
-        return f"{name} (was removed)"
-    rows_before = _number_of_rows(before)
-    rows_after = _number_of_rows(after)
-    if rows_before == rows_after:
-        return name
-    return f"{name} ({rows_after}, and had {rows_before})"
-
-
-def _number_of_rows(digest: str) -> str:
-    number, comma, _ = digest.partition(" rows, ")
-    if not comma:
-        return ""
-    return f"{number} rows"
+        return " (was removed)"
+    old, is_table, _ = before.partition(" rows, ")
+    new, _, _ = after.partition(" rows, ")
+    return f" ({new} rows, and had {old} rows)" if is_table and new != old else ""
