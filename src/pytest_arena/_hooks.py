@@ -134,13 +134,7 @@ def _write_late_faults(config: pytest.Config) -> None:
 
 def _late_faults(config: pytest.Config) -> list[str]:
     run = RUNS[config]
-    return [str(error) for error in run.ledger.unreported("")] + _changed_late(config)
-
-
-def _changed_late(config: pytest.Config) -> list[str]:
-    if FACTS not in config.stash:
-        return []
-    return config.stash[FACTS].changed_late(RUNS[config].databases)
+    return [str(error) for error in run.ledger.unreported("")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -561,7 +555,7 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
 
 
 def run_session(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail a run in which a refusal or a change of a file followed the summary.
+    """Fail a run in which a refusal followed the summary.
 
     A connection after the end says nothing about the tests.
     """
@@ -569,8 +563,7 @@ def run_session(config: pytest.Config) -> Generator[None, object, object]:
     if status != pytest.ExitCode.OK or config not in RUNS:
         return status
     refused = RUNS[config].ledger.unreported("")
-    is_about_tests = not all(isinstance(error, AfterSessionError) for error in refused)
-    if is_about_tests or _changed_late(config):
+    if not all(isinstance(error, AfterSessionError) for error in refused):
         return pytest.ExitCode.TESTS_FAILED
     return status
 
@@ -641,7 +634,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over the facts of a worker of pytest-xdist."""
     facts = node.config.stash[FACTS]
     run = RUNS[node.config]
-    facts.add_worker(getattr(node, "workeroutput", {}), run.databases)
+    facts.add_worker(getattr(node, "workeroutput", {}))
     if error:  # a crashed worker leaves its databases
         run.sweep_at_the_end()
 

@@ -134,10 +134,6 @@ class AllowedFiles:
                 changed.append(file)
         return changed
 
-    def unchanged(self) -> tuple[str, ...]:
-        """Return the app's files that have not changed in this run."""
-        return tuple(filter(self.is_of_earlier_run, self.of_app))
-
     def is_ours(self, file: str) -> bool:
         """Return whether the file is in a folder of pytest-arena."""
         return not self._folders.isdisjoint(Path(real(file)).parents)
@@ -444,10 +440,6 @@ class KnownDatabases:
         if database is self.primary:
             names.append("")
         return names
-
-    def named_by_options(self) -> list[str]:
-        """Return the names of databases that options have values for."""
-        return [*self._config.schema, *self._config.seed]
 
 
 def dialects(product: Product) -> list[type[Dialect]]:

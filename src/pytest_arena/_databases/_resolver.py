@@ -336,22 +336,18 @@ class Databases:
     def begin_test(self) -> list[Database]:
         """Begin a test in this process, which may be a fork. Return the dropped databases.
 
-        A database that no engine of the app uses is dropped. This may be a database in memory,
-        which ends with its engines, or a file that only engines of tests used. The next use of such
-        a file starts from the template again.
+        A database in memory ends with the app's engines.
         """
         self.process = os.getpid()
         if len(self.known.by_key) >= self._next_collection:
             gc.collect()  # frees engines that were never disposed of
             self._next_collection = len(self.known.by_key) + _NEW_DATABASES
-        databases = [*self.known.by_key.values()]
-        candidates = list(filter(self._may_drop, databases))
-        if not candidates:
+        databases = self.known.by_key.values()
+        in_memory = [each for each in databases if each.key.kind == "memory"]
+        if not in_memory:
             return []
-        used = {
-            engine.database for engine in known_engines.all() if engine.is_used_by_app
-        }
-        dropped = [database for database in candidates if database not in used]
+        used = {known.database for known in known_engines.all() if known.is_used_by_app}
+        dropped = [database for database in in_memory if database not in used]
         for database in dropped:
             self.known.drop(database)
         return dropped
@@ -379,19 +375,6 @@ class Databases:
             return False
         self.known.drop(database)
         return True
-
-    def _may_drop(self, database: Database) -> bool:
-        """Return whether a database may be dropped if no engine of the app uses it."""
-        if database.key.kind == "memory":
-            return True
-        if self.levels or database is self.known.primary:
-            return False
-        if database.is_the_runs:
-            return False
-        # On a server, any later engine may request it by its name.
-        if not database.file or self._is_exported(database):
-            return False
-        return set(database.tails).isdisjoint(self.known.named_by_options())
 
     def provisioned(self) -> list[Database]:
         """Return the databases that have content, because a connection was opened."""

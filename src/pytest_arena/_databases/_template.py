@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, TypeVar
 from unittest.mock import patch
 
 from pytest_arena import _process
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_arena._databases._builders import Builder
 
     BuildAround = Callable[[BuildTarget], AbstractContextManager[None]]
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,9 @@ class StageBuild(Generic[ContentT]):
                 "tables in another database",
                 fix=f"name the module that imports all models: arena_schema = {likely}",
             )
-        comparisons: list[tuple[tuple[str, ...], str]] = [((), "")]
         if isinstance(builder, AlembicBuilder):
-            run_apart(lambda: comparisons.append(builder.compare()))
-        return comparisons[-1]
+            return run_apart(builder.compare)
+        return (), ""
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error to raise for an error of the user's code."""
@@ -275,7 +277,7 @@ class Store(Generic[ContentT]):
         return Template(content, fingerprint, manifest)
 
 
-def run_apart(call: Callable[[], None]) -> None:
+def run_apart(call: Callable[[], _Answer]) -> _Answer:
     """Call in a separate thread, and restore the loggers afterwards.
 
     A builder may call ``asyncio.run``, like an async ``env.py`` of Alembic. ``asyncio.run`` raises
@@ -286,28 +288,25 @@ def run_apart(call: Callable[[], None]) -> None:
     """
     with _loggers_restored():
         if _is_importing() and _process.running_loop() is None:
-            call()
-        else:
-            _call_in_thread(call)
+            return call()
+        return _call_in_thread(call)
 
 
-def _call_in_thread(call: Callable[[], None]) -> None:
-    failures = []
+def _call_in_thread(call: Callable[[], _Answer]) -> _Answer:
+    answer: Future[_Answer] = Future()
     context = contextvars.copy_context()
 
     def run() -> None:
         try:
-            context.run(call)
+            answer.set_result(context.run(call))
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
-            failures.append(error)
+            answer.set_exception(error)
 
     # A daemon, so that the process does not wait for it after Ctrl-C. Not `threading.Thread`, which
     # a test may have replaced.
     thread = Thread(target=run, name="pytest-arena-build", daemon=True)
     thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    return answer.result()
 
 
 def _is_importing() -> bool:

@@ -377,8 +377,6 @@ class Database:
     login: ServerLogin | None = None  # the first login in an engine's URL
     is_only_named: bool = False  # whether a variable names it, and no engine of the app
     level: object = None  # in which it was created, None after a wider level began
-    # Whether it was created before any level, so that no level restores its content.
-    is_the_runs: bool = False
     born: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -434,7 +432,6 @@ class Database:
     def fill(self, isolation: Isolation, level: object) -> None:
         """Note that it got content in a level, or (None) before any level."""
         self.level = level
-        self.is_the_runs = level is None
         self.isolation = isolation
 
     def fail(self, error: ArenaError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from pytest_arena._config._supported import MAINTENANCE_DATABASES
 from pytest_arena._databases._builders import candidates, suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._report import Summary, kept_notes, spoiled_lines
+from pytest_arena._report import Summary, kept_notes
 from pytest_arena._values import CodeLine
 from pytest_arena.warnings import MigrationDriftWarning
 
@@ -51,7 +50,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         unasked=tuple(name for name in named if name and name not in requested),
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
-        unchanged=databases.files.unchanged(),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         template_words=databases.provision.template_words(),
         kept_seconds=sum(store.kept_seconds for store in stores),
@@ -199,20 +197,7 @@ class FactsOfProcesses:
             summary = replace(summary, unasked=unasked)
         self.summary = summary + self.summary if self.summary else summary
 
-    def changed_late(self, databases: Databases) -> list[str]:
-        """Return lines about files that changed after the summary.
-
-        A worker returns none.
-        """
-        summary = self.summary
-        is_fork = os.getpid() != databases.process
-        if summary is None or self._output is not None or is_fork:
-            return []
-        unreported = {*summary.unchanged} - {*summary.spoiled}
-        changed = filter(unreported.__contains__, databases.files.changed())
-        return spoiled_lines(changed)
-
-    def add_worker(self, output: Mapping[str, Any], databases: Databases) -> None:
+    def add_worker(self, output: Mapping[str, Any]) -> None:
         """Add the facts that a worker has sent at its end."""
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)
@@ -220,6 +205,3 @@ class FactsOfProcesses:
             tests = tuple(TestFacts(*facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
-            files = databases.files
-            for file in filter(files.is_of_earlier_run, summary.unchanged):
-                files.add(file)

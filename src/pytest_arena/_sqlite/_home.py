@@ -64,24 +64,18 @@ def homes() -> list[Path]:
 
 
 def _parent() -> Path:
-    problems = []
     for parent in _parents():
-        if parent.parent == _MEMORY:
-            may_write = os.access(_MEMORY, os.W_OK)
-            if not may_write or shutil.disk_usage(_MEMORY).free < _ROOM_NEEDED:
+        with suppress(OSError):
+            is_small = shutil.disk_usage(parent.parent).free < _ROOM_NEEDED
+            if parent.parent == _MEMORY and is_small:
                 continue
-        try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            problems.append(f"{parent}: {error.strerror}")
-            continue
-        if _is_own(parent) and os.access(parent, os.W_OK):
-            return parent
-        problems.append(f"{parent}: belongs to another user, or is not writable")
+            if _is_own(parent) and os.access(parent, os.W_OK):
+                return parent
     raise ServerError(
-        "no folder for the test databases: " + "; ".join(problems),
+        f"no folder for the test databases: {parent} cannot be used",
         why="each test has its own files, in a folder that only this user may read",
-        cause="TMPDIR names a folder that you cannot use, or the disk is full",
+        cause="the folder belongs to another user or is not writable, or the disk is full",
         fix="TMPDIR=<a folder that you can write to> pytest …",
     )
 

@@ -133,12 +133,7 @@ class SQLite(WithoutPolicies):
         # Each checkout calls this.
         generation = (database.born, number)
         target = self._targets.get(database)
-        if (
-            target is None
-            or target.generation != generation
-            or target.key != database.key
-            or target.file != database.file
-        ):
+        if target is None or target.generation != generation:
             target = ConnectTarget(database.key, database.file, generation)
             self._targets[database] = target
         return target
