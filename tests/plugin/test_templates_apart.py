@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.parameters import slow_except
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -32,7 +30,6 @@ def hashed(word):
 TESTS = """
 import freezegun
 import pytest
-import time_machine
 from unittest import mock
 
 SEEDED = ["True none hash of pw"]
@@ -45,26 +42,6 @@ def frozen():
 
 def test_first(test_client):
     assert test_client.get("/dancers").json() == SEEDED
-"""
-FREEZE_BY_DECORATOR = """
-@freezegun.freeze_time("2001-01-14")
-async def test_first(client):
-    assert (await client.get("/dancers")).json() == SEEDED
-"""
-TRAVEL_BY_FIXTURE = """
-@pytest.fixture(scope="class", autouse=True)
-def frozen():
-    with time_machine.travel("2001-01-14T00:00Z", tick=False):
-        yield
-
-class TestFirst:
-    def test_first(self, test_client):
-        assert test_client.get("/dancers").json() == SEEDED
-"""
-TRAVEL_BY_DECORATOR = """
-@time_machine.travel("2001-01-14T00:00Z", tick=False)
-def test_first(arena):
-    assert arena.test_client().get("/dancers").json() == SEEDED
 """
 SET_ENVIRONMENT = """
 @pytest.fixture(autouse=True)
@@ -80,11 +57,6 @@ PATCH_BY_DECORATOR = """
 async def test_first(hashed, client):
     assert (await client.get("/dancers")).json() == SEEDED
 """
-PATCH_THE_SEED = """
-@mock.patch("seed.seed")
-def test_first(seed, test_client):
-    assert test_client.get("/dancers").json() == SEEDED
-"""
 LATER = """
 @pytest.fixture
 def plain():
@@ -95,12 +67,8 @@ def test_later(test_client):
 """
 DISTURBANCES = {
     "freezegun in a fixture": FREEZE_BY_FIXTURE,
-    "freezegun as a decorator": FREEZE_BY_DECORATOR,
-    "time-machine in a class fixture": TRAVEL_BY_FIXTURE,
-    "time-machine as a decorator": TRAVEL_BY_DECORATOR,
     "the environment": SET_ENVIRONMENT,
     "a mock of the seed's helper": PATCH_BY_DECORATOR,
-    "a mock of the seed": PATCH_THE_SEED,
 }
 
 
@@ -117,11 +85,7 @@ def _check(project: Example) -> None:
     project.run("test_later.py").expect(passed=1)
 
 
-@pytest.mark.parametrize(
-    "first",
-    slow_except(DISTURBANCES.values(), PATCH_BY_DECORATOR),
-    ids=DISTURBANCES,
-)
+@pytest.mark.parametrize("first", DISTURBANCES.values(), ids=DISTURBANCES)
 def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example, first: str) -> None:
     """pytest-arena builds the template before the first fixture of such a test."""
     _check(_seeded(example, first))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -18,7 +16,7 @@ from pytest_arena._databases._template import Recipe, Store
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._templates import DatabaseTemplates
 from pytest_arena._values import Stage
-from tests.template.project import REPOSITORY, Project
+from tests.template.project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,23 +29,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 __all__ = ["ServerProject"]
-
-# What another process does with the same project.
-ENSURE = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._values import Address
-from tests.template.server_project import ServerProject
-root, host, port, user, schema, seed = sys.argv[2:]
-address = Address("postgresql", host, int(port), user, "postgres")
-own = ServerRegistry(address, project=root)
-print("ready", flush=True)
-sys.stdin.readline()
-print(ServerProject(Path(root), Path("."), schema, seed, own=own).ensure())
-own.close()
-"""
 
 
 @dataclass(frozen=True)
@@ -120,15 +101,6 @@ class ServerProject(Project):
         """Those that stand on the server because of this project."""
         return [one.name for one in self.own.listed() if self._is_its(one)]
 
-    def kinds(self) -> set[str]:
-        """What they are."""
-        return {one.kind for one in self.own.listed() if self._is_its(one)}
-
-    def dead(self) -> list[str]:
-        """What dead builds have left on the server."""
-        found = self.own.listed()
-        return [one.name for one in found if one.kind == "building" and not one.is_in_use]
-
     def _is_its(self, one: OwnDatabase) -> bool:
         return one.thing().project == self.name
 
@@ -136,24 +108,6 @@ class ServerProject(Project):
     def name(self) -> str:
         """It tells its databases from those of other runs on this server."""
         return str(self.root)
-
-    def in_another_process(self) -> subprocess.Popen[str]:
-        """Have another process find or build the same template, as soon as it is told to."""
-        address = self.own.address_of("postgres")
-        words = [address.host, str(address.port), address.user, self.schema, self.seed]
-        process = subprocess.Popen(
-            [sys.executable, "-c", ENSURE, str(REPOSITORY), self.name, *words],
-            cwd=self.root,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first == "ready\n", first + process.communicate()[0]
-        return process
 
 
 def _dialect(driver: str) -> Dialect:

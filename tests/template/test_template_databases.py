@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +12,6 @@ from pytest_arena._postgresql import _templates as _databases
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError
-from tests.servers.waiting import until
-from tests.template.project import SEED
 from tests.template.test_template_builders import ASYNC_SEED, BASE
 
 if TYPE_CHECKING:
@@ -148,33 +145,6 @@ def test_a_listener_of_ones_own_makes_its_schema_itself_pitfall_089(
     )
     on_server.seed = ""
     assert on_server.ensure()
-
-
-DYING = SEED.replace(
-    "    session.execute",
-    """    import os, signal
-    if not Path("survive").exists():
-        session.execute(text("insert into dancers (name) values ('half')"))
-        session.commit()
-        os.kill(os.getpid(), signal.SIGKILL)
-    session.execute""",
-)
-
-
-def test_a_build_that_was_killed_is_never_taken_for_a_finished_one_pitfall_074(
-    on_server: ServerProject,
-) -> None:
-    """The next one builds, and clears away what the dead one left."""
-    on_server.write(seed=DYING)
-    killed = on_server.in_another_process()
-    killed.communicate("go\n", timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    until(lambda: bool(on_server.dead()), "the server hears of its end")
-    [rest] = on_server.dead()
-    (on_server.root / "survive").touch()
-    assert on_server.names() == ["Sand"]
-    assert on_server.builds() == 2
-    assert rest not in on_server.dead()
 
 
 SETTINGS = """

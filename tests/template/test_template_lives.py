@@ -83,14 +83,6 @@ def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) 
     assert _builds(project) == "sss"
 
 
-def test_a_seeds_rows_are_of_this_run(example: Example) -> None:
-    """pytest-arena need not know what the seed reads."""
-    seed = SEED.replace('"Sand"', "open('name.txt').read()")
-    project = example.with_files(seed=seed, test_names=TEST)
-    for name in ("Dune", "Storm"):
-        project.with_paths({"name.txt": name}).run("-s").says(f"['{name}']").expect(passed=1)
-
-
 def _by_function(example: Example, files: str = "") -> Example:
     declared = f"\ncreate.arena_files = {files}\n" if files else ""
     project = _with_schema(example, "tables:create")

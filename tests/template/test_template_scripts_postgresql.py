@@ -89,13 +89,6 @@ def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
     assert heard.ran == []
 
 
-def test_a_command_that_includes_a_file_is_not_simply_deleted() -> None:
-    """Its statements would be missing."""
-    with pytest.raises(ScriptError) as caught:
-        run_script(Heard(), "\\ir tables.sql")
-    assert caught.value.fix == "replace this line by the statements of that file"
-
-
 BEYOND = (
     ("drop  Database shop", "DROP DATABASE"),
     ("/* x */ ALTER -- y\n SYSTEM SET a = 1", "ALTER SYSTEM"),
@@ -124,12 +117,6 @@ def test_what_reaches_beyond_a_database_is_known_pitfall_138() -> None:
         assert reaches_beyond(statement) == found, statement
     for statement in HARMLESS:
         assert reaches_beyond(statement) == "", statement
-
-
-def test_commands_that_change_nothing_are_passed_over() -> None:
-    """Newer pg_dumps begin and end with one; one ends a script."""
-    script = "\\restrict x1\n\\set ON_ERROR_STOP on\nselect 1;\n\\unrestrict x1\n\\q\nselect 2;"
-    assert ran(script) == ["select 1;"]
 
 
 DUMP = r"""
