@@ -73,22 +73,15 @@ class FreshSession(Session):
     may_be_connected = False
     last_load = 0  # SQLAlchemy's number of the last load before the query that runs
     sessions: Sessions | None = None  # all sessions of the test
-    is_committed_before_requests = True
     is_flushing = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
         super().__init__(*args, **kwargs)
 
-    def serve(
-        self,
-        sessions: Sessions,
-        *,
-        is_committed_before_requests: bool,
-    ) -> None:
-        """Set the attributes for the use in a test."""
+    def serve(self, sessions: Sessions) -> None:
+        """Note the sessions of the test, to which it belongs."""
         self.sessions = sessions
-        self.is_committed_before_requests = is_committed_before_requests
 
     def note_write(self) -> None:
         """Note that a statement that may write is about to be executed."""
@@ -330,7 +323,7 @@ class Sessions:
     def refuse_pending(self, line: CodeLine | None = None) -> None:
         """Raise an error if an async session has pending work. ``line`` sends the request."""
         for session in map(_fresh, self._async):
-            if session.is_committed_before_requests and session.has_pending_work:
+            if session.has_pending_work:
                 raise PendingWorkError(
                     "a sync request in an async test, while db_session has uncommitted work",
                     why="a sync client cannot await the commit, so the request would not see the "
@@ -351,8 +344,7 @@ class Sessions:
         """Return the number of instances that the next commit before a request writes."""
         pending: list[object] = []
         for session in self._all():
-            if session.is_committed_before_requests:
-                pending += [*session.new, *session.dirty, *session.deleted]
+            pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
 
     def _all(self) -> list[FreshSession]:
@@ -405,8 +397,7 @@ def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
     chosen = []
     for session in sessions:
         fresh = _fresh(session)
-        has_work = session.in_transaction() or fresh.has_pending_work
-        if fresh.is_committed_before_requests and has_work:
+        if session.in_transaction() or fresh.has_pending_work:
             chosen.append(session)
     return sorted(chosen, key=lambda session: not _fresh(session).wrote)
 
@@ -446,7 +437,6 @@ class Engines:
         database: Database,
         *,
         wants_async: bool,
-        commit_before_requests: bool = True,
         past_policies: bool = False,
     ) -> AsyncSession | Session:
         """Open a session on a database.
@@ -469,10 +459,7 @@ class Engines:
         else:
             engine = self._sync_on(database, past_policies=past_policies)
             session = sessions.open_sync(engine)
-        _fresh(session).serve(
-            sessions,
-            is_committed_before_requests=commit_before_requests,
-        )
+        _fresh(session).serve(sessions)
         return session
 
     # An engine for `past_policies` lacks the app's listeners, which may set a role or a tenant.

@@ -135,7 +135,6 @@ class Arena(Generic[S]):
         self,
         *,
         database: str = "",
-        commit_before_requests: bool = True,
         past_policies: bool = False,
     ) -> S:
         """Open a session on the database, like ``db_session``. A wide fixture has to close it.
@@ -153,8 +152,6 @@ class Arena(Generic[S]):
 
         Args:
             database: the name of a database that is not the app's first.
-            commit_before_requests: if False, pytest-arena does not commit the session. Requests do
-                not see its uncommitted work.
             past_policies: use pytest-arena's login on a server. The app's row-level policies and
                 grants do not limit it, so that a test can write rows of several tenants.
 
@@ -172,7 +169,6 @@ class Arena(Generic[S]):
             sessions,
             self._run.database(database),
             wants_async=wants_async,
-            commit_before_requests=commit_before_requests,
             past_policies=past_policies,
         )
         return cast("S", session)

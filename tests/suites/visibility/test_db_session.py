@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from async_app import engine, items
 from models import Order
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -94,28 +94,9 @@ async def test_gathered_requests_see_what_is_pending(db_session, client):
     assert [answer.json() for answer in answers] == [["vase"]] * 5
 
 
-async def test_a_session_that_no_request_commits(arena, client):
-    async with arena.session(commit_before_requests=False) as session:
-        session.add(Order(item="vase"))
-        assert (await client.get("/orders")).json() == []
-        await session.commit()
-        assert (await client.get("/orders")).json() == ["vase"]
-
-
-def test_a_sync_session_that_no_request_commits(arena, test_client):
-    with arena.session(commit_before_requests=False) as session:
-        session.add(Order(item="vase"))
-        assert test_client.get("/orders").json() == []
-
-
-@pytest.mark.parametrize("way", ["add", "flush", "connection", "bulk"])
+@pytest.mark.parametrize("way", ["add", "flush"])
 async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, way):
-    if way == "connection":
-        await (await db_session.connection()).execute(insert(Order).values(item="a", status="b"))
-    elif way == "bulk":
-        await db_session.run_sync(lambda s: s.bulk_save_objects([Order(item="vase")]))
-    else:
-        db_session.add(Order(item="vase"))
+    db_session.add(Order(item="vase"))
     if way == "flush":
         await db_session.flush()
     with pytest.raises(PendingWorkError):
