@@ -30,7 +30,6 @@ Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for 
 # Their tests take seconds each: at the end, a worker would be alone with one of them.
 LONG = (
     "tests/test_examples.py",
-    "tests/conformance/",
     "tests/test_docs.py",
     "tests/others/",
     "tests/plugin/",

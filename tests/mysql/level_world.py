@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pymysql
 
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
-from pytest_arena._mysql._sessions import begin_session, is_in_transaction, note_answer
+from pytest_arena._mysql._sessions import (
+    begin_session,
+    is_in_transaction,
+    known_session,
+    note_answer,
+)
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._values import ServerLogin
-from tests.isolation.server_world import CountedUsage, Uses
+from tests.isolation.world import World, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import random
 
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._values import Address
@@ -57,77 +61,89 @@ CREATE TABLE logged (what VARCHAR(40));
 CREATE TRIGGER styled AFTER UPDATE ON dancers FOR EACH ROW INSERT INTO logged VALUES (NEW.style);
 CREATE PROCEDURE more() INSERT INTO plain SELECT COUNT(*) FROM dancers
 """
+ROWS = (
+    "INSERT INTO dancers (name) VALUES ('{n}')",
+    "INSERT INTO dancers (name) VALUES ('{n}'), ('Sand')",
+    "INSERT IGNORE INTO dancers (name) VALUES ('{n}'), ('Sand')",
+    "INSERT INTO dancers (id, name) VALUES ({n}, 'n') ON DUPLICATE KEY UPDATE style = 'again'",
+    "REPLACE INTO dancers (id, name, style) VALUES ({n}, 'n{n}', 'new')",
+    "INSERT INTO dancers (name) SELECT CONCAT(name, {n}) FROM dancers ORDER BY id",
+    "UPDATE dancers SET style = '{n}'",
+    "UPDATE dancers SET id = id + 10 ORDER BY id DESC",
+    "UPDATE dancers d JOIN scores s ON s.dancer = d.id SET d.style = 'm', s.round = s.round + 1",
+    "DELETE FROM dancers WHERE id % 2 = 0",
+    "DELETE FROM dancers WHERE id = {n}",
+    "INSERT INTO scores VALUES ('z', {n}, 1)",
+    "INSERT INTO crews (up, dancer) VALUES ({n}, NULL)",
+    "INSERT INTO crews (up) SELECT id FROM crews ORDER BY id",
+    "DELETE FROM crews WHERE id = {n}",
+    "INSERT INTO plain VALUES (1), ({n})",
+    "UPDATE plain SET a = 1",
+    "DELETE FROM plain WHERE a = {n}",
+    "UPDATE dancers SET name = UPPER(name)",
+    "UPDATE dancers SET name = 'sand ' WHERE id = {n}",
+    "DELETE FROM `dancers` USING dancers JOIN crews ON crews.dancer = dancers.id",
+    "UPDATE scores SET judge = 'w' WHERE round = {n}",
+    "INSERT INTO remarks SELECT judge, round, '{n}' FROM scores",
+    "DELETE FROM remarks LIMIT 1",
+    "INSERT IGNORE INTO words VALUES ('K', NULL), ('e', NULL), ('{n}', NULL)",
+    "UPDATE words SET k = CONCAT(k, ' ')",
+    "REPLACE words VALUES ('k', 'Sand')",
+    "UPDATE named SET name = '{n}' LIMIT 1",
+    "/* no comment */ DELETE FROM words WHERE k IN (SELECT name FROM dancers)",
+    "TRUNCATE plain",
+    "TRUNCATE TABLE remarks",
+    "SET SESSION foreign_key_checks = 0",
+    "SET SESSION foreign_key_checks = 1",
+    "SELECT * FROM dancers",
+    "SELECT * FROM plain FOR UPDATE",
+    "BEGIN",
+    "BEGIN",
+    "SAVEPOINT a",
+    "ROLLBACK TO a",
+    "COMMIT",
+    "COMMIT",
+    "ROLLBACK",
+    "SET autocommit = 0",
+    "SET autocommit = 1",
+    "(reconnect)",
+)
+DEFINITIONS = (
+    "CREATE TABLE IF NOT EXISTS extra (id INT AUTO_INCREMENT PRIMARY KEY, a INT)",
+    "INSERT INTO extra (a) VALUES ({n})",
+    "DROP TABLE IF EXISTS extra",
+    "ALTER TABLE plain ADD COLUMN b INT DEFAULT 3",
+    "ALTER TABLE plain DROP COLUMN b",
+    "ALTER TABLE dancers AUTO_INCREMENT = 70",
+    "CREATE INDEX by_style ON dancers (style)",
+    "DROP INDEX by_style ON dancers",
+    "RENAME TABLE plain TO other",
+    "RENAME TABLE other TO plain",
+    "CREATE OR REPLACE VIEW named AS SELECT style FROM dancers",
+    "CREATE TRIGGER more BEFORE INSERT ON plain FOR EACH ROW SET NEW.a = 7",
+    "DROP TRIGGER IF EXISTS more",
+    "OPTIMIZE TABLE dancers",
+    "ANALYZE TABLE plain",
+)
 # One second is the shortest timeout of MySQL, so that a lock of another connection costs little.
 _SHORT_LOCK_TIMEOUTS = "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 1"
 
 
-class Hand:
-    """A connection to the live database, as a pool has it. A replaced database ends it."""
-
-    def __init__(self, world: LevelWorld) -> None:
-        self._world = world
-        self._generation = -1
-        self._connection: pymysql.Connection[Any] | None = None
-
-    @property
-    def is_out(self) -> bool:
-        """Whether the connection is in a transaction, so no pool has it."""
-        return self._connection is not None and is_in_transaction(self._connection)
-
-    @property
-    def raw(self) -> pymysql.Connection[Any]:
-        """The driver's connection. It is opened again if the live database has been replaced."""
-        world = self._world
-        world.uses.number += 1
-        is_stale = self._generation != world.isolation.generation
-        if self._connection is None or is_stale or not self._connection.open:
-            self.close()
-            self._generation = world.isolation.generation
-            self._connection = world.open()
-            self._session = begin_session(self._connection, world.target())
-        return self._connection
-
-    def execute(self, sql: str) -> Any:
-        """Execute one statement, and record it as the guard records an app's statement."""
-        connection = self.raw
-        self._session.sending(sql, is_begun=is_in_transaction(connection))
-        cursor = connection.cursor()
-        rows = cursor.execute(sql)
-        note_answer(connection, sql, rows)
-        return cursor
-
-    def rollback(self) -> None:
-        """Roll back the transaction. The server may have ended the connection."""
-        with suppress(pymysql.err.MySQLError):
-            self.execute("ROLLBACK")
-
-    def close(self) -> None:
-        """Close the driver's connection, if it is open."""
-        if self._connection is not None:
-            with suppress(pymysql.err.MySQLError):
-                self._connection.close()
-        self._connection = None
-
-
-@dataclass(eq=False)
-class LevelWorld:
+class LevelWorld(World):
     """One database, its isolation, and its connections."""
 
-    own: MySQLRegistry
-    isolation: MySQLIsolation
-    uses: Uses
-    lines: list[str] = field(default_factory=list)  # for the summary
+    errors: ClassVar[type[Exception]] = pymysql.err.MySQLError
+    is_read_by_old_connections = False  # a transaction may have an older snapshot
 
-    @classmethod
-    def of(cls, own: MySQLRegistry, template: str, kind: str) -> LevelWorld:
-        """Create a database from a template, under the isolation of this kind."""
-        uses = Uses()
-        lines: list[str] = []
-        usage = CountedUsage(uses.count)
+    def __init__(self, own: MySQLRegistry, template: str, kind: str) -> None:
+        super().__init__()
+        self.own = own
+        self._template = template
         address = own.address_of()
         login = ServerLogin(address.user, address.password)
-        isolation = MySQLIsolation(own, template, kind, login=login, uses=usage, note=lines.append)
-        return cls(own, isolation, uses, lines)
+        self.isolation: MySQLIsolation = MySQLIsolation(
+            own, template, kind, login=login, uses=self.usage, note=self.lines.append
+        )
 
     def target(self) -> ConnectTarget:
         """Return the target of a new connection."""
@@ -157,44 +173,54 @@ class LevelWorld:
             init_command=_SHORT_LOCK_TIMEOUTS,
         )
 
-    def connect(self) -> Hand:
-        """Return a connection that follows the live database. ``close()`` closes it."""
-        hand = Hand(self)
-        self.uses.hands.append(hand)  # type: ignore[arg-type]  # it has the methods of PostgreSQL's
-        return hand
+    def is_begun(self, connection: pymysql.Connection[Any]) -> bool:
+        """Return whether a transaction is open."""
+        return is_in_transaction(connection)
 
-    def dump(self) -> list[object]:
-        """Return the schema and the rows that a new connection reads."""
-        self.uses.number += 1
-        with closing(self.open()) as fresh:
-            cursor = fresh.cursor()
-            return _dump(cursor)
+    def has_ended(self, connection: pymysql.Connection[Any]) -> bool:
+        """Return whether the server has ended a connection."""
+        return not connection.open
 
-    def tables(self) -> dict[str, Counter[str]]:
+    def prepare(self, connection: pymysql.Connection[Any], number: int) -> None:
+        """Have the guard record the connection's statements."""
+        del number
+        begin_session(connection, self.target())
+
+    def execute(self, connection: pymysql.Connection[Any], sql: str) -> Any:
+        """Execute one statement, and record it as the guard records an app's statement."""
+        session = known_session(connection)
+        assert session is not None
+        session.sending(sql, is_begun=is_in_transaction(connection))
+        cursor = connection.cursor()
+        rows = cursor.execute(sql)
+        note_answer(connection, sql, rows)
+        return cursor
+
+    def content_of(self, connection: pymysql.Connection[Any]) -> object:
+        """Return the schema and the rows."""
+        return _dump(connection.cursor())
+
+    def rows_of(self, connection: pymysql.Connection[Any]) -> dict[str, Counter[str]]:
         """Return the rows of each table, as texts."""
-        with closing(self.open()) as fresh:
-            cursor = fresh.cursor()
-            cursor.execute("SHOW FULL TABLES WHERE table_type <> 'VIEW'")
-            names = [name for name, _ in cursor.fetchall()]
-            rows = {}
-            for name in names:
-                cursor.execute(f"SELECT * FROM `{name}`")
-                rows[name] = Counter(map(shown, cursor.fetchall()))
-            return rows
+        cursor = connection.cursor()
+        cursor.execute("SHOW FULL TABLES WHERE table_type <> 'VIEW'")
+        names = [name for name, _ in cursor.fetchall()]
+        rows = {}
+        for name in names:
+            cursor.execute(f"SELECT * FROM `{name}`")
+            rows[name] = Counter(map(shown, cursor.fetchall()))
+        return rows
 
-    def close(self) -> None:
-        """Close the connections and the isolation."""
-        for hand in self.uses.hands:
-            hand.close()
-        self.isolation.close()
+    shown = staticmethod(shown)
 
+    def statement(self, chance: random.Random) -> str:
+        """Return one of the statements."""
+        statements = ROWS if chance.random() < 0.95 else DEFINITIONS
+        return chance.choice(statements).format(n=chance.randrange(1, 9))
 
-def shown(row: Sequence[object]) -> str:
-    """Return a row as a text, without NULLs at its end: a column may be added or dropped."""
-    values = [*row]
-    while values and values[-1] is None:
-        values.pop()
-    return repr(values)
+    def template(self) -> str:
+        """Return the name of the template."""
+        return self._template
 
 
 def _dump(cursor: Any) -> list[object]:

@@ -75,7 +75,7 @@ def worlds(own: MySQLRegistry, address: Address) -> Worlds:
             pytest.skip("the server does not have this type")
         lines = ["SET sql_mode = 'NO_ENGINE_SUBSTITUTION'", *script]
         template = made_template(own, address, *(line.replace(_NOPAD, nopad) for line in lines))
-        with closing(LevelWorld.of(own, template, "undo")) as world:
+        with closing(LevelWorld(own, template, "undo")) as world:
             yield world
 
     return create

@@ -45,7 +45,7 @@ class Suite:
     patience: float = PATIENCE_SECONDS
 
     def __str__(self) -> str:
-        return f"{self.folder.name}-{self.setting}".replace(" -o", "-")
+        return f"{self.folder.name}-{self.setting}".replace(" -o", "-").replace(" ", "-")
 
     @property
     def database(self) -> str:

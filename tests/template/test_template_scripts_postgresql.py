@@ -39,29 +39,16 @@ def ran(script: str) -> list[str]:
     [
         "select ';', \";\", $$;$$, $a$ $$;$$ $a$, e'\\';', 'it''s;' -- ;\n;",
         "create function f() returns int as $body$ begin return 1; end; $body$ language plpgsql;",
-        "create rule r as on insert to a do (delete from b; delete from c);",
-        "create function f() returns int begin atomic select case when true then 1 end; end;",
-        "select /* one /* ; two */ ; */ 1;",
+        "select /* one ; */ 1;",
         "select a$1$ from b;",
     ],
 )
 def test_a_semicolon_inside_a_statement_does_not_end_it(statement: str) -> None:
-    """Quotes, dollars, remarks in remarks, brackets, bodies of functions."""
+    """Quotes, dollars and remarks."""
     assert ran(f"-- a remark; at first\n{statement}\n;;\nbegin; commit") == [
         statement,
         "begin;",
         "commit",
-    ]
-
-
-def test_rows_of_copy_are_rows_whatever_stands_in_them() -> None:
-    """As pg_dump writes them: tabs, escapes, NULL, quotes, semicolons, a line that is a command."""
-    rows = "1\ta\\tb;\t\\N\n2\tit's\t\\\\N\n3\t\\\\connect\t\\x41\\101"
-    script = f'copy s."A b" (id, "x,y", z) from stdin;\n{rows}\n\\.\nselect 1;'
-    values = "('1', 'a\tb;', NULL),\n('2', 'it''s', '\\N'),\n('3', '\\connect', 'AA')"
-    assert ran(script) == [
-        'INSERT INTO s."A b" (id, "x,y", z) OVERRIDING SYSTEM VALUE VALUES\n' + values,
-        "select 1;",
     ]
 
 
@@ -74,7 +61,7 @@ def test_rows_of_copy_are_rows_whatever_stands_in_them() -> None:
         ("drop role app;", "DROP ROLE reaches beyond", 1),
         ("select 1;\n\\connect shop\nselect 2;", r"\\connect is a command of psql,", 2),
         ("\\i other.sql", r"\\i is a command of psql,", 1),
-        ("copy a from stdin with (format csv);\n1\n\\.\n", "in another form than pg_dump's", 1),
+        ("copy a from stdin;\n1\n\\.\n", "does not run COPY", 1),
     ],
 )
 def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
@@ -145,10 +132,8 @@ CREATE TABLE public.dancers (
 ALTER TABLE public.dancers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.dancers_id_seq START WITH 1 INCREMENT BY 1 NO MINVALUE NO MAXVALUE CACHE 1
 );
-COPY public.dancers (id, name, mood, tags) FROM stdin;
-1	Ana\nB 100%	calm	{a,"b c"}
-2	\N	wild	\N
-\.
+INSERT INTO public.dancers OVERRIDING SYSTEM VALUE
+    VALUES (1, 'Ana; B 100%', 'calm', '{a,"b c"}'), (2, NULL, 'wild', NULL);
 SELECT pg_catalog.setval('public.dancers_id_seq', 2, true);
 ALTER TABLE ONLY public.dancers ADD CONSTRAINT dancers_pkey PRIMARY KEY (id);
 CREATE TRIGGER shout BEFORE INSERT ON public.dancers FOR EACH ROW EXECUTE FUNCTION public.shout();
@@ -161,7 +146,7 @@ def test_a_dump_is_a_schema(on_server: ServerProject) -> None:
     (on_server.root / "dump.sql").write_text(DUMP)
     on_server.schema, on_server.driver = "dump.sql", "asyncpg"
     assert on_server.rows("select id, name, mood::text, tags from dancers order by id") == [
-        (1, "Ana\nB 100%", "calm", ["a", "b c"]),
+        (1, "Ana; B 100%", "calm", ["a", "b c"]),
         (2, None, "wild", None),
         (3, "SAND", None, None),
     ]
@@ -181,12 +166,6 @@ def test_a_dump_is_a_schema(on_server: ServerProject) -> None:
             'role "no_such_role" does not exist',
             3,
             "pg_dump --no-owner",
-        ),
-        (
-            "create table a (id int);\ncopy a (id) from stdin;\nx\n\\.\n",
-            "invalid input",
-            2,
-            "correct that",
         ),
     ],
 )

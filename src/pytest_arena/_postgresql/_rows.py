@@ -39,7 +39,9 @@ _BEGIN_READING = """
     SET LOCAL bytea_output = 'hex';
     SET LOCAL xmloption = 'content'
 """
-# The columns of a table ``c``, and its primary key.
+# The name of a table ``c``, its columns, and its primary key.
+NAME = """CASE WHEN n.nspname = 'public' THEN c.relname
+        ELSE n.nspname || '.' || c.relname END::text"""
 COLUMNS = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
         ORDER BY a.attnum)"""
@@ -82,15 +84,12 @@ class _CatalogTable(NamedTuple):
     name: str  # with its schema, if that is not public
     columns: list[str]
     key: list[str]
-    sources: list[str]  # the table or its partitions, written for FROM
+    source: str  # written for FROM
 
     def rows(self, values: str) -> str:
         """Write the query of each row's text, followed by ``values``."""
         columns = ", ".join(map(identifier, self.columns))
-        rows = " UNION ALL ".join(
-            f"SELECT {columns} FROM {source}" for source in self.sources
-        )
-        return f"SELECT ROW({columns})::text AS image{values} FROM ({rows}) AS rows"
+        return f"SELECT ROW({columns})::text AS image{values} FROM {self.source}"
 
     def digest(self) -> str:
         """Write the query of the number of rows and the sum of their hashes."""
@@ -108,7 +107,7 @@ def read_digests(control: Control) -> ReadContent:
 def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadContent:
     """Read the rows of all tables, or of those that differ from another database's.
 
-    It omits rows on foreign servers, temporary tables, the change journal, and tables that the
+    It omits temporary tables, the change journal, and tables that the
     login may not read. If the driver has no type for a value, the values of its table are texts.
 
     Cost: the server reads all rows, some million in a second. Python gets the requested rows.
@@ -184,36 +183,26 @@ def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:
 
 
 _TABLES = f"""
-SELECT CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END::text,
-    {COLUMNS},
-    {KEY},
-    CASE WHEN c.relkind = 'r' OR NOT EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) t
-            JOIN pg_catalog.pg_class leaf ON leaf.oid = t.relid WHERE leaf.relkind = 'f')
-        THEN ARRAY[CASE c.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END
-            || pg_catalog.format('%I.%I', n.nspname, c.relname)]
-        ELSE ARRAY(SELECT 'ONLY ' || pg_catalog.format('%I.%I', s.nspname, leaf.relname)
-            FROM pg_catalog.pg_partition_tree(c.oid) t
-            JOIN pg_catalog.pg_class leaf ON leaf.oid = t.relid
-            JOIN pg_catalog.pg_namespace s ON s.oid = leaf.relnamespace
-            WHERE leaf.relkind IN ('r', 'p')) END
+SELECT {NAME}, {COLUMNS}, {KEY},
+    CASE c.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END
+        || pg_catalog.format('%I.%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
     AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema')
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
 """
-_NAME = """CASE WHEN n.nspname = 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END"""
 _OF_APP = """n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
     AND c.relpersistence <> 't'"""
 _SEQUENCES = f"""
-SELECT {_NAME}, pg_catalog.format('%I.%I', n.nspname, c.relname)
+SELECT {NAME}, pg_catalog.format('%I.%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {_OF_APP} AND CASE c.relkind WHEN 'S' THEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END
 """
 # The columns and constraints of each table.
 _DEFINITIONS = f"""
-SELECT 'definition of table ' || {_NAME}, md5(concat(
+SELECT 'definition of table ' || {NAME}, md5(concat(
     (SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod),
         a.attnotnull, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid)), ','
         ORDER BY a.attnum)

@@ -27,11 +27,9 @@ _READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tab
 _MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
 _UNREADABLE = "the live database cannot be read"
 _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
-_PREPARED = 0  # stands for a transaction that is prepared, which has no session
 _WRITERS = """
 SELECT pid FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-UNION ALL SELECT 0 FROM pg_prepared_xacts WHERE database = {0}
 """
 
 
@@ -75,26 +73,8 @@ class LiveDatabase(Undo):
         return {int(pid) for (pid,) in rows}
 
     def end_clients(self) -> None:
-        """End all connections to the database, and its prepared transactions."""
-        self.end_prepared()
+        """End all connections to the database."""
         self.registry.control.rows(sql.end_backends(self.name))
-
-    def end_prepared(self) -> None:
-        """Roll back prepared transactions, and report them in a line of the summary.
-
-        Such a transaction has no session. It would prevent the drop of its database.
-        """
-        question = (
-            "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
-        )
-        reporting = self.registry.reporting("prepared transactions cannot be ended")
-        with reporting, closing(open_control(self.address)) as control:
-            names = [str(gid) for (gid,) in control.rows(question)]
-            for name in names:
-                control.run(sql.rollback_prepared(name))
-        if names:
-            shown = ", ".join(names)
-            self.note(f"{{test}} has left prepared transactions, rolled back: {shown}")
 
     def tables_with_policies(self, question: str) -> tuple[str, ...]:
         """Return the tables with policies, by a query that selects them."""
@@ -162,11 +142,8 @@ class JournaledDatabase(LiveDatabase):
         try:
             was_changed, marks = self._line.call(Journal.undo, start.state)
         except JournalHeld as error:
-            writers = self.look(start).writers
-            if writers == {_PREPARED}:
-                self.end_prepared()
-                return self.restore(start, is_in_use=is_in_use)
-            raise held_by(writers or self.clients_inside(), self.name) from error
+            writers = self.look(start).writers or self.clients_inside()
+            raise held_by(writers, self.name) from error
         except ControlFailure as error:
             if error.is_of_server:
                 raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
@@ -250,11 +227,7 @@ class ClonedDatabase(LiveDatabase):
         question = _WRITERS.format(literal(self.name))
         with self.registry.reporting(_UNREADABLE):
             writers = {pid for (pid,) in self.registry.control.rows(question)}
-        if _PREPARED in writers:
-            self.end_prepared()
-        return Look(
-            has_rows=True, is_exact=False, writers=frozenset(writers - {_PREPARED})
-        )
+        return Look(has_rows=True, is_exact=False, writers=frozenset(writers))
 
     def moment(self, first: Start, *, exact: bool) -> ReadContent | None:
         """Return None, or all rows with ``exact``. A database without a journal has no history."""

@@ -47,9 +47,9 @@ _SETTINGS = {
 }
 _ANSWER = "AS SELECT row_to_json(a)::text FROM"
 _PREPARED = (
-    f"PREPARE enter(pg_snapshot) {_ANSWER} pg_arena.enter($1) a",
-    f"PREPARE leave(pg_snapshot, text) {_ANSWER} pg_arena.leave($1, $2) a",
-    f"PREPARE look(pg_snapshot, text) {_ANSWER} pg_arena.look($1, $2) a",
+    f"PREPARE enter(pg_snapshot, int8[]) {_ANSWER} pg_arena.enter($1, $2) a",
+    f"PREPARE leave(pg_snapshot, int8[], int8[]) {_ANSWER} pg_arena.leave($1, $2, $3) a",
+    f"PREPARE look(pg_snapshot, int8[]) {_ANSWER} pg_arena.look($1, $2) a",
 )
 _AT_WORK = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
@@ -58,10 +58,15 @@ AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 
 
 class State(NamedTuple):
-    """The content at one time: a snapshot of transactions, and the values of sequences."""
+    """The content at one time: a snapshot of transactions, and the state of all sequences.
+
+    ``taken`` has the last number that was taken of each sequence. ``numbers`` has all values, also
+    of sequences of which no number was taken.
+    """
 
     snapshot: str
-    sequences: str = ""
+    taken: str = "{}"
+    numbers: str = "{}"
 
 
 class JournalHeld(Exception):
@@ -101,18 +106,20 @@ class Journal:
 
         If nothing has changed since then, return the earlier state.
         """
-        answer = self._ask("enter", base.snapshot)
-        state = State(answer["since"], answer["before"] or "")
-        if not answer["has_rows"] and state.sequences == base.sequences:
-            state = base
+        answer = self._ask("enter", base.snapshot, base.taken)
+        state = base
+        if answer["taken"] is not None:
+            state = State(answer["since"], answer["taken"], answer["numbers"])
+        elif answer["has_rows"]:
+            state = State(answer["since"], base.taken, base.numbers)
         return state, answer["marks"] or ""
 
     def first_state(self) -> State:
         """Return the present state of a database that no other connection uses."""
-        [(snapshot, sequences)] = self._control.rows(
-            "SELECT since, before FROM pg_arena.enter(pg_current_snapshot())"
+        [state] = self._control.rows(
+            "SELECT pg_current_snapshot()::text, pg_arena.taken()::text, pg_arena.numbers()::text"
         )
-        return State(snapshot, sequences)
+        return State(*state)
 
     def moment(self) -> State:
         """Return the present state without its sequences."""
@@ -148,14 +155,16 @@ class Journal:
 
     def rewind(self, start: State) -> None:
         """Restore the sequences of a state, and nothing else."""
-        self._control.rows(f"SELECT pg_arena.rewind({literal(start.sequences)})")
+        self._control.rows(
+            f"SELECT pg_arena.rewind({literal(start.taken)}, {literal(start.numbers)})"
+        )
 
     def look(self, start: State) -> tuple[bool, bool, set[int]]:
         """Return whether rows were committed since a state, whether sequences moved, and writers.
 
         Writers are the sessions inside a transaction that has written. The query waits for no lock.
         """
-        answer = self._ask("look", *start)
+        answer = self._ask("look", start.snapshot, start.taken)
         return answer["has_rows"], answer["has_moved"], set(answer["writers"])
 
     def at_work(self) -> set[int]:
@@ -181,7 +190,7 @@ class Journal:
             "INSERT INTO pg_arena.j SELECT e.* "
             f"FROM json_populate_recordset(NULL::pg_arena.j, {literal(entries)}) e; "
             f"SELECT pg_arena.redo({literal(base.snapshot)}, {literal(start.snapshot)}, "
-            f"{literal(start.sequences)})"
+            f"{literal(start.taken)}, {literal(start.numbers)})"
         )
 
     def rows_changed(

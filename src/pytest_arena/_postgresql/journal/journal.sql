@@ -10,11 +10,11 @@ CREATE TABLE pg_arena.j (
     r text NOT NULL
 ) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 CREATE INDEX j_x ON pg_arena.j (x);
--- The statements that delete and insert rows by their images, how triggers write these, and the
--- number of dropped columns.
+-- The statements that delete and insert rows by their images, and how triggers write these.
 CREATE TABLE pg_arena.t (
-    rel oid PRIMARY KEY, take text NOT NULL, put text NOT NULL, how text NOT NULL, dropped int8
+    rel oid PRIMARY KEY, take text NOT NULL, put text NOT NULL, how text NOT NULL
 );
+CREATE TABLE pg_arena.s (seq oid PRIMARY KEY);  -- the sequences
 GRANT USAGE ON SCHEMA pg_arena TO PUBLIC;
 GRANT INSERT ON pg_arena.j TO PUBLIC;
 
@@ -114,10 +114,8 @@ BEGIN
         CASE WHEN cols IS NULL THEN format('INSERT INTO %s SELECT FROM unnest($1)', c)
         ELSE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE
             SELECT %2$s FROM unnest($1::%1$s[]) u', c, cols) END,
-        new_how,
-        (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c AND a.attisdropped))
-    ON CONFLICT (rel) DO UPDATE SET take = excluded.take, put = excluded.put,
-        how = excluded.how, dropped = excluded.dropped;
+        new_how)
+    ON CONFLICT (rel) DO UPDATE SET take = excluded.take, put = excluded.put, how = excluded.how;
     FOREACH ev IN ARRAY ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'] LOOP
         IF old_how IS DISTINCT FROM new_how THEN
             ref := CASE
@@ -139,20 +137,16 @@ BEGIN
     END LOOP;
 END $$;
 
--- Journal all tables, and write the function that returns the values of all sequences.
+-- Journal all tables, and note all sequences.
 CREATE FUNCTION pg_arena.watch_all() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog
-AS $$ DECLARE sequences text; BEGIN
+AS $$ BEGIN
     DELETE FROM pg_arena.t WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = rel);
     PERFORM pg_arena.watch(c.oid::regclass)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
         AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema';
-    SELECT string_agg(format('SELECT %s AS o, concat_ws(%L, last_value, is_called) AS v FROM %s',
-        c.oid::int8, ' ', c.oid::regclass), ' UNION ALL ') INTO sequences
-    FROM pg_class c WHERE c.relkind = 'S' AND c.relpersistence <> 't';
-    EXECUTE format('CREATE OR REPLACE FUNCTION pg_arena.sequences() RETURNS text LANGUAGE plpgsql
-        AS %L', format('BEGIN RETURN (SELECT json_object_agg(s.o, s.v) FROM (%s) s); END',
-        coalesce(sequences, 'SELECT 0 AS o, NULL AS v')));
+    DELETE FROM pg_arena.s;
+    INSERT INTO pg_arena.s SELECT oid FROM pg_class WHERE relkind = 'S' AND relpersistence <> 't';
 END $$;
 
 CREATE FUNCTION pg_arena.on_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -202,15 +196,38 @@ AS $$ DECLARE marks text; BEGIN
     RETURN marks;
 END $$;
 
--- Return the present snapshot, the values of sequences, and whether there are entries since an
--- earlier snapshot. If there are marks since then, return them, as the test may have dropped a
--- sequence.
+-- Return the last number that was taken of each sequence, or NULL.
+CREATE FUNCTION pg_arena.taken() RETURNS int8[] LANGUAGE sql AS $$
+    SELECT coalesce(array_agg(pg_sequence_last_value(seq) ORDER BY seq), '{}') FROM pg_arena.s
+$$;
+
+-- Return the value of each sequence. Its first value has to be read from itself.
+CREATE FUNCTION pg_arena.numbers() RETURNS int8[] LANGUAGE plpgsql
+AS $$ DECLARE found int8[] := '{}'; d record; BEGIN
+    FOR d IN SELECT seq, pg_sequence_last_value(seq) AS v FROM pg_arena.s ORDER BY seq LOOP
+        IF d.v IS NULL THEN EXECUTE format('SELECT last_value FROM %s', d.seq::regclass) INTO d.v;
+        END IF;
+        found := found || d.v;
+    END LOOP;
+    RETURN found;
+END $$;
+
+-- Return the present snapshot, the values of sequences if they have moved since an earlier state,
+-- and whether there are entries since then. If there are marks since then, return them, as the test
+-- may have dropped a sequence.
 CREATE FUNCTION pg_arena.enter(
-    base pg_snapshot, OUT since text, OUT before text, OUT marks text, OUT has_rows bool
-) LANGUAGE plpgsql AS $$ BEGIN
+    base pg_snapshot, base_taken int8[],
+    OUT since text, OUT taken text, OUT numbers text, OUT marks text, OUT has_rows bool
+) LANGUAGE plpgsql AS $$ DECLARE now int8[]; BEGIN
     SELECT pg_current_snapshot()::text, pg_arena.marks(base),
         EXISTS (SELECT FROM pg_arena.since(base)) INTO since, marks, has_rows;
-    IF marks IS NULL OR marks = 'large objects' THEN before := pg_arena.sequences(); END IF;
+    IF marks IS NULL OR marks = 'large objects' THEN
+        now := pg_arena.taken();
+        IF now IS DISTINCT FROM base_taken THEN
+            taken := now;
+            numbers := pg_arena.numbers();
+        END IF;
+    END IF;
 END $$;
 
 -- Undo (1) or redo (-1) the net changes since a snapshot.
@@ -241,30 +258,27 @@ AS $$ DECLARE d record; n int8; BEGIN
 END $$;
 
 -- Restore the values of sequences. Return whether a sequence had another value.
-CREATE FUNCTION pg_arena.rewind(before text) RETURNS bool LANGUAGE plpgsql
-AS $$ DECLARE s record; present text := pg_arena.sequences(); now jsonb; BEGIN
-    IF present = before THEN RETURN false; END IF;
-    now := present::jsonb;
-    FOR s IN SELECT q.seqrelid::regclass AS name, q.seqcache, split_part(b.v, ' ', 1)::int8 AS v,
-            split_part(b.v, ' ', 2)::bool AS is_called
-        FROM json_each_text(before::json) b(o, v) JOIN pg_sequence q ON q.seqrelid = b.o::oid
-        WHERE now ->> b.o <> b.v LOOP
+CREATE FUNCTION pg_arena.rewind(before int8[], numbers int8[]) RETURNS bool LANGUAGE plpgsql
+AS $$ DECLARE s record; now int8[] := pg_arena.taken(); BEGIN
+    IF now IS NOT DISTINCT FROM before THEN RETURN false; END IF;
+    FOR s IN SELECT q.seqrelid::regclass AS name, q.seqcache, b.number, b.was IS NOT NULL AS is_called
+        FROM unnest(ARRAY(SELECT seq FROM pg_arena.s ORDER BY seq), now, before, numbers)
+            b(seq, now, was, number) JOIN pg_sequence q ON q.seqrelid = b.seq
+        WHERE b.now IS DISTINCT FROM b.was LOOP
         -- With this statement other sessions discard the values that they have cached.
         IF s.seqcache > 1 THEN EXECUTE format('ALTER SEQUENCE %s RESTART', s.name); END IF;
-        PERFORM setval(s.name, s.v, s.is_called);
+        PERFORM setval(s.name, s.number, s.is_called);
     END LOOP;
     RETURN true;
 END $$;
 
 -- Undo every change that was committed since a snapshot. Return the marks instead if there are any.
 CREATE FUNCTION pg_arena.leave(
-    start pg_snapshot, before text, OUT was_changed bool, OUT marks text, OUT size int8
+    start pg_snapshot, before int8[], numbers int8[],
+    OUT was_changed bool, OUT marks text, OUT size int8
 ) LANGUAGE plpgsql AS $$ BEGIN
     -- An open transaction that has written holds a lock on the journal.
     LOCK TABLE pg_arena.j IN EXCLUSIVE MODE NOWAIT;
-    IF EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) THEN
-        RAISE lock_not_available USING MESSAGE = 'a transaction is prepared';
-    END IF;
     marks := pg_arena.marks(start);
     was_changed := true;
     IF marks IS NULL AND EXISTS (SELECT FROM pg_arena.since(start) OFFSET 100000) THEN
@@ -275,32 +289,32 @@ CREATE FUNCTION pg_arena.leave(
     DELETE FROM pg_arena.j
     WHERE j.x >= pg_snapshot_xmin(start) AND NOT pg_visible_in_snapshot(j.x, start);
     was_changed := FOUND;
-    was_changed := pg_arena.rewind(before) OR was_changed;
+    was_changed := pg_arena.rewind(before, numbers) OR was_changed;
     size := pg_relation_size('pg_arena.j');
 END $$;
 
 -- In a copy of an earlier state: redo the changes that were committed before a snapshot.
-CREATE FUNCTION pg_arena.redo(base pg_snapshot, start pg_snapshot, before text)
-RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION pg_arena.redo(
+    base pg_snapshot, start pg_snapshot, before int8[], numbers int8[]
+) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
     DELETE FROM pg_arena.j WHERE NOT pg_visible_in_snapshot(j.x, start);
     PERFORM pg_arena.apply(base, -1);
-    PERFORM pg_arena.rewind(before);
+    PERFORM pg_arena.rewind(before, numbers);
 END $$;
 
 -- Return what has changed since a snapshot, and the sessions inside a transaction that has written.
 CREATE FUNCTION pg_arena.look(
-    start pg_snapshot, before text, OUT has_rows bool, OUT has_moved bool, OUT writers int[]
+    start pg_snapshot, before int8[], OUT has_rows bool, OUT has_moved bool, OUT writers int[]
 ) LANGUAGE plpgsql AS $$ DECLARE marks text := pg_arena.marks(start); BEGIN
     has_rows := marks IS NOT NULL OR EXISTS (SELECT FROM pg_arena.since(start));
     has_moved := marks IS NOT NULL;
     -- The transaction of a mark may have dropped a sequence.
-    IF marks IS NULL THEN has_moved := pg_arena.sequences() <> before; END IF;
+    IF marks IS NULL THEN has_moved := pg_arena.taken() IS DISTINCT FROM before; END IF;
     writers := ARRAY(SELECT DISTINCT l.pid FROM pg_locks l
         -- A statement has this lock on its table before its trigger writes into the journal.
         WHERE l.relation >= 16384 AND l.mode = 'RowExclusiveLock' AND l.granted
         AND l.pid <> pg_backend_pid()
-        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        UNION ALL SELECT 0 FROM pg_prepared_xacts WHERE database = current_database());
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()));
 END $$;
 
 SET arena.undo = 1;

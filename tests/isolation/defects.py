@@ -1,0 +1,293 @@
+"""Defects that a maintainer might make. Random work must find each."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._mysql._refill import _restoring
+from pytest_arena._mysql._written import _ANY_TABLE, _SCHEMA, _written_by
+from pytest_arena._postgresql.isolation._live_databases import ClonedDatabase, JournaledDatabase
+from pytest_arena._postgresql.journal import _journal_templates
+from pytest_arena._product._levels import Level, Look
+from pytest_arena._sqlite._copy import Copy
+from tests.servers.postgresql import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+    from pytest_arena._mysql._tables import Table
+    from pytest_arena._values import Address
+
+__all__ = ["DEFECTS", "Defect"]
+
+
+@dataclass
+class Defect:
+    """A defect, the isolation that has it, and the first seed with which it is found."""
+
+    name: str
+    kind: str
+    seed: int = 0
+    number: int = 0  # how often it was planted
+
+    def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Plant it. Return options for the maker of the world."""
+        raise NotImplementedError
+
+
+@dataclass
+class InPython(Defect):
+    """A function that is replaced."""
+
+    owner: Any = ""
+    function: str = ""
+    replacement: Any = None
+
+    def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Replace the function."""
+        if isinstance(self.owner, str):
+            patch.setattr(f"pytest_arena.{self.owner}.{self.function}", self.replacement)
+        else:
+            patch.setattr(self.owner, self.function, self.replacement)
+        self.number += 1
+        return {}
+
+
+@dataclass
+class InJournal(Defect):
+    """A text in a function of the journal that is replaced."""
+
+    kind: str = "undo on postgresql"
+    function: str = ""
+    pattern: str = ""
+    replacement: str = ""
+
+    def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Change each journal after its installation."""
+        install = _journal_templates.install
+
+        def install_with_defect(address: Address) -> None:
+            install(address)
+            with closing(connect(address.database)) as connection:
+                connection.execute("SET arena.undo = 1")
+                self.change(connection)
+
+        patch.setattr(_journal_templates, "install", install_with_defect)
+        return {}
+
+    def change(self, connection: Any) -> None:
+        """Replace the text."""
+        functions = connection.execute(
+            "SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE proname = %s "
+            "AND pronamespace = 'pg_arena'::regnamespace",
+            [self.function],
+        )
+        for (text,) in functions.fetchall():
+            wrong, times = re.subn(self.pattern, self.replacement, text)
+            if times:
+                connection.execute(wrong.encode())
+            self.number += times
+
+
+@dataclass
+class InTables(InJournal):
+    """A statement for each trigger of the journal, or for some of them."""
+
+    statement: str = ""
+    which: str = "true"
+
+    def change(self, connection: Any) -> None:
+        """Execute the statements."""
+        connection.execute(
+            "DO $do$ DECLARE t record; BEGIN FOR t IN "
+            "SELECT tgrelid::regclass AS c, tgname AS n FROM pg_trigger "
+            f"WHERE tgname ~ '^!arena_' AND {self.which} "
+            f"LOOP EXECUTE format('{self.statement}', t.c, t.n); END LOOP; END $do$"
+        )
+        self.number += 1
+
+
+@dataclass
+class InCopy(Defect):
+    """A class in the place of ``Copy``."""
+
+    kind: str = "copy on sqlite in wal"
+    make: type[Copy] = field(default=Copy)
+
+    def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Return the class."""
+        del patch
+        self.number += 1
+        return {"make": self.make}
+
+
+class RestoresInsertsOnly(Copy):
+    """Deletes the rows that are new."""
+
+    def leave(self) -> bool:
+        """Delete them, and forget the level."""
+        with closing(sqlite3.connect(self.live, isolation_level=None)) as connection:
+            for rows in self.rows_changed():
+                if rows.table == "the schema":
+                    continue
+                match = " AND ".join(f'"{column}" IS ?' for column in rows.columns)
+                with suppress(sqlite3.Error):  # a virtual table
+                    connection.executemany(f'DELETE FROM "{rows.table}" WHERE {match}', rows.added)
+        self.forget()
+        return True
+
+
+class TrustsTheDataVersion(Copy):
+    """Does not ask whether a transaction is open."""
+
+    def leave(self) -> bool:
+        """Do nothing if nothing was committed."""
+        if self.is_untouched():
+            self.forget()
+            return False
+        return super().leave()
+
+
+class LosesLevels(Copy):
+    """Keeps the oldest state for all levels."""
+
+    entered = 0
+
+    def enter(self) -> None:
+        """Enter only the lowest level."""
+        if not self.entered:
+            super().enter()
+        self.entered += 1
+
+    def leave(self) -> bool:
+        """Return to the lowest level each time."""
+        changed = super().leave()
+        self.entered -= 1
+        if self.entered:
+            super().enter()
+        return changed
+
+
+def _restoring_keyed(table: Table, frozen: str, live: str) -> Iterator[str]:
+    if table.key:
+        yield from _restoring(table, frozen, live)
+
+
+def _without_schema(text: str) -> object:
+    written = _written_by(text)
+    return _ANY_TABLE if written == _SCHEMA else written
+
+
+_SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
+_MYSQL: dict[str, tuple[str, str, Callable[..., object]]] = {
+    "cascades are not followed": (
+        "_mysql_isolation",
+        "with_cascades",
+        lambda names, _cascades: set(names),
+    ),
+    "counters stay": ("_mysql_isolation", "restore_counters", lambda *_: None),
+    "texts are compared by a collation": (
+        "_tables",
+        "_exact",
+        lambda alias, name, _kind: f"{alias}.`{name}`",
+    ),
+    "a table without a key is not restored": ("_refill", "_restoring", _restoring_keyed),
+    "a change of the schema is not noticed": ("_written", "_written_by", _without_schema),
+    "a view is taken for a table": (
+        "_written.Written",
+        "names_in",
+        lambda written, known: {name for name in known if name in written.tables},
+    ),
+}
+DEFECTS: tuple[Defect, ...] = (
+    InCopy("restores inserts only", make=RestoresInsertsOnly),
+    InCopy("trusts the data version", make=TrustsTheDataVersion),
+    InCopy("loses levels", make=LosesLevels),
+    InJournal("sequences stay", function="rewind", pattern=r"PERFORM setval\([^;]*;"),
+    InJournal(
+        "equal rows count once",
+        function="apply",
+        pattern=r"generate_series\(1, abs\(m.c\)\)",
+        replacement="generate_series(1, 1)",
+    ),
+    InJournal(
+        "inserted rows stay",
+        function="apply",
+        pattern="IF d.surplus IS NOT NULL",
+        replacement="IF false",
+    ),
+    InJournal(
+        "deleted rows stay away",
+        function="apply",
+        pattern="IF d.missing IS NOT NULL",
+        replacement="IF false",
+    ),
+    InJournal(
+        "open transactions belong below",
+        function="since",
+        pattern=r"NOT pg_visible_in_snapshot\(j.x, start\)",
+        replacement="j.x >= pg_snapshot_xmax(start)",
+    ),
+    InJournal("settings of the session, by statement", function="by_statement", pattern=_SETTINGS),
+    InJournal("settings of the session, by row", function="by_row", pattern=_SETTINGS),
+    InJournal(
+        "updates lose the old row",
+        function="by_statement",
+        pattern="TG_OP <> 'INSERT'",
+        replacement="TG_OP = 'DELETE'",
+    ),
+    InJournal(
+        "TRUNCATE takes children",
+        function="by_truncate",
+        pattern="FROM ONLY",
+        replacement="FROM",
+    ),
+    InJournal("entries stay", function="leave", pattern=r"DELETE FROM pg_arena.j\s[^;]*;"),
+    InTables("triggers are not always on", statement="ALTER TABLE ONLY %1$s ENABLE TRIGGER %2$I"),
+    InTables(
+        "TRUNCATE is not seen",
+        statement="DROP TRIGGER %2$I ON %1$s",
+        which="tgname = '!arena_TRUNCATE'",
+    ),
+    InTables(
+        "partitions have no triggers",
+        statement="DROP TRIGGER %2$I ON %1$s",
+        which="EXISTS (SELECT FROM pg_inherits WHERE inhrelid = tgrelid)",
+    ),
+    InTables(
+        "children are taken",
+        statement="UPDATE pg_arena.t SET take = replace(take, ''ONLY '', '''') "
+        "WHERE rel = %1$L::regclass",
+    ),
+    InPython(
+        "changes of wide levels are not carried",
+        "undo on postgresql",
+        owner=JournaledDatabase,
+        function="carried",
+        replacement=lambda *_: None,
+    ),
+    InPython(
+        "forgotten levels are lost",
+        "clone on postgresql",
+        owner=Level,
+        function="add",
+        replacement=lambda *_: None,
+    ),
+    InPython(
+        "a used clone is clean",
+        "clone on postgresql",
+        owner=ClonedDatabase,
+        function="look",
+        replacement=lambda *_: Look(),
+    ),
+    *(
+        InPython(name, "undo on mysql", owner=f"_mysql.{owner}", function=what, replacement=new)
+        for name, (owner, what, new) in _MYSQL.items()
+    ),
+)

@@ -1,0 +1,318 @@
+"""What only PostgreSQL has: a journal that some changes pass by, sessions."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._postgresql import isolation as choosing
+from pytest_arena._product import Held
+from pytest_arena._product._control_lines import Reconnecting
+from pytest_arena.errors import ConfigError
+from tests.isolation.world_postgresql import PostgreSQLWorld, filled
+from tests.servers.postgresql import connect, rows, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.isolation.makers import Makers
+
+SCHEMAS = "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE '%arena%'"
+
+
+@pytest.fixture(params=["undo", "clone"])
+def world(makers: Makers, request: pytest.FixtureRequest) -> Iterator[PostgreSQLWorld]:
+    """A database with each isolation."""
+    with makers.world(f"{request.param} on postgresql") as world:
+        assert isinstance(world, PostgreSQLWorld)
+        yield world
+
+
+only_undo = pytest.mark.parametrize("world", ["undo"], indirect=True)
+only_clone = pytest.mark.parametrize("world", ["clone"], indirect=True)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for another session."""
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.005)
+    pytest.fail("the condition stays false")
+
+
+@only_undo
+def test_the_database_and_its_connections_stay(world: PostgreSQLWorld) -> None:
+    """Also if the session has cached values of a sequence."""
+    hand = world.connect()
+    pid = hand.raw.info.backend_pid
+    live = world.isolation.address
+    numbers = []
+    for _ in range(3):
+        world.isolation.enter()
+        numbers += hand.rows("SELECT nextval('tickets')")
+        hand.run("DELETE FROM dancers; TRUNCATE plain; INSERT INTO unlogged VALUES (2)")
+        assert world.isolation.leave()
+    assert len({*numbers}) == 1
+    assert hand.raw.info.backend_pid == pid
+    assert world.isolation.address == live
+
+
+def test_a_level_that_nobody_used_costs_nothing(
+    world: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a round trip."""
+    world.isolation.enter()
+    monkeypatch.setattr(Reconnecting, "call", lambda *_: pytest.fail("the server was asked"))
+    for _ in range(2):
+        world.isolation.enter()
+        assert world.isolation.is_clean()
+        assert world.isolation.moment()
+        assert not world.isolation.leave()
+
+
+@only_undo
+def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
+    """Its rows are journaled at its end. It would commit them into the level below."""
+    other, keeper = world.connect(), world.connect()
+    before = world.content()
+    pid = other.raw.info.backend_pid
+    world.isolation.enter()
+    keeper.execute("SELECT pg_advisory_lock(9)")
+    late = "INSERT INTO plain SELECT 4 FROM (SELECT pg_advisory_xact_lock(9)) waits"
+    thread = threading.Thread(target=other.execute, args=[late])
+    thread.start()
+    wait_until(lambda: world.isolation.writers() == {pid})
+    with pytest.raises(Held, match=str(pid)):
+        world.isolation.leave()
+    keeper.execute("SELECT pg_advisory_unlock(9)")
+    thread.join()
+    assert world.isolation.leave()
+    assert world.content() == before
+
+
+def test_a_session_is_ended(world: PostgreSQLWorld) -> None:
+    """Its transaction then holds the level no longer. A wider level can go on with its own."""
+    writer = world.connect()
+    writer.run("BEGIN; INSERT INTO plain VALUES (4)")
+    pid = writer.raw.info.backend_pid
+    world.isolation.enter()
+    assert world.isolation.is_untouched()
+    assert world.isolation.writers() == {pid}
+    world.isolation.end(pid, world.isolation.live.name)
+    wait_until(lambda: not world.isolation.writers())
+    world.isolation.leave()
+
+
+@only_undo
+def test_a_schema_that_a_wide_fixture_changes(world: PostgreSQLWorld) -> None:
+    """The database is copied once. Each test is then undone in place."""
+    hand = world.connect()
+    before = world.content()
+    world.isolation.enter()
+    hand.run("CREATE TABLE notes (id serial PRIMARY KEY, a int); ALTER TABLE dancers ADD age int")
+    wide = world.content()
+    addresses = set()
+    for _ in range(3):
+        world.isolation.enter()
+        addresses.add(world.isolation.address)
+        hand.run("INSERT INTO notes (a) VALUES (2); UPDATE dancers SET age = 3")
+        assert world.isolation.leave()
+        assert world.content() == wide
+    assert len(addresses) == 1
+    assert world.isolation.leave()
+    assert world.content() == before
+
+
+@only_undo
+def test_the_line_of_a_replaced_database_names_three_statements(world: PostgreSQLWorld) -> None:
+    """Tables come first."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.run("; ".join(f"CREATE TABLE t{number} (a int)" for number in range(5)))
+    world.isolation.leave()
+    [line] = world.lines
+    assert line.startswith("undo: {test}: its database was replaced: ")
+    assert line.count("CREATE TABLE") == 3
+    assert line.endswith(" and 2 more")
+
+
+@pytest.mark.parametrize(
+    "definition, reason",
+    [
+        ("a xml", "(a column is of type xml)"),
+        ("a int", "(its trigger t is always enabled)"),
+    ],
+)
+def test_a_table_that_the_journal_cannot_restore(
+    makers: Makers, definition: str, reason: str
+) -> None:
+    """A write to it is a mark, so that a copy restores the level."""
+    template = filled(
+        makers.postgresql,
+        None,
+        f"CREATE TABLE guarded ({definition})",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER t BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION f()",
+        *(["ALTER TABLE guarded ENABLE ALWAYS TRIGGER t"] if "trigger" in reason else []),
+    )
+    with closing(PostgreSQLWorld(makers.postgresql, template, "undo")) as world:
+        hand = world.connect()
+        world.isolation.enter()
+        hand.execute("INSERT INTO guarded VALUES (NULL)")
+        assert world.isolation.leave()
+        assert hand.rows("SELECT * FROM guarded") == []
+        assert world.lines[-1].endswith(f"INSERT public.guarded {reason}")
+
+
+SPECIAL = """
+CREATE TABLE policed (id int PRIMARY KEY, owner text); INSERT INTO policed VALUES (1, 'a');
+ALTER TABLE policed ENABLE ROW LEVEL SECURITY; ALTER TABLE policed FORCE ROW LEVEL SECURITY;
+CREATE POLICY only_a ON policed USING (owner = 'a');
+CREATE TABLE ruled (a int); INSERT INTO ruled VALUES (1); CREATE TABLE ruled_log (a int);
+CREATE RULE log AS ON INSERT TO ruled DO ALSO INSERT INTO ruled_log VALUES (NEW.a);
+CREATE RULE never AS ON DELETE TO ruled DO INSTEAD NOTHING;
+CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree ON DELETE CASCADE);
+INSERT INTO tree VALUES (1, NULL), (2, 1), (3, 2)
+"""
+WORK = (
+    "INSERT INTO policed VALUES (2, 'b'); UPDATE policed SET owner = 'c' WHERE id = 1; "
+    "INSERT INTO ruled VALUES (2); UPDATE ruled SET a = 5; DELETE FROM ruled; "
+    "DELETE FROM tree WHERE id = 1"
+)
+
+
+def test_policies_rules_and_cascades(makers: Makers) -> None:
+    """All are undone in place."""
+    template = filled(makers.postgresql, None, *SPECIAL.split(";"))
+    with closing(PostgreSQLWorld(makers.postgresql, template, "undo")) as world:
+        hand = world.connect()
+        before, live = world.content(), world.isolation.address
+        world.isolation.enter()
+        hand.run(WORK)
+        assert world.isolation.leave()
+        assert world.content() == before
+        assert world.isolation.address == live
+
+
+@only_undo
+def test_a_journal_that_contradicts_the_rows(world: PostgreSQLWorld) -> None:
+    """A copy restores the level, and a line says why."""
+    hand = world.connect()
+    before = world.content()
+    world.isolation.enter()
+    hand.execute("INSERT INTO dancers (name) VALUES ('x')")
+    with closing(connect(world.isolation.address.database)) as past:
+        past.execute("SET arena.undo = 1")  # as in the journal's connection
+        past.execute("DELETE FROM dancers WHERE name = 'x'")
+    assert world.isolation.leave()
+    assert world.content() == before
+    assert world.lines[-1].endswith("the journal contradicts the rows of dancers")
+
+
+def test_a_test_that_ends_all_connections(world: PostgreSQLWorld) -> None:
+    """pytest-arena connects again. The app's connections are stale."""
+    hand = world.connect()
+    before = world.content()
+    world.isolation.enter()
+    hand.execute("DELETE FROM plain")
+    name = world.isolation.address.database
+    generation = world.isolation.generation
+    run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    assert world.isolation.leave()
+    assert world.isolation.generation > generation
+    assert world.content() == before
+
+
+def test_a_database_is_kept_for_inspection(world: PostgreSQLWorld) -> None:
+    """A copy at once. The live database itself if a client is inside a transaction."""
+    hand, reader = world.connect(), world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (77)")
+    now = world.isolation.save("first")
+    reader.run("BEGIN; SELECT 1")
+    then = world.isolation.save("second")
+    assert world.isolation.leave()
+    for name in (now, then):
+        assert rows("SELECT count(*) FROM plain WHERE a = 77", name) == [(1,)]
+        assert rows(SCHEMAS, name) == []
+    assert hand.rows("SELECT count(*) FROM plain WHERE a = 77") == [(0,)]
+    kept = {one.name: one.thing().title for one in world.own.listed() if one.kind == "kept"}
+    assert kept.items() >= {now: "first", then: "second"}.items()
+
+
+@only_clone
+def test_moments_of_a_clone_are_all_rows(world: PostgreSQLWorld) -> None:
+    """So there is one only if it is asked for."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (5)")
+    assert world.isolation.moment() is None
+    first = world.isolation.moment(exact=True)
+    hand.run("DELETE FROM plain WHERE a = 5; INSERT INTO plain VALUES (6)")
+    [changed] = world.isolation.rows_changed(first)
+    assert (changed.removed, changed.added) == (((5,),), ((6,),))
+
+
+def test_the_journal_is_installed_once_for_all_runs(makers: Makers) -> None:
+    """The next run finds its template."""
+    own = makers.postgresql
+    template = filled(own)
+    counts = []
+    for _ in range(2):
+        PostgreSQLWorld(own, template, "undo").close()
+        counts.append(sum(one.kind == "template" for one in own.listed()))
+    assert counts[0] == counts[1]
+
+
+def test_undo_that_is_requested_where_it_is_impossible(
+    world: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name it is an error. ``auto`` is clone, with a line."""
+    monkeypatch.setattr(f"{choosing.__name__}.why_no_undo", lambda _: "the moon is full")
+    lines: list[str] = []
+
+    def choose(requested: str) -> str:
+        isolation = choosing.isolate(
+            world.own,
+            requested,
+            world.template(),
+            shown="here",
+            place="the tests",
+            uses=world.usage,
+            note=lines.append,
+        )
+        isolation.close()
+        return isolation.name
+
+    with pytest.raises(ConfigError, match="the moon is full"):
+        choose("undo")
+    assert choose("auto") == "clone"
+    assert "the moon is full" in lines[0]
+
+
+@only_undo
+def test_a_test_with_another_isolation(world: PostgreSQLWorld) -> None:
+    """A clone above the rows of a wide fixture."""
+    hand = world.connect()
+    before = world.content()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (7)")
+    wide = world.content()
+    for _ in range(2):
+        world.isolation.choose_next_isolation("clone")
+        world.isolation.enter()
+        assert world.isolation.name == "clone"
+        live = world.isolation.address
+        hand.execute("INSERT INTO plain VALUES (8)")
+        assert [len(rows.added) for rows in world.isolation.rows_changed()] == [1]
+        assert world.isolation.leave()
+        assert world.isolation.address != live
+        assert world.isolation.name == "undo"
+        assert world.content() == wide
+    assert world.isolation.leave()
+    assert world.content() == before

@@ -1,0 +1,237 @@
+"""What only SQLite has: other processes with the same file, and files that a test loses."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_arena._product import Held
+from pytest_arena._sqlite._copy import Copy
+from pytest_arena.errors import IsolationError
+from tests.isolation.world_sqlite import MANY, OtherProcess, SQLiteWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.isolation.makers import Makers
+
+
+class OpensTheFileAgain(Copy):
+    """Reads the file by another descriptor. When it closes that, the process loses its locks."""
+
+    def leave(self) -> bool:
+        """Read, and leave."""
+        for file in self.live.parent.glob("live.db*"):
+            file.read_bytes()
+        return super().leave()
+
+
+@pytest.fixture(params=["copy on sqlite", "copy on sqlite in wal"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """One of the journal modes."""
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def world(makers: Makers, kind: str) -> Iterator[SQLiteWorld]:
+    """A file."""
+    with makers.world(kind) as world:
+        assert isinstance(world, SQLiteWorld)
+        yield world
+
+
+@pytest.fixture
+def other(world: SQLiteWorld) -> Iterator[OtherProcess]:
+    """Another process that is connected to the file."""
+    with closing(OtherProcess(world.live)) as other:
+        yield other
+
+
+def test_another_process_sees_each_test(world: SQLiteWorld, other: OtherProcess) -> None:
+    """What it has committed is undone, too."""
+    hand = world.connect()
+    for number in range(3):
+        world.isolation.enter()
+        hand.execute(f"INSERT INTO plain VALUES ({number})")
+        assert other.do(f"INSERT INTO plain VALUES ({number} + 10)") == []
+        assert other.do("SELECT a FROM plain WHERE a >= 0") == [[1], [1], [number], [number + 10]]
+        assert world.isolation.leave()
+    assert other.do("PRAGMA integrity_check") == [["ok"]]
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_a_process_that_is_killed_in_a_transaction(
+    world: SQLiteWorld, other: OtherProcess, *, is_committed: bool
+) -> None:
+    """Half of it is in the file."""
+    before = world.content()
+    world.isolation.enter()
+    if is_committed:
+        other.do("INSERT INTO plain VALUES (8)")
+    other.do("PRAGMA cache_size = 2", "BEGIN", f"INSERT INTO plain {MANY} SELECT i FROM n")
+    other.do("DELETE FROM dancers", "DELETE FROM scores")
+    other.close()
+    assert world.isolation.leave() or not is_committed
+    assert world.content() == before
+
+
+def keeps_the_locks_of_the_process(world: SQLiteWorld) -> None:
+    """No step of pytest-arena takes a lock from a connection of the app."""
+    writer = world.connect()
+    before = world.content()
+    world.isolation.enter()
+    writer.execute("BEGIN IMMEDIATE")
+    assert not world.isolation.is_clean()
+    world.isolation.moment()
+    with suppress(Held):
+        world.isolation.enter()
+        world.isolation.forget()
+    with pytest.raises(Held):
+        world.isolation.leave()
+    with closing(OtherProcess(world.live)) as other:
+        assert other.do("INSERT INTO plain VALUES (1)") == "database is locked"
+    writer.rollback()
+    world.isolation.leave()
+    assert world.content() == before
+
+
+def test_locks_of_the_process_are_kept(makers: Makers, kind: str) -> None:
+    """A planted defect is found."""
+    with makers.world(kind) as world:
+        assert isinstance(world, SQLiteWorld)
+        keeps_the_locks_of_the_process(world)
+    with makers.world(kind, make=OpensTheFileAgain) as world:
+        assert isinstance(world, SQLiteWorld)
+        with pytest.raises(AssertionError):
+            keeps_the_locks_of_the_process(world)
+
+
+def test_a_reader_keeps_what_it_reads(world: SQLiteWorld) -> None:
+    """It holds the level, or does not stop it."""
+    reader, hand = world.connect(), world.connect()
+    before = world.content()
+    world.isolation.enter()
+    hand.execute("INSERT INTO plain VALUES (4)")
+    reader.execute("BEGIN")
+    seen = reader.rows("SELECT a FROM plain")
+    with suppress(Held):
+        world.isolation.leave()
+    assert reader.rows("SELECT a FROM plain") == seen
+    reader.execute("COMMIT")
+    if world.isolation.depth:
+        world.isolation.leave()
+    assert reader.content() == world.content() == before
+
+
+def deleted(world: SQLiteWorld) -> None:
+    """A fixture closes all connections and removes the file."""
+    for hand in world.usage.hands:
+        hand.close()
+    world.live.unlink()
+
+
+def created_again(world: SQLiteWorld) -> None:
+    """Then it creates its tables again."""
+    deleted(world)
+    world.connect().execute("CREATE TABLE mine (a)")
+
+
+@pytest.mark.parametrize("lose", [deleted, created_again])
+def test_a_file_that_a_test_loses_is_restored_by_force(
+    world: SQLiteWorld, lose: Callable[[SQLiteWorld], None]
+) -> None:
+    """At the same path, for all levels."""
+    world.isolation.enter()
+    world.connect().execute("INSERT INTO plain VALUES (7)")
+    before = world.content()
+    world.isolation.enter()
+    lose(world)
+    assert not world.isolation.is_clean()
+    with pytest.raises(IsolationError, match="'live' cannot be read or written"):
+        world.isolation.leave()
+    world.isolation.leave_by_force()
+    assert world.content() == before
+    world.isolation.enter()
+    world.connect().execute("DELETE FROM dancers")
+    assert world.isolation.leave()
+    assert world.content() == before
+
+
+def test_a_database_that_a_fixture_creates_again_is_there_for_its_tests(
+    world: SQLiteWorld,
+) -> None:
+    """A fixture of the session begins with an empty file."""
+    first = world.content()
+    world.isolation.enter()
+    created_again(world)
+    mine = world.content()
+    for _ in range(2):
+        world.isolation.enter()
+        world.connect().run("INSERT INTO mine VALUES (1); CREATE TABLE other (a)")
+        assert world.isolation.leave()
+        assert world.content() == mine
+    assert world.isolation.leave()
+    assert world.content() == first
+
+
+def test_a_saved_file_is_whole(world: SQLiteWorld) -> None:
+    """It needs no log."""
+    hand = world.connect()
+    hand.execute("INSERT INTO plain VALUES (4)")
+    file = world.live.with_name("saved.db")
+    world.isolation.save(file)
+    with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as saved:
+        assert world.content_of(saved) == world.content()
+
+
+def test_a_writer_in_the_middle_of_a_commit(world: SQLiteWorld) -> None:
+    """A moment is None then. An exact one is an error. In WAL mode readers go on."""
+    world.isolation.enter()
+    hand = world.connect()
+    hand.execute("BEGIN EXCLUSIVE")
+    if world.mode == "wal":
+        assert world.isolation.moment() is not None
+        return
+    assert world.isolation.moment() is None
+    with pytest.raises(IsolationError, match="locked"):
+        world.isolation.rows_changed()
+    hand.execute("COMMIT")
+    assert world.isolation.moment(exact=True) is not None
+
+
+def test_changes_of_the_schema_are_rows(world: SQLiteWorld) -> None:
+    """Of "the schema". A table has its new columns."""
+    hand = world.connect()
+    world.isolation.enter()
+    hand.run(
+        "CREATE TABLE more (a PRIMARY KEY, b); INSERT INTO more VALUES (1, x'00'); "
+        "DROP TABLE scores; ALTER TABLE plain ADD COLUMN b DEFAULT 'new'; DROP INDEX by_style; "
+        "PRAGMA user_version = 12"
+    )
+    found = {rows.table: (rows.removed, rows.added) for rows in world.isolation.rows_changed()}
+    assert found["more"] == ((), ((1, b"\x00"),))
+    assert found["scores"] == ((("x", 1, 9.5),), ())
+    assert {row[1] for row in found["plain"][1]} == {"new"}
+    assert {row[0] for row in found["the schema"][1]} == {
+        "CREATE TABLE more",
+        "DROP TABLE scores",
+        "ALTER TABLE plain",
+        "DROP INDEX by_style",
+        "PRAGMA user_version",
+    } or "PRAGMA user_version = 12" in {row[0] for row in found["the schema"][1]}
+
+
+def test_functions_and_extensions_of_the_app_are_not_needed(world: SQLiteWorld) -> None:
+    """What they compute is left out."""
+    hand = world.connect()
+    hand.raw.create_function("shout", 1, str.upper, deterministic=True)
+    hand.execute("CREATE TABLE loud (id INTEGER PRIMARY KEY, a, b AS (shout(a)))")
+    world.isolation.enter()
+    hand.execute("INSERT INTO loud (a) VALUES ('x')")
+    [loud] = world.isolation.rows_changed()
+    assert (loud.table, loud.added) == ("loud", ((1, "x"),))
+    assert world.isolation.content()["table loud"].startswith("not to be read: ")

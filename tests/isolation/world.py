@@ -1,0 +1,188 @@
+"""A database under an isolation, with the connections that an app would have to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import closing, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import random
+    from collections import Counter
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+__all__ = ["Hand", "Usage", "World", "shown"]
+
+
+class Usage:
+    """The number of uses of the database, as pytest-arena counts them."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.hands: list[Hand] = []
+
+    def __call__(self) -> int:
+        """Return a number that has changed if a connection may have used the database."""
+        self.number += any(hand.is_out for hand in self.hands)
+        return self.number
+
+    def may_have_others(self) -> bool:
+        """No other process uses the database."""
+        return False
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other thread opens a connection."""
+        return nullcontext()
+
+
+class Hand:
+    """A connection to the live database, as a pool has it. A replaced database ends it."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self._world = world
+        self._number = number
+        self._generation = -1
+        self._connection: Any = None
+        self._is_executing = False
+
+    @property
+    def raw(self) -> Any:
+        """The driver's connection. It is opened again if the live database has been replaced."""
+        world = self._world
+        world.usage.number += 1
+        is_stale = self._generation != world.isolation.generation
+        if self._connection is None or is_stale or world.has_ended(self._connection):
+            self.close()
+            self._generation = world.isolation.generation
+            self._connection = world.open()
+            world.prepare(self._connection, self._number)
+        return self._connection
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the connection is in a transaction, so that no pool has it."""
+        driver = self._connection
+        return self._is_executing or (driver is not None and self._world.is_begun(driver))
+
+    def execute(self, sql: str) -> Any:
+        """Execute one statement, and return a cursor."""
+        connection = self.raw
+        # libpq's status is "idle" for a moment after the statement was sent.
+        self._is_executing = True
+        try:
+            return self._world.execute(connection, sql)
+        finally:
+            self._is_executing = False
+
+    def run(self, script: str) -> None:
+        """Execute several statements."""
+        for statement in script.split("; "):
+            self.execute(statement)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute a statement and return its rows."""
+        return [tuple(row) for row in self.execute(sql).fetchall()]
+
+    def content(self) -> object:
+        """Return all that the connection reads."""
+        return self._world.content_of(self.raw)
+
+    def rollback(self) -> None:
+        """Roll back the transaction. The server may have ended the connection."""
+        with suppress(self._world.errors):
+            self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the driver's connection, if it is open."""
+        if self._connection is not None:
+            with suppress(self._world.errors):
+                self._connection.close()
+        self._connection = None
+
+
+class World(ABC):
+    """One database, its isolation, and its connections.
+
+    Each has the table ``plain (a)`` with the rows 1, 1 and NULL, and the table ``dancers`` with an
+    automatic number and two names.
+    """
+
+    errors: ClassVar[type[Exception]]
+    is_read_by_old_connections = True  # so that their content is compared, too
+    isolation: Any
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.lines: list[str] = []  # for the summary
+
+    def connect(self) -> Hand:
+        """Return a connection that follows the live database."""
+        hand = Hand(self, len(self.usage.hands))
+        self.usage.hands.append(hand)
+        return hand
+
+    @abstractmethod
+    def open(self) -> Any:
+        """Open a connection of the driver to the live database."""
+
+    def prepare(self, connection: Any, number: int) -> None:  # noqa: B027 - one need not
+        """Set the session of an app's connection."""
+
+    @abstractmethod
+    def is_begun(self, connection: Any) -> bool:
+        """Return whether a driver's connection is in a transaction."""
+
+    def has_ended(self, connection: Any) -> bool:
+        """Return whether the server has ended a connection."""
+        del connection
+        return False
+
+    def execute(self, connection: Any, sql: str) -> Any:
+        """Execute one statement on an app's connection."""
+        return connection.execute(sql)
+
+    @abstractmethod
+    def content_of(self, connection: Any) -> object:
+        """Return the schema, the rows and the numbers that a connection reads."""
+
+    @abstractmethod
+    def rows_of(self, connection: Any) -> dict[str, Counter[str]]:
+        """Return the rows of each table, by what `shown` makes of them."""
+
+    @abstractmethod
+    def shown(self, row: Sequence[object]) -> str:
+        """Return what is compared of a row."""
+
+    @abstractmethod
+    def statement(self, chance: random.Random) -> str:
+        """Return something that an app may do."""
+
+    def content(self) -> object:
+        """Return what a new connection reads."""
+        self.usage.number += 1
+        with closing(self.open()) as fresh:
+            return self.content_of(fresh)
+
+    def rows(self) -> dict[str, Counter[str]]:
+        """Return the rows that a new connection reads."""
+        with closing(self.open()) as fresh:
+            return self.rows_of(fresh)
+
+    @abstractmethod
+    def template(self) -> Any:
+        """Return the template, for ``replace``."""
+
+    def close(self) -> None:
+        """Close the connections and the isolation."""
+        for hand in self.usage.hands:
+            hand.close()
+        self.isolation.close()
+
+
+def shown(row: Sequence[object]) -> str:
+    """Return a row as a text, without NULLs at its end: a column may be added or dropped."""
+    values = [*row]
+    while values and values[-1] is None:
+        values.pop()
+    return repr(values)
