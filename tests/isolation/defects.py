@@ -185,21 +185,24 @@ def _without_schema(text: str) -> object:
 
 
 _SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
-_MYSQL: dict[str, tuple[str, str, Callable[..., object]]] = {
+_MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "cascades are not followed": (
+        6,
         "_mysql_isolation",
         "with_cascades",
         lambda names, _cascades: set(names),
     ),
-    "counters stay": ("_mysql_isolation", "restore_counters", lambda *_: None),
+    "counters stay": (0, "_mysql_isolation", "restore_counters", lambda *_: None),
     "texts are compared by a collation": (
+        0,
         "_tables",
         "_exact",
         lambda alias, name, _kind: f"{alias}.`{name}`",
     ),
-    "a table without a key is not restored": ("_refill", "_restoring", _restoring_keyed),
-    "a change of the schema is not noticed": ("_written", "_written_by", _without_schema),
+    "a table without a key is not restored": (0, "_refill", "_restoring", _restoring_keyed),
+    "a change of the schema is not noticed": (1, "_written", "_written_by", _without_schema),
     "a view is taken for a table": (
+        3,
         "_written.Written",
         "names_in",
         lambda written, known: {name for name in known if name in written.tables},
@@ -207,8 +210,8 @@ _MYSQL: dict[str, tuple[str, str, Callable[..., object]]] = {
 }
 DEFECTS: tuple[Defect, ...] = (
     InCopy("restores inserts only", make=RestoresInsertsOnly),
-    InCopy("trusts the data version", make=TrustsTheDataVersion),
-    InCopy("loses levels", make=LosesLevels),
+    InCopy("trusts the data version", seed=8, make=TrustsTheDataVersion),
+    InCopy("loses levels", seed=1, make=LosesLevels),
     InJournal("sequences stay", function="rewind", pattern=r"PERFORM setval\([^;]*;"),
     InJournal(
         "equal rows count once",
@@ -275,6 +278,7 @@ DEFECTS: tuple[Defect, ...] = (
     InPython(
         "forgotten levels are lost",
         "clone on postgresql",
+        18,
         owner=Level,
         function="add",
         replacement=lambda *_: None,
@@ -287,7 +291,9 @@ DEFECTS: tuple[Defect, ...] = (
         replacement=lambda *_: Look(),
     ),
     *(
-        InPython(name, "undo on mysql", owner=f"_mysql.{owner}", function=what, replacement=new)
-        for name, (owner, what, new) in _MYSQL.items()
+        InPython(
+            name, "undo on mysql", seed, owner=f"_mysql.{owner}", function=what, replacement=new
+        )
+        for name, (seed, owner, what, new) in _MYSQL.items()
     ),
 )

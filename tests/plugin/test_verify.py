@@ -85,73 +85,6 @@ def by_force(self):
 ServerIsolation._restore_copy, ServerIsolation.leave_by_force = lie, by_force
 """
 
-LEFT = [
-    ("INSERT INTO dancers (name) VALUES ('Left')", "table dancers (2 rows, and had 1 rows)"),
-    ("UPDATE dancers SET name = 'Left'", "table dancers"),
-    ("DELETE FROM dancers", "table dancers (0 rows, and had 1 rows)"),
-    ("CREATE TABLE notes (a int)", "table notes (is new), definition of table notes"),
-    ("CREATE INDEX by_name ON dancers (name)", "definition of"),
-    ("CREATE VIEW names AS SELECT name FROM dancers", "definition of view names"),
-]
-A_NUMBER = ("SELECT setval('dancers_id_seq', 70)", "sequence dancers_id_seq")
-ON_A_SERVER = [
-    *LEFT,
-    ("COMMENT ON TABLE dancers IS 'left'", "definition of comments"),
-    ("GRANT SELECT ON dancers TO PUBLIC", "definition of table dancers"),
-    ("ALTER TABLE dancers ALTER name SET DEFAULT 'left'", "definition of table dancers"),
-    ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "function public.f()"),
-    ("SELECT lo_create(0)", "large objects"),
-]
-
-
-def expect_found(project: Example, what: str, isolation: str) -> None:
-    """The test that wrote fails, the next one starts as it should."""
-    run = project.run("--arena-verify").expect(1, passed=3, errors=1)
-    run.says("IsolationError", "is not as it was before", what, "why:", "cause:", "next:", "[A501]")
-    run.says(isolation, "ERROR test_it.py::test_writes", "verified ", " times")
-
-
-@pytest.mark.parametrize(
-    "statement, what",
-    [LEFT[0], *(pytest.param(*left, marks=pytest.mark.slow) for left in LEFT[1:])],
-)
-def test_what_copy_would_leave_is_named_and_put_right(
-    example: Example, statement: str, what: str
-) -> None:
-    """By force, which a difference leads to."""
-    lies = COPY_LIES.format(statement=statement)
-    app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
-    expect_found(app.with_files(test_it=WRITES, liar=lies), what, "'copy'")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "statement, what",
-    [A_NUMBER, *(pytest.param(*one, marks=pytest.mark.slow) for one in ON_A_SERVER)],
-)
-def test_what_clone_would_leave_is_named_and_put_right(
-    example: Example, statement: str, what: str
-) -> None:
-    """By another copy."""
-    lies = CLONE_LIES.format(statement=statement)
-    options = f"arena_database = {SERVER}\narena_isolation = clone\naddopts = -p liar"
-    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
-    expect_found(app.with_files(test_it=WRITES, liar=lies), what, "'clone'")
-
-
-@pytest.mark.slow
-def test_without_it_nothing_is_read(example: Example) -> None:
-    """It is for one run, and says what it cost."""
-    project = unverified(example).with_files(test_it=WRITES)
-    project.run().expect(passed=3).never_says("verified")
-    once = project.run("--arena-verify").expect(passed=3)
-    once.says(" times by reading a whole database, which took ")
-    workers = project.run("--arena-verify", "-p", "xdist.plugin", "-n", "2").expect(passed=3)
-    lines = [line for line in workers.output.splitlines() if line.startswith("verified ")]
-    assert len(lines) == 1, lines
-
-
 UNDO_LIES = """
 from pytest_arena._postgresql.journal._journal import Journal
 
@@ -170,24 +103,45 @@ def lie(self, start):
 Journal.undo = lie
 """
 
+INSERT = "INSERT INTO dancers (name) VALUES ('Left')"
+LIARS = {
+    "copy": COPY_LIES.format(statement=INSERT),
+    "clone": CLONE_LIES.format(statement=INSERT),
+    "undo": UNDO_LIES,
+}
+
+
+@pytest.fixture(params=LIARS)
+def liar(example: Example, request: pytest.FixtureRequest) -> Example:
+    """A project whose isolation forgets a row."""
+    isolation: str = request.param
+    options = f"addopts = -p liar\narena_isolation = {isolation}"
+    if isolation != "copy":
+        example = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
+        options += f"\narena_database = {SERVER}"
+    project = example.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
+    return unverified(project.with_files(test_it=WRITES, liar=LIARS[isolation]))
+
+
+def test_a_row_that_an_isolation_leaves_is_named_and_removed(liar: Example) -> None:
+    """The test that wrote it fails. The next one starts with the seed."""
+    run = liar.run("--arena-verify").expect(1, passed=3, errors=1)
+    run.says("is not as it was before", "table dancers (2 rows, and had 1 rows)", "[A501]")
+    run.says("ERROR test_it.py::test_writes", "verified ", " times")
+
+
+def test_a_row_that_an_isolation_leaves_fails_the_run(example: Example) -> None:
+    """Without the option, after the last test."""
+    app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
+    app = unverified(app.with_files(test_it=ONE_TEST, liar=LIARS["copy"]))
+    run = app.run("-q").expect(1, passed=1)
+    run.says("dev is not as it was before the first test", "pytest --arena-verify")
+
+
 ONE_TEST = """
 async def test_writes(client):
     assert (await client.post("/dancers/Bob")).status_code == 201
 """
-
-
-@pytest.mark.parametrize("options", [pytest.param("", marks=pytest.mark.slow), "-q"])
-def test_a_row_that_copy_leaves_fails_the_run(example: Example, options: str) -> None:
-    """Without the option, after the last test. No test fails."""
-    statement, difference = LEFT[0]
-    lies = COPY_LIES.format(statement=statement)
-    app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
-    app = unverified(app.with_files(test_it=ONE_TEST, liar=lies))
-    run = app.run(*options.split())
-    run.expect(1, passed=1)
-    run.says("dev is not as it was before the first test", difference, "pytest --arena-verify")
-
-
 DROPS = """
 import asyncio
 
@@ -208,52 +162,3 @@ def test_a_hook_that_drops_the_tables_after_the_last_test(example: Example) -> N
     """A suite's own clean-up in ``pytest_sessionfinish`` is no change that a restore missed."""
     run = unverified(example).with_files(test_it=ONE_TEST, conftest=DROPS).run()
     run.expect(0, passed=1)
-
-
-@pytest.mark.slow
-def test_a_row_that_undo_leaves_fails_the_run(example: Example) -> None:
-    """Likewise."""
-    options = f"arena_database = {SERVER}\narena_isolation = undo\naddopts = -p liar"
-    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
-    run = unverified(app).with_files(test_it=ONE_TEST, liar=UNDO_LIES).run()
-    run.expect(1, passed=1)
-    run.says("is not as it was before the first test", "table dancers (2 rows, and had 1 rows)")
-
-
-ON_A_WIDE_LEVEL = """
-import pytest
-from app import Dancer
-
-
-@pytest.fixture(scope="module")
-def crew(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Crew"))
-        session.commit()
-
-
-async def test_writes(crew, client):
-    assert (await client.post("/dancers/Bob")).status_code == 201
-
-
-async def test_starts_as_ever(crew, client):
-    assert (await client.get("/dancers")).json() == ["Sand", "Crew"]
-
-
-async def test_uses_nothing(crew):
-    pass
-"""
-
-
-@pytest.mark.parametrize(
-    "story",
-    [pytest.param(WRITES, marks=pytest.mark.slow), ON_A_WIDE_LEVEL],
-    ids=["a test's", "on a wide level"],
-)
-def test_what_undo_would_leave_is_named_and_put_right(example: Example, story: str) -> None:
-    """By a copy of the template, with the rows of wider fixtures."""
-    options = f"arena_database = {SERVER}\narena_isolation = undo\naddopts = -p liar"
-    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-    app = app.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
-    expect_found(app.with_files(test_it=story, liar=UNDO_LIES), "table dancers (", "'undo'")

@@ -118,7 +118,10 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         )
         if isolation.name == "clone":
             self._note_slow_disk(registry)
-        self.users.note_inactive_rights(database.login, isolation.address)
+        report = partial(self.users.note_inactive_rights, database.login)
+        report(isolation.address)
+        if content is None:
+            isolation.on_new_schema = report
         return isolation
 
     def _roll_back(self, database: Database, template: str | None) -> Isolation:

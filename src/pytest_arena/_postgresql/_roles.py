@@ -137,12 +137,6 @@ class Roles:
             return template
         if template and self._has_rights(login.user, template, _ITSELF):
             return template
-        if template and self._has_rights(login.user, template, _ITS_GROUPS):
-            self._core.ledger.note(
-                f"{login.user} owns the objects of the schema, whatever its groups are granted. "
-                f"Next: GRANT … TO {identifier(login.user)} itself, or ALTER … OWNER TO it, in "
-                "the schema"
-            )
         script = _CHANGE_OWNER.format(user=literal(login.user))
 
         def change_owner(address: Address) -> str:
@@ -191,7 +185,7 @@ class Roles:
 
     def query_tables_with_policies_for_arena(self) -> str:
         """Return the query for the tables with policies that limit pytest-arena's login."""
-        return _ACTIVE.format(users=literal(self._address.user))
+        return _ACTIVE.format(user=literal(self._address.user))
 
     def note_inactive_rights(self, login: _Login, live: Address) -> None:
         """Note the policies and grants that do not act for a login of the app."""
@@ -205,11 +199,7 @@ class Roles:
             notes.append(
                 f"policies do not act on {tables}: the app works as {user}, which {fault}"
             )
-        if (
-            login
-            and reason
-            and self._has_rights(login.user, live.database, _ITS_GROUPS)
-        ):
+        if login and reason and self._has_rights(login.user, live.database, _ITSELF):
             notes.append(
                 f"grants to {login.user} do not act as in production: the app works as {user}, "
                 "which has all rights"
@@ -224,33 +214,20 @@ class Roles:
         self._core.ledger.note(note)
 
     def _inactive_policies(self, user: str, live: Address) -> tuple[str, str]:
-        """Return the tables whose policies act for no login of the app, and why for ``user``."""
+        """Return the tables whose policies do not act for a role, and why."""
         reporting = self._registry.reporting("the policies cannot be read")
         with reporting, closing(open_control(live)) as control:
-            inactive = control.rows(_INACTIVE.format(users=literal(user)))
-            if inactive:
-                # An engine of an administrator may bypass policies that limit another engine.
-                limited = control.rows(_LIMITED.format(users=self._users_of_app()))
-                inactive = [row for row in inactive if row[:1] not in limited]
+            inactive = control.rows(_INACTIVE.format(user=literal(user)))
         if not inactive:
             return "", ""
-        names = ", ".join(name for name, _ in inactive)
-        return names, inactive[0][1]
-
-    def _users_of_app(self) -> str:
-        """Write the roles of the app's engines, also of engines that have not connected."""
-        _, logins = self._core.requested()
-        usable = [self._usable(login) for login in (None, *logins.values())]
-        return ", ".join(literal((login or self._address).user) for login in usable)
+        return ", ".join(name for name, _ in inactive), inactive[0][1]
 
 
 _USE_ROLE = "arena_database = own, or the URL of a superuser"
-# Conditions for the roles to which a schema grants rights. A superuser has the rights of all roles.
+# Conditions for the roles to which a schema grants rights.
 _ITSELF = "r.rolname = {user}"
 _WITH_GROUPS = """pg_catalog.pg_has_role(
     (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = {user}), r.oid, 'USAGE')"""
-_IS_LIMITED = "{user} NOT IN (SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper)"
-_ITS_GROUPS = f"{_WITH_GROUPS} AND {_IS_LIMITED}"
 # This catalog of the server has all rights, owners and policies of its databases.
 _HAS_RIGHTS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
@@ -259,17 +236,12 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)
 """
 _POLICED = """
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname IN ({users}) CROSS JOIN LATERAL (
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname = {user} CROSS JOIN LATERAL (
     SELECT r.rolsuper OR r.rolbypassrls OR NOT c.relforcerowsecurity
     AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') AS is_free) s
 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND
 """
 _ACTIVE = f"SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free ORDER BY 1"
-# Only tables that the role may use: it may read or write some of their columns.
-_LIMITED = f"""
-SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free
-AND pg_catalog.has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
-"""
 _INACTIVE = f"""
 SELECT c.oid::pg_catalog.regclass::text,
     CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS'

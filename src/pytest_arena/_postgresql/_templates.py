@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -18,12 +17,11 @@ from pytest_arena._product import (
     BuildTarget,
     Manifest,
     ScriptError,
-    Template,
 )
 from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
@@ -50,17 +48,6 @@ _IS_BEING_WRITTEN = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
                AND backend_type = 'client backend')
     OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
-"""
-# PostgreSQL empties unlogged tables after a crash. If a backend crashes, the postmaster stays, and
-# starts the other processes again.
-_SERVER_START = """
-SELECT concat_ws(' ', pg_postmaster_start_time(),
-    (SELECT max(backend_start) FROM pg_stat_activity WHERE backend_type = 'checkpointer'))
-"""
-_HAS_UNLOGGED_ROWS = """
-SELECT EXISTS (
-    SELECT FROM pg_class
-    WHERE relkind = 'r' AND relpersistence = 'u' AND pg_relation_size(oid) > 0)
 """
 
 
@@ -138,18 +125,6 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     ddl_dialect: ClassVar[type[Dialect]] = PGDialect
     fix_if_down = "ARENA_DATABASE=own pytest …   (a private server)"
 
-    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
-        """Yield the finished templates of a fingerprint, as the registry lists them."""
-        for template in super().templates(fingerprint):
-            # A crash of the server empties the template's unlogged tables.
-            if template.manifest.server_start in ("", self._server_start):
-                yield template
-
-    @cached_property
-    def _server_start(self) -> str:
-        [(start,)] = self.registry.control.rows(_SERVER_START)
-        return str(start)
-
     def clear(self, fingerprint: str) -> None:
         """Drop databases of dead runs, and old templates of all fingerprints."""
         del fingerprint
@@ -160,12 +135,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Freeze the database: no session can connect, so that PostgreSQL can copy it."""
-        address = cast("DatabaseTarget", target).address
-        name = address.database
-        with contextlib.closing(open_control(address)) as control:
-            has_unlogged_rows = control.rows(_HAS_UNLOGGED_ROWS) == [(True,)]
-        if has_unlogged_rows:
-            manifest = replace(manifest, server_start=self._server_start)
+        name = cast("DatabaseTarget", target).address.database
         self.registry.freeze(name)
         return self.registry.finish_template(
             name,
@@ -252,48 +222,54 @@ def sqlstate_of(error: BaseException | None) -> str:
     return ""
 
 
-_FAILED_BY = {
-    "42P01": "table",  # undefined_table
-    "3D000": "database",  # invalid_catalog_name
-    "3F000": "schema",  # invalid_schema_name
-    "0A000": "extension",  # feature_not_supported: … is not available
-    "58P01": "extension",  # undefined_file: could not open extension control file
-    "42501": "rights",  # insufficient_privilege
-    "42710": "role",  # duplicate_object
-    "42704": "no role",  # undefined_object
+_OWN = "arena_database = own   (a private server, on which a schema may do anything)"
+_BYPASS = (
+    "ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\n"
+    f"or {_OWN}"
+)
+_INSTALL = "apt-get install postgresql-contrib   (or the package of the extension, on the server)"
+# The next step by the SQLSTATE, and what must be in the message. A code has several meanings.
+_STEPS = {
+    "3D000": (
+        "database",
+        (
+            "the database has another name in tests, so ask for it:\n"
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$"
+        ),
+    ),
+    "3F000": (
+        "schema",
+        "CREATE SCHEMA IF NOT EXISTS {name}   (before its tables are created)",
+    ),
+    "0A000": ("extension", _INSTALL),  # feature_not_supported: … is not available
+    "58P01": ("extension", _INSTALL),  # could not open extension control file
+    "42501": ("", _OWN),  # insufficient_privilege
+    "42710": (
+        "role",
+        (
+            "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
+            "(a role belongs to the server, so an earlier build has created it)"
+        ),
+    ),
+    "42704": (
+        "role",
+        (
+            "arena_roles = {name}   (created on a private server; must exist on any other)\n"
+            "or, for a dump: pg_dump --no-owner --no-privileges …"
+        ),
+    ),
 }
-
-
-def _next_step(error: BaseException | None) -> str:
-    """Return what to do after a statement of a build has failed, "" if it is not known."""
-    kind = _FAILED_BY.get(sqlstate_of(error), "")
-    text = str(getattr(error, "orig", None) or error)
-    extension = _missing_extension(text)
-    if extension:
-        return _CREATE_EXTENSION.format(name=extension)
-    if kind == "rights" and "row-level security" in text:
-        return _BYPASS
-    subject = kind.removeprefix("no ")
-    if subject in {"extension", "role"} and subject not in text:
-        return ""  # the SQLSTATE has another meaning in this error
-    quoted = re.search(r'"([^"]+)"', text)
-    name = quoted[1] if quoted else "…"
-    return _STEPS.get(kind, "").format(name=name)
-
-
 # The extension that defines a type, an operator class or a function.
 _EXTENSIONS = {
-    **{name: name for name in ("citext", "hstore", "ltree", "cube", "isn", "unaccent")},
-    **dict.fromkeys(("vector", "halfvec", "sparsevec"), "vector"),
+    **{name: name for name in ("citext", "hstore", "ltree", "unaccent", "vector")},
+    **dict.fromkeys(("halfvec", "sparsevec"), "vector"),
     **dict.fromkeys(("geometry", "geography"), "postgis"),
     **dict.fromkeys(("gin_trgm_ops", "gist_trgm_ops", "similarity"), "pg_trgm"),
-    **dict.fromkeys(("crypt", "gen_salt", "digest", "gen_random_bytes"), "pgcrypto"),
+    **dict.fromkeys(("crypt", "gen_salt", "digest"), "pgcrypto"),
     **dict.fromkeys(("uuid_generate_v1", "uuid_generate_v4"), "uuid-ossp"),
 }
 _LACKS = re.compile(
-    r"""(?: type | operator\ class )\ "(?:\w+\.)?(\w+)" .* does\ not\ exist
-    | function\ (?:\w+\.)?(\w+)\( .* does\ not\ exist""",
-    re.VERBOSE,
+    r"""(?:(?:type|operator class) "|function )(?:\w+\.)?(\w+)["(].* does not exist"""
 )
 _CREATE_EXTENSION = (
     'CREATE EXTENSION IF NOT EXISTS "{name}"   before the tables: in the first migration, or\n'
@@ -301,29 +277,16 @@ _CREATE_EXTENSION = (
 )
 
 
-def _missing_extension(text: str) -> str:
-    """Return the extension that defines a missing type or function, or "" if it is not known."""
-    missing = _LACKS.search(text)
-    if missing is None:
+def _next_step(error: BaseException | None) -> str:
+    """Return what to do after a statement of a build has failed, "" if it is not known."""
+    text = str(getattr(error, "orig", None) or error)
+    lacking = _LACKS.search(text)
+    if lacking is not None and lacking[1] in _EXTENSIONS:
+        return _CREATE_EXTENSION.format(name=_EXTENSIONS[lacking[1]])
+    if "row-level security" in text:
+        return _BYPASS
+    subject, step = _STEPS.get(sqlstate_of(error), ("", ""))
+    if subject not in text:
         return ""
-    name = missing[1] or missing[2]
-    return _EXTENSIONS.get(name, "")
-
-
-_OWN = "arena_database = own   (a private server, on which a schema may do anything)"
-_BYPASS = (
-    "ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\n"
-    f"or {_OWN}"
-)
-_STEPS = {
-    "database": "the database has another name in tests, so ask for it:\n"
-    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$",
-    "schema": "CREATE SCHEMA IF NOT EXISTS {name}   (before its tables are created)",
-    "extension": "apt-get install postgresql-contrib   (or the package of the extension, on the "
-    "server)",
-    "role": "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
-    "(a role belongs to the server, so an earlier build has created it)",
-    "no role": "arena_roles = {name}   (created on a private server; must exist on any other)\n"
-    "or, for a dump: pg_dump --no-owner --no-privileges …",
-    "rights": _OWN,
-}
+    quoted = re.search(r'"([^"]+)"', text)
+    return step.replace("{name}", quoted[1] if quoted else "…")

@@ -530,8 +530,6 @@ class Manifest:
     # The differences between the migrations that built it and the models.
     differences: tuple[str, ...] = ()
     not_compared: str = ""  # why the migrations were not compared with the models
-    # If unlogged tables have rows, the start of the server, because a crash empties them. Else "".
-    server_start: str = ""
 
     def text(self) -> str:
         """Return the manifest as JSON."""

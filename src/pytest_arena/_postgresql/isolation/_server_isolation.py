@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql.registry import ServerRegistry
     from pytest_arena._product import Usage
+    from pytest_arena._values import Address
 
 _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
 _REMOVE_JOURNAL = "SET arena.undo = 1; DROP SCHEMA IF EXISTS pg_arena CASCADE"
@@ -57,6 +58,8 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self._registry = registry
         self.has_journal = isolation == "undo"
         self._with_rights = with_rights
+        # Called with the address of a new live database after a fixture has created tables.
+        self.on_new_schema: Callable[[Address], None] = lambda _: None
         self._templates: dict[str | None, Snapshot] = {}
         # The name and the title of the live database, if it is kept for inspection.
         self._kept: tuple[str, str] | None = None
@@ -94,6 +97,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self._kept = None  # the test continues in the copy
         self.live = live
         self.generation += 1
+        self.on_new_schema(live.address)
         return CopiedSnapshot(self._registry, frozen, is_ours=True)
 
     def _discard(self, live: LiveDatabase) -> None:
