@@ -6,16 +6,13 @@ What libpq and asyncpg themselves make of the same arguments is the measure.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
-from contextlib import closing
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import psycopg
-import psycopg2
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args as parsed_by_asyncpg
 from psycopg.conninfo import make_conninfo
@@ -42,27 +39,11 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.pgpass, no ~/.pg_service.conf
 
 
-SERVICES = """
-# a comment
-[shop]
-host=127.0.0.7
-port=7777
-dbname=shop_of_service
-user=clerk
-options=-c statement_timeout=1234
-
-[user_only]
-user=only
-"""
-
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "nothing": {},
     "place": {"PGHOST": "127.0.0.9", "PGPORT": "9999", "PGDATABASE": "of_env", "PGUSER": "env"},
     "user": {"PGUSER": "env"},
     "several": {"PGHOST": "127.0.0.9,127.0.0.8", "PGPORT": "9999,8888"},
-    "service": {"PGSERVICE": "shop", "PGSERVICEFILE": "services.conf"},
-    "file": {"PGSERVICEFILE": "services.conf", "PGHOST": "127.0.0.9"},
-    "empty": {"PGHOST": "", "PGPORT": "", "PGDATABASE": ""},
 }
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -93,13 +74,6 @@ OF_ASYNCPG: list[Call] = [
     (("postgresql://127.0.0.1/",), {"user": "me"}),
     (("postgresql://127.0.0.1/sh%C3%B6p%20%2F",), {}),
     (("postgresql://",), {}),
-    (("postgresql://?service=shop",), {}),
-    (("postgresql://127.0.0.3/mine?service=shop",), {}),
-    (("postgresql://",), {"service": "shop", "servicefile": "services.conf"}),
-    (("postgresql://",), {"service": "user_only", "servicefile": "services.conf"}),
-    (("postgresql://",), {"service": "absent", "servicefile": "services.conf"}),
-    ((), {"dsn": "postgresql://127.0.0.1/shop", "service": "shop"}),
-    ((), {"service": "shop", "servicefile": "services.conf", "host": "127.0.0.1"}),
 ]
 
 OF_LIBPQ: list[Call] = [
@@ -120,9 +94,6 @@ OF_LIBPQ: list[Call] = [
     (("postgresql://[::1]:6543/shop",), {}),
     (("postgresql:///shop",), {"port": 6543}),
     (("dbname=shop host=127.0.0.1",), {"host": "127.0.0.2", "dbname": "other"}),
-    (("service=shop",), {}),
-    (("service=shop host=127.0.0.1",), {"dbname": "other"}),
-    (("service=user_only host=127.0.0.1",), {}),
     (("",), {"user": "me", "host": "127.0.0.1"}),
 ]
 
@@ -149,8 +120,6 @@ def _by_asyncpg(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, 
     if args:
         given["dsn"] = args[0]
     known = signature(parsed_by_asyncpg).parameters
-    if "service" not in known and "service" in str((args, kwargs)):
-        raise ValueError("before asyncpg 0.31 there are no services")
     addresses, parameters = parsed_by_asyncpg(
         **{name: value for name, value in given.items() if name in known}
     )
@@ -209,7 +178,6 @@ def _current_host(found: ServerTarget, expected: tuple[str, str, str]) -> tuple[
 
 
 def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "services.conf").write_text(SERVICES)
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -259,17 +227,7 @@ HOSTILE = {
     "PGUSER": "nobody",
     "PGOPTIONS": "-c no.such=1 -c search_path=of_the_environment -c statement_timeout=999",
     "PGSSLMODE": "verify-full",
-    "PGSSLROOTCERT": "system",
-    "PGSSLNEGOTIATION": "direct",
-    "PGSSLCERTMODE": "require",
     "PGTARGETSESSIONATTRS": "standby",
-    "PGREQUIREAUTH": "scram-sha-256",
-    "PGCHANNELBINDING": "require",
-    "PGREQUIREPEER": "nobody",
-    "PGLOADBALANCEHOSTS": "random",
-    "PGMINPROTOCOLVERSION": "3.2",
-    "PGSERVICE": "shop",
-    "PGSERVICEFILE": "services.conf",
     "PGPASSFILE": "no_such_file",
 }
 
@@ -290,7 +248,6 @@ LIBPQ_CALLS: list[tuple[str, dict[str, Any]]] = [
         "//me@/shop?host=a.invalid:1&host=b.invalid:2",
         {"options": _OPTIONS, "application_name": "the_app"},
     ),
-    ("//", {"service": "app"}),
     ("//db.invalid/shop", {"dsn": f"host=c.invalid dbname=x options='{_OPTIONS}' {_NAMED}"}),
     (
         "//db.invalid/shop",
@@ -326,9 +283,6 @@ ASYNCPG_CALLS: list[tuple[str, dict[str, Any]]] = [
 def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A developer's shell whose every variable would redirect elsewhere."""
     _enter(HOSTILE, monkeypatch, tmp_path)
-    (tmp_path / "services.conf").write_text(
-        f"{SERVICES}\n[app]\nhost=d.invalid\noptions={_OPTIONS}\n{_NAMED}\n"
-    )
 
 
 @pytest.mark.usefixtures("hostile")
@@ -363,39 +317,12 @@ def test_led_by_asyncpg_pitfall_024() -> None:
     asyncio.run(show())
 
 
-@pytest.mark.usefixtures("hostile")
-def test_led_by_asynchronous_psycopg_pitfall_024() -> None:
-    """As by libpq."""
-
-    async def show() -> None:
-        url, options = LIBPQ_CALLS[0]
-        engine = create_async_engine(f"postgresql+psycopg:{url}", connect_args=options)
-        _lead(engine.sync_engine, "psycopg")
-        async with engine.connect() as connection:
-            assert await connection.scalar(SHOWN) == KEPT
-        await engine.dispose()
-
-    asyncio.run(show())
-
-
 def _lead(engine: Any, driver: str) -> None:
     @event.listens_for(engine, "do_connect")
     def connecting(_dialect: Any, _entry: Any, cargs: Any, cparams: Any) -> None:
         redirect(driver, ADDRESS, cargs, cparams)
         redirect(driver, ADDRESS, cargs, cparams)  # a second time changes nothing
         assert is_redirected(driver, cargs, cparams)
-
-
-@pytest.mark.usefixtures("hostile")
-def test_what_only_the_shell_says_of_the_session_is_not_heard_pitfall_024() -> None:
-    """PGOPTIONS is the developer's own; and PGREQUIREPEER would refuse a private server's user."""
-    for driver, connect in (("psycopg", psycopg.connect), ("psycopg2", psycopg2.connect)):
-        kwargs: dict[str, Any] = {"host": "db.invalid"}
-        redirect(driver, ADDRESS, [], kwargs)
-        assert kwargs["requirepeer"] == ""
-        with closing(connect(**kwargs)) as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW statement_timeout")
-            assert cursor.fetchone() == ("0",)
 
 
 def test_arguments_that_were_changed_afterwards_are_not_led() -> None:
@@ -440,17 +367,14 @@ def test_what_is_named_outright_keeps_its_login() -> None:
         assert (kwargs["user"], kwargs["password"]) == ("reader", "r")
 
 
-def test_a_string_that_the_driver_cannot_read_is_its_own_error() -> None:
-    """Which the app knows how to handle."""
-    for driver, error in (("psycopg", psycopg.Error), ("psycopg2", psycopg2.Error)):
-        with pytest.raises(error):
-            target(driver, ["no = such = thing"], {})
-
-
-def test_the_user_is_the_database_where_none_is_named() -> None:
-    """As with libpq and asyncpg."""
-    for driver in ("asyncpg", "psycopg", "psycopg2"):
-        assert target(driver, [], {}).database == getpass.getuser()
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_service_file_is_not_read(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`arena_allow` can name no such server."""
+    found = target(driver, ["service=shop"], {})
+    assert found.hosts == (("service=shop", ""),)
+    monkeypatch.setenv("PGSERVICE", "shop")
+    assert target(driver, ["dbname=x"], {}).hosts == found.hosts
+    assert target(driver, ["dbname=x host=a"], {}).hosts == (("a", "5432"),)
 
 
 def test_a_driver_that_is_not_understood_is_another_product() -> None:

@@ -33,7 +33,7 @@ _Rows = dict[str, Counter[str]]
 class Level:
     """The content at an enter."""
 
-    content: object
+    content: dict[str, object]
     rows: _Rows
     digests: Mapping[str, str]
 
@@ -172,11 +172,12 @@ class RandomLevels:
         """The content is the content of the level's enter."""
         self.end_transactions()
         level = self.levels.pop()
-        assert self.world.content() == level.content
-        assert self.isolation.content() == level.digests
+        contents = [self.world.content()]
         if self.world.is_read_by_old_connections:
-            for hand in self.hands:
-                assert hand.content() == level.content
+            contents += [hand.content() for hand in self.hands]
+        for content in contents:
+            assert content == level.content, differing(level.content, content)
+        assert self.isolation.content() == level.digests
         self.moment = None
 
     def end_transactions(self) -> None:
@@ -186,6 +187,12 @@ class RandomLevels:
                 if self.chance.random() < 0.5:
                     hand.execute("COMMIT")
             hand.rollback()
+
+
+def differing(before: dict[str, object], after: dict[str, object]) -> str:
+    """Return what differs, for a message."""
+    names = [name for name in {*before, *after} if before.get(name) != after.get(name)]
+    return "\n".join(f"{name}: {before.get(name)} -> {after.get(name)}" for name in names)
 
 
 def difference(before: _Rows, after: _Rows) -> _Rows:

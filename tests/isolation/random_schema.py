@@ -367,7 +367,7 @@ class Schema:
                 f"SELECT nextval('public.{name}')",
                 f"SELECT nextval('public.{name}')",
                 f"SELECT setval('public.{name}', {number})",
-                f"SELECT setval('public.{name}', {number}, false)",
+                f"SELECT setval('public.{name}', 1, false)",
                 f"SELECT nextval('public.{name}') FROM generate_series(1, 9)",
             )
         )

@@ -84,7 +84,7 @@ class Hand:
         """Execute a statement and return its rows."""
         return [tuple(row) for row in self.execute(sql).fetchall()]
 
-    def content(self) -> object:
+    def content(self) -> dict[str, object]:
         """Return all that the connection reads."""
         return self._world.content_of(self.raw)
 
@@ -143,7 +143,7 @@ class World(ABC):
         return connection.execute(sql)
 
     @abstractmethod
-    def content_of(self, connection: Any) -> object:
+    def content_of(self, connection: Any) -> dict[str, object]:
         """Return the schema, the rows and the numbers that a connection reads."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class World(ABC):
     def statement(self, chance: random.Random) -> str:
         """Return something that an app may do."""
 
-    def content(self) -> object:
+    def content(self) -> dict[str, object]:
         """Return what a new connection reads."""
         self.usage.number += 1
         with closing(self.open()) as fresh:

@@ -136,7 +136,7 @@ class PostgreSQLWorld(World):
         cursor = connection.execute(sql.encode())
         return cursor if cursor.description else _NoRows()
 
-    def content_of(self, connection: psycopg.Connection[Any]) -> object:
+    def content_of(self, connection: psycopg.Connection[Any]) -> dict[str, object]:
         """Return rows, sequences, and the catalog."""
         connection.execute("SET lock_timeout = '50ms'")
         connection.execute("SET jit = off")

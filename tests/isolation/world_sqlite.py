@@ -110,15 +110,18 @@ class SQLiteWorld(World):
         """Return whether a transaction is open."""
         return connection.in_transaction
 
-    def content_of(self, connection: sqlite3.Connection) -> object:
+    def content_of(self, connection: sqlite3.Connection) -> dict[str, object]:
         """Check the file, and return the schema, all rows with the numbers, and the version."""
         faults = connection.execute("PRAGMA integrity_check").fetchall()
         # Since SQLite 3.44, FTS5 reports rows of another connection as faults.
         assert [fault for fault in faults if "notes" not in fault[0]] in ([], [("ok",)])
         schema = sorted(connection.execute("SELECT type, name, sql FROM sqlite_master"), key=repr)
         names = [name for kind, name, _ in schema if kind == "table"]
-        rows = [sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr) for name in names]
-        return [schema, rows, connection.execute("PRAGMA user_version").fetchone()]
+        version = connection.execute("PRAGMA user_version").fetchone()
+        content: dict[str, object] = {"schema": schema, "version": version}
+        for name in names:
+            content[name] = sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr)
+        return content
 
     def rows_of(self, connection: sqlite3.Connection) -> dict[str, Counter[str]]:
         """Return the rows of the app's tables."""

@@ -196,7 +196,7 @@ class LevelWorld(World):
         note_answer(connection, sql, rows)
         return cursor
 
-    def content_of(self, connection: pymysql.Connection[Any]) -> object:
+    def content_of(self, connection: pymysql.Connection[Any]) -> dict[str, object]:
         """Return the schema and the rows."""
         return _dump(connection.cursor())
 
@@ -223,7 +223,7 @@ class LevelWorld(World):
         return self._template
 
 
-def _dump(cursor: Any) -> list[object]:
+def _dump(cursor: Any) -> dict[str, object]:
     """Return definitions, rows, and the names of routines.
 
     The definition of a table has its next ``AUTO_INCREMENT`` number.
@@ -234,18 +234,18 @@ def _dump(cursor: Any) -> list[object]:
         return list(cursor.fetchall())
 
     kinds = rows("SHOW FULL TABLES")
-    content: list[object] = []
+    content: dict[str, object] = {"triggers": [row[:5] for row in rows("SHOW TRIGGERS")]}
     for name, kind in kinds:
         is_view = kind == "VIEW"
         kind_in_sql = "VIEW" if is_view else "TABLE"
         [definition] = rows(f"SHOW CREATE {kind_in_sql} `{name}`")
-        content.append(definition[1])
+        found: list[object] = [definition[1]]
         if not is_view:
-            content.append(sorted(rows(f"SELECT * FROM `{name}`"), key=repr))
-    content += [row[:5] for row in rows("SHOW TRIGGERS")]
+            found += sorted(rows(f"SELECT * FROM `{name}`"), key=repr)
+        content[name] = found
     for kind in ("PROCEDURE", "FUNCTION"):
         listed = rows(f"SHOW {kind} STATUS WHERE Db = DATABASE()")
-        content += [row[1:3] for row in listed]
+        content[kind] = [row[1:3] for row in listed]
     return content
 
 

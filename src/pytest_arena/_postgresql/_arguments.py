@@ -7,14 +7,12 @@ psycopg and psycopg2 have libpq's arguments
 
 from __future__ import annotations
 
-import configparser
 import os
 import sys
 from functools import cache
 from importlib import import_module
 from inspect import signature
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
@@ -41,39 +39,6 @@ class PostgreSQLTarget(ServerTarget):
 
     product = "postgresql"
     standard_databases = STANDARD_DATABASES
-
-
-def _service_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings of the requested service in a connection service file.
-
-    https://www.postgresql.org/docs/current/libpq-pgservice.html
-    """
-    service = settings.get("service") or os.environ.get("PGSERVICE", "")
-    user_file = settings.get("servicefile") or os.environ.get("PGSERVICEFILE")
-    files = [Path(user_file or "~/.pg_service.conf")]
-    if not user_file:
-        files = [files[0].expanduser()]
-    if os.environ.get("PGSYSCONFDIR"):
-        files.append(Path(os.environ["PGSYSCONFDIR"]) / "pg_service.conf")
-    for file in files:
-        section = _section(file, service)
-        if section:
-            return section
-    return {}
-
-
-def _section(file: Path, service: str) -> dict[str, str]:
-    # libpq's files have no escapes, no values over several lines and no defaults.
-    parser = configparser.RawConfigParser(
-        delimiters=("=",), comment_prefixes=("#",), default_section="", strict=False
-    )
-    try:
-        parser.read(file)
-    except (configparser.Error, UnicodeDecodeError, OSError):
-        return {}  # the driver reports the error
-    if service in parser:
-        return dict(parser[service])
-    return {}
 
 
 def _login(user: Any, password: object) -> ServerLogin | None:
@@ -265,7 +230,7 @@ _VARIABLES = {
     "user": "PGUSER",
     "dbname": "PGDATABASE",
 }
-# Settings of the session in a string or a service file. They are kept on any server.
+# Settings of the session in a string. They are kept on any server.
 _LIBPQ_SESSION = {
     "application_name",
     "client_encoding",
@@ -286,29 +251,27 @@ _EXPLICIT = {
     "hostaddr": "",
     "options": "",
     "target_session_attrs": "any",
-    "load_balance_hosts": "disable",
-    "sslnegotiation": "postgres",
-    "sslrootcert": "",
-    "sslcertmode": "allow",
-    "requirepeer": "",
-    # All methods: an empty value would refuse a server that asks for a password.
-    "require_auth": "none,password,md5,scram-sha-256,gss,sspi",
-    "channel_binding": "prefer",
     "gssencmode": "disable",
-    "min_protocol_version": "3.0",
 }
 
 
 def _libpq_target(settings: Mapping[str, object]) -> ServerTarget:
-    """Return the named database, by settings, service, environment and default, in this order."""
-    named = {**_service_settings(settings), **settings}
-    effective = dict(named)
+    """Return the named database, by settings, environment and default, in this order.
+
+    pytest-arena does not read service files. Such a server has the name of its service, which
+    ``arena_allow`` cannot name.
+    """
+    effective = dict(settings)
     for key, variable in _VARIABLES.items():
         if variable in os.environ:
             effective.setdefault(key, os.environ[variable])
     database = effective.get("dbname") or effective.get("user") or os_user()
-    login = _login(named.get("user"), named.get("password"))
-    return PostgreSQLTarget(_libpq_hosts(effective), str(database), login)
+    login = _login(settings.get("user"), settings.get("password"))
+    hosts = _libpq_hosts(effective)
+    service = settings.get("service") or os.environ.get("PGSERVICE")
+    if service and not settings.get("host"):
+        hosts = ((f"service={service}", ""),)
+    return PostgreSQLTarget(hosts, str(database), login)
 
 
 def _redirect_libpq(
@@ -322,9 +285,8 @@ def _redirect_libpq(
             del kwargs[key]
     if args:
         args[0] = ""  # the connection string
-    kwargs |= {key: value for key, value in _EXPLICIT.items() if _knows(driver, key)}
     # The app's `options` replace the value in `_EXPLICIT`.
-    kwargs |= session
+    kwargs |= {**_EXPLICIT, **session}
     kwargs |= {
         "host": _host_of(address),
         "port": address.port,
@@ -339,10 +301,8 @@ def _redirect_libpq(
 def _libpq_session(
     driver: str, args: object, kwargs: dict[str, object]
 ) -> dict[str, object]:
-    """Return the settings of the session, also those in a connection service file."""
+    """Return the settings of the session."""
     settings = _libpq_settings(driver, args, kwargs)
-    if settings.get("service"):
-        settings = {**_service_settings(settings), **settings}
     return {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
 
 

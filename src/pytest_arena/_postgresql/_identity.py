@@ -5,7 +5,6 @@ The answer does not depend on the arguments by which the connection was opened.
 
 from __future__ import annotations
 
-import socket
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -63,7 +62,7 @@ def name_of(dbapi_connection: object, identity: Identity) -> str:
 def _server_of(connection: object) -> tuple[str, str] | None:
     info = getattr(connection, "info", None)
     if info is not None:  # psycopg, psycopg2
-        return _host_of_libpq(info), str(info.port)
+        return str(info.host or info.hostaddr), str(info.port)
     address = getattr(connection, "_addr", None)  # asyncpg has no public name for it
     if not address:
         return None
@@ -71,25 +70,6 @@ def _server_of(connection: object) -> tuple[str, str] | None:
         folder, _, port = address.rpartition("/.s.PGSQL.")
         return folder, port
     return str(address[0]), str(address[1])
-
-
-def _host_of_libpq(info: Any) -> str:
-    """Return the name of the host, or its IP address if the name has another address.
-
-    libpq connects to ``hostaddr``, and checks the certificate against ``host``.
-    """
-    name = str(info.host or "")
-    try:
-        address = str(info.hostaddr or "")
-    except Exception:  # noqa: BLE001 - the driver's, if its libpq is too old
-        address = str(info.dsn_parameters.get("hostaddr", ""))
-    if not address or name.startswith("/"):
-        return name
-    try:
-        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(name, None)]
-    except OSError:
-        return address
-    return name if address in addresses else address
 
 
 # A transaction gets its id at its first write. Any role may read the id.
