@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql import isolation as choosing
 from pytest_arena._product import Held
 from pytest_arena._product._control_lines import Reconnecting
-from pytest_arena.errors import ConfigError
 from tests.isolation.world_postgresql import PostgreSQLWorld, filled
 from tests.servers.postgresql import connect, rows, run
 
@@ -267,32 +265,6 @@ def test_the_journal_is_installed_once_for_all_runs(makers: Makers) -> None:
         PostgreSQLWorld(own, template, "undo").close()
         counts.append(sum(one.kind == "template" for one in own.listed()))
     assert counts[0] == counts[1]
-
-
-def test_undo_that_is_requested_where_it_is_impossible(
-    world: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By its name it is an error. ``auto`` is clone, with a line."""
-    monkeypatch.setattr(f"{choosing.__name__}.why_no_undo", lambda _: "the moon is full")
-    lines: list[str] = []
-
-    def choose(requested: str) -> str:
-        isolation = choosing.isolate(
-            world.own,
-            requested,
-            world.template(),
-            shown="here",
-            place="the tests",
-            uses=world.usage,
-            note=lines.append,
-        )
-        isolation.close()
-        return isolation.name
-
-    with pytest.raises(ConfigError, match="the moon is full"):
-        choose("undo")
-    assert choose("auto") == "clone"
-    assert "the moon is full" in lines[0]
 
 
 @only_undo

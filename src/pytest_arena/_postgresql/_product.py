@@ -13,8 +13,11 @@ from pytest_arena._postgresql._named import NamedServer, NamedTemplates
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import RollbackIsolation, SharedConnection
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
-from pytest_arena._postgresql.isolation import ServerIsolation, isolate
-from pytest_arena._postgresql.journal._journal_templates import why_no_undo
+from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql.journal._journal_templates import (
+    FIX_FOR_UNDO,
+    why_no_undo,
+)
 from pytest_arena._postgresql.registry import ServerRegistry
 from pytest_arena._postgresql.servers._find import SEARCH
 from pytest_arena._product import (
@@ -106,23 +109,38 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         with_rights = self.users.begin(database)
         if self._config.isolation == "rollback":
             return self._roll_back(database, with_rights(content))
-        isolation = isolate(
-            registry,
-            self._config.isolation,
-            content,
-            with_rights=with_rights,
-            shown=self.shown,
-            place=self._config.place("isolation"),
-            uses=uses,
-            note=note,
+        name = self._choose_isolation(registry)
+        isolation = ServerIsolation(
+            registry, content, name, with_rights=with_rights, uses=uses, note=note
         )
-        if isolation.name == "clone":
+        if name == "clone":
             self._note_slow_disk(registry)
         report = partial(self.users.note_inactive_rights, database.login)
         report(isolation.address)
         if content is None:
             isolation.on_new_schema = report
         return isolation
+
+    def _choose_isolation(self, registry: ServerRegistry) -> str:
+        """Return undo, or clone if undo does not work here. The summary says why."""
+        requested = self._config.isolation
+        if requested == "clone":
+            return "clone"
+        reason = why_no_undo(registry)
+        if not reason:
+            return "undo"
+        if requested == "undo":
+            raise ConfigError(
+                f"arena_isolation = undo: {reason}",
+                why="the tests would run with another isolation than the option names",
+                cause=self._config.place("isolation"),
+                fix=f"{FIX_FOR_UNDO}\n"
+                "or arena_isolation = auto   (clone, as long as undo does not work)",
+            )
+        self._core.ledger.note(
+            f"{self.shown}: tests are isolated by clone, since {reason}. For undo: {FIX_FOR_UNDO}"
+        )
+        return "clone"
 
     def _roll_back(self, database: Database, template: str | None) -> Isolation:
         """Return the isolation ``rollback``, in a copy or in the named database."""

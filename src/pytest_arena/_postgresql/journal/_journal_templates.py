@@ -24,13 +24,6 @@ _SCRIPT = Path(__file__).with_name("journal.sql")
 _NO_LOCK = "53200"  # no memory for another lock
 
 
-class Unjournaled(IsolationError):
-    """The journal cannot be installed in this database, but a clone is possible.
-
-    The class is not in ``errors.py``, because ``auto`` catches it. Users see an IsolationError.
-    """
-
-
 def install(address: Address) -> None:
     """Install the journal in a database.
 
@@ -47,7 +40,6 @@ def journaled(registry: ServerRegistry, template: str | None) -> str:
     Cost: a derived template, and 3 ms a table for the installation of the journal.
 
     Raises:
-        Unjournaled: the journal cannot be installed.
         TemplateError: another process builds it for too long.
         IsolationError, ServerError: the template cannot be copied.
     """
@@ -57,26 +49,21 @@ def journaled(registry: ServerRegistry, template: str | None) -> str:
             try:
                 install(address)
             except ControlFailure as error:
-                if error.is_lost:
+                if error.sqlstate != _NO_LOCK:
                     raise
-                raise _unjournaled(error) from error
+                raise IsolationError(
+                    "the change journal cannot be installed in this database",
+                    why="undo creates triggers on all tables in one transaction, which locks each "
+                    "table",
+                    cause=error.first_line,
+                    fix="a larger max_locks_per_transaction on the server\n"
+                    "or arena_isolation = clone",
+                ) from error
         return ""
 
     # The names of templates are unique.
     fingerprint = f"journal {_layout()} {template or 'empty'}"
     return derived(registry, template, fingerprint, change)
-
-
-def _unjournaled(error: ControlFailure) -> Unjournaled:
-    fix = 'pytest --arena-isolation=clone   or: @pytest.mark.arena(isolation="clone")'
-    if error.sqlstate == _NO_LOCK:
-        fix = f"a larger max_locks_per_transaction on the server\nor {fix}"
-    return Unjournaled(
-        "undo is not possible for this database: the change journal cannot be installed",
-        why="undo creates triggers on all tables in one transaction, which locks each table",
-        cause=error.first_line,
-        fix=fix,
-    )
 
 
 @cache
