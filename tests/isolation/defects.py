@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._refill import _restoring
-from pytest_arena._mysql._written import _ANY_TABLE, _SCHEMA, _written_by
+from pytest_arena._mysql._written import _written_by
 from pytest_arena._postgresql.isolation._live_databases import ClonedDatabase, JournaledDatabase
 from pytest_arena._postgresql.journal import _journal_templates
 from pytest_arena._product._levels import Level, Look
@@ -180,19 +180,18 @@ def _restoring_keyed(table: Table, frozen: str, live: str) -> Iterator[str]:
 
 
 def _without_schema(text: str) -> object:
-    written = _written_by(text)
-    return _ANY_TABLE if written == _SCHEMA else written
+    return _written_by(text) and ("", "*")
 
 
 _SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
 _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "cascades are not followed": (
         6,
-        "_mysql_isolation",
+        "_live_database",
         "with_cascades",
         lambda names, _cascades: set(names),
     ),
-    "counters stay": (0, "_mysql_isolation", "restore_counters", lambda *_: None),
+    "counters stay": (0, "_live_database", "restore_counters", lambda *_: None),
     "texts are compared by a collation": (
         0,
         "_tables",
