@@ -74,6 +74,17 @@ def test_a_level_that_nobody_used_costs_nothing(
 
 
 @only_undo
+def test_the_journal_does_not_grow(world: PostgreSQLWorld) -> None:
+    """pytest-arena vacuums it between two tests."""
+    hand = world.connect()
+    for _ in range(60):
+        world.isolation.enter()
+        hand.execute("INSERT INTO plain SELECT generate_series(1, 300)")
+        world.isolation.leave()
+    assert hand.rows("SELECT pg_relation_size('pg_arena.j') / 8192 < 100") == [(True,)]
+
+
+@only_undo
 def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
     """Its rows are journaled at its end. It would commit them into the level below."""
     other, keeper = world.connect(), world.connect()

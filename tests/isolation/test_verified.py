@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-from unittest.mock import MagicMock
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._databases import _verified
 from pytest_arena._databases._verified import (
     Verified,
-    differences_at_the_end,
-    first_content,
 )
 from pytest_arena._ledger import Ledger
 from pytest_arena._product import Held
-from pytest_arena.errors import ArenaError, IsolationError
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._product import Database, Isolation
+    from pytest_arena._product import Isolation
 
 
 class _Faulty:
@@ -167,40 +163,3 @@ def test_what_cannot_be_read_is_noted(isolation: Isolation, true: _Faulty, ledge
     assert isolation.is_clean() is False
     isolation.leave()
     assert ledger.notes == ["shop: not every level was verified: a table is locked"]
-
-
-NOT_COMPARED = "shop: the states before the first and after the last test were not compared"
-
-
-def test_a_comparison_that_cannot_be_made_is_noted(true: _Faulty, ledger: Ledger) -> None:
-    """At its start and at its end."""
-    database = cast("Database", MagicMock(isolation=true))
-    database.name = "shop"
-    isolation = cast("Isolation", true)
-    before = first_content(isolation, "shop", ledger)
-    assert not ledger.notes
-    true.is_locked = True
-    assert [*differences_at_the_end({database: before}, ledger)] == []
-    assert ledger.notes == [f"{NOT_COMPARED}: a table is locked"]
-    ledger.noted.clear()
-    assert first_content(isolation, "shop", ledger) is None
-    assert ledger.notes == [f"{NOT_COMPARED}: a table is locked"]
-
-
-def test_a_slow_first_reading_is_noted(
-    true: _Faulty, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run does not pay for a second one."""
-    monkeypatch.setattr(_verified, "_LONGEST", -1)
-    assert first_content(cast("Isolation", true), "shop", ledger) is None
-    assert ledger.notes == [f"{NOT_COMPARED}: reading it takes longer than 2 seconds"]
-
-
-def test_the_error_is_no_longer_than_others(isolation: Isolation, true: _Faulty) -> None:
-    """However many tables are different."""
-    isolation.enter()
-    true.state |= {f"table t{number:03}": "1 rows, a" for number in range(500)}
-    true.forgets = set(true.state)
-    with pytest.raises(ArenaError, match="and 494 more") as raised:
-        isolation.leave()
-    assert len(str(raised.value).splitlines()) <= 12

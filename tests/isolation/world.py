@@ -169,6 +169,10 @@ class World(ABC):
         with closing(self.open()) as fresh:
             return self.rows_of(fresh)
 
+    def failed_undo(self) -> list[str]:
+        """Return the lines that a copy has restored a level because undo has failed."""
+        return []
+
     @abstractmethod
     def template(self) -> Any:
         """Return the template, for ``replace``."""

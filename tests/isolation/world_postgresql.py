@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from contextlib import closing, suppress
@@ -58,6 +59,7 @@ DEFINITIONS = (
     "SELECT pg_advisory_lock(1)",
     "(reconnect)",
 )
+_HAS_MARK = re.compile("replaced: ([A-Z]{4}|large objects)")
 _APPS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relpersistence <> 't'"
 _COLUMNS = "pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 _CONTENTS = f"""
@@ -173,6 +175,10 @@ class PostgreSQLWorld(World):
         if number < 0.28:
             return chance.choice(self.schema.settings)
         return self.schema.statement()
+
+    def failed_undo(self) -> list[str]:
+        """Return the lines without a statement that only a copy undoes."""
+        return [line for line in self.lines if not _HAS_MARK.search(line)]
 
     def template(self) -> str:
         """Return the name of the template."""

@@ -247,6 +247,7 @@ def tables(arena):
     engine = create_engine(arena.url.replace("asyncpg", "psycopg"))
     with engine.begin() as connection:
         connection.exec_driver_sql(Path("schema.sql").read_text())
+    engine.dispose()
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -315,29 +316,3 @@ def test_on_another_server_existing_roles_are_used(example: Example, server: Pri
     limited = {"ARENA_DATABASE": server.url.replace("postgres@", "granter@")}
     told = run(project, server, "-q", **limited).expect(passed=1)
     told.says("grants to there do not act", "granter is no superuser, and cannot give it rights")
-
-
-MAKES_ROLES = """
-from sqlalchemy import text
-from app import engine
-
-
-async def test_makes_a_role():
-    async with engine.begin() as connection:
-        await connection.execute(text("CREATE ROLE waiter"))
-
-
-async def test_grants_a_table():
-    async with engine.begin() as connection:
-        await connection.execute(text("GRANT SELECT ON docs TO PUBLIC"))
-"""
-
-
-def test_a_role_that_a_test_leaves_on_the_server_is_named(example: Example) -> None:
-    """No copy of a database removes it, and a later test may pass by it alone."""
-    with private_server() as server:
-        project = shop(example, TABLES, MAKES_ROLES)
-        found = run(project, server, "-oarena_roles=off", "-q").expect(passed=2)
-        line = "test_it.py::test_makes_a_role sends CREATE ROLE, which stays on the server"
-        found.says(line, "Next: arena_roles = <the role>")
-        assert found.output.count("stays on the server") == 1
