@@ -172,7 +172,7 @@ class PostgreSQLWorld(World):
             return chance.choice(DEFINITIONS)
         if number < 0.25:
             return chance.choice(TRANSACTIONS)
-        if number < 0.28:
+        if number < 0.32:
             return chance.choice(self.schema.settings)
         return self.schema.statement()
 

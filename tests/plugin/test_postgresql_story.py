@@ -23,7 +23,6 @@ def on_postgresql(example: Example, **files: str) -> Example:
 @pytest.mark.parametrize(
     "option,says",
     [
-        ("--arena-isolation=copy", "arena_isolation = copy does not exist on PostgreSQL"),
         pytest.param(
             "--arena-database=sqlite",
             "with arena_database = sqlite, pytest-arena does not replace databases of this product",
@@ -33,7 +32,6 @@ def on_postgresql(example: Example, **files: str) -> Example:
             "arena_database names a database that the tests use: postgresql://db.example.org:5432/shop",
         ),
         ("--arena-database=postgresql://nobody:pw@127.0.0.1:1/x", "cannot be used"),
-        ("--arena-database=postgresql://nobody:pw@a:1,b:2/x", "needs a URL of one server"),
     ],
 )
 def test_what_cannot_be_on_postgresql_is_said_once(
