@@ -232,20 +232,25 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     InJournal(
         "open transactions belong below",
+        seed=7,
         function="since",
         pattern=r"NOT pg_visible_in_snapshot\(j.x, start\)",
         replacement="j.x >= pg_snapshot_xmax(start)",
     ),
-    InJournal("settings of the session, by statement", function="by_statement", pattern=_SETTINGS),
-    InJournal("settings of the session, by row", function="by_row", pattern=_SETTINGS),
+    InJournal(
+        "settings of the session, by statement", seed=5, function="by_statement", pattern=_SETTINGS
+    ),
+    InJournal("settings of the session, by row", seed=10, function="by_row", pattern=_SETTINGS),
     InJournal(
         "updates lose the old row",
+        seed=2,
         function="by_statement",
         pattern="TG_OP <> 'INSERT'",
         replacement="TG_OP = 'DELETE'",
     ),
     InJournal(
         "TRUNCATE takes children",
+        seed=10,
         function="by_truncate",
         pattern="FROM ONLY",
         replacement="FROM",

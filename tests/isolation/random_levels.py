@@ -76,6 +76,7 @@ class RandomLevels:
             self.hands[number].execute(statement).fetchone()
         except self.world.errors as error:
             self.done.append(f"-- {str(error).splitlines()[0]}")
+            self.world.recover(self.hands[number])
 
     def enter(self) -> None:
         """Open a level, often inside of open transactions."""

@@ -129,6 +129,9 @@ class World(ABC):
     def prepare(self, connection: Any, number: int) -> None:  # noqa: B027 - one need not
         """Set the session of an app's connection."""
 
+    def recover(self, hand: Hand) -> None:  # noqa: B027 - only PostgreSQL needs it
+        """Go on after a failed statement, as an app does."""
+
     @abstractmethod
     def is_begun(self, connection: Any) -> bool:
         """Return whether a driver's connection is in a transaction."""

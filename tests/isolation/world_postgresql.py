@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from pytest_arena._postgresql.isolation import ServerIsolation
 from tests.isolation.random_schema import WORK, Schema
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_arena._postgresql.registry import ServerRegistry
+    from tests.isolation.world import Hand
 
 __all__ = ["ROLE", "PostgreSQLWorld", "filled"]
 
@@ -124,6 +126,13 @@ class PostgreSQLWorld(World):
         """Set the role."""
         if self.schema is not None and number == 1:
             connection.execute(f"SET ROLE {ROLE}")
+
+    def recover(self, hand: Hand) -> None:
+        """Roll back to the savepoint, or the transaction: no other statement is possible."""
+        for statement in ("ROLLBACK TO s", "ROLLBACK"):
+            if hand.raw.info.transaction_status == TransactionStatus.INERROR:
+                with suppress(psycopg.Error):
+                    hand.execute(statement)
 
     def is_begun(self, connection: psycopg.Connection[Any]) -> bool:
         """Return whether a transaction is open."""
