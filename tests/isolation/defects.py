@@ -256,7 +256,9 @@ DEFECTS: tuple[Defect, ...] = (
         replacement="FROM",
     ),
     InJournal("entries stay", function="leave", pattern=r"DELETE FROM pg_arena.j\s[^;]*;"),
-    InTables("triggers are not always on", statement="ALTER TABLE ONLY %1$s ENABLE TRIGGER %2$I"),
+    InTables(
+        "triggers are not always on", seed=8, statement="ALTER TABLE ONLY %1$s ENABLE TRIGGER %2$I"
+    ),
     InTables(
         "TRUNCATE is not seen",
         statement="DROP TRIGGER %2$I ON %1$s",
