@@ -45,13 +45,6 @@ def with_a_new_column(project: Example) -> Example:
     return project.change("app.py", "\n\n\nengine =", TITLE)
 
 
-def test_a_column_without_a_migration_is_named(project: Example) -> None:
-    """It is named under `-q` too; tests that do not use the column pass."""
-    run = with_a_new_column(project).run("-q").expect(passed=1)
-    run.says(f"alembic.ini:1: MigrationDriftWarning: alembic.ini: {DIFFERENCE}")
-    run.says("cause: column dancers.title: in the models only")
-
-
 def test_a_column_without_a_migration_is_named_by_every_run(project: Example) -> None:
     """The run that builds the template names it, and so does one that has it from the cache."""
     project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")

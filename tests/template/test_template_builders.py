@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._databases._builders import schema_builder, seed_builder, suggested_schema
+from pytest_arena._databases._builders import schema_builder, suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
 from tests.template.project import SEED, Project
@@ -57,9 +57,6 @@ def generator(connection):
 def nothing(connection):
     pass
 
-def hidden_async(connection):
-    return asynchronous(connection)
-
 def leaves(connection):
     raise SystemExit("no configuration")
 """
@@ -94,17 +91,6 @@ def test_each_form_of_a_schema_makes_the_tables(project: Project, value: str) ->
     assert project.names() == (["SAND"] if value == "all.sql" else ["Sand"])
 
 
-async def _seed_in_a_running_loop(project: Project) -> list[str]:
-    return project.names()
-
-
-def test_an_async_builder_works_where_a_loop_is_running(project: Project) -> None:
-    """The first connection of a run may be made in the middle of a request."""
-    project.write(forms=FUNCTIONS, seed=f"import helper\n{ASYNC_SEED}")
-    project.schema = "forms:asynchronous"
-    assert asyncio.run(_seed_in_a_running_loop(project)) == ["Sand"]
-
-
 ASYNC_SEED = """
 from sqlalchemy import text
 
@@ -135,21 +121,12 @@ def test_a_schema_that_cannot_be_right_is_a_mistake_of_configuration(
     assert "pytest.ini:3" in caught.value.cause or "forms.py:" in caught.value.cause
 
 
-def test_a_seed_is_a_function_of_one_session(project: Project) -> None:
-    """A class, an instance, a generator, a function of two arguments are not."""
-    project.write(forms=FUNCTIONS)
-    for value in ("forms:CREATE", "forms:two", "forms:generator"):
-        with pytest.raises(ConfigError, match="arena_seed"):
-            seed_builder(value, source="pytest.ini:3")
-
-
 @pytest.mark.parametrize(
     "value,says,line",
     [
         ("forms:broken", 'near "tabel": syntax error', "forms.py:13"),
         ("forms:broken_async", 'near "tabel": syntax error', "forms.py:16"),
-        ("forms:leaves", "SystemExit: no configuration", "forms.py:31"),
-        ("forms:hidden_async", "returned an awaitable", "forms.py:27"),
+        ("forms:leaves", "SystemExit: no configuration", "forms.py:28"),
         ("forms:nothing", "created no table", "models are not imported"),
         ("bad.sql", 'near "SCHEME": syntax error', "bad.sql:3"),
         ("models:metadata", "can't render element of type INET", "models:metadata"),

@@ -91,14 +91,6 @@ def _end(process: subprocess.Popen[str]) -> str:
     return output.strip()
 
 
-def test_six_processes_at_once_build_once_pitfall_074(cached: Project) -> None:
-    """The process with the lock builds. The others wait, and find the template."""
-    processes = [cached.in_another_process() for _ in range(6)]
-    found = {_end(process) for process in processes}
-    assert found == {str(cached.ensure())}
-    assert cached.builds() == 1
-
-
 def test_a_killed_build_is_no_template_pitfall_074(cached: Project) -> None:
     """The next process builds again."""
     cached.write(models=DYING)

@@ -256,12 +256,7 @@ class KnownDatabases:
         self.ended: dict[str, list[str]] = {}
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        self.tried = ""  # what was tried to find the app's engines, if none is known
         self.exported: set[str] = set()  # the values of redirected variables
-
-    def note_tried(self, words: str) -> None:
-        """Note what was tried to find the app's engines."""
-        self.tried = words
 
     def at_file(self, file: str) -> Database | None:
         """Return the database with this live file, None for another file."""
@@ -369,16 +364,13 @@ class KnownDatabases:
 
     # The app's first database.
 
-    def find_first(self, connecting: Dialect | None = None) -> bool:
+    def find_first(self) -> bool:
         """Register the databases of the app's engines, if no first database is known.
 
-        ``connecting`` is the dialect of the engine that connects now. Return whether the first
-        database is known.
+        Return whether the first database is known.
         """
         if self.primary is None:
-            engines = known_engines.find_in_use()
-            if any(engine.dialect is not connecting for engine in engines):
-                self.register_all(requested_by_engines(engines))
+            self.register_all(requested_by_engines(known_engines.find_in_use()))
         return self.primary is not None
 
     def register_all(self, requested: list[RequestedDatabase]) -> None:
@@ -405,8 +397,10 @@ class KnownDatabases:
             return True
         return not self.files.is_ours(name) and not self.files.is_free(name)
 
-    def named(self, name: str) -> Database:
+    def named(self, name: str, tried: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
+
+        ``tried`` says what was tried to find the app's engines, if none is known.
 
         Raises:
             ConfigError: no engine of a supported product is known. Or no database has this name, or
@@ -415,7 +409,7 @@ class KnownDatabases:
         if not name:
             if self.primary is None:
                 urls = [described_url(each.url) for each in known_engines.find_in_use()]
-                raise unknown_product(self.tried, ", ".join(dict.fromkeys(urls)))
+                raise unknown_product(tried, ", ".join(dict.fromkeys(urls)))
             return self.primary
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]

@@ -8,7 +8,7 @@ import inspect
 from asyncio import run as run_coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.engine.mock import MockConnection
@@ -216,14 +216,11 @@ class MetadataBuilder:
 
     metadata: MetaData
 
-    def identity(self, ddl: Dialect) -> str:
-        """Return the compiled DDL, "" if a function of the user adds more."""
-        return "" if self.is_of_run else _ddl(self.metadata, ddl)
-
-    @property
-    def is_of_run(self) -> bool:
-        """Whether a listener is a function, which may do anything."""
-        return any(map(inspect.isroutine, self._listeners()))
+    def identity(self, ddl: Dialect) -> str | None:
+        """Return the compiled DDL, None if a listener is a function, which may do anything."""
+        if any(map(inspect.isroutine, self._listeners())):
+            return None
+        return _ddl(self.metadata, ddl)
 
     def _listeners(self) -> Iterator[object]:
         """Yield the user's listeners. Types of SQLAlchemy listen too."""
@@ -255,7 +252,6 @@ class AlembicBuilder:
     """Runs ``alembic upgrade heads``, on the engine that ``env.py`` creates."""
 
     ini: Path
-    is_of_run = False
 
     def identity(self, _ddl: Dialect) -> str:
         """Return a digest of the configuration, of ``env.py`` and of all migrations."""
@@ -323,7 +319,6 @@ class ScriptBuilder:
     """Runs a ``*.sql`` file."""
 
     file: Path
-    is_of_run = False
 
     def identity(self, _ddl: Dialect) -> str:
         """Return the script."""
@@ -356,15 +351,10 @@ class CodeBuilder:
     in_session: bool = False
     files: tuple[Path, ...] | None = None  # of its attribute `arena_files`
 
-    @property
-    def is_of_run(self) -> bool:
-        """Whether its files are unknown."""
-        return self.files is None
-
-    def identity(self, _ddl: Dialect) -> str:
-        """Return a digest of the function's file and of ``arena_files``."""
+    def identity(self, _ddl: Dialect) -> str | None:
+        """Return a digest of the function's file and of ``arena_files``, None without them."""
         if self.files is None:
-            return ""
+            return None
         home = Path(inspect.getsourcefile(inspect.unwrap(self.function)) or ".")
         return digest_of_files([home, *self.files])
 
@@ -373,31 +363,13 @@ class CodeBuilder:
         is_async = inspect.iscoroutinefunction(self.function)
 
         def call(work: object) -> object:
-            result = self.function() if self.takes_nothing else self.function(work)
-            if not is_async and inspect.isawaitable(result):
-                self._refuse(result)
-            if isinstance(result, MetaData):
-                raise TypeError(
-                    f"{self.function.__name__}() returned a MetaData and created no tables: name "
-                    "the MetaData in arena_schema, or call its create_all(connection)"
-                )
-            return result
+            return self.function() if self.takes_nothing else self.function(work)
 
         _fill(target, call, is_async=is_async, in_session=self.in_session)
 
-    def _refuse(self, result: object) -> None:
-        """Refuse an async function that a decorator hides: its coroutine would never run."""
-        if inspect.iscoroutine(result):
-            result.close()  # otherwise Python warns that it was never awaited
-        raise TypeError(
-            f"{self.function.__name__}() returned an awaitable, and is no async function: remove "
-            "the decorator, or make the decorator's function async def"
-        )
 
-
-# A builder fills a database. `identity` returns a text for the fingerprint. `is_of_run` says that
-# the text does not decide the result, so that each run builds. `build` fills the target, in a
-# thread without a running event loop.
+# A builder fills a database. `identity` returns a text that decides the result, None if each run
+# has to build. `build` fills the target, in a thread without a running event loop.
 Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
@@ -414,7 +386,7 @@ def suggested_schema(root: Path) -> str:
     found = [each for each in candidates() if root in each.file.parents]
     if len({id(each.metadata) for each in found}) != 1:
         return ""
-    return min(found, key=Candidate.rank).name
+    return min(found).name
 
 
 def is_alembic(ini: Path) -> bool:
@@ -425,18 +397,14 @@ def is_alembic(ini: Path) -> bool:
     return any(line.strip() == "[alembic]" for line in lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A possible value of ``arena_schema``."""
+class Candidate(NamedTuple):
+    """A possible value of ``arena_schema``. The lowest one is the most likely."""
 
+    is_of_conftest: bool
+    is_imported: bool  # or its metadata is inherited, as by a subclass of SQLModel without a table
     name: str
     metadata: MetaData
     file: Path
-    is_defined_here: bool  # in this module, with this metadata
-
-    def rank(self) -> tuple[bool, bool, str]:
-        """Return a key that is the lowest for the most likely value."""
-        return self.file.name == "conftest.py", not self.is_defined_here, self.name
 
 
 def candidates() -> Iterator[Candidate]:
@@ -445,11 +413,15 @@ def candidates() -> Iterator[Candidate]:
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
-                # A subclass of SQLModel without a table inherits its metadata.
                 has_metadata_itself = value is metadata or "metadata" in vars(value)
                 is_here = getattr(value, "__module__", "") == module.__name__
-                is_likely = has_metadata_itself and is_here
-                yield Candidate(f"{module.__name__}:{name}", metadata, file, is_likely)
+                yield Candidate(
+                    file.name == "conftest.py",
+                    not (has_metadata_itself and is_here),
+                    f"{module.__name__}:{name}",
+                    metadata,
+                    file,
+                )
 
 
 def has_metadata(value: object) -> bool:

@@ -147,7 +147,7 @@ class Databases:
             return build.target_of(database)
         try:
             # The oldest engine has the app's first database, also if another one connects first.
-            self.known.find_first(connecting=requested.dialect)
+            self.known.find_first()
             database = self.known.register(requested)
         except ArenaError as error:
             raise self.ledger.refused(error) from None

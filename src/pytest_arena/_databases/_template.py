@@ -97,16 +97,17 @@ class StageBuild(Generic[ContentT]):
         A builder whose result is not decided by texts or files gets the id of the run.
         """
         builder = self.builder()
+        identity = builder.identity(self.template_store.ddl)
         parts = [
             f"pytest-arena {version('pytest-arena')}",
             f"{self.template_store.identity()} sqlalchemy {version('sqlalchemy')}",
             self.title,
-            builder.identity(self.template_store.ddl),
+            identity or "",
             self.below.fingerprint if self.below else "",
         ]
         if isinstance(builder, AlembicBuilder):
             parts.append(f"compared with {digest_of_files(model_files())}")
-        if self.template_store.keeps and not builder.is_of_run:
+        if self.template_store.keeps and identity is not None:
             return digest("\n".join(parts))[:32]
         # A process that a test starts inherits the id of xdist, and may test another project.
         parts.append(f"{_process.run_id()} {self.root}")

@@ -267,9 +267,10 @@ class ArenaRun:
         Raises:
             ConfigError: no engine is known, or none on a database of this name.
         """
+        tried = ""
         if not self._known.find_first():
-            self._known.note_tried(self._start_app())
-        return self._known.named(name)
+            tried = self._start_app()
+        return self._known.named(name, tried)
 
     def _start_app(self) -> str:
         """Start the app so that it creates its engines, shut it down, and undo its writes.
