@@ -381,11 +381,9 @@ class KnownDatabases:
 
     def prefer(self, requested: RequestedDatabase) -> None:
         """Make this the app's first database, unless tests already use another one."""
-        if self.primary is not None and self.primary.isolation is not None:
-            return
-        if requested.product not in self.products or not requested.name:
-            return
-        if self.is_the_apps(requested):
+        is_used = self.primary is not None and self.primary.isolation is not None
+        is_known = requested.product in self.products and requested.name
+        if is_known and not is_used and self.is_the_apps(requested):
             self.primary = self.name(requested)
 
     def is_the_apps(self, requested: RequestedDatabase) -> bool:
@@ -539,17 +537,16 @@ class Environment:
         originals = {url: self._originals.get(name, "") for name, url in new.items()}
         os.environ[_ORIGINALS] = dumps(_inherited() | originals)
 
-    def written_since(self) -> RequestedDatabase | None:
-        """Return the database in a variable that a conftest has set since, None without one."""
-        for name in self._names:
+    def read_again(self) -> None:
+        """Prefer the database in a variable that a conftest has set since."""
+        for name in reversed(self._names):
             text = os.environ.get(name, "")
-            if text in self._known.exported:
-                continue
             url = parse_url(text)
-            database = requested_by_url(url)
-            if url is not None and database is not None and names_database(url):
-                return database
-        return None
+            if text in self._known.exported or url is None:
+                continue
+            requested = requested_by_url(url)
+            if requested is not None and names_database(url):
+                self._known.prefer(requested)
 
     def _inside(self, text: str, url: URL) -> str:
         new = self._new_url(url)

@@ -112,9 +112,7 @@ class ArenaRun:
     def _find_engines(self) -> None:
         engines = known_engines.find()
         self._known.register_all(requested_by_engines(engines))
-        named = self.databases.environment.written_since()
-        if named is not None:
-            self._known.prefer(named)
+        self.databases.environment.read_again()
         self.databases.environment.complete()
 
     # Tests
