@@ -194,24 +194,11 @@ listen_to_sessions(FreshSession, "do_orm_execute", _read_again)
 listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
 
 
-def _uses_sqlmodel() -> bool:
-    """Return whether the app has a table of SQLModel, which libraries may import, too."""
-    base = getattr(sys.modules.get("sqlmodel"), "SQLModel", None)
-    return base is not None and _has_table(base)
-
-
-def _has_table(base: type[object]) -> bool:
-    return any(
-        "__table__" in vars(model) or _has_table(model)
-        for model in base.__subclasses__()
-    )
-
-
 @cache
 def _session_classes(
     *, is_sqlmodel: bool
 ) -> tuple[type[FreshSession], type[AsyncSession]]:
-    """Return the classes of sessions, with the method ``exec`` if the app uses SQLModel."""
+    """Return the classes of sessions, with the method ``exec`` if SQLModel is imported."""
     if not is_sqlmodel:
         return FreshSession, AsyncSession
     sync = importlib.import_module("sqlmodel").Session
@@ -261,7 +248,7 @@ class Sessions:
 
     def open_sync(self, engine: Engine) -> FreshSession:
         """Open a sync session."""
-        sync_class, _ = _session_classes(is_sqlmodel=_uses_sqlmodel())
+        sync_class, _ = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
         session = sync_class(engine)
         self._sync.append(session)
         self.is_used = True
@@ -269,7 +256,9 @@ class Sessions:
 
     def open_async(self, engine: AsyncEngine) -> AsyncSession:
         """Open an async session. It needs no loop before it is used."""
-        sync_class, async_class = _session_classes(is_sqlmodel=_uses_sqlmodel())
+        sync_class, async_class = _session_classes(
+            is_sqlmodel="sqlmodel" in sys.modules
+        )
         session = async_class(
             engine, sync_session_class=sync_class, expire_on_commit=False
         )
