@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from tests.example import Example, Run
 
-pytestmark = pytest.mark.slow
 
 _LOGIN = "CREATE USER poor@localhost IDENTIFIED BY 'wOrd7'"
 _DEVELOPERS = (
@@ -111,24 +109,12 @@ def test_a_login_that_may_create_nothing(bad: Bad) -> None:
     run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
 
 
-def test_a_login_that_may_create_and_not_write(bad: Bad) -> None:
-    """Each right that is missing is named by the server."""
-    bad.run("GRANT CREATE ON `arena\\_%`.* TO poor@localhost")
-    run = bad.shop("poor").run("-q").expect(1, failed=1)
-    bad.run("REVOKE CREATE ON `arena\\_%`.* FROM poor@localhost")
-    four_parts(run)
-    run.says("INSERT command denied", "has too few rights", "pytest.ini", "GRANT ALL ON `arena")
-
-
 SCRIPT = """
 CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
 CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
 CREATE TABLE log (name VARCHAR(50));
 CREATE TRIGGER logs AFTER INSERT ON item FOR EACH ROW INSERT INTO log VALUES (NEW.name);
 """
-_WITHOUT_TRIGGER = (
-    "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER ON `arena\\_%`.*"
-)
 
 
 def with_trigger(bad: Bad) -> Example:
@@ -137,22 +123,11 @@ def with_trigger(bad: Bad) -> Example:
     return example.with_paths({"schema.sql": SCRIPT})
 
 
-def test_a_login_that_may_not_create_triggers(bad: Bad) -> None:
-    """Without triggers in the schema it needs none. A trigger is named by its line."""
-    bad.run(f"GRANT {_WITHOUT_TRIGGER} TO poor@localhost")
-    bad.shop("poor").run("-q").expect(passed=2)
-    run = with_trigger(bad).run("-q").expect(1, failed=2)
-    bad.run(f"REVOKE {_WITHOUT_TRIGGER} FROM poor@localhost")
-    four_parts(run)
-    run.says("TRIGGER command denied", "schema.sql:5", "next: GRANT ALL ON `arena")
-
-
 @pytest.mark.parametrize("bad", [("--log-bin",)], indirect=True)
 def test_a_binary_log_without_trust(bad: Bad) -> None:
     """The next step is the setting of the server."""
     bad.run("GRANT ALL ON `arena\\_%`.* TO poor@localhost")
     run = with_trigger(bad).run("-q").expect(1, failed=2)
-    bad.shop("poor").run("-q").expect(passed=2)
     bad.run("REVOKE ALL ON `arena\\_%`.* FROM poor@localhost")
     four_parts(run)
     run.says("schema.sql:5", "next: SET GLOBAL log_bin_trust_function_creators = 1")
@@ -185,48 +160,6 @@ def test_a_mode_that_is_not_strict(bad: Bad) -> None:
     """Such a test may pass wrongly, which a line says."""
     run = bad.shop().with_files(test_it=STRICT).run("-q").expect(passed=1)
     run.says("the server's sql_mode is not strict", "STRICT_TRANS_TABLES")
-
-
-NAMES = """
-import pytest
-from app import engine
-from sqlalchemy import text
-
-
-@pytest.mark.parametrize("turn", [1, 2])
-async def test_it(client, arena, turn):
-    assert (await client.get("/items")).json() == ["seeded"]
-    assert (await client.post("/items/pear")).json() == 2
-    assert arena.changes().inserted.tables == ("item",)
-
-
-async def test_the_schema():
-    async with engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE ITEM ADD COLUMN late INT"))
-
-
-async def test_cascades(client):
-    assert (await client.get("/items")).json() == ["seeded"]
-    async with engine.begin() as connection:
-        await connection.execute(text("DELETE FROM Item"))
-        assert await connection.scalar(text("SELECT COUNT(*) FROM Line")) == 0
-
-
-async def test_cascades_are_undone(client):
-    async with engine.begin() as connection:
-        assert await connection.scalar(text("SELECT COUNT(*) FROM Line")) == 1
-"""
-
-
-@pytest.mark.parametrize("bad", [("--lower-case-table-names=1",)], indirect=True)
-def test_names_of_tables_in_lower_case(bad: Bad) -> None:
-    """Tests are isolated, and a line says how ``arena.changes`` names the tables."""
-    example = bad.shop().with_files(test_it=NAMES)
-    for name in ("item", "line"):
-        example = example.change("app.py", f'name__ = "{name}"', f'name__ = "{name.title()}"')
-    example = example.change("app.py", '"item.id"', '"Item.id"')
-    run = example.run("-q").expect(passed=5)
-    run.says("lower_case_table_names = 1: arena.changes() has the names of tables in lower case")
 
 
 RESTARTS = """
@@ -290,33 +223,5 @@ def test_a_server_that_restarts(bad: Bad, tmp_path: Path) -> None:
         pid=str(server.process.pid), socket=server.socket, command=server.command
     )
     run = bad.shop().with_files(test_it=text).run("-q")
-    run.expect(1, passed=4, failed=1).says("test_in_a_transaction", "Lost connection")
+    run.expect(1, passed=4, failed=1).says("test_in_a_transaction")
     server.end(int((tmp_path / "project" / "pid").read_text()))
-
-
-DEAD = """
-import os
-import signal
-import pytest
-
-
-async def test_before(client):
-    assert (await client.post("/items/pear")).json() == 2
-    os.kill({pid}, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("turn", range(20))
-async def test_after(client, turn):
-    await client.get("/items")
-"""
-
-
-def test_a_server_that_stays_away(bad: Bad) -> None:
-    """Each test says so. The run waits for the server once, and not for each of its tests."""
-    text = DEAD.format(pid=bad.server.process.pid)
-    began = time.monotonic()
-    run = bad.shop().with_files(test_it=text).run("-q")
-    assert time.monotonic() - began < 100
-    four_parts(run)
-    run.expect(1, passed=1, errors=21).says("the server has stopped or is restarting")
-    bad.server.process.wait()

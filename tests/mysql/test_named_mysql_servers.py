@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -10,27 +9,15 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql._control import MySQLFailure, open_control
-from pytest_arena._values import Address
-from tests.mysql.shop import shop, shop_on
+from tests.mysql.shop import shop_on
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_arena._values import Address
     from tests.conformance.story_mysql_server import StoryMySQLServer
 
 
-def test_nothing_answers(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """The error names the server and the option."""
-    example = shop(server, tmp_path).with_files(
-        test_it="async def test_it(client):\n    await client.get('/items')\n"
-    )
-    run = example.run("-q", "--arena-database=mysql://me@127.0.0.1:9/")
-    run.expect(1, failed=1).says(
-        "the server for the tests cannot be used: nothing answers on 127.0.0.1:9", "[A301]"
-    )
-
-
-@pytest.mark.slow
 def test_the_apps_database_is_refused_before_its_server(
     server: StoryMySQLServer, tmp_path: Path
 ) -> None:
@@ -44,29 +31,6 @@ def test_the_apps_database_is_refused_before_its_server(
         "arena_database names a database that the tests use: mysql://127.0.0.1:9/shop",
         "ARENA_DATABASE=mysql://me@127.0.0.1:9/ pytest",
     )
-
-
-def test_a_login_without_rights(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """The error has the GRANT to paste."""
-    name = f"poor_{secrets.token_hex(4)}"
-    with closing(open_control(_root(server))) as control:
-        control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
-        try:
-            example = shop(server, tmp_path).with_files(
-                test_it="async def test_it(client):\n    await client.get('/items')\n"
-            )
-            url = server.url("mysql").set(username=name, password="pw")  # noqa: S106 - of a test
-            shown = url.render_as_string(hide_password=False)
-            run = example.run("-q", f"--arena-database={shown}")
-            run.expect(1, failed=1).says("may not create databases", "GRANT ALL ON `arena")
-            run.never_says("pw@")
-        finally:
-            control.run(f"DROP USER '{name}'@'%'")
-
-
-def _root(server: StoryMySQLServer) -> Address:
-    login = server.developers_arguments
-    return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
 
 
 def test_a_refused_statement_has_the_servers_number(address: Address) -> None:

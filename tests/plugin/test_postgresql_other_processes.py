@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.plugin.test_postgresql_story import on_postgresql
 
 if TYPE_CHECKING:
@@ -28,14 +26,10 @@ def names(dsn):
         return [name for (name,) in connection.execute("SELECT name FROM dancers ORDER BY id")]
 
 
-def answer(asked):
-    ask, dsn = asked
-    return {"add": add, "names": names}[ask](dsn)
-
-
 def main():
     for line in sys.stdin:
-        print(answer(line.split()), flush=True)
+        question, dsn = line.split()
+        print({"add": add, "names": names}[question](dsn), flush=True)
 
 
 if __name__ == "__main__":
@@ -43,47 +37,23 @@ if __name__ == "__main__":
 """
 
 CONFTEST = """
-import multiprocessing
 import subprocess
 import sys
 
 import pytest
-import worker
-
-
-class ByPipe:
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "worker.py"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-
-    def __call__(self, *asked):
-        print(*asked, file=self.process.stdin, flush=True)
-        return self.process.stdout.readline().strip()
-
-    def close(self):
-        self.process.communicate()
-
-
-class ByPool:
-    def __init__(self, how):
-        self.pool = multiprocessing.get_context(how).Pool(1)
-
-    def __call__(self, *asked):
-        return str(self.pool.apply(worker.answer, (asked,)))
-
-    def close(self):
-        self.pool.close()
-        self.pool.join()
 
 
 @pytest.fixture(scope="session")
-def elsewhere(arena):
-    arena.url  # a forked worker knows the databases that were there when it was forked
-    works = ByPipe() if "HOW" == "pipe" else ByPool("HOW")
-    yield works
-    works.close()
+def elsewhere():
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "worker.py"], stdin=pipe, stdout=pipe, text=True)
+
+    def ask(*words):
+        print(*words, file=process.stdin, flush=True)
+        return process.stdout.readline().strip()
+
+    yield ask
+    process.communicate()
 """
 
 TESTS = """
@@ -118,32 +88,11 @@ def test_and_it_is_taken_back(test_client):
 """
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "forkserver",
-        pytest.param("spawn", marks=pytest.mark.slow),
-        pytest.param("fork", marks=pytest.mark.slow),
-        pytest.param("pipe", marks=pytest.mark.slow),
-    ],
-)
-def test_a_worker_that_writes_by_the_url_pitfall_128(example: Example, how: str) -> None:
-    """The test's own process does not touch the database: no counter of ours has moved."""
-    run = workers(example, how).run("-W", "ignore")
-    run.expect(passed=7).says("7 of 7 tests had a separate database, and 4 changed it")
-
-
-@pytest.mark.slow
-def test_a_worker_that_writes_under_clone_pitfall_128(example: Example) -> None:
-    """Likewise; each test has asked for the URL, as another one may have another database."""
-    run = workers(example, "spawn").run("-k", "touches or after", "--arena-isolation=clone")
-    run.expect(passed=4)
-
-
-def workers(example: Example, how: str) -> Example:
-    """The project, with a worker of this kind."""
-    conftest = CONFTEST.replace("HOW", how)
-    return on_postgresql(example, conftest=conftest, worker=WORKER, test_it=TESTS)
+def test_a_worker_that_writes_by_the_url(example: Example) -> None:
+    """The test's process does not touch the database. Its changes are restored."""
+    example = on_postgresql(example, conftest=CONFTEST, worker=WORKER, test_it=TESTS)
+    run = example.run("-W", "ignore").expect(passed=7)
+    run.says("7 of 7 tests had a separate database, and 4 changed it")
 
 
 FORKED = """
@@ -191,7 +140,6 @@ def test_goes_nowhere(test_client):
 """
 
 
-@pytest.mark.slow
 def test_a_fork_has_no_database_of_its_own(example: Example) -> None:
     """It would fill one that no test sees, and nobody takes back."""
     run = on_postgresql(example, test_it=FORKED).run("-W", "ignore").expect(1, passed=4, failed=1)
