@@ -86,21 +86,21 @@ ServerIsolation._restore_copy, ServerIsolation.leave_by_force = lie, by_force
 """
 
 UNDO_LIES = """
-from pytest_arena._postgresql.journal._journal import Journal
+from pytest_arena._postgresql.isolation._live_databases import JournaledDatabase
 
-undo = Journal.undo
+restore = JournaledDatabase.restore
 
 
-def lie(self, start):
-    Journal.undo = undo
-    self._control.run(
+def lie(self, start, *, is_in_use):
+    JournaledDatabase.restore = restore
+    self._rows(
         "DELETE FROM pg_arena.j WHERE op = 1 "
-        f"AND NOT pg_visible_in_snapshot(x, '{start.snapshot}')"
+        f"AND NOT pg_visible_in_snapshot(x, '{start.state.snapshot}') RETURNING 1"
     )
-    return undo(self, start)
+    return restore(self, start, is_in_use=is_in_use)
 
 
-Journal.undo = lie
+JournaledDatabase.restore = lie
 """
 
 INSERT = "INSERT INTO dancers (name) VALUES ('Left')"

@@ -14,7 +14,7 @@ from importlib import import_module
 from inspect import signature
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlparse
+from urllib.parse import unquote, urlparse
 
 from pytest_arena._postgresql import STANDARD_DATABASES
 from pytest_arena._product._server_targets import (
@@ -119,29 +119,6 @@ def write_address(driver: str, address: Address, kwargs: dict[str, object]) -> N
 
 # asyncpg
 
-# The parameters for the server in the query of a DSN. All others are settings of the session.
-_ASYNCPG_SERVER = {
-    "host",
-    "port",
-    "user",
-    "password",
-    "passfile",
-    "dbname",
-    "database",
-    "service",
-    "sslmode",
-    "sslcert",
-    "sslkey",
-    "sslrootcert",
-    "sslcrl",
-    "sslpassword",
-    "sslnegotiation",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-    "target_session_attrs",
-    "krbsrvname",
-    "gsslib",
-}
 # The hosts that asyncpg tries if none is named.
 _ASYNCPG_USUAL = [
     "/run/postgresql",
@@ -152,8 +129,8 @@ _ASYNCPG_USUAL = [
 ]
 
 
-def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
-    """Return the database that arguments name, by the function of asyncpg itself.
+def _parsed_by_asyncpg(args: object, kwargs: dict[str, object]) -> tuple[Any, Any]:
+    """Return the addresses and the other parameters, by the function of asyncpg itself.
 
     Raises:
         Exception: asyncpg's, for arguments that it cannot parse.
@@ -167,6 +144,12 @@ def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
         if name in parameters:
             arguments[name] = value
     addresses, parsed = parse(**arguments)
+    return addresses, parsed
+
+
+def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
+    """Return the database that arguments name. Raises as asyncpg does."""
+    addresses, parsed = _parsed_by_asyncpg(args, kwargs)
     hosts = [_asyncpg_host(address) for address in addresses]
     if [host for host, _ in hosts] == _ASYNCPG_USUAL:
         hosts = hosts[-1:]
@@ -186,9 +169,9 @@ def _asyncpg_host(address: Any) -> tuple[str, str]:
 def _redirect_asyncpg(
     address: Address, args: list[object], kwargs: dict[str, Any]
 ) -> None:
-    settings = _asyncpg_settings(args, kwargs)
-    if settings:
-        kwargs["server_settings"] = settings
+    _, parsed = _parsed_by_asyncpg(args, kwargs)
+    if parsed.server_settings:
+        kwargs["server_settings"] = parsed.server_settings
     if args:
         args[0] = None
     for key in ("dsn", "passfile", "service", "servicefile"):
@@ -204,17 +187,6 @@ def _redirect_asyncpg(
         "direct_tls": False,
         "target_session_attrs": "any",
     }
-
-
-def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the session in asyncpg's arguments."""
-    dsn = urlparse(_dsn(args, kwargs))
-    settings = {
-        name: value
-        for name, value in parse_qsl(dsn.query)
-        if name not in _ASYNCPG_SERVER
-    }
-    return settings | (kwargs.get("server_settings") or {})
 
 
 def _dsn(args: Any, kwargs: Mapping[str, object]) -> str:

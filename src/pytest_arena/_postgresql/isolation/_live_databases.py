@@ -1,15 +1,23 @@
 """The live database, which tests use: with a change journal, or without one."""
 
+# ruff: noqa: S608 - texts are written by literal() alone
+
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import _clone_sql as sql
-from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._control import (
+    Control,
+    ControlFailure,
+    literal,
+    open_control,
+)
 from pytest_arena._postgresql._rows import read_digests, read_rows
-from pytest_arena._postgresql.journal._journal import Journal, JournalHeld, State
+from pytest_arena._postgresql.journal._journal import State, call, open_journal
+from pytest_arena._postgresql.journal._row_changes import rows_changed
 from pytest_arena._product import held_by
 from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena._product._levels import Look, NeedsCopy, Start, Undo
@@ -22,11 +30,18 @@ if TYPE_CHECKING:
     from pytest_arena._product._snapshots import Snapshot
     from pytest_arena._values import Address, TableRows
 
-_AnswerT = TypeVar("_AnswerT")
 _READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
 _UNREADABLE = "the live database cannot be read"
 _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
+_LOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+# PostgreSQL scans so many bytes of dead entries fast. pytest-arena vacuums only a larger journal,
+# because after a vacuum every session plans the statements of its triggers again.
+_BYTES = 48 * 8192
+_AT_WORK = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
+AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 _WRITERS = """
 SELECT pid FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -88,9 +103,11 @@ class LiveDatabase(Undo):
 
 
 class JournaledDatabase(LiveDatabase):
-    """A database in which triggers write each change into a journal.
+    """A database in which triggers write each inserted and deleted row into a journal.
 
-    The journal finds open transactions that have written by their locks on it.
+    An entry belongs to a level if the snapshot of the level's start does not show its transaction.
+    A mark is an entry that names a change that only a copy undoes, for example of the schema. The
+    journal finds open transactions that have written by their locks on it.
     """
 
     def __init__(
@@ -101,29 +118,43 @@ class JournaledDatabase(LiveDatabase):
         on_lost: Callable[[], None],
     ) -> None:
         super().__init__(registry, name, note, on_lost)
-        self._line = Reconnecting(lambda: Journal(self.address), self._note_lost)
+        self._most_bytes = _BYTES
+        self._line = Reconnecting(lambda: open_journal(self.address), self._note_lost)
         with registry.reporting("a copy cannot be connected to"):
             self._line.opened()  # before the app can use all connections of the server
 
-    def _ask(
-        self, question: Callable[..., _AnswerT], *args: object, **options: object
-    ) -> _AnswerT:
+    def _call(self, function: str, *arguments: str) -> dict[str, Any]:
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._line.call(question, *args, **options)
+            return self._line.call(call, function, *arguments)
+
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.registry.reporting(_JOURNAL_UNREACHABLE):
+            return self._line.call(Control.rows, sql)
 
     def begin_copy(self, base: Snapshot) -> Start:
         """Return the start of a new copy, the same for each copy of a base."""
         if base.state is None:
-            base.note_state(self._ask(Journal.first_state))
+            [state] = self._rows(
+                "SELECT pg_current_snapshot()::text, pg_arena.taken()::text, "
+                "pg_arena.numbers()::text"
+            )
+            base.note_state(State(*state))
         return Start(base, base.state)
 
     def begin(self, now: Start) -> Start | NeedsCopy:
         """Return the present content as a start, or the marks since the base.
 
-        Cost: one round trip.
+        If nothing has changed since the base, its state is the start's. Cost: one round trip.
         """
-        state, marks = self._ask(Journal.state, now.base.state)
-        return NeedsCopy(marks) if marks else Start(now.base, state)
+        state: State = now.base.state
+        answer = self._call("enter", state.snapshot, state.taken)
+        if answer["marks"]:
+            return NeedsCopy(answer["marks"])
+        if answer["taken"] is not None:
+            state = State(answer["since"], answer["taken"], answer["numbers"])
+        elif answer["has_rows"]:
+            state = state._replace(snapshot=answer["since"])
+        return Start(now.base, state)
 
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start, in one transaction and one round trip.
@@ -136,58 +167,94 @@ class JournaledDatabase(LiveDatabase):
         """
         if is_in_use:
             # A running statement may have no lock yet, and would commit into the level below.
-            at_work = self._ask(Journal.at_work)
+            at_work = {pid for (pid,) in self._rows(_AT_WORK)}
             if at_work:
                 raise held_by(at_work, self.name)
         try:
-            was_changed, marks = self._line.call(Journal.undo, start.state)
-        except JournalHeld as error:
-            writers = self.look(start).writers or self.clients_inside()
-            raise held_by(writers, self.name) from error
+            answer = self._line.call(call, "leave", *start.state)
         except ControlFailure as error:
+            if error.sqlstate in _LOCKED:
+                writers = self.look(start).writers or self.clients_inside()
+                raise held_by(writers, self.name) from error
             if error.is_of_server:
                 raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
             return NeedsCopy(error.first_line)
-        return NeedsCopy(_shown(marks)) if marks else was_changed
+        if answer["marks"]:
+            return NeedsCopy(_shown(answer["marks"]))
+        if answer["size"] > self._most_bytes:
+            self._vacuum()
+        return bool(answer["was_changed"])
+
+    def _vacuum(self) -> None:
+        with suppress(ControlFailure):  # the level was left
+            self._line.call(Control.run, "VACUUM pg_arena.j")
+            # An old snapshot of a session may keep dead entries. A higher limit prevents a vacuum
+            # in each level.
+            size = self._line.call(
+                Control.rows, "SELECT pg_relation_size('pg_arena.j')"
+            )
+            self._most_bytes = max(_BYTES, 2 * size[0][0])
 
     def prepare_to_freeze(self) -> None:
         """Journal the tables of the changed schema, in the frozen database and its copies."""
-        self._ask(Journal.watch_again)
+        self._rows("SELECT pg_arena.watch_all()")
 
-    def carried(self, start: Start) -> object:
-        """Return the journal's entries between a base and a start.
+    def carried(self, start: Start) -> str | None:
+        """Return the journal's entries between a base and a start, as JSON.
 
         Cost: the entries are in memory.
         """
-        if start.state is start.base.state:
+        base: State = start.base.state
+        if start.state is base:
             return None
-        return self._ask(Journal.entries, start.base.state, start.state)
+        [(entries,)] = self._rows(
+            "SELECT coalesce(json_agg(s), '[]')::text "
+            f"FROM pg_arena.since({literal(base.snapshot)}) s "
+            f"WHERE pg_visible_in_snapshot(s.x, {literal(start.state.snapshot)})"
+        )
+        return str(entries)
 
-    def carry(self, start: Start, carried: Any) -> None:
+    def carry(self, start: Start, carried: str | None) -> None:
         """Redo the changes of the journal's entries."""
-        if carried is not None:
-            self._ask(Journal.redo, start.base.state, start.state, carried)
+        if carried is None:
+            return
+        self._rows(
+            "INSERT INTO pg_arena.j SELECT e.* "
+            f"FROM json_populate_recordset(NULL::pg_arena.j, {literal(carried)}) e RETURNING 1"
+        )
+        values = ", ".join(map(literal, (start.base.state.snapshot, *start.state)))
+        self._rows(f"SELECT pg_arena.redo({values})")
 
     def look(self, start: Start) -> Look:
-        """Return what has changed since a start."""
-        has_rows, has_moved, writers = self._ask(Journal.look, start.state)
-        return Look(has_rows, has_moved=has_moved, writers=frozenset(writers))
+        """Return what has changed since a start. Wait for no lock."""
+        answer = self._call("look", start.state.snapshot, start.state.taken)
+        return Look(
+            answer["has_rows"],
+            has_moved=answer["has_moved"],
+            writers=frozenset(answer["writers"]),
+        )
 
     def rewind(self, start: Start) -> None:
         """Restore the sequences of a start. Sessions continue with the values they have cached."""
-        self._ask(Journal.rewind, start.state)
+        _, taken, numbers = start.state
+        self._rows(f"SELECT pg_arena.rewind({literal(taken)}, {literal(numbers)})")
 
     def moment(self, first: Start, *, exact: bool) -> Start:
-        """Return the present time. Cost: one round trip."""
+        """Return the present time, without sequences. Cost: one round trip."""
         del exact
-        return Start(first.base, self._ask(Journal.moment))
+        with self.registry.reporting(_JOURNAL_UNREACHABLE):
+            snapshot = self._line.call(
+                Control.ask, "SELECT pg_current_snapshot()::text"
+            )
+        return Start(first.base, State(snapshot or ""))
 
     def rows_changed(
         self, first: Start, last: Start | None, limit: int | None
     ) -> list[TableRows]:
         """Return the committed changes, from the journal."""
-        until: State | None = last.state if last else None
-        return self._ask(Journal.rows_changed, first.state, until, limit)
+        until = last.state.snapshot if last else ""
+        with self.registry.reporting(_JOURNAL_UNREACHABLE):
+            return self._line.call(rows_changed, first.state.snapshot, until, limit)
 
     def release(self) -> None:
         """Close the connections, including the journal's connection."""

@@ -221,7 +221,7 @@ CREATE FUNCTION pg_arena.enter(
 ) LANGUAGE plpgsql AS $$ DECLARE now int8[]; BEGIN
     SELECT pg_current_snapshot()::text, pg_arena.marks(base),
         EXISTS (SELECT FROM pg_arena.since(base)) INTO since, marks, has_rows;
-    IF marks IS NULL OR marks = 'large objects' THEN
+    IF marks IS NULL THEN
         now := pg_arena.taken();
         IF now IS DISTINCT FROM base_taken THEN
             taken := now;
