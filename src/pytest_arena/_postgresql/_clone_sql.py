@@ -75,8 +75,3 @@ def clients_inside(name: str) -> str:
         f"WHERE datname = {literal(name)} AND backend_type = 'client backend' "
         "AND locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid()"
     )
-
-
-def rollback_prepared(gid: str) -> str:
-    """Write the statement that rolls back a transaction prepared for a second phase."""
-    return f"ROLLBACK PREPARED {literal(gid)}"

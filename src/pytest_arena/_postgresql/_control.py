@@ -7,7 +7,6 @@ import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakSet
 
 from pytest_arena._origin import as_own
 from pytest_arena._product._control_lines import (
@@ -18,7 +17,7 @@ from pytest_arena._product._control_lines import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from psycopg import Connection
@@ -154,16 +153,6 @@ class Control:
         text = result.get_value(0, 0)
         return None if text is None else text.decode()
 
-    def statuses(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the settings that the server has reported."""
-        status = self._connection.info.parameter_status
-        values = {name: status(name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def cancel(self) -> None:
-        """Cancel the running statement, from another thread."""
-        self._connection.cancel()
-
     def close(self) -> None:
         """Close the connection. Idempotent, and never raises."""
         self._connection.close()
@@ -176,9 +165,6 @@ class Control:
             except (self._error, UnicodeError) as error:
                 sqlstate = getattr(error, "sqlstate", None) or ""
                 raise ControlFailure(str(error).strip(), sqlstate) from error
-
-
-controls: WeakSet[Control] = WeakSet()  # the connections of this process
 
 
 def open_control(
@@ -200,12 +186,10 @@ def open_control(
         ConfigError: psycopg cannot be imported.
     """
     with as_own(), _without_service():
-        control = retry_while_crowded(
+        return retry_while_crowded(
             lambda: Control(address, settings or {}, seconds=seconds),
             address.patience,
         )
-    controls.add(control)
-    return control
 
 
 def literal(text: str) -> str:
