@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import psycopg
+import psycopg2  # noqa: F401 - an app imports its driver
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args as parsed_by_asyncpg
 from psycopg.conninfo import make_conninfo
