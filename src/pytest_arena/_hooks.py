@@ -292,11 +292,10 @@ def call_test(item: pytest.Item) -> Generator[None, object, object]:
         run.fixtures.enter_test()
     test.end_set_up()
     try:
-        with phase_of(test.owner):
-            if not test.plan.is_async:
-                return (yield)  # pytest calls the function unchanged
-            with _replace_function(item, run):
-                return (yield)
+        if not test.plan.is_async:
+            return (yield)  # pytest calls the function unchanged
+        with _replace_function(item, run):
+            return (yield)
     except BaseException as error:
         # Otherwise the loop could wait for a statement for ever.
         if _others.is_interruption(error):
@@ -427,8 +426,7 @@ def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
     run.current.in_teardown = True
     test = run.current.test
     try:
-        with phase_of(test.owner if test else None):
-            result = yield
+        result = yield
     except BaseException as error:
         for leak in _settle(item, run):
             error.add_note(f"{type(leak).__name__}: {leak}")
@@ -478,15 +476,14 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
         else:
-            with phase_of(test.owner if test else None):
-                if test is not None and not test.has_level:
-                    _prepare(request.config, run)
-                    run.fixtures.enter_test()
-                if fixturedef.argname == "arena_app":
-                    with run.apps.in_fixture():
-                        result = yield
-                else:
+            if test is not None and not test.has_level:
+                _prepare(request.config, run)
+                run.fixtures.enter_test()
+            if fixturedef.argname == "arena_app":
+                with run.apps.in_fixture():
                     result = yield
+            else:
+                result = yield
     except BaseException as error:  # also a refusal or a timeout
         # pytest records an error of the fixture's function, but not of this hook. Without the
         # record, no later test could set the fixture up.

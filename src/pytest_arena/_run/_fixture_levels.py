@@ -14,7 +14,7 @@ from pytest_arena._run._leaks import (
     end_connections_of_fixture,
     end_connections_of_test,
 )
-from pytest_arena._run._story import warn_of_loss
+from pytest_arena._run._story import warn_of_loss_in_fixture
 from pytest_arena._run._test import Current, RunningTest
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, IsolationError
@@ -124,7 +124,6 @@ class FixtureLevels:
                 test.errors.append(error)
             except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
                 interruption = error
-        test.take_lost()  # the writes that late work has lost
         if interruption is not None:
             raise interruption
 
@@ -169,7 +168,8 @@ class FixtureLevels:
         by_socket = self._apps.drain(is_short=test.failed)
         if test.failed:
             return
-        owner.note_cancelled([*by_socket, *test.left_open()])
+        owner.note_cancelled(by_socket)
+        test.note_left_open()
         # End open requests before the wait. A request that is inside a statement ends later.
         test.close_requests()
         owner.settle_at_end()
@@ -208,6 +208,7 @@ class FixtureLevels:
         level = self.levels.find(test)
         if level is None:
             return
+        test.take_lost()  # also what late work has lost
         if test.is_used or self.levels.above(level):
             self.finish_above(level)
             empty_sessions(self._ledger, has_failed=test.failed)
@@ -234,7 +235,7 @@ class FixtureLevels:
                 with levels.gate.keeping_settings(owner.serial):
                     yield
                 for lost in levels.gate.lost.of_fixture(owner.serial):
-                    warn_of_loss(self._ledger, owner.name, lost)
+                    warn_of_loss_in_fixture(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave(owner)
                 raise
@@ -301,7 +302,7 @@ class FixtureLevels:
         if isinstance(owner, WideFixture):
             end_connections_of_fixture(self.levels.gate, owner)
             owner.end()
-            begin_phase(None)
+            begin_phase(self._current.phase)
             self.levels.gate.lost.forget_fixture(owner.serial)
         level = self.levels.find(owner)
         if level is None:

@@ -20,7 +20,7 @@ from pytest_arena._gate._engines import requested_by_engines
 from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._owner import owned_by
+from pytest_arena._owner import begin_phase, owned_by
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
@@ -133,11 +133,12 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
         serial = next(self.serials)
+        owner = TestOwner(plan.name, serial, self.config.settle, self._endless)
         self.current.test = RunningTest(
             plan,
             serial,
             self.tasks,
-            TestOwner(plan.name, serial, self.config.settle, self._endless),
+            owner,
             self.moments,
             self.gate,
             self.ledger,
@@ -145,6 +146,7 @@ class ArenaRun:
             client_options=client_options,
             try_app=try_app,
         )
+        begin_phase(owner)
 
     def _leave_interrupted_level(self) -> None:
         """Leave the level of an earlier test that Ctrl-C or a timeout has interrupted."""
@@ -168,12 +170,12 @@ class ArenaRun:
         The errors of a failed test do not include connection leaks: its own error says more.
         """
         test = self.current.test
+        begin_phase(None)  # what follows is no work of the test
         try:
             self.fixtures.settle_test()
         finally:
             if test is not None:
-                if self.gate.lost.losses:
-                    test.take_lost_by_calls()
+                self.gate.lost.take()  # pytest-arena itself has ended these transactions
                 test.take_unclosed()
                 self._warn_of_drift()
                 self._warn(test)
@@ -212,16 +214,8 @@ class ArenaRun:
         """Warn of what a test has lost. The report of a failed test already names it."""
         if test.failed:
             return
-        for lost in test.lost_in_set_up:
-            _story.warn_of_loss(self.ledger, "a fixture", lost)
-        for lost in test.lost_by_calls:
-            _story.warn_of_loss(self.ledger, "code that the test called", lost)
-        for request, lost in test.lost:
-            author = _story.shown_request(request)
-            key: tuple[object, ...] = (lost.line,)
-            if lost.is_unflushed:  # one line may close the sessions of many endpoints
-                key = (request.method, lost.words, lost.line)
-            _story.warn_of_loss(self.ledger, author, lost, key)
+        for loss in test.losses:
+            _story.warn_of_loss(self.ledger, loss)
         self._warn_of_early_answers(test)
         if test.owner.failures or test.app_errors:
             for failure, line in _story.failed_work(test).items():
@@ -372,21 +366,11 @@ class ArenaRun:
 
     def _missing_schema(self) -> str:
         """Return the `arena_schema` that would create the tables of this test, "" if unknown."""
-        schema = self.config.schema
-        first = self._known.primary
-        if not schema:
-            used = self.databases.provisioned()
-            lines = _summary.schema_to_set(self.config, used, self._known)
-            return _EMPTY.format(lines) if lines else ""
-        if first is None or "" not in schema:
+        if self.config.schema:
             return ""
-        for database in self.databases.provisioned():
-            if not self.databases.provision.recipe(database).schema:
-                lines = self.config.schema_lines_with(
-                    database.name, schema[""], first=first.name
-                )
-                return _ANOTHER.format(database.name, first.name, lines)
-        return ""
+        used = self.databases.provisioned()
+        lines = _summary.schema_to_set(self.config, used, self._known)
+        return _EMPTY.format(lines) if lines else ""
 
     def story(self, raised: BaseException | None = None) -> list[StoryPart]:
         """Return what the running test has changed so far. ``raised`` is the error of the test."""
@@ -457,12 +441,6 @@ class ArenaRun:
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
-_ANOTHER = """\
-the database {0!r} begins empty: arena_schema is for {1!r}, the app's first database
-next, if the tests alone use {0!r}: delete their engine, and use db_session or arena.session()
-or, if {0!r} is a replica of {1!r}: give both engines the same URL in tests
-or, in pytest's configuration, if the app uses both:
-{2}"""
 
 
 def conducted(

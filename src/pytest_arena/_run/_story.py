@@ -11,7 +11,7 @@ from pytest_arena._config._load import is_library, package_of
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
 from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
-from pytest_arena._run._test import REFUSAL, RunningTest, StoryMoment, Turn
+from pytest_arena._run._test import REFUSAL, Loss, RunningTest, StoryMoment, Turn
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import LateCommitError, redact
 from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
@@ -144,10 +144,16 @@ class _StoryReader:
         return StoryPart(
             _requests(turn),
             changes,
-            notes=(*map(_lost_line, turn.lost), *_hints(turn)),
+            notes=(*self._lost_lines(turn), *_hints(turn)),
             request=_name_of(turn),
             statements=tuple(statements),
         )
+
+    def _lost_lines(self, turn: Turn) -> Iterator[str]:
+        for loss in self._test.losses:
+            if loss.request in turn.records:
+                words = _lost_words(loss.lost)
+                yield f"{words} ({loss.lost.line}) [{LostWriteWarning.__name__}]"
 
     def _changes(
         self,
@@ -291,14 +297,15 @@ def uncommitted(test: RunningTest) -> list[str]:
     if test.turns and not turns:
         return lines  # the app uses the test's session
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
-    for turn in turns:
-        unseen += map(_lost_by_test, turn.lost_before)
+    number = test.turns.index(turns[-1]) if turns else 0
+    own = [loss for loss in test.losses if loss.request is None]
     if turns:
+        unseen += [_lost_by_test(each.lost) for each in own if each.turns <= number]
         unseen += _open_work(turns[-1].held, turns[-1].unflushed)
     if turns and unseen:
         unseen.append(f"{_name_of(turns[-1])} could not see it")
     else:
-        unseen += map(_lost_by_test, test.own_lost)
+        unseen += [_lost_by_test(each.lost) for each in own]
         unseen += _open_work(test.own_writes(), unflushed_by_tests())
     if not unseen:
         return lines
@@ -383,10 +390,29 @@ def _was_caught_by_user(error: BaseException) -> bool:
     return not is_library(file) or package_of(file) == "_pytest"
 
 
-def warn_of_loss(
-    ledger: Ledger, author: str, lost: LostWork, key: object = None
-) -> None:
-    """Warn of lost writes."""
+def warn_of_loss(ledger: Ledger, loss: Loss) -> None:
+    """Warn of lost writes of a request, of a fixture, or of app code that the test called."""
+    lost = loss.lost
+    key: tuple[object, ...] = (lost.line,)
+    if loss.request is not None:
+        author = shown_request(loss.request)
+        if lost.is_unflushed:  # one line may close the sessions of many endpoints
+            key = (loss.request.method, lost.words, lost.line)
+    elif loss.is_of_fixture:
+        author = "a fixture"
+    elif lost.is_of_call:
+        author = "code that the test called"
+    else:
+        return  # a session of the test itself
+    _warn_of_loss(ledger, author, lost, key)
+
+
+def warn_of_loss_in_fixture(ledger: Ledger, name: str, lost: LostWork) -> None:
+    """Warn of lost writes of a wider fixture."""
+    _warn_of_loss(ledger, name, lost, (lost.line,))
+
+
+def _warn_of_loss(ledger: Ledger, author: str, lost: LostWork, key: object) -> None:
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
         "If it should not be written: session.rollback()"
@@ -413,11 +439,6 @@ def _lost_words(lost: LostWork) -> str:
     elif lost.is_failed:
         how = ", and committed after a failed statement: rolled back, lost"
     return f"{lost.words}{how}"
-
-
-def _lost_line(lost: LostWork) -> str:
-    """Return a line of the story: its words, the app's line, and the name of the warning."""
-    return f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
 
 
 def line_of_late_commit(answer: RequestAnswer) -> CodeLine | str:

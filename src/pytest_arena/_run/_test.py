@@ -111,6 +111,16 @@ class Moments:
         return database.isolation.rows_changed(since, until, depth=depth, limit=limit)
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Lost work, with the request that lost it. None is the test, or one of its fixtures."""
+
+    lost: LostWork
+    request: Request | None
+    turns: int  # the number of turns that had begun
+    is_of_fixture: bool  # whether pytest had not called the test function
+
+
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request, or several requests that ran at the same time and have one set of changes."""
@@ -121,12 +131,9 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
-    lost: list[LostWork] = field(default_factory=list)
     # The test's uncommitted writes, and its unflushed objects, when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
     unflushed: list[PendingObjects] = field(default_factory=list)
-    # The test's lost writes since the previous turn.
-    lost_before: list[LostWork] = field(default_factory=list)
 
     @property
     def went_well(self) -> bool:
@@ -183,14 +190,7 @@ class RunningTest:
         default_factory=list
     )
     answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
-    # Lost writes of requests.
-    lost: list[tuple[Request, LostWork]] = field(default_factory=list)
-    # Lost writes of the test and its fixtures since the last turn.
-    own_lost: list[LostWork] = field(default_factory=list)
-    # Lost writes of app code that the test called, such as a command.
-    lost_by_calls: list[LostWork] = field(default_factory=list)
-    # Lost writes of function fixtures before pytest called the test function.
-    lost_in_set_up: list[LostWork] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -198,11 +198,10 @@ class RunningTest:
     changed: list[str] = field(default_factory=list)  # the names of changed databases
     # The answers that the test reads while the app sends them.
     open_requests: list[OpenRequest] = field(default_factory=list)
-    # The open requests when pytest called the test function: fixtures made them.
-    opened_by_fixtures: list[OpenRequest] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     failed: bool = False
     has_level: bool = False  # whether its level was entered once
+    is_set_up: bool = False  # whether pytest calls the test function
     settled: bool = False
     # Set at the end: whether pytest-arena has anything to end or to close.
     is_used: bool = True
@@ -235,16 +234,11 @@ class RunningTest:
             raise no_asyncio()
         self.tasks.record_loop()
         self.loop = running_loop()
-        self.opened_by_fixtures = [*self.open_requests]
 
     def end_set_up(self) -> None:
         """Note the lost writes of function fixtures. Called before the test function."""
-        if self.gate.lost.losses:
-            self.take_lost()
-        for turn in self.turns:
-            self.lost_in_set_up += turn.lost_before
-        self.lost_in_set_up += self.own_lost
-        self.lost_by_calls.clear()
+        self.take_lost()
+        self.is_set_up = True
 
     # The app of a test that uses a client starts before the test's first line, or earlier at the
     # first statement of `db_session`. Then the start-up sees no rows of the test. In a test
@@ -274,19 +268,13 @@ class RunningTest:
         self._has_started_app = True
         await app_run.ajoin()
 
-    def left_open(self) -> list[str]:
-        """Return a line for each request that the test function has left open."""
-        return [
-            request.shown
-            for request in self.open_requests
-            if request not in self.opened_by_fixtures
-        ]
+    def note_left_open(self) -> None:
+        """Note the requests that the test has left open. They are cancelled."""
+        self.owner.note_cancelled([each.request.shown for each in self.open_requests])
 
     async def asettle(self) -> None:
         """Close the test's open requests, and wait for the work that its requests have begun."""
-        left_open = self.left_open()
-        if left_open:
-            self.owner.note_cancelled(left_open)
+        self.note_left_open()
         await self.aclose_requests()
         await self.owner.asettle_at_end()
 
@@ -410,12 +398,9 @@ class RunningTest:
         is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
         if before is None or is_used or before.levels != self.moments.levels():
             before = self.moments.now()
-        lost_before = self.own_lost
-        self.own_lost = []
         turn = Turn(
             before,
             checkouts=registry.checkouts,
-            lost_before=lost_before,
             held=set() if is_quiet else self.own_writes(),
             unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
         )
@@ -449,21 +434,11 @@ class RunningTest:
             return
         for lost in self.gate.lost.take():
             request = self.request_of(lost)
-            if request is not None:
-                self._note_lost(request, lost)
-            elif turn is None or lost.is_unflushed:
-                self.own_lost.append(lost)
-                if lost.is_of_call:
-                    self.lost_by_calls.append(lost)
-            elif turn.went_well:
-                turn.lost.append(lost)
-                self.lost.append((turn.records[0], lost))
-
-    def take_lost_by_calls(self) -> None:
-        """Note the lost writes of app code that the test called, and forget all others."""
-        self.lost_by_calls += [
-            lost for lost in self.gate.lost.take() if lost.is_of_call
-        ]
+            if request is None and turn is not None and not lost.is_unflushed:
+                if not turn.went_well:
+                    continue
+                request = turn.records[0]
+            self._note_lost(request, lost)
 
     def take_unclosed(self) -> None:
         """Note the unwritten objects of sessions that Python freed before the app closed them."""
@@ -476,14 +451,13 @@ class RunningTest:
                     self._note_lost(request, lost)
             answer.unflushed.clear()
 
-    def _note_lost(self, request: Request, lost: LostWork) -> None:
-        is_refused = (request.status or REFUSAL) >= REFUSAL
-        if is_refused and request.method != LIFESPAN:
-            return
-        self.lost.append((request, lost))
-        turn = self.turn_of(request)
-        if turn is not None:
-            turn.lost.append(lost)
+    def _note_lost(self, request: Request | None, lost: LostWork) -> None:
+        if request is not None:
+            is_refused = (request.status or REFUSAL) >= REFUSAL
+            if is_refused and request.method != LIFESPAN:
+                return
+        loss = Loss(lost, request, len(self.turns), not self.is_set_up)
+        self.losses.append(loss)
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""
@@ -607,6 +581,13 @@ class Current:
         self.in_teardown = False  # whether pytest tears fixtures down
         # The wider fixtures whose set-up runs, the innermost last.
         self.being_set_up: list[Any] = []
+
+    @property
+    def phase(self) -> TestOwner | None:
+        """The test whose code pytest calls outside of wider fixtures."""
+        if self.test is None or self.in_teardown:
+            return None
+        return self.test.owner
 
     def running(self) -> RunningTest:
         """Return the running test. pytest sets up fixtures only during a test."""
