@@ -97,15 +97,6 @@ from shop.models import Base
 def create_app(settings=None) -> FastAPI:
     app = FastAPI()
     return app
-
-
-def create_worker(queue):
-    return FastAPI()
-"""
-MAIN = """
-from shop.make import create_worker
-
-app = create_worker(None)
 """
 FLASK = """
 from flask import Flask
@@ -127,17 +118,6 @@ from blog import db
 
 class Post(db.Model):
     id = db.Column(db.Integer, primary_key=True)
-"""
-LITESTAR = """
-from advanced_alchemy import base
-from litestar import Litestar
-
-
-class Author(base.UUIDAuditBase):
-    name: str
-
-
-app = Litestar([])
 """
 MIGRATION = {"migrations/env.py": "from app.db import engine", "migrations/versions/1.py": ""}
 ALEMBIC = "[alembic]\nscript_location = %(here)s/migrations\n"
@@ -168,10 +148,6 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {**PACKAGE, "app/__init__.py": "", "alembic.ini": ALEMBIC, **MIGRATION},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"},
     ),
-    "Alembic without a migration": (
-        {**PACKAGE, "alembic.ini": ALEMBIC, "migrations/env.py": ""},
-        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
-    ),
     "a factory below src": (
         {
             "src/shop/__init__.py": "",
@@ -186,10 +162,6 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
             "arena_schema": "shop.models:Base",
         },
     ),
-    "an app of a factory": (
-        {"src/shop/make.py": FACTORY, "src/shop/main.py": MAIN},
-        {"pythonpath": "src", "arena_app": "shop.main:app"},
-    ),
     "Flask-SQLAlchemy with Flask-Migrate": (
         {
             "blog/__init__.py": FLASK,
@@ -199,14 +171,6 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
             "setup.cfg": "[tool:pytest]\naddopts = -q",
         },
         {"pythonpath": ".", "arena_app": "blog:create_app", "arena_schema": "blog.models:db"},
-    ),
-    "Litestar with Advanced Alchemy": (
-        {"asgi.py": LITESTAR},
-        {"pythonpath": ".", "arena_app": "asgi:app", "arena_schema": "asgi:base.UUIDAuditBase"},
-    ),
-    "a library": (
-        {"app/db.py": BASE, "app/models.py": MODELS},
-        {"pythonpath": ".", "arena_schema": "app.models:Base"},
     ),
     "no models": (
         {"web.py": "from starlette.applications import Starlette\napp = Starlette()\n"},
@@ -257,8 +221,10 @@ def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
 def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     """With the written options. A second call writes nothing."""
     files, _ = LAYOUTS[layout]
-    folder = written(tmp_path, files)
-    arena("init", "--write", folder=folder)
+    folder = written(tmp_path, {**files, "tests/conftest.py": OLD_SUITE})
+    first = arena("init", "--write", folder=folder).output
+    assert "tests/conftest.py has a fixture db_session" in first
+    (folder / "tests/conftest.py").unlink()
     command = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "tests/test_arena.py"]
     status, output = forks.run(command, folder, {}, seconds=120)
     assert status == 0, output
@@ -268,43 +234,26 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     assert options_of(folder) == options
 
 
-def test_a_note_says_why_migrations_are_not_named(tmp_path: Path) -> None:
-    """And which fixtures of the suite hide those of pytest-arena."""
-    files, _ = LAYOUTS["Alembic without a migration"]
-    folder = written(tmp_path, {**files, "tests/conftest.py": OLD_SUITE})
-    output = arena("init", folder=folder).output
-    assert "migrations has no migrations" in output
-    assert "tests/conftest.py has a fixture db_session" in output
-
-
-def test_of_several_apps_the_others_are_named(tmp_path: Path) -> None:
+def test_notes_name_other_apps_and_the_server(tmp_path: Path) -> None:
     """An app of the usual name in the outermost folder is chosen."""
     app = "from fastapi import FastAPI\napp = FastAPI()\n"
-    folder = written(tmp_path, {"main.py": app, "jobs/main.py": app})
-    called = arena("init", "--write", folder=folder)
-    assert options_of(folder)["arena_app"] == "main:app"
-    assert "other apps: main:app" in called.output
+    url = 'URL = "postgresql+asyncpg://db.example.org/shop"\n'
+    folder = written(tmp_path, {"main.py": app + url, "jobs/main.py": app})
+    output = arena("init", folder=folder).output
+    assert "other apps: main:app" in output
+    assert "the first server of postgresql on this machine" in output
 
 
 @pytest.mark.parametrize(
     "files, says",
     [
-        (
-            {
-                "a/pyproject.toml": "",
-                "a/main.py": SQLMODEL,
-                "b/setup.cfg": "",
-                "b/app.py": SQLMODEL,
-            },
-            ["cd a, then: arena init", "cd b, then: arena init"],
-        ),
         ({"main.py": "print('no app')"}, ["has no app and no models", "arena_app = "]),
         (
             {"main.py": SQLMODEL, "pyproject.toml": "tool.pytest.ini_options = {}"},
             ["cannot be added to pyproject.toml", 'arena_app = "main:app"'],
         ),
     ],
-    ids=["other projects", "nothing", "an inline table"],
+    ids=["nothing", "an inline table"],
 )
 def test_what_cannot_be_proposed_is_an_error(tmp_path: Path, files: Files, says: list[str]) -> None:
     """It has the next step, and no file changes."""

@@ -1,4 +1,4 @@
-"""`arena init`: proposes the options of a project and a first test."""
+"""`arena init`: proposes the options of a project and a first test. It imports none of its code."""
 
 from __future__ import annotations
 
@@ -7,52 +7,63 @@ import os
 import re
 import sys
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from pytest_arena._cli._find import (
-    find_apps,
-    find_base,
-    find_files,
-    find_models,
-    read_modules,
-)
 from pytest_arena._config._project import pytest_file
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_arena._cli._find import Found, Module
-
 Options = dict[str, str | list[str]]
-_SECTIONS = {
-    "pyproject.toml": ("tool.pytest", "tool.pytest.ini_options"),
-    "setup.cfg": ("tool:pytest",),
-}
+_SKIPPED = re.compile(
+    r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|tests?|docs?|examples?|scripts"
+    r"|migrations|alembic|versions)$|test_|conftest\.py$"
+)
+_FRAMEWORK = r"(?:\w+\.)?(?:FastAPI|Starlette|Litestar|Flask)\("
+_APP = re.compile(rf"(?m)^(\w+)(?:: \w+)? = (?:{_FRAMEWORK}|create_app\()")
+# A function without required arguments, in whose body an app is created.
+_FACTORY = re.compile(
+    rf"(?m)^def (\w+)\((?:\w+[^,)]*=[^,)]*,?\s*)*\)[^\n]*:\n(?:[ \t].*\n|\n)*?[ \t].*{_FRAMEWORK}"
+)
+_BASE = re.compile(
+    r"(?m)^class (\w+)\([^)]*DeclarativeBase[^)]*\)|^(\w+) = (?:declarative_base|SQLAlchemy)\("
+)
+_MODEL = r"(?m)^class (\w+)\((?:[^)]*\b)?{}\b[^)]*\)"
+_SQLMODEL = re.compile(r"(?m)^class (\w+)\([^)]*table=True\)")
 _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
     r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
 )
-_INI_FOLDER = re.compile(r"(?m)^script_location\s*=\s*(\S+)")
+_SERVER = re.compile(r"\b(postgresql|mysql|mariadb)(?:\+\w+)?://")
 _FIXTURE = re.compile(r"(?m)^(?:async )?def (db_session|test_client)\(")
+_SECTIONS = {
+    "pyproject.toml": ("tool.pytest", "tool.pytest.ini_options"),
+    "setup.cfg": ("tool:pytest",),
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the project, and the folder from which Python imports it."""
+
+    name: str
+    root: Path
+    text: str
 
 
 @dataclass(frozen=True)
 class Project:
     """The files of a project, and what is found in them."""
 
-    ini: Path  # pytest's configuration file, which may not exist
-    files: list[Path]
+    folder: Path
     modules: list[Module]
-    apps: list[Found]
-    models: list[Found]
-
-    def relative(self, path: Path) -> str:
-        """Return a path as the configuration file names it."""
-        return Path(os.path.relpath(path, self.ini.parent)).as_posix()
+    apps: list[tuple[Module, str]]
+    models: list[tuple[Module, str, str]]  # each with the name of its base
 
     def search(self, pattern: re.Pattern[str]) -> list[str]:
         """Return what a pattern finds in the modules, each text once."""
@@ -67,21 +78,25 @@ def init(*, writes: bool) -> int:
         ConfigError: there is neither an app nor a model, or the options cannot be added.
     """
     folder = Path.cwd()
-    files, other_projects = find_files(folder)
-    modules = read_modules(folder, files)
+    modules = _read_modules(folder)
+    project = Project(folder, modules, _find_apps(modules), _find_models(modules))
+    if not project.apps and not project.models:
+        raise ConfigError(
+            f"{folder} has no app and no models",
+            why="the options name an app for the requests, and models for the tables",
+            cause="no module has app = FastAPI(…), Starlette(…), Litestar(…) or Flask(…)",
+            fix="arena_app = package.module:attribute",
+        )
     ini, settings = pytest_file()
     if ini is None:
         ini = folder / "pyproject.toml"
         if not ini.exists():
             ini = folder / "pytest.ini"
-    project = Project(ini, files, modules, find_apps(modules), find_models(modules))
-    if not project.apps and not project.models:
-        raise _nothing_found(folder, other_projects)
     options, text = _with_options(ini, _options(project, settings))
     test = folder / "tests" / "test_arena.py"
     test_text = _first_test(project)
     lines = [f"{ini.name}:", indent(options, "    ")]
-    lines += [f"{project.relative(test)}:", indent(test_text, "    ")]
+    lines += ["tests/test_arena.py:", indent(test_text, "    ")]
     lines += [f"note: {note}" for note in _notes(project)]
     present = [name for name in settings if name.startswith("arena_")]
     if present:
@@ -98,77 +113,98 @@ def init(*, writes: bool) -> int:
     return 0
 
 
-def _nothing_found(folder: Path, other_projects: list[Path]) -> ConfigError:
-    steps = [
-        f"cd {other.relative_to(folder)}, then: arena init" for other in other_projects
-    ]
-    return ConfigError(
-        f"{folder} has no app and no models",
-        why="the options name an app for the requests, and models for the tables",
-        cause="no module has app = FastAPI(…), Starlette(…), Litestar(…) or Flask(…)",
-        fix="\n".join(steps) or "arena_app = package.module:attribute",
-    )
+def _read_modules(folder: Path) -> list[Module]:
+    """Read the Python files, without tests, docs, examples and migrations."""
+    texts = {}
+    for path, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _SKIPPED.match(name))
+        for name in sorted(names):
+            if name.endswith(".py") and not _SKIPPED.match(name):
+                file = Path(path, name)
+                texts[file] = file.read_text(encoding="utf-8", errors="replace")
+    all_text = "\n".join(texts.values())
+    imported = set(re.findall(r"(?m)^\s*(?:from|import) (\w+)", all_text))
+    modules = []
+    for file, text in texts.items():
+        root = folder
+        for parent in file.relative_to(folder).parents[-2::-1]:
+            # A folder without __init__.py is a package if a module imports it.
+            if (folder / parent / "__init__.py").exists() or parent.name in imported:
+                break
+            root = folder / parent
+        name = ".".join(file.relative_to(root).with_suffix("").parts)
+        modules.append(Module(name.removesuffix(".__init__"), root, text))
+    return modules
+
+
+def _find_apps(modules: list[Module]) -> list[tuple[Module, str]]:
+    """Return the apps, then the functions that return one. The likeliest is first."""
+    apps = [(module, name) for module in modules for name in _APP.findall(module.text)]
+    apps.sort(key=lambda app: (app[1] not in {"app", "application"}, app[0].name))
+    for module in modules:
+        apps += [(module, name) for name in _FACTORY.findall(module.text)]
+    return apps
+
+
+def _find_models(modules: list[Module]) -> list[tuple[Module, str, str]]:
+    """Return the classes that are tables, each with its module and its base."""
+    models = []
+    bases = {"db"}
+    for module in modules:
+        bases.update(filter(None, (a or b for a, b in _BASE.findall(module.text))))
+        for name in _SQLMODEL.findall(module.text):
+            models.append((module, name, "SQLModel"))
+    for base in sorted(bases):
+        pattern = re.compile(_MODEL.format(base))
+        for module in modules:
+            models += [(module, name, base) for name in pattern.findall(module.text)]
+    return models
 
 
 def _options(project: Project, settings: Mapping[str, object]) -> Options:
     """Return the options that the project needs."""
     options: Options = {}
     if "pythonpath" not in settings:
-        first, *_ = project.apps or project.models
-        options["pythonpath"] = [project.relative(first.module.root)]
+        module = (project.apps or project.models)[0][0]
+        root = module.root.relative_to(project.folder)
+        options["pythonpath"] = [root.as_posix()]
     if project.apps:
-        options["arena_app"] = project.apps[0].path
-    migrations = [ini for ini, problem in _migrations(project) if not problem]
-    if migrations:
-        options["arena_schema"] = project.relative(migrations[0])
+        module, name = project.apps[0]
+        options["arena_app"] = f"{module.name}:{name}"
+    if (project.folder / "alembic.ini").exists() and [
+        *project.folder.glob("*/versions/*.py")
+    ]:
+        options["arena_schema"] = "alembic.ini"
     elif project.models:
-        options["arena_schema"] = find_base(project.models)
+        # The module with most models imports the base and knows the tables.
+        places = Counter((module.name, base) for module, _, base in project.models)
+        [((module_name, base), _)] = places.most_common(1)
+        options["arena_schema"] = f"{module_name}:{base}"
     variables = project.search(_VARIABLE)
     if set(variables) - {"DATABASE_URL"}:
         options["arena_env"] = variables
     return options
 
 
-def _migrations(project: Project) -> Iterator[tuple[Path, str]]:
-    """Yield each alembic.ini, and why it cannot create the tables of tests, "" if it can."""
-    for file in project.files:
-        if file.name == "alembic.ini":
-            yield file, _problem_of(file, project)
-
-
-def _problem_of(ini: Path, project: Project) -> str:
-    text = ini.read_text(errors="replace")
-    location = _INI_FOLDER.search(text)
-    if location is None:
-        return "it has no script_location"
-    if ":" in location[1]:
-        return ""  # in a package
-    folder = ini.parent / location[1].replace("%(here)s", str(ini.parent))
-    env = folder / "env.py"
-    if not env.exists():
-        return f"there is no {project.relative(env)}"
-    if not {file.name for file in folder.rglob("*.py")} - {"env.py", "__init__.py"}:
-        return f"{project.relative(folder)} has no migrations"
-    return ""
-
-
 def _notes(project: Project) -> Iterator[str]:
     """Yield what the user should know about the options."""
-    apps = [app for app in project.apps if not app.is_factory]
-    if len(apps) > 1:
-        others = ", ".join(app.path for app in apps[1:])
+    if len(project.apps) > 1:
+        others = ", ".join(f"{module.name}:{name}" for module, name in project.apps[1:])
         yield f"there are other apps: {others}"
     if not project.apps:
         yield "no app was found. For requests: arena_app = package.module:attribute"
-    for ini, problem in _migrations(project):
-        if problem:
-            yield f"arena_schema does not name {project.relative(ini)}: {problem}"
     if not project.models:
         yield "no models were found. arena_schema may name a function that creates tables"
-    for file in project.files:
-        if file.name == "conftest.py":
-            for name in _FIXTURE.findall(file.read_text(errors="replace")):
-                yield f"{project.relative(file)} has a fixture {name}, which hides pytest-arena's"
+    for product in project.search(_SERVER):
+        yield (
+            f"the first server of {product} on this machine that lets a usual login create "
+            "databases gets the test databases, named arena_…; else a private server starts. "
+            "arena_database = URL names another"
+        )
+    for file in project.folder.glob("tests/**/conftest.py"):
+        for name in _FIXTURE.findall(file.read_text(errors="replace")):
+            shown = file.relative_to(project.folder)
+            yield f"{shown} has a fixture {name}, which hides pytest-arena's"
 
 
 def _with_options(ini: Path, options: Options) -> tuple[str, str]:
@@ -215,15 +251,10 @@ def _first_test(project: Project) -> str:
         fixtures.append("test_client")
         body.append('    assert test_client.get("/").status_code < 500')
     if project.models:
-        model = project.models[0]
-        head[2:] = [
-            "from sqlalchemy import select",
-            "",
-            f"from {model.module.name} import {model.name}",
-            "",
-            "",
-        ]
+        module, model, _ = project.models[0]
+        imports = f"from {module.name} import {model}"
+        head[2:] = ["from sqlalchemy import select", "", imports, "", ""]
         fixtures.append("db_session")
-        body.append(f"    db_session.execute(select({model.name}))  # its table exists")
+        body.append(f"    db_session.execute(select({model}))  # its table exists")
     signature = f"def test_the_app_and_its_tables({', '.join(fixtures)}):"
     return "\n".join([*head, signature, *body, ""])

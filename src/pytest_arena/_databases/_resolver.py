@@ -178,7 +178,13 @@ class Databases:
         value = self.config.database
         if value in FILE_PRODUCTS and requested.product in SUPPORTED:
             option = f"arena_database = {value}"
-        refusal = _gate_notes.unknown_connection(requested.name, left_out_by=option)
+        facts = SUPPORTED.get(requested.product)
+        refusal = _gate_notes.unknown_connection(
+            requested.name,
+            driver=requested.dialect.driver,
+            drivers=", ".join(facts.drivers) if facts is not None else "",
+            left_out_by=option,
+        )
         raise self.ledger.refused(refusal)
 
     def refuse_in_build(self, requested: RequestedDatabase) -> None:

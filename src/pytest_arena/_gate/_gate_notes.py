@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 
 def unknown_connection(
-    description: str, *, left_out_by: str = ""
+    description: str, *, driver: str = "", drivers: str = "", left_out_by: str = ""
 ) -> UnknownDatabaseError:
     """Return the error for a database that pytest-arena does not replace.
 
-    This version cannot isolate its product, or the option ``left_out_by`` excludes the product.
+    This version cannot isolate its product, or does not know the ``driver`` but other ``drivers``,
+    or the option ``left_out_by`` excludes the product.
     """
     if NOWHERE in description:
         why = (
@@ -51,6 +52,10 @@ def unknown_connection(
             "be a real database"
         )
         fix = "remove that option: pytest-arena can isolate this product"
+    elif drivers:
+        description += f" by {driver}"
+        why = "pytest-arena does not know this driver. It may be a real database"
+        fix = f"use an engine with one of these drivers: {drivers}"
     else:
         why = (
             "it is no test database, and pytest-arena cannot redirect this product or driver. The "
