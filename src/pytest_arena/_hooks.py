@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import unittest
+import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
 from traceback import format_exc
@@ -318,7 +319,9 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
         return
     databases = run.databases.unprepared()
     if databases:
-        with _others.hidden_from_test(config):
+        # Warnings of the build do not belong to this test.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             for database in databases:
                 run.databases.provision.prepare(database)
 
@@ -414,7 +417,7 @@ def _explain_error(
         is_of_app = test.is_app_error(error) or test.is_commit_error(error)
         is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
         if is_of_app or is_of_sql:
-            _report.fold_library_frames(report, error, option)
+            _report.hide_library_frames(report, excinfo, option)
     explanations = dict.fromkeys(map(run.explained, causes(error)))
     for explanation in filter(None, explanations):
         report.sections.append(("arena", explanation))

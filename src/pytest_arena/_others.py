@@ -2,9 +2,7 @@
 
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from pytest_arena.errors import ConfigError
@@ -27,28 +25,6 @@ def _fixtures_of(item: object) -> dict[str, Any]:
     info = getattr(item, "_fixtureinfo", None)
     by_name: dict[str, object] = getattr(info, "name2fixturedefs", {})
     return {name: fixtures for name, fixtures in by_name.items() if fixtures}
-
-
-@contextmanager
-def hidden_from_test(config: Any) -> Iterator[None]:
-    """Hide warnings of the block from the running test.
-
-    Filters do not turn warnings of the block into errors. pytest's summary shows the warnings
-    without a test.
-    """
-    with warnings.catch_warnings(record=True) as recorded:
-        filters: Any = warnings.filters
-        filters[:] = [entry for entry in filters if entry[0] != "error"]
-        warnings.simplefilter("default", append=True)
-        yield
-    for warning in recorded:
-        facts = {
-            "warning_message": warning,
-            "when": "runtest",
-            "nodeid": "",
-            "location": None,
-        }
-        config.hook.pytest_warning_recorded.call_historic(kwargs=facts)
 
 
 def is_outdated(item: Any, fixture: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._changes import without_values
-from pytest_arena._config._load import is_library, package_of
+from pytest_arena._config._load import is_library
 from pytest_arena._ledger import noted_lines
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
@@ -360,7 +359,7 @@ def show_users_lines(report: Any, excinfo: Any, option: object) -> None:
     if not isinstance(error, ArenaError) or not _wants_few_lines(option):
         return
 
-    users = excinfo.traceback.filter(lambda entry: not is_library(str(entry.path)))
+    users = _users_entries(excinfo)
     shown = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
     report.longrepr = shown
     if not users:
@@ -396,71 +395,27 @@ def _wants_few_lines(option: Any) -> bool:
     return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
 
 
-def fold_library_frames(report: Any, raised: BaseException, option: object) -> None:
-    """Show the lines of the test and of the app. Fold library frames between them into one line.
+def hide_library_frames(report: Any, excinfo: Any, option: Any) -> None:
+    """Show only the lines of the test and of the app. `--full-trace` shows all.
 
     Called for an error of SQLAlchemy. Also called if a request of the test ended with an error of
     the app, or of the commit that pytest-arena makes before the request.
     """
-    if not _wants_few_lines(option) or isinstance(raised, ArenaError):
+    if not _wants_few_lines(option) or isinstance(excinfo.value, ArenaError):
         return
-    for shown, *_ in getattr(report.longrepr, "chain", ()):
-        if shown.style != "native":
-            shown.reprentries = list(_folded(shown.reprentries))
+    style = "long" if option.tbstyle == "auto" else option.tbstyle
+    report.longrepr = excinfo.getrepr(style=style, tbfilter=_users_entries)
+    for shown, *_ in report.longrepr.chain:
+        shown.extraline = None  # "All traceback entries are hidden"
+        for entry in shown.reprentries[-1:]:  # it has the text of the error
+            code = [line for line in entry.lines if not line.startswith("E")]
+            error = [line[1:] for line in entry.lines if line.startswith("E")]
+            text = without_values(dedent("\n".join(error)))
+            entry.lines = [*code, *(f"E   {line}" for line in text.splitlines())]
 
 
-def _folded(entries: Iterable[Any]) -> Iterator[object]:
-    """Yield the entries of a traceback, with one entry for each run of library frames."""
-    for is_of_library, group in groupby(entries, key=_is_of_library):
-        run = list(group)
-        if not is_of_library:
-            yield from run
-            continue
-        last = run[-1]
-        hidden = replace(last, reprfuncargs=None, reprlocals=None, reprfileloc=None)
-        line = _folded_line(run)
-        yield replace(hidden, lines=[line], style="value")
-        # The last entry of a traceback also has the text of the error.
-        error_lines = [
-            line.removeprefix("E")
-            for line in last.lines
-            if line.startswith(_ERROR_MARK)
-        ]
-        if error_lines:
-            text = without_values(dedent("\n".join(error_lines)))
-            marked = [_ERROR_MARK + line for line in text.splitlines()]
-            yield replace(hidden, lines=marked, style="short")
-
-
-_ERROR_MARK = "E   "  # pytest's, before each line of an error's text
-
-
-def _is_of_library(entry: object) -> bool:
-    file = _file_of(entry)
-    return file != "" and is_library(file)
-
-
-def _file_of(entry: Any) -> str:
-    """Return the file of a frame. pytest may show it relative to the current folder."""
-    if entry.reprfileloc is None:
-        return ""
-    shown = str(entry.reprfileloc.path)
-    if shown.startswith("<"):  # generated code
-        return shown
-    return os.path.abspath(shown)  # noqa: PTH100 - links stay as they are
-
-
-def _folded_line(entries: list[object]) -> str:
-    packages = []
-    for entry in entries:
-        package = package_of(_file_of(entry))
-        if package and package not in packages:
-            packages.append(package)
-    names = ", ".join(packages) or "Python's own modules"
-    count = len(entries)
-    if count == 1:
-        return f"    1 frame of {names}: `--full-trace` shows it"
-    return f"    {count} frames of {names}: `--full-trace` shows them"
+def _users_entries(excinfo: Any) -> Any:
+    return excinfo.traceback.filter(lambda entry: not is_library(str(entry.path)))
 
 
 def server_sections(
