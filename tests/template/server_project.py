@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._postgresql.registry import ServerRegistry
-    from pytest_arena._product import BuildTarget
     from pytest_arena._product._own_databases import OwnDatabase
     from pytest_arena._values import Address
 
@@ -58,19 +55,11 @@ class ServerProject(Project):
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's name, found or built."""
         store = Store(self.template_store, self.root, newer_than)
-        template = store.ensure(Recipe(self.schema, self.seed), stage, self._aimed)
+        template = store.ensure(
+            Recipe(self.schema, self.seed), stage, lambda _: contextlib.nullcontext()
+        )
         assert template is not None
         return template.content
-
-    @contextlib.contextmanager
-    def _aimed(self, target: BuildTarget) -> Iterator[None]:
-        """What the gate does for engines of the builder's own."""
-        assert target.connect_target.address is not None
-        url = _url(target.connect_target.address, "psycopg")
-        as_text = url.set(host="", query={"host": url.host or ""})  # a folder, for a socket
-        named = {"SHOP_URL": as_text.render_as_string(hide_password=False)}
-        with patch.dict(os.environ, named):
-            yield
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a copy of the template answers: nobody connects to a template itself."""
