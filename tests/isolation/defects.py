@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._refill import _restoring
-from pytest_arena._mysql._written import _written_by
+from pytest_arena._mysql._statements import ANY_TABLE, SCHEMA, _parse, _written_by
 from pytest_arena._postgresql.isolation._live_databases import ClonedDatabase, JournaledDatabase
 from pytest_arena._postgresql.journal import _journal_templates
 from pytest_arena._product._levels import Level, Look
@@ -51,6 +51,7 @@ class InPython(Defect):
 
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """Replace the function."""
+        _parse.cache_clear()  # its results are of the function that is replaced
         if isinstance(self.owner, str):
             patch.setattr(f"pytest_arena.{self.owner}.{self.function}", self.replacement)
         else:
@@ -180,7 +181,8 @@ def _restoring_keyed(table: Table, frozen: str, live: str) -> Iterator[str]:
 
 
 def _without_schema(text: str) -> object:
-    return _written_by(text) and ("", "*")
+    database, table = _written_by(text)
+    return database, ANY_TABLE if table == SCHEMA else table
 
 
 _SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
@@ -191,7 +193,7 @@ _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
         "with_cascades",
         lambda names, _cascades: set(names),
     ),
-    "counters stay": (0, "_live_database", "restore_counters", lambda *_: None),
+    "counters stay": (0, "_refill", "_restore_counters", lambda *_: None),
     "texts are compared by a collation": (
         0,
         "_tables",
@@ -199,7 +201,7 @@ _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
         lambda alias, name, _kind: f"{alias}.`{name}`",
     ),
     "a table without a key is not restored": (0, "_refill", "_restoring", _restoring_keyed),
-    "a change of the schema is not noticed": (1, "_written", "_written_by", _without_schema),
+    "a change of the schema is not noticed": (1, "_statements", "_written_by", _without_schema),
     "a view is taken for a table": (
         3,
         "_written.Written",

@@ -60,7 +60,7 @@ class Makers:
                 template = filled(self.postgresql, schema) if schema else self._template
                 world = PostgreSQLWorld(self.postgresql, template, name, schema)
             elif product == "mysql":
-                template = made_template(self._mysql, self._mysql.address_of())
+                template = made_template(self._mysql)
                 world = LevelWorld(self._mysql, template, name)
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -35,12 +35,17 @@ def server() -> Iterator[StoryMySQLServer]:
 @pytest.fixture
 def address(server: StoryMySQLServer) -> Address:
     """The server, with the login of the runs."""
+    return _address(server)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[MySQLRegistry]:
+    """The databases of this module, which are dropped after it."""
+    server_arguments()
+    with closing(MySQLRegistry(_address(_server()))) as own:
+        yield own
+
+
+def _address(server: StoryMySQLServer) -> Address:
     login = server.entrance
     return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
-
-
-@pytest.fixture
-def own(address: Address) -> Iterator[MySQLRegistry]:
-    """The databases of this test, which are dropped after it."""
-    with closing(MySQLRegistry(address)) as own:
-        yield own

@@ -11,12 +11,8 @@ import pymysql
 
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
-from pytest_arena._mysql._sessions import (
-    begin_session,
-    is_in_transaction,
-    known_session,
-    note_answer,
-)
+from pytest_arena._mysql._sessions import begin_session, is_in_transaction, known_session
+from pytest_arena._mysql._statements import parse
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._values import ServerLogin
 from tests.isolation.world import World, shown
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
     import random
 
     from pytest_arena._mysql._server_registry import MySQLRegistry
-    from pytest_arena._values import Address
 
 __all__ = ["LevelWorld", "made_template"]
 
@@ -54,12 +49,6 @@ INSERT INTO remarks VALUES ('x', 1, 'good'), ('x', 1, 'good'), ('y', 1, NULL);
 INSERT INTO crews (up, dancer) VALUES (NULL, 1), (1, 2), (2, NULL);
 INSERT INTO plain VALUES (1), (1), (NULL);
 INSERT INTO words VALUES ('k', 'Dune'), ('é', NULL)
-"""
-# Undo does not restore such a schema.
-PROGRAMS = """
-CREATE TABLE logged (what VARCHAR(40));
-CREATE TRIGGER styled AFTER UPDATE ON dancers FOR EACH ROW INSERT INTO logged VALUES (NEW.style);
-CREATE PROCEDURE more() INSERT INTO plain SELECT COUNT(*) FROM dancers
 """
 ROWS = (
     "INSERT INTO dancers (name) VALUES ('{n}')",
@@ -157,20 +146,19 @@ class LevelWorld(World):
             database=database,
         )
 
-    def open(self) -> pymysql.Connection[Any]:
+    def open(self, **options: Any) -> pymysql.Connection[Any]:
         """Open a connection to the live database."""
         address = self.isolation.address
-        place: dict[str, Any] = {"host": address.host, "port": address.port}
-        if address.is_socket:
-            place = {"unix_socket": address.host}
         return pymysql.connect(
-            **place,
+            host=address.host,
+            port=address.port,
             user=address.user,
             password=address.password,
             database=address.database,
             autocommit=True,
             ssl_disabled=True,
             init_command=_SHORT_LOCK_TIMEOUTS,
+            **options,
         )
 
     def is_begun(self, connection: pymysql.Connection[Any]) -> bool:
@@ -190,10 +178,10 @@ class LevelWorld(World):
         """Execute one statement, and record it as the guard records an app's statement."""
         session = known_session(connection)
         assert session is not None
-        session.sending(sql, is_begun=is_in_transaction(connection))
+        statement = parse(sql)
+        session.sending(sql, statement, autocommits=bool(connection.get_autocommit()))
         cursor = connection.cursor()
-        rows = cursor.execute(sql)
-        note_answer(connection, sql, rows)
+        session.sent(statement, cursor.execute(sql))
         return cursor
 
     def content_of(self, connection: pymysql.Connection[Any]) -> dict[str, object]:
@@ -249,11 +237,11 @@ def _dump(cursor: Any) -> dict[str, object]:
     return content
 
 
-def made_template(own: MySQLRegistry, address: Address, *script: str) -> str:
+def made_template(own: MySQLRegistry, *script: str) -> str:
     """Create a template with SCHEMA or by a script, and return its name."""
     name = own.create("building")
-    with closing(open_control(address)) as control:
-        control.run(f"USE {name}; SET SESSION foreign_key_checks = 1")
+    with closing(open_control(own.address_of(name))) as control:
+        control.run("SET SESSION foreign_key_checks = 1")
         # Values of other times than now are the same in each run.
         control.run("SET timestamp = 1800000000")
         for statement in script or (SCHEMA,):

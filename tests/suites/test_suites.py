@@ -32,6 +32,8 @@ SETTINGS = {
         "rollback",
         "rollback -odriver=psycopg",
     ),
+    "mysql": ("mysql", "mysql -odriver=aiomysql"),
+    "mysql_programs": ("mysql",),
     "rollback": ("rollback", "rollback -odriver=psycopg"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }

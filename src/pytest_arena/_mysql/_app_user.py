@@ -20,25 +20,24 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._values import Address
 
-APP_USER = "arena_app_"  # the name of the user begins with this
+_PREFIX = "arena_app_"  # of the user's name
 _LONGEST_NAME = 32  # on MySQL
 _REFUSED_LOGIN = (1045, 1698)
 _NO_RIGHT = 1227
+_PLACE = r"`arena\_%`.*"
 # Rights on the whole server that reach no row of a database.
+_END_SESSIONS = {"CONNECTION ADMIN", "CONNECTION_ADMIN"}
 _HARMLESS = {
     "USAGE",
     "PROCESS",
     "SHOW DATABASES",
-    "CONNECTION ADMIN",
-    "CONNECTION_ADMIN",
     "CREATE USER",
     "SET USER",
+    *_END_SESSIONS,
 }
 _GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<place>\S+) TO ")
 _OF_ALL_USERS = re.compile(r" TO `?PUBLIC`?$")  # MariaDB's databases named test
 _OWN_DATABASES = re.compile(r"`arena\\?_[^`]*`\.\S+")
-# To see and to end the sessions of another user.
-_TO_END_SESSIONS = ({"PROCESS"}, {"CONNECTION ADMIN", "CONNECTION_ADMIN", "SUPER"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +71,27 @@ def app_login(control: MySQLControl, address: Address) -> ServerLogin:
     # An anonymous user of this machine has precedence over a user of any machine.
     place = "localhost" if host == "localhost" else "%"
     account = f"{literal(login.user)}@{literal(place)}"
-    statements = (
-        f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {literal(login.password)}",
-        f"ALTER USER {account} IDENTIFIED BY {literal(login.password)}",
-        f"GRANT ALL ON `arena\\_%`.* TO {account}",
-    )
+    password = literal(login.password)
+    create = f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY {password}"
+    grant = f"GRANT ALL ON {_PLACE} TO {account}"
     try:
         _check_rights(control)
         if not _is_usable(address.as_(login)):
-            for statement in statements:
-                control.run(statement)
+            control.run(create)
+            control.run(f"ALTER USER {account} IDENTIFIED BY {password}")
+            control.run(grant)
     except MySQLFailure as error:
         if error.is_lost:
             raise
-        raise _refused(address, error, statements, account) from error
+        raise ServerError(
+            f"{address.server}: no user for the app's connections: {error.first_line}",
+            why=f"{address.user} has rights on databases that are not pytest-arena's, and the app "
+            "must not reach them",
+            cause=f"{address.user} lacks CREATE USER, PROCESS, CONNECTION ADMIN, or the right to "
+            "grant",
+            fix=f"{create};\n{grant};   -- as an administrator\n"
+            f"and GRANT PROCESS, CONNECTION ADMIN ON *.* TO {address.user};   -- to end sessions",
+        ) from error
     return login
 
 
@@ -106,7 +112,7 @@ def _reaches_beyond(control: MySQLControl) -> bool:
 
 def _login_for(address: Address) -> ServerLogin:
     """Return the user's login, the same in each run, known to those who know the password."""
-    name = f"{APP_USER}{address.user}"
+    name = f"{_PREFIX}{address.user}"
     if len(name) > _LONGEST_NAME:
         name = f"{name[:23]}_{sha256(address.user.encode()).hexdigest()[:8]}"
     secret = sha256(f"{address.user} {address.password}".encode()).hexdigest()
@@ -127,32 +133,15 @@ def _is_usable(address: Address) -> bool:
             raise
         return False
     with closing(control):
-        return any("`arena\\_%`.*" in line for (line,) in control.rows("SHOW GRANTS"))
+        return any(_PLACE in line for (line,) in control.rows("SHOW GRANTS"))
 
 
 def _check_rights(control: MySQLControl) -> None:
+    """Check the rights to see and to end the sessions of another user."""
     rows = control.rows(
         "SELECT privilege_type FROM information_schema.user_privileges "
         "WHERE REPLACE(grantee, '''', '') = CURRENT_USER()"
     )
     rights = {str(right) for (right,) in rows}
-    for names in _TO_END_SESSIONS:
-        if not names & rights:
-            missing = " or ".join(sorted(names))
-            raise MySQLFailure(f"the right {missing} is missing", _NO_RIGHT)
-
-
-def _refused(
-    address: Address, error: MySQLFailure, statements: tuple[str, ...], account: str
-) -> ServerError:
-    create, _, grant = statements
-    name = account.partition("@")[0].strip("'")
-    return ServerError(
-        f"{address.server}: no user for the app's connections: {error.first_line}",
-        why=f"{address.user} has rights on databases that are not pytest-arena's, and the app "
-        "must not reach them",
-        cause=f"{address.user} lacks CREATE USER, PROCESS, CONNECTION ADMIN, or the right to grant",
-        fix=f"{create};\n{grant};   -- as an administrator\n"
-        f"and GRANT PROCESS, CONNECTION ADMIN ON *.* TO {address.user};   -- to end sessions of "
-        f"{name}",
-    )
+    if "PROCESS" not in rights or not rights & {*_END_SESSIONS, "SUPER"}:
+        raise MySQLFailure("PROCESS or CONNECTION ADMIN is missing", _NO_RIGHT)

@@ -6,10 +6,8 @@ PyMySQL, aiomysql, asyncmy and mysqlclient have nearly the same arguments
 
 from __future__ import annotations
 
-import configparser
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._mysql import FACTS
@@ -36,92 +34,51 @@ class MySQLTarget(ServerTarget):
     standard_databases: ClassVar = {FACTS.maintenance_database}
 
 
-def target(kwargs: dict[str, Any]) -> MySQLTarget:
-    """Return the server and the database that arguments name."""
-    settings = {**_file_settings(kwargs), **_named(kwargs)}
-    login = None
-    password = settings.get("password") or ""
-    if isinstance(password, bytes):
-        password = password.decode("latin1")
-    user = str(settings.get("user") or "")
-    if user:
-        login = ServerLogin(user, str(password))
-    host = str(settings.get("host") or "localhost")
-    port = str(settings.get("port") or PORT)
-    database = str(settings.get("database") or _NO_NAME)
-    return MySQLTarget(((host, port),), database, login)
+_OTHER_NAMES = {"db": "database", "passwd": "password"}
 
 
-_OTHER_NAMES = {"db": "database", "passwd": "password", "socket": "unix_socket"}
-
-
-def _named(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _named(kwargs: dict[str, Any]) -> dict[str, str]:
     named = {}
     for key, value in kwargs.items():
         if value:
-            name = _OTHER_NAMES.get(key, key)
-            named[name] = value.decode() if isinstance(value, bytes) else value
+            text = value.decode("latin1") if isinstance(value, bytes) else str(value)
+            named[_OTHER_NAMES.get(key, key)] = text
     return named
 
 
-def _file_settings(kwargs: dict[str, Any]) -> dict[str, str]:
-    """Return the settings of the option file that arguments name."""
-    group = kwargs.get("read_default_group")
-    file = kwargs.get("read_default_file")
-    if not (file or group):
-        return {}
-    return _option_file(str(file or "/etc/my.cnf"), str(group or "client"))
-
-
-def _option_file(file: str, group: str) -> dict[str, str]:
-    """Return the settings of a group in an option file of the server's clients."""
-    parser = configparser.RawConfigParser(allow_no_value=True, strict=False)
-    try:
-        parser.read(Path(file).expanduser())
-        settings = dict(parser[group])
-    except (configparser.Error, UnicodeDecodeError, OSError, KeyError):
-        return {}  # the driver reports the error
-    named = {}
-    for key, value in settings.items():
-        if value:
-            named[_OTHER_NAMES.get(key, key)] = value.strip("'\"")
-    return named
+def target(kwargs: dict[str, Any]) -> MySQLTarget:
+    """Return the server and the database that arguments name. An option file is not read."""
+    named = _named(kwargs)
+    login = None
+    if "user" in named:
+        login = ServerLogin(named["user"], named.get("password", ""))
+    host = named.get("host") or named.get("read_default_file", "localhost")
+    port = named.get("port", str(PORT))
+    return MySQLTarget(((host, port),), named.get("database", _NO_NAME), login)
 
 
 # The arguments that describe the app's server.
-_OF_SERVER = (
-    "host",
-    "port",
-    "user",
-    "password",
-    "passwd",
-    "database",
-    "db",
-    "unix_socket",
-    "bind_address",
-    "read_default_file",
-    "read_default_group",
-    "password_creator",
-    "auth_plugin_map",
-    "auth_plugin",
-    "server_public_key",
-    "sock",
-    "defer_connect",
-)
+_OF_SERVER = {
+    *("host", "port", "user", "password", "passwd", "database", "db", "unix_socket"),
+    *("bind_address", "read_default_file", "read_default_group", "password_creator"),
+    *("auth_plugin_map", "auth_plugin", "server_public_key", "sock", "defer_connect"),
+}
 
 
 def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
-    """Replace server, database and login with those of an address. Keep settings of the session.
-
-    The driver does not read an option file, because it names the app's server.
-    """
-    charset = _file_settings(kwargs).get("default-character-set")
+    """Replace server, database and login with those of an address. Keep settings of the session."""
     for key in [*kwargs]:
         if key in _OF_SERVER or key.startswith("ssl"):
             del kwargs[key]
-    if charset:
-        kwargs.setdefault("charset", charset)
-    _write_address(driver, address, kwargs)
+    host = address.host
+    if address.is_socket:
+        host = "localhost"  # the driver ignores it
+        kwargs["unix_socket"] = address.host
+    elif driver == "mysqldb" and host == "localhost":
+        host = "127.0.0.1"  # with localhost, mysqlclient opens a socket
+    kwargs["host"] = RedirectedHost.to(address, host)
+    kwargs["port"] = address.port
+    kwargs["db" if driver == "aiomysql" else "database"] = address.database
     kwargs["user"] = address.user
     kwargs["password"] = address.password
     if address.is_encrypted and driver == "mysqldb":
@@ -132,32 +89,14 @@ def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
         kwargs["ssl_disabled"] = True
 
 
-def _write_address(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
-    """Name the server and the database of an address. Keep the login."""
-    # With a socket's file, a driver ignores the host.
-    host = "localhost" if address.is_socket else address.host
-    if driver == "mysqldb" and host == "localhost" and not address.is_socket:
-        host = "127.0.0.1"  # with localhost, mysqlclient opens a socket
-    kwargs["host"] = RedirectedHost.to(address, host)
-    kwargs["port"] = address.port
-    kwargs.pop("database", None)
-    kwargs.pop("db", None)
-    keyword = "db" if driver == "aiomysql" else "database"
-    kwargs[keyword] = address.database
-    kwargs.pop("unix_socket", None)
-    if address.is_socket:
-        kwargs["unix_socket"] = address.host
-
-
 def is_redirected(kwargs: dict[str, Any]) -> bool:
     """Return whether arguments still name the address to which they were redirected."""
     host = kwargs.get("host")
     if not isinstance(host, RedirectedHost):
         return False
-    address = host.address
     named = _named(kwargs)
-    socket = address.host if address.is_socket else ""
-    is_same_database = named.get("database") == address.database
+    socket = host.address.host if host.address.is_socket else ""
+    is_same_database = named.get("database") == host.address.database
     return is_same_database and named.get("unix_socket", "") == socket
 
 

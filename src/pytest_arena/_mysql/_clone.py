@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._control import (
@@ -17,9 +16,10 @@ from pytest_arena._mysql._control import (
     literal,
 )
 from pytest_arena._mysql._tables import LABEL, read_tables
+from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from pytest_arena._mysql._control import MySQLControl
 
@@ -36,13 +36,11 @@ class CopyPlan:
 
     source: str
     options: str  # of CREATE DATABASE
-    tables: tuple[str, ...] = ()
+    tables: dict[str, str] = field(default_factory=dict)  # statements by names
     rows: tuple[str, ...] = ()
-    views: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()  # routines, triggers and events
-    names_that_write: tuple[str, ...] = ()  # of functions and sequences
-    has_events: bool = False
-    changes_sessions: bool = False  # a routine or a trigger changes the session
+    views: dict[str, str] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()  # routines and triggers
+    functions: tuple[str, ...] = ()  # names
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first.
@@ -51,41 +49,35 @@ class CopyPlan:
             MySQLFailure: the server refused a statement, or the connection is lost.
         """
         name = identifier(copy)
-        begin = [
+        statements = [
             f"DROP DATABASE IF EXISTS {name}",
             f"CREATE DATABASE {name}{self.options}",
             f"USE {name}",
+            *[table.replace(self.source, copy) for table in self.tables.values()],
+            "START TRANSACTION",
+            *self.rows,
+            "COMMIT",
         ]
-        rows = ["START TRANSACTION", *self.rows, "COMMIT"] if self.rows else []
-        tables = [table.replace(self.source, copy) for table in self.tables]
-        statements = [*begin, *tables, *rows]
         for start in range(0, len(statements), _AT_ONCE):
             control.run(";\n".join(statements[start : start + _AT_ONCE]))
-        if self.views:
-            self._create_views(control, copy)
+        self._create_views(control, copy)
+        for program in self.programs:
+            control.run(program.replace(self.source, copy))
         if self.programs:
-            for program in self.programs:
-                control.run(program.replace(self.source, copy))
-            control.run(f"SET SESSION sql_mode = '{SQL_MODE}'; SET NAMES utf8mb4")
+            control.run(f"SET SESSION sql_mode = '{SQL_MODE}'")
 
     def _create_views(self, control: MySQLControl, copy: str) -> None:
-        waiting = [view.replace(self.source, copy) for view in self.views]
+        waiting = [view.replace(self.source, copy) for view in self.views.values()]
+        attempts = len(waiting) ** 2
         while waiting:
-            later = [view for view in waiting if not _is_created(control, view)]
-            if len(later) == len(waiting):
-                control.run(later[0])  # raises the reason
-            waiting = later
-
-
-def _is_created(control: MySQLControl, view: str) -> bool:
-    """Create a view. Return False if it names a view that does not exist yet."""
-    try:
-        control.run(view)
-    except MySQLFailure as error:
-        if error.number not in _NO_VIEW_YET:
-            raise
-        return False
-    return True
+            attempts -= 1
+            view = waiting.pop(0)
+            try:
+                control.run(view)
+            except MySQLFailure as error:
+                if error.number not in _NO_VIEW_YET or attempts < 0:
+                    raise
+                waiting.append(view)
 
 
 # The plan of an empty database with the server's default options.
@@ -97,6 +89,7 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
 
     Raises:
         MySQLFailure: the database does not exist, or the server refuses.
+        TemplateError: it has an object that no statement copies.
     """
     names: dict[str, list[str]] = {"VIEW": [], "SEQUENCE": [], "TABLE": []}
     for name, kind in control.rows(
@@ -105,33 +98,30 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         "ORDER BY table_name"
     ):
         names.get(kind, names["TABLE"]).append(name)
-    sequences: list[str] = []
-    for name in names["SEQUENCE"]:
-        sequences += _sequence(control, source, name)
-    tables = [_shown(control, "TABLE", source, name)[1] for name in names["TABLE"]]
+    if names["SEQUENCE"]:
+        raise TemplateError(
+            f"the schema has a SEQUENCE: {', '.join(names['SEQUENCE'])}",
+            why="pytest-arena copies no sequences of MariaDB, and tests use copies",
+            cause="CREATE SEQUENCE, or a Sequence in the models",
+            fix="a primary key with AUTO_INCREMENT",
+        )
+
+    def shown(kind: str) -> dict[str, str]:
+        return {name: _shown(control, kind, source, name)[1] for name in names[kind]}
+
     functions = control.rows(
         "SELECT routine_name FROM information_schema.routines "
         f"WHERE routine_schema = {literal(source)} AND routine_type = 'FUNCTION'"
     )
-    programs = tuple(_programs(control, source))
     return CopyPlan(
         source,
         _options_of(control, source),
-        (*sequences, *tables),
-        tuple(_rows(control, source, names["TABLE"])),
-        tuple(_shown(control, "VIEW", source, name)[1] for name in names["VIEW"]),
-        programs,
-        names_that_write=(*[name for (name,) in functions], *names["SEQUENCE"]),
-        has_events=any(_EVENT.search(program) for program in programs),
-        changes_sessions=any(_CHANGES_SESSION.search(program) for program in programs),
+        shown("TABLE"),
+        tuple(_rows(control, source)),
+        shown("VIEW"),
+        tuple(_programs(control, source)),
+        tuple(name for (name,) in functions),
     )
-
-
-_EVENT = re.compile(r"(?i)\bCREATE\b[^;]*?\bEVENT\b")
-_CHANGES_SESSION = re.compile(
-    r"(?ix) \bSET\b[^;]*@ | \bSET\s+(?:SESSION|LOCAL|NAMES)\b | \bINTO\s+@ | @[\w`]+\s*:="
-    r"| \bCREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b | \bGET_LOCK\s*\( | \bPREPARE\b"
-)
 
 
 def _options_of(control: MySQLControl, database: str) -> str:
@@ -150,84 +140,29 @@ def _shown(control: MySQLControl, kind: str, source: str, name: str) -> tuple[An
     return control.rows(f"SHOW CREATE {kind} {place}")[0]
 
 
-_CACHE = re.compile(r"\bcache \d+ (?=(?:no)?cycle ENGINE=)")
-
-
-def _sequence(control: MySQLControl, source: str, name: str) -> list[str]:
-    """Return the statements for a sequence of MariaDB, with its next value.
-
-    A copy caches no values, because a copy of it would skip them. Each copy of a template skips the
-    values that the template has cached.
-    """
-    create = _shown(control, "SEQUENCE", source, name)[1]
-    create = _CACHE.sub("nocache ", create)
-    place = f"{identifier(source)}.{identifier(name)}"
-    [(number, cycle)] = control.rows(
-        f"SELECT next_not_cached_value, cycle_count FROM {place}"
-    )
-    return [create, f"SELECT SETVAL({identifier(name)}, {number}, 0, {cycle})"]
-
-
-def _rows(control: MySQLControl, source: str, tables: list[str]) -> Iterator[str]:
-    """Yield the statement that copies the rows, for each table that has rows."""
-    columns = read_tables(control, source)
-    for name in _with_rows(control, source, tables):
-        names = ", ".join(map(identifier, columns[name].names))
+def _rows(control: MySQLControl, source: str) -> Iterator[str]:
+    """Yield the statement that copies the rows, for each table."""
+    for name, table in read_tables(control, source).items():
+        columns = ", ".join(map(identifier, table.names))
         place = f"{identifier(source)}.{identifier(name)}"
-        yield f"INSERT INTO {identifier(name)} ({names}) SELECT {names} FROM {place}"
-
-
-def _with_rows(control: MySQLControl, source: str, tables: Iterable[str]) -> list[str]:
-    questions = []
-    for name in tables:
-        place = f"{identifier(source)}.{identifier(name)}"
-        questions.append(
-            f"(SELECT {literal(name)} FROM DUAL WHERE EXISTS (SELECT 1 FROM {place}))"
-        )
-    names: list[str] = []
-    for start in range(0, len(questions), _AT_ONCE):
-        rows = control.rows(" UNION ALL ".join(questions[start : start + _AT_ONCE]))
-        names += [name for (name,) in rows]
-    return names
+        yield f"INSERT INTO {identifier(name)} ({columns}) SELECT {columns} FROM {place}"
 
 
 def _programs(control: MySQLControl, source: str) -> Iterator[str]:
-    """Yield the statements for routines, triggers and events, each with its settings."""
+    """Yield the statements for routines and triggers, each with its SQL mode."""
     schema = literal(source)
-    routines = control.rows(
+    programs = control.rows(
         "SELECT routine_type, routine_name FROM information_schema.routines "
         f"WHERE routine_schema = {schema} AND routine_type IN ('FUNCTION', 'PROCEDURE') "
         "ORDER BY routine_type, routine_name"
     )
-    for kind, name in routines:
-        _, mode, create, charset, collation, _ = _shown(control, kind, source, name)
-        if create is None:
-            raise MySQLFailure(f"the text of {kind} {name} is hidden", 1227)
-        yield _with_settings(create, mode, charset, collation)
-    triggers = control.rows(
-        "SELECT trigger_name FROM information_schema.triggers "
+    programs += control.rows(
+        "SELECT 'TRIGGER', trigger_name FROM information_schema.triggers "
         f"WHERE event_object_schema = {schema} "
         "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
     )
-    for (name,) in triggers:
-        _, mode, create, charset, collation, *_ = _shown(
-            control, "TRIGGER", source, name
-        )
-        yield _with_settings(create, mode, charset, collation)
-    events = control.rows(
-        f"SELECT event_name FROM information_schema.events WHERE event_schema = {schema}"
-    )
-    for (name,) in events:
-        _, mode, _, create, charset, collation, _ = _shown(
-            control, "EVENT", source, name
-        )
-        yield _with_settings(create, mode, charset, collation)
-
-
-def _with_settings(create: str, mode: str, charset: str, collation: str) -> str:
-    """Return a statement that keeps the settings with which its program was created."""
-    # The statement itself is UTF-8, so another character set would corrupt it.
-    names = ""
-    if charset.startswith("utf8"):
-        names = f"SET NAMES {charset} COLLATE {collation};\n"
-    return f"{names}SET SESSION sql_mode = {literal(mode)};\n{create}"
+    for kind, name in programs:
+        _, mode, create, *_ = _shown(control, kind, source, name)
+        if create is None:
+            raise MySQLFailure(f"the text of {kind} {name} is hidden", 1227)
+        yield f"SET SESSION sql_mode = {literal(mode)};\n{create}"

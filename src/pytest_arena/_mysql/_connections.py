@@ -15,13 +15,13 @@ from pytest_arena._mysql._sessions import (
     has_written,
     is_closed,
     is_in_transaction,
+    pid_of,
 )
 from pytest_arena._product import (
     ConnectTarget,
     Core,
     OpenConnection,
     Product,
-    ReadSnapshot,
     RequestedDatabase,
 )
 from pytest_arena._product._raw_guard import EngineConnection, driver_connection
@@ -31,7 +31,7 @@ from pytest_arena.errors import ArenaError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._mysql_isolation import MySQLIsolation
@@ -75,8 +75,7 @@ class MySQLConnections:
                 return None
             if target is None:
                 return OpenConnection()
-            handle = MySQLHandle(target, dbapi_connection, dialect)
-            return OpenConnection(target, handle)
+            return OpenConnection(target, MySQLHandle(target, dbapi_connection))
 
         return opened
 
@@ -89,8 +88,6 @@ class MySQLConnections:
         if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
         name = _database_of(driver)
-        if not name and raw is not None and raw.target and raw.target.address:
-            name = raw.target.address.database  # an older mysqlclient has no name
         for database in core.provisioned():
             target = database.target
             if target.address is not None and target.address.database == name:
@@ -145,44 +142,27 @@ def open_product(core: Core, config: Config) -> Product:
 class MySQLHandle(EngineConnection):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
-    __slots__ = ("_dialect", "_session")
-    reads_statements = False  # the guard of the driver reads the statements
-    has_leftovers = False  # a temporary table or a variable is a changed session
+    __slots__ = ("_session",)
 
-    def __init__(
-        self,
-        target: ConnectTarget,
-        dbapi_connection: object,
-        dialect: Dialect | None = None,
-    ) -> None:
+    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         super().__init__(target, dbapi_connection)
-        self._dialect = dialect
         self._session = begin_session(driver_connection(dbapi_connection), target)
 
     @property
     def in_transaction(self) -> bool:
         """Whether an open transaction has changed rows."""
         driver = self._reference()
-        if driver is None:
-            return False
-        return has_written(driver) or self._session.was_lost
+        return driver is not None and has_written(driver)
 
     @property
     def is_begun(self) -> bool:
-        """Whether a transaction is open, by the server's last answer."""
+        """Whether a transaction is open, by its statements."""
         return is_in_transaction(self._reference())
 
-    @property
-    def snapshot(self) -> ReadSnapshot | None:
-        """The snapshot of the open transaction, None without REPEATABLE READ."""
-        default = getattr(self._dialect, "default_isolation_level", None)
-        level = self._session.isolation_level or default
-        has_snapshot = level == "REPEATABLE READ" and self.is_begun
-        return self._session.snapshot if has_snapshot else None
-
-    def keeps_snapshot(self, dbapi_connection: object) -> bool:  # noqa: ARG002 - the seam's signature
-        """Return whether a transaction is open, and its isolation is REPEATABLE READ."""
-        return self.snapshot is not None
+    def keeps_snapshot(self, dbapi_connection: object) -> bool:
+        """Return whether a transaction is open. MySQL's default is REPEATABLE READ."""
+        del dbapi_connection
+        return self.is_begun
 
     def has_written(self, dbapi_connection: object, since: int) -> bool:
         """Return whether the open transaction has changed rows, without a round trip."""
@@ -196,41 +176,22 @@ class MySQLHandle(EngineConnection):
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
         self._kill(cancel=False)
-        self._session.kill()
+        self._session.end_transaction()
 
     end = roll_back
 
     def _kill(self, *, cancel: bool) -> None:
-        if self._reference() is not None:
-            _kill(self._target, self._session.pid, cancel=cancel)
-
-    def note_checkout(self, *, is_first: bool) -> int:
-        """Return 0: no driver counts the changed rows."""
-        del is_first
-        return 0
-
-    def before_execute(self, statement: str, connection: Connection) -> str:
-        """Return the statement unchanged: the guard of the driver checks it."""
-        del connection
-        return statement
-
-    def note_checkin(self) -> None:
-        """Do nothing at the return to the pool."""
+        driver = self._reference()
+        if driver is not None:
+            _kill(self._target, pid_of(driver), cancel=cancel)
 
     def session(self, dbapi_connection: object) -> object:
-        """Return the number of statements that changed the session, and the driver's settings."""
+        """Return the number of statements that changed the session, and the autocommit mode."""
         del dbapi_connection
         driver = self._reference()
         if driver is None or is_closed(driver):
             return None
-        # pytest-arena reads no statement when a method of the driver changes one of these.
-        character_set = driver.character_set_name()
-        return (
-            self._session.changes,
-            bool(driver.get_autocommit()),
-            character_set,
-            getattr(driver, "cursorclass", None),
-        )
+        return self._session.changes, bool(driver.get_autocommit())
 
 
 def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 50  # tables in one statement
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
-_CREATED = re.compile(r"(?s)\s*CREATE\b.*?\b(TABLE|VIEW|SEQUENCE)\s+`((?:[^`]|``)+)`")
+_TABLE = "table "
+_COUNTED = "next number of "
 
 
 def read_content(control: MySQLControl, database: str) -> dict[str, str]:
@@ -31,23 +32,20 @@ def read_content(control: MySQLControl, database: str) -> dict[str, str]:
     Raises:
         MySQLFailure: the server does not answer, or refuses.
     """
-    tables = [*read_tables(control, database).values()]
     plan = read_plan(control, database)
     digests = {"settings of the database": plan.options}
-    for definition in (*plan.tables, *plan.views, *plan.programs):
-        text = definition.replace(database, "")
-        created = _CREATED.match(text)
-        if created is None:
-            first = next(
-                line for line in text.splitlines() if not line.startswith("SET ")
-            )
-            digests[f"definition of {first[:60]} {digest(first)[:6]}"] = digest(text)
-            continue
-        shown = f"{created[1].lower()} {created[2].replace('``', '`')}"
-        digests[f"definition of {shown}"] = digest(_COUNTER.sub("", text, count=1))
-        counter = _COUNTER.search(text)
+    for name, create in plan.tables.items():
+        counter = _COUNTER.search(create)
         if counter is not None:
-            digests[f"next number of {shown}"] = counter[1]
+            digests[f"{_COUNTED}{name}"] = counter[1]
+        text = _COUNTER.sub("", create, count=1)
+        digests[f"definition of table {name}"] = digest(text)
+    for name, create in plan.views.items():
+        digests[f"definition of view {name}"] = digest(create.replace(database, ""))
+    for program in plan.programs:
+        text = digest(program.replace(database, ""))
+        digests[f"program {text[:6]}"] = text
+    tables = [*read_tables(control, database).values()]
     digests.update(_digests(control, database, tables))
     return digests
 
@@ -59,7 +57,7 @@ def has_same_schema(before: dict[str, str], after: dict[str, str]) -> bool:
 
 def _definitions(content: dict[str, str]) -> Iterator[tuple[str, str]]:
     for name, text in content.items():
-        if not name.startswith(("table ", "next number of ")):
+        if not name.startswith((_TABLE, _COUNTED)):
             yield name, text
 
 
@@ -70,7 +68,7 @@ def _digests(
         some = tables[start : start + _AT_ONCE]
         question = " UNION ALL ".join(_digest(database, table) for table in some)
         for name, text in control.rows(question):
-            yield f"table {name}", str(text)
+            yield f"{_TABLE}{name}", str(text)
 
 
 def _digest(database: str, table: Table) -> str:

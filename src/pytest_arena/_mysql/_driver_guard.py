@@ -10,19 +10,12 @@ from __future__ import annotations
 import weakref
 from functools import cache, partial, wraps
 from inspect import Parameter, iscoroutinefunction, signature
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import when_imported
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql._sessions import (
-    begin_session,
-    has_written,
-    is_in_transaction,
-    known_session,
-    note_answer,
-    pid_of,
-)
-from pytest_arena._mysql._statements import created_or_dropped_database
+from pytest_arena._mysql._sessions import begin_session, known_session, pid_of
+from pytest_arena._mysql._statements import Statement, parse
 from pytest_arena._origin import cause_of_connection
 from pytest_arena._product._admission import UNWATCHED, Admission, change_module
 from pytest_arena._product._raw_guard import Arguments, RawConnections, RawGuard
@@ -33,8 +26,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Core
     from pytest_arena._product._admission import FindCore
-
-    _Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -65,12 +56,12 @@ class _DriverGuard(RawGuard):
             CONNECTIONS,
         )
         self.find_core = find_core
-        # The admissions of connections that no engine opens.
+        # The admissions of connections that no engine opens, until their first statement.
         self._admissions: weakref.WeakKeyDictionary[object, Admission] = (
             weakref.WeakKeyDictionary()
         )
 
-    def connecting(
+    def constructor(
         self, driver: str, original: Callable[..., Any]
     ) -> Callable[..., None]:
         """Return a constructor that first decides on the connection."""
@@ -81,42 +72,59 @@ class _DriverGuard(RawGuard):
             if admission is not None:
                 self._admissions[connection] = admission
             original(connection, **named)
-            if driver == "mysqldb":
-                self.connected(connection)
 
         return __init__
 
-    def connected(self, connection: object, *_: object) -> None:
-        """Note a connection that was opened, or opened again."""
-        session = known_session(connection)
-        if session is not None:
-            session.note_pid(pid_of(connection))
-        admission = self._admissions.get(connection)
-        core = self.find_core()
-        if admission is None or core is None:
-            return
-        CONNECTIONS.add(core, admission, connection)
-        if admission.target is not None and session is None:
-            begin_session(connection, admission.target)
+    def query(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method that notes each statement and the number of rows that it changes."""
 
-    def sending(
-        self, connection: object, sql: object, *args: object, **options: object
-    ) -> _Arguments:
-        """Note a statement. Return the arguments of the method that sends it.
+        def send(connection: Any, sql: Any, *args: object, **options: object) -> Any:
+            sql, statement = self._sending(connection, sql)
+            rows = original(connection, sql, *args, **options)
+            if rows is None and hasattr(connection, "affected_rows"):  # mysqlclient
+                rows = connection.affected_rows()
+            _sent(connection, statement, rows)
+            return rows
 
-        The test database that a fixture creates is not needed.
-        """
+        async def asend(
+            connection: object, sql: Any, *args: object, **options: object
+        ) -> Any:
+            sql, statement = self._sending(connection, sql)
+            rows = await original(connection, sql, *args, **options)
+            _sent(connection, statement, rows)
+            return rows
+
+        return asend if _is_async(original) else send
+
+    def _sending(self, connection: Any, sql: Any) -> tuple[Any, Statement | None]:
+        """Note a statement. Return it, unless it makes the test database of a fixture."""
+        self._begin(connection)
         session = known_session(connection)
         if session is None:
-            return (sql, *args), options
-        text = _text_of(sql)
+            return sql, None
+        text = sql
+        if isinstance(sql, bytes | bytearray):
+            text = sql.decode(errors="surrogateescape")
+        statement = parse(text)
         core = self.find_core()
-        name = created_or_dropped_database(text) if core is not None else ""
+        name = statement.made_database
         if name and core and core.accept_fixture_database(session.target.key, name):
             _note_not_sent(core, name)
-            return (_STATEMENT_WITHOUT_EFFECT, *args), options
-        session.sending(text, is_begun=is_in_transaction(connection))
-        return (sql, *args), options
+            return _STATEMENT_WITHOUT_EFFECT, None
+        autocommits = bool(connection.get_autocommit())
+        session.sending(text, statement, autocommits=autocommits)
+        return sql, statement
+
+    def _begin(self, connection: object) -> None:
+        """Note a new connection that no engine has opened."""
+        admission = self._admissions.get(connection)
+        core = self.find_core()
+        if admission is None or core is None or not pid_of(connection):
+            return
+        del self._admissions[connection]
+        CONNECTIONS.add(core, admission, connection)
+        if admission.target is not None:
+            begin_session(connection, admission.target)
 
 
 def _note_not_sent(core: Core, name: str) -> None:
@@ -127,33 +135,38 @@ def _note_not_sent(core: Core, name: str) -> None:
         )
 
 
-def _text_of(statement: object) -> str:
-    if isinstance(statement, bytes | bytearray):
-        return bytes(statement).decode(errors="surrogateescape")
-    return str(statement)
+def _sent(connection: object, statement: Statement | None, rows: object) -> None:
+    session = known_session(connection)
+    if session is not None and statement is not None:
+        session.sent(statement, rows)
 
 
-def _sent(connection: object, args: Sequence[object], rows: object) -> None:
-    note_answer(connection, _text_of(args[0]), rows)
+def _ending(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that ends a transaction, and notes that."""
+
+    def end(connection: object) -> Any:
+        answer = original(connection)
+        _note_end(connection)
+        return answer
+
+    async def aend(connection: object) -> Any:
+        answer = await original(connection)
+        _note_end(connection)
+        return answer
+
+    return aend if _is_async(original) else end
 
 
-def _ended(connection: object, _args: Sequence[object], _answer: object) -> None:
-    """Note the end of a transaction."""
+def _note_end(connection: object) -> None:
     session = known_session(connection)
     if session is not None:
-        session.answered(has_rows=False, autocommits=False)
+        session.end_transaction()
 
 
-def _closing(original: Callable[..., object]) -> Callable[..., object]:
-    """Return a method that notes whether a transaction with changed rows ends."""
-
-    def close(connection: object) -> object:
-        session = known_session(connection)
-        if session is not None and has_written(connection):
-            session.close(has_written=True)
-        return original(connection)
-
-    return close
+def _is_async(function: Callable[..., Any]) -> bool:
+    # asyncmy is compiled, so its coroutine functions are no Python functions.
+    is_compiled = str(getattr(function, "__module__", "")).startswith("asyncmy")
+    return is_compiled or iscoroutinefunction(function)
 
 
 def _keywords(
@@ -166,14 +179,6 @@ def _keywords(
         if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and name != "self"
     ]
     return dict(zip(names or _OF_MYSQLCLIENT, args, strict=False))
-
-
-def _keep(_connection: object, *args: object, **options: object) -> _Arguments:
-    return args, options
-
-
-def _ignore(_connection: object, _args: Sequence[object], _answer: object) -> None:
-    pass
 
 
 def _replace(
@@ -191,53 +196,12 @@ def _replace(
         setattr(kind, name, guarded)
 
 
-def _around(
-    original: Callable[..., Any],
-    *,
-    before: Callable[..., _Arguments] = _keep,
-    after: Callable[[object, Sequence[object], object], None] = _ignore,
-) -> Callable[..., object]:
-    """Return a method that calls ``before`` and ``after`` a driver's method.
-
-    ``before`` returns the arguments for the driver. ``after`` gets the positional arguments, and
-    the driver's answer.
-    """
-
-    def method(connection: object, *args: object, **options: object) -> object:
-        args, options = before(connection, *args, **options)
-        answer = original(connection, *args, **options)
-        after(connection, args, answer)
-        return answer
-
-    async def amethod(connection: object, *args: object, **options: object) -> object:
-        args, options = before(connection, *args, **options)
-        answer = await original(connection, *args, **options)
-        after(connection, args, answer)
-        return answer
-
-    # asyncmy is compiled, so its coroutine functions are no Python functions.
-    is_compiled = str(getattr(original, "__module__", "")).startswith("asyncmy")
-    return amethod if is_compiled or iscoroutinefunction(original) else method
-
-
 def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     kind = module.Connection
-    _replace(kind, "__init__", partial(guard.connecting, driver))
-    if driver == "mysqldb":
-        _replace(kind, "autocommit", partial(_around, after=_ended))
-    else:
-        connect = "_connect" if driver == "aiomysql" else "connect"
-        _replace(kind, connect, partial(_around, after=guard.connected))
-    _replace(kind, "query", partial(_around, before=guard.sending, after=_sent))
-    _replace(kind, "commit", partial(_around, after=_ended))
-    _replace(kind, "rollback", partial(_around, after=_ended))
-    closing = ["close"]
-    if driver in arguments.ASYNC_DRIVERS:
-        closing.append("ensure_closed")
-    for name in closing:
-        _replace(kind, name, _closing)
-    if driver == "asyncmy":  # which sends a prepared statement without `query`
-        _replace(kind, "prepare", partial(_around, before=guard.sending))
+    _replace(kind, "__init__", partial(guard.constructor, driver))
+    _replace(kind, "query", guard.query)
+    _replace(kind, "commit", _ending)
+    _replace(kind, "rollback", _ending)
 
 
 _MODULES = {

@@ -24,16 +24,10 @@ _ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server
 _NO_RIGHTS = (
     ServerError,
     "the login {user}{source} has too few rights on this server",
-    f"{GRANT}\nTriggers and views of the app may need SUPER or SET USER",
-)
-TRUST = "SET GLOBAL log_bin_trust_function_creators = 1;   -- by an administrator"
-_NO_TRUST = (
-    ServerError,
     (
-        "the server writes a binary log, and the login {user}{source} lacks the right SUPER, "
-        "which the schema's triggers and functions need on such a server"
+        f"{GRANT}\nTriggers and views of the app may need SUPER, SET USER, or "
+        "SET GLOBAL log_bin_trust_function_creators = 1"
     ),
-    TRUST,
 )
 _LOCKED = (
     IsolationError,
@@ -41,18 +35,9 @@ _LOCKED = (
     "search SHOW PROCESSLIST for sessions in databases named arena_…",
 )
 _KNOWN: dict[int, tuple[type[ArenaError], str, str]] = {
-    1044: _NO_RIGHTS,
-    1142: _NO_RIGHTS,
-    1227: _NO_RIGHTS,
-    1370: _NO_RIGHTS,
-    1410: _NO_RIGHTS,
-    1418: _NO_TRUST,
-    1419: _NO_TRUST,
-    1021: FULL,
-    1114: FULL,
-    1040: CROWDED,
-    1203: CROWDED,
-    1226: CROWDED,
+    **dict.fromkeys((1044, 1142, 1227, 1370, 1410, 1418, 1419), _NO_RIGHTS),
+    **dict.fromkeys((1021, 1114), FULL),
+    **dict.fromkeys((1040, 1203, 1226), CROWDED),
     1205: _LOCKED,
     1049: DROPPED,
 }
@@ -76,18 +61,3 @@ def failed(
         cause=cause.format(user=address.user, source=of_source),
         fix=fix.format(user=address.user),
     )
-
-
-def step_for(number: int, user: str) -> str:
-    """Return the next step after the server has refused a statement of a schema, or ""."""
-    if number in _STEPS:
-        return _STEPS[number]
-    _, _, fix = _KNOWN.get(number, (None, "", ""))
-    return fix.format(user=user).partition("\n")[0]
-
-
-_STEPS = {
-    1044: "delete it from the script (mysqldump without --databases)",
-    1146: "create that table first: import all models, or sort the statements",
-    1227: "create programs without DEFINER = another user",
-}

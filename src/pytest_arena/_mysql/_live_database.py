@@ -12,11 +12,9 @@ from pytest_arena._mysql._control import MySQLControl, MySQLFailure
 from pytest_arena._mysql._refill import (
     TableDifference,
     read_difference,
-    restore_counters,
-    restore_rows,
+    refill,
 )
 from pytest_arena._mysql._sessions import sessions_inside, writers_in
-from pytest_arena._mysql._statements import may_write
 from pytest_arena._mysql._tables import (
     read_cascades,
     read_tables,
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._mysql._statements import Statement
     from pytest_arena._mysql._tables import Table
     from pytest_arena._mysql._written import WriteLog
     from pytest_arena._product import Usage
@@ -121,23 +120,15 @@ class LiveDatabase(Undo):
 
     # Statements
 
-    def note_statement(self, statement: str) -> None:
+    def note_statement(self, text: str, statement: Statement) -> None:
         """Note a statement that a connection of this process is about to send."""
-        if may_write(statement, self._plan.names_that_write):
-            self._writes.note(statement, self.name)
-
-    def may_change_session(self, statement: str) -> bool:
-        """Return whether a statement may run a routine or trigger that changes the session."""
-        plan = self._plan
-        return plan.changes_sessions and may_write(statement, plan.names_that_write)
+        self._writes.note(statement, text, self.name, self._plan.functions)
 
     def _note_others(self, start: Start) -> None:
-        """Note whether an event or another process may have written since a start.
+        """Note whether another process may have written since a start.
 
         Cost: nothing, or the server reads all rows and definitions.
         """
-        if self._plan.has_events:
-            self._writes.note_all(is_schema=False)
         if not self._uses.may_have_others():
             return
         with self._registry.reporting("the live database cannot be compared"):
@@ -191,12 +182,8 @@ class LiveDatabase(Undo):
             names = with_cascades(written.names_in({*content.tables}), content.cascades)
         tables = {name: content.tables[name] for name in sorted(names)}
 
-        def refill(control: MySQLControl) -> None:
-            restore_rows(control, content.name, self.name, tables.values())
-            restore_counters(control, self.name, tables)
-
         try:
-            self._line.call(refill)
+            self._line.call(refill, content.name, self.name, tables)
         except Held:
             # A transaction that has only read prevents the ALTER TABLE that restores a counter.
             if not self.clients_inside():

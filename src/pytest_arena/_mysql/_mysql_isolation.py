@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import (
-    NO_DATABASE,
     MySQLControl,
     MySQLControlLine,
     MySQLFailure,
@@ -17,12 +16,12 @@ from pytest_arena._mysql._written import WriteLog
 from pytest_arena._process import until
 from pytest_arena._product._levels import LevelStack
 from pytest_arena._product._snapshots import Snapshot
-from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._mysql._server_registry import MySQLRegistry
+    from pytest_arena._mysql._statements import Statement
     from pytest_arena._product import Usage
     from pytest_arena._values import ServerLogin
 
@@ -83,11 +82,10 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
     def _discard(self, live: LiveDatabase) -> None:
         self._registry.drop_later(live.name)
 
-    def note_statement(self, statement: str, generation: int) -> bool:
-        """Note a statement before a connection sends it. Return whether it changes the session."""
+    def note_statement(self, text: str, statement: Statement, generation: int) -> None:
+        """Note a statement that a connection of this process is about to send."""
         if generation == self.generation:
-            self.live.note_statement(statement)
-        return self.live.may_change_session(statement)
+            self.live.note_statement(text, statement)
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""
@@ -119,20 +117,6 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
                 until(lambda: not control.rows(question), within=_END_SECONDS)
 
     def content(self) -> dict[str, str]:
-        """Return digests of the live database's current content.
-
-        Raises:
-            IsolationError: the database was dropped.
-        """
+        """Return digests of the live database's current content."""
         with self._registry.reporting("the live database cannot be read"):
-            try:
-                return self.live.digests()
-            except MySQLFailure as error:
-                if error.number != NO_DATABASE:
-                    raise
-                raise IsolationError(
-                    f"the test's database {self.live.name} was dropped",
-                    why="its content cannot be compared",
-                    cause="a program outside of the tests has dropped it",
-                    fix="pytest …   # again",
-                ) from error
+            return self.live.digests()

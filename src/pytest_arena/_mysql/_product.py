@@ -12,7 +12,6 @@ from pytest_arena._mysql._app_user import AppUser, app_login
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
 from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
-from pytest_arena._mysql._tables import reason_against_undo
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.servers._search import SEARCH
 from pytest_arena._product import (
@@ -22,13 +21,12 @@ from pytest_arena._product import (
 )
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for
-from pytest_arena.errors import ConfigError, impossible
+from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._product import Core, Database, Usage
 
 
@@ -43,58 +41,18 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         self.users: AppUser  # of the server
 
     def _start(self) -> MySQLRegistry:
-        self._refuse_apps_database()
         server = SEARCH.find(self._config)
         self._server = server
-        source = ""
-        if self._config.server_url:
-            source = self._config.place("database")
         registry = MySQLRegistry(
             server.address,
             project=self._project(),
             note=self._core.ledger.note,
-            source=source,
+            source=self._config.place("database") if self._config.server_url else "",
         )
         with registry.reporting("the server's settings cannot be read"):
-            self._note_settings(registry.control)
             login = registry.control.call(app_login, registry.address_of())
         self.users = AppUser(login)
-        if self._config.roles:
-            self._core.ledger.note(
-                f"arena_roles does nothing on {server.shown}: it names roles of PostgreSQL. "
-                "Next: GRANT in the schema"
-            )
         return registry
-
-    def _note_settings(self, control: MySQLControlLine) -> None:
-        """Note settings of the server that can let a test pass wrongly."""
-        [(mode, lowers_names)] = control.rows(
-            "SELECT @@GLOBAL.sql_mode, @@lower_case_table_names"
-        )
-        if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & {*mode.split(",")}:
-            self._core.ledger.note(
-                "the server's sql_mode is not strict. If a value does not fit, the server stores "
-                "a part of it without an error. Next, if production is strict: "
-                "SET GLOBAL sql_mode = CONCAT(@@GLOBAL.sql_mode, ',STRICT_TRANS_TABLES')"
-            )
-        if lowers_names == 1:
-            self._core.ledger.note(
-                "the server has lower_case_table_names = 1: arena.changes() has the names of "
-                "tables in lower case"
-            )
-
-    def _refuse_apps_database(self) -> None:
-        used = self._used_url(PORT)
-        if used is not None:
-            url, name = used
-            shown = url.set(database="").render_as_string()
-            raise ConfigError(
-                f"arena_database names a database that the tests use: {name}",
-                why="pytest-arena creates its databases on that server, and needs no database of "
-                "the app",
-                cause=self._config.place("database"),
-                fix=f"ARENA_DATABASE={shown} pytest …",
-            )
 
     def drivers(self) -> tuple[str, ...]:
         """Return the installed drivers, asyncmy first."""
@@ -113,39 +71,14 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         return self._stores[name]
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
-        """Return the isolation of a database, by the option.
-
-        ``auto`` is undo. If undo cannot restore the schema, it is clone, and the summary says why.
-
-        Raises:
-            ConfigError: the option names undo, which does not work here.
-        """
+        """Return the isolation of a database, by the option. ``auto`` is undo."""
         del database
-        registry = self._registry()
         check_isolation(self._config, FACTS.isolations, self.shown)
-        requested = self._config.isolation
-        isolation = "undo" if requested == "auto" else requested
-        if isolation == "undo" and content is not None:
-            with registry.reporting("the schema cannot be read"):
-                reason = registry.control.call(
-                    lambda control: reason_against_undo(control, content)
-                )
-            if reason and requested == "undo":
-                raise ConfigError(
-                    f"arena_isolation = undo: {reason}",
-                    why="the tests would run with another isolation than the option names",
-                    cause=self._config.place("isolation"),
-                    fix="arena_isolation = auto   (clone, as long as undo does not work)",
-                )
-            if reason:
-                isolation = "clone"
-                self._core.ledger.note(
-                    f"{self.shown}: tests are isolated by clone, since {reason}"
-                )
+        isolation = self._config.isolation
         return MySQLIsolation(
-            registry,
+            self._registry(),
             content,
-            isolation,
+            "undo" if isolation == "auto" else isolation,
             login=self.users.login,
             uses=uses,
             note=self._core.ledger.note,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._control import MySQLControl, MySQLFailure, identifier
-from pytest_arena._mysql._tables import read_counters
+from pytest_arena._mysql._control import MySQLControl, MySQLFailure, identifier, literal
 from pytest_arena._product import Held
 from pytest_arena._product._read_rows import ReadTable
 
@@ -32,23 +31,24 @@ _LOCKED = (1205, 1213, 3572)  # a lock's timeout, a deadlock, NOWAIT
 TableDifference = tuple[ReadTable, ReadTable]
 
 
-def restore_rows(
-    control: MySQLControl, frozen: str, live: str, tables: Iterable[Table]
+def refill(
+    control: MySQLControl, frozen: str, live: str, tables: Mapping[str, Table]
 ) -> None:
-    """Give tables the rows that they have in a frozen database, in one transaction.
+    """Give tables the rows and the next AUTO_INCREMENT values that they have in a frozen database.
 
     Cost: the server compares all rows of these tables, and writes those that differ.
 
     Raises:
-        Held: another session holds a lock on a row.
+        Held: another session holds a lock on a row, or has read a table whose counter has moved.
         MySQLFailure: the server refuses, for example after a change of the schema.
     """
     # A DELETE of several tables needs a current database.
     statements = [f"USE {identifier(live)}", "START TRANSACTION"]
-    for table in tables:
+    for table in tables.values():
         statements += _restoring(table, frozen, live)
     try:
         control.run("; ".join([*statements, "COMMIT"]))
+        _restore_counters(control, live, tables)
     except MySQLFailure as error:
         if not error.is_lost:
             control.run("ROLLBACK")
@@ -77,29 +77,21 @@ def _restoring(table: Table, frozen: str, live: str) -> Iterator[str]:
     yield f"{insert} LEFT JOIN {row} r ON {joined} WHERE r.{first} IS NULL"
 
 
-def restore_counters(
+def _restore_counters(
     control: MySQLControl, live: str, tables: Mapping[str, Table]
 ) -> None:
-    """Restore the next AUTO_INCREMENT values of tables. Rolled back inserts move them, too.
-
-    Raises:
-        Held: an open transaction has read one of the tables.
-        MySQLFailure: the server refuses.
-    """
-    for name, counter in read_counters(control, live).items():
-        table = tables.get(name)
-        if table is None:
-            continue
+    """Restore the next AUTO_INCREMENT values. Rolled back inserts move them, too."""
+    counters = dict(
+        control.rows(
+            "SELECT table_name, auto_increment FROM information_schema.tables "
+            f"WHERE table_schema = {literal(live)} AND auto_increment IS NOT NULL"
+        )
+    )
+    for name, table in tables.items():
         first = table.counter or 1
-        if counter == first:
-            continue
-        place = f"{identifier(live)}.{identifier(name)}"
-        try:
+        if counters.get(name, first) != first:
+            place = f"{identifier(live)}.{identifier(name)}"
             control.run(f"ALTER TABLE {place} AUTO_INCREMENT = {first}")
-        except MySQLFailure as error:
-            if error.number in _LOCKED:
-                raise Held(f"{live}: {error}") from error
-            raise
 
 
 def read_difference(
@@ -140,4 +132,4 @@ def _read(control: MySQLControl, table: Table, database: str, unlike: str) -> Re
             f"WHERE b.{identifier(table.key[0])} IS NULL OR NOT ({table.is_equal('b', 'r')})"
         )
     rows = [(image, tuple(values)) for image, *values in control.rows(question)]
-    return ReadTable(table.names, table.primary_key, rows)
+    return ReadTable(table.names, table.key, rows)

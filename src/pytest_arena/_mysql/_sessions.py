@@ -2,103 +2,70 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql._statements import (
-    alters_session,
-    begins_transaction,
-    may_write,
-)
-from pytest_arena._product import ReadSnapshot
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena._mysql._statements import Statement
     from pytest_arena._product import ConnectTarget
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS, which each answer of the server has
-# How SQLAlchemy sets the isolation level of a connection. The word LEVEL and the level follow.
-_SET_LEVEL = ["SET", "SESSION", "TRANSACTION", "ISOLATION"]
+# These begin no transaction.
+_OUTSIDE = {"SET", "SHOW", "USE", "DO", "KILL", "PREPARE"}
+_ENDING = {"COMMIT", "ROLLBACK", "CREATE", "ALTER", "DROP", "RENAME", "TRUNCATE"}
+
+
+def _ends_transaction(verb: str, others: list[str]) -> bool:
+    if verb == "SET":
+        return "AUTOCOMMIT" in "".join(others)
+    return verb in _ENDING and "TEMPORARY" not in others
 
 
 class MySQLSession:
     """The session of a driver's connection to a test's database."""
 
-    def __init__(self, target: ConnectTarget, pid: int) -> None:
+    def __init__(self, target: ConnectTarget) -> None:
         self.target = target
-        self.pid = pid  # the server's id of the session
-        self.process = os.getpid()
-        # Whether a transaction may be open although the driver's status does not show it. PyMySQL
-        # and aiomysql do not read the status that follows rows.
-        self.is_begun = False
+        self.is_begun = False  # whether a transaction is open
         self.changed_rows = 0  # by the open transaction
-        self._savepoints: dict[str, int] = {}
-        self.isolation_level = ""  # that a statement has set
-        self.snapshot: ReadSnapshot | None = None  # of the last transaction
         self.changes = 0  # the number of statements that have changed the session
-        self.is_killed = False  # pytest-arena has ended the session
-        # Whether the driver closed it in a transaction with changed rows, as when its loop ended.
-        self.was_lost = False
+        self._savepoints: dict[str, int] = {}
 
-    def note_pid(self, pid: int) -> None:
-        """Note the server's id of a new session. A driver may replace an ended session."""
-        self.pid = pid
-        self.is_killed = False
+    def end_transaction(self) -> None:
+        """Note that no transaction is open."""
+        self.is_begun = False
+        self.changed_rows = 0
+        self._savepoints.clear()
 
-    def kill(self) -> None:
-        """Note that pytest-arena has ended the session."""
-        self.is_killed = True
-        self.was_lost = False
-
-    def close(self, *, has_written: bool) -> None:
-        """Note that the driver closes the connection."""
-        self.was_lost = has_written
-
-    def sending(self, statement: str, *, is_begun: bool) -> None:
+    def sending(self, text: str, statement: Statement, *, autocommits: bool) -> None:
         """Note a statement before the driver sends it."""
-        if not is_begun:
-            self.changed_rows = 0
-            self._savepoints.clear()
-            self.snapshot = None
-        words = statement.upper().split()
-        if words[:1] == ["SAVEPOINT"]:
-            self._savepoints[words[-1]] = self.changed_rows
-        elif words[:1] == ["ROLLBACK"] and "TO" in words:
-            self.changed_rows = self._savepoints.get(words[-1], self.changed_rows)
-        elif words[:1] == ["SELECT"] and "UPDATE" not in words[-4:]:  # FOR UPDATE
-            self.snapshot = self.snapshot or ReadSnapshot()
-            self.snapshot.read()
-        elif words[:4] == _SET_LEVEL:
-            self.isolation_level = " ".join(words[5:])
-        changes_session = alters_session(statement)
+        verb, *others = statement.words or ("",)
+        if verb in {"BEGIN", "START"}:
+            self.end_transaction()
+            self.is_begun = True
+        elif verb == "SAVEPOINT":
+            self._savepoints[others[-1]] = self.changed_rows
+        elif verb == "ROLLBACK" and "TO" in others:
+            self.changed_rows = self._savepoints.get(others[-1], self.changed_rows)
+        elif _ends_transaction(verb, others):
+            self.end_transaction()
+        elif not autocommits and verb not in _OUTSIDE:
+            self.is_begun = True
+        self.changes += statement.alters_session
         if self.target.database is not None:
             # A `MySQLIsolation`, whose module imports this one.
             isolation: Any = self.target.database.isolation
             if isolation is not None:
-                _, generation = self.target.generation
-                changes_session |= isolation.note_statement(statement, generation)
-        self.changes += changes_session
+                isolation.note_statement(text, statement, self.target.generation[1])
 
-    def sent(self, statement: str, rows: object) -> None:
+    def sent(self, statement: Statement, rows: object) -> None:
         """Note how many rows a statement has changed."""
-        if may_write(statement, ()) and isinstance(rows, int):
+        if statement.table is not None and isinstance(rows, int) and self.is_begun:
             self.changed_rows += rows
-
-    def answered(self, *, has_rows: bool, autocommits: bool) -> None:
-        """Note whether the last answer has rows. Drivers read the status only if it has no rows."""
-        if not has_rows:
-            self.is_begun = False
-        elif not autocommits:
-            self.is_begun = True
-
-    def note_transaction(self, *, is_begun: bool) -> None:
-        """Note whether a transaction is open, for a driver that has no status."""
-        self.is_begun = is_begun
 
 
 _SESSIONS: weakref.WeakKeyDictionary[object, MySQLSession] = weakref.WeakKeyDictionary()
@@ -106,7 +73,7 @@ _SESSIONS: weakref.WeakKeyDictionary[object, MySQLSession] = weakref.WeakKeyDict
 
 def begin_session(connection: object, target: ConnectTarget) -> MySQLSession:
     """Record the session of a connection to a test's database."""
-    session = MySQLSession(target, pid_of(connection))
+    session = MySQLSession(target)
     _SESSIONS[connection] = session
     return session
 
@@ -121,7 +88,7 @@ def known_session(connection: object) -> MySQLSession | None:
 
 def is_closed(connection: Any) -> bool:
     """Return whether a driver's connection is closed."""
-    if hasattr(connection, "open"):  # PyMySQL
+    if hasattr(connection, "open"):  # PyMySQL, mysqlclient
         return not connection.open
     if hasattr(connection, "closed"):  # aiomysql
         return bool(connection.closed)
@@ -130,79 +97,39 @@ def is_closed(connection: Any) -> bool:
 
 def pid_of(connection: Any) -> int:
     """Return the server's id of a connection's session, 0 if it is not connected."""
-    with suppress(Exception):  # the driver's error, if it is not connected yet
+    with suppress(Exception):  # the driver's error, if it is not connected
         return int(connection.thread_id())
     return 0
 
 
 def writers_in(database: str) -> set[int]:
     """Return the sessions of this process that have uncommitted rows in a database."""
-    return {
-        session.pid
-        for connection, session in _sessions_in(database)
-        if has_written(connection)
-    }
+    return {pid_of(each) for each in _sessions_in(database) if has_written(each)}
 
 
 def sessions_inside(database: str) -> set[int]:
     """Return the sessions of this process that are inside a transaction in a database."""
-    return {
-        session.pid
-        for connection, session in _sessions_in(database)
-        if is_in_transaction(connection)
-    }
+    return {pid_of(each) for each in _sessions_in(database) if is_in_transaction(each)}
 
 
-def _sessions_in(database: str) -> Iterator[tuple[object, MySQLSession]]:
+def _sessions_in(database: str) -> Iterator[object]:
     # Copied, because other threads change the dictionary.
     for reference in _SESSIONS.keyrefs():
         connection = reference()
         session = _SESSIONS.get(connection) if connection is not None else None
-        if session is None or session.process != os.getpid():
-            continue
-        address = session.target.address
+        address = session.target.address if session is not None else None
         if address is not None and address.database == database:
-            yield connection, session
+            yield connection
 
 
 def is_in_transaction(connection: Any) -> bool:
-    """Return whether a transaction is open, by the server's last answers, without a round trip."""
-    if connection is None or is_closed(connection):
-        return False
-    status = getattr(connection, "server_status", 0) or 0
-    session = known_session(connection)
-    if session is not None and session.is_killed:
-        return False
-    may_be_begun = session is not None and session.is_begun
-    return may_be_begun or bool(status & _IN_TRANSACTION)
+    """Return whether a transaction is open, by the statements, without a round trip."""
+    session = known_session(connection) if connection is not None else None
+    return session is not None and session.is_begun and not is_closed(connection)
 
 
 def has_written(connection: object) -> bool:
     """Return whether the open transaction of a connection has changed rows."""
     session = known_session(connection)
-    if session is None or not session.changed_rows:
-        return False
-    return is_in_transaction(connection)
-
-
-def note_answer(connection: Any, statement: str, rows: object) -> None:
-    """Note the server's answer to a statement, and how many rows it has changed."""
-    session = known_session(connection)
-    if session is None:
-        return
-    if hasattr(connection, "server_status"):
-        session.sent(statement, rows)
-        result = getattr(connection, "_result", None)
-        session.answered(
-            has_rows=bool(getattr(result, "field_count", 0)),
-            autocommits=connection.get_autocommit(),
-        )
-        return
-    # mysqlclient. The rows of an INSERT … RETURNING are not fetched yet.
-    has_rows = connection.field_count()
-    session.sent(statement, 1 if has_rows else int(connection.affected_rows()))
-    is_begun = begins_transaction(
-        statement, autocommits=bool(connection.get_autocommit())
-    )
-    if is_begun is not None:
-        session.note_transaction(is_begun=is_begun)
+    has_rows = session is not None and session.changed_rows > 0
+    return has_rows and is_in_transaction(connection)

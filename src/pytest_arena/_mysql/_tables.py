@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import identifier, literal
@@ -30,13 +30,12 @@ _TEXT = re.compile(r"(var)?char|\w*text|enum|set")
 class Table:
     """A table. ``columns`` are pairs of a name and a type, without generated columns.
 
-    ``key`` has the columns of the primary key, or of another unique index without NULLs.
+    ``key`` has the columns of the primary key.
     """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     key: tuple[str, ...]
-    has_primary_key: bool
     counter: int | None  # the next AUTO_INCREMENT value
     rows: int  # the server's estimate
 
@@ -44,11 +43,6 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(name for name, _ in self.columns)
-
-    @property
-    def primary_key(self) -> tuple[str, ...]:
-        """The columns of the primary key, or ()."""
-        return self.key if self.has_primary_key else ()
 
     def listed(self, alias: str) -> str:
         """Write the list of the columns of a row."""
@@ -97,7 +91,7 @@ def _text(value: str, kind: str) -> str:
 
 
 def read_tables(control: MySQLControl, database: str) -> dict[str, Table]:
-    """Return the tables of a database by their names, without views and sequences.
+    """Return the tables of a database by their names, without views.
 
     Raises:
         MySQLFailure: the server does not answer.
@@ -106,7 +100,7 @@ def read_tables(control: MySQLControl, database: str) -> dict[str, Table]:
     listed = control.rows(
         "SELECT table_name, auto_increment, table_rows FROM information_schema.tables WHERE "
         f"table_schema = {schema} AND table_type NOT LIKE '%VIEW' "
-        f"AND table_type <> 'SEQUENCE' AND table_name <> '{LABEL}' ORDER BY table_name"
+        f"AND table_name <> '{LABEL}' ORDER BY table_name"
     )
     columns: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, column, kind in control.rows(
@@ -115,50 +109,21 @@ def read_tables(control: MySQLControl, database: str) -> dict[str, Table]:
         "ORDER BY table_name, ordinal_position"
     ):
         columns[name].append((column, kind.lower()))
-    keys = _read_keys(control, schema, columns)
+    keys: dict[str, list[str]] = defaultdict(list)
+    for name, column in control.rows(
+        f"SELECT table_name, column_name FROM information_schema.statistics "
+        f"WHERE table_schema = {schema} AND index_name = 'PRIMARY' ORDER BY seq_in_index"
+    ):
+        keys[name].append(column)
     tables = {}
     for name, counter, rows in listed:
-        index, key = keys.get(name, ("", ()))
-        tables[name] = Table(
-            name,
-            tuple(columns[name]),
-            key,
-            has_primary_key=index == "PRIMARY",
-            counter=counter,
-            rows=int(rows or 0),
+        table = Table(
+            name, tuple(columns[name]), tuple(keys[name]), counter, int(rows or 0)
         )
+        if not {*table.key} <= {*table.names}:  # a column that the server computes
+            table = replace(table, key=())
+        tables[name] = table
     return tables
-
-
-def _read_keys(
-    control: MySQLControl, schema: str, columns: Mapping[str, list[tuple[str, str]]]
-) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return, for each table with a key, its index and columns, the primary key if possible."""
-    indexes: dict[tuple[str, str], list[str]] = defaultdict(list)
-    unusable = set()
-    for table, index, column, part, nullable in control.rows(
-        "SELECT table_name, index_name, column_name, sub_part, nullable "
-        f"FROM information_schema.statistics WHERE table_schema = {schema} AND non_unique = 0 "
-        "ORDER BY table_name, index_name <> 'PRIMARY', index_name, seq_in_index"
-    ):
-        indexes[table, index].append(column)
-        is_stored = column in {name for name, _ in columns[table]}
-        if part is not None or nullable == "YES" or not is_stored:
-            unusable.add((table, index))
-    keys: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for (table, index), names in indexes.items():
-        if (table, index) not in unusable:
-            keys.setdefault(table, (index, tuple(names)))
-    return keys
-
-
-def read_counters(control: MySQLControl, database: str) -> dict[str, int]:
-    """Return the next AUTO_INCREMENT values of a database's tables."""
-    rows = control.rows(
-        "SELECT table_name, auto_increment FROM information_schema.tables "
-        f"WHERE table_schema = {literal(database)} AND auto_increment IS NOT NULL"
-    )
-    return {name: int(counter) for name, counter in rows}
 
 
 def read_cascades(control: MySQLControl, database: str) -> dict[str, frozenset[str]]:
@@ -198,7 +163,6 @@ def reason_against_undo(control: MySQLControl, database: str) -> str:
     schema = literal(database)
     reasons = control.rows(f"""
         SELECT table_name, CASE
-            WHEN table_type = 'SEQUENCE' THEN 'a sequence keeps numbers in the server''s memory'
             WHEN table_type <> 'BASE TABLE' THEN CONCAT(table_type, ': the server keeps old rows')
             ELSE CONCAT('the engine ', engine, ' has no transactions') END
         FROM information_schema.tables WHERE table_schema = {schema}
@@ -206,15 +170,5 @@ def reason_against_undo(control: MySQLControl, database: str) -> str:
         UNION ALL SELECT trigger_name, 'a trigger would also act when rows are restored'
         FROM information_schema.triggers WHERE event_object_schema = {schema}
         UNION ALL SELECT routine_name, 'a routine may write to any table'
-        FROM information_schema.routines WHERE routine_schema = {schema}
-        UNION ALL SELECT event_name, 'an event may write at any time'
-        FROM information_schema.events WHERE event_schema = {schema}
-        UNION ALL SELECT table_name, CONCAT('a foreign key leads to ', unique_constraint_schema)
-        FROM information_schema.referential_constraints
-        WHERE constraint_schema = {schema} AND constraint_schema <> unique_constraint_schema
-        UNION ALL SELECT table_name, 'MATCH would miss rows, as the table has a VIRTUAL column'
-        FROM information_schema.statistics s WHERE table_schema = {schema}
-            AND index_type = 'FULLTEXT' AND EXISTS (SELECT 1 FROM information_schema.columns c
-                WHERE c.table_schema = {schema} AND c.table_name = s.table_name
-                AND c.extra LIKE '%VIRTUAL%')""")
+        FROM information_schema.routines WHERE routine_schema = {schema}""")
     return ": ".join(reasons[0]) if reasons else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -13,23 +12,20 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._mysql._arguments import ASYNC_DRIVERS
 from pytest_arena._mysql._control import (
-    MySQLFailure,
     literal,
     open_control,
 )
-from pytest_arena._mysql._errors import step_for
 from pytest_arena._mysql._scripts import run_script
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._sessions import writers_in
-from pytest_arena._product import (
-    BuildTarget,
-    Manifest,
-    ScriptError,
-)
 from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
+    from pytest_arena._product import (
+        BuildTarget,
+        Manifest,
+    )
     from pytest_arena._values import Address, ServerLogin
 
 _DESCRIBED = (
@@ -90,13 +86,7 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
                 "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1 "
                 "/*M! , SESSION check_constraint_checks = 1 */"
             )
-            try:
-                run_script(control, script)
-            except ScriptError as error:
-                if isinstance(error.__cause__, MySQLFailure):
-                    number = error.__cause__.number
-                    error.suggest(step_for(number, self.address.user))
-                raise
+            run_script(control, script)
 
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
@@ -144,14 +134,6 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
             manifest=manifest.text(),
             title=manifest.title,
         )
-
-    def advice(self, error: BaseException) -> str:
-        """Return the next step by the server's error number."""
-        original = getattr(error, "orig", None) or error
-        number = re.match(r"\((\d+),", str(original))
-        if number:
-            return step_for(int(number[1]), self.registry.address_of().user)
-        return ""
 
 
 def async_driver_for(dialect: Dialect) -> str:

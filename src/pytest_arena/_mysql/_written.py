@@ -1,51 +1,16 @@
-"""Which tables the statements of a level may have written."""
+"""Which tables the statements of the levels may have written."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._statements import bare, unquoted
+from pytest_arena._mysql._statements import ANY_TABLE, SCHEMA
 
-_NAME = r"(?:`(?:[^`]|``)+`|[\w$]+)"
-_PLACE = rf"(?:(?P<database>{_NAME})\s*\.\s*)?(?P<table>{_NAME})"
-_OPTIONS = r"(?:(?:LOW_PRIORITY|HIGH_PRIORITY|DELAYED|QUICK|IGNORE)\s+)*"
-_OF_ONE_TABLE = tuple(
-    re.compile(rf"(?is)\s*{pattern}")
-    for pattern in (
-        rf"(?:INSERT|REPLACE)\s+{_OPTIONS}(?:INTO\s+)?{_PLACE}(?=[\s(])",
-        rf"UPDATE\s+{_OPTIONS}{_PLACE}(?:\s+(?:AS\s+)?(?!SET\b){_NAME})?\s+SET\b",
-        rf"DELETE\s+{_OPTIONS}FROM\s+{_PLACE}\s*(?=\Z|;|\b(?:WHERE|ORDER|LIMIT|RETURNING)\b)",
-        rf"TRUNCATE\s+(?:TABLE\s+)?{_PLACE}\s*(?:;\s*)?\Z",
-    )
-)
-_ROWS = re.compile(
-    r"(?i)\s*(?:INSERT|REPLACE|UPDATE|DELETE|TRUNCATE|WITH|LOAD|DO|HANDLER|SELECT)\b[^;]*;?\s*\Z"
-)
-_OF_SESSION = re.compile(
-    r"(?i)\s*(?:CREATE(?:\s+OR\s+REPLACE)?|DROP)\s+TEMPORARY\b[^;]*;?\s*\Z"
-)
-_ANY_TABLE = "*"
-_SCHEMA = ""
-
-
-@lru_cache(maxsize=1024)
-def _written_by(text: str) -> tuple[str, str] | None:
-    """Return the database and the table that a bare statement writes.
-
-    The table is ``_ANY_TABLE`` for several tables, ``_SCHEMA`` if the schema may have changed.
-    Return None if the statement only writes to a temporary table.
-    """
-    if _OF_SESSION.match(text):
-        return None
-    if not _ROWS.match(text):
-        return "", _SCHEMA
-    for pattern in _OF_ONE_TABLE:
-        match = pattern.match(text)
-        if match is not None:
-            return unquoted(match["database"] or ""), unquoted(match["table"]).lower()
-    return "", _ANY_TABLE
+if TYPE_CHECKING:
+    from pytest_arena._mysql._statements import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +25,7 @@ class Written:
     @property
     def has_new_schema(self) -> bool:
         """Whether the schema may have changed."""
-        return _SCHEMA in self.tables
+        return SCHEMA in self.tables
 
     def names_in(self, known: set[str]) -> set[str]:
         """Return the names of the written tables. A view's name may mean any table."""
@@ -78,17 +43,21 @@ class WriteLog:
     def __init__(self) -> None:
         self._tables: list[str] = []
 
-    def note(self, statement: str, database: str) -> None:
-        """Note a statement that may write, of a connection to this database."""
-        written = _written_by(bare(statement))
-        if written is not None:
-            place, table = written
-            is_here = place.lower() in {"", database.lower()}
-            self._tables.append(table if is_here else _ANY_TABLE)
+    def note(
+        self, statement: Statement, text: str, database: str, functions: tuple[str, ...]
+    ) -> None:
+        """Note a statement of a connection to a database, which has functions that may write."""
+        table = statement.table
+        if table is None:
+            if not functions or not _words(functions).search(text):
+                return
+            table = ANY_TABLE
+        is_here = statement.database.lower() in {"", database.lower()}
+        self._tables.append(table.lower() if is_here else ANY_TABLE)
 
     def note_all(self, *, is_schema: bool) -> None:
         """Note that any table may have been written, or the schema as well."""
-        self._tables.append(_SCHEMA if is_schema else _ANY_TABLE)
+        self._tables.append(SCHEMA if is_schema else ANY_TABLE)
 
     def position(self) -> int:
         """Return the present position."""
@@ -101,3 +70,10 @@ class WriteLog:
     def forget(self, first: int, last: int) -> None:
         """Forget the writes between two positions, which were undone."""
         del self._tables[first:last]
+
+
+@lru_cache(maxsize=16)
+def _words(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the pattern of these names as whole words."""
+    alternatives = "|".join(map(re.escape, names))
+    return re.compile(rf"(?i)(?<![\w$])(?:{alternatives})(?![\w$])")

@@ -204,8 +204,6 @@ class PostgreSQLHandle(EngineConnection):
 
     __slots__ = ("_core", "_pid", "_session_changes")
     reads_statements = True
-    has_leftovers = False
-    snapshot = None  # PostgreSQL's default is READ COMMITTED
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
@@ -257,11 +255,6 @@ class PostgreSQLHandle(EngineConnection):
         """Ask the server over the connection itself."""
         return has_written(dbapi_connection)
 
-    def note_checkout(self, *, is_first: bool) -> int:
-        """Return 0: no driver counts the changed rows."""
-        del is_first
-        return 0
-
     def before_execute(self, statement: str, connection: Connection) -> str:
         """Refuse a statement that reaches beyond the database. Count changes of the session."""
         __tracebackhide__ = True
@@ -271,9 +264,6 @@ class PostgreSQLHandle(EngineConnection):
         if beyond:
             raise self._core.ledger.refused(refused_beyond(beyond))
         return statement
-
-    def note_checkin(self) -> None:
-        """Do nothing at the return to the pool."""
 
     def session(self, dbapi_connection: object) -> object:
         """Return how often statements have changed the session, and the driver's state."""

@@ -816,7 +816,6 @@ class SharedHandle:
     """The gate's view of a facade."""
 
     reads_statements = True
-    snapshot = None
     has_leftovers = False
 
     def __init__(self, core: Core, facade: SharedTransaction) -> None:

@@ -216,17 +216,6 @@ class Core(Protocol):
         """Return the databases that have content, because a connection was opened."""
 
 
-@dataclass(slots=True, eq=False)
-class ReadSnapshot:
-    """The rows that were committed when a transaction first read. It reads only these."""
-
-    reads: int = 0  # the number of statements that have read from it
-
-    def read(self) -> None:
-        """Note a statement that reads from it."""
-        self.reads += 1
-
-
 class Handle(Protocol):
     """An open connection. It has a weak reference, so that the connection ends with its pool."""
 
@@ -247,10 +236,6 @@ class Handle(Protocol):
     @property
     def is_begun(self) -> bool:
         """Whether a transaction is open, as the driver knows it without a round trip."""
-
-    @property
-    def snapshot(self) -> ReadSnapshot | None:
-        """The snapshot of the open transaction, None if it sees later commits of others."""
 
     def keeps_snapshot(self, dbapi_connection: object) -> bool:
         """Return whether an open transaction still reads rows that were restored since."""

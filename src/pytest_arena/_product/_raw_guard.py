@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from sqlalchemy.engine import Connection
+
     from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._product._admission import FindCore
     from pytest_arena._product._server_targets import ServerTarget
@@ -201,6 +203,8 @@ class EngineConnection:
     """
 
     __slots__ = ("_reference", "_target")
+    reads_statements = False
+    has_leftovers = False  # a temporary table or a setting is a changed session
 
     def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         self._target = target
@@ -218,6 +222,19 @@ class EngineConnection:
         """Yield True, because pytest-arena does not use the connection itself."""
         del seconds
         return nullcontext(enter_result=True)
+
+    def note_checkout(self, *, is_first: bool) -> int:
+        """Return 0: no driver counts the changed rows."""
+        del is_first
+        return 0
+
+    def note_checkin(self) -> None:
+        """Do nothing at the return to the pool."""
+
+    def before_execute(self, statement: str, connection: Connection) -> str:
+        """Return a statement unchanged."""
+        del connection
+        return statement
 
 
 def driver_connection(dbapi_connection: object) -> Any:

@@ -104,6 +104,11 @@ class ServerTemplates(Generic[RegistryT]):
     def _build(self, address: Address) -> BuildTarget:
         """Return a build that fills a database."""
 
+    def advice(self, error: BaseException) -> str:
+        """Return the next step after an error of a build, "" if none is known."""
+        del error
+        return ""
+
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a server that does not answer, or refuses a statement."""
         if not isinstance(error, ServerFailure):

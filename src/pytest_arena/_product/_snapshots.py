@@ -20,6 +20,9 @@ class Databases(Protocol):
     def create(self, kind: str, *, template: str | None = None) -> str:
         """Create a copy of a database, or an empty database. Return its name."""
 
+    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
+        """Create a database in the background."""
+
     def drop_later(self, name: str) -> None:
         """Drop a database in the background."""
 
@@ -28,7 +31,11 @@ class Databases(Protocol):
 
 
 class Snapshot:
-    """A frozen database."""
+    """A frozen database, and copies of it that are made ahead in the background.
+
+    The first ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
+    than a copy. After a ``take`` has waited, two copies are made ahead.
+    """
 
     def __init__(
         self, databases: Databases, name: str | None, *, is_ours: bool = False
@@ -38,6 +45,8 @@ class Snapshot:
         self._is_ours = is_ours  # the isolation has frozen the database, and drops it
         # The state of the database, by which its copies are compared with later states.
         self.state: Any = None
+        self._ahead: list[Future[str]] = []
+        self._wanted = 1
 
     def note_state(self, state: object) -> None:
         """Note the state of the database, when its first copy was opened."""
@@ -48,43 +57,11 @@ class Snapshot:
         return self._databases.create("live", template=self.name)
 
     def take(self) -> str:
-        """Return the name of a copy.
+        """Return the name of a copy that was made ahead, or of a new copy.
 
         Raises:
             IsolationError: no copy can be made.
         """
-        return self.copy()
-
-    def drop(self) -> None:
-        """Drop the database if ``is_ours``."""
-        if self._is_ours and self.name:
-            self._databases.drop_later(self.name)
-
-
-class BackgroundDatabases(Databases, Protocol):
-    """Databases that a background thread creates."""
-
-    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
-        """Create a database in the background."""
-
-
-class CopiedSnapshot(Snapshot):
-    """A frozen database, and copies of it that are made ahead in the background.
-
-    The first ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
-    than a copy. After a ``take`` has waited, two copies are made ahead.
-    """
-
-    def __init__(
-        self, databases: BackgroundDatabases, name: str | None, *, is_ours: bool = False
-    ) -> None:
-        super().__init__(databases, name, is_ours=is_ours)
-        self._create_later = databases.create_later
-        self._ahead: list[Future[str]] = []
-        self._wanted = 1
-
-    def take(self) -> str:
-        """Return the name of a copy that was made ahead, or of a new copy."""
         name = ""
         while self._ahead and not name:
             future = self._ahead.pop(0)
@@ -96,7 +73,8 @@ class CopiedSnapshot(Snapshot):
                     name = future.result()
         name = name or self.copy()
         while len(self._ahead) < self._wanted:
-            self._ahead.append(self._create_later("live", template=self.name))
+            future = self._databases.create_later("live", template=self.name)
+            self._ahead.append(future)
         return name
 
     def drop(self) -> None:
@@ -105,7 +83,8 @@ class CopiedSnapshot(Snapshot):
             if not future.cancel():
                 future.add_done_callback(self._drop_copy)
         self._ahead.clear()
-        super().drop()
+        if self._is_ours and self.name:
+            self._databases.drop_later(self.name)
 
     def _drop_copy(self, future: Future[str]) -> None:
         if not future.cancelled() and future.exception() is None:

@@ -63,7 +63,6 @@ class SQLiteHandle:
         return self._call(_in_transaction, otherwise=False)
 
     is_begun = in_transaction
-    snapshot = None  # a SELECT begins no transaction
 
     def keeps_snapshot(self, dbapi_connection: object) -> bool:  # noqa: ARG002 - the seam's signature
         """Return False: a restore waits for the end of a transaction that reads."""

@@ -15,7 +15,7 @@ from pytest_arena._postgresql.isolation._live_databases import (
 from pytest_arena._postgresql.journal._journal_templates import journaled
 from pytest_arena._process import until
 from pytest_arena._product._levels import LevelStack
-from pytest_arena._product._snapshots import CopiedSnapshot, Snapshot
+from pytest_arena._product._snapshots import Snapshot
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             name = self._with_rights(content)
             if self.has_journal:
                 name = journaled(self._registry, name)
-            self._templates[content] = CopiedSnapshot(self._registry, name)
+            self._templates[content] = Snapshot(self._registry, name)
         return self._templates[content]
 
     def _open(self, name: str) -> LiveDatabase:
@@ -98,7 +98,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self.live = live
         self.generation += 1
         self.on_new_schema(live.address)
-        return CopiedSnapshot(self._registry, frozen, is_ours=True)
+        return Snapshot(self._registry, frozen, is_ours=True)
 
     def _discard(self, live: LiveDatabase) -> None:
         live.release()

@@ -1,0 +1,63 @@
+"""What the reports of MySQL say, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mysql.shop import shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conformance.story_mysql_server import StoryMySQLServer
+
+KEPT = """
+async def test_fails(client):
+    await client.post("/items/pear")
+    assert False
+"""
+
+
+def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """The line of a failed test has the command that opens the copy."""
+    run = shop(server, tmp_path).with_files(test_kept=KEPT).run("-q", "--arena-keep=failed")
+    run.expect(status=1, failed=1)
+    command = re.findall(r"the test's database was kept: (mysql .*)", run.output)[0]
+    words = [word for word in shlex.split(command) if word != "-p"]
+    assert "--protocol=tcp" in words  # MySQL's client would use a socket for `localhost`
+    if shutil.which("mysql") is None:
+        pytest.skip("the client is not installed")
+    rows = subprocess.run(
+        [*words, "-Ne", "SELECT name FROM item ORDER BY id"],
+        env={**os.environ, "MYSQL_PWD": server.entrance["password"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert rows.stdout.split() == ["seeded", "pear"]
+
+
+MARKED = """
+import pytest
+
+
+@pytest.mark.arena(isolation="rollback")
+def test_marked(test_client):
+    test_client.get("/items")
+"""
+
+
+def test_rollback_is_refused(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """As an option and as a marker, with the next step."""
+    example = shop(server, tmp_path).with_files(test_marked=MARKED)
+    run = example.run("-q", "--arena-isolation=rollback").expect(1, failed=1)
+    run.says("arena_isolation = rollback does not exist on", "arena_isolation = auto")
+    run = example.run("-q").expect(1, failed=1)
+    run.says("has only the isolations undo and clone")

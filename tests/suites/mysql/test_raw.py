@@ -1,0 +1,47 @@
+"""Connections that no engine opens reach the test's database, and no other one."""
+
+import asyncmy
+import pymysql
+import pytest
+from async_app import engine
+from sqlalchemy.engine import make_url
+
+ADD = "INSERT INTO orders (item, status) VALUES ('vase', 'new')"
+
+
+def arguments(url):
+    url = make_url(url)
+    login = {"user": url.username, "password": url.password or ""}
+    return {"host": url.host, "port": url.port or 3306, "database": url.database, **login}
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_sync_driver(arena, client, turn):
+    with pymysql.connect(**arguments(arena.url)) as connection:
+        connection.cursor().execute(ADD)
+        connection.commit()
+    assert (await client.get("/orders")).json() == ["vase"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_an_async_driver(arena, client, turn):
+    connection = await asyncmy.connect(**arguments(arena.url))
+    async with connection.cursor() as cursor:
+        await cursor.execute(ADD)
+    await connection.commit()
+    await connection.ensure_closed()
+    assert (await client.get("/orders")).json() == ["vase"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_connection_that_is_left_open(arena, turn):
+    connection = pymysql.connect(**arguments(arena.url))
+    assert connection.cursor().execute(ADD) == 1
+    connection.commit()
+
+
+async def test_the_developers_database(arena):
+    with arena.expect_refusal():
+        pymysql.connect(**arguments(engine.url))
+    with arena.expect_refusal():
+        await asyncmy.connect(**arguments(engine.url))

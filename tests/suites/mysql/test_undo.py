@@ -1,0 +1,87 @@
+"""Written tables are restored in place, a changed schema by a copy."""
+
+import pytest
+from models import Order
+from pytest_arena import inserted, updated
+
+NAMES = []
+
+
+@pytest.fixture
+async def same_content(run):
+    """Check rows and numbers, and note the database of the test."""
+    assert await run("SELECT item, amount FROM stock") == [("chair", 5), ("lamp", 2)]
+    await run("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
+    assert await run("SELECT id FROM orders") == [(1,)]
+    NAMES.extend(name for (name,) in await run("SELECT DATABASE()"))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "DELETE FROM stock",
+        "TRUNCATE stock",
+        "REPLACE INTO stock VALUES ('lamp', 9), ('sofa', 1)",
+        "INSERT INTO stock VALUES ('lamp', 9) ON DUPLICATE KEY UPDATE amount = 3",
+        "UPDATE stock SET item = 'LAMP' WHERE item = 'lamp'",
+        "UPDATE stock s JOIN orders o ON o.id = 1 SET s.amount = 0, o.item = 'x'",
+    ],
+)
+async def test_rows_in_place(same_content, run, write):
+    await run(write)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE stock ADD COLUMN late INT",
+        "ALTER TABLE visits AUTO_INCREMENT = 90",
+        "CREATE TABLE late (id INT) ENGINE = MyISAM",
+        "DROP TABLE visits",
+    ],
+)
+async def test_the_schema_by_a_copy(same_content, run, change):
+    await run("DELETE FROM stock", change)
+
+
+@pytest.mark.arena(isolation="clone")
+async def test_rows_by_a_clone(same_content, run):
+    await run("DELETE FROM stock")
+
+
+async def test_the_databases(same_content):
+    assert len({*NAMES[:7]}) == 1
+    assert len({*NAMES[6:]}) == 6
+
+
+@pytest.fixture(scope="module", params=["InnoDB", "MyISAM"])
+def late(request, arena):
+    """A table that exists above the template, once with an engine without transactions."""
+    with arena.session() as session:
+        session.add(Order(item="wide"))
+        session.connection().exec_driver_sql(f"CREATE TABLE late (id INT) ENGINE={request.param}")
+        session.connection().exec_driver_sql("INSERT INTO late VALUES (1)")
+        session.commit()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_above_a_table_of_a_wide_fixture(late, client, run, turn):
+    assert await run("SELECT id FROM late") == [(1,)]
+    assert (await client.get("/orders")).json() == ["wide"]
+    await run("INSERT INTO late VALUES (2)", "DELETE FROM orders")
+
+
+async def test_changes_between_requests(arena, client, run):
+    await client.post("/orders/chair")
+    with arena.expect_changes(orders=inserted(1), stock=updated(1)):
+        await client.post("/orders/lamp")
+    await run("ALTER TABLE visits ADD COLUMN late INT")
+    assert len(arena.changes().inserted["orders"]) == 2
+
+
+@pytest.mark.expect("IsolationError", at="with arena.expect_changes")
+async def test_a_table_that_changes_between_requests(arena, client, run):
+    await client.post("/orders/chair")
+    with arena.expect_changes(orders=inserted(1)):
+        await client.post("/orders/lamp")
+        await run("ALTER TABLE orders ADD COLUMN late INT")
