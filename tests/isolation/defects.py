@@ -51,7 +51,8 @@ class InPython(Defect):
 
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """Replace the function."""
-        _parse.cache_clear()  # its results are of the function that is replaced
+        # Without its cache, which has results of the function that is replaced.
+        patch.setattr("pytest_arena._mysql._statements._parse", _parse.__wrapped__)
         if isinstance(self.owner, str):
             patch.setattr(f"pytest_arena.{self.owner}.{self.function}", self.replacement)
         else:
