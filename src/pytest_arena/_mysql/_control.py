@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import socket
-import ssl
 import threading
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pytest_arena._mysql._arguments import redirect
 from pytest_arena._origin import as_own
 from pytest_arena._product._control_lines import (
     ServerControlLine,
     ServerFailure,
     retry_while_crowded,
 )
-from pytest_arena._product._server_targets import is_here
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,20 +98,14 @@ class MySQLControl:
         self._error: type[Exception] = pymysql.err.Error
         flags: Any = pymysql.constants.CLIENT
         arguments: dict[str, Any] = {
-            "user": address.user,
-            "password": address.password,
-            "database": address.database or None,
             "charset": "utf8mb4",
             "autocommit": True,
             "client_flag": flags.MULTI_STATEMENTS,
             "connect_timeout": math.ceil(timeout),
             "init_command": _SESSION,
             "program_name": _PROGRAM_NAME,
-            # Without TLS the server's plugin hashes or encrypts the password.
-            "ssl_disabled": needs_no_tls(address),
-            "ssl": tls_context() if address.is_encrypted else None,
-            **place_of(address),
         }
+        redirect("pymysql", address, arguments)
         self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
         try:
             if address.is_socket:
@@ -201,27 +193,6 @@ def open_control(
         return retry_while_crowded(
             lambda: MySQLControl(address, timeout=timeout), patience
         )
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return a context that encrypts and verifies no certificate. Cost: 20 ms."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def place_of(address: Address) -> dict[str, Any]:
-    """Return the arguments of a driver that name a server: a socket's file, or a host."""
-    if address.is_socket:
-        return {"unix_socket": address.host}
-    return {"host": address.host, "port": address.port}
-
-
-def needs_no_tls(address: Address) -> bool:
-    """Return whether PyMySQL may log in without TLS, which it may only on this machine."""
-    return not address.is_encrypted and is_here(address.host)
 
 
 def literal(text: str) -> str:

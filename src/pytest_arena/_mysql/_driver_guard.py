@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from functools import cache, partial, wraps
-from inspect import Parameter, iscoroutinefunction, signature
+from inspect import Parameter, isawaitable, signature
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import when_imported
@@ -78,23 +78,14 @@ class _DriverGuard(RawGuard):
     def query(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return a method that notes each statement and the number of rows that it changes."""
 
-        def send(connection: Any, sql: Any, *args: object, **options: object) -> Any:
-            sql, statement = self._sending(connection, sql)
-            rows = original(connection, sql, *args, **options)
-            if rows is None and hasattr(connection, "affected_rows"):  # mysqlclient
-                rows = connection.affected_rows()
-            _sent(connection, statement, rows)
-            return rows
-
-        async def asend(
-            connection: object, sql: Any, *args: object, **options: object
+        def send(
+            connection: object, sql: object, *args: object, **options: object
         ) -> Any:
             sql, statement = self._sending(connection, sql)
-            rows = await original(connection, sql, *args, **options)
-            _sent(connection, statement, rows)
-            return rows
+            answer = original(connection, sql, *args, **options)
+            return _then(answer, partial(_note_rows, connection, statement))
 
-        return asend if _is_async(original) else send
+        return send
 
     def _sending(self, connection: Any, sql: Any) -> tuple[Any, Statement | None]:
         """Note a statement. Return it, unless it makes the test database of a fixture."""
@@ -135,38 +126,42 @@ def _note_not_sent(core: Core, name: str) -> None:
         )
 
 
-def _sent(connection: object, statement: Statement | None, rows: object) -> None:
+def _note_rows(connection: Any, statement: Statement | None, rows: object) -> None:
     session = known_session(connection)
-    if session is not None and statement is not None:
-        session.sent(statement, rows)
+    if session is None or statement is None:
+        return
+    if rows is None and hasattr(connection, "affected_rows"):  # mysqlclient
+        rows = connection.affected_rows()
+    session.sent(statement, rows)
 
 
 def _ending(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that ends a transaction, and notes that."""
 
     def end(connection: object) -> Any:
-        answer = original(connection)
-        _note_end(connection)
-        return answer
+        return _then(original(connection), partial(_note_end, connection))
 
-    async def aend(connection: object) -> Any:
-        answer = await original(connection)
-        _note_end(connection)
-        return answer
-
-    return aend if _is_async(original) else end
+    return end
 
 
-def _note_end(connection: object) -> None:
+def _note_end(connection: object, _answer: object) -> None:
     session = known_session(connection)
     if session is not None:
         session.end_transaction()
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
-    # asyncmy is compiled, so its coroutine functions are no Python functions.
-    is_compiled = str(getattr(function, "__module__", "")).startswith("asyncmy")
-    return is_compiled or iscoroutinefunction(function)
+def _then(answer: Any, note: Callable[[Any], None]) -> Any:
+    """Call a function with a driver's answer, also after an async driver's. Return the answer."""
+
+    async def wait() -> Any:
+        result = await answer
+        note(result)
+        return result
+
+    if isawaitable(answer):
+        return wait()
+    note(answer)
+    return answer
 
 
 def _keywords(
