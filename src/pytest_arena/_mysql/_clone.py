@@ -15,7 +15,13 @@ from pytest_arena._mysql._control import (
     identifier,
     literal,
 )
-from pytest_arena._mysql._tables import LABEL, read_tables
+from pytest_arena._mysql._tables import (
+    LABEL,
+    Table,
+    read_cascades,
+    read_tables,
+    reason_against_undo,
+)
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -36,11 +42,14 @@ class CopyPlan:
 
     source: str
     options: str  # of CREATE DATABASE
-    tables: dict[str, str] = field(default_factory=dict)  # statements by names
-    rows: tuple[str, ...] = ()
+    creates: dict[str, str] = field(default_factory=dict)  # statements by tables
     views: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()  # routines and triggers
     functions: tuple[str, ...] = ()  # names
+    tables: dict[str, Table] = field(default_factory=dict)
+    # The tables that foreign keys change, by the changed table.
+    cascades: dict[str, frozenset[str]] = field(default_factory=dict)
+    reason_against_undo: str = ""  # why no row of a copy can be restored in place
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first.
@@ -53,9 +62,9 @@ class CopyPlan:
             f"DROP DATABASE IF EXISTS {name}",
             f"CREATE DATABASE {name}{self.options}",
             f"USE {name}",
-            *[table.replace(self.source, copy) for table in self.tables.values()],
+            *[create.replace(self.source, copy) for create in self.creates.values()],
             "START TRANSACTION",
-            *self.rows,
+            *[table.copying(self.source) for table in self.tables.values()],
             "COMMIT",
         ]
         for start in range(0, len(statements), _AT_ONCE):
@@ -117,10 +126,12 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         source,
         _options_of(control, source),
         shown("TABLE"),
-        tuple(_rows(control, source)),
         shown("VIEW"),
         tuple(_programs(control, source)),
         tuple(name for (name,) in functions),
+        read_tables(control, source),
+        read_cascades(control, source),
+        reason_against_undo(control, source),
     )
 
 
@@ -138,14 +149,6 @@ def _options_of(control: MySQLControl, database: str) -> str:
 def _shown(control: MySQLControl, kind: str, source: str, name: str) -> tuple[Any, ...]:
     place = f"{identifier(source)}.{identifier(name)}"
     return control.rows(f"SHOW CREATE {kind} {place}")[0]
-
-
-def _rows(control: MySQLControl, source: str) -> Iterator[str]:
-    """Yield the statement that copies the rows, for each table."""
-    for name, table in read_tables(control, source).items():
-        columns = ", ".join(map(identifier, table.names))
-        place = f"{identifier(source)}.{identifier(name)}"
-        yield f"INSERT INTO {identifier(name)} ({columns}) SELECT {columns} FROM {place}"
 
 
 def _programs(control: MySQLControl, source: str) -> Iterator[str]:

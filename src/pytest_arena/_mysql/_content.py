@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._clone import read_plan
 from pytest_arena._mysql._control import MySQLControl, identifier, literal
-from pytest_arena._mysql._tables import Table, read_tables
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pytest_arena._mysql._tables import Table
 
 _AT_ONCE = 50  # tables in one statement
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
@@ -34,7 +35,7 @@ def read_content(control: MySQLControl, database: str) -> dict[str, str]:
     """
     plan = read_plan(control, database)
     digests = {"settings of the database": plan.options}
-    for name, create in plan.tables.items():
+    for name, create in plan.creates.items():
         counter = _COUNTER.search(create)
         if counter is not None:
             digests[f"{_COUNTED}{name}"] = counter[1]
@@ -45,8 +46,7 @@ def read_content(control: MySQLControl, database: str) -> dict[str, str]:
     for program in plan.programs:
         text = digest(program.replace(database, ""))
         digests[f"program {text[:6]}"] = text
-    tables = [*read_tables(control, database).values()]
-    digests.update(_digests(control, database, tables))
+    digests.update(_digests(control, database, [*plan.tables.values()]))
     return digests
 
 

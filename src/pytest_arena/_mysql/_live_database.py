@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pytest_arena._changes import limited
 from pytest_arena._mysql._content import has_same_schema, read_content
-from pytest_arena._mysql._control import MySQLControl, MySQLFailure
+from pytest_arena._mysql._control import MySQLFailure
 from pytest_arena._mysql._refill import (
     TableDifference,
     read_difference,
     refill,
 )
 from pytest_arena._mysql._sessions import sessions_inside, writers_in
-from pytest_arena._mysql._tables import (
-    read_cascades,
-    read_tables,
-    reason_against_undo,
-    with_cascades,
-)
+from pytest_arena._mysql._tables import read_tables, with_cascades
 from pytest_arena._origin import user_line
 from pytest_arena._product import Held, held_by
 from pytest_arena._product._levels import Look, NeedsCopy, Start, Undo
@@ -28,55 +22,19 @@ from pytest_arena._product._read_rows import ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from pytest_arena._mysql._clone import CopyPlan
     from pytest_arena._mysql._control import MySQLControlLine
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._mysql._statements import Statement
-    from pytest_arena._mysql._tables import Table
     from pytest_arena._mysql._written import WriteLog
     from pytest_arena._product import Usage
     from pytest_arena._product._snapshots import Snapshot
     from pytest_arena._values import Address, ServerLogin, TableRows
 
-_AnswerT = TypeVar("_AnswerT")
 # For larger tables, pytest-arena does not compare rows after each request.
 _ROWS_OF_A_MOMENT = 5000
-
-
-class FrozenContent:
-    """The content of a frozen database, None for an empty one."""
-
-    def __init__(self, registry: MySQLRegistry, name: str | None) -> None:
-        self._registry = registry
-        self.name = name or ""
-
-    def _read(
-        self, read: Callable[[MySQLControl, str], _AnswerT], empty: _AnswerT
-    ) -> _AnswerT:
-        if not self.name:
-            return empty
-        return self._registry.control.call(lambda control: read(control, self.name))
-
-    @cached_property
-    def tables(self) -> dict[str, Table]:
-        """The tables. Raises as ``MySQLControl.rows`` does."""
-        return self._read(read_tables, {})
-
-    @cached_property
-    def cascades(self) -> dict[str, frozenset[str]]:
-        """The tables that foreign keys change, by the changed table."""
-        return self._read(read_cascades, {})
-
-    @cached_property
-    def digests(self) -> dict[str, str]:
-        """The digests of the content."""
-        return self._read(read_content, {})
-
-    @cached_property
-    def reason_against_undo(self) -> str:
-        """Why the rows of a copy cannot be restored in place, or ""."""
-        return self._read(reason_against_undo, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +70,7 @@ class LiveDatabase(Undo):
         self._writes = writes
         self._login = login
         self._uses = uses
+        self._frozen_digests: dict[str | None, dict[str, str]] = {}
 
     @property
     def address(self) -> Address:
@@ -131,25 +90,28 @@ class LiveDatabase(Undo):
         """
         if not self._uses.may_have_others():
             return
+        base = start.base.name
         with self._registry.reporting("the live database cannot be compared"):
-            before = start.base.state.digests
+            if base not in self._frozen_digests:
+                self._frozen_digests[base] = self._digests_of(base) if base else {}
+            before = self._frozen_digests[base]
             now = self.digests()
         if now != before:
             self._writes.note_all(is_schema=not has_same_schema(before, now))
 
+    def _digests_of(self, name: str) -> dict[str, str]:
+        return self._registry.control.call(read_content, name)
+
     def digests(self) -> dict[str, str]:
         """Return the digests of the present content."""
-        return self._registry.control.call(
-            lambda control: read_content(control, self.name)
-        )
+        return self._digests_of(self.name)
 
     # Levels
 
     def begin_copy(self, base: Snapshot) -> Start:
         """Return the start of this new copy of a frozen database."""
-        if base.state is None:
-            base.note_state(FrozenContent(self._registry, base.name))
         self._plan = self._registry.plan_of(base.name)
+        base.note_state(self._plan)
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -174,16 +136,13 @@ class LiveDatabase(Undo):
             raise held_by(writers, self.name)
         if written.has_new_schema or not start.base.name:
             return NeedsCopy("a statement may have changed the schema")
-        content: FrozenContent = start.base.state
-        with self._registry.reporting("the live database cannot be restored"):
-            reason = content.reason_against_undo
-            if reason:
-                return NeedsCopy(reason)
-            names = with_cascades(written.names_in({*content.tables}), content.cascades)
+        content: CopyPlan = start.base.state
+        if content.reason_against_undo:
+            return NeedsCopy(content.reason_against_undo)
+        names = with_cascades(written.names_in({*content.tables}), content.cascades)
         tables = {name: content.tables[name] for name in sorted(names)}
-
         try:
-            self._line.call(refill, content.name, self.name, tables)
+            self._line.call(refill, content.source, self.name, tables)
         except Held:
             # A transaction that has only read prevents the ALTER TABLE that restores a counter.
             if not self.clients_inside():
@@ -233,7 +192,7 @@ class LiveDatabase(Undo):
         written = self._writes.since(first.state)
         if written.has_new_schema:
             return True
-        content: FrozenContent = first.base.state
+        content: CopyPlan = first.base.state
         names = {*content.tables}
         if not self._uses.may_have_others():
             names = with_cascades(written.names_in(names), content.cascades)
@@ -272,7 +231,7 @@ class LiveDatabase(Undo):
             return {}
         if isinstance(time, Moment):
             return time.tables
-        first: FrozenContent = start.base.state
+        first: CopyPlan = start.base.state
         position = start.state
         if time is None:
             self._note_others(start)
@@ -281,14 +240,14 @@ class LiveDatabase(Undo):
             if self._writes.since(position).has_new_schema:
                 last_tables = self._line.call(read_tables, self.name)
         else:
-            last_name = time.base.state.name
+            last_name = time.base.state.source
             last_tables = time.base.state.tables
             position = min(position, time.state)
         written = self._writes.since(position)
         names = written.names_in({*first.tables, *last_tables})
         return self._line.call(
             read_difference,
-            (first.name, first.tables),
+            (first.source, first.tables),
             (last_name, last_tables),
             with_cascades(names, first.cascades),
         )

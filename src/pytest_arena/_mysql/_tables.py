@@ -48,6 +48,13 @@ class Table:
         """Write the list of the columns of a row."""
         return ", ".join(f"{alias}.{identifier(name)}" for name in self.names)
 
+    def copying(self, source: str) -> str:
+        """Write the statement that copies the rows from another database."""
+        name = identifier(self.name)
+        columns = ", ".join(map(identifier, self.names))
+        place = f"{identifier(source)}.{name}"
+        return f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {place}"
+
     def is_joined(self, one: str, other: str) -> str:
         """Write the condition that two rows have the same key."""
         return " AND ".join(
