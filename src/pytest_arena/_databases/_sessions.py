@@ -314,11 +314,11 @@ class Sessions:
         for session in map(_fresh, self._async):
             if session.has_pending_work:
                 raise PendingWorkError(
-                    "a sync request in an async test, while db_session has uncommitted work",
-                    why="a sync client cannot await the commit, so the request would not see the "
-                    "work",
-                    cause=str(line or user_line() or "the request"),
-                    fix="await db_session.commit()   before the request, or use `client`",
+                    "a sync call in an async test, while db_session has uncommitted work",
+                    why="the call cannot await the commit, so it would not see the work",
+                    cause=str(line or user_line() or "the call"),
+                    fix="await db_session.commit()   before it. Or use `client`, and `async with "
+                    "arena.expect_changes(…)`",
                 )
 
     def commit_sync_sessions(self) -> None:

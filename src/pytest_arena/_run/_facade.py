@@ -20,7 +20,6 @@ from pytest_arena._values import counted
 from pytest_arena.errors import (
     IsolationError,
     LateWorkError,
-    PendingWorkError,
     RefusedError,
 )
 from pytest_arena.warnings import LateWorkWarning
@@ -543,21 +542,8 @@ class Observer:
             PendingWorkError: an async session has pending work.
         """
         test = self.current.on_top()
-        try:
-            if test is not None:
-                test.sessions.commit()
-        except PendingWorkError:
-            raise PendingWorkError(
-                "an async test asks for changes while db_session has uncommitted work",
-                why="no other connection sees uncommitted work, and this call cannot await the "
-                "commit",
-                cause=str(
-                    user_line()
-                    or "arena.changes(), or a plain `with arena.expect_changes()`"
-                ),
-                fix="await db_session.commit()   before it, or: async with "
-                "arena.expect_changes(...)",
-            ) from None
+        if test is not None:
+            test.sessions.commit()
 
     async def acommit(self) -> None:
         """Commit pending work, like before a request of an async client."""

@@ -195,7 +195,8 @@ class ArenaRun:
         return errors
 
     def _note_requests(self, test: RunningTest) -> None:
-        for request, answer in test.answers:
+        for request in test.records:
+            answer = request.answer
             is_refused = (request.status or REFUSAL) >= REFUSAL
             is_shared = bool(answer.lines_in_sessions_of_tests) and not is_refused
             if is_shared and not self._has_noted_sharing:
@@ -228,13 +229,14 @@ class ArenaRun:
 
     def _warn_of_early_answers(self, test: RunningTest) -> None:
         """Warn of answers before their commits. A failed commit fails the test."""
-        early = [pair for pair in test.answers if pair[1].is_early]
-        for request, answer in early:
-            if answer.error is not None:
-                test.errors.append(_story.failed_commit(request, answer))
+        early = [request for request in test.records if request.answer.is_early]
+        for request in early:
+            if request.answer.error is not None:
+                error = _story.failed_commit(request, request.answer)
+                test.errors.append(error)
                 return
-        for request, answer in early:
-            _story.warn_of_late_commit(self.ledger, request, answer)
+        for request in early:
+            _story.warn_of_late_commit(self.ledger, request, request.answer)
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Mark refusals outside of tests as reported."""
-    failures, notes = _failures_and_notes(databases)
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
     known = databases.known
     of_engines = [*known.by_key.values()]
-    requested = _requested_names(known, of_engines)
+    # The names of the databases that engines have requested.
+    requested = {*chain(*known.ended.values(), *(each.tails for each in of_engines))}
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
@@ -41,9 +41,9 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*kept_notes(ledger.kept), *notes),
+        notes=(*kept_notes(ledger.kept), *_unread(databases)),
         noted=tuple(ledger.noted),
-        failures=tuple(failures),
+        failures=tuple(databases.provision.differences),
         has_template=has_template,
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
@@ -59,20 +59,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
-
-
-def _failures_and_notes(databases: Databases) -> tuple[list[str], list[str]]:
-    """Return the lines that fail the run, and the notes."""
-    failures = [*databases.provision.differences]
-    notes: list[str] = []
-    notes += _unread(databases)
-    return failures, notes
-
-
-def _requested_names(known: KnownDatabases, of_engines: list[Database]) -> set[str]:
-    """Return the names of the databases that engines have requested."""
-    tails = [database.tails for database in of_engines]
-    return {*chain(*known.ended.values(), *tails)}
 
 
 def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:

@@ -189,7 +189,8 @@ class RunningTest:
     handled_traces: list[tuple[Request, TracebackException]] = field(
         default_factory=list
     )
-    answers: list[tuple[Request, RequestAnswer]] = field(default_factory=list)
+    # Its requests, and the lifespan, each with its `RequestAnswer`.
+    records: list[Request] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
@@ -369,7 +370,9 @@ class RunningTest:
         Return the request answer to which lost writes of the lifespan are attributed.
         """
         lifespan = RequestAnswer()
-        self.answers.append((Request(method=LIFESPAN, path="of the app"), lifespan))
+        record = Request(method=LIFESPAN, path="of the app")
+        record.begin_answer(lifespan, is_login=False)
+        self.records.append(record)
         return lifespan
 
     def begin_request(self, request: Request) -> RequestAnswer:
@@ -386,7 +389,7 @@ class RunningTest:
         answer = RequestAnswer()
         answer.begin()
         request.begin_answer(answer, is_login=bool(LOGINS.get()))
-        self.answers.append((request, answer))
+        self.records.append(request)
         return answer
 
     def _begin_turn(self) -> None:
@@ -442,7 +445,8 @@ class RunningTest:
 
     def take_unclosed(self) -> None:
         """Note the unwritten objects of sessions that Python freed before the app closed them."""
-        for request, answer in self.answers:
+        for request in self.records:
+            answer = request.answer
             for pending in answer.unflushed:
                 is_kept = pending.session in session_numbers()
                 if not (is_kept or pending.is_given_up or pending.are_written):
@@ -468,8 +472,8 @@ class RunningTest:
 
     def request_of(self, lost: LostWork) -> Request | None:
         """Return the request that has begun the work which lost something."""
-        for request, answer in self.answers:
-            if answer is lost.request:
+        for request in self.records:
+            if request.answer is lost.request:
                 return request
         return None
 
