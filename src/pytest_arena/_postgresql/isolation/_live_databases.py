@@ -16,7 +16,11 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._postgresql._rows import read_digests, read_rows
-from pytest_arena._postgresql.journal._journal import State, call, open_journal
+from pytest_arena._postgresql.journal._journal import (
+    State,
+    ask_journal,
+    open_journal,
+)
 from pytest_arena._postgresql.journal._row_changes import rows_changed
 from pytest_arena._product import held_by
 from pytest_arena._product._control_lines import Reconnecting
@@ -123,9 +127,9 @@ class JournaledDatabase(LiveDatabase):
         with registry.reporting("a copy cannot be connected to"):
             self._line.opened()  # before the app can use all connections of the server
 
-    def _call(self, function: str, *arguments: str) -> dict[str, Any]:
+    def _ask(self, function: str, *arguments: str) -> dict[str, Any]:
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._line.call(call, function, *arguments)
+            return self._line.call(ask_journal, function, *arguments)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
@@ -147,7 +151,7 @@ class JournaledDatabase(LiveDatabase):
         If nothing has changed since the base, its state is the start's. Cost: one round trip.
         """
         state: State = now.base.state
-        answer = self._call("enter", state.snapshot, state.taken)
+        answer = self._ask("enter", state.snapshot, state.taken)
         if answer["marks"]:
             return NeedsCopy(answer["marks"])
         if answer["taken"] is not None:
@@ -171,7 +175,7 @@ class JournaledDatabase(LiveDatabase):
             if at_work:
                 raise held_by(at_work, self.name)
         try:
-            answer = self._line.call(call, "leave", *start.state)
+            answer = self._line.call(ask_journal, "leave", *start.state)
         except ControlFailure as error:
             if error.sqlstate in _LOCKED:
                 writers = self.look(start).writers or self.clients_inside()
@@ -227,7 +231,7 @@ class JournaledDatabase(LiveDatabase):
 
     def look(self, start: Start) -> Look:
         """Return what has changed since a start. Wait for no lock."""
-        answer = self._call("look", start.state.snapshot, start.state.taken)
+        answer = self._ask("look", start.state.snapshot, start.state.taken)
         return Look(
             answer["has_rows"],
             has_moved=answer["has_moved"],

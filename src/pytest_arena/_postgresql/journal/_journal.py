@@ -72,7 +72,7 @@ def open_journal(address: Address) -> Control:
     return control
 
 
-def call(control: Control, name: str, *arguments: str) -> dict[str, Any]:
+def ask_journal(control: Control, name: str, *arguments: str) -> dict[str, Any]:
     """Call a prepared function of the journal. Return its result by the names of its columns."""
     values = ", ".join(map(literal, arguments))
     answer: dict[str, Any] = loads(control.ask(f"EXECUTE {name}({values})") or "{}")
