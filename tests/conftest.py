@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 
 from tests import forks
 from tests.example import Example, fastapi_example
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 # What a developer's shell may hold and a test must not see: it would change what arena is told.
 FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
-
-# How long an example takes says more about the machine than about what is tested.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
 # Their tests take seconds each: at the end, a worker would be alone with one of them.

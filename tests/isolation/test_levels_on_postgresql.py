@@ -77,7 +77,7 @@ def test_a_level_that_nobody_used_costs_nothing(
 def test_the_journal_does_not_grow(world: PostgreSQLWorld) -> None:
     """pytest-arena vacuums it between two tests."""
     hand = world.connect()
-    for _ in range(60):
+    for _ in range(40):
         world.isolation.enter()
         hand.execute("INSERT INTO plain SELECT generate_series(1, 300)")
         world.isolation.leave()

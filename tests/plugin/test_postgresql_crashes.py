@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.example import Example, Run
 
-# A run strikes itself: at a place in its tests, or where arena says a statement.
+# A run kills itself at a place in its tests, or at a statement of pytest-arena.
 CONFTEST = """
 import os
 import re
@@ -41,11 +41,9 @@ def execute(self, sql, *, fetch, say=Control._execute):
     return say(self, sql, fetch=fetch)
 
 
-Control.sent = threading.Event()  # never set: a moment for what was said to arrive
+Control.sent = threading.Event()  # never set: the statement needs a moment to arrive
 Control._execute = execute
 Control.ask = lambda self, sql: self.rows(sql)[0][0]  # by `execute`, as the others
-
-
 """
 
 TESTS = """

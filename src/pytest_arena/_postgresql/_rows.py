@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._changes import Row
 
-# The app's functions may name objects without a schema. They need the search_path of the role and
-# the database, until the transaction ends. PostgreSQL's names precede those of that path.
-LIKE_THE_APP = """
-SET LOCAL search_path TO DEFAULT;
-SELECT pg_catalog.set_config('search_path', pg_catalog.rtrim(pg_catalog.concat(
-    'pg_catalog, ', pg_catalog.current_setting('search_path')), ', '), true)"""
 # With these settings equal values have equal texts. Settings of the login, of the database and of
 # the connection have no effect.
 _BEGIN_READING = """
@@ -69,11 +63,7 @@ def one_snapshot(control: Control) -> Iterator[None]:
 
 
 def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of many queries, in few round trips.
-
-    The transaction has the app's search_path from here on.
-    """
-    control.run(LIKE_THE_APP)
+    """Yield the rows of many queries, in few round trips."""
     for start in range(0, len(queries), _AT_ONCE):
         yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
 
@@ -107,8 +97,8 @@ def read_digests(control: Control) -> ReadContent:
 def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadContent:
     """Read the rows of all tables, or of those that differ from another database's.
 
-    It omits temporary tables, the change journal, and tables that the
-    login may not read. If the driver has no type for a value, the values of its table are texts.
+    It omits temporary tables, the change journal, and tables that the login may not read. If the
+    driver has no type for a value, the values of its table are texts.
 
     Cost: the server reads all rows, some million in a second. Python gets the requested rows.
 
