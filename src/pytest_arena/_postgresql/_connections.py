@@ -17,12 +17,7 @@ from pytest_arena._postgresql._identity import (
     identity,
     name_of,
 )
-from pytest_arena._postgresql._rollback import (
-    SharedHandle,
-    SharedTransaction,
-    share_connect,
-    shared_at,
-)
+from pytest_arena._postgresql._rollback import SharedTransaction, shared_at
 from pytest_arena._postgresql.drivers._beyond import reaches_beyond, refused_beyond
 from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import (
@@ -80,19 +75,16 @@ class PostgreSQLConnections:
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
         """Redirect a connection to the target."""
-        shared = None
         if target is not None and target.address is not None:
-            shared = shared_at(target.address)
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = address_for(target, login)
             arguments.redirect(dialect.driver, address, cargs, cparams)
             # The build of a template has no limit, and no database of a test.
             if core.config.lock_timeout and target.database is not None:
                 arguments.bound_locks(dialect.driver, core.config.lock_timeout, cparams)
-            if shared is not None:
-                share_connect(dialect)
-            else:
-                _wait_for_free_connection(dialect, core)
+            if not isinstance(dialect.connect, _Connect):
+                connect = _Connect(dialect, core)
+                dialect.connect = connect  # type: ignore[method-assign]  # of this instance
         # A later listener or a factory of the app may open another connection.
         has_factory = any(map(cparams.get, _FACTORIES))
         is_last = len(dialect.dispatch.do_connect) == 1 and not has_factory
@@ -103,8 +95,8 @@ class PostgreSQLConnections:
             if target is None:
                 return OpenConnection()
             if isinstance(dbapi_connection, SharedTransaction):
-                handle = SharedHandle(core, dbapi_connection)
-                return OpenConnection(target, handle)
+                shared = SharedHandle(core, target, dbapi_connection)
+                return OpenConnection(target, shared)
             return OpenConnection(
                 target, PostgreSQLHandle(core, target, dbapi_connection)
             )
@@ -157,15 +149,23 @@ class PostgreSQLConnections:
 _RETRY_SECONDS = 0.1
 
 
-class _WaitingConnect:
-    """The ``connect`` of a dialect that waits while the server has no free connection."""
+class _Connect:
+    """The ``connect`` of a dialect. It returns a facade for a shared database.
 
-    def __init__(self, connect: Callable[..., object], core: Core) -> None:
-        self._connect = connect
+    Otherwise it waits while the server has no free connection.
+    """
+
+    def __init__(self, dialect: Dialect, core: Core) -> None:
+        self._dialect = dialect
+        self._connect = dialect.connect
         self._core = core
 
-    def __call__(self, *args: object, **kwargs: object) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
+        address = getattr(kwargs.get("host"), "address", None)
+        shared = shared_at(address) if address is not None else None
+        if shared is not None:
+            return shared.facade(self._dialect, self._connect, args, kwargs)
         end = seconds() + TURN_SECONDS
         while True:
             try:
@@ -180,12 +180,6 @@ class _WaitingConnect:
                 await_only(async_rest(_RETRY_SECONDS))
             else:
                 rest(_RETRY_SECONDS)
-
-
-def _wait_for_free_connection(dialect: Dialect, core: Core) -> None:
-    if not isinstance(dialect.connect, _WaitingConnect):
-        waiting = _WaitingConnect(dialect.connect, core)
-        dialect.connect = waiting  # type: ignore[method-assign]  # of this instance
 
 
 connections = PostgreSQLConnections()
@@ -270,10 +264,57 @@ class PostgreSQLHandle(EngineConnection):
         driver = self._reference()
         if driver is None:
             return None
-        state = describe_driver(dbapi_connection, driver)
+        adapted = getattr(dbapi_connection, "real", dbapi_connection)
+        state = describe_driver(adapted, driver)
         if state is None:
             return None
         return self._session_changes, state
+
+
+class SharedHandle(PostgreSQLHandle):
+    """A facade of the isolation ``rollback``."""
+
+    __slots__ = ("_facade",)
+
+    def __init__(
+        self, core: Core, target: ConnectTarget, facade: SharedTransaction
+    ) -> None:
+        super().__init__(core, target, facade)
+        self._facade = facade
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the open transaction has written."""
+        return self._facade.shared.writer is self._facade
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a transaction is open."""
+        return self._facade.is_begun
+
+    def has_written(self, dbapi_connection: object, since: int) -> bool:
+        """Return whether the open transaction has written."""
+        del dbapi_connection, since
+        return self.in_transaction
+
+    def interrupt(self) -> None:
+        """Do nothing: the statement belongs to the connection of all."""
+
+    def roll_back(self) -> None:
+        """End the transaction. The pool drops the facade."""
+        self._facade.close()
+
+    end = roll_back
+
+    def session(self, dbapi_connection: object) -> object:
+        """Return a constant: a setting ends with its transaction."""
+        del dbapi_connection
+        return True
+
+    def note_checkout(self, *, is_first: bool) -> int:
+        """Note a checkout. The `connect` listeners are over."""
+        self._facade.is_connecting = False
+        return super().note_checkout(is_first=is_first)
 
 
 # psycopg2 has numbers for REPEATABLE READ and SERIALIZABLE.

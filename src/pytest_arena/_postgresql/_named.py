@@ -23,7 +23,7 @@ from pytest_arena._postgresql._control import (
     identifier,
     open_control,
 )
-from pytest_arena._postgresql._rollback import SharedConnection, share
+from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._postgresql._templates import (
     DatabaseTarget,
@@ -135,8 +135,7 @@ class NamedServer(ServerRegistry):
             f"rollback: tests use {self.where} itself, since role {role} may not create "
             f"databases{remark if self.has_schema else ''}"
         )
-        self.shared = SharedConnection(self._address, ledger, config.lock_timeout)
-        share(self.shared)
+        self.shared = Rollback(self._address, ledger, config.lock_timeout)
 
     def _refused(self, reason: str, fix: str) -> ServerError:
         return ServerError(
@@ -246,7 +245,7 @@ class NamedTarget(DatabaseTarget):
 
     def remove(self) -> None:
         """Roll back."""
-        self.registry.shared.close()
+        self.registry.shared.restart()
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,7 @@ class NamedTemplates(DatabaseTemplates):
             if self.registry.shared.depth:
                 self.registry.create("building")
             # A test has built the last stage, and its mocks may have acted on the build.
-            self.registry.shared.close()
+            self.registry.shared.restart()
             self.built.clear()
         dialect = self.dialect
         driver = dialect.driver if dialect is not None else "psycopg"

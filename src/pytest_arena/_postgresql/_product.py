@@ -11,7 +11,7 @@ from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._named import NamedServer, NamedTemplates
 from pytest_arena._postgresql._roles import Roles
-from pytest_arena._postgresql._rollback import RollbackIsolation, SharedConnection
+from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
 from pytest_arena._postgresql.isolation import ServerIsolation
 from pytest_arena._postgresql.journal._journal_templates import (
@@ -155,15 +155,15 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         registry = self._registry()
         if isinstance(registry, NamedServer):
             registry.take(database)
-            return RollbackIsolation(registry.shared)
+            return registry.shared
         with registry.reporting("no database for the first test"):
             name = registry.create("live", template=template)
-        shared = SharedConnection(
+        return Rollback(
             registry.address_of(name),
             self._core.ledger,
             self._config.lock_timeout,
+            partial(registry.drop_later, name),
         )
-        return RollbackIsolation(shared, partial(registry.drop_later, name))
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
         """Set the isolation of the next level. Return why the level cannot have it, or ""."""

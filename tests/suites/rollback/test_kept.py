@@ -6,7 +6,7 @@ import threading
 import pytest
 from async_app import engine, maker
 from models import Order, Stock
-from sqlalchemy import select, text
+from sqlalchemy import DDL, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from sqlalchemy.orm import Session
 
@@ -95,7 +95,7 @@ async def test_the_schema_is_undone(turn):
     async with engine.connect() as connection:
         assert len((await connection.execute(text("SELECT * FROM visits"))).keys()) == 2
     async with engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE visits ADD COLUMN mood text"))
+        await connection.execute(DDL("ALTER TABLE visits ADD COLUMN mood text"))
     async with engine.connect() as connection:
         assert len((await connection.execute(text("SELECT * FROM visits"))).keys()) == 3
 
