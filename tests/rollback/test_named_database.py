@@ -6,10 +6,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._named import IS_EMPTY, RUN_LOCK
+from pytest_arena._postgresql._named import RUN_LOCK
 from tests.rollback.named import MIGRATED
 from tests.servers.postgresql import URL, address, names_on_server, run
 
@@ -80,40 +78,24 @@ def test_an_empty_database_is_built_and_left_empty(named: Named) -> None:
 
 
 FOUND = """
-from sqlalchemy import text
-
-HAS_BUILT = True
-times = []
-
-
 async def test_rows_as_found(client, db_session):
-    times.append(await db_session.scalar(text("SELECT clock_timestamp()")))
     await client.post("/dancers/Bob")
     assert (await client.get("/dancers")).json() == ["Found", "Sand", "Bob"]
-    assert await db_session.scalar(text("SELECT nextval('dancers_id_seq')")) == 4
 
 
-async def test_time_moves(client, db_session):
-    begin_of_transaction = await db_session.scalar(text("SELECT now()"))
-    assert (begin_of_transaction < times[0]) is HAS_BUILT
-    await client.post("/dancers/Bob")
-    assert (await client.get("/dancers")).json() == ["Found", "Sand", "Bob"]
-    assert await db_session.scalar(text("SELECT nextval('dancers_id_seq')")) == 4
+async def test_rows_as_found_again(client):
+    assert (await client.get("/dancers")).json() == ["Found", "Sand"]
 """
 
 
-@pytest.mark.slow
 def test_a_filled_database_is_used_as_it_is(named: Named) -> None:
-    """Its tables are not built, the seed is. Its sequences have their numbers at the end."""
+    """Its tables are not built, the seed is."""
     named.build()
     ran = named.test(FOUND).expect(passed=2)
     ran.says(
-        "It is not empty, so that arena_schema is not built",
+        "It has tables, so that arena_schema is not built",
         "schema or seed built in this run, and never committed",
     )
-    only_found = FOUND.replace('"Sand", ', "").replace("== 4", "== 3")
-    only_found = only_found.replace("HAS_BUILT = True", "HAS_BUILT = False")
-    named.test(only_found, "-oarena_schema=", "-oarena_seed=").expect(passed=2)
 
 
 ONE = """
@@ -123,53 +105,21 @@ async def test_one(client):
 
 
 def test_a_filled_database_that_is_not_named_for_tests_is_refused(named: Named) -> None:
-    """An empty one is used."""
+    """The error names the role and the database."""
     name = named.name.replace("test", "contest")
     run(f"ALTER DATABASE {named.name} RENAME TO {name}")
     try:
         url = named.url.removesuffix(named.name) + name
-        named.of(ONE).run(env={**named.env, "ARENA_DATABASE": url}).expect(passed=1)
         run(f"SET ROLE {named.name}", *MIGRATED, database=name)
         ran = named.of(ONE).run(env={**named.env, "ARENA_DATABASE": url}).expect(1, failed=1)
     finally:
         run(f"ALTER DATABASE {name} RENAME TO {named.name}")
     ran.says(
-        f"tests cannot use the database {name} on {URL.host}:{URL.port}: it is not empty",
+        f"tests cannot use the database {name} on {URL.host}:{URL.port}: it has tables",
         f"cause: role {named.name} may not create databases, and "
         f"postgresql://{named.name}:***@{URL.host}:{URL.port}/{name} is from arena_database",
         "or one named like shop_test",
     )
-
-
-@pytest.mark.slow
-def test_the_database_is_used_for_one_isolation(named: Named) -> None:
-    """The error has the next step."""
-    named.run(*MIGRATED)
-    ran = named.test(ONE, "--arena-isolation=auto").expect(1, failed=1)
-    ran.says(
-        f"role {named.name} on {URL.host}:{URL.port} may not create databases",
-        f"or arena_isolation = rollback (tests use {named.name} itself, and never commit there)",
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "objects",
-    [
-        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "CREATE SEQUENCE numbers",
-        "CREATE TYPE mood AS ENUM ('sad')",
-        "SELECT lo_from_bytea(0, 'x')",
-        "CREATE SCHEMA shop; CREATE VIEW shop.one AS SELECT 1 AS one",
-    ],
-)
-def test_a_database_with_any_object_is_not_empty(named: Named, objects: str) -> None:
-    """Also without a table. Objects of extensions do not count."""
-    named.run("CREATE EXTENSION citext")
-    with closing(open_control(address(named.name))) as control:
-        assert control.rows(IS_EMPTY) == [(True,)]
-        named.run(objects)
-        assert control.rows(IS_EMPTY) == [(False,)]
 
 
 REFUSED = """
@@ -179,21 +129,6 @@ import pytest
 @pytest.mark.arena(isolation="clone")
 async def test_of_clone(client):
     await client.get("/dancers")
-
-
-@pytest.mark.arena(isolation="undo")
-async def test_of_undo(client):
-    await client.get("/dancers")
-
-
-@pytest.mark.arena(isolation="rollback")
-async def test_of_rollback(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-
-
-@pytest.mark.arena(seed=False)
-async def test_without_the_seed(client):
-    assert (await client.get("/dancers")).json() == []
 
 
 @pytest.mark.arena(schema=False)
@@ -217,135 +152,66 @@ async def test_after_them(client):
 """
 
 
-@pytest.mark.slow
 def test_what_needs_another_database_is_refused(named: Named) -> None:
-    """Also in the first test that connects. The next test has its rows."""
+    """The next test has its rows."""
     ran = named.test(REFUSED, "--arena-keep=failed")
-    ran.expect(1, passed=3, failed=2, errors=3)
+    ran.expect(1, passed=2, failed=1, errors=2)
     ran.says("isolation='clone' is not available: rollback is the isolation of all tests")
     ran.says("test_that_fails: not kept: another database is needed beside")
-    without_rows = ONE.replace(
-        "async def test_one", "@pytest.mark.arena(seed=False)\nasync def test_no"
-    )
-    ran = named.test(f"import pytest\n{without_rows}{ONE}").expect(1, passed=1, failed=1)
-    ran.never_says("Traceback")
 
 
-LOST = """
-import pytest
+COMMITS = """
+import psycopg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from app import engine
 
 
-async def test_that_ends_the_connection(client):
+async def test_that_commits(client):
     await client.post("/dancers/Bob")
-    with pytest.raises(DBAPIError):
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.execute("COMMIT")
 
 
 async def test_after_it(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-
-
-async def test_after_both(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
+    await client.get("/dancers")
 """
 
 
-@pytest.mark.slow
-def test_an_ended_connection_ends_what_was_built(named: Named) -> None:
-    """Each later test says so. A filled database without a seed has all at the next test."""
-    ran = named.test(LOST).expect(1, passed=1, errors=3)
-    ran.says("the rows of wider fixtures, or the schema, are lost")
+def test_a_commit_past_the_session_ends_the_run(named: Named) -> None:
+    """The driver can send it. Each test from there on is red."""
     named.build()
-    found = LOST.replace("Sand", "Found")
-    ran = named.test(found, "-oarena_schema=", "-oarena_seed=")
-    ran.expect(passed=3)
+    example = named.of(COMMITS).change("app.py", "+asyncpg", "+psycopg")
+    ran = example.run("-oarena_schema=", "-oarena_seed=", env=named.env)
+    ran.expect(1, passed=1, errors=2)
+    ran.says("the transaction that all connections of the tests share has ended", "a COMMIT")
 
 
-@pytest.mark.slow
-def test_options_that_would_let_a_commit_through_are_refused(named: Named) -> None:
-    """Connections past the shared transaction, and several workers in it."""
-    ran = named.test(ONE, "-oarena_drivers=redirect").expect(1, failed=1)
-    ran.says("arena_drivers = redirect does not work with rollback")
+def test_several_workers_are_refused(named: Named) -> None:
+    """They would wait for each other's locks."""
     two = ONE + ONE.replace("one", "two")
-    ran = named.test(ONE, f"-oarena_allow=postgresql://localhost:*/{named.name}")
-    ran.expect(1, failed=1).says("arena_allow lets connections reach")
     ran = named.test(two, "-p", "xdist", "-n2")
     assert ran.status == 2
     ran.says("several workers of pytest-xdist cannot share", "pytest -n 0")
-    named.test(two, "-p", "xdist", "-n1").expect(passed=2)
 
 
-@pytest.mark.slow
 def test_two_runs_do_not_share_a_database(named: Named) -> None:
-    """The second waits for half a minute, and names the first."""
+    """The second names the first."""
     with closing(open_control(address(named.name))) as control:
         control.run(f"SELECT pg_advisory_lock({RUN_LOCK})")
         ran = named.test(ONE).expect(1, failed=1)
         ran.says("another run uses it", "wait until the other run has ended")
-    named.test(ONE).expect(passed=1)
 
 
-PAST = """
-import asyncpg
-import psycopg
-import pytest
-from sqlalchemy import create_engine, text
-
-URL = "{url}"
-
-
-async def test_no_connection_goes_past_the_transaction(client, arena):
-    await client.post("/dancers/Bob")
-    with arena.expect_refusal():
-        psycopg.connect(URL)
-    with arena.expect_refusal():
-        await asyncpg.connect(URL)
-    direct = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(URL))
-    with arena.expect_refusal():
-        direct.connect()
-    assert (await client.get("/dancers")).json() == ["Sand", "Bob"]
-"""
-
-
-@pytest.mark.slow
-def test_the_apps_database_may_be_the_named_one(named: Named) -> None:
-    """A connection that no engine opens is refused."""
-    example = named.example.change("app.py", "sqlite+aiosqlite:///dev.db", named.async_url)
-    named = replace(named, example=example)
-    named.test(PAST.replace("{url}", named.url)).expect(passed=1)
-
-
-COMMITS = """
-from app import Base
-from sqlalchemy import text
-
-
-def build(connection):
-    Base.metadata.create_all(connection)
-    connection.commit()
-    connection.execute(text("CREATE INDEX CONCURRENTLY i ON dancers (name)"))
-"""
-
-
-@pytest.mark.slow
 def test_a_build_that_needs_a_commit_says_so(named: Named) -> None:
-    """A function, and a script with its line."""
-    named = replace(named, example=named.example.with_files(tables=COMMITS))
-    ran = named.test(ONE, "-oarena_schema=tables:build").expect(1, failed=1)
-    ran.says("CREATE INDEX CONCURRENTLY cannot run inside a transaction block", "tables.py:9")
-    advice = "delete the statement, which needs a commit, or: ALTER ROLE"
-    ran.says(advice)
+    """The error has the line of the script."""
     script = "CREATE TABLE dancers (id serial, name text);\nVACUUM dancers;\n"
     named = replace(named, example=named.example.with_paths({"tables.sql": script}))
     ran = named.test(ONE, "-oarena_schema=tables.sql").expect(1, failed=1)
-    ran.says("VACUUM cannot run inside a transaction block", "tables.sql:2", advice)
+    ran.says("VACUUM cannot run inside a transaction block", "tables.sql:2")
+    ran.says("delete the statement, which needs a commit, or: ALTER ROLE")
 
 
-@pytest.mark.slow
 def test_a_second_database_is_refused(named: Named) -> None:
     """The transaction is in one database."""
     two = """
@@ -362,40 +228,3 @@ async def test_two(client):
     options = ("-oarena_schema=shop = app:Base", "-oarena_seed=shop = seed:seed")
     ran = named.test(two, *options).expect(1, failed=1)
     ran.says("the app uses more than one database")
-
-
-SAME = """
-from sqlalchemy import create_engine, text
-from app import maker, Dancer
-
-second = create_engine("postgresql+psycopg://me@db.example.org/stats")
-
-
-async def test_of_the_engine():
-    async with maker() as session:
-        session.add(Dancer(name="Bob"))
-        await session.commit()
-
-
-async def test_after_it(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    await client.post("/dancers/Bob")
-
-
-async def test_after_both(client, db_session):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    assert await db_session.scalar(text("SELECT nextval('dancers_id_seq')")) == 2
-"""
-
-
-@pytest.mark.slow
-def test_what_a_test_builds_is_built_again(named: Named) -> None:
-    """Its mocks may have acted on the build. The next test has another transaction."""
-    alone = SAME.replace(
-        'second = create_engine("postgresql+psycopg://me@db.example.org/stats")', ""
-    )
-    named.test(alone).expect(passed=3)
-    named.build()
-    named.test(alone.replace('["Sand"]', '["Found", "Sand"]').replace("== 2", "== 3")).expect(
-        passed=3
-    )

@@ -10,19 +10,13 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import TYPE_CHECKING, NoReturn
 
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import greenlet_spawn
 
-from pytest_arena._postgresql._control import (
-    ControlFailure,
-    ControlLine,
-    identifier,
-    open_control,
-)
+from pytest_arena._postgresql._control import ControlLine, identifier, open_control
 from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._postgresql._templates import (
@@ -33,7 +27,7 @@ from pytest_arena._postgresql._templates import (
 )
 from pytest_arena._postgresql.registry import TURNS, ServerRegistry
 from pytest_arena._postgresql.servers._find import NAMES_NO_TEST_DATABASE
-from pytest_arena._process import run_in_new_loop
+from pytest_arena._process import run_in_new_loop, until
 from pytest_arena._product import ScriptError, Template
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_targets import is_own_name
@@ -50,36 +44,11 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 RUN_LOCK = f"{TURNS}, 2"
+_LOCK_SECONDS = 5  # the server needs a moment to end a killed run
 # `test` is a word of shop_test and testdb, but not of latest and contest.
 _FOR_TESTS = re.compile(r"(?<![a-z])test(s|ing|db)?(?![a-z])", re.IGNORECASE)
-_OF_USER = """
-    nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS (
-    SELECT FROM pg_catalog.pg_depend d
-    WHERE d.classid = o.tableoid AND d.objid = o.oid AND d.deptype = 'e')
-"""
-IS_EMPTY = f"""
-SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class o
-        JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace WHERE {_OF_USER})
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc o
-        JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace WHERE {_OF_USER})
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_type o
-        JOIN pg_catalog.pg_namespace n ON n.oid = o.typnamespace
-        WHERE o.typtype IN ('d', 'e', 'r') AND {_OF_USER})
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
-"""  # noqa: S608 - constants
 # SQLSTATEs of statements that need a commit: CREATE INDEX CONCURRENTLY, a new value of an enum.
 _NEED_COMMIT = ("25001", "2D000", "55P04")
-
-
-def refusal(name: str, *, is_empty: bool) -> str:
-    """Return why tests may not run in a database, "" if they may."""
-    if name in NAMES_NO_TEST_DATABASE:
-        return "new databases are copied from it, or tools connect to it"
-    if is_own_name(name):
-        return "it belongs to pytest-arena"
-    if not is_empty and not _FOR_TESTS.search(name):
-        return "it is not empty, and its name does not have the word test"
-    return ""
 
 
 class NamedServer(ServerRegistry):
@@ -111,31 +80,29 @@ class NamedServer(ServerRegistry):
                 cause=self.cause,
                 fix=f"pytest -n 0 …\nor {self._fix}",
             )
-        # By any name of its host. The app's engine would not be redirected, and would commit.
-        name = self._address.database
-        if any(fnmatch(name, entry.rpartition("/")[2]) for entry in config.allow):
-            raise ConfigError(
-                f"arena_allow lets connections reach {self.where} directly",
-                why="they would commit, but the tests' one transaction never commits",
-                cause=f"{config.place('allow')}\n{self.cause}",
-                fix=f"remove the value from arena_allow, or {self._fix}",
-            )
         self.control = ControlLine(self._connect, patience=self._address.patience)
         with self.reporting(f"tests cannot use {self.where}"):
-            [(is_empty,)] = self.control.rows(IS_EMPTY)
-        reason = refusal(self._address.database, is_empty=is_empty)
-        if reason:
-            raise self._refused(
-                reason,
-                "an empty database in arena_database, or one named like shop_test",
-            )
-        self.has_schema = not is_empty
-        remark = ". It is not empty, so that arena_schema is not built"
+            self.has_schema = self.control.call(has_tables)
+        self._check_name()
+        remark = ". It has tables, so that arena_schema is not built"
         ledger.note(
             f"rollback: tests use {self.where} itself, since role {role} may not create "
             f"databases{remark if self.has_schema else ''}"
         )
         self.shared = Rollback(self._address, ledger, config.lock_timeout)
+
+    def _check_name(self) -> None:
+        name = self._address.database
+        reason = ""
+        if name in NAMES_NO_TEST_DATABASE:
+            reason = "new databases are copied from it, or tools connect to it"
+        elif is_own_name(name):
+            reason = "it belongs to pytest-arena"
+        elif self.has_schema and not _FOR_TESTS.search(name):
+            reason = "it has tables, and its name does not have the word test"
+        if reason:
+            fix = "an empty database in arena_database, or one named like shop_test"
+            raise self._refused(reason, fix)
 
     def _refused(self, reason: str, fix: str) -> ServerError:
         return ServerError(
@@ -147,20 +114,11 @@ class NamedServer(ServerRegistry):
 
     def _connect(self) -> Control:
         control = open_control(self._address)
-        if self._process != os.getpid():
-            return control  # a forked child only reads
-        try:
-            control.run(
-                f"SET lock_timeout = {max(1, self._address.patience * 1000):.0f}"
-            )
-            control.rows(f"SELECT pg_advisory_lock({RUN_LOCK})")
-            control.run("SET lock_timeout = 0")
-        except ControlFailure as error:
+        lock = f"SELECT pg_try_advisory_lock({RUN_LOCK})"
+        if not until(lambda: control.rows(lock) == [(True,)], within=_LOCK_SECONDS):
             control.close()
-            if error.sqlstate != "55P03":
-                raise
             reason = "another run uses it"
-            raise self._refused(reason, "wait until the other run has ended") from error
+            raise self._refused(reason, "wait until the other run has ended")
         return control
 
     def address_of(self, name: str = "") -> Address:
