@@ -30,26 +30,9 @@ class TestAsyncpg:
         """`name_of()` tells it to the user."""
         assert "_addr" in asyncpg.connection.Connection.__slots__
 
-    def test_what_an_app_sets_in_a_connection(self) -> None:
-        """`describe_driver()` compares these."""
-        names = {"_log_listeners", "_query_loggers", "_termination_listeners"}
-        assert names <= set(asyncpg.connection.Connection.__slots__)
-
 
 class TestPsycopg:
     """Names and habits of psycopg."""
-
-    def test_what_an_app_sets_in_a_connection(self) -> None:
-        """`describe_driver()` compares the dictionaries, which a copy shares until a change."""
-        source = inspect.getsource(psycopg._connection_base.BaseConnection.__init__)
-        for name in ("_adapters", "_notice_handlers", "_notify_handlers"):
-            assert f"self.{name}: " in source
-        changed = psycopg.adapt.AdaptersMap(psycopg.adapters)
-        copy = psycopg.adapt.AdaptersMap(changed)
-        assert copy._loaders == changed._loaders
-        assert (copy._dumpers, copy._dumpers_by_oid) == (changed._dumpers, changed._dumpers_by_oid)
-        changed.register_loader("int4", psycopg.types.string.TextLoader)
-        assert copy._loaders != changed._loaders
 
     def test_pools(self) -> None:
         """`open()` and `open=True` have nothing else in common."""

@@ -261,11 +261,9 @@ class PostgreSQLHandle(EngineConnection):
 
     def session(self, dbapi_connection: object) -> object:
         """Return how often statements have changed the session, and the driver's state."""
-        driver = self._reference()
-        if driver is None:
+        if self._reference() is None:
             return None
-        adapted = getattr(dbapi_connection, "real", dbapi_connection)
-        state = describe_driver(adapted, driver)
+        state = describe_driver(getattr(dbapi_connection, "real", dbapi_connection))
         if state is None:
             return None
         return self._session_changes, state

@@ -23,12 +23,11 @@ from pytest_arena._postgresql._templates import (
     DatabaseTarget,
     DatabaseTemplates,
     has_tables,
-    sqlstate_of,
 )
 from pytest_arena._postgresql.registry import TURNS, ServerRegistry
 from pytest_arena._postgresql.servers._find import NAMES_NO_TEST_DATABASE
 from pytest_arena._process import run_in_new_loop, until
-from pytest_arena._product import ScriptError, Template
+from pytest_arena._product import Template
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_targets import is_own_name
 from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
@@ -47,8 +46,6 @@ RUN_LOCK = f"{TURNS}, 2"
 _LOCK_SECONDS = 5  # the server needs a moment to end a killed run
 # `test` is a word of shop_test and testdb, but not of latest and contest.
 _FOR_TESTS = re.compile(r"(?<![a-z])test(s|ing|db)?(?![a-z])", re.IGNORECASE)
-# SQLSTATEs of statements that need a commit: CREATE INDEX CONCURRENTLY, a new value of an enum.
-_NEED_COMMIT = ("25001", "2D000", "55P04")
 
 
 class NamedServer(ServerRegistry):
@@ -93,16 +90,12 @@ class NamedServer(ServerRegistry):
 
     def _check_name(self) -> None:
         name = self._address.database
-        reason = ""
-        if name in NAMES_NO_TEST_DATABASE:
-            reason = "new databases are copied from it, or tools connect to it"
-        elif is_own_name(name):
-            reason = "it belongs to pytest-arena"
-        elif self.has_schema and not _FOR_TESTS.search(name):
-            reason = "it has tables, and its name does not have the word test"
-        if reason:
-            fix = "an empty database in arena_database, or one named like shop_test"
-            raise self._refused(reason, fix)
+        is_kept = name in NAMES_NO_TEST_DATABASE or is_own_name(name)
+        if is_kept or (self.has_schema and not _FOR_TESTS.search(name)):
+            raise self._refused(
+                "it has tables, and its name does not have the word test. Or tools use it",
+                "an empty database in arena_database, or one named like shop_test",
+            )
 
     def _refused(self, reason: str, fix: str) -> ServerError:
         return ServerError(
@@ -151,12 +144,6 @@ class NamedServer(ServerRegistry):
             fix=self._fix,
         )
 
-    def advice(self, error: BaseException | None) -> str:
-        """Return the next step after a statement that needs a commit, "" after any other."""
-        if sqlstate_of(error) not in _NEED_COMMIT:
-            return ""
-        return f"delete the statement, which needs a commit, or: {self._fix}"
-
     def close(self) -> int:
         """Roll back, and release the lock. Return 0: no database is left."""
         if self._process == os.getpid():
@@ -184,14 +171,10 @@ class NamedTarget(DatabaseTarget):
         async def run_async() -> None:
             await greenlet_spawn(run)
 
-        try:
-            if engine.dialect.is_async:
-                run_in_new_loop(run_async())
-            else:
-                run()
-        except ScriptError as error:
-            error.suggest(self.registry.advice(error.__cause__))
-            raise
+        if engine.dialect.is_async:
+            run_in_new_loop(run_async())
+        else:
+            run()
 
     def has_tables(self) -> bool:
         """Return whether the transaction sees a table."""
@@ -275,7 +258,3 @@ class NamedTemplates(DatabaseTemplates):
         name = self.registry.address_of().database
         self.built[fingerprint] = Template(name, fingerprint, manifest)
         return name
-
-    def advice(self, error: BaseException) -> str:
-        """Return the next step. Some statements need a commit."""
-        return self.registry.advice(error) or super().advice(error)

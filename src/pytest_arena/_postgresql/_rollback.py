@@ -724,12 +724,8 @@ class SharedTransaction(LoopConnection):
 
     def set_isolation_level(self, level: object) -> None:
         """Set AUTOCOMMIT. All other levels act as READ COMMITTED."""
-        name = str(getattr(level, "name", level) or "read_committed").lower()
-        self.autocommit = name == "autocommit"
-        if name not in {"autocommit", "read_committed", "read committed"}:
-            self.shared.ledger.note(
-                f"rollback: isolation level {name} acts as READ COMMITTED"
-            )
+        name = str(getattr(level, "name", level))
+        self.autocommit = name.lower() == "autocommit"
 
     isolation_level = property(lambda _: None, set_isolation_level)
 
@@ -738,17 +734,10 @@ class SharedTransaction(LoopConnection):
         self.autocommit = bool(value)
 
     def set_read_only(self, value: object) -> None:
-        """Note that the transaction is not read-only."""
-        if value:
-            self.shared.ledger.note("rollback: a read-only transaction may write")
+        """Do nothing: a read-only transaction may write."""
 
-    readonly = read_only = property(lambda _: False, set_read_only)
-    deferrable = property(lambda _: False, lambda _self, _value: None)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("tpc_"):
-            raise self.shared.refused("a two-phase commit", "commit without it")
-        return super().__getattr__(name)
+    set_deferrable = set_read_only
+    read_only = readonly = deferrable = property(lambda _: False, set_read_only)
 
 
 class SharedCursor(LoopCursor):
