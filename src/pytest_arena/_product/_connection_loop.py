@@ -135,8 +135,10 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
     connect = dbapi.connect
 
     def connect_in_loop(*args: Any, **kwargs: Any) -> Any:
+        if not (is_bound or has_sync_caller()):
+            return connect(*args, **kwargs)
         loop = connection_loop()
-        if loop.is_here or not (is_bound or has_sync_caller()):
+        if loop.is_here:
             return connect(*args, **kwargs)
         check_caller(is_sync=has_sync_caller())
         return LoopConnection(loop, loop.call(connect, *args, **kwargs))
