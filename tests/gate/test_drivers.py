@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.example import Example
 from tests.gate.postgresql import SERVER
 
@@ -299,41 +297,6 @@ own.close()
 assert not arena.opened and not arena.ledger.refusals
 """,
     )
-
-
-def test_a_reloaded_driver_is_watched_as_before(tmp_path: Path) -> None:
-    """And one that is imported anew."""
-    run(
-        tmp_path,
-        HEADER,
-        "install()",
-        """
-import asyncpg.connect_utils, psycopg, psycopg.connection, psycopg2
-importlib.reload(asyncpg.connect_utils)
-line_of(lambda: asyncio.run(asyncpg.connect(DSN)))
-importlib.reload(psycopg.connection)
-line_of(lambda: psycopg.connection.Connection.connect(DSN))
-line_of(lambda: psycopg.connect(DSN))
-importlib.reload(psycopg2)
-line_of(lambda: psycopg2.connect(DSN))
-kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("asyncpg")}
-import asyncpg as anew
-assert anew is not kept["asyncpg"]
-line_of(lambda: asyncio.run(anew.connect(DSN)))
-""",
-    )
-
-
-@pytest.mark.usefixtures("whole_process")
-@pytest.mark.slow
-def test_a_driver_of_another_version_is_told_of(tmp_path: Path) -> None:
-    """A guard that is not there must not look as if it were; the import goes on."""
-    stranger = {"asyncpg/__init__.py": "", "asyncpg/connect_utils.py": "x = 1\n"}
-    imports = "import asyncpg.connect_utils"
-    text = f"{HEADER}\ninstall()\n{imports}\nprint(arena.ledger.notes)\n"
-    files = {**stranger, "script.py": text}
-    run = Example(tmp_path / "project", files).python("script.py")
-    run.says("pytest-arena does not watch connections that asyncpg.connect_utils opens without")
 
 
 def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:
