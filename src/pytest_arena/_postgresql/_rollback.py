@@ -490,6 +490,7 @@ class Rollback:
                 self.call(self._undo_level, self.depth, level)
             except Exception as error:  # noqa: BLE001 - the driver's, after a COMMIT or without a connection
                 self._lost = str(error).partition("\n")[0]
+                self.restart()
 
     def forget(self, *, is_undone: bool = False) -> None:
         """Add the top level to the level below."""
