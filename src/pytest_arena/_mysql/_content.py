@@ -8,15 +8,14 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._clone import read_plan
-from pytest_arena._mysql._control import MySQLControl, identifier, literal
+from pytest_arena._mysql._control import MySQLControl, identifier
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from pytest_arena._mysql._tables import Table
 
-_AT_ONCE = 50  # tables in one statement
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
 _TABLE = "table "
 _COUNTED = "next number of "
@@ -46,7 +45,9 @@ def read_content(control: MySQLControl, database: str) -> dict[str, str]:
     for program in plan.programs:
         text = digest(program.replace(database, ""))
         digests[f"program {text[:6]}"] = text
-    digests.update(_digests(control, database, [*plan.tables.values()]))
+    for name, table in plan.tables.items():
+        [(text,)] = control.rows(_digest(database, table))
+        digests[f"{_TABLE}{name}"] = str(text)
     return digests
 
 
@@ -61,16 +62,6 @@ def _definitions(content: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def _digests(
-    control: MySQLControl, database: str, tables: Sequence[Table]
-) -> Iterator[tuple[str, str]]:
-    for start in range(0, len(tables), _AT_ONCE):
-        some = tables[start : start + _AT_ONCE]
-        question = " UNION ALL ".join(_digest(database, table) for table in some)
-        for name, text in control.rows(question):
-            yield f"{_TABLE}{name}", str(text)
-
-
 def _digest(database: str, table: Table) -> str:
     """Write the query of the number of rows and the sum of their hashes."""
     # A sum does not depend on the order, and counts equal rows.
@@ -80,6 +71,6 @@ def _digest(database: str, table: Table) -> str:
         halves.append(f"COALESCE(SUM(CAST({half} AS UNSIGNED)), 0)")
     place = f"{identifier(database)}.{identifier(table.name)}"
     return (
-        f"SELECT {literal(table.name)}, CONCAT(COUNT(*), ' rows, ', {halves[0]}, ' ', "
+        f"SELECT CONCAT(COUNT(*), ' rows, ', {halves[0]}, ' ', "
         f"{halves[1]}) FROM (SELECT {table.image('r')} AS image FROM {place} r) AS images"
     )

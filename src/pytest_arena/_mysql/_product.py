@@ -26,19 +26,14 @@ from pytest_arena.errors import impossible
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
-    from pytest_arena._config._read import Config
-    from pytest_arena._product import Core, Database, Usage
+    from pytest_arena._product import Database, Usage
 
 
 class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
-
-    def __init__(self, core: Core, config: Config) -> None:
-        super().__init__(core, config)
-        self._stores: dict[str, MySQLTemplates] = {}  # by the driver that builds
-        self.users: AppUser  # of the server
+    users: AppUser  # of the server
 
     def _start(self) -> MySQLRegistry:
         server = SEARCH.find(self._config)
@@ -64,11 +59,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
 
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
         """Return the templates on the server. The app's driver builds them."""
-        name = f"{dialect.name}+{dialect.driver}"
-        if name not in self._stores:
-            registry = self._registry()
-            self._stores[name] = MySQLTemplates(registry, dialect(), self.users.login)
-        return self._stores[name]
+        return MySQLTemplates(self._registry(), dialect(), self.users.login)
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, by the option. ``auto`` is undo."""

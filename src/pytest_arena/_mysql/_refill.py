@@ -108,21 +108,23 @@ def read_difference(
     for name in sorted(names):
         old = before[1].get(name)
         new = after[1].get(name)
-        is_joined = old is not None and new is not None and old.columns == new.columns
-        is_joined = is_joined and bool(old and new and old.key == new.key != ())
-        removed = ReadTable()
-        added = ReadTable()
-        if old is not None:
-            removed = _read(control, old, before[0], after[0] if is_joined else "")
-        if new is not None:
-            added = _read(control, new, after[0], before[0] if is_joined else "")
+        # Rows of the same key are compared. A table without a key comes with all rows.
+        is_joined = bool(
+            old and new and old.key and (old.columns, old.key) == (new.columns, new.key)
+        )
+        removed = _read(control, old, before[0], after[0] if is_joined else "")
+        added = _read(control, new, after[0], before[0] if is_joined else "")
         if removed.rows or added.rows:
             differences[name] = (removed, added)
     return differences
 
 
-def _read(control: MySQLControl, table: Table, database: str, unlike: str) -> ReadTable:
+def _read(
+    control: MySQLControl, table: Table | None, database: str, unlike: str
+) -> ReadTable:
     """Read the rows of a table, only those that another database lacks if it is named."""
+    if table is None:
+        return ReadTable()
     name = identifier(table.name)
     place = f"{identifier(database)}.{name}"
     question = f"SELECT {table.image('r')}, {table.listed('r')} FROM {place} r"
