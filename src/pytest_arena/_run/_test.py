@@ -301,18 +301,12 @@ class RunningTest:
         if running_loop() is not self.loop:
             self.tasks.record_loop()
         if self.sessions.is_used:
-            is_alone = self._take_earlier_lost()
             await self.sessions.acommit()
-            if is_alone:
-                self._refuse_lost()
 
     def prepare_request(self) -> None:
         """Commit pending work before a request of a sync client."""
         if self.sessions.is_used:
-            is_alone = self._take_earlier_lost()
             self.sessions.commit()
-            if is_alone:
-                self._refuse_lost()
 
     async def acommit_for_others(self) -> None:
         """Commit pending work before a request of a client that pytest-arena has not created.
@@ -344,25 +338,6 @@ class RunningTest:
         except PendingWorkError as error:
             self.ledger.refused(error)  # a client may turn the error into an answer
             raise
-
-    def _take_earlier_lost(self) -> bool:
-        """Note the lost writes so far. Return False if requests are under way."""
-        if self.under_way:
-            return False
-        self.take_lost()
-        return True
-
-    def _refuse_lost(self) -> None:
-        """Raise an error if the server rolled the commit of a session of the test back."""
-        for lost in self.gate.lost.take():
-            if lost.is_failed:
-                raise PendingWorkError(
-                    f"a statement of db_session failed after it {lost.words}",
-                    why="the server rolls such a transaction back at its commit: the rows are lost",
-                    cause=str(lost.line),
-                    fix="with db_session.begin_nested():   around the statement that may fail "
-                    "(`async with` in an async test)",
-                )
 
     def begin_lifespan(self) -> RequestAnswer:
         """Note that the app is about to start.
