@@ -13,8 +13,7 @@
     ├─ IsolationError                  A501  a database cannot be given or restored
     ├─ LeakError                             a test affects later tests
     │   ├─ ConnectionLeak              A602  a connection was not returned
-    │   ├─ LateWorkError               A604  work of a request still runs
-    │   └─ LateCommitError             A605  an answer was sent, and its commit failed
+    │   └─ LateWorkError               A604  work of a request still runs
     ├─ ClientError                           a client cannot do what the test asks for
     │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
     │   ├─ LifespanError               A702  the app's start-up or shutdown failed
@@ -40,7 +39,6 @@ __all__ = [
     "ConfigError",
     "ConnectionLeak",
     "IsolationError",
-    "LateCommitError",
     "LateWorkError",
     "LeakError",
     "LifespanError",
@@ -224,12 +222,6 @@ class LateWorkError(LeakError):
     """Work of a request still runs, though a test has waited for it or has ended."""
 
     code = "A604"
-
-
-class LateCommitError(LeakError):
-    """The app answered a request, and then failed to commit its writes."""
-
-    code = "A605"
 
 
 class ClientError(ArenaError):

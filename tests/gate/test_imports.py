@@ -53,18 +53,6 @@ def test_it_is_changed_at_once_where_it_is_loaded() -> None:
     assert inner.value == "changed"
 
 
-@pytest.mark.parametrize("loaded_before", [True, False])
-def test_it_is_changed_again_by_a_reload(*, loaded_before: bool) -> None:
-    """Which runs its code anew."""
-    if loaded_before:
-        importlib.import_module(f"{NAME}.inner")
-    when_imported(f"{NAME}.inner", change)
-    inner = importlib.import_module(f"{NAME}.inner")
-    assert importlib.reload(inner).value == "changed"
-    del sys.modules[f"{NAME}.inner"]
-    assert importlib.import_module(f"{NAME}.inner").value == "changed"
-
-
 def test_the_module_shows_its_own_loader() -> None:
     """Which is asked for its source, its files and its path."""
     when_imported(f"{NAME}.inner", change)
@@ -75,32 +63,3 @@ def test_the_module_shows_its_own_loader() -> None:
     found = importlib.util.find_spec(NAME)
     assert found is not None
     assert type(found.loader) is SourceFileLoader
-
-
-def test_an_absent_module_is_still_absent() -> None:
-    """And one whose import fails raises what it raises."""
-    when_imported("arena_finds_nothing", change)
-    assert importlib.util.find_spec("arena_finds_nothing") is None
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("arena_finds_nothing")
-
-
-def test_the_finder_stands_in_front_once() -> None:
-    """Whoever came in front meanwhile would be asked first."""
-    when_imported(NAME, change)
-    sys.meta_path.insert(0, sys.meta_path[-1])
-    when_imported(f"{NAME}.inner", change)
-    assert sys.meta_path[0] is _interpreter._finder
-    assert sys.meta_path.count(_interpreter._finder) == 1
-
-
-def test_a_module_whose_import_has_begun_is_changed_with_its_package(tmp_path: Path) -> None:
-    """An import of the inner module registers the change: the module has no value yet."""
-    registers = f"sys.modules['pytest_arena._interpreter'].when_imported('{NAME}.inner', change)"
-    code = (
-        f"import sys\nfrom tests.gate.test_imports import change\n{registers}\nvalue = 'original'\n"
-    )
-    (tmp_path / NAME / "inner.py").write_text(code)
-    when_imported(NAME, lambda _package: None)
-    importlib.import_module(NAME)
-    assert sys.modules[f"{NAME}.inner"].__dict__["value"] == "changed"

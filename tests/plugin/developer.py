@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["CONFIG", "assert_reached_without_the_plugin", "change_of", "small_example", "untouched"]
+__all__ = ["CONFIG", "change_of", "small_example", "untouched"]
 
 CONFIG = """
 [pytest]
@@ -95,15 +95,6 @@ def untouched(example: Example, *names: str) -> Iterator[None]:
     before = [_made(file) for file in files]
     yield
     assert [_state(file) for file in files] == before
-
-
-def assert_reached_without_the_plugin(example: Example, *args: str) -> None:
-    """The twin of ``untouched``: the same attack does reach the developer's file."""
-    example.write()
-    before = _made(example.folder / "dev.db")
-    bare = "[pytest]\nasyncio_mode = auto\npythonpath = .\n"
-    done = example.with_paths({"pytest.ini": bare}).run(*args, plugin=False)
-    assert _state(example.folder / "dev.db") != before, done.output
 
 
 @contextmanager

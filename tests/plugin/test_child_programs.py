@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -61,7 +59,6 @@ def test_a_process_without_a_database():
 """
 
 
-@pytest.mark.slow
 def test_a_process_of_multiprocessing_works_on_the_tests_file(example: Example) -> None:
     """The app reads its URL from a variable."""
     project = example.with_files(test_it=SPAWNED, jobs=JOBS)

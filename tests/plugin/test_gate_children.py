@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -94,20 +93,6 @@ def test_a_change_of_the_apps_own_file_by_another_process_is_told(example: Examp
     run.says(f"arena: {tests.folder / 'dev.db'} was changed during this run, by another program")
 
 
-@pytest.mark.slow
-def test_a_change_that_stands_in_the_wal_is_told(example: Example) -> None:
-    """The file itself is as it was."""
-    tests = example.with_files(
-        deletes=BY_ITS_CODE,
-        test_cli=KNOWS_THE_FILE,
-        make_dev=MAKE_DEV + 'db.execute("PRAGMA journal_mode=wal")',
-    )
-    tests.python("make_dev.py")
-    os.utime(tests.folder / "dev.db", (1, 1))
-    tests.run().expect(1, passed=1).says(f"{tests.folder / 'dev.db'} was changed during this run")
-    assert (tests.folder / "dev.db").stat().st_mtime == 1
-
-
 BEFORE_THE_ENGINE = """
 import asyncio
 import sqlite3
@@ -158,89 +143,6 @@ def test_a_file_that_was_written_before_an_engine_meant_it_is_told(
     )
 
 
-def test_a_file_that_was_read_before_an_engine_meant_it_is_as_it_was(example: Example) -> None:
-    """There is nothing to tell."""
-    make = MAKE_DEV.replace("dev.db", "own.db")
-    tests = example.with_files(test_own=BEFORE_THE_ENGINE, make_dev=make)
-    tests.python("make_dev.py")
-    tests.run("-k", "reads", "test_own.py").expect(passed=1).never_says("was changed")
-
-
-DEFAULTS = """
-import os, sys
-from sqlalchemy import create_engine, text
-url = os.environ.get(sys.argv[1], "sqlite:///dev.db").replace("+aiosqlite", "")
-url = url.replace("+asyncpg", "+psycopg")
-with create_engine(url).begin() as connection:
-    connection.execute(text("INSERT INTO dancers (name) VALUES ('Child')"))
-"""
-
-UNSET = """
-import subprocess, sys
-import pytest
-
-def child(name):
-    command = [sys.executable, "cli.py", name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.returncode, done.stderr.strip().splitlines()[-2:]
-
-@pytest.mark.parametrize("turn", range(2))
-def test_a_child_has_the_tests_database_by_the_name_that_nobody_has_set(test_client, turn):
-    assert child("SHOP_URL") == (0, [])
-    assert test_client.get("/dancers").json() == ["Sand", "Child"]
-"""
-
-
-@pytest.mark.slow
-def test_a_variable_that_nobody_has_set_is_set_for_children(example: Example) -> None:
-    """They would fall back to the app's default, which is the developer's own database."""
-    tests = example.with_files(cli=DEFAULTS, test_cli=UNSET, make_dev=MAKE_DEV)
-    tests.python("make_dev.py")
-    tests.run("-oarena_env=SHOP_URL").expect(passed=2).never_says("was changed")
-
-
-ON_A_SERVER = """
-import subprocess, sys
-
-def test_a_child_reaches_nobody(test_client):
-    command = [sys.executable, "cli.py", "DATABASE_URL"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode
-    # An older psycopg does not say the name.
-    assert "arena.invalid" in done.stderr or "Name or service not known" in done.stderr
-"""
-
-
-@pytest.mark.slow
-def test_on_a_server_such_a_child_reaches_nobody(example: Example) -> None:
-    """The database may have another name in the next test: `arena.url` says it."""
-    tests = on_postgresql(example, cli=DEFAULTS, test_cli=ON_A_SERVER)
-    tests.run("test_cli.py").expect(passed=1)
-
-
-IN_A_CHILD_RUN = """
-import os
-
-AT_IMPORT = "DATABASE_URL" in os.environ
-
-def test_the_app_has_found_no_variable(test_client):
-    assert not AT_IMPORT
-    assert test_client.get("/dancers").json() == ["Sand"]
-"""
-
-
-@pytest.mark.slow
-def test_a_child_run_of_arenas_finds_the_variable_unset_as_its_parent_did(
-    example: Example,
-) -> None:
-    """What stands there is the parent's own: the app would take it for another database."""
-    live = f"sqlite+aiosqlite:///{example.folder}/of_parent.db"
-    env = {"DATABASE_URL": live, "ARENA_ORIGINAL_URLS": json.dumps({live: ""})}
-    example.with_files(test_it=IN_A_CHILD_RUN).run(env=env).expect(passed=1)
-    assert not (example.folder / "of_parent.db").exists()
-
-
-@pytest.mark.slow
 def test_a_child_whose_arguments_name_the_apps_file_is_refused(example: Example) -> None:
     """The message says where it may go; `arena_allow` lets it through."""
     test = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.developer import assert_reached_without_the_plugin, small_example, untouched
+from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,56 +73,19 @@ def test_an_app_that_reads_a_url_of_its_own(turn):
     with own.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (a)")
     own.dispose()
-
-NESTED = '''
-from app import add, create_engine, names
-import os
-def test_inner():
-    engine = create_engine(os.environ["DATABASE_URL"])
-    assert names(engine) == []
-    add(engine, "inner")
-    engine.dispose()
-'''
-
-def test_a_nested_run_has_an_arena_of_its_own(tmp_path):
-    add(by_old_value, "outer")
-    (tmp_path / "test_nested.py").write_text(NESTED)
-    for file in ("app.py", "pytest.ini"):
-        (tmp_path / file).write_text(pathlib.Path(file).read_text())
-    plugins = ["-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin"]
-    command = [sys.executable, "-m", "pytest", *plugins, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert "1 passed" in done.stdout, done.stdout
-    assert names(by_old_value) == ["outer"]
 """
 
 
 URL = {"DATABASE_URL": "sqlite:///dev.db"}
 
 
-@pytest.mark.slow
 def test_the_variable_leads_into_the_arena_from_the_first_import_pitfall_135(
     tmp_path: Path,
 ) -> None:
     """Old and new value, child processes, nested runs: one database; the developer's is safe."""
     example = small_example(tmp_path, conftest=CONFTEST, test_reader=READER)
     with untouched(example, "dev.db", "from_dotenv.db"):
-        example.run(env=URL).expect(passed=11)
-
-
-@pytest.mark.slow
-def test_workers_of_xdist_inherit_the_variable_and_know_it(tmp_path: Path) -> None:
-    """Two workers, each with its own databases, on the old and on the new value."""
-    example = small_example(tmp_path, conftest=CONFTEST, test_reader=READER)
-    with untouched(example, "dev.db", "from_dotenv.db"):
-        example.run("-p", "xdist.plugin", "-n", "2", env=URL).expect(passed=11)
-
-
-@pytest.mark.slow
-def test_without_the_plugin_the_variable_leads_to_the_developers_file(tmp_path: Path) -> None:
-    """The twin."""
-    example = small_example(tmp_path, conftest="AT_IMPORT = 'sqlite:///dev.db'", test_reader=READER)
-    assert_reached_without_the_plugin(example, "-k", "one_database")
+        example.run(env=URL).expect(passed=10)
 
 
 VALUES = """
@@ -224,64 +187,6 @@ def test_an_unset_or_empty_variable_is_allowed(tmp_path: Path) -> None:
     example.run(env={"EMPTY": ""}).expect(passed=1)
 
 
-AFTER = """
-import atexit
-import os
-from app import create_engine
-
-def pytest_unconfigure():
-    create_engine(os.environ["DATABASE_URL"]).connect()
-
-def at_exit():
-    print("AT EXIT:", "dev.db" in os.environ["DATABASE_URL"], os.environ["DATABASE_URL"] != "sqlite:///dev.db")
-
-atexit.register(at_exit)
-"""
-
-
-def test_the_variable_is_safe_after_the_end(tmp_path: Path) -> None:
-    """It keeps leading into the arena, which is gone: nobody falls back on the developer's file."""
-    example = small_example(tmp_path, conftest=AFTER, test_nothing="def test_nothing(): pass")
-    with untouched(example):
-        run = example.run(env=URL).expect(passed=1)
-    run.says("[A203]", "AT EXIT: True True").never_says("Traceback")
-
-
-AN_ENGINE = 'engine = create_engine("sqlite:///dev.db")'
-CACHED_ENGINE = """
-import functools
-import os
-
-@functools.cache
-def engine():
-    return create_engine(os.environ.get("SHOP_URL", "sqlite:///dev.db"))
-"""
-COPIES = """
-import os, subprocess, sys
-import pytest
-from app import add, engine, names
-
-CHILD = "from app import add, engine; add(engine(), 'child')"
-
-@pytest.mark.parametrize("turn", [1, 2])
-def test_a_child_gets_a_copy_of_the_variables(turn):
-    add(engine(), "parent")
-    environment = {**os.environ, "COLUMNS": "80"}
-    subprocess.run([sys.executable, "-c", CHILD], env=environment, check=True)
-    assert names(engine()) == ["child", "parent"]
-"""
-
-
-@pytest.mark.slow
-def test_an_unset_variable_is_set_at_the_first_connection(tmp_path: Path) -> None:
-    """The first test's child reads it from a copy that was made before the child started."""
-    example = small_example(tmp_path, test_it=COPIES)
-    example = example.change("app.py", AN_ENGINE, CACHED_ENGINE)
-    example = example.change("pytest.ini", "[pytest]", "[pytest]\narena_env = SHOP_URL")
-    with untouched(example):
-        example.run("-p", "no:randomly").expect(passed=2)
-
-
 NAMED_BY_ARGUMENT = """
 import asyncio
 import os
@@ -335,16 +240,8 @@ def test_a_child_reads_it(arena):
 
 
 @pytest.mark.parametrize(
-    "by_variable",
-    [pytest.param(each, marks=pytest.mark.slow if each else ()) for each in (False, True)],
-)
-@pytest.mark.parametrize(
-    "driver, argument",
-    [
-        ("psycopg", "dbname"),
-        pytest.param("psycopg2", "database", marks=pytest.mark.slow),
-        ("asyncpg", "database"),
-    ],
+    "driver, argument, by_variable",
+    [("psycopg2", "database", False), ("asyncpg", "database", True)],
 )
 def test_a_database_that_only_connect_args_names(
     tmp_path: Path, driver: str, argument: str, *, by_variable: bool

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -34,7 +32,6 @@ def test_the_oldest_engine_comes_first_whatever_the_collector_did(example: Examp
     example.with_files(test_first=tests).run().expect(passed=1)
 
 
-@pytest.mark.slow
 def test_a_variable_that_a_conftest_writes_anew_names_the_first_database(
     example: Example,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -154,9 +153,6 @@ def test_url_and_engine(arena):
 ORDERS = {
     "session-first": ["test_session", "test_client", "test_session_and_client"],
     "sync-session-first": ["test_session_in_a_sync_test", "test_session", "test_test_client"],
-    "both-first": ["test_session_and_client", "test_session", "test_client"],
-    "sync-both-first": ["test_session_and_test_client", "test_session", "test_client"],
-    "url-first": ["test_url_and_engine", "test_session_and_client"],
     "changes-first": ["test_changes", "test_session_and_client"],
     "client-first": ["test_client", "test_session", "test_session_and_client"],
     "sync-client-first": ["test_test_client", "test_session", "test_changes"],
@@ -183,14 +179,13 @@ def server() -> dict[str, str]:
     return {"PGHOST": str(url.host), "PGPORT": str(url.port), "PGUSER": str(url.username)}
 
 
-EVERYDAY = {("file", "session-first")}
-
-
 @pytest.mark.parametrize(
     "kind, order",
     [
-        pytest.param(*each, marks=[pytest.mark.slow] * (each not in EVERYDAY))
-        for each in itertools.product(URLS, ORDERS)
+        ("file", "session-first"),
+        ("sync-file", "sync-client-first"),
+        ("asyncpg", "changes-first"),
+        ("psycopg2", "sync-session-first"),
     ],
 )
 def test_the_order_of_tests_decides_nothing_pitfall_145(
@@ -204,79 +199,9 @@ def test_the_order_of_tests_decides_nothing_pitfall_145(
     run.says(f"on {product}").never_says("was not used")
 
 
-SESSION_NAMES = ["test_session", "test_session_in_a_sync_test"]
-
-
-FACTORY = """
-from app import lifespan
-from fastapi import FastAPI
-
-def create_app(prefix):
-    app = FastAPI(lifespan=lifespan)
-    app.state.prefix = prefix
-    return app
-"""
-
-GIVEN = """
-import pytest
-from factory import create_app
-
-@pytest.fixture
-def arena_app(tmp_path):
-    return create_app("/api")
-"""
-
-
-@pytest.mark.slow
-def test_the_app_that_a_fixture_gives_is_the_one_that_is_started(example: Example) -> None:
-    """No option names it; a fixture that needs the session to make it is refused."""
-    project = late(example, "asyncpg").change("pytest.ini", "arena_app = app:app\n", "")
-    given = project.with_files(factory=FACTORY, conftest=GIVEN)
-    tests = [f"test_it.py::{name}" for name in SESSION_NAMES]
-    given.run("-p", "no:randomly", *tests, env=server()).expect(passed=2)
-    circle = GIVEN.replace("(tmp_path)", "(db_session)")
-    run = project.with_files(factory=FACTORY, conftest=circle).run(*tests, env=server())
-    run.expect(1, errors=2).says("no engine is known", "arena_database = sqlite")
-
-
-@pytest.mark.slow
-def test_a_start_that_fails_is_the_cause(example: Example) -> None:
-    """Whoever reads that no engine is known reads why."""
-    broken = late(example, "file").change("app.py", "engine = create", "1 / 0\n    engine = create")
-    run = broken.run("test_it.py::test_session").expect(1, errors=1)
-    run.says("no engine is known", "the app's start-up failed: ZeroDivisionError")
-
-
 def test_a_template_that_cannot_be_built_is_told_in_full(example: Example) -> None:
     """Also where only the start of the app has met it."""
     broken = late(example, "file").change("pytest.ini", "models:Base", "build.sql")
     run = broken.with_paths({"build.sql": "CREATE nonsense;"}).run("test_it.py::test_session")
     run.says("arena_schema = build.sql failed", 'near "nonsense"')
     assert run.status == 1, run.output
-
-
-COUNTED = """
-import app
-
-def test_first(db_session): pass
-def test_second(db_session): pass
-def test_third(db_session, test_client):
-    test_client.get("/dancers")
-    assert app.starts == 2
-"""
-
-
-@pytest.mark.slow
-def test_the_app_is_started_once_for_its_engines(example: Example) -> None:
-    """In the process, however many tests there are; a session's lifespan is that of its tests."""
-    app = APP.replace(
-        "    engine = create", "    global starts\n    starts += 1\n    engine = create"
-    )
-    project = late(example, "file").with_paths(
-        {"app.py": "starts = 0\n" + app, "test_it.py": COUNTED}
-    )
-    project.run("-p", "no:randomly").expect(passed=3)
-    session = project.change("test_it.py", "starts == 2", "starts == 1")
-    session.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=3)
-    off = project.run("-oarena_lifespan=off", "-k", "first").expect(1, errors=1)
-    off.says("no engine is known")

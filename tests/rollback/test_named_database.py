@@ -72,7 +72,7 @@ def test_an_empty_database_is_built_and_left_empty(named: Named) -> None:
         f"rollback: tests use the database {named.name} on {URL.host}:{URL.port} itself, "
         f"since role {named.name} may not create databases",
         "schema or seed built in this run, and never committed",
-        "POST /lost/Bob 200 wrote dancers (1 row) and never committed it",
+        "POST /lost/Bob 200 wrote dancers and never committed it",
     )
     assert names_on_server(beginning="arena_registry") == registries
 

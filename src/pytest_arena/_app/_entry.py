@@ -153,10 +153,7 @@ class Entry:
 
     def _end(self, error: BaseException | None) -> None:
         """Note that the app has returned, or the error that it has raised."""
-        failure = None
-        if isinstance(error, Exception) and not is_disconnect(error):
-            failure = error
-        self.answer.end(failure)
+        self.answer.end()
         if error is None:  # otherwise `_fail` has noted the exception
             for trace in self.traces:
                 self.hooks.note_handled_error(self.request, trace)

@@ -94,43 +94,6 @@ def lost_transaction(line: object) -> str:
     )
 
 
-def closed_raw(line: object) -> str:
-    """Return the note for a wider fixture's raw connection to a replaced database."""
-    return (
-        f"a fixture keeps a raw connection during its tests ({line}). pytest-arena has closed it, "
-        "because it has replaced the database. Its next use raises AssertionError. Use "
-        "engine.connect(), or call engine.raw_connection() in each test"
-    )
-
-
-def lost_setting() -> str:
-    """Return the note for settings of a wider fixture that ended with a pooled connection."""
-    return (
-        "{test}: a pooled connection has lost a setting of a wider fixture (SET, PRAGMA, a "
-        "temporary table). A test or another fixture had changed the connection, or each test has "
-        "a separate database. Set up each connection in a `connect` listener"
-    )
-
-
-def left_in_connection(line: object) -> str:
-    """Return the note for a setting or a snapshot that a wider fixture's connection keeps."""
-    return (
-        "{test} left a setting, a temporary table or an open snapshot in a connection of a wider "
-        f"fixture ({line}), and later tests see it. Use a connection of the test, or end the "
-        "transaction"
-    )
-
-
-def early_connection(name: str) -> ConfigError:
-    """Return the error for a connection that was in use when the gate was installed."""
-    return ConfigError(
-        f"a connection to {name} is open since before pytest began",
-        why="it does not reach the test's database",
-        cause="the script that calls pytest.main(), or a plugin that pytest loads early",
-        fix="connection.close()   (or session.close()) before pytest begins",
-    )
-
-
 def late_work(owner: Owner) -> LateWorkError:
     """Return the error for work that continues after its owner is over."""
     job = job_here()
@@ -178,18 +141,10 @@ def in_one_line(error: ArenaError) -> str:
     return f"{error.what}: {cause}; next: {fix}"
 
 
-def commit_outside_of_levels(line: CodeLine | None, writing: CodeLine | None) -> str:
-    """Return the note for rows that neither a test nor a fixture writes.
-
-    Args:
-        line: the line of the module or hook that pytest has called.
-        writing: the line that sends the write. It may be in a module that ``line`` imports.
-    """
-    by = ""
-    if writing is not None and writing != line:
-        by = f", by {writing}"
+def commit_outside_of_levels(line: CodeLine | None) -> str:
+    """Return the note for rows that neither a test nor a fixture writes."""
     return (
-        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures{by}. "
+        f"{line or 'a line that cannot be seen'} writes rows outside of tests and fixtures. "
         "The rows stay for the whole run. Next: write them in a fixture or in arena_seed"
     )
 

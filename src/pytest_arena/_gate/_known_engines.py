@@ -10,12 +10,10 @@ import gc
 import itertools
 import weakref
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import Connection, Dialect, Engine
-
-from pytest_arena._gate._engines import requested_by_engine
-from pytest_arena._gate._gate_notes import early_connection
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect, Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -181,15 +179,11 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
     SQLAlchemy has no event for a new engine, so this wraps `Dialect.engine_created`. It cannot wrap
     `Engine.__init__`, because ``create_engine`` reads its signature.
     """
-    dispose = Engine.dispose
-
-    @wraps(dispose)
-    def disposing(self: Engine, *args: Any, **kwargs: Any) -> None:
-        dispose(self, *args, **kwargs)
-        known_engines.of(self.dialect).dispose()
-
-    # SQLAlchemy has an event, but each statement of an engine with a listener costs 10 µs more.
-    Engine.dispose = disposing  # type: ignore[method-assign]  # the event costs more, see above
+    event.listen(
+        Engine,
+        "engine_disposed",
+        lambda engine: known_engines.of(engine.dialect).dispose(),
+    )
     created = vars(Dialect)["engine_created"].__func__
 
     @wraps(created)
@@ -198,32 +192,6 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
         created(cls, engine)
 
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
-
-
-def drop_early_connections(
-    engines: Iterable[Engine], is_allowed: Callable[[str], bool]
-) -> None:
-    """Drop idle connections that engines opened before the gate, so that they reconnect.
-
-    Connections to a database in memory stay open, because the database would end with them.
-
-    Raises:
-        ConfigError: a connection is in use.
-    """
-    names = {}
-    for engine in engines:
-        requested = requested_by_engine(engine)
-        if requested is not None and requested.name and not is_allowed(requested.name):
-            names[engine] = requested.name
-    # SQLAlchemy does not list the connections that are checked out.
-    for holder in gc.get_referrers(Connection) if names else ():
-        is_connection = issubclass(type(holder), Connection)
-        if is_connection and holder.engine in names and not holder.closed:
-            raise early_connection(names[holder.engine])
-    for engine in names:
-        # `dispose` would close async connections, which needs a greenlet.
-        pool: Any = engine.pool
-        pool._invalidate(None, _checkin=False)  # noqa: SLF001 - no public name
 
 
 def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:

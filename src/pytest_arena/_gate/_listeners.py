@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._answers import apart_from_requests
+from pytest_arena._gate._answers import answer_here, apart_from_requests
 from pytest_arena._gate._engines import describe
 from pytest_arena._gate._known_engines import (
-    drop_early_connections,
     existing_engines,
     known_engines,
     watch_engines,
 )
 from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
-from pytest_arena._gate._lost_writes import LostWrites, read_statements, watch_writes
-from pytest_arena._gate._orm_sessions import watch_sessions
+from pytest_arena._gate._lost_writes import LostWrites, watch_writes
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._removals import watch_removals
+from pytest_arena._gate._statements import classify
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import is_own
 from pytest_arena._process import before_spawn
@@ -44,11 +42,11 @@ from pytest_arena._product._raw_guard import driver_connection
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Connection, Dialect
 
-    from pytest_arena._gate._registry import Checkout, Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._product import ConnectTarget, Key
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -97,7 +95,7 @@ class Gate:
 
     # SQLAlchemy's events.
 
-    def connecting(
+    def do_connect(
         self,
         dialect: Dialect,
         entry: Any,
@@ -106,10 +104,6 @@ class Gate:
     ) -> None:
         """Redirect a connection before it is opened."""
         known_engines.note_connect(dialect)
-        pooled = None
-        if entry is not None:
-            pooled = PooledConnection.create(entry)
-            self.registry.reserve(pooled)
         self.core.refuse_late()
         requested = describe(dialect, cargs, cparams)
         with apart_from_requests():  # this may build a template
@@ -120,25 +114,21 @@ class Gate:
                 identify = connections.redirect(
                     self.core, dialect, target, cargs, cparams
                 )
-        if pooled is not None:
+        if entry is not None:
+            pooled = PooledConnection.create(entry)
             pooled.begin_connect(target, identify)
+            self.registry.add(pooled)
 
-    def connected(self, dbapi_connection: object, entry: Any) -> None:
+    def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
         pooled = PooledConnection.find(entry)
         if pooled is None:  # a creator of the app has opened it
-            pooled = self._add_unknown(dbapi_connection, entry)
+            self._add_unknown(dbapi_connection, entry)
         elif pooled.identify is not None or pooled.target is not None:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.note_opened(live or self._recognize(dbapi_connection))
-        if pooled.key is not None:
-            _watch_core_connections()
-        if pooled.handle is not None and pooled.handle.reads_statements:
-            _read_statements()
 
-    def checked_out(
-        self, dbapi_connection: object, entry: Any, _proxied: object
-    ) -> None:
+    def checkout(self, dbapi_connection: object, entry: Any, _proxied: object) -> None:
         """Check a connection that a pool hands out.
 
         Raises:
@@ -149,7 +139,6 @@ class Gate:
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)
-        self.registry.reserve(pooled)
         self.core.refuse_late()
         if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
@@ -160,40 +149,24 @@ class Gate:
         if pooled.handle is not None and not pooled.handle.is_of(dbapi_connection):
             # A listener of the app has replaced the connection.
             pooled = self._add_unknown(dbapi_connection, entry)
-        targets = pooled.targets()
-        # A new connection, or one with settings of a wide fixture, is not checked for leftovers.
-        is_of_earlier_test = pooled.settings is not None and not pooled.is_used
-        has_leftovers = False
-        if (
-            pooled.handle is not None
-            and is_of_earlier_test
-            and not pooled.settings_kept_by
-        ):
-            has_leftovers = pooled.handle.has_leftovers
-        if pooled.is_stale or has_leftovers or self._are_stale(targets):
-            if pooled.settings_kept_by:
-                self.core.ledger.note(_gate_notes.lost_setting())
+        if pooled.is_stale or self._is_replaced(pooled):
             raise DisconnectionError(
                 "the database of this connection is no longer the test's"
             )
         pooled.begin_use()
-        self.registry.check_out(pooled, entry, targets)
+        self.registry.check_out(pooled, entry)
         # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
 
-    def checked_in(self, _dbapi_connection: object, entry: Any) -> None:
+    def checkin(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
-        checkout = self.registry.find(entry)
-        if checkout is not None:
-            key = checkout.connection.key
-            handle = checkout.connection.handle
-            if handle is not None:
-                if key and handle.is_begun:  # the pool has not rolled back
-                    self.registry.may_be_used(key)
-                handle.note_checkin()
+        pooled = PooledConnection.find(entry)
+        handle = pooled.handle if pooled is not None else None
+        if pooled is not None and pooled.key and handle is not None and handle.is_begun:
+            self.registry.may_be_used(pooled.key)  # the pool has not rolled back
         self.registry.check_in(entry)
 
-    def detached(self, _dbapi_connection: object, entry: Any) -> None:
+    def detach(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that the app detaches a connection from its pool. No event reports its later uses.
 
         SQLAlchemy also detaches an async connection that the garbage collector has found.
@@ -201,6 +174,29 @@ class Gate:
         checkout = self.registry.find(entry)
         if checkout is not None:
             self.registry.detach(checkout)
+
+    def engine_connect(self, connection: Connection) -> None:
+        """Note a Core connection that the app or a session creates."""
+        self.registry.note_core_connection(connection)
+
+    def before_cursor_execute(
+        self, connection: Connection, _cursor: object, statement: str, *_: object
+    ) -> None:
+        """Check a statement. Note its request, and whether it alters the session."""
+        answer = answer_here()
+        if answer is not None:
+            answer.statements.append(statement)
+        proxied = connection.connection
+        pooled = PooledConnection.find(proxied)
+        entry = getattr(proxied, "_connection_record", None)
+        if pooled is None and isinstance(entry, ConnectionPoolEntry):
+            # The connection is in use since before pytest-arena was installed.
+            pooled = self._add_unknown(proxied.dbapi_connection, entry)
+        if pooled is None or pooled.handle is None:
+            return
+        pooled.handle.check(statement)
+        if classify(statement, pooled.handle.altering).alters_session:
+            pooled.alter(self.core.serial())
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected.
@@ -234,70 +230,32 @@ class Gate:
             raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
         return live
 
-    def _are_stale(self, targets: tuple[ConnectTarget, ...]) -> bool:
-        for target in targets:
-            now = self.core.current(target.key)
-            # The identity is checked first because it is faster.
-            if now is not target and now != target:
-                return True
-        return False
+    def _is_replaced(self, pooled: PooledConnection) -> bool:
+        if pooled.target is None:
+            return False
+        now = self.core.current(pooled.target.key)
+        # The identity is checked first because it is faster.
+        return now is not pooled.target and now != pooled.target
 
     # Called by levels.
 
-    def invalidate_stale(
-        self, ended: int | None = None, *, is_restored: bool = False
-    ) -> None:
+    def invalidate_stale(self) -> None:
         """Invalidate checked-out connections to replaced or dropped databases on servers.
 
-        Otherwise a wider fixture would keep using the database of an earlier test. If the level
-        ``ended`` was left, also invalidate connections that keep something of that level.
+        Otherwise a wider fixture would keep using the database of an earlier test.
         """
         here = (os.getpid(), get_ident())
         for checkout in self.registry.checked_out():
             pooled = checkout.connection
-            is_stale = pooled.key is not None and self._are_stale(pooled.targets())
+            if pooled.key is None or not self._is_replaced(pooled):
+                continue
             # Another thread may use its connection now. Its event loop invalidates it. Without a
             # loop, the drop of the database ends it.
             if (pooled.process, checkout.thread) != here:
-                if is_stale:
-                    self.registry.invalidate_in_loop(checkout)
-                continue
-            if not is_stale and ended is not None:
-                is_stale = self._must_reconnect(
-                    checkout, ended, is_restored=is_restored
-                )
-            if not is_stale:
-                continue
-            if pooled.settings_kept_by:
-                self.core.ledger.note(_gate_notes.lost_setting())
-            if self.registry.is_raw(checkout):
-                self.core.ledger.note(_gate_notes.closed_raw(checkout.line))
-            if self.registry.invalidate(checkout):
+                self.registry.invalidate_in_loop(checkout)
+            elif self.registry.invalidate(checkout):
                 self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
-        if self.registry.has_raw:
-            self.end_raw(None)
-
-    def _must_reconnect(
-        self, checkout: Checkout, serial: int, *, is_restored: bool
-    ) -> bool:
-        """Return whether a wider fixture's connection keeps settings or rows of a level that ended.
-
-        A note names a connection that cannot reconnect: one to a file, a raw one, or a Core
-        connection in a transaction. A transaction that has written stays, because the suite may
-        undo each test by a savepoint in it. A task of the fixture returns its connection itself.
-        """
-        pooled = checkout.connection
-        is_left = pooled.is_altered(serial)
-        if is_restored and not is_left and checkout.handle is not None:
-            dbapi_connection = checkout.entry.dbapi_connection
-            is_left = checkout.handle.keeps_snapshot(dbapi_connection)
-        if not is_left or checkout.in_transaction or checkout.is_in_background:
-            return False
-        if pooled.key is None or not self.registry.can_reconnect(checkout):
-            pooled.keep_until_returned()
-            self.core.ledger.note(_gate_notes.left_in_connection(checkout.line))
-            return False
-        return True
+        self.end_raw(None)
 
     def end_raw(self, serial: int | None) -> list[str]:
         """End the connections that drivers have opened without an engine in a level.
@@ -311,17 +269,6 @@ class Gate:
                 lost += product.connections.end_raw(self.core, serial)
         return lost
 
-    @contextmanager
-    def keeping_settings(self, serial: int) -> Iterator[None]:
-        """Keep the settings that the set-up of a wide fixture changes in connections."""
-        used_before = {pooled for pooled in self.registry.idle() if pooled.is_used}
-        yield
-        for pooled in self.registry.idle():
-            if pooled not in used_before:
-                pooled.keep_settings(serial)
-        for checkout in self.registry.checked_out():
-            checkout.connection.keep_held_settings(serial)
-
     def end_idle_transactions(self) -> None:
         """Roll back open transactions of idle connections.
 
@@ -332,26 +279,18 @@ class Gate:
             if pooled.target and pooled.handle is not None and pooled.handle.is_begun:
                 pooled.retire()
 
-    def end_level(self, serial: int, *, is_restored: bool) -> None:
-        """Drop the connections that must not outlive the level that was left."""
-        self.invalidate_stale(serial, is_restored=is_restored)
-        self.drop_altered(serial)
-
-    def drop_altered(self, serial: int) -> None:
-        """Drop idle connections whose settings changed in the level that ends.
+    def end_level(self, serial: int) -> None:
+        """Drop the connections whose sessions were altered in the level that was left.
 
         A temporary table of a test would hide a real table from the next test. A lock would block
-        the next test.
+        the next test. A pool drops a connection that is in use after its return.
         """
+        self.invalidate_stale()
+        for checkout in self.registry.checked_out():
+            if checkout.connection.altered_in == serial:
+                checkout.connection.drop_later()
         for pooled in self.registry.idle():
-            if pooled.target and self.core.current(pooled.target.key) is None:
-                continue  # no pool hands out a connection to a dropped database
-            # Reading settings in a replaced SQLite file would write a log beside the new file.
-            is_replaced = not pooled.key and self._are_stale(pooled.targets())
-            is_dropped = pooled.end_level(serial, is_stale=is_replaced)
-            # The pool drops it only at the next checkout. Until then the connection would hold its
-            # advisory locks and receive notifications.
-            if is_dropped and pooled.key and pooled.process == os.getpid():
+            if pooled.altered_in == serial and pooled.process == os.getpid():
                 pooled.retire()
 
 
@@ -363,19 +302,14 @@ def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
 
     An inner run in this process (pytester) installs another gate on top. ``has_engines`` says
     whether engines may exist already.
-
-    Raises:
-        ConfigError: an engine has a connection in use.
     """
     gate = Gate(core, registry)
     if _gates:
         gate.begin_inner_run()
         _gates.append(gate)
         return gate
-    engines = existing_engines() if has_engines else []
-    drop_early_connections(engines, core.files.is_allowed)
     _gates.append(gate)
-    for engine in engines:
+    for engine in existing_engines() if has_engines else ():
         _remember(engine)
     _listen()
     return gate
@@ -385,16 +319,11 @@ def _listen() -> None:
     """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
     unbind_pools()
     watch_engines(_remember)
-    watch_sessions()
+    for name in ("do_connect", "engine_connect", "before_cursor_execute"):
+        event.listen(Engine, name, _of_last_gate(name))
+    for name in ("connect", "checkout", "checkin", "detach"):
+        event.listen(Pool, name, _of_last_gate(name))
     watch_writes(_gates)
-    for owner, name, method in (
-        (Engine, "do_connect", "connecting"),
-        (Pool, "connect", "connected"),
-        (Pool, "checkout", "checked_out"),
-        (Pool, "checkin", "checked_in"),
-        (Pool, "detach", "detached"),
-    ):
-        event.listen(owner, name, _of_last_gate(method))
     watch_removals(lambda: _gates[-1].core)
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     before_spawn(_before_spawn)
@@ -472,19 +401,3 @@ def close(gate: Gate) -> bool:
         _gates.remove(gate)
         gate.end_inner_run()
     return is_inner
-
-
-@cache
-def _read_statements() -> None:
-    """Make connections read their statements. Called for the first product that needs this."""
-    read_statements()
-
-
-@cache
-def _watch_core_connections() -> None:
-    """Record the Core connection of each checkout. Called at the first connection to a server."""
-    event.listen(Engine, "engine_connect", _on_engine_connect)
-
-
-def _on_engine_connect(connection: Any, *_: object) -> None:
-    _gates[-1].registry.note_core_connection(connection)

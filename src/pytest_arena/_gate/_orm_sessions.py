@@ -1,20 +1,15 @@
-"""SQLAlchemy's sessions in use, and their connections."""
+"""SQLAlchemy's sessions: their owners, their connections and their uncommitted objects."""
 
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import event
 from sqlalchemy.orm.session import Session, _sessions
 
-from pytest_arena._gate._answers import ANSWER
-from pytest_arena._gate._pending import (
-    ADDS_OF_TESTS,
-    connections_of,
-    pending_objects,
-)
+from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import OWNER, Owner, owner_here
 from pytest_arena._process import alive
 
@@ -23,26 +18,59 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from pytest_arena._gate._pending import PendingObjects
+    from pytest_arena._values import CodeLine
 
 # Sessions that have begun a transaction, until `sessions_in_use` finds them empty. The value says
 # whether a task of a wider fixture has begun the last transaction. A search of all sessions could
 # be slow: a framework's cache may keep the sessions of all tests.
 _begun: weakref.WeakKeyDictionary[Session, bool] = weakref.WeakKeyDictionary()
 
-
-def is_used_by_wide_fixture(session: Session) -> bool:
-    """Return whether a task of a wider fixture has begun the session's last transaction."""
-    return _begun.get(session, False)
-
-
-# The key in `Session.info` of the owner of the code that created the session.
+# The keys in `Session.info`: the owner and the request of the code that created the session, and
+# the first object that was added or flushed since the last commit.
 _OWNER = "pytest_arena: owner"
+_REQUEST = "pytest_arena: request"
+_UNCOMMITTED = "pytest_arena: uncommitted"
 
 
-def note_owner(session: Session) -> None:
-    """Note the owner of the code that creates a session."""
+class Uncommitted(NamedTuple):
+    """The first object that a session has added or flushed since its last commit."""
+
+    line: CodeLine | None
+    request: object  # the `RequestAnswer` of the request that added it
+
+
+def is_of_arena(session: Session) -> bool:
+    """Return whether pytest-arena has made a session: ``db_session``, ``arena.session()``."""
+    return type(session).__module__.startswith("pytest_arena.")
+
+
+# Called by SQLAlchemy's events.
+
+
+def note_created(session: Session) -> None:
+    """Note the owner and the request of the code that creates a session."""
     session.info[_OWNER] = owner_here()
+    session.info[_REQUEST] = REQUEST.get()
+
+
+def note_begun(session: Session) -> None:
+    """Note that a session begins a transaction."""
+    owner = OWNER.get()
+    _begun[session] = owner is not None and owner.is_wide and owner.is_idle
+
+
+def note_object(session: Session) -> None:
+    """Note that a session adds or flushes an object. Costs some microseconds for the first one."""
+    if _UNCOMMITTED not in session.info:
+        session.info[_UNCOMMITTED] = Uncommitted(user_line(), REQUEST.get())
+
+
+def forget_objects(session: Session) -> None:
+    """Note that the transaction of a session has ended."""
+    session.info.pop(_UNCOMMITTED, None)
+
+
+# Owners
 
 
 def owner_of_session(session: Session) -> Owner | None:
@@ -51,21 +79,12 @@ def owner_of_session(session: Session) -> Owner | None:
     return owner
 
 
-def watch_sessions() -> None:
-    """Note each session that begins a transaction. Costs a microsecond for each transaction."""
-    for reference in _sessions.valuerefs():  # copied in one step, see `alive`
-        session = reference()
-        if session is not None:
-            _begun[session] = False
-    event.listen(Session, "after_transaction_create", _on_transaction)
+def is_used_by_wide_fixture(session: Session) -> bool:
+    """Return whether a task of a wider fixture has begun the session's last transaction."""
+    return _begun.get(session, False)
 
 
-def _on_transaction(session: Session, _: object) -> None:
-    owner = OWNER.get()
-    _begun[session] = owner is not None and owner.is_wide and owner.is_idle
-    answer = ANSWER.get()
-    if answer is not None:
-        answer.note_session(session)
+# Sessions in use
 
 
 def sessions_in_use() -> list[Session]:
@@ -80,6 +99,19 @@ def sessions_in_use() -> list[Session]:
     return in_use
 
 
+def connections_of(session: Session) -> list[Connection]:
+    """Return the open connections of the session's transaction.
+
+    SQLAlchemy has no public way to them. The owner of a connection may have closed it before the
+    end of a session's transaction on it.
+    """
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    entries = set(transaction._connections.values())  # noqa: SLF001 - as above
+    return [connection for connection, *_ in entries if not connection.closed]
+
+
 def held_by_sessions() -> list[tuple[Session, Connection]]:
     """Return each session in a transaction with each of its connections."""
     held = []
@@ -89,29 +121,61 @@ def held_by_sessions() -> list[tuple[Session, Connection]]:
     return held
 
 
-def unflushed(sessions: Iterable[Session]) -> list[object]:
-    """Return the instances that a flush would write."""
-    instances: list[object] = []
-    for session in sessions:
-        instances += [*session.new, *session.dirty, *session.deleted]
-    return instances
-
-
-def unflushed_by_tests() -> list[PendingObjects]:
-    """Return the unflushed objects of sessions to which a test or a fixture has added an object."""
-    all_pending = []
-    for session in sessions_in_use():
-        number = session.hash_key
-        if number not in ADDS_OF_TESTS or not unflushed([session]):
-            continue
-        with suppress(RuntimeError):  # another thread uses the session
-            pending = pending_objects(session)
-            if pending:
-                pending.note_line(ADDS_OF_TESTS.get(number))
-                all_pending.append(pending)
-    return all_pending
-
-
 def session_numbers() -> frozenset[int]:
     """Return the numbers of all sessions. `alive` says why the dictionary is read in one step."""
     return frozenset(_sessions.data)  # type: ignore[attr-defined] # typeshed has it not
+
+
+# Uncommitted objects
+
+
+def unflushed_words(session: Session) -> str:
+    """Return words such as ``added Order (2), changed Stock``, "" without unflushed objects."""
+    words = []
+    parts: tuple[tuple[str, Iterable[object]], ...] = (
+        ("added", session.new),
+        ("changed", _changed(session)),
+        ("deleted", session.deleted),
+    )
+    for verb, instances in parts:
+        counts = Counter(type(instance).__name__ for instance in instances)
+        for name, count in counts.items():
+            number = f" ({count:,})" if count > 1 else ""
+            words.append(f"{verb} {name}{number}")
+    return ", ".join(words)
+
+
+def _changed(session: Session) -> list[object]:
+    return [each for each in session.dirty if session.is_modified(each)]
+
+
+def line_of_objects(session: Session) -> CodeLine | None:
+    """Return the line of the first object that is not committed."""
+    uncommitted: Uncommitted | None = session.info.get(_UNCOMMITTED)
+    return uncommitted.line if uncommitted is not None else None
+
+
+def unflushed_by_tests() -> list[str]:
+    """Return a line for each session whose unflushed objects a test or a fixture has added."""
+    lines = []
+    for session in sessions_in_use():
+        uncommitted = session.info.get(_UNCOMMITTED)
+        if uncommitted is None or uncommitted.request or is_of_arena(session):
+            continue
+        with suppress(RuntimeError):  # another thread uses the session
+            words = unflushed_words(session)
+            if words:
+                lines.append(f"{words} and did not commit it: {uncommitted.line}")
+    return lines
+
+
+def left_in_sessions_of_tests(answer: object) -> list[CodeLine | None]:
+    """Return the lines of a request that have changed a session of the test without a commit."""
+    lines = []
+    for session in sessions_in_use():
+        uncommitted = session.info.get(_UNCOMMITTED)
+        if uncommitted is None or uncommitted.request is not answer:
+            continue
+        if session.info.get(_REQUEST) is not answer:
+            lines.append(uncommitted.line)
+    return lines

@@ -1,20 +1,20 @@
-"""The record of a pooled connection: its target, its settings and its uncommitted writes."""
+"""The record of a pooled connection: its target, and its uncommitted writes."""
 
 from __future__ import annotations
 
 import os
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._origin import REQUEST, Call, call_of_test, is_of_tests
-from pytest_arena._values import counted
+from pytest_arena._origin import REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
@@ -32,29 +32,6 @@ class HasInfo(Protocol):
         """Values of the app and of libraries. SQLAlchemy clears them when the entry reconnects."""
 
 
-class TableWrite(NamedTuple):
-    """Rows that one statement has written to a table."""
-
-    table: str
-    rows: int  # 0 if the driver does not count them
-    is_insert: bool
-    serial: int  # of its level
-
-
-def tables_of(writes: Iterable[TableWrite]) -> tuple[str, ...]:
-    """Return the names of the tables, each once."""
-    return tuple(dict.fromkeys(write.table for write in writes))
-
-
-def _rows_of(writes: Iterable[TableWrite]) -> int:
-    return sum(write.rows or 1 for write in writes)
-
-
-def wrote(tables: Iterable[str], rows: int) -> str:
-    """Return words such as ``wrote stock (1 row)``."""
-    return f"wrote {', '.join(tables)} ({counted(rows, 'row')})"
-
-
 @dataclass(slots=True, eq=False)
 class PendingWrites:
     """Uncommitted writes of an open transaction, by statements that SQLAlchemy ran.
@@ -64,36 +41,40 @@ class PendingWrites:
 
     line: CodeLine | None  # of the first write
     serial: int  # of the level of the first write
-    writes: list[TableWrite] = field(default_factory=list)
+    key: Key | None  # of the database
+    request: object  # the `RequestAnswer` of the request that wrote first
+    # Each written table with the serial of the level.
+    writes: list[tuple[str, int]] = field(default_factory=list)
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
     is_over: bool = False  # whether the transaction was committed or rolled back
-    key: Key | None = None  # of the database
-    # The `RequestAnswer` of the request that began the transaction.
-    request: object = None
-    # The test's call of app code that wrote outside of a request.
-    call: Call = ()
     # The number of writes before each savepoint.
     _savepoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        tables = ", ".join(tables_of(self.writes))
-        rows = counted(_rows_of(self.writes), "uncommitted row")
-        return f"{rows} ({tables}), written at {self.place}"
+        return f"uncommitted rows ({self._tables}), written at {self.place}"
 
     @property
     def words(self) -> str:
-        """Words such as ``wrote stock (1 row)``."""
-        return wrote(tables_of(self.writes), _rows_of(self.writes))
+        """Words such as ``wrote stock``."""
+        return f"wrote {self._tables}"
 
     @property
     def place(self) -> str:
         """The line of the first write."""
         return str(self.line or "a line that cannot be seen")
 
-    def add(self, write: TableWrite) -> None:
+    @property
+    def _tables(self) -> str:
+        return ", ".join(dict.fromkeys(table for table, _ in self.writes))
+
+    def add(self, table: str, serial: int) -> None:
         """Add a write of the open transaction."""
-        self.writes.append(write)
+        self.writes.append((table, serial))
+
+    def fail(self) -> None:
+        """Note that a statement has failed."""
+        self.has_failed = True
 
     def set_savepoint(self) -> None:
         """Note that a savepoint is set."""
@@ -110,10 +91,6 @@ class PendingWrites:
         """Forget the writes and the failure since the last savepoint."""
         del self.writes[self.release_savepoint() :]
         self.has_failed = False
-
-    def fail(self) -> None:
-        """Note that a statement has failed."""
-        self.has_failed = True
 
     def end(self) -> None:
         """Note that the transaction was committed or rolled back."""
@@ -132,29 +109,20 @@ class PooledConnection:
     target: ConnectTarget | None = None
     # The product's view of the connection. None for an unknown driver.
     handle: Handle | None = None
-    # The key of its database on a server, once the connection is open.
-    key: Key | None = None
     # The product's function that describes the open connection. None once it was called.
     identify: Identify | None = None
     process: int = field(default_factory=os.getpid)
-    thread: int | None = None  # the thread that opens it or has it checked out
     is_stale: bool = False  # whether its pool drops it at the next checkout
-    is_ended: bool = False  # whether `retire` was called
-    is_used: bool = False  # whether it was checked out since the level began
-    # Its settings and temporary objects, as the product describes them. None until they are read.
-    settings: object = None
-    # Serials of wide fixtures that changed the settings.
-    settings_kept_by: tuple[int, ...] = ()
+    # The serial of the last level in which a statement has altered its session.
+    altered_in: int | None = None
     pending_writes: PendingWrites | None = None
-    # The driver's count of changed rows at the checkout, or after the last transaction.
-    changes: int = 0
+    # The request whose answer was not sent when the transaction began.
+    answer: RequestAnswer | None = None
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
         """Create the record of a connecting entry, and attach it to the entry."""
-        earlier = cls.find(entry)
-        thread = earlier.thread if earlier is not None else None
-        pooled = cls(weakref.ref(entry), thread=thread)
+        pooled = cls(weakref.ref(entry))
         entry.info[INFO] = pooled
         return pooled
 
@@ -173,11 +141,12 @@ class PooledConnection:
         entry = self.entry()
         return entry is not None and entry.info.get(INFO) is self
 
-    def targets(self) -> tuple[ConnectTarget, ...]:
-        """Return its target, if pytest-arena has redirected it."""
-        return () if self.target is None else (self.target,)
-
-    # Opening
+    @property
+    def key(self) -> Key | None:
+        """The key of its database on a server, None for a file."""
+        if self.target is None or self.handle is None or not self.target.address:
+            return None
+        return self.target.key
 
     def begin_connect(
         self, target: ConnectTarget | None, identify: Identify | None
@@ -190,165 +159,40 @@ class PooledConnection:
         """Note the description of the open connection by its product."""
         self.target = live.target
         self.handle = live.handle
-        self.key = None
-        if live.handle is not None and live.target is not None and live.target.address:
-            self.key = live.target.key
         self.identify = None
 
-    # Checkouts and settings
-
-    def occupy(self, thread: int) -> None:
-        """Note that a thread opens it or checks it out."""
-        self.thread = thread
-
-    def release(self) -> None:
-        """Note that no thread uses it."""
-        self.thread = None
-
     def begin_use(self) -> None:
-        """Note a checkout. The first one reads the settings of a new connection."""
-        is_first = not self.is_used
-        self.is_used = True
+        """Note a checkout."""
         self.pending_writes = None
-        if self.handle is None:
-            return
-        self.changes = self.handle.note_checkout(is_first=is_first)
-        if self.settings is None and self.target and not self.target.is_passing:
-            self.settings = self.handle.session(self._dbapi_connection)
+        if self.handle is not None:
+            self.handle.note_checkout()
+
+    def alter(self, serial: int) -> None:
+        """Note that a statement has altered the session in a level."""
+        self.altered_in = serial
+
+    def drop_later(self) -> None:
+        """Let the pool drop the connection at the next checkout."""
+        self.is_stale = True
 
     def retire(self) -> None:
-        """Roll back. The pool drops the connection at the next checkout. Idempotent."""
-        self.is_stale = True
-        if not self.is_ended:
-            self.is_ended = True
-            self.roll_back()
-
-    def roll_back(self) -> None:
-        """End its transaction. The connection may be unusable afterwards."""
-        if self.handle is not None:
+        """Roll back, which releases locks. The pool drops the connection at the next checkout."""
+        if not self.is_stale and self.handle is not None:
             self.handle.roll_back()
-
-    def is_altered(self, serial: int) -> bool:
-        """Return whether a level has changed its settings, or they belong to the level's fixture.
-
-        Call this while the connection is checked out.
-        """
-        return serial in self.settings_kept_by or self._new_settings() is not None
-
-    def keep_held_settings(self, serial: int) -> None:
-        """Keep the settings that a wide fixture has made, while the connection is checked out."""
-        now = self._new_settings()
-        if now is not None:
-            self.settings_kept_by += (serial,)
-            self.settings = now
-
-    def keep_until_returned(self) -> None:
-        """Keep its settings while it is checked out. Its pool drops it at the next checkout."""
-        self.settings = self._new_settings() or self.settings
         self.is_stale = True
 
-    def _new_settings(self) -> object:
-        """Return its settings if they have changed, else None."""
-        if self.handle is None or self.settings is None:
-            return None
-        now = self.handle.session(self._dbapi_connection)
-        return None if now == self.settings else now
-
-    def keep_settings(self, serial: int) -> None:
-        """Keep the settings that a wide fixture has made, until the fixture ends."""
-        if not self.is_used:
-            return
-        if self.handle is None or self.target is None:
-            return
-        now = self.handle.session(self._dbapi_connection)
-        if now is None:
-            return
-        if now != self.settings:
-            self.settings_kept_by += (serial,)
-        self.settings = now
-        self.is_used = False
-
-    def end_level(self, serial: int, *, is_stale: bool) -> bool:
-        """Mark it as stale if its settings changed in the level, or the level's fixture set them.
-
-        With ``is_stale`` mark it without reading its settings. Call this only while the connection
-        is in its pool. Return whether it is stale.
-        """
-        is_over = serial in self.settings_kept_by
-        if self.handle is None or self.target is None or not (self.is_used or is_over):
-            return False
-        if not is_stale:
-            # None if it belongs to another thread, so that no settings can be read.
-            now = self.handle.session(self._dbapi_connection)
-            is_changed = now is None or now != self.settings
-            # A raw script may have begun a transaction that the pool does not know.
-            is_stale = is_changed or self.handle.is_begun
-        if is_over or is_stale:
-            self.is_stale = True
-        self.is_used = False
-        if is_over:
-            # The pool opens a new connection, which also lacks the settings of the fixtures below.
-            # The next checkout reports that.
-            position = self.settings_kept_by.index(serial)
-            self.settings_kept_by = self.settings_kept_by[:position]
-        return self.is_stale
-
-    @property
-    def _dbapi_connection(self) -> object:
-        entry = self.entry()
-        return entry.dbapi_connection if entry is not None else None
-
-    # Writes
+    def begin_transaction(self, answer: RequestAnswer | None) -> None:
+        """Note the request that begins a transaction before its answer is sent."""
+        self.answer = answer
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
         """Note the first write of a transaction."""
-        request = REQUEST.get()
-        call: Call = ()
-        if request is None and line is not None and not is_of_tests(line.file):
-            call = call_of_test()
         key = self.target.key if self.target is not None else None
-        self.pending_writes = PendingWrites(
-            line,
-            serial,
-            request=request,
-            call=call,
-            key=key,
-        )
+        self.pending_writes = PendingWrites(line, serial, key, REQUEST.get())
         return self.pending_writes
-
-    def fail_writes(self) -> None:
-        """Note that a statement has failed."""
-        if self.pending_writes is not None:
-            self.pending_writes.fail()
 
     def end_writes(self) -> None:
         """Note that the transaction is over."""
         if self.pending_writes is not None:
             self.pending_writes.end()
         self.pending_writes = None
-        if self.handle is not None:
-            self.changes = self.handle.changes()
-
-    def rows_written(self) -> int:
-        """Return the least number of rows that the open transaction has written."""
-        writes = self.pending_writes.writes if self.pending_writes is not None else []
-        has_unknown = any(not write.rows for write in writes)
-        if has_unknown and self.handle is not None:
-            count = self.handle.changes() - self.changes
-            if count:
-                return count
-        return sum(write.rows or 1 for write in writes)
-
-    def has_open_writes(self, dbapi_connection: object) -> bool:
-        """Ask the database whether the transaction has uncommitted writes.
-
-        The app may have committed them without SQLAlchemy.
-        """
-        if self.handle is None or not self.handle.is_begun:
-            return False
-        if self.pending_writes is not None and self.pending_writes.has_failed:
-            return True  # PostgreSQL accepts no query in a failed transaction
-        try:
-            return self.handle.has_written(dbapi_connection, self.changes)
-        except Exception:  # noqa: BLE001 - the connection is closed or busy
-            return False

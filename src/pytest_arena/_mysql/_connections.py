@@ -13,10 +13,10 @@ from pytest_arena._mysql._driver_guard import CONNECTIONS, watch_drivers
 from pytest_arena._mysql._sessions import (
     begin_session,
     has_written,
-    is_closed,
     is_in_transaction,
     pid_of,
 )
+from pytest_arena._mysql._statements import ALTERING
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -143,6 +143,7 @@ class MySQLHandle(EngineConnection):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
     __slots__ = ("_session",)
+    altering = ALTERING
 
     def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         super().__init__(target, dbapi_connection)
@@ -159,16 +160,6 @@ class MySQLHandle(EngineConnection):
         """Whether a transaction is open, by its statements."""
         return is_in_transaction(self._reference())
 
-    def keeps_snapshot(self, dbapi_connection: object) -> bool:
-        """Return whether a transaction is open. MySQL's default is REPEATABLE READ."""
-        del dbapi_connection
-        return self.is_begun
-
-    def has_written(self, dbapi_connection: object, since: int) -> bool:
-        """Return whether the open transaction has changed rows, without a round trip."""
-        del dbapi_connection, since
-        return self.in_transaction
-
     def interrupt(self) -> None:
         """Cancel the running statement."""
         self._kill(cancel=True)
@@ -178,20 +169,10 @@ class MySQLHandle(EngineConnection):
         self._kill(cancel=False)
         self._session.end_transaction()
 
-    end = roll_back
-
     def _kill(self, *, cancel: bool) -> None:
         driver = self._reference()
         if driver is not None:
             _kill(self._target, pid_of(driver), cancel=cancel)
-
-    def session(self, dbapi_connection: object) -> object:
-        """Return the number of statements that changed the session, and the autocommit mode."""
-        del dbapi_connection
-        driver = self._reference()
-        if driver is None or is_closed(driver):
-            return None
-        return self._session.changes, bool(driver.get_autocommit())
 
 
 def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:

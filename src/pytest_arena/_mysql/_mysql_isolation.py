@@ -89,8 +89,7 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""
-        with self._uses.alone():
-            name = self._registry.copy_now("kept", self.live.name)
+        name = self._registry.copy_now("kept", self.live.name)
         self._registry.keep(name, title)
         return name
 

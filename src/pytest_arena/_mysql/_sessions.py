@@ -32,7 +32,6 @@ class MySQLSession:
         self.target = target
         self.is_begun = False  # whether a transaction is open
         self.changed_rows = 0  # by the open transaction
-        self.changes = 0  # the number of statements that have changed the session
         self._savepoints: dict[str, int] = {}
 
     def end_transaction(self) -> None:
@@ -55,7 +54,6 @@ class MySQLSession:
             self.end_transaction()
         elif not autocommits and verb not in _OUTSIDE:
             self.is_begun = True
-        self.changes += statement.alters_session
         if self.target.database is not None:
             # A `MySQLIsolation`, whose module imports this one.
             isolation: Any = self.target.database.isolation

@@ -1,4 +1,4 @@
-"""Finds what a statement may write, and whether it changes its session."""
+"""Finds what a statement may write."""
 
 import re
 from dataclasses import dataclass
@@ -58,7 +58,8 @@ _ROWS = re.compile(
 _OF_SESSION = re.compile(
     r"(?i)\s*(?:CREATE(?:\s+OR\s+REPLACE)?|DROP)\s+TEMPORARY\b[^;]*\Z"
 )
-_ALTERS_SESSION = re.compile(
+# Statements that may change the session beyond their transaction.
+ALTERING = re.compile(
     r"(?ix) (?:\A|;)\s* (?: SET \b (?!\s+(?:TRANSACTION)\b) | PREPARE\b | USE\b "
     r"| LOCK\s+TABLES?\b | CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b | EXECUTE\s+IMMEDIATE\b )"
     r"| := | \bGET_LOCK\s*\( | \bINTO\s+@"
@@ -82,7 +83,6 @@ class Statement:
     words: tuple[str, ...]  # the first three and the last, in upper case
     table: str | None
     database: str = ""  # of the table, if it is named
-    alters_session: bool = False
     made_database: str = ""  # which it creates or drops
 
 
@@ -107,7 +107,6 @@ def _parse(text: str) -> Statement:
         (*words[:3], *words[-1:]),
         table,
         database,
-        alters_session=bool(_ALTERS_SESSION.search(text)),
         made_database=_unquoted(made["name"]) if made is not None else "",
     )
 

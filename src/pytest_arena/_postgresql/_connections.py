@@ -13,20 +13,18 @@ from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._identity import (
-    has_written,
     identity,
     name_of,
 )
 from pytest_arena._postgresql._rollback import SharedTransaction, shared_at
 from pytest_arena._postgresql.drivers._beyond import reaches_beyond, refused_beyond
-from pytest_arena._postgresql.drivers._driver_state import describe_driver
 from pytest_arena._postgresql.drivers._raw_guard import (
     CONNECTIONS,
     is_in_transaction,
     pid_of,
     watch_drivers,
 )
-from pytest_arena._postgresql.drivers._session_state import changes_session
+from pytest_arena._postgresql.drivers._session_state import ALTERING
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
@@ -43,7 +41,7 @@ from pytest_arena.errors import ArenaError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
@@ -196,8 +194,8 @@ def open_product(core: Core, config: Config) -> Product:
 class PostgreSQLHandle(EngineConnection):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = ("_core", "_pid", "_session_changes")
-    reads_statements = True
+    __slots__ = ("_core", "_pid")
+    altering = ALTERING
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
@@ -205,7 +203,6 @@ class PostgreSQLHandle(EngineConnection):
         super().__init__(target, dbapi_connection)
         self._core = core
         self._pid = pid_of(driver_connection(dbapi_connection))
-        self._session_changes = 0  # by statements
 
     @property
     def in_transaction(self) -> bool:
@@ -225,14 +222,6 @@ class PostgreSQLHandle(EngineConnection):
         driver = self._reference()
         return driver is not None and is_in_transaction(driver)
 
-    def keeps_snapshot(self, dbapi_connection: object) -> bool:
-        """Return whether a transaction is open, and its isolation is above READ COMMITTED."""
-        level = getattr(self._reference(), "isolation_level", None)
-        if level is None:  # asyncpg
-            level = getattr(dbapi_connection, "isolation_level", None)
-        name = str(getattr(level, "name", level)).lower()
-        return name in _LEVELS_WITH_SNAPSHOT and self.is_begun
-
     def interrupt(self) -> None:
         """Cancel the running statement."""
         if self._reference() is not None:
@@ -243,30 +232,23 @@ class PostgreSQLHandle(EngineConnection):
         if self._reference() is not None:
             _end(self._target, self._pid, cancel=False)
 
-    end = roll_back
+    def is_aborted(self, dbapi_connection: Any) -> bool:
+        """Ask the server over the connection: a failed transaction accepts no statement."""
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute("SELECT 1")
+        except Exception:  # noqa: BLE001 - each driver has its own
+            return True
+        finally:
+            cursor.close()
+        return False
 
-    def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - no driver counts
-        """Ask the server over the connection itself."""
-        return has_written(dbapi_connection)
-
-    def before_execute(self, statement: str, connection: Connection) -> str:
-        """Refuse a statement that reaches beyond the database. Count changes of the session."""
+    def check(self, statement: str) -> None:
+        """Refuse a statement that reaches beyond the database."""
         __tracebackhide__ = True
-        del connection
-        self._session_changes += changes_session(statement)
         beyond = reaches_beyond(statement)
         if beyond:
             raise self._core.ledger.refused(refused_beyond(beyond))
-        return statement
-
-    def session(self, dbapi_connection: object) -> object:
-        """Return how often statements have changed the session, and the driver's state."""
-        if self._reference() is None:
-            return None
-        state = describe_driver(getattr(dbapi_connection, "real", dbapi_connection))
-        if state is None:
-            return None
-        return self._session_changes, state
 
 
 class SharedHandle(PostgreSQLHandle):
@@ -290,10 +272,10 @@ class SharedHandle(PostgreSQLHandle):
         """Whether a transaction is open."""
         return self._facade.is_begun
 
-    def has_written(self, dbapi_connection: object, since: int) -> bool:
-        """Return whether the open transaction has written."""
-        del dbapi_connection, since
-        return self.in_transaction
+    def is_aborted(self, dbapi_connection: object) -> bool:
+        """Return False: a failed statement is undone alone."""
+        del dbapi_connection
+        return False
 
     def interrupt(self) -> None:
         """Do nothing: the statement belongs to the connection of all."""
@@ -302,21 +284,9 @@ class SharedHandle(PostgreSQLHandle):
         """End the transaction. The pool drops the facade."""
         self._facade.close()
 
-    end = roll_back
-
-    def session(self, dbapi_connection: object) -> object:
-        """Return a constant: a setting ends with its transaction."""
-        del dbapi_connection
-        return True
-
-    def note_checkout(self, *, is_first: bool) -> int:
+    def note_checkout(self) -> None:
         """Note a checkout. The `connect` listeners are over."""
         self._facade.is_connecting = False
-        return super().note_checkout(is_first=is_first)
-
-
-# psycopg2 has numbers for REPEATABLE READ and SERIALIZABLE.
-_LEVELS_WITH_SNAPSHOT = {"repeatable_read", "serializable", "2", "3"}
 
 
 def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:

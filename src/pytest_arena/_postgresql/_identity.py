@@ -72,16 +72,6 @@ def _server_of(connection: object) -> tuple[str, str] | None:
     return str(address[0]), str(address[1])
 
 
-# A transaction gets its id at its first write. Any role may read the id.
-_HAS_WRITTEN = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text"
-
-
-def has_written(dbapi_connection: object) -> bool:
-    """Return whether the open transaction has written. Raises as ``_ask`` does."""
-    row = _ask(dbapi_connection, _HAS_WRITTEN)
-    return bool(row and row[0])
-
-
 def _ask(dbapi_connection: Any, question: str) -> Sequence[Any] | None:
     """Read one row of texts over an app's connection. Return None for an unknown driver.
 

@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from pytest_arena._config._supported import SUPPORTED, package_of
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import (
         Callable,
         Collection,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy.engine import URL, Connection, Dialect
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
@@ -216,13 +218,13 @@ class Core(Protocol):
         """Return the databases that have content, because a connection was opened."""
 
 
-class Handle(Protocol):
+class Handle(ABC):
     """An open connection. It has a weak reference, so that the connection ends with its pool."""
 
-    @property
-    def reads_statements(self) -> bool:
-        """Whether the gate calls ``before_execute`` with each statement."""
+    # Statements that may change the session beyond their transaction.
+    altering: re.Pattern[str]
 
+    @abstractmethod
     def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the connection that the product has recorded.
 
@@ -230,67 +232,43 @@ class Handle(Protocol):
         """
 
     @property
+    @abstractmethod
     def in_transaction(self) -> bool:
         """Whether an open transaction has written."""
 
     @property
+    @abstractmethod
     def is_begun(self) -> bool:
         """Whether a transaction is open, as the driver knows it without a round trip."""
 
-    def keeps_snapshot(self, dbapi_connection: object) -> bool:
-        """Return whether an open transaction still reads rows that were restored since."""
+    def is_aborted(self, dbapi_connection: object) -> bool:
+        """Return whether a failed statement makes the server roll back at the commit."""
+        del dbapi_connection
+        return False
 
-    def changes(self) -> int:
-        """Return the number of changed rows, 0 if the driver does not count them."""
-
-    def has_written(self, dbapi_connection: object, since: int) -> bool:
-        """Return whether the open transaction has written, since ``changes()`` was ``since``.
-
-        Raises:
-            Exception: the driver's, if the connection is closed or busy.
-        """
-
+    @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""
 
-    def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
-        """Exclude other threads from the connection. Yield False if it stays busy."""
-
+    @abstractmethod
     def roll_back(self) -> None:
         """End the transaction. The connection may be unusable afterwards."""
 
     def end(self) -> None:
         """Close the connection of a dropped database."""
+        self.roll_back()
 
-    def session(self, dbapi_connection: object) -> object:
-        """Return a value that changes with the settings of the session, None if unknown.
+    def note_checkout(self) -> None:
+        """Note a checkout from the pool."""
+        return
 
-        It includes settings of the driver's connection and of SQLAlchemy's adapted connection.
-        """
-
-    @property
-    def has_leftovers(self) -> bool:
-        """Whether the connection has leftovers of an earlier level that ``session`` lacks.
-
-        These are names of settings, and temporary tables of a `connect` listener, or tables of it
-        that ended with the level. No fixture needs the connection, so the pool may replace it.
-        """
-
-    def note_checkout(self, *, is_first: bool) -> int:
-        """Note a checkout from the pool. Return ``changes()``.
-
-        ``is_first`` says whether it is the first checkout in this level.
-        """
-
-    def before_execute(self, statement: str, connection: Connection) -> str:
-        """Check a statement that SQLAlchemy is about to execute. Return the statement to execute.
+    def check(self, statement: str) -> None:
+        """Check a statement that SQLAlchemy is about to execute.
 
         Raises:
             RefusedError: the statement would change something outside of the database.
         """
-
-    def note_checkin(self) -> None:
-        """Note that the connection was returned to its pool."""
+        del statement
 
 
 class Connections(Protocol):
@@ -605,9 +583,6 @@ class Usage(Protocol):
 
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Replace the database in this block, without connections of other threads."""
 
 
 class Product(Protocol):

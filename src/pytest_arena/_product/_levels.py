@@ -285,12 +285,11 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def _move_to_snapshot(self) -> None:
         """Freeze the current state as a new base."""
-        with self._uses.alone():
-            uses = self._uses()
-            base = self._freeze()
-            self._frozen.add(base)
-            self._now = self.live.begin_copy(base)
-            self._uses_now = uses
+        uses = self._uses()
+        base = self._freeze()
+        self._frozen.add(base)
+        self._now = self.live.begin_copy(base)
+        self._uses_now = uses
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed.
@@ -363,25 +362,24 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def _move_to(self, base: Snapshot, level: Level | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
-        with self._uses.alone():
-            self.generation += 1  # connections end, also if this fails
-            uses = self._uses()
-            with self._databases.reporting("the live database cannot be replaced"):
-                live = self._open(base.take())
-                try:
-                    now = live.begin_copy(base)
-                    if level is not None:
-                        live.carry(level.start, level.carried[0])
-                        now = level.start
-                except BaseException:
-                    live.release()
-                    self._databases.drop_later(live.name)
-                    raise
-                self._discard(self.live)
-                self.live = live
-                self._now = now
-            self._uses_now = uses
-            self.generation += 1
+        self.generation += 1  # connections end, also if this fails
+        uses = self._uses()
+        with self._databases.reporting("the live database cannot be replaced"):
+            live = self._open(base.take())
+            try:
+                now = live.begin_copy(base)
+                if level is not None:
+                    live.carry(level.start, level.carried[0])
+                    now = level.start
+            except BaseException:
+                live.release()
+                self._databases.drop_later(live.name)
+                raise
+            self._discard(self.live)
+            self.live = live
+            self._now = now
+        self._uses_now = uses
+        self.generation += 1
 
     def leave_by_force(self) -> None:
         """Restore the top level's start by a copy, and end all connections first.

@@ -8,7 +8,6 @@ the level that opened it.
 from __future__ import annotations
 
 import weakref
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -16,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
+from pytest_arena._product import Handle
 from pytest_arena._product._admission import Admission, admit, changed_by_app
 from pytest_arena._product._connection_loop import LoopConnection
 from pytest_arena._product._server_targets import RedirectedHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy.engine import Connection
 
     from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._product._admission import FindCore
@@ -195,7 +192,7 @@ class RawGuard:
         setattr(owner, name, classmethod(guarded) if is_classmethod else guarded)
 
 
-class EngineConnection:
+class EngineConnection(Handle):
     """An open connection of an engine to a server.
 
     A driver's connection cannot be used in another thread or event loop. So pytest-arena asks the
@@ -203,8 +200,6 @@ class EngineConnection:
     """
 
     __slots__ = ("_reference", "_target")
-    reads_statements = False
-    has_leftovers = False  # a temporary table or a setting is a changed session
 
     def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         self._target = target
@@ -213,28 +208,6 @@ class EngineConnection:
     def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the handle's connection."""
         return self._reference() is driver_connection(dbapi_connection)
-
-    def changes(self) -> int:
-        """Return 0: no driver counts the changed rows of a transaction."""
-        return 0
-
-    def alone(self, seconds: float = 0) -> AbstractContextManager[bool]:
-        """Yield True, because pytest-arena does not use the connection itself."""
-        del seconds
-        return nullcontext(enter_result=True)
-
-    def note_checkout(self, *, is_first: bool) -> int:
-        """Return 0: no driver counts the changed rows."""
-        del is_first
-        return 0
-
-    def note_checkin(self) -> None:
-        """Do nothing at the return to the pool."""
-
-    def before_execute(self, statement: str, connection: Connection) -> str:
-        """Return a statement unchanged."""
-        del connection
-        return statement
 
 
 def driver_connection(dbapi_connection: object) -> Any:

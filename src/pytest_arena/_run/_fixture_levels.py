@@ -232,8 +232,7 @@ class FixtureLevels:
         ):
             levels.enter(level)
             try:
-                with levels.gate.keeping_settings(owner.serial):
-                    yield
+                yield
                 for lost in levels.gate.lost.of_fixture(owner.serial):
                     warn_of_loss_in_fixture(self._ledger, owner.name, lost)
             except BaseException:

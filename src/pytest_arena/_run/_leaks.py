@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import async_session
@@ -26,7 +26,6 @@ from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from contextlib import AbstractContextManager
 
     from sqlalchemy.orm import Session
 
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
 
 
 __tracebackhide__ = True  # tracebacks end at the user's line
-
-# Seconds to wait for a thread that uses a leaked connection.
-_PATIENCE = 1.0
 
 
 def end_connections_of_test(
@@ -90,7 +86,7 @@ def _checkouts_of(gate: Gate, owner: Owner) -> list[Checkout]:
     checkouts = []
     for checkout in gate.registry.checked_out():
         # An idle connection that reaches no database of the tests blocks no test.
-        is_in_way = checkout.in_transaction or checkout.usages
+        is_in_way = checkout.in_transaction or checkout.usage
         if checkout.owner is owner and is_in_way:
             checkouts.append(checkout)
     if not checkouts:
@@ -122,10 +118,10 @@ def _end_leaks(leaks: list[Checkout]) -> None:
     pytest-arena also resets the sessions, which do not notice that the connection was closed.
     """
     sessions = _sessions_on(leaks)
-    if end_transactions(leaks, closes_connections=True):
-        for session in sessions:
-            with suppress(Exception):  # a thread of the test uses the session
-                session.reset()
+    end_transactions(leaks, closes_connections=True)
+    for session in sessions:
+        with suppress(Exception):  # a thread of the test uses the session
+            session.reset()
 
 
 def _end_late_connections(gate: Gate, ledger: Ledger, test: Owner) -> None:
@@ -156,8 +152,7 @@ def _roll_back_others(gate: Gate, serial: int) -> None:
     end_transactions(each for each in checkouts if each.entry not in held)
     # Outside of a loop, only an invalidated connection of an async driver sends nothing.
     of_sessions = [each for each in checkouts if each.entry in held]
-    if not end_transactions(of_sessions, closes_connections=True):
-        return
+    end_transactions(of_sessions, closes_connections=True)
     for session in sessions:
         transaction = session.get_transaction()
         # A rollback would expire instances, which an async session cannot load again.
@@ -184,40 +179,19 @@ def open_transactions(gate: Gate) -> list[Checkout]:
 
 def end_transactions(
     leaks: Iterable[Checkout], *, closes_connections: bool = False
-) -> bool:
-    """Roll back transactions, so that no lock outlives the test. Return whether all succeeded.
+) -> None:
+    """Roll back transactions, so that no lock outlives the test.
 
-    pytest-arena cancels a running statement and waits for its end. It never touches a connection
-    in use. ``closes_connections`` also closes the connections.
+    pytest-arena cancels a running statement first. ``closes_connections`` also closes the
+    connections.
     """
-    for seconds in (0, _PATIENCE):
-        # In the first pass, a thread may still wait for a lock that another of these leaks holds.
-        leaks = [
-            leak
-            for leak in leaks
-            if not _end_transaction(
-                leak, seconds, closes_connections=closes_connections
-            )
-        ]
-    return not leaks
-
-
-def _end_transaction(
-    leak: Checkout, seconds: float, *, closes_connections: bool
-) -> bool:
-    """Roll back a transaction. Return False, without a rollback, if its connection is in use."""
-    handle = leak.handle
-    guard: AbstractContextManager[bool] = nullcontext(enter_result=True)
-    if handle is not None:
-        handle.interrupt()
-        guard = handle.alone(seconds)
-    with guard as is_alone:
-        if handle is not None and is_alone:
-            handle.roll_back()
-        if closes_connections and is_alone and leak.proxied is not None:
+    for leak in leaks:
+        if leak.handle is not None:
+            leak.handle.interrupt()
+            leak.handle.roll_back()
+        if closes_connections and leak.proxied is not None:
             leak.proxied.invalidate()
-    leak.entry.invalidate(soft=True)
-    return is_alone
+        leak.entry.invalidate(soft=True)
 
 
 def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:

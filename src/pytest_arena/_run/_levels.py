@@ -166,7 +166,7 @@ class Levels:
                     changed.append(database.name)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.end_level(level.serial, is_restored=bool(changed))
+            self.gate.end_level(level.serial)
             self._ledger.add_isolation(_process.seconds() - started)
         if failures:
             raise failures[0]
@@ -217,8 +217,11 @@ class Levels:
             f"a fixture keeps a transaction open during its tests ({transactions[0].line}): "
             "pytest-arena does not undo the writes in it"
         )
-        written = [write for each in transactions for write in each.writes]
-        is_undone = all(write.serial != level.serial for write in written)
+        serials = set()
+        for transaction in transactions:
+            if transaction.pending_writes is not None:
+                serials |= {serial for _, serial in transaction.pending_writes.writes}
+        is_undone = level.serial not in serials
         isolation.forget(is_undone=is_undone)
         return False
 

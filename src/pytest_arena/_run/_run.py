@@ -26,7 +26,7 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._late_work import Tasks, TestOwner
 from pytest_arena._run._levels import Levels
-from pytest_arena._run._test import REFUSAL, Current, Moments, RunningTest, Watcher
+from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
 from pytest_arena.errors import (
     ArenaError,
     ConnectionLeak,
@@ -176,11 +176,9 @@ class ArenaRun:
         finally:
             if test is not None:
                 self.gate.lost.take()  # pytest-arena itself has ended these transactions
-                test.take_unclosed()
                 self._warn_of_drift()
                 self._warn(test)
-                if test.turns:
-                    self._note_requests(test)
+                self._note_sharing(test)
                 self.current.test = None
                 self.ledger.end(self._facts(test))
                 test.forget()
@@ -194,15 +192,11 @@ class ArenaRun:
             return self.watcher.settled(errors)
         return errors
 
-    def _note_requests(self, test: RunningTest) -> None:
-        for request in test.records:
-            answer = request.answer
-            is_refused = (request.status or REFUSAL) >= REFUSAL
-            is_shared = bool(answer.lines_in_sessions_of_tests) and not is_refused
-            if is_shared and not self._has_noted_sharing:
-                self._has_noted_sharing = True
-                words = _story.wrote_in_session_of_test(request, answer)
-                self.ledger.note(f"{{test}}: {words}")
+    def _note_sharing(self, test: RunningTest) -> None:
+        if test.shared_session is not None and not self._has_noted_sharing:
+            self._has_noted_sharing = True
+            words = _story.wrote_in_session_of_test(*test.shared_session)
+            self.ledger.note(f"{{test}}: {words}")
 
     def _warn_of_drift(self) -> None:
         """Warn of migrations that differ from the models, once in this process."""
@@ -217,7 +211,9 @@ class ArenaRun:
             return
         for loss in test.losses:
             _story.warn_of_loss(self.ledger, loss)
-        self._warn_of_early_answers(test)
+        for request in test.records:
+            if request.answer.late_commits:
+                _story.warn_of_late_commit(self.ledger, request, request.answer)
         if test.owner.failures or test.app_errors:
             for failure, line in _story.failed_work(test).items():
                 self.ledger.warn(
@@ -226,17 +222,6 @@ class ArenaRun:
                     cause=line or "the client has its answer, and never sees the error",
                     fix="repair it, or catch the error in the task if the app expects it",
                 )
-
-    def _warn_of_early_answers(self, test: RunningTest) -> None:
-        """Warn of answers before their commits. A failed commit fails the test."""
-        early = [request for request in test.records if request.answer.is_early]
-        for request in early:
-            if request.answer.error is not None:
-                error = _story.failed_commit(request, request.answer)
-                test.errors.append(error)
-                return
-        for request in early:
-            _story.warn_of_late_commit(self.ledger, request, request.answer)
 
     def _facts(self, test: RunningTest) -> TestFacts:
         names = []

@@ -13,7 +13,7 @@ from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import REFUSAL, Loss, RunningTest, StoryMoment, Turn
 from pytest_arena._values import CodeLine, counted
-from pytest_arena.errors import LateCommitError, redact
+from pytest_arena.errors import redact
 from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._lost_writes import LostWork
-    from pytest_arena._gate._pending import PendingObjects
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
@@ -249,7 +248,7 @@ def _hints(turn: Turn) -> Iterator[str]:
     if turn.after is None:
         yield "its answer was still open"
     for record in turn.records:
-        if record.answer is not None and record.answer.is_early:
+        if record.answer is not None and record.answer.late_commits:
             line = line_of_late_commit(record.answer)
             yield f"answered {record.answer.status} before its commit ({line})"
         raised = _raised_words(record)
@@ -301,12 +300,12 @@ def uncommitted(test: RunningTest) -> list[str]:
     own = [loss for loss in test.losses if loss.request is None]
     if turns:
         unseen += [_lost_by_test(each.lost) for each in own if each.turns <= number]
-        unseen += _open_work(turns[-1].held, turns[-1].unflushed)
+        unseen += _open_work(turns[-1].held)
     if turns and unseen:
         unseen.append(f"{_name_of(turns[-1])} could not see it")
     else:
         unseen += [_lost_by_test(each.lost) for each in own]
-        unseen += _open_work(test.own_writes(), unflushed_by_tests())
+        unseen += _open_work(test.own_writes())
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
@@ -314,16 +313,13 @@ def uncommitted(test: RunningTest) -> list[str]:
     return [*lines, *unseen, fix]
 
 
-def _open_work(
-    writes: set[PendingWrites], objects: list[PendingObjects]
-) -> Iterator[str]:
+def _open_work(writes: set[PendingWrites]) -> Iterator[str]:
     """Yield a line for each uncommitted write, and for the unflushed objects of each session."""
     for pending in sorted(writes, key=str):
         if not pending.request:  # else it is a write of the app
             yield f"{_TEST} {pending.words} and did not commit it: {pending.place}"
-    for added in objects:
-        if not added.are_written:
-            yield f"{_TEST} {added} and did not commit it: {added.line}"
+    for words in unflushed_by_tests():
+        yield f"{_TEST} {words}"
 
 
 def _lost_by_test(lost: LostWork) -> str:
@@ -371,7 +367,7 @@ def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     failures = dict(test.owner.failures)
     for request, error in test.app_errors:
         answer = request.answer
-        if answer is None or answer.error is not None or _was_caught_by_user(error):
+        if answer is None or answer.late_commits or _was_caught_by_user(error):
             continue
         if answer.is_sent and (answer.status or REFUSAL) < REFUSAL:
             failures[f"{request.raised} in {request.shown}"] = None
@@ -391,7 +387,7 @@ def _was_caught_by_user(error: BaseException) -> bool:
 
 
 def warn_of_loss(ledger: Ledger, loss: Loss) -> None:
-    """Warn of lost writes of a request, of a fixture, or of app code that the test called."""
+    """Warn of lost writes of a request or a fixture."""
     lost = loss.lost
     key: tuple[object, ...] = (lost.line,)
     if loss.request is not None:
@@ -400,8 +396,6 @@ def warn_of_loss(ledger: Ledger, loss: Loss) -> None:
             key = (loss.request.method, lost.words, lost.line)
     elif loss.is_of_fixture:
         author = "a fixture"
-    elif lost.is_of_call:
-        author = "code that the test called"
     else:
         return  # a session of the test itself
     _warn_of_loss(ledger, author, lost, key)
@@ -417,22 +411,14 @@ def _warn_of_loss(ledger: Ledger, author: str, lost: LostWork, key: object) -> N
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
         "If it should not be written: session.rollback()"
     )
-    if lost.caught_by:
-        fix = (
-            "session.flush() in the endpoint, with await if it is async: the error then "
-            "reaches the client. Or session.rollback() where the app catches the error, if it "
-            "discards all rows. To keep the others: session.begin_nested() around the flush"
-        )
-    elif lost.is_failed:
+    if lost.is_failed:
         fix = "async with session.begin_nested():   around the statement that may fail"
     what = f"{author} {_lost_words(lost)}"
     ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix, key=key)
 
 
 def _lost_words(lost: LostWork) -> str:
-    """Return words as ``wrote stock (1 row) and never committed it: lost``."""
-    if lost.caught_by:
-        return f"failed to commit, and {lost.caught_by} caught the error: {lost.words}"
+    """Return words as ``wrote stock and never committed it: lost``."""
     how = " and never committed it: lost"
     if lost.is_unflushed:
         how = ", and never flushed or committed it: lost"
@@ -442,20 +428,19 @@ def _lost_words(lost: LostWork) -> str:
 
 
 def line_of_late_commit(answer: RequestAnswer) -> CodeLine | str:
-    """Return the app's line of a commit after the answer, or of a failed one."""
-    for line in (*answer.late_commits, answer.error_line):
+    """Return the app's line of a commit after the answer."""
+    for line in answer.late_commits:
         if line is not None:
             return line
     return "a line that cannot be seen"
 
 
-def wrote_in_session_of_test(request: Request, answer: RequestAnswer) -> str:
+def wrote_in_session_of_test(request: Request, line: CodeLine | None) -> str:
     """Return the note about a request that wrote in a session of the test."""
-    line = answer.lines_in_sessions_of_tests[0] or "in a line that cannot be seen"
     return (
-        f"{shown_request(request)} wrote in the test's session ({line}) and left the transaction "
-        "open. The app shares the test's session, so this test cannot find a forgotten commit. "
-        "next: remove the override that gives the app this session"
+        f"{shown_request(request)} wrote in the test's session ({line or 'no line'}) and left the "
+        "transaction open. The app shares the test's session, so this test cannot find a "
+        "forgotten commit. next: remove the override that gives the app this session"
     )
 
 
@@ -480,17 +465,4 @@ def warn_of_late_commit(
         cause=line,
         fix=_COMMIT_FIRST,
         key=line,
-    )
-
-
-def failed_commit(request: Request, answer: RequestAnswer) -> LateCommitError:
-    """Return the error of a test whose request was answered, and then failed to commit."""
-    error = answer.error
-    first_line = str(error).partition("\n")[0]
-    return LateCommitError(
-        f"{request.method} {request.path} answered {answer.status} before its commit, and then "
-        f"raised {type(error).__name__}: {first_line}",
-        why=f"{_BEHIND_YIELD}. In production the client never sees the error",
-        cause=str(line_of_late_commit(answer)),
-        fix=_COMMIT_FIRST,
     )

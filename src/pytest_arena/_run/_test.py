@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._answers import RequestAnswer
-from pytest_arena._gate._lost_writes import LostWork
-from pytest_arena._gate._orm_sessions import session_numbers, unflushed_by_tests
-from pytest_arena._gate._pending import ADDS_OF_TESTS
+from pytest_arena._gate._orm_sessions import left_in_sessions_of_tests
 from pytest_arena._ledger import Request
 from pytest_arena._origin import LOGINS, line_of, users_frames
 from pytest_arena._owner import OWNER
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._entry import OpenRequest
     from pytest_arena._databases._resolver import Databases, Level
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._pending import PendingObjects
+    from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
@@ -131,9 +129,8 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
-    # The test's uncommitted writes, and its unflushed objects, when the turn began.
+    # The test's uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
-    unflushed: list[PendingObjects] = field(default_factory=list)
 
     @property
     def went_well(self) -> bool:
@@ -192,6 +189,8 @@ class RunningTest:
     # Its requests, and the lifespan, each with its `RequestAnswer`.
     records: list[Request] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    # The first request that wrote in a session of the test without a commit, and its line.
+    shared_session: tuple[Request, CodeLine | None] | None = None
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -380,7 +379,6 @@ class RunningTest:
             before,
             checkouts=registry.checkouts,
             held=set() if is_quiet else self.own_writes(),
-            unflushed=unflushed_by_tests() if ADDS_OF_TESTS else [],
         )
         self.turns.append(turn)
         if len(self.turns) > _KEPT:
@@ -391,6 +389,10 @@ class RunningTest:
         self.open_requests = [
             other for other in self.open_requests if other.request is not request
         ]
+        is_refused = (request.status or REFUSAL) >= REFUSAL
+        if self.shared_session is None and not is_refused:
+            for line in left_in_sessions_of_tests(request.answer):
+                self.shared_session = (request, line)
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
@@ -408,8 +410,6 @@ class RunningTest:
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
-        if not self.gate.lost.losses:
-            return
         for lost in self.gate.lost.take():
             request = self.request_of(lost)
             if request is None and turn is not None and not lost.is_unflushed:
@@ -417,18 +417,6 @@ class RunningTest:
                     continue
                 request = turn.records[0]
             self._note_lost(request, lost)
-
-    def take_unclosed(self) -> None:
-        """Note the unwritten objects of sessions that Python freed before the app closed them."""
-        for request in self.records:
-            answer = request.answer
-            for pending in answer.unflushed:
-                is_kept = pending.session in session_numbers()
-                if not (is_kept or pending.is_given_up or pending.are_written):
-                    line = pending.line or "a line that cannot be seen"
-                    lost = LostWork(str(pending), line, answer, is_unflushed=True)
-                    self._note_lost(request, lost)
-            answer.unflushed.clear()
 
     def _note_lost(self, request: Request | None, lost: LostWork) -> None:
         if request is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from operator import attrgetter
@@ -15,6 +16,7 @@ from pytest_arena._interpreter import when_imported
 from pytest_arena._product import (
     ConnectTarget,
     Core,
+    Handle,
     OpenConnection,
     Product,
     RequestedDatabase,
@@ -24,23 +26,29 @@ from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import is_outside, watch_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
 
 _Answer = TypeVar("_Answer")
-_total_changes = attrgetter("total_changes")
 _in_transaction = attrgetter("in_transaction")
 
 
+# A restore may change the schema, and an idle connection still knows the schema of DDL.
+ALTERING = re.compile(
+    r"""(?ix) (?:\A|;) \s* (?: ATTACH | DETACH | CREATE | ALTER | DROP
+        | PRAGMA \s+ (?:\w+\.)? (?! \w*_(?:list|x?info|check)\b ) \w+ \s* [=(] )"""
+)
+
+
 @dataclass(frozen=True, slots=True)
-class SQLiteHandle:
+class SQLiteHandle(Handle):
     """A connection of ``sqlite3``, sync or in a thread of aiosqlite."""
 
     reference: Callable[[], sqlite3.Connection | None]
-    reads_statements: bool = False
+    altering = ALTERING
 
     @classmethod
     def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
@@ -64,30 +72,12 @@ class SQLiteHandle:
 
     is_begun = in_transaction
 
-    def keeps_snapshot(self, dbapi_connection: object) -> bool:  # noqa: ARG002 - the seam's signature
-        """Return False: a restore waits for the end of a transaction that reads."""
-        return False
-
-    def changes(self) -> int:
-        """Return SQLite's count of changed rows, also of rows that triggers have changed."""
-        return self._call(_total_changes, otherwise=0)
-
-    def has_written(self, dbapi_connection: object, since: int) -> bool:  # noqa: ARG002 - SQLite counts
-        """Return whether rows were changed since the count ``since``."""
-        return self.changes() != since
-
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
         raw = self.reference()
         with suppress(sqlite3.Error):  # another thread has closed the connection
             if raw is not None:
                 raw.interrupt()
-
-    @contextmanager
-    def alone(self, seconds: float = 0) -> Iterator[bool]:
-        """Yield True: SQLite itself lets only one thread at a time use a connection."""
-        del seconds
-        yield True
 
     def roll_back(self) -> None:
         """End the transaction. If the connection is bound to another thread, it keeps its lock."""
@@ -96,23 +86,6 @@ class SQLiteHandle:
     def end(self) -> None:
         """Close the connection. If it is bound to another thread, it ends with that thread."""
         self._call(sqlite3.Connection.close, otherwise=None)
-
-    def note_checkout(self, *, is_first: bool) -> int:  # noqa: ARG002 - the seam's signature
-        """Return the count of changed rows."""
-        return self.changes()
-
-    def before_execute(self, statement: str, connection: Connection) -> str:  # noqa: ARG002 - the seam's signature
-        """Return the statement unchanged. Guarded cursors read it later."""
-        return statement
-
-    def note_checkin(self) -> None:
-        """Do nothing: SQLite keeps no state for checkouts."""
-
-    has_leftovers = False  # it is not checked
-
-    def session(self, dbapi_connection: object) -> object:  # noqa: ARG002 - the seam's signature
-        """Return the settings, temporary tables, attached files and the driver's state."""
-        return self._call(sql.describe_session, otherwise=None)
 
     def _call(
         self, function: Callable[[sqlite3.Connection], _Answer], otherwise: _Answer

@@ -42,10 +42,10 @@ def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
     """Return the error for an engine whose creator or listener opens another file."""
     return _refused(
         f"an engine's connection to {file}, which is no test database",
-        "the engine's creator=, async_creator=, pool= or do_connect listener opened it. "
-        "pytest-arena cannot redirect these, so the test's changes would stay in that file",
-        "give the engine a URL instead, or open arena.url in the creator. If tests may reach "
-        f"this file:\narena_allow = {file}",
+        "the engine's creator=, async_creator=, pool= or do_connect listener opened it, or the "
+        "engine connected before pytest began. The test's changes would stay in that file",
+        "give the engine a URL, or open arena.url in the creator; or engine.dispose() before "
+        f"pytest begins. If tests may reach this file:\narena_allow = {file}",
         kind=ProductionDatabaseError if of_app else UnknownDatabaseError,
     )
 

@@ -9,7 +9,7 @@ from async_app import app, engine, get_db, maker
 from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse
 from models import Order, Stock
-from sqlalchemy import insert
+from sqlalchemy import insert, text, update
 from sqlalchemy.exc import IntegrityError
 
 lost = "LostWriteWarning"
@@ -37,6 +37,21 @@ async def executed(db):
     await db.execute(insert(Order).values(item="vase", status="new"))
 
 
+async def by_text(db):
+    await db.execute(text("/* b */ insert into orders (item, status) values ('vase', 'new')"))
+
+
+async def returning(db):
+    await db.execute(insert(Order).values(item="vase", status="new").returning(Order.id))
+
+
+async def savepoint_undone_and_more(db):
+    await executed(db)
+    with suppress(IntegrityError):
+        async with db.begin_nested():
+            await db.execute(insert(Stock).values(item="chair", amount=1))
+
+
 async def committed_before(db):
     stock = await db.get(Stock, "chair")
     await db.commit()
@@ -55,6 +70,26 @@ async def committed(db):
 async def rolled_back(db):
     await flushed(db)
     await db.rollback()
+
+
+async def savepoint_undone(db):
+    savepoint = await db.begin_nested()
+    await executed(db)
+    await savepoint.rollback()
+
+
+async def committed_by_text(db):
+    await executed(db)
+    await db.execute(text("COMMIT"))
+
+
+async def autocommit(db):
+    await db.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    await executed(db)
+
+
+async def nothing_to_change(db):
+    await db.execute(update(Order).where(Order.item == "none").values(status="new"))
 
 
 async def expunged(db):
@@ -128,7 +163,10 @@ async def in_a_task():
     await asyncio.create_task(work())
 
 
-NAMES = ["flushed", "added", "changed", "deleted", "executed", "committed_before"]
+NAMES = [
+    *("flushed", "added", "changed", "deleted", "executed", "committed_before"),
+    *("by_text", "returning", "savepoint_undone_and_more"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +192,10 @@ async def test_a_connection_without_a_session(client):
     await client.post("/connection")
 
 
-KEPT = ["committed", "rolled_back", "expunged", "the_same_value", "changed_back", "only_read"]
+KEPT = [
+    *("committed", "rolled_back", "expunged", "the_same_value", "changed_back", "only_read"),
+    *("savepoint_undone", "committed_by_text", "autocommit", "nothing_to_change"),
+]
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -174,7 +215,7 @@ async def test_a_dependency_that_commits_after_the_answer(answers_first, client,
     assert (await client.post(f"/careful/{name}")).status_code == 200
 
 
-@pytest.mark.expect("A605", at="await session.commit()")
+@pytest.mark.expect("LateCommitWarning", at="await session.commit()")
 async def test_a_commit_that_fails_after_the_answer(answers_first, arena):
     client = arena.client(raise_app_exceptions=False)
     assert (await client.post("/careful/conflict")).status_code == 200

@@ -124,9 +124,8 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         live = self.live
         with self._registry.reporting("the database cannot be kept"):
             if self._kept is None and not live.clients_inside():
-                with self._uses.alone():
-                    self.generation += 1
-                    return self._keep(self._copy(), "", title)
+                self.generation += 1
+                return self._keep(self._copy(), "", title)
         if self._kept is None:
             self._kept = (self._registry.names.new("kept"), title)
             self._stack[-1].require_copy()

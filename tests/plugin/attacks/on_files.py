@@ -1,0 +1,356 @@
+"""Attacks on a developer's SQLite files. Each adds a table to the file ``<name>.db``."""
+
+import _sqlite3
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import chdir
+from pathlib import Path
+
+import aiosqlite
+import pytest
+from attack import ATTACKS, attempt, in_thread, redirected, refused
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+
+TABLE = "CREATE TABLE IF NOT EXISTS attacks (a)"
+
+
+def add(engine):
+    with engine.begin() as connection:  # here
+        connection.execute(text(TABLE))
+
+
+async def aadd(engine):
+    async with engine.begin() as connection:
+        await connection.execute(text(TABLE))
+    await engine.dispose()
+
+
+def open_file(file):
+    return sqlite3.connect(file)  # here
+
+
+def write(raw):
+    raw.execute(TABLE)
+    raw.commit()
+    raw.close()
+
+
+def attach(raw, statement, values=()):
+    raw.execute(statement, values)  # here
+    raw.execute("CREATE TABLE x.attacks (a)")
+    raw.commit()
+    raw.close()
+
+
+def child(*arguments):
+    subprocess.run([sys.executable, "child.py", *arguments], check=True)  # here
+
+
+# Engines and URLs. `engine` is the app's on the file.
+
+
+@redirected
+def relative(file, engine):
+    add(engine)
+
+
+@redirected
+def dots(file, engine):
+    add(create_engine(f"sqlite:///../{Path.cwd().name}/./{file}"))
+
+
+@redirected
+def absolute(file, engine):
+    add(create_engine(f"sqlite:///{Path(file).absolute()}"))
+
+
+@redirected
+def uri(file, engine):
+    add(create_engine(f"sqlite:///file:{file}?mode=rwc&uri=true"))
+
+
+@redirected
+def percent(file, engine):
+    add(create_engine("sqlite:///file:%70ercent%2Edb?uri=true&mode=rw"))
+
+
+@redirected
+def link(file, engine):
+    Path("link").symlink_to(file)
+    add(create_engine("sqlite:///link"))
+
+
+@redirected
+def another_folder(file, engine):
+    with chdir(".."):
+        add(create_engine(f"sqlite:///project/{file}"))
+
+
+@redirected
+def raw_connection(file, engine):
+    write(engine.raw_connection())
+
+
+@redirected
+def options(file, engine):
+    add(engine.execution_options(stream_results=True))
+
+
+@redirected
+def null_pool(file, engine):
+    add(create_engine(engine.url, poolclass=NullPool))
+
+
+@redirected
+def static_pool(file, engine):
+    add(create_engine(engine.url, poolclass=StaticPool))
+
+
+@redirected
+def async_engine(file, engine):
+    asyncio.run(aadd(create_async_engine(f"sqlite+aiosqlite:///{file}")))
+
+
+@redirected
+def thread_with_an_engine(file, engine):
+    in_thread(lambda: add(engine))
+
+
+@redirected
+def factory(file, engine):
+    class Mine(sqlite3.Connection):
+        pass
+
+    add(create_engine(engine.url, connect_args={"factory": Mine}))
+
+
+@redirected
+def listener_that_adds(file, engine):
+    def change(dialect, entry, cargs, cparams):
+        cparams["timeout"] = 1.0
+
+    event.listen(engine, "do_connect", change)
+    add(engine)
+
+
+@redirected
+def fork(file, engine):
+    if (pid := os.fork()) == 0:
+        try:
+            add(engine)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+# An engine whose connections the app opens.
+
+
+@refused
+def creator(file, engine):
+    add(create_engine("sqlite://", creator=lambda: open_file(file)))
+
+
+@refused
+def async_creator(file, engine):
+    async def connect():
+        return await aiosqlite.connect(file)  # here
+
+    asyncio.run(aadd(create_async_engine("sqlite+aiosqlite://", async_creator=connect)))
+
+
+@refused
+def pool(file, engine):
+    add(create_engine("sqlite://", pool=QueuePool(lambda: open_file(file))))
+
+
+@refused
+def bare_pool(file, engine):
+    write(QueuePool(lambda: open_file(file)).connect())
+
+
+@refused
+def dialect(file, engine):
+    arguments, options = engine.dialect.create_connect_args(engine.url)
+    write(engine.dialect.connect(*arguments, **options))  # here
+
+
+@refused
+def listener_that_returns(file, engine):
+    event.listen(engine, "do_connect", lambda *_: open_file(file), insert=True)
+    add(engine)
+
+
+@refused
+def listener_that_rewrites(file, engine):
+    def rewrite(dialect, entry, cargs, cparams):
+        cargs[:] = [file]
+
+    event.listen(engine, "do_connect", rewrite)
+    add(engine)
+
+
+@refused
+def listener_that_swaps(file, engine):
+    def swap(dbapi_connection, entry):
+        entry.dbapi_connection = open_file(file)
+
+    event.listen(engine.pool, "connect", swap)
+    add(engine)
+
+
+# The driver.
+
+
+@refused
+def raw(file, engine):
+    write(open_file(file))
+
+
+@refused
+def raw_bytes(file, engine):
+    write(open_file(os.fsencode(file)))
+
+
+@refused
+def raw_path(file, engine):
+    write(open_file(Path(file).absolute()))
+
+
+@refused
+def raw_uri(file, engine):
+    write(sqlite3.connect(f"file:{file}?mode=memory&mode=rwc", uri=True))  # here
+
+
+@refused
+def raw_link(file, engine):
+    Path("raw_link").symlink_to(file)
+    write(open_file("raw_link"))
+
+
+@refused
+def raw_c_module(file, engine):
+    write(_sqlite3.connect(file))  # here
+
+
+@refused
+def raw_class(file, engine):
+    write(sqlite3.Connection(file))  # here
+
+
+@refused
+def raw_thread(file, engine):
+    in_thread(lambda: write(open_file(file)))
+
+
+@refused
+def raw_async(file, engine):
+    async def main():
+        async with aiosqlite.connect(file) as connection:  # here
+            await connection.execute(TABLE)
+            await connection.commit()
+
+    asyncio.run(main())
+
+
+@refused
+def backup(file, engine):
+    with sqlite3.connect(":memory:") as source:
+        source.execute(TABLE)
+    source.backup(open_file(file))
+
+
+@refused
+def attach_text(file, engine):
+    attach(sqlite3.connect(":memory:"), f"-- a\n/* b */ aTTach/*;*/'{file}'as x")
+
+
+@refused
+def attach_bound(file, engine):
+    attach(sqlite3.connect(":memory:"), "ATTACH ? AS x", (file,))
+
+
+@refused
+def attach_expression(file, engine):
+    attach(sqlite3.connect(":memory:"), f"ATTACH '{file[:3]}' || '{file[3:]}' AS x")
+
+
+@refused
+def attach_script(file, engine):
+    with sqlite3.connect(":memory:") as connection:
+        connection.executescript(f"ATTACH '{file}' AS x; CREATE TABLE x.attacks (a);")  # here
+
+
+@refused
+def attach_async(file, engine):
+    async def main():
+        async with aiosqlite.connect(":memory:") as connection:
+            await connection.execute("ATTACH ? AS x", (file,))  # here
+            await connection.execute("CREATE TABLE x.attacks (a)")
+            await connection.commit()
+
+    asyncio.run(main())
+
+
+@refused
+def attach_by_an_engine(file, engine):
+    with create_engine("sqlite://").begin() as connection:
+        connection.exec_driver_sql("ATTACH ? AS x", (file,))  # here
+        connection.exec_driver_sql("CREATE TABLE x.attacks (a)")
+
+
+# Other processes.
+
+
+@refused
+def child_by_name(file, engine):
+    child(file)
+
+
+@refused
+def child_by_option(file, engine):
+    child("--file", f"--file={Path(file).absolute()}")
+
+
+@refused
+def child_by_url(file, engine):
+    child("-", f"sqlite+aiosqlite:///{file}")
+
+
+@refused
+def child_by_code(file, engine):
+    code = f"import sqlite3; sqlite3.connect('{file}').execute({TABLE!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)  # here
+
+
+@refused
+def child_of_the_system(file, engine):
+    os.system(f"{sys.executable} child.py {file}")  # here
+
+
+@refused
+def child_of_a_spawn(file, engine):
+    pid = os.posix_spawn(sys.executable, [sys.executable, "child.py", file], os.environ)  # here
+    os.waitpid(pid, 0)
+
+
+@refused
+def child_of_a_loop(file, engine):
+    async def main():
+        process = await asyncio.create_subprocess_exec(sys.executable, "child.py", file)  # here
+        await process.wait()
+
+    asyncio.run(main())
+
+
+ENGINES = {name: create_engine(f"sqlite:///{name}.db") for name in ATTACKS}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(name, request):
+    attempt(name, request, f"{name}.db", ENGINES[name])
