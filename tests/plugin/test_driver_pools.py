@@ -80,12 +80,6 @@ def test_a_pool_of_the_lifespan(pooled: Example) -> None:
     pooled.run("-p", "no:randomly", "-oarena_lifespan=session").expect(passed=5)
 
 
-def test_a_global_pool_is_explained_where_the_next_test_opens_it_again(pooled: Example) -> None:
-    """Psycopg's pools are opened once in a process."""
-    run = pooled.run("-p", "no:randomly").expect(1, passed=1, failed=3, errors=1)
-    run.says("cannot be reused", "arena_lifespan = session")
-
-
 SYNC_ENGINE_APP = """
 from contextlib import asynccontextmanager
 import asyncpg
@@ -126,34 +120,3 @@ async def test_kind(client, db_session, turn):
 def test_the_session_is_of_the_engines_kind_beside_a_pool_of_a_driver(pooled: Example) -> None:
     """The engine is sync, the pool of the start-up is async. The engine's arguments count."""
     pooled.with_files(app=SYNC_ENGINE_APP, test_it=SESSION_TESTS).run().expect(passed=3)
-
-
-GLOBAL_OF_ASYNCPG = """
-from fastapi import FastAPI
-import asyncpg
-
-app = FastAPI()
-pool = None
-
-async def get_pool():
-    global pool
-    if pool is None:
-        pool = await asyncpg.create_pool("postgresql://me:s3cret@db.example.org/shop", min_size=1)
-    return pool
-
-@app.post("/dancers/{name}")
-async def add(name: str):
-    await (await get_pool()).execute("INSERT INTO dancers (name) VALUES ($1)", name)
-
-@app.get("/dancers")
-async def dancers():
-    rows = await (await get_pool()).fetch("SELECT name FROM dancers ORDER BY name")
-    return [row["name"] for row in rows]
-"""
-
-
-def test_a_global_pool_of_asyncpg_names_its_cause(pooled: Example) -> None:
-    """Its event loop ends with the test."""
-    run = pooled.with_files(app=GLOBAL_OF_ASYNCPG).run("-p", "no:randomly", "-q")
-    run.expect(1, passed=1, failed=4)
-    run.says("works only in the event loop that opened it", "open it in the app's lifespan")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.plugin.developer import small_example, untouched
-from tests.plugin.test_guard_words import FAKE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,23 +120,3 @@ def test_sessions_begin_and_translate_as_the_apps_engine_does(tmp_path: Path) ->
         example.run("-k", f"{'sync' if name == 'alate' else 'translate or nobody'}").expect(
             passed=1
         )
-
-
-FOREIGN = """
-import fake
-from sqlalchemy import create_engine, text
-engine = create_engine("fake://me:s3cret@db.example.com:5432/shop")
-
-def test_session(db_session):
-    db_session.execute(text("SELECT 1"))
-"""
-
-
-def test_an_app_on_another_product_has_no_session_on_sqlite(tmp_path: Path) -> None:
-    """A test on a database of its own would be green and prove nothing."""
-    example = small_example(tmp_path, test_foreign=FOREIGN, fake=FAKE)
-    example = example.change("app.py", 'engine = create_engine("sqlite:///dev.db")', "")
-    run = example.run().expect(1, errors=1)
-    run.says("the app's engines are on fake://db.example.com:5432/shop", "[A101]")
-    run.never_says("s3cret")
-    example.run("--arena-database=sqlite").expect(passed=1)
