@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -72,19 +71,4 @@ def test_the_folder_is_the_users_alone(tmp_path: Path) -> None:
     assert home.path.parent.stat().st_mode & 0o077 == 0
     home.close()
     assert not home.path.exists()
-    home.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_a_forked_child_leaves_the_folder_of_its_parent_alone_pitfall_021(tmp_path: Path) -> None:
-    """A fork inherits the lock, and not the folder."""
-    home = Home()
-    if (child := os.fork()) == 0:
-        home.close()
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert home.path.exists()
-    other = Home()  # sweeps
-    assert home.path.exists()
-    other.close()
     home.close()
