@@ -552,7 +552,7 @@ class Provision:
         recipe = self.recipe(database)
 
         def build_around(target: BuildTarget) -> AbstractContextManager[None]:
-            return RunningBuild(database, str(recipe), target).around()
+            return RunningBuild(database, target).around()
 
         store = self._store(database)
         template = store.ensure(recipe, stage, build_around)

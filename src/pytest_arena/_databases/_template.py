@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from unittest.mock import patch
 
 from pytest_arena import _process
@@ -26,6 +26,7 @@ from pytest_arena._databases._builders import (
     seed_builder,
     suggested_schema,
 )
+from pytest_arena._origin import user_line
 from pytest_arena._product import (
     OF_RUN,
     BuildTarget,
@@ -49,19 +50,11 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """The values of ``arena_schema`` and ``arena_seed`` for a database, "" for no value."""
 
     schema: str
     seed: str
-
-    def __str__(self) -> str:
-        """The options, as the user wrote them."""
-        options = {"arena_schema": self.schema, "arena_seed": self.seed}
-        return " or ".join(
-            f"{name} = {value}" for name, value in options.items() if value
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +340,6 @@ class RunningBuild:
     """The build of one database's template."""
 
     database: Database
-    options: str  # as the user wrote them
     target: BuildTarget
     is_over: bool = False
 
@@ -363,7 +355,7 @@ class RunningBuild:
             f"the build of {self.database.name} connects to another database of the app: "
             f"{other.name}",
             why="each database of the app has a separate template with a separate build",
-            cause=f"{self.options} also works on another engine",
+            cause=str(user_line() or "arena_schema or arena_seed"),
             fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
             f"    {self.database.name} = module:its_function\n"
             f"    {other.name} = module:its_function",
