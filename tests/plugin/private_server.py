@@ -129,8 +129,8 @@ class PrivateServer:
 
 
 _OTHERS = (
-    "SELECT pid FROM pg_stat_activity WHERE application_name ^@ 'pytest-arena ' "
-    "OR query ~ '^(CREATE|ALTER|DROP) DATABASE'"
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' "
+    "UNION SELECT pid FROM pg_stat_activity WHERE query ~ '^(CREATE|ALTER|DROP) DATABASE'"
 )
 
 

@@ -237,9 +237,7 @@ class Store(Generic[ContentT]):
         for template in self.template_store.templates(fingerprint):
             if template.manifest.built < self.newer_than:
                 continue
-            # Note the use first, so that another process does not remove the template.
-            self.template_store.used(template)
-            if self.template_store.is_whole(template):
+            if self.template_store.used(template):
                 return template
         return None
 
@@ -252,7 +250,6 @@ class Store(Generic[ContentT]):
         now: float,
     ) -> Template[ContentT]:
         started = _process.seconds()
-        self.template_store.clear(fingerprint)
         target = self.template_store.begin(fingerprint, build.below)
         try:
             with build_around(target):

@@ -64,6 +64,11 @@ class MySQLFailure(ServerFailure):
         self.number = number
 
     @property
+    def code(self) -> int:
+        """The error number."""
+        return self.number
+
+    @property
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
         return self.number in _LOST

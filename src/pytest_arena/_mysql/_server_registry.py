@@ -21,7 +21,7 @@ from pytest_arena._mysql._control import (
 from pytest_arena._mysql._tables import LABEL
 from pytest_arena._process import until
 from pytest_arena._product import discard
-from pytest_arena._product._server_errors import template_is_gone
+from pytest_arena._product._server_errors import failed, template_is_gone
 from pytest_arena._product._server_registry import DatabaseRegistry, Listed
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         lock = literal(f"arena.{name}"[:64])
         return bool(control.rows(f"SELECT GET_LOCK({lock}, {seconds})") == [(1,)])
 
-    def _held(self, control: Any, names: Iterable[str]) -> dict[str, str]:
+    def _held(self, control: Any, names: Iterable[str]) -> set[str]:
         locks = sorted(names)
-        held = {}
+        held: set[str] = set()
         for start in range(0, len(locks), _AT_ONCE):
             questions = []
             for name in locks[start : start + _AT_ONCE]:
@@ -88,7 +88,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
                     f"SELECT {literal(name)}, COALESCE({', '.join(users)})"
                 )
             rows = control.rows(" UNION ALL ".join(questions))
-            held.update({name: "" for name, session in rows if session is not None})
+            held |= {name for name, session in rows if session is not None}
         return held
 
     # Read and write
@@ -133,7 +133,14 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     def failed(self, what: str, error: MySQLFailure) -> ArenaError:
         """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
-        return messages.failed(what, error, self._address, self._source)
+        return failed(
+            what,
+            error,
+            self._address,
+            messages.KNOWN,
+            messages.ANOTHER,
+            source=self._source,
+        )
 
     # Copy
 

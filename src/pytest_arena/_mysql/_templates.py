@@ -113,10 +113,6 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
     fix_if_down = "pytest …   # again, when the server answers"
 
-    def clear(self, fingerprint: str) -> None:
-        """Do nothing: each process sweeps at its start and its end."""
-        del fingerprint
-
     def _build(self, address: Address) -> MySQLBuild:
         driver = async_driver_for(self.dialect)
         return MySQLBuild(

@@ -60,6 +60,11 @@ class ControlFailure(ServerFailure):
         self.sqlstate = sqlstate
 
     @property
+    def code(self) -> str:
+        """The SQLSTATE."""
+        return self.sqlstate
+
+    @property
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
         return self.sqlstate in ("", *_SHUTDOWN) or self.sqlstate.startswith("08")

@@ -214,22 +214,16 @@ class NamedTemplates(DatabaseTemplates):
         if fingerprint in self.built:
             yield self.built[fingerprint]
 
-    def is_whole(self, template: Template[str]) -> bool:
-        """Return True: the transaction has the stage."""
+    def used(self, template: Template[str]) -> bool:
+        """Return True: the transaction has the stage, and no other run can use it."""
         del template
         return True
-
-    def used(self, template: Template[str]) -> None:
-        """Do nothing: no other run can use the stage."""
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
         """Yield the time. No other process builds in this transaction."""
         del fingerprint
         yield now()
-
-    def clear(self, fingerprint: str) -> None:
-        """Do nothing: no earlier build exists."""
 
     def begin(self, fingerprint: str, below: Template[str] | None) -> NamedTarget:
         """Return the transaction, which has the stage below.

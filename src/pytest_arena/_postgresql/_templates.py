@@ -125,11 +125,6 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     ddl_dialect: ClassVar[type[Dialect]] = PGDialect
     fix_if_down = "ARENA_DATABASE=own pytest …   (a private server)"
 
-    def clear(self, fingerprint: str) -> None:
-        """Drop databases of dead runs, and old templates of all fingerprints."""
-        del fingerprint
-        self.registry.sweep()
-
     def _build(self, address: Address) -> DatabaseTarget:
         return DatabaseTarget(self.registry, address, *drivers_of(self.dialect))
 

@@ -544,11 +544,8 @@ class TemplateStore(Protocol[ContentT]):
     def templates(self, fingerprint: str) -> Iterable[Template[ContentT]]:
         """Return the finished templates of a fingerprint, the newest first."""
 
-    def is_whole(self, template: Template[ContentT]) -> bool:
-        """Return whether a template can be used. Call ``used`` before, which protects it."""
-
-    def used(self, template: Template[ContentT]) -> None:
-        """Note that a run uses a template."""
+    def used(self, template: Template[ContentT]) -> bool:
+        """Note that a run uses a template. Return whether the template still exists."""
 
     def locked(self, fingerprint: str) -> AbstractContextManager[float]:
         """Exclude other builds of a fingerprint. Yield the time of the file system.
@@ -556,9 +553,6 @@ class TemplateStore(Protocol[ContentT]):
         Raises:
             TemplateError: another process builds for too long.
         """
-
-    def clear(self, fingerprint: str) -> None:
-        """Remove long unused templates and broken builds. Call it inside ``locked``."""
 
     def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""

@@ -24,6 +24,16 @@ class ServerFailure(Exception):
 
     @property
     @abstractmethod
+    def code(self) -> object:
+        """The server's code, empty if no server answered."""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether no server answers, or it shuts down or starts."""
+        return self.is_lost
+
+    @property
+    @abstractmethod
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import tempfile
 from dataclasses import asdict, dataclass
@@ -132,32 +131,6 @@ def read_label(text: str | None) -> Label | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A living process: its project, its machine and its number there."""
-
-    project: str = ""
-    host: str = ""
-    pid: int = 0
-
-    def text(self) -> str:
-        """Return the process as a name of a program."""
-        return f"pytest-arena {self.pid} {self.host} {self.project}"
-
-
-def this_process(project: str) -> Process:
-    """Return the process that calls."""
-    return Process(project, platform.node(), os.getpid())
-
-
-def read_process(text: str) -> Process:
-    """Return a process from the text that it gave to the server, perhaps cut off."""
-    match = re.fullmatch(r"pytest-arena (\d+) (\S*) ?(.*)", text)
-    if match is None:
-        return Process()
-    return Process(match[3], match[2], int(match[1]))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnDatabase:
     """A database of pytest-arena on a server."""
@@ -165,7 +138,6 @@ class OwnDatabase:
     name: str
     label: Label | None = None
     is_in_use: bool = False  # by its process, its session, or a process that copies it
-    process: Process = Process()
     role: str = ""  # the login that owns it, "" for this one
     bytes: int | None = None
 
@@ -190,9 +162,7 @@ class OwnDatabase:
             name=self.name,
             what="template" if self.kind == "seeded" else self.kind,
             state=state,
-            project=label.project or self.process.project,
-            host=self.process.host,
-            pid=self.process.pid,
+            project=label.project,
             created=_time(label.created),
             used=_time(label.used),
             bytes=self.bytes,
@@ -203,9 +173,6 @@ class OwnDatabase:
         """Return why a sweep has left it."""
         if self.role:
             return f"belongs to {self.role}"
-        if self.process.pid:
-            process = self.process
-            return f"a living run's: {process.project}, {process.host} {process.pid}"
         return "a living run uses it"
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pytest_arena.errors import IsolationError, ServerError
+from pytest_arena.errors import ArenaError, IsolationError, ServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_arena._product._control_lines import ServerFailure
     from pytest_arena._values import Address
 
 WHY = "each test works on a database that pytest-arena creates on this server"
 
 # The class of an error, its cause, and the next step.
+Known: TypeAlias = tuple[type[ArenaError], str, str]
 FULL = (
     IsolationError,
     "the disk of the server is full: each clone takes as much room as its template",
@@ -33,7 +36,34 @@ DROPPED = (
 )
 
 
-def server_is_down(
+def failed(
+    what: str,
+    error: ServerFailure,
+    address: Address,
+    known: Mapping[Any, Known],
+    another: str,
+    *,
+    source: str = "",
+) -> ArenaError:
+    """Return the error for a refusal. ``what`` names the operation that failed.
+
+    ``known`` has errors by the server's codes. ``another`` names another server. ``source`` is the
+    place of the option that names this one.
+    """
+    if error.is_down:
+        return _server_is_down(what, error, address, another)
+    unknown = ServerError, f"the server answered with error {error.code}", another
+    kind, cause, fix = known.get(error.code, unknown)
+    of_source = f" of {source}" if source else ""
+    return kind(
+        f"{address.server}: {what}: {error.first_line}",
+        why=WHY,
+        cause=cause.format(user=address.user, source=of_source),
+        fix=fix.format(user=address.user),
+    )
+
+
+def _server_is_down(
     what: str, error: ServerFailure, address: Address, another: str
 ) -> ServerError:
     """Return the error for a server that answered earlier in this run, and no longer does."""

@@ -29,13 +29,12 @@ from pytest_arena._product._own_databases import (
     now,
     owner_of,
     read_label,
-    read_process,
     unused,
 )
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
 
     from pytest_arena._values import Address
@@ -129,8 +128,8 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Take a lock that excludes others. Return whether it was free in time."""
 
     @abstractmethod
-    def _held(self, control: Any, names: Iterable[str]) -> Mapping[str, str]:
-        """Return which locks are held, each with the text of a holder (or "")."""
+    def _held(self, control: Any, names: Iterable[str]) -> set[str]:
+        """Return which locks are held."""
 
     @abstractmethod
     def _describe(self, control: Any, *, with_sizes: bool) -> list[Listed]:
@@ -202,12 +201,10 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         held = self._held(control, wanted)
         databases = []
         for row in rows:
-            holders = [held[lock] for lock in locks[row.name] if lock in held]
             database = OwnDatabase(
                 name=row.name,
                 label=read_label(row.label),
-                is_in_use=bool(holders),
-                process=read_process("".join(holders)),
+                is_in_use=not held.isdisjoint(locks[row.name]),
                 role=row.role,
                 bytes=row.bytes,
             )

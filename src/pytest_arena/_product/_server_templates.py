@@ -120,16 +120,11 @@ class ServerTemplates(Generic[RegistryT]):
             fix=self.fix_if_down,
         )
 
-    def is_whole(self, template: Template[str]) -> bool:
-        """Return whether the template still exists. No client changes a template."""
-        return any(
-            name == template.content
-            for name, _ in self.registry.templates(template.fingerprint)
-        )
-
-    def used(self, template: Template[str]) -> None:
-        """Record in the registry that this run uses the template."""
+    def used(self, template: Template[str]) -> bool:
+        """Hold the template. Another run may have dropped it before."""
         self.registry.used(template.content)
+        names = dict(self.registry.templates(template.fingerprint))
+        return template.content in names
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:

@@ -139,14 +139,11 @@ class FileTemplates:
                 return [Template(content, fingerprint, manifest)]
         return []
 
-    def is_whole(self, template: Template[Path]) -> bool:
-        """Return whether the file exists."""
-        return template.content.is_file()
-
-    def used(self, template: Template[Path]) -> None:
-        """Note the use of a template by its manifest's modification time."""
+    def used(self, template: Template[Path]) -> bool:
+        """Note the use by the manifest's modification time. Return whether the file exists."""
         with suppress(OSError):  # a read-only cache
             template.content.with_suffix(".json").touch()
+        return template.content.is_file()
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
@@ -173,7 +170,7 @@ class FileTemplates:
         finally:
             lock.release()
 
-    def clear(self, fingerprint: str) -> None:
+    def _clear(self, fingerprint: str) -> None:
         """Remove the templates that were not used for two weeks, and an interrupted build.
 
         The time is a file's, because a test may have changed the clock.
@@ -187,7 +184,7 @@ class FileTemplates:
 
     def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""
-        del fingerprint  # `finish` copies the file
+        self._clear(fingerprint)
         target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
         if below is not None:
             shutil.copyfile(below.content, target.path)

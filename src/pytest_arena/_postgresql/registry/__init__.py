@@ -19,8 +19,7 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._process import until
-from pytest_arena._product._own_databases import this_process
-from pytest_arena._product._server_errors import template_is_gone
+from pytest_arena._product._server_errors import failed, template_is_gone
 from pytest_arena._product._server_registry import DatabaseRegistry, Listed
 from pytest_arena._values import digest
 
@@ -59,8 +58,7 @@ SELECT datname::text, shobj_description(oid, 'pg_database'),
 FROM pg_database WHERE datname ^@ 'arena_' ORDER BY datname
 """
 _LOCKS = """
-SELECT classid::bigint, objid::bigint, coalesce(application_name, '')
-FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
+SELECT classid::bigint, objid::bigint FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 """
 
@@ -89,8 +87,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
             # Some servers have no such database, or do not let the role in.
             control = open_control(self._address)
         try:
-            who = literal(this_process(self._project).text())
-            control.run(f"{_SESSION}; SET application_name = {who}")
+            control.run(_SESSION)
             [(self._server_version,)] = control.rows(
                 "SELECT current_setting('server_version_num')::int"
             )
@@ -118,12 +115,9 @@ class ServerRegistry(DatabaseRegistry[Control]):
             return False
         return True
 
-    def _held(self, control: Any, names: Iterable[str]) -> dict[str, str]:
-        locks = {(first, second): text for first, second, text in control.rows(_LOCKS)}
-        locks |= {(first, 0): text for (first, _), text in locks.items()}
-        return {
-            name: locks[_numbers(name)] for name in names if _numbers(name) in locks
-        }
+    def _held(self, control: Any, names: Iterable[str]) -> set[str]:
+        locks = set(control.rows(_LOCKS))
+        return {name for name in names if _numbers(name) in locks}
 
     # Read and write
 
@@ -142,7 +136,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     def failed(self, what: str, error: ControlFailure) -> ArenaError:
         """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
-        return messages.failed(what, error, self._address)
+        return failed(what, error, self._address, messages.KNOWN, messages.ANOTHER)
 
     # Copy
 

@@ -1,30 +1,16 @@
-"""The errors for a server that refuses a statement or does not answer."""
+"""The errors for a server that refuses a statement, by SQLSTATE."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pytest_arena._product._server_errors import (
-    CROWDED,
-    DROPPED,
-    FULL,
-    WHY,
-    server_is_down,
-)
-from pytest_arena.errors import ArenaError, IsolationError, ServerError
-
-if TYPE_CHECKING:
-    from pytest_arena._postgresql._control import ControlFailure
-    from pytest_arena._values import Address
+from pytest_arena._product._server_errors import CROWDED, DROPPED, FULL, Known
+from pytest_arena.errors import IsolationError, ServerError
 
 # Statements that a user can paste.
-_GIVE_CREATEDB = 'ALTER ROLE "{role}" CREATEDB;   -- as a superuser'
+_GIVE_CREATEDB = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
 ANOTHER = (
     "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 )
-
-
-_KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
+KNOWN: dict[str, Known] = {
     "42501": (
         ServerError,
         "the role has too few rights on this server",
@@ -49,17 +35,3 @@ _KNOWN: dict[str, tuple[type[ArenaError], str, str]] = {
     ),
     "3D000": DROPPED,
 }
-
-
-def failed(what: str, error: ControlFailure, address: Address) -> ArenaError:
-    """Return the error for a refusal. ``what`` names the operation that failed."""
-    if error.is_down:
-        return server_is_down(what, error, address, ANOTHER)
-    cause = f"the server answered with SQLSTATE {error.sqlstate}"
-    kind, cause, fix = _KNOWN.get(error.sqlstate, (ServerError, cause, ANOTHER))
-    return kind(
-        f"{address.server}: {what}: {error.first_line}",
-        why=WHY,
-        cause=cause,
-        fix=fix.format(role=address.user),
-    )
