@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -52,17 +51,6 @@ def test_without_a_key_nothing_is_an_update() -> None:
     assert kinds(changes) == ["inserted", "deleted", "deleted"]
     assert [one.before["total"] for one in changes.deleted] == [2, None]
     assert not Changes.of([rows(removed=(same, same), added=(same, same), key=())])
-
-
-def test_keys_of_several_columns_and_such_that_python_cannot_hash() -> None:
-    """An array may be a key."""
-    columns = ("a", "b", "n")
-    keyed = rows(
-        removed=((1, [1, 2], 0),), added=((1, [1, 2], 1),), columns=columns, key=("a", "b")
-    )
-    assert kinds(Changes.of([keyed])) == ["updated"]
-    binary = rows(removed=((memoryview(b"k"), 0),), added=((memoryview(b"k"), 1),))
-    assert kinds(Changes.of([binary])) == ["updated"]
 
 
 @pytest.mark.parametrize(
@@ -120,11 +108,7 @@ def test_changes_read_as_a_list() -> None:
         (None, "NULL"),
         ("it's", '"it\'s"'),
         ("two\nlines\x1b[31m", r"'two\nlines\x1b[31m'"),
-        (b"\x00\xff", r"b'\x00\xff'"),
         (memoryview(b"ab"), "b'ab'"),
-        (Decimal("1.50"), "1.50"),
-        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02 03:00:00+00:00"),
         ("x" * 1500, f"'{'x' * 58}… (1,500 characters)"),
         (b"x" * 9000, f"b'{'x' * 57}… (9,000 bytes)"),
         ("postgresql://me:s3cret@db/shop", "'postgresql://me:***@db/shop'"),
@@ -186,17 +170,6 @@ def test_what_a_limit_has_cut_off_is_counted_and_not_guessed_at() -> None:
     assert changes.tables == ("orders", "stock")
 
 
-def test_of_many_rows_some_are_shown() -> None:
-    """A line that would count a single row shows it instead."""
-    changes = Changes.of([rows(added=tuple((number, 1) for number in range(10)))])
-    assert len(changes.lines(most=9)) == 10
-    assert changes.lines(most=8)[-1] == "… 2 rows of orders more"
-    wide = tuple(f"column_{number}" for number in range(60))
-    [line] = Changes.of([rows(added=(tuple(range(60)),), columns=wide, key=wide[:1])]).lines()
-    assert line.endswith(" more")
-    assert len(line) < 250
-
-
 # Expectations.
 
 ORDERS = Changes.of([rows(added=((1, "a"), (2, "b")), removed=((9, "z"),))])
@@ -207,7 +180,6 @@ ORDERS = Changes.of([rows(added=((1, "a"), (2, "b")), removed=((9, "z"),))])
     [
         inserted(2) & deleted(1),
         deleted() & inserted(1, total="b") & inserted(),
-        inserted() & inserted(1, total="b") & deleted(1, id=9, total="z"),
         inserted(1, id=2, total="b") & inserted(1, id=1) & deleted(),
         inserted(2) & deleted(),
     ],
@@ -297,17 +269,6 @@ def test_nothing_is_expected_of_other_tables_but_of_those_to_ignore() -> None:
     assert "jobs" in difference(changes, {}, ignore="audit.*")
     assert difference(changes, {"audit.log": inserted()}, ignore="jobs") == ""
     assert "stock: 1 updated row" in difference(Changes.of([]), {"stock": updated()})
-
-
-def test_a_thousand_unexpected_rows_are_no_wall_of_text() -> None:
-    """And to expect a thousand takes no time."""
-    many = Changes.of([rows(added=tuple((number, number % 2) for number in range(5000)))])
-    text = difference(many, {})
-    assert len(text.splitlines()) == 23
-    assert "… 4,980 rows of orders more" in text
-    both = inserted(2500, total=1) & inserted(2500, total=0)
-    assert difference(many, {"orders": both}) == ""
-    assert "there are only 2,500" in difference(many, {"orders": inserted(5000, total=1)})
 
 
 # The story.

@@ -68,13 +68,6 @@ def test_every_class_is_public() -> None:
     assert {kind.__name__ for kind in TREE} | {"redact"} == set(errors.__all__)
 
 
-def test_each_leaf_has_a_code_of_its_own() -> None:
-    """A code leads to one page."""
-    codes = [kind.code for kind in LEAVES]
-    assert len(set(codes)) == len(codes)
-    assert all(re.fullmatch(r"A[1-9]\d\d", code) for code in codes)
-
-
 def test_each_error_and_warning_has_a_section() -> None:
     """The address in a message leads to the section with the name of the class."""
     text = PAGE.read_text(encoding="utf-8")

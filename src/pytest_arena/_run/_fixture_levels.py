@@ -338,11 +338,11 @@ class FixtureLevels:
                     if requester not in fixture.requesters:
                         fixture.finish()
                         self.leave(fixture)
-                case _:  # an example, a fork
+                case _:  # the start of the app, or an interrupted test
                     self.leave_unfinished(upper)
 
     def leave_unfinished(self, level: Level) -> None:
-        """Leave the level of an example or a fork. Its changes count as the test's."""
+        """Leave a level that pytest does not tear down. Its changes count as the test's."""
         self.finish_above(level)
         changed = self.levels.leave(level)
         if self._current.test is not None:
