@@ -129,6 +129,15 @@ def try_app(request: pytest.FixtureRequest) -> None:
         return
     try:
         _app_run(request, request.getfixturevalue("arena_app"))
+    except RuntimeError as error:
+        if "running event loop" not in str(error):
+            raise
+        raise ConfigError(
+            "the async fixture `arena_app` cannot be set up inside of a running test",
+            why="the event loop that would run the fixture runs the test",
+            cause=request.node.nodeid,
+            fix="add `arena_app` to the parameters of the test",
+        ) from None
     except (pytest.fail.Exception, pytest.FixtureLookupError):
         # pytest would keep the fixture that a failed override has requested.
         getattr(request, "_fixture_defs", {}).pop("arena_app", None)

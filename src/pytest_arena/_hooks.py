@@ -288,9 +288,7 @@ def call_test(item: pytest.Item) -> Generator[None, object, object]:
     test = run.current.test
     if test is None:
         return (yield)
-    if not test.has_level:
-        _prepare(item.config, run)
-        run.fixtures.enter_test()
+    enter_test(item.config)
     test.end_set_up()
     try:
         if not test.plan.is_async:
@@ -302,6 +300,15 @@ def call_test(item: pytest.Item) -> Generator[None, object, object]:
         if _others.is_interruption(error):
             run.interrupt()
         raise
+
+
+def enter_test(config: pytest.Config) -> None:
+    """Enter the level of the running test, if it has none."""
+    run = RUNS[config]
+    test = run.current.test
+    if test is not None and not test.has_level:
+        _prepare(config, run)
+        run.fixtures.enter_test()
 
 
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,25 +146,11 @@ def _names_in_file(config: pytest.Config) -> Any:
     return attributes.get("_inicfg") or attributes.get("inicfg") or ()
 
 
-class _Call:
-    """A hook that pytest is calling, and the function of `_hooks` that wraps it."""
-
-    def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.wrapper = _unchanged()
-        next(self.wrapper)
-
-
-def _unchanged() -> Generator[None, Any, Any]:
-    return (yield)
-
-
 class Waiting:
     """Begins the run when it is set up, or at the first import of SQLAlchemy or of a driver.
 
-    A test may be the first that imports SQLAlchemy. Then `begin` calls what pytest would have
-    called before, in the same order. A run also begins when code removes a database file.
+    A test may be the first that imports SQLAlchemy. Then `begin` checks the collection and enters
+    the test's level. A run also begins when code removes a database file.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -178,7 +163,6 @@ class Waiting:
         self._factory: pytest.TempPathFactory | None = None
         self._items: list[pytest.Item] | None = None  # after the collection
         self._item: pytest.Item | None = None  # the running test
-        self._calls: list[_Call] = []  # the innermost is the last
 
     def watch(self) -> None:
         """Begin the run later, before the user's code opens a connection or removes a file."""
@@ -224,9 +208,7 @@ class Waiting:
             _hooks.check_collection(self._items, self._config)
         if self._item is not None:
             _hooks.open_test(self._item)
-        for call in self._calls:
-            call.wrapper = getattr(_hooks, call.name)(*call.arguments)
-            next(call.wrapper)
+            _hooks.enter_test(self._config)
 
     def _temporary_folder(self) -> Path | None:
         """Return the folder in which pytest creates `tmp_path`, or None if no test has used it."""
@@ -235,23 +217,10 @@ class Waiting:
         return self._factory.getbasetemp().resolve()
 
     def _wrap(self, name: str, *arguments: object) -> Generator[None, Any, Any]:
-        """Wrap a call in a function of `_hooks`, also if the run begins during the call."""
-        if self._hooks is not None:
-            return (yield from getattr(self._hooks, name)(*arguments))
-        call = _Call(name, arguments)
-        self._calls.append(call)
-        try:
-            result = yield
-        except BaseException as error:  # noqa: BLE001 - `throw` raises it
-            end = partial(call.wrapper.throw, error)
-        else:
-            end = partial(call.wrapper.send, result)
-        self._calls.remove(call)
-        try:
-            end()
-        except StopIteration as stop:
-            return stop.value
-        raise AssertionError(name)
+        """Wrap a call in a function of `_hooks`, unless the run begins during the call."""
+        if self._hooks is None:
+            return (yield)
+        return (yield from getattr(self._hooks, name)(*arguments))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

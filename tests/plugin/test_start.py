@@ -45,28 +45,6 @@ def test_a_run_without_a_database_loads_few_modules(tmp_path: Path) -> None:
     project.run().expect(passed=1)
 
 
-IN_FIXTURE = """
-import pytest
-
-@pytest.fixture(scope="module")
-def app():
-    import app
-    app.Base.metadata.create_all(app.engine)
-    app.add(app.engine, "Wide")
-    return app
-
-@pytest.fixture
-def names(app):
-    app.add(app.engine, "Narrow")
-    return lambda: app.names(app.engine)
-
-def test_first(names, app):
-    app.add(app.engine, "Ghost")
-    assert names() == ["Ghost", "Narrow", "Wide"]
-
-def test_second(names):
-    assert names() == ["Narrow", "Wide"]
-"""
 IN_TEST = """
 import pytest
 
@@ -89,10 +67,10 @@ def test_it(tmp_path):
 
 @pytest.mark.parametrize(
     "test",
-    [IN_FIXTURE, IN_TEST.format(""), IN_TEST.format("async ")],
-    ids=["wide", "sync", "async"],
+    [IN_TEST.format(""), IN_TEST.format("async ")],
+    ids=["sync", "async"],
 )
-def test_the_first_import_may_be_in_a_fixture_or_a_test(tmp_path: Path, test: str) -> None:
+def test_the_first_import_may_be_in_a_test(tmp_path: Path, test: str) -> None:
     """P2, P4, P6: the level of what imports it begins before its first connection."""
     project = _project(tmp_path, test_it=test)
     with untouched(project):

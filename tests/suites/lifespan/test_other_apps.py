@@ -55,6 +55,15 @@ async def test_the_configured_app_elsewhere(client):
     assert (await client.get("/orders")).json() == ["start-up"]
 
 
+class TestAsync:
+    @pytest.fixture
+    async def arena_app(self):
+        return other
+
+    async def test_an_async_fixture(self, arena_app, arena):
+        assert (await arena.client().get("/orders")).json() == ["other"]
+
+
 @asynccontextmanager
 async def half(app):
     yield
