@@ -462,7 +462,6 @@ def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -
 # A server
 
 
-@pytest.mark.slow
 def test_all_of_a_named_server_is_that_server_alone(
     arena: Callable[..., str], begin: Any, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,7 +505,6 @@ def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(
         assert there(alive_name, foreign) == {foreign}
 
 
-@pytest.mark.slow
 def test_templates_and_kept_databases_go_with_all_alone(
     arena: Callable[..., str], listed: Any, role: str
 ) -> None:

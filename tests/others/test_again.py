@@ -44,7 +44,6 @@ def test_after(wide, test_client):
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n1")], ids=["alone", "xdist"])
 def test_rerunfailures_pitfall_078(example: Example, more: tuple[str, ...]) -> None:
     """P2, P6: each attempt begins with the fixture's data whole, and counts as a test."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -33,7 +31,6 @@ continue
 """
 
 
-@pytest.mark.slow
 def test_a_debugger_pitfall_072(example: Example) -> None:
     """By --pdb and by breakpoint(): the path is printed, all that was committed is there."""
     project = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED})

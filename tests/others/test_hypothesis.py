@@ -68,7 +68,7 @@ def test_after(test_client):
 """
 
 
-@pytest.mark.parametrize("scope", ["function", pytest.param("session", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scope", ["function", "session"])
 def test_the_examples_of_a_test_share_its_database_pitfall_079(
     example: Example, scope: str
 ) -> None:

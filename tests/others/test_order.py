@@ -72,7 +72,6 @@ def pytest_collection_modifyitems(items):
 """
 
 
-@pytest.mark.slow
 def test_mixed_pitfall_077(project: Example) -> None:
     """P2, P6: fixtures of all scopes begin and end in any order, and more than once."""
     mixed = project.with_files(conftest=MIXED)

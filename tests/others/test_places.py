@@ -39,7 +39,6 @@ def add(name):
 """
 
 
-@pytest.mark.slow
 def test_paths_and_names_pitfall_084(example: Example) -> None:
     """Blanks and letters of the world; another working folder; importlib; no cache of pytest's."""
     folder = example.folder.parent / "ein Projekt, ünïcode" / "%41 #?"
@@ -70,12 +69,7 @@ def connected(connection, entry):
 
 @pytest.mark.parametrize(
     "question",
-    [
-        "--collect-only",
-        "--setup-plan",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("--fixtures", "--markers")),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("--help", "--version")),
-    ],
+    ["--collect-only", "--setup-plan"],
 )
 def test_questions_connect_to_nothing(example: Example, question: str) -> None:
     """Whoever only asks builds no template and makes no database."""

@@ -27,7 +27,6 @@ def test_sync(test_client, db_session, turn):
 """
 
 
-@pytest.mark.slow
 def test_cov(example: Example) -> None:
     """Every line of the app counts, async engines' greenlets and the client's thread included."""
     project = example.with_files(test_it=USUAL).with_paths(

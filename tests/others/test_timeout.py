@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -54,7 +52,6 @@ async def test_clean_3(client):
 """
 
 
-@pytest.mark.slow
 def test_a_timeout_by_signal_pitfall_069_070(example: Example) -> None:
     """P2, P7: in an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)

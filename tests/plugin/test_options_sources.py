@@ -107,36 +107,8 @@ def test_the_marker_wins_over_the_command_line(example: Example) -> None:
 def test_the_cache_is_where_arena_cache_says_pitfall_084(seeds: Example) -> None:
     """Relative to the working folder, and never in the project by itself."""
     run = seeds.run(env={"ARENA_CACHE": "somewhere/else"})
-    assert list(run.folder.glob("somewhere/else/templates/*/*.sqlite"))
+    assert list((run.folder / "somewhere/else").rglob("*.sqlite"))
     assert not list(seeds.folder.parent.glob("cache"))
-
-
-TABLES = """
-from app import Base
-
-def create(connection):
-    with open("builds.log", "a") as log:
-        log.write("b")
-    Base.metadata.create_all(connection)
-
-create.arena_files = []
-"""
-
-
-@pytest.mark.slow
-def test_rebuild_builds_once_for_all_workers(seeds: Example) -> None:
-    """Without the switch nothing is built again."""
-    counting = seeds.change("pytest.ini", "app:Base", "tables:create")
-    counting = counting.with_files(tables=TABLES, test_more=TESTS, test_again=TESTS)
-    workers = ("-p", "xdist.plugin", "-n", "2")
-    for arguments, builds in (
-        (workers, "b"),
-        (workers, "b"),
-        ((*workers, "--arena-rebuild"), "bb"),
-        ((), "bb"),
-    ):
-        run = counting.run(*arguments).expect(status=1, failed=3)
-        assert (run.folder / "builds.log").read_text() == builds
 
 
 def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:

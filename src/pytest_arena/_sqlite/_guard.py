@@ -12,6 +12,7 @@ from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import on_audit_events
+from pytest_arena._origin import calling_library
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 
@@ -142,6 +143,8 @@ def _attaching(connection: sqlite3.Connection) -> Iterator[None]:
 
     def authorize(action: int, name: str | None, *_: object) -> int:
         if action != sqlite3.SQLITE_ATTACH or core is None:
+            return sqlite3.SQLITE_OK
+        if calling_library() == "coverage":  # it attaches its own files, by a parameter
             return sqlite3.SQLITE_OK
         # SQLite passes None for a parameter and for an expression. VACUUM INTO attaches the file
         # that it writes, and passes its name.
