@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from pytest_arena import Changes, deleted, inserted, updated
+from pytest_arena import Changes, deleted, inserted
 from pytest_arena._changes import shown
 from pytest_arena._expect import Expected, difference
 from pytest_arena._report import StoryPart, story_lines
@@ -231,44 +230,6 @@ def test_what_is_not_as_expected_is_named_row_by_row(expected: Expected, lines: 
     assert found[0] == "the database did not change as expected"
     assert [line.strip() for line in found[1:-1]] == lines
     assert found[-1] == "all changes: orders +2 -1"
-
-
-NOON = datetime(2024, 5, 1, 12)  # noqa: DTZ001 - a column may have no time zone
-
-
-@pytest.mark.parametrize(
-    "stored, expected, words",
-    [
-        ("1", 1, "total is of type str in the database, not int"),
-        ("1.10", Decimal("1.10"), "total is of type str in the database, not Decimal"),
-        (
-            NOON,
-            NOON.replace(tzinfo=UTC),
-            (
-                "total is of type datetime with tzinfo=None in the database, "
-                "not datetime with tzinfo=UTC"
-            ),
-        ),
-    ],
-)
-def test_values_of_other_types_are_named(stored: object, expected: object, words: str) -> None:
-    """They may look alike. NULL has no type."""
-    changes = Changes.of([rows(added=((1, stored), (2, stored)))])
-    text = difference(changes, {"orders": inserted(1, id=1, total=expected) & inserted()})
-    assert text.splitlines()[-2].endswith(f" ({words})")
-    assert "of type" not in difference(changes, {"orders": inserted(1, total=stored, id=3)})
-    empty = Changes.of([rows(added=((1, None),))])
-    assert "of type" not in difference(empty, {"orders": inserted(1, total=expected)})
-
-
-def test_nothing_is_expected_of_other_tables_but_of_those_to_ignore() -> None:
-    """By name or by pattern."""
-    changes = Changes.of([rows("audit.log", added=((1, 1),)), rows("jobs", added=((1, 1),))])
-    assert "unexpected: + audit.log id=1" in difference(changes, {})
-    assert difference(changes, {}, ignore=("audit.*", "jobs")) == ""
-    assert "jobs" in difference(changes, {}, ignore="audit.*")
-    assert difference(changes, {"audit.log": inserted()}, ignore="jobs") == ""
-    assert "stock: 1 updated row" in difference(Changes.of([]), {"stock": updated()})
 
 
 # The story.

@@ -35,6 +35,7 @@ SETTINGS = {
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
     "mysql_programs": ("mysql",),
     "rollback": ("rollback", "rollback -odriver=psycopg"),
+    "runners": ("sqlite", "postgresql"),
     "wide": ("sqlite", "postgresql", "clone", "mysql"),
 }
 SUITES = [

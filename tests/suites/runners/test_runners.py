@@ -1,0 +1,113 @@
+"""Each runner and each event loop in one run: requests at once, and the app's own engine."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+from async_app import app, items, maker
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from models import Order
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+examples = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+async def add(item):
+    async with maker.begin() as session:
+        session.add(Order(item=item))
+
+
+async def story():
+    async with maker() as session:
+        assert await items(session) == []
+    await asyncio.gather(*(add(str(number)) for number in range(4)))
+    async with maker() as session:
+        assert len(await items(session)) == 4
+
+
+async def ask(client):
+    await story()
+    await asyncio.gather(*(client.post("/orders/chair") for _ in range(2)))
+    assert len((await client.get("/orders")).json()) == 6
+
+
+@turns
+@pytest.mark.asyncio
+async def test_a_loop_of_the_test(client, turn):
+    await ask(client)
+
+
+@turns
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_loop_of_the_module(client, turn):
+    await ask(client)
+
+
+@turns
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_loop_of_the_session(client, turn):
+    await ask(client)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def of_another_loop(client):
+    await client.post("/orders/chair")
+
+
+@turns
+@pytest.mark.asyncio
+async def test_a_fixture_of_another_loop(of_another_loop, client, db_session, turn):
+    db_session.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["chair", "vase"]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@turns
+@pytest.mark.anyio
+async def test_the_runner_of_anyio(client, anyio_backend, turn):
+    await ask(client)
+
+
+@turns
+def test_a_loop_inside_of_a_sync_test(test_client, turn):
+    asyncio.run(story())
+    assert len(test_client.get("/orders").json()) == 4
+
+
+@turns
+@pytest.mark.asyncio
+async def test_a_sync_client_in_an_async_test(client, test_client, turn):
+    test_client.post("/orders/chair")
+    await client.post("/orders/lamp")
+    assert test_client.get("/orders").json() == (await client.get("/orders")).json()
+
+
+@turns
+def test_a_client_of_the_suite(turn):
+    client = TestClient(app)
+    for _ in range(5):
+        client.post("/orders/chair")
+    assert client.get("/orders").json() == ["chair"] * 5
+
+
+@given(st.integers())
+@examples
+@pytest.mark.asyncio
+async def test_examples_share_a_database(client, db_session, number):
+    before = len((await client.get("/orders")).json())
+    db_session.add(Order(item=str(number)))
+    assert len((await client.get("/orders")).json()) == before + 1
+
+
+@given(st.integers())
+@examples
+def test_examples_of_a_sync_test(test_client, number):
+    before = len(test_client.get("/orders").json())
+    test_client.post("/orders/chair")
+    assert len(test_client.get("/orders").json()) == before + 1
