@@ -7,8 +7,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sync_app import engine as plain
 
-if plain.dialect.name != "sqlite":
-    pytest.skip("SQLite's driver alone", allow_module_level=True)
+pytestmark = pytest.mark.skipif(plain.dialect.name != "sqlite", reason="SQLite's driver alone")
 recipe = create_engine(plain.url)
 engines = [plain, recipe]
 if sys.version_info >= (3, 12):
