@@ -52,7 +52,7 @@ class InPython(Defect):
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """Replace the function."""
         # Without its cache, which has results of the function that is replaced.
-        patch.setattr("pytest_arena._mysql._statements._parse", _parse.__wrapped__)
+        patch.setattr("pytest_arena._mysql._statements._parse_kept", _parse)
         if isinstance(self.owner, str):
             patch.setattr(f"pytest_arena.{self.owner}.{self.function}", self.replacement)
         else:

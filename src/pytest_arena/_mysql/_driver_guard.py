@@ -195,6 +195,8 @@ def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     kind = module.Connection
     _replace(kind, "__init__", partial(guard.constructor, driver))
     _replace(kind, "query", guard.query)
+    if hasattr(kind, "prepare"):  # asyncmy executes such a statement without `query`
+        _replace(kind, "prepare", guard.query)
     _replace(kind, "commit", _ending)
     _replace(kind, "rollback", _ending)
 

@@ -68,6 +68,9 @@ _CREATES_OR_DROPS = re.compile(
     rf"(?is)\s*(?:CREATE|DROP)\s+(?:DATABASE|SCHEMA)\s+"
     rf"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?P<name>{_NAME})[^;]*\Z"
 )
+_SHORT = (
+    4096  # characters. The results for longer statements, which have data, are not kept
+)
 ANY_TABLE = "*"
 SCHEMA = ""
 
@@ -94,10 +97,10 @@ def parse(statement: str) -> Statement:
     >>> parse("SELECT 1").table is None
     True
     """
-    return _parse(bare(statement))
+    text = bare(statement)
+    return (_parse_kept if len(text) < _SHORT else _parse)(text)
 
 
-@lru_cache(maxsize=1024)
 def _parse(text: str) -> Statement:
     text = text.rstrip("; \t\r\n")
     words = text.upper().split()
@@ -109,6 +112,9 @@ def _parse(text: str) -> Statement:
         database,
         made_database=_unquoted(made["name"]) if made is not None else "",
     )
+
+
+_parse_kept = lru_cache(maxsize=1024)(_parse)
 
 
 def _written_by(text: str) -> tuple[str, str | None]:
