@@ -72,6 +72,7 @@ class _DriverGuard(RawGuard):
             if admission is not None:
                 self._admissions[connection] = admission
             original(connection, **named)
+            self._begin(connection)  # a sync driver has connected
 
         return __init__
 
@@ -113,6 +114,8 @@ class _DriverGuard(RawGuard):
         if admission is None or core is None or not pid_of(connection):
             return
         del self._admissions[connection]
+        if known_session(connection) is not None:
+            return  # the pool of an engine has got it
         CONNECTIONS.add(core, admission, connection)
         if admission.target is not None:
             begin_session(connection, admission.target)

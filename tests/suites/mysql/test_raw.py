@@ -1,10 +1,14 @@
 """Connections that no engine opens reach the test's database, and no other one."""
 
+from functools import partial
+
 import asyncmy
 import pymysql
 import pytest
 from async_app import engine
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 ADD = "INSERT INTO orders (item, status) VALUES ('vase', 'new')"
 
@@ -45,3 +49,14 @@ async def test_the_developers_database(arena):
         pymysql.connect(**arguments(engine.url))
     with arena.expect_refusal():
         await asyncmy.connect(**arguments(engine.url))
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_an_engine_with_a_creator(arena, client, turn):
+    """Its pool keeps the connection over the tests."""
+    creator = partial(asyncmy.connect, **arguments(arena.url))
+    other = create_async_engine("mysql+asyncmy://", async_creator=creator)
+    async with other.begin() as connection:
+        await connection.execute(text(ADD))
+    assert (await client.get("/orders")).json() == ["vase"]
+    await other.dispose()
