@@ -101,8 +101,6 @@ def test_a_raw_connection_has_no_other_login(arena):
     for statement in BEYOND:
         with pytest.raises(Exception, match="denied"):
             connection.cursor().execute(statement)
-    with pytest.raises(Exception, match="denied"):
-        connection.select_db("{name}")
     connection.close()
 
 

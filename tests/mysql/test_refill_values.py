@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -212,34 +212,6 @@ def test_names(worlds: Worlds) -> None:
         assert_restored(
             world, "ALTER TABLE `a.b/c#P#d` TRUNCATE PARTITION p0, p1, p2", by_a_copy=True
         )
-
-
-def test_counters_of_partitions(worlds: Worlds) -> None:
-    """A partitioned table counts for all its partitions."""
-    with worlds(
-        "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v INT) "
-        "PARTITION BY HASH (id) PARTITIONS 3",
-        "INSERT INTO t (v) VALUES (1), (2), (3), (4)",
-    ) as world:
-        assert_restored(world, "INSERT INTO t (v) VALUES (5), (6)")
-        _rows(world, "INSERT INTO t (v) VALUES (0)")
-        assert _rows(world, "SELECT MAX(id) FROM t") == [(5,)]
-
-
-def test_large_counters(worlds: Worlds) -> None:
-    """An app may compute ids above 2^53. A DOUBLE rounds such numbers."""
-    with worlds(
-        "CREATE TABLE t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, v INT)",
-        "INSERT INTO t VALUES (9223372036854775806, 1)",
-    ) as world:
-        assert_restored(world, "INSERT INTO t (v) VALUES (2)")
-        _rows(world, "INSERT INTO t (v) VALUES (3)")
-        assert _rows(world, "SELECT MAX(id) FROM t") == [(9223372036854775807,)]
-
-
-def _rows(world: LevelWorld, statement: str) -> list[Any]:
-    """Execute a statement in a level that is left again. Return its rows."""
-    return list(world.connect().execute(statement).fetchall())
 
 
 @pytest.mark.parametrize(

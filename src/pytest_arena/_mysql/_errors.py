@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_arena._product._server_errors import CROWDED, DROPPED, FULL, Known
-from pytest_arena.errors import IsolationError, ServerError
+from pytest_arena.errors import ServerError
 
 # Statements that a user can paste.
 GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
@@ -17,15 +17,9 @@ _NO_RIGHTS = (
         "SET GLOBAL log_bin_trust_function_creators = 1"
     ),
 )
-_LOCKED = (
-    IsolationError,
-    "another session holds a lock, and has not released it in time",
-    "search SHOW PROCESSLIST for sessions in databases named arena_…",
-)
 KNOWN: dict[int, Known] = {
     **dict.fromkeys((1044, 1142, 1227, 1370, 1410, 1418, 1419), _NO_RIGHTS),
     **dict.fromkeys((1021, 1114), FULL),
     **dict.fromkeys((1040, 1203, 1226), CROWDED),
-    1205: _LOCKED,
     1049: DROPPED,
 }

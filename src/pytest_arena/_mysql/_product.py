@@ -14,11 +14,7 @@ from pytest_arena._mysql._mysql_isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._mysql.servers._search import SEARCH
-from pytest_arena._product import (
-    Isolation,
-    WithoutPolicies,
-    check_isolation,
-)
+from pytest_arena._product import Isolation, WithoutPolicies, check_isolation
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for
 from pytest_arena.errors import impossible
@@ -52,9 +48,7 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     def drivers(self) -> tuple[str, ...]:
         """Return the installed drivers, asyncmy first."""
         return tuple(
-            driver
-            for driver in DRIVERS
-            if find_spec(PACKAGES.get(driver, driver)) is not None
+            driver for driver in DRIVERS if find_spec(PACKAGES.get(driver, driver))
         )
 
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:

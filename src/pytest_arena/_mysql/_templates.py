@@ -11,21 +11,14 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._mysql._arguments import ASYNC_DRIVERS
-from pytest_arena._mysql._control import (
-    literal,
-    open_control,
-)
+from pytest_arena._mysql._control import literal, open_control
 from pytest_arena._mysql._scripts import run_script
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._sessions import writers_in
 from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
-from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from pytest_arena._product import (
-        BuildTarget,
-        Manifest,
-    )
+    from pytest_arena._product import BuildTarget, Manifest
     from pytest_arena._values import Address, ServerLogin
 
 _DESCRIBED = (
@@ -37,7 +30,6 @@ _HAS_TABLES = (
     "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} "
     "AND table_type NOT IN ('VIEW', 'SEQUENCE')"
 )
-_SYNC = "pymysql"
 
 
 def url_of(address: Address, dialect: str, driver: str) -> URL:
@@ -58,25 +50,18 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
     """The database that a build fills with the app's drivers."""
 
     dialect: str  # mysql or mariadb
-    async_driver: str  # "" if no async driver is installed
+    async_driver: str
     product: str = "MySQL"
     has_schemas: bool = False
 
     @property
     def sync_url(self) -> URL:
         """The URL for PyMySQL, which converts values like the async drivers."""
-        return url_of(self.address, self.dialect, _SYNC)
+        return url_of(self.address, self.dialect, "pymysql")
 
     @property
     def async_url(self) -> URL:
         """The URL for the async driver."""
-        if not self.async_driver:
-            raise TemplateError(
-                "no async driver for MySQL is installed",
-                why="the function that builds the template is async",
-                cause="neither asyncmy nor aiomysql can be imported",
-                fix="pip install asyncmy   (or make the function sync)",
-            )
         return url_of(self.address, self.dialect, self.async_driver)
 
     def run_script(self, script: str) -> None:
@@ -114,7 +99,9 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     fix_if_down = "pytest …   # again, when the server answers"
 
     def _build(self, address: Address) -> MySQLBuild:
-        driver = async_driver_for(self.dialect)
+        driver = self.dialect.driver
+        if not self.dialect.is_async:
+            driver = next(filter(find_spec, ASYNC_DRIVERS), ASYNC_DRIVERS[0])
         return MySQLBuild(
             self.registry, address.as_(self.login), self.dialect.name, driver
         )
@@ -130,13 +117,3 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
             manifest=manifest.text(),
             title=manifest.title,
         )
-
-
-def async_driver_for(dialect: Dialect) -> str:
-    """Return the app's driver if it is async, or the first installed async driver, or ""."""
-    if dialect.is_async:
-        return dialect.driver
-    for driver in ASYNC_DRIVERS:
-        if find_spec(driver) is not None:
-            return driver
-    return ""
