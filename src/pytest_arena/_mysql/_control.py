@@ -26,11 +26,10 @@ _CONNECT_SECONDS = 10
 _PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
-TOO_MANY_CONNECTIONS = 1040
 NO_PLUGIN = 2061  # the client's number if it cannot send the password
 # MariaDB reports 1045 for a login that needs TLS.
 _MAY_NEED_TLS = (1045, 3159, NO_PLUGIN)
-_OF_THE_USER = (1203, 1226)
+_CROWDED = (1040, 1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
 # The client's numbers if it cannot connect, or has lost the connection.
@@ -86,7 +85,7 @@ class MySQLFailure(ServerFailure):
     @property
     def is_crowded(self) -> bool:
         """Whether the server has no free connection."""
-        return self.number == TOO_MANY_CONNECTIONS or self.number in _OF_THE_USER
+        return self.number in _CROWDED
 
 
 class MySQLControl:

@@ -111,8 +111,9 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
                 return  # the session has ended
             if not cancel:
                 # A session keeps its locks until it has rolled back.
-                processes = "information_schema.processlist"
-                question = f"SELECT 1 FROM {processes} WHERE id = {pid}"  # noqa: S608 - a number
+                question = (
+                    f"SELECT 1 FROM information_schema.processlist WHERE id = {pid}"  # noqa: S608 - a number
+                )
                 until(lambda: not control.rows(question), within=_END_SECONDS)
 
     def content(self) -> dict[str, str]:
