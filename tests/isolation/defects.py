@@ -274,6 +274,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     InTables(
         "children are taken",
+        seed=1,
         statement="UPDATE pg_arena.t SET take = replace(take, ''ONLY '', '''') "
         "WHERE rel = %1$L::regclass",
     ),
