@@ -12,7 +12,7 @@ from pytest_arena._mysql._refill import _restoring
 from pytest_arena._mysql._statements import ANY_TABLE, SCHEMA, _parse, _written_by
 from pytest_arena._postgresql.isolation._live_databases import ClonedDatabase, JournaledDatabase
 from pytest_arena._postgresql.journal import _journal_templates
-from pytest_arena._product._levels import Level, Look
+from pytest_arena._product._levels import Look
 from pytest_arena._sqlite._copy import Copy
 from tests.servers.postgresql import connect
 
@@ -283,14 +283,6 @@ DEFECTS: tuple[Defect, ...] = (
         "undo on postgresql",
         owner=JournaledDatabase,
         function="carried",
-        replacement=lambda *_: None,
-    ),
-    InPython(
-        "forgotten levels are lost",
-        "clone on postgresql",
-        18,
-        owner=Level,
-        function="add",
         replacement=lambda *_: None,
     ),
     InPython(

@@ -83,8 +83,7 @@ class RandomLevels:
         if len(self.levels) >= _MOST_LEVELS:
             return
         self.done.append("-- enter")
-        # A clone below an open transaction does not keep what only sequences have changed.
-        if self.chance.random() < 0.5 or self.isolation.name == "clone":
+        if self.chance.random() < 0.5 or not self.world.knows_open_transactions:
             self.end_transactions()
         try:
             level = self.now()

@@ -110,6 +110,8 @@ class World(ABC):
 
     errors: ClassVar[type[Exception]]
     is_read_by_old_connections = True  # so that their content is compared, too
+    # Whether a level below an open transaction keeps numbers that only that transaction has taken.
+    knows_open_transactions = True
     isolation: Any
 
     def __init__(self) -> None:

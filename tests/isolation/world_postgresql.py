@@ -114,6 +114,7 @@ class PostgreSQLWorld(World):
         self.own = own
         self.schema = schema
         self._template = template
+        self.knows_open_transactions = kind == "undo"
         self.isolation: Any = ServerIsolation(
             own, template, kind, uses=self.usage, note=self.lines.append
         )

@@ -123,6 +123,7 @@ class LevelWorld(World):
 
     errors: ClassVar[type[Exception]] = pymysql.err.MySQLError
     is_read_by_old_connections = False  # a transaction may have an older snapshot
+    knows_open_transactions = False
 
     def __init__(self, own: MySQLRegistry, template: str, kind: str) -> None:
         super().__init__()
