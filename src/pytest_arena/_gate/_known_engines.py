@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 
+from pytest_arena._process import alive
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -29,11 +31,11 @@ class KnownEngine:
         self.level = 0  # the serial of the level that created the first engine, or 0
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
-        self._is_hidden = False
+        self.is_hidden = False  # from searches
         self.had_engine = False  # False for a dialect of a driver or a URL
-        # The engines by age: a number that grows with each new engine.
-        self._engines: dict[int, weakref.ref[Engine]] = {}
-        self._own: set[int] = set()  # the ages of pytest-arena's engines
+        # Each engine with its age: a number that grows with each new engine.
+        self.ages: weakref.WeakKeyDictionary[Engine, int] = weakref.WeakKeyDictionary()
+        self._own: weakref.WeakSet[Engine] = weakref.WeakSet()  # pytest-arena's
 
     def add(self, age: int, engine: Engine, level: int) -> bool:
         """Add an engine that was created in a level. Return whether it is the first."""
@@ -41,22 +43,8 @@ class KnownEngine:
         if is_first:
             self.had_engine = True
             self.level = level
-        self._engines[age] = weakref.ref(engine)
+        self.ages[engine] = age
         return is_first
-
-    def visible(self) -> dict[int, Engine]:
-        """Return the existing engines by age, none while they are hidden."""
-        if self._is_hidden:
-            return {}
-        return self._existing()
-
-    def _existing(self) -> dict[int, Engine]:
-        existing = {}
-        for age, reference in [*self._engines.items()]:
-            engine = reference()
-            if engine is not None:
-                existing[age] = engine
-        return existing
 
     def redirect_to(self, database: Database | None) -> None:
         """Note the database to which the gate redirects the connections."""
@@ -64,22 +52,18 @@ class KnownEngine:
 
     def mark_own(self, engine: Engine) -> None:
         """Note that pytest-arena has created an engine."""
-        for age, existing in self._existing().items():
-            if existing is engine:
-                self._own.add(age)
+        self._own.add(engine)
 
     @property
     def has_own(self) -> bool:
         """Whether an existing engine is pytest-arena's."""
-        return not self._own.isdisjoint(self._existing())
+        return bool(alive(self._own))
 
     @property
     def is_used_by_app(self) -> bool:
         """Whether an existing engine is the app's and was not disposed of."""
-        if self.is_disposed:
-            return False
-        of_app = self._existing().keys() - self._own
-        return bool(of_app)
+        of_app = [engine for engine in alive(self.ages) if engine not in self._own]
+        return bool(of_app) and not self.is_disposed
 
     def dispose(self) -> None:
         """Note that the app has disposed of an engine."""
@@ -88,22 +72,15 @@ class KnownEngine:
     def hide(self) -> None:
         """Treat the engines as disposed of, and hide them from searches, until one connects."""
         self.is_disposed = True
-        self._is_hidden = True
+        self.is_hidden = True
 
     def connect(self, ages: Iterable[int]) -> None:
         """Note that an engine connects. Hidden engines appear again, as the youngest."""
         self.is_disposed = False
-        if not self._is_hidden:
-            return
-        self._is_hidden = False
-        was_own = self._own
-        existing = self._existing()
-        self._own = set()
-        self._engines = {}
-        for age, new_age in zip(existing, ages, strict=False):
-            self._engines[new_age] = weakref.ref(existing[age])
-            if age in was_own:
-                self._own.add(new_age)
+        if self.is_hidden:
+            self.is_hidden = False
+            for engine, age in zip(alive(self.ages), ages, strict=False):
+                self.ages[engine] = age
 
 
 class KnownEngines:
@@ -195,10 +172,12 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
 
 
 def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
-    by_age: dict[int, Engine] = {}
+    ages: dict[Engine, int] = {}
     for known in records:
-        by_age.update(known.visible())
-    return [by_age[age] for age in sorted(by_age)]
+        if not known.is_hidden:
+            for engine in alive(known.ages):
+                ages[engine] = known.ages[engine]
+    return sorted(ages, key=ages.__getitem__)
 
 
 def existing_engines() -> list[Engine]:
