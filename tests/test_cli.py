@@ -298,7 +298,6 @@ def test_an_empty_pytest_ini_is_the_configuration(tmp_path: Path) -> None:
     [
         ["databases", "list"],
         ["databases", "sweep"],
-        ["init"],
     ],
     ids=" ".join,
 )

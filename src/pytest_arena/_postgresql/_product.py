@@ -6,6 +6,9 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
@@ -71,18 +74,28 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         )
 
     def _refuse_apps_database(self) -> None:
-        used = self._used_url(5432)
-        if used is not None:
-            url, name = used
-            other = "template1" if url.database == "postgres" else "postgres"
-            raise ConfigError(
-                f"arena_database names a database that the tests use: {name}",
-                why="pytest-arena creates its databases on that server, and connects to a "
-                "database that neither the app nor a fixture uses",
-                cause=self._config.place("database"),
-                fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …\n"
-                "or arena_isolation = rollback, if the role may not create databases",
-            )
+        """Refuse a URL in ``arena_database`` with a database that the tests use.
+
+        Raises:
+            ConfigError: the tests use the database.
+        """
+        try:
+            url = make_url(self._config.server_url)
+        except (ArgumentError, ValueError):
+            return  # not set, or the search for the server reports the error
+        host = url.host or "localhost"
+        name = f"{self.name}://{host}:{url.port or 5432}/{url.database}"
+        requested, _ = self._core.requested()
+        if not url.database or name not in requested:
+            return
+        other = "template1" if url.database == "postgres" else "postgres"
+        raise ConfigError(
+            f"arena_database names a database that the tests use: {name}",
+            why="pytest-arena creates its databases on that server, and connects to a database "
+            "that neither the app nor a fixture uses",
+            cause=self._config.place("database"),
+            fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
+        )
 
     def drivers(self) -> tuple[str, ...]:
         """Return the installed drivers, asyncpg first."""

@@ -7,9 +7,6 @@ from abc import abstractmethod
 from hashlib import sha256
 from typing import TYPE_CHECKING, Generic, Protocol, cast
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
 from pytest_arena._process import interrupted
@@ -82,18 +79,6 @@ class ServerProduct(Generic[RegistryT]):
     def _project(self) -> str:
         root = self._config.root
         return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
-
-    def _used_url(self, default_port: int) -> tuple[URL, str] | None:
-        """Return the URL of ``arena_database`` and its database, if the tests use that database."""
-        try:
-            url = make_url(self._config.server_url)
-        except (ArgumentError, ValueError):
-            return None  # not set, or the search for the server reports the error
-        host = url.host or "localhost"
-        name = f"{self.name}://{host}:{url.port or default_port}/{url.database}"
-        requested, _ = self._core.requested()
-        is_used = url.database and name in requested
-        return (url, name) if is_used else None
 
     def identify(
         self, requested: RequestedDatabase
