@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from pathlib import Path
 from types import (
     AsyncGeneratorType,
@@ -40,18 +39,6 @@ def user_line() -> CodeLine | None:
     return None
 
 
-def line_that_pytest_called() -> CodeLine | None:
-    """Return the current line of the user's hook, module or test that pytest called."""
-    line = None
-    for frame in logical_stack():
-        file = frame.f_code.co_filename
-        if package_of(file) in {"_pytest", "pluggy"}:
-            break
-        if not is_library(file):
-            line = line_of(frame)
-    return line
-
-
 # The packages that act for their callers. "" is the standard library.
 _ACT_FOR_THEIR_CALLERS = {
     "",
@@ -60,39 +47,6 @@ _ACT_FOR_THEIR_CALLERS = {
     "sqlalchemy_utils",
     "sqlmodel",
 }
-
-
-def call_of_test() -> "Call":
-    """Return the lines of test files on the stack, innermost first, if a test file calls the app.
-
-    Return no lines if no test file is on the stack, or if no app function is between the test file
-    and this call. Entering or leaving a context manager of the app is not a call into the app.
-    """
-    called: CodeType | None = None
-    lines = []
-    for frame in logical_stack(of_users=True):
-        code = frame.f_code
-        if is_of_tests(code.co_filename):
-            if called is None or _is_of_context_manager(called):
-                return ()
-            lines.append(CodeLine(code.co_filename, frame.f_lineno))
-        elif not lines:
-            called = code
-    return tuple(lines)
-
-
-Call = tuple[CodeLine, ...]
-
-
-def _is_of_context_manager(code: CodeType) -> bool:
-    """Return whether a function is a generator, or a context manager's enter or exit method."""
-    is_generator = code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR)
-    return bool(is_generator) or code.co_name in _CONTEXT_MANAGER_METHODS
-
-
-_CONTEXT_MANAGER_METHODS = frozenset(
-    {"__enter__", "__exit__", "__aenter__", "__aexit__"}
-)
 
 
 @cache
