@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
+_SHORT = 0.002  # seconds that a call may block the caller's loop
+
 # Whether the connection that is opened is for sync code of pytest-arena.
 _SYNC: ContextVar[bool] = ContextVar("arena: for sync code", default=False)
 has_sync_caller = _SYNC.get
@@ -75,34 +77,44 @@ class ConnectionLoop:
     async def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine. A cancelled caller waits until the driver has finished."""
         here = asyncio.get_running_loop()
-        answer: asyncio.Future[asyncio.Task[Any]] = here.create_future()
+        answer: asyncio.Future[None] = here.create_future()
+        is_done = threading.Lock()
+        is_done.acquire()
         tasks: list[asyncio.Task[Any]] = []
 
         def start() -> None:
             tasks.append(self._loop.create_task(work))
             tasks[0].add_done_callback(finish)
 
-        def finish(task: asyncio.Task[Any]) -> None:
-            with suppress(RuntimeError):  # the caller's loop is closed
-                here.call_soon_threadsafe(answer.set_result, task)
+        def finish(_: object) -> None:
+            is_done.release()
+            if is_waiting:
+                with suppress(RuntimeError):  # the caller's loop is closed
+                    here.call_soon_threadsafe(answer.set_result, None)
 
         def cancel() -> None:
             tasks[0].cancel()
 
+        is_waiting = False
         token = CALLER.set(asyncio.current_task())
         self._loop.call_soon_threadsafe(start)
         CALLER.reset(token)
+        # Most calls are short. To wake this thread takes less time than to wake its loop.
+        if is_done.acquire(timeout=_SHORT):
+            return tasks[0].result()
+        is_waiting = True
         try:
-            task = await asyncio.shield(answer)
+            while not (tasks and tasks[0].done()):
+                await asyncio.shield(answer)
         except asyncio.CancelledError:
             self._loop.call_soon_threadsafe(cancel)
-            while not answer.done():
+            while not tasks[0].done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.shield(answer)
             with suppress(BaseException):  # the caller gets its own cancellation
-                answer.result().result()
+                tasks[0].result()
             raise
-        return task.result()
+        return tasks[0].result()
 
 
 _loops: list[ConnectionLoop] = []
