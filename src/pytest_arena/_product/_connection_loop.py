@@ -76,6 +76,8 @@ class ConnectionLoop:
 
     async def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine. A cancelled caller waits until the driver has finished."""
+        if self.is_here:
+            return await work
         here = asyncio.get_running_loop()
         answer: asyncio.Future[None] = here.create_future()
         is_done = threading.Lock()
@@ -103,18 +105,18 @@ class ConnectionLoop:
         if is_done.acquire(timeout=_SHORT):
             return tasks[0].result()
         is_waiting = True
-        try:
-            while not (tasks and tasks[0].done()):
+        cancelled: asyncio.CancelledError | None = None
+        while not (tasks and tasks[0].done()):
+            try:
                 await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            self._loop.call_soon_threadsafe(cancel)
-            while not tasks[0].done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.shield(answer)
-            with suppress(BaseException):  # the caller gets its own cancellation
-                tasks[0].result()
-            raise
-        return tasks[0].result()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._loop.call_soon_threadsafe(cancel)
+        if cancelled is None:
+            return tasks[0].result()
+        with suppress(BaseException):  # the caller gets its own cancellation
+            tasks[0].result()
+        raise cancelled
 
 
 _loops: list[ConnectionLoop] = []
