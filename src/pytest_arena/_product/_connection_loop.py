@@ -271,12 +271,17 @@ class LoopCursor:
         """Execute a statement for each of several parameters."""
         return self._facade.call(self._send, "executemany", *args)
 
+    @property
+    def _has_rows_here(self) -> bool:
+        """Whether the real cursor has fetched all rows."""
+        is_sync = hasattr(self._real, "scroll")  # psycopg's cursor, with rollback
+        return not (is_sync or getattr(self._real, "server_side", False))
+
     def _fetch(self, name: str, *args: Any) -> Any:
         fetch = getattr(self._real, name)
-        # The rows of any other cursor are here.
-        if getattr(self._real, "server_side", False) or hasattr(self._real, "scroll"):
-            return self._facade.call(fetch, *args)
-        return fetch(*args)
+        if self._has_rows_here:
+            return fetch(*args)
+        return self._facade.call(fetch, *args)
 
     def fetchone(self) -> Any:
         """Return the next row."""
@@ -291,9 +296,9 @@ class LoopCursor:
         return self._fetch("fetchall")
 
     def close(self) -> None:
-        """Close the cursor, and drop its rows."""
-        if self._real is not None:
-            self._fetch("close")
+        """Close a cursor that has rows on the server."""
+        if self._real is not None and not self._has_rows_here:
+            self._facade.call(self._real.close)
 
     async def _async_soft_close(self) -> None:
         """Do nothing: SQLAlchemy has fetched all rows."""
