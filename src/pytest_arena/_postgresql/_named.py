@@ -30,7 +30,7 @@ from pytest_arena._process import run_in_new_loop, until
 from pytest_arena._product import Template
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_targets import is_own_name
-from pytest_arena.errors import ConfigError, IsolationError, ServerError, redact_url
+from pytest_arena.errors import ConfigError, ServerError, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,10 +81,9 @@ class NamedServer(ServerRegistry):
         with self.reporting(f"tests cannot use {self.where}"):
             self.has_schema = self.control.call(has_tables)
         self._check_name()
-        remark = ". It has tables, so that arena_schema is not built"
         ledger.note(
             f"rollback: tests use {self.where} itself, since role {role} may not create "
-            f"databases{remark if self.has_schema else ''}"
+            "databases. arena_schema is built only in a database without tables"
         )
         self.shared = Rollback(self._address, ledger, config.lock_timeout)
 
@@ -136,13 +135,8 @@ class NamedServer(ServerRegistry):
 
     def create(self, kind: str, *, template: str | None = None) -> NoReturn:
         """Raise an IsolationError: the role may create no database."""
-        del kind, template
-        raise IsolationError(
-            f"another database is needed beside {self.where}",
-            why="with rollback in this database, tests have only one database and one transaction",
-            cause=self.cause,
-            fix=self._fix,
-        )
+        del template
+        self.shared.save(kind)
 
     def close(self) -> int:
         """Roll back, and release the lock. Return 0: no database is left."""

@@ -15,7 +15,7 @@ import re
 import threading
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
@@ -256,8 +256,7 @@ class Rollback:
             if facade.autocommit:
                 self.roll_back(facade)
             raise
-        if _DDL.match(text):
-            self._has_ddl = True
+        self._has_ddl |= bool(_DDL.match(text))
         if facade.autocommit:
             self.commit(facade)
         return answer
@@ -330,9 +329,7 @@ class Rollback:
         while True:
             self._drop_closed()
             writer = self._writer
-            if writer is None or writer is facade:
-                return
-            if not (is_writer or writer.is_alone):
+            if writer is None or writer is facade or not (is_writer or writer.is_alone):
                 return
             if seconds() > end:
                 raise _Busy(writer.line)
@@ -711,6 +708,9 @@ class SharedTransaction(LoopConnection):
             end = self.shared.commit if name == "commit" else self.shared.roll_back
             self.call_shared(end, self)
 
+    commit = partialmethod(_end, "commit")
+    rollback = partialmethod(_end, "rollback")
+
     def close(self) -> None:
         """Note the end. The next user of the real connection rolls back."""
         self.is_closed = True
@@ -749,8 +749,9 @@ class SharedCursor(LoopCursor):
         call = getattr(self._opened(), name)
         return facade.shared.execute(facade, call, *args)
 
-    def _checked(self, name: str, text: Any, *rest: Any) -> Any:
+    def _run(self, name: str, *args: Any) -> Any:
         """Check a statement in the caller's thread, and send it."""
+        text, *rest = args
         facade = self._facade
         shared = facade.shared
         written = text if isinstance(text, str) else str(text)
@@ -774,13 +775,3 @@ class SharedCursor(LoopCursor):
                 f"changed a setting ({busy.line})",
                 "commit or roll back the first transaction before the second one writes",
             ) from None
-
-    def execute(self, *args: Any, **named: Any) -> Any:
-        """Execute a statement."""
-        del named
-        self._checked("execute", *args)
-        return self
-
-    def executemany(self, *args: Any) -> Any:
-        """Execute a statement for each of several parameters."""
-        return self._checked("executemany", *args)

@@ -11,7 +11,7 @@ import os
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, partialmethod
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -149,13 +149,13 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
     connect = dbapi.connect
 
     def connect_in_loop(*args: Any, **kwargs: Any) -> Any:
-        if not (is_bound or has_sync_caller()):
-            return connect(*args, **kwargs)
-        loop = connection_loop()
-        if loop.is_here:
-            return connect(*args, **kwargs)
-        check_caller(is_sync=has_sync_caller())
-        return LoopConnection(loop, loop.call(connect, *args, **kwargs))
+        is_sync = has_sync_caller()
+        if is_bound or is_sync:
+            loop = connection_loop()
+            if not loop.is_here:
+                check_caller(is_sync=is_sync)
+                return LoopConnection(loop, loop.call(connect, *args, **kwargs))
+        return connect(*args, **kwargs)
 
     dbapi.connect = connect_in_loop
 
@@ -192,18 +192,13 @@ class LoopConnection(AdaptedConnection):
         """Return a cursor."""
         return LoopCursor(self, args, kwargs)
 
-    def commit(self) -> None:
-        """Commit."""
-        self._end("commit")
-
-    def rollback(self) -> None:
-        """Roll back."""
-        self._end("rollback")
-
     def _end(self, name: str) -> None:
         # asyncpg's connection without a transaction has nothing to end.
         if getattr(self.real, "_transaction", self) is not None:
             self.call(getattr(self.real, name))
+
+    commit = partialmethod(_end, "commit")
+    rollback = partialmethod(_end, "rollback")
 
     def ping(self, *args: Any) -> None:
         """Check the connection. asyncpg notices its end in the loop, without a query."""
@@ -262,14 +257,17 @@ class LoopCursor:
     def _send(self, name: str, *args: Any) -> Any:
         return getattr(self._opened(), name)(*args)
 
+    def _run(self, name: str, *args: Any) -> Any:
+        return self._facade.call(self._send, name, *args)
+
     def execute(self, *args: Any) -> Any:
         """Execute a statement."""
-        self._facade.call(self._send, "execute", *args)
+        self._run("execute", *args)
         return self
 
     def executemany(self, *args: Any) -> Any:
         """Execute a statement for each of several parameters."""
-        return self._facade.call(self._send, "executemany", *args)
+        return self._run("executemany", *args)
 
     @property
     def _has_rows_here(self) -> bool:
@@ -283,17 +281,9 @@ class LoopCursor:
             return fetch(*args)
         return self._facade.call(fetch, *args)
 
-    def fetchone(self) -> Any:
-        """Return the next row."""
-        return self._fetch("fetchone")
-
-    def fetchmany(self, size: int | None = None) -> Any:
-        """Return the next rows."""
-        return self._fetch("fetchmany", *([] if size is None else [size]))
-
-    def fetchall(self) -> Any:
-        """Return the rest of the rows."""
-        return self._fetch("fetchall")
+    fetchone = partialmethod(_fetch, "fetchone")
+    fetchmany = partialmethod(_fetch, "fetchmany")
+    fetchall = partialmethod(_fetch, "fetchall")
 
     def close(self) -> None:
         """Close a cursor that has rows on the server."""

@@ -17,7 +17,6 @@ from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
 from pytest_arena._product import Handle
 from pytest_arena._product._admission import Admission, admit, changed_by_app
-from pytest_arena._product._connection_loop import LoopConnection
 from pytest_arena._product._server_targets import RedirectedHost
 
 if TYPE_CHECKING:
@@ -212,6 +211,5 @@ class EngineConnection(Handle):
 
 def driver_connection(dbapi_connection: object) -> Any:
     """Return the driver's connection inside SQLAlchemy's adapted connection."""
-    if isinstance(dbapi_connection, LoopConnection):
-        dbapi_connection = dbapi_connection.real
-    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
+    adapted = getattr(dbapi_connection, "real", dbapi_connection)  # behind a facade
+    return getattr(adapted, "driver_connection", adapted)
