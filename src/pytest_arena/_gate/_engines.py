@@ -128,8 +128,7 @@ def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
     creator: Any = engine.pool._invoke_creator  # noqa: SLF001 - as in `_arguments_of`
 
     def connect(rec: ConnectionPoolEntry) -> Any:
-        with for_sync_code():
-            return creator(rec)
+        return for_sync_code(creator, rec)
 
     pool = QueuePool(connect, dialect=engine.dialect)
     for listener in engine.pool.dispatch.connect:

@@ -16,7 +16,7 @@ import threading
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, partialmethod
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 
@@ -569,14 +569,14 @@ class Rollback:
             until = self._levels[number].above
         if since is None and number:
             since = self._levels[number - 1].above
-        first = cast("ReadContent | None", since)
-        after = cast("ReadContent | None", until)
+        first: Any = since
+        after: Any = until
         if first is None:  # no level below has written: another session sees the start
             digests = self._ask_apart(read_digests)
             after = after or self.ask(partial(read_rows, unlike=digests))
             first = self._ask_apart(partial(read_rows, unlike=after))
         after = after or self.ask(partial(read_rows, unlike=first))
-        return compared(first, cast("ReadContent", after), limit=limit)
+        return compared(first, after, limit=limit)
 
     def content(self) -> Mapping[str, str]:
         """Return digests of the whole content, without sequences, which no rollback restores."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, partialmethod
 from inspect import iscoroutinefunction
@@ -130,12 +130,11 @@ def connection_loop() -> ConnectionLoop:
     return _loops[0]
 
 
-@contextmanager
-def for_sync_code() -> Iterator[None]:
-    """Let sync code of pytest-arena use the connections that this block opens."""
+def for_sync_code(connect: Callable[..., Any], *args: Any) -> Any:
+    """Return a connection that sync code of pytest-arena may use."""
     token = _SYNC.set(True)
     try:
-        yield
+        return connect(*args)
     finally:
         _SYNC.reset(token)
 
