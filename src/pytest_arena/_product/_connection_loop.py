@@ -243,6 +243,7 @@ class LoopCursor:
         put("_facade", facade)
         put("_open", partial(facade.real.cursor, *args, **kwargs))
         put("_real", None)
+        put("_is_on_server", bool(args or kwargs))  # the others have fetched all rows
         put("_early", {})  # attributes that SQLAlchemy sets before the first statement
 
     def _opened(self) -> Any:
@@ -268,17 +269,11 @@ class LoopCursor:
         """Execute a statement for each of several parameters."""
         return self._run("executemany", *args)
 
-    @property
-    def _has_rows_here(self) -> bool:
-        """Whether the real cursor has fetched all rows."""
-        is_sync = hasattr(self._real, "scroll")  # psycopg's cursor, with rollback
-        return not (is_sync or getattr(self._real, "server_side", False))
-
     def _fetch(self, name: str, *args: Any) -> Any:
         fetch = getattr(self._real, name)
-        if self._has_rows_here:
-            return fetch(*args)
-        return self._facade.call(fetch, *args)
+        if self._is_on_server:
+            return self._facade.call(fetch, *args)
+        return fetch(*args)
 
     fetchone = partialmethod(_fetch, "fetchone")
     fetchmany = partialmethod(_fetch, "fetchmany")
@@ -286,7 +281,7 @@ class LoopCursor:
 
     def close(self) -> None:
         """Close a cursor that has rows on the server."""
-        if self._real is not None and not self._has_rows_here:
+        if self._real is not None and self._is_on_server:
             self._facade.call(self._real.close)
 
     async def _async_soft_close(self) -> None:
