@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.plugin.private_server import on_postgresql
-from tests.servers.postgresql import URL, run
+from tests.servers.postgresql import URL, own_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +46,9 @@ USING = "def test_{}(test_client):\n    test_client.get('/dancers')\n"
 @pytest.fixture
 def limited() -> Iterator[dict[str, str]]:
     """The variable with the URL of a login without the rights of a superuser."""
-    role = f"limited_{secrets.token_hex(4)}"
-    run(f"CREATE ROLE {role} LOGIN CREATEDB")
-    url = URL.set(username=role, password=None)
-    yield {"ARENA_DATABASE": url.render_as_string(hide_password=False)}
-    # Its templates stay for other runs of the suite.
-    run(f"ALTER ROLE {role} NOLOGIN")
+    with own_registry("CREATEDB") as role:
+        url = URL.set(username=role, password=None)
+        yield {"ARENA_DATABASE": url.render_as_string(hide_password=False)}
 
 
 def test_a_login_that_is_no_superuser_gets_clones(
@@ -62,9 +58,9 @@ def test_a_login_that_is_no_superuser_gets_clones(
     project = on_postgresql(example, test_it=TESTS)
     run = project.run("test_it.py", env=limited).expect(1, passed=2, errors=1)
     run.says("is no superuser. For undo: the URL of a superuser in arena_database")
-    run.says("isolation='undo' is not available: the role limited_")
+    run.says("isolation='undo' is not available: the role arena_test_")
     named = project.run("test_it.py", "--arena-isolation=undo", env=limited)
-    named.expect(1, passed=1, failed=2).says("arena_isolation = undo: the role limited_")
+    named.expect(1, passed=1, failed=2).says("arena_isolation = undo: the role arena_test_")
 
 
 def test_a_seed_that_policies_stop_names_the_right(

@@ -90,11 +90,11 @@ def names_on_server(*, beginning: str = "arena_") -> set[str]:
 
 
 @contextmanager
-def own_registry() -> Iterator[str]:
-    """Return a superuser that nobody else is; all of arena's databases that are its are dropped."""
+def own_registry(rights: str = "SUPERUSER") -> Iterator[str]:
+    """Return a new login. The databases that it owns are dropped."""
     name = f"arena_test_{secrets.token_hex(6)}"
     try:
-        run(f"CREATE ROLE {name} SUPERUSER LOGIN")
+        run(f"CREATE ROLE {name} LOGIN {rights}")
     except ControlFailure as error:
         pytest.fail(f"no PostgreSQL at {address().server}, see TESTS_POSTGRESQL: {error}")
     try:
