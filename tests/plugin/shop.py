@@ -6,8 +6,6 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example, Run
 
@@ -109,9 +107,7 @@ def seed(session):
     session.add_all([Stock(item="chair", amount=5), Stock(item="lamp", amount=2)])
 """
 
-# On a server the quick suite has the promises (tests/conformance) and the isolations themselves.
-_SLOW = [pytest.param(how, marks=pytest.mark.slow) for how in ("undo", "clone")]
-HOWS = ("copy", *_SLOW)
+HOWS = ("copy", "undo")
 
 
 def shop(example: Example, **files: str) -> Example:

@@ -300,7 +300,13 @@ def _check_scenarios(config: Config, flags: Mapping[str, object]) -> None:
             )
 
 
-_MARKER_ARGUMENTS = ("isolation", "keep", "seed", "schema")
+# The arguments of the marker, each with its values.
+_MARKER: dict[str, tuple[object, ...]] = {
+    "isolation": ISOLATIONS,
+    "keep": KEEPS,
+    "seed": (False, True),
+    "schema": (False, True),
+}
 
 
 def marker_values(
@@ -314,19 +320,16 @@ def marker_values(
     if args:
         raise _wrong_marker(f"{args[0]!r} has no name", place, "isolation='copy'")
     for name, value in kwargs.items():
-        if name not in _MARKER_ARGUMENTS:
-            fix = f"{nearest(name, _MARKER_ARGUMENTS)}={value!r}"
+        if name not in _MARKER:
+            fix = f"{nearest(name, _MARKER)}={value!r}"
             raise _wrong_marker(f"{name} is no argument", place, fix)
-    for name, choices in (("isolation", ISOLATIONS), ("keep", KEEPS)):
-        value = kwargs.get(name, choices[0])
-        if value not in choices:
-            problem = f"{name}={value!r} is none of: {', '.join(choices)}"
-            fix = f"{name}={nearest(str(value), choices)!r}"
-            raise _wrong_marker(problem, place, fix)
-    for name in ("seed", "schema"):
-        if not isinstance(kwargs.get(name, True), bool):
-            problem = f"{name}={kwargs[name]!r} is neither True nor False"
-            raise _wrong_marker(problem, place, f"{name}=False")
+        values = _MARKER[name]
+        if value not in values:
+            shown = ", ".join(map(str, values))
+            fix = f"{name}={values[0]!r}"
+            if isinstance(values[0], str):
+                fix = f"{name}={nearest(str(value), map(str, values))!r}"
+            raise _wrong_marker(f"{name}={value!r} is none of: {shown}", place, fix)
     return dict(kwargs)
 
 
