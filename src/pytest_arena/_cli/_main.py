@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, others = parser.parse_known_args(arguments)
     if others and not hasattr(options, "takes_others"):
-        options.parser.error(f"unrecognized arguments: {' '.join(others)}")
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     options.others = others  # the arguments of pytest
     try:
         if hasattr(sys.stdout, "reconfigure"):
@@ -111,7 +111,7 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(do=do, parser=parser)
+    parser.set_defaults(do=do)
     return parser
 
 

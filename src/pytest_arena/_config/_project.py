@@ -12,14 +12,12 @@ from pytest_arena.errors import ConfigError
 # In pytest's order, each with its table or section. pytest reads the first file that has it.
 _FILES = {
     "pytest.toml": "pytest",
-    ".pytest.toml": "pytest",
     "pytest.ini": "pytest",
-    ".pytest.ini": "pytest",
     "pyproject.toml": "tool.pytest",
     "tox.ini": "pytest",
     "setup.cfg": "tool:pytest",
 }
-_ONLY_FOR_PYTEST = {"pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"}
+_ONLY_FOR_PYTEST = {"pytest.toml", "pytest.ini"}
 
 
 def read_project(*, database: str | None = None) -> Config:
@@ -55,12 +53,7 @@ def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
                 continue
             try:
                 values = _read(path, section)
-            except (
-                OSError,
-                TypeError,
-                ValueError,
-                configparser.Error,
-            ) as error:
+            except (OSError, TypeError, ValueError, configparser.Error) as error:
                 raise ConfigError(
                     f"{path} cannot be read: {error}",
                     why="it may have the options of pytest-arena",
