@@ -18,10 +18,6 @@ _NEXT = (
     "\nnext: commit it first: {}session.commit()   "
     "(or a longer arena_lock_timeout, if the engine sets no timeout)"
 )
-_RAW_HOLDER = (
-    "\na connection that no engine has opened is in a transaction: {}"
-    "\nnext: commit it first: connection.commit(), or close the connection"
-)
 
 
 def explain_lock(
@@ -61,9 +57,8 @@ def _holders_of_lock(registry: Registry, own: PooledConnection | None) -> str:
             readers.append(
                 f"has an open transaction, and was checked out at {checkout.line}"
             )
-    raw = raw_transactions()
-    if raw and not writers:
-        return _RAW_HOLDER.format(", ".join(raw))
+    for line in raw_transactions():
+        readers.append(f"that no engine has opened is in a transaction: {line}")
     holders = writers or readers
     if not holders:
         return ""

@@ -14,8 +14,6 @@ from pytest_arena._owner import OWNER, Owner, owner_here
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy.engine import Connection
 
     from pytest_arena._values import CodeLine
@@ -132,12 +130,12 @@ def session_numbers() -> frozenset[int]:
 def unflushed_words(session: Session) -> str:
     """Return words such as ``added Order (2), changed Stock``, "" without unflushed objects."""
     words = []
-    parts: tuple[tuple[str, Iterable[object]], ...] = (
-        ("added", session.new),
-        ("changed", _changed(session)),
-        ("deleted", session.deleted),
-    )
-    for verb, instances in parts:
+    parts = {
+        "added": list(session.new),
+        "changed": _changed(session),
+        "deleted": list(session.deleted),
+    }
+    for verb, instances in parts.items():
         counts = Counter(type(instance).__name__ for instance in instances)
         for name, count in counts.items():
             number = f" ({count:,})" if count > 1 else ""
