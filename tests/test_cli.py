@@ -22,11 +22,11 @@ import pytest
 
 from pytest_arena._cli._main import main
 from pytest_arena._config._project import read_project
-from pytest_arena._mysql.servers._search import MySQLSearch
+from pytest_arena._mysql._servers import MySQLSearch
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._postgresql._server_registry import ServerRegistry
+from pytest_arena._postgresql._servers import CLUSTERS
+from pytest_arena._product._server_search import Unavailable
 from pytest_arena._sqlite import _home
 from tests import command
 from tests.servers.crowded import newest_programs
@@ -47,7 +47,7 @@ URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
 ON_FILES = """
 import sys
 from pathlib import Path
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._product._server_search import Unavailable
 from pytest_arena._sqlite import _home
 _home._MEMORY = Path(sys.argv[1])
 home = _home.Home()
@@ -57,7 +57,7 @@ input()
 """
 ON_SERVER = """
 import json, sys
-from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._values import Address
 own = ServerRegistry(Address(*json.loads(sys.argv[1])), project="shop")
 own.rest()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._cli._control_server import TOKEN
+from pytest_arena._cli._serve import TOKEN
 from tests.plugin.shop import APP, shop
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._postgresql.servers._programs import OLDEST
+from pytest_arena._postgresql._servers import OLDEST
 from pytest_arena.errors import ArenaError
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HEADER = f"""
 import asyncio, inspect, importlib, socket, sys, threading
 from types import SimpleNamespace
-from pytest_arena._postgresql.drivers._raw_guard import CONNECTIONS, watch_drivers
+from pytest_arena._postgresql._driver_guard import CONNECTIONS, watch_drivers
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._gate._engines import requested_by_engine
 from pytest_arena._gate._known_engines import known_engines

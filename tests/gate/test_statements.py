@@ -8,7 +8,7 @@ import pytest
 
 from pytest_arena._gate._statements import classify
 from pytest_arena._mysql._statements import ALTERING as MYSQL
-from pytest_arena._postgresql.drivers._session_state import ALTERING as POSTGRESQL
+from pytest_arena._postgresql._driver_guard import ALTERING as POSTGRESQL
 from pytest_arena._sqlite._connections import ALTERING as SQLITE
 
 if TYPE_CHECKING:

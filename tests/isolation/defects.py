@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._refill import _restoring
 from pytest_arena._mysql._statements import ANY_TABLE, SCHEMA, _parse, _written_by
-from pytest_arena._postgresql.isolation._live_databases import ClonedDatabase, JournaledDatabase
-from pytest_arena._postgresql.journal import _journal_templates
+from pytest_arena._postgresql import _journal
+from pytest_arena._postgresql._live_databases import ClonedDatabase, JournaledDatabase
 from pytest_arena._product._levels import Look
 from pytest_arena._sqlite._copy import Copy
 from tests.servers.postgresql import connect
@@ -72,7 +72,7 @@ class InJournal(Defect):
 
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """Change each journal after its installation."""
-        install = _journal_templates.install
+        install = _journal.install
 
         def install_with_defect(address: Address) -> None:
             install(address)
@@ -80,7 +80,7 @@ class InJournal(Defect):
                 connection.execute("SET arena.undo = 1")
                 self.change(connection)
 
-        patch.setattr(_journal_templates, "install", install_with_defect)
+        patch.setattr(_journal, "install", install_with_defect)
         return {}
 
     def change(self, connection: Any) -> None:

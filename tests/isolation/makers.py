@@ -22,7 +22,7 @@ from tests.servers.postgresql import own_databases, own_registry, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql._server_registry import ServerRegistry
     from tests.isolation.world import World
 
 __all__ = ["KINDS", "Makers"]

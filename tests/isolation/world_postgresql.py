@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql._isolation import ServerIsolation
 from tests.isolation.random_schema import WORK, Schema
 from tests.isolation.world import World
 from tests.servers.postgresql import connect, run
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql._server_registry import ServerRegistry
     from tests.isolation.world import Hand
 
 __all__ = ["ROLE", "PostgreSQLWorld", "filled"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pymysql
 
 from pytest_arena._mysql._control import open_control
-from pytest_arena._mysql._mysql_isolation import MySQLIsolation
+from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._sessions import begin_session, is_in_transaction, known_session
 from pytest_arena._mysql._statements import parse
 from pytest_arena._product import ConnectTarget, Key

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._mysql.servers import _search
-from pytest_arena._mysql.servers._search import SEARCH
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._mysql import _servers
+from pytest_arena._mysql._servers import SEARCH
+from pytest_arena._product._server_search import Unavailable
 from tests.mysql.server import PrivateServer, certificate, connect
 from tests.mysql.shop import shop
 from tests.servers.crowded import folder_in_memory, free_port
@@ -69,7 +69,7 @@ def test_a_server_that_requires_tls(server: StoryMySQLServer, url: str, tmp_path
 
 def test_a_server_elsewhere_that_offers_tls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is used there, because a password passes a network."""
-    monkeypatch.setattr(_search, "is_here", lambda _: False)
+    monkeypatch.setattr(_servers, "is_here", lambda _: False)
     assert SEARCH.enter(SEARCH.read_url(url), "").address.is_encrypted
     with pytest.raises(Unavailable, match="verifies no certificate"):
         SEARCH.read_url(f"{url}?ssl_ca=ca.pem")

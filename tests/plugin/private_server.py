@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._postgresql._servers import CLUSTERS
 from pytest_arena._values import Address
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster, until
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena._product.servers._server_folder import ServerFolder
+    from pytest_arena._product._private_servers import ServerFolder
     from tests.example import Example
 
 __all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]

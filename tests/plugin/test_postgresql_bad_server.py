@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._postgresql._servers import CLUSTERS
 from tests.plugin.private_server import on_postgresql
 from tests.servers.crowded import PASSWORD, Crowded
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 WAITS = """
 from pytest_arena._postgresql import _connections
-from pytest_arena._postgresql.servers import _find
+from pytest_arena._postgresql import _servers
 
-_connections.TURN_SECONDS = _find.TURN_SECONDS = 0
+_connections.TURN_SECONDS = _servers.TURN_SECONDS = 0
 """
 SEED = """
 import os

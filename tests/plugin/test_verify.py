@@ -62,7 +62,7 @@ Copy._restore = lie
 CLONE_LIES = """
 from contextlib import closing
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.isolation import ServerIsolation
+from pytest_arena._postgresql._isolation import ServerIsolation
 
 restore_copy = ServerIsolation._restore_copy
 leave_by_force = ServerIsolation.leave_by_force
@@ -86,7 +86,7 @@ ServerIsolation._restore_copy, ServerIsolation.leave_by_force = lie, by_force
 """
 
 UNDO_LIES = """
-from pytest_arena._postgresql.isolation._live_databases import JournaledDatabase
+from pytest_arena._postgresql._live_databases import JournaledDatabase
 
 restore = JournaledDatabase.restore
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena._postgresql.servers._programs import folders, read_programs
-from pytest_arena._product.servers._server_folder import environment
+from pytest_arena._postgresql._servers import CLUSTERS, folders, read_programs
+from pytest_arena._product._private_servers import environment
 from pytest_arena._values import Address
 from tests.servers.waiting import until
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pytest_arena._postgresql._control import Control
-    from pytest_arena._postgresql.servers._programs import PostgreSQLPrograms
+    from pytest_arena._postgresql._servers import PostgreSQLPrograms
 
 PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
 CONNECTIONS = 5

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from pytest_arena._postgresql._control import ControlFailure, identifier, literal, open_control
-from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:

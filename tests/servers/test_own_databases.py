@@ -16,7 +16,7 @@ from pytest_arena._mysql import _control as mysql_control
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import _own_databases
 from pytest_arena._product._own_databases import Label, OwnDatabase, owner_of, unused
 from pytest_arena._values import Address

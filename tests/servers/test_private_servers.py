@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._mysql import _control as mysql_control
-from pytest_arena._mysql.servers._mysql_programs import installed
-from pytest_arena._mysql.servers._mysql_programs import read_programs as read_mysql_programs
-from pytest_arena._mysql.servers._private_mysql import PRIVATE_SERVERS
+from pytest_arena._mysql._servers import PRIVATE_SERVERS, installed
+from pytest_arena._mysql._servers import read_programs as read_mysql_programs
 from pytest_arena._postgresql import _control as postgresql_control
-from pytest_arena._postgresql.servers._cluster import CLUSTERS
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._postgresql._servers import CLUSTERS
+from pytest_arena._product._server_search import Unavailable
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._product.servers._private_servers import PrivateServer
+    from pytest_arena._product._private_servers import PrivateServer
 
 ROOT = Path(__file__).parent.parent.parent
 

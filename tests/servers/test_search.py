@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._mysql.servers._search import SEARCH as MYSQL
-from pytest_arena._postgresql.servers import _find, _programs
-from pytest_arena._postgresql.servers._find import SEARCH
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._mysql._servers import SEARCH as MYSQL
+from pytest_arena._postgresql import _servers
+from pytest_arena._postgresql._servers import SEARCH
+from pytest_arena._product._server_search import Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port, newest_programs
@@ -54,7 +54,7 @@ def test_a_server_of_an_old_version_is_refused(
     config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message names the version, and how to get a newer one."""
-    monkeypatch.setattr(_find, "OLDEST", 99)
+    monkeypatch.setattr(_servers, "OLDEST", 99)
     error = refused(config, untouched.url("boss"))
     assert "pytest-arena needs 99 or newer" in error.what
     assert "docker run" in error.fix
@@ -83,7 +83,7 @@ def test_a_server_without_a_free_connection_is_named(
     config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pytest-arena waits before."""
-    monkeypatch.setattr(_find, "TURN_SECONDS", 0)
+    monkeypatch.setattr(_servers, "TURN_SECONDS", 0)
     taken = untouched.fill()
     try:
         error = refused(config, untouched.url(f"maker:{PASSWORD}"))
@@ -161,7 +161,7 @@ def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
 @pytest.fixture
 def local(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> Crowded:
     """A server of this machine, in place of the machine's servers."""
-    monkeypatch.setattr(_find, "_SOCKETS", ())
+    monkeypatch.setattr(_servers, "_SOCKETS", ())
     monkeypatch.setenv("PGPORT", str(crowded.port))
     return crowded
 
@@ -175,7 +175,7 @@ def test_a_local_service_is_found_by_its_socket_and_its_port(
     found = SEARCH.local_service(config)
     assert found.address.user == "postgres"
     assert found.shown.endswith(f", a local service on 127.0.0.1:{local.port}")
-    monkeypatch.setattr(_find, "_SOCKETS", (local.by_socket.host,))
+    monkeypatch.setattr(_servers, "_SOCKETS", (local.by_socket.host,))
     assert SEARCH.local_service(config).address.host == local.by_socket.host
     monkeypatch.setenv("PGUSER", "maker")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -190,9 +190,9 @@ def test_without_a_server_each_source_says_why(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PGPORT", str(free_port()))
     monkeypatch.setenv("PGHOST", "db.example.org")
-    monkeypatch.setattr(_find, "_SOCKETS", ())
-    monkeypatch.setattr(_programs, "_USUAL", (f"{tmp_path}/*/bin",))
-    monkeypatch.setattr(_programs, "_WHEEL", "no_such_package")
+    monkeypatch.setattr(_servers, "_SOCKETS", ())
+    monkeypatch.setattr(_servers, "_USUAL", (f"{tmp_path}/*/bin",))
+    monkeypatch.setattr(_servers, "_WHEEL", "no_such_package")
     for version, words in {"16": "exit 1", "12": "echo 'postgres (PostgreSQL) 12.22'"}.items():
         folder = tmp_path / version / "bin"
         folder.mkdir(parents=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._cluster import CLUSTERS
+from pytest_arena._postgresql._server_registry import ServerRegistry
+from pytest_arena._postgresql._servers import CLUSTERS
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._postgresql._driver_guard import reaches_beyond
 from pytest_arena._postgresql._scripts import run_script
-from pytest_arena._postgresql.drivers._beyond import reaches_beyond
 from pytest_arena._product import ScriptError
 from pytest_arena._values import Stage
 from pytest_arena.errors import TemplateError

@@ -60,7 +60,7 @@ def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
     places: list[PlaceKind] = []
     caches: list[PlaceKind] = []
     for product in SUPPORTED:
-        module = importlib.import_module(f"{package_of(product)}.commands")
+        module = importlib.import_module(f"{package_of(product)}._commands")
         commands = cast("ProductCommands", module)
         of_runs, of_cache = commands.place_kinds(config, removes_all=removes_all)
         places += of_runs

@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from sqlalchemy import AdaptedConnection
+
 from pytest_arena._config._supported import (
     FILES,
     SHOWN,
     SUPPORTED,
+    facts_of_driver,
+    kind_of_error,
 )
-from pytest_arena._origin import REQUEST, cause_of_connection
+from pytest_arena._origin import REQUEST, cause_of_connection, user_line
 from pytest_arena._owner import JOBS, job_here
 from pytest_arena._process import running_loop
-from pytest_arena._product import NOWHERE, UNNAMED
+from pytest_arena._product import NOWHERE, UNNAMED, raw_transactions
 from pytest_arena.errors import (
     AfterSessionError,
     ConfigError,
@@ -23,9 +27,63 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
+    from pytest_arena._gate._pooled import PooledConnection
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import ArenaError
+
+
+_NEXT = (
+    "\nnext: commit it first: {}session.commit()   "
+    "(or a longer arena_lock_timeout, if the engine sets no timeout)"
+)
+
+
+def explain_lock(
+    registry: Registry,
+    error: BaseException,
+    own: PooledConnection | None,
+    statement: str,
+) -> None:
+    """Add a note to the error of a lock timeout: the transactions that may hold the lock."""
+    if kind_of_error(error) != "lock timeout":
+        return
+    words = _holders_of_lock(registry, own)
+    facts = facts_of_driver(error)
+    if not words and facts is not None:
+        for word, text in facts.unseen_locks.items():
+            if word in statement.lower():
+                words = text
+                break
+    error.add_note(
+        f"the statement waited too long for a lock at {user_line()}"
+        f"{words or _NEXT.format('')}"
+    )
+
+
+def _holders_of_lock(registry: Registry, own: PooledConnection | None) -> str:
+    """Return lines about transactions that may hold a lock, "" without any."""
+    writers = []
+    readers = []
+    is_async = False
+    for checkout in registry.checked_out():
+        if checkout.connection is own:
+            continue
+        is_async |= isinstance(checkout.entry.dbapi_connection, AdaptedConnection)
+        if checkout.pending_writes is not None:
+            writers.append(f"holds {checkout.pending_writes}")
+        elif checkout.handle is not None and checkout.handle.is_begun:
+            readers.append(
+                f"has an open transaction, and was checked out at {checkout.line}"
+            )
+    for line in raw_transactions():
+        readers.append(f"that no engine has opened is in a transaction: {line}")
+    holders = writers or readers
+    if not holders:
+        return ""
+    lines = "".join(f"\nanother connection {holder}" for holder in holders)
+    return f"{lines}{_NEXT.format('await ' if is_async else '')}"
 
 
 def unknown_connection(

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from pytest_arena._gate import _gate_notes, _orm_sessions
 from pytest_arena._gate._answers import answer_here, unsent_answer
-from pytest_arena._gate._lock_notes import explain_lock
+from pytest_arena._gate._gate_notes import explain_lock
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._statements import classify
 from pytest_arena._origin import REQUEST, user_line

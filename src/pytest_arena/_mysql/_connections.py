@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._mysql._mysql_isolation import MySQLIsolation
+    from pytest_arena._mysql._isolation import MySQLIsolation
 
 
 class MySQLConnections:

@@ -10,10 +10,10 @@ from sqlalchemy.engine import make_url
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._app_user import AppUser, app_login
 from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
-from pytest_arena._mysql._mysql_isolation import MySQLIsolation
+from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
+from pytest_arena._mysql._servers import SEARCH
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
-from pytest_arena._mysql.servers._search import SEARCH
 from pytest_arena._product import Isolation, WithoutPolicies, check_isolation
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for

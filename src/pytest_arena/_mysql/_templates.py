@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -11,15 +12,68 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._mysql._arguments import ASYNC_DRIVERS
-from pytest_arena._mysql._control import literal, open_control
-from pytest_arena._mysql._scripts import run_script
+from pytest_arena._mysql._control import MySQLFailure, literal, open_control
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._sessions import writers_in
+from pytest_arena._product import ScriptError
 from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_arena._mysql._control import MySQLControl
     from pytest_arena._product import BuildTarget, Manifest
     from pytest_arena._values import Address, ServerLogin
+
+
+# A text, a name, a comment, or other characters. A comment with `!` has statements.
+_PART = re.compile(
+    r"""(?sx) '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
+    | (?P<comment> --(?:[ \t][^\n]*)?(?=\n|\Z) | \#[^\n]* | /\*(?!M?!).*?\*/ )
+    | (?P<command> (?m:^)[ \t]*(?i:DELIMITER)[ \t]+(?P<delimiter>\S+)[^\n]* )
+    | [\w,()=. \t]+ | ."""
+)
+
+
+def run_script(control: MySQLControl, script: str) -> None:
+    """Run a script: each statement separately.
+
+    Raises:
+        ScriptError: a statement was refused or has failed.
+    """
+    for line, statement in _split(script):
+        try:
+            control.run(statement)
+        except MySQLFailure as error:
+            raise ScriptError(str(error), line=line, fix="") from error
+
+
+def _split(script: str) -> Iterator[tuple[int, str]]:
+    """Yield the statements of a script and their lines. ``DELIMITER`` changes their end mark."""
+    delimiter = ";"
+    position = 0
+    parts: list[str] = []
+    while position < len(script):
+        if script.startswith(delimiter, position):
+            yield from _statement(script, position, parts)
+            position += len(delimiter)
+            parts = []
+            continue
+        part = _PART.match(script, position)
+        assert part is not None  # noqa: S101 - it matches any character
+        position = part.end()
+        if part["command"] is not None:
+            delimiter = part["delimiter"]
+        else:
+            parts.append(" " if part["comment"] is not None else part[0])
+    yield from _statement(script, position, parts)
+
+
+def _statement(script: str, end: int, parts: list[str]) -> Iterator[tuple[int, str]]:
+    sql = "".join(parts).strip()
+    if sql:
+        yield script.count("\n", 0, end) + 1 - sql.count("\n"), sql
+
 
 _DESCRIBED = (
     "SELECT SUBSTRING_INDEX(VERSION(), '.', 2), VERSION() LIKE '%MariaDB%', "

@@ -12,19 +12,20 @@ from sqlalchemy.util.concurrency import in_greenlet
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
+from pytest_arena._postgresql._driver_guard import (
+    ALTERING,
+    CONNECTIONS,
+    is_in_transaction,
+    pid_of,
+    reaches_beyond,
+    refused_beyond,
+    watch_drivers,
+)
 from pytest_arena._postgresql._identity import (
     identity,
     name_of,
 )
 from pytest_arena._postgresql._rollback import SharedTransaction, shared_at
-from pytest_arena._postgresql.drivers._beyond import reaches_beyond, refused_beyond
-from pytest_arena._postgresql.drivers._raw_guard import (
-    CONNECTIONS,
-    is_in_transaction,
-    pid_of,
-    watch_drivers,
-)
-from pytest_arena._postgresql.drivers._session_state import ALTERING
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import (
     ConnectTarget,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._identity import Identity
+    from pytest_arena._postgresql._isolation import ServerIsolation
     from pytest_arena._postgresql._product import PostgreSQL
-    from pytest_arena._postgresql.isolation import ServerIsolation
 
 # With one of these arguments the app's code opens the connection, perhaps to another database.
 _FACTORIES = ("connection_factory", "connection_class")

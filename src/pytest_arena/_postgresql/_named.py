@@ -19,13 +19,13 @@ from sqlalchemy.util import greenlet_spawn
 from pytest_arena._postgresql._control import ControlLine, identifier, open_control
 from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._scripts import run_script
+from pytest_arena._postgresql._server_registry import TURNS, ServerRegistry
+from pytest_arena._postgresql._servers import NAMES_NO_TEST_DATABASE
 from pytest_arena._postgresql._templates import (
     DatabaseTarget,
     DatabaseTemplates,
     has_tables,
 )
-from pytest_arena._postgresql.registry import TURNS, ServerRegistry
-from pytest_arena._postgresql.servers._find import NAMES_NO_TEST_DATABASE
 from pytest_arena._process import run_in_new_loop, until
 from pytest_arena._product import Template
 from pytest_arena._product._own_databases import now
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._postgresql._control import Control
     from pytest_arena._product import BuildTarget, Database, Manifest
-    from pytest_arena._product.servers import Server
+    from pytest_arena._product._server_search import Server
     from pytest_arena._values import Address
 
 RUN_LOCK = f"{TURNS}, 2"

@@ -12,17 +12,17 @@ from sqlalchemy.exc import ArgumentError
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql._arguments import DRIVERS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
-from pytest_arena._postgresql._named import NamedServer, NamedTemplates
-from pytest_arena._postgresql._roles import Roles
-from pytest_arena._postgresql._rollback import Rollback
-from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
-from pytest_arena._postgresql.isolation import ServerIsolation
-from pytest_arena._postgresql.journal._journal_templates import (
+from pytest_arena._postgresql._isolation import ServerIsolation
+from pytest_arena._postgresql._journal import (
     FIX_FOR_UNDO,
     why_no_undo,
 )
-from pytest_arena._postgresql.registry import ServerRegistry
-from pytest_arena._postgresql.servers._find import SEARCH
+from pytest_arena._postgresql._named import NamedServer, NamedTemplates
+from pytest_arena._postgresql._roles import Roles
+from pytest_arena._postgresql._rollback import Rollback
+from pytest_arena._postgresql._server_registry import ServerRegistry
+from pytest_arena._postgresql._servers import SEARCH
+from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
 from pytest_arena._product import (
     NOWHERE,
     Isolation,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import ConnectTarget, Core, Database, Usage
-    from pytest_arena._product.servers import Server
+    from pytest_arena._product._server_search import Server
 
 
 class PostgreSQL(ServerProduct[ServerRegistry]):

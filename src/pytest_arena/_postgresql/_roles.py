@@ -12,15 +12,15 @@ from pytest_arena._postgresql._control import (
     literal,
     open_control,
 )
+from pytest_arena._postgresql._server_registry import TURNS
 from pytest_arena._postgresql._templates import derived
-from pytest_arena._postgresql.registry import TURNS
 from pytest_arena._values import PAST_POLICIES, Address, ServerLogin
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Core, Database
 
     _Login: TypeAlias = ServerLogin | None  # None: pytest-arena's login

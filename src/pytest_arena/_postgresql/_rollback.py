@@ -38,7 +38,7 @@ from pytest_arena._product._connection_loop import (
     connection_loop,
     has_sync_caller,
 )
-from pytest_arena._product._read_rows import ReadContent, compared
+from pytest_arena._product._snapshots import ReadContent, compared
 from pytest_arena._values import STATEMENT_START as START
 from pytest_arena.errors import IsolationError, impossible
 

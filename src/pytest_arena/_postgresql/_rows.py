@@ -13,7 +13,7 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-from pytest_arena._product._read_rows import ReadContent, ReadTable
+from pytest_arena._product._snapshots import ReadContent, ReadTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql.drivers._beyond import INSTEAD, reaches_beyond
+from pytest_arena._postgresql._driver_guard import INSTEAD, reaches_beyond
 from pytest_arena._product import ScriptError
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql._scripts import run_script
-from pytest_arena._postgresql.registry import ServerRegistry
+from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import (
     BuildTarget,
     Manifest,

@@ -17,7 +17,7 @@ from pytest_arena._product._databases_command import (
     time_of,
 )
 from pytest_arena._product._own_databases import sweep_results
-from pytest_arena._product.servers import Unavailable
+from pytest_arena._product._server_search import Unavailable
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config._read import Config
+    from pytest_arena._product._private_servers import PrivateServers, ServerFolder
     from pytest_arena._product._server_registry import DatabaseRegistry
-    from pytest_arena._product.servers import ServerSearch
-    from pytest_arena._product.servers._private_servers import PrivateServers
-    from pytest_arena._product.servers._server_folder import ServerFolder
+    from pytest_arena._product._server_search import ServerSearch
     from pytest_arena._values import Address
 
 

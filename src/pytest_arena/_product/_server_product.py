@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Core, RequestedDatabase
-    from pytest_arena._product.servers import Server
+    from pytest_arena._product._server_search import Server
     from pytest_arena._values import Address
 
 

@@ -15,24 +15,25 @@ from pytest_arena._postgresql._control import (
     literal,
     open_control,
 )
-from pytest_arena._postgresql._rows import read_digests, read_rows
-from pytest_arena._postgresql.journal._journal import (
+from pytest_arena._postgresql._journal import (
     State,
     ask_journal,
     open_journal,
+    rows_changed,
 )
-from pytest_arena._postgresql.journal._row_changes import rows_changed
+from pytest_arena._postgresql._rows import read_digests, read_rows
 from pytest_arena._product import held_by
 from pytest_arena._product._control_lines import Reconnecting
 from pytest_arena._product._levels import Look, NeedsCopy, Start, Undo
-from pytest_arena._product._read_rows import ReadContent, compared
+from pytest_arena._product._snapshots import ReadContent, compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product._snapshots import Snapshot
     from pytest_arena._values import Address, TableRows
+
 
 _READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names

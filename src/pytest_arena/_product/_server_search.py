@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._values import Address
 
+
 _WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
 _VERSION_SECONDS = 60
 

@@ -1,18 +1,168 @@
-"""Reads the changed rows from the journal."""
+"""The change journal of a database: its installation, its calls, and the rows that it has recorded."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
 from dataclasses import replace
-from typing import NamedTuple
+from functools import cache
+from json import loads
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     Control,
     ControlFailure,
     identifier,
     literal,
+    open_control,
 )
 from pytest_arena._postgresql._rows import COLUMNS, KEY, NAME
+from pytest_arena._postgresql._templates import derived
 from pytest_arena._values import SCHEMA, TableRows
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from pytest_arena._postgresql._server_registry import ServerRegistry
+    from pytest_arena._values import Address
+
+
+_SETTINGS = {
+    "arena.undo": "1",
+    # Foreign keys and the app's triggers have no effect while rows are restored.
+    "session_replication_role": "replica",
+    "row_security": "off",
+    # The settings of images.
+    "datestyle": "ISO,YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "timezone": "UTC",
+    "lc_monetary": "C",
+    # PostgreSQL plans each statement once, for few rows, so that it reads no whole table.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    # Shorter than deadlock_timeout, so that pytest-arena fails and not the app.
+    "lock_timeout": "500ms",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "synchronous_commit": "off",
+}
+_ANSWER = "AS SELECT row_to_json(a)::text FROM"
+_PREPARED = (
+    f"PREPARE enter(pg_snapshot, int8[]) {_ANSWER} pg_arena.enter($1, $2) a",
+    f"PREPARE leave(pg_snapshot, int8[], int8[]) {_ANSWER} pg_arena.leave($1, $2, $3) a",
+    f"PREPARE look(pg_snapshot, int8[]) {_ANSWER} pg_arena.look($1, $2) a",
+)
+
+
+class State(NamedTuple):
+    """The content at one time: a snapshot of transactions, and the state of all sequences.
+
+    ``taken`` has the last number that was taken of each sequence. ``numbers`` has all values, also
+    of sequences of which no number was taken.
+    """
+
+    snapshot: str
+    taken: str = "{}"
+    numbers: str = "{}"
+
+
+def open_journal(address: Address) -> Control:
+    """Connect to a database with a journal.
+
+    Raises:
+        ControlFailure: the server does not answer, or refuses the login or its settings.
+    """
+    control = open_control(address, _SETTINGS)
+    try:
+        control.run("; ".join(_PREPARED))
+    except BaseException:
+        control.close()
+        raise
+    return control
+
+
+def ask_journal(control: Control, name: str, *arguments: str) -> dict[str, Any]:
+    """Call a prepared function of the journal. Return its result by the names of its columns."""
+    values = ", ".join(map(literal, arguments))
+    answer: dict[str, Any] = loads(control.ask(f"EXECUTE {name}({values})") or "{}")
+    return answer
+
+
+FIX_FOR_UNDO = "the URL of a superuser in arena_database, or arena_database = own"
+_SCRIPT = Path(__file__).with_name("journal.sql")
+_NO_LOCK = "53200"  # no memory for another lock
+
+
+def install(address: Address) -> None:
+    """Install the journal in a database.
+
+    Raises:
+        ControlFailure: the login is no superuser, or the server refuses.
+    """
+    with closing(open_control(address)) as control:
+        control.run(_SCRIPT.read_text(encoding="utf-8"))
+
+
+def journaled(registry: ServerRegistry, template: str | None) -> str:
+    """Return the template that is a copy of a template, or of an empty database, with a journal.
+
+    Cost: a derived template, and 3 ms a table for the installation of the journal.
+
+    Raises:
+        TemplateError: another process builds it for too long.
+        IsolationError, ServerError: the template cannot be copied.
+    """
+
+    def change(address: Address) -> str:
+        with registry.reporting("the change journal cannot be installed"):
+            try:
+                install(address)
+            except ControlFailure as error:
+                if error.sqlstate != _NO_LOCK:
+                    raise
+                raise IsolationError(
+                    "the change journal cannot be installed in this database",
+                    why="undo creates triggers on all tables in one transaction, which locks each "
+                    "table",
+                    cause=error.first_line,
+                    fix="a larger max_locks_per_transaction on the server\n"
+                    "or arena_isolation = clone",
+                ) from error
+        return ""
+
+    # The names of templates are unique.
+    fingerprint = f"journal {_layout()} {template or 'empty'}"
+    return derived(registry, template, fingerprint, change)
+
+
+@cache
+def _layout() -> str:
+    return hashlib.sha256(_SCRIPT.read_bytes()).hexdigest()[:16]
+
+
+@cache
+def why_no_undo(registry: ServerRegistry) -> str:
+    """Return why the role of a run cannot undo tests, "" if it can.
+
+    Raises:
+        ArenaError: the server does not answer.
+    """
+    with registry.reporting("the rights for undo cannot be checked"):
+        [(role, is_superuser)] = registry.control.rows(
+            "SELECT current_user::text, current_setting('is_superuser') = 'on'"
+        )
+    return "" if is_superuser else f"the role {role} is no superuser"
+
 
 _LOST = ("08", "57")  # classes of SQLSTATE: connection, operator
 

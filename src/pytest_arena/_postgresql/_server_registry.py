@@ -17,11 +17,18 @@ from pytest_arena._postgresql._control import (
     literal,
     open_control,
 )
-from pytest_arena._postgresql.registry import _registry_errors as messages
 from pytest_arena._process import until
-from pytest_arena._product._server_errors import failed, template_is_gone
+from pytest_arena._product._server_errors import (
+    CROWDED,
+    DROPPED,
+    FULL,
+    Known,
+    failed,
+    template_is_gone,
+)
 from pytest_arena._product._server_registry import DatabaseRegistry, Listed
 from pytest_arena._values import digest
+from pytest_arena.errors import IsolationError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_arena._product._own_databases import Label
     from pytest_arena._values import Address
     from pytest_arena.errors import ArenaError
+
 
 __all__ = ["ServerRegistry"]
 
@@ -136,7 +144,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     def failed(self, what: str, error: ControlFailure) -> ArenaError:
         """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
-        return failed(what, error, self._address, messages.KNOWN, messages.ANOTHER)
+        return failed(what, error, self._address, KNOWN, ANOTHER)
 
     # Copy
 
@@ -295,3 +303,35 @@ def _lock(first: int, second: int) -> str:
 
 def _comment(name: str, text: str) -> str:
     return f"COMMENT ON DATABASE {identifier(name)} IS {literal(text)}"
+
+
+# Statements that a user can paste.
+_GIVE_CREATEDB = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
+ANOTHER = (
+    "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
+)
+KNOWN: dict[str, Known] = {
+    "42501": (
+        ServerError,
+        "the role has too few rights on this server",
+        _GIVE_CREATEDB,
+    ),
+    "53100": FULL,
+    "53200": (
+        ServerError,
+        "the server has no memory for another lock: many tables, or many runs at once",
+        "pytest -n 2 …   # or a larger max_locks_per_transaction on the server",
+    ),
+    "53300": CROWDED,
+    "55006": (
+        IsolationError,
+        "a client is connected to a database of pytest-arena, and this role may not disconnect it",
+        "close the tool that is connected to the database, or use `arena_database = own`",
+    ),
+    "55P03": (
+        IsolationError,
+        "another session holds a lock, and has not released it in time",
+        "find sessions in databases named arena_… in pg_stat_activity, and end them",
+    ),
+    "3D000": DROPPED,
+}

@@ -6,13 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
-from pytest_arena._postgresql._rows import read_content
-from pytest_arena._postgresql.isolation._live_databases import (
+from pytest_arena._postgresql._journal import journaled
+from pytest_arena._postgresql._live_databases import (
     ClonedDatabase,
     JournaledDatabase,
     LiveDatabase,
 )
-from pytest_arena._postgresql.journal._journal_templates import journaled
+from pytest_arena._postgresql._rows import read_content
 from pytest_arena._process import until
 from pytest_arena._product._levels import LevelStack
 from pytest_arena._product._snapshots import Snapshot
@@ -21,9 +21,10 @@ from pytest_arena.errors import ArenaError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._postgresql.registry import ServerRegistry
+    from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Usage
     from pytest_arena._values import Address
+
 
 _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
 _REMOVE_JOURNAL = "SET arena.undo = 1; DROP SCHEMA IF EXISTS pg_arena CASCADE"

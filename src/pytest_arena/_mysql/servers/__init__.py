@@ -1,1 +1,0 @@
-"""Finds the MySQL or MariaDB server for the test databases, or starts one."""

@@ -1,1 +1,0 @@
-"""Refuses or redirects the app's PostgreSQL connections that no engine opens."""

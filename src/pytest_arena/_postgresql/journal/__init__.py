@@ -1,1 +1,0 @@
-"""The change journal: how changes are recorded and undone."""

@@ -1,1 +1,0 @@
-"""Finds the PostgreSQL server for the test databases, or starts one."""
