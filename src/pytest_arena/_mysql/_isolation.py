@@ -1,4 +1,4 @@
-"""The isolation on MySQL: a level stack over databases whose written tables are restored in place."""
+"""The isolation on MySQL: a level stack over databases whose written tables are restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The change journal of a database: its installation, its calls, and the rows that it has recorded."""
+"""The change journal of a database: its installation, its calls, and its recorded rows."""
 
 # ruff: noqa: S608 - names and texts are written by identifier() and literal() alone
 

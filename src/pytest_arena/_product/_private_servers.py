@@ -1,4 +1,4 @@
-"""Private servers: their folder, user and locks, and how the first run starts and the last stops one.
+"""Private servers: folder, user and locks, the start by the first run, the stop by the last.
 
 The locks are on files, so the kernel releases them when a process ends.
 """
