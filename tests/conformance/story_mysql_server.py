@@ -118,12 +118,7 @@ class StoryMySQLServer:
         return dead
 
     def _clean_up(self) -> None:
-        """Drop the templates of the runs, if no other process of tests uses the server."""
-        names = [name for (name,) in self._run("SHOW DATABASES LIKE 'arena\\_%'")]
-        if not any(name.startswith("arena_live_") for name in names):
-            for name in names:
-                if name.startswith(("arena_template_", "arena_seeded_", "arena_kept_")):
-                    self._run(f"DROP DATABASE IF EXISTS `{name}`")
+        """Drop the developer's database and login. Sweeps drop templates that no run uses."""
         self._run(f"DROP DATABASE {self._name}")
         self._run(f"DROP USER '{self._name}'@'%'")
         self._control.close()
