@@ -6,9 +6,10 @@ under way. The page of limits lists the writes that these events do not show.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,7 @@ from pytest_arena._gate._answers import answer_here, unsent_answer
 from pytest_arena._gate._gate_notes import explain_lock
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._statements import classify
-from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._origin import REQUEST, is_of_tests, logical_stack, user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,9 +36,19 @@ if TYPE_CHECKING:
     from pytest_arena._product import Core
     from pytest_arena._values import CodeLine
 
+_IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _NO_LINE = "a line that cannot be seen"
 # The key in `Session.info` of the request that began the transaction before its answer was sent.
 _ANSWER = "pytest_arena: answer"
+
+
+def _is_closed_by_app() -> bool:
+    """Return whether a function of the app closes. A generator lends its session to a test."""
+    frame = next(logical_stack(of_users=True), None)
+    if frame is None:
+        return False
+    code = frame.f_code
+    return not (is_of_tests(code.co_filename) or code.co_flags & _IS_GENERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,8 @@ class LostWork:
     # Whether the app committed after a failed statement, and the server rolled back.
     is_failed: bool = False
     is_unflushed: bool = False  # whether these are objects of a session
+    # Whether a function of the app closed the transaction or session.
+    is_of_app: bool = field(default_factory=_is_closed_by_app)
 
 
 class LostWrites:

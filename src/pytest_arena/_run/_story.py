@@ -396,6 +396,8 @@ def warn_of_loss(ledger: Ledger, loss: Loss) -> None:
             key = (loss.request.method, lost.words, lost.line)
     elif loss.is_of_fixture:
         author = "a fixture"
+    elif lost.is_of_app:
+        author = "a call of the app"
     else:
         return  # a session of the test itself
     _warn_of_loss(ledger, author, lost, key)

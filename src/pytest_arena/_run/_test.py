@@ -270,7 +270,9 @@ class RunningTest:
 
     def note_left_open(self) -> None:
         """Note the requests that the test has left open. They are cancelled."""
-        self.owner.note_cancelled([each.shown for each in self.open_requests])
+        self.owner.note_cancelled(
+            [each.line or each.request.shown for each in self.open_requests]
+        )
 
     async def asettle(self) -> None:
         """Close the test's open requests, and wait for the work that its requests have begun."""

@@ -1,14 +1,35 @@
-"""What a fixture or a lifespan wrote and never committed."""
+"""What a command of the app, a fixture or a lifespan wrote and never committed."""
 
 from contextlib import asynccontextmanager
 
 import async_app
+import jobs
 import pytest
 from async_app import items, maker
 from fastapi import FastAPI
 from models import Order
 
 lost = pytest.mark.expect("LostWriteWarning", at="# lost")
+
+
+@lost
+async def test_a_command_of_the_app():
+    await jobs.flushes()
+
+
+@lost
+async def test_a_command_of_the_app_without_a_flush():
+    await jobs.adds()
+
+
+@pytest.fixture
+async def session_of_tests():
+    async for session in jobs.get_session():
+        yield session
+
+
+async def test_a_session_of_the_tests(session_of_tests):
+    await jobs.flush(session_of_tests)
 
 
 @pytest.fixture
@@ -38,9 +59,7 @@ async def test_a_fixture_that_undoes_its_test(undone_session):
 
 @asynccontextmanager
 async def lifespan(app):
-    async with maker() as session:
-        session.add(Order(item="vase"))
-        await session.flush()  # lost
+    await jobs.flushes()
     yield
 
 

@@ -1,0 +1,24 @@
+"""Commands of the app: each opens a session."""
+
+from async_app import maker
+from models import Order
+
+
+async def flush(session):
+    session.add(Order(item="vase"))
+    await session.flush()  # lost
+
+
+async def flushes():
+    async with maker() as session:
+        await flush(session)
+
+
+async def adds():
+    async with maker() as session:
+        session.add(Order(item="vase"))  # lost
+
+
+async def get_session():
+    async with maker() as session:
+        yield session
