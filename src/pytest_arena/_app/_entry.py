@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
     from pytest_arena._app._raised import AnsweredRequest
     from pytest_arena._owner import Owner
+    from pytest_arena._values import CodeLine
 
     # Returns the running test, None outside of tests.
     FindHooks = Callable[[], "Hooks | None"]
@@ -92,18 +93,7 @@ class OpenRequest:
     request: Request
     close: Callable[[], object]
     loop: AbstractEventLoop | None = None
-    line: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.line = str(user_line() or "a line that cannot be seen")
-
-    @property
-    def shown(self) -> str:
-        """Words for a note if the test leaves it open."""
-        return (
-            f"{self.line}   {self.request.shown} was open: with client.stream(…), or "
-            "response.close()"
-        )
+    line: CodeLine | None = field(default_factory=user_line)
 
 
 @dataclass(slots=True, eq=False)
