@@ -37,7 +37,6 @@ interrupted = threading.Event()
 seconds = partial(time.perf_counter)
 rest = partial(time.sleep)
 async_rest = asyncio.sleep
-path_exists = os.path.exists
 
 
 # Returns the event loop that runs in this thread, or None. asyncio exports it under this name.

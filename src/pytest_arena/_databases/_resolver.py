@@ -6,7 +6,7 @@ import gc
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
@@ -152,14 +152,10 @@ class Databases:
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure_content(database)
-        target = database.target
-        is_in_memory = database.key.kind == "memory"
-        if not is_in_memory:
+        if database.key.kind != "memory":
             # Set the variables now: code may copy them for a later child process.
             self.environment.complete()
-        if is_in_memory and self.levels and self.levels[-1] is database.level:
-            return replace(target, is_passing=True)
-        return target
+        return database.target
 
     def _refuse_after_end(self, name: str) -> None:
         if self.finished:

@@ -119,8 +119,6 @@ class ConnectTarget:
     file: str
     generation: tuple[int, int]
     address: Address | None = None
-    # Whether the database ends with the top level.
-    is_passing: bool = field(default=False, compare=False)
     # None while a template is built.
     database: Database | None = field(default=None, compare=False, repr=False)
 

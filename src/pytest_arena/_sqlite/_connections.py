@@ -185,11 +185,6 @@ class SQLiteConnections:
         """Return no lines: the transactions of raw connections are not recorded."""
         return []
 
-    def explain(self, error: BaseException) -> str:
-        """Return "": pytest-arena ends no connection of SQLite."""
-        del error
-        return ""
-
 
 def _unknown(_dbapi_connection: object) -> None:
     """Return None: the gate recognizes the connection by its file."""
