@@ -1,17 +1,10 @@
-"""Is the wheel what a user needs, and nothing else?"""
+"""Addresses and versions are the same in the metadata, the pages and the workflows."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
-import venv
-import zipfile
-from email.parser import Parser
 from pathlib import Path
-
-import pytest
 
 from pytest_arena._postgresql._servers import OLDEST
 from pytest_arena.errors import ArenaError
@@ -23,79 +16,6 @@ EXTRAS = PROJECT["optional-dependencies"]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*.md")]
 LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-
-# What a user's own environment shows of it; run without pytest's plugins, without its dependencies.
-LOOK = """
-from importlib.metadata import distribution, entry_points
-(found,) = [one for one in entry_points(group="pytest11") if one.name == "arena"]
-print(found.value)
-files = distribution("pytest-arena").files
-print([file.locate().is_file() for file in files if file.name == "py.typed"])
-print(sorted({file.parts[0] for file in files}))
-"""
-
-
-def run(*command: str) -> str:
-    """Run a command, and return what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the checkout in an environment of its own."""
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT))
-    (file,) = folder.glob("*.whl")
-    return file
-
-
-@pytest.mark.slow
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """No tests, no examples, no caches; the marker for type checkers."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    assert "pytest_arena/py.typed" in names
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pytest_arena"}
-    assert not [name for name in names if re.search("__pycache__|/tests?[_/]", name)]
-    sources = {path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.py")}
-    assert sources <= set(names)
-
-
-@pytest.mark.slow
-def test_the_wheel_installs_and_pytest_finds_the_plugin(wheel: Path, tmp_path: Path) -> None:
-    """In a fresh environment, without a network."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = str(next((tmp_path / "venv").glob("[bS]*/python*")))
-    run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", str(wheel))
-    plugin, typed, tops = run(python, "-c", LOOK).splitlines()
-    assert plugin == "pytest_arena.plugin"
-    assert typed == "[True]"
-    assert "tests" not in tops
-
-
-@pytest.mark.slow
-def test_the_description_has_no_relative_link(wheel: Path) -> None:
-    """It is the README, whose links lead to the files of this version; its code is as it was."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-        description = str(Parser().parsestr(archive.read(name).decode()).get_payload())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert FENCE.findall(description) == FENCE.findall(readme)
-    assert LINK.findall(FENCE.sub("", readme))
-    assert LINK.findall(FENCE.sub("", description)) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("extra", sorted(EXTRAS))
-def test_each_extra_installs_from_wheels_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
-    """Nobody needs a compiler."""
-    run(
-        *(sys.executable, "-m", "pip", "download", "--only-binary", ":all:", "--quiet"),
-        *("--dest", str(tmp_path), f"{wheel}[{extra}]"),
-    )
-    assert list(tmp_path.glob("*.whl"))
 
 
 def test_the_address_is_written_in_one_place() -> None:

@@ -87,7 +87,7 @@ small = create_async_engine(
 async def keeps():
     async with small.connect() as connection:
         await connection.execute(select(Order.id))
-        await asyncio.sleep(2)
+        await asyncio.sleep(60)
 
 
 @fails
