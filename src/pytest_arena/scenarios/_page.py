@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What each status means, for the list at the top of the page.
 _MEANINGS = {
-    Status.PROVEN: "a test passes, and fails when the app is made to answer wrongly",
+    Status.PROVEN: "a test passes, and notices when the app is made to answer wrongly",
     Status.ASSERTED: "a test passes. Whether it would notice a wrong answer is not known",
     Status.HOLLOW: "a test passes, but might not notice that the app is wrong",
     Status.NOT_RUN: "a test exists, and was left out",
@@ -38,25 +38,24 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8885 }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem;
   overflow-wrap: anywhere }
-header { border-bottom: 1px solid var(--line) }
+header { border-bottom: 1px solid var(--line) } main h1 { font-size: 1.6em; line-height: 1.3 }
 pre, code { font-size: .85em } pre { overflow-x: auto }
 table { border-collapse: collapse } td, th { border: 1px solid var(--line); padding: .2rem .5rem }
 blockquote { margin-left: 0; padding-left: 1rem; border-left: 3px solid var(--line) }
 article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0 }
 h1, h2, h3, h4 { break-after: avoid } article h4 { margin: .2rem 0 .5rem }
 .line { white-space: pre-wrap; break-inside: avoid }
-.line small { display: block; padding-left: 1.5rem }
+small { display: block } .line small { padding-left: 1.5rem }
 details { margin-top: .5rem }
 .table { font-family: ui-monospace, monospace; font-size: .85em }
-small, .facts { font-size: .85rem } .facts li { margin: .2rem 0 }
-dd small { display: block }
+small, .facts { font-size: .85rem } .facts { padding-left: 1rem } .facts li { margin: .2rem 0 }
 .badge { display: inline-block; border-radius: 1rem; padding: 0 .7rem; color: #fff;
   background: #9a6700; font-size: .85rem; font-weight: 600; white-space: nowrap;
   print-color-adjust: exact }
 .proven { background: #1a7f37 } .asserted { background: #0969da } .failed { background: #cf222e }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem .8rem } dd { margin: 0 }
 @media (max-width: 30rem) { dl { display: block } dd { margin-bottom: .5rem } }
-@media print { body { font-size: 10pt; max-width: none }
+@media print { :root, body { font-size: 10pt; max-width: none } article { break-inside: avoid }
   details::details-content { content-visibility: visible; height: auto } }
 """
 
@@ -73,8 +72,8 @@ def page(results: Results, root: Path) -> str:
     for spec, text in results.specification.files.items():
         judged = [each for each in results.scenarios if each.scenario.spec == spec]
         if judged:
-            parts += ["<main>", *_file(text, spec, judged), "</main>"]
-    return "\n".join([*parts, "</body></html>", ""])
+            parts += _file(text, spec, judged)
+    return "\n".join([*parts, "</main></body></html>", ""])
 
 
 def _project(root: Path) -> str:
@@ -86,21 +85,25 @@ def _project(root: Path) -> str:
 
 
 def _commit(root: Path) -> str:
-    command = ["git", "-C", str(root), "log", "-1", "--format=%h %s"]
+    git = ["git", "-C", str(root)]
+    command = [*git, "log", "-1", "--format=%h %s"]
     try:
         text = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL)  # noqa: S603
+        is_changed = subprocess.call([*git, "diff", "--quiet", "HEAD"])  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"commit {text.strip()} · "
+    changes = " (and changes that have no commit)" if is_changed else ""
+    return f"commit {text.strip()}{changes} · "
 
 
 def _header(results: Results, name: str, root: Path) -> Iterator[str]:
     today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    about = escape(f"{_commit(root)}tested {today}")
-    yield f"<header><h1>{escape(name)}</h1><p>{about}</p>"
+    yield f"<header><h1>{escape(name)}</h1><p>{escape(_commit(root))}tested {today}</p>"
     if results.partial:
-        yield f"<p>Only a part of the tests was run: {escape(results.partial)}</p>"
-    yield "<p>This page is the specification, with the result of its tests at each scenario.</p>"
+        yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
+        yield "So “No test yet” may be wrong.</p>"
+    yield "<p>This page is the specification, with the result of its tests at each scenario. "
+    yield "Only a reader can judge whether a check says what its step says.</p>"
     yield f"<p>{counted(len(results.scenarios), 'scenario')}:</p><dl>"
     for status in reversed(Status):
         found = [each.scenario for each in results.scenarios if each.status is status]
@@ -110,10 +113,9 @@ def _header(results: Results, name: str, root: Path) -> Iterator[str]:
         yield f"<dd>{escape(_MEANINGS[status])}"
         if status not in {Status.PROVEN, Status.ASSERTED}:
             for scenario in found:
-                link = f'<a href="#{_anchor(scenario)}">{escape(scenario.label)}</a>'
-                yield f"<small>{link}</small>"
+                yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
         yield "</dd>"
-    yield "</dl></header>"
+    yield "</dl></header><main>"
 
 
 def _badge(status: Status, text: str = "") -> str:
@@ -204,14 +206,13 @@ def _results(rows: list[Judged]) -> Iterator[str]:
     """Yield the end of an article: what the tests of its scenario did."""
     for judged in rows:
         if judged.scenario.row:
-            row = escape(row_text(judged.scenario.row))
-            yield f"<p>{_badge(judged.status)} {row}</p>"
-        reason = "" if judged.status is Status.UNMAPPED else judged.reason
-        reasons = [reason, judged.gap and f"the team has agreed to this {judged.gap}"]
-        for text in filter(None, reasons):
-            yield f"<p>{escape(text)}</p>"
+            yield f"<p>{_badge(judged.status)} {escape(row_text(judged.scenario.row))}</p>"
+        if judged.reason:
+            yield f"<p>Why: {escape(judged.reason)}</p>"
+        if judged.gap:
+            yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
-            yield '<details><summary>How it was tested</summary><ul class="facts">'
+            yield '<details><summary>What the test did</summary><ul class="facts">'
             for attempt in judged.tries:
                 for word, text in evidence(attempt):
                     yield f"<li>{word.title()}: {escape(text)}</li>"

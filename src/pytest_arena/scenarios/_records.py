@@ -315,18 +315,17 @@ def sabotage_text(sabotage: Json) -> str:
     words = {
         "wrong": "a wrong answer",
         "empty": "an empty answer",
-        "500": "an error in place of the answer",
+        "500": "an error",
         "more": "an answer with each item twice",
     }
-    wrong = f"{words[sabotage['kind']]} of {sabotage['what']}"
-    return f"run with {wrong}, and failed: {sabotage['why']}"
+    answer = f"{words[sabotage['kind']]} to {sabotage['what']}"
+    return f"the app was made to give {answer}, and the test failed: {sabotage['why']}"
 
 
 def counts_text(tables: Json) -> str:
     """Return the tables with their numbers of rows, which are 0 if they are unknown."""
     texts = []
     for table, rows in tables.items():
-        texts.append(
-            f"{counted(rows, 'row')} of {table}" if rows else f"rows of {table}"
-        )
+        number = counted(rows, "row") if rows else "rows"
+        texts.append(f"{number} of {table}")
     return ", ".join(texts)
