@@ -1,5 +1,8 @@
 """What an app does with its driver works as in production."""
 
+import asyncio
+from multiprocessing import get_context
+
 import pytest
 from listening_app import DRIVER, engine, maker
 from models import Order
@@ -93,3 +96,53 @@ def test_a_sync_session_uses_the_apps_driver_and_listeners(test_client, db_sessi
     assert db_session.scalars(select(Order.item)).all() == ["chair"]
     if not IS_SQLITE:
         assert db_session.scalar(text("SELECT CAST('(1,2)' AS point)")) == ["point", "(1,2)"]
+
+
+async def count_orders():
+    async with engine.connect() as connection:
+        return len((await connection.execute(text("SELECT id FROM orders"))).all())
+
+
+async def insert_order():
+    async with maker.begin() as session:
+        session.add(Order(item="chair"))
+
+
+@pytest.mark.skipif(IS_SQLITE, reason="SQLite has no statement that waits")
+async def test_a_cancelled_statement_leaves_a_pool_that_works(client, turn):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), engine.connect() as connection:
+            await connection.execute(text("SELECT pg_sleep(10)"))
+    assert (await client.post("/orders/chair")).status_code == 201
+    assert await count_orders() == 1
+
+
+async def test_a_frozen_clock_stops_no_statement(client, turn):
+    freezegun = pytest.importorskip("freezegun")
+    with freezegun.freeze_time("2061-01-14"):
+        assert (await client.post("/orders/chair")).status_code == 201
+        assert await count_orders() == 1
+
+
+@pytest.mark.parametrize("runner", ["asyncio", "uvloop"])
+async def test_the_loop_of_a_thread_uses_the_pool(client, turn, runner):
+    assert (await client.post("/orders/chair")).status_code == 201
+    run = pytest.importorskip(runner).run
+    assert await asyncio.to_thread(lambda: run(count_orders())) == 1
+    assert await count_orders() == 1
+
+
+def test_a_forked_child_opens_connections_of_its_own(test_client, turn, arena):
+    if arena.isolation == "rollback":
+        pytest.skip("a child cannot join the transaction")
+
+    def write():
+        engine.sync_engine.dispose(close=False)
+        asyncio.run(insert_order())
+
+    assert test_client.get("/orders").json() == []
+    child = get_context("fork").Process(target=write)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert test_client.get("/orders").json() == ["chair"]
