@@ -28,7 +28,6 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from textwrap import indent
 
@@ -265,8 +264,7 @@ def run_command(block: Block, command: Command, terminal: Terminal) -> None:
     expected = trimmed(command.expected)
     if expected and (missing := first_missing(expected, trimmed(written))) is not None:
         raise block.wrong(
-            f"`{command.text}` does not write this:\n{shown(missing)}\n"
-            f"It writes:\n{shown(written)}\n{difference(missing, written)}"
+            f"`{command.text}` does not write this:\n{shown(missing)}\nIt writes:\n{shown(written)}"
         )
 
 
@@ -316,22 +314,6 @@ def stand_at(group: list[str], written: list[str], start: int) -> bool:
     """Whether these lines stand in the output from this line on."""
     there = written[start : start + len(group)]
     return len(there) == len(group) and all(map(same_line, group, there))
-
-
-def difference(group: list[str], written: list[str]) -> str:
-    """What parts the expected lines from the written ones, where they agree the longest."""
-    start = max(range(len(written) + 1), key=lambda start: agreement(group, written[start:]))
-    agreed = agreement(group, written[start:])
-    if agreed == len(group):
-        return "All of these lines are there, but not in this place."
-    there = written[start + agreed : start + agreed + 1]
-    return f"Expected {group[agreed]!r}, found {there[0]!r}" if there else "It ends too early."
-
-
-def agreement(group: list[str], written: list[str]) -> int:
-    """How many lines are the expected ones, counted from the first."""
-    pairs = zip(group, written, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: same_line(*pair), pairs))
 
 
 def same_line(expected: str, written: str) -> bool:

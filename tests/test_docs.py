@@ -15,12 +15,9 @@ import pytest
 
 from tests import forks
 from tests.pages import (
-    FOR_THE_READER,
     PATIENCE_SECONDS,
     PageError,
     Terminal,
-    read_blocks,
-    read_commands,
     run_page,
 )
 
@@ -80,50 +77,16 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-def test_the_readme_runs_something() -> None:
-    """A README without a command that is run would prove nothing."""
-    for page in ROOT.glob("README.md"):
-        blocks = read_blocks(name_of(page), page.read_text(encoding="utf-8"))
-        consoles = [block for block in blocks if block.language == "console" and not block.skip]
-        commands = [command.text for block in consoles for command in read_commands(block)]
-        assert [text for text in commands if not FOR_THE_READER.fullmatch(text)]
-
-
 def fenced(info: str, text: str) -> str:
     """A block of a planted page."""
     return f"```{info}\n{text}\n```\n"
 
-
-THREE_LINES = "$ printf 'one\\ntwo 2.5s\\nthree\\n'\n"
-
-RIGHT_PAGES = {
-    "a file and a command": fenced('text title="a/b.txt"', "x")
-    + fenced("console", "$ cat a/b.txt\nx"),
-    "any text": fenced("console", THREE_LINES + "one\ntwo ...s\nthree"),
-    "any lines": fenced("console", THREE_LINES + "one\n...\nthree"),
-    "shorter rules": fenced(
-        "console", "$ echo ======== 1 in 2.50s ========\n===== 1 in ...s ====="
-    ),
-    "an exit status": fenced("console exit=3", "$ true\n$ exit 3"),
-    "commands for the reader": fenced(
-        "console", "$ pip install x\n$ python -m venv v\n$ make test"
-    ),
-    "a fragment": fenced("python", "await client.get('/')") + fenced("toml", "a = 1"),
-    "run in the folder": fenced("python title=a.py", "b = 1")
-    + fenced("python exec", "import a\na.b"),
-    "the suite's Python": fenced(
-        "console", f"$ python -c 'import sys; print(sys.prefix)'\n{sys.prefix}"
-    ),
-    "no options from outside": fenced("console", "$ echo $PYTEST_PLUGINS$CI.\n."),
-    "a cache elsewhere": fenced("console", '$ test "$ARENA_CACHE" && ls -A'),
-}
 
 WRONG_PAGES = {
     "other output": (
         fenced("console", "$ echo a\nb"),
         "p:1: `echo a` does not write this:\n    b\nIt writes:\n    a",
     ),
-    "less output": (fenced("console", "$ true\na"), "It ends too early."),
     "a failure too few": (fenced("console exit=1", "$ true"), "exits with 0, not with 1"),
     "unknown language": (fenced("bash", "ls"), "unknown language 'bash'"),
     "a file outside": (fenced("text title=../a", ""), "no file in the page's folder"),
@@ -134,17 +97,19 @@ WRONG_PAGES = {
 }
 
 
-@pytest.mark.parametrize("text", RIGHT_PAGES.values(), ids=RIGHT_PAGES.keys())
-def test_a_right_page_passes(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness accepts what the page says truly."""
-    for name in ("PYTEST_PLUGINS", "CI"):
-        monkeypatch.setenv(name, "from outside")
-    run_page("p", text, Forked(tmp_path))
-
-
 @pytest.mark.parametrize("text, message", WRONG_PAGES.values(), ids=WRONG_PAGES.keys())
 def test_a_wrong_page_fails(text: str, message: str, tmp_path: Path) -> None:
     """The harness finds what is wrong, and says where."""
     with pytest.raises(PageError, match=re.escape(message)) as error:
         run_page("p", text, Forked(tmp_path))
     assert re.match(r"p:\d+: ", str(error.value))
+
+
+def test_the_map_of_the_code_names_modules_that_exist() -> None:
+    """A path of the page is below the package, or beside the path before it."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:src/)?((?:_\w+/|scenarios/)?_?\w+\.(?:py|sql))`", page))
+    source = ROOT / "src/pytest_arena"
+    paths = {path.relative_to(source) for path in source.rglob("*.*")}
+    known = {path.as_posix() for path in paths} | {path.name for path in paths}
+    assert named - known == set()
