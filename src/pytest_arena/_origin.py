@@ -34,9 +34,7 @@ def user_line() -> CodeLine | None:
     for the greenlet. In a worker thread of aiosqlite, it continues in the task that waits for the
     thread. The search takes some microseconds.
     """
-    for frame in logical_stack(of_users=True):
-        return CodeLine(frame.f_code.co_filename, frame.f_lineno)
-    return None
+    return line_of(next(logical_stack(of_users=True), None))
 
 
 # The packages that act for their callers. "" is the standard library.

@@ -48,10 +48,10 @@ class Owner:
         self.name = name
         self.advice = advice  # the code that must end its tasks, threads and jobs
         self.serial = serial
-        self.is_over = False
+        self.is_over: bool = False
         # Whether it is between its set-up and its tear-down, so that only its tasks, threads and
         # jobs run.
-        self.is_idle = False
+        self.is_idle: bool = False
 
     @property
     def is_test(self) -> bool:

@@ -71,7 +71,7 @@ class AppRun:
         self.app = app
         self._find_hooks = find_hooks
         self._is_wide = is_wide
-        self.has_lifespan = lifespan and state is None
+        self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
         # The last one is current. Earlier ones still have a failure to raise.
         self._lifespans: list[Lifespan] = []
