@@ -25,7 +25,7 @@ WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 help:
 	@echo "make demo       an example's tests under the plugin"
 	@echo "make test       format, lint, types, layers, size, and the suite"
-	@echo "make test-full  the same with the slow tests, each Python found, the oldest libraries, other plugins"
+	@echo "make test-full  the same with each Python found, the oldest libraries, other plugins"
 	@echo "make bench      measure, and write docs/explanation/speed.md"
 	@echo "make docs       the site of docs/, in build/docs"
 	@echo "make format     rewrite the code as 'make test' wants it"
@@ -37,8 +37,7 @@ demo: .venvs/demo/.installed
 test: check
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-full: check
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m ""
+test-full: test
 	@$(MAKE) --no-print-directory others
 
 check: .venv/.installed size
@@ -63,13 +62,11 @@ others: .venv/.installed
 	done
 	@$(MAKE) --no-print-directory test-in-sqlalchemy-2.0 test-in-oldest
 	@$(MAKE) --no-print-directory .venvs/others/.installed
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 .venvs/others/bin/pytest -n auto -m "" tests/others \
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 .venvs/others/bin/pytest -n auto tests/others \
 	    -p xdist.plugin -p pytest_asyncio.plugin
 
-# What the slow tests of these folders check differs by the versions of SQLAlchemy and drivers.
 test-in-%: .venvs/%/.installed
 	.venvs/$*/bin/pytest -n auto --dist worksteal
-	.venvs/$*/bin/pytest -n auto --dist worksteal -m slow tests/gate
 
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench

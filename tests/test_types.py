@@ -139,7 +139,6 @@ def pyright(*arguments: str, folder: Path) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.slow
 def test_nothing_public_is_left_to_be_inferred(tmp_path: Path) -> None:
     """Each type checker infers in its own way."""
     said = pyright("--ignoreexternal", "--verifytypes", "pytest_arena", folder=tmp_path)
@@ -149,7 +148,6 @@ def test_nothing_public_is_left_to_be_inferred(tmp_path: Path) -> None:
     assert completeness["exportedSymbolCounts"]["withKnownType"] > len(pytest_arena.__all__)
 
 
-@pytest.mark.slow
 def test_pyright_reads_the_types_that_mypy_reads(tmp_path: Path) -> None:
     """What is asserted above, and what is planted below it."""
     planted = tmp_path / "test_planted.py"

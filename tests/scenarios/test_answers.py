@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.scenarios.projects import Results, project
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.example import Example
 
 _TESTS = re.compile(r"def test_(\w+)\(")
@@ -35,7 +35,6 @@ def _names(example: Example, file: str) -> list[str]:
     return _TESTS.findall(example.files[file])
 
 
-@pytest.mark.slow
 def test_no_hollow_test_is_proven_and_most_honest_ones_are(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

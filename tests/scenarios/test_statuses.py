@@ -135,7 +135,6 @@ def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
     results.run.expect(1, failed=2, passed=21, skipped=1, xfailed=1)
 
 
-@pytest.mark.slow
 def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> None:
     """P9. Each worker breaks the answers of its tests, and the controller judges."""
     parallel = Results.of(battles(tmp_path), *RERUNS, *XDIST, "--scenarios=strict")
