@@ -585,6 +585,7 @@ def pytest_keyboard_interrupt() -> None:
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Write the summary, leave the levels and close the gate. A worker sends its facts."""
     run = RUNS[session.config]
+    run.current.in_teardown = True  # pytest now tears down what Ctrl-C has interrupted
     # Before a hook of the suite drops the tables.
     run.databases.provision.compare_with_first_contents()
     result = yield

@@ -87,7 +87,7 @@ def project(example: Example) -> Example:
     return example.with_files(test_it=TESTS, test_next=NEXT, seed=SEED)
 
 
-@pytest.mark.parametrize("places", ["build", "wide-end"])
+@pytest.mark.parametrize("places", ["build", "wide-end", "call"])
 def test_ctrl_c_pitfall_071(project: Example, places: str) -> None:
     """P4, P7: pytest ends as it does, our files are gone, the next run has the template's state."""
     run = project.run("test_it.py", env={"PLACES": places, "SIGNAL": str(signal.SIGINT.value)})

@@ -103,6 +103,7 @@ class FixtureLevels:
         3. Restore the databases, if it has used any. Wait a second for locks.
         4. Restore by a copy what is still locked, with a note in the summary.
         """
+        begin_phase(None)  # what follows is no work of the test
         test = self._current.test
         if test is None or test.settled:
             return
@@ -280,7 +281,6 @@ class FixtureLevels:
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
         if self._current.in_teardown:
-            begin_phase(None)  # the tear-down of a wider fixture is no work of the test
             self.settle_test()
         level = self.levels.find(owner)
         if level is None:
@@ -332,7 +332,7 @@ class FixtureLevels:
             if self.levels.find(upper.owner) is not upper:
                 continue  # the end of another level has left this one
             match upper.owner:
-                case RunningTest() as test:
+                case RunningTest() as test if not test.settled:
                     self._end_running_test(test)
                 case WideFixture() as fixture:
                     if requester not in fixture.requesters:
@@ -349,16 +349,13 @@ class FixtureLevels:
             self._current.test.note_changed(changed)
 
     def _end_running_test(self, test: RunningTest) -> None:
-        """End a test whose wider fixture ends, after Ctrl-C or because code finishes it by hand."""
+        """End a test whose wider fixture ends, because code finishes it by hand."""
         self.settle_test()
-        level = self.levels.find(test)
-        if level is not None:  # Ctrl-C interrupted `settle_test`
-            self.levels.leave(level)
         test.errors.append(
             IsolationError(
                 f"{test.plan.name}: a wider fixture of this test ended while the test ran",
                 why="the test's rows depend on the fixture's rows, so pytest-arena removed both",
-                cause="Ctrl-C, or code that finishes fixtures by hand",
+                cause="code that finishes fixtures by hand",
                 fix="ask for the fixture in the test's arguments",
             )
         )

@@ -170,7 +170,6 @@ class ArenaRun:
         The errors of a failed test do not include connection leaks: its own error says more.
         """
         test = self.current.test
-        begin_phase(None)  # what follows is no work of the test
         try:
             self.fixtures.settle_test()
         finally:

@@ -554,7 +554,7 @@ class Current:
     @property
     def phase(self) -> TestOwner | None:
         """The test whose code pytest calls outside of wider fixtures."""
-        if self.test is None or self.in_teardown:
+        if self.test is None or self.test.settled:
             return None
         return self.test.owner
 
