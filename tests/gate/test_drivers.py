@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from pytest_arena._postgresql._driver_guard import CONNECTIONS, watch_drivers
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._gate._engines import requested_by_engine
-from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._gate._engines import known_engines
 from pytest_arena._ledger import Ledger
 from pytest_arena._values import Address
 from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDatabaseError
@@ -308,7 +308,7 @@ def test_a_refusal_says_whose_database_it_was(tmp_path: Path) -> None:
         """
 import psycopg
 from sqlalchemy import create_engine
-from pytest_arena._gate._known_engines import known_engines, watch_engines
+from pytest_arena._gate._engines import known_engines, watch_engines
 watch_engines(lambda engine: known_engines.add(engine, 0))
 engine = create_engine("postgresql+psycopg://192.0.2.1/shop")
 _, error = line_of(lambda: psycopg.connect(DSN))

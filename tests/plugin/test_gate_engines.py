@@ -16,7 +16,7 @@ import sqlite3
 from unittest import mock
 import pytest
 from app import Base, Dancer, add, create_engine, engine, names, text
-from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._gate._engines import known_engines
 from sqlalchemy import event, select
 from sqlalchemy.pool import StaticPool
 

@@ -28,11 +28,11 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._gate._engines import (
     described_url,
+    known_engines,
     requested_by_engines,
     requested_by_url,
 )
 from pytest_arena._gate._gate_notes import unknown_product
-from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import seconds
 from pytest_arena._product import (
@@ -283,9 +283,10 @@ class KnownDatabases:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
             if known_engines.database_of(requested.dialect) is None:
-                database.name_by_engine(requested.login)
+                database.is_only_named = False
+                database.login = database.login or requested.login
                 known = known_engines.of(requested.dialect)
-                known.redirect_to(database)
+                known.database = database
                 dialect = type(requested.dialect)
                 database.use_dialect(dialect, is_of_engine=known.had_engine)
             return database
@@ -295,7 +296,7 @@ class KnownDatabases:
         is_new = self.find(requested) is None
         database = self.register(requested)
         if is_new:
-            database.name_by_variable()
+            database.is_only_named = True
         return database
 
     def _add(self, requested: RequestedDatabase) -> Database:
@@ -337,7 +338,7 @@ class KnownDatabases:
             # The database of the next engine becomes the primary one.
             self.primary = None
         for engine in known_engines.on(database):
-            engine.redirect_to(None)
+            engine.database = None
         self._connections.forget(database.key)
         database.product.remove(database)
 
@@ -359,8 +360,8 @@ class KnownDatabases:
     def add_own(self, engine: Engine, database: Database) -> None:
         """Redirect an engine of pytest-arena to a database, regardless of its URL."""
         known = known_engines.of(engine.dialect)
-        known.mark_own(engine)
-        known.redirect_to(database)
+        known.own.add(engine)
+        known.database = database
 
     # The app's first database.
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import product_of
 from pytest_arena._databases._app_databases import real
-from pytest_arena._gate._engines import requested_by_engines
+from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._gate._gate_notes import child_naming
-from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._product import NOWHERE
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena import _process
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -31,10 +30,10 @@ from pytest_arena._databases._verified import (
     first_content,
 )
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._engines import requested_by_engines
-from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import logical_stack, user_line
 from pytest_arena._owner import Owner, owner_here
+from pytest_arena._process import alive, seconds
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import (
     ArenaError,
@@ -367,10 +366,13 @@ class Databases:
         serials = {engine.level for engine in engines}
         if level.serial != 0 and serials == {level.serial}:
             for engine in engines:
-                engine.hide()  # a cache may keep an engine that no later test uses
+                engine.is_disposed = True
+                engine.is_hidden = (
+                    True  # a cache may keep an engine that no later test uses
+                )
         elif database.level is not level:
             return False
-        if any(engine.has_own for engine in engines):
+        if any(alive(engine.own) for engine in engines):
             return False
         is_first = database is self.known.primary
         if is_first and any(engine.is_used_by_app for engine in engines):
@@ -469,9 +471,9 @@ class Provision:
         mark = self._ledger.mark()
         with database.lock, database.being_filled():
             try:
-                database.prepare(self._template(database, Stage.SEEDED))
+                database.prepared = (self._template(database, Stage.SEEDED),)
             except (ConfigError, ServerError, TemplateError) as error:
-                database.fail(error)
+                database.failure = error
                 # The first connection raises this error, which contains the refusals.
                 self._ledger.mark_reported(*self._ledger.since(mark))
 
@@ -485,7 +487,7 @@ class Provision:
         try:
             with database.being_filled():
                 template = self._prepared(database)
-                started = _process.seconds()
+                started = seconds()
                 uses = self._connections.usage_of(database.key)
                 isolation = database.product.isolate(database, template, uses)
                 if self._config.verify:
@@ -495,11 +497,11 @@ class Provision:
                         self.enter(isolation, database, level)
                     except (ConfigError, IsolationError) as error:
                         refusal = refusal or error
-                self._ledger.add_isolation(_process.seconds() - started)
-                top = self._levels[-1] if self._levels else None
-                database.fill(isolation, top)
+                self._ledger.add_isolation(seconds() - started)
+                database.level = self._levels[-1] if self._levels else None
+                database.isolation = isolation
         except (ConfigError, ServerError, TemplateError) as error:
-            database.fail(error)
+            database.failure = error
             return None
         self._ledger.filled[database.product.shown, isolation.name] = None
         return refusal

@@ -16,6 +16,7 @@ from sqlalchemy import (
     TextClause,
     Update,
     create_engine,
+    event,
 )
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -30,11 +31,10 @@ from sqlalchemy.util.concurrency import in_greenlet
 from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._gate._engines import (
     engine_like,
-    listen_to_sessions,
+    known_engines,
     requested_by_engine,
     sync_engine_of_async,
 )
-from pytest_arena._gate._known_engines import known_engines
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, run_in_new_loop
 from pytest_arena._values import PAST_POLICIES
@@ -190,8 +190,8 @@ def _has_ended(session: Session, transaction: SessionTransaction) -> None:
         cast("FreshSession", session).end_transaction()
 
 
-listen_to_sessions(FreshSession, "do_orm_execute", _read_again)
-listen_to_sessions(FreshSession, "after_transaction_end", _has_ended)
+event.listen(FreshSession, "do_orm_execute", _read_again)
+event.listen(FreshSession, "after_transaction_end", _has_ended)
 
 
 @cache

@@ -1,7 +1,15 @@
-"""Finds the database that an engine or a URL requests, and creates engines like the app's."""
+"""The engines of this process, the databases that they request, and engines like the app's.
+
+Several engines may share a dialect object: `Engine.execution_options` copies an engine, and
+pytest-arena creates engines like the app's.
+"""
 
 from __future__ import annotations
 
+import gc
+import itertools
+import weakref
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -9,21 +17,16 @@ from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
 from pytest_arena._config._supported import SUPPORTED, product_of_dialect
+from pytest_arena._process import alive
 from pytest_arena._product import RequestedDatabase, product_package
 from pytest_arena._product._connection_loop import connection_loop, for_sync_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
-
-def listen_to_sessions(
-    kind: type[Session], name: str, listener: Callable[..., object]
-) -> None:
-    """Call a listener at an event of SQLAlchemy in sessions of a class."""
-    event.listen(kind, name, listener)
+    from pytest_arena._product import Database
 
 
 def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase:
@@ -157,3 +160,146 @@ def _copy_transaction_listeners(engine: Engine, like: Engine) -> None:
         # Only the engine's listeners: those of the class `Engine` apply to both engines.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
+
+
+class KnownEngine:
+    """The engines that share one dialect object. It keeps none of them alive."""
+
+    def __init__(self) -> None:
+        self.database: Database | None = None  # the target of its connections
+        self.level = 0  # the serial of the level that created the first engine, or 0
+        # Whether the app has disposed of an engine, and no engine has connected since.
+        self.is_disposed = False
+        self.is_hidden = False  # from searches
+        self.had_engine = False  # False for a dialect of a driver or a URL
+        # Each engine with its age: a number that grows with each new engine.
+        self.ages: weakref.WeakKeyDictionary[Engine, int] = weakref.WeakKeyDictionary()
+        self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # pytest-arena's
+
+    @property
+    def is_used_by_app(self) -> bool:
+        """Whether an existing engine is the app's and was not disposed of."""
+        of_app = [engine for engine in alive(self.ages) if engine not in self.own]
+        return bool(of_app) and not self.is_disposed
+
+
+class KnownEngines:
+    """All engines of the process."""
+
+    def __init__(self) -> None:
+        self._by_dialect: weakref.WeakKeyDictionary[Dialect, KnownEngine] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._ages = itertools.count()
+
+    def of(self, dialect: Dialect) -> KnownEngine:
+        """Return the record of a dialect object. Create it at the first call."""
+        known = self._by_dialect.get(dialect)
+        if known is None:
+            # `setdefault` is atomic, so two threads get the same record.
+            known = self._by_dialect.setdefault(dialect, KnownEngine())
+        return known
+
+    def database_of(self, dialect: Dialect) -> Database | None:
+        """Return the database to which the gate redirects a dialect object's connections."""
+        known = self._by_dialect.get(dialect)
+        if known is None:
+            return None
+        return known.database
+
+    def all(self) -> list[KnownEngine]:
+        """Return all records."""
+        # Copied in one step, because other threads create engines.
+        return [*self._by_dialect.data.values()]  # type: ignore[attr-defined]  # typeshed lacks it
+
+    def on(self, database: Database) -> list[KnownEngine]:
+        """Return the records of the engines whose connections the gate redirects to a database."""
+        return [known for known in self.all() if known.database is database]
+
+    def find(self) -> list[Engine]:
+        """Return the existing engines, the oldest first. Costs some microseconds for each."""
+        return _by_age(self.all())
+
+    def find_in_use(self) -> list[Engine]:
+        """Return the existing engines without those that were disposed of and not used since."""
+        return _by_age(known for known in self.all() if not known.is_disposed)
+
+    def add(self, engine: Engine, level: int) -> bool:
+        """Note a new engine. Return whether it is the first with its dialect object."""
+        known = self.of(engine.dialect)
+        is_first = not known.had_engine
+        if is_first:
+            known.had_engine = True
+            known.level = level
+        known.ages[engine] = next(self._ages)
+        return is_first
+
+    def note_connect(self, dialect: Dialect) -> None:
+        """Note that an engine is about to connect."""
+        known = self._by_dialect.get(dialect)
+        if known is None or not known.is_disposed:
+            return
+        known.is_disposed = False
+        if known.is_hidden:  # it appears again, as the youngest
+            known.is_hidden = False
+            for engine, age in zip(alive(known.ages), self._ages, strict=False):
+                known.ages[engine] = age
+
+    def set_databases_aside(self) -> Callable[[], None]:
+        """Forget the databases, for a run inside this run. Return a function that restores them."""
+        databases = {known: known.database for known in self.all()}
+
+        def restore() -> None:
+            for known in self.all():
+                known.database = databases.get(known)
+
+        for known in databases:
+            known.database = None
+        return restore
+
+
+known_engines = KnownEngines()
+
+
+def watch_engines(note: Callable[[Engine], None]) -> None:
+    """Call ``note`` with each new engine.
+
+    SQLAlchemy has no event for a new engine, so this wraps `Dialect.engine_created`. It cannot wrap
+    `Engine.__init__`, because ``create_engine`` reads its signature.
+    """
+
+    def disposed(engine: Engine) -> None:
+        known_engines.of(engine.dialect).is_disposed = True
+
+    event.listen(Engine, "engine_disposed", disposed)
+    created = vars(Dialect)["engine_created"].__func__
+
+    @wraps(created)
+    def engine_created(cls: type[Dialect], engine: Engine) -> None:
+        note(engine)
+        created(cls, engine)
+
+    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
+
+
+def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
+    ages: dict[Engine, int] = {}
+    for known in records:
+        if not known.is_hidden:
+            for engine in alive(known.ages):
+                ages[engine] = known.ages[engine]
+    return sorted(ages, key=ages.__getitem__)
+
+
+def existing_engines() -> list[Engine]:
+    """Return the existing engines from the garbage collector, the oldest first.
+
+    Costs some ten milliseconds.
+    """
+    # Objects of one generation have the order of their creation. A garbage collection may move an
+    # engine to another generation during the search.
+    candidates = [*itertools.chain.from_iterable(map(gc.get_objects, (2, 1, 0)))]
+    candidates += gc.get_referrers(Engine)
+    # `isinstance` would read `__class__` of a lazy proxy, which may raise or load something.
+    engines = [one for one in candidates if issubclass(type(one), Engine)]
+    return [*dict.fromkeys(engines)]

@@ -15,8 +15,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._answers import answer_here, apart_from_requests
-from pytest_arena._gate._engines import describe
-from pytest_arena._gate._known_engines import (
+from pytest_arena._gate._engines import (
+    describe,
     existing_engines,
     known_engines,
     watch_engines,
@@ -83,15 +83,7 @@ class Gate:
         self.core = core
         self.registry = registry
         self.lost = LostWrites(core, registry)
-        self._restore_databases: Callable[[], None] = nothing
-
-    def begin_inner_run(self) -> None:
-        """Forget the databases of the outer run's engines."""
-        self._restore_databases = known_engines.set_databases_aside()
-
-    def end_inner_run(self) -> None:
-        """Restore the databases of the outer run's engines."""
-        self._restore_databases()
+        self.restore_databases: Callable[[], None] = nothing
 
     # SQLAlchemy's events.
 
@@ -116,7 +108,8 @@ class Gate:
                 )
         if entry is not None:
             pooled = PooledConnection.create(entry)
-            pooled.begin_connect(target, identify)
+            pooled.target = target
+            pooled.identify = identify
             self.registry.add(pooled)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
@@ -153,7 +146,9 @@ class Gate:
             raise DisconnectionError(
                 "the database of this connection is no longer the test's"
             )
-        pooled.begin_use()
+        pooled.pending_writes = None
+        if pooled.handle is not None:
+            pooled.handle.note_checkout()
         self.registry.check_out(pooled, entry)
         # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
@@ -196,7 +191,7 @@ class Gate:
             return
         pooled.handle.check(statement)
         if classify(statement, pooled.handle.altering).alters_session:
-            pooled.alter(self.core.serial())
+            pooled.altered_in = self.core.serial()
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected.
@@ -288,7 +283,7 @@ class Gate:
         self.invalidate_stale()
         for checkout in self.registry.checked_out():
             if checkout.connection.altered_in == serial:
-                checkout.connection.drop_later()
+                checkout.connection.is_stale = True
         for pooled in self.registry.idle():
             if pooled.altered_in == serial and pooled.process == os.getpid():
                 pooled.retire()
@@ -305,7 +300,7 @@ def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
     """
     gate = Gate(core, registry)
     if _gates:
-        gate.begin_inner_run()
+        gate.restore_databases = known_engines.set_databases_aside()
         _gates.append(gate)
         return gate
     _gates.append(gate)
@@ -327,8 +322,12 @@ def _listen() -> None:
     watch_removals(lambda: _gates[-1].core)
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     before_spawn(_before_spawn)
+
+    def watch_driver(product: str, _module: object) -> None:
+        product_package(product).connections.watch(lambda: _gates[-1].core)
+
     for package, product in DRIVERS.items():
-        when_imported(package, partial(_watch_driver, product))
+        when_imported(package, partial(watch_driver, product))
 
 
 def _remember(engine: Engine) -> None:
@@ -345,10 +344,6 @@ def _of_last_gate(method: str) -> Callable[..., None]:
         getattr(_gates[-1], method)(*arguments)
 
     return listener
-
-
-def _watch_driver(product: str, _module: object) -> None:
-    product_package(product).connections.watch(lambda: _gates[-1].core)
 
 
 CHILD_EVENTS = {
@@ -399,5 +394,5 @@ def close(gate: Gate) -> bool:
     is_inner = len(_gates) > 1
     if is_inner:
         _gates.remove(gate)
-        gate.end_inner_run()
+        gate.restore_databases()
     return is_inner

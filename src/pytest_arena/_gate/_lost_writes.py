@@ -121,7 +121,7 @@ class LostWrites:
         if meaning.table and cursor.rowcount:
             serial = self._core.serial()
             writes = pooled.pending_writes or pooled.begin_writes(user_line(), serial)
-            writes.add(meaning.table, serial)
+            writes.writes.append((meaning.table, serial))
         elif meaning.ends_transaction:
             pooled.end_writes()
 
@@ -131,7 +131,7 @@ class LostWrites:
             return  # no connection was opened
         pooled = pooled_of(context.connection)
         if pooled is not None and pooled.pending_writes is not None:
-            pooled.pending_writes.fail()
+            pooled.pending_writes.has_failed = True
         error = context.original_exception
         explain_lock(self._registry, error, pooled, context.statement or "")
         answer = answer_here()
@@ -144,26 +144,29 @@ class LostWrites:
         """Note that a transaction begins."""
         pooled = pooled_of(connection)
         if pooled is not None:
-            pooled.begin_transaction(unsent_answer())
+            pooled.answer = unsent_answer()
 
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
-            pooled.pending_writes.set_savepoint()
+            writes = pooled.pending_writes
+            writes.savepoints.append(len(writes.writes))
 
     def release_savepoint(self, connection: Connection, *_: object) -> None:
         """Note that the last savepoint was released."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
-            pooled.pending_writes.release_savepoint()
+            pooled.pending_writes.end_savepoint()
 
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
         """Forget the writes since the last savepoint."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
-            pooled.pending_writes.roll_back_to_savepoint()
-            if not pooled.pending_writes.writes:
+            writes = pooled.pending_writes
+            del writes.writes[writes.end_savepoint() :]
+            writes.has_failed = False
+            if not writes.writes:
                 pooled.end_writes()
 
     def commit(self, connection: Connection) -> None:
@@ -345,7 +348,7 @@ def _watch_sessions(gates: Sequence[WatchingGate]) -> None:
         answer: RequestAnswer | None = session.info.get(_ANSWER)
         pooled = pooled_of(connection)
         if pooled is not None and answer is not None:
-            pooled.begin_transaction(answer)
+            pooled.answer = answer
 
     def rolled_back(session: Session, transaction: Any) -> None:
         if not transaction.nested:

@@ -49,7 +49,7 @@ class PendingWrites:
     has_failed: bool = False
     is_over: bool = False  # whether the transaction was committed or rolled back
     # The number of writes before each savepoint.
-    _savepoints: list[int] = field(default_factory=list)
+    savepoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -68,33 +68,9 @@ class PendingWrites:
     def _tables(self) -> str:
         return ", ".join(dict.fromkeys(table for table, _ in self.writes))
 
-    def add(self, table: str, serial: int) -> None:
-        """Add a write of the open transaction."""
-        self.writes.append((table, serial))
-
-    def fail(self) -> None:
-        """Note that a statement has failed."""
-        self.has_failed = True
-
-    def set_savepoint(self) -> None:
-        """Note that a savepoint is set."""
-        self._savepoints.append(len(self.writes))
-
-    def release_savepoint(self) -> int:
-        """Forget the last savepoint. Return the number of writes before it.
-
-        It is 0 if the savepoint was set before the first write.
-        """
-        return self._savepoints.pop() if self._savepoints else 0
-
-    def roll_back_to_savepoint(self) -> None:
-        """Forget the writes and the failure since the last savepoint."""
-        del self.writes[self.release_savepoint() :]
-        self.has_failed = False
-
-    def end(self) -> None:
-        """Note that the transaction was committed or rolled back."""
-        self.is_over = True
+    def end_savepoint(self) -> int:
+        """Forget the last savepoint. Return the number of writes before it."""
+        return self.savepoints.pop() if self.savepoints else 0
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -148,42 +124,17 @@ class PooledConnection:
             return None
         return self.target.key
 
-    def begin_connect(
-        self, target: ConnectTarget | None, identify: Identify | None
-    ) -> None:
-        """Note that SQLAlchemy is about to open the connection."""
-        self.target = target
-        self.identify = identify
-
     def note_opened(self, live: OpenConnection) -> None:
         """Note the description of the open connection by its product."""
         self.target = live.target
         self.handle = live.handle
         self.identify = None
 
-    def begin_use(self) -> None:
-        """Note a checkout."""
-        self.pending_writes = None
-        if self.handle is not None:
-            self.handle.note_checkout()
-
-    def alter(self, serial: int) -> None:
-        """Note that a statement has altered the session in a level."""
-        self.altered_in = serial
-
-    def drop_later(self) -> None:
-        """Let the pool drop the connection at the next checkout."""
-        self.is_stale = True
-
     def retire(self) -> None:
         """Roll back, which releases locks. The pool drops the connection at the next checkout."""
         if not self.is_stale and self.handle is not None:
             self.handle.roll_back()
         self.is_stale = True
-
-    def begin_transaction(self, answer: RequestAnswer | None) -> None:
-        """Note the request that begins a transaction before its answer is sent."""
-        self.answer = answer
 
     def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
         """Note the first write of a transaction."""
@@ -194,5 +145,5 @@ class PooledConnection:
     def end_writes(self) -> None:
         """Note that the transaction is over."""
         if self.pending_writes is not None:
-            self.pending_writes.end()
+            self.pending_writes.is_over = True
         self.pending_writes = None

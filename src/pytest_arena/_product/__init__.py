@@ -356,15 +356,6 @@ class Database:
         """The present target of its connections."""
         return self.product.target(self)
 
-    def name_by_engine(self, login: ServerLogin | None) -> None:
-        """Note that an engine of the app names it, and the engine's login."""
-        self.is_only_named = False
-        self.login = self.login or login
-
-    def name_by_variable(self) -> None:
-        """Note that a variable names it, and no engine yet."""
-        self.is_only_named = True
-
     def use_dialect(self, dialect: type[Dialect], *, is_of_engine: bool) -> None:
         """Note the class of an engine's, a driver's or a URL's dialect.
 
@@ -386,19 +377,6 @@ class Database:
         finally:
             self.busy = False
 
-    def prepare(self, content: object) -> None:
-        """Note the content of its template, for the first connection."""
-        self.prepared = (content,)
-
-    def fill(self, isolation: Isolation, level: object) -> None:
-        """Note that it got content in a level, or (None) before any level."""
-        self.level = level
-        self.isolation = isolation
-
-    def fail(self, error: ArenaError) -> None:
-        """Note why it cannot be filled."""
-        self.failure = error
-
     def take_failure(self) -> ArenaError | None:
         """Return why it cannot be filled. Only the first error has the traceback of the build."""
         error = self.failure
@@ -411,10 +389,6 @@ class Database:
         self.isolation = None
         if isolation is not None:
             isolation.close()
-
-    def forget_level(self) -> None:
-        """Forget the level in which it was created, because it outlives that level."""
-        self.level = None
 
     def look(self, where: str) -> str:
         """Return the command that opens the database or its copy, a file or a URL."""

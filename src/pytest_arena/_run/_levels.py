@@ -102,7 +102,7 @@ class Levels:
         # If the level that created the database was dropped, the database belongs to no level. A
         # wider fixture may then write to it too.
         if database.level is not None and database.level not in self._stack:
-            database.forget_level()
+            database.level = None
 
     def _with_patience(self, call: Callable[[], _Answer]) -> _Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -186,7 +186,7 @@ class Levels:
         if may_end and self._databases.drop_with_level(database, level):
             return True
         if was_created_here:
-            database.forget_level()
+            database.level = None
         try:
             return self._leave_with_patience(isolation, level)
         except Held:

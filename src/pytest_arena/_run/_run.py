@@ -16,8 +16,7 @@ from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines, Sessions
 from pytest_arena._gate import _listeners as gates
-from pytest_arena._gate._engines import requested_by_engines
-from pytest_arena._gate._known_engines import known_engines
+from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._owner import begin_phase, owned_by
