@@ -63,11 +63,7 @@ class Resolver(Core, Protocol):
         """Return the present target of connections to this database, None if it was dropped."""
 
     def before_child(self, child: Child) -> None:
-        """Prepare the databases that a child process may use.
-
-        Raises:
-            RefusedError: its arguments name a database of the app.
-        """
+        """Prepare the databases that a child process may use."""
 
     def before_spawn(self) -> None:
         """Build the databases of all engines before multiprocessing spawns a process."""
@@ -122,12 +118,7 @@ class Gate:
             pooled.note_opened(live or self._recognize(dbapi_connection))
 
     def checkout(self, dbapi_connection: object, entry: Any, _proxied: object) -> None:
-        """Check a connection that a pool hands out.
-
-        Raises:
-            DisconnectionError: it is stale, or belongs to another process. The pool then opens
-                another connection.
-        """
+        """Check a connection that a pool hands out."""
         unbind_locks(dbapi_connection)
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
@@ -194,11 +185,7 @@ class Gate:
             pooled.altered_in = self.core.serial()
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
-        """Return the record of a connection that pytest-arena has not redirected.
-
-        Raises:
-            RefusedError: its database is not one of the tests' databases.
-        """
+        """Return the record of a connection that pytest-arena has not redirected."""
         live = self._recognize(dbapi_connection)
         pooled = PooledConnection.create(entry)
         pooled.note_opened(live)
@@ -206,11 +193,7 @@ class Gate:
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:
-        """Describe a connection that pytest-arena has not redirected.
-
-        Raises:
-            RefusedError: its database is not one of the tests' databases.
-        """
+        """Describe a connection that pytest-arena has not redirected."""
         live = None
         for product in [*loaded.values()]:
             live = live or product.connections.recognize(self.core, dbapi_connection)

@@ -51,11 +51,7 @@ def _admit_renaming(
 
 
 def _admit(core: Core, name: Any, folder: int, action: str) -> None:
-    """Refuse a change of a file that is older than the run. Record the state of another file.
-
-    Raises:
-        RefusedError: the file belongs to the app.
-    """
+    """Refuse a change of a file that is older than the run. Record the state of another file."""
     if is_own():
         return
     path = Path(os.fsdecode(name))

@@ -119,11 +119,7 @@ class NamedServer(ServerRegistry):
         return self._address
 
     def take(self, database: Database) -> None:
-        """Assign the named database to a database of the app.
-
-        Raises:
-            ConfigError: it is assigned to another database of the app.
-        """
+        """Assign the named database to a database of the app."""
         if self._taken_by not in {None, database}:
             raise ConfigError(
                 f"the app uses more than one database, and {self.where} is only one",
@@ -220,11 +216,7 @@ class NamedTemplates(DatabaseTemplates):
         yield now()
 
     def begin(self, fingerprint: str, below: Template[str] | None) -> NamedTarget:
-        """Return the transaction, which has the stage below.
-
-        Raises:
-            IsolationError: a level needs another stage, which needs another database.
-        """
+        """Return the transaction, which has the stage below."""
         del fingerprint
         last = next(reversed(self.built), None)
         if last is not None and (below is None or below.fingerprint != last):

@@ -55,11 +55,7 @@ class Roles:
     # Before a template is built
 
     def prepare(self) -> None:
-        """Create the roles to which a schema may grant something.
-
-        Raises:
-            ConfigError: ``arena_roles`` names a role that does not exist and cannot be created.
-        """
+        """Create the roles to which a schema may grant something."""
         if not self._is_off:
             for name in self._names:
                 try:
@@ -78,11 +74,7 @@ class Roles:
                 self._usable(ServerLogin(user))
 
     def _ensure_role(self, name: str, attribute: str = "LOGIN") -> None:
-        """Create a role on a private server. On another server, check that it exists.
-
-        Raises:
-            ControlFailure: it does not exist, or cannot be created.
-        """
+        """Create a role on a private server. On another server, check that it exists."""
         exists = (
             f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
         )

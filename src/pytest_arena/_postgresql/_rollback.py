@@ -164,11 +164,7 @@ class Rollback:
     def facade(
         self, dialect: Dialect, connect: Callable[..., Any], cargs: Any, cparams: Any
     ) -> SharedTransaction:
-        """Return a connection for a pool. The first one opens the real connection.
-
-        Raises:
-            IsolationError: a second driver or login, psycopg2, or a forked process.
-        """
+        """Return a connection for a pool. The first one opens the real connection."""
         opener = (dialect.driver, dialect.is_async, cparams.get("user"))
         if dialect.driver == "psycopg2" or self._opener not in {(), opener}:
             raise self.refused(
@@ -431,12 +427,7 @@ class Rollback:
         self._check = check
 
     def enter(self) -> None:
-        """Open a level, whose savepoint is set at the first statement.
-
-        Raises:
-            Held: an open transaction has written.
-            IsolationError: the shared transaction has ended.
-        """
+        """Open a level, whose savepoint is set at the first statement."""
         self._check_for_writer()
         self._check_transaction()
         self._levels.append(_Level())
@@ -457,12 +448,7 @@ class Rollback:
             )
 
     def leave(self) -> bool:
-        """Roll back to the level's start. Return whether it has written.
-
-        Raises:
-            Held: an open transaction has written.
-            IsolationError: the shared transaction has ended.
-        """
+        """Roll back to the level's start. Return whether it has written."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
         self._check_for_writer()

@@ -54,9 +54,6 @@ def admit(
 
     ``write_address`` writes a server and a database into the connection's arguments. ``redirect``
     also writes a user.
-
-    Raises:
-        RefusedError: the connection may not be opened.
     """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 

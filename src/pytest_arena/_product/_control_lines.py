@@ -49,11 +49,7 @@ class ServerFailure(Exception):
 
 
 def retry_while_crowded(call: Callable[[], _ResultT], patience: float) -> _ResultT:
-    """Call a function again while the server is crowded, for ``patience`` seconds.
-
-    Raises:
-        ServerFailure: the server is still crowded, or the call fails for another reason.
-    """
+    """Call a function again while the server is crowded, for ``patience`` seconds."""
     end = seconds() + patience
     while True:
         try:
@@ -107,11 +103,7 @@ class Reconnecting(Generic[ConnectionT]):
     def call(
         self, function: Callable[..., _ResultT], *args: object, **options: object
     ) -> _ResultT:
-        """Call a function with the connection as its first argument.
-
-        Raises:
-            ServerFailure: the server refused a statement, or cannot be reached.
-        """
+        """Call a function with the connection as its first argument."""
         with self._lock:
             try:
                 return function(self.opened(), *args, **options)
@@ -128,11 +120,7 @@ class Reconnecting(Generic[ConnectionT]):
             )
 
     def opened(self) -> ConnectionT:
-        """Return the open connection. Connect if it is not open.
-
-        Raises:
-            ServerFailure: the server cannot be reached, or refuses the login.
-        """
+        """Return the open connection. Connect if it is not open."""
         with self._lock:
             if self._connection is not None and self.is_open:
                 return self._connection

@@ -66,18 +66,10 @@ class PlaceKind(Protocol):
     """A kind of place."""
 
     def look(self) -> Iterator[Place]:
-        """Yield the places, without creating, starting or changing anything.
-
-        Raises:
-            ArenaError: a place cannot be read.
-        """
+        """Yield the places, without creating, starting or changing anything."""
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove leftovers of dead runs, with ``everything`` all things that no living run uses.
-
-        Raises:
-            ArenaError: a thing cannot be removed.
-        """
+        """Remove leftovers of dead runs, with ``everything`` all things that no living run uses."""
 
 
 class ProductCommands(Protocol):
@@ -89,9 +81,6 @@ class ProductCommands(Protocol):
         """Return the places, and the places in the cache, which are swept last.
 
         If an option names a server or a product, ``removes_all`` limits the places to it.
-
-        Raises:
-            ServerError: the named server cannot be used.
         """
 
 

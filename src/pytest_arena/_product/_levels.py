@@ -251,12 +251,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self._next_isolation = isolation
 
     def enter(self) -> None:
-        """Open a level above the current state.
-
-        Raises:
-            Held: an open transaction prevents a copy. The database is unchanged.
-            IsolationError: the disk is full.
-        """
+        """Open a level above the current state."""
         if self._unrestored is not None:
             self._finish(self._unrestored)
         isolation = self._next_isolation or self.name
@@ -292,12 +287,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self._uses_now = uses
 
     def leave(self) -> bool:
-        """Restore the state of the matching ``enter``. Return whether it had changed.
-
-        Raises:
-            Held: a transaction has uncommitted rows or locks. The database is unchanged.
-            IsolationError: no copy can be made. The level is still open.
-        """
+        """Restore the state of the matching ``enter``. Return whether it had changed."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
         level = self._stack[-1]
@@ -382,11 +372,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self.generation += 1
 
     def leave_by_force(self) -> None:
-        """Restore the top level's start by a copy, and end all connections first.
-
-        Raises:
-            IsolationError: rows of the levels below are lost, or no copy can be made.
-        """
+        """Restore the top level's start by a copy, and end all connections first."""
         level = self._stack.pop()
         # Ctrl-C may interrupt the restore. The next `enter` then restores the level.
         self._unrestored = level

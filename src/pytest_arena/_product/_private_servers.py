@@ -50,11 +50,7 @@ class Account:
 
 
 def account_for(users: tuple[str, ...], shown: str) -> Account:
-    """Return the user that runs a server: this process' user, for root the first of ``users``.
-
-    Raises:
-        Unavailable: the system has none of ``users``.
-    """
+    """Return the user that runs a server: this process' user, for root the first of ``users``."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), is_other=False)
     import pwd  # noqa: PLC0415 - not on Windows
@@ -95,11 +91,7 @@ class ServerFolder:
         return self.path.with_name(f"{self.path.name}.{ending}")
 
     def ensure(self) -> None:
-        """Create the folders if they do not exist.
-
-        Raises:
-            Unavailable: the folders cannot be created, or belong to another user.
-        """
+        """Create the folders if they do not exist."""
         account = self.account
         parent = self.path.parent
         # 711 lets another user enter its folder inside, but not list the folders.
@@ -187,11 +179,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[int]:
-    """Lock a file for this process alone. Yield the open file.
-
-    Raises:
-        Unavailable: another process has not released it in time.
-    """
+    """Lock a file for this process alone. Yield the open file."""
     file = _open(path)
     try:
         if not until(lambda: _try_lock(file), within=_LOCK_SECONDS):
@@ -293,11 +281,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         """Return whether a line of the log says why the server ended."""
 
     def account(self) -> Account:
-        """Return the user that runs the servers.
-
-        Raises:
-            Unavailable: root runs the tests, and the system has no user of the product.
-        """
+        """Return the user that runs the servers."""
         return account_for(self.users, self.shown)
 
     def folder(self, path: Path) -> ServerFolder:
@@ -321,11 +305,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         return [self.folder(path) for path in sorted(parent.iterdir()) if path.is_dir()]
 
     def find(self, programs: ProgramsT, *, cache: Path) -> PrivateServer:
-        """Return the running server of these programs. Start it if it does not run.
-
-        Raises:
-            Unavailable: the server does not start. The text is the server's message.
-        """
+        """Return the running server of these programs. Start it if it does not run."""
         key = programs.key(self.form)
         places = parents(self.label, cache, self.account())
         known = [place / key for place in places if (place / key).exists()]
@@ -425,11 +405,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
         return lines[-1] if lines else "it gave no reason"
 
     def run_installer(self, folder: ServerFolder, command: list[str]) -> None:
-        """Run the product's program that creates data.
-
-        Raises:
-            Unavailable: it failed. The text is its message.
-        """
+        """Run the product's program that creates data."""
         try:
             done = subprocess.run(  # noqa: S603 - a program of the product
                 command,

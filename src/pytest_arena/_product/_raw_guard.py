@@ -116,11 +116,7 @@ class RawGuard:
     def admit(
         self, dialect: str, args: list[object], kwargs: dict[str, Any]
     ) -> Admission | None:
-        """Refuse, redirect or admit a connection. Return None for one of an engine.
-
-        Raises:
-            RefusedError: the connection may not be opened.
-        """
+        """Refuse, redirect or admit a connection. Return None for one of an engine."""
         core = self._find_core()
         if core is None or is_own():
             return None
@@ -153,11 +149,7 @@ class RawGuard:
     def wrap(
         self, owner: Any, name: str, dialect: str, *, has_class: bool = False
     ) -> None:
-        """Replace a driver's function that connects, once.
-
-        Raises:
-            KeyError: this version of the driver has no such function.
-        """
+        """Replace a driver's function that connects, once."""
         original = vars(owner)[name]
         is_classmethod = isinstance(original, classmethod)
         function = original.__func__ if is_classmethod else original

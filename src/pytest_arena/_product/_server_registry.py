@@ -97,11 +97,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
 
     @classmethod
     def look(cls, address: Address) -> list[OwnDatabase]:
-        """Return pytest-arena's databases on a server, without changing it.
-
-        Raises:
-            ServerError: no server answers, or it refuses.
-        """
+        """Return pytest-arena's databases on a server, without changing it."""
         registry = cls(address, sweeps=False)
         with closing(registry.control), registry.reporting("no list of databases"):
             return registry._list(registry.control, with_sizes=True)
@@ -214,12 +210,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     # Create
 
     def create(self, kind: str, *, template: str | None = None) -> str:
-        """Create a copy of a template, or an empty database. Return its new, unique name.
-
-        Raises:
-            IsolationError: the disk is full, or the template was dropped or is in use.
-            ServerError: the server does not answer, has no free connection, or refuses.
-        """
+        """Create a copy of a template, or an empty database. Return its new, unique name."""
         return self._create(kind, template, self.control)
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
@@ -291,11 +282,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
 
     @contextmanager
     def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
-        """Hold the lock of a fingerprint, which excludes all threads, processes and machines.
-
-        Raises:
-            TimeoutError: another process has not released the lock in time.
-        """
+        """Hold the lock of a fingerprint, which excludes all threads, processes and machines."""
         # A separate connection, so that waiting blocks no other statement.
         with self.reporting("no connection for a lock"):
             control = self._connect()

@@ -126,11 +126,7 @@ class ServerSearch(ABC):
         """
 
     def find(self, config: Config) -> Server:
-        """Return the server that ``arena_database`` names, or the first usable server.
-
-        Raises:
-            ServerError: no server can be used. The error lists each source and the reason.
-        """
+        """Return the server that ``arena_database`` names, or the first usable server."""
         if config.server_url:
             return self._named(config)
         sources = {
@@ -151,11 +147,7 @@ class ServerSearch(ABC):
         )
 
     def local_service(self, config: Config) -> Server:
-        """Return the first server of this machine that lets a usual login create databases.
-
-        Raises:
-            Unavailable: no such server exists, or ``arena_database = own``.
-        """
+        """Return the first server of this machine that lets a usual login create databases."""
         if config.database == "own":
             raise Unavailable("not asked for, a private server is")
         reasons = []
@@ -177,11 +169,7 @@ class ServerSearch(ABC):
         raise Unavailable("; ".join(dict.fromkeys(reasons)))
 
     def private_server(self, config: Config) -> Server:
-        """Return a private server of the first installed programs that work.
-
-        Raises:
-            Unavailable: no program works. The error lists the reasons.
-        """
+        """Return a private server of the first installed programs that work."""
         if sys.platform == "win32":
             raise Unavailable("a private server listens on a socket: not for Windows")
         reasons = []
@@ -228,11 +216,7 @@ class CreatesNone(Unavailable):
 
 
 def parse_url(text: str, names: set[str], shown: str) -> URL:
-    """Parse the URL of a server of a product. ``names`` are names of its dialects.
-
-    Raises:
-        Unavailable: the URL names another product, or cannot be read.
-    """
+    """Parse the URL of a server of a product. ``names`` are names of its dialects."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
 
@@ -254,11 +238,7 @@ def port_of(variable: str, default: int) -> int:
 
 
 def version_text(program: Path, *options: str) -> str:
-    """Return what a program prints for ``--version``.
-
-    Raises:
-        Unavailable: the program does not run here.
-    """
+    """Return what a program prints for ``--version``."""
     try:
         answer = subprocess.run(  # noqa: S603 - a program of the product, from the user's machine
             [program, *options, "--version"],

@@ -124,11 +124,7 @@ class Snapshot:
         return self._databases.create("live", template=self.name)
 
     def take(self) -> str:
-        """Return the name of a copy that was made ahead, or of a new copy.
-
-        Raises:
-            IsolationError: no copy can be made.
-        """
+        """Return the name of a copy that was made ahead, or of a new copy."""
         name = ""
         while self._ahead and not name:
             future = self._ahead.pop(0)

@@ -263,9 +263,6 @@ class Copy:
         Without a commit since the last moment, return the last moment, in 7 µs. A file of at most a
         megabyte is read into memory in 0.3 ms. With ``exact``, read a file of any size, and never
         return None.
-
-        Raises:
-            IsolationError: ``exact``, and the file is lost or locked.
         """
         if exact:
             return self._read(self._now)
@@ -289,9 +286,6 @@ class Copy:
         ``depth`` selects a lower level: 1 is the level below the top level. The changes of a lower
         level end at the start of the next level. A depth that equals the number of levels selects
         the changes before the first level.
-
-        Raises:
-            IsolationError: the file is lost or locked.
         """
         before = self._starts[self.depth - depth]
         if isinstance(since, Snapshot):

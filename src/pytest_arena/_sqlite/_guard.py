@@ -59,11 +59,7 @@ def watch_connections(core: CurrentCore) -> None:
 
 
 def _admit(core: CurrentCore, database: object, *_: object) -> None:
-    """Refuse a connection to a file of the app. Record the state of another file.
-
-    Raises:
-        RefusedError: the file belongs to the app.
-    """
+    """Refuse a connection to a file of the app. Record the state of another file."""
     now = core()
     if now is None or not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite raises its own error for another type

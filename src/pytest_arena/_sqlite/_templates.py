@@ -57,11 +57,7 @@ class FileTarget:
         return URL.create("sqlite+aiosqlite", database=str(self.path))
 
     def run_script(self, script: str) -> None:
-        """Run a script, whose ATTACH statements are guarded.
-
-        Raises:
-            ScriptError: a statement fails.
-        """
+        """Run a script, whose ATTACH statements are guarded."""
         start = 0
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             for statement in sql.split_script(script):
@@ -147,11 +143,7 @@ class FileTemplates:
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
-        """Hold a file's lock. Yield the time of the lock file, which no test can change.
-
-        Raises:
-            TemplateError: another process holds the lock for too long.
-        """
+        """Hold a file's lock. Yield the time of the lock file, which no test can change."""
         file = self._file(fingerprint).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
