@@ -167,13 +167,7 @@ class Core(Protocol):
         """Decides whether a file belongs to the app."""
 
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return the target of an engine's connection. Build the database at the first call.
-
-        Return None if pytest-arena does not redirect the connection.
-
-        Raises:
-            ArenaError: the connection may not be opened.
-        """
+        """Return the target of an engine's connection, None without a redirection."""
 
     def refuse_in_build(self, requested: RequestedDatabase) -> None:
         """Refuse a connection whose product differs from the database that the caller builds."""
@@ -191,10 +185,9 @@ class Core(Protocol):
         """Return whether an engine of the app names this database of a server."""
 
     def accept_fixture_database(self, key: Key | None, name: str) -> bool:
-        """Accept a test database of this name from a fixture or a hook, but not from a test.
+        """Return whether a fixture or a hook may create a test database of this name.
 
-        Return whether it is accepted. Then the database of ``key``, to which the statement's
-        connection belongs, is no longer the app's first one.
+        Then the database of ``key``, the statement's, is no longer the app's first one.
         """
 
     def refuse_late(self) -> None:
@@ -204,10 +197,7 @@ class Core(Protocol):
         """Note a connection that no engine has opened."""
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
-        """Return the databases on servers that engines and variables of the app name.
-
-        The second value has the logins in their URLs, by user.
-        """
+        """Return the databases on servers that the app names, and the logins by user."""
 
     def end_idle_connections(self) -> None:
         """End idle connections to servers, because another one waits for a free connection."""
@@ -224,10 +214,7 @@ class Handle(ABC):
 
     @abstractmethod
     def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the connection that the product has recorded.
-
-        An app's do_connect listener runs after the gate's, and may return another connection.
-        """
+        """Return whether this is the recorded connection: a listener may have replaced it."""
 
     @property
     @abstractmethod
@@ -261,11 +248,7 @@ class Handle(ABC):
         return
 
     def check(self, statement: str) -> None:
-        """Check a statement that SQLAlchemy is about to execute.
-
-        Raises:
-            RefusedError: the statement would change something outside of the database.
-        """
+        """Check a statement that SQLAlchemy is about to execute."""
         del statement
 
 
@@ -275,10 +258,7 @@ class Connections(Protocol):
     def describe(
         self, dialect: Dialect, cargs: object, cparams: object
     ) -> RequestedDatabase | None:
-        """Return the database that the arguments of a connect call request.
-
-        Return None for a driver that pytest-arena does not know.
-        """
+        """Return the database that a connect call requests, None for an unknown driver."""
 
     def redirect(
         self,
@@ -288,30 +268,21 @@ class Connections(Protocol):
         cargs: list[object],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Put the target into the arguments, and keep the other arguments.
+        """Put the target into the arguments. Without a target only watch the connection.
 
-        Without a target the connection is only watched. Return a function that describes the opened
-        connection. It returns None if a listener of the app may have opened another connection.
+        Return a function that describes the opened connection, or None for one of a listener.
         """
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
-        """Describe a connection that was not redirected, None for another product's connection.
-
-        Raises:
-            RefusedError: it has opened a file that pytest-arena does not replace.
-        """
+        """Describe a connection that was not redirected, None for another product's connection."""
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch connections without an engine until the process ends. Idempotent.
-
-        ``core`` returns the core of the current run. Without a core, each connection is admitted.
-        """
+        """Watch connections without an engine until the process ends. Idempotent."""
 
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
-        """End the connections that no engine has opened in this level, before it is left.
+        """End a level's connections that no engine has opened, and those to replaced databases.
 
-        Also end such connections of all levels to replaced databases. Reset or end a connection of
-        a wider level if this level has changed its session. Return the lines of lost writes.
+        Return the lines of lost writes.
         """
 
     def raw_transactions(self) -> list[str]:
@@ -357,11 +328,7 @@ class Database:
         return self.product.target(self)
 
     def use_dialect(self, dialect: type[Dialect], *, is_of_engine: bool) -> None:
-        """Note the class of an engine's, a driver's or a URL's dialect.
-
-        An app with sync and async engines counts as async. Drivers and URLs count only while no
-        engine is known.
-        """
+        """Note a dialect: async counts more than sync, an engine's more than a URL's."""
         is_first_engine = is_of_engine and not self.has_engine
         counts = is_of_engine or not self.has_engine
         if is_first_engine or (counts and dialect.is_async):
@@ -429,18 +396,10 @@ class BuildTarget(Protocol):
 
     @property
     def async_url(self) -> URL:
-        """The URL for async functions.
-
-        Raises:
-            TemplateError: no async driver is installed.
-        """
+        """The URL for async functions."""
 
     def run_script(self, script: str) -> None:
-        """Run a script of several statements.
-
-        Raises:
-            ScriptError: one of them failed.
-        """
+        """Run a script of several statements."""
 
     def has_tables(self) -> bool:
         """Return whether the database exists and has a table."""
@@ -520,11 +479,7 @@ class TemplateStore(Protocol[ContentT]):
         """Note that a run uses a template. Return whether the template still exists."""
 
     def locked(self, fingerprint: str) -> AbstractContextManager[float]:
-        """Exclude other builds of a fingerprint. Yield the time of the file system.
-
-        Raises:
-            TemplateError: another process builds for too long.
-        """
+        """Exclude other builds of a fingerprint. Yield the time of the file system."""
 
     def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
@@ -552,10 +507,7 @@ class Usage(Protocol):
 
 
 class Product(Protocol):
-    """The databases of one product in a run.
-
-    ``name`` is the name of SQLAlchemy's dialect.
-    """
+    """The databases of one product in a run."""
 
     name: str
     shares_connections: bool  # whether its isolation is ``rollback``
@@ -566,18 +518,12 @@ class Product(Protocol):
         """The product, its version and its place, in the summary's words."""
 
     def drivers(self) -> tuple[str, ...]:
-        """Return the installed drivers, the most frequent first.
-
-        The name ``""`` is SQLAlchemy's default driver.
-        """
+        """Return the installed drivers, the most frequent first, "" for the default one."""
 
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key of a requested database, and its names in options, the longest first.
-
-        The key is None if each engine has a separate database.
-        """
+        """Return the key of a database, None if each engine has its own, and its names."""
 
     def live_at(self, requested: RequestedDatabase) -> Database | None:
         """Return the database whose ``arena.url`` has or had this name."""
@@ -586,24 +532,13 @@ class Product(Protocol):
         """Return the path for a new database's file, None on a server."""
 
     def template_store(self, dialect: type[Dialect]) -> TemplateStore[Any]:
-        """Return the templates for an app's driver.
-
-        Raises:
-            ServerError: no server was found.
-        """
+        """Return the templates for an app's driver."""
 
     def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
-        """Return the isolation of a database, filled with a template's content.
-
-        Raises:
-            ConfigError: the product does not have the requested isolation.
-        """
+        """Return the isolation of a database, filled with a template's content."""
 
     def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
-        """Set the isolation of the database's next level, which a test's marker names.
-
-        Return why the level cannot have it, or "".
-        """
+        """Set the next level's isolation. Return why it cannot have it, or ""."""
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the present target of connections."""
@@ -655,11 +590,7 @@ def discard(_line: str) -> None:
 
 
 class Isolation(Protocol):
-    """One database of this process, with its stack of levels.
-
-    Guarantee: after ``leave`` the database has the rows, sequences and schema of the matching
-    ``enter``. Each class documents its cost.
-    """
+    """One database of this process. ``leave`` restores what the matching ``enter`` found."""
 
     @property
     def name(self) -> str:
@@ -679,8 +610,6 @@ class Isolation(Protocol):
     def enter(self) -> None:
         """Open a level above the current state.
 
-        If the database was replaced, the level begins with the replacement.
-
         Raises:
             Held: an open transaction is in the way. The level was not opened.
             IsolationError: there is no space for the level. It was not opened.
@@ -691,47 +620,28 @@ class Isolation(Protocol):
 
         Raises:
             Held: a connection holds a lock. The level is unchanged, so that the caller can retry.
-            IsolationError: the database was dropped, replaced or cannot be written. The level
-                still exists, and can be left by force.
+            IsolationError: the level cannot be restored, and can be left by force.
         """
 
     def leave_by_force(self) -> None:
-        """Restore the state despite locks. Connections become stale (a new generation).
-
-        Raises:
-            IsolationError: there is no space for the content. The level is left nevertheless, and
-                the state is restored before the next level is entered.
-        """
+        """Restore the state despite locks. If that fails, the next ``enter`` restores it."""
 
     def is_free(self) -> bool:
         """Return whether no connection holds a lock that would block the next test's writes."""
 
     def is_untouched(self) -> bool:
-        """Return whether no row was *committed* in the top level.
-
-        If only sequences have moved, both answers are correct: a rolled back transaction moves
-        them, too.
-        """
+        """Return whether no row was *committed* in the top level. Sequences do not count."""
 
     def is_clean(self) -> bool:
         """Return whether the top level has no change, and no open transaction has written."""
 
     def forget(self, *, is_undone: bool = False) -> None:
-        """Drop the top level, and keep the current content.
-
-        With ``is_undone``, savepoints have undone the writes of an open transaction in the level.
-        Then restore the sequences, if the isolation can do that.
-        """
+        """Drop the top level, and keep the content. ``is_undone``: restore the sequences."""
 
     def moment(self, *, exact: bool = False) -> object:
-        """Return a point in time, for ``rows_changed``.
+        """Return a point in time for ``rows_changed``, None if that would read the database.
 
         Cost: at most one round trip, none if the database was not used since the last moment.
-        Return None if the isolation cannot record moments. With ``exact`` it then reads the
-        database.
-
-        Raises:
-            ArenaError: the server does not answer.
         """
 
     def rows_changed(
@@ -746,19 +656,10 @@ class Isolation(Protocol):
 
         With a depth of 0 these are changes in the top level, from its start or ``since`` until now
         or ``until``. With a greater depth these are all changes of the level so far below.
-
-        Raises:
-            ArenaError: the server does not answer, or the record of the changes is lost.
         """
 
     def content(self) -> Mapping[str, str]:
-        """Return digests of the whole content, by the names of tables and other objects.
-
-        Equal digests mean equal content. This reads the database itself, for checks.
-
-        Raises:
-            ArenaError: the server does not answer, or another session holds a lock.
-        """
+        """Return digests of the whole content, by the names of tables and other objects."""
 
     def replace(self, content: Any, /) -> None:
         """Replace the content of the top level by a template's, or (None) by an empty one."""
